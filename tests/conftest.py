@@ -1,0 +1,21 @@
+"""Fixtures for the tests of every distribution."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import require_service as require_service_or_skip
+from tests.support import vectors_folder
+
+
+@pytest.fixture
+def vectors() -> Callable[[str], Path]:
+    """Give the folder of a set of public test vectors, by name, or skip."""
+    return vectors_folder
+
+
+@pytest.fixture
+def require_service() -> Callable[[str, object], None]:
+    """Skip unless the second argument is true; fail where services are required."""
+    return require_service_or_skip
