@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""The machine's clock, and instants in the form that the API shows."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+__all__ = ["SystemClock", "instant"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SystemClock:
+    """Time of the operating system."""
+
+    def now(self) -> int:
+        """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return a time that never goes back, in seconds."""
+        return time.monotonic()
+
+
+def instant(microseconds: int) -> datetime:
+    """Return the aware UTC datetime of a stored time."""
+    return _EPOCH + timedelta(microseconds=microseconds)

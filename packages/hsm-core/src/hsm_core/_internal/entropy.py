@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""
+Randomness of the operating system, with a health test.
+
+``os.urandom`` is getrandom(2), which blocks until the pool is seeded and keeps no state
+in this process, so a fork can't repeat it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+from hsm_core.errors import EntropyUnavailableError
+
+__all__ = ["SystemEntropy"]
+
+_BLOCK_BYTES: Final = 16
+
+
+class SystemEntropy:
+    """
+    The operating system's generator.
+
+    Each call draws one 16-byte block more than asked for and compares it with the one
+    before (a repetition test as in SP 800-90B, section 4.4.1, on blocks): equal blocks
+    mean a broken generator, and nothing is handed out any more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failed = False
+        self._last = os.urandom(_BLOCK_BYTES)
+
+    def random_bytes(self, length: int, /) -> bytes:
+        """Return *length* bytes from getrandom(2)."""
+        try:
+            drawn = os.urandom(_BLOCK_BYTES + length)
+        except (OSError, NotImplementedError) as error:
+            raise EntropyUnavailableError from error
+        block = drawn[:_BLOCK_BYTES]
+        with self._lock:
+            self._failed = self._failed or block == self._last
+            self._last = block
+            if self._failed:
+                raise EntropyUnavailableError
+        return drawn[_BLOCK_BYTES:]

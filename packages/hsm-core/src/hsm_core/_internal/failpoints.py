@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""
+Named points in the code where a test may make something fail.
+
+They do nothing until a test installs a handler in this process; no setting and no
+environment variable can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["failpoint", "install"]
+
+_handler: Callable[[str], None] | None = None
+
+
+def failpoint(name: str) -> None:
+    """Tell the installed handler, if any, that this point was reached."""
+    if _handler is not None:
+        _handler(name)
+
+
+@contextmanager
+def install(handler: Callable[[str], None]) -> Iterator[None]:
+    """Install a handler for the duration of a ``with`` block."""
+    global _handler  # noqa: PLW0603 (one hook per process is the point)
+    before, _handler = _handler, handler
+    try:
+        yield
+    finally:
+        _handler = before

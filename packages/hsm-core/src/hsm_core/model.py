@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""
+Values that cross the public line: who calls, what a key is, what the trail says.
+
+All are frozen `msgspec.Struct` records. Their ``repr`` names the type only, so that a
+value in a log line or traceback gives nothing away.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, NewType, TypeAlias
+
+import msgspec
+
+from hsm_core.algorithms import Algorithm, KeyUsage
+from hsm_core.errors import InvalidInputError
+
+__all__ = [
+    "AuditDetail",
+    "AuditEvent",
+    "AuditEntry",
+    "AuditedCaller",
+    "AuditedKey",
+    "Caller",
+    "CountedDetail",
+    "Integrity",
+    "KeyFilter",
+    "KeyId",
+    "KeyInfo",
+    "KeyState",
+    "MessageDetail",
+    "ParameterValue",
+    "Parameters",
+    "Phase",
+    "Record",
+    "RepairDetail",
+    "Role",
+    "Secret",
+    "VersionInfo",
+    "parse_role",
+]
+
+KeyId = NewType("KeyId", str)
+"""Identifier of a key: a UUID in lower-case canonical form."""
+
+Secret: TypeAlias = Annotated[bytes, msgspec.Meta(extra={"secret": True})]
+"""Bytes that nobody but the caller may see: never stored, logged or cached."""
+
+ParameterValue: TypeAlias = str | int | list[str]
+Parameters: TypeAlias = dict[str, ParameterValue]
+"""Facts of an operation that rules can match: names and lengths, never payloads."""
+
+
+class Record(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """Base of every value that crosses the public line."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Role(StrEnum):
+    """What a principal is trusted with."""
+
+    ADMINISTRATOR = "Administrator"
+    OPERATOR = "Operator"
+    AUDITOR = "Auditor"
+    SERVICE = "Service"
+
+
+_ROLES = {role.value.lower(): role for role in Role} | {"admin": Role.ADMINISTRATOR}
+
+
+def parse_role(name: str) -> Role:
+    """
+    Return the role that a name stands for, in any case; ``admin`` is accepted.
+
+    Raises:
+        InvalidInputError: There is no such role.
+    """
+    try:
+        return _ROLES[name.lower()]
+    except KeyError:
+        raise InvalidInputError(
+            f"role {name[:32]!r} is not known; there are {', '.join(Role)}.",
+            field="roles",
+        ) from None
+
+
+class Caller(Record, frozen=True, kw_only=True):
+    """
+    Who asks, and every fact about them that a rule may match.
+
+    Attributes:
+        principal: Name of the person or service, 1 to 128 characters.
+        roles: Roles that the credential gives them.
+        credential_id: Which credential was used (for a token, its ``jti`` or hash).
+        certificate_sha256: Fingerprint of the client certificate, lower-case hex.
+        source_address: Network address of the peer.
+        request_id: Ties the trail to the caller's own logs.
+        deadline: Instant of the injected monotonic clock, in seconds, after which the
+            request is not begun; 0 means none.
+    """
+
+    principal: str
+    roles: frozenset[Role]
+    credential_id: str = ""
+    certificate_sha256: str = ""
+    source_address: str = ""
+    request_id: str = ""
+    deadline: float = 0.0
+
+
+class KeyState(StrEnum):
+    """State of a key version; the legal moves are a table of ``lifecycle``."""
+
+    STAGED = "staged"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    PURGE_SCHEDULED = "purge_scheduled"
+    DESTROYED = "destroyed"
+
+
+class Integrity(StrEnum):
+    """Whether what is stored is what was stored; derived, never stored itself."""
+
+    OK = "ok"
+    TAMPERED = "tampered"
+    MISSING = "missing"
+
+
+class KeyInfo(Record, frozen=True, kw_only=True):
+    """
+    What may be known of a key.
+
+    Attributes:
+        key_id: Its UUID.
+        name: Unique name, or empty.
+        version: Number of the current version, from 1.
+        state: State of the current version.
+        integrity: Whether document and blobs are untouched.
+        generation: Counts the changes of this key, from 1.
+        created_at: When the key was made, in UTC.
+        updated_at: When its document last changed, in UTC.
+    """
+
+    key_id: KeyId
+    algorithm: Algorithm | None
+    usages: tuple[KeyUsage, ...] = ()
+    name: str = ""
+    owner: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    version: int
+    state: KeyState
+    integrity: Integrity
+    generation: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class VersionInfo(Record, frozen=True, kw_only=True):
+    """
+    What may be known of one version of a key.
+
+    Attributes:
+        version: Number, from 1.
+        material_id: Versions made by rollback share it with their source.
+        rolled_back_from: The version whose material this one has, or 0.
+        reason: Why it was revoked, or empty.
+    """
+
+    version: int
+    state: KeyState
+    material_id: str
+    integrity: Integrity
+    created_at: datetime
+    state_changed_at: datetime
+    rolled_back_from: int = 0
+    reason: str = ""
+
+
+class KeyFilter(Record, frozen=True, kw_only=True):
+    """Which keys a listing shows: all conditions hold, and all *tags* are present."""
+
+    algorithm: Algorithm | None = None
+    state: KeyState | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Phase(StrEnum):
+    """Where a record of the trail stands in its operation."""
+
+    INTENT = "intent"
+    OUTCOME = "outcome"
+    SINGLE = "single"
+
+
+class AuditedCaller(Record, frozen=True, kw_only=True):
+    """The caller as the trail keeps it."""
+
+    principal: str
+    roles: tuple[str, ...] = ()
+    credential_id: str = ""
+    certificate_sha256: str = ""
+    source_address: str = ""
+
+
+class AuditedKey(Record, frozen=True, kw_only=True):
+    """Facts of the key at the time of the operation, for rules to be replayed on."""
+
+    algorithm: str
+    usages: tuple[str, ...] = ()
+    name: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    state: str = ""
+
+
+class RepairDetail(Record, frozen=True, kw_only=True, tag="repair"):
+    """A torn tail was set aside after a crash."""
+
+    fragment_bytes: int
+    fragment_sha256: str
+    kept_as: str
+
+
+class CountedDetail(Record, frozen=True, kw_only=True, tag="counted"):
+    """Refusals above the budget for single records, counted instead."""
+
+    count: int
+    since: int
+
+
+class MessageDetail(Record, frozen=True, kw_only=True, tag="message"):
+    """A short fixed text, such as the version of the program that started."""
+
+    text: str
+
+
+AuditDetail: TypeAlias = RepairDetail | CountedDetail | MessageDetail
+
+
+class AuditEvent(Record, frozen=True, kw_only=True):
+    """
+    One event of the trail; fields at their default are left out of the stored line.
+
+    Attributes:
+        format: 1. A new field means a new format.
+        log_id: Random identifier of this trail, 32 hex digits.
+        seq: Position, from 0, without gaps.
+        prev: Leaf hash of the record before, 64 hex digits; zeros for the first.
+        epoch: Which epoch key made the MAC.
+        time: Microseconds since 1970-01-01T00:00:00Z.
+        node: Name of the node that wrote it.
+        operation_id: Ties intent, stored document and outcome together.
+        kind: Name of the operation, or ``system.…`` for the HSM's own doings.
+        version: Key version used or made, or 0.
+        generation: Generation of the key after the operation, or 0.
+        document_before: SHA-256 of the key document before, hex.
+        document_after: SHA-256 of the key document after, hex.
+        set_digest: Keyed digest over all keys after a mutation, hex.
+        parameters: Facts of the operation; never a payload.
+        rule: Name of the rule that decided.
+        policy: SHA-256 of the policy in force, hex.
+        digest: Keyed digest of the whole operation, hex.
+        code: ``ok``, or the code of the error that was answered.
+    """
+
+    format: int
+    log_id: str
+    seq: int
+    prev: str
+    epoch: int
+    time: int
+    phase: Phase
+    kind: str
+    code: str
+    node: str = ""
+    request_id: str = ""
+    operation_id: str = ""
+    key_id: str = ""
+    version: int = 0
+    generation: int = 0
+    document_before: str = ""
+    document_after: str = ""
+    set_digest: str = ""
+    caller: AuditedCaller | None = None
+    key: AuditedKey | None = None
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    rule: str = ""
+    policy: str = ""
+    approval_id: str = ""
+    approval_signatures: tuple[str, ...] = ()
+    digest: str = ""
+    detail: AuditDetail | None = None
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """An event with its leaf hash (RFC 6962, 64 hex digits), as a view shows it."""
+
+    event: AuditEvent
+    leaf_hash: str

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""
+How each operation stands in the REST API: data only, read by server, CLI and docs.
+
+A path parameter or query parameter is a field of the operation; all other fields are
+the members of a JSON body. For rows with a *raw_request*, the body may be that field
+alone as ``application/octet-stream``, the other fields then being query parameters;
+for rows with a *raw_response*, ``Accept: application/octet-stream`` asks for that field
+of the result alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hsm_core import operations as ops
+from hsm_core.model import Record
+
+__all__ = ["API_PREFIX", "ROUTES", "Route", "path_fields", "route_of"]
+
+API_PREFIX: Final = "/api/v1"
+"""Path under which every route stands."""
+
+
+class Route(Record, frozen=True, kw_only=True):
+    """
+    One row of the table.
+
+    Attributes:
+        path: Template below `API_PREFIX`, with fields in braces.
+        success: Status of a success.
+        location: Template of the Location header over fields of the result.
+        raw_request: Field that may be the whole body.
+        raw_response: Field of the result that may be the whole answer.
+    """
+
+    operation: type[ops.Operation[Any]]
+    method: str
+    path: str
+    success: int = 200
+    location: str = ""
+    raw_request: str = ""
+    raw_response: str = ""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether fields travel in a body rather than in the query."""
+        return self.method in {"POST", "PUT", "PATCH"}
+
+
+_KEY: Final = "/keys/{key_id}"
+
+ROUTES: Final = (
+    Route(
+        operation=ops.CreateKey,
+        method="POST",
+        path="/keys",
+        success=201,
+        location="/keys/{key_id}",
+    ),
+    Route(operation=ops.ListKeys, method="GET", path="/keys"),
+    Route(operation=ops.DescribeKey, method="GET", path=_KEY),
+    Route(operation=ops.DestroyKey, method="DELETE", path=_KEY),
+    Route(operation=ops.ListVersions, method="GET", path=f"{_KEY}/versions"),
+    Route(operation=ops.RotateKey, method="POST", path=f"{_KEY}/rotate"),
+    Route(operation=ops.Rollback, method="POST", path=f"{_KEY}/rollback"),
+    Route(operation=ops.RevokeKey, method="POST", path=f"{_KEY}/revoke"),
+    Route(operation=ops.GetPublicKey, method="GET", path=f"{_KEY}/public-key"),
+    Route(
+        operation=ops.Sign,
+        method="POST",
+        path=f"{_KEY}/sign",
+        raw_request="message",
+        raw_response="signature",
+    ),
+    Route(operation=ops.Verify, method="POST", path=f"{_KEY}/verify"),
+    Route(
+        operation=ops.Encrypt,
+        method="POST",
+        path=f"{_KEY}/encrypt",
+        raw_request="plaintext",
+        raw_response="ciphertext",
+    ),
+    Route(
+        operation=ops.Decrypt,
+        method="POST",
+        path=f"{_KEY}/decrypt",
+        raw_request="ciphertext",
+        raw_response="plaintext",
+    ),
+    Route(operation=ops.ComputeMac, method="POST", path=f"{_KEY}/mac"),
+    Route(operation=ops.VerifyMac, method="POST", path=f"{_KEY}/mac/verify"),
+    Route(
+        operation=ops.GenerateRandom,
+        method="POST",
+        path="/random",
+        raw_response="random",
+    ),
+    Route(operation=ops.ListAuditEvents, method="GET", path="/audit/events"),
+    Route(operation=ops.VerifyAudit, method="POST", path="/audit/verify"),
+    Route(operation=ops.Status, method="GET", path="/status"),
+    Route(operation=ops.SelfTest, method="POST", path="/selftest"),
+)
+"""One row per operation."""
+
+_BY_OPERATION: Final = {route.operation: route for route in ROUTES}
+
+
+def route_of(operation: type[ops.Operation[Any]]) -> Route:
+    """Return the row of an operation."""
+    return _BY_OPERATION[operation]
+
+
+def path_fields(path: str) -> tuple[str, ...]:
+    """Return the names in braces of a template."""
+    return tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: MIT
+"""
+Operations, results and errors ↔ JSON and MessagePack: one codec for REST, IPC and CLI.
+
+msgspec alone accepts duplicate names, very deep nesting and base64 that is not
+canonical. One scanner here refuses them first.
+
+MessagePack is accepted in deterministic form only: what is decoded must encode to the
+same bytes again. So one value has one encoding, and a digest of it means something.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from hsm_core import errors
+from hsm_core.errors import (
+    Fact,
+    HSMError,
+    InvalidInputError,
+    MalformedError,
+    PayloadTooLargeError,
+)
+from hsm_core.model import Record
+from hsm_core.operations import AnyOperation, Operation
+
+__all__ = [
+    "MAX_DEPTH",
+    "ErrorRecord",
+    "convert",
+    "decode_json",
+    "decode_operation",
+    "decode_packed",
+    "decode_packed_operation",
+    "encode_json",
+    "encode_packed",
+    "error_from_record",
+    "error_record",
+    "scan_json",
+]
+
+T = TypeVar("T")
+
+MAX_DEPTH: Final = 16
+"""How deep arrays and objects may be nested."""
+
+_DEEP: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
+
+Json = Any  # a tree of dict, list, str, int, float, bool and None
+
+
+class ErrorRecord(Record, frozen=True, kw_only=True):
+    """An error as it travels."""
+
+    code: str
+    message: str
+    facts: dict[str, Fact] = {}
+
+
+def error_record(error: HSMError) -> ErrorRecord:
+    """Return the form of an error that travels."""
+    return ErrorRecord(code=error.code, message=str(error), facts=error.facts)
+
+
+def error_from_record(record: ErrorRecord) -> HSMError:
+    """Return the error that a record stands for; an unknown code becomes `HSMError`."""
+    cls = errors.error_classes().get(record.code, HSMError)
+    return cls.from_wire(record.message, record.facts)
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedError("The JSON text repeats a name in an object.")
+    return found
+
+
+def _refuse_constant(name: str) -> Json:
+    raise MalformedError(f"The JSON text holds {name}, which is not JSON.")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > 20:
+        raise MalformedError("The JSON text holds a number of more than 20 digits.")
+    return int(digits)
+
+
+def _check_depth(data: bytes) -> None:
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _DEEP.finditer(data):
+        token = match[0]
+        if token in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise MalformedError(
+                    f"The JSON text is nested deeper than {MAX_DEPTH} levels.",
+                    limit=MAX_DEPTH,
+                )
+        elif token in b"]}":
+            depth -= 1
+
+
+def scan_json(data: bytes) -> Json:
+    """
+    Parse JSON strictly (RFC 8259, and I-JSON of RFC 7493 for names).
+
+    Raises:
+        MalformedError: It is not UTF-8 or not JSON, repeats a name in an object, is
+            nested deeper than `MAX_DEPTH`, or holds NaN, Infinity or a lone surrogate.
+    """
+    _check_depth(data)
+    try:
+        text = data.decode("utf-8")
+        tree = json.loads(
+            text,
+            object_pairs_hook=_refuse_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+        )
+    except UnicodeDecodeError:
+        raise MalformedError("The JSON text is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise MalformedError(
+            f"The JSON text is broken at byte {error.pos}: {error.msg}."
+        ) from None
+    except RecursionError:
+        raise MalformedError("The JSON text is nested too deeply.") from None
+    if "\\u" in text:
+        _refuse_surrogates(tree)
+    return tree
+
+
+def _strings(tree: Json) -> Iterable[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            yield name
+            yield from _strings(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _strings(value)
+
+
+def _refuse_surrogates(tree: Json) -> None:
+    for text in _strings(tree):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise MalformedError("The JSON text holds a lone surrogate.") from None
+
+
+def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
+    if not _BASE64.match(text):
+        raise MalformedError(
+            f"{field} is not base64 (RFC 4648, section 4, with padding).", field=field
+        )
+    data = binascii.a2b_base64(text)
+    if binascii.b2a_base64(data, newline=False) != text.encode():
+        raise MalformedError(
+            f"{field} is not canonical base64: unused bits are not zero.", field=field
+        )
+    if limit is not None and len(data) > limit:
+        raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
+    return data
+
+
+def _bytes_fields(cls: type) -> frozenset[str]:
+    found = _BYTES_FIELDS.get(cls)
+    if found is None:
+        found = frozenset(
+            field.encode_name
+            for field in msgspec.structs.fields(cls)
+            if _holds_bytes(msgspec.inspect.type_info(field.type))
+        )
+        _BYTES_FIELDS[cls] = found
+    return found
+
+
+_BYTES_FIELDS: Final[dict[type, frozenset[str]]] = {}
+
+
+def _holds_bytes(info: msgspec.inspect.Type) -> bool:
+    match info:
+        case msgspec.inspect.BytesType():
+            return True
+        case msgspec.inspect.UnionType(types=types):
+            return any(_holds_bytes(kind) for kind in types)
+        case msgspec.inspect.Metadata(type=inner):
+            return _holds_bytes(inner)
+        case _:
+            return False
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
+    text = str(error)
+    found = _PATH.search(text)
+    if not found:
+        return InvalidInputError(f"{text}.")
+    field = found[1] or "body"
+    return InvalidInputError(f"{field}: {text[: found.start()]}.", field=field)
+
+
+def convert(
+    tree: Json,
+    cls: type[T],
+    /,
+    *,
+    strict: bool = True,
+    payload_limit: int | None = None,
+) -> T:
+    """
+    Turn a parsed tree into a record, with byte strings as canonical base64.
+
+    Args:
+        strict: Whether ``"5"`` is refused where a number is meant; query strings are
+            not strict.
+
+        payload_limit: Longest byte string accepted, in bytes.
+
+    Raises:
+        InvalidInputError: A field is unknown, missing, or breaks its limits; the
+            message names it.
+        MalformedError: A byte string is not canonical base64.
+        PayloadTooLargeError: A byte string is longer than *payload_limit*.
+    """
+    if isinstance(tree, dict) and isinstance(cls, type):
+        tree = {
+            name: _decode_base64(name, value, payload_limit)
+            if isinstance(value, str) and name in _bytes_fields(cls)
+            else value
+            for name, value in tree.items()
+        }
+    try:
+        return msgspec.convert(tree, cls, strict=strict, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+
+
+def decode_json(data: bytes, cls: type[T]) -> T:
+    """
+    Read a record from JSON; for answers of a server that is not fully trusted.
+
+    Raises:
+        MalformedError: See `scan_json`.
+        InvalidInputError: It is JSON, but not of this type.
+    """
+    return convert(scan_json(data), cls)
+
+
+def decode_operation(
+    data: bytes,
+    cls: type[Operation[Any]],
+    /,
+    *,
+    path: Mapping[str, str] | None = None,
+    payload_limit: int | None = None,
+) -> Operation[Any]:
+    """
+    Read an operation from a JSON body; *path* holds fields that stand elsewhere.
+
+    Raises:
+        MalformedError: See `scan_json`, and byte strings must be canonical base64.
+        InvalidInputError: It breaks the operation's type; the message names the field.
+        PayloadTooLargeError: A byte string is longer than *payload_limit*.
+    """
+    tree = scan_json(data) if data.strip() else {}
+    if not isinstance(tree, dict):
+        raise InvalidInputError("The body must be a JSON object.", field="body")
+    for name in path or ():
+        if name in tree:
+            raise InvalidInputError(f"{name} stands in the path already.", field=name)
+    return convert({**tree, **(path or {})}, cls, payload_limit=payload_limit)
+
+
+def encode_json(value: object) -> bytes:
+    """Write a record as JSON: UTF-8, no white space, fields in their own order."""
+    return _JSON.encode(value)
+
+
+def encode_packed(value: object) -> bytes:
+    """Write a record as deterministic MessagePack: names sorted, shortest forms."""
+    return _PACK.encode(value)
+
+
+def decode_packed(data: bytes, cls: type[T]) -> T:
+    """
+    Read a record from deterministic MessagePack.
+
+    Raises:
+        MalformedError: It is not MessagePack, or not in deterministic form (which a
+            repeated name, a longer form than needed and trailing bytes are not).
+        InvalidInputError: It breaks the type.
+    """
+    try:
+        value: T = msgspec.msgpack.decode(data, type=cls)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise MalformedError("The frame is not MessagePack.") from None
+    if _PACK.encode(value) != data:
+        raise MalformedError("The frame is not in deterministic form.")
+    return value
+
+
+def decode_packed_operation(data: bytes) -> AnyOperation:
+    """Read any operation from deterministic MessagePack; see `decode_packed`."""
+    return decode_packed(data, AnyOperation)  # type: ignore[arg-type]
+
+
+_JSON: Final = msgspec.json.Encoder()
+_PACK: Final = msgspec.msgpack.Encoder(order="deterministic")
