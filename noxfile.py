@@ -1,0 +1,204 @@
+"""The project's tasks. ``nox -l`` lists them; what follows ``--`` goes to the tool."""
+
+import email
+import os
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import nox
+
+DISTS: Final = ("hsm-core", "hsm-server", "hsm-cli")
+
+OWN_TESTS: Final = {
+    "hsm-core": ("tests/core", "tests/vectors", "tests/contract"),
+    "hsm-server": ("tests/server",),
+    "hsm-cli": ("tests/cli",),
+}
+"""The tests that must pass where no sibling but hsm-core is installed."""
+
+WHEELS: Final = Path("dist")
+REPORTS: Final = Path(".nox/reports")
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typecheck", "tests", "docs"]
+
+
+def _install(session: nox.Session, *groups: str, options: Sequence[str] = ()) -> None:
+    """Install the three distributions editable, and dependency groups beside them."""
+    editable = [word for dist in DISTS for word in ("-e", f"packages/{dist}")]
+    _install_groups(session, *groups, options=[*options, *editable])
+
+
+def _install_groups(
+    session: nox.Session, *groups: str, options: Sequence[str] = ()
+) -> None:
+    """Install dependency groups of the root pyproject.toml."""
+    session.install(*options, *(word for name in groups for word in ("--group", name)))
+
+
+def _report(session: nox.Session) -> Path:
+    """Return where this session's JUnit report goes."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    name = "".join(c if c.isalnum() else "-" for c in session.name).strip("-")
+    return REPORTS / f"{name}.xml"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests of all three distributions, with coverage."""
+    _install(session, "test", "lint")
+    session.run("coverage", "erase")
+    session.run(
+        *("coverage", "run", "-m", "pytest", f"--junit-xml={_report(session)}"),
+        *session.posargs,
+    )
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+@nox.parametrize("dist", DISTS, ids=DISTS)
+def isolated(session: nox.Session, dist: str) -> None:
+    """
+    Run one distribution's tests with nothing but that wheel and what it requires.
+
+    Our own names come from the wheels just built and from nowhere else.
+    """
+    own, foreign = _requirements(dist)
+    _install_groups(session, f"test-{dist.removeprefix('hsm-')}", options=foreign)
+    session.install("--no-index", "--find-links", str(WHEELS), "--no-deps", *own)
+    if session.venv_backend == "uv":
+        session.run("uv", "pip", "check", external=True)
+    else:
+        session.run("python", "-m", "pip", "check")
+    for sibling in sorted(set(DISTS) - set(own)):
+        session.run(
+            *("python", "-c", f"import {sibling.replace('-', '_')}"),
+            success_codes=[1],
+            silent=True,
+        )
+    report = _report(session)
+    folders = [folder for folder in OWN_TESTS[dist] if Path(folder).is_dir()]
+    session.run("pytest", f"--junit-xml={report}", *folders, *session.posargs)
+    _refuse_many_skips(session, report)
+
+
+def _requirements(dist: str) -> tuple[list[str], list[str]]:
+    """
+    Return what a built wheel needs: our own distributions, and everybody else's.
+
+    Those of a required sibling are followed, for it is installed without its own.
+    """
+    (wheel,) = WHEELS.glob(f"{dist.replace('-', '_')}-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    own, foreign = [dist], []
+    for requirement in metadata.get_all("Requires-Dist", []):
+        sibling = next((d for d in DISTS if requirement.startswith(d)), None)
+        if sibling is None:
+            foreign.append(requirement)
+        else:
+            more_own, more_foreign = _requirements(sibling)
+            own += more_own
+            foreign += more_foreign
+    return own, foreign
+
+
+def _refuse_many_skips(session: nox.Session, report: Path) -> None:
+    """Fail when more than a tenth of the tests were skipped."""
+    # The report was written by pytest a moment ago.
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314
+    total = skipped = 0
+    for suite in suites:
+        total += int(suite.get("tests", "0"))
+        skipped += int(suite.get("skipped", "0"))
+    if skipped * 10 > total:
+        session.error(f"{skipped} of {total} tests were skipped.")
+
+
+@nox.session(reuse_venv=False, venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that the distributions allow."""
+    _install(session, "test", "lint", options=["--resolution", "lowest-direct"])
+    session.run("pytest", f"--junit-xml={_report(session)}", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style, import contracts and changelog fragments."""
+    _install_groups(session, "lint")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    sources = os.pathsep.join(str(Path("packages", d, "src").resolve()) for d in DISTS)
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
+    for dist in DISTS:
+        session.run(
+            *("towncrier", "build", "--draft", "--dir", f"packages/{dist}"),
+            *("--config", f"packages/{dist}/pyproject.toml", "--version", "draft"),
+            silent=True,
+        )
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types, strictly, in everything that is Python."""
+    _install(session, "typing", "docs", "fuzz")
+    session.run("mypy", "packages", "tests", "examples", "docs/conf.py", "noxfile.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation and run its examples; a warning is an error."""
+    _install(session, "docs")
+    for builder in ("html", "doctest"):
+        session.run(
+            *("sphinx-build", "--builder", builder, "--nitpicky"),
+            *("--fail-on-warning", "--show-traceback", "--fresh-env"),
+            *("docs", f"docs/_build/{builder}"),
+        )
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build wheel and sdist of each distribution into dist/, and check them."""
+    _install_groups(session, "build")
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    for dist in DISTS:
+        session.run(
+            *("python", "-m", "build", "--outdir", str(WHEELS), f"packages/{dist}"),
+            silent=True,
+        )
+    session.run("twine", "check", "--strict", *map(str, sorted(WHEELS.iterdir())))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start a real server, drive it with the real client, clean up."""
+    _install(session, "build")
+    session.run("python", "examples/demo/run.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Send a running server what its OpenAPI document allows, and what it does not."""
+    _install(session, "test", "fuzz")
+    session.run("python", "tests/e2e/fuzz.py", *session.posargs)
+
+
+@nox.session
+def kill(session: nox.Session) -> None:
+    """Kill a busy server again and again; nothing acknowledged may be lost."""
+    _install(session, "test")
+    session.run("python", "tests/faults/kill_loop.py", *session.posargs)
+
+
+if __name__ == "__main__":
+    sys.exit("Run this file with nox.")
