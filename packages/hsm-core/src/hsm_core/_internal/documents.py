@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""
+Key documents: the one commit point of a key, and how it is written down.
+
+A document holds the facts of a key, the state of every version, the digest of every
+sealed blob and the operations that changed it lately. It lies in the store as
+``{"key":{…},"mac":"…"}`` and is authenticated before a word of it is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from hsm_core.errors import KeyTamperedError, MalformedError
+from hsm_core.model import KeyId, KeyState
+from hsm_core.protocols import IndexEntry
+from hsm_core._internal import envelope
+
+__all__ = [
+    "DOCUMENT_FORMAT",
+    "KeyDocument",
+    "OperationRecord",
+    "Tombstone",
+    "VersionDocument",
+    "decode_document",
+    "document_digest",
+    "encode_document",
+    "index_of",
+    "read_index",
+    "remember",
+]
+
+DOCUMENT_FORMAT: Final = 1
+_NAME: Final = b"key"
+_KEPT_OPERATIONS: Final = 32
+_KEPT_MICROSECONDS: Final = 24 * 3600 * 1_000_000
+_MOST_OPERATIONS: Final = 256
+
+
+class _Stored(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class VersionDocument(_Stored, frozen=True, kw_only=True):
+    """
+    One version of a key.
+
+    Attributes:
+        material_id: Random UUID; shared by versions made by rollback.
+        blob_sha256: Digest of the sealed blob, hex; empty once destroyed.
+        public_der: SubjectPublicKeyInfo; empty for symmetric keys.
+        came_from: State before purge_scheduled.
+    """
+
+    version: int
+    material_id: str
+    state: KeyState
+    created_at: int
+    state_changed_at: int
+    blob_sha256: str = ""
+    public_der: bytes = b""
+    rolled_back_from: int = 0
+    reason: str = ""
+    came_from: KeyState | None = None
+
+
+class OperationRecord(_Stored, frozen=True, kw_only=True):
+    """
+    An operation that changed the key: what a repeated request is answered from.
+
+    Attributes:
+        digest: Keyed digest of the whole operation, hex.
+        generation: The generation it made.
+        version: The version that its answer is about.
+    """
+
+    id: str
+    digest: str
+    kind: str
+    generation: int
+    version: int
+    at: int
+
+
+class Tombstone(_Stored, frozen=True, kw_only=True):
+    """Material that was destroyed and must never be opened again."""
+
+    material_id: str
+    destroyed_at: int
+
+
+class KeyDocument(_Stored, frozen=True, kw_only=True):
+    """A key, wholly."""
+
+    format: int
+    kek_id: str
+    store_id: str
+    key_id: KeyId
+    algorithm: str
+    usages: tuple[str, ...]
+    created_at: int
+    updated_at: int
+    generation: int
+    current: int
+    versions: tuple[VersionDocument, ...]
+    name: str = ""
+    owner: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    operations: tuple[OperationRecord, ...] = ()
+    tombstones: tuple[Tombstone, ...] = ()
+
+    def version(self, number: int) -> VersionDocument | None:
+        """Return a version by its number."""
+        if 1 <= number <= len(self.versions):
+            return self.versions[number - 1]
+        return None
+
+    @property
+    def current_version(self) -> VersionDocument:
+        """The version that protects, as long as it is active."""
+        return self.versions[self.current - 1]
+
+    @property
+    def is_destroyed(self) -> bool:
+        """Whether no material is left."""
+        return all(v.state is KeyState.DESTROYED for v in self.versions)
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(KeyDocument)
+
+
+def encode_document(
+    document: KeyDocument, mac_of: Callable[[bytes], bytes]
+) -> bytes:
+    """Return the stored form of a document."""
+    payload = _ENCODER.encode(document)
+    return envelope.join(_NAME, payload, mac_of(payload))
+
+
+def document_digest(stored: bytes) -> str:
+    """Return the digest of a stored form, as the trail keeps it: SHA-256, hex."""
+    return hashlib.sha256(stored).hexdigest()
+
+
+def decode_document(
+    key_id: KeyId, store_id: str, stored: bytes, mac_of: Callable[[bytes], bytes]
+) -> KeyDocument:
+    """
+    Authenticate a stored form and read it.
+
+    Raises:
+        KeyTamperedError: Its framing, MAC, store or key is not what it should be.
+    """
+    try:
+        payload = envelope.check(_NAME, stored, mac_of)
+        if payload is not None:
+            document = _DECODER.decode(payload)
+            if document.key_id == key_id and document.store_id == store_id:
+                return document
+    except (MalformedError, msgspec.DecodeError):
+        pass
+    raise KeyTamperedError(
+        f"The document of key {key_id} was tampered with.", key_id=key_id
+    ) from None
+
+
+def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
+    """
+    Return index facts of a stored form, without believing it.
+
+    What can't be read gets an entry of its own, so that the key is still listed.
+    """
+    try:
+        document = _DECODER.decode(envelope.split(_NAME, stored)[0])
+        if document.key_id != key_id:
+            raise MalformedError
+        return index_of(document)
+    except (MalformedError, msgspec.DecodeError, IndexError):
+        return IndexEntry(
+            key_id=key_id,
+            created_at=0,
+            name="",
+            algorithm="",
+            state="",
+            tags=frozenset(),
+            generation=0,
+        )
+
+
+def index_of(document: KeyDocument) -> IndexEntry:
+    """Return index facts of a document."""
+    return IndexEntry(
+        key_id=document.key_id,
+        created_at=document.created_at,
+        name=document.name,
+        algorithm=document.algorithm,
+        state=document.current_version.state.value,
+        tags=frozenset(document.tags),
+        generation=document.generation,
+        operations=tuple(record.id for record in document.operations),
+    )
+
+
+def remember(
+    kept: tuple[OperationRecord, ...], new: OperationRecord
+) -> tuple[OperationRecord, ...]:
+    """
+    Add an operation to those a document remembers.
+
+    The last 32 stay, and those younger than 24 hours, but never more than 256.
+    """
+    oldest = new.at - _KEPT_MICROSECONDS
+    young = tuple(record for record in kept if record.at >= oldest)
+    recent = kept[-(_KEPT_OPERATIONS - 1) :]
+    longer = max(young, recent, key=len)
+    return (*longer[-(_MOST_OPERATIONS - 1) :], new)

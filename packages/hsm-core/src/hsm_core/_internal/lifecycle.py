@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""
+States of a key version: the legal moves, and what each state may still do.
+
+Two tables, and nothing else decides.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_core.errors import KeyStateError
+from hsm_core.model import KeyState
+
+__all__ = ["MOVES", "PERMITTED", "REVOKED_BY_POLICY", "check_move", "permits"]
+
+_S: Final = KeyState
+
+MOVES: Final[dict[KeyState, frozenset[KeyState]]] = {
+    _S.STAGED: frozenset({_S.ACTIVE, _S.DESTROYED}),
+    _S.ACTIVE: frozenset({_S.RETIRED, _S.SUSPENDED, _S.REVOKED}),
+    _S.RETIRED: frozenset({_S.REVOKED, _S.PURGE_SCHEDULED}),
+    _S.SUSPENDED: frozenset({_S.ACTIVE, _S.REVOKED}),
+    _S.REVOKED: frozenset({_S.PURGE_SCHEDULED}),
+    _S.PURGE_SCHEDULED: frozenset({_S.RETIRED, _S.REVOKED, _S.DESTROYED}),
+    _S.DESTROYED: frozenset(),
+}
+"""From each state, the states it may move to; purge_scheduled goes back only to the
+state it came from, which `check_move` is told."""
+
+_PROTECT: Final = frozenset({"Sign", "Encrypt", "ComputeMac"})
+_PROCESS: Final = frozenset({"Verify", "Decrypt", "VerifyMac"})
+_PUBLIC: Final = frozenset({"GetPublicKey"})
+
+PERMITTED: Final[dict[KeyState, frozenset[str]]] = {
+    _S.STAGED: _PUBLIC,
+    _S.ACTIVE: _PROTECT | _PROCESS | _PUBLIC,
+    _S.RETIRED: _PROCESS | _PUBLIC,
+    _S.SUSPENDED: _PUBLIC,
+    _S.REVOKED: frozenset(),
+    _S.PURGE_SCHEDULED: frozenset(),
+    _S.DESTROYED: frozenset(),
+}
+"""Operations that use a version, by its state (SP 800-57 part 1, section 7)."""
+
+REVOKED_BY_POLICY: Final = frozenset({"Verify", "VerifyMac", "GetPublicKey"})
+"""What a policy may allow for a revoked version; nothing else, ever."""
+
+
+def check_move(
+    before: KeyState, after: KeyState, *, came_from: KeyState | None = None
+) -> None:
+    """
+    Check one move of a version.
+
+    Args:
+        before: Present state.
+
+        after: State wanted.
+
+        came_from: The state before purge_scheduled, which is the only one to go back to.
+
+    Raises:
+        KeyStateError: The move is not legal.
+    """
+    back = before is _S.PURGE_SCHEDULED and after is not _S.DESTROYED
+    if after not in MOVES[before] or (back and after is not came_from):
+        raise KeyStateError(
+            f"A version that is {before} can't become {after}.",
+            state=before.value,
+            wanted=after.value,
+        )
+
+
+def permits(state: KeyState, kind: str, *, revoked_allowed: bool) -> bool:
+    """
+    Return whether a version in *state* may serve the operation named *kind*.
+
+    Args:
+        revoked_allowed: Whether the policy allows *kind* for revoked versions.
+    """
+    if state is _S.REVOKED:
+        return revoked_allowed and kind in REVOKED_BY_POLICY
+    return kind in PERMITTED[state]
