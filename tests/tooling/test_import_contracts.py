@@ -1,0 +1,202 @@
+"""
+Each import contract, and each linter rule that backs one, catches its violation.
+
+The violations are planted in a copy of the sources; the contracts are those of
+the root pyproject.toml.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY
+
+CONTRACTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"][
+    "importlinter"
+]["contracts"]
+
+CORE = "hsm-core/src/hsm_core"
+SERVER = "hsm-server/src/hsm_server"
+CLI = "hsm-cli/src/hsm_cli"
+
+VIOLATIONS = {
+    "Server and CLI stand on core, never on each other": [
+        (f"{CLI}/output.py", "import hsm_server.settings"),
+        (f"{SERVER}/problems.py", "import hsm_cli.settings"),
+        (f"{CORE}/testing.py", "import hsm_server"),
+    ],
+    "Core internals are imported by core alone": [
+        (f"{SERVER}/app.py", "from hsm_core._internal import encoding"),
+        (f"{CLI}/main.py", "import hsm_core._internal.audit"),
+    ],
+    "Only the composition roots build a core": [
+        (f"{SERVER}/app.py", "from hsm_core import factory"),
+        (f"{CLI}/main.py", "from hsm_core.factory import open_hsm"),
+    ],
+    "Core fakes stay out of the shipped server and CLI": [
+        (f"{SERVER}/app.py", "import hsm_core.testing"),
+        (f"{CLI}/client.py", "import hsm_core.testing"),
+    ],
+    "Core floors": [
+        (f"{CORE}/errors.py", "import hsm_core.model"),
+        (f"{CORE}/unplaced.py", ""),
+    ],
+    "Core internal floors": [
+        (f"{CORE}/_internal/encoding.py", "import hsm_core._internal.pipeline"),
+        (f"{CORE}/_internal/unplaced.py", ""),
+    ],
+    "Server floors": [
+        (f"{SERVER}/settings.py", "import hsm_server.app"),
+        (f"{SERVER}/unplaced.py", ""),
+    ],
+    "CLI floors": [
+        (f"{CLI}/settings.py", "import hsm_cli.client"),
+        (f"{CLI}/unplaced.py", ""),
+    ],
+    "Routes and commands do not lean on their neighbours": [
+        (f"{SERVER}/routes/keys.py", "import hsm_server.routes.audit"),
+        (f"{CLI}/commands/keys.py", "import hsm_cli.commands.audit"),
+    ],
+    "Core knows no transport, no terminal, no telemetry": [
+        (f"{CORE}/session.py", "import aiohttp"),
+        (f"{CORE}/factory.py", "import structlog"),
+    ],
+    "Services speak to protocols, not to adapters": [
+        (f"{CORE}/_internal/pipeline.py", "import hsm_core._internal.stores"),
+        (f"{CORE}/_internal/handlers/__init__.py", "import hsm_core._internal.stores"),
+    ],
+}
+"""For each contract: modules, and the line that must not stand in them."""
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """Copy the sources, and the settings of the tools, to a scratch folder."""
+    shutil.copytree(
+        REPOSITORY / "packages",
+        tmp_path / "packages",
+        ignore=shutil.ignore_patterns("__pycache__", "dist"),
+    )
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def plant(sources: Path, module: str, line: str) -> None:
+    """Append a line to a module that exists, or else create it."""
+    path = sources / "packages" / module
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"\n{line}\n")
+
+
+@pytest.fixture
+def lint_imports(sources: Path) -> Callable[[], str]:
+    """Run import-linter over the copy; give its report in plain text."""
+
+    def run() -> str:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(
+                str(path) for path in sorted(sources.glob("packages/*/src"))
+            ),
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+        }
+        program = Path(sys.executable).with_name("lint-imports")
+        done = subprocess.run(
+            [program, "--no-cache"],
+            cwd=sources,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+
+    return run
+
+
+def test_sources_keep_their_contracts(lint_imports: Callable[[], str]) -> None:
+    """
+    Nothing is broken before anything was planted.
+    """
+    report = lint_imports()
+
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken." in report
+
+
+def test_every_contract_is_here() -> None:
+    """
+    A contract without a violation that it catches is a wish.
+    """
+    assert {contract["name"] for contract in CONTRACTS} == set(VIOLATIONS)
+
+
+@pytest.mark.parametrize(
+    "floors",
+    [contract for contract in CONTRACTS if contract.get("containers")],
+    ids=lambda contract: contract["name"],
+)
+def test_every_module_has_its_place(floors: dict[str, object]) -> None:
+    """
+    Floors are exhaustive: a new module must be given one.
+    """
+    assert floors["exhaustive"] is True
+
+
+@pytest.mark.parametrize(
+    ("contract", "module", "line"),
+    [
+        pytest.param(contract, module, line, id=f"{contract}-{module}")
+        for contract, plants in VIOLATIONS.items()
+        for module, line in plants
+    ],
+)
+def test_violation_is_caught(
+    sources: Path,
+    lint_imports: Callable[[], str],
+    contract: str,
+    module: str,
+    line: str,
+) -> None:
+    """
+    The planted line breaks the contract that forbids it, by name.
+    """
+    plant(sources, module, line)
+
+    report = lint_imports()
+
+    assert re.search(rf"^{re.escape(contract)} BROKEN", report, re.MULTILINE), report
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("SLF001", "import hsm_core\n\nprint(hsm_core._internal)\n"),
+        ("TID251", "import importlib\n\nimportlib.import_module('hsm_core.factory')\n"),
+    ],
+)
+def test_ruff_closes_the_doors_beside(sources: Path, rule: str, text: str) -> None:
+    """
+    Two ways round an import statement are refused by the other linter.
+    """
+    path = sources / "packages" / SERVER / "sideways.py"
+    path.write_text(text)
+    program = Path(sys.executable).with_name("ruff")
+
+    done = subprocess.run(
+        [program, "check", "--no-cache", "--output-format=concise", path],
+        cwd=sources,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert rule in done.stdout
