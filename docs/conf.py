@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""How Sphinx builds the documentation."""
+
+project = "FerroHSM"
+author = "The FerroHSM contributors"
+copyright = author
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+
+default_role = "any"
+nitpicky = True
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Standard", "notes_style")]
+
+# Examples in docstrings run under pytest, with their module's names; Sphinx would run
+# them without.
+doctest_test_doctest_blocks = ""
+
+html_theme = "furo"
+html_title = "FerroHSM"
