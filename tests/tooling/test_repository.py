@@ -1,0 +1,118 @@
+"""What the texts of the repository promise, and what must not stand in them."""
+
+import doctest
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY, require_program
+
+README = (REPOSITORY / "README.md").read_text()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MACHINE_PATH = re.compile(r"(?<![\w.$}/])/(?:home|media|mnt|opt|root|Users|work)/")
+
+
+def tracked_texts() -> list[Path]:
+    """Return every text file of the repository, as git knows it."""
+    git = require_program("git")
+    listing = subprocess.run(
+        [git, "-c", "safe.directory=*", "ls-files", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listing.returncode:
+        pytest.skip("The tests do not run in a git checkout.")
+    paths = [REPOSITORY / name for name in listing.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()]
+
+
+def lines_with(pattern: re.Pattern[str], *, but_not_below: str = "") -> list[str]:
+    """Return the lines of tracked texts that match, as ``path:number: line``."""
+    found = []
+    for path in tracked_texts():
+        name = path.relative_to(REPOSITORY)
+        if but_not_below and name.is_relative_to(but_not_below):
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if pattern.search(line):
+                found.append(f"{name}:{number}: {line.strip()}")
+    return found
+
+
+def test_no_path_of_one_machine() -> None:
+    """
+    A path that exists on one machine only does not stand in the repository.
+    """
+    assert [] == lines_with(MACHINE_PATH)
+
+
+def test_only_ci_looks_beside_the_repository() -> None:
+    """
+    Nothing but the CI run knows of a folder beside the clone.
+    """
+    assert [] == lines_with(re.compile(r"\.\./" + "shared"), but_not_below=".ci")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("see /home/ada/notes", True),
+        ("'/work/x'", True),
+        ("data/work/x", False),
+        ("https://host/home/x", False),
+        ("$HOME/work/x", False),
+    ],
+)
+def test_machine_paths_are_told_from_others(text: str, *, found: bool) -> None:
+    """
+    Only an absolute path counts.
+    """
+    assert found == bool(MACHINE_PATH.search(text))
+
+
+@pytest.mark.parametrize("command", ["./dev demo", "./dev test"])
+def test_readme_gives_each_command_on_one_line(command: str) -> None:
+    """
+    The two commands stand alone in a block, to be copied.
+    """
+    blocks = [body for _, body in FENCE.findall(README)]
+
+    assert f"{command}\n" in blocks
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    """
+    CI runs what the README tells a newcomer to run.
+    """
+    assert "./dev test" in (REPOSITORY / ".ci" / "run").read_text().splitlines()
+
+
+def test_readme_example_runs() -> None:
+    """
+    The embedded example does what it shows, and is short.
+    """
+    (example,) = [body for tag, body in FENCE.findall(README) if tag == "python"]
+    statements = doctest.DocTestParser().get_examples(example)
+    calls = [s for s in statements if not s.source.startswith(("import", "from"))]
+    lines = sum(statement.source.count("\n") for statement in calls)
+    runner = doctest.DocTestRunner()
+    test = doctest.DocTestParser().get_doctest(example, {}, "README.md", None, None)
+
+    runner.run(test)
+
+    assert (0, len(statements)) == (runner.failures, runner.tries)
+    assert lines <= 10
+
+
+@pytest.mark.parametrize("dist", ["hsm-core", "hsm-server", "hsm-cli"])
+def test_licence_is_in_every_distribution(dist: str) -> None:
+    """
+    Each wheel carries the licence, which must lie in the distribution's folder.
+    """
+    licence = (REPOSITORY / "LICENSE").read_text()
+
+    assert licence == (REPOSITORY / "packages" / dist / "LICENSE").read_text()
