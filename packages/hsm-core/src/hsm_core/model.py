@@ -151,6 +151,9 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         generation: Counts the changes of this key, from 1.
         created_at: When the key was made, in UTC.
         updated_at: When its document last changed, in UTC.
+
+    Of a key whose document was tampered with nothing but the id is known: algorithm,
+    state and instants are then None, version and generation 0.
     """
 
     key_id: KeyId
@@ -161,11 +164,11 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     description: str = ""
     tags: tuple[str, ...] = ()
     version: int
-    state: KeyState
+    state: KeyState | None
     integrity: Integrity
     generation: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -190,7 +193,11 @@ class VersionInfo(Record, frozen=True, kw_only=True):
 
 
 class KeyFilter(Record, frozen=True, kw_only=True):
-    """Which keys a listing shows: all conditions hold, and all *tags* are present."""
+    """
+    Which keys a listing shows: all conditions hold, and all *tags* are present.
+
+    Without a state, destroyed keys are left out.
+    """
 
     algorithm: Algorithm | None = None
     state: KeyState | None = None

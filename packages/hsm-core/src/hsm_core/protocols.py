@@ -105,12 +105,31 @@ class HSMGateway(Protocol):
         """Return the HSM as this caller sees it."""
         ...
 
-    def record_refusal(self, caller: Caller, code: str, /) -> None:
+    def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
         """
         Record that a request was refused before it became an operation.
 
-        Meant for failed authentication. Above a budget, refusals are counted and the
-        count recorded, so that a flood can't fill the trail.
+        Meant for failed authentication, and for bodies that can't be read. Above a
+        budget, refusals are counted and the count recorded, so that a flood can't fill
+        the trail. Never raises: if the trail can't be written, nothing is lost but
+        the record of something that did not happen.
+
+        Args:
+            caller: What is known of them; the principal may be empty.
+
+            code: Code of the error that was answered.
+
+            kind: Name of the operation that was asked for.
+
+            key_id: The key that was named, as it was sent.
         """
         ...
 
@@ -122,7 +141,15 @@ class AsyncHSMGateway(Protocol):
         """Return the HSM as this caller sees it."""
         ...
 
-    async def record_refusal(self, caller: Caller, code: str, /) -> None:
+    async def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
         """See `HSMGateway.record_refusal`."""
         ...
 

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+"""Who may do what: pure functions of operation, caller and key facts."""
+
+from hsm_core._internal.policy.engine import RolePolicy
+from hsm_core._internal.policy.roles import GRANTS
+
+__all__ = ["GRANTS", "RolePolicy"]
