@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT
+"""
+The key ring: KEKs by id, and one integrity secret from which the rest is derived.
+
+A key-encryption key (KEK) seals the material of key versions. Under the integrity
+secret stand, with one HKDF label each: the MAC of key documents, ids of repeatable
+operations, digests of payloads and the set digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+
+from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
+from hsm_core._internal.sealing.aead import KEY_BYTES, open_sealed, seal
+from hsm_core.errors import (
+    KeyRingTamperedError,
+    KeyTamperedError,
+    WrongMasterKeyError,
+)
+from hsm_core.protocols import Entropy, MasterKeySource
+
+__all__ = ["BlobContext", "KeyRing", "format_set_digest"]
+
+_FORMAT: Final = 1
+_KEK_ID_BYTES: Final = 8
+_CHECKSUM_BYTES: Final = 32
+_LENGTH_BYTES: Final = 4
+
+_RING_START: Final = b"FHKR\x01"
+_BLOB_START: Final = b"FHKB\x01"
+
+_RING_CONTEXT: Final = b"hsm-core/key-ring/1"
+_CHECK_CONTEXT: Final = b"hsm-core/key-check/1"
+_CHECK_TEXT: Final = b"key check value"
+_BLOB_LABEL: Final = b"hsm-core/blob-seal/1"
+_DOCUMENT_LABEL: Final = b"hsm-core/document-mac/1"
+_OPERATION_LABEL: Final = b"hsm-core/operation-id/1"
+_PAYLOAD_LABEL: Final = b"hsm-core/payload-digest/1"
+_SET_LABEL: Final = b"hsm-core/set-digest/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobContext:
+    """What a sealed blob is bound to: it opens for nothing else."""
+
+    key_id: str
+    version: int
+    material_id: str
+    algorithm: str
+    usages: tuple[str, ...]
+
+
+_Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+_KEKId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+_HexId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+
+
+class _Contents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: int
+    store_id: _HexId
+    log_id: _HexId
+    current_kek: _KEKId
+    keks: dict[_KEKId, _Key]
+    integrity_secret: _Key
+
+    def __repr__(self) -> str:
+        return "<key ring contents>"
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder(order="deterministic")
+_DECODER: Final = msgspec.msgpack.Decoder(_Contents)
+
+
+class KeyRing:
+    """
+    The keys of one store, and what is derived from them.
+
+    Make one with `create` or `open`. Safe for many threads; nothing in it changes.
+
+    Attributes:
+        document_mac: HMAC-SHA-256 over a key document, 32 bytes.
+    """
+
+    __slots__ = (
+        "_contents",
+        "_operation_mac",
+        "_payload_mac",
+        "_set_mac",
+        "document_mac",
+    )
+
+    document_mac: Callable[[bytes], bytes]
+
+    def __init__(self, contents: _Contents) -> None:
+        self._contents = contents
+        self.document_mac = self._mac(_DOCUMENT_LABEL)
+        self._operation_mac = self._mac(_OPERATION_LABEL)
+        self._payload_mac = self._mac(_PAYLOAD_LABEL)
+        self._set_mac = self._mac(_SET_LABEL)
+
+    def __repr__(self) -> str:
+        return f"<KeyRing of store {self.store_id}>"
+
+    def _mac(self, label: bytes) -> Callable[[bytes], bytes]:
+        secret = self._contents.integrity_secret
+        return mac_function(hkdf_sha256(secret, salt=b"", info=label))
+
+    @classmethod
+    def create(cls, entropy: Entropy, *, log_id: str) -> KeyRing:
+        """
+        Make the ring of a new store.
+
+        Args:
+            entropy: Source of every key and id.
+
+            log_id: Identifier of the trail that the store belongs to, 32 hex digits.
+        """
+        kek_id = entropy.random_bytes(_KEK_ID_BYTES).hex()
+        return cls(
+            _Contents(
+                format=_FORMAT,
+                store_id=uuid.UUID(bytes=entropy.random_bytes(16), version=4).hex,
+                log_id=log_id,
+                current_kek=kek_id,
+                keks={kek_id: entropy.random_bytes(KEY_BYTES)},
+                integrity_secret=entropy.random_bytes(KEY_BYTES),
+            )
+        )
+
+    def seal(self, source: MasterKeySource) -> bytes:
+        """
+        Return the ring sealed by the root.
+
+        A key check value, a fixed text sealed by the same root, stands before it.
+        """
+        check = source.seal(_CHECK_TEXT, _CHECK_CONTEXT)
+        sealed = source.seal(_ENCODER.encode(self._contents), _RING_CONTEXT)
+        body = _RING_START + len(check).to_bytes(_LENGTH_BYTES, "big") + check + sealed
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def open(cls, source: MasterKeySource, blob: bytes) -> KeyRing:
+        """
+        Open what `seal` made.
+
+        Raises:
+            WrongMasterKeyError: The ring is whole, but another root sealed it.
+            KeyRingTamperedError: The ring is damaged.
+        """
+        check, sealed = _split_ring(blob)
+        text = _try_open(source, check, _CHECK_CONTEXT)
+        payload = _try_open(source, sealed, _RING_CONTEXT)
+        if text is None and payload is None:
+            raise WrongMasterKeyError
+        if text != _CHECK_TEXT or payload is None:
+            raise KeyRingTamperedError
+        try:
+            contents = _DECODER.decode(payload)
+        except msgspec.DecodeError:
+            raise KeyRingTamperedError from None
+        if contents.format != _FORMAT or contents.current_kek not in contents.keks:
+            raise KeyRingTamperedError
+        return cls(contents)
+
+    @property
+    def store_id(self) -> str:
+        """Random identifier of the store, 32 hex digits."""
+        return self._contents.store_id
+
+    @property
+    def log_id(self) -> str:
+        """Identifier of the trail that the store belongs to, 32 hex digits."""
+        return self._contents.log_id
+
+    @property
+    def kek_id(self) -> str:
+        """Identifier of the KEK that seals new blobs, 16 hex digits."""
+        return self._contents.current_kek
+
+    def operation_id(self, principal: str, idempotency_key: str) -> str:
+        """Return the id of a repeatable operation, 32 hex digits."""
+        named = length_prefixed(_utf8(principal), _utf8(idempotency_key))
+        return self._operation_mac(named)[:16].hex()
+
+    def payload_digest(self, data: bytes) -> str:
+        """Return the keyed digest of a payload, for the trail: 64 hex digits."""
+        return self._payload_mac(data).hex()
+
+    def set_element(self, key_id: str, generation: int, document_digest: str) -> int:
+        """
+        Return one key's part of the set digest, a number below 2²⁵⁶.
+
+        Parts are added modulo 2²⁵⁶, so that a change costs two of them and not all.
+        """
+        number = generation.to_bytes(8, "big")
+        named = length_prefixed(_utf8(key_id), number, _utf8(document_digest))
+        return int.from_bytes(self._set_mac(named), "big")
+
+    def seal_material(
+        self, material: bytes, *, context: BlobContext, entropy: Entropy
+    ) -> bytes:
+        """
+        Return *material* sealed under the current KEK and bound to *context*.
+
+        The result is 73 bytes longer.
+        """
+        kek_id = self._contents.current_kek
+        return seal(
+            self._contents.keks[kek_id],
+            material,
+            label=_BLOB_LABEL,
+            start=_BLOB_START + bytes.fromhex(kek_id),
+            bound=self._bind(context),
+            entropy=entropy,
+        )
+
+    def open_material(self, blob: bytes, *, context: BlobContext) -> bytes:
+        """
+        Return what `seal_material` was given.
+
+        Raises:
+            KeyTamperedError: The blob was changed, or belongs to another store, key,
+                version, material, algorithm or set of usages.
+        """
+        start_bytes = len(_BLOB_START) + _KEK_ID_BYTES
+        kek_id = blob[len(_BLOB_START) : start_bytes].hex()
+        kek = self._contents.keks.get(kek_id)
+        material = None
+        if kek is not None and blob.startswith(_BLOB_START):
+            material = open_sealed(
+                kek,
+                blob,
+                label=_BLOB_LABEL,
+                start_bytes=start_bytes,
+                bound=self._bind(context),
+            )
+        if material is None:
+            raise KeyTamperedError(
+                f"Version {context.version} of key {context.key_id} was tampered with.",
+                key_id=context.key_id,
+                version=context.version,
+            )
+        return material
+
+    def _bind(self, context: BlobContext) -> bytes:
+        return length_prefixed(
+            _utf8(self.store_id),
+            _utf8(context.key_id),
+            context.version.to_bytes(8, "big"),
+            _utf8(context.material_id),
+            _utf8(context.algorithm),
+            length_prefixed(*map(_utf8, context.usages)),
+        )
+
+
+def _utf8(text: str) -> bytes:
+    # A lone surrogate, from an undecodable argument, must not be an exception here.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _try_open(source: MasterKeySource, blob: bytes, context: bytes) -> bytes | None:
+    try:
+        return source.open(blob, context)
+    except WrongMasterKeyError:
+        return None
+
+
+def _split_ring(blob: bytes) -> tuple[bytes, bytes]:
+    # The checksum guards nothing against a forger. It tells accidental damage from a
+    # wrong root, which AES-GCM alone can't.
+    body, checksum = blob[:-_CHECKSUM_BYTES], blob[-_CHECKSUM_BYTES:]
+    start = len(_RING_START) + _LENGTH_BYTES
+    if hashlib.sha256(body).digest() != checksum or not body.startswith(_RING_START):
+        raise KeyRingTamperedError
+    middle = start + int.from_bytes(body[len(_RING_START) : start], "big")
+    return body[start:middle], body[middle:]
+
+
+def format_set_digest(total: int) -> str:
+    """Return a sum of set elements, for the trail: modulo 2²⁵⁶, 64 hex digits."""
+    return f"{total % 2**256:064x}"
