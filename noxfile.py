@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The project's tasks. ``nox -l`` lists them; what follows ``--`` goes to the tool."""
 
 import email
@@ -173,7 +174,8 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(WHEELS, ignore_errors=True)
     for dist in DISTS:
         session.run(
-            *("python", "-m", "build", "--outdir", str(WHEELS), f"packages/{dist}"),
+            *("python", "-m", "build", "--installer", "uv", "--outdir", str(WHEELS)),
+            f"packages/{dist}",
             silent=True,
         )
     session.run("twine", "check", "--strict", *map(str, sorted(WHEELS.iterdir())))

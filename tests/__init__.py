@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """The tests of all three distributions."""

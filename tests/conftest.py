@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Fixtures for the tests of every distribution."""
 
 from collections.abc import Callable

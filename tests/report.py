@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """
 Add up the JUnit reports in a folder: one line for each, one line for all.
 

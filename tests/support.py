@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the tests need from outside the Python environment, and how they ask for it."""
 
 import os

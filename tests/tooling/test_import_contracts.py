@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """
 Each import contract, and each linter rule that backs one, catches its violation.
 

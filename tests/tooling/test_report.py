@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tests of the script that adds up what the test sessions reported."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the texts of the repository promise, and what must not stand in them."""
 
 import doctest

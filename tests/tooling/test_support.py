@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tests of what the other tests rely on."""
 
 from pathlib import Path

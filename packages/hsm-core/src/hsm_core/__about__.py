@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Version of this distribution."""
 
 __all__ = ["__version__"]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Embedded HSM library: keys, policy, audit trail; no network."""
 
 from hsm_core.__about__ import __version__

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """HTTPS service over hsm-core."""
 
 from hsm_server.__about__ import __version__
