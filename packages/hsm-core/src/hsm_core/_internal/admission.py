@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""
+The first steps of the pipeline: resolve, authorise, approve.
+
+Nothing is told to the caller before the policy has spoken: a key that is missing and a
+key that they may not describe look the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core import wire
+from hsm_core.errors import (
+    AccessDeniedError,
+    ApprovalRequiredError,
+    DeadlineExceededError,
+    HSMError,
+    KeyNotFoundError,
+    KeyTamperedError,
+)
+from hsm_core.model import Caller, KeyId
+from hsm_core.operations import OPERATIONS, Operation
+from hsm_core._internal.drafts import Attempt
+from hsm_core._internal.handlers.base import Services, Subject
+from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.views import key_facts
+
+__all__ = ["Admission"]
+
+_KEYED: Final = frozenset(
+    operation
+    for operation in OPERATIONS
+    for field in msgspec.structs.fields(operation)
+    if field.name == "key_id" and field.required
+)
+"""Operations that name the one key they are about."""
+
+
+class Admission:
+    """
+    Decides whether a request may go on.
+
+    Args:
+        services: What handlers work with.
+
+        handlers: One per operation.
+    """
+
+    def __init__(
+        self, services: Services, handlers: Mapping[type[Operation[Any]], AnyHandler]
+    ) -> None:
+        self._services = services
+        self._handlers = handlers
+
+    def handler(self, operation: Operation[Any]) -> AnyHandler:
+        """Return the handler of an operation."""
+        return self._handlers[type(operation)]
+
+    def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
+        """Resolve and authorise; nothing is told before the policy has spoken."""
+        fault = self._resolve(attempt, handler)
+        self.authorise(attempt)
+        if fault is not None and not (
+            handler.shows_tampered and isinstance(fault, KeyTamperedError)
+        ):
+            raise fault
+        self._check_deadline(attempt.caller)
+        return Subject(attempt.operation, attempt.caller, attempt.document)
+
+    def _resolve(self, attempt: Attempt, handler: AnyHandler) -> HSMError | None:
+        attempt.document = None
+        fault: HSMError | None = None
+        reference = getattr(attempt.operation, "key_id", None)
+        if reference is not None and type(attempt.operation) in _KEYED:
+            fault = self._find_key(attempt, reference)
+        if fault is None:
+            try:
+                attempt.operation = handler.resolve(attempt.operation, attempt.document)
+            except HSMError as error:
+                fault = error
+        attempt.digest = self.digest(attempt.operation)
+        return fault
+
+    def _find_key(self, attempt: Attempt, reference: str) -> HSMError | None:
+        attempt.key_id = reference
+        entry = self._services.inventory.entry(reference)
+        if entry is None:
+            return KeyNotFoundError()
+        attempt.key_id = entry.key_id
+        attempt.operation = msgspec.structs.replace(
+            attempt.operation, key_id=entry.key_id
+        )
+        try:
+            attempt.document = self._services.inventory.document(KeyId(entry.key_id))
+        except HSMError as error:
+            return error
+        return None
+
+    def authorise(self, attempt: Attempt) -> None:
+        """
+        Ask the policy.
+
+        Raises:
+            AccessDeniedError: It says no.
+            KeyNotFoundError: It says no, and that the caller may not know of the key.
+        """
+        facts = key_facts(attempt.document) if attempt.document else None
+        decision = self._services.policy.decide(
+            attempt.operation, attempt.caller, facts
+        )
+        attempt.decision = decision
+        if decision.allowed:
+            return
+        if attempt.key_id and not decision.may_describe:
+            raise KeyNotFoundError
+        raise AccessDeniedError(
+            f"The policy does not allow you {type(attempt.operation).__name__} here.",
+            rule=decision.rule,
+        )
+
+    def check_approvals(self, attempt: Attempt) -> None:
+        """
+        Refuse what needs other people's consent.
+
+        Raises:
+            ApprovalRequiredError: A rule asks for it.
+        """
+        if attempt.decision is not None and attempt.decision.approvals:
+            raise ApprovalRequiredError(
+                "This needs the approval of other people, which this HSM can't "
+                "collect yet."
+            )
+
+    def _check_deadline(self, caller: Caller) -> None:
+        if caller.deadline and self._services.clock.monotonic() > caller.deadline:
+            raise DeadlineExceededError("The request waited past its deadline.")
+
+    def digest(self, operation: Operation[Any]) -> str:
+        """Return the keyed digest of an operation, hex."""
+        packed = wire.encode_packed(operation)
+        return self._services.inventory.ring.payload_digest(packed)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""
+The pipeline under an event loop.
+
+Quick operations are computed where they are (a thread hop costs more than a signature);
+slow ones and mutations go to the bounded pool; nobody waits for the disk on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import Caller
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditTicket
+from hsm_core._internal.pipeline import Pipeline, Request
+from hsm_core._internal.refusals import Refusals
+
+__all__ = ["AsyncBoundHSM", "AsyncGateway"]
+
+R = TypeVar("R")
+
+
+class AsyncGateway:
+    """
+    `AsyncHSMGateway` round a pipeline.
+
+    Args:
+        pipeline: Where operations are executed.
+
+        refusals: Where refusals are recorded.
+
+        pool: Bounded threads for slow operations.
+
+        timeout_seconds: How long an answer waits for the trail.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        refusals: Refusals,
+        pool: ThreadPoolExecutor,
+        *,
+        timeout_seconds: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._refusals = refusals
+        self._pool = pool
+        self._timeout_seconds = timeout_seconds
+
+    def act_as(self, caller: Caller, /) -> AsyncBoundHSM:
+        """Return the HSM as this caller sees it."""
+        return AsyncBoundHSM(self, caller)
+
+    async def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """See `HSMGateway.record_refusal`."""
+        self._refusals.record(caller, code, kind=kind, key_id=key_id)
+
+    async def execute(self, request: Request) -> object:
+        """Execute one request without holding the loop."""
+        if not self._pipeline.is_quick(request.operation):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                self._pool, self._pipeline.execute, request
+            )
+        computed = self._pipeline.compute(request)
+        ticket = self._pipeline.begin_record([computed])
+        if isinstance(ticket, AuditUnavailableError):
+            raise ticket
+        if ticket is not None:
+            await self._durable(ticket)
+        return computed.outcome.get()
+
+    async def _durable(self, ticket: AuditTicket) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def tell(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(settle, error)
+
+        ticket.add_done_callback(tell)
+        try:
+            await asyncio.wait_for(done, self._timeout_seconds)
+        except TimeoutError as error:
+            raise AuditUnavailableError from error
+
+
+class AsyncBoundHSM:
+    """`AsyncHSM` for one caller, in this process."""
+
+    def __init__(self, gateway: AsyncGateway, caller: Caller) -> None:
+        self._gateway = gateway
+        self._caller = caller
+
+    async def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Execute one operation; see `HSM.execute`."""
+        request = Request(self._caller, operation, idempotency_key)
+        result: R = await self._gateway.execute(request)  # type: ignore[assignment]
+        return result

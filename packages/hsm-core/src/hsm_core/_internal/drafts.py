@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""How an attempt at an operation becomes a record of the trail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hsm_core.errors import HSMError
+from hsm_core.model import AuditedCaller, Caller, ParameterValue, Parameters, Phase
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditDraft, Decision
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.views import audited_key
+
+__all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """
+    What is known of a request while it goes through the pipeline.
+
+    Attributes:
+        operation: As sent at first, as resolved later.
+        key_id: Id of the key, or what the caller named where there is none.
+        digest: Keyed digest of the operation, hex.
+    """
+
+    caller: Caller
+    operation: Operation[Any]
+    operation_id: str = ""
+    key_id: str = ""
+    document: KeyDocument | None = None
+    decision: Decision | None = None
+    digest: str = ""
+    document_before: str = ""
+
+    def draft(
+        self,
+        phase: Phase,
+        policy_hash: str,
+        *,
+        code: str = "ok",
+        version: int = 0,
+        after: KeyDocument | None = None,
+        document_after: str = "",
+        set_digest: str = "",
+    ) -> AuditDraft:
+        """Return a record of this attempt."""
+        shown = after or self.document
+        return AuditDraft(
+            phase=phase,
+            kind=type(self.operation).__name__,
+            code=code,
+            request_id=self.caller.request_id,
+            operation_id=self.operation_id,
+            key_id=after.key_id if after else self.key_id,
+            version=version,
+            generation=shown.generation if shown else 0,
+            document_before=self.document_before,
+            document_after=document_after,
+            set_digest=set_digest,
+            caller=audited_caller(self.caller),
+            key=audited_key(shown) if shown else None,
+            parameters=parameters_of(self.operation),
+            rule=self.decision.rule if self.decision else "",
+            policy=policy_hash,
+            digest=self.digest,
+        )
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code that an error is recorded under."""
+    return error.code if isinstance(error, HSMError) else HSMError.code
+
+
+def audited_caller(caller: Caller) -> AuditedCaller:
+    """Return the caller as the trail keeps it."""
+    return AuditedCaller(
+        principal=caller.principal,
+        roles=tuple(sorted(role.value for role in caller.roles)),
+        credential_id=caller.credential_id,
+        certificate_sha256=caller.certificate_sha256,
+        source_address=caller.source_address,
+    )
+
+
+def parameters_of(operation: Operation[Any]) -> Parameters:
+    """
+    Return the facts of an operation that the trail keeps.
+
+    Byte strings are represented by their length, as ``<field>_bytes``; what is at its
+    default is left out.
+    """
+    found: Parameters = {}
+    for field in msgspec.structs.fields(operation):
+        value = getattr(operation, field.name)
+        if field.name == "key_id" or value is None or value == field.default:
+            continue
+        if isinstance(value, bytes):
+            found[f"{field.name}_bytes"] = len(value)
+        else:
+            found[field.name] = _plain(value)
+    return found
+
+
+def _plain(value: object) -> ParameterValue:
+    if isinstance(value, bool | int):
+        return int(value)
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""Reads of public facts: DescribeKey, ListKeys, ListVersions, GetPublicKey."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core.algorithms import Algorithm, parse_algorithm
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
+from hsm_core.model import KeyFilter, KeyId, KeyInfo
+from hsm_core.protocols import IndexEntry, IndexQuery
+from hsm_core._internal.crypto.public import json_web_key, public_pem
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.versions import require_version
+from hsm_core._internal.views import key_info, tampered_info, version_info
+
+__all__ = [
+    "DescribeKeyHandler",
+    "GetPublicKeyHandler",
+    "ListKeysHandler",
+    "ListVersionsHandler",
+]
+
+_QUICK_PAGE: Final = 100
+
+
+class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
+    """Describe a key, after looking at all that is stored of it."""
+
+    shows_tampered = True
+
+    def perform(self, subject: Subject[ops.DescribeKey], /) -> Answer[KeyInfo]:
+        """Check document and blobs, and show what can be believed."""
+        inventory = self._services.inventory
+        key_id = KeyId(subject.operation.key_id)
+        document, integrity = inventory.inspect(key_id, with_blobs=True)
+        if document is None:
+            return Answer(tampered_info(key_id, integrity))
+        return Answer(key_info(document, integrity))
+
+
+class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
+    """Show a page of keys."""
+
+    def resolve(
+        self, operation: ops.ListKeys, document: KeyDocument | None, /
+    ) -> ops.ListKeys:
+        """Turn the algorithm's name into its standard one."""
+        if not operation.algorithm:
+            return operation
+        algorithm = parse_algorithm(operation.algorithm)
+        return msgspec.structs.replace(operation, algorithm=algorithm.value)
+
+    def prepare(self, subject: Subject[ops.ListKeys], /) -> None:
+        """Refuse a page number together with a cursor."""
+        operation = subject.operation
+        if operation.cursor and operation.page != 1:
+            raise InvalidInputError(
+                "Give either page or cursor, and not both.", field="page"
+            )
+
+    def perform(self, subject: Subject[ops.ListKeys], /) -> Answer[ops.KeyPage]:
+        """Read the index, then check every document that is shown."""
+        operation = subject.operation
+        after = _read_cursor(operation.cursor) if operation.cursor else None
+        page = self._services.inventory.store.find(
+            IndexQuery(
+                filter=KeyFilter(
+                    algorithm=Algorithm(operation.algorithm)
+                    if operation.algorithm
+                    else None,
+                    state=operation.state,
+                    tags=operation.tags,
+                ),
+                limit=operation.per_page + 1,
+                offset=0 if after else (operation.page - 1) * operation.per_page,
+                after=after,
+            )
+        )
+        shown = page.entries[: operation.per_page]
+        more = len(page.entries) > len(shown)
+        return Answer(
+            ops.KeyPage(
+                items=tuple(self._show(entry) for entry in shown),
+                total=page.total,
+                page=0 if after else operation.page,
+                per_page=operation.per_page,
+                next_cursor=_write_cursor(shown[-1]) if more else "",
+            )
+        )
+
+    def _show(self, entry: IndexEntry) -> KeyInfo:
+        document, integrity = self._services.inventory.inspect(entry.key_id)
+        if document is None:
+            return tampered_info(entry.key_id, integrity)
+        return key_info(document, integrity)
+
+    def is_quick(self, operation: ops.ListKeys, /) -> bool:
+        """Unless the page is long."""
+        return operation.per_page <= _QUICK_PAGE
+
+
+class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
+    """Show the versions of a key."""
+
+    shows_tampered = True
+
+    def perform(self, subject: Subject[ops.ListVersions], /) -> Answer[ops.VersionList]:
+        """Check every blob and show every version that the document names."""
+        inventory = self._services.inventory
+        key_id = KeyId(subject.operation.key_id)
+        document, _ = inventory.inspect(key_id, with_blobs=True)
+        versions = document.versions if document else ()
+        return Answer(
+            ops.VersionList(
+                key_id=key_id,
+                items=tuple(
+                    version_info(v, inventory.blob_integrity(document, v))
+                    for v in versions
+                    if document is not None
+                ),
+            )
+        )
+
+    def is_quick(self, operation: ops.ListVersions, /) -> bool:
+        """Never: a key may have thousands of versions."""
+        return False
+
+
+class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
+    """Export a public key."""
+
+    def prepare(self, subject: Subject[ops.GetPublicKey], /) -> None:
+        """Refuse symmetric keys, and versions that are gone."""
+        if not subject.spec.is_asymmetric:
+            raise UnsupportedOperationError(
+                f"{subject.spec.algorithm} keys have no public key.", field="key_id"
+            )
+
+    def perform(self, subject: Subject[ops.GetPublicKey], /) -> Answer[ops.PublicKey]:
+        """Show it as DER, PEM and JWK."""
+        key = subject.key
+        allowed = self._services.policy.allows_revoked("GetPublicKey")
+        version = require_version(
+            key, subject.operation.version, "GetPublicKey", revoked_allowed=allowed
+        )
+        algorithm, der = Algorithm(key.algorithm), version.public_der
+        return Answer(
+            ops.PublicKey(
+                key_id=key.key_id,
+                version=version.version,
+                algorithm=algorithm,
+                der=der,
+                pem=public_pem(der),
+                jwk=json_web_key(key.key_id, version.version, algorithm, der),
+            ),
+            version.version,
+        )
+
+
+def _write_cursor(entry: IndexEntry) -> str:
+    text = f"{entry.created_at}:{entry.key_id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        created_at, _, key_id = text.partition(":")
+        found = int(created_at[:20]), key_id
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise InvalidInputError(
+            "cursor is not one that a listing gave.", field="cursor"
+        ) from None
+    return found

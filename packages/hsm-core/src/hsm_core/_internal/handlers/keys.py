@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""Operations that change a key."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core.algorithms import Algorithm, parse_algorithm, spec
+from hsm_core.errors import (
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyStateError,
+    UnsupportedOperationError,
+)
+from hsm_core.model import KeyId, KeyInfo, KeyState
+from hsm_core._internal.documents import (
+    DOCUMENT_FORMAT,
+    KeyDocument,
+    Tombstone,
+    VersionDocument,
+)
+from hsm_core._internal.handlers.base import MutationHandler, Plan, Subject
+from hsm_core._internal.handlers.sealed import SealedVersion, seal_version
+from hsm_core._internal.handlers.versions import (
+    append_version,
+    check_room,
+    move,
+    with_versions,
+)
+from hsm_core._internal.views import key_info
+
+__all__ = [
+    "CreateKeyHandler",
+    "DestroyKeyHandler",
+    "RevokeKeyHandler",
+    "RollbackHandler",
+    "RotateKeyHandler",
+]
+
+_S: Final = KeyState
+O = TypeVar("O", bound=ops.Operation[Any])
+
+
+class _KeyMutation(MutationHandler[O, KeyInfo]):
+    """What all of them share: new material, and an answer with the key's facts."""
+
+    def answer(self, document: KeyDocument, version: int, /) -> KeyInfo:
+        """Return the key, with the version that the operation was about."""
+        integrity = self._services.inventory.integrity(document.key_id)
+        return key_info(document, integrity, version=version)
+
+    def _fresh(self, document: KeyDocument, now: int) -> SealedVersion:
+        generated = self._services.crypto.generate(Algorithm(document.algorithm))
+        return seal_version(
+            self._services.inventory,
+            document,
+            generated.material,
+            public_der=generated.public_der,
+            material_id=self._random_uuid(),
+            rolled_back_from=0,
+            now=now,
+        )
+
+    def _random_uuid(self) -> str:
+        octets = self._services.entropy.random_bytes(16)
+        return str(uuid.UUID(bytes=octets, version=4))
+
+
+class CreateKeyHandler(_KeyMutation[ops.CreateKey]):
+    """Make a key."""
+
+    def resolve(
+        self, operation: ops.CreateKey, document: KeyDocument | None, /
+    ) -> ops.CreateKey:
+        """Fill algorithm and usages by the table."""
+        algorithm = parse_algorithm(operation.algorithm)
+        usages = operation.usages or tuple(spec(algorithm).default_usages)
+        return msgspec.structs.replace(
+            operation,
+            algorithm=algorithm.value,
+            usages=tuple(sorted(set(usages))),
+            tags=tuple(sorted(set(operation.tags))),
+        )
+
+    def prepare(self, subject: Subject[ops.CreateKey], /) -> None:
+        """Refuse usages that the algorithm has not, and names that look like ids."""
+        operation = subject.operation
+        row = spec(Algorithm(operation.algorithm))
+        for usage in operation.usages:
+            if usage not in row.usages:
+                raise UnsupportedOperationError(
+                    f"usages: {row.algorithm} can't {usage}; it has "
+                    f"{', '.join(sorted(row.usages))}.",
+                    field="usages",
+                )
+        if _is_uuid(operation.name):
+            raise InvalidInputError(
+                "name must not have the form of a UUID.", field="name"
+            )
+        self._services.crypto.require(row.algorithm)
+
+    def plan(self, subject: Subject[ops.CreateKey], /) -> Plan:
+        """Generate material, test it, and seal it."""
+        operation, now = subject.operation, self._services.clock.now()
+        ring = self._services.inventory.ring
+        empty = KeyDocument(
+            format=DOCUMENT_FORMAT,
+            kek_id=ring.kek_id,
+            store_id=ring.store_id,
+            key_id=KeyId(self._random_uuid()),
+            algorithm=operation.algorithm,
+            usages=tuple(usage.value for usage in operation.usages),
+            created_at=now,
+            updated_at=now,
+            generation=0,
+            current=1,
+            versions=(),
+            name=operation.name,
+            owner=operation.owner or subject.caller.principal,
+            description=operation.description,
+            tags=operation.tags,
+        )
+        fresh = self._fresh(empty, now)
+        document = append_version(empty, lambda _: fresh.version, now)
+        return Plan(document, 1, {1: fresh.blob})
+
+
+class RotateKeyHandler(_KeyMutation[ops.RotateKey]):
+    """Make a version from fresh material."""
+
+    def prepare(self, subject: Subject[ops.RotateKey], /) -> None:
+        """Refuse unless the current version is active or revoked."""
+        _check_current(subject.key, _S.ACTIVE, _S.REVOKED)
+        check_room(subject.key)
+        self._services.crypto.require(Algorithm(subject.key.algorithm))
+
+    def plan(self, subject: Subject[ops.RotateKey], /) -> Plan:
+        """Generate, test, seal; the old version is retired, a revoked one stays so."""
+        now = self._services.clock.now()
+        fresh = self._fresh(subject.key, now)
+        document = append_version(subject.key, lambda _: fresh.version, now)
+        return Plan(document, document.current, {document.current: fresh.blob})
+
+
+class RollbackHandler(_KeyMutation[ops.Rollback]):
+    """Make a version from the material of an older one."""
+
+    def prepare(self, subject: Subject[ops.Rollback], /) -> None:
+        """Refuse unless the current version is active and the source retired."""
+        _check_current(subject.key, _S.ACTIVE)
+        check_room(subject.key)
+        source = _source(subject)
+        if source.version == subject.key.current:
+            raise KeyStateError(
+                f"Version {source.version} is the current one already.",
+                version=source.version,
+            )
+        if source.state is not _S.RETIRED:
+            raise KeyStateError(
+                f"Version {source.version} is {source.state}; only a retired version "
+                "can be rolled back to.",
+                state=source.state.value,
+                version=source.version,
+            )
+
+    def plan(self, subject: Subject[ops.Rollback], /) -> Plan:
+        """Open the old material and seal it anew, for its new version."""
+        now, source = self._services.clock.now(), _source(subject)
+        material = self._services.inventory.open_material(subject.key, source)
+        sealed = seal_version(
+            self._services.inventory,
+            subject.key,
+            material,
+            public_der=source.public_der,
+            material_id=source.material_id,
+            rolled_back_from=source.version,
+            now=now,
+        )
+        document = append_version(subject.key, lambda _: sealed.version, now)
+        return Plan(document, document.current, {document.current: sealed.blob})
+
+
+class RevokeKeyHandler(_KeyMutation[ops.RevokeKey]):
+    """Mark material as compromised."""
+
+    def prepare(self, subject: Subject[ops.RevokeKey], /) -> None:
+        """Refuse where nothing is left to revoke."""
+        wanted, number = subject.operation.version, subject.operation.version
+        document = subject.key
+        if number is not None and document.version(number) is None:
+            raise KeyNotFoundError(
+                f"The key has no version {number}.", field="version"
+            )
+        if wanted is not None:
+            move(document.versions[wanted - 1], _S.REVOKED, now=0)
+        elif not any(v.state in _REVOCABLE for v in document.versions):
+            raise KeyStateError("No version of this key can be revoked any more.")
+
+    def plan(self, subject: Subject[ops.RevokeKey], /) -> Plan:
+        """Revoke the version, or all, and every version with the same material."""
+        operation, document = subject.operation, subject.key
+        now = self._services.clock.now()
+        material = {
+            v.material_id
+            for v in document.versions
+            if operation.version in (None, v.version)
+        }
+        versions = [
+            move(v, _S.REVOKED, now, reason=operation.reason)
+            if v.material_id in material and v.state in _REVOCABLE
+            else v
+            for v in document.versions
+        ]
+        number = operation.version or document.current
+        return Plan(with_versions(document, versions, now), number)
+
+
+class DestroyKeyHandler(_KeyMutation[ops.DestroyKey]):
+    """Destroy all material of a key."""
+
+    def prepare(self, subject: Subject[ops.DestroyKey], /) -> None:
+        """Refuse a key that is destroyed already."""
+        if subject.key.is_destroyed:
+            raise KeyStateError("The key is destroyed already.", state="destroyed")
+
+    def plan(self, subject: Subject[ops.DestroyKey], /) -> Plan:
+        """Take every version through purge_scheduled; leave a tombstone per material."""
+        document, now = subject.key, self._services.clock.now()
+        versions = [_destroyed(v, now) for v in document.versions]
+        buried = {t.material_id for t in document.tombstones}
+        fresh = dict.fromkeys(
+            v.material_id for v in document.versions if v.material_id not in buried
+        )
+        after = msgspec.structs.replace(
+            with_versions(document, versions, now),
+            tombstones=(
+                *document.tombstones,
+                *(Tombstone(material_id=m, destroyed_at=now) for m in fresh),
+            ),
+        )
+        return Plan(after, document.current)
+
+
+_REVOCABLE: Final = frozenset({_S.ACTIVE, _S.RETIRED, _S.SUSPENDED})
+_WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {
+    _S.STAGED: (_S.DESTROYED,),
+    _S.ACTIVE: (_S.RETIRED, _S.PURGE_SCHEDULED, _S.DESTROYED),
+    _S.RETIRED: (_S.PURGE_SCHEDULED, _S.DESTROYED),
+    _S.SUSPENDED: (_S.ACTIVE, _S.RETIRED, _S.PURGE_SCHEDULED, _S.DESTROYED),
+    _S.REVOKED: (_S.PURGE_SCHEDULED, _S.DESTROYED),
+    _S.PURGE_SCHEDULED: (_S.DESTROYED,),
+    _S.DESTROYED: (),
+}
+
+
+def _destroyed(version: VersionDocument, now: int) -> VersionDocument:
+    for state in _WAY_TO_PURGE[version.state]:
+        version = move(version, state, now)
+    return msgspec.structs.replace(version, blob_sha256="")
+
+
+def _check_current(document: KeyDocument, *wanted: KeyState) -> None:
+    state = document.current_version.state
+    if state not in wanted:
+        raise KeyStateError(
+            f"The current version is {state}; it must be "
+            f"{' or '.join(wanted)} for this.",
+            state=state.value,
+        )
+
+
+def _source(subject: Subject[ops.Rollback]) -> VersionDocument:
+    number = subject.operation.version
+    source = subject.key.version(number)
+    if source is None:
+        raise KeyNotFoundError(f"The key has no version {number}.", field="version")
+    return source
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Message authentication codes and randomness: ComputeMac, VerifyMac, GenerateRandom."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from hsm_core import operations as ops
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import MacMismatchError
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.versions import (
+    check_usage,
+    require_version,
+    usable_versions,
+)
+
+__all__ = ["ComputeMacHandler", "GenerateRandomHandler", "VerifyMacHandler"]
+
+_INLINE_BYTES: Final = 64 * 1024
+
+
+class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
+    """Compute a MAC with the current version."""
+
+    def prepare(self, subject: Subject[ops.ComputeMac], /) -> None:
+        """Check size, usage and state."""
+        limit = self._services.limits.payload_bytes
+        self._check_size("message", subject.operation.message, limit)
+        check_usage(subject.key, ops.ComputeMac.usage)
+        require_version(subject.key, None, "ComputeMac", revoked_allowed=False)
+        self._services.crypto.require(subject.spec.algorithm)
+
+    def perform(self, subject: Subject[ops.ComputeMac], /) -> Answer[ops.Mac]:
+        """Compute it, at full length."""
+        key, version = subject.key, subject.key.current_version
+        handle = self._services.inventory.handle(key, version)
+        return Answer(
+            ops.Mac(
+                key_id=key.key_id,
+                version=version.version,
+                algorithm=Algorithm(key.algorithm),
+                mac=handle.mac(subject.operation.message),
+            ),
+            version.version,
+        )
+
+    def is_quick(self, operation: ops.ComputeMac, /) -> bool:
+        """Unless the message is long."""
+        return len(operation.message) <= _INLINE_BYTES
+
+
+class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
+    """Check a MAC."""
+
+    def prepare(self, subject: Subject[ops.VerifyMac], /) -> None:
+        """Check sizes and usage."""
+        limit = self._services.limits.payload_bytes
+        self._check_size("message", subject.operation.message, limit)
+        self._check_size("mac", subject.operation.mac, limit)
+        check_usage(subject.key, ops.VerifyMac.usage)
+        self._services.crypto.require(subject.spec.algorithm)
+
+    def perform(self, subject: Subject[ops.VerifyMac], /) -> Answer[ops.Verified]:
+        """Try the versions that may verify, newest first, in constant time each."""
+        operation, key = subject.operation, subject.key
+        allowed = self._services.policy.allows_revoked("VerifyMac")
+        for version in usable_versions(
+            key, operation.version, "VerifyMac", revoked_allowed=allowed
+        ):
+            handle = self._services.inventory.handle(key, version)
+            if hmac.compare_digest(handle.mac(operation.message), operation.mac):
+                return Answer(
+                    ops.Verified(
+                        key_id=key.key_id,
+                        version=version.version,
+                        algorithm=Algorithm(key.algorithm),
+                    ),
+                    version.version,
+                )
+        raise MacMismatchError
+
+    def is_quick(self, operation: ops.VerifyMac, /) -> bool:
+        """Unless the message is long."""
+        return len(operation.message) <= _INLINE_BYTES
+
+
+class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
+    """Hand out randomness."""
+
+    def perform(
+        self, subject: Subject[ops.GenerateRandom], /
+    ) -> Answer[ops.RandomBytes]:
+        """Draw it from the operating system."""
+        drawn = self._services.entropy.random_bytes(subject.operation.length)
+        return Answer(ops.RandomBytes(random=drawn))
+
+    def is_quick(self, operation: ops.GenerateRandom, /) -> bool:
+        """Unless much is asked for."""
+        return operation.length <= _INLINE_BYTES

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""A new version of a key with its sealed blob."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from hsm_core.model import KeyState
+from hsm_core._internal.documents import KeyDocument, VersionDocument
+from hsm_core._internal.inventory import Inventory
+
+__all__ = ["SealedVersion", "seal_version"]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedVersion:
+    """A version and its blob."""
+
+    version: VersionDocument
+    blob: bytes
+
+
+def seal_version(
+    inventory: Inventory,
+    document: KeyDocument,
+    material: bytes,
+    *,
+    public_der: bytes,
+    material_id: str,
+    rolled_back_from: int,
+    now: int,
+) -> SealedVersion:
+    """Seal *material* as the next version of a key, active at once."""
+    version = VersionDocument(
+        version=len(document.versions) + 1,
+        material_id=material_id,
+        state=KeyState.ACTIVE,
+        created_at=now,
+        state_changed_at=now,
+        public_der=public_der,
+        rolled_back_from=rolled_back_from,
+    )
+    blob = inventory.seal(document, version, material)
+    digest = hashlib.sha256(blob).hexdigest()
+    return SealedVersion(msgspec.structs.replace(version, blob_sha256=digest), blob)

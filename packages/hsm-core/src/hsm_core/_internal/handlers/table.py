@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Which handler serves which operation: the place where a new one is added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from hsm_core import operations as ops
+from hsm_core._internal.handlers import (
+    administration,
+    ciphers,
+    inspection,
+    keys,
+    macs,
+    signatures,
+    trail,
+)
+from hsm_core._internal.handlers.base import Handler, MutationHandler, Services
+
+__all__ = ["AnyHandler", "handler_table"]
+
+AnyHandler: TypeAlias = Handler[Any, Any] | MutationHandler[Any, Any]
+
+_CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
+    ops.CreateKey: keys.CreateKeyHandler,
+    ops.DescribeKey: inspection.DescribeKeyHandler,
+    ops.ListKeys: inspection.ListKeysHandler,
+    ops.ListVersions: inspection.ListVersionsHandler,
+    ops.RotateKey: keys.RotateKeyHandler,
+    ops.Rollback: keys.RollbackHandler,
+    ops.RevokeKey: keys.RevokeKeyHandler,
+    ops.DestroyKey: keys.DestroyKeyHandler,
+    ops.GetPublicKey: inspection.GetPublicKeyHandler,
+    ops.Sign: signatures.SignHandler,
+    ops.Verify: signatures.VerifyHandler,
+    ops.Encrypt: ciphers.EncryptHandler,
+    ops.Decrypt: ciphers.DecryptHandler,
+    ops.ComputeMac: macs.ComputeMacHandler,
+    ops.VerifyMac: macs.VerifyMacHandler,
+    ops.GenerateRandom: macs.GenerateRandomHandler,
+    ops.ListAuditEvents: trail.ListAuditEventsHandler,
+    ops.VerifyAudit: trail.VerifyAuditHandler,
+    ops.Status: administration.StatusHandler,
+    ops.SelfTest: administration.SelfTestHandler,
+}
+
+
+def handler_table(services: Services) -> dict[type[ops.Operation[Any]], AnyHandler]:
+    """Return one handler per operation."""
+    return {operation: cls(services) for operation, cls in _CLASSES.items()}

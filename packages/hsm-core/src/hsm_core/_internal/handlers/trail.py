@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Views of the trail: ListAuditEvents, VerifyAudit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_core import operations as ops
+from hsm_core.model import AuditEntry, AuditEvent
+from hsm_core.protocols import AuditHead
+from hsm_core.errors import AuditTamperedError, MalformedError
+from hsm_core._internal import envelope
+from hsm_core._internal.audit.record import FRAME, decode_event, leaf_hash
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+
+__all__ = ["ListAuditEventsHandler", "VerifyAuditHandler"]
+
+_BLOCK: Final = 500
+_SCANNED: Final = 10_000
+"""Records that one call looks at, so that a rare filter can't hold it for long."""
+
+
+class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
+    """Show events, newest or oldest first."""
+
+    def perform(
+        self, subject: Subject[ops.ListAuditEvents], /
+    ) -> Answer[ops.AuditPage]:
+        """Walk the trail a block at a time until the page or the bound is full."""
+        operation, head = subject.operation, self._services.audit.head()
+        items: list[AuditEntry] = []
+        position = _start(operation, head)
+        scanned = 0
+        while 0 <= position <= head.seq and scanned < _SCANNED:
+            block = self._block(position, ascending=operation.ascending)
+            for entry in block:
+                if len(items) == operation.limit:
+                    break
+                position = entry.event.seq + (1 if operation.ascending else -1)
+                scanned += 1
+                if _matches(entry.event, operation):
+                    items.append(entry)
+            if len(items) == operation.limit or not block:
+                break
+        more = 0 <= position <= head.seq
+        return Answer(
+            ops.AuditPage(
+                items=tuple(items),
+                next_seq=position if more else None,
+                head_seq=head.seq,
+                head_hash=head.leaf_hash,
+            )
+        )
+
+    def _block(self, position: int, *, ascending: bool) -> list[AuditEntry]:
+        first = position if ascending else max(0, position - _BLOCK + 1)
+        count = _BLOCK if ascending else position - first + 1
+        lines = self._services.audit.lines(first, count)
+        entries = [_entry(line, first + n) for n, line in enumerate(lines)]
+        return entries if ascending else entries[::-1]
+
+    def is_quick(self, operation: ops.ListAuditEvents, /) -> bool:
+        """Never: it reads files."""
+        return False
+
+
+class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
+    """Verify a range of the trail."""
+
+    def perform(
+        self, subject: Subject[ops.VerifyAudit], /
+    ) -> Answer[ops.AuditVerification]:
+        """Check it, and say how far it got."""
+        operation = subject.operation
+        return Answer(
+            self._services.verify_range(operation.start_seq, operation.limit)
+        )
+
+    def is_quick(self, operation: ops.VerifyAudit, /) -> bool:
+        """Never: it reads files."""
+        return False
+
+
+def _entry(line: bytes, seq: int) -> AuditEntry:
+    try:
+        event = decode_event(envelope.split(FRAME, line)[0])
+    except MalformedError:
+        event = None
+    if event is None or event.seq != seq:
+        raise AuditTamperedError(
+            f"The audit trail is damaged at record {seq}.", seq=seq, reason="event"
+        )
+    return AuditEntry(event=event, leaf_hash=leaf_hash(line))
+
+
+def _start(operation: ops.ListAuditEvents, head: AuditHead) -> int:
+    if operation.start_seq is None:
+        return 0 if operation.ascending else head.seq
+    if operation.ascending:
+        return operation.start_seq
+    return min(operation.start_seq, head.seq)
+
+
+def _matches(event: AuditEvent, operation: ops.ListAuditEvents) -> bool:
+    principal = event.caller.principal if event.caller else ""
+    return (
+        operation.key_id in ("", event.key_id)
+        and operation.principal in ("", principal)
+        and operation.kind in ("", event.kind)
+    )

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""How a document changes: moves of versions, new versions, and what may use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from hsm_core.algorithms import KeyUsage
+from hsm_core.errors import (
+    InputSizeError,
+    KeyNotFoundError,
+    KeyStateError,
+    KeyUsageError,
+)
+from hsm_core.model import KeyState
+from hsm_core._internal.documents import KeyDocument, VersionDocument
+from hsm_core._internal.lifecycle import check_move, permits
+
+__all__ = [
+    "MAX_VERSIONS",
+    "append_version",
+    "check_room",
+    "check_usage",
+    "move",
+    "require_version",
+    "usable_versions",
+    "with_versions",
+]
+
+MAX_VERSIONS: Final = 4096
+"""Versions a key may have; it bounds the size of its document."""
+
+
+def move(
+    version: VersionDocument, wanted: KeyState, now: int, *, reason: str = ""
+) -> VersionDocument:
+    """
+    Return a version in another state.
+
+    Raises:
+        KeyStateError: The move is not legal.
+    """
+    check_move(version.state, wanted, came_from=version.came_from)
+    scheduled = wanted is KeyState.PURGE_SCHEDULED
+    return msgspec.structs.replace(
+        version,
+        state=wanted,
+        state_changed_at=now,
+        came_from=version.state if scheduled else None,
+        reason=reason or version.reason,
+    )
+
+
+def with_versions(
+    document: KeyDocument,
+    versions: Iterable[VersionDocument],
+    now: int,
+    *,
+    current: int | None = None,
+) -> KeyDocument:
+    """Return the next generation of a document with these versions."""
+    return msgspec.structs.replace(
+        document,
+        versions=tuple(versions),
+        current=current or document.current,
+        generation=document.generation + 1,
+        updated_at=now,
+    )
+
+
+def check_room(document: KeyDocument) -> None:
+    """
+    Check that a key may have another version.
+
+    Raises:
+        InputSizeError: It has `MAX_VERSIONS` already.
+    """
+    if len(document.versions) >= MAX_VERSIONS:
+        raise InputSizeError(
+            "versions",
+            actual=len(document.versions) + 1,
+            minimum=1,
+            maximum=MAX_VERSIONS,
+            unit="versions",
+        )
+
+
+def append_version(
+    document: KeyDocument,
+    build: Callable[[int], VersionDocument],
+    now: int,
+) -> KeyDocument:
+    """Add a version as the current one; an active one before it is retired."""
+    kept = [
+        move(v, KeyState.RETIRED, now)
+        if v.version == document.current and v.state is KeyState.ACTIVE
+        else v
+        for v in document.versions
+    ]
+    number = len(kept) + 1
+    return with_versions(document, [*kept, build(number)], now, current=number)
+
+
+def check_usage(document: KeyDocument, usage: KeyUsage | None) -> None:
+    """
+    Check that a key was made for a usage.
+
+    Raises:
+        KeyUsageError: It was not.
+    """
+    if usage is not None and usage.value not in document.usages:
+        raise KeyUsageError(
+            f"This key may not be used to {usage}; its usages are "
+            f"{', '.join(document.usages)}.",
+            usage=usage.value,
+        )
+
+
+def require_version(
+    document: KeyDocument,
+    number: int | None,
+    kind: str,
+    *,
+    revoked_allowed: bool,
+) -> VersionDocument:
+    """
+    Return the version an operation uses: *number*, or the current one.
+
+    Raises:
+        KeyNotFoundError: The key has no such version.
+        KeyStateError: The version's state does not permit the operation.
+    """
+    version = document.version(number if number is not None else document.current)
+    if version is None:
+        raise KeyNotFoundError(
+            f"The key has no version {number}.", field="version"
+        )
+    if not permits(version.state, kind, revoked_allowed=revoked_allowed):
+        raise KeyStateError(
+            f"Version {version.version} is {version.state}, which does not permit "
+            f"{kind}.",
+            state=version.state.value,
+            version=version.version,
+        )
+    return version
+
+
+def usable_versions(
+    document: KeyDocument,
+    number: int | None,
+    kind: str,
+    *,
+    revoked_allowed: bool,
+) -> tuple[VersionDocument, ...]:
+    """
+    Return the versions that a check tries: *number*, or all that may, newest first.
+
+    Raises:
+        KeyNotFoundError: The key has no such version.
+        KeyStateError: No version's state permits the operation.
+    """
+    if number is not None:
+        return (
+            require_version(document, number, kind, revoked_allowed=revoked_allowed),
+        )
+    found = tuple(
+        version
+        for version in reversed(document.versions)
+        if permits(version.state, kind, revoked_allowed=revoked_allowed)
+    )
+    if found:
+        return found
+    return (require_version(document, None, kind, revoked_allowed=revoked_allowed),)

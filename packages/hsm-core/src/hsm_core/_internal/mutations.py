@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""
+Mutations: intent durable → one store commit → outcome durable → answer.
+
+Each has an operation id: an HMAC of principal and idempotency key, or random. It stands
+in the intent, in the document that it changes, and in the outcome; so a repeated request
+finds what was done, and recovery finds what became of an intent.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core.errors import (
+    AuditUnavailableError,
+    HSMError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+)
+from hsm_core.model import Caller, Phase
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditDraft
+from hsm_core._internal.admission import Admission
+from hsm_core._internal.documents import KeyDocument, OperationRecord, remember
+from hsm_core._internal.drafts import Attempt, code_of
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
+
+__all__ = ["Mutations", "Request"]
+
+_IDEMPOTENCY_KEY_CHARACTERS: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for what; *idempotency_key* is for mutations only."""
+
+    caller: Caller
+    operation: Operation[Any]
+    idempotency_key: str | None = None
+
+
+class _Locks:
+    """One lock per name, as long as somebody holds or wants it."""
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakValueDictionary[str, _Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        with self._guard:
+            lock = self._locks.get(name)
+            if lock is None:
+                lock = self._locks[name] = _Lock()
+        with lock.lock:
+            yield
+
+
+class _Lock:
+    """A lock that can be referenced weakly."""
+
+    __slots__ = ("__weakref__", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class Mutations:
+    """
+    Executes operations that change a key.
+
+    Args:
+        services: What handlers work with.
+
+        admission: The first steps.
+    """
+
+    def __init__(self, services: Services, admission: Admission) -> None:
+        self._services = services
+        self._admission = admission
+        self._operations = _Locks()
+        self._keys = _Locks()
+        self._commit = threading.Lock()
+        self._unrecorded: dict[str, AuditDraft] = {}
+
+    def execute(self, request: Request) -> Any:
+        """Execute a mutation: intent, one store commit, outcome, answer."""
+        attempt = Attempt(request.caller, request.operation)
+        try:
+            attempt.operation_id = self._operation_id(request)
+            with self._operations.held(attempt.operation_id):
+                return self._mutate_once(attempt, request.operation)
+        except _SettledError as settled:
+            raise settled.error from settled.error.__cause__
+        except Exception as error:
+            self._record_failure(attempt, error)
+            raise
+
+    def _mutate_once(self, attempt: Attempt, sent: Operation[Any]) -> Any:
+        handler = self._admission.handler(sent)
+        assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
+        request_digest = self._admission.digest(sent)
+        repeated = self._repeat(attempt, handler, request_digest)
+        if repeated is not None:
+            return repeated
+        self._admission.admit(attempt, handler)
+        with self._keys.held(attempt.key_id or attempt.operation_id):
+            attempt.operation = sent
+            subject = self._admission.admit(attempt, handler)
+            handler.prepare(subject)
+            self._admission.check_approvals(attempt)
+            if attempt.document is not None:
+                attempt.document_before = self._services.inventory.digest_of(
+                    attempt.document.key_id
+                )
+            plan = handler.plan(subject)
+            document = self._act(attempt, plan, request_digest)
+        return handler.answer(document, plan.version)
+
+    def _act(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
+        audit = self._services.audit
+        after = self._with_record(attempt, plan, request_digest)
+        attempt.key_id = after.key_id
+        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
+        audit.append([intent], durable=True).wait()
+        failpoint("mutation.after_intent")
+        try:
+            with self._commit:
+                digest = self._services.inventory.commit(
+                    attempt.document, after, attempt.operation_id, plan.blobs
+                )
+                failpoint("mutation.after_store")
+                outcome = self._draft(
+                    attempt,
+                    Phase.OUTCOME,
+                    version=plan.version,
+                    after=after,
+                    document_after=digest,
+                    set_digest=self._services.inventory.set_digest,
+                )
+                self._unrecorded[attempt.operation_id] = outcome
+                ticket = audit.append([outcome], durable=True)
+            ticket.wait()
+        except OutcomeUnknownError as error:
+            raise _SettledError(error) from error
+        except AuditUnavailableError as error:
+            raise _SettledError(_unknown(attempt)) from error
+        except HSMError as error:
+            self._record_outcome(attempt, error)
+            raise _SettledError(error) from error
+        self._unrecorded.pop(attempt.operation_id, None)
+        failpoint("mutation.after_outcome")
+        return after
+
+    def _with_record(
+        self, attempt: Attempt, plan: Plan, request_digest: str
+    ) -> KeyDocument:
+        record = OperationRecord(
+            id=attempt.operation_id,
+            digest=request_digest,
+            kind=type(attempt.operation).__name__,
+            generation=plan.document.generation,
+            version=plan.version,
+            at=plan.document.updated_at,
+        )
+        operations = remember(plan.document.operations, record)
+        return msgspec.structs.replace(plan.document, operations=operations)
+
+    def _repeat(
+        self,
+        attempt: Attempt,
+        handler: MutationHandler[Any, Any],
+        request_digest: str,
+    ) -> Any | None:
+        """Answer a request that was done before from the document it changed."""
+        mark = self._services.inventory.store.find_operation(attempt.operation_id)
+        if mark is None:
+            return None
+        if mark.aborted or mark.key_id is None:
+            raise OperationAbortedError(
+                "A crash came before this operation was stored, so nothing was done. "
+                "Send it again with another idempotency key.",
+                operation_id=attempt.operation_id,
+            )
+        document = self._services.inventory.document(mark.key_id)
+        attempt.key_id, attempt.document = mark.key_id, document
+        self._admission.authorise(attempt)
+        for record in document.operations:
+            if record.id == attempt.operation_id:
+                if record.digest != request_digest:
+                    raise IdempotencyConflictError
+                self._settle_outcome(attempt)
+                return handler.answer(document, record.version)
+        return None
+
+    def _settle_outcome(self, attempt: Attempt) -> None:
+        waiting = self._unrecorded.get(attempt.operation_id)
+        if waiting is None:
+            return
+        try:
+            self._services.audit.append([waiting], durable=True).wait()
+        except AuditUnavailableError as error:
+            raise _SettledError(_unknown(attempt)) from error
+        self._unrecorded.pop(attempt.operation_id, None)
+
+    def _record_outcome(self, attempt: Attempt, error: HSMError) -> None:
+        """Close the intent of a mutation that did not happen."""
+        draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
+        try:
+            self._services.audit.append([draft], durable=True).wait()
+        except AuditUnavailableError:
+            raise _SettledError(_unknown(attempt)) from error
+
+    def _record_failure(self, attempt: Attempt, error: Exception) -> None:
+        if isinstance(error, AuditUnavailableError):
+            return
+        draft = self._draft(attempt, Phase.SINGLE, code=code_of(error))
+        self._services.audit.append([draft], durable=True).wait()
+
+    def _operation_id(self, request: Request) -> str:
+        key = request.idempotency_key
+        if key is None:
+            return self._services.entropy.random_bytes(16).hex()
+        if not 1 <= len(key) <= _IDEMPOTENCY_KEY_CHARACTERS or not all(
+            "!" <= character <= "~" for character in key
+        ):
+            raise InvalidInputError(
+                "idempotency_key must be 1 to 128 visible ASCII characters.",
+                field="idempotency_key",
+            )
+        ring = self._services.inventory.ring
+        return ring.operation_id(request.caller.principal, key)
+
+    def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
+        return attempt.draft(phase, self._services.policy.policy_hash, **facts)
+
+
+class _SettledError(Exception):
+    """The trail has what can be said of this failure; only raise it."""
+
+    def __init__(self, error: HSMError) -> None:
+        super().__init__()
+        self.error = error
+
+def _unknown(attempt: Attempt) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"The outcome of operation {attempt.operation_id} is unknown: the change may "
+        "have been made, but it could not be recorded.",
+        operation_id=attempt.operation_id,
+    )

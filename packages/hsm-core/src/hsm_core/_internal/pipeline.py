@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""
+The pipeline: resolve, authorise, prepare, approve, act, record. Always, in this order.
+
+Only here (with `admission` and `mutations`, its two halves) are policy, handlers and
+trail called. What it promises:
+
+- nobody learns of a key that they may not describe;
+- a mutation has its intent on disk before the store is touched, and its outcome before
+  the answer goes out;
+- a use is answered after its record is as durable as the sync mode says;
+- whatever is refused is recorded; of plain reads, only refusals and tampering are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hsm_core.errors import (
+    AuditUnavailableError,
+    IntegrityError,
+    InvalidInputError,
+)
+from hsm_core.model import Caller, Phase
+from hsm_core.operations import Effect, Operation
+from hsm_core.protocols import AuditDraft, AuditTicket
+from hsm_core._internal.admission import Admission
+from hsm_core._internal.drafts import Attempt, code_of
+from hsm_core._internal.handlers.base import Handler, Services
+from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.mutations import Mutations, Request
+
+__all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline", "Request"]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A result or the error instead of it."""
+
+    result: Any = None
+    error: Exception | None = None
+
+    def get(self) -> Any:
+        """Return the result, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """An outcome that may not be told before *draft* is recorded."""
+
+    outcome: Outcome
+    draft: AuditDraft | None = None
+
+
+class Pipeline:
+    """
+    Executes operations.
+
+    Args:
+        services: What handlers work with.
+
+        handlers: One per operation.
+
+        pool: Where slow operations of a batch run.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        handlers: Mapping[type[Operation[Any]], AnyHandler],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._services = services
+        self._admission = Admission(services, handlers)
+        self._mutations = Mutations(services, self._admission)
+        self._pool = pool
+
+    def execute(self, request: Request) -> Any:
+        """Execute one request in the calling thread."""
+        if self.is_mutation(request.operation):
+            return self._mutations.execute(request)
+        (outcome,) = self.record([self.compute(request)])
+        return outcome.get()
+
+    def execute_many(self, requests: Sequence[Request]) -> list[Outcome]:
+        """
+        Execute requests together: quick ones at once with one append, slow ones on
+        the pool. The outcomes are in the order of the requests.
+        """
+        slow = {
+            position: self._pool.submit(self._outcome_of, request)
+            for position, request in enumerate(requests)
+            if not self.is_quick(request.operation)
+        }
+        quick = [
+            self.compute(request)
+            for position, request in enumerate(requests)
+            if position not in slow
+        ]
+        told = iter(self.record(quick))
+        return [
+            slow[position].result() if position in slow else next(told)
+            for position in range(len(requests))
+        ]
+
+    def is_mutation(self, operation: Operation[Any]) -> bool:
+        """Whether an operation changes a key."""
+        return operation.effect is Effect.MUTATION
+
+    def is_quick(self, operation: Operation[Any]) -> bool:
+        """Whether an event loop may compute it itself."""
+        return self._admission.handler(operation).is_quick(operation)
+
+    def _outcome_of(self, request: Request) -> Outcome:
+        try:
+            return Outcome(self.execute(request))
+        except Exception as error:  # noqa: BLE001 (it is the outcome of this request)
+            return Outcome(error=error)
+
+    def compute(self, request: Request) -> Computed:
+        """Take a use, view or read as far as its record."""
+        attempt = Attempt(request.caller, request.operation)
+        effect = request.operation.effect
+        try:
+            if request.idempotency_key is not None:
+                raise InvalidInputError(
+                    "An idempotency key is for operations that change a key.",
+                    field="idempotency_key",
+                )
+            answer = self._compute_stably(attempt)
+        except Exception as error:  # noqa: BLE001 (recorded here, raised by the caller)
+            if effect is Effect.READ and not _is_refusal(attempt, error):
+                return Computed(Outcome(error=error))
+            return Computed(
+                Outcome(error=error),
+                self._draft(attempt, Phase.SINGLE, code=code_of(error)),
+            )
+        if effect is Effect.READ:
+            return Computed(Outcome(answer.result))
+        draft = self._draft(attempt, Phase.SINGLE, version=answer.version)
+        return Computed(Outcome(answer.result), draft)
+
+    def _compute_stably(self, attempt: Attempt) -> Any:
+        sent = attempt.operation
+        answer = self._compute_once(attempt)
+        if not self._has_moved(attempt):
+            return answer
+        attempt.operation = sent
+        return self._compute_once(attempt)
+
+    def _compute_once(self, attempt: Attempt) -> Any:
+        handler = self._admission.handler(attempt.operation)
+        assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
+        subject = self._admission.admit(attempt, handler)
+        handler.prepare(subject)
+        self._admission.check_approvals(attempt)
+        return handler.perform(subject)
+
+    def _has_moved(self, attempt: Attempt) -> bool:
+        if attempt.document is None:
+            return False
+        entry = self._services.inventory.entry(attempt.document.key_id)
+        return entry is None or entry.generation != attempt.document.generation
+
+    def record(self, computed: Sequence[Computed]) -> list[Outcome]:
+        """Record computed requests with one append, wait, and return the outcomes."""
+        ticket = self.begin_record(computed)
+        if isinstance(ticket, AuditUnavailableError):
+            return _withheld(computed, ticket)
+        if ticket is not None:
+            try:
+                ticket.wait()
+            except AuditUnavailableError as error:
+                return _withheld(computed, error)
+        return [item.outcome for item in computed]
+
+    def begin_record(
+        self, computed: Sequence[Computed]
+    ) -> AuditTicket | AuditUnavailableError | None:
+        """Append the records of computed requests, without waiting for the disk."""
+        drafts = [item.draft for item in computed if item.draft is not None]
+        if not drafts:
+            return None
+        try:
+            return self._services.audit.append(drafts)
+        except AuditUnavailableError as error:
+            return error
+
+    def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
+        return attempt.draft(phase, self._services.policy.policy_hash, **facts)
+
+
+class BoundHSM:
+    """`HSM` for one caller, in this process."""
+
+    def __init__(self, pipeline: Pipeline, caller: Caller) -> None:
+        self._pipeline = pipeline
+        self._caller = caller
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Execute one operation; see `HSM.execute`."""
+        request = Request(self._caller, operation, idempotency_key)
+        result: R = self._pipeline.execute(request)
+        return result
+
+
+def _is_refusal(attempt: Attempt, error: Exception) -> bool:
+    refused = attempt.decision is not None and not attempt.decision.allowed
+    return refused or isinstance(error, IntegrityError)
+
+
+def _withheld(
+    computed: Sequence[Computed], error: AuditUnavailableError
+) -> list[Outcome]:
+    """Keep back every outcome that should have been recorded."""
+    return [
+        item.outcome if item.draft is None else Outcome(error=error)
+        for item in computed
+    ]

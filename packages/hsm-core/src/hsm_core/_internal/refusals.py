@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""
+Records of requests that were refused before they became an operation.
+
+Anybody who reaches the network can cause them, so they have a budget: above it they are
+counted, and the count is one record.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import Caller, CountedDetail, Phase
+from hsm_core.protocols import AuditDraft, AuditLog, Clock
+from hsm_core._internal.drafts import audited_caller
+
+__all__ = ["Refusals"]
+
+_BURST: Final = 100
+_PER_SECOND: Final = 5.0
+_KEPT_CHARACTERS: Final = 64
+
+
+class Refusals:
+    """
+    Records refusals within a budget of 100 at once and 5 a second.
+
+    Args:
+        audit: The trail.
+
+        clock: Time.
+
+        policy_hash: Hash of the policy in force.
+    """
+
+    def __init__(self, audit: AuditLog, clock: Clock, policy_hash: str) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._policy_hash = policy_hash
+        self._lock = threading.Lock()
+        self._tokens = float(_BURST)
+        self._refilled_at = clock.monotonic()
+        self._counted = 0
+        self._counted_since = 0
+
+    def record(self, caller: Caller, code: str, *, kind: str, key_id: str) -> None:
+        """Record one refusal, or count it; see `HSMGateway.record_refusal`."""
+        drafts = [
+            AuditDraft(
+                phase=Phase.SINGLE,
+                kind=kind,
+                code=code,
+                request_id=caller.request_id,
+                key_id=key_id[:_KEPT_CHARACTERS],
+                caller=audited_caller(caller),
+                policy=self._policy_hash,
+            )
+        ]
+        with self._lock:
+            if not self._take():
+                self._count()
+                return
+            if self._counted:
+                drafts.insert(0, self._count_draft())
+        self._append(drafts)
+
+    def flush(self) -> None:
+        """Record what was counted, before the trail is closed."""
+        with self._lock:
+            drafts = [self._count_draft()] if self._counted else []
+        if drafts:
+            self._append(drafts)
+
+    def _take(self) -> bool:
+        now = self._clock.monotonic()
+        gained = (now - self._refilled_at) * _PER_SECOND
+        self._tokens = min(float(_BURST), self._tokens + max(0.0, gained))
+        self._refilled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _count(self) -> None:
+        if not self._counted:
+            self._counted_since = self._clock.now()
+        self._counted += 1
+
+    def _count_draft(self) -> AuditDraft:
+        detail = CountedDetail(count=self._counted, since=self._counted_since)
+        self._counted = 0
+        return AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.refusals",
+            policy=self._policy_hash,
+            detail=detail,
+        )
+
+    def _append(self, drafts: list[AuditDraft]) -> None:
+        try:
+            self._audit.append(drafts)
+        except AuditUnavailableError:
+            return

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""What a caller may see of a document."""
+
+from __future__ import annotations
+
+from hsm_core.algorithms import Algorithm, KeyUsage
+from hsm_core.model import (
+    AuditedKey,
+    Integrity,
+    KeyId,
+    KeyInfo,
+    VersionInfo,
+)
+from hsm_core.protocols import KeyFacts
+from hsm_core._internal.clock import instant
+from hsm_core._internal.documents import KeyDocument, VersionDocument
+
+__all__ = ["audited_key", "key_facts", "key_info", "tampered_info", "version_info"]
+
+
+def key_info(
+    document: KeyDocument, integrity: Integrity, *, version: int | None = None
+) -> KeyInfo:
+    """Return the public facts of a key, with *version* instead of the current one."""
+    number = version or document.current
+    return KeyInfo(
+        key_id=document.key_id,
+        algorithm=Algorithm(document.algorithm),
+        usages=tuple(KeyUsage(usage) for usage in document.usages),
+        name=document.name,
+        owner=document.owner,
+        description=document.description,
+        tags=document.tags,
+        version=number,
+        state=document.versions[number - 1].state,
+        integrity=integrity,
+        generation=document.generation,
+        created_at=instant(document.created_at),
+        updated_at=instant(document.updated_at),
+    )
+
+
+def tampered_info(key_id: KeyId, integrity: Integrity) -> KeyInfo:
+    """Return all that is known of a key whose document can't be believed."""
+    return KeyInfo(
+        key_id=key_id,
+        algorithm=None,
+        version=0,
+        state=None,
+        integrity=integrity,
+        generation=0,
+        created_at=None,
+        updated_at=None,
+    )
+
+
+def version_info(version: VersionDocument, integrity: Integrity) -> VersionInfo:
+    """Return the public facts of a version."""
+    return VersionInfo(
+        version=version.version,
+        state=version.state,
+        material_id=version.material_id,
+        integrity=integrity,
+        created_at=instant(version.created_at),
+        state_changed_at=instant(version.state_changed_at),
+        rolled_back_from=version.rolled_back_from,
+        reason=version.reason,
+    )
+
+
+def key_facts(document: KeyDocument) -> KeyFacts:
+    """Return what rules may match of a key."""
+    return KeyFacts(
+        key_id=document.key_id,
+        algorithm=document.algorithm,
+        state=document.current_version.state,
+        name=document.name,
+        owner=document.owner,
+        tags=frozenset(document.tags),
+    )
+
+
+def audited_key(document: KeyDocument) -> AuditedKey:
+    """Return the key's facts as the trail keeps them."""
+    return AuditedKey(
+        algorithm=document.algorithm,
+        usages=document.usages,
+        name=document.name,
+        owner=document.owner,
+        tags=document.tags,
+        state=document.current_version.state.value,
+    )
