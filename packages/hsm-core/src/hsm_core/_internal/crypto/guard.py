@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""The one door between providers and everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import HSMError, UnavailableError
+from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
+
+__all__ = ["Guard", "GuardedHandle"]
+
+
+class Guard:
+    """
+    A context in which a provider may compute.
+
+    It asks, before and after, whether the algorithm may run, and lets nothing foreign
+    out. It keeps no state, so one object serves many threads.
+
+    Args:
+        algorithm: What the provider computes.
+
+        require: Raises if the algorithm may not run.
+    """
+
+    __slots__ = ("_algorithm", "_require")
+
+    def __init__(
+        self, algorithm: Algorithm, require: Callable[[Algorithm], None]
+    ) -> None:
+        self._algorithm = algorithm
+        self._require = require
+
+    def __enter__(self) -> None:
+        self._require(self._algorithm)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._require(self._algorithm)
+        elif isinstance(error, Exception) and not isinstance(error, HSMError):
+            raise UnavailableError(
+                f"The provider of {self._algorithm} failed unexpectedly.",
+                algorithm=self._algorithm.value,
+            ) from error
+
+
+class GuardedHandle:
+    """
+    A `KeyHandle` whose every use is guarded.
+
+    So a handle that was loaded before a self-test failed gives nothing afterwards, and
+    a result that was computed meanwhile is thrown away.
+    """
+
+    __slots__ = ("_algorithm", "_guard", "_handle")
+
+    def __init__(self, handle: KeyHandle, guard: Guard) -> None:
+        self._handle = handle
+        self._algorithm = handle.algorithm
+        self._guard = guard
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._algorithm}>"
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The key's algorithm."""
+        return self._algorithm
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo, DER; empty for a symmetric key."""
+        with self._guard:
+            return self._handle.public_der()
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """See `KeyHandle.sign`."""
+        with self._guard:
+            return self._handle.sign(data, parameters)
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """See `KeyHandle.verify`."""
+        with self._guard:
+            self._handle.verify(data, signature, parameters)
+
+    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+        """See `KeyHandle.seal`."""
+        with self._guard:
+            return self._handle.seal(nonce, plaintext, aad)
+
+    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+        """See `KeyHandle.open`."""
+        with self._guard:
+            return self._handle.open(nonce, ciphertext, aad)
+
+    def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """See `KeyHandle.encrypt`."""
+        with self._guard:
+            return self._handle.encrypt(plaintext, parameters)
+
+    def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """See `KeyHandle.decrypt`."""
+        with self._guard:
+            return self._handle.decrypt(ciphertext, parameters)
+
+    def mac(self, data: bytes, /) -> bytes:
+        """See `KeyHandle.mac`."""
+        with self._guard:
+            return self._handle.mac(data)

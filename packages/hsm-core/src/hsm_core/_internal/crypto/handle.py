@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What every key handle has in common: it refuses what its algorithm has not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NoReturn
+
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import UnsupportedOperationError
+from hsm_core.protocols import OAEPParameters, SignatureParameters
+
+__all__ = ["BaseHandle"]
+
+
+class BaseHandle(ABC):
+    """
+    A `KeyHandle` that can do nothing yet.
+
+    Families override what they offer; all else raises `UnsupportedOperationError`.
+    """
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._algorithm}>"
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The key's algorithm."""
+        return self._algorithm
+
+    @abstractmethod
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo, DER; empty for a symmetric key."""
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Refuse to sign."""
+        self._refuse("sign")
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Refuse to verify."""
+        self._refuse("verify a signature")
+
+    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+        """Refuse authenticated encryption."""
+        self._refuse("encrypt under a nonce")
+
+    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+        """Refuse authenticated decryption."""
+        self._refuse("decrypt under a nonce")
+
+    def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """Refuse public-key encryption."""
+        self._refuse("encrypt to a public key")
+
+    def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """Refuse public-key decryption."""
+        self._refuse("decrypt with a private key")
+
+    def mac(self, data: bytes, /) -> bytes:
+        """Refuse to compute a MAC."""
+        self._refuse("compute a MAC")
+
+    def _refuse(self, action: str) -> NoReturn:
+        raise UnsupportedOperationError(
+            f"This {self._algorithm} key can't {action}.",
+            algorithm=self._algorithm.value,
+        )

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""AES-256-GCM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import DecryptionError, InputSizeError
+
+__all__ = ["MOST_BYTES", "NONCE_BYTES", "TAG_BYTES", "AESGCMHandle"]
+
+NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
+MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES
+"""Longest plaintext or additional data of one call: a limit of the library."""
+
+
+class AESGCMHandle(BaseHandle):
+    """
+    An AES-256-GCM key.
+
+    Standard:
+        SP 800-38D with 96-bit IV and 128-bit tag.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._key = AESGCM(key)
+
+    def public_der(self) -> bytes:
+        """Return nothing: the key is symmetric."""
+        return b""
+
+    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+        """Return ciphertext ‖ tag."""
+        for field, value, minimum, maximum in (
+            ("nonce", nonce, NONCE_BYTES, NONCE_BYTES),
+            ("plaintext", plaintext, 0, MOST_BYTES),
+            ("aad", aad, 0, MOST_BYTES),
+        ):
+            if not minimum <= len(value) <= maximum:
+                raise InputSizeError(
+                    field, actual=len(value), minimum=minimum, maximum=maximum
+                )
+        return self._key.encrypt(nonce, plaintext, aad)
+
+    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+        """Return the plaintext, or raise `DecryptionError` whatever is wrong."""
+        if len(nonce) != NONCE_BYTES or len(ciphertext) < TAG_BYTES:
+            raise DecryptionError
+        try:
+            return self._key.decrypt(nonce, ciphertext, aad)
+        except (InvalidTag, ValueError, OverflowError):
+            raise DecryptionError from None

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""ECDSA on the NIST prime curves."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import check_signing, check_verifying
+from hsm_core._internal.crypto.pyca.encoding import (
+    load_private,
+    load_public,
+    not_material,
+    not_public_key,
+    private_der,
+    subject_public_key_info,
+)
+from hsm_core._internal.crypto.pyca.hashing import hash_of
+from hsm_core.algorithms import Algorithm, SignatureEncoding, spec
+from hsm_core.errors import MalformedError, SignatureMismatchError
+from hsm_core.protocols import Entropy, SignatureParameters
+
+__all__ = [
+    "CURVES",
+    "ECDSAPrivateHandle",
+    "ECDSAPublicHandle",
+    "der_to_p1363",
+    "generate_ecdsa",
+    "load_ecdsa",
+    "load_ecdsa_public",
+    "p1363_to_der",
+]
+
+CURVES: Final[dict[Algorithm, ec.EllipticCurve]] = {
+    Algorithm.EC_P256: ec.SECP256R1(),
+    Algorithm.EC_P384: ec.SECP384R1(),
+    Algorithm.EC_P521: ec.SECP521R1(),
+}
+
+_HEALTH_BYTES: Final = 32
+
+
+class ECDSAPublicHandle(BaseHandle):
+    """
+    An ECDSA public key.
+
+    Standard:
+        FIPS 186-5, section 6.4.2.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: ec.EllipticCurvePublicKey) -> None:
+        super().__init__(algorithm)
+        self._public = key
+        self._coordinate_bytes = spec(algorithm).coordinate_bytes
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 5480), the point uncompressed."""
+        return subject_public_key_info(self._public)
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Check a signature in the encoding asked for, and in no other."""
+        check_verifying(self._algorithm, data, parameters)
+        try:
+            if parameters.encoding is SignatureEncoding.P1363:
+                signature = p1363_to_der(signature, self._coordinate_bytes)
+            self._public.verify(signature, data, ec.ECDSA(hash_of(parameters)))
+        except (InvalidSignature, MalformedError, ValueError):
+            raise SignatureMismatchError from None
+
+
+class ECDSAPrivateHandle(ECDSAPublicHandle):
+    """
+    An ECDSA key pair.
+
+    Standard:
+        FIPS 186-5, section 6.4.1; the per-message secret is the library's.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: ec.EllipticCurvePrivateKey) -> None:
+        super().__init__(algorithm, key.public_key())
+        self._private = key
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a signature, in DER or of twice the coordinate's length."""
+        check_signing(self._algorithm, data, parameters)
+        signature = self._private.sign(data, ec.ECDSA(hash_of(parameters)))
+        if parameters.encoding is SignatureEncoding.P1363:
+            return der_to_p1363(signature, self._coordinate_bytes)
+        return signature
+
+
+def der_to_p1363(signature: bytes, coordinate_bytes: int) -> bytes:
+    """
+    Return r ‖ s of a DER signature.
+
+    Args:
+        signature: SEQUENCE of two INTEGERs (RFC 3279, section 2.2.3), strict DER.
+
+        coordinate_bytes: Length of each half of the result.
+
+    Raises:
+        MalformedError: It is no such DER, or a number is negative or too long.
+    """
+    try:
+        r, s = decode_dss_signature(signature)
+        return r.to_bytes(coordinate_bytes, "big") + s.to_bytes(coordinate_bytes, "big")
+    except (ValueError, OverflowError):
+        raise _malformed() from None
+
+
+def p1363_to_der(signature: bytes, coordinate_bytes: int) -> bytes:
+    """
+    Return the DER form of r ‖ s.
+
+    Raises:
+        MalformedError: *signature* is not exactly twice *coordinate_bytes* long.
+    """
+    if len(signature) != 2 * coordinate_bytes:
+        raise _malformed()
+    r = int.from_bytes(signature[:coordinate_bytes], "big")
+    s = int.from_bytes(signature[coordinate_bytes:], "big")
+    return encode_dss_signature(r, s)
+
+
+def generate_ecdsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
+    """Return PKCS#8 of a fresh key, after a health test of the generator."""
+    entropy.random_bytes(_HEALTH_BYTES)
+    return private_der(ec.generate_private_key(CURVES[algorithm]))
+
+
+def load_ecdsa(
+    algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> ECDSAPrivateHandle:
+    """Load PKCS#8."""
+    key = load_private(algorithm, material, trusted=trusted)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise not_material(algorithm)
+    return ECDSAPrivateHandle(algorithm, key)
+
+
+def load_ecdsa_public(algorithm: Algorithm, public_der: bytes) -> ECDSAPublicHandle:
+    """Load SubjectPublicKeyInfo; the point is checked to be on the curve."""
+    key = load_public(algorithm, public_der)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise not_public_key(algorithm)
+    return ECDSAPublicHandle(algorithm, key)
+
+
+def _malformed() -> MalformedError:
+    return MalformedError("signature is not in the encoding asked for.")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""
+Reading and writing keys, strictly.
+
+The library reads more than we want: PKCS#1 and SEC 1 keys, explicit curves, compressed
+points, keys bound to PSS. So private keys must announce the exact algorithm of the
+table in PKCS#8, and a public key must be what we would have written ourselves.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import (
+    PrivateKeyTypes,
+    PublicKeyTypes,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+)
+
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import InvalidInputError
+
+__all__ = [
+    "load_private",
+    "load_public",
+    "not_material",
+    "not_public_key",
+    "private_der",
+    "subject_public_key_info",
+]
+
+_RSA: Final = bytes.fromhex("300d06092a864886f70d0101010500")
+_IDENTIFIERS: Final = {
+    Algorithm.RSA_2048: _RSA,
+    Algorithm.RSA_3072: _RSA,
+    Algorithm.RSA_4096: _RSA,
+    Algorithm.EC_P256: bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"),
+    Algorithm.EC_P384: bytes.fromhex("301006072a8648ce3d020106052b81040022"),
+    Algorithm.EC_P521: bytes.fromhex("301006072a8648ce3d020106052b81040023"),
+    Algorithm.ED25519: bytes.fromhex("300506032b6570"),
+}
+"""AlgorithmIdentifier, DER (RFC 3279 section 2.3.1, RFC 5480, RFC 8410)."""
+
+_VERSIONS: Final = (b"\x02\x01\x00", b"\x02\x01\x01")
+_REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
+
+
+def not_material(algorithm: Algorithm) -> InvalidInputError:
+    """Return the one error for material of another algorithm or form."""
+    return InvalidInputError(
+        f"material is not a private key of {algorithm}.",
+        field="material",
+        algorithm=algorithm.value,
+    )
+
+
+def not_public_key(algorithm: Algorithm) -> InvalidInputError:
+    """Return the one error for a public key of another algorithm or form."""
+    return InvalidInputError(
+        f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
+        field="public_key",
+        algorithm=algorithm.value,
+    )
+
+
+def load_private(
+    algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> PrivateKeyTypes:
+    """
+    Read PKCS#8 (RFC 5958) that announces exactly this algorithm.
+
+    Args:
+        algorithm: What it should be.
+
+        material: PKCS#8, DER, not encrypted.
+
+        trusted: It is our own and was authenticated: an RSA key's numbers are not
+            checked again, which would take 36 to 256 ms.
+
+    Raises:
+        InvalidInputError: It is anything else, or its numbers don't belong together.
+    """
+    start = _header_bytes(material)
+    announced = material[start + 3 :].startswith(_IDENTIFIERS[algorithm])
+    if material[start : start + 3] not in _VERSIONS or not announced:
+        raise not_material(algorithm)
+    try:
+        return load_der_private_key(
+            material, None, unsafe_skip_rsa_key_validation=trusted
+        )
+    except _REFUSALS:
+        raise not_material(algorithm) from None
+
+
+def load_public(algorithm: Algorithm, public_der: bytes) -> PublicKeyTypes:
+    """
+    Read SubjectPublicKeyInfo in the one form that we write.
+
+    Raises:
+        InvalidInputError: It is anything else, or the point is not on the curve.
+    """
+    start = _header_bytes(public_der)
+    if not public_der[start:].startswith(_IDENTIFIERS[algorithm]):
+        raise not_public_key(algorithm)
+    try:
+        key = load_der_public_key(public_der)
+        canonical = subject_public_key_info(key) == public_der
+    except _REFUSALS:
+        raise not_public_key(algorithm) from None
+    if not canonical:
+        raise not_public_key(algorithm)
+    return key
+
+
+def private_der(key: PrivateKeyTypes) -> bytes:
+    """Return PKCS#8, DER, not encrypted."""
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def subject_public_key_info(key: PublicKeyTypes) -> bytes:
+    """Return SubjectPublicKeyInfo, DER; points are uncompressed."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _header_bytes(der: bytes) -> int:
+    """Return the length of an outer SEQUENCE's header; the rest is read later."""
+    if len(der) < 2 or der[0] != 0x30:
+        return len(der)
+    return 2 if der[1] < 0x80 else 2 + (der[1] & 0x7F)

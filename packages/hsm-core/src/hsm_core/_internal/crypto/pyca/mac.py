@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""HMAC-SHA-256."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core.algorithms import Algorithm
+
+__all__ = ["HMACHandle"]
+
+
+class HMACHandle(BaseHandle):
+    """
+    An HMAC-SHA-256 key.
+
+    Standard:
+        FIPS 198-1 over FIPS 180-4.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: bytes) -> None:
+        super().__init__(algorithm)
+        self._keyed = HMAC(key, hashes.SHA256())
+
+    def public_der(self) -> bytes:
+        """Return nothing: the key is symmetric."""
+        return b""
+
+    def mac(self, data: bytes, /) -> bytes:
+        """Return the 32-byte MAC."""
+        context = self._keyed.copy()
+        context.update(data)
+        return context.finalize()

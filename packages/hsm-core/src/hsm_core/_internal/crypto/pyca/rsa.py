@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""RSA: RSASSA-PSS, RSASSA-PKCS1-v1_5 and RSAES-OAEP."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import check_signing, check_verifying
+from hsm_core._internal.crypto.pyca.encoding import (
+    load_private,
+    load_public,
+    not_material,
+    not_public_key,
+    private_der,
+    subject_public_key_info,
+)
+from hsm_core._internal.crypto.pyca.hashing import HASHES, hash_of
+from hsm_core.algorithms import Algorithm, SignatureScheme, spec
+from hsm_core.errors import DecryptionError, InputSizeError, SignatureMismatchError
+from hsm_core.protocols import Entropy, OAEPParameters, SignatureParameters
+
+__all__ = [
+    "RSAPrivateHandle",
+    "RSAPublicHandle",
+    "generate_rsa",
+    "load_rsa",
+    "load_rsa_public",
+]
+
+_PUBLIC_EXPONENT: Final = 65537
+_HEALTH_BYTES: Final = 32
+
+
+class RSAPublicHandle(BaseHandle):
+    """
+    An RSA public key.
+
+    Standard:
+        FIPS 186-5, section 5; RFC 8017, sections 7.1.1, 8.1.2 and 8.2.2.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: rsa.RSAPublicKey) -> None:
+        super().__init__(algorithm)
+        self._public = key
+        self._modulus_bytes = spec(algorithm).modulus_bits // 8
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo with rsaEncryption (RFC 3279)."""
+        return subject_public_key_info(self._public)
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Check a signature, which is as long as the modulus."""
+        check_verifying(self._algorithm, data, parameters)
+        if len(signature) != self._modulus_bytes:
+            raise SignatureMismatchError
+        scheme = _signature_padding(parameters, any_salt=padding.PSS.AUTO)
+        try:
+            self._public.verify(signature, data, scheme, hash_of(parameters))
+        except (InvalidSignature, ValueError):
+            raise SignatureMismatchError from None
+
+    def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """Return a ciphertext as long as the modulus."""
+        limit = self._modulus_bytes - 2 * parameters.hash.digest_bytes - 2
+        if len(plaintext) > limit:
+            raise InputSizeError("plaintext", actual=len(plaintext), maximum=limit)
+        return self._public.encrypt(plaintext, _oaep(parameters))
+
+
+class RSAPrivateHandle(RSAPublicHandle):
+    """
+    An RSA key pair.
+
+    Standard:
+        FIPS 186-5, section 5; RFC 8017, sections 7.1.2, 8.1.1 and 8.2.1.
+    """
+
+    def __init__(self, algorithm: Algorithm, key: rsa.RSAPrivateKey) -> None:
+        super().__init__(algorithm, key.public_key())
+        self._private = key
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a signature as long as the modulus; a PSS salt as long as the hash."""
+        check_signing(self._algorithm, data, parameters)
+        scheme = _signature_padding(parameters, any_salt=parameters.hash.digest_bytes)
+        return self._private.sign(data, scheme, hash_of(parameters))
+
+    def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """Return the plaintext, or raise `DecryptionError` whatever is wrong."""
+        if len(ciphertext) != self._modulus_bytes:
+            raise DecryptionError
+        try:
+            return self._private.decrypt(ciphertext, _oaep(parameters))
+        except ValueError:
+            raise DecryptionError from None
+
+
+def generate_rsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
+    """Return PKCS#8 of a fresh key, after a health test of the generator."""
+    entropy.random_bytes(_HEALTH_BYTES)
+    bits = spec(algorithm).modulus_bits
+    return private_der(rsa.generate_private_key(_PUBLIC_EXPONENT, bits))
+
+
+def load_rsa(
+    algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> RSAPrivateHandle:
+    """Load PKCS#8 with a modulus of the exact length and exponent 65537."""
+    key = load_private(algorithm, material, trusted=trusted)
+    if not isinstance(key, rsa.RSAPrivateKey) or not _fits(algorithm, key.public_key()):
+        raise not_material(algorithm)
+    return RSAPrivateHandle(algorithm, key)
+
+
+def load_rsa_public(algorithm: Algorithm, public_der: bytes) -> RSAPublicHandle:
+    """Load SubjectPublicKeyInfo with a modulus of the exact length and e = 65537."""
+    key = load_public(algorithm, public_der)
+    if not isinstance(key, rsa.RSAPublicKey) or not _fits(algorithm, key):
+        raise not_public_key(algorithm)
+    return RSAPublicHandle(algorithm, key)
+
+
+def _fits(algorithm: Algorithm, key: rsa.RSAPublicKey) -> bool:
+    return (
+        key.key_size == spec(algorithm).modulus_bits
+        and key.public_numbers().e == _PUBLIC_EXPONENT
+    )
+
+
+def _signature_padding(
+    parameters: SignatureParameters, *, any_salt: int | padding._Auto
+) -> padding.AsymmetricPadding:
+    if parameters.scheme is SignatureScheme.RSASSA_PKCS1_V1_5:
+        return padding.PKCS1v15()
+    salt = any_salt if parameters.salt_bytes is None else parameters.salt_bytes
+    return padding.PSS(padding.MGF1(HASHES[parameters.mgf_hash]), salt)
+
+
+def _oaep(parameters: OAEPParameters) -> padding.OAEP:
+    return padding.OAEP(
+        mgf=padding.MGF1(HASHES[parameters.mgf_hash]),
+        algorithm=HASHES[parameters.hash],
+        label=parameters.label or None,
+    )
