@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""
+Keys of the trail, each for one use, all derived from the HMAC key.
+
+HKDF-SHA-256 (RFC 5869) with the log id as salt and a label with the epoch as info.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
+
+__all__ = ["EPOCH", "key_check_value", "mark_mac_function", "record_mac_function"]
+
+EPOCH: Final = 0
+"""The only epoch that format 1 knows: the key never changes within a trail."""
+
+_RECORD_LABEL: Final = b"FerroHSM audit record 1"
+_MARK_LABEL: Final = b"FerroHSM audit head mark 1"
+_CHECK_LABEL: Final = b"FerroHSM audit key check 1"
+
+
+def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
+    """Return the MAC over the bytes of an event, for one trail."""
+    return _mac_function(hmac_key, log_id, _RECORD_LABEL)
+
+
+def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
+    """Return the MAC over a slot of the head mark, for one trail."""
+    return _mac_function(hmac_key, log_id, _MARK_LABEL)
+
+
+def key_check_value(hmac_key: bytes) -> bytes:
+    """
+    Return 32 bytes by which the HMAC key is recognised.
+
+    They are the same for every trail of one key, so that an edited log id is not
+    taken for a wrong key.
+    """
+    return hkdf_sha256(hmac_key, salt=b"", info=length_prefixed(_CHECK_LABEL))
+
+
+def _mac_function(
+    hmac_key: bytes, log_id: str, label: bytes
+) -> Callable[[bytes], bytes]:
+    key = hkdf_sha256(
+        hmac_key,
+        salt=bytes.fromhex(log_id),
+        info=length_prefixed(label, EPOCH.to_bytes(8, "big")),
+    )
+    mac_of = mac_function(key)
+    domain = label + b"\0"
+
+    def mac(data: bytes) -> bytes:
+        return mac_of(domain + data)
+
+    return mac

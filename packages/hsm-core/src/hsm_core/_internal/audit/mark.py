@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""
+The head mark: what the trail is known to hold, beside the trail.
+
+It tells a crash's torn tail from one that was cut. The file has a header and two
+slots, written in turn, each in a sector of its own, so that one is whole whatever
+happens while the other is written.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_core._internal.audit.keys import key_check_value, mark_mac_function
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import GENESIS
+from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
+
+__all__ = ["HEAD_BYTES", "HeadCodec", "HeadMark", "StoredHead"]
+
+_MAGIC: Final = b"FerroHSM head 1\n"
+_SECTOR: Final = 512
+_HEADER: Final = struct.Struct(">16s16s32s")
+_SLOT: Final = struct.Struct(">Qqq?32sB128s")
+_MAC_BYTES: Final = 32
+
+HEAD_BYTES: Final = 3 * _SECTOR
+"""Length of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadMark:
+    """
+    State of the trail after a sync.
+
+    Attributes:
+        seq: Newest record that was synced, -1 for none.
+        leaf_hash: Its leaf hash, hex; 64 zeros for none.
+        floor: Lowest seq of an intent without outcome, or seq + 1.
+        clean: The trail was closed here, in order.
+        set_digest: The newest set digest in any record up to here, or empty.
+    """
+
+    seq: int = -1
+    leaf_hash: str = GENESIS
+    floor: int = 0
+    clean: bool = False
+    set_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """What a head file says: of which trail, the newest mark, and its counter."""
+
+    log_id: str
+    counter: int
+    mark: HeadMark
+
+
+class HeadCodec:
+    """
+    Reads and writes the parts of one trail's head file.
+
+    Args:
+        log_id: 32 hex digits.
+    """
+
+    def __init__(self, hmac_key: bytes, log_id: str) -> None:
+        self._mac_of = mark_mac_function(hmac_key, log_id)
+        self.header = _HEADER.pack(
+            _MAGIC, bytes.fromhex(log_id), key_check_value(hmac_key)
+        )
+
+    def new_file(self) -> bytes:
+        """Return the content of a new trail's file, whose newest counter is 1."""
+        slots = (self.slot(counter, HeadMark())[1] for counter in (0, 1))
+        return self.header.ljust(_SECTOR, b"\0") + b"".join(slots)
+
+    def slot(self, counter: int, mark: HeadMark) -> tuple[int, bytes]:
+        """Return the offset and the 512 bytes of the slot that *counter* writes."""
+        digest = mark.set_digest.encode()
+        body = _SLOT.pack(
+            counter,
+            mark.seq,
+            mark.floor,
+            mark.clean,
+            bytes.fromhex(mark.leaf_hash),
+            len(digest),
+            digest,
+        )
+        stored = (body + self._mac_of(self.header + body)).ljust(_SECTOR, b"\0")
+        return _SECTOR * (1 + counter % 2), stored
+
+    def read_slot(self, stored: bytes) -> tuple[int, HeadMark] | None:
+        """Return counter and mark of a slot, or None if it is not whole."""
+        body = stored[: _SLOT.size]
+        mac = stored[_SLOT.size : _SLOT.size + _MAC_BYTES]
+        if not hmac.compare_digest(mac, self._mac_of(self.header + body)):
+            return None
+        counter, seq, floor, clean, leaf, length, digest = _SLOT.unpack(body)
+        mark = HeadMark(
+            seq=seq,
+            leaf_hash=leaf.hex(),
+            floor=floor,
+            clean=clean,
+            set_digest=digest[:length].decode(),
+        )
+        return counter, mark
+
+    @classmethod
+    def read(cls, content: bytes, hmac_key: bytes) -> StoredHead:
+        """
+        Authenticate a head file and return its newest mark.
+
+        Raises:
+            WrongAuditKeyError: It was written with another HMAC key.
+            AuditTamperedError: It was changed by other means than ours.
+        """
+        log_id, check = _read_header(content)
+        codec = cls(hmac_key, log_id)
+        slots = (content[_SECTOR : 2 * _SECTOR], content[2 * _SECTOR :])
+        read = [codec.read_slot(slot) for slot in slots]
+        found = [slot for slot in read if slot is not None]
+        if not hmac.compare_digest(check, key_check_value(hmac_key)) and not found:
+            raise WrongAuditKeyError
+        if not found or content[:_SECTOR] != codec.header.ljust(_SECTOR, b"\0"):
+            raise _damaged()
+        counter, mark = max(found, key=lambda slot: slot[0])
+        if slots[counter % 2] != codec.slot(counter, mark)[1]:
+            raise _damaged()
+        return StoredHead(log_id, counter, mark)
+
+
+def _read_header(content: bytes) -> tuple[str, bytes]:
+    if len(content) != HEAD_BYTES or not content.startswith(_MAGIC):
+        raise _damaged()
+    _, log_id, check = _HEADER.unpack_from(content)
+    return log_id.hex(), check
+
+
+def _damaged() -> AuditTamperedError:
+    return tampered(Reason.HEAD_DAMAGED, 0)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""
+Names of the files that make up a trail, after the name of its live segment.
+
+``audit.log`` is the live segment; ``audit.log.00000001.0000000000000000`` a closed one
+with its number (from 1) and the seq of its first record; beside them lie
+``audit.log.head``, ``audit.log.lock`` and fragments set aside by repairs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = [
+    "ClosedName",
+    "FragmentName",
+    "closed_names",
+    "fragment_names",
+    "head_name",
+    "lock_name",
+]
+
+_CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
+_FRAGMENT: Final = re.compile(r"\.torn-([0-9]{1,16})-([0-9]{1,16})")
+
+
+class ClosedName(NamedTuple):
+    """What the name of a closed segment says; sorts in the order of the trail."""
+
+    number: int
+    first_seq: int
+
+    def of(self, live: str) -> str:
+        """Return the name, given that of the live segment."""
+        return f"{live}.{self.number:08d}.{self.first_seq:016d}"
+
+
+class FragmentName(NamedTuple):
+    """What the name of a fragment says: where the tail was torn, and when."""
+
+    seq: int
+    microseconds: int
+
+    def of(self, live: str) -> str:
+        """Return the name, given that of the live segment."""
+        return f"{live}.torn-{self.seq}-{self.microseconds}"
+
+
+def head_name(live: str) -> str:
+    """Return the name of the head mark's file."""
+    return f"{live}.head"
+
+
+def lock_name(live: str) -> str:
+    """Return the name of the writer's lock file."""
+    return f"{live}.lock"
+
+
+def closed_names(live: str, names: list[str]) -> list[ClosedName]:
+    """Return the closed segments among *names*, in order."""
+    matches = (
+        _CLOSED.fullmatch(name, len(live)) for name in names if name.startswith(live)
+    )
+    return sorted(ClosedName(int(m[1]), int(m[2])) for m in matches if m)
+
+
+def fragment_names(live: str, names: list[str]) -> list[FragmentName]:
+    """Return the fragments among *names*, in order."""
+    matches = (
+        _FRAGMENT.fullmatch(name, len(live)) for name in names if name.startswith(live)
+    )
+    found = (FragmentName(int(m[1]), int(m[2])) for m in matches if m)
+    return sorted(name for name in found if name.of(live) in names)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Why a trail is not believed: names for programs, sentences for people."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from hsm_core.errors import AuditTamperedError
+
+__all__ = ["Reason", "tampered"]
+
+
+class Reason(StrEnum):
+    """What is wrong with the first bad record, or with the trail as a whole."""
+
+    FRAMING = "framing"
+    MAC = "mac"
+    EVENT = "event"
+    LOG_ID = "log_id"
+    EPOCH = "epoch"
+    SEQUENCE = "sequence"
+    CHAIN = "chain"
+    SEGMENT = "segment"
+    MARK = "mark"
+    TORN = "torn"
+    SHORTER = "shorter"
+    AFTER_CLEAN = "after_clean"
+    HEAD_MISSING = "head_missing"
+    HEAD_DAMAGED = "head_damaged"
+
+
+_SENTENCES: Final = {
+    Reason.FRAMING: "it is not framed as a record",
+    Reason.MAC: "its MAC is wrong",
+    Reason.EVENT: "its event is not in the one form of format 1",
+    Reason.LOG_ID: "it belongs to another trail",
+    Reason.EPOCH: "its epoch is not the trail's",
+    Reason.SEQUENCE: "another record stands in its place",
+    Reason.CHAIN: "it does not follow from the record before",
+    Reason.SEGMENT: "the segments do not join here",
+    Reason.MARK: "it is not the record that the head mark names",
+    Reason.TORN: "its line is torn, where no crash can have torn it",
+    Reason.SHORTER: "the head mark knows it, and it is gone",
+    Reason.AFTER_CLEAN: "it came after the trail was closed in order",
+    Reason.HEAD_MISSING: "the head mark is missing",
+    Reason.HEAD_DAMAGED: "the head mark was changed",
+}
+
+
+def tampered(reason: Reason, seq: int) -> AuditTamperedError:
+    """Return the error that names the first bad record and the reason."""
+    return AuditTamperedError(
+        f"The audit trail is damaged at record {seq}: {_SENTENCES[reason]}.",
+        seq=seq,
+        reason=reason.value,
+    )

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""
+Reading a segment, and judging how it ends.
+
+A crash can leave a torn tail; nothing else may. What lies before the head mark, what
+follows a clean stop, and what holds a whole record was not torn by a crash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import MAX_LINE_BYTES
+from hsm_core.errors import AuditTamperedError
+from hsm_core.model import AuditEvent
+
+__all__ = ["MAX_TORN_BYTES", "Scan", "judge_end", "last_line", "scan_segment"]
+
+MAX_TORN_BYTES: Final = 64 * 1024 * 1024
+"""Longest tail that a crash can tear: more is never waiting to be written."""
+
+_START: Final = b'{"event":{"format":'
+_END: Final = re.compile(rb',"mac":"[0-9a-f]{64}"\}')
+_CHUNK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """
+    How far a segment could be followed.
+
+    Attributes:
+        end: Bytes that hold good records.
+        error: What is wrong with the bytes after them, or None at the end of file.
+        unterminated: The last good record lacks its newline.
+    """
+
+    end: int
+    error: AuditTamperedError | None = None
+    unterminated: bool = False
+
+
+def scan_segment(
+    file: BinaryIO, follower: Follower, visit: Callable[[AuditEvent, int], None]
+) -> Scan:
+    """
+    Follow the records of one segment, line by line.
+
+    Args:
+        file: The segment, at its start.
+
+        follower: Stands where the segment should begin.
+
+        visit: Called with each good event and the offset of its line.
+    """
+    end = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        whole = line.endswith(b"\n")
+        if not whole and not _may_lack_newline(follower):
+            return Scan(end, tampered(Reason.TORN, follower.seq + 1))
+        try:
+            event = follower.follow(line[:-1] if whole else line)
+        except AuditTamperedError as error:
+            torn = tampered(Reason.TORN, follower.seq + 1)
+            return Scan(end, error if whole else torn)
+        visit(event, end)
+        end += len(line)
+        if not whole:
+            return Scan(end, unterminated=True)
+    return Scan(end)
+
+
+def _may_lack_newline(follower: Follower) -> bool:
+    return follower.mark is None or follower.mark.seq <= follower.seq
+
+
+def judge_end(file: BinaryIO, scan: Scan, follower: Follower) -> int:
+    """
+    Decide whether the end of the live segment is what a crash may leave.
+
+    Args:
+        file: The live segment.
+
+        scan: How far it could be followed.
+
+        follower: Where that led, with the head mark, if there is one to trust.
+
+    Returns:
+        How many bytes after the last good record are torn.
+
+    Raises:
+        AuditTamperedError: No crash leaves that.
+    """
+    mark = follower.mark or HeadMark()
+    if scan.error is None:
+        if follower.seq < mark.seq:
+            raise tampered(Reason.SHORTER, follower.seq + 1)
+        if mark.clean and follower.seq > mark.seq:
+            raise tampered(Reason.AFTER_CLEAN, mark.seq + 1)
+        return 0
+    if mark.clean or follower.seq < mark.seq:
+        raise scan.error
+    file.seek(scan.end)
+    tail = file.read(MAX_TORN_BYTES + 1)
+    if len(tail) > MAX_TORN_BYTES or _holds_record(tail, follower):
+        raise scan.error
+    return len(tail)
+
+
+def _holds_record(tail: bytes, follower: Follower) -> bool:
+    # A newline that was changed joins two records, so lines alone are not enough; and
+    # no text inside an event can hold the start of another, its quotes being escaped.
+    before = 0
+    for found in _END.finditer(tail):
+        start = tail.rfind(_START, before, found.start())
+        if start >= 0 and follower.is_record(tail[start : found.end()]):
+            return True
+        before = found.end()
+    return False
+
+
+def last_line(file: BinaryIO) -> bytes | None:
+    """Return the last line of a file without its newline; None if it has none whole."""
+    end = file.seek(0, 2)
+    tail = b""
+    while len(tail) < end and len(tail) <= MAX_LINE_BYTES + 1:
+        size = min(_CHUNK, end - len(tail))
+        file.seek(end - len(tail) - size)
+        tail = file.read(size) + tail
+        if b"\n" in tail[:-1]:
+            break
+    if not tail.endswith(b"\n"):
+        return None
+    return tail[:-1].rpartition(b"\n")[2]

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""
+Verification of a trail by someone who did not write it.
+
+It streams, so that memory does not grow with the trail, takes no lock, and writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.mark import HEAD_BYTES, HeadCodec, StoredHead
+from hsm_core._internal.audit.naming import closed_names, head_name
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import GENESIS
+from hsm_core._internal.audit.scan import Scan, judge_end, scan_segment
+from hsm_core.errors import AuditTamperedError, ConfigurationError
+from hsm_core.model import AuditEvent
+from hsm_core.protocols import AuditHead
+
+__all__ = ["AuditVerifier", "OfflineVerification", "Verification", "verify_lines"]
+
+_PROGRESS_EVERY: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How many lines were verified, where they lead, and of which trail they are."""
+
+    records: int
+    head: AuditHead
+    log_id: str
+
+
+def verify_lines(
+    lines: Iterable[bytes],
+    *,
+    log_id: str | None,
+    hmac_key: bytes | None,
+    start: tuple[int, str] | None,
+) -> Verification:
+    """
+    Verify records that follow each other: framing, form, sequence, chain and MAC.
+
+    Args:
+        lines: Stored lines, without newline.
+
+        log_id: The trail they must belong to; None takes the first record's word.
+
+        hmac_key: None leaves the MACs unchecked.
+
+        start: Sequence number and leaf hash (hex) of the record before the first line;
+            None if the first line is the first of the trail.
+
+    Raises:
+        AuditTamperedError: A record is bad; ``facts`` name the first as ``seq`` and
+            the ``reason``.
+    """
+    seq, leaf = start or (-1, GENESIS)
+    follower = Follower(log_id=log_id, hmac_key=hmac_key, seq=seq, leaf_hash=leaf)
+    for line in lines:
+        follower.follow(line)
+    head = AuditHead(follower.seq, follower.leaf_hash)
+    return Verification(follower.seq - seq, head, follower.log_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineVerification:
+    """
+    What an intact trail holds; damage raises instead.
+
+    Attributes:
+        records: How many records were verified.
+        head_seq: The newest one, -1 for an empty trail.
+        head_hash: Its leaf hash, hex; compare it with one written down before.
+        log_id: 32 hex digits; empty for an empty trail read without key.
+        macs_checked: Whether the key was given. Without it whoever edits a record can
+            make all that follow fit again, or cut the end off.
+        mark_checked: Whether the head mark was authenticated and agrees.
+        clean: The trail was closed in order at its end.
+        torn_bytes: Length of an unfinished tail, which is no record: left by a crash,
+            or being written just now.
+    """
+
+    records: int
+    head_seq: int
+    head_hash: str
+    log_id: str
+    macs_checked: bool
+    mark_checked: bool
+    clean: bool
+    torn_bytes: int
+
+
+class AuditVerifier:
+    """
+    Verifies the files of a trail, in use or not, without touching them.
+
+    Args:
+        path: The live segment. Closed ones and the head mark lie beside it.
+
+        hmac_key: None verifies the chain alone, which does not show a forger who
+            recomputes it, nor a cut tail.
+    """
+
+    def __init__(self, path: Path, hmac_key: bytes | None) -> None:
+        self._path = path
+        self._hmac_key = hmac_key
+
+    def verify(
+        self, progress: Callable[[int], None] | None = None
+    ) -> OfflineVerification:
+        """
+        Verify every record of every segment, and the end against the head mark.
+
+        Args:
+            progress: Called now and then with the number of records verified.
+
+        Raises:
+            AuditTamperedError: The trail is damaged; ``facts`` name the first bad
+                record as ``seq`` and the ``reason``.
+            WrongAuditKeyError: The key is not the trail's.
+            ConfigurationError: There is no trail, or it can't be read.
+        """
+        try:
+            # The mark is read first: what it names was written before, so it is found.
+            trail = _Trail(self._hmac_key, self._read_head(), progress)
+            with ExitStack() as stack:
+                closed, live = self._open_segments(stack)
+                if not closed and live is None and trail.head is None:
+                    raise ConfigurationError(
+                        "There is no audit trail.", path=str(self._path)
+                    )
+                torn = self._follow_segments(closed, live, trail)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The audit trail can't be read: {error.strerror}.",
+                path=str(self._path),
+            ) from error
+        return self._result(trail, torn)
+
+    def _result(self, trail: _Trail, torn: int) -> OfflineVerification:
+        follower, mark = trail.follower, trail.follower.mark
+        if mark is None and self._hmac_key is not None and follower.seq >= 0:
+            raise tampered(Reason.HEAD_MISSING, 0)
+        if trail.progress is not None:
+            trail.progress(follower.seq + 1)
+        return OfflineVerification(
+            records=follower.seq + 1,
+            head_seq=follower.seq,
+            head_hash=follower.leaf_hash,
+            log_id=follower.log_id,
+            macs_checked=self._hmac_key is not None,
+            mark_checked=mark is not None,
+            clean=mark is not None and mark.clean,
+            torn_bytes=torn,
+        )
+
+    def _read_head(self) -> StoredHead | None:
+        if self._hmac_key is None:
+            return None
+        file = _open_regular(self._path.with_name(head_name(self._path.name)))
+        if file is None:
+            return None
+        with file:
+            return HeadCodec.read(file.read(HEAD_BYTES + 1), self._hmac_key)
+
+    def _open_segments(self, stack: ExitStack) -> tuple[list[Path], BinaryIO | None]:
+        # The live segment is opened before the closed ones are listed. If it is closed
+        # in between, it is found among them, and what came after it is left out.
+        live = _open_regular(self._path)
+        closed = self._closed_paths()
+        if live is None:
+            return closed, None
+        stack.enter_context(live)
+        inode = os.fstat(live.fileno()).st_ino
+        inodes = [path.stat().st_ino for path in closed]
+        return closed[: inodes.index(inode) if inode in inodes else None], live
+
+    def _closed_paths(self) -> list[Path]:
+        name = self._path.name
+        try:
+            names = os.listdir(self._path.parent)
+        except FileNotFoundError:
+            return []
+        return [self._path.with_name(c.of(name)) for c in closed_names(name, names)]
+
+    def _follow_segments(
+        self, closed: list[Path], live: BinaryIO | None, trail: _Trail
+    ) -> int:
+        for path in closed:
+            with path.open("rb") as file:
+                scan = scan_segment(file, trail.follower, trail.visit)
+            if scan.error is not None:
+                raise scan.error
+            if scan.unterminated:
+                raise tampered(Reason.TORN, trail.follower.seq)
+        if live is None:
+            return judge_end(BytesIO(), Scan(0), trail.follower)
+        scan = scan_segment(live, trail.follower, trail.visit)
+        try:
+            return judge_end(live, scan, trail.follower)
+        except AuditTamperedError:
+            if not self._was_opened_since(trail):
+                raise
+        return judge_end(live, scan, trail.follower)
+
+    def _was_opened_since(self, trail: _Trail) -> bool:
+        # A trail that was closed when its mark was read may be in use by now.
+        now, then = self._read_head(), trail.head
+        if now is None or then is None or now.counter == then.counter:
+            return False
+        trail.follower.mark = replace(then.mark, clean=False)
+        return True
+
+
+class _Trail:
+    """A verification under way."""
+
+    def __init__(
+        self,
+        hmac_key: bytes | None,
+        head: StoredHead | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.head = head
+        self.follower = Follower(
+            log_id=head.log_id if head else None,
+            hmac_key=hmac_key,
+            mark=head.mark if head else None,
+        )
+        self.progress = progress
+
+    def visit(self, event: AuditEvent, _offset: int) -> None:
+        if self.progress is not None and (event.seq + 1) % _PROGRESS_EVERY == 0:
+            self.progress(event.seq + 1)
+
+
+def _open_regular(path: Path) -> BinaryIO | None:
+    """Open a file for reading, or return None if there is none of this name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    file = os.fdopen(descriptor, "rb")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return file
+    file.close()
+    raise ConfigurationError(f"{path} is not a regular file.", path=str(path))

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""
+File system calls of the trail: private files, whole writes, the trail's own errors.
+
+A failed sync is never repeated: the kernel may have dropped the data, and a second
+call would report success.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from hsm_core._internal.stores.filesystem.files import (
+    check_private,
+    open_no_follow,
+    path_exists,
+    sync_directory,
+)
+from hsm_core.errors import (
+    AuditUnavailableError,
+    StoreUnavailableError,
+    UnsafeFileModeError,
+)
+
+__all__ = [
+    "audit_errors",
+    "check_file",
+    "create_file",
+    "is_still_at",
+    "open_reader",
+    "replace_file",
+    "write_all",
+]
+
+
+@contextmanager
+def audit_errors() -> Iterator[None]:
+    """Turn errors of the file system into the trail's own, which tells no path."""
+    try:
+        yield
+    except (OSError, StoreUnavailableError) as error:
+        raise AuditUnavailableError from error
+
+
+def check_file(path: Path) -> bool:
+    """
+    Return whether a file is there, after checking that it is regular and ours alone.
+
+    Raises:
+        UnsafeFileModeError: It is neither, or a symbolic link.
+        StoreUnavailableError: It can't be examined.
+    """
+    if not path_exists(path):
+        return False
+    if not (path.is_symlink() or path.is_file()):
+        raise UnsafeFileModeError(f"{path} is not a regular file.", path=str(path))
+    check_private(path)
+    return True
+
+
+def create_file(path: Path) -> int:
+    """
+    Create an empty file of mode 0600, durably, and return it open for appending.
+
+    Raises:
+        OSError: It can't be made, or is there already.
+        StoreUnavailableError: Its name can't be made durable.
+    """
+    descriptor = open_no_follow(
+        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+    )
+    try:
+        os.fsync(descriptor)
+        sync_directory(path.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_reader(path: Path) -> BinaryIO:
+    """
+    Open a regular file for reading.
+
+    Raises:
+        OSError: It can't be opened, or is a link or no regular file.
+    """
+    return os.fdopen(open_no_follow(path, os.O_RDONLY), "rb")
+
+
+def replace_file(temporary: Path, path: Path, data: bytes) -> None:
+    """
+    Create or replace a file of mode 0600, wholly and durably.
+
+    What an interrupted call left at *temporary* is overwritten by the next one.
+
+    Raises:
+        OSError: It can't be written.
+        StoreUnavailableError: Its name can't be made durable.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    descriptor = open_no_follow(temporary, flags)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    sync_directory(path.parent)
+
+
+def write_all(
+    descriptor: int,
+    data: bytes,
+    write: Callable[[int, memoryview], int] = os.write,
+) -> None:
+    """
+    Write all of *data*, however many calls that takes.
+
+    Raises:
+        OSError: A call failed; some of *data* may have been written.
+    """
+    view = memoryview(data)
+    while view:
+        written = write(descriptor, view)
+        if written <= 0:
+            raise OSError("nothing was written")
+        view = view[written:]
+
+
+def is_still_at(descriptor: int, path: Path) -> bool:
+    """Return whether *path* still names the file that is open."""
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(descriptor)
+    return stat.S_ISREG(named.st_mode) and os.path.samestat(named, opened)

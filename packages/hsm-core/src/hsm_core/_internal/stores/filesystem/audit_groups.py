@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""Groups of records that are written and synced together, and their tickets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from hsm_core._internal.audit.mark import HeadMark
+from hsm_core.errors import AuditUnavailableError
+
+__all__ = ["Group", "Ticket"]
+
+
+class Ticket:
+    """
+    The ticket that every append of a group shares.
+
+    Args:
+        timeout_seconds: How long `wait` waits if it isn't told.
+    """
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout = timeout_seconds
+        self._done = threading.Event()
+        self._guard = threading.Lock()
+        self._callbacks: list[Callable[[BaseException | None], None]] = []
+        self._error: BaseException | None = None
+
+    def wait(self, timeout: float | None = None) -> None:
+        """
+        Block until the records are as durable as the mode says.
+
+        Args:
+            timeout: In seconds; None is the trail's own limit.
+
+        Raises:
+            AuditUnavailableError: They can't be written, or not within the limit.
+        """
+        if not self._done.wait(self._timeout if timeout is None else timeout):
+            raise AuditUnavailableError("The audit trail is not written in time.")
+        if self._error is not None:
+            raise AuditUnavailableError from self._error
+
+    def add_done_callback(
+        self, callback: Callable[[BaseException | None], None], /
+    ) -> None:
+        """Call *callback* once, here or from the writing thread; it must not raise."""
+        with self._guard:
+            if not self._done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(self._error)
+
+    def complete(self, error: BaseException | None = None) -> None:
+        """Mark the records as durable, or as lost; only the first time counts."""
+        with self._guard:
+            if self._done.is_set():
+                return
+            self._error = error
+            self._done.set()
+        for callback in self._callbacks:
+            # The writing thread must outlive a callback that breaks its promise.
+            with suppress(Exception):
+                callback(error)
+        self._callbacks.clear()
+
+
+@dataclass(slots=True)
+class Group:
+    """
+    Records that go to the disk together.
+
+    Attributes:
+        written: Done when they are written.
+        synced: Done when they are durable.
+        must_sync: Somebody waits for the sync.
+        mark: The state of the trail after them; set when the group is taken.
+    """
+
+    written: Ticket
+    synced: Ticket
+    lines: list[bytes] = field(default_factory=list)
+    size: int = 0
+    must_sync: bool = False
+    mark: HeadMark = field(default_factory=HeadMark)
+
+    def add(self, lines: list[bytes]) -> None:
+        """Add the lines of one append."""
+        self.lines += lines
+        self.size += sum(map(len, lines))
+
+    def complete(self, error: BaseException | None = None) -> None:
+        """Complete both tickets."""
+        self.written.complete(error)
+        self.synced.complete(error)

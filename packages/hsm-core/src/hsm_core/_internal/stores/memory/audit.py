@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""The trail in memory: for an HSM that lives no longer than its process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from hsm_core._internal.audit.chain import Chain, OpenIntents
+from hsm_core._internal.audit.mark import HeadMark
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import AuditEvent
+from hsm_core.protocols import AuditDraft, AuditHead, AuditTicket, Clock, Entropy
+
+__all__ = ["MemoryAuditLog"]
+
+
+class _DoneTicket:
+    """Nothing in memory is more durable later than at once."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return."""
+
+    def add_done_callback(
+        self, callback: Callable[[BaseException | None], None], /
+    ) -> None:
+        """Call *callback* here."""
+        callback(None)
+
+
+class MemoryAuditLog:
+    """
+    An `AuditLog` that is forgotten when it is closed.
+
+    Args:
+        hmac_key: What the key of the records' MACs is derived from.
+
+        clock: Gives the time of each record.
+
+        entropy: Gives the trail's id.
+
+        node: Name of this node in the trail.
+    """
+
+    def __init__(
+        self, hmac_key: bytes, *, clock: Clock, entropy: Entropy, node: str = ""
+    ) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._lines: list[bytes] = []
+        self._closed = False
+        self._chain = Chain(
+            log_id=entropy.random_bytes(16).hex(),
+            hmac_key=hmac_key,
+            node=node,
+            mark=HeadMark(),
+            intents=OpenIntents(),
+        )
+
+    @property
+    def log_id(self) -> str:
+        """Random identifier of this trail, 32 hex digits."""
+        return self._chain.log_id
+
+    @property
+    def available(self) -> bool:
+        """Whether the next append may succeed."""
+        return not self._closed
+
+    @property
+    def set_digest_at_open(self) -> str:
+        """Empty: the trail began when it was opened."""
+        return ""
+
+    def append(
+        self, drafts: Sequence[AuditDraft], /, *, durable: bool = False
+    ) -> AuditTicket:
+        """
+        Append records; see `AuditLog.append`.
+
+        Raises:
+            AuditUnavailableError: The trail is closed.
+            InvalidInputError: A draft can't be recorded; none of them was.
+        """
+        with self._lock:
+            self._check_open()
+            lines = self._chain.extend(drafts, self._clock.now())
+            self._lines += [line[:-1] for line in lines]
+        return _DoneTicket()
+
+    def head(self) -> AuditHead:
+        """Return the newest record's position and leaf hash."""
+        with self._lock:
+            return AuditHead(self._chain.seq, self._chain.leaf_hash)
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* lines from *start_seq* on, without newline.
+
+        Raises:
+            AuditUnavailableError: The trail is closed.
+        """
+        with self._lock:
+            self._check_open()
+            start = max(start_seq, 0)
+            return self._lines[start : start + max(limit, 0)]
+
+    def open_intents(self) -> list[AuditEvent]:
+        """Return nothing: the trail began when it was opened."""
+        return []
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        with self._lock:
+            self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AuditUnavailableError("The audit trail is closed.")
