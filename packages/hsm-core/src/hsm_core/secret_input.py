@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""
+How a secret is handed to a program: where it comes from, and how it is written down.
+
+One string says both::
+
+    AAAA…=    standard base64 of the secret (RFC 4648, section 4)
+    text:…    the secret itself, as UTF-8
+    @PATH     a file that holds one of the two above and is its owner's alone
+    fd:N      an open file descriptor that holds one of them; it is closed
+
+There is no guessing: what is not base64 in its one canonical form is refused rather
+than taken as text. No message ever repeats what was given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import stat
+from typing import Final
+
+from hsm_core.errors import ConfigurationError, UnsafeFileModeError
+
+__all__ = ["MAX_SECRET_FILE_BYTES", "is_literal_secret", "read_secret"]
+
+MAX_SECRET_FILE_BYTES: Final = 64 * 1024
+"""How much is read of a file or descriptor, in bytes; a longer one is refused."""
+
+_TEXT: Final = "text:"
+_DESCRIPTOR: Final = re.compile(r"fd:(0|[1-9][0-9]{0,6})\Z")
+
+
+def is_literal_secret(value: str) -> bool:
+    """Return whether *value* is the secret itself, not a file or descriptor."""
+    return not value.startswith(("@", "fd:"))
+
+
+def read_secret(
+    value: str,
+    *,
+    field: str,
+    minimum: int,
+    exact: int | None,
+    check_modes: bool = True,
+) -> bytes:
+    """
+    Return the secret that *value* holds or names.
+
+    Args:
+        value: See the head of this module.
+
+        field: Name of the setting, for messages.
+
+        minimum: Shortest secret accepted, in bytes after decoding.
+
+        exact: The one length accepted, in bytes; None accepts any from *minimum* on.
+
+        check_modes: Whether a file that others may read or write is refused.
+
+    Raises:
+        UnsafeFileModeError: Others than its owner may read or write the file, or it
+            belongs to another user.
+        ConfigurationError: It can't be read, is in neither form, or is too short. No
+            message repeats *value*.
+    """
+    if value.startswith("@"):
+        text = _read_file(value[1:], field, check_modes=check_modes)
+    elif value.startswith("fd:"):
+        text = _read_descriptor(value, field)
+    else:
+        text = value
+    secret = _decode(text, field)
+    if exact is not None and len(secret) != exact:
+        raise ConfigurationError(
+            f"{field} must be {exact} bytes after decoding, got {len(secret)}.",
+            field=field,
+        )
+    if len(secret) < minimum:
+        raise ConfigurationError(
+            f"{field} must be at least {minimum} bytes after decoding, "
+            f"got {len(secret)}.",
+            field=field,
+        )
+    return secret
+
+
+def _read_file(path: str, field: str, *, check_modes: bool) -> str:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise _unreadable(field, error) from None
+    return _read_all(descriptor, field, check_modes=check_modes)
+
+
+def _read_descriptor(value: str, field: str) -> str:
+    found = _DESCRIPTOR.match(value)
+    if found is None:
+        raise ConfigurationError(
+            f"{field} must name its file descriptor as fd:N.", field=field
+        )
+    return _read_all(int(found[1]), field, check_modes=False)
+
+
+def _read_all(descriptor: int, field: str, *, check_modes: bool) -> str:
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            if check_modes:
+                _check_owner_alone(os.fstat(file.fileno()), field)
+            data = file.read(MAX_SECRET_FILE_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(field, error) from None
+    if len(data) > MAX_SECRET_FILE_BYTES:
+        raise ConfigurationError(
+            f"{field} must not be longer than {MAX_SECRET_FILE_BYTES} bytes as a file.",
+            field=field,
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _undecodable(field) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _check_owner_alone(status: os.stat_result, field: str) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise UnsafeFileModeError(
+            f"{field}: the file has mode {mode:04o}, but only its owner may read and "
+            "write a secret; use mode 0600.",
+            field=field,
+        )
+    if status.st_uid not in {0, os.geteuid()}:
+        raise UnsafeFileModeError(
+            f"{field}: the file belongs to another user.", field=field
+        )
+
+
+def _unreadable(field: str, error: OSError | ValueError) -> ConfigurationError:
+    reason = getattr(error, "strerror", None) or "bad name"
+    return ConfigurationError(
+        f"{field}: the file or descriptor can't be read ({reason}).", field=field
+    )
+
+
+def _undecodable(field: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{field} must be standard base64 (RFC 4648, section 4, with padding), or "
+        f"{_TEXT} before a plain secret.",
+        field=field,
+    )
+
+
+def _decode(text: str, field: str) -> bytes:
+    if text.startswith(_TEXT):
+        try:
+            return text.removeprefix(_TEXT).encode("utf-8")
+        except UnicodeEncodeError:
+            # An environment variable that is not UTF-8 comes with lone surrogates.
+            raise _undecodable(field) from None
+    try:
+        secret = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, ValueError):
+        raise _undecodable(field) from None
+    if base64.b64encode(secret).decode() != text:
+        raise _undecodable(field)
+    return secret
