@@ -112,10 +112,20 @@ def load_rsa(
     algorithm: Algorithm, material: bytes, *, trusted: bool
 ) -> RSAPrivateHandle:
     """Load PKCS#8 with a modulus of the exact length and exponent 65537."""
+    # The costly check comes last: it grows with the cube of the length.
+    key = _load_fitting(algorithm, material, trusted=True)
+    if not trusted:
+        key = _load_fitting(algorithm, material, trusted=False)
+    return RSAPrivateHandle(algorithm, key)
+
+
+def _load_fitting(
+    algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> rsa.RSAPrivateKey:
     key = load_private(algorithm, material, trusted=trusted)
     if not isinstance(key, rsa.RSAPrivateKey) or not _fits(algorithm, key.public_key()):
         raise not_material(algorithm)
-    return RSAPrivateHandle(algorithm, key)
+    return key
 
 
 def load_rsa_public(algorithm: Algorithm, public_der: bytes) -> RSAPublicHandle:
