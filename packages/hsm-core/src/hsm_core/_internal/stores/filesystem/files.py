@@ -2,8 +2,8 @@
 """
 Every file system call of the stores: private, durable, and never through a link.
 
-No other module of the stores calls ``os``, so that a test can make the n-th call fail.
-Helpers whose name says nothing else raise `StoreUnavailableError`, or
+No module of the stores but this and `opening` calls ``os``, so that a test can make the
+n-th call fail. Helpers whose name says nothing else raise `StoreUnavailableError`, or
 `StorageFullError` where there is no room; the cause is chained and no path is told,
 because the sentence may travel to a client.
 """
@@ -11,42 +11,45 @@ because the sentence may travel to a client.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hsm_core.errors import (
-    IntegrityError,
-    StorageFullError,
-    StoreLockedError,
-    StoreUnavailableError,
-    UnsafeFileModeError,
+from hsm_core._internal.stores.filesystem.opening import (
+    LockFile,
+    check_private,
+    lock_file,
+    make_private_directory,
+    open_no_follow,
+    path_exists,
+    storage_errors,
+    sync_directory,
 )
+from hsm_core.errors import IntegrityError, StoreUnavailableError
 
 __all__ = [
     "LockFile",
     "UnsettledWriteError",
     "atomic_write",
     "check_private",
+    "discard_directory",
     "list_directory",
     "lock_file",
     "make_private_directory",
     "open_no_follow",
     "path_exists",
+    "publish_directory",
     "read_file",
     "remove_file",
     "remove_temporaries",
+    "stage_directory",
     "storage_errors",
     "sync_directory",
 ]
 
 _TEMPORARY: Final = ".tmp-"
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_CHUNK_BYTES: Final = 1 << 20
+_NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENOTDIR})
 
 
 class UnsettledWriteError(StoreUnavailableError):
@@ -56,36 +59,6 @@ class UnsettledWriteError(StoreUnavailableError):
     Its old content or its new one is found after the next start. Whoever holds the
     directory open must not trust a later sync of it.
     """
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn every `OSError` of a block into the store's own error."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in _FULL
-        raise (StorageFullError if full else StoreUnavailableError) from error
-
-
-def open_no_follow(path: Path, flags: int, mode: int = 0o600) -> int:
-    """
-    Open a regular file and return its descriptor, never following a link at its end.
-
-    A FIFO or device does not block: it is refused.
-
-    Raises:
-        OSError: As open(2); ELOOP for a link, EINVAL for anything not regular.
-    """
-    safe = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    descriptor = os.open(path, flags | safe, mode)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes | None:
@@ -102,41 +75,47 @@ def read_file(path: Path, limit_bytes: int) -> bytes | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in {errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENOTDIR}:
+            if error.errno in _NOT_REGULAR:
                 raise IntegrityError("A stored file is not a regular file.") from error
             raise
         try:
-            size = os.fstat(descriptor).st_size
-            if size > limit_bytes:
-                raise IntegrityError(
-                    f"A stored file is {size} bytes long; {limit_bytes} are allowed."
-                )
             return _read_to_end(descriptor, limit_bytes)
         finally:
             os.close(descriptor)
 
 
 def _read_to_end(descriptor: int, limit_bytes: int) -> bytes:
-    content = bytearray()
-    while chunk := os.read(descriptor, _CHUNK_BYTES):
+    size = os.fstat(descriptor).st_size
+    content = b""
+    # A sparse file of any size is refused before a byte of it is read.
+    while max(size, len(content)) <= limit_bytes:
+        chunk = os.read(descriptor, max(size - len(content), 0) + 1)
+        if not chunk:
+            return content
         content += chunk
-        if len(content) > limit_bytes:
-            raise IntegrityError(f"A stored file is longer than {limit_bytes} bytes.")
-    return bytes(content)
+    raise IntegrityError(f"A stored file is longer than {limit_bytes} bytes.")
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> None:
     """
     Create or replace a file of mode 0600, wholly and durably, or not at all.
 
-    Temporary file in the same directory, fsync, rename, fsync of the directory.
+    Temporary file, fsync, rename, fsync of the directory.
+
+    Args:
+        path: Where it shall lie.
+
+        data: All of its content.
+
+        staging: Directory of the temporary file, on the same file system; the one that
+            *path* lies in by default.
 
     Raises:
         StorageFullError: There is no room; the file is as it was.
         UnsettledWriteError: The rename was, or may have been, done and its sync failed.
         StoreUnavailableError: Anything else went wrong; the file is as it was.
     """
-    temporary = path.with_name(_TEMPORARY + os.urandom(8).hex())
+    temporary = _temporary_in(staging or path.parent)
     with storage_errors():
         try:
             _write_new(temporary, data)
@@ -150,8 +129,16 @@ def atomic_write(path: Path, data: bytes) -> None:
             if _discard(temporary):
                 raise
             raise UnsettledWriteError from error
+    _settle(path.parent)
+
+
+def _temporary_in(directory: Path) -> Path:
+    return directory / (_TEMPORARY + os.urandom(8).hex())
+
+
+def _settle(directory: Path) -> None:
     try:
-        sync_directory(path.parent)
+        sync_directory(directory)
     except StoreUnavailableError as error:
         raise UnsettledWriteError from error
 
@@ -178,91 +165,68 @@ def _discard(temporary: Path) -> bool:
     return True
 
 
-def sync_directory(path: Path) -> None:
+def stage_directory(parent: Path, contents: Mapping[str, bytes]) -> Path:
     """
-    Make the names in a directory durable.
+    Write a directory of mode 0700 under a temporary name, durable with its files.
 
-    Raises:
-        StoreUnavailableError: They may not be; a later success would prove nothing.
+    Returns:
+        Its path, for `publish_directory` or `discard_directory`.
     """
-    with storage_errors():
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def make_private_directory(path: Path) -> None:
-    """
-    Create a directory of mode 0700, with parents, durably; or check the one there is.
-
-    Raises:
-        UnsafeFileModeError: It is there, and `check_private` refuses it.
-        StoreUnavailableError: It can't be made.
-    """
+    staged = _temporary_in(parent)
     try:
         with storage_errors():
-            os.mkdir(path, 0o700)
-    except StoreUnavailableError as error:
-        cause = error.__cause__
-        if isinstance(cause, FileExistsError):
-            check_private(path)
-            return
-        if not isinstance(cause, FileNotFoundError) or path.parent == path:
-            raise
-        _make_parent(path.parent)
-        make_private_directory(path)
-        return
-    sync_directory(path.parent)
+            os.mkdir(staged, 0o700)
+            for name, data in contents.items():
+                _write_new(staged / name, data)
+        sync_directory(staged)
+    except BaseException:
+        discard_directory(staged)
+        raise
+    return staged
 
 
-def _make_parent(path: Path) -> None:
-    # A parent that is there already belongs to somebody else, and is not judged.
-    with storage_errors():
-        exists = path_exists(path)
-    if not exists:
-        make_private_directory(path)
-
-
-def check_private(path: Path) -> None:
+def publish_directory(staged: Path, path: Path) -> None:
     """
-    Check that a file or directory is ours alone.
+    Give a staged directory its name, wholly and durably, or discard it.
 
     Raises:
-        UnsafeFileModeError: Group or others may do anything with it, its owner is
-            neither we nor root, or it is a symbolic link.
-        StoreUnavailableError: It can't be examined, or is not there.
+        UnsettledWriteError: The rename was, or may have been, done and its sync failed.
+        StoreUnavailableError: It was not renamed.
     """
     with storage_errors():
-        found = os.lstat(path)
-    mode = stat.S_IMODE(found.st_mode)
-    if stat.S_ISLNK(found.st_mode):
-        problem = "is a symbolic link"
-    elif found.st_uid not in {0, os.geteuid()}:
-        problem = f"belongs to user {found.st_uid}"
-    elif mode & 0o077:
-        problem = f"has mode {mode:04o}, so that other users may reach it"
-    else:
-        return
-    raise UnsafeFileModeError(f"{path} {problem}.", path=str(path))
+        try:
+            os.rename(staged, path)
+        except OSError as error:
+            if discard_directory(staged):
+                raise
+            raise UnsettledWriteError from error
+    _settle(path.parent)
 
 
-def path_exists(path: Path) -> bool:
-    """Return whether there is anything of this name, a dangling link included."""
+def discard_directory(staged: Path) -> bool:
+    """Remove a staged directory; return whether it was there and is gone."""
+    try:
+        for name in list_directory(staged)[1]:
+            os.unlink(staged / name)
+        os.rmdir(staged)
+    except (OSError, StoreUnavailableError):
+        return False
+    return True
+
+
+def remove_file(path: Path) -> bool:
+    """
+    Remove a name; not durable until the directory is synced.
+
+    Returns:
+        Whether it was there.
+    """
     with storage_errors():
         try:
-            os.lstat(path)
+            os.unlink(path)
         except FileNotFoundError:
             return False
         return True
-
-
-def remove_file(path: Path) -> None:
-    """Remove a name if it is there; not durable until the directory is synced."""
-    with storage_errors(), suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def list_directory(path: Path) -> tuple[list[str], list[str]]:
@@ -277,58 +241,17 @@ def list_directory(path: Path) -> tuple[list[str], list[str]]:
     return directories, regular
 
 
-def remove_temporaries(path: Path) -> list[str]:
+def remove_temporaries(path: Path) -> None:
     """
     Remove what interrupted writes left in a directory.
 
-    Returns:
-        The names of the other regular files.
+    Raises:
+        StoreUnavailableError: A leftover can't be removed.
     """
-    kept = []
-    for name in list_directory(path)[1]:
+    directories, regular = list_directory(path)
+    for name in regular:
         if name.startswith(_TEMPORARY):
             remove_file(path / name)
-        else:
-            kept.append(name)
-    return kept
-
-
-class LockFile:
-    """
-    A lock that this process holds until `release` or its end, however it ends.
-
-    A child made by fork keeps the lock alive but can't release it.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Give the lock up; the file stays. Doing it twice does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
-
-
-def lock_file(path: Path) -> LockFile:
-    """
-    Take the lock that a file stands for; the file is made with mode 0600 if absent.
-
-    Raises:
-        StoreLockedError: Another process, or another part of this one, holds it.
-        StoreUnavailableError: The file can't be opened, or is not a regular one.
-    """
-    with storage_errors():
-        descriptor = open_no_follow(path, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise StoreLockedError(
-                f"{path} is locked: another process uses this store.", path=str(path)
-            ) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-    return LockFile(descriptor)
+    for name in directories:
+        if name.startswith(_TEMPORARY) and not discard_directory(path / name):
+            raise StoreUnavailableError("What a crash left can't be removed.")

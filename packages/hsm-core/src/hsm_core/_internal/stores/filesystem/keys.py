@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: MIT
+"""
+A key store in a directory, which survives kills and power cuts.
+
+A new key is staged as a whole directory and appears by one rename. A change of a key
+writes its blobs first and then replaces the document by one rename. That rename is the
+only commit point; what is in memory follows it.
+
+A sync that failed after a rename leaves nobody sure of the disk, and a later one that
+succeeds proves nothing about it. So the store then refuses everything until it is
+opened again and has read what is really there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hsm_core._internal.documents import read_index
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.files import (
+    UnsettledWriteError,
+    atomic_write,
+    check_private,
+    discard_directory,
+    list_directory,
+    lock_file,
+    make_private_directory,
+    path_exists,
+    publish_directory,
+    read_file,
+    remove_file,
+    stage_directory,
+    sync_directory,
+)
+from hsm_core._internal.stores.filesystem.layout import (
+    DOCUMENT_NAME,
+    Layout,
+    blob_name,
+    read_stored,
+)
+from hsm_core._internal.stores.index import KeyIndex
+from hsm_core._internal.stores.naming import (
+    check_change,
+    check_meta_name,
+    check_operation_id,
+)
+from hsm_core.errors import (
+    ConflictError,
+    HSMError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from hsm_core.model import Integrity, KeyId
+from hsm_core.protocols import (
+    IndexEntry,
+    IndexPage,
+    IndexQuery,
+    KeyChange,
+    KeyStore,
+    OperationMark,
+    StoredKey,
+)
+
+__all__ = ["FilesystemKeyStore"]
+
+_META_BYTES: Final = 1024 * 1024
+
+
+class FilesystemKeyStore(KeyStore):
+    """
+    Documents and blobs as files below one directory.
+
+    Args:
+        directory: Made with mode 0700 if absent.
+
+    Raises:
+        StoreLockedError: Another process has it open.
+        UnsafeFileModeError: Other users may reach it.
+        StoreUnavailableError: It can't be made or read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._layout = Layout(directory)
+        self._index = KeyIndex()
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._process = os.getpid()
+        self._refusal = ""
+        make_private_directory(directory)
+        self._lock = lock_file(self._layout.lock)
+        try:
+            self._load()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<FilesystemKeyStore {str(self._layout.directory)!r}>"
+
+    def _load(self) -> None:
+        check_private(self._layout.lock)
+        self._layout.prepare()
+        for operation_id in list_directory(self._layout.aborted)[1]:
+            self._index.abort(operation_id)
+        for key_id, stored in self._layout.read_keys():
+            self._layout.finish_removal(key_id, stored)
+            self._index.put(read_index(key_id, stored))
+
+    def _check_usable(self) -> None:
+        if self._refusal:
+            raise StoreUnavailableError(self._refusal)
+        if os.getpid() != self._process:
+            raise StoreUnavailableError("The key store belongs to the parent process.")
+
+    def _poison(self) -> None:
+        self._refusal = "The key store must be opened again after a failed write."
+
+    def get(self, key_id: KeyId, /) -> StoredKey:
+        """
+        Return a key's document.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            KeyTamperedError: There is, and its document is gone.
+        """
+        self._check_usable()
+        with self._reading:
+            known = key_id in self._index
+        if not known:
+            raise KeyNotFoundError
+        stored = read_stored(self._layout.document(key_id))
+        if stored is None:
+            raise KeyTamperedError(
+                f"The document of key {key_id} is missing.",
+                key_id=key_id,
+                integrity=Integrity.MISSING.value,
+            )
+        return StoredKey(key_id, stored)
+
+    def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
+        """Return the sealed blob of a version, or None if there is none."""
+        self._check_usable()
+        with self._reading:
+            known = key_id in self._index
+        return read_stored(self._layout.blob(key_id, version)) if known else None
+
+    def commit(self, change: KeyChange, /) -> None:
+        """Make one change; see `KeyStore.commit`."""
+        check_change(change)
+        with self._writing:
+            self._check_usable()
+            with self._reading:
+                self._index.check(change)
+            if change.expected_generation:
+                self._replace(change)
+            else:
+                self._create(change)
+
+    def _create(self, change: KeyChange) -> None:
+        key_id = change.entry.key_id
+        contents = {blob_name(n): blob for n, blob in change.blobs.items()}
+        failpoint("store.before_blobs")
+        staged = stage_directory(
+            self._layout.keys, {**contents, DOCUMENT_NAME: change.document}
+        )
+        try:
+            failpoint("store.after_blobs")
+            failpoint("store.before_document")
+        except BaseException:
+            discard_directory(staged)
+            raise
+        with self._committing(change):
+            publish_directory(staged, self._layout.folder(key_id))
+        self._after_commit(change)
+
+    def _replace(self, change: KeyChange) -> None:
+        key_id = change.entry.key_id
+        failpoint("store.before_blobs")
+        for version, blob in change.blobs.items():
+            self._write_blob(key_id, version, blob)
+        failpoint("store.after_blobs")
+        failpoint("store.before_document")
+        with self._committing(change):
+            self._write(self._layout.document(key_id), change.document)
+        self._after_commit(change)
+
+    def _write_blob(self, key_id: KeyId, version: int, blob: bytes) -> None:
+        # A blob that no document names was left by a commit that did not come about.
+        path = self._layout.blob(key_id, version)
+        if path_exists(path) and self._layout.names_blob(key_id, version):
+            raise ConflictError(
+                f"The sealed blob of version {version} can't be replaced."
+            )
+        self._write_settled(path, blob)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        atomic_write(path, data, staging=self._layout.staging)
+
+    @contextmanager
+    def _committing(self, change: KeyChange) -> Iterator[None]:
+        try:
+            yield
+        except UnsettledWriteError as error:
+            self._poison()
+            raise _unknown(change) from error
+        except HSMError:
+            raise
+        except Exception as error:
+            self._poison()
+            raise _unknown(change) from error
+        except BaseException:
+            self._poison()
+            raise
+
+    def _after_commit(self, change: KeyChange) -> None:
+        key_id, removed = change.entry.key_id, change.removed_blobs
+        with self._committing(change):
+            with self._reading:
+                self._index.put(change.entry)
+            failpoint("store.after_document")
+            try:
+                for version in removed:
+                    remove_file(self._layout.blob(key_id, version))
+                if removed:
+                    sync_directory(self._layout.folder(key_id))
+            except StoreUnavailableError as error:
+                raise UnsettledWriteError from error
+            failpoint("store.after_remove")
+
+    def entry(self, reference: str, /) -> IndexEntry | None:
+        """Return the index entry of a key by id, or by name if not destroyed."""
+        self._check_usable()
+        with self._reading:
+            return self._index.entry(reference)
+
+    def find(self, query: IndexQuery, /) -> IndexPage:
+        """Return a page of the index."""
+        self._check_usable()
+        with self._reading:
+            return self._index.find(query)
+
+    def find_operation(self, operation_id: str, /) -> OperationMark | None:
+        """Return where an operation id stands."""
+        self._check_usable()
+        with self._reading:
+            return self._index.find_operation(operation_id)
+
+    def abort(self, operation_id: str, /) -> None:
+        """Mark an operation id as aborted; see `KeyStore.abort`."""
+        check_operation_id(operation_id)
+        with self._writing:
+            self._check_usable()
+            with self._reading:
+                self._index.check_abort(operation_id)
+            self._write_settled(self._layout.aborted / operation_id, b"aborted\n")
+            with self._reading:
+                self._index.abort(operation_id)
+
+    def _write_settled(self, path: Path, data: bytes) -> None:
+        try:
+            self._write(path, data)
+        except UnsettledWriteError as error:
+            self._poison()
+            raise StoreUnavailableError from error
+
+    def scan(self) -> Iterator[StoredKey]:
+        """
+        Return every key that was there when the walk began.
+
+        A key whose document is gone comes with an empty one.
+        """
+        self._check_usable()
+        with self._reading:
+            key_ids = self._index.key_ids()
+        for key_id in key_ids:
+            self._check_usable()
+            yield StoredKey(key_id, read_stored(self._layout.document(key_id)) or b"")
+
+    def read_meta(self, name: str, /) -> bytes | None:
+        """
+        Return a small named value.
+
+        Raises:
+            IntegrityError: What lies there is no plain file of ours.
+        """
+        check_meta_name(name)
+        self._check_usable()
+        return read_file(self._layout.meta / name, _META_BYTES)
+
+    def write_meta(self, name: str, value: bytes, /) -> None:
+        """Replace a small named value; after an error either of both may be there."""
+        check_meta_name(name)
+        with self._writing:
+            self._check_usable()
+            self._write_settled(self._layout.meta / name, value)
+
+    def close(self) -> None:
+        """Release the lock, after the commit that is under way."""
+        with self._writing:
+            self._refusal = "The key store is closed."
+            self._lock.release()
+
+
+def _unknown(change: KeyChange) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "The change may have been made; the store must be opened again to tell.",
+        operation_id=change.operation_id,
+    )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""
+Where the parts of a key store lie, and how an opening store is made ready.
+
+::
+
+    <directory>/lock                     held while the store is open
+    <directory>/meta/<name>              small values, such as the sealed key ring
+    <directory>/aborted/<operation id>   operations that may not commit any more
+    <directory>/keys/<key id>/key.json   the document of a key
+    <directory>/keys/<key id>/vNNNNNNNN  the sealed blobs of its versions
+    <directory>/staging/                 files on their way to their place
+
+Everything is mode 0700 or 0600. Names of any other form are left alone, whatever they
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hsm_core._internal.documents import KeyDocument, peek
+from hsm_core._internal.stores.filesystem.files import (
+    check_private,
+    list_directory,
+    make_private_directory,
+    read_file,
+    remove_file,
+    remove_temporaries,
+    sync_directory,
+)
+from hsm_core._internal.stores.naming import is_key_id
+from hsm_core.errors import IntegrityError
+from hsm_core.model import KeyId, KeyState
+
+__all__ = ["DOCUMENT_NAME", "Layout", "blob_name", "read_stored"]
+
+DOCUMENT_NAME: Final = "key.json"
+_LIMIT_BYTES: Final = 4 * 1024 * 1024
+
+
+def blob_name(version: int) -> str:
+    """Return the name of the sealed blob of a version."""
+    return f"v{version:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of one store."""
+
+    directory: Path
+
+    @property
+    def lock(self) -> Path:
+        """The file that the lock is taken on."""
+        return self.directory / "lock"
+
+    @property
+    def meta(self) -> Path:
+        """Directory of small values."""
+        return self.directory / "meta"
+
+    @property
+    def aborted(self) -> Path:
+        """Directory of abort marks."""
+        return self.directory / "aborted"
+
+    @property
+    def keys(self) -> Path:
+        """Directory of the keys; new keys are made here under a temporary name."""
+        return self.directory / "keys"
+
+    @property
+    def staging(self) -> Path:
+        """Directory of temporary files, so that a start has one place to tidy."""
+        return self.directory / "staging"
+
+    def folder(self, key_id: KeyId) -> Path:
+        """Directory of a key."""
+        return self.keys / key_id
+
+    def document(self, key_id: KeyId) -> Path:
+        """Document of a key."""
+        return self.keys / key_id / DOCUMENT_NAME
+
+    def blob(self, key_id: KeyId, version: int) -> Path:
+        """Sealed blob of a version."""
+        return self.keys / key_id / blob_name(version)
+
+    def prepare(self) -> None:
+        """
+        Make the directories, or check those there are, and tidy what a crash left.
+
+        Raises:
+            UnsafeFileModeError: Other users may reach one of them.
+            StoreUnavailableError: Something can't be made, examined or removed.
+        """
+        for path in (self.meta, self.aborted, self.keys, self.staging):
+            make_private_directory(path)
+        for path in (self.meta, self.aborted, self.keys, self.staging):
+            remove_temporaries(path)
+
+    def read_keys(self) -> Iterator[tuple[KeyId, bytes]]:
+        """
+        Return id and document of every key; an unreadable one has an empty document.
+
+        Raises:
+            UnsafeFileModeError: Other users may reach the directory of a key.
+            StoreUnavailableError: Something can't be read now.
+        """
+        for name in sorted(list_directory(self.keys)[0]):
+            if not is_key_id(name):
+                continue
+            check_private(self.keys / name)
+            yield KeyId(name), read_stored(self.document(KeyId(name))) or b""
+
+    def finish_removal(self, key_id: KeyId, stored: bytes) -> None:
+        """
+        Remove the blobs of destroyed versions, which a crash may have kept.
+
+        Nothing else is ever removed: where a document is damaged, or an older one was
+        put back, the blobs that it does not name are all there is to repair it with.
+        """
+        document = peek(key_id, stored)
+        removed = False
+        for version in document.versions if document else ():
+            if version.state is KeyState.DESTROYED and not version.blob_sha256:
+                removed |= remove_file(self.blob(key_id, version.version))
+        if removed:
+            sync_directory(self.folder(key_id))
+
+    def names_blob(self, key_id: KeyId, version: int) -> bool:
+        """Return whether the document names the blob of a version, or can't be read."""
+        stored = read_stored(self.document(key_id)) or b""
+        document = peek(key_id, stored)
+        return document is None or _names(document, version)
+
+
+def _names(document: KeyDocument, number: int) -> bool:
+    version = document.version(number)
+    return version is not None and bool(version.blob_sha256)
+
+
+def read_stored(path: Path) -> bytes | None:
+    """
+    Return a document or blob, or None if there is nothing of this name.
+
+    What is no regular file, or longer than 4 MiB, is not read: it has no bytes for us.
+    """
+    try:
+        return read_file(path, _LIMIT_BYTES)
+    except IntegrityError:
+        return b""

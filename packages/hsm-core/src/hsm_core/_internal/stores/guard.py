@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""
+A guard round any key store: nothing foreign leaves it.
+
+Whatever a store raises that is not an `HSMError` becomes a `StoreUnavailableError`. Of
+a commit that failed in such a way nobody knows whether it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hsm_core.errors import HSMError, OutcomeUnknownError, StoreUnavailableError
+from hsm_core.model import KeyId
+from hsm_core.protocols import (
+    IndexEntry,
+    IndexPage,
+    IndexQuery,
+    KeyChange,
+    KeyStore,
+    OperationMark,
+    StoredKey,
+)
+
+__all__ = ["GuardedKeyStore"]
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except HSMError:
+        raise
+    except Exception as error:
+        raise StoreUnavailableError from error
+
+
+class GuardedKeyStore(KeyStore):
+    """
+    Another store, with its foreign exceptions turned into ours.
+
+    Args:
+        inner: The store that does the work.
+    """
+
+    def __init__(self, inner: KeyStore) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return f"<GuardedKeyStore over {self._inner!r}>"
+
+    def get(self, key_id: KeyId, /) -> StoredKey:
+        """See `KeyStore.get`."""
+        with _guarded():
+            return self._inner.get(key_id)
+
+    def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
+        """See `KeyStore.get_blob`."""
+        with _guarded():
+            return self._inner.get_blob(key_id, version)
+
+    def commit(self, change: KeyChange, /) -> None:
+        """See `KeyStore.commit`."""
+        try:
+            self._inner.commit(change)
+        except HSMError:
+            raise
+        except Exception as error:
+            raise OutcomeUnknownError(
+                "It is not known whether the change was made.",
+                operation_id=change.operation_id,
+            ) from error
+
+    def entry(self, reference: str, /) -> IndexEntry | None:
+        """See `KeyStore.entry`."""
+        with _guarded():
+            return self._inner.entry(reference)
+
+    def find(self, query: IndexQuery, /) -> IndexPage:
+        """See `KeyStore.find`."""
+        with _guarded():
+            return self._inner.find(query)
+
+    def find_operation(self, operation_id: str, /) -> OperationMark | None:
+        """See `KeyStore.find_operation`."""
+        with _guarded():
+            return self._inner.find_operation(operation_id)
+
+    def abort(self, operation_id: str, /) -> None:
+        """See `KeyStore.abort`."""
+        with _guarded():
+            self._inner.abort(operation_id)
+
+    def scan(self) -> Iterator[StoredKey]:
+        """See `KeyStore.scan`."""
+        with _guarded():
+            # What the consumer raises never passes here: only the store's next() does.
+            yield from self._inner.scan()
+
+    def read_meta(self, name: str, /) -> bytes | None:
+        """See `KeyStore.read_meta`."""
+        with _guarded():
+            return self._inner.read_meta(name)
+
+    def write_meta(self, name: str, value: bytes, /) -> None:
+        """See `KeyStore.write_meta`."""
+        with _guarded():
+            self._inner.write_meta(name, value)
+
+    def close(self) -> None:
+        """See `KeyStore.close`."""
+        with _guarded():
+            self._inner.close()

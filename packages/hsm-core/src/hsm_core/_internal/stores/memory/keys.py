@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""A key store that dies with its process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from hsm_core._internal.stores.index import KeyIndex
+from hsm_core._internal.stores.naming import (
+    check_change,
+    check_meta_name,
+    check_operation_id,
+)
+from hsm_core.errors import ConflictError, KeyNotFoundError, StoreUnavailableError
+from hsm_core.model import KeyId
+from hsm_core.protocols import (
+    IndexEntry,
+    IndexPage,
+    IndexQuery,
+    KeyChange,
+    KeyStore,
+    OperationMark,
+    StoredKey,
+)
+
+__all__ = ["MemoryKeyStore"]
+
+
+class MemoryKeyStore(KeyStore):
+    """Documents and blobs in dictionaries, under one lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._index = KeyIndex()
+        self._documents: dict[KeyId, bytes] = {}
+        self._blobs: dict[tuple[KeyId, int], bytes] = {}
+        self._meta: dict[str, bytes] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return "<MemoryKeyStore>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("The key store is closed.")
+
+    def get(self, key_id: KeyId, /) -> StoredKey:
+        """Return a key's document; see `KeyStore.get`."""
+        with self._lock:
+            self._check_open()
+            if key_id not in self._documents:
+                raise KeyNotFoundError
+            return StoredKey(key_id, self._documents[key_id])
+
+    def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
+        """Return the sealed blob of a version, or None if there is none."""
+        with self._lock:
+            self._check_open()
+            return self._blobs.get((key_id, version))
+
+    def commit(self, change: KeyChange, /) -> None:
+        """Make one change; see `KeyStore.commit`."""
+        check_change(change)
+        key_id = change.entry.key_id
+        with self._lock:
+            self._check_open()
+            self._index.check(change)
+            for version in change.blobs:
+                if (key_id, version) in self._blobs:
+                    raise ConflictError(
+                        f"The sealed blob of version {version} can't be replaced."
+                    )
+            for version, blob in change.blobs.items():
+                self._blobs[key_id, version] = blob
+            self._documents[key_id] = change.document
+            self._index.put(change.entry)
+            for version in change.removed_blobs:
+                self._blobs.pop((key_id, version), None)
+
+    def entry(self, reference: str, /) -> IndexEntry | None:
+        """Return the index entry of a key by id, or by name if not destroyed."""
+        with self._lock:
+            self._check_open()
+            return self._index.entry(reference)
+
+    def find(self, query: IndexQuery, /) -> IndexPage:
+        """Return a page of the index."""
+        with self._lock:
+            self._check_open()
+            return self._index.find(query)
+
+    def find_operation(self, operation_id: str, /) -> OperationMark | None:
+        """Return where an operation id stands."""
+        with self._lock:
+            self._check_open()
+            return self._index.find_operation(operation_id)
+
+    def abort(self, operation_id: str, /) -> None:
+        """Mark an operation id as aborted; see `KeyStore.abort`."""
+        check_operation_id(operation_id)
+        with self._lock:
+            self._check_open()
+            self._index.check_abort(operation_id)
+            self._index.abort(operation_id)
+
+    def scan(self) -> Iterator[StoredKey]:
+        """Return every key that was there when the walk began."""
+        with self._lock:
+            self._check_open()
+            key_ids = self._index.key_ids()
+        for key_id in key_ids:
+            yield self.get(key_id)
+
+    def read_meta(self, name: str, /) -> bytes | None:
+        """Return a small named value."""
+        check_meta_name(name)
+        with self._lock:
+            self._check_open()
+            return self._meta.get(name)
+
+    def write_meta(self, name: str, value: bytes, /) -> None:
+        """Replace a small named value."""
+        check_meta_name(name)
+        with self._lock:
+            self._check_open()
+            self._meta[name] = value
+
+    def close(self) -> None:
+        """Forget nothing, but answer nothing more."""
+        with self._lock:
+            self._closed = True

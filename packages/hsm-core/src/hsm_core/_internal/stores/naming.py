@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""
+What a name must look like before a store lets it near a path.
+
+Whole-string patterns of ASCII characters: no separator, no dot in front, one spelling
+for one thing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hsm_core.errors import InvalidInputError
+from hsm_core.protocols import KeyChange
+
+__all__ = ["check_change", "check_meta_name", "check_operation_id", "is_key_id"]
+
+_KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
+_META_NAME: Final = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+_LAST_VERSION: Final = 99_999_999
+
+
+def is_key_id(text: str) -> bool:
+    """Return whether *text* is a UUID in lower-case canonical form (RFC 9562)."""
+    return _KEY_ID.fullmatch(text) is not None
+
+
+def check_operation_id(operation_id: str) -> None:
+    """
+    Check an operation id.
+
+    Raises:
+        InvalidInputError: It is not 1 to 64 lower-case letters, digits and hyphens.
+    """
+    if not _OPERATION_ID.fullmatch(operation_id):
+        raise InvalidInputError("operation_id has a form that no operation has.")
+
+
+def check_meta_name(name: str) -> None:
+    """
+    Check the name of a small value.
+
+    Raises:
+        InvalidInputError: It is not 1 to 64 lower-case letters, digits, dots, hyphens
+            and underscores, a letter first.
+    """
+    if not _META_NAME.fullmatch(name):
+        raise InvalidInputError("name has a form that no stored value has.")
+
+
+def check_change(change: KeyChange) -> None:
+    """
+    Check every name in a change.
+
+    Raises:
+        InvalidInputError: A key id, operation id or version can't be one.
+    """
+    check_operation_id(change.operation_id)
+    if not is_key_id(change.entry.key_id):
+        raise InvalidInputError("key_id must be a UUID in lower-case canonical form.")
+    for version in (*change.blobs, *change.removed_blobs):
+        if not 1 <= version <= _LAST_VERSION:
+            raise InvalidInputError(f"version must lie in 1 to {_LAST_VERSION}.")
