@@ -15,10 +15,10 @@ from typing import Final
 
 import msgspec
 
+from hsm_core._internal import envelope
 from hsm_core.errors import KeyTamperedError, MalformedError
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import IndexEntry
-from hsm_core._internal import envelope
 
 __all__ = [
     "DOCUMENT_FORMAT",
@@ -30,6 +30,7 @@ __all__ = [
     "document_digest",
     "encode_document",
     "index_of",
+    "peek",
     "read_index",
     "remember",
 ]
@@ -142,9 +143,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(KeyDocument)
 
 
-def encode_document(
-    document: KeyDocument, mac_of: Callable[[bytes], bytes]
-) -> bytes:
+def encode_document(document: KeyDocument, mac_of: Callable[[bytes], bytes]) -> bytes:
     """Return the stored form of a document."""
     payload = _ENCODER.encode(document)
     return envelope.join(_NAME, payload, mac_of(payload))
@@ -177,27 +176,40 @@ def decode_document(
     ) from None
 
 
+def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:
+    """
+    Read a stored form without believing it; None if it can't be read as this key's.
+
+    For stores, which hold no key to check a MAC with.
+    """
+    try:
+        document = _DECODER.decode(envelope.split(_NAME, stored)[0])
+        known = 1 <= document.current <= len(document.versions)
+        if known and document.key_id == key_id:
+            return document
+    except (MalformedError, msgspec.DecodeError):
+        pass
+    return None
+
+
 def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
     """
     Return index facts of a stored form, without believing it.
 
     What can't be read gets an entry of its own, so that the key is still listed.
     """
-    try:
-        document = _DECODER.decode(envelope.split(_NAME, stored)[0])
-        if document.key_id != key_id:
-            raise MalformedError
+    document = peek(key_id, stored)
+    if document is not None:
         return index_of(document)
-    except (MalformedError, msgspec.DecodeError, IndexError):
-        return IndexEntry(
-            key_id=key_id,
-            created_at=0,
-            name="",
-            algorithm="",
-            state="",
-            tags=frozenset(),
-            generation=0,
-        )
+    return IndexEntry(
+        key_id=key_id,
+        created_at=0,
+        name="",
+        algorithm="",
+        state="",
+        tags=frozenset(),
+        generation=0,
+    )
 
 
 def index_of(document: KeyDocument) -> IndexEntry:
