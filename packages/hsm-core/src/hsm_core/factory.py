@@ -1,141 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""
-Opens an HSM: the only place that names the concrete classes.
-
-The order of opening matters. Keys are recognised before anything is written; the trail
-exists before the key ring that belongs to it; open intents are settled before the first
-operation.
-"""
+"""Opens an HSM: the only place that names the concrete classes."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from hsm_core.__about__ import __version__
-from hsm_core.errors import (
-    AuditTamperedError,
-    AuditUnavailableError,
-    ConfigurationError,
-    InputSizeError,
-    KeyRingTamperedError,
-    SelfTestFailedError,
-)
-from hsm_core.model import Caller, MessageDetail, Phase
-from hsm_core.operations import AuditVerification
-from hsm_core.protocols import (
-    AsyncHSMGateway,
-    AuditDraft,
-    AuditLog,
-    Clock,
-    Entropy,
-    HSM,
-    KeyStore,
-    MasterKeySource,
-)
-from hsm_core.settings import KeyStoreKind, Settings
-from hsm_core._internal.asynchronous import AsyncGateway
-from hsm_core._internal.audit.verify import AuditVerifier, verify_range
+from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
+from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.handlers import handler_table
-from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import RolePolicy
-from hsm_core._internal.recovery import recover
-from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.guard import GuardedKeyStore
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core.errors import (
+    AuditTamperedError,
+    ConfigurationError,
+    InputSizeError,
+)
+from hsm_core.protocols import (
+    AsyncHSMGateway,
+    AuditLog,
+    Clock,
+    Entropy,
+    KeyStore,
+    MasterKeySource,
+)
+from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = ["OpenHSM", "open_async", "open_hsm", "open_verifier"]
 
-_RING: Final = "ring"
 _KEY_BYTES: Final = 32
-
-
-class OpenHSM:
-    """
-    An open HSM: an `HSMGateway` that is closed at the end of a ``with`` block.
-
-    It is made by `open_hsm`.
-    """
-
-    def __init__(
-        self,
-        services: Services,
-        store: KeyStore,
-        settings: Settings,
-    ) -> None:
-        self._services = services
-        self._store = store
-        self._settings = settings
-        self._pool = ThreadPoolExecutor(settings.pool_threads, "hsm-core")
-        handlers = handler_table(services)
-        self._pipeline = Pipeline(services, handlers, self._pool)
-        policy_hash = services.policy.policy_hash
-        self._refusals = Refusals(services.audit, services.clock, policy_hash)
-        self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def act_as(self, caller: Caller, /) -> HSM:
-        """Return the HSM as this caller sees it."""
-        return BoundHSM(self._pipeline, caller)
-
-    def act_as_async(self) -> AsyncHSMGateway:
-        """Return this HSM for an event loop."""
-        return AsyncGateway(
-            self._pipeline,
-            self._refusals,
-            self._pool,
-            timeout_seconds=self._settings.audit_timeout_seconds,
-        )
-
-    def record_refusal(
-        self,
-        caller: Caller,
-        code: str,
-        /,
-        *,
-        kind: str = "Authenticate",
-        key_id: str = "",
-    ) -> None:
-        """See `HSMGateway.record_refusal`."""
-        self._refusals.record(caller, code, kind=kind, key_id=key_id)
-
-    def close(self) -> None:
-        """Finish what runs, record the stop, and release trail and store."""
-        if self._closed:
-            return
-        self._closed = True
-        self._pool.shutdown(wait=True)
-        self._refusals.flush()
-        try:
-            _record_system(self._services, "system.stop")
-        except AuditUnavailableError:
-            pass
-        finally:
-            try:
-                self._services.audit.close()
-            finally:
-                self._store.close()
 
 
 def open_hsm(
@@ -184,22 +84,23 @@ def open_hsm(
     registry = crypto or _tested_registry(entropy, settings)
     store = _open_store(settings)
     try:
-        blob = store.read_meta(_RING)
-        ring = KeyRing.open(root, blob) if blob is not None else None
+        ring = open_ring(store, root)
         audit = _open_audit(settings, hmac_key, clock, entropy, known=ring)
     except BaseException:
         store.close()
         raise
     try:
-        ring = ring or _new_ring(store, root, entropy, audit)
-        services = _services(
-            settings, store, ring, audit, hmac_key, clock, entropy, registry
+        return assemble(
+            settings,
+            store=store,
+            audit=audit,
+            ring=ring,
+            root=root,
+            hmac_key=hmac_key,
+            clock=clock,
+            entropy=entropy,
+            registry=registry,
         )
-        services.inventory.load()
-        recover(services.inventory, audit)
-        _record_system(services, "system.start")
-        _record_stopped(services)
-        return OpenHSM(services, store, settings)
     except BaseException:
         audit.close()
         store.close()
@@ -261,7 +162,7 @@ def _open_audit(
                 field="audit_log",
             )
         return MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
-    if known is not None and not FileAuditLog.exists(path):
+    if known is not None and not trail_exists(path):
         raise AuditTamperedError(
             f"The key store has a trail {known.log_id}, but there is none at {path}.",
             seq=0,
@@ -287,77 +188,7 @@ def _open_audit(
     return audit
 
 
-def _new_ring(
-    store: KeyStore, root: MasterKeySource, entropy: Entropy, audit: AuditLog
-) -> KeyRing:
-    if next(store.scan(), None) is not None:
-        raise KeyRingTamperedError(
-            "The key store holds keys, but their key ring is missing."
-        )
-    ring = KeyRing.create(entropy, log_id=audit.log_id)
-    store.write_meta(_RING, ring.seal(root))
-    return ring
-
-
-def _services(
-    settings: Settings,
-    store: KeyStore,
-    ring: KeyRing,
-    audit: AuditLog,
-    hmac_key: bytes,
-    clock: Clock,
-    entropy: Entropy,
-    registry: CryptoRegistry,
-) -> Services:
-    def verified(start_seq: int, limit: int) -> AuditVerification:
-        return verify_range(audit, hmac_key, start_seq, limit)
-
-    inventory = Inventory(
-        store, ring, registry, entropy, cache_entries=settings.key_cache_entries
-    )
-    return Services(
-        inventory=inventory,
-        crypto=registry,
-        policy=RolePolicy(),
-        audit=audit,
-        audit_sync=settings.audit_sync,
-        clock=clock,
-        entropy=entropy,
-        limits=settings.limits,
-        verify_range=verified,
-        started_at=clock.now(),
-    )
-
-
 def _tested_registry(entropy: Entropy, settings: Settings) -> CryptoRegistry:
     registry = default_registry(entropy, settings.providers)
     registry.self_test()
     return registry
-
-
-def _record_stopped(services: Services) -> None:
-    """Record the algorithms whose power-up self-test failed."""
-    drafts = [
-        AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.self-test",
-            code=SelfTestFailedError.code,
-            policy=services.policy.policy_hash,
-            detail=MessageDetail(text=row.algorithm.value),
-        )
-        for row in services.crypto.statuses()
-        if row.status == "stopped"
-    ]
-    if drafts:
-        services.audit.append(drafts, durable=True).wait()
-
-
-def _record_system(services: Services, kind: str) -> None:
-    draft = AuditDraft(
-        phase=Phase.SINGLE,
-        kind=kind,
-        policy=services.policy.policy_hash,
-        set_digest=services.inventory.set_digest,
-        detail=MessageDetail(text=f"hsm-core {__version__}"),
-    )
-    services.audit.append([draft], durable=True).wait()

@@ -19,8 +19,8 @@ from hsm_core.errors import InvalidInputError
 
 __all__ = [
     "AuditDetail",
-    "AuditEvent",
     "AuditEntry",
+    "AuditEvent",
     "AuditedCaller",
     "AuditedKey",
     "Caller",

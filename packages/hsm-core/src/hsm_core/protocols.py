@@ -20,9 +20,9 @@ from hsm_core.algorithms import (
     SignatureScheme,
 )
 from hsm_core.model import (
+    AuditDetail,
     AuditedCaller,
     AuditedKey,
-    AuditDetail,
     AuditEvent,
     Caller,
     KeyFilter,
@@ -34,6 +34,7 @@ from hsm_core.model import (
 from hsm_core.operations import Operation
 
 __all__ = [
+    "HSM",
     "AsyncHSM",
     "AsyncHSMGateway",
     "AuditDraft",
@@ -44,7 +45,6 @@ __all__ = [
     "CryptoProvider",
     "Decision",
     "Entropy",
-    "HSM",
     "HSMGateway",
     "IndexEntry",
     "IndexPage",
@@ -554,7 +554,8 @@ class AuditLog(Protocol):
 
     Implementers promise: `append` assigns seq, prev, time and MAC in the order of
     calls; a ticket is done when its records are durable as the mode says, and all
-    before them too. After a failed sync no later append succeeds. Safe for many threads.
+    before them too. After a failed sync no later append succeeds. Safe for many
+    threads.
     """
 
     @property

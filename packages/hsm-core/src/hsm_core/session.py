@@ -123,7 +123,7 @@ class Session:
         *,
         digest: bytes | None = None,
         scheme: SignatureScheme | None = None,
-        hash: HashAlgorithm | None = None,  # noqa: A002 (the field's own name)
+        hash: HashAlgorithm | None = None,
         encoding: SignatureEncoding | None = None,
     ) -> ops.Signature:
         """Sign a message or its digest; see `Sign`."""
@@ -147,7 +147,7 @@ class Session:
         digest: bytes | None = None,
         version: int | None = None,
         scheme: SignatureScheme | None = None,
-        hash: HashAlgorithm | None = None,  # noqa: A002 (the field's own name)
+        hash: HashAlgorithm | None = None,
         encoding: SignatureEncoding | None = None,
     ) -> ops.Verified:
         """Check a signature; a wrong one raises. See `Verify`."""

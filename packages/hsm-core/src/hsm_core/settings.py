@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from hsm_core.model import Record
 
@@ -74,4 +74,4 @@ class Settings(Record, frozen=True, kw_only=True):
     pool_threads: Annotated[int, Meta(ge=1, le=64)] = 4
     key_cache_entries: Annotated[int, Meta(ge=1)] = 1024
     limits: Limits = Limits()
-    providers: dict[str, tuple[str, ...]] = {}
+    providers: dict[str, tuple[str, ...]] = field(default_factory=dict)

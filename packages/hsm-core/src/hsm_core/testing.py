@@ -2,23 +2,50 @@
 """
 Fakes for tests of programs that use hsm-core.
 
-`memory_hsm` is the real pipeline over memory: it enforces, seals, signs and records like
-any other, and forgets everything at the end.
+`memory_hsm` is the real pipeline over memory: it enforces, seals, signs and records
+like any other, and forgets everything at the end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator, Sequence
 
-from hsm_core.factory import OpenHSM, open_hsm
-from hsm_core.model import Caller, Role
-from hsm_core.protocols import Clock, Entropy
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core._internal.assembly import OpenHSM, assemble
+from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.sealing import RootKey
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core.model import AuditEvent, Caller, KeyId, Role
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditHead,
+    AuditLog,
+    AuditTicket,
+    Clock,
+    Entropy,
+    IndexEntry,
+    IndexPage,
+    IndexQuery,
+    KeyChange,
+    KeyStore,
+    OperationMark,
+    StoredKey,
+)
+from hsm_core.settings import KeyStoreKind, Settings
 
-__all__ = ["FakeClock", "FakeEntropy", "caller", "memory_hsm"]
+__all__ = [
+    "FakeClock",
+    "FakeEntropy",
+    "Faults",
+    "FaultyAuditLog",
+    "FaultyKeyStore",
+    "caller",
+    "memory_hsm",
+]
 
 _lock = threading.Lock()
 _tested: CryptoRegistry | None = None
@@ -75,6 +102,159 @@ class FakeEntropy:
         return hashlib.shake_256(block).digest(length)
 
 
+class Faults:
+    """
+    Failures that a test plans for calls of a store or trail.
+
+    A call is named ``store.<method>`` or ``audit.<method>``.
+    """
+
+    def __init__(self) -> None:
+        self._planned: dict[str, tuple[int, int, Exception]] = {}
+        self._lock = threading.Lock()
+
+    def plan(
+        self, call: str, error: Exception, *, after: int = 0, times: int = 1
+    ) -> None:
+        """
+        Let a call raise *error*.
+
+        Args:
+            call: Such as ``store.commit``.
+
+            error: What to raise.
+
+            after: How many calls still succeed.
+
+            times: How many calls then fail.
+        """
+        with self._lock:
+            self._planned[call] = (after, times, error)
+
+    def clear(self) -> None:
+        """Let everything succeed again."""
+        with self._lock:
+            self._planned.clear()
+
+    def strike(self, call: str) -> None:
+        """Raise what is planned for this call, if anything."""
+        with self._lock:
+            after, times, error = self._planned.get(call, (0, 0, None))
+            if error is None or times == 0:
+                return
+            if after:
+                self._planned[call] = (after - 1, times, error)
+                return
+            self._planned[call] = (0, times - 1, error)
+        raise error
+
+
+class FaultyKeyStore:
+    """A `KeyStore` whose calls fail when a test has planned it."""
+
+    def __init__(self, store: KeyStore, faults: Faults) -> None:
+        self._store = store
+        self._faults = faults
+
+    def get(self, key_id: KeyId, /) -> StoredKey:
+        """See `KeyStore.get`."""
+        self._faults.strike("store.get")
+        return self._store.get(key_id)
+
+    def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
+        """See `KeyStore.get_blob`."""
+        self._faults.strike("store.get_blob")
+        return self._store.get_blob(key_id, version)
+
+    def commit(self, change: KeyChange, /) -> None:
+        """See `KeyStore.commit`."""
+        self._faults.strike("store.commit")
+        self._store.commit(change)
+
+    def entry(self, reference: str, /) -> IndexEntry | None:
+        """See `KeyStore.entry`."""
+        self._faults.strike("store.entry")
+        return self._store.entry(reference)
+
+    def find(self, query: IndexQuery, /) -> IndexPage:
+        """See `KeyStore.find`."""
+        self._faults.strike("store.find")
+        return self._store.find(query)
+
+    def find_operation(self, operation_id: str, /) -> OperationMark | None:
+        """See `KeyStore.find_operation`."""
+        self._faults.strike("store.find_operation")
+        return self._store.find_operation(operation_id)
+
+    def abort(self, operation_id: str, /) -> None:
+        """See `KeyStore.abort`."""
+        self._faults.strike("store.abort")
+        self._store.abort(operation_id)
+
+    def scan(self) -> Iterator[StoredKey]:
+        """See `KeyStore.scan`."""
+        self._faults.strike("store.scan")
+        return self._store.scan()
+
+    def read_meta(self, name: str, /) -> bytes | None:
+        """See `KeyStore.read_meta`."""
+        self._faults.strike("store.read_meta")
+        return self._store.read_meta(name)
+
+    def write_meta(self, name: str, value: bytes, /) -> None:
+        """See `KeyStore.write_meta`."""
+        self._faults.strike("store.write_meta")
+        self._store.write_meta(name, value)
+
+    def close(self) -> None:
+        """See `KeyStore.close`."""
+        self._store.close()
+
+
+class FaultyAuditLog:
+    """An `AuditLog` whose appends and reads fail when a test has planned it."""
+
+    def __init__(self, log: AuditLog, faults: Faults) -> None:
+        self._log = log
+        self._faults = faults
+
+    @property
+    def log_id(self) -> str:
+        """See `AuditLog.log_id`."""
+        return self._log.log_id
+
+    @property
+    def available(self) -> bool:
+        """See `AuditLog.available`."""
+        return self._log.available
+
+    def append(
+        self, drafts: Sequence[AuditDraft], /, *, durable: bool = False
+    ) -> AuditTicket:
+        """See `AuditLog.append`."""
+        self._faults.strike("audit.append")
+        for draft in drafts:
+            self._faults.strike(f"audit.append.{draft.phase}")
+        return self._log.append(drafts, durable=durable)
+
+    def head(self) -> AuditHead:
+        """See `AuditLog.head`."""
+        return self._log.head()
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """See `AuditLog.lines`."""
+        self._faults.strike("audit.lines")
+        return self._log.lines(start_seq, limit)
+
+    def open_intents(self) -> list[AuditEvent]:
+        """See `AuditLog.open_intents`."""
+        return self._log.open_intents()
+
+    def close(self) -> None:
+        """See `AuditLog.close`."""
+        self._log.close()
+
+
 def caller(*roles: Role, principal: str = "tester") -> Caller:
     """Return a caller with these roles, by default Administrator and Operator."""
     given = roles or (Role.ADMINISTRATOR, Role.OPERATOR)
@@ -82,12 +262,22 @@ def caller(*roles: Role, principal: str = "tester") -> Caller:
 
 
 def memory_hsm(
-    *, clock: Clock | None = None, entropy: Entropy | None = None
+    *,
+    clock: Clock | None = None,
+    entropy: Entropy | None = None,
+    faults: Faults | None = None,
 ) -> OpenHSM:
     """
     Open a fresh HSM in memory, with fixed keys.
 
     The self-tests run once in a process, not once in a test.
+
+    Args:
+        clock: Time; the system's by default.
+
+        entropy: Randomness; the operating system's by default.
+
+        faults: Where a test plans failures of store and trail.
 
     Example:
         >>> from hsm_core.session import Session
@@ -98,18 +288,25 @@ def memory_hsm(
         ...     session.verify("greeter", b"hello", signature).version
         1
     """
-    return open_hsm(
+    clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
+    planned = faults or Faults()
+    hmac_key = b"\x02" * 32
+    trail = MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
+    return assemble(
         Settings(key_store=KeyStoreKind.MEMORY, audit_log=None),
-        master_key=b"\x01" * 32,
-        hmac_key=b"\x02" * 32,
+        store=FaultyKeyStore(MemoryKeyStore(), planned),
+        audit=FaultyAuditLog(trail, planned),
+        ring=None,
+        root=RootKey(b"\x01" * 32, entropy=entropy),
+        hmac_key=hmac_key,
         clock=clock,
         entropy=entropy,
-        crypto=_registry(),
+        registry=_registry(),
     )
 
 
 def _registry() -> CryptoRegistry:
-    global _tested  # noqa: PLW0603 (self-tests once in a process)
+    global _tested
     with _lock:
         if _tested is None:
             _tested = default_registry(SystemEntropy(), {})

@@ -52,7 +52,9 @@ MAX_DEPTH: Final = 16
 
 _DEEP: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z")
+_BASE64: Final = re.compile(
+    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
+)
 
 Json = Any  # a tree of dict, list, str, int, float, bool and None
 
@@ -62,7 +64,7 @@ class ErrorRecord(Record, frozen=True, kw_only=True):
 
     code: str
     message: str
-    facts: dict[str, Fact] = {}
+    facts: dict[str, Fact] = msgspec.field(default_factory=dict)
 
 
 def error_record(error: HSMError) -> ErrorRecord:
@@ -223,6 +225,10 @@ def convert(
     Turn a parsed tree into a record, with byte strings as canonical base64.
 
     Args:
+        tree: What `scan_json` gave, or fields of a query string.
+
+        cls: The record wanted.
+
         strict: Whether ``"5"`` is refused where a number is meant; query strings are
             not strict.
 

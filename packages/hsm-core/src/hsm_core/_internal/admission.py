@@ -14,6 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.drafts import Attempt
+from hsm_core._internal.handlers.base import Services, Subject
+from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
     ApprovalRequiredError,
@@ -24,10 +28,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Operation
-from hsm_core._internal.drafts import Attempt
-from hsm_core._internal.handlers.base import Services, Subject
-from hsm_core._internal.handlers.table import AnyHandler
-from hsm_core._internal.views import key_facts
 
 __all__ = ["Admission"]
 

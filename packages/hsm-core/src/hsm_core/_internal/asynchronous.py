@@ -12,12 +12,12 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from hsm_core._internal.pipeline import Pipeline, Request
+from hsm_core._internal.refusals import Refusals
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditTicket
-from hsm_core._internal.pipeline import Pipeline, Request
-from hsm_core._internal.refusals import Refusals
 
 __all__ = ["AsyncBoundHSM", "AsyncGateway"]
 

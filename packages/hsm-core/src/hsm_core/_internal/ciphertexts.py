@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from hsm_core._internal.encoding import length_prefixed
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import DecryptionError
 from hsm_core.model import KeyId
-from hsm_core._internal.encoding import length_prefixed
 
 __all__ = ["HEADER_BYTES", "NONCE_BYTES", "CipherKind", "Header", "parse"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from hsm_core.errors import HSMError
-from hsm_core.model import AuditedCaller, Caller, ParameterValue, Parameters, Phase
-from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Decision
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_key
+from hsm_core.errors import HSMError
+from hsm_core.model import AuditedCaller, Caller, Parameters, ParameterValue, Phase
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditDraft, Decision
 
 __all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
 

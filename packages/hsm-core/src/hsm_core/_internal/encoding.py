@@ -35,7 +35,9 @@ def hkdf_sha256(key: bytes, *, salt: bytes, info: bytes, length: int = 32) -> by
     pseudo_random_key = hmac.digest(salt or bytes(32), key, "sha256")
     block, output, counter = b"", b"", 1
     while len(output) < length:
-        block = hmac.digest(pseudo_random_key, block + info + bytes([counter]), "sha256")
+        block = hmac.digest(
+            pseudo_random_key, block + info + bytes([counter]), "sha256"
+        )
         output += block
         counter += 1
     return output[:length]

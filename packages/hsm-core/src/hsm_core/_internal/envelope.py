@@ -48,9 +48,7 @@ def split(name: bytes, framed: bytes) -> tuple[bytes, bytes]:
     return framed[len(start) : middle], bytes.fromhex(digits.decode())
 
 
-def check(
-    name: bytes, framed: bytes, mac_of: Callable[[bytes], bytes]
-) -> bytes | None:
+def check(name: bytes, framed: bytes, mac_of: Callable[[bytes], bytes]) -> bytes | None:
     """Return the payload if its MAC is right, else None; constant time for the MAC."""
     payload, mac = split(name, framed)
     return payload if hmac.compare_digest(mac, mac_of(payload)) else None

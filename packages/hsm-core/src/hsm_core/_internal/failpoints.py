@@ -25,7 +25,7 @@ def failpoint(name: str) -> None:
 @contextmanager
 def install(handler: Callable[[str], None]) -> Iterator[None]:
     """Install a handler for the duration of a ``with`` block."""
-    global _handler  # noqa: PLW0603 (one hook per process is the point)
+    global _handler
     before, _handler = _handler, handler
     try:
         yield

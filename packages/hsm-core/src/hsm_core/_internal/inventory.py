@@ -15,6 +15,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from hsm_core._internal.documents import (
+    KeyDocument,
+    VersionDocument,
+    decode_document,
+    document_digest,
+    encode_document,
+    index_of,
+)
+from hsm_core._internal.sealing import BlobContext, KeyRing
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import KeyStateError, KeyTamperedError
 from hsm_core.model import Integrity, KeyId, KeyState
@@ -26,15 +35,6 @@ from hsm_core.protocols import (
     KeyStore,
     StoredKey,
 )
-from hsm_core._internal.documents import (
-    KeyDocument,
-    VersionDocument,
-    decode_document,
-    document_digest,
-    encode_document,
-    index_of,
-)
-from hsm_core._internal.sealing import BlobContext, KeyRing
 
 if TYPE_CHECKING:
     from hsm_core._internal.crypto.registry import CryptoRegistry
@@ -207,7 +207,9 @@ class Inventory:
                 self._condemn(key_id, error)
         return document, self.integrity(key_id)
 
-    def blob_integrity(self, document: KeyDocument, version: VersionDocument) -> Integrity:
+    def blob_integrity(
+        self, document: KeyDocument, version: VersionDocument
+    ) -> Integrity:
         """Compare the sealed blob of a version with its digest in the document."""
         if version.state is KeyState.DESTROYED:
             return Integrity.OK

@@ -58,7 +58,7 @@ def check_move(
 
         after: State wanted.
 
-        came_from: The state before purge_scheduled, which is the only one to go back to.
+        came_from: The state before purge_scheduled, the only one to go back to.
 
     Raises:
         KeyStateError: The move is not legal.
@@ -77,6 +77,10 @@ def permits(state: KeyState, kind: str, *, revoked_allowed: bool) -> bool:
     Return whether a version in *state* may serve the operation named *kind*.
 
     Args:
+        state: State of the version.
+
+        kind: Name of an operation.
+
         revoked_allowed: Whether the policy allows *kind* for revoked versions.
     """
     if state is _S.REVOKED:

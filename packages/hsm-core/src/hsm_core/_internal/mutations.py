@@ -2,9 +2,9 @@
 """
 Mutations: intent durable → one store commit → outcome durable → answer.
 
-Each has an operation id: an HMAC of principal and idempotency key, or random. It stands
-in the intent, in the document that it changes, and in the outcome; so a repeated request
-finds what was done, and recovery finds what became of an intent.
+Each has an operation id: an HMAC of principal and idempotency key, or random. It
+stands in the intent, in the document that it changes, and in the outcome; so a repeated
+request finds what was done, and recovery finds what became of an intent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from typing import Any, Final
 
 import msgspec
 
+from hsm_core._internal.admission import Admission
+from hsm_core._internal.documents import KeyDocument, OperationRecord, remember
+from hsm_core._internal.drafts import Attempt, code_of
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -29,11 +34,6 @@ from hsm_core.errors import (
 from hsm_core.model import Caller, Phase
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft
-from hsm_core._internal.admission import Admission
-from hsm_core._internal.documents import KeyDocument, OperationRecord, remember
-from hsm_core._internal.drafts import Attempt, code_of
-from hsm_core._internal.failpoints import failpoint
-from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
 
 __all__ = ["Mutations", "Request"]
 
@@ -253,6 +253,7 @@ class _SettledError(Exception):
     def __init__(self, error: HSMError) -> None:
         super().__init__()
         self.error = error
+
 
 def _unknown(attempt: Attempt) -> OutcomeUnknownError:
     return OutcomeUnknownError(

@@ -19,6 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from hsm_core._internal.admission import Admission
+from hsm_core._internal.drafts import Attempt, code_of
+from hsm_core._internal.handlers.base import Handler, Services
+from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.mutations import Mutations, Request
 from hsm_core.errors import (
     AuditUnavailableError,
     IntegrityError,
@@ -27,11 +32,6 @@ from hsm_core.errors import (
 from hsm_core.model import Caller, Phase
 from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import AuditDraft, AuditTicket
-from hsm_core._internal.admission import Admission
-from hsm_core._internal.drafts import Attempt, code_of
-from hsm_core._internal.handlers.base import Handler, Services
-from hsm_core._internal.handlers.table import AnyHandler
-from hsm_core._internal.mutations import Mutations, Request
 
 __all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline", "Request"]
 
@@ -92,8 +92,9 @@ class Pipeline:
 
     def execute_many(self, requests: Sequence[Request]) -> list[Outcome]:
         """
-        Execute requests together: quick ones at once with one append, slow ones on
-        the pool. The outcomes are in the order of the requests.
+        Execute requests together, and return their outcomes in the same order.
+
+        Quick ones are computed at once with one append, slow ones on the pool.
         """
         slow = {
             position: self._pool.submit(self._outcome_of, request)
@@ -122,7 +123,7 @@ class Pipeline:
     def _outcome_of(self, request: Request) -> Outcome:
         try:
             return Outcome(self.execute(request))
-        except Exception as error:  # noqa: BLE001 (it is the outcome of this request)
+        except Exception as error:
             return Outcome(error=error)
 
     def compute(self, request: Request) -> Computed:
@@ -136,7 +137,7 @@ class Pipeline:
                     field="idempotency_key",
                 )
             answer = self._compute_stably(attempt)
-        except Exception as error:  # noqa: BLE001 (recorded here, raised by the caller)
+        except Exception as error:
             if effect is Effect.READ and not _is_refusal(attempt, error):
                 return Computed(Outcome(error=error))
             return Computed(

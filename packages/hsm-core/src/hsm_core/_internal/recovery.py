@@ -3,20 +3,20 @@
 Recovery: what became of the intents that a crash left open.
 
 An intent whose operation id stands in the store was committed. Any other id is marked
-as aborted in the store first, so that a commit that is still on its way somewhere fails,
-and only then called aborted. Either way the trail gets the outcome that it lacks.
+as aborted in the store first, so that a commit that is still on its way somewhere
+fails, and only then called aborted. Either way the trail gets the outcome it lacks.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from hsm_core.errors import KeyTamperedError
-from hsm_core.model import AuditEvent, Phase
-from hsm_core.protocols import AuditDraft, AuditLog
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.views import audited_key
+from hsm_core.errors import KeyTamperedError
+from hsm_core.model import AuditEvent, Phase
+from hsm_core.protocols import AuditDraft, AuditLog
 
 __all__ = ["recover"]
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import threading
 from typing import Final
 
+from hsm_core._internal.drafts import audited_caller
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller, CountedDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
-from hsm_core._internal.drafts import audited_caller
 
 __all__ = ["Refusals"]
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from hsm_core._internal.clock import instant
+from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model import (
     AuditedKey,
@@ -12,8 +14,6 @@ from hsm_core.model import (
     VersionInfo,
 )
 from hsm_core.protocols import KeyFacts
-from hsm_core._internal.clock import instant
-from hsm_core._internal.documents import KeyDocument, VersionDocument
 
 __all__ = ["audited_key", "key_facts", "key_info", "tampered_info", "version_info"]
 

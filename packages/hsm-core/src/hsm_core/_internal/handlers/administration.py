@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
-from hsm_core.model import KeyFilter
-from hsm_core.protocols import IndexQuery
 from hsm_core._internal.clock import instant
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core.model import KeyFilter
+from hsm_core.protocols import IndexQuery
 
 __all__ = ["SelfTestHandler", "StatusHandler"]
 

@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
-from hsm_core.algorithms import AlgorithmSpec, Algorithm, spec
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.inventory import Inventory
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
 from hsm_core.errors import PayloadTooLargeError
 from hsm_core.model import Caller
 from hsm_core.operations import AuditVerification, Operation
 from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
 from hsm_core.settings import AuditSync, Limits
-from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.inventory import Inventory
 
 __all__ = [
     "Answer",
@@ -32,7 +32,7 @@ __all__ = [
     "Subject",
 ]
 
-O = TypeVar("O", bound=Operation[Any])
+Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 
 
@@ -59,7 +59,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject(Generic[O]):
+class Subject(Generic[Op]):
     """
     A resolved operation: names are ids, aliases standard names, defaults filled.
 
@@ -67,7 +67,7 @@ class Subject(Generic[O]):
         document: The key's document, where the operation names a key that can be read.
     """
 
-    operation: O
+    operation: Op
     caller: Caller
     document: KeyDocument | None = None
 
@@ -108,7 +108,7 @@ class Plan:
     blobs: Mapping[int, bytes] = field(default_factory=dict)
 
 
-class Handler(ABC, Generic[O, R]):
+class Handler(ABC, Generic[Op, R]):
     """
     Handler of an operation that changes no key.
 
@@ -121,18 +121,18 @@ class Handler(ABC, Generic[O, R]):
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def resolve(self, operation: O, document: KeyDocument | None, /) -> O:
+    def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
         """Fill the defaults of an operation; the caller is told nothing yet."""
         return operation
 
-    def prepare(self, subject: Subject[O], /) -> None:
+    def prepare(self, subject: Subject[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
     @abstractmethod
-    def perform(self, subject: Subject[O], /) -> Answer[R]:
+    def perform(self, subject: Subject[Op], /) -> Answer[R]:
         """Do it."""
 
-    def is_quick(self, operation: O, /) -> bool:
+    def is_quick(self, operation: Op, /) -> bool:
         """Whether it takes so little time that an event loop may do it itself."""
         return True
 
@@ -141,7 +141,7 @@ class Handler(ABC, Generic[O, R]):
             raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
 
 
-class MutationHandler(ABC, Generic[O, R]):
+class MutationHandler(ABC, Generic[Op, R]):
     """Handler of an operation that changes one key, in one commit."""
 
     shows_tampered: ClassVar[bool] = False
@@ -149,21 +149,21 @@ class MutationHandler(ABC, Generic[O, R]):
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def resolve(self, operation: O, document: KeyDocument | None, /) -> O:
+    def resolve(self, operation: Op, document: KeyDocument | None, /) -> Op:
         """Fill the defaults of an operation; the caller is told nothing yet."""
         return operation
 
-    def prepare(self, subject: Subject[O], /) -> None:
+    def prepare(self, subject: Subject[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
     @abstractmethod
-    def plan(self, subject: Subject[O], /) -> Plan:
+    def plan(self, subject: Subject[Op], /) -> Plan:
         """Work out the change; nothing is stored yet."""
 
     @abstractmethod
     def answer(self, document: KeyDocument, version: int, /) -> R:
         """Build the answer from a committed document, now or for a repeated request."""
 
-    def is_quick(self, operation: O, /) -> bool:
+    def is_quick(self, operation: Op, /) -> bool:
         """Never: a mutation waits for the disk three times."""
         return False

@@ -8,6 +8,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from hsm_core import operations as ops
+from hsm_core._internal import ciphertexts
+from hsm_core._internal.ciphertexts import CipherKind, Header
+from hsm_core._internal.documents import KeyDocument, VersionDocument
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.versions import check_usage, require_version
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -23,11 +28,6 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import OAEPParameters
-from hsm_core._internal import ciphertexts
-from hsm_core._internal.ciphertexts import CipherKind, Header
-from hsm_core._internal.documents import KeyDocument, VersionDocument
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
-from hsm_core._internal.handlers.versions import check_usage, require_version
 
 __all__ = ["DecryptHandler", "EncryptHandler"]
 
@@ -50,9 +50,7 @@ def _with_defaults(
     )
 
 
-def _check_parameters(
-    operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec
-) -> None:
+def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) -> None:
     if row.family is Family.RSA:
         return
     if operation.encoding is CiphertextEncoding.RAW:

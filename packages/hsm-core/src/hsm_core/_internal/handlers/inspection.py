@@ -10,15 +10,15 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core.algorithms import Algorithm, parse_algorithm
-from hsm_core.errors import InvalidInputError, UnsupportedOperationError
-from hsm_core.model import KeyFilter, KeyId, KeyInfo
-from hsm_core.protocols import IndexEntry, IndexQuery
 from hsm_core._internal.crypto.public import json_web_key, public_pem
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import require_version
 from hsm_core._internal.views import key_info, tampered_info, version_info
+from hsm_core.algorithms import Algorithm, parse_algorithm
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
+from hsm_core.model import KeyFilter, KeyId, KeyInfo
+from hsm_core.protocols import IndexEntry, IndexQuery
 
 __all__ = [
     "DescribeKeyHandler",

@@ -9,14 +9,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core.algorithms import Algorithm, parse_algorithm, spec
-from hsm_core.errors import (
-    InvalidInputError,
-    KeyNotFoundError,
-    KeyStateError,
-    UnsupportedOperationError,
-)
-from hsm_core.model import KeyId, KeyInfo, KeyState
 from hsm_core._internal.documents import (
     DOCUMENT_FORMAT,
     KeyDocument,
@@ -32,6 +24,14 @@ from hsm_core._internal.handlers.versions import (
     with_versions,
 )
 from hsm_core._internal.views import key_info
+from hsm_core.algorithms import Algorithm, parse_algorithm, spec
+from hsm_core.errors import (
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyStateError,
+    UnsupportedOperationError,
+)
+from hsm_core.model import KeyId, KeyInfo, KeyState
 
 __all__ = [
     "CreateKeyHandler",
@@ -42,10 +42,10 @@ __all__ = [
 ]
 
 _S: Final = KeyState
-O = TypeVar("O", bound=ops.Operation[Any])
+Op = TypeVar("Op", bound=ops.Operation[Any])
 
 
-class _KeyMutation(MutationHandler[O, KeyInfo]):
+class _KeyMutation(MutationHandler[Op, KeyInfo]):
     """What all of them share: new material, and an answer with the key's facts."""
 
     def answer(self, document: KeyDocument, version: int, /) -> KeyInfo:
@@ -192,9 +192,7 @@ class RevokeKeyHandler(_KeyMutation[ops.RevokeKey]):
         wanted, number = subject.operation.version, subject.operation.version
         document = subject.key
         if number is not None and document.version(number) is None:
-            raise KeyNotFoundError(
-                f"The key has no version {number}.", field="version"
-            )
+            raise KeyNotFoundError(f"The key has no version {number}.", field="version")
         if wanted is not None:
             move(document.versions[wanted - 1], _S.REVOKED, now=0)
         elif not any(v.state in _REVOCABLE for v in document.versions):
@@ -228,7 +226,7 @@ class DestroyKeyHandler(_KeyMutation[ops.DestroyKey]):
             raise KeyStateError("The key is destroyed already.", state="destroyed")
 
     def plan(self, subject: Subject[ops.DestroyKey], /) -> Plan:
-        """Take every version through purge_scheduled; leave a tombstone per material."""
+        """Take all through purge_scheduled; leave a tombstone per material."""
         document, now = subject.key, self._services.clock.now()
         versions = [_destroyed(v, now) for v in document.versions]
         buried = {t.material_id for t in document.tombstones}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Message authentication codes and randomness: ComputeMac, VerifyMac, GenerateRandom."""
+"""MACs and randomness: ComputeMac, VerifyMac, GenerateRandom."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import hmac
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core.algorithms import Algorithm
-from hsm_core.errors import MacMismatchError
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import (
     check_usage,
     require_version,
     usable_versions,
 )
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import MacMismatchError
 
 __all__ = ["ComputeMacHandler", "GenerateRandomHandler", "VerifyMacHandler"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hsm_core.model import KeyState
 from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.inventory import Inventory
+from hsm_core.model import KeyState
 
 __all__ = ["SealedVersion", "seal_version"]
 

@@ -8,6 +8,13 @@ from typing import TypeVar
 import msgspec
 
 from hsm_core import operations as ops
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.versions import (
+    check_usage,
+    require_version,
+    usable_versions,
+)
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -24,13 +31,6 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import SignatureParameters
-from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
-from hsm_core._internal.handlers.versions import (
-    check_usage,
-    require_version,
-    usable_versions,
-)
 
 __all__ = ["SignHandler", "VerifyHandler"]
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core.model import AuditEntry, AuditEvent
-from hsm_core.protocols import AuditHead
-from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core._internal import envelope
 from hsm_core._internal.audit.record import FRAME, decode_event, leaf_hash
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core.errors import AuditTamperedError, MalformedError
+from hsm_core.model import AuditEntry, AuditEvent
+from hsm_core.protocols import AuditHead
 
 __all__ = ["ListAuditEventsHandler", "VerifyAuditHandler"]
 
@@ -72,9 +72,7 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
     ) -> Answer[ops.AuditVerification]:
         """Check it, and say how far it got."""
         operation = subject.operation
-        return Answer(
-            self._services.verify_range(operation.start_seq, operation.limit)
-        )
+        return Answer(self._services.verify_range(operation.start_seq, operation.limit))
 
     def is_quick(self, operation: ops.VerifyAudit, /) -> bool:
         """Never: it reads files."""

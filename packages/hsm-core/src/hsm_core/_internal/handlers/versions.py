@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from hsm_core._internal.documents import KeyDocument, VersionDocument
+from hsm_core._internal.lifecycle import check_move, permits
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import (
     InputSizeError,
@@ -16,8 +18,6 @@ from hsm_core.errors import (
     KeyUsageError,
 )
 from hsm_core.model import KeyState
-from hsm_core._internal.documents import KeyDocument, VersionDocument
-from hsm_core._internal.lifecycle import check_move, permits
 
 __all__ = [
     "MAX_VERSIONS",
@@ -135,9 +135,7 @@ def require_version(
     """
     version = document.version(number if number is not None else document.current)
     if version is None:
-        raise KeyNotFoundError(
-            f"The key has no version {number}.", field="version"
-        )
+        raise KeyNotFoundError(f"The key has no version {number}.", field="version")
     if not permits(version.state, kind, revoked_allowed=revoked_allowed):
         raise KeyStateError(
             f"Version {version.version} is {version.state}, which does not permit "

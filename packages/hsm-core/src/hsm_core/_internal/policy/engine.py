@@ -7,10 +7,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from hsm_core._internal.policy.roles import GRANTS, REVOKED_USES
 from hsm_core.model import Caller, Role
 from hsm_core.operations import Operation
 from hsm_core.protocols import Decision, KeyFacts
-from hsm_core._internal.policy.roles import GRANTS, REVOKED_USES
 
 __all__ = ["RolePolicy"]
 

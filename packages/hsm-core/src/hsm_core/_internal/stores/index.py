@@ -33,6 +33,8 @@ _Position: TypeAlias = tuple[int, str]
 _Facet: TypeAlias = tuple[str, ...]
 
 _ALL: Final[_Facet] = ()
+_LIVE: Final[_Facet] = ("live",)
+"""All but destroyed keys: what a listing without a state shows."""
 
 
 class KeyIndex:
@@ -166,15 +168,13 @@ class KeyIndex:
             return self._facets.get(first, [])
         lists = [self._facets.get(("tag", tag), []) for tag in wanted.tags]
         rarest = min(lists, key=len)
-        if len(lists) == 1 and first == _ALL:
-            return rarest
         tags = frozenset(wanted.tags)
         return [
             position
             for position in rarest
             if tags <= (entry := self._entries[KeyId(position[1])]).tags
             and algorithm in ("", entry.algorithm)
-            and state in ("", entry.state)
+            and (state == entry.state if state else _is_live(entry))
         ]
 
 
@@ -182,18 +182,24 @@ def _claimed(entry: IndexEntry) -> str:
     return "" if entry.state == KeyState.DESTROYED else entry.name
 
 
+def _is_live(entry: IndexEntry) -> bool:
+    return entry.state != KeyState.DESTROYED
+
+
 def _narrow(algorithm: str, state: str) -> _Facet:
     if algorithm and state:
         return "both", algorithm, state
     if algorithm:
-        return "algorithm", algorithm
-    return ("state", state) if state else _ALL
+        return "live-algorithm", algorithm
+    return ("state", state) if state else _LIVE
 
 
 def _places_of(entry: IndexEntry) -> set[tuple[_Facet, _Position]]:
     facets = [_ALL, *(("tag", tag) for tag in entry.tags)]
-    if entry.algorithm and entry.state:
+    if _is_live(entry):
+        facets.append(_LIVE)
         facets.append(_narrow(entry.algorithm, ""))
+    if entry.algorithm and entry.state:
         facets.append(_narrow("", entry.state))
         facets.append(_narrow(entry.algorithm, entry.state))
     position = entry.created_at, entry.key_id

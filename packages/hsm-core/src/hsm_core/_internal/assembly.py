@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""
+Puts an HSM together from parts that are open already.
+
+Keys are recognised before anything is written; the trail exists before the key ring
+that belongs to it; open intents are settled before the first operation.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self
+
+from hsm_core.__about__ import __version__
+from hsm_core._internal.asynchronous import AsyncGateway
+from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.handlers import handler_table
+from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.pipeline import BoundHSM, Pipeline
+from hsm_core._internal.policy import RolePolicy
+from hsm_core._internal.recovery import recover
+from hsm_core._internal.refusals import Refusals
+from hsm_core._internal.sealing import KeyRing
+from hsm_core.errors import (
+    AuditUnavailableError,
+    KeyRingTamperedError,
+    SelfTestFailedError,
+)
+from hsm_core.model import Caller, MessageDetail, Phase
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import (
+    HSM,
+    AsyncHSMGateway,
+    AuditDraft,
+    AuditLog,
+    Clock,
+    Entropy,
+    KeyStore,
+    MasterKeySource,
+)
+from hsm_core.settings import Settings
+
+__all__ = ["OpenHSM", "assemble", "open_ring"]
+
+_RING: Final = "ring"
+
+
+class OpenHSM:
+    """
+    An open HSM: an `HSMGateway` that is closed at the end of a ``with`` block.
+
+    It is made by ``hsm_core.factory.open_hsm``.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        store: KeyStore,
+        settings: Settings,
+    ) -> None:
+        self._services = services
+        self._store = store
+        self._settings = settings
+        self._pool = ThreadPoolExecutor(settings.pool_threads, "hsm-core")
+        handlers = handler_table(services)
+        self._pipeline = Pipeline(services, handlers, self._pool)
+        policy_hash = services.policy.policy_hash
+        self._refusals = Refusals(services.audit, services.clock, policy_hash)
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def act_as(self, caller: Caller, /) -> HSM:
+        """Return the HSM as this caller sees it."""
+        return BoundHSM(self._pipeline, caller)
+
+    def act_as_async(self) -> AsyncHSMGateway:
+        """Return this HSM for an event loop."""
+        return AsyncGateway(
+            self._pipeline,
+            self._refusals,
+            self._pool,
+            timeout_seconds=self._settings.audit_timeout_seconds,
+        )
+
+    def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """See `HSMGateway.record_refusal`."""
+        self._refusals.record(caller, code, kind=kind, key_id=key_id)
+
+    def close(self) -> None:
+        """Finish what runs, record the stop, and release trail and store."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pool.shutdown(wait=True)
+        self._refusals.flush()
+        try:
+            _record_system(self._services, "system.stop")
+        except AuditUnavailableError:
+            pass
+        finally:
+            try:
+                self._services.audit.close()
+            finally:
+                self._store.close()
+
+
+def open_ring(store: KeyStore, root: MasterKeySource) -> KeyRing | None:
+    """
+    Return the store's key ring, or None if the store is new.
+
+    Raises:
+        WrongMasterKeyError: It was sealed by another root.
+        KeyRingTamperedError: It is damaged, or keys are there without it.
+    """
+    blob = store.read_meta(_RING)
+    if blob is not None:
+        return KeyRing.open(root, blob)
+    if next(store.scan(), None) is not None:
+        raise KeyRingTamperedError(
+            "The key store holds keys, but their key ring is missing."
+        )
+    return None
+
+
+def assemble(
+    settings: Settings,
+    *,
+    store: KeyStore,
+    audit: AuditLog,
+    ring: KeyRing | None,
+    root: MasterKeySource,
+    hmac_key: bytes,
+    clock: Clock,
+    entropy: Entropy,
+    registry: CryptoRegistry,
+) -> OpenHSM:
+    """
+    Return an HSM over these parts; *ring* None makes a new one.
+
+    Closing the HSM closes store and trail; if this fails, its caller closes them.
+    """
+    if ring is None:
+        ring = KeyRing.create(entropy, log_id=audit.log_id)
+        store.write_meta(_RING, ring.seal(root))
+
+    def verified(start_seq: int, limit: int) -> AuditVerification:
+        return verify_range(audit, hmac_key, start_seq, limit)
+
+    inventory = Inventory(
+        store, ring, registry, entropy, cache_entries=settings.key_cache_entries
+    )
+    services = Services(
+        inventory=inventory,
+        crypto=registry,
+        policy=RolePolicy(),
+        audit=audit,
+        audit_sync=settings.audit_sync,
+        clock=clock,
+        entropy=entropy,
+        limits=settings.limits,
+        verify_range=verified,
+        started_at=clock.now(),
+    )
+    inventory.load()
+    recover(inventory, audit)
+    _record_system(services, "system.start")
+    _record_stopped(services)
+    return OpenHSM(services, store, settings)
+
+
+def _record_stopped(services: Services) -> None:
+    """Record the algorithms whose power-up self-test failed."""
+    drafts = [
+        AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.self-test",
+            code=SelfTestFailedError.code,
+            policy=services.policy.policy_hash,
+            detail=MessageDetail(text=row.algorithm.value),
+        )
+        for row in services.crypto.statuses()
+        if row.status == "stopped"
+    ]
+    if drafts:
+        services.audit.append(drafts, durable=True).wait()
+
+
+def _record_system(services: Services, kind: str) -> None:
+    draft = AuditDraft(
+        phase=Phase.SINGLE,
+        kind=kind,
+        policy=services.policy.policy_hash,
+        set_digest=services.inventory.set_digest,
+        detail=MessageDetail(text=f"hsm-core {__version__}"),
+    )
+    services.audit.append([draft], durable=True).wait()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The ways to reach an HSM that the contract suite runs over."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from hsm_core.factory import OpenHSM, open_async, open_hsm
+from hsm_core.model import Caller
+from hsm_core.operations import Operation
+from hsm_core.protocols import HSM, AsyncHSM
+from hsm_core.settings import Settings
+from hsm_core.testing import memory_hsm
+
+__all__ = ["WAYS", "Connect", "connect", "filesystem_hsm", "running_loop"]
+
+R = TypeVar("R")
+Connect: TypeAlias = Callable[[Caller], HSM]
+
+_HAS_SIBLINGS = all(
+    importlib.util.find_spec(name) is not None for name in ("hsm_server", "hsm_cli")
+)
+
+WAYS = ("pipeline", "fake", "async", *(("http",) if _HAS_SIBLINGS else ()))
+"""Where server and client are not installed there is no HTTP to run over."""
+
+
+def filesystem_hsm(folder: Path) -> OpenHSM:
+    """Open an HSM on disk with fixed keys."""
+    settings = Settings(key_dir=folder / "keys", audit_log=folder / "audit.log")
+    return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+
+
+class _BlockingHSM:
+    """An `AsyncHSM` seen from another thread."""
+
+    def __init__(self, hsm: AsyncHSM, loop: asyncio.AbstractEventLoop) -> None:
+        self._hsm = hsm
+        self._loop = loop
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Execute it on the loop, and wait."""
+
+        async def work() -> R:
+            return await self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+
+
+@contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextmanager
+def connect(way: str, folder: Path) -> Iterator[Connect]:
+    """Give a function that returns the HSM as a caller sees it, reached this way."""
+    with ExitStack() as stack:
+        match way:
+            case "pipeline":
+                yield stack.enter_context(filesystem_hsm(folder)).act_as
+            case "fake":
+                yield stack.enter_context(memory_hsm()).act_as
+            case "async":
+                gateway = open_async(stack.enter_context(filesystem_hsm(folder)))
+                loop = stack.enter_context(running_loop())
+                yield lambda caller: _BlockingHSM(gateway.act_as(caller), loop)
+            case _:
+                from tests.e2e.serving import serve_and_connect
+
+                gateway = open_async(stack.enter_context(memory_hsm()))
+                yield stack.enter_context(serve_and_connect(gateway, folder))
