@@ -24,7 +24,12 @@ from typing import Final
 
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
-__all__ = ["MAX_SECRET_FILE_BYTES", "is_literal_secret", "read_secret"]
+__all__ = [
+    "MAX_SECRET_FILE_BYTES",
+    "is_literal_secret",
+    "read_secret",
+    "read_secret_text",
+]
 
 MAX_SECRET_FILE_BYTES: Final = 64 * 1024
 """How much is read of a file or descriptor, in bytes; a longer one is refused."""
@@ -66,12 +71,7 @@ def read_secret(
         ConfigurationError: It can't be read, is in neither form, or is too short. No
             message repeats *value*.
     """
-    if value.startswith("@"):
-        text = _read_file(value[1:], field, check_modes=check_modes)
-    elif value.startswith("fd:"):
-        text = _read_descriptor(value, field)
-    else:
-        text = value
+    text = read_secret_text(value, field=field, check_modes=check_modes)
     secret = _decode(text, field)
     if exact is not None and len(secret) != exact:
         raise ConfigurationError(
@@ -85,6 +85,20 @@ def read_secret(
             field=field,
         )
     return secret
+
+
+def read_secret_text(value: str, *, field: str, check_modes: bool = True) -> str:
+    """
+    Return the text that *value* holds or names, without decoding it.
+
+    Meant for secrets that are text already, such as bearer tokens; arguments and errors
+    are those of `read_secret`.
+    """
+    if value.startswith("@"):
+        return _read_file(value[1:], field, check_modes=check_modes)
+    if value.startswith("fd:"):
+        return _read_descriptor(value, field)
+    return value
 
 
 def _read_file(path: str, field: str, *, check_modes: bool) -> str:
