@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Everything that one server and its clients need, in a folder of its own."""
+
+import base64
+import os
+import secrets
+import ssl
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.e2e.certificates import Authority, Pair, make_authority
+from tests.e2e.https import Client, client_context
+from tests.e2e.processes import ServerProcess, program
+from tests.e2e.tokens import mint
+
+__all__ = ["SECRETS", "Site"]
+
+SECRETS = ("master-key", "hmac-key", "jwt-secret")
+"""Files of 32 random bytes each, as base64."""
+
+
+class Site:
+    """
+    Certificates, secrets, data and logs of one server.
+
+    Args:
+        folder: Made with mode 0700 if absent; everything lies below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder = folder
+        self.data = folder / "data"
+        self.logs = folder / "logs"
+        self.logs.mkdir(mode=0o700)
+        self.authority: Authority = make_authority(folder / "certificates")
+        self.server_pair: Pair = self.authority.issue("server", server=True)
+        self.client_pair: Pair = self.authority.issue("client", server=False)
+        self.secrets: dict[str, bytes] = {}
+        for name in SECRETS:
+            self.write_secret(name, secrets.token_bytes(32))
+        self.context: ssl.SSLContext = client_context(
+            self.authority.bundle, self.client_pair
+        )
+        self._starts = 0
+
+    @property
+    def key_dir(self) -> Path:
+        """Directory of the key store."""
+        return self.data / "keys"
+
+    @property
+    def audit_log(self) -> Path:
+        """Live file of the trail."""
+        return self.data / "audit.log"
+
+    def secret_file(self, name: str) -> Path:
+        """Return where a secret lies."""
+        return self.folder / name
+
+    def write_secret(self, name: str, value: bytes) -> None:
+        """Write a secret to its file, as base64."""
+        path = self.secret_file(name)
+        path.touch(mode=0o600)
+        path.write_text(base64.b64encode(value).decode() + "\n")
+        self.secrets[name] = value
+
+    def server_arguments(self) -> list[str]:
+        """Return the flags of a server over this site's data; no secret is in them."""
+        return [
+            *("--bind", "127.0.0.1:0"),
+            *("--cert", str(self.server_pair.certificate)),
+            *("--key", str(self.server_pair.key)),
+            *("--client-ca", str(self.authority.bundle)),
+            *("--key-dir", str(self.key_dir)),
+            *("--audit-log", str(self.audit_log)),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Return an environment in which server and client find their secrets."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("FERROHSM_")
+        }
+        return kept | {
+            "FERROHSM_MASTER_KEY": f"@{self.secret_file('master-key')}",
+            "FERROHSM_HMAC_KEY": f"@{self.secret_file('hmac-key')}",
+            "FERROHSM_JWT_SECRET": f"@{self.secret_file('jwt-secret')}",
+        }
+
+    def start(
+        self,
+        *arguments: str,
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> ServerProcess:
+        """
+        Start a server and wait until it listens.
+
+        Args:
+            arguments: More flags; a repeated one takes the place of the site's.
+
+            command: Program to run in the server's place, with the same flags.
+
+            environment: In place of `environment`.
+
+            wait: Whether to wait for the ready line.
+        """
+        self._starts += 1
+        server = ServerProcess(
+            [*(command or program("hsm-server")), *self.server_arguments(), *arguments],
+            environment if environment is not None else self.environment(),
+            self.logs / f"server-{self._starts:04d}.log",
+        )
+        if wait:
+            server.wait_ready()
+        return server
+
+    def token(self, principal: str, *roles: str) -> str:
+        """Return a bearer token that this site's server accepts for an hour."""
+        return mint(self.secrets["jwt-secret"], principal, roles)
+
+    def client(self, port: int, principal: str, *roles: str) -> Client:
+        """Return a client of the server on *port*, who has these roles."""
+        return Client(port, self.context, self.token(principal, *roles))
+
+    def cli(
+        self,
+        port: int,
+        *words: str,
+        actor: str = "ada",
+        roles: str = "operator",
+        data: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the real client as a process of its own, with *data* on its input."""
+        return subprocess.run(
+            [
+                *program("hsm-cli"),
+                *("--endpoint", f"https://localhost:{port}"),
+                *("--ca-bundle", str(self.authority.bundle)),
+                *("--client-cert", str(self.client_pair.certificate)),
+                *("--client-key", str(self.client_pair.key)),
+                *("--actor", actor, "--roles", roles),
+                *words,
+            ],
+            env=environment if environment is not None else self.environment(),
+            input=data,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def verify_log(self, *, path: Path | None = None) -> None:
+        """
+        Verify the trail offline with the real client.
+
+        Raises:
+            AssertionError: It is not whole.
+        """
+        done = subprocess.run(
+            [
+                *program("hsm-cli"),
+                *("audit", "verify", "--audit-path", str(path or self.audit_log)),
+                *("--hmac-key", f"@{self.secret_file('hmac-key')}"),
+            ],
+            env=self.environment(),
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode:
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            raise AssertionError(f"The trail does not verify: {said}")
