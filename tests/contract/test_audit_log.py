@@ -1,0 +1,345 @@
+"""What every `AuditLog` promises, run over every implementation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.audit.record import FRAME, GENESIS, decode_event, leaf_hash
+from hsm_core._internal.audit.verify import verify_lines
+from hsm_core._internal.envelope import split
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core.errors import AuditUnavailableError, InvalidInputError
+from hsm_core.model import (
+    AuditedCaller,
+    AuditedKey,
+    AuditEvent,
+    CountedDetail,
+    Phase,
+)
+from hsm_core.protocols import AuditDraft, AuditHead, AuditLog, Clock
+from hsm_core.settings import AuditSync
+from hsm_core.testing import FakeClock, FakeEntropy
+
+KEY = bytes(range(32))
+
+
+def _memory(folder: Path, clock: Clock) -> AuditLog:
+    return MemoryAuditLog(KEY, clock=clock, entropy=FakeEntropy(), node="node-1")
+
+
+def _strict(folder: Path, clock: Clock) -> AuditLog:
+    return _file(folder, clock, AuditSync.STRICT, 64 * 1024 * 1024)
+
+
+def _bounded(folder: Path, clock: Clock) -> AuditLog:
+    return _file(folder, clock, AuditSync.BOUNDED, 64 * 1024 * 1024)
+
+
+def _segmented(folder: Path, clock: Clock) -> AuditLog:
+    return _file(folder, clock, AuditSync.STRICT, 4096)
+
+
+def _file(folder: Path, clock: Clock, sync: AuditSync, segment_bytes: int) -> AuditLog:
+    return FileAuditLog.open(
+        folder / "audit.log",
+        KEY,
+        clock=clock,
+        entropy=FakeEntropy(),
+        sync=sync,
+        segment_bytes=segment_bytes,
+        timeout_seconds=20.0,
+        node="node-1",
+    )
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give the clock of the log under test."""
+    return FakeClock()
+
+
+@pytest.fixture(
+    params=[_memory, _strict, _bounded, _segmented],
+    ids=["memory", "strict", "bounded", "segmented"],
+)
+def log(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+) -> Iterator[AuditLog]:
+    """Give an empty log of each kind."""
+    build: Callable[[Path, Clock], AuditLog] = request.param
+    log = build(tmp_path, clock)
+    yield log
+    log.close()
+
+
+def _draft(number: int = 0) -> AuditDraft:
+    return AuditDraft(phase=Phase.SINGLE, kind="Sign", request_id=f"r{number}")
+
+
+def _events(log: AuditLog) -> list[AuditEvent]:
+    found = [decode_event(split(FRAME, line)[0]) for line in log.lines(0, 100_000)]
+    assert None not in found
+    return [event for event in found if event is not None]
+
+
+def test_an_empty_log_has_no_head(log: AuditLog) -> None:
+    """An empty log says -1 and zeros, and has no lines."""
+    assert AuditHead(-1, GENESIS) == log.head()
+    assert log.lines(0, 10) == []
+    assert log.open_intents() == []
+
+
+def test_is_available_and_names_itself(log: AuditLog) -> None:
+    """A log is available and has an id of 32 hex digits."""
+    assert log.available is True
+    assert len(bytes.fromhex(log.log_id)) == 16
+
+
+def test_appended_records_are_numbered_without_gaps(log: AuditLog) -> None:
+    """Sequence numbers go up by one from 0, over appends of any size."""
+    for size in (1, 3):
+        log.append([_draft() for _ in range(size)])
+    log.append([_draft() for _ in range(40)]).wait()
+
+    assert list(range(44)) == [event.seq for event in _events(log)]
+
+
+def test_every_record_names_the_leaf_hash_of_the_one_before(log: AuditLog) -> None:
+    """The chain begins at zeros and each link is the leaf hash of the line before."""
+    log.append([_draft(n) for n in range(20)]).wait()
+    lines = log.lines(0, 100)
+
+    expected = [GENESIS, *(leaf_hash(line) for line in lines)]
+    assert expected[:-1] == [event.prev for event in _events(log)]
+    assert AuditHead(19, expected[-1]) == log.head()
+
+
+def test_a_record_holds_all_that_the_draft_holds(
+    log: AuditLog, clock: FakeClock
+) -> None:
+    """Every field of the draft stands in the event, with time, node and log id."""
+    caller = AuditedCaller(principal="zoë\n\u202e\x1b[0m", roles=("Operator",))
+    key = AuditedKey(algorithm="AES-256-GCM", tags=("a", "b"), state="active")
+    draft = AuditDraft(
+        phase=Phase.OUTCOME,
+        kind="RotateKey",
+        code="access_denied",
+        request_id="request",
+        operation_id="operation",
+        key_id="key",
+        version=2,
+        generation=3,
+        document_before="aa",
+        document_after="bb",
+        set_digest="cc",
+        caller=caller,
+        key=key,
+        parameters={"n": -1, "t": "x", "l": ["y", "z"]},
+        rule="rule",
+        policy="dd",
+        digest="ee",
+        detail=CountedDetail(count=4, since=5),
+    )
+    log.append([draft]).wait()
+    event = _events(log)[0]
+
+    assert log.log_id == event.log_id
+    assert (1, 0, clock.now(), "node-1") == (
+        event.format,
+        event.epoch,
+        event.time,
+        event.node,
+    )
+    for name in AuditDraft.__dataclass_fields__:
+        assert getattr(draft, name) == getattr(event, name), name
+
+
+def test_a_record_is_one_line(log: AuditLog) -> None:
+    """Newlines in any text are escaped, so that none can forge a record."""
+    forged = '"},"mac":"' + "0" * 64 + '"}\n{"event":{"format":1'
+    log.append([AuditDraft(phase=Phase.SINGLE, kind=forged)]).wait()
+    lines = log.lines(0, 10)
+
+    assert 1 == len(lines)
+    assert b"\n" not in lines[0]
+    assert forged == _events(log)[0].kind
+
+
+def test_what_was_written_verifies(log: AuditLog) -> None:
+    """The lines of a log pass verification with the key."""
+    log.append([_draft(n) for n in range(50)]).wait()
+    done = verify_lines(log.lines(0, 100), log_id=log.log_id, hmac_key=KEY, start=None)
+
+    assert (50, log.head()) == (done.records, done.head)
+
+
+def test_lines_gives_any_range(log: AuditLog) -> None:
+    """A range is cut at both ends, and empty beyond the head."""
+    for first in range(0, 400, 8):
+        log.append([_draft(first + n) for n in range(8)]).wait()
+    everything = log.lines(0, 1000)
+
+    assert 400 == len(everything)
+    for start, limit in [(0, 1), (5, 10), (126, 4), (399, 5), (250, 1000), (7, 0)]:
+        assert everything[start : start + limit] == log.lines(start, limit)
+    assert log.lines(400, 10) == []
+
+
+def test_times_follow_the_clock_and_order_follows_seq(
+    log: AuditLog, clock: FakeClock
+) -> None:
+    """A clock that goes backwards changes times and nothing else."""
+    start = clock.now()
+    for step in (0, -3600, 0, 7200):
+        clock.step(step)
+        log.append([_draft()]).wait()
+
+    microseconds = [0, -3_600_000_000, -3_600_000_000, 3_600_000_000]
+    assert [start + m for m in microseconds] == [e.time for e in _events(log)]
+    verify_lines(log.lines(0, 9), log_id=log.log_id, hmac_key=KEY, start=None)
+
+
+def test_a_time_before_1970_is_recorded_as_1970(
+    log: AuditLog, clock: FakeClock
+) -> None:
+    """An absurd clock can't make a record that no reader accepts."""
+    clock.step(-100 * 366 * 86400)
+    log.append([_draft()]).wait()
+
+    assert 0 == _events(log)[0].time
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        AuditDraft(phase=Phase.INTENT, kind="CreateKey"),
+        AuditDraft(phase=Phase.SINGLE, kind="Sign", version=2**53),
+        AuditDraft(phase=Phase.SINGLE, kind="Sign", generation=-1),
+        AuditDraft(phase=Phase.SINGLE, kind="Sign", parameters={"n": 2**53}),
+        AuditDraft(phase=Phase.SINGLE, kind="Sign", parameters={"n": True}),
+        AuditDraft(
+            phase=Phase.SINGLE,
+            kind="Sign",
+            parameters={"n": 1.5},  # type: ignore[dict-item]
+        ),
+        AuditDraft(
+            phase=Phase.SINGLE,
+            kind="Sign",
+            parameters={"n": [1]},  # type: ignore[list-item]
+        ),
+        AuditDraft(phase=Phase.SINGLE, kind="\ud800"),
+        AuditDraft(phase=Phase.SINGLE, kind="x" * 2**20),
+        AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest="0" * 129),
+    ],
+    ids=[
+        "intent without operation",
+        "large version",
+        "negative generation",
+        "large integer",
+        "boolean",
+        "fraction",
+        "list of numbers",
+        "lone surrogate",
+        "too long",
+        "long set digest",
+    ],
+)
+def test_a_draft_that_can_not_be_recorded_leaves_no_trace(
+    log: AuditLog, bad: AuditDraft
+) -> None:
+    """It is refused with all that came with it, and the chain goes on."""
+    with pytest.raises(InvalidInputError):
+        log.append([_draft(1), bad])
+    log.append([_draft(2)]).wait()
+
+    assert ["r2"] == [event.request_id for event in _events(log)]
+
+
+def test_nothing_to_append_is_refused(log: AuditLog) -> None:
+    """An append without drafts is a mistake of the caller."""
+    with pytest.raises(InvalidInputError):
+        log.append([])
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_callback_is_called_once(log: AuditLog, durable: bool) -> None:
+    """A callback is told None, whether it is added before or after the end."""
+    told: list[BaseException | None] = []
+    called = threading.Event()
+
+    def callback(error: BaseException | None) -> None:
+        told.append(error)
+        called.set()
+
+    ticket = log.append([_draft()], durable=durable)
+    ticket.add_done_callback(callback)
+    assert called.wait(20)
+    ticket.wait()
+    ticket.add_done_callback(told.append)
+
+    assert [None, None] == told
+
+
+def test_a_callback_that_breaks_does_not_break_the_log(log: AuditLog) -> None:
+    """Later appends succeed after a callback that raised."""
+    seen = threading.Event()
+
+    def callback(error: BaseException | None) -> None:
+        seen.set()
+        raise RuntimeError(error)
+
+    ticket = log.append([_draft()])
+    with suppress(RuntimeError):
+        ticket.add_done_callback(callback)
+    assert seen.wait(20)
+    log.append([_draft()]).wait()
+
+    assert 1 == log.head().seq
+
+
+def test_many_threads_make_one_chain(log: AuditLog) -> None:
+    """Appends from many threads give one chain, and each thread's own order stays."""
+
+    def work(worker: int) -> None:
+        for number in range(100):
+            draft = _draft(number)
+            named = AuditDraft(
+                phase=draft.phase, kind=f"w{worker}", request_id=f"{number:03d}"
+            )
+            ticket = log.append([named], durable=number % 25 == 0)
+            if number % 10 == 9:
+                ticket.wait()
+                log.lines(number, 7)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    done = verify_lines(
+        log.lines(0, 10_000), log_id=log.log_id, hmac_key=KEY, start=None
+    )
+    events = _events(log)
+
+    assert 800 == done.records
+    for worker in range(8):
+        own = [e.request_id for e in events if e.kind == f"w{worker}"]
+        assert sorted(own) == own
+        assert 100 == len(own)
+
+
+def test_a_closed_log_refuses_everything(log: AuditLog) -> None:
+    """After closing, which may happen twice, nothing is appended and nothing read."""
+    log.append([_draft()]).wait()
+    log.close()
+    log.close()
+
+    assert log.available is False
+    with pytest.raises(AuditUnavailableError):
+        log.append([_draft()])
+    with pytest.raises(AuditUnavailableError):
+        log.lines(0, 1)

@@ -1,0 +1,140 @@
+"""What the tests of the audit trail share: logs to write, copies to attack."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hsm_core._internal.audit.record import FRAME, decode_event
+from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
+from hsm_core._internal.envelope import split
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core.model import AuditedCaller, AuditEvent, Phase
+from hsm_core.protocols import AuditDraft, Clock
+from hsm_core.settings import AuditSync
+from hsm_core.testing import FakeClock, FakeEntropy
+
+__all__ = [
+    "KEY",
+    "copy_of",
+    "draft",
+    "events",
+    "fill",
+    "intent",
+    "open_log",
+    "opened",
+    "outcome",
+    "read_lines",
+    "verified",
+    "write_lines",
+]
+
+KEY = bytes(range(32))
+
+
+def draft(number: int = 0, **fields: object) -> AuditDraft:
+    """Return the draft of a use, told apart by its number."""
+    given = {
+        "phase": Phase.SINGLE,
+        "kind": "Sign",
+        "request_id": f"request-{number}",
+        "caller": AuditedCaller(principal="alice", roles=("Operator",)),
+        "parameters": {"message_bytes": number, "scheme": "pss"},
+    }
+    return AuditDraft(**(given | fields))  # type: ignore[arg-type]
+
+
+def intent(operation_id: str) -> AuditDraft:
+    """Return the intent of an operation."""
+    return AuditDraft(phase=Phase.INTENT, kind="CreateKey", operation_id=operation_id)
+
+
+def outcome(operation_id: str, set_digest: str = "") -> AuditDraft:
+    """Return the outcome of an operation."""
+    return AuditDraft(
+        phase=Phase.OUTCOME,
+        kind="CreateKey",
+        operation_id=operation_id,
+        set_digest=set_digest,
+    )
+
+
+def open_log(
+    path: Path,
+    *,
+    key: bytes = KEY,
+    clock: Clock | None = None,
+    seed: int = 0,
+    sync: AuditSync = AuditSync.STRICT,
+    segment_bytes: int = 64 * 1024 * 1024,
+    timeout_seconds: float = 20.0,
+) -> FileAuditLog:
+    """Open the trail at *path*; the seed gives a new one its id."""
+    return FileAuditLog.open(
+        path,
+        key,
+        clock=clock or FakeClock(),
+        entropy=FakeEntropy(seed),
+        sync=sync,
+        segment_bytes=segment_bytes,
+        timeout_seconds=timeout_seconds,
+        node="node-1",
+    )
+
+
+@contextmanager
+def opened(
+    path: Path,
+    *,
+    seed: int = 0,
+    sync: AuditSync = AuditSync.STRICT,
+    segment_bytes: int = 64 * 1024 * 1024,
+) -> Iterator[FileAuditLog]:
+    """Open the trail at *path* and close it in order."""
+    log = open_log(path, seed=seed, sync=sync, segment_bytes=segment_bytes)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def fill(log: FileAuditLog, count: int, *, one_by_one: bool = False) -> None:
+    """Append *count* uses and wait until they are durable."""
+    if one_by_one:
+        for number in range(count):
+            log.append([draft(number)], durable=True).wait()
+    elif count:
+        log.append([draft(number) for number in range(count)], durable=True).wait()
+
+
+def copy_of(path: Path, folder: Path) -> Path:
+    """
+    Copy a trail with all that lies beside it.
+
+    Of a trail in use that is what a kill at this moment leaves.
+    """
+    shutil.copytree(path.parent, folder)
+    return folder / path.name
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """Return the lines of one segment, without newlines."""
+    return path.read_bytes().splitlines()
+
+
+def write_lines(path: Path, lines: list[bytes]) -> None:
+    """Overwrite one segment with these lines."""
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def verified(path: Path, key: bytes | None = KEY) -> OfflineVerification:
+    """Verify a trail offline."""
+    return AuditVerifier(path, key).verify()
+
+
+def events(log: FileAuditLog) -> list[AuditEvent]:
+    """Return all events of an open trail."""
+    found = [decode_event(split(FRAME, line)[0]) for line in log.lines(0, 1_000_000)]
+    return [event for event in found if event is not None]
