@@ -1,0 +1,613 @@
+# SPDX-License-Identifier: MIT
+"""What every `KeyStore` promises, run over every implementation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.documents import encode_document
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.guard import GuardedKeyStore
+from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import (
+    ConflictError,
+    GenerationConflictError,
+    HSMError,
+    InvalidInputError,
+    KeyNotFoundError,
+    NameTakenError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from hsm_core.model import KeyFilter, KeyId, KeyState
+from hsm_core.protocols import IndexQuery, KeyChange, KeyStore, OperationMark
+from tests.core.key_support import (
+    RING,
+    change_of,
+    document_of,
+    everything,
+    key_id_of,
+    operation_of,
+    page,
+)
+
+
+def _memory(folder: Path) -> KeyStore:
+    return MemoryKeyStore()
+
+
+def _filesystem(folder: Path) -> KeyStore:
+    return FilesystemKeyStore(folder / "store")
+
+
+def _guarded(folder: Path) -> KeyStore:
+    return GuardedKeyStore(FilesystemKeyStore(folder / "store"))
+
+
+@pytest.fixture(
+    params=[_memory, _filesystem, _guarded], ids=["memory", "filesystem", "guarded"]
+)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
+    """Give an open, empty store."""
+    make: Callable[[Path], KeyStore] = request.param
+    opened = make(tmp_path)
+    yield opened
+    opened.close()
+
+
+def create(store: KeyStore, number: int, **facts: object) -> KeyChange:
+    """Commit a new key with one blob, and return the change."""
+    operation_id = operation_of(number)
+    document = document_of(number, operations=(operation_id,), **facts)  # type: ignore[arg-type]
+    change = change_of(document, operation_id, blobs={1: b"blob-%d" % number})
+    store.commit(change)
+    return change
+
+
+class TestCommit:
+    def test_create(self, store: KeyStore) -> None:
+        """
+        A new key can be read, found and counted at once.
+        """
+        change = create(store, 1, name="first")
+
+        assert change.document == store.get(key_id_of(1)).document
+        assert b"blob-1" == store.get_blob(key_id_of(1), 1)
+        assert change.entry == store.entry(key_id_of(1)) == store.entry("first")
+        assert [key_id_of(1)] == page(store)
+
+    def test_change(self, store: KeyStore) -> None:
+        """
+        A change replaces the document, adds blobs and keeps the old ones.
+        """
+        create(store, 1)
+        document = document_of(1, generation=2, versions=2)
+        change = change_of(document, operation_of(2), blobs={2: b"second"})
+
+        store.commit(change)
+
+        assert change.document == store.get(key_id_of(1)).document
+        assert b"blob-1" == store.get_blob(key_id_of(1), 1)
+        assert b"second" == store.get_blob(key_id_of(1), 2)
+
+    def test_removed_blobs(self, store: KeyStore) -> None:
+        """
+        Blobs that a change removes are gone; removing what is not there is no error.
+        """
+        create(store, 1)
+        document = document_of(1, generation=2, state=KeyState.DESTROYED)
+
+        store.commit(change_of(document, operation_of(2), removed_blobs=(1, 7)))
+
+        assert store.get_blob(key_id_of(1), 1) is None
+
+    @pytest.mark.parametrize("generation", [1, 3, 4])
+    def test_wrong_generation(self, store: KeyStore, generation: int) -> None:
+        """
+        A change prepared on any generation but the present one changes nothing.
+        """
+        create(store, 1)
+        before = everything(store)
+        document = document_of(1, generation=generation, versions=2)
+
+        with pytest.raises(GenerationConflictError):
+            store.commit(change_of(document, operation_of(2), blobs={2: b"x"}))
+
+        assert before == everything(store)
+
+    def test_change_of_no_key(self, store: KeyStore) -> None:
+        """
+        A key that is not there can't be changed.
+        """
+        with pytest.raises(GenerationConflictError):
+            store.commit(change_of(document_of(1, generation=2), operation_of(1)))
+
+        assert {} == everything(store)
+
+    def test_name_taken(self, store: KeyStore) -> None:
+        """
+        Two living keys can't have one name.
+        """
+        create(store, 1, name="pay")
+
+        with pytest.raises(NameTakenError):
+            create(store, 2, name="pay")
+
+        assert [key_id_of(1)] == page(store)
+
+    def test_name_after_destruction(self, store: KeyStore) -> None:
+        """
+        A destroyed key gives its name back.
+        """
+        create(store, 1, name="pay")
+        gone = document_of(1, generation=2, state=KeyState.DESTROYED, name="pay")
+        store.commit(change_of(gone, operation_of(7), removed_blobs=(1,)))
+
+        create(store, 2, name="pay")
+
+        found = store.entry("pay")
+        assert found is not None
+        assert key_id_of(2) == found.key_id
+
+    def test_name_changed(self, store: KeyStore) -> None:
+        """
+        A key that gets another name gives the old one back.
+        """
+        create(store, 1, name="old")
+        document = document_of(1, generation=2, name="new")
+        store.commit(change_of(document, operation_of(7)))
+
+        create(store, 2, name="old")
+
+        found = store.entry("new"), store.entry("old")
+        assert [key_id_of(1), key_id_of(2)] == [e.key_id for e in found if e]
+
+    def test_operation_used_before(self, store: KeyStore) -> None:
+        """
+        An operation id that stands in one document can't change another key.
+        """
+        create(store, 1)
+        document = document_of(2, operations=(operation_of(1),))
+
+        with pytest.raises(OperationAbortedError):
+            store.commit(change_of(document, operation_of(1)))
+
+        assert [key_id_of(1)] == page(store)
+
+    def test_operation_aborted(self, store: KeyStore) -> None:
+        """
+        A late commit of an aborted operation fails.
+        """
+        store.abort(operation_of(1))
+
+        with pytest.raises(OperationAbortedError):
+            create(store, 1)
+
+        assert {} == everything(store)
+
+    def test_blobs_are_immutable(self, store: KeyStore) -> None:
+        """
+        A blob that a document names can't be replaced, and nothing else changes.
+        """
+        create(store, 1)
+        before = everything(store)
+        document = document_of(1, generation=2)
+
+        with pytest.raises(ConflictError, match="can't be replaced"):
+            store.commit(change_of(document, operation_of(2), blobs={1: b"other"}))
+
+        assert before == everything(store)
+
+    @pytest.mark.parametrize(
+        "key_id",
+        [
+            "",
+            "../../etc/passwd",
+            "00000000-0000-4000-8000-00000000000g",
+            "0000000A-0000-4000-8000-000000000001",
+            "00000000-0000-4000-8000-000000000001\n",
+            "00000000-0000-4000-8000-000000000001\0",
+            "a" * 300,
+            "\uff10\uff10000000-0000-4000-8000-000000000001",
+        ],
+    )
+    def test_key_id_in_no_canonical_form(self, store: KeyStore, key_id: str) -> None:
+        """
+        What is no canonical UUID is refused, and never found.
+        """
+        change = change_of(document_of(1), operation_of(1))
+        entry = replace(change.entry, key_id=KeyId(key_id))
+
+        with pytest.raises(InvalidInputError):
+            store.commit(replace(change, entry=entry))
+        with pytest.raises(KeyNotFoundError):
+            store.get(KeyId(key_id))
+
+        assert store.get_blob(KeyId(key_id), 1) is None
+        assert store.entry(key_id) is None
+
+    @pytest.mark.parametrize("version", [0, -1, 100_000_000])
+    def test_version_out_of_range(self, store: KeyStore, version: int) -> None:
+        """
+        A version has one to eight digits, written or removed.
+        """
+        change = change_of(document_of(1), operation_of(1))
+
+        with pytest.raises(InvalidInputError):
+            store.commit(replace(change, blobs={version: b""}))
+        with pytest.raises(InvalidInputError):
+            store.commit(replace(change, removed_blobs=(version,)))
+
+    def test_many_threads(self, store: KeyStore) -> None:
+        """
+        Of many changes prepared on one generation exactly one is made.
+        """
+        create(store, 1)
+        barrier = threading.Barrier(8)
+
+        def change(number: int) -> str:
+            document = document_of(1, generation=2, operations=(operation_of(number),))
+            barrier.wait()
+            try:
+                store.commit(change_of(document, operation_of(number)))
+            except GenerationConflictError:
+                return "conflict"
+            return "made"
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = sorted(pool.map(change, range(10, 18)))
+
+        assert ["conflict"] * 7 + ["made"] == answers
+
+    def test_many_new_keys_at_once(self, store: KeyStore) -> None:
+        """
+        Keys made by many threads are all there, each once.
+        """
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: create(store, number), range(40)))
+
+        assert [key_id_of(n) for n in reversed(range(40))] == page(store)
+        assert 40 == len(everything(store))
+
+
+class TestReading:
+    def test_nothing_there(self, store: KeyStore) -> None:
+        """
+        A key that is not there is not found, in each way of asking.
+        """
+        with pytest.raises(KeyNotFoundError):
+            store.get(key_id_of(1))
+
+        assert store.get_blob(key_id_of(1), 1) is None
+        assert store.entry(key_id_of(1)) is None
+        assert store.entry("") is None
+        assert [] == page(store)
+
+    def test_blob_of_no_version(self, store: KeyStore) -> None:
+        """
+        A version without blob has none.
+        """
+        create(store, 1)
+
+        assert store.get_blob(key_id_of(1), 2) is None
+
+    def test_scan_of_a_moving_store(self, store: KeyStore) -> None:
+        """
+        A walk shows each key that was there when it began, whatever happens meanwhile.
+        """
+        for number in range(5):
+            create(store, number)
+        walk = store.scan()
+        first = next(walk)
+        create(store, 9)
+        rest = list(walk)
+
+        ids = {stored.key_id for stored in [first, *rest]} - {key_id_of(9)}
+
+        assert {key_id_of(number) for number in range(5)} == ids
+
+
+class TestFind:
+    @pytest.fixture(autouse=True)
+    def keys(self, store: KeyStore) -> None:
+        """Put twelve keys into the store, four of them from one microsecond."""
+        for number in range(12):
+            create(
+                store,
+                number,
+                created_at=1000 + number // 4,
+                tags=tuple(t for n, t in ((2, "even"), (3, "third")) if not number % n),
+                algorithm=("AES-256-GCM", "EC-P256")[number % 2],
+                state=(KeyState.ACTIVE, KeyState.SUSPENDED)[number % 4 == 0],
+            )
+
+    def test_order(self, store: KeyStore) -> None:
+        """
+        The newest key comes first; keys of one instant descend by id.
+        """
+        assert [key_id_of(number) for number in reversed(range(12))] == page(store)
+
+    @pytest.mark.parametrize("limit", [1, 2, 5, 12, 50])
+    def test_offsets(self, store: KeyStore, limit: int) -> None:
+        """
+        Pages by offset join to the whole, and there is nothing behind it.
+        """
+        pages = [page(store, limit=limit, offset=n) for n in range(0, 60, limit)]
+
+        assert page(store) == [key_id for one in pages for key_id in one]
+
+    @pytest.mark.parametrize("limit", [1, 2, 5, 12, 50])
+    def test_cursor_under_writes(self, store: KeyStore, limit: int) -> None:
+        """
+        A cursor shows each old key once, while new keys come and old ones change.
+        """
+        before, seen, after = page(store), [], None
+        for number in range(100, 130):
+            create(store, number, created_at=5000)
+            entries = store.find(
+                IndexQuery(filter=KeyFilter(), limit=limit, after=after)
+            ).entries
+            if not entries:
+                break
+            after = entries[-1].created_at, entries[-1].key_id
+            seen += [entry.key_id for entry in entries]
+
+        assert before == [key_id for key_id in seen if key_id in before]
+        assert len(set(seen)) == len(seen)
+
+    @pytest.mark.parametrize(
+        ("wanted", "numbers"),
+        [
+            (KeyFilter(algorithm=Algorithm.EC_P256), {1, 3, 5, 7, 9, 11}),
+            (KeyFilter(algorithm=Algorithm.ED25519), set()),
+            (KeyFilter(state=KeyState.SUSPENDED), {0, 4, 8}),
+            (KeyFilter(tags=("even",)), {0, 2, 4, 6, 8, 10}),
+            (KeyFilter(tags=("third", "even")), {0, 6}),
+            (KeyFilter(tags=("third", "absent")), set()),
+            (
+                KeyFilter(algorithm=Algorithm.AES_256_GCM, state=KeyState.ACTIVE),
+                {2, 6, 10},
+            ),
+            (
+                KeyFilter(
+                    algorithm=Algorithm.AES_256_GCM,
+                    state=KeyState.ACTIVE,
+                    tags=("third",),
+                ),
+                {6},
+            ),
+            (KeyFilter(state=KeyState.SUSPENDED, tags=("third",)), {0}),
+            (KeyFilter(algorithm=Algorithm.EC_P256, tags=("third",)), {3, 9}),
+        ],
+    )
+    def test_filters(
+        self, store: KeyStore, wanted: KeyFilter, numbers: set[int]
+    ) -> None:
+        """
+        All conditions of a filter hold together, and the total is exact on each page.
+        """
+        expected = [key_id_of(number) for number in sorted(numbers, reverse=True)]
+        totals = {
+            store.find(IndexQuery(filter=wanted, limit=1, offset=offset)).total
+            for offset in range(4)
+        }
+
+        assert expected == page(store, wanted=wanted)
+        assert expected[1:2] == page(store, wanted=wanted, limit=1, offset=1)
+        assert {len(numbers)} == totals
+
+    def test_filter_follows_changes(self, store: KeyStore) -> None:
+        """
+        A key that changes its state or tags moves from one listing to the other.
+        """
+        document = document_of(
+            0, generation=2, created_at=1000, state=KeyState.REVOKED, tags=("new",)
+        )
+        store.commit(change_of(document, operation_of(77)))
+
+        assert key_id_of(0) not in page(
+            store, wanted=KeyFilter(state=KeyState.SUSPENDED)
+        )
+        assert [key_id_of(0)] == page(store, wanted=KeyFilter(state=KeyState.REVOKED))
+        assert [key_id_of(0)] == page(store, wanted=KeyFilter(tags=("new",)))
+        assert [key_id_of(6)] == page(store, wanted=KeyFilter(tags=("even", "third")))
+
+
+class TestOperations:
+    def test_found_in_document(self, store: KeyStore) -> None:
+        """
+        An operation is found by its id as long as the document remembers it.
+        """
+        create(store, 1)
+        found = store.find_operation(operation_of(1))
+        document = document_of(1, generation=2, operations=(operation_of(2),))
+        store.commit(change_of(document, operation_of(2)))
+
+        assert OperationMark(key_id=key_id_of(1), aborted=False) == found
+        assert store.find_operation(operation_of(1)) is None
+        assert store.find_operation(operation_of(2)) is not None
+
+    def test_aborted(self, store: KeyStore) -> None:
+        """
+        An aborted operation is found as such, and may be aborted again.
+        """
+        store.abort(operation_of(1))
+        store.abort(operation_of(1))
+
+        found = store.find_operation(operation_of(1))
+
+        assert OperationMark(key_id=None, aborted=True) == found
+
+    def test_abort_of_a_committed_operation(self, store: KeyStore) -> None:
+        """
+        What was committed can't be aborted.
+        """
+        create(store, 1)
+
+        with pytest.raises(ConflictError):
+            store.abort(operation_of(1))
+
+        assert OperationMark(
+            key_id=key_id_of(1), aborted=False
+        ) == store.find_operation(operation_of(1))
+
+    @pytest.mark.parametrize("operation_id", ["", "..", "../x", "A", "a" * 65, ".tmp-"])
+    def test_impossible_ids(self, store: KeyStore, operation_id: str) -> None:
+        """
+        An id that could be a path or a hidden file is refused.
+        """
+        with pytest.raises(InvalidInputError):
+            store.abort(operation_id)
+        with pytest.raises(InvalidInputError):
+            store.commit(
+                replace(change_of(document_of(1), "a"), operation_id=operation_id)
+            )
+
+        assert store.find_operation(operation_id) is None
+
+
+class TestMeta:
+    def test_values(self, store: KeyStore) -> None:
+        """
+        A small value is what was written last; each name has its own.
+        """
+        store.write_meta("ring", b"old")
+        store.write_meta("ring", b"new")
+        store.write_meta("other", b"")
+
+        assert b"new" == store.read_meta("ring")
+        assert b"" == store.read_meta("other")
+        assert store.read_meta("absent") is None
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "../lock", "a/b", ".tmp-1", "A"])
+    def test_impossible_names(self, store: KeyStore, name: str) -> None:
+        """
+        A name that could be a path is refused.
+        """
+        with pytest.raises(InvalidInputError):
+            store.write_meta(name, b"")
+        with pytest.raises(InvalidInputError):
+            store.read_meta(name)
+
+
+class TestClose:
+    def test_later_calls(self, store: KeyStore) -> None:
+        """
+        After closing, every call fails in the documented way; closing twice does not.
+        """
+        change = create(store, 1)
+        store.close()
+        store.close()
+        calls: list[Callable[[], object]] = [
+            lambda: store.get(key_id_of(1)),
+            lambda: store.get_blob(key_id_of(1), 1),
+            lambda: store.commit(change),
+            lambda: store.entry(key_id_of(1)),
+            lambda: page(store),
+            lambda: store.find_operation(operation_of(1)),
+            lambda: store.abort(operation_of(2)),
+            lambda: list(store.scan()),
+            lambda: store.read_meta("ring"),
+            lambda: store.write_meta("ring", b""),
+        ]
+
+        for call in calls:
+            with pytest.raises(StoreUnavailableError):
+                call()
+
+    def test_repr(self, store: KeyStore) -> None:
+        """
+        The representation names the kind of store.
+        """
+        assert "KeyStore" in repr(store)
+
+
+class _Broken(MemoryKeyStore):
+    """A store of somebody else's that raises what it likes."""
+
+    def _check_open(self) -> None:
+        raise OSError(5, "Input/output error")
+
+
+class TestGuard:
+    def test_foreign_exceptions(self) -> None:
+        """
+        Whatever a store raises, only errors of ours come through, with the cause.
+        """
+        store = GuardedKeyStore(_Broken())
+        calls: list[Callable[[], object]] = [
+            lambda: store.get(key_id_of(1)),
+            lambda: store.get_blob(key_id_of(1), 1),
+            lambda: store.entry("name"),
+            lambda: page(store),
+            lambda: store.find_operation(operation_of(1)),
+            lambda: store.abort(operation_of(2)),
+            lambda: list(store.scan()),
+            lambda: store.read_meta("ring"),
+            lambda: store.write_meta("ring", b""),
+        ]
+
+        for call in calls:
+            with pytest.raises(StoreUnavailableError) as caught:
+                call()
+            assert isinstance(caught.value.__cause__, OSError)
+
+    def test_foreign_exception_in_commit(self) -> None:
+        """
+        Nobody knows the outcome of a commit that failed in an undocumented way.
+        """
+        store = GuardedKeyStore(_Broken())
+
+        with pytest.raises(OutcomeUnknownError) as caught:
+            store.commit(change_of(document_of(1), operation_of(1)))
+
+        assert {"operation_id": operation_of(1)} == caught.value.facts
+
+    def test_foreign_exception_in_close(self) -> None:
+        """
+        Closing is guarded too.
+        """
+
+        class Unclosable(MemoryKeyStore):
+            def close(self) -> None:
+                raise RuntimeError
+
+        with pytest.raises(StoreUnavailableError):
+            GuardedKeyStore(Unclosable()).close()
+
+    def test_own_errors_pass(self) -> None:
+        """
+        Errors of ours come through as they are.
+        """
+        store = GuardedKeyStore(MemoryKeyStore())
+
+        with pytest.raises(HSMError) as caught:
+            store.get(key_id_of(1))
+
+        assert KeyNotFoundError is type(caught.value)
+
+
+def test_damaged_index_facts_do_not_pass_for_a_new_key(store: KeyStore) -> None:
+    """
+    A key that is there is never taken for new, whatever generation it claims.
+    """
+    create(store, 1)
+    document = document_of(1, generation=1, name="other")
+    change = KeyChange(
+        entry=replace(change_of(document, "a").entry, generation=0),
+        document=encode_document(document, RING.document_mac),
+        expected_generation=1,
+        operation_id="a",
+    )
+    store.commit(change)
+
+    with pytest.raises(GenerationConflictError):
+        store.commit(replace(change, expected_generation=0, operation_id="b"))
