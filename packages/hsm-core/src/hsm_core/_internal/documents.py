@@ -141,6 +141,8 @@ class KeyDocument(_Stored, frozen=True, kw_only=True):
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(KeyDocument)
+# For a field name that is no UTF-8 msgspec raises UnicodeDecodeError.
+_UNREADABLE: Final = (MalformedError, msgspec.DecodeError, UnicodeDecodeError)
 
 
 def encode_document(document: KeyDocument, mac_of: Callable[[bytes], bytes]) -> bytes:
@@ -169,7 +171,7 @@ def decode_document(
             document = _DECODER.decode(payload)
             if document.key_id == key_id and document.store_id == store_id:
                 return document
-    except (MalformedError, msgspec.DecodeError):
+    except _UNREADABLE:
         pass
     raise KeyTamperedError(
         f"The document of key {key_id} was tampered with.", key_id=key_id
@@ -187,7 +189,7 @@ def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:
         known = 1 <= document.current <= len(document.versions)
         if known and document.key_id == key_id:
             return document
-    except (MalformedError, msgspec.DecodeError):
+    except _UNREADABLE:
         pass
     return None
 

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: MIT
+"""Tests of key documents: nothing of them is believed unless all of it is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core._internal.documents import (
+    KeyDocument,
+    OperationRecord,
+    decode_document,
+    document_digest,
+    encode_document,
+    index_of,
+    peek,
+    read_index,
+    remember,
+)
+from hsm_core._internal.encoding import mac_function
+from hsm_core._internal.sealing import KeyRing
+from hsm_core.errors import KeyTamperedError
+from hsm_core.model import KeyState
+from hsm_core.protocols import IndexEntry
+from hsm_core.testing import FakeEntropy
+from tests.core.key_support import (
+    LOG_ID,
+    RING,
+    document_of,
+    key_id_of,
+    operation_of,
+)
+
+DOCUMENT = document_of(
+    1, versions=2, name="pay", tags=("a", "b"), operations=(operation_of(1),)
+)
+STORED = encode_document(DOCUMENT, RING.document_mac)
+
+
+def decode(stored: bytes) -> KeyDocument:
+    """Decode as the document of key 1 in the store of the ring."""
+    return decode_document(key_id_of(1), RING.store_id, stored, RING.document_mac)
+
+
+def is_accepted(stored: bytes) -> bool:
+    """Return whether a stored form is believed; reading it unbelieved must not fail."""
+    assert isinstance(read_index(key_id_of(1), stored), IndexEntry)
+    try:
+        decode(stored)
+    except KeyTamperedError:
+        return False
+    return True
+
+
+def single_byte_changes(whole: bytes) -> Iterator[bytes]:
+    """Return every byte string that differs from *whole* in one byte."""
+    for position in range(len(whole)):
+        for value in range(256):
+            if whole[position] != value:
+                yield whole[:position] + bytes([value]) + whole[position + 1 :]
+
+
+class TestDecode:
+    def test_round_trip(self) -> None:
+        """
+        What was written is read.
+        """
+        assert DOCUMENT == decode(STORED)
+
+    def test_every_single_byte_change(self) -> None:
+        """
+        No byte of a stored document can become another one unnoticed.
+        """
+        accepted = [
+            changed for changed in single_byte_changes(STORED) if is_accepted(changed)
+        ]
+
+        assert [] == accepted
+
+    def test_every_truncation(self) -> None:
+        """
+        A document of which a part is missing is not believed.
+        """
+        assert not any(is_accepted(STORED[:n]) for n in range(len(STORED)))
+        assert not any(is_accepted(STORED[n:]) for n in range(1, len(STORED)))
+
+    @pytest.mark.parametrize("added", [b"\n", b" ", b"\0", STORED])
+    def test_extension(self, added: bytes) -> None:
+        """
+        A document with something before or behind it is not believed.
+        """
+        assert not is_accepted(STORED + added)
+        assert not is_accepted(added + STORED)
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            {"state": "revoked"},
+            {"tags": []},
+            {"usages": ["sign"]},
+            {"algorithm": "HMAC-SHA-256"},
+            {"created_at": 1},
+            {"current": 1},
+            {"description": "mine"},
+            {"name": "other"},
+            {"owner": "mallory"},
+            {"generation": 9},
+            {"operations": []},
+            {"tombstones": []},
+            {"unknown": 1},
+        ],
+        ids=lambda edit: next(iter(edit)),
+    )
+    def test_edited_facts(self, edit: dict[str, object]) -> None:
+        """
+        Each kind of edit that keeps the document well-formed is noticed.
+        """
+        whole = msgspec.json.decode(STORED)
+        if "state" in edit:
+            whole["key"]["versions"][1] |= edit
+        else:
+            whole["key"] |= edit
+
+        assert not is_accepted(msgspec.json.encode(whole))
+
+    def test_swapped_versions(self) -> None:
+        """
+        Versions that change places are noticed.
+        """
+        whole = msgspec.json.decode(STORED)
+        whole["key"]["versions"].reverse()
+
+        assert not is_accepted(msgspec.json.encode(whole))
+
+    def test_same_content_in_another_spelling(self) -> None:
+        """
+        A document that means the same but is written otherwise is not believed.
+        """
+        spaced = msgspec.json.format(STORED, indent=1)
+
+        assert not is_accepted(spaced)
+
+    def test_another_key(self) -> None:
+        """
+        A document that was moved to another key's place is not believed.
+        """
+        with pytest.raises(KeyTamperedError) as caught:
+            decode_document(key_id_of(2), RING.store_id, STORED, RING.document_mac)
+
+        assert {"key_id": key_id_of(2)} == caught.value.facts
+
+    def test_another_store(self) -> None:
+        """
+        A document of another store is not believed, even with the same secret.
+        """
+        with pytest.raises(KeyTamperedError):
+            decode_document(key_id_of(1), "00" * 16, STORED, RING.document_mac)
+
+    def test_another_ring(self) -> None:
+        """
+        A document under another ring's MAC is not believed.
+        """
+        other = KeyRing.create(FakeEntropy(9), log_id=LOG_ID)
+
+        assert not is_accepted(encode_document(DOCUMENT, other.document_mac))
+        assert not is_accepted(encode_document(DOCUMENT, mac_function(bytes(32))))
+
+    def test_right_mac_over_no_document(self) -> None:
+        """
+        Even under the right MAC, what is no document is refused in the documented way.
+        """
+        payload = b'{"format":1}'
+        framed = b'{"key":%b,"mac":"%b"}' % (
+            payload,
+            RING.document_mac(payload).hex().encode(),
+        )
+
+        assert not is_accepted(framed)
+
+    @given(st.binary(max_size=300))
+    def test_anything(self, stored: bytes) -> None:
+        """
+        Any bytes at all are refused in the documented way.
+        """
+        assert not is_accepted(stored)
+
+
+class TestIndex:
+    def test_of_a_readable_document(self) -> None:
+        """
+        The index reads the facts it needs from the stored form.
+        """
+        expected = IndexEntry(
+            key_id=key_id_of(1),
+            created_at=1001,
+            name="pay",
+            algorithm="AES-256-GCM",
+            state="active",
+            tags=frozenset({"a", "b"}),
+            generation=1,
+            operations=(operation_of(1),),
+        )
+
+        assert expected == read_index(key_id_of(1), STORED) == index_of(DOCUMENT)
+
+    @pytest.mark.parametrize("current", [-1, 0, 3])
+    def test_current_version_that_is_not_there(self, current: int) -> None:
+        """
+        A document whose current version does not exist can't be read.
+        """
+        wrong = msgspec.structs.replace(DOCUMENT, current=current)
+
+        assert peek(key_id_of(1), encode_document(wrong, RING.document_mac)) is None
+
+    @pytest.mark.parametrize("stored", [b"", b"junk", STORED[:-1], b'{"key":{}}'])
+    def test_of_an_unreadable_document(self, stored: bytes) -> None:
+        """
+        A key whose document can't be read still has an entry, at generation 0.
+        """
+        found = read_index(key_id_of(1), stored)
+
+        assert (key_id_of(1), 0, "", 0) == (
+            found.key_id,
+            found.created_at,
+            found.state,
+            found.generation,
+        )
+
+    def test_of_another_keys_document(self) -> None:
+        """
+        A document that names another key says nothing about this one.
+        """
+        assert "" == read_index(key_id_of(2), STORED).name
+        assert peek(key_id_of(2), STORED) is None
+
+
+class TestDocument:
+    def test_versions(self) -> None:
+        """
+        A version is found by its number, and no other number finds one.
+        """
+        found = [DOCUMENT.version(number) for number in (-1, 0, 1, 2, 3)]
+
+        assert [None, None, *DOCUMENT.versions, None] == found
+        assert DOCUMENT.versions[1] == DOCUMENT.current_version
+
+    def test_is_destroyed(self) -> None:
+        """
+        A key is destroyed when its last material is.
+        """
+        half = document_of(1, versions=2, state=KeyState.DESTROYED)
+        whole = document_of(1, state=KeyState.DESTROYED)
+
+        assert (False, True) == (half.is_destroyed, whole.is_destroyed)
+
+    def test_repr_gives_nothing_away(self) -> None:
+        """
+        A document in a log line shows its type only.
+        """
+        shown = repr([DOCUMENT, DOCUMENT.versions[0], DOCUMENT.operations[0]])
+
+        assert "[<KeyDocument>, <VersionDocument>, <OperationRecord>]" == shown
+
+    def test_digest(self) -> None:
+        """
+        The digest is SHA-256 of the stored form.
+        """
+        assert "e3b0c44298fc1c14" == document_digest(b"")[:16]
+
+
+HOUR = 3600 * 1_000_000
+
+
+def records(count: int, *, every: int) -> tuple[OperationRecord, ...]:
+    """Return operations, one every so many microseconds, the last at 1000 hours."""
+    return tuple(
+        OperationRecord(
+            id=operation_of(n),
+            digest="",
+            kind="RotateKey",
+            generation=n,
+            version=1,
+            at=1000 * HOUR - (count - n) * every,
+        )
+        for n in range(1, count + 1)
+    )
+
+
+class TestRemember:
+    @pytest.mark.parametrize(
+        ("count", "every", "kept"),
+        [
+            (0, HOUR, 0),
+            (10, 100 * HOUR, 10),
+            (31, 100 * HOUR, 31),
+            (32, 100 * HOUR, 31),
+            (90, 100 * HOUR, 31),
+            (90, HOUR // 2, 49),
+            (400, HOUR // 1000, 255),
+        ],
+    )
+    def test_bounds(self, count: int, every: int, kept: int) -> None:
+        """
+        The last 32 stay, and those of one day, but never more than 256.
+        """
+        before = records(count, every=every)
+        new = msgspec.structs.replace(records(1, every=0)[0], id="new", at=1000 * HOUR)
+
+        after = remember(before, new)
+
+        assert (*before[count - kept :], new) == after
