@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the life cycle: every pair of states, every state with every operation."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from hsm_core._internal.lifecycle import (
+    MOVES,
+    PERMITTED,
+    REVOKED_BY_POLICY,
+    check_move,
+    permits,
+)
+from hsm_core.errors import KeyStateError
+from hsm_core.model import KeyState
+
+STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
+
+# Written out a second time, from the text that describes the life cycle. One row per
+# state before; columns are the states after in the order of the names above:
+# "+" always, "b" only back to where it came from, "." never.
+MATRIX = {
+    STAGED: ".+....+",
+    ACTIVE: "..+++..",
+    RETIRED: "....++.",
+    SUSPENDED: ".+..+..",
+    REVOKED: ".....+.",
+    SCHEDULED: "..b.b.+",
+    DESTROYED: ".......",
+}
+
+# Operation by state in the same order: "+" works, "p" if the policy says so.
+USES = {
+    "Sign": ".+.....",
+    "Encrypt": ".+.....",
+    "ComputeMac": ".+.....",
+    "Verify": ".++.p..",
+    "Decrypt": ".++....",
+    "VerifyMac": ".++.p..",
+    "GetPublicKey": "++++p..",
+}
+
+
+def is_legal(before: KeyState, after: KeyState, came_from: KeyState | None) -> bool:
+    """Ask the code whether a move is legal."""
+    try:
+        check_move(before, after, came_from=came_from)
+    except KeyStateError:
+        return False
+    return True
+
+
+class TestMoves:
+    @pytest.mark.parametrize(("before", "after"), [*product(KeyState, KeyState)])
+    def test_all_pairs(self, before: KeyState, after: KeyState) -> None:
+        """
+        Each of the 49 pairs, with each state it may have come from, is as written.
+        """
+        mark = MATRIX[before][list(KeyState).index(after)]
+        origins = [None, *KeyState]
+        expected = [mark == "+" or (mark == "b" and o is after) for o in origins]
+
+        assert expected == [is_legal(before, after, origin) for origin in origins]
+
+    @pytest.mark.parametrize("state", KeyState)
+    def test_table(self, state: KeyState) -> None:
+        """
+        The public table of moves says the same.
+        """
+        row = zip(KeyState, MATRIX[state], strict=True)
+
+        assert {after for after, mark in row if mark != "."} == MOVES[state]
+
+    def test_refusal_names_both_states(self) -> None:
+        """
+        A refused move tells a program what was there and what was wanted.
+        """
+        with pytest.raises(
+            KeyStateError, match="revoked can't become active"
+        ) as caught:
+            check_move(REVOKED, ACTIVE)
+
+        assert {"state": "revoked", "wanted": "active"} == caught.value.facts
+
+
+class TestUses:
+    @pytest.mark.parametrize(("kind", "state"), [*product(USES, KeyState)])
+    @pytest.mark.parametrize("allowed", [False, True])
+    def test_matrix(self, kind: str, state: KeyState, *, allowed: bool) -> None:
+        """
+        Each operation works in exactly the states that are written above.
+        """
+        mark = USES[kind][list(KeyState).index(state)]
+        expected = mark == "+" or (mark == "p" and allowed)
+
+        assert expected == permits(state, kind, revoked_allowed=allowed)
+
+    @pytest.mark.parametrize("state", KeyState)
+    def test_unknown_operation(self, state: KeyState) -> None:
+        """
+        An operation that no table names is not permitted in any state.
+        """
+        assert not permits(state, "Export", revoked_allowed=True)
+
+    def test_tables(self) -> None:
+        """
+        No table names an operation that is not written above.
+        """
+        named = frozenset().union(*PERMITTED.values(), REVOKED_BY_POLICY)
+
+        assert set(USES) == named
+
+
+class VersionMachine(RuleBasedStateMachine):
+    """A version that is pushed about, against a model with the rules in words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = STAGED
+        self.came_from: KeyState | None = None
+        self.was_revoked = False
+
+    @rule(wanted=st.sampled_from(KeyState))
+    def move(self, wanted: KeyState) -> None:
+        """Try any move, and keep what a document would keep."""
+        if not is_legal(self.state, wanted, self.came_from):
+            return
+        if wanted is SCHEDULED:
+            self.came_from = self.state
+        elif self.state is SCHEDULED:
+            self.came_from = None
+        self.was_revoked |= wanted is REVOKED
+        self.state = wanted
+
+    @invariant()
+    def revoked_stays_revoked(self) -> None:
+        """What was compromised never protects or processes anything again."""
+        if self.was_revoked:
+            assert self.state in {REVOKED, SCHEDULED, DESTROYED}
+
+    @invariant()
+    def origin_is_known(self) -> None:
+        """A purge that is waiting knows what to go back to."""
+        assert (self.state is SCHEDULED) == (self.came_from in {RETIRED, REVOKED})
+
+    @precondition(lambda self: self.state is DESTROYED)
+    @rule(wanted=st.sampled_from(KeyState), origin=st.sampled_from(KeyState))
+    def destroyed_is_the_end(self, wanted: KeyState, origin: KeyState) -> None:
+        """Nothing leads out of destroyed."""
+        assert not is_legal(DESTROYED, wanted, origin)
+
+    @precondition(lambda self: self.state is SCHEDULED)
+    @rule()
+    def cancelling_goes_back(self) -> None:
+        """A purge that is cancelled leaves the version as it was."""
+        assert self.came_from is not None
+        back = [s for s in KeyState if is_legal(SCHEDULED, s, self.came_from)]
+
+        assert {self.came_from, DESTROYED} == set(back)
+
+
+TestVersionMachine = VersionMachine.TestCase
