@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -97,14 +97,15 @@ def replace_file(temporary: Path, path: Path, data: bytes) -> None:
     """
     Create or replace a file of mode 0600, wholly and durably.
 
-    What an interrupted call left at *temporary* is overwritten by the next one.
+    What an interrupted call left at *temporary* is removed by the next one.
 
     Raises:
         OSError: It can't be written.
         StoreUnavailableError: Its name can't be made durable.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    descriptor = open_no_follow(temporary, flags)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    descriptor = open_no_follow(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         write_all(descriptor, data)
         os.fsync(descriptor)
