@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Typed state of the application, and what is noted of each request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.health import HealthCheck
+from hsm_server.logs import Logger
+from hsm_server.settings import ServerSettings
+from hsm_server.telemetry import Metrics
+from hsm_server.tokens import TokenVerifier
+
+__all__ = [
+    "GATEWAY",
+    "HEALTH",
+    "LOGGER",
+    "METRICS",
+    "SETTINGS",
+    "VERIFIER",
+    "Exchange",
+    "exchange_of",
+    "start_exchange",
+]
+
+GATEWAY: Final = web.AppKey("GATEWAY", AsyncHSMGateway)
+HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
+LOGGER: Final = web.AppKey("LOGGER", Logger)
+METRICS: Final = web.AppKey("METRICS", Metrics)
+SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
+VERIFIER: Final = web.AppKey("VERIFIER", TokenVerifier)
+
+_EXCHANGE: Final = "hsm_server.exchange"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """
+    What log and metrics say of one request.
+
+    Attributes:
+        request_id: Given by the client or made here.
+        operation: Name of the operation, or of the page that was asked for.
+        code: ``ok``, or the code of the problem that was answered.
+        principal: Who asked, once that is known.
+    """
+
+    request_id: str
+    operation: str = "none"
+    code: str = "ok"
+    principal: str = ""
+
+
+def start_exchange(request: web.Request, request_id: str) -> Exchange:
+    """Begin the notes of a request."""
+    exchange = Exchange(request_id)
+    request[_EXCHANGE] = exchange
+    return exchange
+
+
+def exchange_of(request: web.Request) -> Exchange | None:
+    """Return the notes of a request, if they were begun."""
+    found: Exchange | None = request.get(_EXCHANGE)
+    return found

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Whether the HSM can serve, asked of it at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from hsm_core.errors import HSMError
+from hsm_core.model import Caller, Record, Role
+from hsm_core.operations import Status
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.__about__ import __version__
+from hsm_server.telemetry import Metrics
+
+__all__ = ["Health", "HealthCheck"]
+
+_PERIOD_SECONDS: Final = 1.0
+_PROBE: Final = Caller(principal="system.health", roles=frozenset({Role.SERVICE}))
+
+
+class Health(Record, frozen=True, kw_only=True):
+    """
+    The answer of ``/healthz``.
+
+    Attributes:
+        status: ``ok`` or ``degraded``.
+    """
+
+    status: str
+    version: str
+    uptime_seconds: int
+
+
+class HealthCheck:
+    """
+    Asks the HSM for its status, with the least role and without a record.
+
+    Args:
+        gateway: Whom to ask.
+
+        metrics: Shows the trail's state too.
+    """
+
+    def __init__(self, gateway: AsyncHSMGateway, metrics: Metrics) -> None:
+        self._hsm = gateway.act_as(_PROBE)
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._asked_at = float("-inf")
+        self._state = ""
+        self._serving = False
+
+    async def refresh(self) -> None:
+        """Ask, unless that was done within the last second."""
+        async with self._lock:
+            if time.monotonic() - self._asked_at < _PERIOD_SECONDS:
+                return
+            try:
+                status = await self._hsm.execute(Status())
+            except HSMError:
+                self._state, audit = "error", False
+            else:
+                self._state, audit = status.state, status.audit.available
+            self._serving = audit and self._state != "error"
+            self._metrics.set_audit_available(audit)
+            self._asked_at = time.monotonic()
+
+    async def check(self) -> tuple[Health, bool]:
+        """Return the state, and whether requests can be served at all."""
+        await self.refresh()
+        health = Health(
+            status="ok" if self._state == "operational" else "degraded",
+            version=__version__,
+            uptime_seconds=int(self._metrics.uptime_seconds),
+        )
+        return health, self._serving

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""
+The service's own log, on standard error; the audit trail is something else.
+
+A line tells what happened and where, never a token, a body or the value of a variable.
+Nothing is configured globally but by `capture_foreign`, which a program calls once.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any, Final, Protocol, TextIO
+
+import structlog
+
+from hsm_server.settings import LogFormat, LogLevel
+
+__all__ = ["Logger", "capture_foreign", "location", "make_logger"]
+
+_LEVELS: Final = logging.getLevelNamesMapping()
+
+
+class Logger(Protocol):
+    """What the server asks of a logger."""
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Log something that helps to find faults."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log something that is as it should be."""
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log something that an operator should look at."""
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Log a fault."""
+
+
+class _Stream:
+    """A stream whose loss stops nobody: who closed our standard error has our keys."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        try:
+            self._stream.write(message + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = msg
+
+
+def make_logger(stream: TextIO, level: LogLevel, form: LogFormat) -> Logger:
+    """Return a logger that writes lines of JSON, or readable ones, to *stream*."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer(sort_keys=False)
+        if form is LogFormat.JSON
+        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
+    )
+    wrapped: Logger = structlog.wrap_logger(
+        _Stream(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level.upper()]),
+        context_class=dict,
+        cache_logger_on_first_use=True,
+    )
+    return wrapped
+
+
+def location(traceback: TracebackType | None) -> str:
+    """Return the innermost place of a traceback as ``file:line``, and nothing else."""
+    if traceback is None:
+        return ""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    return f"{PurePath(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}"
+
+
+class _ForeignHandler(logging.Handler):
+    """Passes the libraries' own records on, without their arguments and tracebacks."""
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log that a library said something, and where."""
+        error = record.exc_info[1] if record.exc_info else None
+        self._logger.warning(
+            "library",
+            library=record.name,
+            place=f"{record.filename}:{record.lineno}",
+            error=type(error).__name__ if error is not None else "",
+            error_place=location(error.__traceback__) if error is not None else "",
+        )
+
+
+def capture_foreign(logger: Logger) -> None:
+    """Send everything that libraries log through :mod:`logging` to *logger*."""
+    root = logging.getLogger()
+    root.handlers = [_ForeignHandler(logger)]
+    root.setLevel(logging.WARNING)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: MIT
+"""The document as a whole: paths, parameters, answers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hsm_core import wire
+from hsm_core.operations import Effect, Operation, result_type
+from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_server.__about__ import __version__
+from hsm_server.health import Health
+from hsm_server.openapi.examples import EXAMPLES
+from hsm_server.openapi.schemas import (
+    Schema,
+    component_schemas,
+    request_schema,
+    summary_of,
+)
+from hsm_server.problems import PROBLEM_TYPE, Problem
+from hsm_server.settings import HTTPLimits
+
+__all__ = ["openapi_document"]
+
+_JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
+
+_PROBLEMS: Final = {
+    400: "The request could not be read.",
+    401: "No bearer token, or no good one; it is not said which.",
+    403: "The policy does not allow this.",
+    404: "There is no such key or version, or the caller may not know of it.",
+    408: "The body did not arrive in time.",
+    409: "Valid, but not in the present state of things; or stored data was changed.",
+    413: "Body or payload is too large.",
+    415: "The body is of a type that this route does not take.",
+    422: "A field breaks a rule, or a check was made and its answer is no.",
+    503: "The HSM can't do this now.",
+}
+_NO_KEY: Final = {404}
+_NO_BODY: Final = {408, 413, 415}
+
+_BINARY: Final[Schema] = {"type": "string", "format": "binary"}
+
+
+def openapi_document(limits: HTTPLimits) -> bytes:
+    """Return the OpenAPI 3.1 document of a server with these limits, as JSON."""
+    operations = [route.operation for route in ROUTES]
+    named = {cls.__name__ for cls in operations}
+    schemas = component_schemas(
+        [*operations, *map(result_type, operations), Problem, Health]
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        item = paths.setdefault(API_PREFIX + route.path, {})
+        item[route.method.lower()] = _operation(route, schemas, limits)
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "FerroHSM",
+            "version": __version__,
+            "description": (
+                "Keys that never leave the server. Byte strings are standard base64. "
+                "Every answer carries X-Request-Id; send one to have it used. Wherever "
+                "a key_id is asked for, the unique name of a key does too."
+            ),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "security": [{"bearer": []}],
+        "paths": {**paths, **_service_paths()},
+        "components": {
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "HS256 with the claims sub, roles and exp.",
+                }
+            },
+            "schemas": {k: v for k, v in schemas.items() if k not in named},
+        },
+    }
+    return wire.encode_json(document)
+
+
+def _operation(route: Route, schemas: dict[str, Schema], limits: HTTPLimits) -> Schema:
+    cls = route.operation
+    schema = schemas[cls.__name__]
+    found: Schema = {
+        "operationId": cls.__name__,
+        "summary": summary_of(cls),
+        "tags": [route.path.split("/")[1]],
+        "parameters": _parameters(route, schema),
+        "responses": _responses(route),
+    }
+    if description := _description(route, schema):
+        found["description"] = description
+    if route.has_body:
+        body = request_schema(schema, route, limits)
+        found["requestBody"] = _request_body(route, body)
+    return found
+
+
+def _description(route: Route, schema: Schema) -> str:
+    parts = []
+    text = str(schema.get("description", ""))
+    if text != summary_of(route.operation):
+        parts.append(text)
+    if route.raw_request:
+        parts.append(
+            f"The body may also be {route.raw_request} alone, as {_BYTES}; the other "
+            "fields are then query parameters."
+        )
+    if route.raw_response:
+        parts.append(
+            f"Accept: {_BYTES} asks for {route.raw_response} alone; the other fields "
+            "then stand in the header FerroHSM-Result."
+        )
+    return "\n\n".join(parts)
+
+
+def _parameters(route: Route, schema: Schema) -> list[Schema]:
+    in_path = path_fields(route.path)
+    example = EXAMPLES[route.operation]
+    found: list[Schema] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": schema["properties"][name],
+            "example": example[name],
+        }
+        for name in in_path
+    ]
+    if not route.has_body:
+        found += [
+            _query_parameter(name, field, example)
+            for name, field in schema["properties"].items()
+            if name != "type" and name not in in_path
+        ]
+    if route.operation.effect is Effect.MUTATION:
+        found.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": (
+                    "The same key with the same request gives the same answer, and "
+                    "does it once; with another request it is a conflict."
+                ),
+                "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+            }
+        )
+    return found
+
+
+def _query_parameter(name: str, field: Schema, example: Schema) -> Schema:
+    field = dict(field)
+    description = field.pop("description", "")
+    if "anyOf" in field:
+        # A query has no null; leaving the parameter out says the same.
+        (kind,) = (k for k in field["anyOf"] if k != {"type": "null"})
+        field = dict(kind)
+    found: Schema = {"name": name, "in": "query", "schema": field}
+    if description:
+        found["description"] = description
+    if field.get("type") == "array":
+        found |= {"style": "form", "explode": False}
+    if name in example:
+        found["example"] = example[name]
+    return found
+
+
+def _request_body(route: Route, body: Schema) -> Schema:
+    in_path = path_fields(route.path)
+    example = {
+        name: value
+        for name, value in EXAMPLES[route.operation].items()
+        if name not in in_path
+    }
+    content: Schema = {_JSON: {"schema": body, "example": example}}
+    if route.raw_request:
+        content[_BYTES] = {"schema": _BINARY}
+    return {"required": "required" in body or "oneOf" in body, "content": content}
+
+
+def _responses(route: Route) -> Schema:
+    cls: type[Operation[Any]] = route.operation
+    content: Schema = {_JSON: {"schema": _reference(result_type(cls))}}
+    headers: Schema = {}
+    if route.raw_response:
+        content[_BYTES] = {"schema": _BINARY}
+        headers["FerroHSM-Result"] = {
+            "description": f"The other fields, as JSON; only beside {_BYTES}.",
+            "schema": {"type": "string"},
+        }
+    if route.location:
+        headers["Location"] = {
+            "description": "Path of what was made.",
+            "required": True,
+            "schema": {"type": "string"},
+        }
+    success: Schema = {"description": "Done.", "content": content}
+    if headers:
+        success["headers"] = headers
+    left_out = set() if path_fields(route.path) else _NO_KEY
+    left_out = left_out if route.has_body else left_out | _NO_BODY
+    problems = {
+        str(status): _problem_answer(words)
+        for status, words in _PROBLEMS.items()
+        if status not in left_out
+    }
+    return {str(route.success): success, **problems}
+
+
+def _reference(cls: type) -> Schema:
+    return {"$ref": f"#/components/schemas/{cls.__name__}"}
+
+
+def _problem_answer(description: str) -> Schema:
+    return {
+        "description": description,
+        "content": {PROBLEM_TYPE: {"schema": _reference(Problem)}},
+    }
+
+
+def _service_paths() -> dict[str, Schema]:
+    health = {_JSON: {"schema": _reference(Health)}}
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    anything = {_JSON: {"schema": {"type": "object"}}}
+    return {
+        "/healthz": _page(
+            "Healthz",
+            "Whether requests can be served.",
+            {
+                "200": {"description": "They can.", "content": health},
+                "503": {"description": "They can't.", "content": health},
+            },
+        ),
+        "/metrics": _page(
+            "Metrics",
+            "Counters in the Prometheus text format.",
+            {"200": {"description": "All counters.", "content": text}},
+        ),
+        f"{API_PREFIX}/openapi.json": _page(
+            "OpenAPI",
+            "This document.",
+            {"200": {"description": "OpenAPI 3.1.", "content": anything}},
+        ),
+    }
+
+
+def _page(name: str, summary: str, responses: Schema) -> Schema:
+    refused = {
+        "400": _problem_answer(_PROBLEMS[400]),
+        "422": _problem_answer(_PROBLEMS[422]),
+    }
+    return {
+        "get": {
+            "operationId": name,
+            "summary": summary,
+            "tags": ["service"],
+            "security": [],
+            "responses": {**responses, **refused},
+        }
+    }

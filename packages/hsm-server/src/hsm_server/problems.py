@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""
+Every error as a problem document (RFC 9457), with its status from one table.
+
+The type of a problem is ``urn:ferrohsm:error:`` and its code; the code is what programs
+should look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import errors, wire
+from hsm_core.errors import Fact, HSMError
+from hsm_core.model import Record
+
+__all__ = [
+    "PROBLEM_TYPE",
+    "REQUEST_CODES",
+    "STATUS",
+    "Problem",
+    "RequestRefusedError",
+    "problem_of",
+    "problem_response",
+    "status_of",
+]
+
+PROBLEM_TYPE: Final = "application/problem+json"
+"""Media type of RFC 9457."""
+
+_RETRY_SECONDS: Final = "1"
+
+STATUS: Final[dict[type[HSMError], int]] = {
+    errors.ApprovalRequiredError: 202,
+    errors.MalformedError: 400,
+    errors.AuthenticationError: 401,
+    errors.AccessDeniedError: 403,
+    errors.KeyNotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.IntegrityError: 409,
+    errors.PayloadTooLargeError: 413,
+    errors.InvalidInputError: 422,
+    errors.VerificationError: 422,
+    errors.DecryptionError: 422,
+    errors.UnavailableError: 503,
+    errors.ConfigurationError: 503,
+}
+"""Status by the nearest class of the error's MRO."""
+
+REQUEST_CODES: Final = {
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "unsupported_media_type": 415,
+    "expectation_failed": 417,
+    "internal": 500,
+}
+"""Codes of requests that never became an operation, with their status."""
+
+_SILENT: Final = (errors.AuthenticationError, errors.DecryptionError)
+
+
+class Problem(Record, frozen=True, kw_only=True):
+    """
+    A problem document (RFC 9457).
+
+    Attributes:
+        type: ``urn:ferrohsm:error:`` and the code.
+        title: The code in words.
+        status: The HTTP status of the answer.
+        detail: One sentence about this case.
+        code: Stable name for programs.
+        request_id: Ties the answer to log and trail.
+        facts: What a program may want to know, such as ``field`` and ``maximum``.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    facts: dict[str, Fact] = msgspec.field(default_factory=dict)
+
+
+class RequestRefusedError(Exception):
+    """
+    A request that is not one of ours at all.
+
+    Args:
+        code: One of `REQUEST_CODES`.
+
+        detail: One sentence.
+
+        headers: More headers of the answer.
+    """
+
+    def __init__(
+        self, code: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+def status_of(error: type[HSMError]) -> int:
+    """Return the status of an error class; 500 if nobody thought of it."""
+    return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
+
+
+def problem_of(error: HSMError, request_id: str) -> Problem:
+    """Return an error as a problem document."""
+    silent = isinstance(error, _SILENT)
+    return _problem(
+        error.code,
+        status_of(type(error)),
+        error.sentence if silent else str(error),
+        request_id,
+        {} if silent else error.facts,
+    )
+
+
+def problem_response(
+    error: HSMError | RequestRefusedError, request_id: str
+) -> web.Response:
+    """Return the answer to a request that failed for a known reason."""
+    headers: dict[str, str] = {}
+    if isinstance(error, RequestRefusedError):
+        status = REQUEST_CODES[error.code]
+        problem = _problem(error.code, status, str(error), request_id, {})
+        headers = error.headers
+    else:
+        problem = problem_of(error, request_id)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers = {"WWW-Authenticate": "Bearer"}
+    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": _RETRY_SECONDS}
+    return web.Response(
+        body=wire.encode_json(problem),
+        status=problem.status,
+        content_type=PROBLEM_TYPE,
+        headers=headers,
+    )
+
+
+def _problem(
+    code: str, status: int, detail: str, request_id: str, facts: dict[str, Fact]
+) -> Problem:
+    return Problem(
+        type=f"urn:ferrohsm:error:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        facts=facts,
+    )

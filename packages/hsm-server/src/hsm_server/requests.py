@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""From a request to an operation: strictly, within limits, and nothing ignored."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
+from hsm_core.operations import Operation
+from hsm_core.rest import Route, path_fields
+from hsm_server.problems import RequestRefusedError
+from hsm_server.settings import HTTPLimits
+
+__all__ = ["BYTES", "JSON", "RequestReader"]
+
+JSON: Final = "application/json"
+BYTES: Final = "application/octet-stream"
+
+_MAX_QUERY_FIELDS: Final = 64
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
+_BOOLEANS: Final = {"true": True, "false": False}
+
+
+class RequestReader:
+    """
+    Reads the requests of one row of the REST table.
+
+    Args:
+        route: The row.
+
+        limits: Sizes and times.
+    """
+
+    def __init__(self, route: Route, limits: HTTPLimits) -> None:
+        self._route = route
+        self._limits = limits
+        self._path = frozenset(path_fields(route.path))
+        fields = msgspec.structs.fields(route.operation)
+        self._parsers = {
+            field.name: _parser(msgspec.inspect.type_info(field.type))
+            for field in fields
+            if field.name not in self._path
+        }
+
+    async def read(self, request: web.Request) -> Operation[Any]:
+        """
+        Return the operation that a request stands for.
+
+        Raises:
+            InvalidInputError: It is malformed, too large, or breaks a rule.
+            RequestRefusedError: Its body is of a type that this route does not take.
+        """
+        path = {name: request.match_info[name] for name in self._path}
+        if not self._route.has_body:
+            if request.body_exists:
+                raise MalformedError(f"A {self._route.method} request has no body.")
+            return self._convert({**self._query(request, ""), **path})
+        kind = self._content_type(request)
+        if kind == BYTES:
+            field = self._route.raw_request
+            tree = self._query(request, field)
+            body = await self._body(request, self._limits.raw_bytes)
+            return self._convert({**tree, **path, field: body})
+        self._refuse_query(request)
+        body = await self._body(request, self._limits.json_bytes)
+        if body and not kind:
+            raise RequestRefusedError(
+                "unsupported_media_type",
+                f"The body has no Content-Type; this route takes {self._accepted()}.",
+            )
+        return wire.decode_operation(
+            body,
+            self._route.operation,
+            path=path,
+            payload_limit=self._limits.payload_bytes,
+        )
+
+    def _convert(self, tree: dict[str, Any]) -> Operation[Any]:
+        return wire.convert(
+            tree, self._route.operation, payload_limit=self._limits.payload_bytes
+        )
+
+    def _content_type(self, request: web.Request) -> str:
+        """Return which of the two types the body has; empty if it is not said."""
+        coding = request.headers.getall("Content-Encoding", [])
+        if any(word.strip().lower() != "identity" for word in coding):
+            raise RequestRefusedError(
+                "unsupported_media_type", "A body must not be compressed."
+            )
+        given = request.headers.getall("Content-Type", [])
+        if not given:
+            return ""
+        kind, _, parameters = given[0].lower().replace(" ", "").partition(";")
+        if len(given) == 1 and (
+            (kind == JSON and parameters in {"", "charset=utf-8", 'charset="utf-8"'})
+            or (kind == BYTES and not parameters and self._route.raw_request)
+        ):
+            return kind
+        raise RequestRefusedError(
+            "unsupported_media_type", f"This route takes {self._accepted()}."
+        )
+
+    def _accepted(self) -> str:
+        return f"{JSON} or {BYTES}" if self._route.raw_request else JSON
+
+    def _refuse_query(self, request: web.Request) -> None:
+        if request.query_string:
+            raise InvalidInputError(
+                "A request with a JSON body has no query.", field="query"
+            )
+
+    def _query(self, request: web.Request, body_field: str) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for name, text in _pairs(request.query_string):
+            parser = self._parsers.get(name)
+            if parser is None or name == body_field:
+                raise InvalidInputError(
+                    f"The query parameter {name[:64]!r} is not known here.",
+                    field="query",
+                )
+            if name in tree:
+                raise InvalidInputError(
+                    f"The query parameter {name} is given twice.", field=name
+                )
+            tree[name] = parser(name, text)
+        return tree
+
+    async def _body(self, request: web.Request, limit: int) -> bytes:
+        """Read the body, at most *limit* bytes of it, within the time allowed."""
+        length = request.content_length
+        if length is not None and length > limit:
+            raise PayloadTooLargeError("body", actual=length, maximum=limit)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_seconds):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        raise PayloadTooLargeError(
+                            "body", actual=len(body), maximum=limit
+                        )
+        except TimeoutError:
+            raise RequestRefusedError(
+                "request_timeout",
+                "The body did not arrive in time.",
+                {"Connection": "close"},
+            ) from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise MalformedError("The body broke off.") from None
+        return bytes(body)
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            query,
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=_MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise MalformedError("The query can't be read.", field="query") from None
+
+
+def _parser(info: msgspec.inspect.Type) -> Callable[[str, str], Any]:
+    """Return what turns a query parameter into the value that JSON would hold."""
+    match info:
+        case msgspec.inspect.Metadata(type=inner):
+            return _parser(inner)
+        case msgspec.inspect.UnionType(types=types):
+            (kind,) = (t for t in types if not isinstance(t, msgspec.inspect.NoneType))
+            return _parser(kind)
+        case msgspec.inspect.IntType():
+            return _parse_integer
+        case msgspec.inspect.BoolType():
+            return _parse_boolean
+        case msgspec.inspect.VarTupleType():
+            return _parse_list
+        case _:
+            return _parse_text
+
+
+def _parse_integer(name: str, text: str) -> int:
+    if not _INTEGER.match(text):
+        raise InvalidInputError(f"{name} must be an integer.", field=name)
+    return int(text)
+
+
+def _parse_boolean(name: str, text: str) -> bool:
+    if text not in _BOOLEANS:
+        raise InvalidInputError(f"{name} must be true or false.", field=name)
+    return _BOOLEANS[text]
+
+
+def _parse_list(name: str, text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+def _parse_text(name: str, text: str) -> str:
+    return text

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""The REST API: one handler per row of the REST table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.model import Caller
+from hsm_core.operations import Operation
+from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_server.app_keys import GATEWAY, exchange_of
+from hsm_server.auth import authenticate
+from hsm_server.problems import RequestRefusedError
+from hsm_server.requests import BYTES, JSON, RequestReader
+from hsm_server.settings import HTTPLimits
+
+__all__ = ["RESULT_HEADER", "add_api_routes"]
+
+RESULT_HEADER: Final = "FerroHSM-Result"
+"""Header of a raw answer that holds the result's other fields, as ASCII JSON."""
+
+_MAX_REFUSED_KEY: Final = 64
+
+
+def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
+    """Add a route for every operation."""
+    for route in ROUTES:
+        router.add_route(route.method, API_PREFIX + route.path, _handler(route, limits))
+
+
+def _handler(
+    route: Route, limits: HTTPLimits
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    reader = RequestReader(route, limits)
+    name = route.operation.__name__
+
+    async def handle(request: web.Request) -> web.Response:
+        exchange = exchange_of(request)
+        if exchange is not None:
+            exchange.operation = name
+        caller = await authenticate(request)
+        operation = await _read(request, reader, route, caller)
+        hsm = request.app[GATEWAY].act_as(caller)
+        result = await hsm.execute(operation, idempotency_key=_idempotency_key(request))
+        return _encode(route, result, raw=_wants_bytes(request, route))
+
+    return handle
+
+
+async def _read(
+    request: web.Request, reader: RequestReader, route: Route, caller: Caller
+) -> Operation[Any]:
+    """Read the operation; a refusal that concerns a key is recorded."""
+    try:
+        return await reader.read(request)
+    except (HSMError, RequestRefusedError) as error:
+        if "key_id" in path_fields(route.path):
+            await request.app[GATEWAY].record_refusal(
+                caller,
+                error.code,
+                kind=route.operation.__name__,
+                key_id=request.match_info["key_id"][:_MAX_REFUSED_KEY],
+            )
+        raise
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    given = request.headers.getall("Idempotency-Key", [])
+    if len(given) > 1:
+        raise InvalidInputError(
+            "Idempotency-Key is given twice.", field="idempotency_key"
+        )
+    return given[0] if given else None
+
+
+def _wants_bytes(request: web.Request, route: Route) -> bool:
+    """Return whether the answer is to be one field, bare: only if that is said."""
+    if not route.raw_response:
+        return False
+    qualities: dict[str, float] = {}
+    for part in ",".join(request.headers.getall("Accept", [])).lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        qualities[kind] = next(map(_quality, parameters), 1.0)
+    wanted = qualities.get(BYTES, 0.0)
+    return wanted > 0 and wanted >= qualities.get(JSON, 0.0)
+
+
+def _quality(parameter: str) -> float:
+    try:
+        return float(parameter.removeprefix("q="))
+    except ValueError:
+        return 0.0
+
+
+def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
+    headers = {}
+    if route.location:
+        headers["Location"] = API_PREFIX + route.location.format_map(_Fields(result))
+    if not raw:
+        return web.Response(
+            body=wire.encode_json(result),
+            status=route.success,
+            content_type=JSON,
+            headers=headers,
+        )
+    fields = msgspec.to_builtins(result, builtin_types=(bytes,))
+    body = fields.pop(route.raw_response)
+    headers[RESULT_HEADER] = json.dumps(fields, separators=(",", ":"))
+    return web.Response(
+        body=body, status=route.success, content_type=BYTES, headers=headers
+    )
+
+
+class _Fields(dict[str, str]):
+    """Fields of a result, for a template."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self._result = result
+
+    def __missing__(self, name: str) -> str:
+        return str(getattr(self._result, name))

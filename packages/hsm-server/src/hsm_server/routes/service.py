@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""Pages about the service itself: health, metrics and the API's description."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.errors import InvalidInputError, MalformedError
+from hsm_core.rest import API_PREFIX
+from hsm_server.app_keys import HEALTH, METRICS, exchange_of
+from hsm_server.telemetry import METRICS_CONTENT_TYPE
+
+__all__ = ["add_service_routes"]
+
+
+def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
+    """
+    Add the open pages.
+
+    Args:
+        router: Where to add them.
+
+        document: The OpenAPI document, JSON.
+    """
+
+    async def openapi(request: web.Request) -> web.Response:
+        _begin(request, "openapi")
+        return web.Response(body=document, content_type="application/json")
+
+    router.add_route("GET", "/healthz", _healthz)
+    router.add_route("GET", "/metrics", _metrics)
+    router.add_route("GET", f"{API_PREFIX}/openapi.json", openapi)
+
+
+def _begin(request: web.Request, name: str) -> None:
+    exchange = exchange_of(request)
+    if exchange is not None:
+        exchange.operation = name
+    if request.query_string:
+        raise InvalidInputError("This page takes no query.", field="query")
+    if request.body_exists:
+        raise MalformedError("A GET request has no body.")
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    _begin(request, "healthz")
+    health, serving = await request.app[HEALTH].check()
+    return web.Response(
+        body=wire.encode_json(health),
+        status=200 if serving else 503,
+        content_type="application/json",
+    )
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    _begin(request, "metrics")
+    await request.app[HEALTH].refresh()
+    return web.Response(
+        body=request.app[METRICS].exposition(),
+        headers={"Content-Type": METRICS_CONTENT_TYPE},
+    )

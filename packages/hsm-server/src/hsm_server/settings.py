@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Settings of the server: parsed, validated, immutable. Secrets stand apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from hsm_core.model import Record
+from hsm_core.settings import Settings
+
+__all__ = [
+    "HTTPLimits",
+    "LogFormat",
+    "LogLevel",
+    "Secrets",
+    "ServerSettings",
+    "TLSFiles",
+    "TokenRules",
+]
+
+
+class LogLevel(StrEnum):
+    """Least severe level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log is written."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class TLSFiles(Record, frozen=True, kw_only=True):
+    """
+    PEM files of the listener.
+
+    Attributes:
+        cert: Certificate chain, the server's own first.
+        key: Its private key, not encrypted, readable by its owner alone.
+        client_ca: If given, every connection needs a certificate of one of these.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class TokenRules(Record, frozen=True, kw_only=True):
+    """
+    What a bearer token must say, besides being authentic.
+
+    Attributes:
+        issuer: Required ``iss``; empty accepts any.
+        audience: Required in ``aud``; empty refuses tokens that name an audience.
+        leeway_seconds: How far the issuer's clock may be off.
+        max_lifetime_seconds: Longest time from ``iat`` (or now) to ``exp``.
+    """
+
+    issuer: str = ""
+    audience: str = ""
+    leeway_seconds: Annotated[int, Meta(ge=0, le=300)] = 60
+    max_lifetime_seconds: Annotated[int, Meta(ge=1)] = 24 * 3600
+
+
+class HTTPLimits(Record, frozen=True, kw_only=True):
+    """
+    What one request may cost.
+
+    Attributes:
+        json_bytes: Largest JSON body.
+        payload_bytes: Largest byte string inside a JSON body, after decoding.
+        raw_bytes: Largest ``application/octet-stream`` body.
+        aad_bytes: Largest additional authenticated data.
+        line_bytes: Longest request line; a query may hold additional data in base64.
+        header_bytes: Longest header field.
+        body_timeout_seconds: How long a body may take to arrive.
+        keepalive_seconds: How long an idle connection stays open.
+    """
+
+    json_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
+    payload_bytes: Annotated[int, Meta(ge=1)] = 1024 * 1024
+    raw_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * 1024
+    aad_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024
+    line_bytes: Annotated[int, Meta(ge=1024)] = 128 * 1024
+    header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
+    body_timeout_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
+
+
+class ServerSettings(Record, frozen=True, kw_only=True):
+    """
+    Everything the server needs, except its secrets.
+
+    Attributes:
+        port: 0 takes any free one.
+        core: Settings of the HSM inside.
+        drain_timeout_seconds: How long requests in flight may finish at the end.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8443
+    tls: TLSFiles | None = None
+    core: Settings = Settings()
+    tokens: TokenRules = TokenRules()
+    limits: HTTPLimits = HTTPLimits()
+    drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.JSON
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """
+    What the server must keep to itself.
+
+    Attributes:
+        master_key: Root of the sealed keys, 32 bytes.
+        hmac_key: Key of the audit trail, 32 bytes.
+        jwt_secret: HS256 key of bearer tokens, at least 32 bytes.
+    """
+
+    master_key: bytes
+    hmac_key: bytes
+    jwt_secret: bytes

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""
+Bearer tokens: JWT (RFC 7519) with HS256 and nothing else, by the rules of RFC 8725.
+
+What is wrong with a token is never told; every fault is the same error.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from joserfc import jwk, jws
+from joserfc.errors import JoseError
+
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.model import Role, parse_role
+from hsm_server.settings import TokenRules
+
+__all__ = ["MAX_TOKEN_BYTES", "Identity", "TokenVerifier"]
+
+MAX_TOKEN_BYTES: Final = 8192
+"""Longest token that is looked at, in bytes."""
+
+_CACHE_ENTRIES: Final = 4096
+_ALGORITHM: Final = "HS256"
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ"})
+_RESERVED: Final = frozenset({"system", "retention-scheduler", "unauthenticated"})
+_MAX_TIME: Final = 2**53
+
+
+class _Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """The claims that count; others are allowed, and mean nothing here."""
+
+    sub: str
+    roles: list[str]
+    exp: int
+    iat: int | msgspec.UnsetType = msgspec.UNSET
+    nbf: int | msgspec.UnsetType = msgspec.UNSET
+    iss: str | msgspec.UnsetType = msgspec.UNSET
+    aud: str | list[str] | msgspec.UnsetType = msgspec.UNSET
+    jti: str | msgspec.UnsetType = msgspec.UNSET
+    cnf: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    fp: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    Who a token names.
+
+    Attributes:
+        principal: Its ``sub``.
+        credential_id: Its ``jti``, or the beginning of its hash.
+        expires_at: First instant at which it is refused, in seconds since 1970.
+        not_before: First instant at which it is accepted.
+        certificate_sha256: Fingerprints that the peer's certificate must have.
+    """
+
+    principal: str
+    roles: frozenset[Role]
+    credential_id: str
+    expires_at: float
+    not_before: float
+    certificate_sha256: frozenset[str]
+
+
+class TokenVerifier:
+    """
+    Checks bearer tokens.
+
+    Args:
+        secret: HS256 key, at least 32 bytes.
+
+        rules: What a token must say.
+
+        now: Time, in seconds since 1970, that never goes back.
+    """
+
+    def __init__(
+        self, secret: bytes, rules: TokenRules, now: Callable[[], float]
+    ) -> None:
+        self._key = jwk.OctKey.import_key(secret)
+        self._rules = rules
+        self._now = now
+        self._cache: OrderedDict[bytes, Identity] = OrderedDict()
+
+    def verify(self, token: str, *, certificate_sha256: str = "") -> Identity:
+        """
+        Return whom a token names, if it is good.
+
+        Args:
+            token: JWS compact serialisation.
+
+            certificate_sha256: Fingerprint of the peer's certificate, lower-case hex.
+
+        Raises:
+            AuthenticationError: It is not good, for whatever reason.
+
+        Standard:
+            RFC 7519, RFC 7515 section 5.2, RFC 8725, RFC 8705 section 3.1 (``cnf``).
+        """
+        try:
+            data = token.encode("ascii")
+        except UnicodeEncodeError:
+            raise AuthenticationError from None
+        if len(data) > MAX_TOKEN_BYTES:
+            raise AuthenticationError
+        digest = hashlib.sha256(data).digest()
+        identity = self._cache.get(digest)
+        if identity is None:
+            identity = self._examine(token, digest)
+            self._remember(digest, identity)
+        else:
+            self._cache.move_to_end(digest)
+        now = self._now()
+        if now >= identity.expires_at or now < identity.not_before:
+            raise AuthenticationError
+        for fingerprint in identity.certificate_sha256:
+            if not hmac.compare_digest(fingerprint, certificate_sha256):
+                raise AuthenticationError
+        return identity
+
+    def _remember(self, digest: bytes, identity: Identity) -> None:
+        self._cache[digest] = identity
+        while len(self._cache) > _CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+
+    def _examine(self, token: str, digest: bytes) -> Identity:
+        shape = _SHAPE.match(token)
+        if shape is None:
+            raise AuthenticationError
+        try:
+            _check_header(wire.scan_json(_canonical(shape[1])))
+            signed = jws.deserialize_compact(token, self._key, algorithms=[_ALGORITHM])
+            payload = _canonical(shape[2])
+            if signed.payload != payload:
+                raise AuthenticationError
+            claims = msgspec.convert(wire.scan_json(payload), _Claims)
+        except (JoseError, HSMError, msgspec.ValidationError, ValueError):
+            raise AuthenticationError from None
+        return self._identity(claims, digest)
+
+    def _identity(self, claims: _Claims, digest: bytes) -> Identity:
+        self._check_times(claims)
+        self._check_parties(claims)
+        credential = f"sha256:{digest.hex()[:16]}"
+        if claims.jti is not msgspec.UNSET:
+            credential = _printable(claims.jti)
+        leeway = self._rules.leeway_seconds
+        begin = -1 if claims.nbf is msgspec.UNSET else claims.nbf - leeway
+        return Identity(
+            principal=_subject(claims.sub),
+            roles=_roles(claims.roles),
+            credential_id=credential,
+            expires_at=claims.exp + leeway,
+            not_before=begin,
+            certificate_sha256=_bound_certificates(claims),
+        )
+
+    def _check_times(self, claims: _Claims) -> None:
+        now, rules = self._now(), self._rules
+        times = [claims.exp, claims.iat, claims.nbf]
+        if any(t is not msgspec.UNSET and not 0 <= t < _MAX_TIME for t in times):
+            raise AuthenticationError
+        if claims.iat is msgspec.UNSET:
+            if claims.exp - now > rules.max_lifetime_seconds + rules.leeway_seconds:
+                raise AuthenticationError
+            return
+        if claims.iat > now + rules.leeway_seconds:
+            raise AuthenticationError
+        if not 0 < claims.exp - claims.iat <= rules.max_lifetime_seconds:
+            raise AuthenticationError
+
+    def _check_parties(self, claims: _Claims) -> None:
+        if self._rules.issuer and claims.iss != self._rules.issuer:
+            raise AuthenticationError
+        # RFC 7519, section 4.1.3: who does not find itself in aud must refuse.
+        if claims.aud is msgspec.UNSET:
+            audiences: list[str] = []
+        elif isinstance(claims.aud, str):
+            audiences = [claims.aud]
+        else:
+            audiences = claims.aud
+        if self._rules.audience:
+            if self._rules.audience not in audiences:
+                raise AuthenticationError
+        elif claims.aud is not msgspec.UNSET:
+            raise AuthenticationError
+
+
+def _canonical(segment: str) -> bytes:
+    """Decode base64url in its one form (RFC 7515, section 2), or refuse."""
+    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
+        raise AuthenticationError
+    return data
+
+
+def _check_header(header: Any) -> None:
+    if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
+        # Also kid: with one secret no key has a name. Also crit, b64, jwk, jku, x5u.
+        raise AuthenticationError
+    if header.get("alg") != _ALGORITHM:
+        raise AuthenticationError
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() != "jwt":
+        raise AuthenticationError
+
+
+def _printable(name: str) -> str:
+    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
+        raise AuthenticationError
+    return name
+
+
+def _subject(name: str) -> str:
+    plain = _printable(name).casefold()
+    if plain in _RESERVED or plain.startswith("system."):
+        raise AuthenticationError
+    return name
+
+
+def _roles(names: list[str]) -> frozenset[Role]:
+    """Read roles in the case of the table, or all in lower case."""
+    roles = set()
+    for name in names:
+        try:
+            role = parse_role(name)
+        except HSMError:
+            raise AuthenticationError from None
+        if name != role.value and name != name.lower():
+            raise AuthenticationError
+        roles.add(role)
+    if not roles or len(roles) != len(names):
+        raise AuthenticationError
+    return frozenset(roles)
+
+
+def _bound_certificates(claims: _Claims) -> frozenset[str]:
+    """Return the certificates that the token is bound to: all of them must be shown."""
+    found = set()
+    if claims.fp is not msgspec.UNSET:
+        found.add(claims.fp)
+    if claims.cnf is not msgspec.UNSET:
+        if claims.cnf.keys() != {"x5t#S256"}:
+            raise AuthenticationError
+        try:
+            found.add(_canonical(claims.cnf["x5t#S256"]).hex())
+        except ValueError:
+            raise AuthenticationError from None
+    if not all(re.fullmatch("[0-9a-f]{64}", fingerprint) for fingerprint in found):
+        raise AuthenticationError
+    return frozenset(found)
