@@ -241,8 +241,13 @@ class Inventory:
             raise KeyStateError("The material of this version was destroyed.")
         key_id = document.key_id
         try:
-            if self.blob_integrity(document, version) is not Integrity.OK:
-                raise self._tampering(key_id, "A sealed blob was changed or lost.")
+            found = self.blob_integrity(document, version)
+            if found is not Integrity.OK:
+                raise self._tampering(
+                    key_id,
+                    f"The sealed blob of version {version.version} is {found}.",
+                    found,
+                )
             blob = self.store.get_blob(key_id, version.version) or b""
             return self.ring.open_material(blob, context=_context(document, version))
         except KeyTamperedError as error:
@@ -306,6 +311,10 @@ class Inventory:
         return digest
 
     def _decode(self, stored: StoredKey) -> KeyDocument:
+        if not stored.document:
+            raise self._tampering(
+                stored.key_id, "Its document is missing.", Integrity.MISSING
+            )
         return decode_document(
             stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
         )
@@ -317,7 +326,7 @@ class Inventory:
                 raise self._tampering(
                     document.key_id,
                     f"The sealed blob of version {version.version} is {found}.",
-                    version=version.version,
+                    found,
                 )
 
     def _element(self, document: KeyDocument, stored: bytes) -> int:
@@ -336,13 +345,12 @@ class Inventory:
         self._documents.drop(key_id)
 
     def _tampering(
-        self, key_id: KeyId, reason: str, *, version: int = 0
+        self, key_id: KeyId, reason: str, found: Integrity = Integrity.TAMPERED
     ) -> KeyTamperedError:
-        facts: dict[str, str | int] = {"key_id": key_id}
-        if version:
-            facts["version"] = version
         return KeyTamperedError(
-            f"The stored key {key_id} was tampered with: {reason}", **facts
+            f"The stored key {key_id} was tampered with: {reason}",
+            key_id=key_id,
+            integrity=found.value,
         )
 
 

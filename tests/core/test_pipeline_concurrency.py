@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Many callers at once: nothing is done twice, nothing is lost, a revoke is final."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.pipeline import Request
+from hsm_core.model import KeyState
+from hsm_core.session import Session
+from hsm_core.testing import caller, memory_hsm
+
+
+def test_one_idempotency_key_in_many_threads() -> None:
+    """Sixteen equal requests at once make one key and get one answer."""
+    with memory_hsm() as gateway, ThreadPoolExecutor(16) as pool:
+        session = Session(gateway.act_as(caller()))
+        barrier = threading.Barrier(16)
+
+        def create(_: int) -> object:
+            barrier.wait()
+            return session.create_key("p256", name="one", idempotency_key="same")
+
+        answers = list(pool.map(create, range(16)))
+
+        assert 1 == len({repr(a) + str(a.key_id) for a in answers})  # type: ignore[attr-defined]
+        assert 1 == len(list(session.keys()))
+
+
+def test_rotations_at_once() -> None:
+    """Forty rotations from eight threads make forty versions, one of them active."""
+    with memory_hsm() as gateway, ThreadPoolExecutor(8) as pool:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("ed25519").key_id
+
+        made = [
+            info.version for info in pool.map(lambda _: session.rotate(key), range(40))
+        ]
+
+        states = [version.state for version in session.versions(key)]
+        assert list(range(2, 42)) == sorted(made)
+        assert [KeyState.RETIRED] * 40 + [KeyState.ACTIVE] == states
+
+
+def test_uses_during_rotations() -> None:
+    """Every signature and ciphertext made during rotations is good for ever."""
+    with memory_hsm() as gateway, ThreadPoolExecutor(5) as pool:
+        session = Session(gateway.act_as(caller()))
+        signer = session.create_key("ed25519").key_id
+        sealer = session.create_key("aes").key_id
+        stop = threading.Event()
+
+        def rotate() -> None:
+            while not stop.is_set():
+                session.rotate(signer)
+                session.rotate(sealer)
+
+        rotating = pool.submit(rotate)
+        made = list(
+            pool.map(
+                lambda n: (
+                    session.sign(signer, b"%d" % n),
+                    session.encrypt(sealer, b"%d" % n),
+                ),
+                range(200),
+            )
+        )
+        stop.set()
+        rotating.result()
+
+        for number, (signature, ciphertext) in enumerate(made):
+            found = session.verify(signer, b"%d" % number, signature.signature)
+            assert signature.version == found.version
+            assert b"%d" % number == session.decrypt(sealer, ciphertext)
+        assert session.verify_audit().verified > 400
+
+
+def test_a_revoke_is_final() -> None:
+    """After a revoke was acknowledged no use succeeds, whoever was under way."""
+    with memory_hsm() as gateway, ThreadPoolExecutor(4) as pool:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("ed25519").key_id
+        revoked = threading.Event()
+        late: list[int] = []
+
+        def use() -> None:
+            while True:
+                was_revoked = revoked.is_set()
+                try:
+                    session.sign(key, b"m")
+                except errors.KeyStateError:
+                    return
+                if was_revoked:
+                    late.append(1)
+
+        users = [pool.submit(use) for _ in range(3)]
+        session.revoke(key)
+        revoked.set()
+        for user in users:
+            user.result()
+
+        assert [] == late
+
+
+def test_a_batch_keeps_its_order() -> None:
+    """Outcomes stand in the order of their requests, good and bad, quick and slow."""
+    with memory_hsm() as gateway:
+        me = caller()
+        session = Session(gateway.act_as(me))
+        key = session.create_key("ed25519").key_id
+        head = session.status().audit.head_seq
+        pipeline = gateway._pipeline  # noqa: SLF001 (the batch has no public door yet)
+
+        outcomes = pipeline.execute_many(
+            [
+                Request(me, ops.Sign(key_id=key, message=b"m")),
+                Request(me, ops.RotateKey(key_id=key)),
+                Request(me, ops.Sign(key_id="missing", message=b"m")),
+                Request(me, ops.DescribeKey(key_id=key)),
+                Request(caller(principal="other"), ops.GenerateRandom(length=5)),
+            ]
+        )
+
+        kinds = [type(o.error or o.result).__name__ for o in outcomes]
+        assert [
+            "Signature",
+            "KeyInfo",
+            "KeyNotFoundError",
+            "KeyInfo",
+            "RandomBytes",
+        ] == kinds
+        assert head + 5 == session.status().audit.head_seq

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The role x operation table, written out a second time and tried cell by cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.policy import GRANTS, RolePolicy
+from hsm_core.model import Role
+from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.testing import caller, memory_hsm
+
+#                   Administrator, Operator, Auditor, Service
+EXPECTED = {
+    "CreateKey":        "A O - -",
+    "DescribeKey":      "A O U S",
+    "ListKeys":         "A O U S",
+    "ListVersions":     "A O U S",
+    "RotateKey":        "A O - -",
+    "Rollback":         "A O - -",
+    "RevokeKey":        "A - - -",
+    "DestroyKey":       "A - - -",
+    "GetPublicKey":     "A O U S",
+    "Sign":             "- O - S",
+    "Verify":           "- O - S",
+    "Encrypt":          "- O - S",
+    "Decrypt":          "- O - S",
+    "ComputeMac":       "- O - S",
+    "VerifyMac":        "- O - S",
+    "GenerateRandom":   "- O - S",
+    "ListAuditEvents":  "A - U -",
+    "VerifyAudit":      "A - U -",
+    "Status":           "A O U S",
+    "SelfTest":         "A O - -",
+}  # fmt: skip
+LETTERS = {
+    "A": Role.ADMINISTRATOR,
+    "O": Role.OPERATOR,
+    "U": Role.AUDITOR,
+    "S": Role.SERVICE,
+}
+
+ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
+    ops.CreateKey: {"algorithm": "ed25519"},
+    ops.Rollback: {"version": 1},
+    ops.Sign: {"message": b""},
+    ops.Verify: {"message": b"", "signature": b""},
+    ops.Encrypt: {"plaintext": b""},
+    ops.Decrypt: {"ciphertext": b""},
+    ops.ComputeMac: {"message": b""},
+    ops.VerifyMac: {"message": b"", "mac": b""},
+    ops.GenerateRandom: {"length": 1},
+}
+
+
+def sample(kind: type[Operation[Any]], key_id: str) -> Operation[Any]:
+    """Return a valid operation of a kind."""
+    arguments = dict(ARGUMENTS.get(kind, {}))
+    if "key_id" in kind.__struct_fields__ and kind is not ops.ListAuditEvents:
+        arguments["key_id"] = key_id
+    return kind(**arguments)
+
+
+def test_the_expected_table_is_whole() -> None:
+    """Every operation has a row, so a new one can't slip in without a decision."""
+    assert list(EXPECTED) == [operation.__name__ for operation in OPERATIONS]
+
+
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
+def test_every_cell(kind: type[Operation[Any]]) -> None:
+    """Each role is let through or denied as the table says, and no role is denied."""
+    allowed = {
+        LETTERS[letter] for letter in EXPECTED[kind.__name__] if letter in "AOUS"
+    }
+
+    with memory_hsm() as gateway:
+        key = gateway.act_as(caller()).execute(ops.CreateKey(algorithm="ed25519"))
+        passed = set()
+        for role in Role:
+            try:
+                gateway.act_as(caller(role)).execute(sample(kind, key.key_id))
+            except errors.AccessDeniedError:
+                continue
+            except errors.HSMError:
+                pass
+            passed.add(role)
+        nobody = caller()
+        nobody = type(nobody)(principal="nobody", roles=frozenset())
+        with pytest.raises((errors.AccessDeniedError, errors.KeyNotFoundError)):
+            gateway.act_as(nobody).execute(sample(kind, key.key_id))
+
+    assert allowed == passed
+
+
+def test_the_policy_hash_follows_the_table() -> None:
+    """Another table has another hash, and the same one the same."""
+    other = GRANTS | {Role.AUDITOR: GRANTS[Role.AUDITOR] | {"Sign"}}
+
+    assert RolePolicy().policy_hash == RolePolicy(dict(GRANTS)).policy_hash
+    assert RolePolicy().policy_hash != RolePolicy(other).policy_hash
+
+
+def test_a_caller_who_may_not_describe_is_told_nothing() -> None:
+    """Without the right to describe, a real key looks like a missing one."""
+    nobody = type(caller())(principal="nobody", roles=frozenset())
+    answers = set()
+
+    with memory_hsm() as gateway:
+        key = gateway.act_as(caller()).execute(ops.CreateKey(algorithm="ed25519"))
+        for reference in (key.key_id, "made-up"):
+            with pytest.raises(errors.KeyNotFoundError) as caught:
+                gateway.act_as(nobody).execute(ops.DescribeKey(key_id=reference))
+            answers.add((str(caught.value), tuple(caught.value.facts.items())))
+
+    assert 1 == len(answers)
+
+
+def test_the_table_in_the_documentation() -> None:
+    """The published table is the one that is enforced."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "roles.md"
+
+    rows = [
+        f"| `{kind.__name__}` | "
+        + " | ".join("yes" if kind.__name__ in GRANTS[r] else "no" for r in Role)
+        + " |"
+        for kind in OPERATIONS
+    ]
+
+    assert rows == [
+        line for line in page.read_text().splitlines() if line.startswith("| `")
+    ]
