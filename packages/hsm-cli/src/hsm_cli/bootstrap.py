@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Puts the parts together: the only module that builds anything of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsm_cli.settings import ClientSettings
+from hsm_core.model import Record
+
+if TYPE_CHECKING:
+    from hsm_cli.client import RemoteHSM
+
+__all__ = ["OfflineReport", "open_remote", "verify_trail"]
+
+
+class OfflineReport(Record, frozen=True, kw_only=True):
+    """
+    What an intact trail holds.
+
+    Attributes:
+        records: How many records were verified.
+        head_seq: The newest one, -1 for an empty trail.
+        head_hash: Its leaf hash, hex; compare it with one written down before.
+        macs_checked: Whether the HMAC key was given. Without it only the chain was
+            checked, which a forger can make anew.
+        clean: Whether the trail was closed in order at its end.
+        torn_bytes: Length of an unfinished tail, which is no record.
+    """
+
+    records: int
+    head_seq: int
+    head_hash: str
+    log_id: str
+    macs_checked: bool
+    clean: bool
+    torn_bytes: int
+
+
+def open_remote(settings: ClientSettings) -> RemoteHSM:
+    """
+    Return the HSM of the server that the settings name.
+
+    Raises:
+        ConfigurationError: A setting or a file can't be used.
+    """
+    from hsm_cli.client import RemoteHSM
+    from hsm_cli.tokens import open_token
+
+    return RemoteHSM(
+        settings.endpoint,
+        token=open_token(settings.token),
+        ca_bundle=settings.ca_bundle,
+        client_cert=settings.client_cert,
+        client_key=settings.client_key,
+        insecure=settings.insecure,
+        timeout_seconds=settings.timeout_seconds,
+    )
+
+
+def verify_trail(
+    path: Path, hmac_key: bytes | None, progress: Callable[[int], None] | None
+) -> OfflineReport:
+    """
+    Verify the files of a trail without a server.
+
+    Args:
+        path: The live segment; closed ones lie beside it.
+
+        hmac_key: 32 bytes, or None to check the chain only.
+
+        progress: Called now and then with the number of records verified.
+
+    Raises:
+        AuditTamperedError: The trail is damaged; ``facts`` name ``seq`` and ``reason``.
+        WrongAuditKeyError: The key is not the trail's.
+        ConfigurationError: There is no trail, or it can't be read.
+    """
+    from hsm_core.factory import open_verifier
+
+    found = open_verifier(path, hmac_key).verify(progress)
+    return OfflineReport(
+        records=found.records,
+        head_seq=found.head_seq,
+        head_hash=found.head_hash,
+        log_id=found.log_id,
+        macs_checked=found.macs_checked,
+        clean=found.clean,
+        torn_bytes=found.torn_bytes,
+    )

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""
+An HSM on a server, for programs: `RemoteHSM` implements `hsm_core.protocols.HSM`.
+
+Public, like the modules of hsm-core.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from hsm_cli.messages import Answer, Request, request_of, result_of
+from hsm_cli.settings import DEFAULT_TIMEOUT_SECONDS
+from hsm_cli.tls import open_tls_context
+from hsm_cli.transport import Transport
+from hsm_core.errors import (
+    AlgorithmUnavailableError,
+    AuthenticationError,
+    HSMError,
+    InputSizeError,
+    InvalidInputError,
+    OutcomeUnknownError,
+    SelfTestFailedError,
+    StorageFullError,
+    TransportError,
+    UnavailableError,
+)
+from hsm_core.operations import Effect, Operation
+
+__all__ = ["RemoteHSM", "new_idempotency_key"]
+
+R = TypeVar("R")
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024
+_LASTING: Final = (AlgorithmUnavailableError, SelfTestFailedError, StorageFullError)
+"""Errors of unavailability that trying again at once does not end."""
+
+
+def new_idempotency_key() -> str:
+    """Return a fresh idempotency key: 32 hex digits from the system's generator."""
+    return secrets.token_hex(16)
+
+
+class RemoteHSM:
+    """
+    The HSM of a server, over HTTPS (TLS 1.3), as the bearer of a token sees it.
+
+    Reads and mutations are tried again when the server can't answer or its answer is
+    lost: a mutation under the same idempotency key, so that it is done once. Uses, such
+    as signing, are not. Safe for many threads. To be closed, or used in a ``with``
+    block.
+
+    Args:
+        endpoint: ``https://HOST[:PORT][/PREFIX]``.
+
+        token: Called for each attempt; returns the bearer token.
+
+        ca_bundle: PEM file of the authorities to trust; None means the system's.
+
+        client_cert: PEM file with our certificate chain, for servers that ask for one.
+
+        client_key: PEM file with its key; None means it is in *client_cert*.
+
+        insecure: Take any certificate of the server: whoever is in between can then
+            read and change everything, the token included.
+
+        timeout_seconds: Longest time, in each attempt, to connect, until the answer
+            begins, and for the rest of it.
+
+        attempts: How often a request is sent at most, from 1.
+
+        max_answer_bytes: Longest answer that is read.
+
+        pause: Waits between attempts, given seconds.
+
+    Raises:
+        ConfigurationError: The endpoint is not such a URL, or a file can't be used.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        token: Callable[[], str],
+        ca_bundle: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+        insecure: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        attempts: int = 3,
+        max_answer_bytes: int = _MAX_ANSWER_BYTES,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        context = open_tls_context(
+            ca_bundle=ca_bundle,
+            client_cert=client_cert,
+            client_key=client_key,
+            insecure=insecure,
+        )
+        self._transport = Transport(
+            endpoint,
+            context=context,
+            timeout_seconds=timeout_seconds,
+            max_answer_bytes=max_answer_bytes,
+        )
+        self._token = token
+        self._attempts = attempts
+        self._pause = pause
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """
+        Execute one operation on the server; see `hsm_core.protocols.HSM.execute`.
+
+        Args:
+            operation: What to do. It is checked against its type before it is sent.
+
+            idempotency_key: For mutations: 1 to 128 visible ASCII characters. A fresh
+                one is made if it is None. Other operations do not send it.
+
+        Raises:
+            HSMError: What the server's HSM raised, with its facts.
+            OutcomeUnknownError: A mutation was sent and no attempt was answered; its
+                ``facts["idempotency_key"]`` makes a repetition safe.
+            TransportError: Nothing was answered; ``facts["reason"]`` is ``connect``,
+                ``certificate``, ``tls``, ``redirect``, ``lost`` or ``answer``.
+        """
+        request = request_of(operation)
+        effect = operation.effect
+        if effect is Effect.MUTATION:
+            key = _checked_key(idempotency_key or new_idempotency_key())
+            request.headers["Idempotency-Key"] = key
+            return self._mutate(type(operation), request, key)
+        attempts = 1 if effect is Effect.USE else self._attempts
+        return self._read(type(operation), request, attempts)
+
+    def _read(self, cls: type[Operation[R]], request: Request, attempts: int) -> R:
+        for left in reversed(range(attempts)):
+            answer: Answer | None = None
+            try:
+                answer = self._send(request)
+                return result_of(cls, answer)
+            except UnavailableError as error:
+                if not left or not _is_worth_trying_again(error):
+                    raise
+            self._wait(attempts - left, answer)
+        raise TransportError("No attempt was allowed.")
+
+    def _mutate(self, cls: type[Operation[R]], request: Request, key: str) -> R:
+        """Send a mutation until its outcome is known, or the attempts are used up."""
+        unknown: HSMError | None = None
+        for left in reversed(range(self._attempts)):
+            answer: Answer | None = None
+            try:
+                answer = self._send(request)
+                return result_of(cls, answer)
+            except (UnavailableError, AuthenticationError) as error:
+                if _may_have_been_done(error):
+                    unknown = error
+                if unknown is None and not _is_worth_trying_again(error):
+                    raise
+                if not left:
+                    if unknown is None:
+                        raise
+                    break
+            self._wait(self._attempts - left, answer)
+        raise _outcome_unknown(unknown, key)
+
+    def _send(self, request: Request) -> Answer:
+        token = self._token()
+        if not _TOKEN.fullmatch(token):
+            raise InvalidInputError(
+                "The bearer token holds characters that no token has.",
+                field="auth_token",
+            )
+        return self._transport.send(request, {"Authorization": f"Bearer {token}"})
+
+    def _wait(self, attempt: int, answer: Answer | None) -> None:
+        wish = answer.retry_after_seconds if answer is not None else None
+        if wish is None:
+            spread = 0.5 + secrets.randbelow(1000) / 1000
+            wish = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * spread
+        self._pause(wish)
+
+
+def _checked_key(key: str) -> str:
+    if not 1 <= len(key) <= 128:
+        raise InputSizeError(
+            "idempotency_key",
+            actual=len(key),
+            minimum=1,
+            maximum=128,
+            unit="characters",
+        )
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidInputError(
+            "idempotency_key must be visible ASCII characters.",
+            field="idempotency_key",
+        )
+    return key
+
+
+def _is_worth_trying_again(error: HSMError) -> bool:
+    if isinstance(error, TransportError):
+        return error.facts.get("reason") == "lost"
+    return isinstance(error, UnavailableError) and not isinstance(error, _LASTING)
+
+
+def _may_have_been_done(error: HSMError) -> bool:
+    if isinstance(error, TransportError):
+        return error.facts.get("reason") in {"lost", "answer"}
+    return isinstance(error, OutcomeUnknownError) or error.facts.get("status") in {
+        502,
+        504,
+    }
+
+
+def _outcome_unknown(cause: HSMError | None, key: str) -> OutcomeUnknownError:
+    facts: dict[str, Any] = dict(cause.facts) if cause is not None else {}
+    facts.pop("reason", None)
+    return OutcomeUnknownError(
+        f"{cause} It is not known whether the change was made; repeat it with the "
+        f"idempotency key {key}, and it is not made twice.",
+        **{**facts, "idempotency_key": key},
+    )

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""
+The commands of hsm-cli, one module each.
+
+A command's module is imported when the command is asked for, so that ``--help`` and
+every other command start without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from hsm_cli.__about__ import __version__
+from hsm_cli.flags import global_flags, literal_secrets, read_settings
+
+__all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
+
+CONTEXT: Final[dict[str, Any]] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 88,
+}
+
+COMMANDS: Final = {
+    "list": "Show keys, newest first.",
+    "create": "Make a key.",
+    "describe": "Show what may be known of a key.",
+    "versions": "Show all versions of a key.",
+    "rotate": "Make a new version from fresh material.",
+    "rollback": "Make a new version from the material of an older one.",
+    "revoke": "Mark a version, or all of a key, as compromised; for ever.",
+    "destroy": "Destroy all material of a key; for ever.",
+    "public-key": "Print a public key.",
+    "sign": "Sign data.",
+    "verify": "Check a signature.",
+    "encrypt": "Encrypt data.",
+    "decrypt": "Decrypt data.",
+    "mac": "Compute a message authentication code.",
+    "verify-mac": "Check a message authentication code.",
+    "random": "Print random bytes of the HSM.",
+    "status": "Show the health of the HSM.",
+    "selftest": "Run all self-tests now.",
+    "algorithms": "Show the algorithms that keys can have; asks no server.",
+    "audit": "Read and verify the audit trail.",
+    "token": "Mint and inspect bearer tokens.",
+    "completion": "Print a script that completes commands in a shell.",
+}
+"""Every command and its short help, in the order of the help."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported now, or None if there is none of this name."""
+        return _load(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the list of commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings=CONTEXT,
+    no_args_is_help=False,
+    help=(
+        "Create, use and watch over keys on an hsm-server.\n\n"
+        "Where a KEY is asked for, its UUID or its name will do. --json is accepted "
+        "after a command too. The exit code says what kind of error it was."
+    ),
+)
+@global_flags
+@click.version_option(__version__, prog_name="hsm-cli")
+@click.pass_context
+def cli(ctx: click.Context, /, **values: Any) -> None:
+    """Read the global flags; what stands in ``ctx.obj`` before is used as the HSM."""
+    from hsm_cli.invocation import Invocation
+    from hsm_cli.output import Output, print_note, wants_colour
+
+    settings = read_settings(ctx, values)
+    for flag in literal_secrets(ctx, "auth_token", "jwt_secret"):
+        print_note(
+            f"warning: other users can see {flag} on the command line; use @FILE, "
+            "fd:N or the environment."
+        )
+    if settings.insecure:
+        print_note("warning: the server's certificate is not checked (--insecure).")
+    output = Output(
+        json=values["json"], colour=not values["no_color"] and wants_colour()
+    )
+    ctx.obj = Invocation(settings, output, ctx.obj)
+    ctx.call_on_close(ctx.obj.close)
+
+
+def _load(name: str) -> click.Command:
+    return (_load_key_command if name in _KEY_COMMANDS else _load_other)(name)
+
+
+_KEY_COMMANDS: Final = frozenset(list(COMMANDS)[:9])
+
+
+def _load_key_command(name: str) -> click.Command:
+    match name:
+        case "list":
+            from hsm_cli.commands import list_keys
+
+            return list_keys.command
+        case "create":
+            from hsm_cli.commands import create
+
+            return create.command
+        case "describe":
+            from hsm_cli.commands import describe
+
+            return describe.command
+        case "versions":
+            from hsm_cli.commands import versions
+
+            return versions.command
+        case "rotate":
+            from hsm_cli.commands import rotate
+
+            return rotate.command
+        case "rollback":
+            from hsm_cli.commands import rollback
+
+            return rollback.command
+        case "revoke":
+            from hsm_cli.commands import revoke
+
+            return revoke.command
+        case "destroy":
+            from hsm_cli.commands import destroy
+
+            return destroy.command
+        case _:
+            from hsm_cli.commands import public_key
+
+            return public_key.command
+
+
+def _load_other(name: str) -> click.Command:
+    match name:
+        case "sign":
+            from hsm_cli.commands import sign
+
+            return sign.command
+        case "verify":
+            from hsm_cli.commands import verify
+
+            return verify.command
+        case "encrypt":
+            from hsm_cli.commands import encrypt
+
+            return encrypt.command
+        case "decrypt":
+            from hsm_cli.commands import decrypt
+
+            return decrypt.command
+        case "mac":
+            from hsm_cli.commands import mac
+
+            return mac.command
+        case "verify-mac":
+            from hsm_cli.commands import verify_mac
+
+            return verify_mac.command
+        case "random":
+            from hsm_cli.commands import random_bytes
+
+            return random_bytes.command
+        case "status":
+            from hsm_cli.commands import status
+
+            return status.command
+        case "selftest":
+            from hsm_cli.commands import selftest
+
+            return selftest.command
+        case "algorithms":
+            from hsm_cli.commands import algorithms
+
+            return algorithms.command
+        case "audit":
+            from hsm_cli.commands import audit
+
+            return audit.command
+        case "token":
+            from hsm_cli.commands import token
+
+            return token.command
+        case _:
+            from hsm_cli.commands import completion
+
+            return completion.command

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""The commands below ``audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hsm_cli.bootstrap import OfflineReport, verify_trail
+from hsm_cli.flags import literal_secrets
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand
+from hsm_cli.output import print_note
+from hsm_cli.progress import Progress
+from hsm_cli.views import EVENT_HEADER, event_row
+from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
+from hsm_core.secret_input import read_secret
+
+__all__ = ["command"]
+
+_HMAC_KEY_BYTES = 32
+
+
+@click.group("audit", no_args_is_help=False)
+def command() -> None:
+    """Read and verify the audit trail."""
+
+
+@command.command("events", cls=HSMCommand)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Events shown at most.",
+)
+@click.option(
+    "--start-seq",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="First record looked at; else the newest, or 0 with --ascending.",
+)
+@click.option("--ascending", is_flag=True, help="Oldest first.")
+@click.option("--key-id", default="", metavar="KEY", help="Only of this key.")
+@click.option("--principal", default="", metavar="NAME", help="Only of this person.")
+@click.option(
+    "--kind", default="", metavar="NAME", help="Only of this operation, such as Sign."
+)
+@click.pass_obj
+def events(
+    invocation: Invocation,
+    limit: int,
+    start_seq: int | None,
+    ascending: bool,
+    key_id: str,
+    principal: str,
+    kind: str,
+) -> None:
+    """Show events of the trail, newest first. The look itself is recorded."""
+    page = invocation.execute(
+        ListAuditEvents(
+            start_seq=start_seq,
+            limit=limit,
+            ascending=ascending,
+            key_id=key_id,
+            principal=principal,
+            kind=kind,
+        )
+    )
+    more = (
+        f"; go on with --start-seq {page.next_seq}" if page.next_seq is not None else ""
+    )
+    invocation.output.table(
+        page,
+        EVENT_HEADER,
+        [event_row(entry) for entry in page.items],
+        f"head: {page.head_seq} {page.head_hash}{more}",
+    )
+
+
+@command.command("verify", cls=HSMCommand)
+@click.option(
+    "--audit-path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Verify the files of a trail here, without a server.",
+)
+@click.option(
+    "--hmac-key",
+    envvar="FERROHSM_HMAC_KEY",
+    show_envvar=True,
+    metavar="SECRET",
+    help="Key of the trail, with --audit-path: base64, @FILE or fd:N. Without it only "
+    "the chain is checked, which a forger can make anew.",
+)
+@click.pass_context
+def verify(ctx: click.Context, audit_path: Path | None, hmac_key: str | None) -> None:
+    """
+    Verify the trail: that of the server, or one in files.
+
+    A damaged trail: exit 7, and the first bad record is named with its reason.
+    """
+    invocation: Invocation = ctx.obj
+    given = literal_secrets(ctx, "hmac_key")
+    for flag in given:
+        print_note(
+            f"warning: other users can see {flag} on the command line; use @FILE, "
+            "fd:N or the environment."
+        )
+    if audit_path is not None:
+        _verify_files(invocation, audit_path, hmac_key)
+    elif given:
+        raise click.UsageError("--hmac-key goes with --audit-path.")
+    else:
+        _verify_on_server(invocation)
+
+
+def _verify_files(invocation: Invocation, path: Path, hmac_key: str | None) -> None:
+    key = None
+    if hmac_key is not None:
+        key = read_secret(
+            hmac_key,
+            field="hmac_key",
+            minimum=_HMAC_KEY_BYTES,
+            exact=_HMAC_KEY_BYTES,
+        )
+    with Progress("records verified") as progress:
+        report = verify_trail(path, key, progress.show)
+    invocation.output.pairs(report, _report_pairs(report))
+
+
+def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
+    checked = (
+        "every MAC and the chain"
+        if report.macs_checked
+        else "the chain only, which a forger can make anew; give --hmac-key"
+    )
+    torn = f"{report.torn_bytes} bytes, no record" if report.torn_bytes else ""
+    return [
+        ("verdict", "intact"),
+        ("checked", checked),
+        ("records", str(report.records)),
+        ("log id", report.log_id),
+        ("head", f"{report.head_seq} {report.head_hash}"),
+        ("closed in order", "yes" if report.clean else "no"),
+        ("unfinished tail", torn),
+    ]
+
+
+def _verify_on_server(invocation: Invocation) -> None:
+    verified, start = 0, 0
+    with Progress("records verified") as progress:
+        while True:
+            found = invocation.execute(VerifyAudit(start_seq=start))
+            verified += found.verified
+            progress.show(verified, found.head_seq + 1)
+            if found.next_seq is None or found.next_seq <= start:
+                break
+            start = found.next_seq
+    report = AuditVerification(
+        start_seq=0,
+        verified=verified,
+        next_seq=found.next_seq,
+        head_seq=found.head_seq,
+        head_hash=found.head_hash,
+    )
+    invocation.output.pairs(
+        report,
+        [
+            ("verdict", "intact, says the server"),
+            ("records", str(verified)),
+            ("head", f"{report.head_seq} {report.head_hash}"),
+        ],
+    )

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""The command ``describe``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import DescribeKey
+
+__all__ = ["command"]
+
+
+@click.command("describe", cls=HSMCommand)
+@key_operand
+@click.pass_obj
+def command(invocation: Invocation, key_id: str) -> None:
+    """Show what may be known of a key, after checking what is stored of it."""
+    key = invocation.execute(DescribeKey(key_id=key_id))
+    invocation.output.pairs(key, key_pairs(key))

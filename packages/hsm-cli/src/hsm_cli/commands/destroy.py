@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""The command ``destroy``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.terminal import neutral
+from hsm_cli.views import key_pairs
+from hsm_core.operations import DescribeKey, DestroyKey
+
+__all__ = ["command"]
+
+
+@click.command("destroy", cls=HSMCommand)
+@key_operand
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@idempotency_option
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, yes: bool, idempotency_key: str | None
+) -> None:
+    """Destroy all material of a key, for ever. Asks for the key's name first."""
+    if not yes:
+        _ask(invocation, key_id)
+    key = invocation.execute(DestroyKey(key_id=key_id), idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))
+
+
+def _ask(invocation: Invocation, key_id: str) -> None:
+    key = invocation.execute(DescribeKey(key_id=key_id))
+    wanted = key.name or key.key_id
+    click.echo(
+        f"All {key.version} versions of the {key.algorithm} key {neutral(wanted)} "
+        f"will be destroyed for ever.\nType {neutral(wanted)} to go on: ",
+        nl=False,
+        err=True,
+    )
+    typed = sys.stdin.readline() if sys.stdin is not None else ""
+    if not typed:
+        raise click.UsageError(
+            "Nothing was destroyed: standard input has no answer. Use --yes."
+        )
+    if typed.strip() != wanted:
+        raise click.UsageError("Nothing was destroyed: that is another name.")

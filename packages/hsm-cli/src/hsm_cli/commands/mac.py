@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""The command ``mac``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, out_option, payload_operands
+from hsm_cli.results import deliver
+from hsm_core.operations import ComputeMac
+
+__all__ = ["command"]
+
+
+@click.command("mac", cls=HSMCommand)
+@payload_operands("payload")
+@out_option
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, source: Source, out: str | None
+) -> None:
+    """Compute a MAC with the current version. Prints it as base64."""
+    found = invocation.execute(ComputeMac(key_id=key_id, message=source.read()))
+    deliver(invocation.output, found, found.mac, out, private=False)

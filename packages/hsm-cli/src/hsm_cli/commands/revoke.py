@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""The command ``revoke``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import RevokeKey
+
+__all__ = ["command"]
+
+
+@click.command("revoke", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only this version, and others of the same material; else all.",
+)
+@click.option("--reason", default="", metavar="TEXT", help="Kept in key and trail.")
+@idempotency_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    version: int | None,
+    reason: str,
+    idempotency_key: str | None,
+) -> None:
+    """Mark a version, or all of a key, as compromised; for ever."""
+    operation = RevokeKey(key_id=key_id, version=version, reason=reason)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The command ``rollback``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import Rollback
+
+__all__ = ["command"]
+
+
+@click.command("rollback", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="N",
+    help="The older version.",
+)
+@idempotency_option
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, version: int, idempotency_key: str | None
+) -> None:
+    """Make a new version from the material of an older one."""
+    operation = Rollback(key_id=key_id, version=version)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The commands below ``token``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand
+from hsm_cli.output import print_note
+from hsm_cli.tokens import MIN_SECRET_BYTES, TokenFacts, inspect_token, mint_token
+from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_core.model import Record
+from hsm_core.secret_input import is_literal_secret, read_secret, read_secret_text
+
+__all__ = ["command"]
+
+_LONGEST_BYTES = 64 * 1024
+_STDIN = "-"
+
+
+class MintedToken(Record, frozen=True, kw_only=True):
+    """A token, as JSON shows it."""
+
+    token: str
+
+
+@click.group("token", no_args_is_help=False)
+def command() -> None:
+    """Mint and inspect bearer tokens."""
+
+
+@command.command("mint", cls=HSMCommand)
+@click.pass_obj
+def mint(invocation: Invocation) -> None:
+    """
+    Print a fresh token.
+
+    It is made of the global flags: --jwt-secret, --actor, --roles, --token-ttl and
+    --jwt-issuer. Whoever holds it can act as its actor until it expires.
+    """
+    settings = invocation.settings.token
+    secret = _secret(invocation)
+    if secret is None:
+        raise ConfigurationError(
+            "Minting needs a secret: give --jwt-secret or set FERROHSM_JWT_SECRET.",
+            field="jwt_secret",
+        )
+    token = mint_token(
+        secret,
+        actor=settings.actor,
+        roles=settings.roles,
+        ttl_seconds=settings.ttl_seconds,
+        issuer=settings.issuer,
+    )
+    invocation.output.record(MintedToken(token=token), token)
+
+
+@command.command("inspect", cls=HSMCommand)
+@click.argument("token", required=False, metavar="[TOKEN]")
+@click.pass_obj
+def inspect(invocation: Invocation, token: str | None) -> None:
+    """
+    Show what a token says: TOKEN, @FILE, fd:N, or - for standard input.
+
+    Without TOKEN it is the one of --auth-token. Its signature is checked only where
+    --jwt-secret is given too.
+    """
+    given = token if token is not None else invocation.settings.token.auth_token
+    if not given:
+        raise click.UsageError("Give TOKEN, or --auth-token.")
+    if token not in {None, _STDIN} and is_literal_secret(given):
+        print_note(
+            "warning: other users can see TOKEN on the command line; use @FILE, fd:N "
+            "or - for standard input."
+        )
+    facts = inspect_token(_read(given), secret=_secret(invocation))
+    invocation.output.pairs(facts, _pairs(facts))
+
+
+def _read(given: str) -> str:
+    if given != _STDIN:
+        return read_secret_text(given, field="auth_token").strip()
+    if sys.stdin is None:
+        raise InvalidInputError("Standard input is closed.", field="auth_token")
+    return sys.stdin.buffer.read(_LONGEST_BYTES).decode("ascii", "replace").strip()
+
+
+def _secret(invocation: Invocation) -> bytes | None:
+    given = invocation.settings.token.jwt_secret
+    if not given:
+        return None
+    return read_secret(given, field="jwt_secret", minimum=MIN_SECRET_BYTES, exact=None)
+
+
+def _pairs(facts: TokenFacts) -> list[tuple[str, str]]:
+    left = facts.expires_in_seconds
+    if left is None:
+        lifetime = "it never expires"
+    else:
+        lifetime = f"in {left} s" if left > 0 else f"{-left} s ago"
+    return [
+        ("algorithm", facts.algorithm),
+        *((name, _words(value)) for name, value in facts.claims.items()),
+        ("expires", lifetime),
+        ("signature", facts.signature),
+    ]
+
+
+def _words(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""Data from arguments, files and standard input, and results to files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from hsm_cli.output import OutputError
+from hsm_core.algorithms import HashAlgorithm
+from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
+from hsm_core.settings import Limits
+
+__all__ = ["Source", "decode_base64", "encode_base64", "write_file"]
+
+_CHUNK_BYTES: Final = 1024 * 1024
+_MAX_BYTES: Final = Limits().payload_bytes
+_STDIN: Final = "-"
+
+
+def encode_base64(data: bytes) -> str:
+    """Return base64 (RFC 4648, section 4), with padding, in one line."""
+    return base64.b64encode(data).decode()
+
+
+def decode_base64(text: str | bytes, *, what: str) -> bytes:
+    """
+    Decode base64 (RFC 4648, section 4); white space around and between lines is let be.
+
+    Raises:
+        MalformedError: It is not canonical base64 with padding.
+    """
+    joined = b"".join(
+        (text.encode("utf-8", "replace") if isinstance(text, str) else text).split()
+    )
+    try:
+        data = base64.b64decode(joined, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedError(f"{what} is not base64 with padding.") from None
+    if base64.b64encode(data) != joined:
+        raise MalformedError(f"{what} is not canonical base64.")
+    return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """
+    Where the data of a command comes from: an argument, a file or standard input.
+
+    Attributes:
+        what: What it is, for messages.
+        text: The argument, or None.
+        path: The file, ``-`` for standard input, or None. One of the two is given.
+        is_base64: Whether what is found there is base64 of the data.
+    """
+
+    what: str
+    text: str | None = field(default=None, repr=False)
+    path: str | None = None
+    is_base64: bool = False
+
+    def read(self) -> bytes:
+        """
+        Return all of the data.
+
+        Raises:
+            InvalidInputError: The file can't be read.
+            MalformedError: It should be base64 and is not.
+            PayloadTooLargeError: It is longer than any HSM accepts.
+        """
+        if self.text is not None:
+            # Bytes of the command line that are not UTF-8 come back as they were.
+            data = os.fsencode(self.text)
+        else:
+            data = b"".join(self._chunks(limit=2 * _MAX_BYTES))
+        if self.is_base64:
+            data = decode_base64(data, what=f"The {self.what}")
+        if len(data) > _MAX_BYTES:
+            raise PayloadTooLargeError(self.what, actual=len(data), maximum=_MAX_BYTES)
+        return data
+
+    def digest(self, algorithm: HashAlgorithm) -> bytes:
+        """Return the digest of the data; a file of any size is read in pieces."""
+        hasher = hashlib.new(algorithm.value.replace("-", "").lower())
+        if self.text is not None or self.is_base64:
+            hasher.update(self.read())
+        else:
+            for chunk in self._chunks(limit=None):
+                hasher.update(chunk)
+        return hasher.digest()
+
+    def _chunks(self, *, limit: int | None) -> Iterator[bytes]:
+        total = 0
+        with self._opened() as stream:
+            while True:
+                try:
+                    chunk = stream.read(_CHUNK_BYTES)
+                except OSError as error:
+                    raise self._unreadable(error) from None
+                if not chunk:
+                    return
+                total += len(chunk)
+                if limit is not None and total > limit:
+                    raise PayloadTooLargeError(
+                        self.what, actual=total, maximum=_MAX_BYTES
+                    )
+                yield chunk
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        if self.path == _STDIN:
+            if sys.stdin is None:
+                raise InvalidInputError("Standard input is closed.", field=self.what)
+            yield sys.stdin.buffer
+            return
+        try:
+            stream = open(os.fsencode(self.path or ""), "rb")
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from None
+        with stream:
+            yield stream
+
+    def _unreadable(self, error: Exception) -> InvalidInputError:
+        why = error.strerror if isinstance(error, OSError) else "not a file name"
+        return InvalidInputError(
+            f"The {self.what} {self.path} could not be read: {why}.", field=self.what
+        )
+
+
+def write_file(path: str, data: bytes, *, private: bool) -> None:
+    """
+    Write a file: the whole of it under its name, or nothing.
+
+    Args:
+        path: Where; an existing file is replaced, through a symbolic link too. What is
+            not a plain file, such as a pipe, is written to.
+
+        data: What.
+
+        private: Whether nobody but its owner may read it (mode 0600); else the umask
+            decides.
+
+    Raises:
+        OutputError: It can't be written; what was there before is untouched.
+    """
+    try:
+        target = os.path.realpath(path)
+        if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
+            with open(target, "wb") as stream:
+                stream.write(data)
+            return
+        _replace(target, data, mode=0o600 if private else 0o666 & ~_umask())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a file name"
+        raise OutputError(f"{path} could not be written: {why}.") from None
+
+
+def _replace(target: str, data: bytes, *, mode: int) -> None:
+    folder, name = os.path.split(target)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name[:64]}.", dir=folder)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""One run of the program: its settings, its HSM and where its output goes."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, TypeVar
+
+from hsm_cli.output import Output, print_note
+from hsm_cli.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from hsm_cli.client import RemoteHSM
+    from hsm_core.operations import Operation
+    from hsm_core.protocols import HSM
+
+__all__ = ["Invocation"]
+
+R = TypeVar("R")
+
+
+class Invocation:
+    """
+    What commands reach.
+
+    Args:
+        settings: Which server, and how.
+
+        output: Where results go.
+
+        hsm: What executes operations; None means the server of the settings, to which
+            nothing is sent before the first operation.
+    """
+
+    def __init__(
+        self, settings: ClientSettings, output: Output, hsm: HSM | None = None
+    ) -> None:
+        self.settings = settings
+        self.output = output
+        self._hsm = hsm
+        self._opened: RemoteHSM | None = None
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """
+        Execute one operation; see `HSM.execute`.
+
+        A mutation always has an idempotency key, so that an interrupted one can be
+        repeated: it is told when Ctrl-C leaves the outcome open.
+        """
+        from hsm_core.operations import Effect
+
+        hsm = self._hsm or self._open()
+        if operation.effect is not Effect.MUTATION:
+            return hsm.execute(operation)
+        key = idempotency_key or secrets.token_hex(16)
+        try:
+            return hsm.execute(operation, idempotency_key=key)
+        except KeyboardInterrupt:
+            print_note(
+                "interrupted; it is not known whether the change was made. Repeat the "
+                f"command with --idempotency-key {key}, and it is not made twice."
+            )
+            raise
+
+    def close(self) -> None:
+        """Close the connection to the server, if there is one."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def _open(self) -> HSM:
+        if self._opened is None:
+            from hsm_cli.bootstrap import open_remote
+
+            self._opened = open_remote(self.settings)
+        return self._opened

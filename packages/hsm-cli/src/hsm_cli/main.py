@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""
+The program: runs one command and turns whatever happens into an exit code.
+
+No error leaves it as a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
+
+    from hsm_core.errors import HSMError
+
+__all__ = ["main", "run"]
+
+_OK = 0
+_OTHER = 1
+_USAGE = 2
+_INTERRUPTED = 130
+_OUTPUT_CLOSED = 141
+
+
+def main() -> None:
+    """Run the command line of this process, and end the process."""
+    _plug_closed_descriptors()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:])
+    sys.exit(_flushed(code))
+
+
+def run(args: Sequence[str], *, hsm: object = None) -> int:
+    """
+    Run one command.
+
+    Args:
+        args: The command line without the program's name.
+
+        hsm: Executes operations in place of a server, if it is not None.
+
+    Returns:
+        The exit code; see `hsm_cli.exit_codes`.
+    """
+    try:
+        from hsm_cli.commands import cli
+
+        _complete_if_asked(cli)
+        with cli.make_context("hsm-cli", list(args) or ["--help"], obj=hsm) as context:
+            cli.invoke(context)
+        return _OK
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception as error:
+        return _report(error, as_json=_asks_for_json(args))
+
+
+def _complete_if_asked(cli: click.Command) -> None:
+    """Answer the shell, and end the process, where a completion script has asked."""
+    instruction = os.environ.get("_HSM_CLI_COMPLETE")
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(cli, {}, "hsm-cli", "_HSM_CLI_COMPLETE", instruction))
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Tell what went wrong in one line, and return the exit code."""
+    import click
+
+    from hsm_cli.exit_codes import exit_code
+    from hsm_cli.output import print_note
+    from hsm_core.errors import HSMError
+
+    try:
+        match error:
+            case click.exceptions.Exit():
+                return error.exit_code
+            case BrokenPipeError():
+                _discard_output()
+                return _OUTPUT_CLOSED
+            case HSMError():
+                _tell(error, as_json=as_json)
+                return exit_code(error)
+            case click.Abort():
+                return _interrupted()
+            case click.ClickException():
+                _tell(_usage_error(error), as_json=as_json, hint=_hint(error))
+                return _USAGE
+            case _:
+                print_note(f"unexpected error: {type(error).__name__}")
+                return _OTHER
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _tell(error: HSMError, *, as_json: bool, hint: str = "") -> None:
+    from hsm_cli.output import encode_record, print_note
+
+    if as_json:
+        from hsm_core.wire import error_record
+
+        if sys.stderr is not None:
+            sys.stderr.write(f"{encode_record(error_record(error))}\n")
+        return
+    print_note(f"{error} [{error.code}]")
+    if hint:
+        print_note(hint)
+
+
+def _usage_error(error: click.ClickException) -> HSMError:
+    from hsm_core.errors import InvalidInputError
+
+    return InvalidInputError(error.format_message())
+
+
+def _hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context is not None else ""
+
+
+def _asks_for_json(args: Sequence[str]) -> bool:
+    words = list(args)
+    options = words[: words.index("--")] if "--" in words else words
+    variable = os.environ.get("FERROHSM_JSON", "").lower()
+    return "--json" in options or variable in {"1", "true", "t", "yes", "y", "on"}
+
+
+def _interrupted() -> int:
+    if sys.stderr is not None:
+        sys.stderr.write("hsm-cli: interrupted\n")
+    return _INTERRUPTED
+
+
+def _plug_closed_descriptors() -> None:
+    """
+    Open the null device on standard descriptors that are closed.
+
+    Else the next file or socket would be taken for standard output.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _flushed(code: int) -> int:
+    """Write out what is buffered, while a failure can still become an exit code."""
+    if sys.stdout is None:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+        return code or _OUTPUT_CLOSED
+    return code
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush go nowhere, rather than fail with a message."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError, AttributeError):
+        return

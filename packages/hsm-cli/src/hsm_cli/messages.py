@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""
+Operations, results and errors as HTTP messages: pure, without a connection.
+
+The REST table of hsm-core says where each field travels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from hsm_core import errors, wire
+from hsm_core.errors import Fact, HSMError, InvalidInputError, TransportError
+from hsm_core.operations import Operation, result_type
+from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
+
+__all__ = ["Answer", "Request", "error_of", "request_of", "result_of"]
+
+R = TypeVar("R")
+
+_JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
+_RAW_FROM_BYTES: Final = 512 * 1024
+"""From this length on a payload travels bare: JSON bodies have a lower limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """
+    What is sent, without credentials.
+
+    Attributes:
+        target: Path with query, percent-encoded.
+        body: None where the method has none.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """
+    What came back.
+
+    Attributes:
+        retry_after_seconds: The server's wish, or None.
+    """
+
+    status: int
+    content_type: str
+    body: bytes = field(repr=False)
+    retry_after_seconds: float | None = None
+
+
+def request_of(operation: Operation[Any], /) -> Request:
+    """
+    Return the request that an operation is written down as.
+
+    Raises:
+        InvalidInputError: The operation breaks its own type; the message names the
+            field. Nothing that breaks it is ever sent.
+    """
+    route = route_of(type(operation))
+    fields = _checked_fields(operation)
+    path = API_PREFIX + route.path
+    for name in path_fields(route.path):
+        path = path.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
+    headers = {"Accept": f"{_JSON}, application/problem+json"}
+    raw = fields.get(route.raw_request) if route.raw_request else None
+    if isinstance(raw, bytes) and len(raw) >= _RAW_FROM_BYTES:
+        del fields[route.raw_request]
+        headers["Content-Type"] = _BYTES
+        return Request(
+            method=route.method,
+            target=_with_query(path, fields),
+            headers=headers,
+            body=raw,
+        )
+    if not route.has_body:
+        return Request(
+            method=route.method,
+            target=_with_query(path, fields),
+            headers=headers,
+            body=None,
+        )
+    headers["Content-Type"] = _JSON
+    return Request(
+        method=route.method, target=path, headers=headers, body=wire.encode_json(fields)
+    )
+
+
+def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
+    """
+    Return the result that an answer to an operation holds.
+
+    Raises:
+        HSMError: The answer is a problem; see `error_of`.
+        TransportError: The answer is not one that this operation has.
+    """
+    route: Route = route_of(operation)
+    media_type = answer.content_type.partition(";")[0].strip().lower()
+    if answer.status != route.success or media_type != _JSON:
+        raise error_of(answer)
+    try:
+        return wire.decode_json(answer.body, result_type(operation))
+    except InvalidInputError as error:
+        raise TransportError(
+            f"The server's answer to {operation.__name__} could not be read: {error}",
+            reason="answer",
+        ) from None
+
+
+def error_of(answer: Answer, /) -> HSMError:
+    """
+    Return the error that an answer stands for.
+
+    A problem document (RFC 9457) with a code becomes that code's error. Everything
+    else was not written by an HSM, but by something between.
+    """
+    problem = _problem(answer)
+    code = problem.get("code")
+    if isinstance(code, str) and code:
+        message = problem.get("detail") or problem.get("title") or ""
+        facts = problem.get("facts")
+        record = wire.ErrorRecord(
+            code=code,
+            message=message if isinstance(message, str) else "",
+            facts=_facts(facts if isinstance(facts, dict) else {}),
+        )
+        request_id = problem.get("request_id")
+        if answer.status >= 500 and isinstance(request_id, str):
+            record.facts.setdefault("request_id", request_id)
+        return _with_sentence(wire.error_from_record(record))
+    return _foreign_error(answer.status)
+
+
+def _checked_fields(operation: Operation[Any]) -> dict[str, Any]:
+    """Return the fields that are not at their default, after checking all of them."""
+    cls = type(operation)
+    try:
+        tree = msgspec.to_builtins(operation, builtin_types=(bytes,))
+        wire.convert(tree, cls)
+        wire.encode_json({k: v for k, v in tree.items() if not isinstance(v, bytes)})
+    except UnicodeEncodeError:
+        raise InvalidInputError("The request holds text that is not Unicode.") from None
+    tree.pop("type", None)
+    fields: dict[str, Any] = tree
+    return fields
+
+
+def _with_query(path: str, fields: dict[str, Any]) -> str:
+    pairs = {name: _query_value(value) for name, value in fields.items()}
+    return f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+
+
+def _query_value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case bytes():
+            return msgspec.json.encode(value).decode().strip('"')
+        case list() | tuple():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    media_type = answer.content_type.partition(";")[0].strip().lower()
+    if media_type not in {"application/problem+json", _JSON}:
+        return {}
+    try:
+        tree = wire.scan_json(answer.body)
+    except InvalidInputError:
+        return {}
+    return tree if isinstance(tree, dict) and answer.status >= 202 else {}
+
+
+def _facts(tree: dict[str, Any]) -> dict[str, Fact]:
+    return {
+        name: value
+        for name, value in tree.items()
+        if isinstance(value, str | int) and not isinstance(value, bool)
+    }
+
+
+def _with_sentence(error: HSMError) -> HSMError:
+    return error if str(error) else type(error).from_wire(error.sentence, error.facts)
+
+
+def _foreign_error(status: int) -> HSMError:
+    match status:
+        case 401:
+            return errors.AuthenticationError()
+        case 403:
+            return errors.AccessDeniedError()
+        case 429:
+            return errors.UnavailableError("Too many requests; try again later.")
+        case 502 | 503 | 504:
+            return errors.UnavailableError(
+                f"The server can't answer now (status {status}).", status=status
+            )
+        case _ if 300 <= status < 400:
+            return TransportError(
+                f"The server answered with a redirect (status {status}), which is "
+                "never followed.",
+                reason="redirect",
+                status=status,
+            )
+        case _:
+            return TransportError(
+                f"The answer (status {status}) is not one of an HSM.",
+                reason="answer",
+                status=status,
+            )

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Where results go: JSON for programs, tables and plain lines for people."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hsm_cli.terminal import neutral, neutral_json, render_pairs, render_table
+from hsm_core.errors import HSMError
+
+__all__ = ["Output", "OutputError", "encode_record", "print_note", "wants_colour"]
+
+
+class OutputError(HSMError):
+    """A result could not be written where it should go."""
+
+    code: ClassVar[str] = "output"
+
+
+def encode_record(value: object) -> str:
+    """Return a record as one line of JSON that no terminal obeys."""
+    from hsm_core import wire
+
+    return neutral_json(wire.encode_json(value).decode())
+
+
+def print_note(message: str) -> None:
+    """Say something beside the result: one line on standard error."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(f"hsm-cli: {neutral(message)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+
+
+def wants_colour() -> bool:
+    """Whether the environment lets programs write colours."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+@dataclass(slots=True, kw_only=True)
+class Output:
+    """
+    Standard output in the form that was asked for.
+
+    Attributes:
+        json: Whether results are written as JSON, one line each.
+        colour: Whether a terminal may be given colours.
+    """
+
+    json: bool = False
+    colour: bool = True
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person is likely to read it."""
+        return sys.stdout is not None and sys.stdout.isatty()
+
+    def line(self, text: str) -> None:
+        """Write one line of text that is neutral already."""
+        if sys.stdout is None:
+            raise OutputError("The result can't be written: standard output is closed.")
+        try:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        except OSError as error:
+            raise _failure(error) from None
+
+    def record(self, value: object, text: str) -> None:
+        """Write a record: itself as JSON, or *text*, made neutral."""
+        self.line(encode_record(value) if self.json else neutral(text))
+
+    def pairs(self, value: object, pairs: Sequence[tuple[str, str]]) -> None:
+        """Write a record: itself as JSON, or names with values; empty ones are left."""
+        shown = [(name, text) for name, text in pairs if text]
+        self.line(encode_record(value) if self.json else render_pairs(shown))
+
+    def table(
+        self,
+        value: object,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        footer: str = "",
+    ) -> None:
+        """Write a record: itself as JSON, or a table with a line below."""
+        if self.json:
+            self.line(encode_record(value))
+            return
+        text = render_table(header, rows, terminal=self.is_terminal, colour=self.colour)
+        self.line(f"{text}\n\n{neutral(footer)}" if footer else text)
+
+    def data(self, data: bytes) -> None:
+        """Write bytes as they are; to a terminal, only what it can show."""
+        if sys.stdout is None:
+            raise OutputError("The result can't be written: standard output is closed.")
+        if self.is_terminal:
+            text = data.decode("utf-8", "backslashreplace")
+            self.line("\n".join(neutral(part) for part in text.split("\n")))
+            return
+        try:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise _failure(error) from None
+
+
+def _failure(error: OSError) -> Exception:
+    """Return what a failed write means; a reader who left is no error of ours."""
+    if error.errno in {errno.EPIPE, errno.ESHUTDOWN}:
+        return BrokenPipeError(error.errno, error.strerror)
+    return OutputError(f"The result can't be written: {error.strerror}.")

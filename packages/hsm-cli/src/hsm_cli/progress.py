@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""How far a long command is, on a terminal's standard error; silent elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """
+    A line that is written over and over, and wiped at the end.
+
+    Args:
+        what: What is counted, in the plural.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def show(self, done: int, total: int | None = None) -> None:
+        """Show that *done* of *total* are done."""
+        if sys.stderr is None or not sys.stderr.isatty():
+            return
+        of = f" of {total}" if total is not None else ""
+        sys.stderr.write(f"\r\x1b[K{done}{of} {self._what}")
+        sys.stderr.flush()
+        self._shown = True

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""What the global flags and their environment variables say, parsed and immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "DEFAULT_TIMEOUT_SECONDS",
+    "DEFAULT_TOKEN_TTL_SECONDS",
+    "ClientSettings",
+    "TokenSettings",
+]
+
+DEFAULT_ENDPOINT: Final = "https://localhost:8443"
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DEFAULT_TOKEN_TTL_SECONDS: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """
+    Where the bearer token comes from.
+
+    Attributes:
+        auth_token: A finished token, or where one lies (``@PATH``, ``fd:N``).
+        jwt_secret: Secret to mint tokens with, or where it lies; see
+            `hsm_core.secret_input`.
+        actor: Subject of a minted token.
+        roles: Names of its roles.
+        ttl_seconds: How long it is valid.
+        issuer: Its ``iss``, or empty for none.
+    """
+
+    auth_token: str = field(default="", repr=False)
+    jwt_secret: str = field(default="", repr=False)
+    actor: str = "cli-operator"
+    roles: tuple[str, ...] = ("operator",)
+    ttl_seconds: int = DEFAULT_TOKEN_TTL_SECONDS
+    issuer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """
+    Which server is spoken to, and how.
+
+    Attributes:
+        ca_bundle: PEM file of trusted authorities; None means the system's.
+        client_cert: PEM file with our certificate chain.
+        client_key: PEM file with its key; None means it is in *client_cert*.
+        insecure: The server's certificate is not checked.
+        timeout_seconds: Longest wait for one attempt.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINT
+    ca_bundle: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    insecure: bool = False
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    token: TokenSettings = field(default_factory=TokenSettings)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""Bearer tokens (JWT, RFC 7519): taken as they are, minted with HS256, or looked at."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from hsm_cli.settings import TokenSettings
+from hsm_core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidInputError,
+    MalformedError,
+)
+from hsm_core.model import Record, parse_role
+from hsm_core.secret_input import read_secret, read_secret_text
+
+__all__ = [
+    "MIN_SECRET_BYTES",
+    "TokenFacts",
+    "inspect_token",
+    "mint_token",
+    "open_token",
+]
+
+MIN_SECRET_BYTES: Final = 32
+"""Shortest HS256 secret (RFC 7518, section 3.2)."""
+
+_ALGORITHM: Final = "HS256"
+_RENEW_SECONDS: Final = 30.0
+_MAX_TTL_SECONDS: Final = 366 * 86400
+
+
+class TokenFacts(Record, frozen=True, kw_only=True):
+    """
+    What a token says of itself.
+
+    Attributes:
+        algorithm: ``alg`` of its header.
+        claims: All claims, as JSON values.
+        expires_in_seconds: Negative once it has expired; None if it never does.
+        signature: ``valid``, or ``unchecked`` where no secret was given.
+    """
+
+    algorithm: str
+    claims: dict[str, Any]
+    expires_in_seconds: int | None
+    signature: str
+
+
+def mint_token(
+    secret: bytes,
+    *,
+    actor: str,
+    roles: Sequence[str],
+    ttl_seconds: int,
+    issuer: str = "",
+    now: float | None = None,
+) -> str:
+    """
+    Return a fresh token, signed with HS256.
+
+    Args:
+        secret: At least `MIN_SECRET_BYTES`.
+
+        actor: Its subject.
+
+        roles: Names of roles, in any accepted spelling.
+
+        ttl_seconds: How long it is valid, from 1.
+
+        issuer: Its ``iss``; empty means none.
+
+        now: Seconds since 1970; None means the present.
+
+    Raises:
+        InvalidInputError: There is no such role, no role at all, no actor, or the
+            time is out of range.
+
+    Standard:
+        RFC 7519, RFC 7515 section 3.1, RFC 7518 section 3.2.
+    """
+    from joserfc import jwk, jwt
+
+    if not actor:
+        raise InvalidInputError("A token needs an actor.", field="actor")
+    if not roles:
+        raise InvalidInputError("A token needs at least one role.", field="roles")
+    if not 1 <= ttl_seconds <= _MAX_TTL_SECONDS:
+        raise InvalidInputError(
+            f"token_ttl must be between 1 and {_MAX_TTL_SECONDS} seconds.",
+            field="token_ttl",
+        )
+    issued_at = int(time.time() if now is None else now)
+    claims: dict[str, Any] = {
+        "sub": actor,
+        "roles": sorted({parse_role(name).value for name in roles}),
+        "iat": issued_at,
+        "exp": issued_at + ttl_seconds,
+        "jti": secrets.token_hex(16),
+    }
+    if issuer:
+        claims["iss"] = issuer
+    key = jwk.OctKey.import_key(secret)
+    try:
+        return jwt.encode(
+            {"alg": _ALGORITHM, "typ": "JWT"}, claims, key, algorithms=[_ALGORITHM]
+        )
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            "The actor or the issuer is not Unicode text.", field="actor"
+        ) from None
+
+
+def open_token(settings: TokenSettings) -> Callable[[], str]:
+    """
+    Return what gives the bearer token for each request.
+
+    Secrets are read once, here. A minted token is used again until shortly before it
+    expires. Where both a token and a secret are named, the token is taken.
+
+    Raises:
+        ConfigurationError: There is neither, or it can't be read.
+    """
+    if settings.auth_token:
+        text = read_secret_text(settings.auth_token, field="auth_token").strip()
+        return lambda: text
+    if not settings.jwt_secret:
+        raise ConfigurationError(
+            "There is no credential: give --auth-token or --jwt-secret, or set "
+            "FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",
+            field="auth_token",
+        )
+    return _Minter(settings)
+
+
+class _Minter:
+    def __init__(self, settings: TokenSettings) -> None:
+        self._secret = read_secret(
+            settings.jwt_secret,
+            field="jwt_secret",
+            minimum=MIN_SECRET_BYTES,
+            exact=None,
+        )
+        self._settings = settings
+        self._token = ""
+        self._renew_at = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> str:
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._renew_at:
+                settings = self._settings
+                self._token = mint_token(
+                    self._secret,
+                    actor=settings.actor,
+                    roles=settings.roles,
+                    ttl_seconds=settings.ttl_seconds,
+                    issuer=settings.issuer,
+                )
+                spare = min(_RENEW_SECONDS, settings.ttl_seconds / 2)
+                self._renew_at = now + settings.ttl_seconds - spare
+            return self._token
+
+
+def inspect_token(
+    token: str, *, secret: bytes | None = None, now: float | None = None
+) -> TokenFacts:
+    """
+    Return what a token says; without *secret* nobody has checked that it is true.
+
+    Raises:
+        MalformedError: It is not a JWT in compact form.
+        AuthenticationError: A secret was given and did not make its signature.
+    """
+    header, claims = _parts(token)
+    algorithm = header.get("alg")
+    if secret is not None:
+        _check_signature(token, secret)
+    expires = claims.get("exp")
+    left = None
+    if isinstance(expires, int) and not isinstance(expires, bool):
+        left = expires - int(time.time() if now is None else now)
+    return TokenFacts(
+        algorithm=algorithm if isinstance(algorithm, str) else "",
+        claims=claims,
+        expires_in_seconds=left,
+        signature="unchecked" if secret is None else "valid",
+    )
+
+
+def _check_signature(token: str, secret: bytes) -> None:
+    from joserfc import jwk, jwt
+    from joserfc.errors import JoseError
+
+    try:
+        jwt.decode(token, jwk.OctKey.import_key(secret), algorithms=[_ALGORITHM])
+    except (JoseError, ValueError):
+        raise AuthenticationError(
+            "The token was not signed with this secret, or not with HS256."
+        ) from None
+
+
+def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    from hsm_core import wire
+
+    segments = token.split(".")
+    if len(segments) != 3:
+        raise MalformedError("The token is not a JWT: it needs three parts.")
+    try:
+        header, claims = (wire.scan_json(_unpadded(text)) for text in segments[:2])
+    except (MalformedError, binascii.Error, ValueError):
+        raise MalformedError("The token is not a JWT: it can't be decoded.") from None
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise MalformedError("The token is not a JWT: its parts must be objects.")
+    return header, claims
+
+
+def _unpadded(segment: str) -> bytes:
+    return base64.b64decode(
+        segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True
+    )

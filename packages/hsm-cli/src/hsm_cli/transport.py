@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""
+One HTTPS attempt: a request goes out, an answer comes back, or it is said what failed.
+
+Whether a request may have reached the server decides what may be done next, so every
+failure says so in ``facts["reason"]``: only ``lost`` and ``answer`` mean that it may.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from hsm_cli.messages import Answer, Request
+from hsm_cli.tls import innermost, reason, tls_words
+from hsm_core.errors import ConfigurationError, TransportError
+
+__all__ = ["Transport"]
+
+_CHUNK_BYTES: Final = 256 * 1024
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class Transport:
+    """
+    A few kept connections to one server. Safe for many threads.
+
+    Redirects are never followed, proxies of the environment are not used, and answers
+    are not decompressed.
+
+    Args:
+        endpoint: ``https://HOST[:PORT][/PREFIX]``.
+
+        context: From `open_tls_context`.
+
+        timeout_seconds: Longest time for connecting, for the answer to begin, and for
+            the rest of it.
+
+        max_answer_bytes: Longest answer that is read.
+
+    Raises:
+        ConfigurationError: The endpoint is not such a URL.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        context: ssl.SSLContext,
+        timeout_seconds: float,
+        max_answer_bytes: int,
+    ) -> None:
+        host, port, self._prefix = _parse_endpoint(endpoint)
+        self._where = f"{host}:{port}"
+        self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
+        self._pool = urllib3.HTTPSConnectionPool(
+            host,
+            port,
+            ssl_context=context,
+            timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
+            retries=False,
+            maxsize=8,
+        )
+
+    def send(self, request: Request, headers: dict[str, str]) -> Answer:
+        """
+        Send one request and read its answer.
+
+        Args:
+            request: What to send.
+
+            headers: What is sent beside the request's own, such as the credential.
+
+        Raises:
+            TransportError: No answer, or none that could be read; ``facts["reason"]``
+                is ``connect``, ``certificate``, ``tls``, ``lost`` or ``answer``.
+        """
+        try:
+            response = self._pool.urlopen(
+                request.method,
+                self._prefix + request.target,
+                body=request.body,
+                headers={
+                    **request.headers,
+                    **headers,
+                    "Accept-Encoding": "identity",
+                },
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            return self._read(response)
+        except (HTTPError, OSError, ValueError) as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> Answer:
+        chunks, length = [], 0
+        deadline = time.monotonic() + self._timeout_seconds
+        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
+            length += len(chunk)
+            if length > self._max_answer_bytes:
+                response.close()
+                raise TransportError(
+                    f"The answer is longer than {self._max_answer_bytes} bytes.",
+                    reason="answer",
+                    maximum=self._max_answer_bytes,
+                )
+            if time.monotonic() > deadline:
+                response.close()
+                raise TransportError(
+                    f"{self._where} did not answer in full within "
+                    f"{self._timeout_seconds:g} seconds.",
+                    reason="lost",
+                )
+            chunks.append(chunk)
+        response.release_conn()
+        return Answer(
+            status=response.status,
+            content_type=response.headers.get("Content-Type", ""),
+            body=b"".join(chunks),
+            retry_after_seconds=_retry_after(response.headers.get("Retry-After")),
+        )
+
+    def _failure(self, error: Exception) -> TransportError:
+        match error:
+            case ConnectTimeoutError():
+                return TransportError(
+                    f"{self._where} did not accept a connection within "
+                    f"{self._timeout_seconds:g} seconds.",
+                    reason="connect",
+                )
+            case NewConnectionError():
+                return TransportError(
+                    f"{self._where} could not be reached: {reason(error)}.",
+                    reason="connect",
+                )
+            case SSLError() | ssl.SSLError():
+                return self._tls_failure(error)
+            case ReadTimeoutError():
+                return TransportError(
+                    f"{self._where} did not answer within "
+                    f"{self._timeout_seconds:g} seconds.",
+                    reason="lost",
+                )
+            case _:
+                return TransportError(
+                    f"The connection to {self._where} broke: {reason(error)}.",
+                    reason="lost",
+                )
+
+    def _tls_failure(self, error: Exception) -> TransportError:
+        cause = innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return TransportError(
+                f"The certificate of {self._where} is not trusted: "
+                f"{cause.verify_message}.",
+                reason="certificate",
+            )
+        word = getattr(cause, "reason", None) or type(cause).__name__
+        if "EOF" in word:
+            return TransportError(
+                f"{self._where} closed the connection without an answer.",
+                reason="lost",
+            )
+        return TransportError(
+            f"No secure connection to {self._where}: {tls_words(word)}.",
+            reason="tls",
+        )
+
+
+def _parse_endpoint(endpoint: str) -> tuple[str, int, str]:
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+        host_is_ascii = host is not None and host.isascii()
+    except ValueError:
+        host, port, host_is_ascii, parts = None, None, False, urlsplit("")
+    if (
+        not host
+        or not host_is_ascii
+        or parts.scheme != "https"
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+    ):
+        raise ConfigurationError(
+            "The endpoint must be https://HOST[:PORT][/PREFIX], without user, query "
+            "or fragment.",
+            field="endpoint",
+        )
+    return host, port or 443, parts.path.rstrip("/")
+
+
+def _retry_after(value: str | None) -> float | None:
+    if value is None or not value.isascii() or not value.isdigit():
+        return None
+    return min(float(value[:6]), _LONGEST_PAUSE_SECONDS)

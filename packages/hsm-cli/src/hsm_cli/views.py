@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""How records are shown to people: as names with values, or as cells of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from hsm_core.model import AuditEntry, KeyInfo, VersionInfo
+
+__all__ = [
+    "EVENT_HEADER",
+    "KEY_HEADER",
+    "VERSION_HEADER",
+    "event_row",
+    "instant",
+    "key_pairs",
+    "key_row",
+    "version_row",
+    "words",
+]
+
+KEY_HEADER = (
+    "ID",
+    "Name",
+    "Algorithm",
+    "State",
+    "Usage",
+    "Version",
+    "Integrity",
+    "Created",
+    "Tags",
+)
+VERSION_HEADER = (
+    "Version",
+    "State",
+    "Integrity",
+    "Created",
+    "Changed",
+    "From",
+    "Reason",
+)
+EVENT_HEADER = ("Seq", "Time", "Kind", "Phase", "Code", "Principal", "Key", "Version")
+
+
+def instant(when: datetime | None) -> str:
+    """Return an instant in UTC to the second (RFC 3339), empty if it is not known."""
+    if when is None:
+        return ""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def words(items: Iterable[str]) -> str:
+    """Return words with commas between them."""
+    return ",".join(items)
+
+
+def key_pairs(key: KeyInfo) -> list[tuple[str, str]]:
+    """Return everything that is known of a key."""
+    return [
+        ("id", key.key_id),
+        ("name", key.name),
+        ("algorithm", key.algorithm or "unknown"),
+        ("state", key.state or "unknown"),
+        ("version", str(key.version)),
+        ("usages", words(key.usages)),
+        ("integrity", key.integrity),
+        ("owner", key.owner),
+        ("description", key.description),
+        ("tags", words(key.tags)),
+        ("created", instant(key.created_at)),
+        ("updated", instant(key.updated_at)),
+        ("generation", str(key.generation)),
+    ]
+
+
+def key_row(key: KeyInfo) -> tuple[str, ...]:
+    """Return a key as cells below `KEY_HEADER`."""
+    return (
+        key.key_id,
+        key.name,
+        key.algorithm or "unknown",
+        key.state or "unknown",
+        words(key.usages),
+        str(key.version),
+        key.integrity,
+        instant(key.created_at),
+        words(key.tags),
+    )
+
+
+def version_row(version: VersionInfo) -> tuple[str, ...]:
+    """Return a version as cells below `VERSION_HEADER`."""
+    return (
+        str(version.version),
+        version.state,
+        version.integrity,
+        instant(version.created_at),
+        instant(version.state_changed_at),
+        str(version.rolled_back_from or ""),
+        version.reason,
+    )
+
+
+def event_row(entry: AuditEntry) -> tuple[str, ...]:
+    """Return an event of the trail as cells below `EVENT_HEADER`."""
+    event = entry.event
+    when = datetime.fromtimestamp(event.time / 1_000_000, UTC)
+    return (
+        str(event.seq),
+        instant(when),
+        event.kind,
+        event.phase,
+        event.code,
+        event.caller.principal if event.caller is not None else "",
+        event.key_id,
+        str(event.version or ""),
+    )
