@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
-_FRAGMENT: Final = re.compile(r"\.torn-([0-9]{1,16})-([0-9]{1,16})")
+_FRAGMENT: Final = re.compile(r"\.torn-(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
 
 
 class ClosedName(NamedTuple):
@@ -70,5 +70,4 @@ def fragment_names(live: str, names: list[str]) -> list[FragmentName]:
     matches = (
         _FRAGMENT.fullmatch(name, len(live)) for name in names if name.startswith(live)
     )
-    found = (FragmentName(int(m[1]), int(m[2])) for m in matches if m)
-    return sorted(name for name in found if name.of(live) in names)
+    return sorted(FragmentName(int(m[1]), int(m[2])) for m in matches if m)

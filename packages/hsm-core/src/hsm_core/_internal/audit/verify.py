@@ -23,6 +23,7 @@ from hsm_core._internal.audit.naming import closed_names, head_name
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS
 from hsm_core._internal.audit.scan import Scan, judge_end, scan_segment
+from hsm_core._internal.failpoints import failpoint
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
 from hsm_core.protocols import AuditHead
@@ -134,6 +135,7 @@ class AuditVerifier:
         try:
             # The mark is read first: what it names was written before, so it is found.
             trail = _Trail(self._hmac_key, self._read_head(), progress)
+            failpoint("audit.verify.after_head")
             with ExitStack() as stack:
                 closed, live = self._open_segments(stack)
                 if not closed and live is None and trail.head is None:
@@ -178,10 +180,11 @@ class AuditVerifier:
         # The live segment is opened before the closed ones are listed. If it is closed
         # in between, it is found among them, and what came after it is left out.
         live = _open_regular(self._path)
-        closed = self._closed_paths()
         if live is None:
-            return closed, None
+            return self._closed_paths(), None
         stack.enter_context(live)
+        failpoint("audit.verify.after_live")
+        closed = self._closed_paths()
         inode = os.fstat(live.fileno()).st_ino
         inodes = [path.stat().st_ino for path in closed]
         return closed[: inodes.index(inode) if inode in inodes else None], live
@@ -198,7 +201,10 @@ class AuditVerifier:
         self, closed: list[Path], live: BinaryIO | None, trail: _Trail
     ) -> int:
         for path in closed:
-            with path.open("rb") as file:
+            file = _open_regular(path)
+            if file is None:
+                raise tampered(Reason.SEGMENT, trail.follower.seq + 1)
+            with file:
                 scan = scan_segment(file, trail.follower, trail.visit)
             if scan.error is not None:
                 raise scan.error

@@ -244,12 +244,12 @@ class FileAuditLog:
         Sync, mark the end as clean, release the lock; a second time does nothing.
 
         Raises:
-            AuditUnavailableError: The end could not be written in time, or not at all;
-                the trail is left as after a crash.
+            AuditUnavailableError: Something could not be written, now or before; all
+                is released, and the trail is left as after a crash. Or writing still
+                hangs; then the lock stays.
         """
         if self._closed or self._process != os.getpid():
             return
-        failed_before = self._flusher.failure is not None
         if not self._flusher.close():
             # The lock stays: what still hangs may yet be written.
             raise AuditUnavailableError("The audit trail is not written in time.")
@@ -258,7 +258,7 @@ class FileAuditLog:
         self._segments.close()
         self._lock_file.release()
         failure = self._flusher.failure
-        if failure is not None and not failed_before:
+        if failure is not None:
             raise AuditUnavailableError from failure
 
     def _check_process(self) -> None:

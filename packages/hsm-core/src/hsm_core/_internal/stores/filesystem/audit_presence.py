@@ -24,6 +24,4 @@ def trail_exists(path: Path) -> bool:
         except FileNotFoundError:
             return False
     name = path.name
-    return (
-        name in names or head_name(name) in names or bool(closed_names(name, names))
-    )
+    return name in names or head_name(name) in names or bool(closed_names(name, names))

@@ -1,0 +1,521 @@
+"""
+A trail that can't be written: it fails closed, and says so in time.
+
+Errors are raised at the named points of the code, or made for real by limits of the
+system.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.filesystem.audit_files import write_all
+from hsm_core._internal.stores.filesystem.audit_flusher import MAX_PENDING_BYTES
+from hsm_core._internal.stores.filesystem.audit_groups import Ticket
+from hsm_core.errors import (
+    AuditUnavailableError,
+    ConfigurationError,
+    StoreLockedError,
+    UnsafeFileModeError,
+)
+from hsm_core.protocols import AuditDraft
+from hsm_core.settings import AuditSync
+from tests.core.audit_support import (
+    KEY,
+    draft,
+    events,
+    fill,
+    open_log,
+    opened,
+    verified,
+)
+from tests.support import REPOSITORY
+
+WRITING = ["audit.before_write", "audit.after_write"]
+SYNCING = ["audit.before_sync", "audit.after_sync", "audit.after_mark"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a trail that is not made yet."""
+    return tmp_path / "log" / "audit.log"
+
+
+def _failing(point: str, code: int) -> Callable[[str], None]:
+    def handler(reached: str) -> None:
+        if reached == point:
+            raise OSError(code, os.strerror(code))
+
+    return handler
+
+
+def _close_broken(log: FileAuditLog) -> None:
+    with pytest.raises(AuditUnavailableError):
+        log.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("point", [*WRITING, *SYNCING])
+def test_a_failed_write_or_sync_poisons_the_log(
+    path: Path, point: str, code: int
+) -> None:
+    """Who waits is told, later appends are refused, and nothing is tried again."""
+    log = open_log(path)
+    fill(log, 3)
+    told: list[BaseException | None] = []
+    with install(_failing(point, code)):
+        ticket = log.append([draft()])
+        ticket.add_done_callback(told.append)
+        with pytest.raises(AuditUnavailableError):
+            ticket.wait()
+
+    assert log.available is False
+    with pytest.raises(AuditUnavailableError):
+        log.append([draft()])
+    _close_broken(log)
+    assert [OSError] == [type(error) for error in told]
+
+
+@pytest.mark.parametrize("point", [*WRITING, *SYNCING])
+def test_a_log_that_failed_goes_on_after_the_next_start(path: Path, point: str) -> None:
+    """What was acknowledged is there, and the rest whole or not at all."""
+    log = open_log(path)
+    fill(log, 3)
+    with install(_failing(point, errno.EIO)):
+        with pytest.raises(AuditUnavailableError):
+            log.append([draft(3)]).wait()
+    _close_broken(log)
+
+    with opened(path) as log:
+        assert log.head().seq in (2, 3)
+        fill(log, 1)
+    assert verified(path).clean
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "audit.rotate.before_rename",
+        "audit.rotate.after_rename",
+        "audit.rotate.after_directory_sync",
+        "audit.rotate.after_create",
+        "audit.before_clean_mark",
+    ],
+)
+def test_a_failure_after_the_answer_loses_nothing(path: Path, point: str) -> None:
+    """Records that were acknowledged before a segment could be closed are kept."""
+    log = open_log(path, segment_bytes=4096)
+    with install(_failing(point, errno.ENOSPC)):
+        fill(log, 20)
+        _close_broken(log)
+    assert log.available is False
+
+    with opened(path, segment_bytes=4096) as log:
+        assert 20 == len(events(log))
+        fill(log, 30)
+    assert 50 == verified(path).records
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "audit.create.after_head",
+        "audit.open.after_mark",
+        "audit.repair.after_sync",
+    ],
+)
+def test_a_failure_while_opening_is_an_error_and_releases_the_lock(
+    path: Path, point: str
+) -> None:
+    """The next attempt finds nothing locked."""
+    with install(_failing(point, errno.EIO)):
+        with pytest.raises(AuditUnavailableError):
+            open_log(path)
+
+    with opened(path) as log:
+        fill(log, 1)
+
+
+def test_in_bounded_mode_a_failed_sync_is_told_to_whom_it_concerns(path: Path) -> None:
+    """A use was answered after the write; later appends and durable ones fail."""
+    log = open_log(path, sync=AuditSync.BOUNDED)
+    with install(_failing("audit.before_sync", errno.EIO)):
+        log.append([draft(0)]).wait()
+        with pytest.raises(AuditUnavailableError):
+            log.append([draft(1)], durable=True).wait()
+
+    assert log.available is False
+    _close_broken(log)
+    with opened(path) as log:
+        assert log.head().seq >= 0
+
+
+def test_bounded_records_are_synced_soon(path: Path) -> None:
+    """A sync follows without anybody asking for it."""
+    synced = threading.Event()
+
+    def handler(reached: str) -> None:
+        if reached == "audit.after_sync":
+            synced.set()
+
+    log = open_log(path, sync=AuditSync.BOUNDED)
+    with install(handler):
+        log.append([draft(0)]).wait()
+
+        assert synced.wait(20)
+    log.close()
+
+
+@contextmanager
+def _hanging(point: str) -> Iterator[threading.Event]:
+    release = threading.Event()
+
+    def handler(reached: str) -> None:
+        if reached == point:
+            release.wait(60)
+
+    with install(handler):
+        try:
+            yield release
+        finally:
+            release.set()
+
+
+@pytest.mark.parametrize("point", ["audit.before_write", "audit.before_sync"])
+def test_a_hanging_disk_is_not_waited_for(path: Path, point: str) -> None:
+    """A ticket and later appends fail in time; when the disk is back all goes on."""
+    log = open_log(path, timeout_seconds=0.2)
+    with _hanging(point) as release:
+        ticket = log.append([draft(0)])
+        with pytest.raises(AuditUnavailableError):
+            ticket.wait()
+        time.sleep(0.05)
+        assert log.available is False
+        with pytest.raises(AuditUnavailableError):
+            log.append([draft(1)])
+        with pytest.raises(AuditUnavailableError):
+            log.close()
+        with pytest.raises(StoreLockedError):
+            open_log(path)
+        release.set()
+        ticket.wait(20)
+    log.close()
+
+    assert 1 == verified(path).records
+
+
+def test_records_do_not_pile_up_behind_a_hanging_disk(path: Path) -> None:
+    """Before the limit of time a limit of size refuses."""
+    log = open_log(path)
+    large = draft(0, rule="x" * 500_000)
+    with _hanging("audit.before_write"):
+        accepted = _appended_until_refused(log, large, 200)
+    log.close()
+
+    assert MAX_PENDING_BYTES // 500_000 <= accepted <= 70
+    assert accepted == verified(path).records
+
+
+def _appended_until_refused(log: FileAuditLog, large: AuditDraft, most: int) -> int:
+    for accepted in range(most):
+        try:
+            log.append([large])
+        except AuditUnavailableError:
+            return accepted
+    return most
+
+
+def test_a_moved_file_is_noticed(path: Path) -> None:
+    """A log moved by another program is not written on in secret."""
+    log = open_log(path)
+    fill(log, 3)
+    path.rename(path.with_name("audit.log.1"))
+
+    with pytest.raises(AuditUnavailableError):
+        log.append([draft(3)]).wait()
+    assert log.available is False
+    _close_broken(log)
+
+
+def test_a_replaced_file_is_noticed(path: Path) -> None:
+    """A copy in its place is another file."""
+    log = open_log(path)
+    fill(log, 3)
+    shutil.copy2(path, path.with_name("copy"))
+    path.with_name("copy").rename(path)
+
+    with pytest.raises(AuditUnavailableError):
+        log.append([draft(3)]).wait()
+    _close_broken(log)
+
+
+def test_an_unlinked_file_is_noticed_on_closing(path: Path) -> None:
+    """The end of a log that is gone is not marked clean."""
+    log = open_log(path)
+    fill(log, 3)
+    path.unlink()
+
+    _close_broken(log)
+
+
+def test_a_log_that_can_not_be_read_is_no_empty_log(path: Path) -> None:
+    """A read error is an error, not an empty list."""
+    log = open_log(path)
+    fill(log, 3)
+    moved = path.with_name("moved")
+    path.rename(moved)
+    with pytest.raises(AuditUnavailableError):
+        log.lines(0, 10)
+
+    moved.rename(path)
+    assert 3 == len(log.lines(0, 10))
+    log.close()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from hsm_core.errors import AuditUnavailableError
+from tests.core.audit_support import draft, open_log
+
+log = open_log(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+done = 0
+try:
+    while True:
+        log.append([draft(done)]).wait()
+        done += 1
+except AuditUnavailableError:
+    pass
+assert not log.available
+try:
+    log.close()
+except AuditUnavailableError:
+    print(done)
+"""
+
+
+def test_a_write_cut_short_by_the_system_is_repaired(path: Path) -> None:
+    """A real short write fails the log; its fragment is set aside at the next start."""
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), "10000"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    done = int(result.stdout)
+    assert 10_000 == path.stat().st_size
+    assert done == verified(path).records
+    assert verified(path).torn_bytes > 0
+
+    with opened(path) as log:
+        assert "system.repair" == events(log)[-1].kind
+        fill(log, 5)
+    assert done + 6 == verified(path).records
+
+
+def test_write_all_repeats_short_writes() -> None:
+    """All bytes are written in order, however few each call takes."""
+    taken = bytearray()
+
+    def write(descriptor: int, data: memoryview) -> int:
+        taken.extend(data[:3])
+        return min(3, len(data))
+
+    write_all(0, bytes(range(100)), write)
+
+    assert bytes(range(100)) == bytes(taken)
+
+
+def test_write_all_gives_up_when_nothing_is_taken() -> None:
+    """A call that writes nothing does not make an endless loop."""
+    with pytest.raises(OSError, match="nothing was written"):
+        write_all(0, b"x", lambda descriptor, data: 0)
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
+def test_a_device_is_refused(device: str) -> None:
+    """A device file is no place for a trail, and nothing is made beside it."""
+    before = set(os.listdir("/dev"))
+
+    with pytest.raises(UnsafeFileModeError):
+        open_log(Path(device))
+    assert before == set(os.listdir("/dev"))
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir(0o700)
+
+
+def _link(path: Path) -> None:
+    path.with_name("target").touch(0o600)
+    path.symlink_to(path.with_name("target"))
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def _readable(path: Path) -> None:
+    path.touch(0o600)
+    path.chmod(0o640)
+
+
+@pytest.mark.parametrize("make", [_fifo, _folder, _link, _dangling, _readable])
+@pytest.mark.parametrize("name", ["audit.log", "audit.log.head", "audit.log.lock"])
+def test_anything_but_a_private_file_is_refused(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    """Links, pipes, directories and open modes are refused, and not followed."""
+    make(tmp_path / name)
+
+    with pytest.raises(UnsafeFileModeError):
+        open_log(tmp_path / "audit.log")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_open_directory_is_refused(path: Path) -> None:
+    """Whoever may write the directory may replace the log."""
+    path.parent.mkdir(0o700)
+    path.parent.chmod(0o770)
+
+    with pytest.raises(UnsafeFileModeError):
+        open_log(path)
+
+
+def test_new_files_are_private(path: Path) -> None:
+    """Whatever the umask, files have mode 0600 and the directory 0700."""
+    before = os.umask(0)
+    try:
+        with opened(path, segment_bytes=4096) as log:
+            fill(log, 30, one_by_one=True)
+    finally:
+        os.umask(before)
+
+    assert 0o700 == path.parent.stat().st_mode & 0o777
+    modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert {0o600} == modes
+
+
+def test_a_closed_segment_open_to_others_is_refused(path: Path) -> None:
+    """Every file of the trail is looked at."""
+    with opened(path, segment_bytes=4096) as log:
+        fill(log, 30, one_by_one=True)
+    path.with_name("audit.log.00000001.0000000000000000").chmod(0o644)
+
+    with pytest.raises(UnsafeFileModeError):
+        open_log(path)
+
+
+@pytest.mark.parametrize("length", [0, 16, 31])
+def test_a_short_hmac_key_is_refused(path: Path, length: int) -> None:
+    """A key below 32 bytes protects nothing."""
+    with pytest.raises(ConfigurationError, match="32 bytes"):
+        open_log(path, key=KEY[:length])
+
+
+def test_one_log_has_one_writer(path: Path) -> None:
+    """A second writer in this process is refused until the first has closed."""
+    log = open_log(path)
+    fill(log, 3)
+    with pytest.raises(StoreLockedError):
+        open_log(path)
+    log.close()
+
+    with opened(path) as log:
+        assert 2 == log.head().seq
+
+
+def test_two_processes_can_not_fork_the_chain(path: Path) -> None:
+    """A second process is refused while the first lives, and may follow it."""
+    arguments = [str(path), "strict", "1000000", "1000000", "-", "1", "0"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "tests.core.audit_writer", *arguments],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline()
+    with pytest.raises(StoreLockedError):
+        open_log(path)
+    assert verified(path).records > 0
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+
+    with opened(path) as log:
+        fill(log, 1)
+    assert verified(path).clean
+
+
+def test_a_forked_child_writes_nothing(path: Path) -> None:
+    """A child that inherits the log may neither append nor close it."""
+    log = open_log(path)
+    fill(log, 3)
+    with warnings.catch_warnings():
+        # Newer Pythons warn of what this test is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            log.close()
+            if not log.available:
+                log.append([draft()])
+        except AuditUnavailableError:
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    fill(log, 1)
+    log.close()
+
+    assert 0 == os.waitstatus_to_exitcode(status)
+    assert (4, True) == (verified(path).records, verified(path).clean)
+
+
+def test_a_lack_of_descriptors_is_no_damage(path: Path) -> None:
+    """Reading without a free descriptor is unavailable, not empty and not tampered."""
+    log = open_log(path)
+    fill(log, 3)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        with pytest.raises(AuditUnavailableError):
+            log.lines(0, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert 3 == len(log.lines(0, 3))
+    log.close()
+
+
+def test_a_ticket_is_completed_once() -> None:
+    """The first outcome of a group is its only one."""
+    ticket = Ticket(1.0)
+    ticket.complete()
+    ticket.complete(OSError())
+
+    ticket.wait()

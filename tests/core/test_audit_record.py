@@ -1,0 +1,312 @@
+"""Records and the head mark as bytes: one form only, and nothing else is read."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hsm_core._internal import envelope
+from hsm_core._internal.audit.chain import Chain, OpenIntents
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.keys import record_mac_function
+from hsm_core._internal.audit.mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.record import (
+    FRAME,
+    decode_event,
+    encode_event,
+    leaf_hash,
+)
+from hsm_core.errors import AuditTamperedError
+from hsm_core.model import (
+    AuditedCaller,
+    AuditedKey,
+    AuditEvent,
+    CountedDetail,
+    MessageDetail,
+    Phase,
+    RepairDetail,
+)
+from hsm_core.protocols import AuditDraft
+from tests.core.audit_support import KEY
+
+LOG_ID = "00112233445566778899aabbccddeeff"
+SAFE = 2**53 - 1
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_integers = st.integers(0, SAFE)
+_details = st.one_of(
+    st.none(),
+    st.builds(MessageDetail, text=_texts),
+    st.builds(CountedDetail, count=_integers, since=_integers),
+    st.builds(
+        RepairDetail, fragment_bytes=_integers, fragment_sha256=_texts, kept_as=_texts
+    ),
+)
+_values = st.one_of(_texts, st.integers(-SAFE, SAFE), st.lists(_texts, max_size=3))
+
+
+def _drafts() -> st.SearchStrategy[AuditDraft]:
+    return st.builds(
+        AuditDraft,
+        phase=st.sampled_from([Phase.SINGLE, Phase.OUTCOME]),
+        kind=_texts,
+        code=_texts,
+        request_id=_texts,
+        operation_id=_texts,
+        key_id=_texts,
+        version=_integers,
+        generation=_integers,
+        document_before=_texts,
+        document_after=_texts,
+        set_digest=st.text("0123456789abcdef", max_size=64),
+        caller=st.none()
+        | st.builds(
+            AuditedCaller,
+            principal=_texts,
+            roles=st.lists(_texts, max_size=2).map(tuple),
+            credential_id=_texts,
+            certificate_sha256=_texts,
+            source_address=_texts,
+        ),
+        key=st.none()
+        | st.builds(
+            AuditedKey, algorithm=_texts, tags=st.lists(_texts, max_size=2).map(tuple)
+        ),
+        parameters=st.dictionaries(_texts, _values, max_size=3),
+        rule=_texts,
+        policy=_texts,
+        digest=_texts,
+        detail=_details,
+    )
+
+
+def _chain() -> Chain:
+    return Chain(
+        log_id=LOG_ID,
+        hmac_key=KEY,
+        node="node-1",
+        mark=HeadMark(),
+        intents=OpenIntents(),
+    )
+
+
+@given(st.lists(_drafts(), min_size=1, max_size=3), st.integers(0, SAFE))
+def test_what_is_written_is_read_back(drafts: list[AuditDraft], now: int) -> None:
+    """Any draft becomes one line, which is followed and says the same."""
+    lines = _chain().extend(drafts, now)
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+
+    for draft, line in zip(drafts, lines, strict=True):
+        assert 1 == line.count(b"\n")
+        event = follower.follow(line[:-1])
+        assert now == event.time
+        for name in AuditDraft.__dataclass_fields__:
+            assert getattr(draft, name) == getattr(event, name)
+
+
+@settings(max_examples=300)
+@given(_drafts(), st.data())
+def test_any_flipped_bit_in_a_line_is_refused(
+    draft: AuditDraft, data: st.DataObject
+) -> None:
+    """No bit of a record can change unseen."""
+    line = bytearray(_chain().extend([draft], 5)[0][:-1])
+    bit = data.draw(st.integers(0, 8 * len(line) - 1))
+    line[bit // 8] ^= 1 << bit % 8
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+
+    with pytest.raises(AuditTamperedError) as caught:
+        follower.follow(bytes(line))
+    assert 0 == caught.value.facts["seq"]
+    assert -1 == follower.seq
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_no_record(line: bytes) -> None:
+    """Whatever a line holds, it is refused in the documented way."""
+    for key in (KEY, None):
+        for log_id in (LOG_ID, None):
+            with pytest.raises(AuditTamperedError):
+                Follower(log_id=log_id, hmac_key=key).follow(line)
+
+
+def _payload(**fields: Any) -> bytes:
+    given: dict[str, Any] = {
+        "format": 1,
+        "log_id": LOG_ID,
+        "seq": 0,
+        "prev": "0" * 64,
+        "epoch": 0,
+        "time": 1,
+        "phase": Phase.SINGLE,
+        "kind": "Sign",
+        "code": "ok",
+    }
+    return encode_event(AuditEvent(**(given | fields)))
+
+
+def _authentic(payload: bytes) -> bytes:
+    """Return a line with the right MAC, as only a holder of the key can make it."""
+    return envelope.join(FRAME, payload, record_mac_function(KEY, LOG_ID)(payload))
+
+
+GOOD = _payload(parameters={"a": 1})
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        GOOD.replace(b'"seq":0', b'"seq": 0'),
+        GOOD.replace(b'"seq":0', b'"seq":0.0'),
+        GOOD.replace(b'"seq":0', b'"seq":-0'),
+        GOOD.replace(b'"time":1', b'"time":1e0'),
+        GOOD.replace(b'"code":"ok"', b'"code":"no","code":"ok"'),
+        GOOD.replace(b'"a":1', b'"a":2,"a":1'),
+        GOOD.replace(b'"a":1', b'"a":1.0'),
+        GOOD.replace(b'"a":1', b'"a":null'),
+        GOOD.replace(b'"a":1', b'"a":{}'),
+        GOOD.replace(b'"a":1', b'"a":true'),
+        GOOD.replace(b'"a":1', b'"a":9007199254740992'),
+        GOOD.replace(b'"a":1', b'"a":-9007199254740992'),
+        GOOD.replace(b'"Sign"', b'"\\u0053ign"'),
+        GOOD.replace(b'"Sign"', b'"Si\\/gn"'),
+        GOOD.replace(b'"Sign"', b'"\\ud800"'),
+        GOOD.replace(b'"Sign"', b'"\xff"'),
+        GOOD.replace(b'"Sign"', b'"\xed\xa0\x80"'),
+        GOOD.replace(b'"format":1', b'"format":2'),
+        GOOD.replace(b'"single"', b'"other"'),
+        GOOD.replace(b'"code":"ok"', b'"code":"ok","version":0'),
+        GOOD.replace(b'"code":"ok"', b'"code":"ok","unknown":""'),
+        GOOD.replace(b'"kind":"Sign","code":"ok"', b'"code":"ok","kind":"Sign"'),
+        GOOD.replace(b'"time":1', b'"time":9007199254740992'),
+        GOOD.replace(b'"time":1', b'"time":-1'),
+        GOOD + b" ",
+        GOOD[:-1],
+        b"[" * 10_000 + b"]" * 10_000,
+        b"{}",
+        b"null",
+    ],
+)
+def test_an_authentic_record_in_another_form_is_refused(payload: bytes) -> None:
+    """There is one form of an event, even for a holder of the key."""
+    assert payload != GOOD
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+
+    with pytest.raises(AuditTamperedError) as caught:
+        follower.follow(_authentic(payload))
+    assert {"seq": 0, "reason": "event"} == caught.value.facts
+    assert decode_event(payload) is None or b'"format":2' in payload
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"log_id": "f" * 32}, "log_id"),
+        ({"epoch": 1}, "epoch"),
+        ({"seq": 1}, "sequence"),
+        ({"prev": "1" * 64}, "chain"),
+    ],
+)
+def test_an_authentic_record_in_the_wrong_place_is_refused(
+    fields: dict[str, object], reason: str
+) -> None:
+    """Each fact that binds a record to its place is checked by itself."""
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+
+    with pytest.raises(AuditTamperedError) as caught:
+        follower.follow(_authentic(_payload(**fields)))
+    assert {"seq": 0, "reason": reason} == caught.value.facts
+
+
+@pytest.mark.parametrize("log_id", ["", "0" * 31, "0" * 33, "G" * 32, "F" * 32])
+def test_a_log_id_is_32_lower_case_hex_digits(log_id: str) -> None:
+    """A trail whose id is taken from its first record is not fooled by its form."""
+    line = envelope.join(FRAME, _payload(log_id=log_id), bytes(32))
+
+    for key in (KEY, None):
+        with pytest.raises(AuditTamperedError) as caught:
+            Follower(log_id=None, hmac_key=key).follow(line)
+        assert {"seq": 0, "reason": "event"} == caught.value.facts
+
+
+def test_the_mac_is_hmac_sha256_under_a_derived_key() -> None:
+    """The keys are those of the published format, computed here by hmac alone."""
+    label = b"FerroHSM audit record 1"
+    info = b"".join(len(p).to_bytes(8, "big") + p for p in (label, bytes(8)))
+    extracted = hmac.digest(bytes.fromhex(LOG_ID), KEY, "sha256")
+    key = hmac.digest(extracted, info + b"\x01", "sha256")
+    expected = hmac.digest(key, label + b"\0" + GOOD, "sha256")
+
+    assert expected == record_mac_function(KEY, LOG_ID)(GOOD)
+
+
+def test_the_leaf_hash_is_that_of_rfc_6962() -> None:
+    """A leaf is hashed after a zero byte."""
+    assert hashlib.sha256(b"\0line").hexdigest() == leaf_hash(b"line")
+
+
+def test_intents_give_the_floor() -> None:
+    """The floor is the oldest open intent; without one, the next record."""
+    intents = OpenIntents()
+    assert 6 == intents.floor(5)
+    intents.note(Phase.INTENT, "a", 6)
+    intents.note(Phase.INTENT, "b", 7)
+    intents.note(Phase.INTENT, "a", 8)
+    assert 6 == intents.floor(8)
+    intents.note(Phase.OUTCOME, "a", 9)
+    assert 7 == intents.floor(9)
+    intents.note(Phase.OUTCOME, "b", 10)
+
+    assert 11 == intents.floor(10)
+
+
+@given(
+    st.integers(-1, SAFE),
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, SAFE),
+    st.booleans(),
+    st.text("0123456789abcdef", max_size=128),
+    st.integers(2, 2**63),
+)
+def test_a_head_mark_is_read_back(
+    seq: int, leaf: bytes, floor: int, clean: bool, digest: str, counter: int
+) -> None:
+    """The slot with the higher counter is the one that counts."""
+    mark = HeadMark(
+        seq=seq, leaf_hash=leaf.hex(), floor=floor, clean=clean, set_digest=digest
+    )
+    codec = HeadCodec(KEY, LOG_ID)
+    content = bytearray(codec.new_file())
+    offset, slot = codec.slot(counter, mark)
+    content[offset : offset + len(slot)] = slot
+    stored = HeadCodec.read(bytes(content), KEY)
+
+    assert (LOG_ID, counter, mark) == (stored.log_id, stored.counter, stored.mark)
+
+
+def test_a_torn_slot_leaves_the_other_one() -> None:
+    """Whatever a crash leaves of the slot being written, the mark before counts."""
+    codec = HeadCodec(KEY, LOG_ID)
+    offset, slot = codec.slot(2, HeadMark(seq=7, floor=8))
+    for length in range(1, len(slot)):
+        content = bytearray(codec.new_file())
+        content[offset : offset + length] = slot[:length]
+        seq = HeadCodec.read(bytes(content), KEY).mark.seq
+
+        assert seq in (-1, 7)
+
+
+def test_the_set_digest_of_the_newest_record_that_has_one_is_in_the_mark() -> None:
+    """Records without set digest leave the one before in force."""
+    chain = _chain()
+    for digest in ("11", "22", ""):
+        chain.extend(
+            [AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest=digest)], 0
+        )
+
+    assert "22" == chain.mark().set_digest

@@ -1,0 +1,300 @@
+"""Verification of a trail by someone who did not write it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.audit.record import GENESIS, leaf_hash
+from hsm_core._internal.audit.verify import AuditVerifier, verify_lines
+from hsm_core._internal.failpoints import install
+from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
+from hsm_core.protocols import AuditHead
+from hsm_core.settings import AuditSync
+from tests.core.audit_support import (
+    KEY,
+    copy_of,
+    draft,
+    fill,
+    open_log,
+    opened,
+    verified,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a closed trail of 100 records in several segments."""
+    path = tmp_path / "log" / "audit.log"
+    with opened(path, segment_bytes=4096) as log:
+        fill(log, 100, one_by_one=True)
+    return path
+
+
+def _lines(path: Path) -> tuple[str, list[bytes]]:
+    with opened(path) as log:
+        return log.log_id, log.lines(0, 1000)
+
+
+def test_a_trail_is_verified_a_range_at_a_time(path: Path) -> None:
+    """Each range begins where the one before ended."""
+    log_id, lines = _lines(path)
+    start: tuple[int, str] | None = None
+    for first in range(0, 100, 7):
+        done = verify_lines(
+            lines[first : first + 7], log_id=log_id, hmac_key=KEY, start=start
+        )
+        start = (done.head.seq, done.head.leaf_hash)
+
+    assert (99, leaf_hash(lines[-1])) == start
+
+
+def test_no_lines_lead_nowhere() -> None:
+    """An empty range leaves the start as it was."""
+    assert (
+        AuditHead(-1, GENESIS)
+        == verify_lines([], log_id=None, hmac_key=KEY, start=None).head
+    )
+    assert (
+        AuditHead(5, "ab")
+        == verify_lines([], log_id=None, hmac_key=None, start=(5, "ab")).head
+    )
+
+
+def test_a_range_must_follow_from_its_start(path: Path) -> None:
+    """A range that begins elsewhere, or after another record, is refused."""
+    log_id, lines = _lines(path)
+
+    for start, reason in [
+        (None, "sequence"),
+        ((8, leaf_hash(lines[8])), "sequence"),
+        ((9, leaf_hash(lines[8])), "chain"),
+    ]:
+        with pytest.raises(AuditTamperedError) as caught:
+            verify_lines(lines[10:], log_id=log_id, hmac_key=KEY, start=start)
+        assert reason == caught.value.facts["reason"]
+
+
+def test_a_range_of_another_trail_is_refused(path: Path) -> None:
+    """The trail that is asked for is the trail that is checked."""
+    _, lines = _lines(path)
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verify_lines(lines, log_id="0" * 32, hmac_key=None, start=None)
+    assert {"seq": 0, "reason": "log_id"} == caught.value.facts
+
+
+def test_without_a_log_id_the_first_record_names_it(path: Path) -> None:
+    """All later records must belong to the same trail."""
+    log_id, lines = _lines(path)
+    for key in (KEY, None):
+        done = verify_lines(lines, log_id=None, hmac_key=key, start=None)
+
+        assert (log_id, 100) == (done.log_id, done.records)
+
+
+def test_all_segments_are_verified(path: Path) -> None:
+    """The answer counts every record and says what was checked."""
+    log_id, lines = _lines(path)
+    told: list[int] = []
+    answer = AuditVerifier(path, KEY).verify(told.append)
+
+    assert (100, 99, leaf_hash(lines[-1]), log_id) == (
+        answer.records,
+        answer.head_seq,
+        answer.head_hash,
+        answer.log_id,
+    )
+    assert (True, True, True, 0) == (
+        answer.macs_checked,
+        answer.mark_checked,
+        answer.clean,
+        answer.torn_bytes,
+    )
+    assert [100] == told
+
+
+def test_without_key_the_chain_alone_is_verified(path: Path) -> None:
+    """The answer says that neither MACs nor head mark were checked."""
+    answer = verified(path, None)
+
+    assert (100, False, False, False) == (
+        answer.records,
+        answer.macs_checked,
+        answer.mark_checked,
+        answer.clean,
+    )
+
+
+def test_a_wrong_key_is_said_to_be_one(path: Path) -> None:
+    """It is not taken for damage."""
+    with pytest.raises(WrongAuditKeyError):
+        verified(path, bytes(32))
+
+
+def test_a_missing_trail_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    """A wrong path is no damage."""
+    for path in (tmp_path / "audit.log", tmp_path / "nowhere" / "audit.log"):
+        for key in (KEY, None):
+            with pytest.raises(ConfigurationError, match="no audit trail"):
+                verified(path, key)
+
+
+@pytest.mark.parametrize("name", ["audit.log", "audit.log.head"])
+def test_what_is_no_file_can_not_be_verified(tmp_path: Path, name: str) -> None:
+    """A pipe does not block and a directory does not confuse."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigurationError):
+        verified(tmp_path / "audit.log")
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(ConfigurationError):
+        verified(tmp_path / "audit.log")
+
+
+def test_an_empty_trail_is_intact(tmp_path: Path) -> None:
+    """A trail that was made and never written has no records and no head."""
+    path = tmp_path / "log" / "audit.log"
+    with opened(path) as log:
+        log_id = log.log_id
+    answer = verified(path)
+
+    assert (0, -1, GENESIS, log_id) == (
+        answer.records,
+        answer.head_seq,
+        answer.head_hash,
+        answer.log_id,
+    )
+    assert "" == verified(path, None).log_id
+
+
+def test_nothing_is_written_and_no_lock_taken(path: Path) -> None:
+    """Verification leaves every file as it is, and works while a writer has it."""
+    path.with_name("audit.log.lock").unlink()
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    verified(path)
+
+    assert before == {file: file.read_bytes() for file in path.parent.iterdir()}
+
+
+@pytest.mark.parametrize("sync", list(AuditSync))
+def test_a_trail_in_use_verifies_at_every_moment(
+    tmp_path: Path, sync: AuditSync
+) -> None:
+    """A verifier sees a consistent prefix while records are written and rotated."""
+    path = tmp_path / "log" / "audit.log"
+    log = open_log(path, sync=sync, segment_bytes=4096)
+    fill(log, 1)
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            log.append([draft(number), draft(number + 1)]).wait()
+            number += 2
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(30):
+            acknowledged = log.head().seq
+            answer = verified(path)
+            assert answer.head_seq >= acknowledged
+            assert not answer.clean
+            assert verified(path, None).head_seq >= answer.head_seq
+    finally:
+        stop.set()
+        writer.join()
+        log.close()
+
+    assert verified(path).clean
+
+
+def test_a_trail_opened_while_it_is_verified_is_no_damage(path: Path) -> None:
+    """Records that follow a clean mark are looked at again with the mark of now."""
+    done = threading.Event()
+
+    def write(reached: str) -> None:
+        if reached == "audit.verify.after_head" and not done.is_set():
+            done.set()
+            with opened(path) as log:
+                fill(log, 5)
+
+    with install(write):
+        answer = verified(path)
+
+    assert (105, False) == (answer.records, answer.clean)
+
+
+def test_a_segment_closed_while_the_trail_is_verified_is_no_damage(path: Path) -> None:
+    """The file that was live is followed to its end, and what came later left out."""
+    with opened(path, segment_bytes=4096) as log:
+        fill(log, 1)
+        done = threading.Event()
+
+        def write(reached: str) -> None:
+            if reached == "audit.verify.after_live" and not done.is_set():
+                done.set()
+                fill(log, 40, one_by_one=True)
+
+        with install(write):
+            answer = verified(path)
+
+    assert 101 < answer.records < 141
+    assert 141 == verified(path).records
+
+
+def test_memory_does_not_grow_with_the_trail(tmp_path: Path) -> None:
+    """Verifying 20,000 records takes no more memory than a few lines."""
+    path = tmp_path / "log" / "audit.log"
+    with opened(path) as log:
+        for _ in range(20):
+            fill(log, 1000)
+    assert path.stat().st_size > 5_000_000
+    verified(path)
+    tracemalloc.start()
+    try:
+        verified(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 500_000
+
+
+def test_an_endless_line_is_refused_in_little_memory(tmp_path: Path) -> None:
+    """A line is cut at the longest that a record may have."""
+    path = tmp_path / "log" / "audit.log"
+    log = open_log(path)
+    fill(log, 5)
+    killed = copy_of(path, tmp_path / "killed")
+    log.close()
+    with killed.open("ab") as file:
+        file.truncate(200 * 1024 * 1024)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AuditTamperedError) as caught:
+            verified(killed)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert 5 == caught.value.facts["seq"]
+    assert peak < 150 * 1024 * 1024
+
+
+def test_a_segment_without_the_ones_before_is_refused(path: Path) -> None:
+    """A live segment alone does not show what came before it."""
+    with opened(path) as log:
+        fill(log, 2)
+    for closed in path.parent.glob("audit.log.0*"):
+        closed.unlink()
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verified(path)
+    assert {"seq": 0, "reason": "sequence"} == caught.value.facts
