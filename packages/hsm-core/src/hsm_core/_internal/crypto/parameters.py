@@ -110,9 +110,6 @@ def check_verifying(
     """
     row = spec(algorithm)
     _check_common(algorithm, data, parameters)
-    if row.verify_hashes and parameters.hash not in row.verify_hashes:
-        allowed = ", ".join(row.verify_hashes)
-        raise _unsupported(algorithm, f"verifies with {allowed} only", "hash")
     if parameters.salt_bytes is not None:
         longest = row.modulus_bits // 8 - parameters.hash.digest_bytes - 2
         if not 0 <= parameters.salt_bytes <= longest:

@@ -59,7 +59,7 @@ class _Slot:
     def __init__(self, provider: CryptoProvider, guard: Guard) -> None:
         self.provider = provider
         self.guard = guard
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.reason = ""
         self.last_made = b""
 
@@ -189,8 +189,9 @@ class CryptoRegistry:
         Handles that were loaded before are stopped too. The first reason is kept.
         """
         slot = self._slot(algorithm)
-        slot.reason = slot.reason or reason
-        self._ready.discard(algorithm)
+        with slot.lock:
+            slot.reason = slot.reason or reason
+            self._ready.discard(algorithm)
 
     def _slot(self, algorithm: Algorithm) -> _Slot:
         try:
@@ -230,8 +231,6 @@ class CryptoRegistry:
             self.stop(algorithm, str(failure))
             return
         self._ready.add(algorithm)
-        if slot.reason:
-            self._ready.discard(algorithm)
 
     def _check_fresh(self, algorithm: Algorithm, slot: _Slot, material: bytes) -> None:
         """Compare a new key with the one before: equal keys mean a stuck generator."""

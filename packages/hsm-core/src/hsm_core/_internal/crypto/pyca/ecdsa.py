@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,8 +17,6 @@ from hsm_core._internal.crypto.parameters import check_signing, check_verifying
 from hsm_core._internal.crypto.pyca.encoding import (
     load_private,
     load_public,
-    not_material,
-    not_public_key,
     private_der,
     subject_public_key_info,
 )
@@ -142,17 +140,13 @@ def load_ecdsa(
 ) -> ECDSAPrivateHandle:
     """Load PKCS#8."""
     key = load_private(algorithm, material, trusted=trusted)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise not_material(algorithm)
-    return ECDSAPrivateHandle(algorithm, key)
+    return ECDSAPrivateHandle(algorithm, cast("ec.EllipticCurvePrivateKey", key))
 
 
 def load_ecdsa_public(algorithm: Algorithm, public_der: bytes) -> ECDSAPublicHandle:
     """Load SubjectPublicKeyInfo; the point is checked to be on the curve."""
     key = load_public(algorithm, public_der)
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise not_public_key(algorithm)
-    return ECDSAPublicHandle(algorithm, key)
+    return ECDSAPublicHandle(algorithm, cast("ec.EllipticCurvePublicKey", key))
 
 
 def _malformed() -> MalformedError:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -16,8 +16,6 @@ from hsm_core._internal.crypto.parameters import check_signing, check_verifying
 from hsm_core._internal.crypto.pyca.encoding import (
     load_private,
     load_public,
-    not_material,
-    not_public_key,
     private_der,
     subject_public_key_info,
 )
@@ -95,14 +93,10 @@ def load_eddsa(
 ) -> Ed25519PrivateHandle:
     """Load PKCS#8."""
     key = load_private(algorithm, material, trusted=trusted)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise not_material(algorithm)
-    return Ed25519PrivateHandle(algorithm, key)
+    return Ed25519PrivateHandle(algorithm, cast("Ed25519PrivateKey", key))
 
 
 def load_eddsa_public(algorithm: Algorithm, public_der: bytes) -> Ed25519PublicHandle:
     """Load SubjectPublicKeyInfo."""
     key = load_public(algorithm, public_der)
-    if not isinstance(key, Ed25519PublicKey):
-        raise not_public_key(algorithm)
-    return Ed25519PublicHandle(algorithm, key)
+    return Ed25519PublicHandle(algorithm, cast("Ed25519PublicKey", key))

@@ -85,6 +85,9 @@ def load_private(
         trusted: It is our own and was authenticated: an RSA key's numbers are not
             checked again, which would take 36 to 256 ms.
 
+    Returns:
+        A key of the class and, for EC, of the curve that belong to the algorithm.
+
     Raises:
         InvalidInputError: It is anything else, or its numbers don't belong together.
     """
@@ -103,6 +106,9 @@ def load_private(
 def load_public(algorithm: Algorithm, public_der: bytes) -> PublicKeyTypes:
     """
     Read SubjectPublicKeyInfo in the one form that we write.
+
+    Returns:
+        A key of the class and, for EC, of the curve that belong to the algorithm.
 
     Raises:
         InvalidInputError: It is anything else, or the point is not on the curve.

@@ -59,7 +59,7 @@ class RSAPublicHandle(BaseHandle):
         check_verifying(self._algorithm, data, parameters)
         if len(signature) != self._modulus_bytes:
             raise SignatureMismatchError
-        scheme = _signature_padding(parameters, any_salt=padding.PSS.AUTO)
+        scheme = _signature_padding(parameters, parameters.salt_bytes)
         try:
             self._public.verify(signature, data, scheme, hash_of(parameters))
         except (InvalidSignature, ValueError):
@@ -88,7 +88,7 @@ class RSAPrivateHandle(RSAPublicHandle):
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
         """Return a signature as long as the modulus; a PSS salt as long as the hash."""
         check_signing(self._algorithm, data, parameters)
-        scheme = _signature_padding(parameters, any_salt=parameters.hash.digest_bytes)
+        scheme = _signature_padding(parameters, parameters.hash.digest_bytes)
         return self._private.sign(data, scheme, hash_of(parameters))
 
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
@@ -144,12 +144,15 @@ def _fits(algorithm: Algorithm, key: rsa.RSAPublicKey) -> bool:
 
 
 def _signature_padding(
-    parameters: SignatureParameters, *, any_salt: int | padding._Auto
+    parameters: SignatureParameters, salt_bytes: int | None
 ) -> padding.AsymmetricPadding:
+    """Return the padding; with PSS, no salt length accepts any."""
     if parameters.scheme is SignatureScheme.RSASSA_PKCS1_V1_5:
         return padding.PKCS1v15()
-    salt = any_salt if parameters.salt_bytes is None else parameters.salt_bytes
-    return padding.PSS(padding.MGF1(HASHES[parameters.mgf_hash]), salt)
+    mgf = padding.MGF1(HASHES[parameters.mgf_hash])
+    if salt_bytes is None:
+        return padding.PSS(mgf, padding.PSS.AUTO)
+    return padding.PSS(mgf, salt_bytes)
 
 
 def _oaep(parameters: OAEPParameters) -> padding.OAEP:
