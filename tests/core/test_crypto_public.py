@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_core._internal.crypto.public import json_web_key, public_pem
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import UnsupportedOperationError
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import KeyId
 from tests.core.crypto_samples import ASYMMETRIC, RSA, public_der
 
@@ -115,3 +115,12 @@ class TestJSONWebKey:
         """
         with pytest.raises(UnsupportedOperationError):
             json_web_key(KEY_ID, 1, Algorithm.AES_256_GCM, b"")
+
+    def test_other_algorithm(self) -> None:
+        """
+        A key of another algorithm is refused, not written down under a wrong name.
+        """
+        der = public_der(Algorithm.EC_P384)
+
+        with pytest.raises(InvalidInputError):
+            json_web_key(KEY_ID, 1, Algorithm.EC_P256, der)

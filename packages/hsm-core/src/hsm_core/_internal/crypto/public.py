@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import base64
 import textwrap
-from typing import Final
+from typing import Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from hsm_core._internal.crypto.pyca.encoding import load_public
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.model import KeyId
@@ -54,6 +54,7 @@ def json_web_key(
 
     Raises:
         UnsupportedOperationError: The algorithm has no public keys.
+        InvalidInputError: *der* is not one of this algorithm.
 
     Standard:
         RFC 7517; RFC 7518, sections 6.2 and 6.3; RFC 8037, section 2.
@@ -63,7 +64,7 @@ def json_web_key(
             f"{algorithm} has no public keys.", algorithm=algorithm.value
         )
     kid = f"{key_id}.{version}"
-    key = load_der_public_key(der)
+    key = load_public(algorithm, der)
     if isinstance(key, RSAPublicKey):
         numbers = key.public_numbers()
         return JSONWebKey(
@@ -79,10 +80,8 @@ def json_web_key(
             x=_base64url(point.x.to_bytes(size, "big")),
             y=_base64url(point.y.to_bytes(size, "big")),
         )
-    assert isinstance(key, Ed25519PublicKey)  # noqa: S101 (narrows what is left)
-    return JSONWebKey(
-        kty="OKP", kid=kid, crv="Ed25519", x=_base64url(key.public_bytes_raw())
-    )
+    raw = cast("Ed25519PublicKey", key).public_bytes_raw()
+    return JSONWebKey(kty="OKP", kid=kid, crv="Ed25519", x=_base64url(raw))
 
 
 def _unsigned(number: int) -> str:
