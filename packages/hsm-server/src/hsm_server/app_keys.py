@@ -34,9 +34,6 @@ METRICS: Final = web.AppKey("METRICS", Metrics)
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 VERIFIER: Final = web.AppKey("VERIFIER", TokenVerifier)
 
-_EXCHANGE: Final = "hsm_server.exchange"
-
-
 @dataclass(slots=True)
 class Exchange:
     """
@@ -55,6 +52,9 @@ class Exchange:
     principal: str = ""
 
 
+_EXCHANGE: Final = web.RequestKey("_EXCHANGE", Exchange)
+
+
 def start_exchange(request: web.Request, request_id: str) -> Exchange:
     """Begin the notes of a request."""
     exchange = Exchange(request_id)
@@ -64,5 +64,4 @@ def start_exchange(request: web.Request, request_id: str) -> Exchange:
 
 def exchange_of(request: web.Request) -> Exchange | None:
     """Return the notes of a request, if they were begun."""
-    found: Exchange | None = request.get(_EXCHANGE)
-    return found
+    return request.get(_EXCHANGE)

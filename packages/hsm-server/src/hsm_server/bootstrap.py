@@ -16,15 +16,13 @@ from typing import Any
 from aiohttp import web
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_server.app import create_app
+from hsm_server.app import create_app, runner_options
 from hsm_server.exit_codes import ListenError
 from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.settings import Secrets, ServerSettings
 from hsm_server.tls import server_context
 
 __all__ = ["serve"]
-
-_LINGER_SECONDS = 5.0
 
 
 def serve(
@@ -80,16 +78,10 @@ async def _serve(
     app = create_app(
         open_async(gateway), settings, jwt_secret=secrets.jwt_secret, logger=logger
     )
-    limits = settings.limits
     runner = web.AppRunner(
         app,
-        access_log=None,
         shutdown_timeout=settings.drain_timeout_seconds,
-        keepalive_timeout=limits.keepalive_seconds,
-        lingering_time=_LINGER_SECONDS,
-        max_line_size=limits.line_bytes,
-        max_field_size=limits.header_bytes,
-        auto_decompress=False,
+        **runner_options(settings),
     )
     await runner.setup()
     try:

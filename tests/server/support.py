@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""What the server's tests share: tokens, certificates, a client over a memory HSM."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.web import Application, Request
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hsm_core.factory import OpenHSM, open_async
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.rest import API_PREFIX
+from hsm_core.testing import memory_hsm
+from hsm_server.app import create_app, runner_options
+from hsm_server.app_keys import METRICS
+from hsm_server.clock import FlooredClock
+from hsm_server.logs import make_logger
+from hsm_server.settings import LogFormat, LogLevel, ServerSettings
+
+SECRET = b"tests only: 32 bytes or more of it"
+EVERYBODY = ("Administrator", "Operator", "Service", "Auditor")
+
+
+def b64(data: bytes) -> str:
+    """Return standard base64."""
+    return base64.b64encode(data).decode()
+
+
+def b64url(data: bytes) -> str:
+    """Return base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Return the claims of a good token, changed; None takes a claim away."""
+    now = int(time.time())
+    good = {"sub": "alice", "roles": list(EVERYBODY), "iat": now, "exp": now + 300}
+    return {k: v for k, v in {**good, **changes}.items() if v is not None}
+
+
+def sign_parts(header: bytes, payload: bytes, secret: bytes = SECRET) -> str:
+    """Return a token over these very bytes, signed with HS256."""
+    head = f"{b64url(header)}.{b64url(payload)}"
+    return f"{head}.{b64url(hmac.digest(secret, head.encode(), hashlib.sha256))}"
+
+
+def mint(
+    body: Mapping[str, Any] | None = None,
+    header: Mapping[str, Any] | None = None,
+    secret: bytes = SECRET,
+) -> str:
+    """Return a token, by default a good one."""
+    return sign_parts(
+        json.dumps(header or {"alg": "HS256", "typ": "JWT"}).encode(),
+        json.dumps(claims() if body is None else body).encode(),
+        secret,
+    )
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def json(self) -> Any:
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of the problem."""
+        assert self.headers["Content-Type"].startswith("application/problem+json")
+        return str(self.json["code"])
+
+
+class API:
+    """A client of an application over a memory HSM."""
+
+    def __init__(
+        self,
+        hsm: OpenHSM,
+        client: TestClient[Request, Application],
+        log: StringIO,
+    ) -> None:
+        self.hsm = hsm
+        self.client = client
+        self._log = log
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of the log."""
+        return [json.loads(line) for line in self._log.getvalue().splitlines()]
+
+    @property
+    def unexpected(self) -> int:
+        """How many unexpected exceptions were counted."""
+        return self.client.server.app[METRICS].unexpected  # type: ignore[attr-defined,no-any-return]
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        roles: Sequence[str] = EVERYBODY,
+        headers: Mapping[str, str] | None = None,
+        body: object = None,
+        data: Any = None,
+        query: str = "",
+    ) -> Answer:
+        """
+        Send a request and read the answer.
+
+        Args:
+            path: Below ``/api/v1``, or from the root with two slashes.
+
+            token: Bearer token; empty sends none, None mints one.
+
+            body: What is sent as JSON, where it is not None.
+
+            data: What is sent as it is.
+
+            query: Query string, encoded.
+        """
+        from yarl import URL
+
+        sent = dict(headers or {})
+        if token is None:
+            token = mint(claims(roles=list(roles)))
+        if token:
+            sent.setdefault("Authorization", f"Bearer {token}")
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+            data = json.dumps(body).encode()
+        target = path[1:] if path.startswith("//") else API_PREFIX + path
+        url = URL(target + (f"?{query}" if query else ""), encoded=True)
+        skip = () if "Content-Type" in sent else ("Content-Type",)
+        async with self.client.request(
+            method, url, headers=sent, data=data, skip_auto_headers=skip
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def create(self, algorithm: str, **fields: Any) -> dict[str, Any]:
+        """Make a key and return what is known of it."""
+        answer = await self.send(
+            "POST", "/keys", body={"algorithm": algorithm, **fields}
+        )
+        assert 201 == answer.status, answer.body
+        found: dict[str, Any] = answer.json
+        return found
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Return the newest events of the trail."""
+        answer = await self.send("GET", "/audit/events", query="limit=1000")
+        return [entry["event"] for entry in answer.json["items"]]
+
+
+async def open_api(
+    settings: ServerSettings | None = None,
+    *,
+    gateway: AsyncHSMGateway | None = None,
+    clock: FlooredClock | None = None,
+) -> API:
+    """Start an application over a fresh memory HSM, or over *gateway*."""
+    settings = settings or ServerSettings()
+    hsm, log = memory_hsm(), StringIO()
+    app = create_app(
+        gateway or open_async(hsm),
+        settings,
+        jwt_secret=SECRET,
+        logger=make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
+        clock=clock,
+    )
+    server = TestServer(app)
+    await server.start_server(**runner_options(settings))
+    client = TestClient(server, auto_decompress=False)
+    return API(hsm, client, log)
+
+
+async def close_api(api: API) -> None:
+    """Stop it again."""
+    await api.client.close()
+    api.hsm.close()
+
+
+class Authority:
+    """A certificate authority for one test run."""
+
+    def __init__(self, folder: Path, name: str = "Test CA") -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._name = subject
+        self.certificate = (
+            _builder(subject, subject, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(ca=True), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        self.path = folder / f"{name.replace(' ', '-')}.pem"
+        self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, *, server: bool) -> tuple[Path, Path]:
+        """Issue a certificate; return the paths of certificate and key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = ExtendedKeyUsageOID.SERVER_AUTH
+        if not server:
+            usage = ExtendedKeyUsageOID.CLIENT_AUTH
+        certificate = (
+            _builder(subject, self._name, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+            .add_extension(_key_usage(ca=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [
+                        x509.DNSName("localhost"),
+                        x509.IPAddress(IPv4Address("127.0.0.1")),
+                    ]
+                ),
+                critical=False,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                    self._key.public_key()
+                ),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        cert_path = self._folder / f"{name}.pem"
+        key_path = self._folder / f"{name}-key.pem"
+        cert_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        key_path.chmod(0o600)
+        return cert_path, key_path
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+
+
+def _key_usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )

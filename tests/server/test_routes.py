@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""Every operation over HTTP: its verb, its status, its result."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from hsm_core import wire
+from hsm_core.operations import OPERATIONS, result_type
+from hsm_core.rest import API_PREFIX, ROUTES, route_of
+from tests.server.support import API, b64, mint
+
+
+def test_every_operation_has_one_route() -> None:
+    """The table is complete, and no two operations share verb and path."""
+    assert set(OPERATIONS) == {route.operation for route in ROUTES}
+    assert len(ROUTES) == len({(route.method, route.path) for route in ROUTES})
+
+
+async def _valid_requests(api: API) -> dict[str, tuple[str, str, Any, str]]:
+    """Make keys, and return a request of each operation that succeeds."""
+    for algorithm, name in [
+        ("EC-P256", "signer"),
+        ("AES-256-GCM", "cipher"),
+        ("HMAC-SHA-256", "mac"),
+        ("Ed25519", "doomed"),
+    ]:
+        await api.create(algorithm, name=name)
+    message = {"message": b64(b"hello")}
+    signed = await api.send("POST", "/keys/signer/sign", body=message)
+    sealed = await api.send(
+        "POST", "/keys/cipher/encrypt", body={"plaintext": b64(b"attack")}
+    )
+    tagged = await api.send("POST", "/keys/mac/mac", body=message)
+    return {
+        "CreateKey": ("POST", "/keys", {"algorithm": "p256", "tags": ["a"]}, ""),
+        "ListKeys": ("GET", "/keys", None, "page=1&per_page=2&state=active"),
+        "DescribeKey": ("GET", "/keys/signer", None, ""),
+        "ListVersions": ("GET", "/keys/signer/versions", None, ""),
+        "RotateKey": ("POST", "/keys/signer/rotate", None, ""),
+        "Rollback": ("POST", "/keys/signer/rollback", {"version": 1}, ""),
+        "GetPublicKey": ("GET", "/keys/signer/public-key", None, "version=1"),
+        "Sign": ("POST", "/keys/signer/sign", message, ""),
+        "Verify": (
+            "POST",
+            "/keys/signer/verify",
+            {**message, "signature": signed.json["signature"]},
+            "",
+        ),
+        "Encrypt": ("POST", "/keys/cipher/encrypt", {"plaintext": b64(b"x")}, ""),
+        "Decrypt": (
+            "POST",
+            "/keys/cipher/decrypt",
+            {"ciphertext": sealed.json["ciphertext"]},
+            "",
+        ),
+        "ComputeMac": ("POST", "/keys/mac/mac", message, ""),
+        "VerifyMac": (
+            "POST",
+            "/keys/mac/mac/verify",
+            {**message, "mac": tagged.json["mac"]},
+            "",
+        ),
+        "GenerateRandom": ("POST", "/random", {"length": 16}, ""),
+        "ListAuditEvents": ("GET", "/audit/events", None, "limit=5&ascending=true"),
+        "VerifyAudit": ("POST", "/audit/verify", None, ""),
+        "Status": ("GET", "/status", None, ""),
+        "SelfTest": ("POST", "/selftest", {}, ""),
+        "RevokeKey": ("POST", "/keys/doomed/revoke", {"reason": "lost"}, ""),
+        "DestroyKey": ("DELETE", "/keys/doomed", None, ""),
+    }
+
+
+async def test_a_valid_request_of_every_operation(api: API) -> None:
+    """Each operation answers with its own status and its own type."""
+    requests = await _valid_requests(api)
+
+    assert {cls.__name__ for cls in OPERATIONS} == set(requests)
+    for cls in sorted(OPERATIONS, key=lambda cls: list(requests).index(cls.__name__)):
+        method, path, body, query = requests[cls.__name__]
+        answer = await api.send(method, path, body=body, query=query)
+        assert route_of(cls).success == answer.status, (cls, answer.body)
+        assert "application/json" == answer.headers["Content-Type"]
+        assert wire.decode_json(answer.body, result_type(cls))
+    assert 0 == api.unexpected
+
+
+async def test_creation_answers_with_the_location(api: API) -> None:
+    """201 says where the new key is, and it is there."""
+    answer = await api.send("POST", "/keys", body={"algorithm": "Ed25519"})
+
+    location = answer.headers["Location"]
+    assert 201 == answer.status
+    assert f"{API_PREFIX}/keys/{answer.json['key_id']}" == location
+    found = await api.send("GET", location.removeprefix(API_PREFIX))
+    assert answer.json == found.json
+
+
+async def test_a_mutation_is_done_once_for_one_idempotency_key(api: API) -> None:
+    """The same key and request give the same answer; another request is a conflict."""
+    headers = {"Idempotency-Key": "once"}
+    body = {"algorithm": "Ed25519"}
+    first = await api.send("POST", "/keys", body=body, headers=headers)
+    again = await api.send("POST", "/keys", body=body, headers=headers)
+    other = await api.send(
+        "POST", "/keys", body={"algorithm": "EC-P256"}, headers=headers
+    )
+
+    assert first.json == again.json
+    assert (409, "idempotency_conflict") == (other.status, other.code)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "with space", "a\tb"])
+async def test_a_bad_idempotency_key_is_refused(api: API, key: str) -> None:
+    """An idempotency key is 1 to 128 visible ASCII characters."""
+    answer = await api.send(
+        "POST",
+        "/keys",
+        body={"algorithm": "Ed25519"},
+        headers={"Idempotency-Key": key},
+    )
+
+    assert 422 == answer.status
+    assert "idempotency_key" == answer.json["facts"]["field"]
+
+
+async def test_a_raw_body_is_the_payload(api: API) -> None:
+    """A message, a plaintext or a ciphertext may travel bare, and come back bare."""
+    await api.create("AES-256-GCM", name="cipher")
+    data = bytes(range(256)) * 8
+    raw = {
+        "Content-Type": "application/octet-stream",
+        "Accept": "application/octet-stream",
+    }
+    aad = f"aad={b64(b'case 7').replace('+', '%2B').replace('/', '%2F')}"
+    sealed = await api.send(
+        "POST", "/keys/cipher/encrypt", data=data, headers=raw, query=aad
+    )
+    opened = await api.send(
+        "POST", "/keys/cipher/decrypt", data=sealed.body, headers=raw, query=aad
+    )
+
+    assert data == opened.body
+    assert "application/octet-stream" == opened.headers["Content-Type"]
+    assert 1 == json.loads(opened.headers["FerroHSM-Result"])["version"]
+    assert "plaintext" not in opened.headers["FerroHSM-Result"]
+
+
+async def test_a_raw_body_may_have_a_json_answer(api: API) -> None:
+    """Only Accept decides the form of the answer."""
+    await api.create("Ed25519", name="signer")
+    headers = {"Content-Type": "application/octet-stream"}
+    answer = await api.send("POST", "/keys/signer/sign", data=b"hello", headers=headers)
+    same = await api.send("POST", "/keys/signer/sign", body={"message": b64(b"hello")})
+
+    assert same.json == answer.json
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("application/*", "application/json"),
+        ("application/json, application/octet-stream;q=0.5", "application/json"),
+        ("application/octet-stream;q=0", "application/json"),
+        ("application/octet-stream;q=x", "application/json"),
+        ("Application/Octet-Stream", "application/octet-stream"),
+        (
+            "application/json;q=0.1, application/octet-stream",
+            "application/octet-stream",
+        ),
+        ("text/html, application/octet-stream; q=0.9", "application/octet-stream"),
+    ],
+)
+async def test_accept_chooses_the_form(api: API, accept: str, kind: str) -> None:
+    """Bytes are sent only where they are asked for by name."""
+    headers = {"Accept": accept}
+    answer = await api.send("POST", "/random", body={"length": 8}, headers=headers)
+
+    assert kind == answer.headers["Content-Type"]
+    size = len(answer.body) if "octet" in kind else len(_random(answer.json))
+    assert 8 == size
+
+
+def _random(result: dict[str, str]) -> bytes:
+    return base64.b64decode(result["random"])
+
+
+async def test_tags_are_a_list_with_commas(api: API) -> None:
+    """All tags must match, as in the original."""
+    await api.create("Ed25519", name="both", tags=["a", "b"])
+    await api.create("Ed25519", name="one", tags=["a"])
+    both = await api.send("GET", "/keys", query="tags=a,b")
+    anything = await api.send("GET", "/keys", query="tags=")
+
+    assert ["both"] == [key["name"] for key in both.json["items"]]
+    assert 2 == anything.json["total"]
+
+
+async def test_a_request_that_tells_its_own_type_is_understood(api: API) -> None:
+    """The tag of the operation may stand in the body, if it is the right one."""
+    right = await api.send(
+        "POST", "/random", body={"type": "GenerateRandom", "length": 1}
+    )
+    wrong = await api.send("POST", "/random", body={"type": "Sign", "length": 1})
+
+    assert 200 == right.status
+    assert (422, "invalid_input") == (wrong.status, wrong.code)
+
+
+async def test_an_auditor_reads_and_does_not_sign(api: API) -> None:
+    """The role of the token decides, and the trail shows the refusal."""
+    await api.create("Ed25519", name="signer")
+    token = mint({**_auditor()})
+    trail = await api.send("GET", "/audit/events", token=token)
+    signing = await api.send(
+        "POST", "/keys/signer/sign", token=token, body={"message": b64(b"x")}
+    )
+
+    assert 200 == trail.status
+    assert (403, "access_denied") == (signing.status, signing.code)
+    newest = next(e for e in await api.events() if e["kind"] == "Sign")
+    assert ("access_denied", "eve") == (newest["code"], newest["caller"]["principal"])
+
+
+def _auditor() -> dict[str, Any]:
+    from tests.server.support import claims
+
+    return claims(sub="eve", roles=["auditor"])
+
+
+async def test_the_trail_knows_the_caller(api: API) -> None:
+    """Address, credential and request id stand in the record."""
+    token = mint({**_auditor(), "jti": "token-7", "rip": "203.0.113.9"})
+    await api.send(
+        "GET", "/audit/events", token=token, headers={"X-Request-Id": "req-1"}
+    )
+    event = next(e for e in await api.events() if e.get("request_id") == "req-1")
+
+    caller = event["caller"]
+    assert "token-7" == caller["credential_id"]
+    assert "127.0.0.1" == caller["source_address"]

@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: MIT
+"""Bearer tokens: what is accepted, and that nothing else is."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.model import Role
+from hsm_server import tokens
+from hsm_server.settings import TokenRules
+from hsm_server.tokens import MAX_TOKEN_BYTES, TokenVerifier
+from tests.server.support import SECRET, b64url, mint, sign_parts
+
+NOW = 1_800_000_000
+GOOD = {"sub": "alice", "roles": ["Operator"], "iat": NOW, "exp": NOW + 300}
+FINGERPRINT = hashlib.sha256(b"certificate").hexdigest()
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.seconds: float = NOW
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def verifier(clock: Clock) -> TokenVerifier:
+    """Give a verifier with the default rules."""
+    return TokenVerifier(SECRET, TokenRules(), clock)
+
+
+def with_rules(**rules: Any) -> TokenVerifier:
+    """Return a verifier with these rules."""
+    return TokenVerifier(SECRET, TokenRules(**rules), lambda: NOW)
+
+
+def test_a_good_token_names_its_bearer(verifier: TokenVerifier) -> None:
+    """Subject, roles and id come from the claims."""
+    identity = verifier.verify(mint({**GOOD, "jti": "t-1", "extra": [1]}))
+
+    assert "alice" == identity.principal
+    assert frozenset({Role.OPERATOR}) == identity.roles
+    assert "t-1" == identity.credential_id
+
+
+def test_a_token_without_id_is_named_by_its_hash(verifier: TokenVerifier) -> None:
+    """The trail can tell tokens apart without holding them."""
+    token = mint(GOOD)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+
+    assert f"sha256:{digest[:16]}" == verifier.verify(token).credential_id
+
+
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (["operator"], {Role.OPERATOR}),
+        (["admin"], {Role.ADMINISTRATOR}),
+        (["Auditor", "service"], {Role.AUDITOR, Role.SERVICE}),
+    ],
+)
+def test_roles_are_read_in_two_spellings(
+    verifier: TokenVerifier, names: list[str], roles: set[Role]
+) -> None:
+    """As in the table, or all in lower case as the original wrote them."""
+    assert frozenset(roles) == verifier.verify(mint({**GOOD, "roles": names})).roles
+
+
+@pytest.mark.parametrize("typ", ["JWT", "jwt"])
+def test_the_type_may_be_said(verifier: TokenVerifier, typ: str) -> None:
+    """A type, if there is one, is JWT."""
+    assert verifier.verify(mint(GOOD, {"alg": "HS256", "typ": typ}))
+
+
+@pytest.mark.parametrize("secret", [b"", b"\0" * 34, SECRET[:-1], SECRET + b"x"])
+def test_another_secret_is_refused(verifier: TokenVerifier, secret: bytes) -> None:
+    """A token by another key is a forgery."""
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint(GOOD, secret=secret))
+
+
+def test_every_flipped_bit_is_refused(verifier: TokenVerifier) -> None:
+    """No bit of a token can be changed."""
+    token = mint(GOOD).encode()
+    accepted = []
+    for position in range(len(token)):
+        for bit in range(7):
+            changed = bytearray(token)
+            changed[position] ^= 1 << bit
+            try:
+                verifier.verify(changed.decode("ascii"))
+            except AuthenticationError:
+                continue
+            accepted.append((position, bit))
+
+    assert [] == accepted
+
+
+HEADERS: dict[str, Any] = {
+    "alg missing": {"typ": "JWT"},
+    **{
+        f"alg {alg!r}": {"alg": alg}
+        for alg in [
+            *("none", "None", "NONE", "nOnE", " none", "", "hs256", "HS256 "),
+            *("HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256"),
+            *("ES384", "ES256K", "EdDSA", "Ed25519", "A256GCMKW", "dir"),
+            *(["HS256"], {"HS256": 1}, 256, None, True),
+        ]
+    },
+    **{
+        f"typ {typ!r}": {"alg": "HS256", "typ": typ}
+        for typ in ["dpop+jwt", "at+jwt", "JWE", "JOSE", "", None, 1, ["JWT"]]
+    },
+    **{
+        f"{name} {str(value)[:30]!r}": {"alg": "HS256", name: value}
+        for name, value in [
+            ("kid", "unknown"),
+            ("kid", "../../../../dev/null"),
+            ("kid", "/proc/sys/kernel/randomize_va_space"),
+            ("kid", "x' UNION SELECT 'k"),
+            ("kid", "a\0b\n"),
+            ("kid", "\u0430dmin"),
+            ("kid", "k" * 5000),
+            ("kid", 7),
+            ("jwk", {"kty": "oct", "k": "AAAA"}),
+            ("jku", "https://127.0.0.1:1/keys"),
+            ("x5u", "https://127.0.0.1:1/chain"),
+            ("x5c", ["MIIB"]),
+            ("x5t", "AAAA"),
+            ("cty", "JWT"),
+            ("enc", "A256GCM"),
+            ("zip", "DEF"),
+            ("b64", False),
+            ("b64", True),
+            ("crit", []),
+            ("crit", ["exp"]),
+            ("crit", ["b64"]),
+            ("crit", ["b64", "b64"]),
+            ("crit", "b64"),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS.keys())
+def test_a_header_that_asks_for_more_is_refused(
+    verifier: TokenVerifier, header: dict[str, Any]
+) -> None:
+    """One algorithm, one type, and no pointer to any key."""
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint(GOOD, header))
+
+
+CLAIMS: dict[str, Any] = {
+    **{f"{name} missing": (name, None) for name in ("sub", "roles", "exp")},
+    **{
+        f"exp {value!r}": ("exp", value)
+        for value in [
+            *(0, -1, NOW - 3600, NOW - 60, "1800000300", NOW + 300.5, True),
+            *([NOW + 300], 2**53, 2**63, 10**19, NOW + 86401, 1e300),
+        ]
+    },
+    **{
+        f"iat {value!r}": ("iat", value)
+        for value in [-1, NOW + 61, str(NOW), 1.5, True, NOW + 300, NOW - 86400, 2**53]
+    },
+    **{
+        f"nbf {value!r}": ("nbf", value)
+        for value in [NOW + 61, -1, str(NOW), True, 2**60]
+    },
+    **{
+        f"sub {str(value)[:20]!r}": ("sub", value)
+        for value in [
+            *("", "a" * 129, "a" * 5000, "a\nb", "a\0b", " alice", "alice ", 7),
+            *("system", "SYSTEM", "retention-scheduler", "system.health"),
+            *("System.anything", "unauthenticated", ["alice"], "a\u202eb"),
+        ]
+    },
+    **{
+        f"roles {value!r}": ("roles", value)
+        for value in [
+            *([], "Operator", ["root"], [""], ["Operator", "root"], [["Operator"]]),
+            *(["Operator", "Operator"], ["Operator", "operator"], ["oPERATOR"]),
+            *(["OPERATOR"], [1], {"Operator": True}, ["Administrator "]),
+        ]
+    },
+    **{
+        f"aud {value!r}": ("aud", value)
+        for value in ["ferrohsm", ["ferrohsm"], [], "", 1, {"a": "b"}]
+    },
+    **{f"iss {value!r}": ("iss", value) for value in [1, ["a"]]},
+    **{f"jti {value!r}": ("jti", value) for value in ["", "x" * 129, 7, "a\nb"]},
+    **{
+        f"cnf {value!r}": ("cnf", value)
+        for value in [
+            *({}, {"jkt": "a" * 43}, {"x5t#S256": ""}, {"x5t#S256": "%%%"}, "x"),
+            *({"x5t#S256": b64url(bytes(32))}, {"x5t#S256": 1}, []),
+            {"x5t#S256": b64url(bytes(32)), "jkt": "a"},
+        ]
+    },
+    **{f"fp {value!r}": ("fp", value) for value in ["", "00" * 32, 7, FINGERPRINT]},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), CLAIMS.values(), ids=CLAIMS.keys())
+def test_a_claim_that_is_wrong_is_refused(
+    verifier: TokenVerifier, name: str, value: Any
+) -> None:
+    """Every claim that counts has one form and its limits."""
+    body = {k: v for k, v in {**GOOD, name: value}.items() if v is not None}
+
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint(body))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"null",
+        b'"text"',
+        json.dumps(GOOD).encode()[:-1],
+        json.dumps(GOOD).encode() + b"x",
+        json.dumps(GOOD)[:-1].encode() + b', "roles": ["Administrator"]}',
+        json.dumps(GOOD)[:-1].encode() + b', "sub": "bob"}',
+        json.dumps(GOOD)[:-1].encode() + b', "x": ' + b"[" * 500 + b"]" * 500 + b"}",
+        json.dumps({**GOOD, "exp": 0}).replace('"exp": 0', '"exp": 1e400').encode(),
+        json.dumps({**GOOD, "exp": 0}).replace('"exp": 0', '"exp": NaN').encode(),
+        json.dumps({**GOOD, "exp": 0}).replace('"exp": 0', '"exp": Infinity').encode(),
+        b"\xef\xbb\xbf" + json.dumps(GOOD).encode(),
+        json.dumps(GOOD).encode("utf-16"),
+        json.dumps(GOOD)[:-1].encode() + b', "x": "\xff"}',
+        json.dumps(GOOD)[:-1].encode() + b', "x": "\\ud800"}',
+    ],
+)
+def test_a_payload_that_is_not_strict_json_is_refused(
+    verifier: TokenVerifier, payload: bytes
+) -> None:
+    """Two readers of one payload must not see two things."""
+    with pytest.raises(AuthenticationError):
+        verifier.verify(sign_parts(b'{"alg":"HS256"}', payload))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"[]",
+        b'{"alg":"none","alg":"HS256"}',
+        b'{"alg":"HS256","alg":"none"}',
+        b'{"alg":"HS256"',
+        b'"HS256"',
+        b'{"alg":"HS256","x":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ],
+)
+def test_a_header_that_is_not_strict_json_is_refused(
+    verifier: TokenVerifier, header: bytes
+) -> None:
+    """A repeated name has no meaning."""
+    with pytest.raises(AuthenticationError):
+        verifier.verify(sign_parts(header, json.dumps(GOOD).encode()))
+
+
+def _spellings() -> dict[str, str]:
+    token = mint(GOOD)
+    head, payload, signature = token.split(".")
+    return {
+        "empty": "",
+        "one segment": head,
+        "two segments": f"{head}.{payload}",
+        "four segments": f"{token}.{signature}",
+        "five segments": f"{head}..{payload}.{signature}.x",
+        "no signature": f"{head}.{payload}.",
+        "short signature": token[:-1],
+        "long signature": f"{token}A",
+        "truncated signature": f"{head}.{payload}.{signature[:22]}",
+        "padding": f"{token}=",
+        "standard alphabet": f"{head}.{payload}.{'+' + signature[1:]}",
+        "space inside": f"{head}. {payload}.{signature}",
+        "line end": f"{token}\n",
+        "unused bits": token[:-1] + _next_letter(token[-1]),
+        "json serialisation": json.dumps(
+            {"protected": head, "payload": payload, "signature": signature}
+        ),
+        "unprotected header": json.dumps(
+            {"header": {"alg": "HS256"}, "payload": payload, "signature": signature}
+        ),
+        "not ASCII": f"{token}\u00e9",
+        "too long": mint({**GOOD, "x": "x" * MAX_TOKEN_BYTES}),
+        "huge": "a" * 1_000_000,
+    }
+
+
+def _next_letter(letter: str) -> str:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return alphabet[alphabet.index(letter) + 1]
+
+
+@pytest.mark.parametrize("token", _spellings().values(), ids=_spellings().keys())
+def test_another_spelling_is_refused(verifier: TokenVerifier, token: str) -> None:
+    """One token has one spelling: compact, base64url, canonical."""
+    with pytest.raises(AuthenticationError):
+        verifier.verify(token)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "good"),
+    [(299, True), (359, True), (359.9, True), (360, False), (361, False)],
+)
+def test_a_token_ends_with_the_leeway(
+    verifier: TokenVerifier, clock: Clock, seconds: float, good: bool
+) -> None:
+    """From exp plus leeway on, to the second, it is refused."""
+    token = mint(GOOD)
+    clock.seconds = NOW + seconds
+
+    if good:
+        assert verifier.verify(token)
+    else:
+        with pytest.raises(AuthenticationError):
+            verifier.verify(token)
+
+
+def test_a_remembered_token_still_ends(verifier: TokenVerifier, clock: Clock) -> None:
+    """What was verified once is not good for ever."""
+    token = mint(GOOD)
+    verifier.verify(token)
+    clock.seconds = NOW + 360
+
+    with pytest.raises(AuthenticationError):
+        verifier.verify(token)
+
+
+def test_a_token_begins_with_the_leeway(verifier: TokenVerifier) -> None:
+    """A start within the leeway is accepted."""
+    assert verifier.verify(mint({**GOOD, "nbf": NOW + 60, "iat": NOW + 60}))
+
+
+def test_a_long_lived_token_without_start_is_refused(verifier: TokenVerifier) -> None:
+    """Without iat the life is counted from now."""
+    body = {k: v for k, v in GOOD.items() if k != "iat"}
+
+    assert verifier.verify(mint({**body, "exp": NOW + 86400}))
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint({**body, "exp": NOW + 86461}))
+
+
+@pytest.mark.parametrize("issuer", [None, "", "https://issuer.example", "ISSUER"])
+def test_a_configured_issuer_is_required(issuer: str | None) -> None:
+    """Leaving the claim out is no way round it."""
+    verifier = with_rules(issuer="issuer")
+    body = {**GOOD, "iss": issuer} if issuer is not None else GOOD
+
+    assert verifier.verify(mint({**GOOD, "iss": "issuer"}))
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint(body))
+
+
+@pytest.mark.parametrize("audience", [None, "", "hsm", "hsm-2x", ["hsm"], []])
+def test_a_configured_audience_is_required(audience: Any) -> None:
+    """One of the audiences must be ours, exactly."""
+    verifier = with_rules(audience="hsm-2")
+    body = {**GOOD, "aud": audience} if audience is not None else GOOD
+
+    assert verifier.verify(mint({**GOOD, "aud": "hsm-2"}))
+    assert verifier.verify(mint({**GOOD, "aud": ["hsm-1", "hsm-2"]}))
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint(body))
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        {"cnf": {"x5t#S256": b64url(bytes.fromhex(FINGERPRINT))}},
+        {"fp": FINGERPRINT},
+        {"cnf": {"x5t#S256": b64url(bytes.fromhex(FINGERPRINT))}, "fp": FINGERPRINT},
+    ],
+)
+def test_a_bound_token_needs_its_certificate(
+    verifier: TokenVerifier, binding: dict[str, Any]
+) -> None:
+    """A stolen token is worth nothing without the certificate's key."""
+    token = mint({**GOOD, **binding})
+
+    assert verifier.verify(token, certificate_sha256=FINGERPRINT)
+    for other in ("", "00" * 32):
+        with pytest.raises(AuthenticationError):
+            verifier.verify(token, certificate_sha256=other)
+
+
+def test_two_bindings_must_both_hold(verifier: TokenVerifier) -> None:
+    """A second fingerprint does not widen the first."""
+    binding = {"cnf": {"x5t#S256": b64url(bytes.fromhex(FINGERPRINT))}, "fp": "00" * 32}
+
+    with pytest.raises(AuthenticationError):
+        verifier.verify(mint({**GOOD, **binding}), certificate_sha256=FINGERPRINT)
+
+
+def test_the_memory_of_tokens_is_bounded(
+    verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is forgotten, and still accepted when it comes again."""
+    monkeypatch.setattr(tokens, "_CACHE_ENTRIES", 4)
+    many = [mint({**GOOD, "jti": f"t{i}"}) for i in range(9)]
+    for token in many:
+        verifier.verify(token)
+
+    assert 4 == len(verifier._cache)  # noqa: SLF001 (its size is the point)
+    assert "t0" == verifier.verify(many[0]).credential_id
+
+
+def test_every_refusal_is_the_same(verifier: TokenVerifier) -> None:
+    """No message tells what was wrong."""
+    refused = [
+        *(mint(GOOD, header) for header in HEADERS.values()),
+        *_spellings().values(),
+        mint(GOOD, secret=b"x" * 32),
+        mint({**GOOD, "exp": NOW - 3600, "iat": NOW - 4000}),
+    ]
+    messages = set()
+    for token in refused:
+        with pytest.raises(AuthenticationError) as caught:
+            verifier.verify(token)
+        messages.add((str(caught.value), tuple(caught.value.facts)))
+
+    assert {("Authentication failed.", ())} == messages
