@@ -404,6 +404,27 @@ class TestFind:
         assert expected[1:2] == page(store, wanted=wanted, limit=1, offset=1)
         assert {len(numbers)} == totals
 
+    def test_destroyed_keys(self, store: KeyStore) -> None:
+        """
+        A destroyed key is listed where its state is asked for, and counted there only.
+        """
+        document = document_of(
+            6, generation=2, created_at=1001, state=KeyState.DESTROYED, tags=("even",)
+        )
+        store.commit(change_of(document, operation_of(77)))
+        living, gone, even = (
+            store.find(IndexQuery(filter=wanted, limit=100))
+            for wanted in (
+                KeyFilter(),
+                KeyFilter(state=KeyState.DESTROYED),
+                KeyFilter(tags=("even",)),
+            )
+        )
+
+        assert (11, 1, 5) == (living.total, gone.total, even.total)
+        assert [key_id_of(6)] == [entry.key_id for entry in gone.entries]
+        assert key_id_of(6) not in {e.key_id for e in living.entries + even.entries}
+
     def test_filter_follows_changes(self, store: KeyStore) -> None:
         """
         A key that changes its state or tags moves from one listing to the other.

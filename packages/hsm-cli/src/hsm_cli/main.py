@@ -49,11 +49,17 @@ def run(args: Sequence[str], *, hsm: object = None) -> int:
         The exit code; see `hsm_cli.exit_codes`.
     """
     try:
+        from click.exceptions import Exit as Done
+
         from hsm_cli.commands import cli
 
         _complete_if_asked(cli)
-        with cli.make_context("hsm-cli", list(args) or ["--help"], obj=hsm) as context:
-            cli.invoke(context)
+        words = list(args) or ["--help"]
+        try:
+            with cli.make_context("hsm-cli", words, obj=hsm) as context:
+                cli.invoke(context)
+        except Done as done:
+            return done.exit_code
         return _OK
     except KeyboardInterrupt:
         return _interrupted()
@@ -80,8 +86,6 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
     try:
         match error:
-            case click.exceptions.Exit():
-                return error.exit_code
             case BrokenPipeError():
                 _discard_output()
                 return _OUTPUT_CLOSED

@@ -118,17 +118,18 @@ def replace_file(temporary: Path, path: Path, data: bytes) -> None:
 def write_all(
     descriptor: int,
     data: bytes,
-    write: Callable[[int, memoryview], int] = os.write,
+    write: Callable[[int, memoryview], int] | None = None,
 ) -> None:
     """
-    Write all of *data*, however many calls that takes.
+    Write all of *data* with write(2), or *write*, however many calls that takes.
 
     Raises:
         OSError: A call failed; some of *data* may have been written.
     """
+    call = write or os.write
     view = memoryview(data)
     while view:
-        written = write(descriptor, view)
+        written = call(descriptor, view)
         if written <= 0:
             raise OSError("nothing was written")
         view = view[written:]
