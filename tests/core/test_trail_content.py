@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""What the trail says of operations, and what it never says."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.refusals import Refusals
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core.algorithms import KeyUsage
+from hsm_core.model import Caller, CountedDetail, Role
+from hsm_core.session import Session
+from hsm_core.testing import FakeClock, FakeEntropy, caller, memory_hsm
+from tests.contract.hsm_ways import filesystem_hsm
+
+SECRET = b"attack at dawn, sentinel-4711-plaintext"
+
+
+def spellings(secret: bytes) -> list[bytes]:
+    """Return a secret raw, in hex and in base64, as it might be written down."""
+    encoded = base64.b64encode(secret).rstrip(b"=")[:-1]
+    return [secret, secret.hex().encode(), encoded, encoded.translate(_URL_SAFE)]
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
+    """No file of the HSM holds a plaintext, root, audit key or random output."""
+    with filesystem_hsm(tmp_path) as gateway:
+        session = Session(gateway.act_as(caller()))
+        aes = session.create_key("aes").key_id
+        rsa = session.create_key("rsa2048", usages=[KeyUsage.ENCRYPT]).key_id
+        mac = session.create_key("hmac-sha256").key_id
+        drawn = session.random(32)
+        session.decrypt(aes, session.encrypt(aes, SECRET, SECRET), SECRET)
+        session.encrypt(rsa, SECRET)
+        session.mac(mac, SECRET)
+        with pytest.raises(errors.DecryptionError):
+            session.decrypt(aes, SECRET)
+
+    found = [
+        (path.name, spelling)
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+        for secret in (SECRET, drawn, b"\x01" * 32, b"\x02" * 32)
+        for spelling in spellings(secret)
+        if spelling in path.read_bytes()
+    ]
+
+    assert [] == found
+
+
+def test_a_record_tells_who_what_and_why() -> None:
+    """A record holds caller, key facts, parameters, rule, policy and digest."""
+    me = Caller(
+        principal="olga",
+        roles=frozenset({Role.OPERATOR}),
+        credential_id="jti-1",
+        certificate_sha256="ab" * 32,
+        source_address="127.0.0.9",
+        request_id="req-7",
+    )
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("p256", name="signer", tags=["t"]).key_id
+        gateway.act_as(me).execute(ops.Sign(key_id="signer", message=b"12345"))
+
+        event = session.audit_events(limit=1)[0].event
+
+    assert event.caller is not None
+    assert ("olga", ("Operator",), "jti-1", "ab" * 32, "127.0.0.9") == (
+        event.caller.principal,
+        event.caller.roles,
+        event.caller.credential_id,
+        event.caller.certificate_sha256,
+        event.caller.source_address,
+    )
+    assert event.key is not None
+    assert ("EC-P256", "signer", ("t",), "active") == (
+        event.key.algorithm,
+        event.key.name,
+        event.key.tags,
+        event.key.state,
+    )
+    assert (key, 1, "req-7", "role:Operator", "ok") == (
+        event.key_id,
+        event.version,
+        event.request_id,
+        event.rule,
+        event.code,
+    )
+    assert {
+        "message_bytes": 5,
+        "scheme": "ECDSA",
+        "hash": "SHA-256",
+        "encoding": "der",
+    } == event.parameters
+    assert 64 == len(event.digest) == len(event.policy)
+
+
+def test_equal_payloads_have_equal_keyed_digests() -> None:
+    """The digest tells whether two requests were the same, and no more."""
+    with memory_hsm() as one, memory_hsm() as two:
+        digests = []
+        for gateway in (one, two):
+            session = Session(gateway.act_as(caller()))
+            session.create_key("ed25519", name="k")
+            for message in (b"a", b"a", b"b"):
+                session.sign("k", message)
+            digests.append([e.event.digest for e in session.audit_events(limit=3)])
+
+    assert digests[0][1] == digests[0][2] != digests[0][0]
+    assert digests[0] != digests[1]
+
+
+class TestRefusals:
+    def test_a_flood_is_counted(self) -> None:
+        """Above the budget refusals are counted, and the count is one record."""
+        clock = FakeClock()
+        log = MemoryAuditLog(b"\2" * 32, clock=clock, entropy=FakeEntropy())
+        refusals = Refusals(log, clock, "")
+        nobody = Caller(principal="", roles=frozenset(), source_address="127.0.0.1")
+
+        for _ in range(1000):
+            refusals.record(
+                nobody, "authentication_failed", kind="Authenticate", key_id=""
+            )
+        before = log.head().seq
+        clock.advance(10)
+        refusals.record(nobody, "authentication_failed", kind="Authenticate", key_id="")
+
+        assert (99, 101) == (before, log.head().seq)
+        assert b'"count":900' in log.lines(100, 1)[0]
+
+    def test_the_count_is_written_at_the_end(self) -> None:
+        """What was counted is not forgotten when the HSM is closed."""
+        clock = FakeClock()
+        log = MemoryAuditLog(b"\2" * 32, clock=clock, entropy=FakeEntropy())
+        refusals = Refusals(log, clock, "")
+
+        for _ in range(103):
+            refusals.record(caller(), "malformed", kind="Sign", key_id="k" * 500)
+        refusals.flush()
+        refusals.flush()
+
+        assert 100 == log.head().seq
+        assert CountedDetail.__struct_config__.tag == "counted"
+        assert b'"count":3' in log.lines(100, 1)[0]
+        assert b'"key_id":"' + b"k" * 64 + b'"' in log.lines(0, 1)[0]
