@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""
+A program that mutates a store and is killed while it does.
+
+Usage: ``python -m tests.core.filesystem_child TEMPLATE FOLDER SCENARIO``. For each
+place that a mutation can be killed at, a child works on a copy of the template and
+kills itself there with SIGKILL. Each copy is named after its place: ``call-N`` is
+before the N-th file system call, ``point-NAME`` is a failpoint. Prints the number of
+copies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from tests.core.filesystem_support import CHANGES, SCENARIOS, FaultyOS, copy, patched
+
+__all__: list[str] = []
+
+POINTS = [
+    "store.before_blobs",
+    "store.after_blobs",
+    "store.before_document",
+    "store.after_document",
+    "store.after_remove",
+]
+
+
+def die() -> None:
+    """Kill this process in a way that nothing can catch."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def was_killed(work: Callable[[], None]) -> bool:
+    """Run *work* in a child and return whether it was killed; it must not fail else."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in {0, -signal.SIGKILL}
+    return status != 0
+
+
+def main(template: Path, folder: Path, scenario: str) -> int:
+    """Make all copies and return their number."""
+    run = SCENARIOS[scenario]
+
+    def at_call(directory: Path, nth: int) -> None:
+        store = FilesystemKeyStore(directory)
+        with patched(FaultyOS(lambda name, args: die(), nth, nth, CHANGES)):
+            run(store)
+
+    def at_point(directory: Path, wanted: str) -> None:
+        store = FilesystemKeyStore(directory)
+        with install(lambda name: die() if name == wanted else None):
+            run(store)
+
+    for point in POINTS:
+        directory = copy(template, folder / f"point-{point}")
+        assert was_killed(lambda d=directory, p=point: at_point(d, p))  # type: ignore[misc]
+    nth = 1
+    while was_killed(
+        lambda n=nth: at_call(copy(template, folder / f"call-{n}"), n)  # type: ignore[misc]
+    ):
+        nth += 1
+    return len(POINTS) + nth
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""
+A file system that fails on demand, and stores to fail it under.
+
+`FaultyOS` stands in for the ``os`` module in the two modules of the stores that call
+it. It counts calls, writes down what they did, and strikes at one of them or from one
+of them on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsm_core._internal.documents import peek
+from hsm_core._internal.stores.filesystem import files, opening
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core.model import KeyId, KeyState
+from hsm_core.protocols import KeyStore
+from tests.core.key_support import (
+    change_of,
+    document_of,
+    operation_of,
+    page,
+)
+
+__all__ = [
+    "CHANGES",
+    "SCENARIOS",
+    "FaultyOS",
+    "Seen",
+    "copy",
+    "leftovers",
+    "make_template",
+    "patched",
+    "seen",
+    "struck",
+]
+
+CALLS = frozenset(
+    "open close read write fsync rename unlink mkdir rmdir lstat fstat scandir".split()
+)
+CHANGES = frozenset("open write fsync rename unlink mkdir rmdir".split())
+
+
+@dataclass
+class FaultyOS:
+    """
+    The ``os`` module, with a fault.
+
+    Attributes:
+        strike: Called instead of, or before, the call that fails; it raises or returns
+            what the call shall return.
+        first: Number of the first call that fails, from 1; 0 for none.
+        last: Number of the last one.
+        names: Which calls count.
+        trace: What was done, in order: name of the call and its first argument.
+    """
+
+    strike: Callable[[str, tuple[Any, ...]], Any] | None = None
+    first: int = 0
+    last: int = 0
+    names: frozenset[str] = CALLS
+    count: int = 0
+    trace: list[tuple[str, Any]] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self.names:
+            return real
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            if self.strike and self.first <= self.count <= self.last:
+                if name == "close":
+                    real(*args)
+                return self.strike(name, args)
+            result = real(*args, **kwargs)
+            self.note(name, args, result)
+            return result
+
+        return call
+
+    def note(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """Write a call down, with a path in place of a descriptor."""
+        if name == "open":
+            self.paths[result] = str(args[0])
+        if name in {"write", "fsync", "close"}:
+            self.trace.append((name, self.paths.get(args[0], "?")))
+        else:
+            self.trace.append((name, tuple(str(argument) for argument in args[:2])))
+
+
+def raising(number: int) -> Callable[[str, tuple[Any, ...]], Any]:
+    """Return a strike that fails with an error number."""
+
+    def strike(name: str, args: tuple[Any, ...]) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return strike
+
+
+@contextmanager
+def patched(fake: FaultyOS) -> Iterator[FaultyOS]:
+    """Let the stores see *fake* for the duration of a ``with`` block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "os", fake)
+        patch.setattr(opening, "os", fake)
+        yield fake
+
+
+def struck(number: int, nth: int, *, sticky: bool) -> FaultyOS:
+    """Return a fake whose n-th call fails with an error number, or all from it on."""
+    return FaultyOS(raising(number), nth, 10**9 if sticky else nth)
+
+
+Seen = dict[KeyId, tuple[bytes, tuple[bytes | None, ...]]]
+"""Of each key the document, and the blobs of the versions that it names."""
+
+
+def seen(store: KeyStore) -> Seen:
+    """Return all that a store has committed; reading it must not fail."""
+    found: Seen = {}
+    living = []
+    for stored in store.scan():
+        document = peek(stored.key_id, stored.document)
+        assert document is not None
+        if not document.is_destroyed:
+            living.append(stored.key_id)
+        found[stored.key_id] = (
+            store.get(stored.key_id).document,
+            tuple(store.get_blob(stored.key_id, v.version) for v in document.versions),
+        )
+    assert living[::-1] == page(store)
+    return found
+
+
+def leftovers(directory: Path) -> list[Path]:
+    """Return the temporary files and directories below a store."""
+    return list(directory.rglob(".tmp-*"))
+
+
+def make_template(directory: Path) -> Path:
+    """Make a closed store with three keys, one of them with two versions."""
+    store = FilesystemKeyStore(directory)
+    for number in (1, 2, 3):
+        document = document_of(number, operations=(operation_of(number),))
+        store.commit(
+            change_of(document, operation_of(number), blobs={1: b"blob-%d" % number})
+        )
+    rotated = document_of(2, generation=2, versions=2, operations=(operation_of(2),))
+    store.commit(change_of(rotated, operation_of(20), blobs={2: b"blob-2-2"}))
+    store.write_meta("ring", b"sealed")
+    store.close()
+    return directory
+
+
+def copy(template: Path, to: Path) -> Path:
+    """Return a copy of a store, modes and all."""
+    shutil.copytree(template, to)
+    return to
+
+
+def create(store: KeyStore) -> None:
+    """Make a key with one version."""
+    document = document_of(9, name="new", operations=(operation_of(90),))
+    store.commit(change_of(document, operation_of(90), blobs={1: b"fresh" * 100}))
+
+
+def rotate(store: KeyStore) -> None:
+    """Give a key a second version."""
+    document = document_of(1, generation=2, versions=2, operations=(operation_of(90),))
+    store.commit(change_of(document, operation_of(90), blobs={2: b"fresh" * 100}))
+
+
+def edit(store: KeyStore) -> None:
+    """Change the document of a key alone."""
+    document = document_of(3, generation=2, tags=("t",), operations=(operation_of(90),))
+    store.commit(change_of(document, operation_of(90)))
+
+
+def destroy(store: KeyStore) -> None:
+    """Destroy the material of a key."""
+    document = document_of(
+        1, generation=2, state=KeyState.DESTROYED, operations=(operation_of(90),)
+    )
+    store.commit(change_of(document, operation_of(90), removed_blobs=(1,)))
+
+
+SCENARIOS: dict[str, Callable[[KeyStore], None]] = {
+    "create": create,
+    "rotate": rotate,
+    "edit": edit,
+    "destroy": destroy,
+}
+"""Mutations of a template store; the operation id of each is number 90."""
