@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""One of the clients that keep a server busy, and that know what it promised them."""
+
+import base64
+import random
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.https import Answer, Client, NoAnswerError
+from tests.faults.expectation import (
+    MUTATIONS,
+    Expectation,
+    ExpectedKey,
+    Use,
+    Violation,
+    check,
+)
+from tests.faults.journal import Entry, Journal, Outcome
+
+__all__ = ["JournalingClient"]
+
+_PATHS: Final = {
+    "CreateKey": ("POST", "/keys"),
+    "RotateKey": ("POST", "/keys/{key}/rotate"),
+    "Rollback": ("POST", "/keys/{key}/rollback"),
+    "RevokeKey": ("POST", "/keys/{key}/revoke"),
+    "DestroyKey": ("DELETE", "/keys/{key}"),
+    "Sign": ("POST", "/keys/{key}/sign"),
+    "Verify": ("POST", "/keys/{key}/verify"),
+    "Encrypt": ("POST", "/keys/{key}/encrypt"),
+    "Decrypt": ("POST", "/keys/{key}/decrypt"),
+    "ComputeMac": ("POST", "/keys/{key}/mac"),
+    "VerifyMac": ("POST", "/keys/{key}/mac/verify"),
+}
+_USES: Final = {
+    "EC-P256": ("Sign", "Verify"),
+    "Ed25519": ("Sign", "Verify"),
+    "AES-256-GCM": ("Encrypt", "Decrypt"),
+    "HMAC-SHA-256": ("ComputeMac", "VerifyMac"),
+}
+_ALGORITHMS: Final = tuple(_USES)
+_LIVE_KEYS: Final = 6
+_RETRY_SECONDS: Final = 30.0
+_JOURNAL_ONLY: Final = frozenset({"plaintext"})
+
+
+class JournalingClient:
+    """
+    A client with keys of its own, and a part in shared ones.
+
+    Args:
+        name: Its principal.
+
+        folder: Where its journal lies.
+
+        token: Bearer token, of an operator and administrator.
+
+        context: TLS.
+
+        shared: Ids of keys that all clients use and rotate, by name.
+
+        seed: Of its choices.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        token: str,
+        context: ssl.SSLContext,
+        shared: dict[str, str],
+        seed: str,
+    ) -> None:
+        self.name = name
+        self.journal = Journal(folder / f"{name}.journal")
+        self.expected = Expectation(shared)
+        self._shared = shared
+        self._token = token
+        self._context = context
+        self._random = random.Random(seed)
+        self._client: Client | None = None
+        self._created = 0
+        self.retried = self.aborted = self.refused_now = 0
+
+    def connect(self, port: int) -> None:
+        """Speak to the server on *port* from now on."""
+        if self._client is not None:
+            self._client.close()
+        self._client = Client(port, self._context, self._token)
+
+    def settle(self) -> None:
+        """
+        Find out what became of the request that was not answered.
+
+        A mutation is sent again under its idempotency key. A use is not: it may have
+        been done, and its record may be there, or not.
+        """
+        entry = self.journal.pending
+        if entry is None:
+            return
+        if entry.kind not in MUTATIONS:
+            self._finish(entry, Outcome(0, {}))
+            return
+        self.retried += 1
+        self._finish(entry, self._answered(entry))
+
+    def work(self, until: float) -> None:
+        """Send one request after the other until *until*, or until none is answered."""
+        try:
+            self.settle()
+            while time.monotonic() < until:
+                self._step()
+        except NoAnswerError:
+            return
+
+    def request(self, method: str, path: str, body: Any = None) -> Answer:
+        """Send a request that is no part of the journal."""
+        assert self._client is not None
+        return self._client.request(method, f"/api/v1{path}", body)
+
+    def number_of(self, request_id: str) -> int:
+        """Return which line of the journal a record belongs to; 0 if to none."""
+        prefix, _, number = request_id.rpartition(".")
+        return int(number) if prefix == self.name else 0
+
+    def close(self) -> None:
+        """Close connection and journal."""
+        if self._client is not None:
+            self._client.close()
+        self.journal.close()
+
+    def _step(self) -> None:
+        live = [k for k in self.expected.keys.values() if not k.is_destroyed]
+        if len(live) < 2 or (len(live) < _LIVE_KEYS and self._random.random() < 0.1):
+            self._create()
+        elif self._random.random() < 0.2:
+            self._use_shared(self._random.choice(sorted(self._shared)))
+        else:
+            key = self._random.choice(live)
+            choose = self._change if self._random.random() < 0.4 else self._use
+            choose(key)
+
+    def _create(self) -> None:
+        self._created += 1
+        name = f"{self.name}-{self._created}"
+        algorithm = self._random.choice(_ALGORITHMS)
+        self._mutate("CreateKey", name, {"algorithm": algorithm, "name": name})
+
+    def _change(self, key: ExpectedKey) -> None:
+        retired = key.with_state("retired")
+        is_active = key.current.state == "active"
+        choices: list[Callable[[], None]] = [
+            lambda: self._mutate("RotateKey", key.name, {})
+        ] * 6
+        if retired and is_active:
+            body = {"version": self._random.choice(retired)}
+            choices += [lambda: self._mutate("Rollback", key.name, body)] * 3
+        if is_active:
+            number = self._random.choice([None, *key.with_state("active"), *retired])
+            why = {"reason": "a test"} | ({"version": number} if number else {})
+            choices.append(lambda: self._mutate("RevokeKey", key.name, why))
+        if len(key.versions) > 3:
+            choices.append(lambda: self._mutate("DestroyKey", key.name, {}))
+        self._random.choice(choices)()
+
+    def _use(self, key: ExpectedKey) -> None:
+        make, judge = _USES[key.algorithm]
+        older = key.processable()
+        if older and self._random.random() < 0.4:
+            self._judge(judge, key.name, self._random.choice(older))
+        elif key.current.state == "active":
+            self._make(make, key.name)
+
+    def _use_shared(self, name: str) -> None:
+        make, judge = ("Encrypt", "Decrypt") if "seal" in name else ("Sign", "Verify")
+        older = self.expected.shared_uses[name]
+        chance = self._random.random()
+        if chance < 0.2:
+            self._mutate("RotateKey", name, {})
+        elif older and chance < 0.5:
+            self._judge(judge, name, self._random.choice(older))
+        else:
+            self._make(make, name)
+
+    def _make(self, kind: str, name: str) -> None:
+        field = "plaintext" if kind == "Encrypt" else "message"
+        size = self._random.choice([0, 1, 40, 1000])
+        self._send(kind, name, {field: _text(self._random.randbytes(size))})
+
+    def _judge(self, kind: str, name: str, use: Use) -> None:
+        """Have something verified or decrypted that was acknowledged before."""
+        field = {"Verify": "signature", "Decrypt": "ciphertext", "VerifyMac": "mac"}
+        source = "plaintext" if kind == "Decrypt" else "message"
+        body = {field[kind]: _text(use.output), source: _text(use.message)}
+        self._send(kind, name, body)
+
+    def _mutate(self, kind: str, name: str, body: dict[str, Any]) -> None:
+        token = self._random.randbytes(16).hex()
+        entry = self.journal.begin(kind, name, body, token)
+        outcome = self._answered(entry)
+        self._finish(entry, outcome)
+        if outcome.is_success and self._random.random() < 0.1:
+            again = self._answered(entry)
+            check(
+                again == outcome or name in self._shared,
+                "a repeated request has another answer",
+                outcome,
+                again,
+            )
+
+    def _send(self, kind: str, name: str, body: dict[str, Any]) -> None:
+        entry = self.journal.begin(kind, name, body)
+        self._finish(entry, self._answered(entry))
+
+    def _finish(self, entry: Entry, outcome: Outcome) -> None:
+        self.journal.end(outcome)
+        self.expected.apply(entry, outcome)
+        if outcome.answer.get("code") == "operation_aborted":
+            self.aborted += 1
+
+    def _answered(self, entry: Entry) -> Outcome:
+        """Send what the journal has; ask again as long as the server can't say."""
+        give_up = time.monotonic() + _RETRY_SECONDS
+        while True:
+            answer = self._exchange(entry)
+            if answer.status != 503:
+                break
+            self.refused_now += 1
+            if time.monotonic() > give_up:
+                raise Violation(f"the server stays unavailable: {answer.body!r}")
+            if entry.kind not in MUTATIONS:
+                return Outcome(0, {})
+            time.sleep(0.2)
+        check(answer.status < 500, "an answer of 500", entry, answer.body)
+        return Outcome(answer.status, answer.json if answer.body else {})
+
+    def _exchange(self, entry: Entry) -> Answer:
+        assert self._client is not None
+        method, path = _PATHS[entry.kind]
+        if entry.kind == "CreateKey":
+            target = path
+        else:
+            target = path.format(key=self.expected.key_id(entry.key))
+        body: dict[str, Any] | None = dict(entry.body)
+        if entry.kind == "Decrypt":
+            body = {k: v for k, v in entry.body.items() if k not in _JOURNAL_ONLY}
+        headers = {"X-Request-Id": f"{self.name}.{entry.number}"}
+        if entry.idempotency_key:
+            headers["Idempotency-Key"] = entry.idempotency_key
+        return self._client.request(
+            method, f"/api/v1{target}", None if method == "DELETE" else body, headers
+        )
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: MIT
+"""Four clients against a server that is killed again and again."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from hsm_core.factory import open_verifier
+from tests.e2e.processes import ServerExitError, ServerProcess
+from tests.e2e.site import Site
+from tests.faults.client import JournalingClient
+from tests.faults.examination import Examiner
+from tests.faults.expectation import Expectation, check
+from tests.faults.journal import Journal
+from tests.faults.trail import check_trail
+
+__all__ = ["CLIENTS", "READY_SECONDS", "Crew"]
+
+CLIENTS: Final = 4
+READY_SECONDS: Final = 10.0
+"""How long a start may take, on a machine that does other things too."""
+
+_ROLES: Final = ("operator", "administrator")
+_SHARED: Final = {"shared-sign": "EC-P256", "shared-seal": "AES-256-GCM"}
+
+
+class Crew:
+    """
+    A site, its clients and their journals.
+
+    Args:
+        folder: Made with mode 0700; everything lies below it.
+
+        seed: Of every choice that is made.
+
+    Attributes:
+        starts: How long each start took, in seconds.
+        records: Length of the trail when it was last verified.
+    """
+
+    def __init__(self, folder: Path, seed: str) -> None:
+        self.site = Site(folder)
+        self.starts: list[float] = []
+        self.records = 0
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._pool = ThreadPoolExecutor(CLIENTS)
+        self.clients: list[JournalingClient] = []
+        self._examiners: list[Examiner] = []
+        self._shared: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        for client in self.clients:
+            client.close()
+
+    @property
+    def acknowledged(self) -> int:
+        """How many requests were acknowledged so far."""
+        return sum(sum(c.expected.successes.values()) for c in self.clients)
+
+    @property
+    def retried(self) -> int:
+        """How many changes were sent again after a kill."""
+        return sum(client.retried for client in self.clients)
+
+    @property
+    def aborted(self) -> int:
+        """How many of these had been aborted by recovery."""
+        return sum(client.aborted for client in self.clients)
+
+    @property
+    def examined(self) -> int:
+        """How many facts and outputs were compared with the journals."""
+        return sum(examiner.checked for examiner in self._examiners)
+
+    def start(self) -> ServerProcess:
+        """Start the real server and check that it is ready soon."""
+        server = self.site.start()
+        self.starts.append(server.ready_seconds)
+        check(
+            server.ready_seconds <= READY_SECONDS,
+            "a start took too long",
+            server.ready_seconds,
+        )
+        if not self.clients:
+            self._hire(server.port)
+        for client in self.clients:
+            client.connect(server.port)
+        return server
+
+    def settle_and_examine(self, server: ServerProcess, *, everything: bool) -> None:
+        """
+        Find out what became of all that was under way, and compare everything.
+
+        Raises:
+            Violation: Something was lost, or something half-done is there.
+        """
+        for client in self.clients:
+            client.connect(server.port)
+        self._all([client.settle for client in self.clients])
+        self._all(
+            [
+                partial(examiner.examine, everything=everything)
+                for examiner in self._examiners
+            ]
+        )
+        self._check_store(server.port)
+        self.records = check_trail(
+            self.site.audit_log, self.site.secrets["hmac-key"], self.clients
+        )
+
+    def work_until_killed(self, server: ServerProcess, after_seconds: float) -> None:
+        """Keep the server busy; kill it in the middle of that."""
+        working = self.work(server, after_seconds + 60)
+        time.sleep(after_seconds)
+        check(server.is_running, "the server ended by itself", server.output[-2000:])
+        server.kill()
+        self.finish(working)
+        # As the crash left it, before anything is repaired.
+        open_verifier(self.site.audit_log, self.site.secrets["hmac-key"]).verify()
+
+    def work(self, server: ServerProcess, seconds: float) -> list[Future[None]]:
+        """Let all clients work until the server is gone, or time is up."""
+        for client in self.clients:
+            client.connect(server.port)
+        until = time.monotonic() + seconds
+        return [self._pool.submit(client.work, until) for client in self.clients]
+
+    def finish(self, working: Sequence[Future[None]]) -> None:
+        """Wait until all clients have noticed that the server is gone."""
+        wait(working)
+        for future in working:
+            future.result()
+
+    def check_journals(self) -> None:
+        """Check that the journals, read again from their files, say the same."""
+        for client in self.clients:
+            replayed = Expectation(self._shared)
+            for entry, outcome in Journal.read(client.journal.path):
+                check(outcome is not None, "a request is not settled", entry)
+                assert outcome is not None
+                replayed.apply(entry, outcome)
+            check(
+                replayed.keys == client.expected.keys
+                and replayed.successes == client.expected.successes,
+                "a journal says something else than its client remembers",
+                client.name,
+            )
+
+    def tear_trail(self) -> None:
+        """Leave half a record at the end of the trail, as a power cut may."""
+        last = self.site.audit_log.read_bytes().splitlines()[-1]
+        with self.site.audit_log.open("ab") as trail:
+            trail.write(last[: self._random.randrange(1, len(last))])
+
+    def kill_while_starting(self, after_seconds: float) -> bool:
+        """Start a server and kill it soon; return whether it was not ready yet."""
+        server = self.site.start(wait=False)
+        time.sleep(after_seconds)
+        check(
+            server.is_running,
+            "a server did not start after a kill",
+            server.output[-2000:],
+        )
+        was_starting = "listening on" not in server.output
+        server.kill()
+        return was_starting
+
+    def start_to_die(self, command: Sequence[str]) -> ServerProcess | None:
+        """Start a server that will kill itself; return None if it has done so."""
+        server = self.site.start(command=command, wait=False)
+        try:
+            server.wait_ready()
+        except ServerExitError as error:
+            check(
+                error.status == -9,
+                "a server ended in another way than by a kill",
+                error.status,
+                error.output[-2000:],
+            )
+            return None
+        return server
+
+    def _hire(self, port: int) -> None:
+        """Make the shared keys, and the clients."""
+        with self.site.client(port, "founder", *_ROLES) as founder:
+            for name, algorithm in _SHARED.items():
+                body = {"algorithm": algorithm, "name": name}
+                answer = founder.request("POST", "/api/v1/keys", body)
+                if answer.status == 409:
+                    answer = founder.request("GET", f"/api/v1/keys/{name}")
+                check(answer.status < 300, "a shared key was not made", answer)
+                self._shared[name] = answer.json["key_id"]
+        for number in range(1, CLIENTS + 1):
+            name = f"client-{number}"
+            token = self.site.token(name, *_ROLES)
+            seed = f"{self._seed}-{number}"
+            client = JournalingClient(
+                name, self.site.folder, token, self.site.context, self._shared, seed
+            )
+            self.clients.append(client)
+            self._examiners.append(Examiner(client, seed))
+
+    def _check_store(self, port: int) -> None:
+        """Check that no key is there that nobody made, and shared ones add up."""
+        with self.site.client(port, "founder", *_ROLES) as founder:
+            listed = _walk_keys(founder.request)
+            live = {key["key_id"] for key in listed}
+            expected = set(self._shared.values()) | {
+                key.key_id
+                for client in self.clients
+                for key in client.expected.keys.values()
+                if not key.is_destroyed
+            }
+            check(live == expected, "other keys are listed", live ^ expected)
+            for key in listed:
+                check(key["integrity"] == "ok", "a key is damaged", key)
+                if key["name"] in self._shared:
+                    self._check_shared(key)
+            status = founder.request("GET", "/api/v1/status").json
+            check(status["state"] == "operational", "the server is not well", status)
+        self._check_files({key["key_id"]: key["version"] for key in listed})
+
+    def _check_files(self, live: dict[str, int]) -> None:
+        """Check that no crash has left files behind, at most the blob of an attempt."""
+        staged = list((self.site.key_dir / "staging").iterdir())
+        check(not staged, "temporary files were left", staged)
+        known = set(live) | {
+            key.key_id
+            for client in self.clients
+            for key in client.expected.keys.values()
+        }
+        for folder in (self.site.key_dir / "keys").iterdir():
+            check(folder.name in known, "a key lies there that nobody made", folder)
+            names = {path.name for path in folder.iterdir()}
+            newest = live.get(folder.name, -1) + 1
+            allowed = {"key.json"} | {f"v{n:08d}" for n in range(1, newest + 1)}
+            check(names <= allowed, "files of a key were left", folder, names - allowed)
+
+    def _check_shared(self, key: dict[str, Any]) -> None:
+        made = sorted(
+            version
+            for client in self.clients
+            for version in client.expected.shared_versions[key["name"]]
+        )
+        check(
+            key["generation"] == len(made) + 1 == key["version"],
+            "a shared key has other changes than were acknowledged",
+            key,
+            made,
+        )
+        check(
+            made == list(range(2, key["version"] + 1)),
+            "two changes of a shared key gave the same version",
+            made,
+        )
+
+    def _all(self, calls: Sequence[Callable[[], None]]) -> None:
+        self.finish([self._pool.submit(call) for call in calls])
+
+
+def _walk_keys(request: Callable[[str, str], Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = request("GET", f"/api/v1/keys?per_page=500&cursor={cursor}").json
+        found += page["items"]
+        cursor = page.get("next_cursor", "")
+        if not cursor:
+            return found

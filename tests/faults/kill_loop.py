@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""
+Kills a busy server again and again: nothing acknowledged is lost, nothing is half-done.
+
+Four clients over HTTPS keep journals of what they were promised. A real hsm-server is
+killed at random moments, then at each named point of the core. After every kill it is
+started again and compared with the journals, and the trail is verified offline.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from hsm_core.errors import HSMError
+from tests.e2e.https import NoAnswerError
+from tests.e2e.processes import ServerExitError
+from tests.faults.crew import Crew
+from tests.faults.expectation import Violation
+from tests.faults.rounds import failpoint_round, failpoints, finale, random_round
+
+__all__ = ["Tally", "main", "run"]
+
+_EVERY = 10
+_FAILURES = (Violation, HSMError, NoAnswerError, ServerExitError, TimeoutError)
+
+
+class Tally:
+    """How many rounds passed and failed, told as they go by."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+        self._started = time.monotonic()
+
+    def run(self, name: str, call: Callable[[], None]) -> bool:
+        """Run one round and count it; return whether it passed."""
+        try:
+            call()
+        except _FAILURES as error:
+            self.failed += 1
+            self.say(f"FAILED {name}: {type(error).__name__}: {error}")
+            return False
+        self.passed += 1
+        return True
+
+    def say(self, text: str) -> None:
+        """Print a line with the time since the start."""
+        elapsed = time.monotonic() - self._started
+        sys.stdout.write(f"[{elapsed:6.1f} s] {text}\n")
+        sys.stdout.flush()
+
+
+def run(folder: Path, *, kills: int, seed: str) -> Tally:
+    """
+    Kill a server *kills* times at random and once at each named point.
+
+    Args:
+        folder: Where sites and journals are made.
+
+        kills: Random kills.
+
+        seed: Of every choice; the moments of the kills are as random as the machine.
+    """
+    tally, chance = Tally(), random.Random(seed)
+    with Crew(folder / "random", seed) as crew:
+        for count in range(1, kills + 1):
+            if not tally.run(f"kill {count}", lambda: random_round(crew, chance)):
+                return tally
+            if count % _EVERY == 0:
+                tally.say(f"{count} kills: {_told(crew)}")
+        for point in failpoints():
+            if not tally.run(point, partial(_at, folder, crew, point, chance)):
+                return tally
+            tally.say(f"killed at {point}: {_told(crew)}")
+        tally.run("finale", lambda: finale(crew))
+        tally.say(f"in the end: {_told(crew)}")
+        tally.say(
+            f"starts: median {statistics.median(crew.starts):.2f} s, "
+            f"longest {max(crew.starts):.2f} s"
+        )
+    return tally
+
+
+def _at(folder: Path, crew: Crew, point: str, chance: random.Random) -> None:
+    if not point.startswith("audit.create."):
+        failpoint_round(crew, point, chance)
+        return
+    with Crew(folder / point, str(chance.random())) as newcomers:
+        failpoint_round(newcomers, point, chance)
+        finale(newcomers)
+
+
+def _told(crew: Crew) -> str:
+    return (
+        f"{crew.acknowledged} requests acknowledged, {crew.retried} changes sent again "
+        f"({crew.aborted} had been aborted), {crew.records} records, "
+        f"{crew.examined} comparisons"
+    )
+
+
+def main() -> int:
+    """Run the loop as the command line says, and print the sum."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--kills", type=int, default=100, help="random kills")
+    parser.add_argument("--seed", default=str(random.randrange(2**32)))
+    arguments = parser.parse_args()
+    sys.stdout.write(f"seed {arguments.seed}\n")
+    with tempfile.TemporaryDirectory(prefix="ferrohsm-kill-") as folder:
+        tally = run(Path(folder), kills=arguments.kills, seed=arguments.seed)
+    sys.stdout.write(f"{tally.passed} passed, {tally.failed} failed\n")
+    return 1 if tally.failed or not tally.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

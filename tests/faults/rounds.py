@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""The ways in which a server is killed, each followed by a start and a comparison."""
+
+import random
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+import hsm_core
+from tests.e2e.processes import ServerProcess
+from tests.faults.crew import Crew
+from tests.faults.expectation import check
+
+__all__ = ["failpoint_round", "failpoints", "finale", "random_round"]
+
+_DYING: Final = Path(__file__).with_name("dying_server.py")
+_POINT: Final = re.compile(r"\bfailpoint\(\s*\"([a-z_.]+)\"")
+_LOAD_SECONDS: Final = 45.0
+_KILLED: Final = -9
+
+
+def failpoints() -> list[str]:
+    """Return the names of all points at which the core can be killed on purpose."""
+    package = Path(hsm_core.__file__).parent
+    names = {
+        name
+        for module in package.rglob("*.py")
+        for name in _POINT.findall(module.read_text())
+    }
+    return sorted(names)
+
+
+def random_round(crew: Crew, chance: random.Random) -> None:
+    """
+    Kill a busy server at a random moment; now and then one that is only starting.
+
+    Raises:
+        Violation: Something that was acknowledged is lost, or something is half-done.
+    """
+    if chance.random() < 0.2:
+        crew.kill_while_starting(chance.uniform(0.0, 1.2))
+    with crew.start() as server:
+        crew.settle_and_examine(server, everything=False)
+        crew.work_until_killed(server, chance.uniform(0.05, 1.0))
+
+
+def failpoint_round(crew: Crew, point: str, chance: random.Random) -> None:
+    """
+    Have a server kill itself at a named point, then start one and compare.
+
+    Raises:
+        Violation: As `random_round`, or the point was never reached.
+    """
+    _arrange(crew, point, chance)
+    times = 1 if point.startswith(_ONCE) else chance.randint(1, 6)
+    server = crew.start_to_die(_command(point, times))
+    if server is not None:
+        with server:
+            _provoke(crew, point, server)
+    with crew.start() as server:
+        crew.settle_and_examine(server, everything=False)
+        crew.work_until_killed(server, 0.1)
+
+
+def finale(crew: Crew) -> None:
+    """
+    Compare everything once more, stop in order, and verify with the real client.
+
+    Raises:
+        Violation: As `random_round`, or the end was not clean.
+    """
+    with crew.start() as server:
+        crew.settle_and_examine(server, everything=True)
+        status = server.stop()
+        check(
+            status == 0, "a server in order did not end with 0", server.output[-2000:]
+        )
+    crew.check_journals()
+    crew.site.verify_log()
+
+
+_ONCE: Final = (
+    "audit.before_clean_mark",
+    "audit.create.",
+    "audit.open.",
+    "audit.repair.",
+    "recovery.",
+)
+"""Points that a start, or a stop, passes once."""
+
+
+def _arrange(crew: Crew, point: str, chance: random.Random) -> None:
+    """Bring about what a start must find to pass a point."""
+    if point.startswith("audit.repair."):
+        crew.tear_trail()
+    if point.startswith("recovery."):
+        command = _command("mutation.after_intent", chance.randint(1, 3))
+        server = crew.start_to_die(command)
+        check(server is not None, "a start changes no key, but did", point)
+        assert server is not None
+        with server:
+            _provoke(crew, "mutation.after_intent", server)
+
+
+def _provoke(crew: Crew, point: str, server: ServerProcess) -> None:
+    """Make a running server pass a point."""
+    working = crew.work(server, _LOAD_SECONDS)
+    if point == "audit.before_clean_mark":
+        server.terminate()
+    crew.finish(working)
+    check(not server.is_running or _is_ending(server), "never reached", point)
+    status = server.wait()
+    check(status == _KILLED, "another end than by the point", point, status)
+
+
+def _is_ending(server: ServerProcess) -> bool:
+    """Whether a server that cut its clients off comes to its end soon."""
+    try:
+        server.wait(10)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _command(point: str, times: int) -> list[str]:
+    return [sys.executable, str(_DYING), point, str(times)]

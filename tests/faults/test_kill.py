@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""The kill loop in its short form."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.kill_loop import run
+from tests.faults.rounds import failpoints
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_half_done(tmp_path: Path) -> None:
+    """
+    A server killed at random and at every named point keeps all it promised.
+    """
+    tally = run(tmp_path, kills=5, seed="short")
+
+    assert (5 + len(failpoints()) + 1, 0) == (tally.passed, tally.failed)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""Whether the trail tells what the journals tell: nothing less, and nothing more."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from hsm_core.factory import open_verifier
+from tests.faults.client import JournalingClient
+from tests.faults.expectation import MUTATIONS, check
+
+__all__ = ["check_trail", "read_events"]
+
+_DONE: Final = frozenset({"ok", "recovered-committed"})
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Return the events of all segments, oldest first."""
+    closed = sorted(
+        found
+        for found in path.parent.glob(f"{path.name}.????????.????????????????")
+        if found.is_file()
+    )
+    for segment in [*closed, path]:
+        for line in segment.read_bytes().splitlines():
+            yield json.loads(line)["event"]
+
+
+def check_trail(
+    path: Path, hmac_key: bytes, clients: Iterable[JournalingClient]
+) -> int:
+    """
+    Verify a trail offline, compare it with the journals, return its length.
+
+    The server must be at rest, and every request settled.
+
+    Raises:
+        Violation: An acknowledged request has no record, or a record has no request,
+            or an intent has no outcome.
+        AuditTamperedError: The trail is not whole.
+    """
+    verified = open_verifier(path, hmac_key).verify()
+    events = list(read_events(path))
+    check(verified.records == len(events), "records were passed over", verified)
+    _check_pairs(events)
+    for client in clients:
+        own = [e for e in events if e.get("caller", {}).get("principal") == client.name]
+        _check_changes(client, own)
+        _check_uses(client, own)
+    return len(events)
+
+
+def _check_pairs(events: list[dict[str, Any]]) -> None:
+    """Check that each intent has one outcome, and comes first."""
+    waiting: dict[str, dict[str, Any]] = {}
+    settled: set[str] = set()
+    for event in events:
+        if event["phase"] == "single":
+            continue
+        operation_id = event["operation_id"]
+        if event["phase"] == "intent":
+            check(operation_id not in waiting, "an intent was written twice", event)
+            check(operation_id not in settled, "an operation was done twice", event)
+            waiting[operation_id] = event
+            continue
+        intent = waiting.pop(operation_id, None)
+        check(intent is not None, "an outcome has no intent", event)
+        settled.add(operation_id)
+    check(not waiting, "an intent has no outcome", *waiting.values())
+
+
+def _check_changes(client: JournalingClient, events: list[dict[str, Any]]) -> None:
+    """Check that what was changed is exactly what was acknowledged."""
+    recorded = Counter(
+        (event["kind"], event["key_id"])
+        for event in events
+        if event["phase"] == "outcome" and event["code"] in _DONE
+    )
+    acknowledged = Counter(
+        {
+            counted: number
+            for counted, number in client.expected.successes.items()
+            if counted[0] in MUTATIONS
+        }
+    )
+    check(
+        recorded == acknowledged,
+        "the trail and the journal differ in changes",
+        client.name,
+        recorded - acknowledged,
+        acknowledged - recorded,
+    )
+    for key in client.expected.keys.values():
+        generations = sorted(
+            event["generation"]
+            for event in events
+            if event["phase"] == "outcome"
+            and event["code"] in _DONE
+            and event["key_id"] == key.key_id
+        )
+        check(
+            list(range(1, key.generation + 1)) == generations,
+            "the trail lacks a generation of a key, or has one twice",
+            key,
+            generations,
+        )
+
+
+def _check_uses(client: JournalingClient, events: list[dict[str, Any]]) -> None:
+    """Check that each use has its record, and no record is without a use."""
+    recorded = Counter(
+        client.number_of(event["request_id"])
+        for event in events
+        if event["phase"] == "single" and event["code"] == "ok"
+    )
+    acknowledged, unknown = client.expected.uses, client.expected.unknown
+    missing = acknowledged - recorded.keys()
+    check(not missing, "an acknowledged use has no record", client.name, missing)
+    invented = recorded.keys() - acknowledged - unknown - {0}
+    check(not invented, "a record has no use", client.name, invented)
+    twice = [number for number in acknowledged if recorded[number] > 1]
+    check(not twice, "a use has two records", client.name, twice)
