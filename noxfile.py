@@ -195,14 +195,14 @@ def demo(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Send a running server what its OpenAPI document allows, and what it does not."""
     _install(session, "test", "fuzz")
-    session.run("python", "tests/e2e/fuzz.py", *session.posargs)
+    session.run("python", "-m", "tests.e2e.fuzz", *session.posargs)
 
 
 @nox.session
 def kill(session: nox.Session) -> None:
     """Kill a busy server again and again; nothing acknowledged may be lost."""
     _install(session, "test")
-    session.run("python", "tests/faults/kill_loop.py", *session.posargs)
+    session.run("python", "-m", "tests.faults.kill_loop", *session.posargs)
 
 
 if __name__ == "__main__":
