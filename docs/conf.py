@@ -27,5 +27,13 @@ napoleon_custom_sections = [("Standard", "notes_style")]
 # them without.
 doctest_test_doctest_blocks = ""
 
+# Types of other projects, whose inventories would have to be fetched, and type variables.
+nitpick_ignore_regex = [
+    ("py:.*", r"(msgspec|datetime|pathlib|collections|typing|concurrent)\..*"),
+    ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
+    ("py:.*", r"hsm_core\..*\.(T|R|R_co)"),
+    ("py:.*", r"hsm_core\._internal\..*"),
+]
+
 html_theme = "furo"
 html_title = "FerroHSM"

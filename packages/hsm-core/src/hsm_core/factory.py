@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
-from hsm_core._internal.audit.verify import AuditVerifier
+from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
 from hsm_core._internal.clock import SystemClock
-from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
+from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
@@ -33,7 +33,14 @@ from hsm_core.protocols import (
 )
 from hsm_core.settings import KeyStoreKind, Settings
 
-__all__ = ["OpenHSM", "open_async", "open_hsm", "open_verifier"]
+__all__ = [
+    "AuditVerifier",
+    "OfflineVerification",
+    "OpenHSM",
+    "open_async",
+    "open_hsm",
+    "open_verifier",
+]
 
 _KEY_BYTES: Final = 32
 
@@ -45,7 +52,6 @@ def open_hsm(
     hmac_key: bytes,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
-    crypto: CryptoRegistry | None = None,
 ) -> OpenHSM:
     """
     Open an HSM, and make what it needs where it is new.
@@ -60,8 +66,6 @@ def open_hsm(
         clock: Time; the system's by default.
 
         entropy: Randomness; the operating system's by default.
-
-        crypto: Providers; the default ones are made and self-tested if it is None.
 
     Returns:
         An `HSMGateway` to be closed, as a context manager or by ``close``.
@@ -81,7 +85,8 @@ def open_hsm(
         raise InputSizeError(
             "hmac_key", actual=len(hmac_key), minimum=_KEY_BYTES, maximum=_KEY_BYTES
         )
-    registry = crypto or _tested_registry(entropy, settings)
+    registry = default_registry(entropy, settings.providers)
+    registry.self_test()
     store = _open_store(settings)
     try:
         ring = open_ring(store, root)
@@ -186,9 +191,3 @@ def _open_audit(
             reason="log_id",
         )
     return audit
-
-
-def _tested_registry(entropy: Entropy, settings: Settings) -> CryptoRegistry:
-    registry = default_registry(entropy, settings.providers)
-    registry.self_test()
-    return registry

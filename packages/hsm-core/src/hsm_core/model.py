@@ -2,7 +2,7 @@
 """
 Values that cross the public line: who calls, what a key is, what the trail says.
 
-All are frozen `msgspec.Struct` records. Their ``repr`` names the type only, so that a
+All are frozen ``msgspec.Struct`` records. Their ``repr`` names the type only, so that a
 value in a log line or traceback gives nothing away.
 """
 
@@ -46,11 +46,11 @@ KeyId = NewType("KeyId", str)
 """Identifier of a key: a UUID in lower-case canonical form."""
 
 Secret: TypeAlias = Annotated[bytes, msgspec.Meta(extra={"secret": True})]
-"""Bytes that nobody but the caller may see: never stored, logged or cached."""
+"""Bytes that nobody but the caller may see, never stored, logged or cached."""
 
 ParameterValue: TypeAlias = str | int | list[str]
 Parameters: TypeAlias = dict[str, ParameterValue]
-"""Facts of an operation that rules can match: names and lengths, never payloads."""
+"""Names and lengths in an operation that rules can match; never payloads."""
 
 
 class Record(

@@ -191,8 +191,8 @@ def sign(
         encoding: ECDSA only. None means DER.
 
     Returns:
-        RSA: as long as the modulus. ECDSA: DER, or r ‖ s of 64, 96 or 132 bytes.
-        Ed25519: 64 bytes.
+        As long as the modulus for RSA; DER, or r ‖ s of 64, 96 or 132 bytes for ECDSA;
+        64 bytes for Ed25519.
 
     Raises:
         InputSizeError: *digest* is of another length than the hash.

@@ -23,9 +23,9 @@ class SystemEntropy:
     """
     The operating system's generator.
 
-    Each call draws one 16-byte block more than asked for and compares it with the one
-    before (a repetition test as in SP 800-90B, section 4.4.1, on blocks): equal blocks
-    mean a broken generator, and nothing is handed out any more.
+    Each call draws two 16-byte blocks more than asked for and compares them with each
+    other and with the block before (a repetition test as in SP 800-90B, section 4.4.1,
+    on blocks): equal blocks mean a broken generator, and nothing is handed out any more.
     """
 
     def __init__(self) -> None:
@@ -36,13 +36,13 @@ class SystemEntropy:
     def random_bytes(self, length: int, /) -> bytes:
         """Return *length* bytes from getrandom(2)."""
         try:
-            drawn = os.urandom(_BLOCK_BYTES + length)
+            drawn = os.urandom(2 * _BLOCK_BYTES + length)
         except (OSError, NotImplementedError) as error:
             raise EntropyUnavailableError from error
-        block = drawn[:_BLOCK_BYTES]
+        first, second = drawn[:_BLOCK_BYTES], drawn[_BLOCK_BYTES : 2 * _BLOCK_BYTES]
         with self._lock:
-            self._failed = self._failed or block == self._last
-            self._last = block
+            self._failed = self._failed or first in (second, self._last)
+            self._last = second
             if self._failed:
                 raise EntropyUnavailableError
-        return drawn[_BLOCK_BYTES:]
+        return drawn[2 * _BLOCK_BYTES :]
