@@ -27,6 +27,7 @@ from hsm_core.protocols import KeyStore
 from tests.core.key_support import (
     change_of,
     document_of,
+    key_id_of,
     operation_of,
     page,
 )
@@ -36,7 +37,14 @@ __all__ = [
     "SCENARIOS",
     "FaultyOS",
     "Seen",
+    "as_directory",
+    "as_empty",
+    "as_fifo",
+    "as_giant",
+    "as_junk",
+    "as_link",
     "copy",
+    "key_path",
     "leftovers",
     "make_template",
     "patched",
@@ -202,3 +210,42 @@ SCENARIOS: dict[str, Callable[[KeyStore], None]] = {
     "destroy": destroy,
 }
 """Mutations of a template store; the operation id of each is number 90."""
+
+
+def key_path(directory: Path, number: int) -> Path:
+    """Return the directory of a key."""
+    return directory / "keys" / key_id_of(number)
+
+
+def as_link(path: Path) -> None:
+    """Replace a file by a link to a copy of it elsewhere."""
+    target = path.parents[3] / "elsewhere"
+    shutil.move(path, target)
+    path.symlink_to(target)
+
+
+def as_fifo(path: Path) -> None:
+    """Replace a file by a FIFO that nobody writes."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_directory(path: Path) -> None:
+    """Replace a file by a directory."""
+    path.unlink()
+    path.mkdir()
+
+
+def as_giant(path: Path) -> None:
+    """Make a file a gigabyte long, without a byte on the disk."""
+    os.truncate(path, 1 << 30)
+
+
+def as_junk(path: Path) -> None:
+    """Replace the content of a file."""
+    path.write_bytes(b"\xff" * 1000)
+
+
+def as_empty(path: Path) -> None:
+    """Make a file empty."""
+    os.truncate(path, 0)

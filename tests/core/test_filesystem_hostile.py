@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""A key store in a directory that others may reach, or that holds foreign things."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.documents import decode_document, peek
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core.errors import (
+    GenerationConflictError,
+    IntegrityError,
+    KeyTamperedError,
+    StoreUnavailableError,
+    UnsafeFileModeError,
+)
+from tests.core.filesystem_support import (
+    SCENARIOS,
+    as_directory,
+    as_empty,
+    as_fifo,
+    as_giant,
+    as_junk,
+    as_link,
+    key_path,
+    make_template,
+)
+from tests.core.key_support import (
+    RING,
+    change_of,
+    document_of,
+    key_id_of,
+    operation_of,
+    page,
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Give the directory of a closed store with three keys."""
+    return make_template(tmp_path / "store")
+
+
+@pytest.fixture
+def store(directory: Path) -> Iterator[FilesystemKeyStore]:
+    """Give the same store, open."""
+    opened = FilesystemKeyStore(directory)
+    yield opened
+    opened.close()
+
+
+class TestUnsafeModes:
+    @pytest.mark.parametrize("mode", [0o777, 0o750, 0o701, 0o704])
+    @pytest.mark.parametrize("part", [".", "keys", "meta", "aborted", "staging"])
+    def test_directories(self, directory: Path, part: str, mode: int) -> None:
+        """
+        A directory that others may reach stops the start, and is not repaired.
+        """
+        (directory / part).chmod(mode)
+
+        with pytest.raises(UnsafeFileModeError, match=f"{mode:04o}"):
+            FilesystemKeyStore(directory)
+
+        assert mode == (directory / part).stat().st_mode & 0o7777
+
+    def test_directory_of_a_key(self, directory: Path) -> None:
+        """
+        So does the directory of a key.
+        """
+        key_path(directory, 2).chmod(0o755)
+
+        with pytest.raises(UnsafeFileModeError, match=key_id_of(2)):
+            FilesystemKeyStore(directory)
+
+    def test_lock(self, directory: Path) -> None:
+        """
+        So does a lock that others could hold for ever.
+        """
+        (directory / "lock").chmod(0o666)
+
+        with pytest.raises(UnsafeFileModeError, match="lock"):
+            FilesystemKeyStore(directory)
+
+    def test_link(self, directory: Path, tmp_path: Path) -> None:
+        """
+        So does a link in place of the store.
+        """
+        (tmp_path / "link").symlink_to(directory)
+
+        with pytest.raises(UnsafeFileModeError, match="symbolic link"):
+            FilesystemKeyStore(tmp_path / "link")
+
+    def test_lock_is_free_after_a_refusal(self, directory: Path) -> None:
+        """
+        A start that failed leaves nothing locked.
+        """
+        (directory / "meta").chmod(0o755)
+        with pytest.raises(UnsafeFileModeError):
+            FilesystemKeyStore(directory)
+        (directory / "meta").chmod(0o700)
+
+        FilesystemKeyStore(directory).close()
+
+
+ODD = [as_link, as_fifo, as_directory, as_giant, as_junk, as_empty]
+
+
+class TestHostileContents:
+    @pytest.mark.parametrize("change", ODD)
+    @pytest.mark.parametrize("while_open", [False, True], ids=["closed", "open"])
+    def test_document(
+        self, directory: Path, change: Callable[[Path], None], *, while_open: bool
+    ) -> None:
+        """
+        A document that was replaced is never believed; the key is listed all the same.
+        """
+        store = FilesystemKeyStore(directory)
+        if not while_open:
+            store.close()
+        change(key_path(directory, 2) / "key.json")
+        if not while_open:
+            store = FilesystemKeyStore(directory)
+
+        with pytest.raises(KeyTamperedError):
+            decode_document(
+                key_id_of(2),
+                RING.store_id,
+                store.get(key_id_of(2)).document,
+                RING.document_mac,
+            )
+        assert {key_id_of(n) for n in (1, 2, 3)} == set(page(store))
+        assert {key_id_of(n) for n in (1, 2, 3)} == {s.key_id for s in store.scan()}
+        assert peek(key_id_of(1), store.get(key_id_of(1)).document) is not None
+        SCENARIOS["create"](store)
+        store.close()
+
+    @pytest.mark.parametrize("change", ODD)
+    def test_blob(self, directory: Path, change: Callable[[Path], None]) -> None:
+        """
+        A blob that was replaced is not read as it was, nor read through a link.
+        """
+        store = FilesystemKeyStore(directory)
+        change(key_path(directory, 2) / "v00000001")
+
+        found = store.get_blob(key_id_of(2), 1)
+
+        assert found in {b"", b"\xff" * 1000}
+        assert b"blob-2-2" == store.get_blob(key_id_of(2), 2)
+        store.close()
+
+    @pytest.mark.parametrize("change", [as_fifo, as_directory, as_giant])
+    def test_meta(self, directory: Path, change: Callable[[Path], None]) -> None:
+        """
+        A small value that is no plain file is told as damage.
+        """
+        store = FilesystemKeyStore(directory)
+        change(directory / "meta" / "ring")
+
+        with pytest.raises(IntegrityError):
+            store.read_meta("ring")
+        store.close()
+
+    @pytest.mark.parametrize("while_open", [False, True], ids=["closed", "open"])
+    def test_missing_document(self, directory: Path, *, while_open: bool) -> None:
+        """
+        A key without its document is missing, not unknown, and not a shorter list.
+        """
+        store = FilesystemKeyStore(directory)
+        if not while_open:
+            store.close()
+        (key_path(directory, 2) / "key.json").unlink()
+        if not while_open:
+            store = FilesystemKeyStore(directory)
+
+        with pytest.raises(KeyTamperedError, match="missing") as caught:
+            store.get(key_id_of(2))
+
+        assert {"key_id": key_id_of(2), "integrity": "missing"} == caught.value.facts
+        assert b"" == {s.key_id: s.document for s in store.scan()}[key_id_of(2)]
+        assert key_id_of(2) in page(store)
+        assert b"blob-2" == store.get_blob(key_id_of(2), 1)
+        store.close()
+
+    def test_missing_directory_while_open(
+        self, directory: Path, store: FilesystemKeyStore
+    ) -> None:
+        """
+        A key whose directory is gone is missing, and can't be changed any more.
+        """
+        shutil.rmtree(key_path(directory, 1))
+
+        with pytest.raises(KeyTamperedError, match="missing"):
+            store.get(key_id_of(1))
+        with pytest.raises(StoreUnavailableError):
+            SCENARIOS["rotate"](store)
+
+        assert store.get_blob(key_id_of(1), 1) is None
+        assert key_id_of(1) in page(store)
+
+    def test_unreadable_key_is_not_overwritten(self, directory: Path) -> None:
+        """
+        A key whose document is damaged can't be created anew over it.
+        """
+        as_junk(key_path(directory, 1) / "key.json")
+        store = FilesystemKeyStore(directory)
+
+        with pytest.raises(GenerationConflictError):
+            store.commit(change_of(document_of(1), operation_of(8)))
+
+        assert b"\xff" * 1000 == store.get(key_id_of(1)).document
+        store.close()
+
+    def test_foreign_names(self, directory: Path) -> None:
+        """
+        Whatever else lies in the store is left alone, and not followed.
+        """
+        keys = directory / "keys"
+        outside = directory.parent / "outside"
+        shutil.copytree(key_path(directory, 1), outside)
+        (keys / key_id_of(7)).symlink_to(outside)
+        (keys / key_id_of(8)).write_bytes(b"a file")
+        (keys / key_id_of(1).upper().replace("0", "A")).mkdir()
+        (keys / "lost+found").mkdir()
+        os.mkfifo(keys / "fifo")
+        os.mkfifo(directory / "aborted" / "fifo")
+        for number in range(3000):
+            (keys / f"junk-{number}").touch()
+        before = sorted(keys.iterdir())
+
+        store = FilesystemKeyStore(directory)
+
+        assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
+        with pytest.raises(StoreUnavailableError):
+            store.commit(change_of(document_of(8), operation_of(8)))
+        with pytest.raises(StoreUnavailableError):
+            store.commit(change_of(document_of(7), operation_of(7)))
+        assert before == sorted(keys.iterdir())
+        store.close()
+
+    def test_copied_directory(self, directory: Path) -> None:
+        """
+        The copy of a key under another id is listed as unreadable, with no name of its.
+        """
+        shutil.copytree(key_path(directory, 1), key_path(directory, 5))
+
+        store = FilesystemKeyStore(directory)
+
+        entry = store.entry(key_id_of(5))
+        assert entry is not None
+        assert (0, "") == (entry.generation, entry.state)
+        mark = store.find_operation(operation_of(1))
+        assert mark is not None
+        assert key_id_of(1) == mark.key_id
+        store.close()
+
+    @pytest.mark.parametrize("name", ["lock", "meta", "keys", "staging"])
+    def test_part_replaced_by_fifo(self, directory: Path, name: str) -> None:
+        """
+        A part of the layout that is something else stops the start, without waiting.
+        """
+        path = directory / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        os.mkfifo(path, 0o600)
+
+        with pytest.raises(StoreUnavailableError):
+            FilesystemKeyStore(directory)
