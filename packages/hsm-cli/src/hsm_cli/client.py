@@ -156,7 +156,8 @@ class RemoteHSM:
         request = request_of(operation)
         effect = operation.effect
         if effect is Effect.MUTATION:
-            key = _checked_key(idempotency_key or new_idempotency_key())
+            given = idempotency_key
+            key = new_idempotency_key() if given is None else _checked_key(given)
             request.headers["Idempotency-Key"] = key
             return self._mutate(type(operation), request, key)
         attempts = 1 if effect is Effect.USE else self._attempts
