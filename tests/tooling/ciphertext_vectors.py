@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,4 +32,4 @@ def vector() -> str:
 
 
 if __name__ == "__main__":
-    print(vector())
+    sys.stdout.write(vector() + "\n")

@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Op = TypeVar("Op", bound=Operation[Any])
 
 MAX_DEPTH: Final = 16
 """How deep arrays and objects may be nested."""
@@ -266,12 +267,12 @@ def decode_json(data: bytes, cls: type[T]) -> T:
 
 def decode_operation(
     data: bytes,
-    cls: type[Operation[Any]],
+    cls: type[Op],
     /,
     *,
     path: Mapping[str, str] | None = None,
     payload_limit: int | None = None,
-) -> Operation[Any]:
+) -> Op:
     """
     Read an operation from a JSON body; *path* holds fields that stand elsewhere.
 
