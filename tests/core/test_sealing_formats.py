@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""The published formats of stored keys: page, second writer and product agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hsm_core._internal.documents import (
+    decode_document,
+    document_digest,
+    encode_document,
+)
+from hsm_core._internal.sealing import BlobContext, KeyRing, RootKey
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core.model import KeyId
+from tests.core.filesystem_support import make_template
+from tests.core.key_vectors import KEY_ID, MATERIAL, ROOT, block, vectors
+from tests.support import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "reference" / "formats-keys.md").read_text()
+VECTORS = vectors()
+RING = KeyRing.open(RootKey(ROOT), bytes.fromhex(VECTORS["sealed ring"]))
+STORED = VECTORS["document"].encode()
+
+
+def test_page() -> None:
+    """
+    The page shows the vectors that the second implementation makes.
+    """
+    (shown,) = re.findall(r"```text\n(root .*?)```", PAGE, re.DOTALL)
+
+    assert block() == shown
+
+
+def test_ring() -> None:
+    """
+    The product opens the published ring.
+    """
+    assert "0102030405064708890a0b0c0d0e0f10" == RING.store_id
+    assert "1112131415161718191a1b1c1d1e1f20" == RING.log_id
+    assert "f0f1f2f3f4f5f6f7" == RING.kek_id
+
+
+def test_ring_contents() -> None:
+    """
+    The product writes the contents of a ring as the page says, name by name.
+    """
+    root = RootKey(ROOT)
+    sealed = RING.seal(root)
+    end = 9 + int.from_bytes(sealed[5:9], "big")
+    contents = root.open(sealed[end:-32], b"hsm-core/key-ring/1")
+
+    assert VECTORS["ring contents"] == contents.hex()
+
+
+def test_blob() -> None:
+    """
+    The product opens the published blob.
+    """
+    context = BlobContext(
+        key_id=KEY_ID,
+        version=1,
+        material_id="8a6e0804-2bd0-4672-b79d-d97027f9071a",
+        algorithm="AES-256-GCM",
+        usages=("encrypt", "decrypt"),
+    )
+    blob = bytes.fromhex(VECTORS["sealed blob"])
+
+    assert MATERIAL == RING.open_material(blob, context=context)
+
+
+def test_document() -> None:
+    """
+    The product believes the published document, and writes it the same again.
+    """
+    document = decode_document(KeyId(KEY_ID), RING.store_id, STORED, RING.document_mac)
+
+    assert STORED == encode_document(document, RING.document_mac)
+    assert b"example" == document.versions[0].public_der
+    assert VECTORS["document digest"] == document_digest(STORED)
+
+
+def test_derived_values() -> None:
+    """
+    The product derives the published values.
+    """
+    element = RING.set_element(KEY_ID, 1, document_digest(STORED))
+
+    assert VECTORS["operation id"] == RING.operation_id("alice", "request-1")
+    assert VECTORS["payload digest"] == RING.payload_digest(b"payload")
+    assert VECTORS["set element"] == f"{element:064x}"
+
+
+def test_layout(tmp_path: Path) -> None:
+    """
+    Every file of a store is in the table of the page, under its form.
+    """
+    directory = make_template(tmp_path / "store")
+    store = FilesystemKeyStore(directory)
+    store.abort("00" * 16)
+    store.close()
+    forms = {
+        "KEY-ID": r"[0-9a-f-]{36}",
+        "OPERATION-ID": r"[0-9a-f]{32}",
+        "NAME": "[a-z-]+",
+        "vNNNNNNNN": "v[0-9]{8}",
+    }
+    section = PAGE.split("## Files")[1].split("\n## ")[0]
+    patterns = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    for form, expression in forms.items():
+        patterns = [pattern.replace(form, expression) for pattern in patterns]
+    files = [p for p in directory.rglob("*") if p.is_file()]
+    names = [str(path.relative_to(directory)) for path in files]
+
+    assert 5 == len(patterns)
+    assert [] == [n for n in names if not any(re.fullmatch(p, n) for p in patterns)]
+    assert [] == [p for p in patterns if not any(re.fullmatch(p, n) for n in names)]
