@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""
+Sends a real server what its OpenAPI document allows, and what it does not.
+
+schemathesis makes the requests, in all of its phases. No answer may be a 5xx, each must
+be as the document says, and there must be a success of every operation among them.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hsm_core.operations import OPERATIONS, Effect
+from tests.e2e.fuzz_seeds import ROLE_SETS, plant
+from tests.e2e.processes import ServerProcess, program
+from tests.e2e.site import Site
+from tests.faults.trail import read_events
+from tests.support import REPOSITORY
+
+__all__ = ["Findings", "examine", "fuzz", "main"]
+
+_CHECKS: Final = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+)
+"""All but those that know nothing of state: a valid request may be a conflict."""
+
+_LEAST_REQUESTS: Final = 2000
+_UNEXPECTED: Final = re.compile(
+    r"^ferrohsm_unexpected_exceptions_total ([0-9.]+)$", re.MULTILINE
+)
+
+
+class Findings:
+    """What was found out, told line by line."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def expect(self, holds: bool, text: str, /, *facts: object) -> None:
+        """Count one expectation and say how it ended."""
+        if holds:
+            self.passed += 1
+        else:
+            self.failed += 1
+            text = f"FAILED: {text}: {', '.join(map(str, facts))}"
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+def fuzz(
+    site: Site, server: ServerProcess, *, max_examples: int, seed: int
+) -> tuple[int, Counter[str]]:
+    """
+    Let schemathesis loose on a server that is empty yet.
+
+    Args:
+        site: Of the server.
+
+        server: Where the requests go.
+
+        max_examples: Generated requests per operation, in each phase that generates.
+
+        seed: Of what is generated.
+
+    Returns:
+        Its exit status, and how often each status was answered, by operation.
+    """
+    with site.client(server.port, "gardener", *ROLE_SETS[0]) as client:
+        seeds = plant(client)
+    tokens = [site.token(f"fuzzer-{roles[0]}", *roles) for roles in ROLE_SETS]
+    state, counts = site.folder / "state.json", site.folder / "counts.json"
+    state.write_text(json.dumps({"tokens": tokens, "seeds": seeds, "seed": seed}))
+    status = _run(
+        site,
+        server.port,
+        {"FUZZ_STATE": str(state), "FUZZ_COUNTS": str(counts)},
+        *("--max-examples", str(max_examples), "--seed", str(seed)),
+    )
+    return status, Counter(json.loads(counts.read_text()))
+
+
+def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> int:
+    url = f"https://localhost:{port}"
+    pair = site.client_pair
+    done = subprocess.run(
+        [
+            *program("schemathesis"),
+            *("run", f"{url}/api/v1/openapi.json", "--url", url),
+            *("--tls-verify", str(site.authority.bundle)),
+            *("--request-cert", str(pair.certificate)),
+            *("--request-cert-key", str(pair.key)),
+            *("--checks", ",".join(_CHECKS)),
+            *("--phases", "examples,coverage,fuzzing,stateful"),
+            *("--generation-database", "none", "--request-timeout", "20"),
+            *("--continue-on-failure", "--no-color", "--warnings", "off"),
+            *("--suppress-health-check", "all"),
+            *arguments,
+        ],
+        cwd=site.folder,
+        env=os.environ
+        | variables
+        | {
+            "SCHEMATHESIS_HOOKS": "tests.e2e.fuzz_hooks",
+            "PYTHONPATH": str(REPOSITORY),
+        },
+        check=False,
+    )
+    return done.returncode
+
+
+def examine(
+    site: Site,
+    server: ServerProcess,
+    findings: Findings,
+    status: int,
+    counts: Counter[str],
+) -> None:
+    """Judge the answers, the server, and its trail."""
+    total = counts.total()
+    findings.expect(status == 0, "schemathesis found no fault", f"exit status {status}")
+    findings.expect(
+        total >= _LEAST_REQUESTS, f"{total} requests were sent", _LEAST_REQUESTS
+    )
+    broken = {name: n for name, n in counts.items() if name.split()[1] >= "500"}
+    findings.expect(not broken, "no answer was a 5xx", broken)
+    successes: Counter[str] = Counter()
+    for name, number in counts.items():
+        operation, answered = name.split()
+        if answered.startswith("2"):
+            successes[operation] += number
+    for operation in (*(cls.__name__ for cls in OPERATIONS), "Healthz", "Metrics"):
+        findings.expect(
+            successes[operation] > 0,
+            f"{operation}: {successes[operation]} successes",
+            "none",
+        )
+    with site.client(server.port, "nobody") as client:
+        metrics = client.request("GET", "/metrics").body.decode()
+    found = _UNEXPECTED.search(metrics)
+    findings.expect(
+        found is not None and float(found[1]) == 0, "no unexpected exception", metrics
+    )
+    ended = server.stop()
+    findings.expect(
+        ended == 0, "the server ended in order", ended, server.output[-999:]
+    )
+    _examine_trail(site, findings, successes)
+
+
+def _examine_trail(site: Site, findings: Findings, successes: Counter[str]) -> None:
+    site.verify_log()
+    recorded: Counter[str] = Counter()
+    events = list(read_events(site.audit_log))
+    for event in events:
+        if (
+            _is_of_fuzzer(event)
+            and event["phase"] != "intent"
+            and event["code"] == "ok"
+        ):
+            recorded[event["kind"]] += 1
+    findings.expect(True, f"{len(events)} records of the trail verify")
+    for operation in OPERATIONS:
+        name = operation.__name__
+        if operation.effect is Effect.USE or operation.effect is Effect.VIEW:
+            findings.expect(
+                recorded[name] == successes[name],
+                f"{name}: each success has its record",
+                recorded[name],
+                successes[name],
+            )
+        if operation.effect is Effect.MUTATION:
+            # A repeated idempotency key is answered again and not done again.
+            findings.expect(
+                0 < recorded[name] <= successes[name],
+                f"{name}: {recorded[name]} changes in {successes[name]} successes",
+                "more changes than successes, or none",
+            )
+
+
+def _is_of_fuzzer(event: dict[str, Any]) -> bool:
+    return str(event.get("caller", {}).get("principal", "")).startswith("fuzzer-")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fuzz as the command line says, and print the sum."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser.add_argument(
+        "--max-examples",
+        type=int,
+        default=60,
+        help="generated requests per operation and phase",
+    )
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    chosen = parser.parse_args(arguments)
+    findings = Findings()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ferrohsm-fuzz-") as folder:
+        site = Site(Path(folder) / "site")
+        with site.start("--log-level", "warning") as server:
+            status, counts = fuzz(
+                site, server, max_examples=chosen.max_examples, seed=chosen.seed
+            )
+            examine(site, server, findings, status, counts)
+    elapsed = time.monotonic() - began
+    sys.stdout.write(
+        f"seed {chosen.seed}: {counts.total()} requests in {elapsed:.0f} s\n"
+        f"{findings.passed} passed, {findings.failed} failed\n"
+    )
+    return 1 if findings.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

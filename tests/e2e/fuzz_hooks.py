@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""
+What schemathesis is told about the server: tokens, real keys, valid bodies.
+
+Loaded by schemathesis itself. ``FUZZ_STATE`` names a JSON file with tokens and seeds,
+``FUZZ_COUNTS`` the file that gets the answers, counted by operation and status.
+"""
+
+import atexit
+import json
+import os
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import schemathesis
+from schemathesis.core.parameters import ParameterLocation
+
+from tests.e2e.fuzz_seeds import choose
+
+__all__ = ["RoleTokens", "count_answer", "use_seeds", "write_counts"]
+
+_STATE: Final[dict[str, Any]] = json.loads(Path(os.environ["FUZZ_STATE"]).read_text())
+_COUNTS: Final[Counter[str]] = Counter()
+_LOCK: Final = threading.Lock()
+_CHANCE: Final = random.Random(_STATE["seed"])
+_REAL_KEY: Final = 0.7
+_REAL_BODY: Final = 0.3
+_EVERYTHING: Final = 0.7
+
+
+@schemathesis.auth(refresh_interval=None)
+class RoleTokens:
+    """Most requests come from somebody who may do everything, some from others."""
+
+    def get(self, case: schemathesis.Case[Any], context: Any) -> str:
+        """Return a token."""
+        tokens: list[str] = _STATE["tokens"]
+        if _CHANCE.random() < _EVERYTHING:
+            return tokens[0]
+        return _CHANCE.choice(tokens[1:])
+
+    def set(self, case: schemathesis.Case[Any], data: str, context: Any) -> None:
+        """Put it where the server looks for it."""
+        case.headers["Authorization"] = f"Bearer {data}"
+
+
+@schemathesis.hook("before_call")
+def use_seeds(
+    context: Any, case: schemathesis.Case[Any], kwargs: dict[str, Any]
+) -> None:
+    """Put a real key, and now and then a valid body, where one is generated."""
+    name = _operation(case)
+    meta = case.meta
+    if name not in _STATE["seeds"]["keys"] or meta is None:
+        return
+    if meta.is_negative_at(ParameterLocation.PATH) or _CHANCE.random() > _REAL_KEY:
+        return
+    with _LOCK:
+        key, body = choose(_STATE["seeds"], name, _CHANCE)
+    case.path_parameters["key_id"] = key
+    if (
+        body is not None
+        and case.media_type == "application/json"
+        and not meta.is_negative_at(ParameterLocation.BODY)
+        and _CHANCE.random() < _REAL_BODY
+    ):
+        case.body = dict(body)
+
+
+@schemathesis.hook("after_call")
+def count_answer(context: Any, case: schemathesis.Case[Any], response: Any) -> None:
+    """Count an answer."""
+    with _LOCK:
+        _COUNTS[f"{_operation(case)} {response.status_code}"] += 1
+
+
+def write_counts() -> None:
+    """Write down what was counted."""
+    Path(os.environ["FUZZ_COUNTS"]).write_text(json.dumps(_COUNTS))
+
+
+def _operation(case: schemathesis.Case[Any]) -> str:
+    return str(case.operation.definition.raw.get("operationId", case.path))
+
+
+atexit.register(write_counts)
