@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from hsm_cli.messages import Answer, Request, request_of, result_of
 from hsm_cli.settings import DEFAULT_TIMEOUT_SECONDS
@@ -159,41 +159,43 @@ class RemoteHSM:
             given = idempotency_key
             key = new_idempotency_key() if given is None else _checked_key(given)
             request.headers["Idempotency-Key"] = key
-            return self._mutate(type(operation), request, key)
+            return self._exchange(
+                type(operation), request, attempts=self._attempts, key=key
+            )
         attempts = 1 if effect is Effect.USE else self._attempts
-        return self._read(type(operation), request, attempts)
+        return self._exchange(type(operation), request, attempts=attempts)
 
-    def _read(self, cls: type[Operation[R]], request: Request, attempts: int) -> R:
-        for left in reversed(range(attempts)):
-            answer: Answer | None = None
-            try:
-                answer = self._send(request)
-                return result_of(cls, answer)
-            except UnavailableError as error:
-                if not left or not _is_worth_trying_again(error):
-                    raise
-            self._wait(attempts - left, answer)
-        raise TransportError("No attempt was allowed.")
+    def _exchange(
+        self,
+        cls: type[Operation[R]],
+        request: Request,
+        *,
+        attempts: int,
+        key: str = "",
+    ) -> R:
+        """
+        Send a request until it is answered for good, or the attempts are used up.
 
-    def _mutate(self, cls: type[Operation[R]], request: Request, key: str) -> R:
-        """Send a mutation until its outcome is known, or the attempts are used up."""
+        With an idempotency *key*, an attempt that may have been done and was not heard
+        leaves the outcome unknown until a later one is answered.
+        """
         unknown: HSMError | None = None
-        for left in reversed(range(self._attempts)):
+        attempt = 1
+        while True:
             answer: Answer | None = None
             try:
                 answer = self._send(request)
                 return result_of(cls, answer)
             except (UnavailableError, AuthenticationError) as error:
-                if _may_have_been_done(error):
+                if key and _may_have_been_done(error):
                     unknown = error
-                if unknown is None and not _is_worth_trying_again(error):
-                    raise
-                if not left:
+                goes_on = unknown is not None or _is_worth_trying_again(error)
+                if attempt >= attempts or not goes_on:
                     if unknown is None:
                         raise
-                    break
-            self._wait(self._attempts - left, answer)
-        raise _outcome_unknown(unknown, key)
+                    raise _outcome_unknown(unknown, key) from unknown
+            self._wait(attempt, answer)
+            attempt += 1
 
     def _send(self, request: Request) -> Answer:
         token = self._token()
@@ -244,9 +246,8 @@ def _may_have_been_done(error: HSMError) -> bool:
     }
 
 
-def _outcome_unknown(cause: HSMError | None, key: str) -> OutcomeUnknownError:
-    facts: dict[str, Any] = dict(cause.facts) if cause is not None else {}
-    facts.pop("reason", None)
+def _outcome_unknown(cause: HSMError, key: str) -> OutcomeUnknownError:
+    facts = {name: fact for name, fact in cause.facts.items() if name != "reason"}
     return OutcomeUnknownError(
         f"{cause} It is not known whether the change was made; repeat it with the "
         f"idempotency key {key}, and it is not made twice.",

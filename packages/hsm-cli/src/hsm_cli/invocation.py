@@ -54,7 +54,7 @@ class Invocation:
         hsm = self._hsm or self._open()
         if operation.effect is not Effect.MUTATION:
             return hsm.execute(operation)
-        key = idempotency_key or secrets.token_hex(16)
+        key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         try:
             return hsm.execute(operation, idempotency_key=key)
         except KeyboardInterrupt:

@@ -140,15 +140,16 @@ class Transport:
 
     def _failure(self, error: Exception) -> TransportError:
         match error:
+            # urllib3 makes it a kind of time-out, which it is not.
+            case NewConnectionError():
+                return TransportError(
+                    f"{self._where} could not be reached: {reason(error)}.",
+                    reason="connect",
+                )
             case ConnectTimeoutError():
                 return TransportError(
                     f"{self._where} did not accept a connection within "
                     f"{self._timeout_seconds:g} seconds.",
-                    reason="connect",
-                )
-            case NewConnectionError():
-                return TransportError(
-                    f"{self._where} could not be reached: {reason(error)}.",
                     reason="connect",
                 )
             case SSLError() | ssl.SSLError():

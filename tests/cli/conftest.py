@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the client's tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core.factory import OpenHSM
+from hsm_core.testing import caller, memory_hsm
+from tests.cli.certificates import Certificates, make_certificates
+from tests.cli.stub import Stub, serving
+from tests.cli.support import Shell
+
+
+@pytest.fixture
+def gateway() -> Iterator[OpenHSM]:
+    """Give a fresh HSM in memory."""
+    with memory_hsm() as opened:
+        yield opened
+
+
+@pytest.fixture
+def shell(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Give hsm-cli over the HSM in memory, as its administrator and operator."""
+    return Shell(monkeypatch, gateway.act_as(caller()))
+
+
+@pytest.fixture
+def bare_shell(monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Give hsm-cli that must reach a server."""
+    return Shell(monkeypatch, None)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give an authority, a server and a client that it knows, as PEM files."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def stub(gateway: OpenHSM, certificates: Certificates) -> Iterator[Stub]:
+    """Give a small HTTPS server over the HSM in memory, which can misbehave."""
+    with serving(gateway.act_as(caller()), certificates) as running:
+        yield running
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """Give a file of bytes that are no text."""
+    path = tmp_path / "data.bin"
+    path.write_bytes(bytes(range(256)) * 4)
+    return path
