@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.server.support import API, close_api, open_api
+from tests.server.support import API, open_api
 
 
 @pytest.fixture
 async def api() -> AsyncIterator[API]:
     """Give a client of the application over a fresh memory HSM."""
-    opened = await open_api()
-    yield opened
-    await close_api(opened)
+    async with open_api() as opened:
+        yield opened

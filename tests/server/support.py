@@ -2,11 +2,13 @@
 """What the server's tests share: tokens, certificates, a client over a memory HSM."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -14,20 +16,22 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from aiohttp.test_utils import TestClient, TestServer
-from aiohttp.web import Application, Request
+import aiohttp
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from yarl import URL
 
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.rest import API_PREFIX
 from hsm_core.testing import memory_hsm
-from hsm_server.app import create_app, runner_options
+from hsm_server.app import create_app
 from hsm_server.app_keys import METRICS
 from hsm_server.clock import FlooredClock
+from hsm_server.listener import make_runner, start_listening
 from hsm_server.logs import make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 
@@ -97,11 +101,15 @@ class API:
     def __init__(
         self,
         hsm: OpenHSM,
-        client: TestClient[Request, Application],
+        app: web.Application,
+        client: aiohttp.ClientSession,
+        address: tuple[str, int],
         log: StringIO,
     ) -> None:
         self.hsm = hsm
+        self.app = app
         self.client = client
+        self.address = address
         self._log = log
 
     @property
@@ -112,7 +120,7 @@ class API:
     @property
     def unexpected(self) -> int:
         """How many unexpected exceptions were counted."""
-        return self.client.server.app[METRICS].unexpected  # type: ignore[attr-defined,no-any-return]
+        return self.app[METRICS].unexpected
 
     async def send(
         self,
@@ -130,9 +138,15 @@ class API:
         Send a request and read the answer.
 
         Args:
+            method: Verb.
+
             path: Below ``/api/v1``, or from the root with two slashes.
 
             token: Bearer token; empty sends none, None mints one.
+
+            roles: Roles of the minted token.
+
+            headers: Sent as they are.
 
             body: What is sent as JSON, where it is not None.
 
@@ -140,8 +154,6 @@ class API:
 
             query: Query string, encoded.
         """
-        from yarl import URL
-
         sent = dict(headers or {})
         if token is None:
             token = mint(claims(roles=list(roles)))
@@ -173,32 +185,33 @@ class API:
         return [entry["event"] for entry in answer.json["items"]]
 
 
+@contextlib.asynccontextmanager
 async def open_api(
     settings: ServerSettings | None = None,
     *,
     gateway: AsyncHSMGateway | None = None,
     clock: FlooredClock | None = None,
-) -> API:
-    """Start an application over a fresh memory HSM, or over *gateway*."""
-    settings = settings or ServerSettings()
-    hsm, log = memory_hsm(), StringIO()
-    app = create_app(
-        gateway or open_async(hsm),
-        settings,
-        jwt_secret=SECRET,
-        logger=make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
-        clock=clock,
-    )
-    server = TestServer(app)
-    await server.start_server(**runner_options(settings))
-    client = TestClient(server, auto_decompress=False)
-    return API(hsm, client, log)
-
-
-async def close_api(api: API) -> None:
-    """Stop it again."""
-    await api.client.close()
-    api.hsm.close()
+) -> AsyncIterator[API]:
+    """Serve a fresh memory HSM, or *gateway*, on loopback without TLS."""
+    log = StringIO()
+    with memory_hsm() as hsm:
+        app = create_app(
+            gateway or open_async(hsm),
+            settings or ServerSettings(),
+            jwt_secret=SECRET,
+            logger=make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
+            clock=clock,
+        )
+        runner = make_runner(app)
+        await runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        accepting = await start_listening(runner, listener, None)
+        host, port = listener.getsockname()
+        base = f"http://{host}:{port}"
+        async with aiohttp.ClientSession(base, auto_decompress=False) as client:
+            yield API(hsm, app, client, (host, port), log)
+        accepting.close()
+        await runner.cleanup()
 
 
 class Authority:

@@ -10,7 +10,7 @@ import pytest
 from hsm_core import wire
 from hsm_core.operations import OPERATIONS, result_type
 from hsm_core.rest import API_PREFIX, ROUTES, route_of
-from tests.server.support import API, b64, mint
+from tests.server.support import API, b64, claims, mint
 
 
 def test_every_operation_has_one_route() -> None:
@@ -83,7 +83,9 @@ async def test_a_valid_request_of_every_operation(api: API) -> None:
         answer = await api.send(method, path, body=body, query=query)
         assert route_of(cls).success == answer.status, (cls, answer.body)
         assert "application/json" == answer.headers["Content-Type"]
-        assert wire.decode_json(answer.body, result_type(cls))
+        assert isinstance(
+            wire.decode_json(answer.body, result_type(cls)), result_type(cls)
+        )
     assert 0 == api.unexpected
 
 
@@ -214,7 +216,7 @@ async def test_a_request_that_tells_its_own_type_is_understood(api: API) -> None
 async def test_an_auditor_reads_and_does_not_sign(api: API) -> None:
     """The role of the token decides, and the trail shows the refusal."""
     await api.create("Ed25519", name="signer")
-    token = mint({**_auditor()})
+    token = mint(_auditor())
     trail = await api.send("GET", "/audit/events", token=token)
     signing = await api.send(
         "POST", "/keys/signer/sign", token=token, body={"message": b64(b"x")}
@@ -227,8 +229,6 @@ async def test_an_auditor_reads_and_does_not_sign(api: API) -> None:
 
 
 def _auditor() -> dict[str, Any]:
-    from tests.server.support import claims
-
     return claims(sub="eve", roles=["auditor"])
 
 

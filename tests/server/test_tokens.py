@@ -82,7 +82,9 @@ def test_roles_are_read_in_two_spellings(
 @pytest.mark.parametrize("typ", ["JWT", "jwt"])
 def test_the_type_may_be_said(verifier: TokenVerifier, typ: str) -> None:
     """A type, if there is one, is JWT."""
-    assert verifier.verify(mint(GOOD, {"alg": "HS256", "typ": typ}))
+    assert (
+        "alice" == verifier.verify(mint(GOOD, {"alg": "HS256", "typ": typ})).principal
+    )
 
 
 @pytest.mark.parametrize("secret", [b"", b"\0" * 34, SECRET[:-1], SECRET + b"x"])
@@ -330,7 +332,7 @@ def test_a_token_ends_with_the_leeway(
     clock.seconds = NOW + seconds
 
     if good:
-        assert verifier.verify(token)
+        assert "alice" == verifier.verify(token).principal
     else:
         with pytest.raises(AuthenticationError):
             verifier.verify(token)
@@ -348,14 +350,17 @@ def test_a_remembered_token_still_ends(verifier: TokenVerifier, clock: Clock) ->
 
 def test_a_token_begins_with_the_leeway(verifier: TokenVerifier) -> None:
     """A start within the leeway is accepted."""
-    assert verifier.verify(mint({**GOOD, "nbf": NOW + 60, "iat": NOW + 60}))
+    assert (
+        "alice"
+        == verifier.verify(mint({**GOOD, "nbf": NOW + 60, "iat": NOW + 60})).principal
+    )
 
 
 def test_a_long_lived_token_without_start_is_refused(verifier: TokenVerifier) -> None:
     """Without iat the life is counted from now."""
     body = {k: v for k, v in GOOD.items() if k != "iat"}
 
-    assert verifier.verify(mint({**body, "exp": NOW + 86400}))
+    assert "alice" == verifier.verify(mint({**body, "exp": NOW + 86400})).principal
     with pytest.raises(AuthenticationError):
         verifier.verify(mint({**body, "exp": NOW + 86461}))
 
@@ -366,7 +371,7 @@ def test_a_configured_issuer_is_required(issuer: str | None) -> None:
     verifier = with_rules(issuer="issuer")
     body = {**GOOD, "iss": issuer} if issuer is not None else GOOD
 
-    assert verifier.verify(mint({**GOOD, "iss": "issuer"}))
+    assert "alice" == verifier.verify(mint({**GOOD, "iss": "issuer"})).principal
     with pytest.raises(AuthenticationError):
         verifier.verify(mint(body))
 
@@ -377,8 +382,10 @@ def test_a_configured_audience_is_required(audience: Any) -> None:
     verifier = with_rules(audience="hsm-2")
     body = {**GOOD, "aud": audience} if audience is not None else GOOD
 
-    assert verifier.verify(mint({**GOOD, "aud": "hsm-2"}))
-    assert verifier.verify(mint({**GOOD, "aud": ["hsm-1", "hsm-2"]}))
+    assert "alice" == verifier.verify(mint({**GOOD, "aud": "hsm-2"})).principal
+    assert (
+        "alice" == verifier.verify(mint({**GOOD, "aud": ["hsm-1", "hsm-2"]})).principal
+    )
     with pytest.raises(AuthenticationError):
         verifier.verify(mint(body))
 
@@ -397,7 +404,7 @@ def test_a_bound_token_needs_its_certificate(
     """A stolen token is worth nothing without the certificate's key."""
     token = mint({**GOOD, **binding})
 
-    assert verifier.verify(token, certificate_sha256=FINGERPRINT)
+    assert "alice" == verifier.verify(token, certificate_sha256=FINGERPRINT).principal
     for other in ("", "00" * 32):
         with pytest.raises(AuthenticationError):
             verifier.verify(token, certificate_sha256=other)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from aiohttp import web
 
 from hsm_core.protocols import AsyncHSMGateway
@@ -20,10 +18,7 @@ from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
 from hsm_server.tokens import TokenVerifier
 
-__all__ = ["create_app", "runner_options"]
-
-_LINGER_SECONDS: Final = 5.0
-"""How long the rest of a refused body is still read, so that the answer arrives."""
+__all__ = ["create_app"]
 
 
 def create_app(
@@ -61,16 +56,3 @@ def create_app(
     add_service_routes(app.router, openapi_document(settings.limits))
     add_api_routes(app.router, settings.limits)
     return app
-
-
-def runner_options(settings: ServerSettings) -> dict[str, Any]:
-    """Return how the application's runner treats connections."""
-    limits = settings.limits
-    return {
-        "access_log": None,
-        "auto_decompress": False,
-        "keepalive_timeout": limits.keepalive_seconds,
-        "lingering_time": _LINGER_SECONDS,
-        "max_field_size": limits.header_bytes,
-        "max_line_size": limits.line_bytes,
-    }

@@ -34,6 +34,7 @@ METRICS: Final = web.AppKey("METRICS", Metrics)
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 VERIFIER: Final = web.AppKey("VERIFIER", TokenVerifier)
 
+
 @dataclass(slots=True)
 class Exchange:
     """

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
-
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_server.app import create_app, runner_options
+from hsm_server.app import create_app
 from hsm_server.exit_codes import ListenError
+from hsm_server.listener import make_runner, start_listening
 from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.settings import Secrets, ServerSettings
 from hsm_server.tls import server_context
@@ -78,19 +77,17 @@ async def _serve(
     app = create_app(
         open_async(gateway), settings, jwt_secret=secrets.jwt_secret, logger=logger
     )
-    runner = web.AppRunner(
-        app,
-        shutdown_timeout=settings.drain_timeout_seconds,
-        **runner_options(settings),
-    )
+    runner = make_runner(app)
     await runner.setup()
+    accepting: asyncio.Server | None = None
     try:
-        site = web.SockSite(runner, listener, ssl_context=context)
-        await site.start()
+        accepting = await start_listening(runner, listener, context)
         on_ready(_url(listener))
         await stop.wait()
         logger.info("draining")
     finally:
+        if accepting is not None:
+            accepting.close()
         await runner.cleanup()
 
 

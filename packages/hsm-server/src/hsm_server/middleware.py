@@ -21,7 +21,12 @@ from hsm_server.problems import (
     status_of,
 )
 
-__all__ = ["REQUEST_ID_HEADER", "answer_everything", "set_common_headers"]
+__all__ = [
+    "COMMON_HEADERS",
+    "REQUEST_ID_HEADER",
+    "answer_everything",
+    "set_common_headers",
+]
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 """Header that ties a request to log and trail, in both directions."""
@@ -32,7 +37,7 @@ _CODES: Final = {
     405: "method_not_allowed",
     417: "expectation_failed",
 }
-_HEADERS: Final = {
+COMMON_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -41,6 +46,7 @@ _HEADERS: Final = {
     "Strict-Transport-Security": "max-age=31536000",
     "X-Content-Type-Options": "nosniff",
 }
+"""What every answer carries."""
 
 
 @web.middleware
@@ -134,7 +140,7 @@ async def set_common_headers(
     request: web.Request, response: web.StreamResponse
 ) -> None:
     """Set what every answer carries; a signal of the application."""
-    response.headers.update(_HEADERS)
+    response.headers.update(COMMON_HEADERS)
     exchange = exchange_of(request)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""The API's description: valid, complete, and true."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from hsm_core import wire
+from hsm_core.operations import OPERATIONS, Effect
+from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_server.openapi import openapi_document
+from hsm_server.openapi.examples import EXAMPLES
+from hsm_server.settings import HTTPLimits
+from tests.server.support import API
+
+DOCUMENT: dict[str, Any] = json.loads(openapi_document(HTTPLimits()))
+ROUTE_IDS = [route.operation.__name__ for route in ROUTES]
+
+
+def described(route: Route) -> dict[str, Any]:
+    """Return what the document says of a route."""
+    found: dict[str, Any] = DOCUMENT["paths"][API_PREFIX + route.path][
+        route.method.lower()
+    ]
+    return found
+
+
+def test_the_document_is_valid() -> None:
+    """It is OpenAPI 3.1 by its published schema, and all references resolve."""
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+    assert "3.1.0" == DOCUMENT["openapi"]
+
+
+async def test_it_is_served_to_everybody(api: API) -> None:
+    """Whoever writes a client needs no token to read it."""
+    answer = await api.send("GET", "/openapi.json", token="")
+
+    assert 200 == answer.status
+    assert DOCUMENT == answer.json
+
+
+def test_every_operation_is_described() -> None:
+    """Each has its own id, a summary and an example."""
+    ids = {
+        operation["operationId"]: operation
+        for item in DOCUMENT["paths"].values()
+        for operation in item.values()
+    }
+
+    assert {cls.__name__ for cls in OPERATIONS} <= ids.keys()
+    assert all(operation["summary"] for operation in ids.values())
+    assert set(OPERATIONS) == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
+def test_every_example_is_a_valid_request(route: Route) -> None:
+    """What is shown as an example can be read."""
+    operation = wire.convert(EXAMPLES[route.operation], route.operation)
+
+    assert isinstance(operation, route.operation)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
+def test_every_parameter_is_described(route: Route) -> None:
+    """Path, query, header and body hold every field once."""
+    operation = described(route)
+    places = {"path": set(), "query": set(), "header": set()}  # type: dict[str, set[str]]
+    for parameter in operation["parameters"]:
+        places[parameter["in"]].add(parameter["name"])
+    body = operation.get("requestBody", {"content": {}})["content"]
+    schema = body.get("application/json", {"schema": {}})["schema"]
+    in_body = set(schema.get("properties", {})) - {"type"}
+    fields = set(route.operation.__struct_fields__)
+
+    assert set(path_fields(route.path)) == places["path"]
+    assert fields == places["path"] | places["query"] | in_body
+    assert not places["query"] & in_body
+    mutates = route.operation.effect is Effect.MUTATION
+    assert ({"Idempotency-Key"} if mutates else set()) == places["header"]
+    assert bool(route.raw_request) == ("application/octet-stream" in body)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
+def test_every_answer_is_described(route: Route) -> None:
+    """Success has the result's schema, everything else is a problem."""
+    responses = described(route)["responses"]
+    problems = set(responses) - {str(route.success)}
+
+    assert str(route.success) in responses
+    assert {"400", "401", "403", "409", "422", "503"} <= problems
+    for status in problems:
+        assert ["application/problem+json"] == list(responses[status]["content"])
+    content = responses[str(route.success)]["content"]
+    assert bool(route.raw_response) == ("application/octet-stream" in content)
+
+
+def _schemas(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [found for item in value for found in _schemas(item)]
+    if not isinstance(value, dict):
+        return []
+    return [value, *(found for item in value.values() for found in _schemas(item))]
+
+
+def test_patterns_are_those_of_json_schema() -> None:
+    """What only Python understands is rewritten, and every pattern compiles."""
+    patterns = [s["pattern"] for s in _schemas(DOCUMENT) if "pattern" in s]
+
+    assert patterns
+    assert not [p for p in patterns if r"\Z" in p]
+    assert all(re.compile(p) for p in patterns)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("", True),
+        ("aA==", True),
+        ("aGk=", True),
+        ("aGVs", True),
+        ("aB==", False),
+        ("aGl=", False),
+        ("aA", False),
+        ("a===", False),
+        ("-_8=", False),
+    ],
+)
+def test_base64_is_canonical_in_the_schema_too(text: str, good: bool) -> None:
+    """Schema and codec agree on what a byte string is."""
+    schema = DOCUMENT["components"]["schemas"]["PublicKey"]["properties"]["der"]
+
+    assert good == bool(re.search(schema["pattern"], text))
+
+
+def test_a_closed_object_stays_closed() -> None:
+    """A client that misspells a field is told."""
+    bodies = [
+        operation["requestBody"]["content"]["application/json"]["schema"]
+        for item in DOCUMENT["paths"].values()
+        for operation in item.values()
+        if "requestBody" in operation
+    ]
+
+    assert bodies
+    assert all(body["additionalProperties"] is False for body in bodies)
+
+
+def test_limits_stand_in_the_document() -> None:
+    """Byte strings end where the server's limit is."""
+    document = json.loads(openapi_document(HTTPLimits(payload_bytes=10, aad_bytes=4)))
+    body = document["paths"]["/api/v1/keys/{key_id}/encrypt"]["post"]["requestBody"]
+    properties = body["content"]["application/json"]["schema"]["properties"]
+
+    assert 16 == properties["plaintext"]["maxLength"]
+    assert 8 == properties["aad"]["maxLength"]
+
+
+def test_open_pages_need_no_token() -> None:
+    """Only what is open says so."""
+    open_pages = {
+        path
+        for path, item in DOCUMENT["paths"].items()
+        for operation in item.values()
+        if operation.get("security") == []
+    }
+
+    assert {"/healthz", "/metrics", "/api/v1/openapi.json"} == open_pages
+    assert [{"bearer": []}] == DOCUMENT["security"]

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Health, metrics, log, request ids, headers, and faults that nobody thought of."""
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+import pytest
+
+from hsm_core.errors import StoreUnavailableError
+from hsm_core.model import Caller
+from hsm_core.operations import Operation, Status
+from hsm_server.app_keys import HEALTH, METRICS
+from tests.server.support import API, SECRET, b64, mint, open_api
+
+
+class Broken:
+    """A gateway whose every operation raises the same."""
+
+    def __init__(self, error: BaseException, *, but: type[Any] | None = None) -> None:
+        self.error = error
+        self.refusals: list[tuple[str, str]] = []
+
+    def act_as(self, caller: Caller, /) -> "Broken":
+        """Return the same for everybody."""
+        return self
+
+    async def execute(
+        self, operation: Operation[Any], /, *, idempotency_key: str | None = None
+    ) -> NoReturn:
+        """Fail."""
+        raise self.error
+
+    async def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """Keep it."""
+        self.refusals.append((kind, code))
+
+
+async def test_health_is_open_and_cheap(api: API) -> None:
+    """Anybody may ask, and learns nothing of keys."""
+    await api.create("Ed25519", name="signer")
+    answer = await api.send("GET", "//healthz", token="")
+
+    assert 200 == answer.status
+    assert {"status", "version", "uptime_seconds"} == answer.json.keys()
+    assert "ok" == answer.json["status"]
+
+
+async def test_health_asks_the_hsm_once_a_second(api: API) -> None:
+    """A flood of questions is one question, and none is recorded."""
+    before = len(await api.events())
+    calls = 0
+    hsm = api.app[HEALTH]._hsm  # noqa: SLF001 (counts what goes through)
+    real = hsm.execute
+
+    async def counted(operation: Status, /) -> Any:
+        nonlocal calls
+        calls += 1
+        return await real(operation)
+
+    hsm.execute = counted  # type: ignore[method-assign, assignment]
+    await asyncio.gather(*(api.send("GET", "//healthz", token="") for _ in range(40)))
+
+    assert calls <= 1
+    assert before + 1 == len(await api.events())
+
+
+async def test_a_broken_hsm_is_not_healthy() -> None:
+    """503 takes the server out of a balancer."""
+    async with open_api(gateway=Broken(StoreUnavailableError())) as api:
+        answer = await api.send("GET", "//healthz", token="")
+        metrics = await api.send("GET", "//metrics", token="")
+
+    assert 503 == answer.status
+    assert "degraded" == answer.json["status"]
+    assert "ferrohsm_audit_available 0.0" in metrics.body.decode()
+
+
+async def test_metrics_count_what_happened(api: API) -> None:
+    """Requests by operation and code, failures, uptime; no key and no name."""
+    await api.create("Ed25519", name="signer")
+    await api.send("POST", "/keys/signer/sign", body={"message": b64(b"x")})
+    await api.send("GET", "/keys/nothing")
+    await api.send("GET", "/status", token="forged")
+    answer = await api.send("GET", "//metrics", token="")
+    text = answer.body.decode()
+
+    assert "text/plain; version=0.0.4; charset=utf-8" == answer.headers["Content-Type"]
+    for line in (
+        'ferrohsm_requests_total{code="ok",operation="Sign"} 1.0',
+        'ferrohsm_requests_total{code="key_not_found",operation="DescribeKey"} 1.0',
+        'ferrohsm_requests_total{code="authentication_failed",operation="Status"} 1.0',
+        'ferrohsm_request_seconds_count{operation="Sign"} 1.0',
+        "ferrohsm_auth_jwt_failure_total 1.0",
+        "ferrohsm_unexpected_exceptions_total 0.0",
+        "ferrohsm_audit_available 1.0",
+    ):
+        assert f"{line}\n" in text
+    assert "ferrohsm_uptime_seconds" in text
+    assert "signer" not in text
+    assert "alice" not in text
+
+
+async def test_labels_are_bounded(api: API) -> None:
+    """Nobody can fill the memory with made-up routes."""
+    for number in range(20):
+        await api.send("GET", f"/made-up-{number}", token="")
+    text = (await api.send("GET", "//metrics", token="")).body.decode()
+
+    line = 'ferrohsm_requests_total{code="route_not_found",operation="none"} 20.0'
+    assert f"{line}\n" in text
+    assert "made-up" not in text
+
+
+@pytest.mark.parametrize("page", ["//healthz", "//metrics", "/openapi.json"])
+async def test_open_pages_are_strict_too(api: API, page: str) -> None:
+    """No query, no body, no other method."""
+    query = await api.send("GET", page, token="", query="x=1")
+    body = await api.send("GET", page, token="", data=b"x")
+    method = await api.send("POST", page, token="")
+
+    assert (422, "invalid_input") == (query.status, query.code)
+    assert (400, "malformed") == (body.status, body.code)
+    assert (405, "GET") == (method.status, method.headers["Allow"])
+
+
+@pytest.mark.parametrize("given", ["a", "A-b.c_9", "x" * 64])
+async def test_a_good_request_id_is_kept(api: API, given: str) -> None:
+    """The caller's id goes through to the answer."""
+    answer = await api.send("GET", "/status", headers={"X-Request-Id": given})
+
+    assert given == answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a/b", "<script>", '"'])
+async def test_another_request_id_is_replaced(api: API, given: str) -> None:
+    """What could confuse a log is not taken over."""
+    answer = await api.send("GET", "/status", headers={"X-Request-Id": given})
+
+    assert given != answer.headers["X-Request-Id"]
+    assert 16 == len(answer.headers["X-Request-Id"])
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [("/status", None), ("/status", ""), ("/nothing", None), ("//healthz", "")],
+)
+async def test_every_answer_has_the_common_headers(
+    api: API, path: str, token: str | None
+) -> None:
+    """Nothing is cached, sniffed or framed, and no version is told."""
+    answer = await api.send("GET", path, token=token)
+
+    assert "no-store" == answer.headers["Cache-Control"]
+    assert "nosniff" == answer.headers["X-Content-Type-Options"]
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "max-age=" in answer.headers["Strict-Transport-Security"]
+    assert "ferrohsm" == answer.headers["Server"]
+
+
+async def test_an_unexpected_exception_tells_nothing() -> None:
+    """500 without detail; type and place in the log, values nowhere."""
+    broken = Broken(RuntimeError("S3CRET in a message"))
+    async with open_api(gateway=broken) as api:
+        answer = await api.send("GET", "/status")
+        log, count = api.log, api.unexpected
+
+    assert (500, "internal") == (answer.status, answer.code)
+    assert "The request failed." == answer.json["detail"]
+    assert 1 == count
+    (line,) = [line for line in log if line["event"] == "unexpected"]
+    assert "RuntimeError" == line["error"]
+    assert line["place"].startswith("test_service.py:")
+    assert "S3CRET" not in json.dumps(log) + answer.body.decode()
+
+
+async def test_unavailability_is_503() -> None:
+    """A known fault is no 500."""
+    async with open_api(gateway=Broken(StoreUnavailableError())) as api:
+        answer = await api.send("GET", "/status")
+
+        assert (503, "store_unavailable") == (answer.status, answer.code)
+        assert 0 == api.unexpected
+
+
+async def test_the_log_tells_what_happened_and_no_secret(api: API) -> None:
+    """A line per request, with its outcome; no token, no payload."""
+    token = mint()
+    await api.create("AES-256-GCM", name="cipher")
+    await api.send(
+        "POST",
+        "/keys/cipher/encrypt",
+        token=token,
+        body={"plaintext": b64(b"PLAINTEXT-PLAINTEXT")},
+        headers={"X-Request-Id": "req-7"},
+    )
+    (line,) = [line for line in api.log if line.get("request_id") == "req-7"]
+    text = json.dumps(api.log)
+
+    assert ("Encrypt", 200, "ok") == (line["operation"], line["status"], line["code"])
+    assert ("alice", "POST", "info") == (
+        line["principal"],
+        line["method"],
+        line["level"],
+    )
+    for secret in (token, token[-43:], b64(b"PLAINTEXT-PLAINTEXT"), SECRET.decode()):
+        assert secret not in text
+
+
+async def test_a_client_that_goes_away_is_no_fault(api: API) -> None:
+    """A connection that breaks in a body is not our exception."""
+    reader, writer = await asyncio.open_connection(*api.address)
+    head = (
+        "POST /api/v1/random HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {mint()}\r\nContent-Length: 100\r\n\r\n"
+    )
+    writer.write(head.encode() + b'{"len')
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.1)
+
+    assert 0 == api.unexpected
+    assert reader.at_eof() or not await reader.read(1)
+    assert 200 == (await api.send("GET", "/status")).status
+
+
+async def test_each_application_counts_for_itself(api: API) -> None:
+    """There is no global registry."""
+    async with open_api() as other:
+        await other.send("GET", "/status", token="forged")
+
+        assert "failure_total 1.0" in other.app[METRICS].exposition().decode()
+    assert "failure_total 0.0" in api.app[METRICS].exposition().decode()
