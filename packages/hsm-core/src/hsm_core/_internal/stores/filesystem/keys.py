@@ -24,7 +24,6 @@ from hsm_core._internal.documents import read_index
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
-    atomic_write,
     check_private,
     discard_directory,
     list_directory,
@@ -130,10 +129,7 @@ class FilesystemKeyStore(KeyStore):
             KeyNotFoundError: There is no such key.
             KeyTamperedError: There is, and its document is gone.
         """
-        self._check_usable()
-        with self._reading:
-            known = key_id in self._index
-        if not known:
+        if not self._knows(key_id):
             raise KeyNotFoundError
         stored = read_stored(self._layout.document(key_id))
         if stored is None:
@@ -146,10 +142,14 @@ class FilesystemKeyStore(KeyStore):
 
     def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
         """Return the sealed blob of a version, or None if there is none."""
+        if not self._knows(key_id):
+            return None
+        return read_stored(self._layout.blob(key_id, version))
+
+    def _knows(self, key_id: KeyId) -> bool:
         self._check_usable()
         with self._reading:
-            known = key_id in self._index
-        return read_stored(self._layout.blob(key_id, version)) if known else None
+            return key_id in self._index
 
     def commit(self, change: KeyChange, /) -> None:
         """Make one change; see `KeyStore.commit`."""
@@ -188,7 +188,7 @@ class FilesystemKeyStore(KeyStore):
         failpoint("store.after_blobs")
         failpoint("store.before_document")
         with self._committing(change):
-            self._write(self._layout.document(key_id), change.document)
+            self._layout.write(self._layout.document(key_id), change.document)
         self._after_commit(change)
 
     def _write_blob(self, key_id: KeyId, version: int, blob: bytes) -> None:
@@ -200,24 +200,21 @@ class FilesystemKeyStore(KeyStore):
             )
         self._write_settled(path, blob)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        atomic_write(path, data, staging=self._layout.staging)
-
     @contextmanager
     def _committing(self, change: KeyChange) -> Iterator[None]:
         try:
             yield
-        except UnsettledWriteError as error:
+        except BaseException as error:
+            unsettled = isinstance(error, UnsettledWriteError)
+            if isinstance(error, HSMError) and not unsettled:
+                raise
             self._poison()
-            raise _unknown(change) from error
-        except HSMError:
-            raise
-        except Exception as error:
-            self._poison()
-            raise _unknown(change) from error
-        except BaseException:
-            self._poison()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise OutcomeUnknownError(
+                "The change may have been made; the store must be opened again.",
+                operation_id=change.operation_id,
+            ) from error
 
     def _after_commit(self, change: KeyChange) -> None:
         key_id, removed = change.entry.key_id, change.removed_blobs
@@ -265,7 +262,7 @@ class FilesystemKeyStore(KeyStore):
 
     def _write_settled(self, path: Path, data: bytes) -> None:
         try:
-            self._write(path, data)
+            self._layout.write(path, data)
         except UnsettledWriteError as error:
             self._poison()
             raise StoreUnavailableError from error
@@ -306,10 +303,3 @@ class FilesystemKeyStore(KeyStore):
         with self._writing:
             self._refusal = "The key store is closed."
             self._lock.release()
-
-
-def _unknown(change: KeyChange) -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        "The change may have been made; the store must be opened again to tell.",
-        operation_id=change.operation_id,
-    )

@@ -24,6 +24,7 @@ from typing import Final
 
 from hsm_core._internal.documents import KeyDocument, peek
 from hsm_core._internal.stores.filesystem.files import (
+    atomic_write,
     check_private,
     list_directory,
     make_private_directory,
@@ -131,6 +132,10 @@ class Layout:
                 removed |= remove_file(self.blob(key_id, version.version))
         if removed:
             sync_directory(self.folder(key_id))
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Create or replace a file of the store; see `atomic_write`."""
+        atomic_write(path, data, staging=self.staging)
 
     def names_blob(self, key_id: KeyId, version: int) -> bool:
         """Return whether the document names the blob of a version, or can't be read."""
