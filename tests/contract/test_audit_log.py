@@ -96,6 +96,12 @@ def test_an_empty_log_has_no_head(log: AuditLog) -> None:
     assert log.open_intents() == []
 
 
+def test_a_new_log_remembers_no_set_digest(log: AuditLog) -> None:
+    """Nothing was recorded before it was opened."""
+    assert isinstance(log, MemoryAuditLog | FileAuditLog)
+    assert "" == log.set_digest_at_open
+
+
 def test_is_available_and_names_itself(log: AuditLog) -> None:
     """A log is available and has an id of 32 hex digits."""
     assert log.available is True

@@ -185,3 +185,22 @@ def test_a_repair_that_is_torn_itself_is_repaired(tmp_path: Path) -> None:
     kept = {file.read_bytes() for file in killed.parent.glob("*.torn-*")}
     assert [10, 11] == [event.seq for event in repairs]
     assert {fragment, record[: len(record) - (len(record) + 1) // 2]} == kept
+
+
+@pytest.mark.parametrize("scenario", ["new", "closed", "torn"])
+@pytest.mark.parametrize("mode", ["before", "within"])
+def test_every_call_that_changes_a_file_is_a_crash_point(
+    tmp_path: Path, scenario: str, mode: str
+) -> None:
+    """A writer dies at its n-th call, for every n, and nothing is lost."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.core.audit_sweep", str(tmp_path), scenario, mode],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+    assert 0 == result.returncode, result.stderr
+    assert int(result.stdout) > 100

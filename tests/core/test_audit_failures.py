@@ -23,12 +23,14 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.audit.mark import HeadCodec
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_files import write_all
 from hsm_core._internal.stores.filesystem.audit_flusher import MAX_PENDING_BYTES
 from hsm_core._internal.stores.filesystem.audit_groups import Ticket
 from hsm_core.errors import (
+    AuditTamperedError,
     AuditUnavailableError,
     ConfigurationError,
     StoreLockedError,
@@ -38,11 +40,13 @@ from hsm_core.protocols import AuditDraft
 from hsm_core.settings import AuditSync
 from tests.core.audit_support import (
     KEY,
+    copy_of,
     draft,
     events,
     fill,
     open_log,
     opened,
+    read_lines,
     verified,
 )
 from tests.support import REPOSITORY
@@ -106,6 +110,20 @@ def test_a_log_that_failed_goes_on_after_the_next_start(path: Path, point: str) 
         assert log.head().seq in (2, 3)
         fill(log, 1)
     assert verified(path).clean
+
+
+def test_the_head_mark_is_never_ahead_of_the_sync(path: Path) -> None:
+    """A record whose sync failed is not in the mark; one that was synced is."""
+    log = open_log(path)
+    fill(log, 3)
+    head = path.with_name("audit.log.head")
+    with install(_failing("audit.before_sync", errno.EIO)):
+        with pytest.raises(AuditUnavailableError):
+            log.append([draft(3)]).wait()
+    _close_broken(log)
+
+    assert 2 == HeadCodec.read(head.read_bytes(), KEY).mark.seq
+    assert 4 == len(read_lines(path))
 
 
 @pytest.mark.parametrize(
@@ -329,6 +347,108 @@ def test_a_write_cut_short_by_the_system_is_repaired(path: Path) -> None:
         assert "system.repair" == events(log)[-1].kind
         fill(log, 5)
     assert done + 6 == verified(path).records
+
+
+def test_a_head_mark_cut_short_by_the_system_fails_the_log(path: Path) -> None:
+    """The slot that was written in part is not used; the one before it is."""
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), "1100"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert 0 == int(result.stdout)
+
+    with opened(path) as log:
+        assert ["request-0"] == [event.request_id for event in events(log)]
+
+
+def test_the_head_mark_is_synced_without_being_asked(path: Path) -> None:
+    """A second after the last record its mark is durable too."""
+    log = open_log(path)
+    fill(log, 1)
+    synced = threading.Event()
+
+    def handler(reached: str) -> None:
+        if reached == "audit.after_head_sync":
+            synced.set()
+
+    with install(handler):
+        assert synced.wait(20)
+    log.close()
+
+
+def test_a_repair_that_can_not_be_recorded_is_recorded_by_the_next_start(
+    path: Path, tmp_path: Path
+) -> None:
+    """Opening fails, nothing stays locked, and the fragment is not forgotten."""
+    log = open_log(path)
+    fill(log, 3)
+    killed = copy_of(path, tmp_path / "killed")
+    log.close()
+    with killed.open("ab") as file:
+        file.write(b"torn")
+    with install(_failing("audit.before_write", errno.EIO)):
+        with pytest.raises(AuditUnavailableError):
+            open_log(killed)
+
+    with opened(killed) as log:
+        assert "system.repair" == events(log)[-1].kind
+
+
+@pytest.mark.parametrize("failing", range(7))
+def test_a_trail_whose_making_can_not_be_synced_is_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Opening fails at whichever sync fails, and succeeds once they work again."""
+    whole, calls = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > failing:
+            raise OSError(errno.EIO, "I/O error")
+        whole(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(AuditUnavailableError):
+            open_log(path)
+
+    with opened(path) as log:
+        fill(log, 1)
+
+
+def test_lines_lost_while_the_log_is_open_are_noticed(path: Path) -> None:
+    """A file cut by others is damage, not the end of the trail."""
+    log = open_log(path, segment_bytes=4096)
+    fill(log, 300)
+    fill(log, 5)
+    closed = path.with_name("audit.log.00000001.0000000000000000")
+    closed.write_bytes(b"".join(closed.read_bytes().splitlines(True)[:20]))
+    path.write_bytes(path.read_bytes()[:-1])
+
+    for start, bad in [(0, 20), (20, 20), (299, 299), (300, 304)]:
+        with pytest.raises(AuditTamperedError) as caught:
+            log.lines(start, 1000)
+        assert {"seq": bad, "reason": "shorter"} == caught.value.facts
+    log.close()
+
+
+def test_lines_lost_before_a_segment_was_read_are_noticed(path: Path) -> None:
+    """A closed segment is not looked at before somebody reads it."""
+    with opened(path, segment_bytes=4096) as log:
+        fill(log, 300)
+        fill(log, 5)
+    closed = path.with_name("audit.log.00000001.0000000000000000")
+    with opened(path) as log:
+        closed.write_bytes(b"".join(closed.read_bytes().splitlines(True)[:20]))
+
+        for start, bad in [(299, 299), (0, 20)]:
+            with pytest.raises(AuditTamperedError) as caught:
+                log.lines(start, 1000)
+            assert {"seq": bad, "reason": "shorter"} == caught.value.facts
 
 
 def test_write_all_repeats_short_writes() -> None:

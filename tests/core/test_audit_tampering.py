@@ -41,6 +41,7 @@ from tests.core.audit_support import (
     draft,
     events,
     fill,
+    intent,
     open_log,
     opened,
     read_lines,
@@ -639,10 +640,78 @@ def test_a_torn_closed_segment_is_refused(tmp_path: Path) -> None:
     path = _segmented(tmp_path)
     last = _closed(path)[-1]
     last.write_bytes(last.read_bytes()[:-1])
+    seq = int(last.name[-16:]) + len(read_lines(last)) - 1
+
+    for refuse in (open_log, verified, lambda path: verified(path, None)):
+        with pytest.raises(AuditTamperedError) as caught:
+            refuse(path)
+        assert {"seq": seq, "reason": "torn"} == caught.value.facts
+
+
+def test_a_torn_closed_segment_beyond_the_head_mark_is_refused(tmp_path: Path) -> None:
+    """It can't be repaired either, whatever the mark says."""
+    path = tmp_path / "log" / "audit.log"
+    log = open_log(path, segment_bytes=4096)
+    fill(log, 1)
+    head = path.with_name("audit.log.head").read_bytes()
+    fill(log, 10)
+    fill(log, 1)
+    killed = copy_of(path, tmp_path / "killed")
+    log.close()
+    killed.with_name("audit.log.head").write_bytes(head)
+    closed = _closed(killed)[0]
+    closed.write_bytes(closed.read_bytes()[:-1])
 
     for refuse in (open_log, verified):
-        with pytest.raises(AuditTamperedError):
+        with pytest.raises(AuditTamperedError) as caught:
+            refuse(killed)
+        assert {"seq": 10, "reason": "torn"} == caught.value.facts
+
+
+def test_a_segment_under_another_name_is_refused(tmp_path: Path) -> None:
+    """The first seq in a name that is read must be that of the first record."""
+    path = tmp_path / "log" / "audit.log"
+    with opened(path, segment_bytes=4096) as log:
+        log.append([intent("old")]).wait()
+        fill(log, 40, one_by_one=True)
+    second = _closed(path)[1]
+    seq = int(second.name[-16:])
+    second.rename(path.with_name(f"audit.log.00000002.{seq + 1:016d}"))
+
+    with pytest.raises(AuditTamperedError) as caught:
+        open_log(path)
+    assert {"seq": seq, "reason": "segment"} == caught.value.facts
+
+
+def test_a_dangling_link_is_no_segment(tmp_path: Path) -> None:
+    """A segment that is a link to nowhere is missing."""
+    path = _segmented(tmp_path)
+    path.unlink()
+    first = _closed(path)[0]
+    first.unlink()
+    first.symlink_to(tmp_path / "nowhere")
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verified(path)
+    assert {"seq": 0, "reason": "segment"} == caught.value.facts
+
+
+def test_another_history_of_the_same_trail_is_refused(tmp_path: Path) -> None:
+    """A copy that went its own way does not fit the head mark."""
+    path = tmp_path / "log" / "audit.log"
+    log = open_log(path)
+    fill(log, 10)
+    branch = copy_of(path, tmp_path / "branch")
+    fill(log, 5)
+    log.close()
+    with opened(branch) as log:
+        log.append([draft(n + 100) for n in range(5)]).wait()
+    path.write_bytes(branch.read_bytes())
+
+    for refuse in (open_log, verified):
+        with pytest.raises(AuditTamperedError) as caught:
             refuse(path)
+        assert {"seq": 14, "reason": "mark"} == caught.value.facts
 
 
 def test_a_forged_record_needs_every_field_under_the_mac(tmp_path: Path) -> None:

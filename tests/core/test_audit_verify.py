@@ -256,7 +256,9 @@ def test_memory_does_not_grow_with_the_trail(tmp_path: Path) -> None:
         for _ in range(20):
             fill(log, 1000)
     assert path.stat().st_size > 5_000_000
-    verified(path)
+    told: list[int] = []
+    AuditVerifier(path, KEY).verify(told.append)
+    assert [10_000, 20_000, 20_000] == told
     tracemalloc.start()
     try:
         verified(path)

@@ -40,9 +40,6 @@ class OpenIntents:
         """Return the lowest seq of an open intent, or *seq* + 1 if there is none."""
         return next(iter(self._seqs.values()), seq + 1)
 
-    def __contains__(self, operation_id: object) -> bool:
-        return operation_id in self._seqs
-
 
 class Chain:
     """
@@ -116,8 +113,7 @@ class Chain:
 
     def _commit(self, drafts: Iterable[AuditDraft]) -> None:
         for seq, draft in enumerate(drafts, self.seq + 1):
-            if draft.phase is not Phase.SINGLE:
-                self._intents.note(draft.phase, draft.operation_id, seq)
+            self._intents.note(draft.phase, draft.operation_id, seq)
             self._set_digest = draft.set_digest or self._set_digest
 
     def _event(self, draft: AuditDraft, seq: int, prev: str, time: int) -> AuditEvent:

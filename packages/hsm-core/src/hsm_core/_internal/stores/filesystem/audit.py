@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -177,8 +177,9 @@ class FileAuditLog:
         ]
         try:
             self.append(drafts, durable=True).wait()
-        except BaseException:
-            self.close()
+        except AuditUnavailableError:
+            with suppress(AuditUnavailableError):
+                self.close()
             raise
         failpoint("audit.repair.after_record")
 

@@ -64,7 +64,9 @@ class Flusher:
         segment_bytes: int,
         timeout_seconds: float,
     ) -> None:
-        self._wake = threading.Condition(lock)
+        self._lock = lock
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._segments = segments
         self._head = head
         self._mark_now = mark_now
@@ -73,7 +75,8 @@ class Flusher:
         self._timeout = timeout_seconds
         self._pending = self._new_group()
         self._unsynced: list[Group] = []
-        self._unsynced_since = 0.0
+        self._unsynced_records = 0
+        self._sync_at = _NEVER
         self._busy_since: float | None = None
         self._idle = False
         self._closing = False
@@ -111,21 +114,24 @@ class Flusher:
         """Hand lines over to the thread; `check` must have passed."""
         group = self._pending
         group.add(lines)
-        if self._idle:
-            self._idle = False
-            self._wake.notify()
+        self._ring()
         if durable or self._strict:
             group.must_sync = True
             return group.synced
         return group.written
 
+    def _ring(self) -> None:
+        if self._idle:
+            self._idle = False
+            self._bell.release()
+
     # What the caller of `close` does, without the lock.
 
     def close(self) -> bool:
         """Write and sync what waits, mark the end; return whether the thread ended."""
-        with self._wake:
+        with self._lock:
             self._closing = True
-            self._wake.notify()
+            self._ring()
         self._thread.join(self._timeout)
         return not self._thread.is_alive()
 
@@ -144,56 +150,58 @@ class Flusher:
         self._busy_since = time.monotonic()
         if group is not None:
             self._write(group)
-        if self._unsynced and self._wait_seconds() <= 0:
+        if self._sync_at != _NEVER and self._sync_at <= time.monotonic():
             self._sync()
-        if self._head_wait_seconds() <= 0:
+        if self._head_at() <= time.monotonic():
             self._head.sync()
         self._busy_since = None
         return group is not None or not self._closing
 
     def _take(self) -> Group | None:
-        with self._wake:
-            if not self._pending.lines and not self._closing:
-                wait = min(self._wait_seconds(), self._head_wait_seconds())
-                if wait > 0:
-                    self._idle = True
-                    self._wake.wait(None if wait == _NEVER else wait)
-                    self._idle = False
-            group = self._pending
-            if not group.lines:
-                return None
-            group.mark = self._mark_now()
-            self._pending = self._new_group()
-            return group
+        """Return the next group, or None when something else is due."""
+        with self._lock:
+            if self._pending.lines or self._closing:
+                return self._swap()
+            due = min(self._sync_at, self._head_at())
+            wait = -1 if due == _NEVER else max(due - time.monotonic(), 0)
+            self._idle = True
+        rung = self._bell.acquire(timeout=wait)
+        with self._lock:
+            self._idle = False
+            if not rung:
+                # It may have rung just as the wait ended, and must be silent again.
+                self._bell.acquire(blocking=False)
+            return self._swap()
 
-    def _wait_seconds(self) -> float:
-        """Return how long the next sync of the trail may wait."""
-        if not self._unsynced:
-            return _NEVER
-        records = sum(len(group.lines) for group in self._unsynced)
-        if records >= _BOUNDED_RECORDS or any(g.must_sync for g in self._unsynced):
-            return 0
-        return self._unsynced_since + _BOUNDED_SECONDS - time.monotonic()
+    def _swap(self) -> Group | None:
+        group = self._pending
+        if not group.lines:
+            return None
+        group.mark = self._mark_now()
+        self._pending = self._new_group()
+        return group
 
-    def _head_wait_seconds(self) -> float:
+    def _head_at(self) -> float:
         since = self._head.dirty_since
-        if since is None:
-            return _NEVER
-        return since + _HEAD_SECONDS - time.monotonic()
+        return _NEVER if since is None else since + _HEAD_SECONDS
 
     def _write(self, group: Group) -> None:
-        if not self._unsynced:
-            self._unsynced_since = time.monotonic()
         self._unsynced.append(group)
         self._segments.write(group.lines)
         self.written = group.mark
         group.written.complete()
+        self._unsynced_records += len(group.lines)
+        if group.must_sync or self._unsynced_records >= _BOUNDED_RECORDS:
+            self._sync_at = 0.0
+        elif self._sync_at == _NEVER:
+            self._sync_at = time.monotonic() + _BOUNDED_SECONDS
 
     def _sync(self) -> None:
         self._segments.sync()
         self._head.write(self._unsynced[-1].mark)
         failpoint("audit.after_mark")
         synced, self._unsynced = self._unsynced, []
+        self._unsynced_records, self._sync_at = 0, _NEVER
         for group in synced:
             group.synced.complete()
         if self._segments.live.size > self._segment_bytes:
@@ -212,7 +220,7 @@ class Flusher:
         self._head.sync()
 
     def _fail(self, error: BaseException) -> None:
-        with self._wake:
+        with self._lock:
             self.failure = error
             lost = [*self._unsynced, self._pending]
             self._unsynced, self._pending = [], self._new_group()

@@ -14,6 +14,7 @@ from hsm_core._internal.audit.mark import (
     StoredHead,
 )
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import check_file, replace_file
 from hsm_core._internal.stores.filesystem.files import open_no_follow, read_file
 from hsm_core.errors import IntegrityError
@@ -98,6 +99,7 @@ class HeadFile:
         """
         os.fdatasync(self._descriptor)
         self.dirty_since = None
+        failpoint("audit.after_head_sync")
 
     def close(self) -> None:
         """Close the file."""

@@ -191,11 +191,8 @@ class Segments:
         return [line[:-1] for line in lines]
 
     def _find(self, seq: int) -> Segment | None:
-        for segment in reversed(self._all):
-            if segment.first_seq <= seq:
-                held = seq < segment.first_seq + segment.count
-                return segment if held else None
-        return None
+        found = next(s for s in reversed(self._all) if s.first_seq <= seq)
+        return found if seq < found.first_seq + found.count else None
 
     def close(self) -> None:
         """Close the live file; readers may go on."""

@@ -1,0 +1,67 @@
+"""
+Prints the worked example of the audit trail's format.
+
+Run it as ``python -m tests.core.audit_vector``; its output stands in
+``docs/reference/formats-audit.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from hsm_core._internal.audit.chain import Chain, OpenIntents
+from hsm_core._internal.audit.keys import key_check_value
+from hsm_core._internal.audit.mark import HeadCodec, HeadMark
+from hsm_core._internal.audit.record import leaf_hash
+from hsm_core.model import AuditedCaller, AuditedKey, Phase
+from hsm_core.protocols import AuditDraft
+
+__all__ = ["HMAC_KEY", "LOG_ID", "example"]
+
+HMAC_KEY = bytes(range(32))
+LOG_ID = "00112233445566778899aabbccddeeff"
+TIME = 1_790_000_000_000_000
+
+DRAFTS = [
+    AuditDraft(phase=Phase.SINGLE, kind="system.start"),
+    AuditDraft(
+        phase=Phase.SINGLE,
+        kind="Sign",
+        request_id="r-1",
+        key_id="3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11",
+        version=1,
+        generation=1,
+        caller=AuditedCaller(principal="zoë", roles=("Operator",)),
+        key=AuditedKey(algorithm="ECDSA-P256", usages=("sign", "verify")),
+        parameters={"message_bytes": 1024},
+    ),
+]
+
+
+def example() -> str:
+    """Return the example as text: names, colons, values."""
+    chain = Chain(
+        log_id=LOG_ID,
+        hmac_key=HMAC_KEY,
+        node="node-1",
+        mark=HeadMark(),
+        intents=OpenIntents(),
+    )
+    lines = [line[:-1] for line in chain.extend(DRAFTS, TIME)]
+    offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.mark())
+    values = {
+        "HMAC key": HMAC_KEY.hex(),
+        "log id": LOG_ID,
+        "line 0": lines[0].decode(),
+        "leaf hash 0": leaf_hash(lines[0]),
+        "line 1": lines[1].decode(),
+        "leaf hash 1": leaf_hash(lines[1]),
+        "key check value": key_check_value(HMAC_KEY).hex(),
+        "offset of slot 2": str(offset),
+        "slot 2 without padding": slot.rstrip(b"\0").hex(),
+    }
+    return "".join(f"{name}: {value}\n" for name, value in values.items())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

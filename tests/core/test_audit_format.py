@@ -1,0 +1,98 @@
+"""The published format, checked by code that knows the page and not the product."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+
+from hsm_core._internal.audit.reasons import Reason
+from hsm_core.model import AuditEvent
+from tests.core.audit_vector import example
+from tests.support import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "reference" / "formats-audit.md"
+
+
+def _page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def _values() -> dict[str, str]:
+    block = _page().split("```text\n")[1].split("```")[0]
+    return dict(line.split(": ", 1) for line in block.splitlines())
+
+
+def _key(values: dict[str, str], label: bytes) -> bytes:
+    salt, key = bytes.fromhex(values["log id"]), bytes.fromhex(values["HMAC key"])
+    info = len(label).to_bytes(8, "big") + label + (8).to_bytes(8, "big") + bytes(8)
+    extracted = hmac.digest(salt, key, "sha256")
+    return hmac.digest(extracted, info + b"\x01", "sha256")
+
+
+def test_the_worked_example_is_what_the_code_writes() -> None:
+    """The page shows the output of the script that it names."""
+    assert f"```text\n{example()}```\n" in _page()
+
+
+def test_the_worked_example_follows_from_the_page() -> None:
+    """MAC, leaf hash and chain are computed here as the page says."""
+    values = _values()
+    label = b"FerroHSM audit record 1"
+    key = _key(values, label)
+    prev = "0" * 64
+    for number in (0, 1):
+        line = values[f"line {number}"].encode()
+        event = line[9:-74]
+        mac = hmac.digest(key, label + b"\0" + event, "sha256").hex()
+        facts = json.loads(event)
+
+        assert b'{"event":%b,"mac":"%b"}' % (event, mac.encode()) == line
+        assert (number, prev) == (facts["seq"], facts["prev"])
+        prev = hashlib.sha256(b"\0" + line).hexdigest()
+        assert values[f"leaf hash {number}"] == prev
+
+
+def test_the_example_of_a_head_mark_follows_from_the_page() -> None:
+    """Header, slot and MAC are taken apart by the offsets of the page."""
+    values = _values()
+    check = b"FerroHSM audit key check 1"
+    extracted = hmac.digest(bytes(32), bytes.fromhex(values["HMAC key"]), "sha256")
+    info = len(check).to_bytes(8, "big") + check + b"\x01"
+    value = hmac.digest(extracted, info, "sha256")
+    header = b"FerroHSM head 1\n" + bytes.fromhex(values["log id"]) + value
+    slot = bytes.fromhex(values["slot 2 without padding"])
+    label = b"FerroHSM audit head mark 1"
+    mac = hmac.digest(
+        _key(values, label), label + b"\0" + header + slot[:186], "sha256"
+    )
+
+    assert value.hex() == values["key check value"]
+    assert mac == slot[186:]
+    assert (2, 1, 2, 0) == (
+        int.from_bytes(slot[:8], "big"),
+        int.from_bytes(slot[8:16], "big"),
+        int.from_bytes(slot[16:24], "big"),
+        slot[24],
+    )
+    assert values["leaf hash 1"] == slot[25:57].hex()
+    assert "512" == values["offset of slot 2"]
+
+
+def test_the_page_names_every_field_in_order() -> None:
+    """A field that is added must be published, and means a new format."""
+    table = _page().split("### Event")[1].split("## Keys")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in row.replace("`", " ").split()]
+
+    assert list(AuditEvent.__struct_fields__) == [
+        name.strip(",") for name in named if name != ","
+    ]
+
+
+def test_the_page_names_every_reason() -> None:
+    """A reason that is given must be explained."""
+    table = _page().split("## Verification")[1].split("### The end")[0]
+
+    for reason in Reason:
+        assert f"`{reason}`" in table
