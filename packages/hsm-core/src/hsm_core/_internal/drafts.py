@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -96,15 +97,21 @@ def parameters_of(operation: Operation[Any]) -> Parameters:
     default is left out.
     """
     found: Parameters = {}
-    for field in msgspec.structs.fields(operation):
-        value = getattr(operation, field.name)
-        if field.name == "key_id" or value is None or value == field.default:
+    for name, default in _recorded_fields(type(operation)):
+        value = getattr(operation, name)
+        if value is None or value == default:
             continue
         if isinstance(value, bytes):
-            found[f"{field.name}_bytes"] = len(value)
+            found[f"{name}_bytes"] = len(value)
         else:
-            found[field.name] = _plain(value)
+            found[name] = _plain(value)
     return found
+
+
+@cache
+def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
+    fields = msgspec.structs.fields(kind)
+    return tuple((f.name, f.default) for f in fields if f.name != "key_id")
 
 
 def _plain(value: object) -> ParameterValue:
