@@ -31,7 +31,7 @@ from hsm_core.testing import memory_hsm
 from hsm_server.app import create_app
 from hsm_server.app_keys import METRICS
 from hsm_server.clock import FlooredClock
-from hsm_server.listener import make_runner, start_listening
+from hsm_server.listener import Listener
 from hsm_server.logs import make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 
@@ -202,16 +202,14 @@ async def open_api(
             logger=make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
             clock=clock,
         )
-        runner = make_runner(app)
-        await runner.setup()
-        listener = socket.create_server(("127.0.0.1", 0))
-        accepting = await start_listening(runner, listener, None)
-        host, port = listener.getsockname()
+        bound = socket.create_server(("127.0.0.1", 0))
+        listener = Listener(app, bound, None)
+        await listener.start()
+        host, port = bound.getsockname()
         base = f"http://{host}:{port}"
         async with aiohttp.ClientSession(base, auto_decompress=False) as client:
             yield API(hsm, app, client, (host, port), log)
-        accepting.close()
-        await runner.cleanup()
+        await listener.stop()
 
 
 class Authority:

@@ -6,9 +6,18 @@ from __future__ import annotations
 from aiohttp import web
 
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.app_keys import GATEWAY, HEALTH, LOGGER, METRICS, SETTINGS, VERIFIER
+from hsm_server.app_keys import (
+    GATEWAY,
+    HEALTH,
+    IN_FLIGHT,
+    LOGGER,
+    METRICS,
+    SETTINGS,
+    VERIFIER,
+)
 from hsm_server.clock import FlooredClock
 from hsm_server.health import HealthCheck
+from hsm_server.in_flight import InFlight
 from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
 from hsm_server.openapi import openapi_document
@@ -48,6 +57,7 @@ def create_app(
     app = web.Application(middlewares=[answer_everything])
     app[GATEWAY] = gateway
     app[HEALTH] = HealthCheck(gateway, metrics)
+    app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger
     app[METRICS] = metrics
     app[SETTINGS] = settings

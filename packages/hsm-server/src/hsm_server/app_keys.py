@@ -10,6 +10,7 @@ from aiohttp import web
 
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.health import HealthCheck
+from hsm_server.in_flight import InFlight
 from hsm_server.logs import Logger
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
@@ -18,6 +19,7 @@ from hsm_server.tokens import TokenVerifier
 __all__ = [
     "GATEWAY",
     "HEALTH",
+    "IN_FLIGHT",
     "LOGGER",
     "METRICS",
     "SETTINGS",
@@ -29,6 +31,7 @@ __all__ = [
 
 GATEWAY: Final = web.AppKey("GATEWAY", AsyncHSMGateway)
 HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
+IN_FLIGHT: Final = web.AppKey("IN_FLIGHT", InFlight)
 LOGGER: Final = web.AppKey("LOGGER", Logger)
 METRICS: Final = web.AppKey("METRICS", Metrics)
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)

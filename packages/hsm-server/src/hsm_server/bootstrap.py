@@ -16,7 +16,7 @@ from typing import Any
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app
 from hsm_server.exit_codes import ListenError
-from hsm_server.listener import make_runner, start_listening
+from hsm_server.listener import Listener
 from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.settings import Secrets, ServerSettings
 from hsm_server.tls import server_context
@@ -77,18 +77,15 @@ async def _serve(
     app = create_app(
         open_async(gateway), settings, jwt_secret=secrets.jwt_secret, logger=logger
     )
-    runner = make_runner(app)
-    await runner.setup()
-    accepting: asyncio.Server | None = None
+    serving = Listener(app, listener, context)
+    await serving.start()
     try:
-        accepting = await start_listening(runner, listener, context)
         on_ready(_url(listener))
         await stop.wait()
         logger.info("draining")
     finally:
-        if accepting is not None:
-            accepting.close()
-        await runner.cleanup()
+        if not await serving.stop():
+            logger.warning("requests were cut off")
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -13,7 +13,14 @@ from typing import Final
 from aiohttp import web
 
 from hsm_core.errors import HSMError
-from hsm_server.app_keys import LOGGER, METRICS, Exchange, exchange_of, start_exchange
+from hsm_server.app_keys import (
+    IN_FLIGHT,
+    LOGGER,
+    METRICS,
+    Exchange,
+    exchange_of,
+    start_exchange,
+)
 from hsm_server.logs import location
 from hsm_server.problems import (
     RequestRefusedError,
@@ -60,8 +67,12 @@ async def answer_everything(
     exchange = start_exchange(request, given[0] if usable else secrets.token_hex(8))
     started = time.perf_counter()
     response: web.StreamResponse | None = None
+    in_flight = request.app[IN_FLIGHT]
+    in_flight.begin(request.protocol)
     try:
         response = await _answer(request, handler, exchange)
+        if in_flight.is_draining:
+            response.force_close()
         return response
     except asyncio.CancelledError:
         exchange.code = "cancelled"

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""A real server in a process of its own, spoken to over TLS."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.server.support import SECRET, Answer, Authority, b64, mint
+
+__all__ = ["MASTER", "Running", "Site", "client_context", "connect", "request"]
+
+MASTER = b64(b"\7" * 32)
+"""Master key of these servers, as base64."""
+
+
+class Site:
+    """
+    A folder with certificates and stores, and servers on it.
+
+    Args:
+        folder: Empty directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o700)
+        self.folder = folder
+        self.authority = Authority(folder)
+        self.cert, self.key = self.authority.issue("server", server=True)
+        self.keys, self.audit = folder / "data/keys", folder / "data/audit.log"
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command that starts a server on a free port."""
+        return [
+            *(sys.executable, "-I", "-m", "hsm_server", "--bind", "127.0.0.1:0"),
+            *("--cert", str(self.cert), "--key", str(self.key)),
+            *("--key-dir", str(self.keys), "--audit-log", str(self.audit)),
+            *arguments,
+        ]
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """Return the environment of a server, with its secrets."""
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "FERROHSM_MASTER_KEY": MASTER,
+            "FERROHSM_HMAC_KEY": b64(b"\10" * 32),
+            "FERROHSM_JWT_SECRET": f"text:{SECRET.decode()}",
+            **changes,
+        }
+
+    def fails(self, *arguments: str, **changes: str) -> tuple[int, str]:
+        """Run a server that does not start; return its exit code and its message."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment(**changes),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        assert "" == done.stdout
+        return done.returncode, done.stderr
+
+    @contextlib.contextmanager
+    def serve(self, *arguments: str, **changes: str) -> Iterator["Running"]:
+        """Run a server until the end of the block, then stop it."""
+        with (
+            (self.folder / "log").open("ab") as log,
+            subprocess.Popen(
+                self.command(*arguments),
+                env=self.environment(**changes),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            ) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line.startswith("hsm-server: listening on https://"), (
+                    self.folder / "log"
+                ).read_text()
+                yield Running(process, line.split()[-1], self)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return every line of the servers' logs."""
+        lines = (self.folder / "log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+class Running:
+    """A server that accepts connections."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, site: Site) -> None:
+        self.process = process
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self.address = (parts.hostname, parts.port)
+        self._site = site
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> Answer:
+        """Send one request over a connection of its own."""
+        context = context or client_context(self._site.authority)
+        return request(self.address, context, method, path, body, token=token)
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def client_context(
+    authority: Authority, identity: tuple[Path, Path] | None = None
+) -> ssl.SSLContext:
+    """Return a client's context, with or without a certificate."""
+    context = ssl.create_default_context(cafile=str(authority.path))
+    if identity is not None:
+        context.load_cert_chain(*identity)
+    return context
+
+
+def request(
+    address: tuple[str, int],
+    context: ssl.SSLContext,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    token: str | None = None,
+) -> Answer:
+    """Send one request and read its answer."""
+    connection = http.client.HTTPSConnection(*address, context=context, timeout=20)
+    headers = {"Authorization": f"Bearer {token or mint()}"}
+    data = None
+    if body is not None:
+        data, headers["Content-Type"] = json.dumps(body), "application/json"
+    with contextlib.closing(connection):
+        connection.request(method, path, data, headers)
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+
+
+def connect(address: tuple[str, int], context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Open a TLS connection."""
+    plain = socket.create_connection(address, timeout=20)
+    try:
+        return context.wrap_socket(plain, server_hostname="localhost")
+    except BaseException:
+        plain.close()
+        raise

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: MIT
+"""The command line: every flag has its variable, and none is ignored."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from hsm_core.errors import (
+    AuditTamperedError,
+    HSMError,
+    KeyRingTamperedError,
+    StoreLockedError,
+    WrongAuditKeyError,
+    WrongMasterKeyError,
+)
+from hsm_core.settings import AuditSync, KeyStoreKind
+from hsm_server import main as program
+from hsm_server.exit_codes import ListenError
+from hsm_server.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
+from hsm_server.settings import Secrets, ServerSettings
+from tests.server.support import b64
+
+KEY = b64(bytes(range(32)))
+NEEDED = {
+    "FERROHSM_CERT": "cert.pem",
+    "FERROHSM_KEY": "key.pem",
+    "FERROHSM_MASTER_KEY": KEY,
+    "FERROHSM_HMAC_KEY": b64(b"\1" * 32),
+    "FERROHSM_JWT_SECRET": "text:a secret of thirty-two bytes or more",
+}
+
+
+class Server:
+    """Stands in for the listener: keeps what it was started with."""
+
+    def __init__(self) -> None:
+        self.settings = ServerSettings()
+        self.secrets = Secrets(b"", b"", b"")
+        self.environment: dict[str, str] = {}
+        self.error: Exception | None = None
+
+    def __call__(
+        self, settings: ServerSettings, secrets: Secrets, *, on_ready: Any
+    ) -> None:
+        """Be started."""
+        self.settings, self.secrets = settings, secrets
+        self.environment = dict(os.environ)
+        if self.error is not None:
+            raise self.error
+        on_ready("https://127.0.0.1:1")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Give a listener that only listens to us."""
+    started = Server()
+    monkeypatch.setattr(program, "serve", started)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    return started
+
+
+def run(*arguments: str, **changes: str | None) -> Result:
+    """Run the command with what it needs, changed; None unsets a variable."""
+    environment: dict[str, str | None] = {**NEEDED, **changes}
+    runner = CliRunner(env=environment)
+    return runner.invoke(program.main, arguments, prog_name="hsm-server")
+
+
+def test_the_defaults_are_safe(server: Server) -> None:
+    """Loopback, filesystem, strict sync, the documented limits."""
+    result = run()
+    settings = server.settings
+
+    assert 0 == result.exit_code, result.output
+    assert ("127.0.0.1", 8443) == (settings.host, settings.port)
+    assert KeyStoreKind.FILESYSTEM is settings.core.key_store
+    assert AuditSync.STRICT is settings.core.audit_sync
+    assert Path("data/keys") == settings.core.key_dir
+    assert Path("data/audit.log") == settings.core.audit_log
+    assert 2 * 1024 * 1024 == settings.limits.json_bytes
+    assert 1024 * 1024 == settings.limits.payload_bytes
+    assert 64 * 1024 * 1024 == settings.limits.raw_bytes
+    assert 64 * 1024 == settings.limits.aad_bytes
+    assert settings.core.limits.payload_bytes == settings.limits.raw_bytes
+    assert 10.0 == settings.drain_timeout_seconds
+    assert 60 == settings.tokens.leeway_seconds
+    assert "hsm-server: listening on https://127.0.0.1:1\n" == result.stdout
+
+
+def test_secrets_are_decoded_and_leave_the_environment(server: Server) -> None:
+    """What runs later, and what it starts, finds no secret."""
+    assert 0 == run().exit_code
+
+    assert bytes(range(32)) == server.secrets.master_key
+    assert b"\1" * 32 == server.secrets.hmac_key
+    assert b"a secret of thirty-two bytes or more" == server.secrets.jwt_secret
+    assert not {environment_name(f) for f in SECRET_OPTIONS} & server.environment.keys()
+
+
+def test_a_secret_on_the_command_line_works_and_warns(server: Server) -> None:
+    """The warning does not repeat it."""
+    result = run("--master-key", KEY, FERROHSM_MASTER_KEY=None)
+
+    assert 0 == result.exit_code
+    assert bytes(range(32)) == server.secrets.master_key
+    assert "warning: --master-key stands on the command line" in result.stderr
+    assert KEY not in result.output
+
+
+def test_a_secret_in_a_file_does_not_warn(server: Server, tmp_path: Path) -> None:
+    """Naming a file gives nothing away."""
+    path = tmp_path / "master"
+    path.write_text(f"{KEY}\n")
+    path.chmod(0o600)
+    result = run("--master-key", f"@{path}", FERROHSM_MASTER_KEY=None)
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert bytes(range(32)) == server.secrets.master_key
+
+
+def test_a_secret_in_a_descriptor(server: Server) -> None:
+    """A parent process may hand a secret through a pipe."""
+    reading, writing = os.pipe()
+    os.write(writing, KEY.encode())
+    os.close(writing)
+
+    assert 0 == run(FERROHSM_MASTER_KEY=f"fd:{reading}").exit_code
+    assert bytes(range(32)) == server.secrets.master_key
+
+
+def test_a_file_open_to_others_has_its_own_exit_code(
+    server: Server, tmp_path: Path
+) -> None:
+    """Unsafe modes end with 3."""
+    path = tmp_path / "master"
+    path.write_text(KEY)
+    path.chmod(0o644)
+    result = run(FERROHSM_MASTER_KEY=f"@{path}")
+
+    assert 3 == result.exit_code
+    assert "0644" in result.stderr
+
+
+@pytest.mark.parametrize("flag", SECRET_OPTIONS)
+@pytest.mark.parametrize(
+    "value", ["S3CRET", "text:S3CRET", "S3CRET-" * 20, "", "@S3CRET", "fd:S3CRET"]
+)
+def test_a_bad_secret_ends_the_start_and_is_not_told(
+    server: Server, flag: str, value: str
+) -> None:
+    """One message that names the flag, exit code 2."""
+    result = run(**{environment_name(flag): value})
+
+    assert 2 == result.exit_code
+    assert flag in result.stderr
+    assert "S3CRET" not in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_is_needed_is_asked_for(server: Server, name: str) -> None:
+    """A missing option is named with its variable."""
+    result = run(**{name: None})
+
+    assert 2 == result.exit_code
+    assert "Missing option" in result.stderr
+    assert name in result.stderr
+
+
+@pytest.mark.parametrize("flag", UNAVAILABLE)
+def test_a_flag_that_is_not_there_yet_is_refused(server: Server, flag: str) -> None:
+    """On the command line and as a variable: never ignored."""
+    value = [] if flag == "acme-use-production" else ["1"]
+    as_flag = run(f"--{flag}", *value)
+    as_variable = run(**{environment_name(flag): "1"})
+
+    for result in (as_flag, as_variable):
+        assert 2 == result.exit_code
+        assert f"--{flag}" in result.stderr
+        assert "not available in this version" in result.stderr
+
+
+def test_the_original_names_of_variables_are_known() -> None:
+    """Users of the original find theirs."""
+    assert "FERROHSM_JWT_CONFIG" == environment_name("auth-jwt-config")
+    assert "FERROHSM_JWT_SECRET" == environment_name("auth-jwt-secret")
+    assert "FERROHSM_JWT_ISSUER" == environment_name("auth-jwt-issuer")
+    assert "FERROHSM_MASTER_KEY" == environment_name("master-key")
+    assert "FERROHSM_HMAC_KEY" == environment_name("hmac-key")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("tls-mode", "acme"),
+        ("key-store", "sqlite"),
+        ("audit-store", "sqlite"),
+        ("isolation", "process"),
+    ],
+)
+def test_a_value_that_is_not_there_yet_is_refused(
+    server: Server, flag: str, value: str
+) -> None:
+    """The message says what there is."""
+    as_flag = run(f"--{flag}", value)
+    as_variable = run(**{environment_name(flag): value})
+
+    for result in (as_flag, as_variable):
+        assert 2 == result.exit_code
+        assert f"--{flag} {value} is not available in this version" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [
+        ("0.0.0.0:443", ("0.0.0.0", 443)),  # noqa: S104 (parsed, not bound)
+        ("[::1]:8443", ("::1", 8443)),
+        ("localhost:0", ("localhost", 0)),
+    ],
+)
+def test_an_address_is_host_and_port(
+    server: Server, bind: str, address: tuple[str, int]
+) -> None:
+    """IPv6 stands in brackets."""
+    assert 0 == run("--bind", bind).exit_code
+    assert address == (server.settings.host, server.settings.port)
+
+
+@pytest.mark.parametrize("bind", ["", "8443", ":8443", "::1:8443", "a:b", "a:65536"])
+def test_another_address_is_refused(server: Server, bind: str) -> None:
+    """Nothing is guessed."""
+    result = run("--bind", bind)
+
+    assert 2 == result.exit_code
+    assert "HOST:PORT" in result.stderr
+
+
+def test_a_memory_store_keeps_its_trail_in_memory(server: Server) -> None:
+    """Unless a file is named."""
+    assert 0 == run("--key-store", "memory").exit_code
+    assert server.settings.core.audit_log is None
+    assert 0 == run("--key-store", "memory", "--audit-log", "x.log").exit_code
+    assert Path("x.log") == server.settings.core.audit_log
+
+
+def test_every_flag_reaches_the_settings(server: Server) -> None:
+    """No declared flag is without effect."""
+    result = run(
+        *("--client-ca", "ca.pem", "--key-dir", "k", "--audit-log", "a.log"),
+        *("--audit-sync", "bounded", "--auth-jwt-issuer", "me"),
+        *("--auth-jwt-audience", "us", "--auth-jwt-leeway-secs", "5"),
+        *("--auth-jwt-max-lifetime-secs", "600", "--max-json-bytes", "2048"),
+        *("--max-payload-bytes", "7", "--max-raw-bytes", "8", "--max-aad-bytes", "9"),
+        *("--drain-timeout-secs", "1.5", "--log-level", "error"),
+        *("--log-format", "console", "--tls-mode", "manual"),
+        *("--audit-store", "file", "--isolation", "inline"),
+    )
+    settings = server.settings
+    assert 0 == result.exit_code, result.output
+    assert settings.tls is not None
+
+    assert Path("ca.pem") == settings.tls.client_ca
+    assert Path("k") == settings.core.key_dir
+    assert Path("a.log") == settings.core.audit_log
+    assert AuditSync.BOUNDED is settings.core.audit_sync
+    assert ("me", "us") == (settings.tokens.issuer, settings.tokens.audience)
+    assert 5 == settings.tokens.leeway_seconds
+    assert 600 == settings.tokens.max_lifetime_seconds
+    limits = settings.limits
+    assert (2048, 7, 8, 9) == (
+        limits.json_bytes,
+        limits.payload_bytes,
+        limits.raw_bytes,
+        limits.aad_bytes,
+    )
+    assert (8, 9) == (
+        settings.core.limits.payload_bytes,
+        settings.core.limits.aad_bytes,
+    )
+    assert 1.5 == settings.drain_timeout_seconds
+    assert ("error", "console") == (settings.log_level, settings.log_format)
+
+
+def test_every_option_names_its_variable_in_the_help() -> None:
+    """The help is the list of variables."""
+    text = run("--help").stdout
+    shown = [p for p in program.main.params if not getattr(p, "hidden", False)]
+
+    for parameter in shown:
+        if isinstance(parameter, click.Option) and parameter.envvar:
+            assert str(parameter.envvar) in "".join(text.split())
+    for flag in UNAVAILABLE:
+        assert f"--{flag}" in "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (HSMError("Something."), 1),
+        (WrongMasterKeyError(), 4),
+        (WrongAuditKeyError(), 5),
+        (AuditTamperedError("Damaged.", seq=7, reason="mac"), 6),
+        (StoreLockedError("Locked."), 7),
+        (KeyRingTamperedError(), 8),
+        (ListenError("Taken."), 9),
+        (RuntimeError("S3CRET"), 1),
+    ],
+)
+def test_a_failed_start_has_one_message_and_its_code(
+    server: Server, error: Exception, code: int
+) -> None:
+    """No traceback, and nothing of an unexpected error's text."""
+    server.error = error
+    result = run()
+
+    assert code == result.exit_code
+    assert result.stderr.startswith("hsm-server: error: ")
+    assert 1 == result.stderr.count("\n")
+    assert "S3CRET" not in result.output
+
+
+def test_a_damaged_trail_is_named(server: Server) -> None:
+    """Which record, and what is wrong with it."""
+    server.error = AuditTamperedError("The trail is damaged.", seq=7, reason="mac")
+
+    assert "(seq 7, reason mac)" in run().stderr

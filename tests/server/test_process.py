@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: MIT
+"""A real server process: TLS, exit codes, start, drain and restart."""
+
+import hashlib
+import json
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.server.process import (
+    MASTER,
+    Running,
+    Site,
+    client_context,
+    connect,
+    request,
+)
+from tests.server.support import Authority, b64, b64url, claims, mint
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Give a folder to serve from."""
+    return Site(tmp_path)
+
+
+def create(server: Running, name: str) -> None:
+    """Make a key, or fail the test."""
+    answer = server.send("POST", "/api/v1/keys", {"algorithm": "Ed25519", "name": name})
+    assert 201 == answer.status, answer.body
+
+
+def test_it_serves_drains_and_starts_again(site: Site) -> None:
+    """A key outlives the server; SIGTERM and SIGINT end with 0."""
+    with site.serve() as server:
+        create(server, "signer")
+        assert 0 == server.stop()
+    with site.serve() as server:
+        answer = server.send("GET", "/api/v1/keys/signer")
+        assert 200 == answer.status
+        server.process.send_signal(signal.SIGINT)
+        assert 0 == server.process.wait(20)
+
+    log = site.log()
+    assert "stopped" == log[-1]["event"]
+    assert not [line for line in log if line["level"] in {"warning", "error"}]
+
+
+def test_nothing_secret_is_in_its_log_or_files(site: Site) -> None:
+    """Neither secrets nor tokens are written anywhere, and files are ours alone."""
+    token = mint()
+    with site.serve() as server:
+        server.send("GET", "/api/v1/status", token=token)
+        create(server, "signer")
+        environment = Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+        assert MASTER.encode() not in environment
+        assert 0 == server.stop()
+
+    everything = b"".join(
+        path.read_bytes() for path in site.folder.rglob("*") if path.is_file()
+    )
+    assert token.encode() not in everything
+    assert MASTER.encode() not in everything
+    for path in (site.folder / "data").rglob("*"):
+        assert 0 == stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_only_tls_1_3_is_accepted(site: Site) -> None:
+    """An older client is refused in the handshake."""
+    old = client_context(site.authority)
+    old.minimum_version = ssl.TLSVersion.TLSv1_2
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with site.serve() as server:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            connect(server.address, old)
+        with connect(server.address, client_context(site.authority)) as tls:
+            assert "TLSv1.3" == tls.version()
+
+
+def test_plain_http_gets_nothing(site: Site) -> None:
+    """Without TLS no byte of an answer is sent."""
+    with site.serve() as server, socket.create_connection(server.address, 20) as plain:
+        plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            answer = plain.recv(1000)
+        except ConnectionResetError:
+            answer = b""
+
+    assert b"HTTP" not in answer
+
+
+def test_client_certificates_are_demanded(site: Site) -> None:
+    """With --client-ca nobody else gets in; the certificate is the caller's fact."""
+    identity = site.authority.issue("client", server=False)
+    stranger = Authority(site.folder, "Other CA").issue("stranger", server=False)
+    good = client_context(site.authority, identity)
+    certificate = x509.load_pem_x509_certificate(identity[0].read_bytes())
+    digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+    with site.serve("--client-ca", str(site.authority.path)) as server:
+        for context in (
+            client_context(site.authority),
+            client_context(site.authority, stranger),
+        ):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                server.send("GET", "/healthz", context=context)
+        assert 200 == server.send("GET", "/api/v1/status", context=good).status
+        bound = mint(claims(cnf={"x5t#S256": b64url(digest)}))
+        other = mint(claims(cnf={"x5t#S256": b64url(bytes(32))}))
+        path = "/api/v1/audit/events"
+        answer = server.send("GET", path, context=good, token=bound)
+        assert 200 == answer.status
+        assert 401 == server.send("GET", path, context=good, token=other).status
+        again = server.send("GET", path, context=good, token=bound)
+
+    callers = [entry["event"].get("caller", {}) for entry in again.json["items"]]
+    assert digest.hex() in {caller.get("certificate_sha256") for caller in callers}
+
+
+def test_a_bound_token_without_certificate_is_refused(site: Site) -> None:
+    """A binding is not ignored where no certificates are asked for."""
+    bound = mint(claims(cnf={"x5t#S256": b64url(bytes(32))}))
+    with site.serve() as server:
+        assert 401 == server.send("GET", "/api/v1/status", token=bound).status
+
+
+def test_requests_in_flight_are_finished(site: Site) -> None:
+    """After SIGTERM a body that is under way is still read, done and answered."""
+    with site.serve() as server:
+        tls = connect(server.address, client_context(site.authority))
+        body = json.dumps({"algorithm": "Ed25519", "name": "last"}).encode()
+        tls.sendall(
+            b"POST /api/v1/keys HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\n"
+            + f"Authorization: Bearer {mint()}\r\n".encode()
+            + f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body[:5]
+        )
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        with pytest.raises(OSError, match="refused"):
+            connect(server.address, client_context(site.authority))
+        tls.sendall(body[5:])
+        answer = tls.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 201")
+        assert 0 == server.process.wait(20)
+        tls.close()
+    with site.serve() as server:
+        assert 200 == server.send("GET", "/api/v1/keys/last").status
+
+
+def test_a_drain_has_an_end(site: Site) -> None:
+    """A client that never finishes does not keep the server from ending."""
+    with site.serve("--drain-timeout-secs", "0.5") as server:
+        tls = connect(server.address, client_context(site.authority))
+        tls.sendall(
+            b"POST /api/v1/random HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\n"
+            + f"Authorization: Bearer {mint()}\r\n".encode()
+            + b"Content-Length: 100\r\n\r\n{"
+        )
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert 0 == server.stop()
+        tls.close()
+
+    assert time.monotonic() - began < 5
+
+
+def test_everything_acknowledged_under_load_is_there(site: Site) -> None:
+    """SIGTERM in the middle of work loses nothing that was answered."""
+    made: list[str] = []
+
+    def work(server: Running, worker: int) -> None:
+        context = client_context(site.authority)
+        for number in range(10_000):
+            name = f"k{worker}-{number}"
+            body = {"algorithm": "Ed25519", "name": name}
+            try:
+                answer = request(server.address, context, "POST", "/api/v1/keys", body)
+            except (OSError, HTTPException):
+                return
+            if answer.status == 201:
+                made.append(name)
+
+    with site.serve() as server:
+        threads = [threading.Thread(target=work, args=(server, n)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        assert 0 == server.stop()
+        for thread in threads:
+            thread.join()
+    with site.serve() as server:
+        listing = server.send("GET", "/api/v1/keys?per_page=1000").json
+        verified = server.send("POST", "/api/v1/audit/verify", {}).json
+
+    assert made
+    assert set(made) <= {key["name"] for key in listing["items"]}
+    assert "next_seq" not in verified or verified["next_seq"] is None
+
+
+def test_a_second_server_is_locked_out(site: Site) -> None:
+    """One writer: exit code 7."""
+    with site.serve():
+        code, message = site.fails()
+
+    assert 7 == code
+    assert message.startswith("hsm-server: error: ")
+
+
+def test_an_address_in_use_is_told(site: Site) -> None:
+    """Exit code 9, before any key is touched."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, message = site.fails("--bind", f"127.0.0.1:{port}")
+
+    assert 9 == code
+    assert f"Listening on 127.0.0.1:{port} is in use." in message
+    assert not site.keys.exists()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "nowhere.invalid"])
+def test_an_address_that_is_not_ours_is_told(site: Site, host: str) -> None:
+    """Exit code 9 for what can't be bound or resolved."""
+    code, message = site.fails("--bind", f"{host}:8443")
+
+    assert 9 == code
+    assert host in message
+
+
+def _written(site: Site) -> dict[str, str]:
+    return {
+        str(path.relative_to(site.folder)): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in (site.folder / "data").rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "code"), [("FERROHSM_MASTER_KEY", 4), ("FERROHSM_HMAC_KEY", 5)]
+)
+def test_a_wrong_key_is_recognised(site: Site, variable: str, code: int) -> None:
+    """Each has its exit code, and nothing was written."""
+    with site.serve() as server:
+        create(server, "signer")
+        server.stop()
+    before = _written(site)
+    found, message = site.fails(**{variable: b64(b"\x63" * 32)})
+
+    assert code == found, message
+    assert 1 == message.count("\n")
+    assert before == _written(site)
+
+
+def _flip_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def _cut_tail(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-2]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: _flip_byte(path, 200),
+        lambda path: _flip_byte(path, -5),
+        _cut_tail,
+        lambda path: path.unlink(),
+    ],
+    ids=["first record", "last record", "tail", "gone"],
+)
+def test_a_damaged_log_is_recognised(
+    site: Site, damage: Callable[[Path], None]
+) -> None:
+    """Exit code 6, with record and reason."""
+    with site.serve() as server:
+        create(server, "signer")
+        server.stop()
+    damage(site.audit)
+    code, message = site.fails()
+
+    assert 6 == code, message
+    assert 1 == message.count("\n")
+
+
+@pytest.mark.parametrize("which", ["key", "directory", "secret"])
+def test_unsafe_modes_are_recognised(site: Site, which: str) -> None:
+    """Exit code 3 for a private key, a store or a secret that is open to others."""
+    changes = {}
+    if which == "key":
+        site.key.chmod(0o644)
+    elif which == "directory":
+        site.keys.mkdir(parents=True)
+        site.keys.chmod(0o755)
+    else:
+        path = site.folder / "secret"
+        path.write_text(MASTER)
+        path.chmod(0o640)
+        changes["FERROHSM_MASTER_KEY"] = f"@{path}"
+    code, message = site.fails(**changes)
+
+    assert 3 == code, message
+
+
+def test_a_damaged_ring_is_recognised(site: Site) -> None:
+    """Damaged is not the same as a wrong key, but neither starts."""
+    with site.serve() as server:
+        create(server, "signer")
+        server.stop()
+    (ring,) = (path for path in site.keys.rglob("*ring*") if path.is_file())
+    ring.write_bytes(b"")
+    code, message = site.fails()
+
+    assert 8 == code, message
+
+
+def test_a_mismatched_pair_is_recognised(site: Site) -> None:
+    """Exit code 9 with both files named."""
+    _, other = site.authority.issue("other", server=True)
+    code, message = site.fails("--key", str(other))
+
+    assert 9 == code
+    assert "does not belong to the certificate" in message
+
+
+def test_a_tampered_key_does_not_stop_the_others(site: Site) -> None:
+    """It is listed as tampered, and its neighbours go on."""
+    with site.serve() as server:
+        create(server, "good")
+        answer = server.send(
+            "POST", "/api/v1/keys", {"algorithm": "Ed25519", "name": "bad"}
+        )
+        key_id = answer.json["key_id"]
+        server.stop()
+    (document,) = site.keys.rglob(f"*{key_id}*/key.json")
+    _flip_byte(document, document.stat().st_size // 2)
+    with site.serve() as server:
+        listing = server.send("GET", "/api/v1/keys").json["items"]
+        message = {"message": b64(b"x")}
+        good = server.send("POST", "/api/v1/keys/good/sign", message)
+        bad = server.send("POST", f"/api/v1/keys/{key_id}/sign", message)
+        health = server.send("GET", "/healthz")
+
+    assert {"ok", "tampered"} == {key["integrity"] for key in listing}
+    assert 200 == good.status
+    assert (409, "key_tampered") == (bad.status, bad.code)
+    assert (200, "degraded") == (health.status, health.json["status"])
+
+
+def test_it_starts_under_its_command_too(site: Site) -> None:
+    """The installed program is the same as the module."""
+    done = subprocess.run(
+        ["hsm-server", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": str(Path(sys.executable).parent)},
+    )
+
+    assert done.stdout.startswith("hsm-server, version ")
