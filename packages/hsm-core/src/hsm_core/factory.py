@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.errors import (
     AuditTamperedError,
+    AuditUnavailableError,
     ConfigurationError,
     InputSizeError,
 )
@@ -107,7 +109,8 @@ def open_hsm(
             registry=registry,
         )
     except BaseException:
-        audit.close()
+        with suppress(AuditUnavailableError):
+            audit.close()
         store.close()
         raise
 
