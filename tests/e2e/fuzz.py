@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--max-examples",
         type=int,
-        default=60,
+        default=100,
         help="generated requests per operation and phase",
     )
     parser.add_argument("--seed", type=int, default=int(time.time()))

@@ -45,12 +45,18 @@ class ServerProcess:
 
         log: File that takes what it prints.
 
+        pass_fds: File descriptors that it inherits.
+
     Attributes:
         ready_seconds: How long it took from start to ready line.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log: Path
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._log = log
         self.command = tuple(command)
@@ -64,6 +70,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
             )
 
     def __enter__(self) -> Self:

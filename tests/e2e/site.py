@@ -96,6 +96,7 @@ class Site:
         command: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         wait: bool = True,
+        pass_fds: Sequence[int] = (),
     ) -> ServerProcess:
         """
         Start a server and wait until it listens.
@@ -108,12 +109,15 @@ class Site:
             environment: In place of `environment`.
 
             wait: Whether to wait for the ready line.
+
+            pass_fds: File descriptors that the server inherits.
         """
         self._starts += 1
         server = ServerProcess(
             [*(command or program("hsm-server")), *self.server_arguments(), *arguments],
             environment if environment is not None else self.environment(),
             self.logs / f"server-{self._starts:04d}.log",
+            pass_fds,
         )
         if wait:
             server.wait_ready()

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: MIT
+"""When a server starts, when it refuses to, and how it ends."""
+
+import base64
+import os
+import re
+import shutil
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.https import Client, NoAnswerError, client_context
+from tests.e2e.processes import ServerExitError, ServerProcess
+from tests.e2e.site import SECRETS, Site
+
+USAGE, UNSAFE, WRONG_MASTER, WRONG_AUDIT, TAMPERED, LOCKED, DAMAGED, LISTEN = (
+    *(2, 3, 4, 5, 6, 7, 8),
+    9,
+)
+
+
+@pytest.fixture
+def used(site: Site) -> Site:
+    """Give a site whose server has made two keys, and was stopped in order."""
+    with site.start() as server:
+        with site.client(server.port, "ada", "operator") as client:
+            for name in ("one", "two"):
+                body = {"algorithm": "EC-P256", "name": name}
+                assert 201 == client.request("POST", "/api/v1/keys", body).status
+        assert 0 == server.stop()
+    return site
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return mode, time of change and bytes of everything below a folder."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def refused(site: Site, *flags: str) -> ServerExitError:
+    """Start a server that must refuse, and return how it did."""
+    with pytest.raises(ServerExitError) as caught:
+        site.start(*flags)
+    assert "Traceback" not in caught.value.output
+    assert caught.value.output.count("hsm-server: error:") <= 1
+    return caught.value
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def damage_record(site: Site) -> None:
+    """Change a record in the middle of the trail."""
+    size = site.audit_log.stat().st_size
+    flip(site.audit_log, size // 2)
+
+
+def damage_ring(site: Site) -> None:
+    """Change the sealed key ring."""
+    (ring,) = (site.key_dir / "meta").iterdir()
+    flip(ring, ring.stat().st_size - 1)
+
+
+def cut_trail(site: Site) -> None:
+    """Remove the last record."""
+    lines = site.audit_log.read_bytes().splitlines(keepends=True)
+    site.audit_log.write_bytes(b"".join(lines[:-1]))
+
+
+def lose_trail(site: Site) -> None:
+    """Remove the trail and all that lies beside it."""
+    for path in site.data.glob("audit.log*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status"),
+    [
+        (lambda site: site.write_secret("master-key", bytes(32)), WRONG_MASTER),
+        (lambda site: site.write_secret("hmac-key", bytes(32)), WRONG_AUDIT),
+        (damage_record, TAMPERED),
+        (cut_trail, TAMPERED),
+        (lose_trail, TAMPERED),
+        (damage_ring, DAMAGED),
+    ],
+    ids=["master-key", "hmac-key", "record", "cut", "lost", "ring"],
+)
+def test_refused_start_writes_nothing(
+    used: Site, spoil: Callable[[Site], None], status: int
+) -> None:
+    """
+    A wrong key, or damage, ends the start with its own status; nothing is written.
+    """
+    spoil(used)
+    before = contents(used.data)
+
+    error = refused(used)
+
+    assert status == error.status
+    assert before == contents(used.data)
+
+
+def test_right_keys_open_it_again(used: Site) -> None:
+    """
+    After a start with a wrong key was refused, the right one still opens everything.
+    """
+    right = used.secrets["master-key"]
+    used.write_secret("master-key", bytes(32))
+    refused(used)
+    used.write_secret("master-key", right)
+
+    with used.start() as server:
+        with used.client(server.port, "ada", "operator") as client:
+            found = client.request("GET", "/api/v1/keys").json
+
+    assert 2 == found["total"]
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda site: site.secret_file("master-key"),
+        lambda site: site.secret_file("jwt-secret"),
+        lambda site: site.server_pair.key,
+        lambda site: site.key_dir,
+        lambda site: site.audit_log,
+    ],
+    ids=["master-key", "jwt-secret", "tls-key", "key-dir", "audit-log"],
+)
+def test_unsafe_modes_are_refused(used: Site, find: Callable[[Site], Path]) -> None:
+    """
+    What others may read is refused, with a status of its own.
+    """
+    path = find(used)
+    path.chmod(path.stat().st_mode | 0o044)
+
+    error = refused(used)
+
+    assert UNSAFE == error.status
+
+
+def test_second_server_is_refused(used: Site) -> None:
+    """
+    Two servers never share a store, nor an address; the first goes on working.
+    """
+    with used.start() as server:
+        locked = refused(used)
+        in_use = refused(used, "--bind", f"127.0.0.1:{server.port}")
+        with used.client(server.port, "ada", "operator") as client:
+            answer = client.request("GET", "/api/v1/keys/one")
+
+    assert (LOCKED, LISTEN) == (locked.status, in_use.status)
+    assert 200 == answer.status
+
+
+def test_lock_of_a_killed_server_is_taken_over(used: Site) -> None:
+    """
+    A server that was killed does not keep its successor from starting.
+    """
+    with used.start() as server:
+        server.kill()
+
+    with used.start() as successor:
+        assert successor.is_running
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--tls-mode", "acme"),
+        ("--key-store", "sqlite"),
+        ("--rate-limit-per-second", "5"),
+        ("--bind", "nowhere"),
+        ("--audit-sync", "never"),
+    ],
+    ids=lambda flags: " ".join(flags),
+)
+def test_unknown_and_early_flags_are_refused(
+    site: Site, flags: tuple[str, ...]
+) -> None:
+    """
+    A flag whose feature is not there yet is refused, never ignored.
+    """
+    assert USAGE == refused(site, *flags).status
+    assert not site.data.exists()
+
+
+def test_client_certificate_is_demanded(
+    site: Site, server: ServerProcess, tmp_path: Path
+) -> None:
+    """
+    Without a certificate of the right authority no request is answered.
+    """
+    stranger = Site(tmp_path / "stranger")
+    bundle, token = site.authority.bundle, site.token("ada", "operator")
+
+    for pair in (None, stranger.client_pair):
+        context = client_context(bundle, pair)
+        with Client(server.port, context, token) as client:
+            with pytest.raises(NoAnswerError):
+                client.request("GET", "/healthz")
+
+
+def test_old_tls_is_refused(site: Site, server: ServerProcess) -> None:
+    """
+    TLS 1.2 is not spoken.
+    """
+    context = client_context(site.authority.bundle, site.client_pair)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    with Client(server.port, context) as client:
+        with pytest.raises(NoAnswerError):
+            client.request("GET", "/healthz")
+
+
+def test_secrets_are_not_in_arguments_or_log(site: Site, server: ServerProcess) -> None:
+    """
+    What comes by ``@path`` is neither in the process list nor in the log.
+    """
+    with site.client(server.port, "ada", "operator") as client:
+        client.request("GET", "/api/v1/keys")
+    process = Path("/proc") / str(server.pid)
+
+    seen = (process / "cmdline").read_bytes() + server.output.encode()
+    seen += (process / "environ").read_bytes()
+
+    for name in SECRETS:
+        assert base64.b64encode(site.secrets[name]) not in seen
+        assert site.secrets[name] not in seen
+        assert site.secrets[name].hex().encode() not in seen
+
+
+def test_secret_on_the_command_line_warns(site: Site) -> None:
+    """
+    A secret given literally works, with a warning that does not repeat it.
+    """
+    literal = base64.b64encode(site.secrets["master-key"]).decode()
+
+    with site.start("--master-key", literal) as server:
+        output = server.output
+        assert 0 == server.stop()
+
+    assert "warning: --master-key" in output
+    assert literal not in output
+
+
+def test_secret_from_a_descriptor(site: Site) -> None:
+    """
+    A secret may come through an inherited file descriptor.
+    """
+    reader, writer = os.pipe()
+    os.write(writer, base64.b64encode(site.secrets["master-key"]))
+    os.close(writer)
+    shutil.copy(site.secret_file("master-key"), site.folder / "kept")
+    site.secret_file("master-key").unlink()
+    try:
+        with site.start("--master-key", f"fd:{reader}", pass_fds=(reader,)) as server:
+            assert 0 == server.stop()
+    finally:
+        os.close(reader)
+
+    assert "warning" not in server.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_in_order(site: Site, number: signal.Signals) -> None:
+    """
+    A server at rest ends with 0 soon after a signal, and leaves a clean end.
+    """
+    with site.start() as server:
+        os.kill(server.pid, number)
+        began = time.monotonic()
+        status = server.wait()
+
+    assert 0 == status
+    assert 5 > time.monotonic() - began
+    site.verify_log()
+
+
+def test_start_is_quick(used: Site) -> None:
+    """
+    A server is ready within the two seconds of the goals, self-tests included.
+    """
+    with used.start() as server:
+        status = server.stop()
+
+    assert 0 == status
+    assert 10 > server.ready_seconds
+    assert re.search(r"listening on https://127\.0\.0\.1:\d+$", server.output, re.M)
