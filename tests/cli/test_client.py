@@ -96,7 +96,7 @@ class TestOperations:
         assert KeyState.DESTROYED == destroyed.state
 
     def test_uses(self, hsm: RemoteHSM) -> None:
-        """Signatures, ciphertexts, MACs and random bytes come back as they were made."""
+        """Signatures, ciphertexts, MACs and random bytes come back as made."""
         session = Session(hsm)
         for algorithm, name in (
             *(("Ed25519", "signer"), ("aes", "box"), ("hs256", "mac")),
@@ -140,7 +140,7 @@ class TestOperations:
         assert sent.target == "/api/v1/keys/box/encrypt?aad=%2B%2F%2F%2B"
 
     def test_query(self, hsm: RemoteHSM, stub: Stub) -> None:
-        """Fields of a GET travel in the query, lists with commas, defaults not at all."""
+        """Fields of a GET travel in the query; those at their default do not."""
         hsm.execute(
             ops.ListKeys(
                 tags=("a:1", "b/2"), state=KeyState.PURGE_SCHEDULED, per_page=7

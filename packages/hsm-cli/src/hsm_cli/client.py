@@ -83,7 +83,8 @@ class RemoteHSM:
         pause: Waits between attempts, given seconds.
 
     Raises:
-        ConfigurationError: The endpoint is not such a URL, or a file can't be used.
+        ConfigurationError: The endpoint is not such a URL, the time-out is not between
+            0 and 3600 seconds, or a file can't be used.
     """
 
     def __init__(

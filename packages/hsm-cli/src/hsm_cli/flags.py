@@ -18,7 +18,7 @@ from hsm_cli.settings import (
     TokenSettings,
 )
 
-__all__ = ["global_flags", "literal_secrets", "read_settings"]
+__all__ = ["given_as_flag", "global_flags", "literal_secrets", "read_settings"]
 
 _LATER: Final = frozenset(
     {
@@ -167,7 +167,7 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
         click.UsageError: Two of them exclude each other.
     """
     token, secret = values["auth_token"] or "", values["jwt_secret"] or ""
-    flags = [name for name in ("auth_token", "jwt_secret") if _is_flag(ctx, name)]
+    flags = [name for name in ("auth_token", "jwt_secret") if given_as_flag(ctx, name)]
     if len(flags) == 2:
         raise click.UsageError("--auth-token and --jwt-secret exclude each other.")
     if flags == ["jwt_secret"]:
@@ -196,9 +196,11 @@ def literal_secrets(ctx: click.Context, *names: str) -> list[str]:
     return [
         f"--{name.replace('_', '-')}"
         for name in names
-        if _is_flag(ctx, name) and not str(ctx.params[name]).startswith(("@", "fd:"))
+        if given_as_flag(ctx, name)
+        and not str(ctx.params[name]).startswith(("@", "fd:"))
     ]
 
 
-def _is_flag(ctx: click.Context, name: str) -> bool:
+def given_as_flag(ctx: click.Context, name: str) -> bool:
+    """Return whether a parameter stands on the command line itself."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -30,6 +30,7 @@ __all__ = ["Transport"]
 
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
+_LONGEST_TIMEOUT_SECONDS: Final = 3600
 
 
 class Transport:
@@ -50,7 +51,8 @@ class Transport:
         max_answer_bytes: Longest answer that is read.
 
     Raises:
-        ConfigurationError: The endpoint is not such a URL.
+        ConfigurationError: The endpoint is not such a URL, or the time-out is not
+            between 0 and 3600 seconds.
     """
 
     def __init__(
@@ -62,6 +64,12 @@ class Transport:
         max_answer_bytes: int,
     ) -> None:
         host, port, self._prefix = _parse_endpoint(endpoint)
+        if not 0 < timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
+            raise ConfigurationError(
+                "The timeout must be more than 0 and at most "
+                f"{_LONGEST_TIMEOUT_SECONDS} seconds.",
+                field="timeout_seconds",
+            )
         self._where = f"{host}:{port}"
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes

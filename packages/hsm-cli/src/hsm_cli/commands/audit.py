@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hsm_cli.bootstrap import OfflineReport, verify_trail
-from hsm_cli.flags import literal_secrets
+from hsm_cli.flags import given_as_flag, literal_secrets
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
 from hsm_cli.output import print_note
@@ -103,15 +103,14 @@ def verify(ctx: click.Context, audit_path: Path | None, hmac_key: str | None) ->
     A damaged trail: exit 7, and the first bad record is named with its reason.
     """
     invocation: Invocation = ctx.obj
-    given = literal_secrets(ctx, "hmac_key")
-    for flag in given:
+    for flag in literal_secrets(ctx, "hmac_key"):
         print_note(
             f"warning: other users can see {flag} on the command line; use @FILE, "
             "fd:N or the environment."
         )
     if audit_path is not None:
         _verify_files(invocation, audit_path, hmac_key)
-    elif given:
+    elif given_as_flag(ctx, "hmac_key"):
         raise click.UsageError("--hmac-key goes with --audit-path.")
     else:
         _verify_on_server(invocation)

@@ -30,7 +30,7 @@ __all__ = ["command"]
 )
 @click.option("--name", default="", metavar="NAME", help="A unique name.")
 @click.option("--owner", default="", metavar="NAME", help="Else it is the caller.")
-@click.option("--description", default="", metavar="TEXT")
+@click.option("--description", default="", metavar="TEXT", help="What it is for.")
 @click.option(
     "--usage",
     "usages",
@@ -40,7 +40,11 @@ __all__ = ["command"]
     help="What it may be used for, such as sign,verify; else the algorithm's usual.",
 )
 @click.option(
-    "--tags", type=CommaList(), default=(), metavar="TAGS", help="With commas between."
+    "--tags",
+    type=CommaList(),
+    default=(),
+    metavar="TAGS",
+    help="Words to find it by, with commas between.",
 )
 @idempotency_option
 @click.pass_obj

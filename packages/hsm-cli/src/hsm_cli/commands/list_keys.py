@@ -16,7 +16,12 @@ __all__ = ["command"]
 
 @click.command("list", cls=HSMCommand)
 @click.option(
-    "--page", type=click.IntRange(min=1), default=1, show_default=True, metavar="N"
+    "--page",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of the page.",
 )
 @click.option(
     "--per-page",

@@ -22,6 +22,7 @@ __all__ = ["command"]
     type=click.Choice(["base64", "hex"]),
     default="base64",
     show_default=True,
+    help="How they are printed.",
 )
 @out_option
 @click.pass_obj

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the global flags, their environment variables and the credentials."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from hsm_cli.commands import cli
+from hsm_cli.settings import TokenSettings
+from hsm_cli.tokens import inspect_token, mint_token, open_token
+from tests.cli.certificates import Certificates
+from tests.cli.stub import TOKEN, Stub
+from tests.cli.support import Shell
+
+SECRET = "text:" + "q" * 40
+FLAGS = (
+    "--endpoint --ca-bundle --client-cert --client-key --insecure --actor --roles "
+    "--auth-token --token-ttl --jwt-secret --jwt-algorithm --jwt-private-key "
+    "--jwt-issuer --jwt-kid --timeout --json --no-color"
+).split()
+
+
+@pytest.fixture
+def online(
+    bare_shell: Shell,
+    stub: Stub,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Shell:
+    """Give hsm-cli whose environment names the stub, but no credential."""
+    monkeypatch.setenv("FERROHSM_ENDPOINT", stub.endpoint)
+    monkeypatch.setenv("FERROHSM_CA_BUNDLE", str(certificates.ca))
+    return bare_shell
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_flag_has_its_variable(bare_shell: Shell, flag: str) -> None:
+    """Each global flag and its variable stand in the help."""
+    text = bare_shell.ok("--help").text
+    variable = "FERROHSM_" + flag[2:].replace("-", "_").upper()
+
+    assert f"  {flag} " in text
+    assert variable in "".join(text.split())
+
+
+def test_no_other_flags() -> None:
+    """There is no global flag beside the documented ones."""
+    names = {name for param in cli.params for name in param.opts}
+
+    assert {*FLAGS, "--version"} == names
+
+
+class TestEnvironment:
+    def test_token(
+        self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Endpoint, authorities and token of the environment are used."""
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        outcome = online.ok("status", "--json")
+
+        assert "operational" == outcome.json["state"]
+        assert f"Bearer {TOKEN}" == stub.received[0].headers["authorization"]
+
+    def test_json(self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+        """FERROHSM_JSON=1 asks for JSON, of errors too."""
+        monkeypatch.setenv("FERROHSM_JSON", "1")
+
+        assert "items" in bare_shell.ok("algorithms").json
+        assert bare_shell("describe").err.startswith('{"code":"invalid_input"')
+
+    def test_client_certificate_files(
+        self, online: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A key file that others may read is refused before anything is sent."""
+        key = tmp_path / "key.pem"
+        key.write_text("x")
+        key.chmod(0o644)
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("FERROHSM_CLIENT_CERT", str(key))
+        outcome = online("status")
+
+        assert 2 == outcome.code
+        assert "[unsafe_file_mode]" in outcome.err
+
+
+class TestCredentials:
+    def sent(self, stub: Stub) -> str:
+        """Return the token that was sent last."""
+        return stub.received[-1].headers["authorization"].removeprefix("Bearer ")
+
+    def test_none(self, online: Shell, stub: Stub) -> None:
+        """Without a credential nothing is sent, and it is said how to give one."""
+        outcome = online("status")
+
+        assert (2, []) == (outcome.code, stub.received)
+        assert "FERROHSM_AUTH_TOKEN" in outcome.err
+
+    def test_both_flags(self, online: Shell, stub: Stub) -> None:
+        """Two flags exclude each other."""
+        outcome = online("--auth-token", "@a", "--jwt-secret", "@b", "status")
+
+        assert (2, []) == (outcome.code, stub.received)
+        assert "exclude each other" in outcome.err
+
+    def test_flag_before_environment(
+        self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A flag is taken before a variable; of two variables, the token."""
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        online("status")
+        tokens = [self.sent(stub)]
+        online("--jwt-secret", SECRET, "status")
+        tokens.append(self.sent(stub))
+        online("--auth-token", "other.token.x", "status")
+        tokens.append(self.sent(stub))
+
+        assert [TOKEN, "other.token.x"] == [tokens[0], tokens[2]]
+        assert "cli-operator" == inspect_token(tokens[1]).claims["sub"]
+
+    def test_minted(
+        self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A minted token says what the flags say; its refusal has exit code 3."""
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        outcome = online("--actor", "ada", "--roles", "auditor,service", "status")
+        facts = inspect_token(self.sent(stub), secret=b"q" * 40)
+
+        assert 3 == outcome.code
+        assert ("ada", ["Auditor", "Service"]) == (
+            facts.claims["sub"],
+            facts.claims["roles"],
+        )
+
+    @pytest.mark.parametrize(
+        "flags", [["--auth-token", TOKEN], ["--jwt-secret", SECRET]]
+    )
+    def test_literal(self, online: Shell, stub: Stub, flags: list[str]) -> None:
+        """A secret on the command line works, and warns without repeating it."""
+        outcome = online(*flags, "status")
+
+        assert 1 == len(stub.received)
+        assert f"warning: other users can see {flags[0]}" in outcome.err
+        assert flags[1] not in outcome.err
+
+    @pytest.mark.parametrize("flag", ["--auth-token", "--jwt-secret"])
+    def test_file(self, online: Shell, stub: Stub, tmp_path: Path, flag: str) -> None:
+        """A secret in a file of its owner's is read; one open to others is not."""
+        path = tmp_path / "secret"
+        path.write_text(f"{TOKEN if flag == '--auth-token' else SECRET}\n")
+        path.chmod(0o600)
+        outcome = online(flag, f"@{path}", "status")
+        path.chmod(0o640)
+        refused = online(flag, f"@{path}", "status")
+
+        assert "warning" not in outcome.err
+        assert 1 == len(stub.received)
+        assert 2 == refused.code
+        assert "[unsafe_file_mode]" in refused.err
+
+    def test_descriptor(self, online: Shell, stub: Stub) -> None:
+        """A secret can come through an open file descriptor."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.sendall(TOKEN.encode())
+            ours.shutdown(socket.SHUT_WR)
+            outcome = online("--auth-token", f"fd:{theirs.detach()}", "status")
+
+        assert (0, TOKEN) == (outcome.code, self.sent(stub))
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--jwt-algorithm", "rs256"], "rs256 comes later"),
+        (["--jwt-algorithm", "ES256"], "es256 comes later"),
+        (["--jwt-algorithm", "none"], "there is hs256"),
+        (["--jwt-private-key", "k.pem"], "comes later"),
+        (["--jwt-kid", "k1"], "comes later"),
+        (["--token-ttl", "0"], "token-ttl"),
+        (["--timeout", "0"], "timeout"),
+        (["--timeout", "nan"], "timeout"),
+        (["--endpoint", "http://localhost"], "endpoint must be https"),
+        (["--ca-bundle", "/nonexistent.pem"], "could not be read"),
+    ],
+)
+def test_refused_flags(
+    bare_shell: Shell, monkeypatch: pytest.MonkeyPatch, flags: list[str], word: str
+) -> None:
+    """A flag whose feature is not there, or that means nothing, is refused."""
+    monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+    outcome = bare_shell(*flags, "status")
+
+    assert (2, b"") == (outcome.code, outcome.out)
+    assert word in outcome.err
+
+
+@pytest.mark.parametrize("name", ["hs256", "HS256"])
+def test_accepted_algorithm(bare_shell: Shell, name: str) -> None:
+    """HS256 may be written in any case."""
+    assert 0 == bare_shell("--jwt-algorithm", name, "algorithms").code
+
+
+def test_insecure_warns(online: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking any certificate works, and warns each time."""
+    monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+    monkeypatch.delenv("FERROHSM_CA_BUNDLE")
+    outcome = online("--insecure", "status")
+
+    assert 0 == outcome.code
+    assert "certificate is not checked" in outcome.err
+
+
+class TestMinter:
+    def test_reuse_and_renewal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A minted token serves until half a minute before it ends, then a new one."""
+        now = [1000.0]
+        monkeypatch.setattr("time.monotonic", lambda: now[0])
+        token = open_token(TokenSettings(jwt_secret=SECRET, ttl_seconds=300))
+        first = token()
+        now[0] += 269
+        same = token()
+        now[0] += 2
+        renewed = token()
+
+        assert first == same
+        assert first != renewed
+
+    def test_tokens_differ(self) -> None:
+        """Every token has its own id, and says nothing of the secret."""
+        tokens = {
+            mint_token(b"q" * 32, actor="a", roles=["admin"], ttl_seconds=5, now=7.5)
+            for _ in range(3)
+        }
+        facts = [inspect_token(token, now=8.0) for token in tokens]
+
+        assert 3 == len({fact.claims["jti"] for fact in facts})
+        assert {(7, 12, 4)} == {
+            (f.claims["iat"], f.claims["exp"], f.expires_in_seconds) for f in facts
+        }
+
+    def test_text_that_is_not_unicode(self, bare_shell: Shell) -> None:
+        """An actor that no JSON can hold is refused."""
+        outcome = bare_shell(
+            *("--jwt-secret", SECRET, "--actor", os.fsdecode(b"\xff"), "token", "mint")
+        )
+
+        assert (2, b"") == (outcome.code, outcome.out)
+        assert "not Unicode" in outcome.err
+
+    def test_secrets_in_no_repr(self) -> None:
+        """Settings do not show their secrets."""
+        settings = TokenSettings(auth_token="tok-en", jwt_secret=SECRET)
+
+        assert "tok-en" not in repr(settings)
+        assert SECRET not in repr(settings)

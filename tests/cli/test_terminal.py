@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Tests of what reaches a terminal, or a pipe."""
+
+import json
+import unicodedata
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_cli.terminal import neutral, neutral_json, render_table
+from hsm_core.model import KeyInfo
+from hsm_core.operations import DescribeKey, ListKeys, Operation
+from hsm_core.protocols import HSM
+from tests.cli.support import Shell
+
+R = TypeVar("R")
+
+HOSTILE = "a\x1b]0;t\x07\x1b[2J\r\x9b31m\u202egnp\u2066\u200f\u2028[red]b[/red]\x00\n"
+
+
+def acts(character: str) -> bool:
+    """Return whether a character is a control, or a format that reorders or hides."""
+    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or (
+        unicodedata.bidirectional(character)
+        in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    )
+
+
+@given(st.text())
+def test_neutral(text: str) -> None:
+    """Whatever the text, nothing in what is shown acts on a terminal."""
+    assert not any(map(acts, neutral(text)))
+
+
+@given(
+    st.text(alphabet=st.characters(exclude_categories=["Cc", "Cs", "Cf", "Zl", "Zp"]))
+)
+def test_neutral_leaves_ordinary_text(text: str) -> None:
+    """Letters, signs and spaces of any script stay as they are."""
+    if not any(0xE0000 <= ord(character) <= 0xE0FFF for character in text):
+        assert text == neutral(text)
+
+
+@given(st.text(), st.text())
+def test_neutral_json(name: str, value: str) -> None:
+    """JSON stays the same value, and nothing in it acts on a terminal."""
+    text = json.dumps({name: value}, ensure_ascii=False)
+    shown = neutral_json(text)
+
+    assert {name: value} == json.loads(shown)
+    assert not any(map(acts, shown))
+
+
+class _Hostile:
+    """An HSM whose keys have hostile descriptions, as a bad server may send them."""
+
+    def __init__(self, hsm: HSM) -> None:
+        self.hsm = hsm
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Execute it, and spoil what comes back."""
+        result = self.hsm.execute(operation, idempotency_key=idempotency_key)
+        if isinstance(operation, DescribeKey):
+            assert isinstance(result, KeyInfo)
+            return _spoilt(result)  # type: ignore[return-value]
+        if isinstance(operation, ListKeys):
+            items = tuple(map(_spoilt, result.items))  # type: ignore[attr-defined]
+            return _replace(result, items=items)
+        return result
+
+
+def _replace(record: R, **changes: object) -> R:
+    import msgspec
+
+    return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]
+
+
+def _spoilt(key: KeyInfo) -> KeyInfo:
+    return _replace(key, description=HOSTILE, name=HOSTILE, tags=(HOSTILE,))
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+@pytest.mark.parametrize(
+    "line",
+    [["describe", "k"], ["describe", "k", "--json"], ["list"], ["list", "--json"]],
+    ids=" ".join,
+)
+def test_hostile_server(shell: Shell, line: list[str], terminal: bool) -> None:
+    """Escapes in a server's text are shown, not obeyed, and markup is just text."""
+    shell.ok("create", "aes", "--name", "k")
+    assert shell.hsm is not None
+    shell.hsm = _Hostile(shell.hsm)
+    outcome = shell("--no-color", *line, terminal=terminal)
+
+    assert 0 == outcome.code
+    assert not any(acts(c) for c in outcome.text if c != "\n")
+    assert "[red]" in outcome.text.replace("\n", "")
+
+
+class TestTable:
+    def test_plain(self) -> None:
+        """Columns are as wide as their widest cell, and no line ends in spaces."""
+        text = render_table(
+            ("A", "Bee"), [("long cell", ""), ("x", "y")], terminal=False, colour=True
+        )
+
+        assert "A          BEE\nlong cell\nx          y" == text
+
+    def test_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a narrow terminal long cells are folded, and nothing is lost."""
+        monkeypatch.setenv("COLUMNS", "30")
+        rows = [("x" * 40, "[bold]y[/bold]")]
+        text = render_table(("A", "B"), rows, terminal=True, colour=False)
+
+        assert 40 == text.count("x")
+        assert max(map(len, text.splitlines())) <= 30
+        assert "\x1b" not in text
+
+    def test_colours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Colours come only where they are allowed."""
+        monkeypatch.setenv("TERM", "xterm")
+        coloured = render_table(("A",), [("x",)], terminal=True, colour=True)
+        plain = render_table(("A",), [("x",)], terminal=True, colour=False)
+
+        assert "\x1b[" in coloured
+        assert "\x1b" not in plain
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colour_by_environment(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """The environment can forbid colours."""
+    monkeypatch.setenv(variable, value)
+    outcome = shell("list", terminal=True)
+
+    assert b"\x1b" not in outcome.out

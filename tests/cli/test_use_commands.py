@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the commands that use keys."""
+
+import base64
+import hashlib
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+from tests.cli.support import Shell
+from tests.support import require_program
+
+
+class TestSign:
+    @pytest.mark.parametrize("algorithm", ["rsa2048", "p256", "p521", "ed25519"])
+    def test_round_trip(
+        self, shell: Shell, data_file: Path, tmp_path: Path, algorithm: str
+    ) -> None:
+        """A signature over a file is written bare, and verifies from there."""
+        shell.ok("create", algorithm, "--name", "k")
+        path = str(tmp_path / "sig")
+        signed = shell.ok("sign", "k", "--in", str(data_file), "--out", path)
+        good = shell.ok("verify", "k", "--in", str(data_file), "--signature", path)
+        wrong = shell("verify", "k", "other data", "--signature", path)
+
+        assert b"" == signed.out
+        assert "The signature is good; version 1 made it.\n" == good.text
+        assert (6, b"") == (wrong.code, wrong.out)
+        assert "[signature_mismatch]" in wrong.err
+
+    def test_openssl(self, shell: Shell, data_file: Path, tmp_path: Path) -> None:
+        """OpenSSL verifies a signature over a file with the exported public key."""
+        openssl = require_program("openssl")
+        shell.ok("create", "p256", "--name", "k")
+        signature, public = tmp_path / "sig", tmp_path / "k.pem"
+        line = ("sign", "k", "--in", str(data_file), "--out", str(signature))
+        shell.ok(*line)
+        shell.ok("public-key", "k", "--out", str(public))
+        done = subprocess.run(
+            [
+                *(openssl, "dgst", "-sha256", "-verify", public),
+                *("-signature", signature, data_file),
+            ],
+            check=False,
+            capture_output=True,
+        )
+
+        assert (0, b"Verified OK\n") == (done.returncode, done.stdout)
+
+    def test_text_and_base64(self, shell: Shell) -> None:
+        """A payload is text or base64; the signature is printed as base64."""
+        shell.ok("create", "ed25519", "--name", "k")
+        signature = shell.ok("sign", "k", "hello").text.strip()
+        same = shell.ok("sign", "k", "aGVsbG8=", "--base64").text.strip()
+        again = shell.ok("sign", "--key-id", "k", "hello").text.strip()
+        proof = ("--signature-base64", signature)
+
+        assert 64 == len(base64.b64decode(signature, validate=True))
+        assert signature == same == again
+        assert shell("verify", "k", "hello", *proof).code == 0
+        assert shell("verify", "k", "hellO", *proof).code == 6
+
+    def test_stdin(self, shell: Shell) -> None:
+        """Data and results go through standard input and output as bare bytes."""
+        shell.ok("create", "ed25519", "--name", "k")
+        payload = b"\x00\xff\n"
+        raw = shell.ok("sign", "k", "--in", "-", "--out", "-", stdin=payload).out
+        text = shell.ok("sign", "k", "--in", "-", stdin=payload).text
+
+        assert raw == base64.b64decode(text)
+
+    @pytest.mark.parametrize("flag", ["--prehash", "--digest"])
+    def test_prehash(
+        self, shell: Shell, data_file: Path, tmp_path: Path, flag: str
+    ) -> None:
+        """A digest made here gives a signature over the whole file."""
+        shell.ok("create", "p384", "--name", "k")
+        path = str(tmp_path / "sig")
+        shell.ok("sign", "k", "--in", str(data_file), flag, "--out", path)
+        options = ("--in", str(data_file), "--signature", path)
+        record = shell.ok("verify", "k", *options, "--json").json
+        local = shell.ok("verify", "k", *options, flag, "--hash", "sha-384")
+
+        assert (1, "EC-P384") == (record["version"], record["algorithm"])
+        assert "good" in local.text
+
+    def test_prehash_of_a_key_that_hashes_inside(self, shell: Shell) -> None:
+        """Ed25519 takes no digest, which is said before anything is hashed."""
+        shell.ok("create", "ed25519", "--name", "k")
+        outcome = shell("sign", "k", "x", "--prehash")
+
+        assert 2 == outcome.code
+        assert "takes no digest" in outcome.err
+
+    def test_parameters(self, shell: Shell) -> None:
+        """Scheme, hash and encoding reach the operation, in any case."""
+        shell.ok("create", "rsa2048", "--name", "r")
+        shell.ok("create", "p256", "--name", "e")
+        rsa = shell.ok(
+            *("sign", "r", "x", "--scheme", "rsassa-pkcs1-v1_5"),
+            *("--hash", "sha-512", "--json"),
+        ).json
+        ecdsa = shell.ok("sign", "e", "x", "--encoding", "P1363", "--json").json
+        checked = shell(
+            *("verify", "e", "x", "--encoding", "p1363", "--version", "1"),
+            *("--signature-base64", ecdsa["signature"]),
+        )
+
+        assert ("RSASSA-PKCS1-v1_5", "SHA-512") == (rsa["scheme"], rsa["hash"])
+        assert 64 == len(base64.b64decode(ecdsa["signature"]))
+        assert 0 == checked.code
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["k"], "Give PAYLOAD, or --in FILE"),
+            (["k", "x", "--in", "f"], "not both"),
+            (["k", "x", "--key-id", "k"], "not both"),
+            (["--key-id", "k"], "Give PAYLOAD, or --in FILE"),
+            (["k", "eA", "--base64"], "not base64 with padding"),
+            (["k", "eB==", "--base64"], "not canonical base64"),
+            (["k", "--in", "/nonexistent/x"], "could not be read: No such file"),
+            (["k", "--in", "/"], "could not be read: Is a directory"),
+            (["k", "x", "--hash", "md5"], "none of SHA-256"),
+        ],
+    )
+    def test_refused(self, shell: Shell, words: list[str], message: str) -> None:
+        """What can't be read is told, and nothing is signed."""
+        shell.ok("create", "ed25519", "--name", "k")
+        outcome = shell("sign", *words)
+
+        assert (2, b"") == (outcome.code, outcome.out)
+        assert message in outcome.err
+
+    @pytest.mark.parametrize(
+        "words", [[], ["--signature", "x", "--signature-base64", "eA=="]]
+    )
+    def test_no_signature(self, shell: Shell, words: list[str]) -> None:
+        """Verifying needs one signature."""
+        outcome = shell("verify", "k", "x", *words)
+
+        assert 2 == outcome.code
+        assert "Give --signature FILE or --signature-base64 TEXT" in outcome.err
+
+    def test_wrong_usage(self, shell: Shell) -> None:
+        """A key that may not sign does not."""
+        shell.ok("create", "rsa2048", "--name", "k", "--usage", "encrypt,decrypt")
+        outcome = shell("sign", "k", "x")
+
+        assert 5 == outcome.code
+        assert "[usage_not_allowed]" in outcome.err
+
+
+class TestEncrypt:
+    def test_file(self, shell: Shell, data_file: Path, tmp_path: Path) -> None:
+        """A file goes into an envelope and out again, into a file of its owner's."""
+        shell.ok("create", "aes", "--name", "box")
+        sealed, opened = tmp_path / "sealed", tmp_path / "opened"
+        shell.ok("encrypt", "box", "--in", str(data_file), "--out", str(sealed))
+        shell.ok("rotate", "box")
+        shell.ok("decrypt", "box", "--in", str(sealed), "--out", str(opened))
+
+        assert data_file.read_bytes() == opened.read_bytes()
+        assert data_file.read_bytes() not in sealed.read_bytes()
+        assert 0o600 == stat.S_IMODE(opened.stat().st_mode)
+
+    def test_text(self, shell: Shell) -> None:
+        """What encrypt prints, decrypt takes; the plaintext comes out as it was."""
+        shell.ok("create", "aes", "--name", "box")
+        sealed = shell.ok("encrypt", "box", "grüße").text
+        piped = shell.ok(
+            "decrypt", "box", "--in", "-", "--base64", stdin=sealed.encode()
+        )
+        record = shell.ok("decrypt", "box", sealed.strip(), "--json").json
+
+        assert "grüße".encode() == shell.ok("decrypt", "box", sealed.strip()).out
+        assert "grüße".encode() == piped.out
+        assert "grüße".encode() == base64.b64decode(record["plaintext"])
+
+    def test_additional_data(self, shell: Shell, tmp_path: Path) -> None:
+        """Additional data must be given again, as text or in a file."""
+        shell.ok("create", "aes", "--name", "box")
+        path = tmp_path / "aad"
+        path.write_bytes(b"context")
+        sealed = shell.ok("encrypt", "box", "x", "--aad", "context").text.strip()
+
+        assert b"x" == shell.ok("decrypt", "box", sealed, "--aad-file", str(path)).out
+        assert 6 == shell("decrypt", "box", sealed).code
+        assert 2 == shell("encrypt", "box", "x", "--aad", "a", "--aad-file", "b").code
+
+    def test_rsa(self, shell: Shell) -> None:
+        """RSA encrypts with the parameters that are given, raw where others read it."""
+        shell.ok("create", "rsa2048", "--name", "r", "--usage", "encrypt,decrypt")
+        options = ("--encoding", "raw", "--hash", "sha-512", "--mgf-hash", "sha-256")
+        sealed = shell.ok("encrypt", "r", "x", *options, "--out", "-").out
+        line = ("decrypt", "r", base64.b64encode(sealed).decode(), *options)
+
+        assert 256 == len(sealed)
+        assert b"x" == shell.ok(*line, "--version", "1").out
+
+    def test_failure_has_no_detail(self, shell: Shell) -> None:
+        """However a ciphertext is wrong, the answer is the same."""
+        shell.ok("create", "aes", "--name", "box")
+        sealed = base64.b64decode(shell.ok("encrypt", "box", "x").text)
+        broken = [sealed[:-1], sealed[:20], bytes(60), sealed[:-1] + b"\x00"]
+        outcomes = {
+            (done.code, done.out, done.err)
+            for done in (
+                shell("decrypt", "box", base64.b64encode(data).decode())
+                for data in broken
+            )
+        }
+
+        assert 1 == len(outcomes)
+        assert 6 == outcomes.pop()[0]
+
+    def test_terminal(self, shell: Shell) -> None:
+        """A plaintext can't act on a terminal; a pipe gets its very bytes."""
+        shell.ok("create", "aes", "--name", "box")
+        sealed = shell.ok("encrypt", "box", "a\x1b[2Jb\nc").text.strip()
+        shown = shell("decrypt", "box", sealed, terminal=True)
+
+        assert b"a\\x1b[2Jb\nc\n" == shown.out
+        assert b"a\x1b[2Jb\nc" == shell.ok("decrypt", "box", sealed).out
+
+
+class TestMac:
+    def test_round_trip(self, shell: Shell, tmp_path: Path) -> None:
+        """A MAC is printed or written, and checked from either."""
+        shell.ok("create", "hmac-sha256", "--name", "m")
+        path = str(tmp_path / "mac")
+        text = shell.ok("mac", "m", "hello").text.strip()
+        shell.ok("mac", "m", "hello", "--out", path)
+        good = shell.ok("verify-mac", "m", "hello", "--mac", path)
+        wrong = shell("verify-mac", "m", "bye", "--mac-base64", text)
+        short = shell("verify-mac", "m", "hello", "--mac-base64", "eA==")
+
+        assert base64.b64decode(text) == Path(path).read_bytes()
+        assert "The MAC is good; version 1 made it.\n" == good.text
+        assert (6, 6) == (wrong.code, short.code)
+
+
+class TestRandom:
+    def test_formats(self, shell: Shell, tmp_path: Path) -> None:
+        """Random bytes come as base64, hex, JSON, or bare."""
+        path = tmp_path / "random"
+        text = shell.ok("random", "20").text
+        digits = shell.ok("random", "20", "--format", "hex").text
+        record = shell.ok("random", "20", "--json").json
+        written = shell.ok("random", "20", "--out", str(path), "--json")
+
+        assert [20, 20, 20, 20, 20] == [
+            len(data)
+            for data in (
+                base64.b64decode(text),
+                bytes.fromhex(digits),
+                base64.b64decode(record["random"]),
+                path.read_bytes(),
+                shell.ok("random", "20", "--out", "-").out,
+            )
+        ]
+        assert (b"", 0o600) == (written.out, stat.S_IMODE(path.stat().st_mode))
+
+    @pytest.mark.parametrize("length", ["0", "-1", "1048577", "x"])
+    def test_refused(self, shell: Shell, length: str) -> None:
+        """A length out of range is a usage error."""
+        outcome = shell("random", "--", length)
+
+        assert (2, b"") == (outcome.code, outcome.out)
+
+
+def test_big_file_is_hashed_in_pieces(shell: Shell, tmp_path: Path) -> None:
+    """A file larger than any payload is signed by digest, and refused whole."""
+    path = tmp_path / "big"
+    with path.open("wb") as file:
+        file.truncate(200 * 1024 * 1024)
+    shell.ok("create", "p256", "--name", "k")
+    whole = shell("sign", "k", "--in", str(path))
+    record = shell.ok("sign", "k", "--in", str(path), "--prehash", "--json").json
+    der = shell.ok("public-key", "k", "--format", "der").out
+    public_key = serialization.load_der_public_key(der)
+    digest = hashlib.sha256(bytes(200 * 1024 * 1024)).digest()
+
+    assert 2 == whole.code
+    assert "[payload_too_large]" in whole.err
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    public_key.verify(
+        base64.b64decode(record["signature"]),
+        digest,
+        ec.ECDSA(Prehashed(hashes.SHA256())),
+    )
+
+
+def test_private_result_is_written_not_printed(shell: Shell, tmp_path: Path) -> None:
+    """A plaintext that goes to a file is not printed as JSON as well."""
+    shell.ok("create", "aes", "--name", "box")
+    sealed = shell.ok("encrypt", "box", "x").text.strip()
+    out = str(tmp_path / "out")
+    outcome = shell.ok("decrypt", "box", sealed, "--json", "--out", out)
+    signed = shell.ok("encrypt", "box", "x", "--json", "--out", out)
+
+    assert b"" == outcome.out
+    assert 1 == signed.json["version"]
+
+
+def test_unwritable_file(shell: Shell, tmp_path: Path) -> None:
+    """A result that can't be written is an error, and leaves nothing behind."""
+    outcome = shell("random", "5", "--out", str(tmp_path / "no" / "file"))
+
+    assert (1, b"") == (outcome.code, outcome.out)
+    assert "could not be written: No such file or directory. [output]" in outcome.err
+    assert [] == list(tmp_path.iterdir())
