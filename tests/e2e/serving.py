@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ssl
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from aiohttp import web
-
 from hsm_cli.client import RemoteHSM
 from hsm_core.model import Caller
 from hsm_core.protocols import HSM, AsyncHSMGateway
-from hsm_server.app import create_app, runner_options
+from hsm_server.app import create_app
+from hsm_server.listener import Listener
 from hsm_server.logs import make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings, TLSFiles
 from hsm_server.tls import server_context
@@ -28,15 +27,8 @@ __all__ = ["serve_and_connect"]
 SECRET = b"tests only: 32 bytes or more of it"
 
 
-async def _start(app: web.Application, context: ssl.SSLContext) -> web.AppRunner:
-    runner = web.AppRunner(app, **runner_options(ServerSettings()))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    return runner
-
-
-async def _stop(runner: web.AppRunner) -> None:
-    await runner.cleanup()
+async def _stop(listener: Listener) -> None:
+    await listener.stop()
     # TLS connections say farewell, for which the loop must go round once more.
     await asyncio.sleep(0.1)
 
@@ -49,10 +41,12 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
     logger = make_logger(io.StringIO(), LogLevel.INFO, LogFormat.JSON)
     app = create_app(gateway, ServerSettings(), jwt_secret=SECRET, logger=logger)
     context = server_context(TLSFiles(cert=server.certificate, key=server.key))
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.setblocking(False)
+    port = bound.getsockname()[1]
+    listener = Listener(app, bound, context)
     with running_loop() as loop, ExitStack() as clients:
-        starting = asyncio.run_coroutine_threadsafe(_start(app, context), loop)
-        runner = starting.result()
-        _, port = runner.addresses[0]
+        asyncio.run_coroutine_threadsafe(listener.start(), loop).result()
 
         def connect(caller: Caller) -> HSM:
             token = mint(SECRET, caller.principal, [r.value for r in caller.roles])
@@ -69,4 +63,4 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
             yield connect
         finally:
             clients.close()
-            asyncio.run_coroutine_threadsafe(_stop(runner), loop).result()
+            asyncio.run_coroutine_threadsafe(_stop(listener), loop).result()
