@@ -72,13 +72,25 @@ class Site:
         return done.returncode, done.stderr
 
     @contextlib.contextmanager
-    def serve(self, *arguments: str, **changes: str) -> Iterator["Running"]:
-        """Run a server until the end of the block, then stop it."""
+    def serve(
+        self, *arguments: str, variables: dict[str, str] | None = None
+    ) -> Iterator["Running"]:
+        """
+        Run a server until the end of the block, then stop it.
+
+        Args:
+            arguments: More flags.
+
+            variables: If given, all of its settings; it then has no flags.
+        """
+        command, environment = self.command(*arguments), self.environment()
+        if variables is not None:
+            command, environment = [sys.executable, "-m", "hsm_server"], variables
         with (
             (self.folder / "log").open("ab") as log,
             subprocess.Popen(
-                self.command(*arguments),
-                env=self.environment(**changes),
+                command,
+                env=environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""
+Fills the tables of the server's reference from the server itself.
+
+Run ``python -m tests.server.reference`` after a change of routes, flags or metrics.
+"""
+
+import re
+from collections.abc import Callable
+
+import click
+
+from hsm_core import errors
+from hsm_core.rest import API_PREFIX, ROUTES
+from hsm_server.exit_codes import EXIT_CODES, ExitCode
+from hsm_server.main import main as command
+from hsm_server.openapi.schemas import summary_of
+from hsm_server.options import UNAVAILABLE
+from hsm_server.problems import REQUEST_CODES, status_of
+from hsm_server.telemetry import Metrics
+from tests.support import REPOSITORY
+
+__all__ = ["PAGES", "render"]
+
+PAGES = [
+    REPOSITORY / "docs" / "reference" / name
+    for name in ("api.md", "settings-server.md", "metrics.md")
+]
+
+_BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+_EXITS = {
+    ExitCode.OK: "It was stopped.",
+    ExitCode.FAILED: "Anything else, such as a store that can't be read.",
+    ExitCode.USAGE: "The command line, a variable or a secret is not valid.",
+    ExitCode.UNSAFE_FILE_MODE: "A file or directory is open to other users.",
+    ExitCode.WRONG_MASTER_KEY: "The master key is not the store's; nothing is written.",
+    ExitCode.WRONG_AUDIT_KEY: "The HMAC key is not the trail's; nothing is written.",
+    ExitCode.AUDIT_TAMPERED: "The trail is damaged; record and reason are named.",
+    ExitCode.LOCKED: "Another process has the store or the trail.",
+    ExitCode.KEYS_DAMAGED: "The key ring is damaged.",
+    ExitCode.LISTEN: "The address or the TLS files can't be used.",
+}
+
+
+def render(text: str) -> str:
+    """Return a page with all of its blocks filled."""
+    return _BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m[2]]()}\n{m[3]}", text)
+
+
+def _table(*rows: tuple[str, ...]) -> str:
+    head, *rest = rows
+    lines = [head, tuple("---" for _ in head), *rest]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _routes() -> str:
+    rows = [("Operation", "Request", "Success", "Bytes", "What it does")]
+    for route in ROUTES:
+        both = (("in", route.raw_request), ("out", route.raw_response))
+        raw = ", ".join(f"{way}: `{name}`" for way, name in both if name)
+        rows.append(
+            (
+                f"`{route.operation.__name__}`",
+                f"`{route.method} {API_PREFIX}{route.path}`",
+                str(route.success),
+                raw,
+                summary_of(route.operation).replace("|", "\\|"),
+            )
+        )
+    return _table(*rows)
+
+
+def _statuses() -> str:
+    codes: dict[int, list[str]] = {}
+    for code, cls in errors.error_classes().items():
+        if status_of(cls) != 500:
+            codes.setdefault(status_of(cls), []).append(code)
+    for code, status in REQUEST_CODES.items():
+        codes.setdefault(status, []).append(code)
+    rows = [
+        (str(status), ", ".join(f"`{code}`" for code in sorted(codes[status])))
+        for status in sorted(codes)
+    ]
+    return _table(("Status", "Codes"), *rows)
+
+
+def _options() -> str:
+    rows = [("Flag", "Variable", "Default", "Meaning")]
+    for option in command.params:
+        if not isinstance(option, click.Option) or option.hidden or not option.envvar:
+            continue
+        default = f"`{option.default}`" if option.show_default else ""
+        if option.required:
+            default = "required"
+        if option.name == "bind":
+            default = "`127.0.0.1:8443`"
+        meaning, _, noted = (option.help or "").partition("  [default: ")
+        if noted:
+            default = f"`{noted.rstrip(']')}`"
+        rows.append((f"`{option.opts[0]}`", f"`{option.envvar}`", default, meaning))
+    return _table(*rows)
+
+
+def _unavailable() -> str:
+    return ", ".join(f"`--{flag}`" for flag in UNAVAILABLE) + "."
+
+
+def _exits() -> str:
+    assert set(EXIT_CODES.values()) <= set(_EXITS)
+    rows = [(str(int(code)), _EXITS[code]) for code in ExitCode]
+    return _table(("Exit code", "Meaning"), *rows)
+
+
+def _metrics() -> str:
+    metrics = Metrics()
+    metrics.count_request("Sign", "ok", 0.0)
+    rows = [("Metric", "Kind", "Labels", "Meaning")]
+    for family in metrics.registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {
+            label
+            for sample in family.samples
+            for label in sample.labels
+            if label != "le"
+        }
+        rows.append(
+            (
+                f"`{name}`",
+                family.type,
+                ", ".join(f"`{label}`" for label in sorted(labels)),
+                family.documentation,
+            )
+        )
+    return _table(*rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "routes": _routes,
+    "statuses": _statuses,
+    "options": _options,
+    "unavailable": _unavailable,
+    "exits": _exits,
+    "metrics": _metrics,
+}
+"""What stands between the marks of each name."""
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(render(page.read_text()))

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""The reference says what the server does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hsm_server.settings import HTTPLimits, TokenRules
+from tests.server.reference import BLOCKS, PAGES, render
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_are_up_to_date(page: Path) -> None:
+    """If this fails, run ``python -m tests.server.reference``."""
+    text = page.read_text()
+
+    assert render(text) == text
+
+
+def test_every_table_has_its_place() -> None:
+    """No table is lost from the pages."""
+    text = "".join(page.read_text() for page in PAGES)
+
+    assert BLOCKS.keys() == set(re.findall(r"<!-- begin: (\w+) -->", text))
+
+
+def test_the_numbers_of_the_text_are_those_of_the_settings() -> None:
+    """Fixed limits stand in the text, so they are compared here."""
+    page = " ".join("".join(page.read_text() for page in PAGES).split())
+    limits, rules = HTTPLimits(), TokenRules()
+
+    assert f"{limits.line_bytes // 1024} KiB" in page
+    assert f"a header field {limits.header_bytes // 1024} KiB" in page
+    assert f"{limits.body_timeout_seconds:.0f} seconds to arrive" in page
+    assert f"closed after {limits.keepalive_seconds:.0f} seconds" in page
+    assert f"A leeway ({rules.leeway_seconds} s)" in page
+    assert f"at most {rules.max_lifetime_seconds // 3600} hours" in page
+
+
+def test_the_example_of_a_problem_is_json() -> None:
+    """What is shown can be read."""
+    (example,) = re.findall(r"```json\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+
+    assert "payload_too_large" == json.loads(example)["code"]
