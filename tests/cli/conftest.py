@@ -3,14 +3,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hsm_cli.client import RemoteHSM
 from hsm_core.factory import OpenHSM
 from hsm_core.testing import caller, memory_hsm
 from tests.cli.certificates import Certificates, make_certificates
-from tests.cli.stub import Stub, serving
-from tests.cli.support import Shell
+from tests.cli.stub import TOKEN, Stub, serving
+from tests.cli.support import Remote, Shell
 
 
 @pytest.fixture
@@ -51,3 +53,39 @@ def data_file(tmp_path: Path) -> Path:
     path = tmp_path / "data.bin"
     path.write_bytes(bytes(range(256)) * 4)
     return path
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """Give the list of waits between attempts."""
+    return []
+
+
+@pytest.fixture
+def remote(
+    stub: Stub, certificates: Certificates, pauses: list[float]
+) -> Iterator[Remote]:
+    """Give a maker of clients of the stub, closed at the end."""
+    made = []
+
+    def make(**changes: Any) -> RemoteHSM:
+        arguments: dict[str, Any] = {
+            "endpoint": stub.endpoint,
+            "token": lambda: TOKEN,
+            "ca_bundle": certificates.ca,
+            "timeout_seconds": 5.0,
+            "pause": pauses.append,
+        }
+        arguments.update(changes)
+        made.append(RemoteHSM(arguments.pop("endpoint"), **arguments))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def hsm(remote: Remote) -> RemoteHSM:
+    """Give a client of the stub."""
+    return remote()

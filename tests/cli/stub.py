@@ -23,9 +23,20 @@ from hsm_core.protocols import HSM
 from hsm_core.rest import API_PREFIX, ROUTES, Route
 from tests.cli.certificates import Certificates
 
-__all__ = ["TOKEN", "Fault", "Received", "Stub", "answer", "drop", "serving"]
+__all__ = [
+    "PROBLEM",
+    "TOKEN",
+    "Fault",
+    "Received",
+    "Stub",
+    "answer",
+    "drop",
+    "problem",
+    "serving",
+]
 
 TOKEN = "stub.bearer.token"
+PROBLEM = "application/problem+json"
 _TUPLES = frozenset({"tags", "usages"})
 
 
@@ -99,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             key = request.headers.get("idempotency-key")
             result = self.server.stub.hsm.execute(operation, idempotency_key=key)
         except HSMError as error:
-            return 422, "application/problem+json", problem(error)
+            return 422, PROBLEM, problem(error)
         return route.success, "application/json", wire.encode_json(result)
 
     def reply(

@@ -5,15 +5,20 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
+from hsm_cli.client import RemoteHSM
 from hsm_cli.main import run
 from hsm_core.protocols import HSM
 
-__all__ = ["Outcome", "Shell"]
+__all__ = ["Outcome", "Remote", "Shell"]
+
+Remote: TypeAlias = Callable[..., RemoteHSM]
+"""Makes clients of the stub, with other arguments where they are given."""
 
 
 class _Stream(io.TextIOWrapper):

@@ -9,7 +9,6 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +19,12 @@ from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.settings import Limits
 
-__all__ = ["Source", "decode_base64", "encode_base64", "write_file"]
+__all__ = ["Source", "decode_base64", "encode_base64", "hash_bytes", "write_file"]
 
 _CHUNK_BYTES: Final = 1024 * 1024
-_MAX_BYTES: Final = Limits().payload_bytes
+_MAX_BYTES: Final = Limits().payload_bytes + 4096
+"""Longest data that is read: the longest payload, and what an envelope adds."""
+
 _STDIN: Final = "-"
 
 
@@ -49,6 +50,17 @@ def decode_base64(text: str | bytes, *, what: str) -> bytes:
     if base64.b64encode(data) != joined:
         raise MalformedError(f"{what} is not canonical base64.")
     return data
+
+
+def hash_bytes(data: bytes, algorithm: HashAlgorithm) -> bytes:
+    """Return the digest of bytes in memory."""
+    hasher = _hasher(algorithm)
+    hasher.update(data)
+    return hasher.digest()
+
+
+def _hasher(algorithm: HashAlgorithm) -> hashlib._Hash:
+    return hashlib.new(algorithm.value.replace("-", "").lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +102,11 @@ class Source:
 
     def digest(self, algorithm: HashAlgorithm) -> bytes:
         """Return the digest of the data; a file of any size is read in pieces."""
-        hasher = hashlib.new(algorithm.value.replace("-", "").lower())
         if self.text is not None or self.is_base64:
-            hasher.update(self.read())
-        else:
-            for chunk in self._chunks(limit=None):
-                hasher.update(chunk)
+            return hash_bytes(self.read(), algorithm)
+        hasher = _hasher(algorithm)
+        for chunk in self._chunks(limit=None):
+            hasher.update(chunk)
         return hasher.digest()
 
     def _chunks(self, *, limit: int | None) -> Iterator[bytes]:
@@ -165,6 +176,9 @@ def write_file(path: str, data: bytes, *, private: bool) -> None:
 
 
 def _replace(target: str, data: bytes, *, mode: int) -> None:
+    # It loads a dozen modules, and most commands write no file.
+    import tempfile
+
     folder, name = os.path.split(target)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name[:64]}.", dir=folder)
     try:

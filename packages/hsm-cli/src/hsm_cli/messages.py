@@ -24,6 +24,9 @@ R = TypeVar("R")
 
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
+_MESSAGE_CHARACTERS: Final = 2000
+"""So much is kept of what a server says about an error."""
+
 _RAW_FROM_BYTES: Final = 512 * 1024
 """From this length on a payload travels bare: JSON bodies have a lower limit."""
 
@@ -131,7 +134,7 @@ def error_of(answer: Answer, /) -> HSMError:
         facts = problem.get("facts")
         record = wire.ErrorRecord(
             code=code,
-            message=message if isinstance(message, str) else "",
+            message=message[:_MESSAGE_CHARACTERS] if isinstance(message, str) else "",
             facts=_facts(facts if isinstance(facts, dict) else {}),
         )
         request_id = problem.get("request_id")

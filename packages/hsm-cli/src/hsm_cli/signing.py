@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from hsm_cli.files import Source
+from hsm_cli.files import Source, hash_bytes
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import choice
 from hsm_core.algorithms import (
@@ -21,6 +21,9 @@ from hsm_core.errors import UnsupportedOperationError
 from hsm_core.operations import DescribeKey
 
 __all__ = ["signature_options", "split_payload"]
+
+_LONGEST_IN_JSON_BYTES: Final = 1024 * 1024
+"""What a server takes inside a JSON body, unless it is told otherwise."""
 
 
 def signature_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,24 +68,45 @@ def split_payload(
     *,
     hash_name: HashAlgorithm | None,
     prehashed: bool,
+    hashes_long: bool = False,
 ) -> tuple[bytes | None, bytes | None, HashAlgorithm | None]:
     """
     Return message, digest and hash to send: one of the first two is None.
 
+    Args:
+        invocation: Asked for the key's algorithm, where its default hash is needed.
+
+        key_id: The key.
+
+        source: Gives the payload.
+
+        hash_name: The hash that was asked for, or None.
+
+        prehashed: Whether the digest is to be sent in any case.
+
+        hashes_long: Whether the digest of a payload that is too long for a JSON body is
+            sent in its place, where the algorithm allows; it is the same signature.
+
     Raises:
-        UnsupportedOperationError: The key's algorithm signs no digests.
+        UnsupportedOperationError: A digest was asked for, and the key's algorithm has
+            none.
     """
-    if not prehashed:
-        return source.read(), None, hash_name
-    chosen = hash_name or _default_hash(invocation, key_id)
-    return None, source.digest(chosen), chosen
+    if prehashed:
+        chosen = hash_name or _default_hash(invocation, key_id)
+        if chosen is None:
+            raise UnsupportedOperationError(
+                "The algorithm of this key takes no digest; leave --prehash out."
+            )
+        return None, source.digest(chosen), chosen
+    message = source.read()
+    if hashes_long and len(message) > _LONGEST_IN_JSON_BYTES:
+        chosen = hash_name or _default_hash(invocation, key_id)
+        if chosen is not None:
+            return None, hash_bytes(message, chosen), chosen
+    return message, None, hash_name
 
 
-def _default_hash(invocation: Invocation, key_id: str) -> HashAlgorithm:
+def _default_hash(invocation: Invocation, key_id: str) -> HashAlgorithm | None:
     algorithm = invocation.execute(DescribeKey(key_id=key_id)).algorithm
     hashes = spec(algorithm).hashes if algorithm is not None else ()
-    if not hashes:
-        raise UnsupportedOperationError(
-            f"A key of algorithm {algorithm} takes no digest; leave --prehash out."
-        )
-    return hashes[0]
+    return hashes[0] if hashes else None

@@ -9,7 +9,6 @@ colours or reorder text are written as escapes.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from typing import Final
 
@@ -92,6 +91,8 @@ def render_table(
 
 
 def _drawn(header: Sequence[str], rows: list[list[str]], *, colour: bool) -> str:
+    import shutil
+
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

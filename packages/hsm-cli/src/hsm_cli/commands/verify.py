@@ -34,7 +34,12 @@ def command(
 ) -> None:
     """Check a signature, of any version unless one is named. A wrong one: exit 6."""
     message, digest, chosen = split_payload(
-        invocation, key_id, source, hash_name=hash_name, prehashed=prehashed
+        invocation,
+        key_id,
+        source,
+        hash_name=hash_name,
+        prehashed=prehashed,
+        hashes_long=True,
     )
     found = invocation.execute(
         Verify(

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the commands on the trail."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import Role
+from hsm_core.operations import (
+    AuditVerification,
+    Operation,
+    VerifyAudit,
+)
+from hsm_core.protocols import HSM
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import caller
+from tests.cli.support import Shell
+
+R = TypeVar("R")
+
+
+HMAC_KEY = base64.b64encode(b"\x02" * 32).decode()
+
+
+class _Bounded:
+    """An HSM whose verification answers for three records a call."""
+
+    def __init__(self, hsm: HSM) -> None:
+        self.hsm = hsm
+        self.calls: list[int] = []
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Execute it, with a lower bound."""
+        if isinstance(operation, VerifyAudit):
+            self.calls.append(operation.start_seq)
+            bounded = VerifyAudit(start_seq=operation.start_seq, limit=3)
+            found = self.hsm.execute(bounded)
+            assert isinstance(found, AuditVerification)
+            return found  # type: ignore[return-value]
+        return self.hsm.execute(operation, idempotency_key=idempotency_key)
+
+
+class TestAuditEvents:
+    def test_table(self, shell: Shell) -> None:
+        """Events come newest first, with the head of the trail below."""
+        shell.ok("create", "ed25519", "--name", "k")
+        shell.ok("sign", "k", "x")
+        outcome = shell.ok("audit", "events", "--limit", "2")
+        kinds = [line.split()[2] for line in outcome.lines[1:3]]
+
+        assert ["Sign", "CreateKey"] == kinds
+        assert outcome.lines[-1].startswith("head: ")
+        assert "go on with --start-seq " in outcome.lines[-1]
+
+    def test_filters(self, shell: Shell) -> None:
+        """Key, person, operation, order and start narrow the view."""
+        uuid = shell.ok("create", "ed25519", "--json").json["key_id"]
+        shell.ok("sign", uuid, "x")
+
+        def seqs(*options: str) -> list[int]:
+            page = shell.ok("audit", "events", "--json", *options).json
+            return [item["event"]["seq"] for item in page["items"]]
+
+        assert 1 == len(seqs("--kind", "Sign", "--key-id", uuid))
+        assert [] == seqs("--principal", "nobody")
+        assert [1, 2, 3] == seqs("--ascending", "--start-seq", "1", "--limit", "3")
+
+    def test_auditor(self, gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An auditor reads the trail, and may not sign."""
+        owner = Session(gateway.act_as(caller()))
+        owner.create_key("ed25519", name="k")
+        shell = Shell(monkeypatch, gateway.act_as(caller(Role.AUDITOR)))
+        denied = shell("sign", "k", "x")
+
+        assert 3 == denied.code
+        assert "[access_denied]" in denied.err
+        assert "access_denied" in shell.ok("audit", "events", "--limit", "1").text
+
+
+class TestAuditVerify:
+    @pytest.fixture
+    def trail(self, tmp_path: Path) -> Iterator[Path]:
+        """Give the live file of a trail that is in use, with a few records."""
+        path = tmp_path / "audit.log"
+        settings = Settings(key_dir=tmp_path / "keys", audit_log=path)
+        with open_hsm(
+            settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32
+        ) as gateway:
+            session = Session(gateway.act_as(caller()))
+            session.create_key("aes", name="box")
+            session.encrypt("box", b"x")
+            yield path
+
+    def test_server(self, shell: Shell, gateway: OpenHSM) -> None:
+        """The server's trail is verified range by range up to its head."""
+        bounded = _Bounded(gateway.act_as(caller()))
+        shell.hsm = bounded
+        for name in ("a", "b", "c"):
+            shell.ok("create", "aes", "--name", name)
+        record = shell.ok("audit", "verify", "--json").json
+        terminal = shell("audit", "verify", terminal=True)
+
+        assert record["verified"] == record["head_seq"] + 1
+        assert bounded.calls[:3] == [0, 3, 6]
+        assert "records verified" in terminal.err
+        assert terminal.err.endswith("\r\x1b[K")
+
+    def test_files(self, bare_shell: Shell, trail: Path) -> None:
+        """A trail in files, in use, is verified without a server."""
+        line = ("audit", "verify", "--audit-path", str(trail))
+        key = trail.parent / "hmac-key"
+        key.write_text(f"{HMAC_KEY}\n")
+        key.chmod(0o600)
+        full = bare_shell.ok(*line, "--hmac-key", f"@{key}", "--json").json
+        chain = bare_shell.ok(*line)
+
+        assert (True, 4) == (full["macs_checked"], full["records"])
+        assert full["records"] == full["head_seq"] + 1
+        assert "the chain only" in chain.text
+
+    def test_key_from_environment(
+        self, bare_shell: Shell, trail: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The HMAC key may be in the environment, without a warning."""
+        monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
+        outcome = bare_shell.ok("audit", "verify", "--audit-path", str(trail))
+
+        assert "every MAC and the chain" in outcome.text
+
+    def test_key_on_the_command_line(self, bare_shell: Shell, trail: Path) -> None:
+        """A key on the command line works, and warns without repeating it."""
+        outcome = bare_shell(
+            *("audit", "verify", "--audit-path", str(trail), "--hmac-key", HMAC_KEY)
+        )
+
+        assert 0 == outcome.code
+        assert "warning: other users can see --hmac-key" in outcome.err
+        assert HMAC_KEY not in outcome.err
+
+    def test_one_changed_byte(self, bare_shell: Shell, trail: Path) -> None:
+        """A changed byte is found, and its record is named with the reason."""
+        lines = trail.read_bytes().splitlines(keepends=True)
+        lines[2] = lines[2].replace(b"CreateKey", b"DeleteKey")
+        copy = trail.with_name("copy.log")
+        copy.write_bytes(b"".join(lines))
+        outcome = bare_shell(
+            *("audit", "verify", "--audit-path", str(copy), "--json"),
+        )
+
+        assert (7, b"") == (outcome.code, outcome.out)
+        assert '"code":"audit_tampered"' in outcome.err
+        assert '"seq":' in outcome.err
+        assert '"reason":' in outcome.err
+
+    @pytest.mark.parametrize(
+        ("key", "code"),
+        [
+            (base64.b64encode(b"\x03" * 32).decode(), "wrong_audit_key"),
+            (base64.b64encode(b"\x03" * 31).decode(), "configuration"),
+            ("not base64", "configuration"),
+            ("@/nonexistent", "configuration"),
+        ],
+    )
+    def test_wrong_key(
+        self, bare_shell: Shell, trail: Path, key: str, code: str
+    ) -> None:
+        """A key that is not the trail's is told apart from tampering."""
+        line = ("audit", "verify", "--audit-path", str(trail), "--hmac-key", key)
+        outcome = bare_shell(*line)
+
+        assert 2 == outcome.code
+        assert f"[{code}]" in outcome.err
+
+    def test_no_trail(self, bare_shell: Shell, tmp_path: Path) -> None:
+        """Where there is no trail, there is no verdict."""
+        outcome = bare_shell("audit", "verify", "--audit-path", str(tmp_path / "none"))
+
+        assert 2 == outcome.code
+        assert "There is no audit trail." in outcome.err
+
+    def test_key_without_path(self, shell: Shell) -> None:
+        """A key is for files; the server has its own."""
+        outcome = shell("audit", "verify", "--hmac-key", "@file")
+
+        assert 2 == outcome.code
+        assert "--hmac-key goes with --audit-path" in outcome.err

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Tests of `hsm_cli.client`: what answers mean."""
+
+import pytest
+
+from hsm_cli.client import RemoteHSM
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    HSMError,
+    TransportError,
+    UnavailableError,
+)
+from tests.cli.stub import PROBLEM, Stub, answer, problem
+from tests.cli.support import Remote
+
+
+class TestProblems:
+    @pytest.mark.parametrize("code", sorted(errors.error_classes()))
+    def test_every_error_comes_back(
+        self, remote: Remote, stub: Stub, code: str
+    ) -> None:
+        """A problem becomes the error of its code, with message and facts."""
+        cls = errors.error_classes()[code]
+        original = cls.from_wire("What happened.", {"field": "x", "limit": 3})
+        stub.faults.append(answer(422, PROBLEM, problem(original)))
+        with pytest.raises(HSMError) as caught:
+            remote(attempts=1).execute(ops.Status())
+
+        assert type(caught.value) is cls
+        assert str(caught.value) == "What happened."
+        assert caught.value.facts == {"field": "x", "limit": 3}
+
+    def test_unknown_code(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A problem of a later server is an HSMError, and its request id is kept."""
+        body = (
+            b'{"code":"brand_new","title":"New","status":500,"request_id":"r-9",'
+            b'"facts":{"a":[1],"b":true,"c":"d"},"more":{}}'
+        )
+        stub.faults.append(answer(500, PROBLEM, body))
+        with pytest.raises(HSMError) as caught:
+            hsm.execute(ops.Status())
+
+        assert type(caught.value) is HSMError
+        assert str(caught.value) == "New"
+        assert caught.value.facts == {"c": "d", "request_id": "r-9"}
+
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [
+            (401, AuthenticationError),
+            (403, AccessDeniedError),
+            (429, UnavailableError),
+            (502, UnavailableError),
+            (500, TransportError),
+            (404, TransportError),
+            (204, TransportError),
+            (200, TransportError),
+        ],
+    )
+    def test_answer_of_a_stranger(
+        self, remote: Remote, stub: Stub, status: int, expected: type[HSMError]
+    ) -> None:
+        """An answer that no HSM wrote is told by its status."""
+        stub.faults.append(
+            answer(status, "text/html", b"" if status == 204 else b"<p>")
+        )
+        with pytest.raises(expected):
+            remote(attempts=1).execute(ops.Status())
+
+        assert len(stub.received) == 1
+
+    @pytest.mark.parametrize("status", [301, 302, 307, 308])
+    def test_redirect(self, hsm: RemoteHSM, stub: Stub, status: int) -> None:
+        """A redirect is never followed, so that no token goes to another server."""
+        headers = {"Location": f"{stub.endpoint}/api/v1/status"}
+        stub.faults.append(answer(status, "text/html", b"", headers))
+        with pytest.raises(TransportError, match="redirect") as caught:
+            hsm.execute(ops.Status())
+
+        assert caught.value.facts["reason"] == "redirect"
+        assert len(stub.received) == 1
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b'{"state":"ok","state":"ok"}',
+            b'{"state":1}',
+            b"\xff\xfe",
+            b"[" * 100_000,
+        ],
+        ids=["empty", "cut", "list", "twice", "type", "bytes", "deep"],
+    )
+    def test_unreadable_answer(self, hsm: RemoteHSM, stub: Stub, body: bytes) -> None:
+        """An answer that is not the operation's result is refused."""
+        stub.faults.append(answer(200, "application/json", body))
+        with pytest.raises(TransportError) as caught:
+            hsm.execute(ops.Status())
+
+        assert caught.value.facts["reason"] == "answer"
+
+    def test_problem_that_claims_success(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A problem document with status 200 is no result and no known error."""
+        body = problem(AccessDeniedError())
+        stub.faults.append(answer(200, PROBLEM, body))
+        with pytest.raises(TransportError):
+            hsm.execute(ops.Status())
+
+        assert len(stub.received) == 1
+
+    def test_huge_answer(self, remote: Remote, stub: Stub) -> None:
+        """No more of an answer is read than is allowed."""
+        client = remote(max_answer_bytes=1000)
+        stub.faults.append(answer(200, "application/json", b" " * 5_000_000))
+        with pytest.raises(TransportError, match="longer than 1000 bytes"):
+            client.execute(ops.Status())
+
+        assert client.execute(ops.GenerateRandom(length=5)).random

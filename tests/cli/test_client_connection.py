@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Tests of `hsm_cli.client`: servers that can't be reached or trusted."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from hsm_cli.client import RemoteHSM
+from hsm_core import operations as ops
+from hsm_core.errors import (
+    ConfigurationError,
+    TransportError,
+    UnsafeFileModeError,
+)
+from hsm_core.factory import OpenHSM
+from hsm_core.protocols import HSM
+from hsm_core.testing import caller
+from tests.cli.certificates import Certificates
+from tests.cli.stub import serving
+from tests.cli.support import Remote
+
+
+class TestConnection:
+    def test_nobody_there(self, remote: Remote) -> None:
+        """A server that is down is told at once, and nothing was sent."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        client = remote(endpoint=f"https://127.0.0.1:{port}")
+        with pytest.raises(TransportError, match="Connection refused") as caught:
+            client.execute(ops.CreateKey(algorithm="aes"))
+
+        assert caught.value.facts["reason"] == "connect"
+
+    def test_stranger(self, remote: Remote, certificates: Certificates) -> None:
+        """A certificate of another authority is refused, and told apart."""
+        with pytest.raises(TransportError, match="not trusted") as caught:
+            remote(ca_bundle=certificates.stranger).execute(ops.Status())
+
+        assert caught.value.facts["reason"] == "certificate"
+
+    def test_system_authorities(self, remote: Remote) -> None:
+        """Without a bundle, the system's authorities are asked, who don't know it."""
+        with pytest.raises(TransportError, match="not trusted"):
+            remote(ca_bundle=None).execute(ops.Status())
+
+    def test_other_name(
+        self, remote: Remote, gateway: OpenHSM, certificates: Certificates
+    ) -> None:
+        """A good certificate of another host is refused."""
+        hsm: HSM = gateway.act_as(caller())
+        with serving(hsm, certificates, elsewhere=True) as other:
+            client = remote(endpoint=other.endpoint)
+            with pytest.raises(TransportError, match="Hostname mismatch"):
+                client.execute(ops.Status())
+
+            assert other.received == []
+
+    def test_insecure(self, remote: Remote, certificates: Certificates) -> None:
+        """With insecure, any certificate will do."""
+        client = remote(ca_bundle=certificates.stranger, insecure=True)
+
+        assert client.execute(ops.Status()).state == "operational"
+
+    def test_client_certificate(
+        self, remote: Remote, gateway: OpenHSM, certificates: Certificates
+    ) -> None:
+        """A server that asks for a certificate gets ours, and refuses us without."""
+        hsm: HSM = gateway.act_as(caller())
+        with serving(hsm, certificates, wants_client_certificate=True) as strict:
+            known = remote(
+                endpoint=strict.endpoint,
+                client_cert=certificates.client,
+                client_key=certificates.client_key,
+            )
+            unknown = remote(endpoint=strict.endpoint)
+
+            assert known.execute(ops.Status()).state == "operational"
+            with pytest.raises(TransportError):
+                unknown.execute(ops.Status())
+
+    def test_plain_http_server(self, remote: Remote) -> None:
+        """A server that speaks no TLS gets no request."""
+        with socket.socket() as plain:
+            plain.bind(("127.0.0.1", 0))
+            plain.listen()
+
+            def serve() -> None:
+                connection, _ = plain.accept()
+                with connection:
+                    connection.recv(1)
+                    connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            client = remote(endpoint=f"https://127.0.0.1:{plain.getsockname()[1]}")
+            with pytest.raises(TransportError):
+                client.execute(ops.CreateKey(algorithm="aes"))
+            thread.join()
+
+    def test_environment_proxy(
+        self, hsm: RemoteHSM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Proxies of the environment are not used."""
+        for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+        assert hsm.execute(ops.Status()).state == "operational"
+
+    def test_bad_files(
+        self, remote: Remote, certificates: Certificates, tmp_path: Path
+    ) -> None:
+        """Files that can't be used are told with their names."""
+        text = tmp_path / "text.pem"
+        text.write_text("not PEM")
+        text.chmod(0o600)
+
+        for changes in (
+            {"ca_bundle": tmp_path / "none.pem"},
+            {"ca_bundle": text},
+            {"client_cert": text},
+            {"client_cert": certificates.client, "client_key": tmp_path / "none.pem"},
+            {"client_cert": certificates.server.parent, "client_key": text},
+        ):
+            with pytest.raises(ConfigurationError, match=r"could not be (read|loaded)"):
+                remote(**changes)
+        with pytest.raises(ConfigurationError, match="without a client certificate"):
+            remote(client_key=text)
+
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+    def test_open_key_file(
+        self, remote: Remote, certificates: Certificates, tmp_path: Path, mode: int
+    ) -> None:
+        """A key that others may read or write is refused."""
+        key = tmp_path / "key.pem"
+        key.write_bytes(certificates.client_key.read_bytes())
+        key.chmod(mode)
+        with pytest.raises(UnsafeFileModeError, match="chmod 600"):
+            remote(client_cert=certificates.client, client_key=key)
+
+    def test_encrypted_key(
+        self, remote: Remote, certificates: Certificates, tmp_path: Path
+    ) -> None:
+        """An encrypted key is refused rather than asked a passphrase for."""
+        from cryptography.hazmat.primitives import serialization
+
+        plain = certificates.client_key.read_bytes()
+        key = serialization.load_pem_private_key(plain, None)
+        path = tmp_path / "key.pem"
+        path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"passphrase"),
+            )
+        )
+        path.chmod(0o600)
+        with pytest.raises(ConfigurationError, match="encrypted"):
+            remote(client_cert=certificates.client, client_key=path)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Tests of `hsm_cli.client`: answers that are lost, and requests sent again."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from hsm_cli.client import RemoteHSM
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core.errors import (
+    AuthenticationError,
+    ConflictError,
+    HSMError,
+    OutcomeUnknownError,
+    TransportError,
+)
+from hsm_core.session import Session
+from tests.cli.stub import PROBLEM, Fault, Stub, answer, drop, problem
+from tests.cli.support import Remote
+
+UNAVAILABLE = problem(errors.StoreUnavailableError())
+
+
+LOST = {
+    "dropped before": drop(executed=False),
+    "dropped after": drop(executed=True),
+    "bad gateway": answer(502, "text/html", b""),
+    "gateway timeout": answer(504, "text/html", b""),
+    "unknown": answer(503, PROBLEM, problem(OutcomeUnknownError("It is not known."))),
+}
+
+
+class TestRepetition:
+    @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
+    def test_lost_mutation(self, hsm: RemoteHSM, stub: Stub, fault: Fault) -> None:
+        """A mutation whose answer is lost is repeated under its key, and done once."""
+        stub.faults.extend([fault, fault])
+        key = Session(hsm).create_key("aes", name="box")
+        keys = {request.headers["idempotency-key"] for request in stub.received}
+
+        assert (3, 1) == (len(stub.received), len(keys))
+        assert [key.key_id] == [found.key_id for found in Session(hsm).keys()]
+
+    @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
+    def test_outcome_unknown(self, hsm: RemoteHSM, stub: Stub, fault: Fault) -> None:
+        """When no attempt is answered, the error names the key that repeats safely."""
+        stub.faults.extend([fault] * 3)
+        operation = ops.CreateKey(algorithm="aes", name="box")
+        with pytest.raises(OutcomeUnknownError, match="key the-key,") as caught:
+            hsm.execute(operation, idempotency_key="the-key")
+        again = hsm.execute(operation, idempotency_key="the-key")
+
+        assert caught.value.facts["idempotency_key"] == "the-key"
+        assert hsm.execute(ops.ListKeys()).total == 1
+        assert again.name == "box"
+
+    def test_refused_after_a_lost_answer(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A refusal to answer says nothing of an earlier attempt that was not heard."""
+        denied = answer(401, PROBLEM, problem(AuthenticationError()))
+        stub.faults.extend([drop(executed=True), denied, denied])
+        with pytest.raises(OutcomeUnknownError):
+            hsm.execute(ops.CreateKey(algorithm="aes"))
+
+        assert len(stub.received) == 3
+
+    def test_answer_after_a_lost_one(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A definite error of a later attempt is the outcome."""
+        conflict = answer(409, PROBLEM, problem(ConflictError("No.")))
+        stub.faults.extend([drop(executed=False), conflict])
+        with pytest.raises(ConflictError):
+            hsm.execute(ops.CreateKey(algorithm="aes"))
+
+        assert len(stub.received) == 2
+
+    def test_unreadable_success(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A mutation whose answers can't be read has an unknown outcome."""
+        stub.faults.extend([answer(201, "application/json", b"{}")] * 3)
+        with pytest.raises(OutcomeUnknownError):
+            hsm.execute(ops.CreateKey(algorithm="aes"))
+
+        assert len(stub.received) == 3
+
+    @pytest.mark.parametrize(
+        "operation",
+        [ops.ListKeys(), ops.CreateKey(algorithm="aes")],
+        ids=["read", "mutation"],
+    )
+    def test_unavailable(
+        self,
+        hsm: RemoteHSM,
+        stub: Stub,
+        pauses: list[float],
+        operation: ops.Operation[Any],
+    ) -> None:
+        """A server that can't answer now is asked again, after the time it wishes."""
+        busy = answer(503, PROBLEM, UNAVAILABLE, {"Retry-After": "7"})
+        endless = answer(503, PROBLEM, UNAVAILABLE, {"Retry-After": "9999999"})
+        stub.faults.extend([busy, endless])
+        hsm.execute(operation)
+
+        assert (3, [7.0, 30.0]) == (len(stub.received), pauses)
+
+    def test_unavailable_for_good(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A server that said each time that nothing was done is believed."""
+        stub.faults.extend([answer(503, PROBLEM, UNAVAILABLE)] * 3)
+        with pytest.raises(errors.StoreUnavailableError):
+            hsm.execute(ops.CreateKey(algorithm="aes"))
+
+        assert len(stub.received) == 3
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            errors.SelfTestFailedError("S."),
+            errors.StorageFullError(),
+            ConflictError("C."),
+        ],
+        ids=lambda error: error.code,
+    )
+    def test_lasting_errors(self, hsm: RemoteHSM, stub: Stub, error: HSMError) -> None:
+        """What trying again can't change is not tried again."""
+        stub.faults.append(answer(503, PROBLEM, problem(error)))
+        with pytest.raises(type(error)):
+            hsm.execute(ops.CreateKey(algorithm="aes"))
+
+        assert len(stub.received) == 1
+
+    def test_lost_use(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A use is not repeated, and sends no idempotency key."""
+        stub.faults.append(drop(executed=False))
+        with pytest.raises(TransportError) as caught:
+            hsm.execute(ops.GenerateRandom(length=1), idempotency_key="k")
+
+        assert caught.value.facts["reason"] == "lost"
+        assert ["idempotency-key" in r.headers for r in stub.received] == [False]
+
+    def test_lost_read(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """A read whose answer is lost is repeated."""
+        stub.faults.extend([drop(executed=False)] * 2)
+
+        assert hsm.execute(ops.ListKeys()).total == 0
+        assert len(stub.received) == 3
+
+    def test_cut_answer(self, remote: Remote, stub: Stub) -> None:
+        """An answer that ends before its announced length is lost."""
+
+        def fault(handler: Any, request: Any) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Type", "application/json")
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b'{"items":')
+            handler.hang_up()
+
+        stub.faults.append(fault)
+        with pytest.raises(TransportError) as caught:
+            remote(attempts=1).execute(ops.ListKeys())
+
+        assert caught.value.facts["reason"] == "lost"
+
+    def test_slow_answers(self, remote: Remote, stub: Stub) -> None:
+        """Neither silence nor a trickle holds a client longer than its time-out."""
+        done = threading.Event()
+
+        def silence(handler: Any, request: Any) -> None:
+            done.wait(10)
+            handler.hang_up()
+
+        def trickle(handler: Any, request: Any) -> None:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            for _ in range(100):
+                handler.wfile.write(b" ")
+                if done.wait(0.05):
+                    break
+            handler.hang_up()
+
+        stub.faults.extend([silence, trickle])
+        client = remote(attempts=1, timeout_seconds=0.3)
+        reasons = []
+        for _ in range(2):
+            with pytest.raises(TransportError) as caught:
+                client.execute(ops.ListKeys())
+            reasons.append(caught.value.facts["reason"])
+        done.set()
+
+        assert reasons == ["lost", "lost"]
