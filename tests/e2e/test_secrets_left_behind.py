@@ -128,7 +128,7 @@ def test_nothing_is_left_behind(site: Site, end: str) -> None:
 
     looked_at = places(site, session)
 
-    assert len(keys) == 2 * (len(ALGORITHMS) - 1)
+    assert 2 * (len(ALGORITHMS) - 1) == len({name.rsplit(" ", 1)[0] for name in keys})
     assert len(looked_at) > 30
     assert [] == find(keys | tokens | signatures | secrets | MARKERS, looked_at)
 

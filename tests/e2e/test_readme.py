@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""The blocks of the README do what they say, typed into a shell one after the other."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY, require_program
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCK = re.compile(r"^## ([^\n]*)\n\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DEFAULT_PORT = "8443"
+READY_SECONDS = 60.0
+
+
+def block(title: str) -> str:
+    """Return the shell block that a section begins with."""
+    (text,) = [found[2] for found in BLOCK.finditer(README) if found[1] == title]
+    return text
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Newcomer:
+    """Has a clone in which everything is installed, and a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        (folder / ".venv").mkdir(parents=True)
+        (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+        (folder / "README.md").write_text(README)
+        # Installing is what the environment of this test has done already.
+        (folder / "dev").write_text('#!/bin/sh\n[ "$1" = install ]\n')
+        (folder / "dev").chmod(0o755)
+
+    def start(self, text: str) -> subprocess.Popen[bytes]:
+        """Type a block into a fresh shell, with the default port made free."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("FERROHSM_")}
+        return subprocess.Popen(
+            ["bash", "-O", "expand_aliases", "-e", "-c", self._with_port(text)],
+            cwd=self.folder,
+            env=kept | {"FERROHSM_BIND": f"127.0.0.1:{self.port}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # The server is a child of the shell: both are ended together.
+            start_new_session=True,
+        )
+
+    def run(self, text: str) -> tuple[int, str]:
+        """Type a block, wait for its end, and return status and output."""
+        with self.start(text) as shell:
+            told, _ = shell.communicate(timeout=READY_SECONDS)
+        return shell.returncode, told.decode()
+
+    def wait_until_it_listens(self, shell: subprocess.Popen[bytes]) -> bytes:
+        """Wait for a server, and return what it has printed."""
+        told = b""
+        assert shell.stdout is not None
+        while b"listening on" not in told:
+            line = shell.stdout.readline()
+            assert line, told
+            told += line
+        return told
+
+    def _with_port(self, text: str) -> str:
+        return text.replace(f":{DEFAULT_PORT}", f":{self.port}")
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Newcomer:
+    """Give somebody who has just cloned the repository."""
+    require_program("openssl")
+    require_program("bash")
+    return Newcomer(tmp_path / "clone")
+
+
+@pytest.fixture
+def lasting(newcomer: Newcomer) -> Iterator[subprocess.Popen[bytes]]:
+    """Give the server that the README's block starts."""
+    with newcomer.start(block("Start a server that stays")) as shell:
+        try:
+            newcomer.wait_until_it_listens(shell)
+            yield shell
+        finally:
+            if shell.poll() is None:
+                os.killpg(shell.pid, signal.SIGTERM)
+                shell.communicate(timeout=READY_SECONDS)
+
+
+def test_server_and_client_blocks(
+    newcomer: Newcomer, lasting: subprocess.Popen[bytes]
+) -> None:
+    """
+    The server of the first block serves the client of the second.
+    """
+    status, told = newcomer.run(block("Use the client"))
+
+    assert 0 == status, told
+    assert "The signature is good; version 1 made it." in told
+    assert "intact" in told
+    assert (newcomer.folder / "README.sig").stat().st_size > 60
+
+
+def test_server_of_the_readme_ends_in_order(
+    newcomer: Newcomer, lasting: subprocess.Popen[bytes]
+) -> None:
+    """
+    The server warns of nothing, ends at Ctrl-C, and can be started again.
+    """
+    os.killpg(lasting.pid, signal.SIGINT)
+    lasting.communicate(timeout=READY_SECONDS)
+    again = block("Start a server that stays").partition("done\n")[2]
+
+    with newcomer.start(again) as shell:
+        told = newcomer.wait_until_it_listens(shell)
+        os.killpg(shell.pid, signal.SIGTERM)
+        shell.communicate(timeout=READY_SECONDS)
+
+    assert 0 == lasting.returncode
+    assert b"warning" not in told
+    assert b"listening on https://127.0.0.1:" in told
+    assert [] == [p for p in (newcomer.folder / "data").rglob("*") if is_open(p)]
+
+
+def is_open(path: Path) -> bool:
+    """Return whether others than the owner may do anything with a path."""
+    return bool(path.lstat().st_mode & 0o077)
