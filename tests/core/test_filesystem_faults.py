@@ -196,6 +196,30 @@ def test_failed_sync_is_not_tried_again(template: Path, tmp_path: Path) -> None:
     assert reopened(tmp_path / "store")[1]
 
 
+@pytest.mark.parametrize("call", ["rotate", "abort", "write_meta"])
+def test_failed_sync_before_the_commit(
+    template: Path, tmp_path: Path, call: str
+) -> None:
+    """
+    Nor after the directory of a blob, an abort mark or a small value could not be.
+    """
+    calls: dict[str, Callable[[KeyStore], None]] = {
+        "rotate": SCENARIOS["rotate"],
+        "abort": lambda store: store.abort(operation_of(90)),
+        "write_meta": lambda store: store.write_meta("ring", b"another"),
+    }
+    store = FilesystemKeyStore(copy(template, tmp_path / "store"))
+    fake = FaultyOS()
+    strike_sync_of_directories(fake)
+
+    error = attempt(store, calls[call], fake)
+
+    assert StoreUnavailableError is type(error)
+    with pytest.raises(StoreUnavailableError, match="opened again"):
+        SCENARIOS["create"](store)
+    store.close()
+
+
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("call", ["abort", "write_meta"])
 def test_small_values(

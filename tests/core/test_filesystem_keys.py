@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hsm_core._internal.failpoints import install
@@ -166,6 +167,30 @@ class TestWhatStartRemoves:
         FilesystemKeyStore(directory).close()
 
         assert not blob.exists()
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            {"state": KeyState.REVOKED, "blob_sha256": ""},
+            {"state": KeyState.DESTROYED, "blob_sha256": "ab" * 32},
+        ],
+    )
+    def test_blob_of_a_doubtful_version(
+        self, directory: Path, edit: dict[str, object]
+    ) -> None:
+        """
+        A version that is destroyed by half only, as no honest one is, keeps its blob.
+        """
+        document = document_of(1)
+        version = msgspec.structs.replace(document.versions[0], **edit)
+        document = msgspec.structs.replace(document, versions=(version,))
+        (key_path(directory, 1) / "key.json").write_bytes(
+            change_of(document, operation_of(1)).document
+        )
+
+        FilesystemKeyStore(directory).close()
+
+        assert (key_path(directory, 1) / "v00000001").exists()
 
     def test_blob_is_not_replaced_where_the_document_is_damaged(
         self, directory: Path, store: FilesystemKeyStore

@@ -22,6 +22,7 @@ from typing import Final
 
 from hsm_core._internal.documents import read_index
 from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     check_private,
@@ -43,11 +44,6 @@ from hsm_core._internal.stores.filesystem.layout import (
     read_stored,
 )
 from hsm_core._internal.stores.index import KeyIndex
-from hsm_core._internal.stores.naming import (
-    check_change,
-    check_meta_name,
-    check_operation_id,
-)
 from hsm_core.errors import (
     ConflictError,
     HSMError,
@@ -153,7 +149,7 @@ class FilesystemKeyStore(KeyStore):
 
     def commit(self, change: KeyChange, /) -> None:
         """Make one change; see `KeyStore.commit`."""
-        check_change(change)
+        naming.check_change(change)
         with self._writing:
             self._check_usable()
             with self._reading:
@@ -251,7 +247,7 @@ class FilesystemKeyStore(KeyStore):
 
     def abort(self, operation_id: str, /) -> None:
         """Mark an operation id as aborted; see `KeyStore.abort`."""
-        check_operation_id(operation_id)
+        naming.check_operation_id(operation_id)
         with self._writing:
             self._check_usable()
             with self._reading:
@@ -287,13 +283,13 @@ class FilesystemKeyStore(KeyStore):
         Raises:
             IntegrityError: What lies there is no plain file of ours.
         """
-        check_meta_name(name)
+        naming.check_meta_name(name)
         self._check_usable()
         return read_file(self._layout.meta / name, _META_BYTES)
 
     def write_meta(self, name: str, value: bytes, /) -> None:
         """Replace a small named value; after an error either of both may be there."""
-        check_meta_name(name)
+        naming.check_meta_name(name)
         with self._writing:
             self._check_usable()
             self._write_settled(self._layout.meta / name, value)
