@@ -179,6 +179,19 @@ def test_a_drain_has_an_end(site: Site) -> None:
     assert time.monotonic() - began < 5
 
 
+def test_signals_while_it_ends_change_nothing(site: Site) -> None:
+    """However often it is told, the trail is closed in order."""
+    with site.serve() as server:
+        create(server, "signer")
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        assert 0 == server.process.returncode
+
+    assert "stopped" == site.log()[-1]["event"]
+
+
 def test_everything_acknowledged_under_load_is_there(site: Site) -> None:
     """SIGTERM in the middle of work loses nothing that was answered."""
     made: list[str] = []

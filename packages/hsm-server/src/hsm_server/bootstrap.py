@@ -86,6 +86,10 @@ async def _serve(
     finally:
         if not await serving.stop():
             logger.warning("requests were cut off")
+        # Another signal must not keep the trail from being closed in order.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _bind(host: str, port: int) -> socket.socket:

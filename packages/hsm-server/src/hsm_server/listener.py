@@ -20,6 +20,7 @@ from hsm_server.settings import HTTPLimits
 
 __all__ = ["Listener"]
 
+_HANDSHAKE_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 1.0
 """How long what is cut off at the end of the drain may still react."""
 
@@ -122,8 +123,14 @@ class Listener:
         """Accept connections."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
+        is_tls = self._context is not None
         self._accepting = await loop.create_server(
-            self._connection, sock=self._bound, ssl=self._context, backlog=128
+            self._connection,
+            sock=self._bound,
+            ssl=self._context,
+            backlog=128,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if is_tls else None,
+            ssl_shutdown_timeout=_CANCEL_SECONDS if is_tls else None,
         )
 
     async def stop(self) -> bool:

@@ -1,92 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""
-The command line: every flag with its environment variable.
-
-Flags of the original whose feature is not there yet are known and refused. A flag that
-is silently ignored would promise a protection that nobody gives.
-"""
+"""The flags, by what they are about."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from click.core import ParameterSource
 
-from hsm_core.settings import AuditSync, KeyStoreKind, Settings
-from hsm_core.settings import Limits as CoreLimits
-from hsm_server.settings import (
-    HTTPLimits,
-    LogFormat,
-    LogLevel,
-    ServerSettings,
-    TLSFiles,
-    TokenRules,
-)
+from hsm_server.options.names import environment_name
+from hsm_server.options.unavailable import UNAVAILABLE, only, unavailable
+from hsm_server.settings import LogFormat, LogLevel
 
-__all__ = [
-    "SECRET_OPTIONS",
-    "UNAVAILABLE",
-    "environment_name",
-    "options",
-    "settings_from",
-]
-
-_RENAMED: Final = {
-    "auth-jwt-secret": "FERROHSM_JWT_SECRET",
-    "auth-jwt-config": "FERROHSM_JWT_CONFIG",
-    "auth-jwt-issuer": "FERROHSM_JWT_ISSUER",
-}
-"""Environment variables that keep the original's names."""
+__all__ = ["SECRET_OPTIONS", "options"]
 
 SECRET_OPTIONS: Final = ("master-key", "hmac-key", "auth-jwt-secret")
 """Flags that hold or name a secret."""
 
-UNAVAILABLE: Final = (
-    "acme-cache-dir",
-    "acme-contact",
-    "acme-directory-url",
-    "acme-domain",
-    "acme-use-production",
-    "approval-dir",
-    "approval-retention-days",
-    "approval-retention-interval-secs",
-    "approval-sqlite-path",
-    "approval-store",
-    "audit-retention-days",
-    "audit-retention-interval-secs",
-    "audit-sqlite-path",
-    "auth-jwt-config",
-    "auth-jwt-reload-secs",
-    "cert-reload-interval-secs",
-    "checkpoint-interval-secs",
-    "key-rotation-interval-secs",
-    "list-cache-ttl-secs",
-    "ocsp-refresh-interval-secs",
-    "ocsp-response",
-    "rate-limit-burst",
-    "rate-limit-per-second",
-    "retention-config",
-    "retention-grace-secs",
-    "retention-interval-secs",
-    "retention-ledger",
-    "sqlite-path",
-    "web-dir",
-)
-"""Flags whose feature is not there yet."""
-
-_SWITCHES: Final = frozenset({"acme-use-production"})
 _BIND: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s]+)):([0-9]{1,5})\Z")
-
-Callback = Callable[[click.Context, click.Parameter, Any], Any]
-
-
-def environment_name(flag: str) -> str:
-    """Return the environment variable of a flag."""
-    return _RENAMED.get(flag, "FERROHSM_" + flag.upper().replace("-", "_"))
 
 
 def options() -> list[click.Parameter]:
@@ -98,50 +30,8 @@ def options() -> list[click.Parameter]:
         *_tokens(),
         *_limits(),
         *_service(),
-        *map(_unavailable, UNAVAILABLE),
+        *map(unavailable, UNAVAILABLE),
     ]
-
-
-def settings_from(values: dict[str, Any]) -> ServerSettings:
-    """Return the settings that parsed options stand for."""
-    host, port = values["bind"]
-    kind = KeyStoreKind(values["key_store"])
-    audit_log: Path | None = values["audit_log"]
-    if audit_log is None and kind is KeyStoreKind.FILESYSTEM:
-        audit_log = Path("data/audit.log")
-    limits = HTTPLimits(
-        json_bytes=values["max_json_bytes"],
-        payload_bytes=values["max_payload_bytes"],
-        raw_bytes=values["max_raw_bytes"],
-        aad_bytes=values["max_aad_bytes"],
-    )
-    return ServerSettings(
-        host=host,
-        port=port,
-        tls=TLSFiles(
-            cert=values["cert"], key=values["key"], client_ca=values["client_ca"]
-        ),
-        core=Settings(
-            key_store=kind,
-            key_dir=values["key_dir"],
-            audit_log=audit_log,
-            audit_sync=AuditSync(values["audit_sync"]),
-            limits=CoreLimits(
-                payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
-                aad_bytes=limits.aad_bytes,
-            ),
-        ),
-        tokens=TokenRules(
-            issuer=values["auth_jwt_issuer"],
-            audience=values["auth_jwt_audience"],
-            leeway_seconds=values["auth_jwt_leeway_secs"],
-            max_lifetime_seconds=values["auth_jwt_max_lifetime_secs"],
-        ),
-        limits=limits,
-        drain_timeout_seconds=values["drain_timeout_secs"],
-        log_level=LogLevel(values["log_level"]),
-        log_format=LogFormat(values["log_format"]),
-    )
 
 
 def _option(flag: str, text: str, **more: Any) -> click.Option:
@@ -170,7 +60,7 @@ def _listener() -> list[click.Parameter]:
             "Where the certificate comes from: 'manual'.",
             default="manual",
             type=click.Choice(["manual", "acme"]),
-            callback=_only("manual"),
+            callback=only("manual"),
             metavar="MODE",
         ),
         _option(
@@ -200,7 +90,7 @@ def _stores() -> list[click.Parameter]:
             "Where keys are kept: 'filesystem', or 'memory' (lost at the end).",
             default="filesystem",
             type=click.Choice(["filesystem", "memory", "sqlite"]),
-            callback=_only("filesystem", "memory"),
+            callback=only("filesystem", "memory"),
             metavar="KIND",
         ),
         _option(
@@ -215,7 +105,7 @@ def _stores() -> list[click.Parameter]:
             "How the audit trail is kept: 'file'.",
             default="file",
             type=click.Choice(["file", "sqlite"]),
-            callback=_only("file"),
+            callback=only("file"),
             metavar="KIND",
         ),
         _option(
@@ -238,7 +128,7 @@ def _stores() -> list[click.Parameter]:
             "Whether keys live in a process of their own: 'inline' (they don't).",
             default="inline",
             type=click.Choice(["inline", "process"]),
-            callback=_only("inline"),
+            callback=only("inline"),
             metavar="MODE",
         ),
     ]
@@ -323,42 +213,6 @@ def _service() -> list[click.Parameter]:
             type=click.Choice([form.value for form in LogFormat]),
         ),
     ]
-
-
-def _unavailable(flag: str) -> click.Option:
-    switch: dict[str, Any] = {"is_flag": True} if flag in _SWITCHES else {}
-    return click.Option(
-        [f"--{flag}"],
-        envvar=environment_name(flag),
-        hidden=True,
-        expose_value=False,
-        callback=_refuse,
-        metavar="TEXT",
-        **switch,
-    )
-
-
-def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
-    source = context.get_parameter_source(str(option.name))
-    if source is ParameterSource.COMMANDLINE:
-        raise click.UsageError(f"{option.opts[0]} is not available in this version.")
-    if source is ParameterSource.ENVIRONMENT:
-        raise click.UsageError(
-            f"{option.envvar} ({option.opts[0]}) is not available in this version; "
-            "unset it."
-        )
-
-
-def _only(*available: str) -> Callback:
-    def check(context: click.Context, option: click.Parameter, value: str) -> str:
-        if value not in available:
-            raise click.UsageError(
-                f"{option.opts[0]} {value} is not available in this version; there "
-                f"is {' and '.join(available)}."
-            )
-        return value
-
-    return check
 
 
 def _parse_bind(

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""
+The command line: every flag with its environment variable.
+
+Flags of the original whose feature is not there yet are known and refused. A flag that
+is silently ignored would promise a protection that nobody gives.
+"""
+
+from hsm_server.options.flags import SECRET_OPTIONS, options
+from hsm_server.options.names import environment_name
+from hsm_server.options.unavailable import UNAVAILABLE
+from hsm_server.options.values import settings_from
+
+__all__ = [
+    "SECRET_OPTIONS",
+    "UNAVAILABLE",
+    "environment_name",
+    "options",
+    "settings_from",
+]
