@@ -17,7 +17,6 @@ from hsm_core._internal.sealing import (
     BlobContext,
     KeyRing,
     RootKey,
-    format_set_digest,
 )
 from hsm_core.errors import (
     ConfigurationError,
@@ -473,11 +472,3 @@ class TestDerived:
 
         assert 8 == len(elements)
         assert all(0 <= element < 2**256 for element in elements)
-
-    def test_set_digest(self) -> None:
-        """
-        A sum is shown modulo 2²⁵⁶ with all its digits, negative ones too.
-        """
-        shown = [format_set_digest(n) for n in (0, 1, 2**256 + 1, -1)]
-
-        assert ["0" * 64, "0" * 63 + "1", "0" * 63 + "1", "f" * 64] == shown

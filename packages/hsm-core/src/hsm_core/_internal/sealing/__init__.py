@@ -7,7 +7,7 @@ AES-GCM on nonces (SP 800-38D, section 8.3) is never near. Formats:
 ``docs/reference/formats-keys.md``.
 """
 
-from hsm_core._internal.sealing.ring import BlobContext, KeyRing, format_set_digest
+from hsm_core._internal.sealing.ring import BlobContext, KeyRing
 from hsm_core._internal.sealing.root import RootKey
 
-__all__ = ["BlobContext", "KeyRing", "RootKey", "format_set_digest"]
+__all__ = ["BlobContext", "KeyRing", "RootKey"]

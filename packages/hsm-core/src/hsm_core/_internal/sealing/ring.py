@@ -26,7 +26,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Entropy, MasterKeySource
 
-__all__ = ["BlobContext", "KeyRing", "format_set_digest"]
+__all__ = ["BlobContext", "KeyRing"]
 
 _FORMAT: Final = 1
 _KEK_ID_BYTES: Final = 8
@@ -281,8 +281,3 @@ def _split_ring(blob: bytes) -> tuple[bytes, bytes]:
         raise KeyRingTamperedError
     middle = start + int.from_bytes(body[len(_RING_START) : start], "big")
     return body[start:middle], body[middle:]
-
-
-def format_set_digest(total: int) -> str:
-    """Return a sum of set elements, for the trail: modulo 2²⁵⁶, 64 hex digits."""
-    return f"{total % 2**256:064x}"
