@@ -31,7 +31,7 @@ doctest_test_doctest_blocks = ""
 nitpick_ignore_regex = [
     ("py:.*", r"(msgspec|datetime|pathlib|collections|typing|concurrent)\..*"),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
-    ("py:.*", r"hsm_core\..*\.(T|R|R_co|Op)"),
+    ("py:.*", r"hsm_core\..*\.(T|R|R_co|Op|RecordT)"),
     ("py:.*", r"hsm_core\._internal\..*"),
 ]
 

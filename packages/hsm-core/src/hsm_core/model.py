@@ -30,6 +30,7 @@ __all__ = [
     "KeyId",
     "KeyInfo",
     "KeyState",
+    "Line",
     "MessageDetail",
     "ParameterValue",
     "Parameters",
@@ -47,6 +48,11 @@ KeyId = NewType("KeyId", str)
 
 Secret: TypeAlias = Annotated[bytes, msgspec.Meta(extra={"secret": True})]
 """Bytes that nobody but the caller may see, never stored, logged or cached."""
+
+Line: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
+"""Up to 128 characters without control characters."""
 
 ParameterValue: TypeAlias = str | int | list[str]
 Parameters: TypeAlias = dict[str, ParameterValue]
@@ -98,6 +104,8 @@ class Caller(Record, frozen=True, kw_only=True):
     """
     Who asks, and every fact about them that a rule may match.
 
+    No string holds a control character.
+
     Attributes:
         principal: Name of the person or service, 1 to 128 characters.
         roles: Roles that the credential gives them.
@@ -109,12 +117,12 @@ class Caller(Record, frozen=True, kw_only=True):
             request is not begun; 0 means none.
     """
 
-    principal: str
+    principal: Line
     roles: frozenset[Role]
-    credential_id: str = ""
-    certificate_sha256: str = ""
-    source_address: str = ""
-    request_id: str = ""
+    credential_id: Line = ""
+    certificate_sha256: Line = ""
+    source_address: Line = ""
+    request_id: Line = ""
     deadline: float = 0.0
 
 

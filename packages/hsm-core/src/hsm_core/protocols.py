@@ -102,7 +102,12 @@ class HSMGateway(Protocol):
     """An open HSM, before it is known who calls."""
 
     def act_as(self, caller: Caller, /) -> HSM:
-        """Return the HSM as this caller sees it."""
+        """
+        Return the HSM as this caller sees it.
+
+        Raises:
+            InvalidInputError: A field of *caller* breaks its limits.
+        """
         ...
 
     def record_refusal(

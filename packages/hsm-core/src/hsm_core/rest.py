@@ -73,7 +73,12 @@ ROUTES: Final = (
         raw_request="message",
         raw_response="signature",
     ),
-    Route(operation=ops.Verify, method="POST", path=f"{_KEY}/verify"),
+    Route(
+        operation=ops.Verify,
+        method="POST",
+        path=f"{_KEY}/verify",
+        raw_request="message",
+    ),
     Route(
         operation=ops.Encrypt,
         method="POST",
@@ -88,8 +93,18 @@ ROUTES: Final = (
         raw_request="ciphertext",
         raw_response="plaintext",
     ),
-    Route(operation=ops.ComputeMac, method="POST", path=f"{_KEY}/mac"),
-    Route(operation=ops.VerifyMac, method="POST", path=f"{_KEY}/mac/verify"),
+    Route(
+        operation=ops.ComputeMac,
+        method="POST",
+        path=f"{_KEY}/mac",
+        raw_request="message",
+    ),
+    Route(
+        operation=ops.VerifyMac,
+        method="POST",
+        path=f"{_KEY}/mac/verify",
+        raw_request="message",
+    ),
     Route(
         operation=ops.GenerateRandom,
         method="POST",

@@ -33,6 +33,7 @@ from hsm_core.operations import AnyOperation, Operation
 __all__ = [
     "MAX_DEPTH",
     "ErrorRecord",
+    "checked",
     "convert",
     "decode_json",
     "decode_operation",
@@ -47,6 +48,7 @@ __all__ = [
 
 T = TypeVar("T")
 Op = TypeVar("Op", bound=Operation[Any])
+RecordT = TypeVar("RecordT", bound=Record)
 
 MAX_DEPTH: Final = 16
 """How deep arrays and objects may be nested."""
@@ -313,11 +315,28 @@ def decode_packed(data: bytes, cls: type[T]) -> T:
         value: T = msgspec.msgpack.decode(data, type=cls)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedError("The frame is not MessagePack.") from None
     if _PACK.encode(value) != data:
         raise MalformedError("The frame is not in deterministic form.")
     return value
+
+
+def checked(record: RecordT) -> RecordT:
+    """
+    Return a record that a program has built, checked against its own type.
+
+    Building a record checks nothing; reading one does, so it is written and read.
+
+    Raises:
+        InvalidInputError: A field breaks its type or its limits; the message names it.
+    """
+    try:
+        packed = _PACK.encode(record)
+    except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
+        name = type(record).__name__
+        raise InvalidInputError(f"{name}: a field can't be written down.") from None
+    return decode_packed(packed, type(record))
 
 
 def decode_packed_operation(data: bytes) -> AnyOperation:

@@ -23,13 +23,14 @@ from hsm_core.errors import (
     ApprovalRequiredError,
     DeadlineExceededError,
     HSMError,
+    InvalidInputError,
     KeyNotFoundError,
     KeyTamperedError,
 )
 from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Operation
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "checked_caller"]
 
 _KEYED: Final = frozenset(
     operation
@@ -143,3 +144,15 @@ class Admission:
         """Return the keyed digest of an operation, hex."""
         packed = wire.encode_packed(operation)
         return self._services.inventory.ring.payload_digest(packed)
+
+
+def checked_caller(caller: Caller) -> Caller:
+    """
+    Return a caller whom the trail can name.
+
+    Raises:
+        InvalidInputError: The principal is empty, or a field breaks its limits.
+    """
+    if not caller.principal:
+        raise InvalidInputError("principal must not be empty.", field="principal")
+    return wire.checked(caller)

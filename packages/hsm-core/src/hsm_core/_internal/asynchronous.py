@@ -12,6 +12,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from hsm_core._internal.admission import checked_caller
 from hsm_core._internal.pipeline import Pipeline, Request
 from hsm_core._internal.refusals import Refusals
 from hsm_core.errors import AuditUnavailableError
@@ -109,7 +110,7 @@ class AsyncBoundHSM:
 
     def __init__(self, gateway: AsyncGateway, caller: Caller) -> None:
         self._gateway = gateway
-        self._caller = caller
+        self._caller = checked_caller(caller)
 
     async def execute(
         self, operation: Operation[R], /, *, idempotency_key: str | None = None

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hsm_core import wire
 from hsm_core._internal.admission import Admission
 from hsm_core._internal.documents import KeyDocument, OperationRecord, remember
 from hsm_core._internal.drafts import Attempt, code_of
@@ -99,9 +100,10 @@ class Mutations:
         """Execute a mutation: intent, one store commit, outcome, answer."""
         attempt = Attempt(request.caller, request.operation)
         try:
+            sent = attempt.operation = wire.checked(request.operation)
             attempt.operation_id = self._operation_id(request)
             with self._operations.held(attempt.operation_id):
-                return self._mutate_once(attempt, request.operation)
+                return self._mutate_once(attempt, sent)
         except _SettledError as settled:
             raise settled.error from settled.error.__cause__
         except Exception as error:

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hsm_core._internal.admission import Admission
+from hsm_core import wire
+from hsm_core._internal.admission import Admission, checked_caller
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.handlers.base import Handler, Services
 from hsm_core._internal.handlers.table import AnyHandler
@@ -136,6 +137,7 @@ class Pipeline:
                     "An idempotency key is for operations that change a key.",
                     field="idempotency_key",
                 )
+            attempt.operation = wire.checked(request.operation)
             answer = self._compute_stably(attempt)
         except Exception as error:
             if effect is Effect.READ and not _is_refusal(attempt, error):
@@ -204,7 +206,7 @@ class BoundHSM:
 
     def __init__(self, pipeline: Pipeline, caller: Caller) -> None:
         self._pipeline = pipeline
-        self._caller = caller
+        self._caller = checked_caller(caller)
 
     def execute(
         self, operation: Operation[R], /, *, idempotency_key: str | None = None

@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from hsm_core._internal.drafts import audited_caller
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import HSMError
 from hsm_core.model import Caller, CountedDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
@@ -101,5 +101,5 @@ class Refusals:
     def _append(self, drafts: list[AuditDraft]) -> None:
         try:
             self._audit.append(drafts)
-        except AuditUnavailableError:
+        except HSMError:
             return
