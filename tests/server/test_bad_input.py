@@ -291,7 +291,7 @@ async def test_another_type_is_refused(small: API, headers: dict[str, str]) -> N
 
 async def test_bytes_are_refused_where_they_mean_nothing(small: API) -> None:
     """Not every route has a bare form."""
-    got = await refusal(small, "POST", "/keys/signer/verify", data=b"x", headers=BYTES)
+    got = await refusal(small, "POST", "/keys/signer/rotate", data=b"x", headers=BYTES)
 
     assert (415, "unsupported_media_type") == got
 
