@@ -87,6 +87,21 @@ class TestOperations:
         )
         assert sent.target == "/api/v1/keys/box/encrypt?aad=%2B%2F%2F%2B"
 
+    def test_long_messages(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """Long messages are verified and authenticated bare, too."""
+        session = Session(hsm)
+        session.create_key("ed25519", name="signer")
+        session.create_key("hs256", name="mac")
+        message = bytes(2_000_000)
+        signature = session.sign("signer", message).signature
+        mac = session.mac("mac", message).mac
+
+        assert session.verify("signer", message, signature).version == 1
+        assert session.verify_mac("mac", message, mac).version == 1
+        assert {"application/octet-stream"} == {
+            request.headers["content-type"] for request in stub.received[2:]
+        }
+
     def test_query(self, hsm: RemoteHSM, stub: Stub) -> None:
         """Fields of a GET travel in the query; those at their default do not."""
         hsm.execute(

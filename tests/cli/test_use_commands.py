@@ -6,35 +6,14 @@ import hashlib
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from hsm_core.operations import Operation, Verify
-from hsm_core.protocols import HSM
 from tests.cli.support import Shell
 from tests.support import require_program
-
-R = TypeVar("R")
-
-
-class _Recording:
-    """An HSM that remembers what it was asked."""
-
-    def __init__(self, hsm: HSM | None) -> None:
-        assert hsm is not None
-        self._hsm = hsm
-        self.operations: list[Operation[Any]] = []
-
-    def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
-    ) -> R:
-        """Execute it, and remember it."""
-        self.operations.append(operation)
-        return self._hsm.execute(operation, idempotency_key=idempotency_key)
 
 
 class TestSign:
@@ -117,26 +96,6 @@ class TestSign:
 
         assert 2 == outcome.code
         assert "takes no digest" in outcome.err
-
-    def test_long_payload(self, shell: Shell, tmp_path: Path) -> None:
-        """Where a body is too small for a file, its digest is verified in its place."""
-        shell.ok("create", "p256", "--name", "k")
-        shell.ok("create", "ed25519", "--name", "e")
-        path, signature = tmp_path / "long", str(tmp_path / "sig")
-        path.write_bytes(bytes(2_000_000))
-        given = ("--in", str(path), "--signature", signature)
-        recording = _Recording(shell.hsm)
-        shell.hsm = recording
-        for name in ("k", "e"):
-            shell.ok("sign", name, "--in", str(path), "--out", signature)
-            shell.ok("verify", name, *given)
-        digest = hashlib.sha256(bytes(2_000_000)).digest()
-
-        assert [(None, digest), (path.read_bytes(), None)] == [
-            (operation.message, operation.digest)
-            for operation in recording.operations
-            if isinstance(operation, Verify)
-        ]
 
     def test_parameters(self, shell: Shell) -> None:
         """Scheme, hash and encoding reach the operation, in any case."""

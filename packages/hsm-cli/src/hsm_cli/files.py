@@ -19,7 +19,7 @@ from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.settings import Limits
 
-__all__ = ["Source", "decode_base64", "encode_base64", "hash_bytes", "write_file"]
+__all__ = ["Source", "decode_base64", "encode_base64", "write_file"]
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = Limits().payload_bytes + 4096
@@ -50,17 +50,6 @@ def decode_base64(text: str | bytes, *, what: str) -> bytes:
     if base64.b64encode(data) != joined:
         raise MalformedError(f"{what} is not canonical base64.")
     return data
-
-
-def hash_bytes(data: bytes, algorithm: HashAlgorithm) -> bytes:
-    """Return the digest of bytes in memory."""
-    hasher = _hasher(algorithm)
-    hasher.update(data)
-    return hasher.digest()
-
-
-def _hasher(algorithm: HashAlgorithm) -> hashlib._Hash:
-    return hashlib.new(algorithm.value.replace("-", "").lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +91,12 @@ class Source:
 
     def digest(self, algorithm: HashAlgorithm) -> bytes:
         """Return the digest of the data; a file of any size is read in pieces."""
+        hasher = hashlib.new(algorithm.value.replace("-", "").lower())
         if self.text is not None or self.is_base64:
-            return hash_bytes(self.read(), algorithm)
-        hasher = _hasher(algorithm)
-        for chunk in self._chunks(limit=None):
-            hasher.update(chunk)
+            hasher.update(self.read())
+        else:
+            for chunk in self._chunks(limit=None):
+                hasher.update(chunk)
         return hasher.digest()
 
     def _chunks(self, *, limit: int | None) -> Iterator[bytes]:

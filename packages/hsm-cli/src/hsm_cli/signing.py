@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from hsm_cli.files import Source, hash_bytes
+from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import choice
 from hsm_core.algorithms import (
@@ -21,9 +21,6 @@ from hsm_core.errors import UnsupportedOperationError
 from hsm_core.operations import DescribeKey
 
 __all__ = ["signature_options", "split_payload"]
-
-_LONGEST_IN_JSON_BYTES: Final = 1024 * 1024
-"""What a server takes inside a JSON body, unless it is told otherwise."""
 
 
 def signature_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +65,6 @@ def split_payload(
     *,
     hash_name: HashAlgorithm | None,
     prehashed: bool,
-    hashes_long: bool = False,
 ) -> tuple[bytes | None, bytes | None, HashAlgorithm | None]:
     """
     Return message, digest and hash to send: one of the first two is None.
@@ -82,10 +78,7 @@ def split_payload(
 
         hash_name: The hash that was asked for, or None.
 
-        prehashed: Whether the digest is to be sent in any case.
-
-        hashes_long: Whether the digest of a payload that is too long for a JSON body is
-            sent in its place, where the algorithm allows; it is the same signature.
+        prehashed: Whether the digest is to be sent.
 
     Raises:
         UnsupportedOperationError: A digest was asked for, and the key's algorithm has
@@ -93,20 +86,15 @@ def split_payload(
     """
     if prehashed:
         chosen = hash_name or _default_hash(invocation, key_id)
-        if chosen is None:
-            raise UnsupportedOperationError(
-                "The algorithm of this key takes no digest; leave --prehash out."
-            )
         return None, source.digest(chosen), chosen
-    message = source.read()
-    if hashes_long and len(message) > _LONGEST_IN_JSON_BYTES:
-        chosen = hash_name or _default_hash(invocation, key_id)
-        if chosen is not None:
-            return None, hash_bytes(message, chosen), chosen
-    return message, None, hash_name
+    return source.read(), None, hash_name
 
 
-def _default_hash(invocation: Invocation, key_id: str) -> HashAlgorithm | None:
+def _default_hash(invocation: Invocation, key_id: str) -> HashAlgorithm:
     algorithm = invocation.execute(DescribeKey(key_id=key_id)).algorithm
     hashes = spec(algorithm).hashes if algorithm is not None else ()
-    return hashes[0] if hashes else None
+    if not hashes:
+        raise UnsupportedOperationError(
+            "The algorithm of this key takes no digest; leave --prehash out."
+        )
+    return hashes[0]

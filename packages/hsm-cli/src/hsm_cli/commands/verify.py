@@ -39,7 +39,6 @@ def command(
         source,
         hash_name=hash_name,
         prehashed=prehashed,
-        hashes_long=True,
     )
     found = invocation.execute(
         Verify(
