@@ -140,9 +140,10 @@ class TokenVerifier:
         if shape is None:
             raise AuthenticationError
         try:
-            _check_header(wire.scan_json(_canonical(shape[1])))
+            # Older releases of the library take a signature with unused bits set.
+            header, payload, _ = (_canonical(segment) for segment in shape.groups())
+            _check_header(wire.scan_json(header))
             signed = jws.deserialize_compact(token, self._key, algorithms=[_ALGORITHM])
-            payload = _canonical(shape[2])
             if signed.payload != payload:
                 raise AuthenticationError
             claims = msgspec.convert(wire.scan_json(payload), _Claims)
