@@ -202,14 +202,16 @@ async def open_api(
             logger=make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
             clock=clock,
         )
-        bound = socket.create_server(("127.0.0.1", 0))
-        listener = Listener(app, bound, None)
-        await listener.start()
-        host, port = bound.getsockname()
-        base = f"http://{host}:{port}"
-        async with aiohttp.ClientSession(base, auto_decompress=False) as client:
-            yield API(hsm, app, client, (host, port), log)
-        await listener.stop()
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            listener = Listener(app, bound, None)
+            await listener.start()
+            host, port = bound.getsockname()
+            base = f"http://{host}:{port}"
+            try:
+                async with aiohttp.ClientSession(base, auto_decompress=False) as client:
+                    yield API(hsm, app, client, (host, port), log)
+            finally:
+                await listener.stop()
 
 
 class Authority:
