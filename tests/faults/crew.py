@@ -17,6 +17,7 @@ from tests.faults.client import JournalingClient
 from tests.faults.examination import Examiner
 from tests.faults.expectation import Expectation, check
 from tests.faults.journal import Journal
+from tests.faults.leftovers import check_files
 from tests.faults.trail import check_trail
 
 __all__ = ["CLIENTS", "READY_SECONDS", "Crew"]
@@ -233,23 +234,12 @@ class Crew:
                     self._check_shared(key)
             status = founder.request("GET", "/api/v1/status").json
             check(status["state"] == "operational", "the server is not well", status)
-        self._check_files({key["key_id"]: key["version"] for key in listed})
-
-    def _check_files(self, live: dict[str, int]) -> None:
-        """Check that no crash has left files behind, at most the blob of an attempt."""
-        staged = list((self.site.key_dir / "staging").iterdir())
-        check(not staged, "temporary files were left", staged)
-        known = set(live) | {
-            key.key_id
-            for client in self.clients
-            for key in client.expected.keys.values()
+        shared = {
+            key["key_id"]: key["version"]
+            for key in listed
+            if key["name"] in self._shared
         }
-        for folder in (self.site.key_dir / "keys").iterdir():
-            check(folder.name in known, "a key lies there that nobody made", folder)
-            names = {path.name for path in folder.iterdir()}
-            newest = live.get(folder.name, -1) + 1
-            allowed = {"key.json"} | {f"v{n:08d}" for n in range(1, newest + 1)}
-            check(names <= allowed, "files of a key were left", folder, names - allowed)
+        check_files(self.site.key_dir, self.clients, shared)
 
     def _check_shared(self, key: dict[str, Any]) -> None:
         made = sorted(
