@@ -84,7 +84,5 @@ EXIT_CODES: Final[dict[type[errors.HSMError], ExitCode]] = {
 
 def exit_code(error: errors.HSMError) -> ExitCode:
     """Return the exit code of an error: its own, or that of its nearest ancestor."""
-    for ancestor in type(error).__mro__:
-        if ancestor in EXIT_CODES:
-            return EXIT_CODES[ancestor]
-    return ExitCode.OTHER
+    family = type(error).__mro__
+    return next(EXIT_CODES[ancestor] for ancestor in family if ancestor in EXIT_CODES)
