@@ -135,12 +135,18 @@ Seen = dict[KeyId, tuple[bytes, tuple[bytes | None, ...]]]
 
 
 def seen(store: KeyStore) -> Seen:
-    """Return all that a store has committed; reading it must not fail."""
+    """
+    Return all that a store has committed; reading it must not fail.
+
+    What a crash kept of destroyed versions is discarded first, as a start does.
+    """
     found: Seen = {}
     living = []
     for stored in store.scan():
         document = peek(stored.key_id, stored.document)
         assert document is not None
+        gone = [v.version for v in document.versions if v.state is KeyState.DESTROYED]
+        store.discard_blobs(stored.key_id, gone)
         if not document.is_destroyed:
             living.append(stored.key_id)
         found[stored.key_id] = (

@@ -58,8 +58,8 @@ def check(
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_everything_is_processed_until_the_end(algorithm: str, tmp_path: Path) -> None:
-    """After all changes, and a restart, everything ever issued is good; then nothing."""
-    rng = random.Random(4711)  # noqa: S311 (a test that must repeat)
+    """After all changes and a restart everything issued is good; then nothing."""
+    rng = random.Random(4711)
     issued: list[tuple[bytes, bytes]] = []
     with filesystem_hsm(tmp_path) as gateway:
         session = Session(gateway.act_as(caller()))
@@ -83,7 +83,7 @@ def test_everything_is_processed_until_the_end(algorithm: str, tmp_path: Path) -
 
 def test_a_revoked_material_never_comes_back(tmp_path: Path) -> None:
     """No chain of rotations and rollbacks makes compromised material active again."""
-    rng = random.Random(42)  # noqa: S311 (a test that must repeat)
+    rng = random.Random(42)
     with filesystem_hsm(tmp_path) as gateway:
         session = Session(gateway.act_as(caller()))
         key = session.create_key("ed25519", usages=[KeyUsage.SIGN]).key_id

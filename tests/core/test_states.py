@@ -74,7 +74,7 @@ def put_in_state(gateway: OpenHSM, key_id: str, state: KeyState) -> None:
         generation=before.generation + 1,
         operations=(*before.operations, record),
     )
-    inventory.commit(before, after, record.id, {})
+    inventory.commit(before, after, inventory.encode(after), record.id, {})
 
 
 def prepared(session: Session, kind: str) -> tuple[str, Operation[Any]]:
@@ -136,7 +136,7 @@ def test_rollback_by_the_state_of_its_source(state: KeyState) -> None:
             versions=(source, before.versions[1]),
             generation=before.generation + 1,
         )
-        inventory.commit(before, after, "test-source", {})
+        inventory.commit(before, after, inventory.encode(after), "test-source", {})
 
         if state is KeyState.RETIRED:
             assert 3 == session.rollback(key, 1).version

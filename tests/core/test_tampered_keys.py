@@ -85,7 +85,7 @@ def test_every_byte_of_a_key(folder: Path) -> None:
                 changed = bytearray(original)
                 changed[position] ^= 0x20
                 (key_folder(folder, "bad") / file).write_bytes(changed)
-                inventory._tampered.clear()  # noqa: SLF001 (to look again)
+                inventory.tampered._found.clear()  # noqa: SLF001 (to look again)
                 _, integrity = inventory.inspect(bad, with_blobs=True)  # type: ignore[arg-type]
                 if integrity is Integrity.OK:
                     missed.append((file, position))

@@ -40,6 +40,7 @@ _EXITS = {
     ExitCode.LOCKED: "Another process has the store or the trail.",
     ExitCode.KEYS_DAMAGED: "The key ring is damaged.",
     ExitCode.LISTEN: "The address or the TLS files can't be used.",
+    ExitCode.STORE_MISMATCH: "The key store is not the one that the trail knows.",
 }
 
 

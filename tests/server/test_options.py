@@ -258,7 +258,7 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
         *("--max-payload-bytes", "7", "--max-raw-bytes", "8", "--max-aad-bytes", "9"),
         *("--drain-timeout-secs", "1.5", "--log-level", "error"),
         *("--log-format", "console", "--tls-mode", "manual"),
-        *("--audit-store", "file", "--isolation", "inline"),
+        *("--audit-store", "file", "--isolation", "inline", "--accept-changed-store"),
     )
     settings = server.settings
     assert 0 == result.exit_code, result.output
@@ -268,6 +268,7 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     assert Path("k") == settings.core.key_dir
     assert Path("a.log") == settings.core.audit_log
     assert AuditSync.BOUNDED is settings.core.audit_sync
+    assert settings.core.accept_changed_store
     assert ("me", "us") == (settings.tokens.issuer, settings.tokens.audience)
     assert 5 == settings.tokens.leeway_seconds
     assert 600 == settings.tokens.max_lifetime_seconds

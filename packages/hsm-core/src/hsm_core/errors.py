@@ -29,13 +29,15 @@ Every error that hsm-core raises on purpose.
     ├── IntegrityError
     │   ├── AuditTamperedError
     │   ├── KeyRingTamperedError
-    │   └── KeyTamperedError
+    │   ├── KeyTamperedError
+    │   └── StoreMismatchError
     ├── UnavailableError
     │   ├── AlgorithmUnavailableError
     │   ├── AuditUnavailableError
     │   ├── DeadlineExceededError
     │   ├── EntropyUnavailableError
     │   ├── OutcomeUnknownError
+    │   ├── OverloadedError
     │   ├── SelfTestFailedError
     │   ├── StoreUnavailableError
     │   │   └── StorageFullError
@@ -84,11 +86,13 @@ __all__ = [
     "NameTakenError",
     "OperationAbortedError",
     "OutcomeUnknownError",
+    "OverloadedError",
     "PayloadTooLargeError",
     "SelfTestFailedError",
     "SignatureMismatchError",
     "StorageFullError",
     "StoreLockedError",
+    "StoreMismatchError",
     "StoreUnavailableError",
     "TransportError",
     "UnavailableError",
@@ -336,6 +340,13 @@ class KeyTamperedError(IntegrityError):
     sentence: ClassVar[str] = "The stored key was tampered with."
 
 
+class StoreMismatchError(IntegrityError):
+    """The key store holds not what the trail says: an older copy, or a part of it."""
+
+    code: ClassVar[str] = "store_mismatch"
+    sentence: ClassVar[str] = "The key store is not the one that the trail knows."
+
+
 class UnavailableError(HSMError):
     """The HSM can't do this now; the same request may succeed later."""
 
@@ -378,6 +389,13 @@ class OutcomeUnknownError(UnavailableError):
     """
 
     code: ClassVar[str] = "outcome_unknown"
+
+
+class OverloadedError(UnavailableError):
+    """Too many requests are waiting already; nothing was done."""
+
+    code: ClassVar[str] = "overloaded"
+    sentence: ClassVar[str] = "Too many requests are waiting; try again later."
 
 
 class SelfTestFailedError(UnavailableError):

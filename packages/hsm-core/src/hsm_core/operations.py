@@ -101,6 +101,9 @@ VersionNumber: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 PerPage: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence53: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
 Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
+Reason: TypeAlias = Annotated[
+    str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
 
 
 class Effect(StrEnum):
@@ -437,14 +440,14 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     Attributes:
         version: None revokes all versions. Other versions with the same material are
             revoked too.
-        reason: Kept in the document and in the trail.
+        reason: Kept in the document and in the trail; up to 256 characters.
     """
 
     effect: ClassVar = Effect.MUTATION
 
     key_id: KeyReference
     version: VersionNumber | None = None
-    reason: Text = ""
+    reason: Reason = ""
 
 
 class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):

@@ -486,6 +486,19 @@ class KeyStore(Protocol):
         """Return every key; for start-up and scrubbing, not for requests."""
         ...
 
+    def reindex(self, entries: Sequence[IndexEntry], /) -> None:
+        """
+        Replace the index by these entries, of keys that are there.
+
+        Called once, at start, with what was authenticated. Of two entries that claim
+        one name or operation the first has it.
+        """
+        ...
+
+    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
+        """Delete blobs that a crash kept though their versions are destroyed."""
+        ...
+
     def read_meta(self, name: str, /) -> bytes | None:
         """Return a small named value, such as the sealed key ring."""
         ...
@@ -571,6 +584,11 @@ class AuditLog(Protocol):
     @property
     def available(self) -> bool:
         """Whether the next append may succeed."""
+        ...
+
+    @property
+    def set_digest_at_open(self) -> str:
+        """The newest set digest that was recorded before this log was opened."""
         ...
 
     def append(

@@ -5,13 +5,23 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, field
 
 from hsm_core.model import Record
 
-__all__ = ["AuditSync", "KeyStoreKind", "Limits", "Settings"]
+__all__ = [
+    "CIPHERTEXT_OVERHEAD_BYTES",
+    "AuditSync",
+    "KeyStoreKind",
+    "Limits",
+    "Settings",
+]
+
+
+CIPHERTEXT_OVERHEAD_BYTES: Final = 1024
+"""What an envelope may add to the longest payload."""
 
 
 class KeyStoreKind(StrEnum):
@@ -58,7 +68,10 @@ class Settings(Record, frozen=True, kw_only=True):
         audit_segment_bytes: Size at which a segment of the trail is closed.
         audit_timeout_seconds: How long an answer waits for the trail before it fails.
         node: Name of this node in the trail.
-        pool_threads: Threads for slow operations under an event loop.
+        pool_threads: Threads for slow operations under an event loop; changes of keys
+            and long reads have this many each.
+        accept_changed_store: Open although the key store is not the one that the trail
+            knows; the trail records that. For the restore of an older copy.
         key_cache_entries: Opened key versions kept in memory.
         providers: Order of providers by algorithm name, where it differs from the
             default.
@@ -72,6 +85,7 @@ class Settings(Record, frozen=True, kw_only=True):
     audit_timeout_seconds: Annotated[float, Meta(gt=0)] = 5.0
     node: Annotated[str, Meta(max_length=64)] = ""
     pool_threads: Annotated[int, Meta(ge=1, le=64)] = 4
+    accept_changed_store: bool = False
     key_cache_entries: Annotated[int, Meta(ge=1)] = 1024
     limits: Limits = Limits()
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)

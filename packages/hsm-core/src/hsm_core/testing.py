@@ -196,6 +196,16 @@ class FaultyKeyStore:
         self._faults.strike("store.scan")
         return self._store.scan()
 
+    def reindex(self, entries: Sequence[IndexEntry], /) -> None:
+        """See `KeyStore.reindex`."""
+        self._faults.strike("store.reindex")
+        self._store.reindex(entries)
+
+    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
+        """See `KeyStore.discard_blobs`."""
+        self._faults.strike("store.discard_blobs")
+        self._store.discard_blobs(key_id, versions)
+
     def read_meta(self, name: str, /) -> bytes | None:
         """See `KeyStore.read_meta`."""
         self._faults.strike("store.read_meta")
@@ -227,6 +237,11 @@ class FaultyAuditLog:
     def available(self) -> bool:
         """See `AuditLog.available`."""
         return self._log.available
+
+    @property
+    def set_digest_at_open(self) -> str:
+        """See `AuditLog.set_digest_at_open`."""
+        return self._log.set_digest_at_open
 
     def append(
         self, drafts: Sequence[AuditDraft], /, *, durable: bool = False

@@ -50,10 +50,13 @@ T = TypeVar("T")
 Op = TypeVar("Op", bound=Operation[Any])
 RecordT = TypeVar("RecordT", bound=Record)
 
+_SHORT_BYTES: Final = 4096
+_ECHOED_CHARACTERS: Final = 200
+
 MAX_DEPTH: Final = 16
 """How deep arrays and objects may be nested."""
 
-_DEEP: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_DEEP: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _BASE64: Final = re.compile(
     r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
@@ -93,7 +96,7 @@ def _refuse_constant(name: str) -> Json:
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits) > 20:
+    if len(digits.lstrip("-")) > 20:
         raise MalformedError("The JSON text holds a number of more than 20 digits.")
     return int(digits)
 
@@ -136,7 +139,7 @@ def scan_json(data: bytes) -> Json:
         raise MalformedError("The JSON text is not UTF-8.") from None
     except json.JSONDecodeError as error:
         raise MalformedError(
-            f"The JSON text is broken at byte {error.pos}: {error.msg}."
+            f"The JSON text is broken at character {error.pos}: {error.msg}."
         ) from None
     except RecursionError:
         raise MalformedError("The JSON text is nested too deeply.") from None
@@ -211,9 +214,15 @@ def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
     text = str(error)
     found = _PATH.search(text)
     if not found:
-        return InvalidInputError(f"{text}.")
-    field = found[1] or "body"
-    return InvalidInputError(f"{field}: {text[: found.start()]}.", field=field)
+        return InvalidInputError(f"{_echo(text)}.")
+    field = _echo(found[1]) or "body"
+    return InvalidInputError(f"{field}: {_echo(text[: found.start()])}.", field=field)
+
+
+def _echo(text: str) -> str:
+    """Return what may be repeated of the input: not too long, and printable."""
+    short = text[:_ECHOED_CHARACTERS]
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short)
 
 
 def convert(
@@ -322,15 +331,38 @@ def decode_packed(data: bytes, cls: type[T]) -> T:
     return value
 
 
-def checked(record: RecordT) -> RecordT:
+def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
     """
     Return a record that a program has built, checked against its own type.
 
     Building a record checks nothing; reading one does, so it is written and read.
+    Long byte strings are left out of that, for their type is plain.
+
+    Args:
+        record: Any record.
+
+        longest: Longest byte string allowed, in bytes.
 
     Raises:
         InvalidInputError: A field breaks its type or its limits; the message names it.
+        PayloadTooLargeError: A byte string is longer than *longest*.
     """
+    fields = {name: getattr(record, name) for name in _bytes_fields(type(record))}
+    long = {}
+    for name, value in fields.items():
+        if not isinstance(value, bytes | bytearray | memoryview):
+            continue
+        if longest is not None and len(value) > longest:
+            raise PayloadTooLargeError(name, actual=len(value), maximum=longest)
+        if len(value) > _SHORT_BYTES:
+            long[name] = bytes(value)
+    if not long:
+        return _written_and_read(record)
+    short = msgspec.structs.replace(record, **dict.fromkeys(long, b""))
+    return msgspec.structs.replace(_written_and_read(short), **long)
+
+
+def _written_and_read(record: RecordT) -> RecordT:
     try:
         packed = _PACK.encode(record)
     except (UnicodeEncodeError, OverflowError, TypeError, ValueError):

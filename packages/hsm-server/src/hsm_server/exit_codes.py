@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     LOCKED = 7
     KEYS_DAMAGED = 8
     LISTEN = 9
+    STORE_MISMATCH = 10
 
 
 class ListenError(ConfigurationError):
@@ -43,6 +44,7 @@ EXIT_CODES: Final[dict[type[HSMError], ExitCode]] = {
     errors.StoreLockedError: ExitCode.LOCKED,
     errors.KeyRingTamperedError: ExitCode.KEYS_DAMAGED,
     errors.KeyTamperedError: ExitCode.KEYS_DAMAGED,
+    errors.StoreMismatchError: ExitCode.STORE_MISMATCH,
 }
 """Exit status by the nearest class of the error's MRO."""
 

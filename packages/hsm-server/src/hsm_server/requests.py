@@ -16,6 +16,7 @@ from hsm_core import wire
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.operations import Operation
 from hsm_core.rest import Route, path_fields
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.problems import RequestRefusedError
 from hsm_server.settings import HTTPLimits
 
@@ -42,6 +43,9 @@ class RequestReader:
     def __init__(self, route: Route, limits: HTTPLimits) -> None:
         self._route = route
         self._limits = limits
+        # What was encrypted within the limit can be decrypted again.
+        more = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "ciphertext" else 0
+        self._raw_limit = limits.raw_bytes + more
         self._path = frozenset(path_fields(route.path))
         fields = msgspec.structs.fields(route.operation)
         self._parsers = {
@@ -67,7 +71,7 @@ class RequestReader:
         if kind == BYTES:
             field = self._route.raw_request
             tree = self._query(request, field)
-            body = await self._body(request, self._limits.raw_bytes)
+            body = await self._body(request, self._raw_limit)
             return self._convert({**tree, **path, field: body})
         self._refuse_query(request)
         body = await self._body(request, self._limits.json_bytes)

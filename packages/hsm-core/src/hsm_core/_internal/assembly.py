@@ -8,26 +8,27 @@ that belongs to it; open intents are settled before the first operation.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
 from hsm_core.__about__ import __version__
-from hsm_core._internal.asynchronous import AsyncGateway
+from hsm_core._internal.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import RolePolicy
 from hsm_core._internal.recovery import recover
-from hsm_core._internal.refusals import Refusals
+from hsm_core._internal.refusals import Refusals, TamperingRecorder
 from hsm_core._internal.sealing import KeyRing
 from hsm_core.errors import (
     AuditUnavailableError,
     KeyRingTamperedError,
     SelfTestFailedError,
+    StoreMismatchError,
 )
 from hsm_core.model import Caller, MessageDetail, Phase
 from hsm_core.operations import AuditVerification
@@ -46,6 +47,8 @@ from hsm_core.settings import Settings
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
 _RING: Final = "ring"
+_PATIENCE: Final = 4
+"""Closing waits for what runs this many times as long as an answer for the trail."""
 
 
 class OpenHSM:
@@ -64,12 +67,13 @@ class OpenHSM:
         self._services = services
         self._store = store
         self._settings = settings
-        self._pool = ThreadPoolExecutor(settings.pool_threads, "hsm-core")
+        self._gate = Gate()
+        self._pools = Pools(settings.pool_threads)
         handlers = handler_table(services)
-        self._pipeline = Pipeline(services, handlers, self._pool)
+        self._pipeline = Pipeline(services, handlers, self._pools.changes)
         policy_hash = services.policy.policy_hash
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
-        self._closed = False
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -84,14 +88,15 @@ class OpenHSM:
 
     def act_as(self, caller: Caller, /) -> HSM:
         """Return the HSM as this caller sees it."""
-        return BoundHSM(self._pipeline, caller)
+        return BoundHSM(self._pipeline, self._gate, caller)
 
     def act_as_async(self) -> AsyncHSMGateway:
         """Return this HSM for an event loop."""
         return AsyncGateway(
             self._pipeline,
             self._refusals,
-            self._pool,
+            self._pools,
+            self._gate,
             timeout_seconds=self._settings.audit_timeout_seconds,
         )
 
@@ -108,11 +113,17 @@ class OpenHSM:
         self._refusals.record(caller, code, kind=kind, key_id=key_id)
 
     def close(self) -> None:
-        """Finish what runs, record the stop, and release trail and store."""
-        if self._closed:
+        """
+        Let nothing more in, finish what runs, record the stop, release trail and store.
+
+        Raises:
+            AuditUnavailableError: The end of the trail could not be written.
+        """
+        if self._is_closed:
             return
-        self._closed = True
-        self._pool.shutdown(wait=True)
+        self._is_closed = True
+        self._gate.close(_PATIENCE * self._settings.audit_timeout_seconds)
+        self._pools.close()
         self._refusals.flush()
         try:
             _record_system(self._services, "system.stop")
@@ -159,21 +170,35 @@ def assemble(
     Return an HSM over these parts; *ring* None makes a new one.
 
     Closing the HSM closes store and trail; if this fails, its caller closes them.
+
+    Raises:
+        StoreMismatchError: The store is not the one that the trail knows.
     """
+    known_digest = audit.set_digest_at_open
     if ring is None:
+        if known_digest and not settings.accept_changed_store:
+            raise StoreMismatchError(
+                "The trail knows a key store, and this one is empty."
+            )
         ring = KeyRing.create(entropy, log_id=audit.log_id)
         store.write_meta(_RING, ring.seal(root))
 
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
+    policy = RolePolicy()
     inventory = Inventory(
-        store, ring, registry, entropy, cache_entries=settings.key_cache_entries
+        store,
+        ring,
+        registry,
+        entropy,
+        cache_entries=settings.key_cache_entries,
+        on_tampering=TamperingRecorder(audit, policy.policy_hash),
     )
     services = Services(
         inventory=inventory,
         crypto=registry,
-        policy=RolePolicy(),
+        policy=policy,
         audit=audit,
         audit_sync=settings.audit_sync,
         clock=clock,
@@ -183,10 +208,40 @@ def assemble(
         started_at=clock.now(),
     )
     inventory.load()
+    was_changed = _compare_with_trail(inventory, audit, settings)
     recover(inventory, audit)
     _record_system(services, "system.start")
+    if was_changed:
+        _record_system(services, "system.store-accepted")
     _record_stopped(services)
     return OpenHSM(services, store, settings)
+
+
+def _compare_with_trail(
+    inventory: Inventory, audit: AuditLog, settings: Settings
+) -> bool:
+    """
+    Compare the store with what the trail says of it; return whether it differs.
+
+    An open intent may have changed it, and an unreadable document can't be counted;
+    then there is nothing to compare.
+
+    Raises:
+        StoreMismatchError: It differs, and that is not to be accepted.
+    """
+    known = audit.set_digest_at_open
+    if inventory.unreadable:
+        if known:
+            inventory.adopt_set_digest(known)
+        return False
+    if not known or audit.open_intents() or known == inventory.set_digest:
+        return False
+    if not settings.accept_changed_store:
+        raise StoreMismatchError(
+            "The key store is not the one that the trail knows: an older copy was put "
+            "back, or keys were removed."
+        )
+    return True
 
 
 def _record_stopped(services: Services) -> None:

@@ -10,6 +10,8 @@ from typing import Final
 __all__ = ["SystemClock", "instant"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class SystemClock:
@@ -25,5 +27,8 @@ class SystemClock:
 
 
 def instant(microseconds: int) -> datetime:
-    """Return the aware UTC datetime of a stored time."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+    """Return the aware UTC datetime of a stored time, within the years 1 to 9999."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return _EARLIEST if microseconds < 0 else _LATEST

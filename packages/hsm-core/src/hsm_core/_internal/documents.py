@@ -16,16 +16,18 @@ from typing import Final
 import msgspec
 
 from hsm_core._internal import envelope
-from hsm_core.errors import KeyTamperedError, MalformedError
+from hsm_core.errors import InputSizeError, KeyTamperedError, MalformedError
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import IndexEntry
 
 __all__ = [
     "DOCUMENT_FORMAT",
+    "MAX_DOCUMENT_BYTES",
     "KeyDocument",
     "OperationRecord",
     "Tombstone",
     "VersionDocument",
+    "check_document_size",
     "decode_document",
     "document_digest",
     "encode_document",
@@ -40,6 +42,8 @@ _NAME: Final = b"key"
 _KEPT_OPERATIONS: Final = 32
 _KEPT_MICROSECONDS: Final = 24 * 3600 * 1_000_000
 _MOST_OPERATIONS: Final = 256
+MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
+"""Longest stored form; what the longest lives of keys need is well below it."""
 
 
 class _Stored(
@@ -237,7 +241,17 @@ def remember(
     The last 32 stay, and those younger than 24 hours, but never more than 256.
     """
     oldest = new.at - _KEPT_MICROSECONDS
-    young = tuple(record for record in kept if record.at >= oldest)
-    recent = kept[-(_KEPT_OPERATIONS - 1) :]
-    longer = max(young, recent, key=len)
-    return (*longer[-(_MOST_OPERATIONS - 1) :], new)
+    recent = len(kept) - (_KEPT_OPERATIONS - 1)
+    stay = [r for n, r in enumerate(kept) if n >= recent or r.at >= oldest]
+    return (*stay[-(_MOST_OPERATIONS - 1) :], new)
+
+
+def check_document_size(stored: bytes) -> None:
+    """
+    Check that a stored form can be read again.
+
+    Raises:
+        InputSizeError: It is longer than `MAX_DOCUMENT_BYTES`.
+    """
+    if len(stored) > MAX_DOCUMENT_BYTES:
+        raise InputSizeError("document", actual=len(stored), maximum=MAX_DOCUMENT_BYTES)

@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
+from hsm_core import wire
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_key
 from hsm_core.errors import HSMError
 from hsm_core.model import AuditedCaller, Caller, Parameters, ParameterValue, Phase
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Decision
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 __all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
 
@@ -25,19 +27,34 @@ class Attempt:
     What is known of a request while it goes through the pipeline.
 
     Attributes:
-        operation: As sent at first, as resolved later.
+        operation: As sent at first, as checked and resolved later.
+        is_checked: Whether it has been checked against its type; before that nothing
+            of what it holds is recorded.
         key_id: Id of the key, or what the caller named where there is none.
         digest: Keyed digest of the operation, hex.
     """
 
     caller: Caller
     operation: Operation[Any]
+    is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""
     document: KeyDocument | None = None
     decision: Decision | None = None
     digest: str = ""
     document_before: str = ""
+
+    def check(self, limits: Limits) -> None:
+        """
+        Check the operation against its type, and its byte strings for length first.
+
+        Raises:
+            InvalidInputError: It breaks a rule; see `wire.checked`.
+        """
+        self.operation = wire.checked(
+            self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
+        )
+        self.is_checked = True
 
     def draft(
         self,
@@ -66,7 +83,7 @@ class Attempt:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=parameters_of(self.operation),
+            parameters=parameters_of(self.operation) if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
             policy=policy_hash,
             digest=self.digest,

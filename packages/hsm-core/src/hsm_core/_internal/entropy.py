@@ -25,7 +25,8 @@ class SystemEntropy:
 
     Each call draws two 16-byte blocks more than asked for and compares them with each
     other and with the block before (a repetition test as in SP 800-90B, section 4.4.1,
-    on blocks): equal blocks mean a broken generator, and nothing is handed out any more.
+    on blocks). Equal blocks mean a broken generator, and nothing is handed out any
+    more.
     """
 
     def __init__(self) -> None:

@@ -9,71 +9,37 @@ and serves nothing, while the other keys go on working.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final
 
+from hsm_core._internal.cache import BoundedCache
+from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import (
     KeyDocument,
-    VersionDocument,
     decode_document,
     document_digest,
     encode_document,
     index_of,
+    read_index,
 )
-from hsm_core._internal.sealing import BlobContext, KeyRing
-from hsm_core.algorithms import Algorithm
-from hsm_core.errors import KeyStateError, KeyTamperedError
+from hsm_core._internal.materials import Materials
+from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.tampering import TamperedKeys, tampering
+from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
     Entropy,
     IndexEntry,
     KeyChange,
-    KeyHandle,
     KeyStore,
     StoredKey,
 )
-
-if TYPE_CHECKING:
-    from hsm_core._internal.crypto.registry import CryptoRegistry
 
 __all__ = ["Inventory"]
 
 _MODULUS: Final = 2**256
 _DOCUMENT_ENTRIES: Final = 8192
-_OPENED: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class _Cache(Generic[K, V]):
-    """A bounded map that forgets what was used least lately."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        with self._lock:
-            value = self._items.get(key)
-            if value is not None:
-                self._items.move_to_end(key)
-            return value
-
-    def put(self, key: K, value: V) -> None:
-        with self._lock:
-            self._items[key] = value
-            self._items.move_to_end(key)
-            while len(self._items) > self._limit:
-                self._items.popitem(last=False)
-
-    def drop(self, key: K) -> None:
-        with self._lock:
-            self._items.pop(key, None)
 
 
 class Inventory:
@@ -90,6 +56,8 @@ class Inventory:
         entropy: For sealing.
 
         cache_entries: Opened key versions to keep.
+
+        on_tampering: Called once for each key that is found tampered with.
     """
 
     def __init__(
@@ -100,29 +68,42 @@ class Inventory:
         entropy: Entropy,
         *,
         cache_entries: int,
+        on_tampering: Callable[[KeyId, Integrity], None] = lambda *_: None,
     ) -> None:
         self.store = store
         self.ring = ring
-        self._crypto = crypto
-        self._entropy = entropy
-        self._documents: _Cache[KeyId, tuple[str, KeyDocument]] = _Cache(
+        self._documents: BoundedCache[KeyId, tuple[str, KeyDocument]] = BoundedCache(
             _DOCUMENT_ENTRIES
         )
-        self._handles: _Cache[tuple[KeyId, str], KeyHandle] = _Cache(cache_entries)
-        self._tampered: dict[KeyId, Integrity] = {}
+        self.tampered = TamperedKeys(on_tampering)
+        self.materials = Materials(
+            store, ring, crypto, entropy, self.tampered, cache_entries=cache_entries
+        )
+        self._unreadable = 0
         self._set = 0
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Check every key once, and compute the set digest."""
-        total = 0
+        """
+        Check every key once, compute the set digest, and rebuild the index.
+
+        From here on the index holds what was authenticated; a key whose document can't
+        be believed takes nobody's name.
+        """
+        total, whole, doubtful = 0, [], []
         for stored in self.store.scan():
             try:
                 document = self._decode(stored)
-                total += self._element(document, stored.document)
-                self._check_blobs(document)
             except KeyTamperedError as error:
-                self._condemn(stored.key_id, error)
+                self.tampered.condemn(stored.key_id, error)
+                doubtful.append(_doubtful_entry(stored))
+                continue
+            whole.append(index_of(document))
+            total += self._element(document, document_digest(stored.document))
+            self._finish_removal(document)
+            self.materials.check_blobs(document)
+        self.store.reindex([*whole, *doubtful])
+        self._unreadable = len(doubtful)
         self._set = total % _MODULUS
 
     @property
@@ -131,17 +112,35 @@ class Inventory:
         return f"{self._set:064x}"
 
     @property
-    def tampered(self) -> Mapping[KeyId, Integrity]:
-        """Keys found to be tampered with."""
-        return dict(self._tampered)
+    def unreadable(self) -> int:
+        """How many documents could not be believed at the start."""
+        return self._unreadable
+
+    def adopt_set_digest(self, digest: str) -> None:
+        """
+        Go on from the set digest that the trail knows.
+
+        For a start at which some documents can't be read: they are still counted with
+        what they were, so that the digest is right again once they are put right.
+        """
+        self._set = int(digest, 16) % _MODULUS
 
     def integrity(self, key_id: KeyId) -> Integrity:
         """Return what is known of a key's integrity, without looking again."""
-        return self._tampered.get(key_id, Integrity.OK)
+        return self.tampered.integrity(key_id)
 
     def entry(self, reference: str) -> IndexEntry | None:
         """Return the index entry of a key by id or name."""
         return self.store.entry(reference)
+
+    def known(self, reference: str) -> KeyDocument | None:
+        """Return a document that is in memory and current, or None; reads nothing."""
+        entry = self.store.entry(reference)
+        cached = self._documents.get(entry.key_id) if entry else None
+        # A document that is newer than its entry is a commit that is just landing.
+        if entry and cached and cached[1].generation >= entry.generation:
+            return cached[1]
+        return None
 
     def document(self, key_id: KeyId) -> KeyDocument:
         """
@@ -151,13 +150,10 @@ class Inventory:
             KeyNotFoundError: There is no such key.
             KeyTamperedError: It, or a blob of it, was found changed.
         """
-        if key_id in self._tampered:
-            raise self._tampering(key_id, "The stored form was changed.")
-        entry = self.store.entry(key_id)
-        cached = self._documents.get(key_id)
-        if cached and entry and cached[1].generation == entry.generation:
-            return cached[1]
-        return self.reread(key_id)
+        found = self.integrity(key_id)
+        if found is not Integrity.OK:
+            raise tampering(key_id, "What is stored of it was changed.", found)
+        return self.known(key_id) or self.reread(key_id)
 
     def reread(self, key_id: KeyId) -> KeyDocument:
         """
@@ -167,25 +163,20 @@ class Inventory:
             KeyNotFoundError: There is no such key.
             KeyTamperedError: It was changed.
         """
+        # The entry comes first: a commit in between can only bring a newer document.
+        entry = self.store.entry(key_id)
+        if entry is None:
+            raise KeyNotFoundError
         try:
             stored = self.store.get(key_id)
             document = self._decode(stored)
-            entry = self.store.entry(key_id)
-            if entry is not None and document.generation < entry.generation:
-                raise self._tampering(key_id, "An older document was put back.")
+            if document.generation < entry.generation:
+                raise tampering(key_id, "An older document was put back.")
         except KeyTamperedError as error:
-            self._condemn(key_id, error)
+            self.tampered.condemn(key_id, error)
             raise
         self._documents.put(key_id, (document_digest(stored.document), document))
         return document
-
-    def digest_of(self, key_id: KeyId) -> str:
-        """Return the digest of the document that `document` would return."""
-        document = self.document(key_id)
-        cached = self._documents.get(key_id)
-        if cached and cached[1] is document:
-            return cached[0]
-        return document_digest(self.encode(document))
 
     def inspect(
         self, key_id: KeyId, *, with_blobs: bool = False
@@ -200,67 +191,17 @@ class Inventory:
             document = self.reread(key_id)
         except KeyTamperedError:
             return None, self.integrity(key_id)
-        if with_blobs and self.integrity(key_id) is Integrity.OK:
-            try:
-                self._check_blobs(document)
-            except KeyTamperedError as error:
-                self._condemn(key_id, error)
+        if with_blobs:
+            self.materials.check_blobs(document)
         return document, self.integrity(key_id)
 
-    def blob_integrity(
-        self, document: KeyDocument, version: VersionDocument
-    ) -> Integrity:
-        """Compare the sealed blob of a version with its digest in the document."""
-        if version.state is KeyState.DESTROYED:
-            return Integrity.OK
-        blob = self.store.get_blob(document.key_id, version.version)
-        if blob is None:
-            return Integrity.MISSING
-        digest = hashlib.sha256(blob).hexdigest()
-        return Integrity.OK if digest == version.blob_sha256 else Integrity.TAMPERED
-
-    def handle(self, document: KeyDocument, version: VersionDocument) -> KeyHandle:
-        """
-        Return the opened key of a version.
-
-        Raises:
-            KeyTamperedError: The blob is missing, changed, or another's.
-            KeyStateError: The material was destroyed.
-        """
-        cached = self._handles.get((document.key_id, version.blob_sha256))
-        if cached is not None:
-            return cached
-        material = self.open_material(document, version)
-        handle = self._crypto.load(Algorithm(document.algorithm), material)
-        self._handles.put((document.key_id, version.blob_sha256), handle)
-        return handle
-
-    def open_material(self, document: KeyDocument, version: VersionDocument) -> bytes:
-        """Return the unsealed material of a version; errors as of `handle`."""
-        if any(t.material_id == version.material_id for t in document.tombstones):
-            raise KeyStateError("The material of this version was destroyed.")
-        key_id = document.key_id
-        try:
-            found = self.blob_integrity(document, version)
-            if found is not Integrity.OK:
-                raise self._tampering(
-                    key_id,
-                    f"The sealed blob of version {version.version} is {found}.",
-                    found,
-                )
-            blob = self.store.get_blob(key_id, version.version) or b""
-            return self.ring.open_material(blob, context=_context(document, version))
-        except KeyTamperedError as error:
-            self._condemn(key_id, error)
-            raise
-
-    def seal(
-        self, document: KeyDocument, version: VersionDocument, material: bytes
-    ) -> bytes:
-        """Return the sealed blob of a version."""
-        return self.ring.seal_material(
-            material, context=_context(document, version), entropy=self._entropy
-        )
+    def digest_of(self, key_id: KeyId) -> str:
+        """Return the digest of the document that `document` would return."""
+        document = self.document(key_id)
+        cached = self._documents.get(key_id)
+        if cached and cached[1] is document:
+            return cached[0]
+        return document_digest(self.encode(document))
 
     def encode(self, document: KeyDocument) -> bytes:
         """Return the stored form of a document."""
@@ -270,6 +211,7 @@ class Inventory:
         self,
         before: KeyDocument | None,
         after: KeyDocument,
+        stored: bytes,
         operation_id: str,
         blobs: Mapping[int, bytes],
     ) -> str:
@@ -278,17 +220,23 @@ class Inventory:
 
         Callers hold the lock of the key, and the one that orders outcomes.
 
+        Args:
+            before: The document that was changed; None for a new key.
+
+            after: The new document.
+
+            stored: Its stored form.
+
+            operation_id: Must be new.
+
+            blobs: Sealed blobs of new versions.
+
         Raises:
             HSMError: See `KeyStore.commit`.
         """
-        stored = self.encode(after)
-        gone = tuple(
-            v.version
-            for v in after.versions
-            if v.state is KeyState.DESTROYED
-            and (before is None or before.versions[v.version - 1].blob_sha256)
-        )
-        removed = self._known_element(before) if before is not None else 0
+        removed = 0
+        if before is not None:
+            removed = self._element(before, self.digest_of(before.key_id))
         self.store.commit(
             KeyChange(
                 entry=index_of(after),
@@ -296,69 +244,54 @@ class Inventory:
                 expected_generation=before.generation if before else 0,
                 operation_id=operation_id,
                 blobs=blobs,
-                removed_blobs=gone,
+                removed_blobs=_destroyed_by(before, after),
             )
         )
         digest = document_digest(stored)
-        added = self.ring.set_element(after.key_id, after.generation, digest)
         with self._lock:
+            added = self._element(after, digest)
             self._set = (self._set - removed + added) % _MODULUS
-        for version in before.versions if before else ():
-            still = after.versions[version.version - 1]
-            if still.state not in _OPENED:
-                self._handles.drop((after.key_id, version.blob_sha256))
+        if before is not None:
+            self.materials.forget(before, after)
         self._documents.put(after.key_id, (digest, after))
         return digest
 
+    def _finish_removal(self, document: KeyDocument) -> None:
+        gone = [v.version for v in document.versions if v.state is KeyState.DESTROYED]
+        if gone:
+            self.store.discard_blobs(document.key_id, gone)
+
     def _decode(self, stored: StoredKey) -> KeyDocument:
         if not stored.document:
-            raise self._tampering(
+            raise tampering(
                 stored.key_id, "Its document is missing.", Integrity.MISSING
             )
         return decode_document(
             stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
         )
 
-    def _check_blobs(self, document: KeyDocument) -> None:
-        for version in document.versions:
-            found = self.blob_integrity(document, version)
-            if found is not Integrity.OK:
-                raise self._tampering(
-                    document.key_id,
-                    f"The sealed blob of version {version.version} is {found}.",
-                    found,
-                )
-
-    def _element(self, document: KeyDocument, stored: bytes) -> int:
-        return self.ring.set_element(
-            document.key_id, document.generation, document_digest(stored)
-        )
-
-    def _known_element(self, document: KeyDocument) -> int:
-        digest = self.digest_of(document.key_id)
+    def _element(self, document: KeyDocument, digest: str) -> int:
         return self.ring.set_element(document.key_id, document.generation, digest)
 
-    def _condemn(self, key_id: KeyId, error: KeyTamperedError) -> None:
-        missing = error.facts.get("integrity") == Integrity.MISSING.value
-        kind = Integrity.MISSING if missing else Integrity.TAMPERED
-        self._tampered.setdefault(key_id, kind)
-        self._documents.drop(key_id)
 
-    def _tampering(
-        self, key_id: KeyId, reason: str, found: Integrity = Integrity.TAMPERED
-    ) -> KeyTamperedError:
-        return KeyTamperedError(
-            f"The stored key {key_id} was tampered with: {reason}",
-            key_id=key_id,
-            integrity=found.value,
-        )
+def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, ...]:
+    return tuple(
+        version.version
+        for version in (before.versions if before else ())
+        if version.state is not KeyState.DESTROYED
+        and after.versions[version.version - 1].state is KeyState.DESTROYED
+    )
 
 
-def _context(document: KeyDocument, version: VersionDocument) -> BlobContext:
-    return BlobContext(
-        key_id=document.key_id,
-        version=version.version,
-        material_id=version.material_id,
-        algorithm=document.algorithm,
-        usages=document.usages,
+def _doubtful_entry(stored: StoredKey) -> IndexEntry:
+    """Return what a key whose document can't be believed is found and listed by."""
+    claimed = read_index(stored.key_id, stored.document)
+    return IndexEntry(
+        key_id=stored.key_id,
+        created_at=claimed.created_at,
+        name=claimed.name,
+        algorithm="",
+        state="",
+        tags=frozenset(),
+        generation=0,
     )

@@ -9,18 +9,23 @@ request finds what was done, and recovery finds what became of an intent.
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
-from hsm_core import wire
 from hsm_core._internal.admission import Admission
-from hsm_core._internal.documents import KeyDocument, OperationRecord, remember
+from hsm_core._internal.documents import (
+    KeyDocument,
+    OperationRecord,
+    check_document_size,
+    remember,
+)
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
@@ -32,13 +37,13 @@ from hsm_core.errors import (
     OperationAbortedError,
     OutcomeUnknownError,
 )
-from hsm_core.model import Caller, Phase
+from hsm_core.model import Caller, MessageDetail, Phase
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft
+from hsm_core.protocols import AuditDraft, AuditTicket
 
 __all__ = ["Mutations", "Request"]
 
-_IDEMPOTENCY_KEY_CHARACTERS: Final = 128
+_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +105,10 @@ class Mutations:
         """Execute a mutation: intent, one store commit, outcome, answer."""
         attempt = Attempt(request.caller, request.operation)
         try:
-            sent = attempt.operation = wire.checked(request.operation)
+            attempt.check(self._services.limits)
             attempt.operation_id = self._operation_id(request)
             with self._operations.held(attempt.operation_id):
-                return self._mutate_once(attempt, sent)
+                return self._mutate_once(attempt, attempt.operation)
         except _SettledError as settled:
             raise settled.error from settled.error.__cause__
         except Exception as error:
@@ -118,53 +123,75 @@ class Mutations:
         if repeated is not None:
             return repeated
         self._admission.admit(attempt, handler)
-        with self._keys.held(attempt.key_id or attempt.operation_id):
-            attempt.operation = sent
-            subject = self._admission.admit(attempt, handler)
-            handler.prepare(subject)
-            self._admission.check_approvals(attempt)
-            if attempt.document is not None:
-                attempt.document_before = self._services.inventory.digest_of(
-                    attempt.document.key_id
-                )
-            plan = handler.plan(subject)
-            document = self._act(attempt, plan, request_digest)
-        return handler.answer(document, plan.version)
+        while True:
+            locked = attempt.key_id
+            with self._keys.held(locked or attempt.operation_id):
+                attempt.operation = sent
+                subject = self._admission.admit(attempt, handler)
+                if attempt.key_id != locked:
+                    continue  # The name went over to another key meanwhile.
+                handler.prepare(subject)
+                self._admission.check_approvals(attempt)
+                plan = handler.plan(subject)
+                document = self._act(attempt, plan, request_digest)
+            return handler.answer(document, plan.version)
 
     def _act(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
-        audit = self._services.audit
         after = self._with_record(attempt, plan, request_digest)
+        stored = self._services.inventory.encode(after)
+        check_document_size(stored)
+        if attempt.document is not None:
+            attempt.document_before = self._services.inventory.digest_of(
+                attempt.document.key_id
+            )
         attempt.key_id = after.key_id
         intent = self._draft(attempt, Phase.INTENT, version=plan.version)
-        audit.append([intent], durable=True).wait()
+        self._services.audit.append([intent], durable=True).wait()
         failpoint("mutation.after_intent")
-        try:
-            with self._commit:
-                digest = self._services.inventory.commit(
-                    attempt.document, after, attempt.operation_id, plan.blobs
-                )
+        with self._commit:
+            digest = self._store(attempt, after, stored, plan)
+            try:
                 failpoint("mutation.after_store")
-                outcome = self._draft(
-                    attempt,
-                    Phase.OUTCOME,
-                    version=plan.version,
-                    after=after,
-                    document_after=digest,
-                    set_digest=self._services.inventory.set_digest,
-                )
-                self._unrecorded[attempt.operation_id] = outcome
-                ticket = audit.append([outcome], durable=True)
+                ticket = self._append_outcome(attempt, after, digest, plan)
+            except Exception as error:
+                raise _SettledError(_unknown(attempt)) from error
+        try:
             ticket.wait()
-        except OutcomeUnknownError as error:
-            raise _SettledError(error) from error
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        except HSMError as error:
-            self._record_outcome(attempt, error)
-            raise _SettledError(error) from error
         self._unrecorded.pop(attempt.operation_id, None)
         failpoint("mutation.after_outcome")
         return after
+
+    def _store(
+        self, attempt: Attempt, after: KeyDocument, stored: bytes, plan: Plan
+    ) -> str:
+        """Commit; an error means that nothing was changed, unless it says otherwise."""
+        try:
+            return self._services.inventory.commit(
+                attempt.document, after, stored, attempt.operation_id, plan.blobs
+            )
+        except OutcomeUnknownError as error:
+            raise _SettledError(error) from error
+        except HSMError as error:
+            self._record_outcome(attempt, error)
+            raise _SettledError(error) from error
+        except Exception as error:
+            raise _SettledError(_unknown(attempt)) from error
+
+    def _append_outcome(
+        self, attempt: Attempt, after: KeyDocument, digest: str, plan: Plan
+    ) -> AuditTicket:
+        outcome = self._draft(
+            attempt,
+            Phase.OUTCOME,
+            version=plan.version,
+            after=after,
+            document_after=digest,
+            set_digest=self._services.inventory.set_digest,
+        )
+        self._unrecorded[attempt.operation_id] = outcome
+        return self._services.audit.append([outcome], durable=True)
 
     def _with_record(
         self, attempt: Attempt, plan: Plan, request_digest: str
@@ -204,8 +231,17 @@ class Mutations:
                 if record.digest != request_digest:
                     raise IdempotencyConflictError
                 self._settle_outcome(attempt)
+                self._record_repeat(attempt, record.version)
                 return handler.answer(document, record.version)
         return None
+
+    def _record_repeat(self, attempt: Attempt, version: int) -> None:
+        attempt.digest = self._admission.digest(attempt.operation)
+        draft = replace(
+            self._draft(attempt, Phase.SINGLE, version=version),
+            detail=MessageDetail(text="answered again"),
+        )
+        self._services.audit.append([draft], durable=True).wait()
 
     def _settle_outcome(self, attempt: Attempt) -> None:
         waiting = self._unrecorded.get(attempt.operation_id)
@@ -232,12 +268,10 @@ class Mutations:
         self._services.audit.append([draft], durable=True).wait()
 
     def _operation_id(self, request: Request) -> str:
-        key = request.idempotency_key
+        key: object = request.idempotency_key
         if key is None:
             return self._services.entropy.random_bytes(16).hex()
-        if not 1 <= len(key) <= _IDEMPOTENCY_KEY_CHARACTERS or not all(
-            "!" <= character <= "~" for character in key
-        ):
+        if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
             raise InvalidInputError(
                 "idempotency_key must be 1 to 128 visible ASCII characters.",
                 field="idempotency_key",

@@ -9,24 +9,26 @@ trail called. What it promises:
 - a mutation has its intent on disk before the store is touched, and its outcome before
   the answer goes out;
 - a use is answered after its record is as durable as the sync mode says;
-- whatever is refused is recorded; of plain reads, only refusals and tampering are.
+- whatever is refused is recorded; of plain reads that fail, those about a key are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
-from hsm_core import wire
 from hsm_core._internal.admission import Admission, checked_caller
 from hsm_core._internal.drafts import Attempt, code_of
+from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers.base import Handler, Services
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.mutations import Mutations, Request
 from hsm_core.errors import (
     AuditUnavailableError,
+    GenerationConflictError,
+    HSMError,
     IntegrityError,
     InvalidInputError,
 )
@@ -37,6 +39,8 @@ from hsm_core.protocols import AuditDraft, AuditTicket
 __all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline", "Request"]
 
 R = TypeVar("R")
+_TRIES: Final = 5
+"""How often a use is computed anew because its key changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,10 @@ class Pipeline:
 
         Quick ones are computed at once with one append, slow ones on the pool.
         """
+        requests = [
+            replace(request, caller=checked_caller(request.caller))
+            for request in requests
+        ]
         slow = {
             position: self._pool.submit(self._outcome_of, request)
             for position, request in enumerate(requests)
@@ -137,7 +145,7 @@ class Pipeline:
                     "An idempotency key is for operations that change a key.",
                     field="idempotency_key",
                 )
-            attempt.operation = wire.checked(request.operation)
+            attempt.check(self._services.limits)
             answer = self._compute_stably(attempt)
         except Exception as error:
             if effect is Effect.READ and not _is_refusal(attempt, error):
@@ -152,12 +160,21 @@ class Pipeline:
         return Computed(Outcome(answer.result), draft)
 
     def _compute_stably(self, attempt: Attempt) -> Any:
+        """Compute on a generation that is still there when it is done."""
+        if attempt.operation.effect is not Effect.USE:
+            return self._compute_once(attempt)
         sent = attempt.operation
-        answer = self._compute_once(attempt)
-        if not self._has_moved(attempt):
-            return answer
-        attempt.operation = sent
-        return self._compute_once(attempt)
+        for _ in range(_TRIES):
+            attempt.operation = sent
+            try:
+                answer = self._compute_once(attempt)
+            except HSMError:
+                if not self._has_moved(attempt):
+                    raise
+                continue
+            if not self._has_moved(attempt):
+                return answer
+        raise GenerationConflictError
 
     def _compute_once(self, attempt: Attempt) -> Any:
         handler = self._admission.handler(attempt.operation)
@@ -171,7 +188,7 @@ class Pipeline:
         if attempt.document is None:
             return False
         entry = self._services.inventory.entry(attempt.document.key_id)
-        return entry is None or entry.generation != attempt.document.generation
+        return entry is None or entry.generation > attempt.document.generation
 
     def record(self, computed: Sequence[Computed]) -> list[Outcome]:
         """Record computed requests with one append, wait, and return the outcomes."""
@@ -196,6 +213,11 @@ class Pipeline:
             return self._services.audit.append(drafts)
         except AuditUnavailableError as error:
             return error
+        except HSMError as error:
+            # A record that can't be written down is a trail that can't be written.
+            unavailable = AuditUnavailableError()
+            unavailable.__cause__ = error
+            return unavailable
 
     def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
         return attempt.draft(phase, self._services.policy.policy_hash, **facts)
@@ -204,8 +226,9 @@ class Pipeline:
 class BoundHSM:
     """`HSM` for one caller, in this process."""
 
-    def __init__(self, pipeline: Pipeline, caller: Caller) -> None:
+    def __init__(self, pipeline: Pipeline, gate: Gate, caller: Caller) -> None:
         self._pipeline = pipeline
+        self._gate = gate
         self._caller = checked_caller(caller)
 
     def execute(
@@ -213,13 +236,16 @@ class BoundHSM:
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         request = Request(self._caller, operation, idempotency_key)
-        result: R = self._pipeline.execute(request)
+        with self._gate.passage():
+            result: R = self._pipeline.execute(request)
         return result
 
 
 def _is_refusal(attempt: Attempt, error: Exception) -> bool:
+    """Whether even a read is recorded: it was refused, or it is about a key."""
     refused = attempt.decision is not None and not attempt.decision.allowed
-    return refused or isinstance(error, IntegrityError)
+    about_a_key = attempt.document is not None
+    return refused or about_a_key or isinstance(error, IntegrityError)
 
 
 def _withheld(

@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: MIT
 """
-Records of requests that were refused before they became an operation.
+Records that no operation makes: refusals before there was one, and tampering.
 
-Anybody who reaches the network can cause them, so they have a budget: above it they are
-counted, and the count is one record.
+Anybody who reaches the network can cause refusals, so they have a budget: above it they
+are counted, and the count is one record.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Final
 
 from hsm_core._internal.drafts import audited_caller
-from hsm_core.errors import HSMError
-from hsm_core.model import Caller, CountedDetail, Phase
+from hsm_core.errors import HSMError, KeyTamperedError
+from hsm_core.model import (
+    Caller,
+    CountedDetail,
+    Integrity,
+    KeyId,
+    MessageDetail,
+    Phase,
+)
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
-__all__ = ["Refusals"]
+__all__ = ["Refusals", "TamperingRecorder"]
 
 _BURST: Final = 100
 _PER_SECOND: Final = 5.0
@@ -64,14 +72,14 @@ class Refusals:
                 return
             if self._counted:
                 drafts.insert(0, self._count_draft())
-        self._append(drafts)
+            if self._append(drafts):
+                self._counted = 0
 
     def flush(self) -> None:
         """Record what was counted, before the trail is closed."""
         with self._lock:
-            drafts = [self._count_draft()] if self._counted else []
-        if drafts:
-            self._append(drafts)
+            if self._counted and self._append([self._count_draft()]):
+                self._counted = 0
 
     def _take(self) -> bool:
         now = self._clock.monotonic()
@@ -90,7 +98,6 @@ class Refusals:
 
     def _count_draft(self) -> AuditDraft:
         detail = CountedDetail(count=self._counted, since=self._counted_since)
-        self._counted = 0
         return AuditDraft(
             phase=Phase.SINGLE,
             kind="system.refusals",
@@ -98,8 +105,37 @@ class Refusals:
             detail=detail,
         )
 
-    def _append(self, drafts: list[AuditDraft]) -> None:
+    def _append(self, drafts: list[AuditDraft]) -> bool:
         try:
             self._audit.append(drafts)
         except HSMError:
-            return
+            return False
+        return True
+
+
+class TamperingRecorder:
+    """
+    Records that a key was found tampered with, once for each.
+
+    Args:
+        audit: The trail.
+
+        policy_hash: Hash of the policy in force.
+    """
+
+    def __init__(self, audit: AuditLog, policy_hash: str) -> None:
+        self._audit = audit
+        self._policy_hash = policy_hash
+
+    def __call__(self, key_id: KeyId, found: Integrity) -> None:
+        """Append the record; the finding stands whether that succeeds or not."""
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.tampered",
+            code=KeyTamperedError.code,
+            key_id=key_id,
+            policy=self._policy_hash,
+            detail=MessageDetail(text=found.value),
+        )
+        with suppress(HSMError):
+            self._audit.append([draft])

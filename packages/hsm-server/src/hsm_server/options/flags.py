@@ -124,6 +124,13 @@ def _stores() -> list[click.Parameter]:
             metavar="MODE",
         ),
         _option(
+            "accept-changed-store",
+            "Start although the key store is not the one that the audit trail knows, "
+            "such as an older copy that was put back; the trail records that.",
+            is_flag=True,
+            show_default=False,
+        ),
+        _option(
             "isolation",
             "Whether keys live in a process of their own: 'inline' (they don't).",
             default="inline",

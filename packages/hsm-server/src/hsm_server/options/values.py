@@ -44,6 +44,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             key_dir=values["key_dir"],
             audit_log=audit_log,
             audit_sync=AuditSync(values["audit_sync"]),
+            accept_changed_store=values["accept_changed_store"],
             limits=CoreLimits(
                 payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
                 aad_bytes=limits.aad_bytes,

@@ -28,12 +28,11 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import OAEPParameters
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 __all__ = ["DecryptHandler", "EncryptHandler"]
 
 _INLINE_BYTES: Final = 64 * 1024
-_ENVELOPE_BYTES: Final = 1024
-"""What an envelope may add to the longest payload."""
 
 EncryptOrDecrypt = TypeVar("EncryptOrDecrypt", ops.Encrypt, ops.Decrypt)
 
@@ -102,7 +101,7 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         key, operation = subject.key, subject.operation
         header = Header(CipherKind.AES_256_GCM, key.key_id, version.version)
         nonce = self._services.entropy.random_bytes(ciphertexts.NONCE_BYTES)
-        handle = self._services.inventory.handle(key, version)
+        handle = self._services.inventory.materials.handle(key, version)
         sealed = handle.seal(nonce, operation.plaintext, header.bind(operation.aad))
         return header.encode() + nonce + sealed
 
@@ -115,7 +114,7 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         )
         raw = operation.encoding is CiphertextEncoding.RAW
         label = operation.aad if raw else header.bind(operation.aad)
-        ciphertext = self._services.inventory.handle(key, version).encrypt(
+        ciphertext = self._services.inventory.materials.handle(key, version).encrypt(
             operation.plaintext,
             OAEPParameters(hash=hashed, mgf_hash=mgf_hash, label=label),
         )
@@ -140,9 +139,8 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
     def prepare(self, subject: Subject[ops.Decrypt], /) -> None:
         """Check sizes, usage and parameters."""
         operation, limits = subject.operation, self._services.limits
-        self._check_size(
-            "ciphertext", operation.ciphertext, limits.payload_bytes + _ENVELOPE_BYTES
-        )
+        longest = limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
+        self._check_size("ciphertext", operation.ciphertext, longest)
         self._check_size("aad", operation.aad, limits.aad_bytes)
         check_usage(subject.key, ops.Decrypt.usage)
         _check_parameters(operation, subject.spec)
@@ -170,7 +168,7 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
     def _open_raw(self, subject: Subject[ops.Decrypt]) -> tuple[int, bytes]:
         operation = subject.operation
         version = self._usable(subject, operation.version)
-        handle = self._services.inventory.handle(subject.key, version)
+        handle = self._services.inventory.materials.handle(subject.key, version)
         parameters = OAEPParameters(
             hash=operation.hash or HashAlgorithm.SHA_256,
             mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
@@ -188,7 +186,7 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
             version = self._usable(subject, header.version)
         except KeyNotFoundError:
             raise DecryptionError from None
-        handle = self._services.inventory.handle(subject.key, version)
+        handle = self._services.inventory.materials.handle(subject.key, version)
         bound = header.bind(subject.operation.aad)
         if rsa:
             parameters = OAEPParameters(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Final
 
 import msgspec
 
@@ -27,8 +26,6 @@ __all__ = [
     "ListVersionsHandler",
 ]
 
-_QUICK_PAGE: Final = 100
-
 
 class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
     """Describe a key, after looking at all that is stored of it."""
@@ -43,6 +40,10 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
         if document is None:
             return Answer(tampered_info(key_id, integrity))
         return Answer(key_info(document, integrity))
+
+    def is_quick(self, operation: ops.DescribeKey, /) -> bool:
+        """Never: it reads every blob of the key."""
+        return False
 
 
 class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
@@ -102,8 +103,8 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         return key_info(document, integrity)
 
     def is_quick(self, operation: ops.ListKeys, /) -> bool:
-        """Unless the page is long."""
-        return operation.per_page <= _QUICK_PAGE
+        """Never: it reads every document of the page."""
+        return False
 
 
 class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
@@ -121,7 +122,7 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
             ops.VersionList(
                 key_id=key_id,
                 items=tuple(
-                    version_info(v, inventory.blob_integrity(document, v))
+                    version_info(v, inventory.materials.blob_integrity(document, v))
                     for v in versions
                     if document is not None
                 ),

@@ -29,6 +29,7 @@ from hsm_core.errors import (
     InvalidInputError,
     KeyNotFoundError,
     KeyStateError,
+    NameTakenError,
     UnsupportedOperationError,
 )
 from hsm_core.model import KeyId, KeyInfo, KeyState
@@ -101,6 +102,9 @@ class CreateKeyHandler(_KeyMutation[ops.CreateKey]):
             raise InvalidInputError(
                 "name must not have the form of a UUID.", field="name"
             )
+        # The store has the last word; this spares making a key for nothing.
+        if operation.name and self._services.inventory.entry(operation.name):
+            raise NameTakenError
         self._services.crypto.require(row.algorithm)
 
     def plan(self, subject: Subject[ops.CreateKey], /) -> Plan:
@@ -170,7 +174,7 @@ class RollbackHandler(_KeyMutation[ops.Rollback]):
     def plan(self, subject: Subject[ops.Rollback], /) -> Plan:
         """Open the old material and seal it anew, for its new version."""
         now, source = self._services.clock.now(), _source(subject)
-        material = self._services.inventory.open_material(subject.key, source)
+        material = self._services.inventory.materials.open_material(subject.key, source)
         sealed = seal_version(
             self._services.inventory,
             subject.key,

@@ -10,6 +10,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import (
     check_usage,
+    is_short_walk,
     require_version,
     usable_versions,
 )
@@ -35,7 +36,7 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
     def perform(self, subject: Subject[ops.ComputeMac], /) -> Answer[ops.Mac]:
         """Compute it, at full length."""
         key, version = subject.key, subject.key.current_version
-        handle = self._services.inventory.handle(key, version)
+        handle = self._services.inventory.materials.handle(key, version)
         return Answer(
             ops.Mac(
                 key_id=key.key_id,
@@ -69,7 +70,7 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
         for version in usable_versions(
             key, operation.version, "VerifyMac", revoked_allowed=allowed
         ):
-            handle = self._services.inventory.handle(key, version)
+            handle = self._services.inventory.materials.handle(key, version)
             if hmac.compare_digest(handle.mac(operation.message), operation.mac):
                 return Answer(
                     ops.Verified(
@@ -82,8 +83,11 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
         raise MacMismatchError
 
     def is_quick(self, operation: ops.VerifyMac, /) -> bool:
-        """Unless the message is long."""
-        return len(operation.message) <= _INLINE_BYTES
+        """Unless the message is long, or many versions may have to be tried."""
+        document = self._services.inventory.known(operation.key_id)
+        return len(operation.message) <= _INLINE_BYTES and is_short_walk(
+            document, operation.version
+        )
 
 
 class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):

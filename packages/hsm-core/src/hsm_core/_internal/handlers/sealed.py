@@ -43,6 +43,6 @@ def seal_version(
         public_der=public_der,
         rolled_back_from=rolled_back_from,
     )
-    blob = inventory.seal(document, version, material)
+    blob = inventory.materials.seal(document, version, material)
     digest = hashlib.sha256(blob).hexdigest()
     return SealedVersion(msgspec.structs.replace(version, blob_sha256=digest), blob)

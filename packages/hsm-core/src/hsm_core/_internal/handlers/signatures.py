@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import (
     check_usage,
+    is_short_walk,
     require_version,
     usable_versions,
 )
@@ -33,6 +34,8 @@ from hsm_core.errors import (
 from hsm_core.protocols import SignatureParameters
 
 __all__ = ["SignHandler", "VerifyHandler"]
+
+_INLINE_BYTES: Final = 64 * 1024
 
 SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)
 
@@ -124,7 +127,7 @@ class SignHandler(Handler[ops.Sign, ops.Signature]):
         version = key.current_version
         scheme = operation.scheme or SignatureScheme.EDDSA
         hashed = operation.hash or HashAlgorithm.SHA_512
-        signature = self._services.inventory.handle(key, version).sign(
+        signature = self._services.inventory.materials.handle(key, version).sign(
             _data(operation),
             SignatureParameters(
                 scheme=scheme,
@@ -196,7 +199,7 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
             prehashed=operation.digest is not None,
         )
         for version in versions:
-            handle = self._services.inventory.handle(key, version)
+            handle = self._services.inventory.materials.public_handle(key, version)
             try:
                 handle.verify(_data(operation), operation.signature, parameters)
             except SignatureMismatchError:
@@ -212,8 +215,8 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
         raise SignatureMismatchError
 
     def is_quick(self, operation: ops.Verify, /) -> bool:
-        """Unless the message is long."""
-        return len(_data(operation)) <= _INLINE_BYTES
-
-
-_INLINE_BYTES = 64 * 1024
+        """Unless the message is long, or many versions may have to be tried."""
+        document = self._services.inventory.known(operation.key_id)
+        return len(_data(operation)) <= _INLINE_BYTES and is_short_walk(
+            document, operation.version
+        )

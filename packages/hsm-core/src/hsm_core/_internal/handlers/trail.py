@@ -28,6 +28,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     ) -> Answer[ops.AuditPage]:
         """Walk the trail a block at a time until the page or the bound is full."""
         operation, head = subject.operation, self._services.audit.head()
+        wanted = self._wanted_keys(operation.key_id)
         items: list[AuditEntry] = []
         position = _start(operation, head)
         scanned = 0
@@ -38,7 +39,7 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
                     break
                 position = entry.event.seq + (1 if operation.ascending else -1)
                 scanned += 1
-                if _matches(entry.event, operation):
+                if _matches(entry.event, operation, wanted):
                     items.append(entry)
             if len(items) == operation.limit or not block:
                 break
@@ -51,6 +52,11 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
                 head_hash=head.leaf_hash,
             )
         )
+
+    def _wanted_keys(self, reference: str) -> frozenset[str]:
+        """Return the ids that a filter stands for; names may change their key."""
+        entry = self._services.inventory.entry(reference) if reference else None
+        return frozenset({reference, entry.key_id if entry else reference})
 
     def _block(self, position: int, *, ascending: bool) -> list[AuditEntry]:
         first = position if ascending else max(0, position - _BLOCK + 1)
@@ -99,10 +105,12 @@ def _start(operation: ops.ListAuditEvents, head: AuditHead) -> int:
     return min(operation.start_seq, head.seq)
 
 
-def _matches(event: AuditEvent, operation: ops.ListAuditEvents) -> bool:
+def _matches(
+    event: AuditEvent, operation: ops.ListAuditEvents, wanted: frozenset[str]
+) -> bool:
     principal = event.caller.principal if event.caller else ""
     return (
-        operation.key_id in ("", event.key_id)
+        (not operation.key_id or event.key_id in wanted)
         and operation.principal in ("", principal)
         and operation.kind in ("", event.kind)
     )

@@ -24,11 +24,14 @@ __all__ = [
     "append_version",
     "check_room",
     "check_usage",
+    "is_short_walk",
     "move",
     "require_version",
     "usable_versions",
     "with_versions",
 ]
+
+_SHORT_WALK: Final = 8
 
 MAX_VERSIONS: Final = 4096
 """Versions a key may have; it bounds the size of its document."""
@@ -144,6 +147,13 @@ def require_version(
             version=version.version,
         )
     return version
+
+
+def is_short_walk(document: KeyDocument | None, number: int | None) -> bool:
+    """Return whether a check that tries versions is sure to end soon."""
+    if number is not None:
+        return True
+    return document is not None and len(document.versions) <= _SHORT_WALK
 
 
 def usable_versions(

@@ -8,7 +8,7 @@ a commit that failed in such a way nobody knows whether it was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hsm_core.errors import HSMError, OutcomeUnknownError, StoreUnavailableError
@@ -97,6 +97,16 @@ class GuardedKeyStore(KeyStore):
         with _guarded():
             # What the consumer raises never passes here: only the store's next() does.
             yield from self._inner.scan()
+
+    def reindex(self, entries: Sequence[IndexEntry], /) -> None:
+        """See `KeyStore.reindex`."""
+        with _guarded():
+            self._inner.reindex(entries)
+
+    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
+        """See `KeyStore.discard_blobs`."""
+        with _guarded():
+            self._inner.discard_blobs(key_id, versions)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """See `KeyStore.read_meta`."""

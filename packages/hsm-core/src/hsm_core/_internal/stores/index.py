@@ -10,6 +10,7 @@ Nothing here is trusted: the facts come from documents that nobody has authentic
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from hsm_core.errors import (
@@ -53,6 +54,15 @@ class KeyIndex:
 
     def __contains__(self, key_id: KeyId) -> bool:
         return key_id in self._entries
+
+    def replace(self, entries: Iterable[IndexEntry]) -> None:
+        """Forget all entries, and put these; what was aborted stays so."""
+        self._entries.clear()
+        self._names.clear()
+        self._operations.clear()
+        self._facets.clear()
+        for entry in entries:
+            self.put(entry)
 
     def key_ids(self) -> list[KeyId]:
         """Return the ids of all keys, oldest key first."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -105,7 +105,6 @@ class FilesystemKeyStore(KeyStore):
         for operation_id in list_directory(self._layout.aborted)[1]:
             self._index.abort(operation_id)
         for key_id, stored in self._layout.read_keys():
-            self._layout.finish_removal(key_id, stored)
             self._index.put(read_index(key_id, stored))
 
     def _check_usable(self) -> None:
@@ -275,6 +274,18 @@ class FilesystemKeyStore(KeyStore):
         for key_id in key_ids:
             self._check_usable()
             yield StoredKey(key_id, read_stored(self._layout.document(key_id)) or b"")
+
+    def reindex(self, entries: Sequence[IndexEntry], /) -> None:
+        """Replace the index; see `KeyStore.reindex`."""
+        with self._writing, self._reading:
+            self._check_usable()
+            self._index.replace(entries)
+
+    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
+        """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""
+        with self._writing:
+            self._check_usable()
+            self._layout.remove_blobs(key_id, versions)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """

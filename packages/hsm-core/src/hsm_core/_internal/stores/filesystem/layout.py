@@ -17,12 +17,12 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.documents import KeyDocument, peek
+from hsm_core._internal.documents import MAX_DOCUMENT_BYTES, KeyDocument, peek
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     check_private,
@@ -35,12 +35,11 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.errors import IntegrityError
-from hsm_core.model import KeyId, KeyState
+from hsm_core.model import KeyId
 
 __all__ = ["DOCUMENT_NAME", "Layout", "blob_name", "read_stored"]
 
 DOCUMENT_NAME: Final = "key.json"
-_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
 
 def blob_name(version: int) -> str:
@@ -118,19 +117,15 @@ class Layout:
             check_private(self.keys / name)
             yield KeyId(name), read_stored(self.document(KeyId(name))) or b""
 
-    def finish_removal(self, key_id: KeyId, stored: bytes) -> None:
+    def remove_blobs(self, key_id: KeyId, versions: Sequence[int]) -> None:
         """
-        Remove the blobs of destroyed versions, which a crash may have kept.
+        Remove blobs, durably, where there are any.
 
-        Nothing else is ever removed: where a document is damaged, or an older one was
-        put back, the blobs that it does not name are all there is to repair it with.
+        Blobs that no document names stay: where a document is damaged, or an older one
+        was put back, they are all there is to repair it with.
         """
-        document = peek(key_id, stored)
-        removed = False
-        for version in document.versions if document else ():
-            if version.state is KeyState.DESTROYED and not version.blob_sha256:
-                removed |= remove_file(self.blob(key_id, version.version))
-        if removed:
+        removed = [remove_file(self.blob(key_id, number)) for number in versions]
+        if any(removed):
             sync_directory(self.folder(key_id))
 
     def write(self, path: Path, data: bytes) -> None:
@@ -153,9 +148,10 @@ def read_stored(path: Path) -> bytes | None:
     """
     Return a document or blob, or None if there is nothing of this name.
 
-    What is no regular file, or longer than 4 MiB, is not read: it has no bytes for us.
+    What is no regular file, or longer than any document, is not read: it has no
+    bytes for us.
     """
     try:
-        return read_file(path, _LIMIT_BYTES)
+        return read_file(path, MAX_DOCUMENT_BYTES)
     except IntegrityError:
         return b""

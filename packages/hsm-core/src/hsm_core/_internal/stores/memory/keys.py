@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.naming import (
@@ -111,6 +111,19 @@ class MemoryKeyStore(KeyStore):
             key_ids = self._index.key_ids()
         for key_id in key_ids:
             yield self.get(key_id)
+
+    def reindex(self, entries: Sequence[IndexEntry], /) -> None:
+        """Replace the index; see `KeyStore.reindex`."""
+        with self._lock:
+            self._check_open()
+            self._index.replace(entries)
+
+    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
+        """Delete blobs of destroyed versions; there are none here after a crash."""
+        with self._lock:
+            self._check_open()
+            for version in versions:
+                self._blobs.pop((key_id, version), None)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """Return a small named value."""

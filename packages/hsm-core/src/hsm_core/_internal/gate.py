@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Counts what is under way, so that closing can wait for it and let nothing more in."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hsm_core.errors import UnavailableError
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """A door that everybody passes on their way in and out. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._process = os.getpid()
+
+    @contextmanager
+    def passage(self) -> Iterator[None]:
+        """
+        Be inside for the duration of a ``with`` block.
+
+        Raises:
+            UnavailableError: The gate is closed, or belongs to the parent process.
+        """
+        if os.getpid() != self._process:
+            raise UnavailableError("The HSM belongs to the parent process.")
+        with self._changed:
+            if self._is_closed:
+                raise UnavailableError("The HSM is closed.")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Let nobody in any more, wait, and return whether all have left."""
+        with self._changed:
+            self._is_closed = True
+            return self._changed.wait_for(
+                lambda: self._inside == 0, timeout=timeout_seconds
+            )
