@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.pipeline import Request
+from hsm_core.factory import open_async
 from hsm_core.model import KeyState
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
@@ -103,6 +106,40 @@ def test_a_revoke_is_final() -> None:
             user.result()
 
         assert [] == late
+
+
+def test_one_bad_item_does_not_spoil_a_batch() -> None:
+    """What can't be written down fails alone."""
+    with memory_hsm() as gateway:
+        me = caller()
+        pipeline = gateway._pipeline  # noqa: SLF001 (the batch has no public door yet)
+
+        good, bad = pipeline.execute_many(
+            [
+                Request(me, ops.GenerateRandom(length=5)),
+                Request(me, ops.Verify(key_id="k", signature=b"", salt_bytes=2**70)),
+            ]
+        )
+
+        assert (5, errors.InvalidInputError) == (
+            len(good.get().random),
+            type(bad.error),
+        )
+
+
+def test_an_event_loop_refuses_more_than_it_can_hold() -> None:
+    """Above a bound of waiting work the answer is an error, not a longer queue."""
+    with memory_hsm() as gateway:
+        hsm = open_async(gateway).act_as(caller())
+
+        async def flood() -> list[object]:
+            work = [hsm.execute(ops.ListKeys()) for _ in range(1500)]
+            return await asyncio.gather(*work, return_exceptions=True)
+
+        answers = asyncio.run(flood())
+
+        kinds = Counter(type(answer).__name__ for answer in answers)
+        assert {"KeyPage": 1024, "OverloadedError": 476} == kinds
 
 
 def test_a_batch_keeps_its_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.algorithms import KeyUsage
-from hsm_core.model import Caller, CountedDetail, Role
+from hsm_core.model import Caller, CountedDetail, MessageDetail, Role
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, FakeEntropy, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
@@ -54,6 +55,83 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
     ]
 
     assert [] == found
+
+
+def test_nothing_of_a_broken_operation_is_written() -> None:
+    """A payload of the wrong type is refused, and the record does not repeat it."""
+    with memory_hsm() as gateway:
+        hsm = gateway.act_as(caller())
+        session = Session(hsm)
+        session.create_key("aes", name="k")
+        broken: list[Any] = [
+            ops.Encrypt(key_id="k", plaintext="attack at dawn"),  # type: ignore[arg-type]
+            ops.Sign(key_id="k", message="attack at dawn"),  # type: ignore[arg-type]
+            ops.RevokeKey(key_id="k", reason="attack\ud800"),
+            ops.VerifyAudit(start_seq=2**60),
+        ]
+
+        for operation in broken:
+            with pytest.raises(errors.InvalidInputError):
+                hsm.execute(operation)
+
+        entries = session.audit_events(limit=len(broken))
+    assert {"invalid_input"} == {entry.event.code for entry in entries}
+    assert [{}] * len(broken) == [entry.event.parameters for entry in entries]
+
+
+def test_a_tampered_key_is_recorded_once() -> None:
+    """The discovery that a key was tampered with is a record of its own."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("aes").key_id
+        store: Any = gateway._services.inventory.store  # noqa: SLF001 (to tamper)
+        store._store._blobs[key, 1] = b"junk"  # noqa: SLF001
+
+        session.describe(key)
+        session.describe(key)
+
+        found = [e.event for e in session.audit_events() if "system" in e.event.kind]
+        assert ["system.tampered", "system.start"] == [event.kind for event in found]
+        assert key == found[0].key_id
+
+
+def test_refused_reads_about_a_key_are_recorded() -> None:
+    """A read that fails is recorded where it concerns a key."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("aes").key_id
+
+        with pytest.raises(errors.UnsupportedOperationError):
+            session.public_key(key)
+
+        newest = session.audit_events(limit=1)[0].event
+        assert ("GetPublicKey", "unsupported_operation", key) == (
+            newest.kind,
+            newest.code,
+            newest.key_id,
+        )
+
+
+def test_a_repeated_answer_is_recorded() -> None:
+    """Who asks again under the same idempotency key leaves a record too."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+
+        for _ in range(2):
+            session.create_key("aes", idempotency_key="once")
+
+        events = [entry.event for entry in session.audit_events(limit=3)]
+        assert ["single", "outcome", "intent"] == [event.phase for event in events]
+        assert MessageDetail(text="answered again") == events[0].detail
+
+
+def test_events_are_found_by_name() -> None:
+    """The filter by key takes a name as well as an id."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("aes", name="k").key_id
+
+        assert session.audit_events(key_id=key) == session.audit_events(key_id="k")
 
 
 def test_a_record_tells_who_what_and_why() -> None:
