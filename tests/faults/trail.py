@@ -53,13 +53,23 @@ def check_trail(
 
 
 def _check_pairs(events: list[dict[str, Any]]) -> None:
-    """Check that each intent has one outcome, and comes first."""
+    """
+    Check that each intent has one outcome, and comes first.
+
+    A change that is asked for again is answered again, with a single record.
+    """
     waiting: dict[str, dict[str, Any]] = {}
     settled: set[str] = set()
     for event in events:
+        operation_id = event.get("operation_id", "")
         if event["phase"] == "single":
+            repeated = event["kind"] in MUTATIONS and event["code"] == "ok"
+            check(
+                not repeated or operation_id in settled,
+                "an answer was repeated that was never given",
+                event,
+            )
             continue
-        operation_id = event["operation_id"]
         if event["phase"] == "intent":
             check(operation_id not in waiting, "an intent was written twice", event)
             check(operation_id not in settled, "an operation was done twice", event)
@@ -113,7 +123,9 @@ def _check_uses(client: JournalingClient, events: list[dict[str, Any]]) -> None:
     recorded = Counter(
         client.number_of(event["request_id"])
         for event in events
-        if event["phase"] == "single" and event["code"] == "ok"
+        if event["phase"] == "single"
+        and event["code"] == "ok"
+        and event["kind"] not in MUTATIONS
     )
     acknowledged, unknown = client.expected.uses, client.expected.unknown
     missing = acknowledged - recorded.keys()
