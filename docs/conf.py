@@ -27,7 +27,8 @@ napoleon_custom_sections = [("Standard", "notes_style")]
 # them without.
 doctest_test_doctest_blocks = ""
 
-# Types of other projects, whose inventories would have to be fetched, and type variables.
+# Types of other projects, whose inventories would have to be fetched, type variables,
+# and what is private.
 nitpick_ignore_regex = [
     ("py:.*", r"(msgspec|datetime|pathlib|collections|typing|concurrent)\..*"),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
