@@ -73,7 +73,7 @@ def _opened(inventory: Inventory) -> Iterator[tuple[str, bytes]]:
         for version in document.versions:
             if version.state is KeyState.DESTROYED:
                 continue
-            material = inventory.open_material(document, version)
+            material = inventory.materials.open_material(document, version)
             for part, secret in _private_parts(document.algorithm, material):
                 yield f"{document.name} v{version.version} {part}", secret
 

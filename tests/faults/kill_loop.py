@@ -73,16 +73,17 @@ def run(folder: Path, *, kills: int, seed: str) -> Tally:
                 return tally
             if count % _EVERY == 0:
                 tally.say(f"{count} kills: {_told(crew)}")
+        tally.run("after the random kills", lambda: finale(crew))
+        tally.say(f"in the end: {_told(crew)}")
+    with Crew(folder / "points", seed) as crew:
+        if not tally.run("the first of others", lambda: random_round(crew, chance)):
+            return tally
         for point in failpoints():
             if not tally.run(point, partial(_at, folder, crew, point, chance)):
                 return tally
             tally.say(f"killed at {point}: {_told(crew)}")
-        tally.run("finale", lambda: finale(crew))
+        tally.run("after the named points", lambda: finale(crew))
         tally.say(f"in the end: {_told(crew)}")
-        tally.say(
-            f"starts: median {statistics.median(crew.starts):.2f} s, "
-            f"longest {max(crew.starts):.2f} s"
-        )
     return tally
 
 
@@ -96,10 +97,12 @@ def _at(folder: Path, crew: Crew, point: str, chance: random.Random) -> None:
 
 
 def _told(crew: Crew) -> str:
+    median, longest = statistics.median(crew.starts), max(crew.starts)
     return (
         f"{crew.acknowledged} requests acknowledged, {crew.retried} changes sent again "
         f"({crew.aborted} had been aborted), {crew.records} records, "
-        f"{crew.examined} comparisons"
+        f"{crew.examined} comparisons, ready after {median:.2f} s "
+        f"(at most {longest:.2f} s)"
     )
 
 
