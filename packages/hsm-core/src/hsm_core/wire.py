@@ -12,14 +12,14 @@ same bytes again. So one value has one encoding, and a digest of it means someth
 from __future__ import annotations
 
 import binascii
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from hsm_core import errors
+from hsm_core._strict_json import MAX_DEPTH, Json, scan_json
 from hsm_core.errors import (
     Fact,
     HSMError,
@@ -53,16 +53,11 @@ RecordT = TypeVar("RecordT", bound=Record)
 _SHORT_BYTES: Final = 4096
 _ECHOED_CHARACTERS: Final = 200
 
-MAX_DEPTH: Final = 16
-"""How deep arrays and objects may be nested."""
 
-_DEEP: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _BASE64: Final = re.compile(
     r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
 )
-
-Json = Any  # a tree of dict, list, str, int, float, bool and None
 
 
 class ErrorRecord(Record, frozen=True, kw_only=True):
@@ -82,90 +77,6 @@ def error_from_record(record: ErrorRecord) -> HSMError:
     """Return the error that a record stands for; an unknown code becomes `HSMError`."""
     cls = errors.error_classes().get(record.code, HSMError)
     return cls.from_wire(record.message, record.facts)
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise MalformedError("The JSON text repeats a name in an object.")
-    return found
-
-
-def _refuse_constant(name: str) -> Json:
-    raise MalformedError(f"The JSON text holds {name}, which is not JSON.")
-
-
-def _bounded_int(digits: str) -> int:
-    if len(digits.lstrip("-")) > 20:
-        raise MalformedError("The JSON text holds a number of more than 20 digits.")
-    return int(digits)
-
-
-def _check_depth(data: bytes) -> None:
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for match in _DEEP.finditer(data):
-        token = match[0]
-        if token in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MalformedError(
-                    f"The JSON text is nested deeper than {MAX_DEPTH} levels.",
-                    limit=MAX_DEPTH,
-                )
-        elif token in b"]}":
-            depth -= 1
-
-
-def scan_json(data: bytes) -> Json:
-    """
-    Parse JSON strictly (RFC 8259, and I-JSON of RFC 7493 for names).
-
-    Raises:
-        MalformedError: It is not UTF-8 or not JSON, repeats a name in an object, is
-            nested deeper than `MAX_DEPTH`, or holds NaN, Infinity or a lone surrogate.
-    """
-    _check_depth(data)
-    try:
-        text = data.decode("utf-8")
-        tree = json.loads(
-            text,
-            object_pairs_hook=_refuse_duplicates,
-            parse_constant=_refuse_constant,
-            parse_int=_bounded_int,
-        )
-    except UnicodeDecodeError:
-        raise MalformedError("The JSON text is not UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise MalformedError(
-            f"The JSON text is broken at character {error.pos}: {error.msg}."
-        ) from None
-    except RecursionError:
-        raise MalformedError("The JSON text is nested too deeply.") from None
-    if "\\u" in text:
-        _refuse_surrogates(tree)
-    return tree
-
-
-def _strings(tree: Json) -> Iterable[str]:
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, dict):
-        for name, value in tree.items():
-            yield name
-            yield from _strings(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _strings(value)
-
-
-def _refuse_surrogates(tree: Json) -> None:
-    for text in _strings(tree):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise MalformedError("The JSON text holds a lone surrogate.") from None
 
 
 def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
