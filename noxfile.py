@@ -192,6 +192,16 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def key_life(session: nox.Session) -> None:
+    """Rotate and roll back each key a thousand times; everything stays readable."""
+    _install(session, "test")
+    session.run(
+        *("pytest", "tests/core/test_key_life.py", *session.posargs),
+        env={"FERROHSM_KEY_LIFE": "1000"},
+    )
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Send a running server what its OpenAPI document allows, and what it does not."""
     _install(session, "test", "fuzz")
