@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_core import errors
+from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Integrity, KeyState
 from hsm_core.session import Session
@@ -83,13 +86,15 @@ def test_a_restore_can_be_accepted(folder: Path) -> None:
 
     with accepting(folder) as gateway:
         session = Session(gateway.act_as(caller()))
-        kinds = [entry.event.kind for entry in session.audit_events(limit=2)]
+        events = [entry.event for entry in session.audit_events(limit=2)]
+        first = session.describe("first").key_id
         session.rotate("second")
     with filesystem_hsm(folder) as gateway:
         session = Session(gateway.act_as(caller()))
         assert KeyState.ACTIVE is session.describe("first").state
 
-    assert ["system.store-accepted", "system.start"] == kinds
+    assert ["system.start", "system.key-accepted"] == [e.kind for e in events]
+    assert first == events[1].key_id
 
 
 def test_an_unchanged_store_needs_no_acceptance(folder: Path) -> None:
@@ -157,3 +162,170 @@ class TestForgedDocuments:
 
         assert Integrity.TAMPERED is shown[stored]
         assert (key_folder / stored / "v00000001").exists()
+
+
+class TestNothingHidesAnOlderKey:
+    """Neither a damaged document nor a crash makes the comparison look away."""
+
+    def roll_back(self, folder: Path) -> None:
+        """Put yesterday's store back, in which the first key is not revoked."""
+        shutil.rmtree(folder / "keys")
+        shutil.copytree(folder / "older", folder / "keys")
+
+    def test_a_strange_folder(self, folder: Path) -> None:
+        """An empty folder that looks like a key is no excuse."""
+        self.roll_back(folder)
+        (folder / "keys" / "keys" / str(uuid.uuid4())).mkdir(mode=0o700)
+
+        with pytest.raises(errors.StoreMismatchError):
+            filesystem_hsm(folder)
+
+    def test_a_damaged_document(self, folder: Path) -> None:
+        """Nor is the damage of another key."""
+        with filesystem_hsm(folder) as gateway:
+            second = Session(gateway.act_as(caller())).describe("second").key_id
+        self.roll_back(folder)
+        (folder / "keys" / "keys" / second / "key.json").write_bytes(b"junk")
+
+        with pytest.raises(errors.StoreMismatchError):
+            filesystem_hsm(folder)
+
+    def test_an_open_intent(self, folder: Path) -> None:
+        """Nor is a crash between intent and commit of another key."""
+        crash(folder, "mutation.after_intent")
+        self.roll_back(folder)
+
+        with pytest.raises(errors.StoreMismatchError):
+            filesystem_hsm(folder)
+
+    def test_the_key_of_the_open_intent_itself(self, folder: Path) -> None:
+        """A key under change is as it was, or as the intent made it; nothing else."""
+        crash(folder, "mutation.after_store")
+        for path in (folder / "older" / "keys").glob("*/key.json"):
+            text = path.read_text()
+            if '"name":"second"' in text:
+                path.write_text(text.replace('"generation":1', '"generation":0'))
+        self.roll_back(folder)
+
+        with pytest.raises(errors.StoreMismatchError):
+            filesystem_hsm(folder)
+
+
+def crash(folder: Path, point: str) -> None:
+    """Leave the data as a crash at a point of a rotation of the second key would."""
+    taken = folder / "taken"
+
+    def take(name: str) -> None:
+        if name == point:
+            shutil.copytree(folder / "keys", taken / "keys")
+            for path in folder.glob("audit.log*"):
+                shutil.copy2(path, taken / path.name)
+
+    taken.mkdir(mode=0o700)
+    with install(take), filesystem_hsm(folder) as gateway:
+        Session(gateway.act_as(caller())).rotate("second")
+    shutil.rmtree(folder / "keys")
+    for path in folder.glob("audit.log*"):
+        path.unlink()
+    for path in taken.iterdir():
+        shutil.move(path, folder / path.name)
+
+
+class TestNoFalseAlarm:
+    """What is honest opens, whatever came together."""
+
+    @pytest.mark.parametrize("point", ["mutation.after_intent", "mutation.after_store"])
+    @pytest.mark.parametrize("damaged", ["first", "second"])
+    def test_a_crash_beside_a_damaged_document(
+        self, folder: Path, point: str, damaged: str
+    ) -> None:
+        """A crash, a damaged document, a start, its repair, another start."""
+        with filesystem_hsm(folder) as gateway:
+            key = Session(gateway.act_as(caller())).describe(damaged).key_id
+        crash(folder, point)
+        path = folder / "keys" / "keys" / key / "key.json"
+        original = path.read_bytes()
+        path.write_bytes(b"junk")
+        with filesystem_hsm(folder) as gateway:
+            session = Session(gateway.act_as(caller()))
+            session.create_key("aes", name="third")
+
+        path.write_bytes(original)
+
+        with filesystem_hsm(folder) as gateway:
+            session = Session(gateway.act_as(caller()))
+            assert {Integrity.OK} == {k.integrity for k in session.keys()}
+            codes = {
+                entry.event.code
+                for entry in session.audit_events(limit=50)
+                if entry.event.phase == "outcome"
+            }
+            committed = point == "mutation.after_store"
+            assert (2 if committed else 1) == session.describe("second").version
+            wanted = "recovered-committed" if committed else "recovered-aborted"
+            assert wanted in codes
+        with filesystem_hsm(folder):
+            pass
+
+    def test_an_outcome_that_came_late(self, tmp_path: Path) -> None:
+        """An outcome that is appended after those of others does not turn time back."""
+        with filesystem_hsm(tmp_path) as gateway:
+            session = Session(gateway.act_as(caller()))
+            audit: Any = gateway._services.audit  # noqa: SLF001 (to make it fail once)
+            real, left = audit.append, ["outcome"]
+
+            def failing(drafts: Any, **options: Any) -> Any:
+                if left and drafts[0].phase == left[0]:
+                    left.clear()
+                    raise errors.AuditUnavailableError
+                return real(drafts, **options)
+
+            audit.append = failing
+            with pytest.raises(errors.OutcomeUnknownError):
+                session.create_key("aes", name="a", idempotency_key="a")
+            for _ in range(3):
+                session.create_key("aes")
+            session.create_key("aes", name="a", idempotency_key="a")
+            audit.append = real
+            shutil.copytree(tmp_path, tmp_path / "killed")
+
+        for data in (tmp_path, tmp_path / "killed"):
+            with filesystem_hsm(data) as gateway:
+                session = Session(gateway.act_as(caller()))
+                outcomes = [
+                    e.event.operation_id
+                    for e in session.audit_events(limit=50)
+                    if e.event.phase == "outcome"
+                ]
+                assert 4 == len(outcomes) == len(set(outcomes))
+
+    def test_an_intent_that_was_given_up(self, tmp_path: Path) -> None:
+        """A change that failed on its intent is closed by the next one."""
+        with filesystem_hsm(tmp_path) as gateway:
+            session = Session(gateway.act_as(caller()))
+            audit: Any = gateway._services.audit  # noqa: SLF001 (to make it slow once)
+            real, left = audit.append, ["intent"]
+
+            class Late:
+                def wait(self) -> None:
+                    raise errors.AuditUnavailableError
+
+            def slow(drafts: Any, **options: Any) -> Any:
+                ticket = real(drafts, **options)
+                if left and drafts[0].phase == left[0]:
+                    left.clear()
+                    return Late()
+                return ticket
+
+            audit.append = slow
+            with pytest.raises(errors.AuditUnavailableError):
+                session.create_key("aes", name="lost")
+            session.create_key("aes", name="made")
+            audit.append = real
+
+            outcomes = [
+                (e.event.code, e.event.generation)
+                for e in session.audit_events(limit=50)
+                if e.event.phase == "outcome"
+            ]
+        assert [("ok", 1), ("audit_unavailable", 0)] == outcomes

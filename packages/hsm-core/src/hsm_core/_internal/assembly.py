@@ -8,12 +8,15 @@ that belongs to it; open intents are settled before the first operation.
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
 from hsm_core.__about__ import __version__
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.comparison import compare, refuse
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
@@ -42,7 +45,7 @@ from hsm_core.protocols import (
     KeyStore,
     MasterKeySource,
 )
-from hsm_core.settings import Settings
+from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
@@ -74,6 +77,7 @@ class OpenHSM:
         policy_hash = services.policy.policy_hash
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
+        self._closing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -116,24 +120,30 @@ class OpenHSM:
         """
         Let nothing more in, finish what runs, record the stop, release trail and store.
 
+        It blocks until then: not for an event loop, nor from within an operation.
+
         Raises:
             AuditUnavailableError: The end of the trail could not be written.
         """
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._gate.close(_PATIENCE * self._settings.audit_timeout_seconds)
-        self._pools.close()
-        self._refusals.flush()
-        try:
-            _record_system(self._services, "system.stop")
-        except AuditUnavailableError:
-            pass
-        finally:
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._gate.close(_PATIENCE * self._settings.audit_timeout_seconds)
+            self._pools.close()
             try:
-                self._services.audit.close()
+                self._write_last_records()
             finally:
-                self._store.close()
+                try:
+                    self._services.audit.close()
+                finally:
+                    self._store.close()
+
+    def _write_last_records(self) -> None:
+        self._refusals.flush()
+        with suppress(AuditUnavailableError):
+            self._pipeline.pay()
+            _record_system(self._services, "system.stop")
 
 
 def open_ring(store: KeyStore, root: MasterKeySource) -> KeyRing | None:
@@ -176,7 +186,8 @@ def assemble(
     """
     known_digest = audit.set_digest_at_open
     if ring is None:
-        if known_digest and not settings.accept_changed_store:
+        is_known = known_digest and settings.key_store is not KeyStoreKind.MEMORY
+        if is_known and not settings.accept_changed_store:
             raise StoreMismatchError(
                 "The trail knows a key store, and this one is empty."
             )
@@ -207,41 +218,20 @@ def assemble(
         verify_range=verified,
         started_at=clock.now(),
     )
-    inventory.load()
-    was_changed = _compare_with_trail(inventory, audit, settings)
+    differences = []
+    present = inventory.load()
+    if settings.key_store is not KeyStoreKind.MEMORY:
+        differences = compare(inventory, present, audit, verified)
+        if not settings.accept_changed_store:
+            refuse(differences)
+    inventory.finish_removals()
     recover(inventory, audit)
+    accepted = [difference.draft(policy.policy_hash) for difference in differences]
+    if accepted:
+        audit.append(accepted, durable=True).wait()
     _record_system(services, "system.start")
-    if was_changed:
-        _record_system(services, "system.store-accepted")
     _record_stopped(services)
     return OpenHSM(services, store, settings)
-
-
-def _compare_with_trail(
-    inventory: Inventory, audit: AuditLog, settings: Settings
-) -> bool:
-    """
-    Compare the store with what the trail says of it; return whether it differs.
-
-    An open intent may have changed it, and an unreadable document can't be counted;
-    then there is nothing to compare.
-
-    Raises:
-        StoreMismatchError: It differs, and that is not to be accepted.
-    """
-    known = audit.set_digest_at_open
-    if inventory.unreadable:
-        if known:
-            inventory.adopt_set_digest(known)
-        return False
-    if not known or audit.open_intents() or known == inventory.set_digest:
-        return False
-    if not settings.accept_changed_store:
-        raise StoreMismatchError(
-            "The key store is not the one that the trail knows: an older copy was put "
-            "back, or keys were removed."
-        )
-    return True
 
 
 def _record_stopped(services: Services) -> None:

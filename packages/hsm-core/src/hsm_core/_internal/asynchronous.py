@@ -138,8 +138,12 @@ class AsyncGateway:
                 return
             if error is None:
                 done.set_result(None)
-            else:
+            elif isinstance(error, AuditUnavailableError):
                 done.set_exception(error)
+            else:
+                unavailable = AuditUnavailableError()
+                unavailable.__cause__ = error
+                done.set_exception(unavailable)
 
         def tell(error: BaseException | None) -> None:
             loop.call_soon_threadsafe(settle, error)

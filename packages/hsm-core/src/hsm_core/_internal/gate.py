@@ -44,7 +44,13 @@ class Gate:
                 self._changed.notify_all()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Let nobody in any more, wait, and return whether all have left."""
+        """
+        Let nobody in any more, wait, and return whether all have left.
+
+        Not to be called from inside: it would wait for its own caller.
+        """
+        if os.getpid() != self._process:
+            return False
         with self._changed:
             self._is_closed = True
             return self._changed.wait_for(

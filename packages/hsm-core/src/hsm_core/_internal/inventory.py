@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from hsm_core._internal.cache import BoundedCache
@@ -36,10 +37,20 @@ from hsm_core.protocols import (
     StoredKey,
 )
 
-__all__ = ["Inventory"]
+__all__ = ["Inventory", "Present"]
 
 _MODULUS: Final = 2**256
 _DOCUMENT_ENTRIES: Final = 8192
+_DESTROYED: Final = KeyState.DESTROYED
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is there of a key: generation and digest of its document, operations."""
+
+    generation: int
+    digest: str
+    operations: tuple[str, ...] = ()
 
 
 class Inventory:
@@ -58,6 +69,9 @@ class Inventory:
         cache_entries: Opened key versions to keep.
 
         on_tampering: Called once for each key that is found tampered with.
+
+    Attributes:
+        unreadable: Keys whose document could not be believed at the start.
     """
 
     def __init__(
@@ -79,18 +93,23 @@ class Inventory:
         self.materials = Materials(
             store, ring, crypto, entropy, self.tampered, cache_entries=cache_entries
         )
-        self._unreadable = 0
+        self.unreadable: frozenset[KeyId] = frozenset()
+        self._destroyed: list[tuple[KeyId, list[int]]] = []
         self._set = 0
         self._lock = threading.Lock()
 
-    def load(self) -> None:
+    def load(self) -> dict[KeyId, Present]:
         """
         Check every key once, compute the set digest, and rebuild the index.
 
         From here on the index holds what was authenticated; a key whose document can't
         be believed takes nobody's name.
+
+        Returns:
+            What is there of each key whose document can be believed.
         """
         total, whole, doubtful = 0, [], []
+        present: dict[KeyId, Present] = {}
         for stored in self.store.scan():
             try:
                 document = self._decode(stored)
@@ -98,32 +117,36 @@ class Inventory:
                 self.tampered.condemn(stored.key_id, error)
                 doubtful.append(_doubtful_entry(stored))
                 continue
-            whole.append(index_of(document))
-            total += self._element(document, document_digest(stored.document))
-            self._finish_removal(document)
+            entry, digest = index_of(document), document_digest(stored.document)
+            whole.append(entry)
+            present[stored.key_id] = Present(
+                document.generation, digest, entry.operations
+            )
+            total += self._element(document, digest)
+            gone = [v.version for v in document.versions if v.state is _DESTROYED]
+            if gone:
+                self._destroyed.append((stored.key_id, gone))
             self.materials.check_blobs(document)
         self.store.reindex([*whole, *doubtful])
-        self._unreadable = len(doubtful)
+        self.unreadable = frozenset(entry.key_id for entry in doubtful)
         self._set = total % _MODULUS
+        return present
 
     @property
     def set_digest(self) -> str:
         """Sum of keyed hashes over (key id, generation, document digest), hex."""
         return f"{self._set:064x}"
 
-    @property
-    def unreadable(self) -> int:
-        """How many documents could not be believed at the start."""
-        return self._unreadable
+    def count(self, key_id: KeyId, known: Present) -> None:
+        """Count a key that can't be read with what the trail knows of it."""
+        element = self.ring.set_element(key_id, known.generation, known.digest)
+        with self._lock:
+            self._set = (self._set + element) % _MODULUS
 
-    def adopt_set_digest(self, digest: str) -> None:
-        """
-        Go on from the set digest that the trail knows.
-
-        For a start at which some documents can't be read: they are still counted with
-        what they were, so that the digest is right again once they are put right.
-        """
-        self._set = int(digest, 16) % _MODULUS
+    def finish_removals(self) -> None:
+        """Discard blobs that a crash kept though their versions are destroyed."""
+        while self._destroyed:
+            self.store.discard_blobs(*self._destroyed.pop())
 
     def integrity(self, key_id: KeyId) -> Integrity:
         """Return what is known of a key's integrity, without looking again."""
@@ -256,11 +279,6 @@ class Inventory:
         self._documents.put(after.key_id, (digest, after))
         return digest
 
-    def _finish_removal(self, document: KeyDocument) -> None:
-        gone = [v.version for v in document.versions if v.state is KeyState.DESTROYED]
-        if gone:
-            self.store.discard_blobs(document.key_id, gone)
-
     def _decode(self, stored: StoredKey) -> KeyDocument:
         if not stored.document:
             raise tampering(
@@ -278,8 +296,8 @@ def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, 
     return tuple(
         version.version
         for version in (before.versions if before else ())
-        if version.state is not KeyState.DESTROYED
-        and after.versions[version.version - 1].state is KeyState.DESTROYED
+        if version.state is not _DESTROYED
+        and after.versions[version.version - 1].state is _DESTROYED
     )
 
 

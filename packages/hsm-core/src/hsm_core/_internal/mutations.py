@@ -83,6 +83,14 @@ class _Lock:
         self.lock = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """An outcome that is not known to be durable; its ticket once it is appended."""
+
+    draft: AuditDraft
+    ticket: AuditTicket | None = None
+
+
 class Mutations:
     """
     Executes operations that change a key.
@@ -99,7 +107,7 @@ class Mutations:
         self._operations = _Locks()
         self._keys = _Locks()
         self._commit = threading.Lock()
-        self._unrecorded: dict[str, AuditDraft] = {}
+        self._owed: dict[str, _Owed] = {}
 
     def execute(self, request: Request) -> Any:
         """Execute a mutation: intent, one store commit, outcome, answer."""
@@ -145,8 +153,7 @@ class Mutations:
                 attempt.document.key_id
             )
         attempt.key_id = after.key_id
-        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
-        self._services.audit.append([intent], durable=True).wait()
+        self._write_intent(attempt, plan)
         failpoint("mutation.after_intent")
         with self._commit:
             digest = self._store(attempt, after, stored, plan)
@@ -159,9 +166,42 @@ class Mutations:
             ticket.wait()
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        self._unrecorded.pop(attempt.operation_id, None)
+        self._owed.pop(attempt.operation_id, None)
         failpoint("mutation.after_outcome")
         return after
+
+    def _write_intent(self, attempt: Attempt, plan: Plan) -> None:
+        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
+        self.pay()
+        ticket = self._services.audit.append([intent], durable=True)
+        try:
+            ticket.wait()
+        except AuditUnavailableError as error:
+            draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
+            self._owed[attempt.operation_id] = _Owed(draft)
+            raise
+
+    def pay(self) -> None:
+        """
+        Append the outcomes that could not be appended when they were due.
+
+        Raises:
+            AuditUnavailableError: They still can't be.
+        """
+        if not self._owed:
+            return
+        with self._commit:
+            for operation_id, owed in list(self._owed.items()):
+                if owed.ticket is not None:
+                    # Whatever waits for a later record waits for this one too.
+                    self._owed.pop(operation_id, None)
+                    continue
+                draft = owed.draft
+                if draft.document_after:
+                    digest = self._services.inventory.set_digest
+                    draft = replace(draft, set_digest=digest)
+                ticket = self._services.audit.append([draft], durable=True)
+                self._owed[operation_id] = _Owed(draft, ticket)
 
     def _store(
         self, attempt: Attempt, after: KeyDocument, stored: bytes, plan: Plan
@@ -190,8 +230,10 @@ class Mutations:
             document_after=digest,
             set_digest=self._services.inventory.set_digest,
         )
-        self._unrecorded[attempt.operation_id] = outcome
-        return self._services.audit.append([outcome], durable=True)
+        self._owed[attempt.operation_id] = _Owed(outcome)
+        ticket = self._services.audit.append([outcome], durable=True)
+        self._owed[attempt.operation_id] = _Owed(outcome, ticket)
+        return ticket
 
     def _with_record(
         self, attempt: Attempt, plan: Plan, request_digest: str
@@ -244,14 +286,16 @@ class Mutations:
         self._services.audit.append([draft], durable=True).wait()
 
     def _settle_outcome(self, attempt: Attempt) -> None:
-        waiting = self._unrecorded.get(attempt.operation_id)
-        if waiting is None:
+        if attempt.operation_id not in self._owed:
             return
         try:
-            self._services.audit.append([waiting], durable=True).wait()
+            self.pay()
+            owed = self._owed.get(attempt.operation_id)
+            if owed is not None and owed.ticket is not None:
+                owed.ticket.wait()
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        self._unrecorded.pop(attempt.operation_id, None)
+        self._owed.pop(attempt.operation_id, None)
 
     def _record_outcome(self, attempt: Attempt, error: HSMError) -> None:
         """Close the intent of a mutation that did not happen."""

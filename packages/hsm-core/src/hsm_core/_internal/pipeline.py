@@ -121,6 +121,10 @@ class Pipeline:
             for position in range(len(requests))
         ]
 
+    def pay(self) -> None:
+        """Append outcomes that are still owed to the trail; see `Mutations.pay`."""
+        self._mutations.pay()
+
     def is_mutation(self, operation: Operation[Any]) -> bool:
         """Whether an operation changes a key."""
         return operation.effect is Effect.MUTATION

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hsm_core._internal.documents import document_digest
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.views import audited_key
-from hsm_core.errors import KeyTamperedError
 from hsm_core.model import AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog
 
@@ -23,17 +23,21 @@ __all__ = ["recover"]
 
 def recover(inventory: Inventory, audit: AuditLog) -> int:
     """
-    Settle every open intent, durably, and return how many there were.
+    Settle every open intent that can be, durably, and return how many were.
 
     Raises:
         HSMError: Store or trail can't be written; the HSM must not open.
     """
-    intents = audit.open_intents()
-    for intent in intents:
+    settled = 0
+    for intent in audit.open_intents():
+        if intent.key_id in inventory.unreadable:
+            # Nobody can tell what became of it; it stays open until somebody can.
+            continue
         draft = _settle(intent, inventory)
         failpoint("recovery.before_record")
         audit.append([draft], durable=True).wait()
-    return len(intents)
+        settled += 1
+    return settled
 
 
 def _settle(intent: AuditEvent, inventory: Inventory) -> AuditDraft:
@@ -58,17 +62,13 @@ def _settle(intent: AuditEvent, inventory: Inventory) -> AuditDraft:
     )
     if mark is None or mark.aborted or mark.key_id is None:
         return aborted
-    committed = replace(
-        aborted, code="recovered-committed", set_digest=inventory.set_digest
-    )
-    try:
-        document = inventory.document(mark.key_id)
-    except KeyTamperedError:
-        return committed
+    document = inventory.reread(mark.key_id)
     return replace(
-        committed,
+        aborted,
+        code="recovered-committed",
+        set_digest=inventory.set_digest,
         key_id=document.key_id,
         generation=document.generation,
-        document_after=inventory.digest_of(document.key_id),
+        document_after=document_digest(inventory.encode(document)),
         key=audited_key(document),
     )

@@ -6,10 +6,9 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core import operations as ops
-from hsm_core._internal import envelope
-from hsm_core._internal.audit.record import FRAME, decode_event, leaf_hash
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
-from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEntry, AuditEvent
 from hsm_core.protocols import AuditHead
 
@@ -62,7 +61,10 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         first = position if ascending else max(0, position - _BLOCK + 1)
         count = _BLOCK if ascending else position - first + 1
         lines = self._services.audit.lines(first, count)
-        entries = [_entry(line, first + n) for n, line in enumerate(lines)]
+        entries = [
+            AuditEntry(event=event_of(line, first + n), leaf_hash=leaf_hash(line))
+            for n, line in enumerate(lines)
+        ]
         return entries if ascending else entries[::-1]
 
     def is_quick(self, operation: ops.ListAuditEvents, /) -> bool:
@@ -83,18 +85,6 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
     def is_quick(self, operation: ops.VerifyAudit, /) -> bool:
         """Never: it reads files."""
         return False
-
-
-def _entry(line: bytes, seq: int) -> AuditEntry:
-    try:
-        event = decode_event(envelope.split(FRAME, line)[0])
-    except MalformedError:
-        event = None
-    if event is None or event.seq != seq:
-        raise AuditTamperedError(
-            f"The audit trail is damaged at record {seq}.", seq=seq, reason="event"
-        )
-    return AuditEntry(event=event, leaf_hash=leaf_hash(line))
 
 
 def _start(operation: ops.ListAuditEvents, head: AuditHead) -> int:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Events of stored lines, read one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hsm_core._internal import envelope
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import FRAME, decode_event
+from hsm_core.errors import MalformedError
+from hsm_core.model import AuditEvent
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditLog
+
+__all__ = ["event_of", "verified_events"]
+
+_BLOCK: Final = 1000
+
+
+def event_of(line: bytes, seq: int) -> AuditEvent:
+    """
+    Return the event of a stored line.
+
+    Raises:
+        AuditTamperedError: It is no event, or not number *seq*.
+    """
+    try:
+        event = decode_event(envelope.split(FRAME, line)[0])
+    except MalformedError:
+        event = None
+    if event is None or event.seq != seq:
+        raise tampered(Reason.EVENT, seq)
+    return event
+
+
+def verified_events(
+    audit: AuditLog, verify: Callable[[int, int], AuditVerification]
+) -> Iterator[AuditEvent]:
+    """
+    Walk the whole trail up to its head as it is now, verifying it on the way.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it, given the first record and how many.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        AuditUnavailableError: The trail can't be read.
+    """
+    seq, head = 0, audit.head()
+    while seq <= head.seq:
+        verify(seq, _BLOCK)
+        for line in audit.lines(seq, _BLOCK):
+            yield event_of(line, seq)
+            seq += 1
