@@ -78,7 +78,9 @@ class TestConnection:
             unknown = remote(endpoint=strict.endpoint)
 
             assert known.execute(ops.Status()).state == "operational"
-            with pytest.raises(TransportError):
+            with pytest.raises(
+                TransportError, match=r"certificate required|without an answer|reset"
+            ):
                 unknown.execute(ops.Status())
 
     def test_plain_http_server(self, remote: Remote) -> None:

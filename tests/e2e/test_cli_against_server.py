@@ -2,6 +2,7 @@
 """The real client against a real server: every verb, and what its exit codes say."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import ServerProcess
+from tests.e2e.processes import ServerProcess, program
 from tests.e2e.site import Site
 
 OK, INVALID, DENIED, NOT_FOUND, CONFLICT, MISMATCH, TRANSPORT = 0, 2, 3, 4, 5, 6, 9
@@ -246,6 +247,25 @@ def test_other_authority(site: Site, server: ServerProcess, tmp_path: Path) -> N
     assert TRANSPORT == mistrusting.returncode
     assert b"not trusted" in mistrusting.stderr
     assert TRANSPORT == mistrusted.returncode
+
+
+def test_no_client_certificate(site: Site, server: ServerProcess) -> None:
+    """
+    Without the certificate that is demanded the client says what the server did.
+    """
+    command = [
+        *program("hsm-cli"),
+        *("--endpoint", f"https://localhost:{server.port}"),
+        *("--ca-bundle", str(site.authority.bundle), "status"),
+    ]
+
+    for _ in range(5):
+        done = subprocess.run(
+            command, env=site.environment(), capture_output=True, check=False
+        )
+
+        assert TRANSPORT == done.returncode
+        assert re.search(b"certificate required|without an answer|reset", done.stderr)
 
 
 def test_wrong_secret(site: Site, server: ServerProcess) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from http.client import RemoteDisconnected
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -168,11 +169,18 @@ class Transport:
                     f"{self._timeout_seconds:g} seconds.",
                     reason="lost",
                 )
+            case _ if isinstance(innermost(error), RemoteDisconnected):
+                return self._closed()
             case _:
                 return TransportError(
                     f"The connection to {self._where} broke: {reason(error)}.",
                     reason="lost",
                 )
+
+    def _closed(self) -> TransportError:
+        return TransportError(
+            f"{self._where} closed the connection without an answer.", reason="lost"
+        )
 
     def _tls_failure(self, error: Exception) -> TransportError:
         cause = innermost(error)
@@ -182,12 +190,11 @@ class Transport:
                 f"{cause.verify_message}.",
                 reason="certificate",
             )
-        word = getattr(cause, "reason", None) or type(cause).__name__
-        if "EOF" in word:
-            return TransportError(
-                f"{self._where} closed the connection without an answer.",
-                reason="lost",
-            )
+        word = getattr(cause, "reason", None) or ""
+        if not word or "EOF" in word:
+            # Without a reason it was the socket that failed, and the request may have
+            # gone out before.
+            return self._closed()
         return TransportError(
             f"No secure connection to {self._where}: {tls_words(word)}.",
             reason="tls",
