@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""The HSM under an event loop, when the trail fails."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.failpoints import install
+from hsm_core.factory import open_async
+from hsm_core.session import Session
+from hsm_core.testing import caller
+from tests.contract.hsm_ways import filesystem_hsm
+
+
+@pytest.mark.parametrize("point", ["audit.before_write", "audit.before_sync"])
+def test_a_failing_disk_is_our_own_error(point: str, tmp_path: Path) -> None:
+    """Whatever the disk says, callers under a loop see audit_unavailable alone."""
+    gateway = filesystem_hsm(tmp_path)
+    Session(gateway.act_as(caller())).create_key("ed25519", name="k")
+    hsm = open_async(gateway).act_as(caller())
+    reached = []
+
+    def fail(name: str) -> None:
+        if name == point:
+            reached.append(name)
+            raise OSError(28, "No space left on device")
+
+    async def use() -> list[object]:
+        work = [hsm.execute(ops.Sign(key_id="k", message=b"m")) for _ in range(5)]
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    with install(fail):
+        answers = asyncio.run(use())
+    with pytest.raises(errors.AuditUnavailableError):
+        gateway.close()
+
+    assert reached
+    assert {errors.AuditUnavailableError} == {type(answer) for answer in answers}
