@@ -17,10 +17,8 @@ from tests.e2e.https import Client, NoAnswerError, client_context
 from tests.e2e.processes import ServerExitError, ServerProcess
 from tests.e2e.site import SECRETS, Site
 
-USAGE, UNSAFE, WRONG_MASTER, WRONG_AUDIT, TAMPERED, LOCKED, DAMAGED, LISTEN = (
-    *(2, 3, 4, 5, 6, 7, 8),
-    9,
-)
+USAGE, UNSAFE, WRONG_MASTER, WRONG_AUDIT = 2, 3, 4, 5
+TAMPERED, LOCKED, DAMAGED, LISTEN = 6, 7, 8, 9
 
 
 @pytest.fixture
