@@ -74,8 +74,14 @@ def isolated(session: nox.Session, dist: str) -> None:
     """
     own, foreign = _requirements(dist)
     _install_groups(session, f"test-{dist.removeprefix('hsm-')}", options=foreign)
-    session.install("--no-index", "--find-links", str(WHEELS), "--no-deps", *own)
-    if session.venv_backend == "uv":
+    has_uv = session.venv_backend == "uv"
+    session.install(
+        *("--no-index", "--find-links", str(WHEELS), "--no-deps"),
+        # A wheel built before may be cached, under the same name and version.
+        "--no-cache" if has_uv else "--no-cache-dir",
+        *own,
+    )
+    if has_uv:
         session.run("uv", "pip", "check", external=True)
     else:
         session.run("python", "-m", "pip", "check")
