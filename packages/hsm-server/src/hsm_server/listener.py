@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import secrets
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -27,17 +29,61 @@ _CANCEL_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 5.0
 """How long the rest of a refused body is still read, so that the answer arrives."""
 
+_RESERVED_DESCRIPTORS: Final = 64
+"""Descriptors that connections leave to the stores, the trail and the log."""
+
+_RETRY_SECONDS: Final = 0.1
+"""How long nothing is accepted after accepting has failed."""
+
+_QUIET_SECONDS: Final = 60.0
+"""How often, at most, the log says that connections are turned away."""
+
 
 class _Connection(web.RequestHandler):
-    """One connection; differs from its base in what it says of errors."""
+    """
+    One connection; differs from its base in what it says of errors.
 
-    __slots__ = ("_app",)
+    It also ends where the head of a request does not arrive in time: the first from the
+    beginning of the connection, each later one from its first byte.
+    """
+
+    __slots__ = ("_app", "_head_timer", "_on_lost")
 
     def __init__(
-        self, manager: web.Server, app: web.Application, **options: Any
+        self,
+        manager: web.Server,
+        app: web.Application,
+        on_lost: Callable[[web.RequestHandler], None],
+        **options: Any,
     ) -> None:
         super().__init__(manager, **options)
         self._app = app
+        self._on_lost = on_lost
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._begin_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a head that is begun must be finished in time."""
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            self._end_head()
+        elif data and self._waiter is not None and not self._waiter.done():
+            self._begin_head()
+
+    def _begin_head(self) -> None:
+        if self._head_timer is None:
+            seconds = self._app[SETTINGS].limits.head_timeout_seconds
+            self._head_timer = self._loop.call_later(seconds, self.force_close)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     async def finish_response(
         self,
@@ -53,7 +99,9 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody waits for an answer any more."""
+        self._end_head()
         self._app[IN_FLIGHT].end(self)
+        self._on_lost(self)
         super().connection_lost(exc)
 
     def handle_error(
@@ -117,26 +165,21 @@ class Listener:
         self._runner = web.AppRunner(
             app, shutdown_timeout=_CANCEL_SECONDS, **self._options
         )
-        self._accepting: asyncio.Server | None = None
+        self._maximum = _most_connections(app[SETTINGS].limits)
+        self._connections: set[web.RequestHandler] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._quiet_until = 0.0
 
     async def start(self) -> None:
         """Accept connections."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        is_tls = self._context is not None
-        self._accepting = await loop.create_server(
-            self._connection,
-            sock=self._bound,
-            ssl=self._context,
-            backlog=128,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS if is_tls else None,
-            ssl_shutdown_timeout=_CANCEL_SECONDS if is_tls else None,
-        )
+        self._bound.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept())
 
     async def stop(self) -> bool:
         """Accept no more, answer what was begun, close; return whether all was."""
-        if self._accepting is not None:
-            self._accepting.close()
+        await self._stop_accepting()
         in_flight = self._app[IN_FLIGHT]
         in_flight.is_draining = True
         # What has arrived in full gets its turn before its connection counts as idle.
@@ -154,9 +197,71 @@ class Listener:
             raise RuntimeError("The listener was not started.")
         return self._runner.server
 
-    def _connection(self) -> _Connection:
+    async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        return _Connection(self._manager, self._app, loop=loop, **self._options)
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(self._bound)
+            except OSError as error:
+                self._warn("accepting fails", error=type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if len(self._connections) >= self._maximum:
+                accepted.close()
+                self._warn("too many connections", maximum=self._maximum)
+                continue
+            connection = _Connection(
+                self._manager,
+                self._app,
+                self._connections.discard,
+                loop=loop,
+                **self._options,
+            )
+            self._connections.add(connection)
+            task = asyncio.create_task(self._open(accepted, connection))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _open(self, accepted: socket.socket, connection: _Connection) -> None:
+        """Hand a socket to its connection, after the handshake."""
+        is_tls = self._context is not None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if is_tls else None,
+                ssl_shutdown_timeout=_CANCEL_SECONDS if is_tls else None,
+            )
+        except OSError:
+            # A handshake that fails is the client's affair.
+            self._connections.discard(connection)
+        except BaseException:
+            self._connections.discard(connection)
+            raise
+
+    async def _stop_accepting(self) -> None:
+        tasks = [*self._handshakes]
+        if self._accepting is not None:
+            tasks.append(self._accepting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._bound.close()
+
+    def _warn(self, event: str, **fields: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_SECONDS
+            self._app[LOGGER].warning(event, **fields)
+
+
+def _most_connections(limits: HTTPLimits) -> int:
+    """Return how many connections there may be, with descriptors left for the rest."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.max_connections
+    return max(1, min(limits.max_connections, soft - _RESERVED_DESCRIPTORS))
 
 
 def _connection_options(limits: HTTPLimits) -> dict[str, Any]:

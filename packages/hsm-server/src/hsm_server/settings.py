@@ -83,6 +83,8 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
         aad_bytes: Largest additional authenticated data.
         line_bytes: Longest request line; a query may hold additional data in base64.
         header_bytes: Longest header field.
+        max_connections: Connections at one time; fewer if descriptors are scarce.
+        head_timeout_seconds: How long the head of a request may take to arrive.
         body_timeout_seconds: How long a body may take to arrive.
         keepalive_seconds: How long an idle connection stays open.
     """
@@ -93,6 +95,8 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     aad_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024
     line_bytes: Annotated[int, Meta(ge=1024)] = 128 * 1024
     header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
+    max_connections: Annotated[int, Meta(ge=1)] = 1000
+    head_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     body_timeout_seconds: Annotated[float, Meta(gt=0)] = 60.0
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
 

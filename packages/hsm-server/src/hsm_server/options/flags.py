@@ -192,6 +192,11 @@ def _limits() -> list[click.Parameter]:
         "max-payload-bytes": ("Largest decoded byte string in it.", mib, 1),
         "max-raw-bytes": ("Largest application/octet-stream body.", 64 * mib, 1),
         "max-aad-bytes": ("Largest additional authenticated data.", 64 * 1024, 0),
+        "max-connections": (
+            "Connections at one time; fewer if the limit of open files is low.",
+            1000,
+            1,
+        ),
     }
     return [
         _option(flag, text, default=default, type=click.IntRange(least))

@@ -32,6 +32,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         payload_bytes=values["max_payload_bytes"],
         raw_bytes=values["max_raw_bytes"],
         aad_bytes=values["max_aad_bytes"],
+        max_connections=values["max_connections"],
     )
     return ServerSettings(
         host=host,

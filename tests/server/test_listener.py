@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Connections: how many there may be, and how long each may stay silent."""
+
+import asyncio
+import contextlib
+import resource
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hsm_server.settings import HTTPLimits, ServerSettings
+from tests.server.support import API, open_api
+
+WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF = WHOLE[:-2]
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    api: API,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a bare connection."""
+    reader, writer = await asyncio.open_connection(*api.address)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def is_answered(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    """Send a request; return whether an answer, or the end, came."""
+    try:
+        writer.write(WHOLE)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return False
+    (length,) = [
+        int(line.split(b":")[1])
+        for line in head.splitlines()
+        if line.lower().startswith(b"content-length:")
+    ]
+    await reader.readexactly(length)
+    return head.startswith(b"HTTP/1.1 200")
+
+
+def limited(**limits: float) -> ServerSettings:
+    """Return settings with these limits."""
+    values = {"head_timeout_seconds": 0.3, **limits}
+    return ServerSettings(limits=HTTPLimits(**values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HALF])
+async def test_a_head_that_does_not_come_ends_the_connection(sent: bytes) -> None:
+    """Half a head, or none at all, holds no connection."""
+    async with open_api(limited()) as api, connected(api) as (reader, writer):
+        began = time.monotonic()
+        writer.write(sent)
+        rest = await asyncio.wait_for(reader.read(), 5)
+        seconds = time.monotonic() - began
+
+    assert b"" == rest
+    assert 0.2 < seconds < 2
+
+
+async def test_a_head_that_trickles_ends_the_connection() -> None:
+    """Each byte wins no more time."""
+    async with open_api(limited()) as api, connected(api) as (reader, writer):
+        began = time.monotonic()
+        for byte in HALF:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+            if reader.at_eof():
+                break
+        seconds = time.monotonic() - began
+
+    assert seconds < 1
+
+
+async def test_a_later_head_has_its_own_time() -> None:
+    """Silence between requests is allowed, half a head after one is not."""
+    async with open_api(limited()) as api, connected(api) as (reader, writer):
+        assert await is_answered(reader, writer)
+        await asyncio.sleep(0.6)
+        assert await is_answered(reader, writer)
+        writer.write(HALF)
+
+        assert b"" == await asyncio.wait_for(reader.read(), 5)
+
+
+async def test_a_slow_body_is_no_slow_head() -> None:
+    """The time for the head does not run while a body comes."""
+    async with open_api(limited()) as api, connected(api) as (reader, writer):
+        writer.write(
+            b"POST /api/v1/random HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+        )
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            writer.write(b"x")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+
+    assert head.startswith(b"HTTP/1.1 401")
+
+
+async def test_connections_are_limited() -> None:
+    """One too many is closed at once; when another ends there is room again."""
+    settings = limited(max_connections=2, head_timeout_seconds=30)
+    async with open_api(settings) as api, contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(connected(api))
+        second = await stack.enter_async_context(connected(api))
+        assert await is_answered(*first)
+        assert await is_answered(*second)
+        async with connected(api) as third:
+            assert not await is_answered(*third)
+        async with connected(api) as third:
+            assert not await is_answered(*third)
+        assert await is_answered(*first)
+        second[1].close()
+        await second[1].wait_closed()
+        await asyncio.sleep(0.1)
+        async with connected(api) as third:
+            assert await is_answered(*third)
+        warnings = [line for line in api.log if line["event"] == "too many connections"]
+
+    assert [2] == [line["maximum"] for line in warnings]
+
+
+async def test_connections_leave_descriptors_to_the_stores() -> None:
+    """Where few files may be open, fewer connections are accepted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65, hard))
+    try:
+        async with open_api(limited(head_timeout_seconds=30)) as api:
+            async with connected(api) as first, connected(api) as second:
+                assert await is_answered(*first)
+                assert not await is_answered(*second)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
