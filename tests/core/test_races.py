@@ -14,7 +14,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core._internal.failpoints import install
-from hsm_core.model import Integrity, KeyState
+from hsm_core.model import Integrity
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
@@ -90,24 +90,32 @@ def test_a_handle_that_was_opened_too_late_is_not_kept() -> None:
         assert {} == dict(inventory.materials._handles._items)  # noqa: SLF001
 
 
-def test_a_revoke_during_every_try_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A use whose version is revoked while it is computed is not answered."""
+@pytest.mark.parametrize("change", ["rotate", "revoke"])
+def test_a_change_during_a_use(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A use stands if its version was retired meanwhile, and not if it was revoked."""
     with memory_hsm() as gateway:
         session = Session(gateway.act_as(caller()))
         key = session.create_key("hmac-sha256").key_id
         inventory = gateway._services.inventory  # noqa: SLF001 (to meddle in between)
-        real, left = inventory.materials.handle, [session.rotate, session.revoke]
+        real, left = inventory.materials.handle, [getattr(session, change)]
 
         def meddling(*arguments: Any) -> object:
             if left:
-                left.pop(0)(key)
+                left.pop()(key)
             return real(*arguments)
 
         monkeypatch.setattr(inventory.materials, "handle", meddling)
-        with pytest.raises(errors.KeyStateError):
-            session.mac(key, b"m")
+        if change == "rotate":
+            made = session.mac(key, b"m")
+            assert (1, 1) == (
+                made.version,
+                session.verify_mac(key, b"m", made.mac).version,
+            )
+        else:
+            with pytest.raises(errors.KeyStateError):
+                session.mac(key, b"m")
 
-        assert KeyState.REVOKED is session.describe(key).state
+        assert [] == left
 
 
 class TestClosing:

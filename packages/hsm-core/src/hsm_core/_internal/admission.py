@@ -119,7 +119,7 @@ class Admission:
         if attempt.key_id and not decision.may_describe:
             raise KeyNotFoundError
         raise AccessDeniedError(
-            f"The policy does not allow you {type(attempt.operation).__name__} here.",
+            f"The policy does not allow you this: {type(attempt.operation).__name__}.",
             rule=decision.rule,
         )
 

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from hsm_core._internal.admission import Admission, checked_caller
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.gate import Gate
-from hsm_core._internal.handlers.base import Handler, Services
+from hsm_core._internal.handlers.base import Answer, Handler, Services
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.mutations import Mutations, Request
 from hsm_core.errors import (
@@ -32,13 +32,14 @@ from hsm_core.errors import (
     IntegrityError,
     InvalidInputError,
 )
-from hsm_core.model import Caller, Phase
+from hsm_core.model import Caller, KeyState, Phase
 from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import AuditDraft, AuditTicket
 
 __all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline", "Request"]
 
 R = TypeVar("R")
+_STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
 _TRIES: Final = 5
 """How often a use is computed anew because its key changed meanwhile."""
 
@@ -163,8 +164,13 @@ class Pipeline:
         draft = self._draft(attempt, Phase.SINGLE, version=answer.version)
         return Computed(Outcome(answer.result), draft)
 
-    def _compute_stably(self, attempt: Attempt) -> Any:
-        """Compute on a generation that is still there when it is done."""
+    def _compute_stably(self, attempt: Attempt) -> Answer[Any]:
+        """
+        Compute, and see whether the answer still stands when it is done.
+
+        A use that was computed before its version was retired is ordered before that,
+        and stands. One whose version was revoked or destroyed meanwhile does not.
+        """
         if attempt.operation.effect is not Effect.USE:
             return self._compute_once(attempt)
         sent = attempt.operation
@@ -176,11 +182,20 @@ class Pipeline:
                 if not self._has_moved(attempt):
                     raise
                 continue
-            if not self._has_moved(attempt):
+            if not self._has_moved(attempt) or self._still_stands(attempt, answer):
                 return answer
         raise GenerationConflictError
 
-    def _compute_once(self, attempt: Attempt) -> Any:
+    def _still_stands(self, attempt: Attempt, answer: Answer[Any]) -> bool:
+        if attempt.document is None:
+            return True
+        document = self._services.inventory.document(attempt.document.key_id)
+        attempt.document = document
+        self._admission.authorise(attempt)
+        version = document.version(answer.version)
+        return version is not None and version.state in _STANDING
+
+    def _compute_once(self, attempt: Attempt) -> Answer[Any]:
         handler = self._admission.handler(attempt.operation)
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
         subject = self._admission.admit(attempt, handler)
