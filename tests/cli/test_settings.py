@@ -120,6 +120,59 @@ class TestCredentials:
         assert [TOKEN, "other.token.x"] == [tokens[0], tokens[2]]
         assert "cli-operator" == inspect_token(tokens[1]).claims["sub"]
 
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ["--actor", "ada"],
+            ["--roles", "auditor"],
+            ["--token-ttl", "60"],
+            ["--jwt-issuer", "me"],
+        ],
+    )
+    def test_token_with_flags_of_minted_ones(
+        self,
+        online: Shell,
+        stub: Stub,
+        monkeypatch: pytest.MonkeyPatch,
+        flags: list[str],
+    ) -> None:
+        """A flag that a given token would make void is refused, nothing is sent."""
+        by_flag = online("--auth-token", "@a", *flags, "status")
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        by_variable = online(*flags, "status")
+
+        assert [] == stub.received
+        for outcome in (by_flag, by_variable):
+            assert (2, b"") == (outcome.code, outcome.out)
+            assert f"which {flags[0]} can't change" in outcome.err
+
+    def test_token_with_variables_of_minted_ones(
+        self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Variables about minted tokens are quietly of no use to a given token."""
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("FERROHSM_ACTOR", "ada")
+        monkeypatch.setenv("FERROHSM_ROLES", "auditor")
+        monkeypatch.setenv("FERROHSM_TOKEN_TTL", "60")
+        monkeypatch.setenv("FERROHSM_JWT_ISSUER", "me")
+        online.ok("status")
+
+        assert TOKEN == self.sent(stub)
+
+    def test_flags_where_a_token_is_minted(
+        self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where a token is minted all the same, the flags count."""
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+        online("--jwt-secret", SECRET, "--actor", "ada", "status")
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        minted = online.ok("--actor", "eve", "token", "mint").text.strip()
+
+        assert ["ada", "eve"] == [
+            inspect_token(token).claims["sub"] for token in (self.sent(stub), minted)
+        ]
+
     def test_minted(
         self, online: Shell, stub: Stub, monkeypatch: pytest.MonkeyPatch
     ) -> None:

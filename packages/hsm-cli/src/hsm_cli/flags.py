@@ -27,6 +27,7 @@ _LATER: Final = frozenset(
     }
 )
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_OF_MINTED_TOKENS: Final = ("actor", "roles", "token_ttl", "jwt_issuer")
 _FORMS: Final = "as it is, @FILE or fd:N"
 
 
@@ -173,6 +174,8 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
     if flags == ["jwt_secret"]:
         # A flag goes before what the environment says.
         token = ""
+    if token and ctx.invoked_subcommand != "token":
+        _refuse_unused(ctx)
     return ClientSettings(
         endpoint=values["endpoint"],
         ca_bundle=values["ca_bundle"],
@@ -189,6 +192,17 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
             issuer=values["jwt_issuer"] or "",
         ),
     )
+
+
+def _refuse_unused(ctx: click.Context) -> None:
+    """Refuse flags about minted tokens: somebody would think that they counted."""
+    unused = [name for name in _OF_MINTED_TOKENS if given_as_flag(ctx, name)]
+    if unused:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise click.UsageError(
+            f"A finished token was given (--auth-token or FERROHSM_AUTH_TOKEN), which "
+            f"{names} can't change; leave one of the two out."
+        )
 
 
 def literal_secrets(ctx: click.Context, *names: str) -> list[str]:
