@@ -236,6 +236,9 @@ class TestCredentials:
         (["--timeout", "0"], "timeout"),
         (["--timeout", "nan"], "timeout"),
         (["--endpoint", "http://localhost"], "endpoint must be https"),
+        (["--endpoint", "https://x y"], "endpoint names a host that can't be one"),
+        (["--endpoint", "https://a..b"], "endpoint names a host that can't be one"),
+        (["--endpoint", f"https://{'a' * 64}.net"], "can't be one"),
         (["--ca-bundle", "/nonexistent.pem"], "could not be read"),
     ],
 )

@@ -74,14 +74,7 @@ class Transport:
         self._where = f"{host}:{port}"
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
-        self._pool = urllib3.HTTPSConnectionPool(
-            host,
-            port,
-            ssl_context=context,
-            timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
-            retries=False,
-            maxsize=8,
-        )
+        self._pool = _open_pool(host, port, context, timeout_seconds)
 
     def send(self, request: Request, headers: dict[str, str]) -> Answer:
         """
@@ -199,6 +192,27 @@ class Transport:
             f"No secure connection to {self._where}: {tls_words(word)}.",
             reason="tls",
         )
+
+
+def _open_pool(
+    host: str, port: int, context: ssl.SSLContext, timeout_seconds: float
+) -> urllib3.HTTPSConnectionPool:
+    try:
+        # Resolvers encode names so; what they can't is found here and not later.
+        host.encode("idna")
+        return urllib3.HTTPSConnectionPool(
+            host,
+            port,
+            ssl_context=context,
+            timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
+            retries=False,
+            maxsize=8,
+        )
+    except (HTTPError, ValueError):
+        raise ConfigurationError(
+            f"The endpoint names a host that can't be one: {host!r}.",
+            field="endpoint",
+        ) from None
 
 
 def _parse_endpoint(endpoint: str) -> tuple[str, int, str]:
