@@ -109,6 +109,14 @@ def test_unavailability_says_when_to_come_back() -> None:
     assert response.headers["Retry-After"].isdigit()
 
 
+def test_what_a_restart_heals_is_not_retried() -> None:
+    """A trail that can't be written stays so; a client must not wait for it."""
+    response = problem_response(errors.AuditUnavailableError(), "r")
+
+    assert 503 == response.status
+    assert "Retry-After" not in response.headers
+
+
 @pytest.mark.parametrize("code", REQUEST_CODES)
 def test_codes_of_requests_are_not_codes_of_errors(code: str) -> None:
     """A program can tell them apart."""
