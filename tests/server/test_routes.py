@@ -169,6 +169,8 @@ async def test_a_raw_body_may_have_a_json_answer(api: API) -> None:
         ("application/json, application/octet-stream;q=0.5", "application/json"),
         ("application/octet-stream;q=0", "application/json"),
         ("application/octet-stream;q=x", "application/json"),
+        ("application/octet-stream;q=nan", "application/json"),
+        ("application/json;q=7, application/octet-stream", "application/octet-stream"),
         ("Application/Octet-Stream", "application/octet-stream"),
         (
             "application/json;q=0.1, application/octet-stream",

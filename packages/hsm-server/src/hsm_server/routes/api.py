@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -94,9 +95,10 @@ def _wants_bytes(request: web.Request, route: Route) -> bool:
 
 def _quality(parameter: str) -> float:
     try:
-        return float(parameter.removeprefix("q="))
+        quality = float(parameter.removeprefix("q="))
     except ValueError:
         return 0.0
+    return max(0.0, min(quality, 1.0)) if math.isfinite(quality) else 0.0
 
 
 def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
