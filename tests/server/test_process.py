@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A real server process: TLS, exit codes, start, drain and restart."""
 
+import contextlib
 import hashlib
 import json
+import os
+import shlex
 import signal
 import socket
 import ssl
@@ -56,6 +59,55 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
     log = site.log()
     assert "stopped" == log[-1]["event"]
     assert not [line for line in log if line["level"] in {"warning", "error"}]
+
+
+def test_a_hangup_ends_it_in_order(site: Site) -> None:
+    """SIGHUP is like SIGTERM: what is open is closed, exit code 0."""
+    with site.serve() as server:
+        create(server, "signer")
+        server.process.send_signal(signal.SIGHUP)
+        assert 0 == server.process.wait(20)
+
+    assert "stopped" == site.log()[-1]["event"]
+
+
+@pytest.mark.parametrize(
+    "streams", ["0<&-", "2>&-", "0<&- 1>&- 2>&-", ">/dev/full 2>&1", "| true"]
+)
+def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
+    """Without standard streams it serves, and nothing is written into its files."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    command = shlex.join([*site.command(), "--bind", f"127.0.0.1:{address[1]}"])
+    script = f"{{ {command}; echo $? > code; }} {streams}"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        env=site.environment(),
+        cwd=site.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as shell:
+        context = client_context(site.authority)
+        body = {"algorithm": "Ed25519", "name": "signer"}
+        status = 0
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                status = request(address, context, "POST", "/api/v1/keys", body).status
+                break
+            time.sleep(0.1)
+        (server,) = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if f"127.0.0.1:{address[1]}".encode() in path.read_bytes().split(b"\0")
+        ]
+        os.kill(server, signal.SIGTERM)
+        shell.wait(20)
+
+    assert 201 == status
+    assert "0" == (site.folder / "code").read_text().strip()
+    with site.serve() as again:
+        assert 200 == again.send("GET", "/api/v1/keys/signer").status
 
 
 def test_nothing_secret_is_in_its_log_or_files(site: Site) -> None:

@@ -28,7 +28,7 @@ def serve(
     settings: ServerSettings, secrets: Secrets, *, on_ready: Callable[[str], None]
 ) -> None:
     """
-    Serve until SIGTERM or SIGINT, then finish what is in flight and close the HSM.
+    Serve until SIGTERM, SIGINT or SIGHUP; finish what is in flight, close the HSM.
 
     Whatever needs no key is checked first, so that a wrong setting changes nothing.
 
@@ -72,7 +72,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_loop_exception_handler(logger))
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     app = create_app(
         open_async(gateway), settings, jwt_secret=secrets.jwt_secret, logger=logger
@@ -87,7 +87,7 @@ async def _serve(
         if not await serving.stop():
             logger.warning("requests were cut off")
         # Another signal must not keep the trail from being closed in order.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 

@@ -41,10 +41,12 @@ class Logger(Protocol):
 class _Stream:
     """A stream whose loss stops nobody: who closed our standard error has our keys."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def msg(self, message: str) -> None:
+        if self._stream is None:
+            return
         try:
             self._stream.write(message + "\n")
             self._stream.flush()
@@ -54,7 +56,7 @@ class _Stream:
     debug = info = warning = error = msg
 
 
-def make_logger(stream: TextIO, level: LogLevel, form: LogFormat) -> Logger:
+def make_logger(stream: TextIO | None, level: LogLevel, form: LogFormat) -> Logger:
     """Return a logger that writes lines of JSON, or readable ones, to *stream*."""
     renderer: Any = (
         structlog.processors.JSONRenderer(sort_keys=False)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 from click.core import ParameterSource
@@ -43,7 +44,9 @@ Known from FerroHSM, not available in this version, and refused when given:
 
 
 def _run(**values: Any) -> None:
+    _plug_standard_streams()
     os.umask(0o077)
+    signal.signal(signal.SIGHUP, _stop)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     context = click.get_current_context()
@@ -52,6 +55,7 @@ def _run(**values: Any) -> None:
         secrets = _read_secrets(context, values)
         values.clear()
         serve(settings, secrets, on_ready=_announce)
+        _drop_unwritable(sys.stdout, sys.stderr)
     except HSMError as error:
         _fail(_sentence(error), exit_code_of(error))
     except Exception as error:
@@ -87,16 +91,43 @@ def _warn_of_literal(context: click.Context, flag: str, values: dict[str, Any]) 
     name = flag.replace("-", "_")
     source = context.get_parameter_source(name)
     if source is ParameterSource.COMMANDLINE and is_literal_secret(values[name]):
-        click.echo(
-            f"hsm-server: warning: --{flag} stands on the command line, where others "
-            f"can read it; use {environment_name(flag)}, @FILE or fd:N.",
-            err=True,
+        _say(
+            f"warning: --{flag} stands on the command line, where others can read it; "
+            f"use {environment_name(flag)}, @FILE or fd:N."
         )
 
 
+def _plug_standard_streams() -> None:
+    """Let no file of ours take the number of a standard stream that was closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _say(message: str, *, err: bool = True) -> None:
+    """Write a line; that nobody can read it stops nothing."""
+    try:
+        click.echo(f"hsm-server: {message}", err=err)
+    except (OSError, ValueError):
+        _drop_unwritable(sys.stderr if err else sys.stdout)
+
+
+def _drop_unwritable(*streams: TextIO | None) -> None:
+    """Drop what a stream does not take, or the interpreter fails on it at its end."""
+    for stream in streams:
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
 def _announce(url: str) -> None:
-    click.echo(f"hsm-server: listening on {url}")
-    sys.stdout.flush()
+    _say(f"listening on {url}", err=False)
 
 
 def _sentence(error: HSMError) -> str:
@@ -119,7 +150,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:
-    click.echo(f"hsm-server: error: {message}", err=True)
+    _say(f"error: {message}")
     raise SystemExit(code)
 
 
