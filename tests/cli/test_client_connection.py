@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from urllib3.connection import HTTPSConnection
 
 from hsm_cli.client import RemoteHSM
 from hsm_core import operations as ops
@@ -101,6 +102,22 @@ class TestConnection:
             with pytest.raises(TransportError):
                 client.execute(ops.CreateKey(algorithm="aes"))
             thread.join()
+
+    def test_gone_while_written(
+        self, hsm: RemoteHSM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connection that is gone while the request is written is a lost one."""
+
+        def send(connection: HTTPSConnection, _: bytes) -> None:
+            connection.sock.close()
+            connection.sock = None
+            raise BrokenPipeError
+
+        monkeypatch.setattr(HTTPSConnection, "send", send)
+        with pytest.raises(TransportError, match="without an answer") as caught:
+            hsm.execute(ops.Status())
+
+        assert caught.value.facts["reason"] == "lost"
 
     def test_environment_proxy(
         self, hsm: RemoteHSM, monkeypatch: pytest.MonkeyPatch

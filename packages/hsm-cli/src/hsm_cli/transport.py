@@ -107,6 +107,10 @@ class Transport:
             return self._read(response)
         except (HTTPError, OSError, ValueError) as error:
             raise self._failure(error) from None
+        except AttributeError:
+            # urllib3 asks a socket for its answer that broke, and is gone, while the
+            # request was written.
+            raise self._closed() from None
 
     def close(self) -> None:
         """Close all connections."""
