@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from joserfc import jwk, jwt
 
+from hsm_cli.tokens import inspect_token
 from tests.cli.support import Shell
 
 SECRET = "text:" + "s" * 32
@@ -48,6 +49,9 @@ class TestToken:
             (["--jwt-secret", SECRET, "--roles", "king"], "not known"),
             (["--jwt-secret", SECRET, "--roles", ","], "at least one role"),
             (["--jwt-secret", SECRET, "--actor", ""], "needs an actor"),
+            (["--jwt-secret", SECRET, "--actor", "a\nb"], "control character"),
+            (["--jwt-secret", SECRET, "--actor", "a\x85b"], "control character"),
+            (["--jwt-secret", SECRET, "--actor", "a" * 129], "at most 128"),
             (["--jwt-secret", SECRET, "--token-ttl", "99999999999"], "token_ttl"),
         ],
     )
@@ -59,6 +63,15 @@ class TestToken:
         assert word in outcome.err
         assert "s" * 32 not in outcome.err
         assert "text:short" not in outcome.err
+
+    def test_longest_actor(
+        self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An actor may have 128 characters, of any script."""
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        token = bare_shell.ok("--actor", "é" * 128, "token", "mint").text.strip()
+
+        assert "é" * 128 == inspect_token(token).claims["sub"]
 
     def test_inspect(
         self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hmac
 import json
+import re
 import secrets
 import threading
 import time
@@ -37,6 +38,8 @@ MIN_SECRET_BYTES: Final = 32
 _ALGORITHM: Final = "HS256"
 _RENEW_SECONDS: Final = 30.0
 _MAX_TTL_SECONDS: Final = 366 * 86400
+_MAX_ACTOR_CHARACTERS: Final = 128
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class TokenFacts(Record, frozen=True, kw_only=True):
@@ -71,7 +74,7 @@ def mint_token(
     Args:
         secret: At least `MIN_SECRET_BYTES`.
 
-        actor: Its subject.
+        actor: Its subject, 1 to 128 characters without control characters.
 
         roles: Names of roles, in any accepted spelling.
 
@@ -82,14 +85,13 @@ def mint_token(
         now: Seconds since 1970; None means the present.
 
     Raises:
-        InvalidInputError: There is no such role, no role at all, no actor, or the
-            time is out of range.
+        InvalidInputError: There is no such role, no role at all, no such actor, or
+            the time is out of range.
 
     Standard:
         RFC 7519, RFC 7515 section 3.1, RFC 7518 section 3.2.
     """
-    if not actor:
-        raise InvalidInputError("A token needs an actor.", field="actor")
+    _check_actor(actor)
     if not roles:
         raise InvalidInputError("A token needs at least one role.", field="roles")
     if not 1 <= ttl_seconds <= _MAX_TTL_SECONDS:
@@ -112,6 +114,17 @@ def mint_token(
     signed = f"{_segment({'alg': _ALGORITHM, 'typ': 'JWT'})}.{_segment(claims)}"
     mac = hmac.digest(secret, signed.encode("ascii"), "sha256")
     return f"{signed}.{_base64url(mac)}"
+
+
+def _check_actor(actor: str) -> None:
+    if not actor:
+        raise InvalidInputError("A token needs an actor.", field="actor")
+    if len(actor) > _MAX_ACTOR_CHARACTERS or _CONTROLS.search(actor):
+        raise InvalidInputError(
+            f"An actor has at most {_MAX_ACTOR_CHARACTERS} characters, none of them a "
+            "control character.",
+            field="actor",
+        )
 
 
 def _segment(members: dict[str, Any]) -> str:
