@@ -73,6 +73,22 @@ class TestToken:
 
         assert "é" * 128 == inspect_token(token).claims["sub"]
 
+    def test_long_life(
+        self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A token that servers refuse by default is minted with a warning."""
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        day = bare_shell.ok("--token-ttl", "86400", "token", "mint")
+        longer = bare_shell("--token-ttl", "86401", "token", "mint")
+        monkeypatch.delenv("FERROHSM_JWT_SECRET")
+        monkeypatch.setenv("FERROHSM_AUTH_TOKEN", "a.b.c")
+        monkeypatch.setenv("FERROHSM_TOKEN_TTL", "86401")
+
+        assert 2 == day.text.count(".")
+        assert (0, 2) == (longer.code, longer.text.count("."))
+        assert "warning: servers refuse tokens" in longer.err
+        bare_shell.ok("algorithms")
+
     def test_inspect(
         self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

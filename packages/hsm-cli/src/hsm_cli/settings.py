@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_ENDPOINT",
     "DEFAULT_TIMEOUT_SECONDS",
     "DEFAULT_TOKEN_TTL_SECONDS",
+    "LONGEST_USUAL_TTL_SECONDS",
     "ClientSettings",
     "TokenSettings",
 ]
@@ -18,6 +19,8 @@ __all__ = [
 DEFAULT_ENDPOINT: Final = "https://localhost:8443"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 DEFAULT_TOKEN_TTL_SECONDS: Final = 300
+LONGEST_USUAL_TTL_SECONDS: Final = 86400
+"""Servers refuse tokens that are valid for longer, unless they are told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

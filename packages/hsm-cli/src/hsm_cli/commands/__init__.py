@@ -14,6 +14,7 @@ import click
 
 from hsm_cli.__about__ import __version__
 from hsm_cli.flags import global_flags, literal_secrets, read_settings
+from hsm_cli.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 
 __all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
 
@@ -94,11 +95,23 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
         )
     if settings.insecure:
         print_note("warning: the server's certificate is not checked (--insecure).")
+    if _mints(ctx, settings.token) and (
+        settings.token.ttl_seconds > LONGEST_USUAL_TTL_SECONDS
+    ):
+        print_note(
+            "warning: servers refuse tokens that are valid for more than "
+            f"{LONGEST_USUAL_TTL_SECONDS} seconds, unless told otherwise (--token-ttl)."
+        )
     output = Output(
         json=values["json"], colour=not values["no_color"] and wants_colour()
     )
     ctx.obj = Invocation(settings, output, ctx.obj)
     ctx.call_on_close(ctx.obj.close)
+
+
+def _mints(ctx: click.Context, token: TokenSettings) -> bool:
+    taken = bool(token.auth_token) and ctx.invoked_subcommand != "token"
+    return bool(token.jwt_secret) and not taken
 
 
 def _load(name: str) -> click.Command:
