@@ -87,6 +87,37 @@ class TestOperations:
         )
         assert sent.target == "/api/v1/keys/box/encrypt?aad=%2B%2F%2F%2B"
 
+    def test_long_payload_with_long_aad(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """What is too long for a query travels in JSON, if the payload may."""
+        session = Session(hsm)
+        session.create_key("aes", name="box")
+        payload = bytes(1024 * 1024 - 1024)
+        aad = b"\xff" * 60_000
+        ciphertext = session.encrypt("box", payload, aad)
+
+        assert payload == session.decrypt("box", ciphertext, aad)
+        # A query would hold three characters for each of the 80000 of its base64.
+        assert ["/api/v1/keys/box/encrypt", "/api/v1/keys/box/decrypt"] == [
+            request.target for request in stub.received[1:]
+        ]
+        assert {"application/json"} == {
+            request.headers["content-type"] for request in stub.received
+        }
+
+    def test_too_long_beside_payload(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """What fits neither a query nor JSON is refused, with the field's name."""
+        operation = ops.Encrypt(
+            key_id="k", plaintext=bytes(1024 * 1024 - 1023), aad=b"\xff" * 60_000
+        )
+        with pytest.raises(errors.InputSizeError, match="aad must be") as caught:
+            hsm.execute(operation)
+
+        assert [] == stub.received
+        assert ("aad", 240_000) == (
+            caught.value.facts["field"],
+            caught.value.facts["actual"],
+        )
+
     def test_long_messages(self, hsm: RemoteHSM, stub: Stub) -> None:
         """Long messages are verified and authenticated bare, too."""
         session = Session(hsm)

@@ -14,9 +14,16 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from hsm_core import errors, wire
-from hsm_core.errors import Fact, HSMError, InvalidInputError, TransportError
+from hsm_core.errors import (
+    Fact,
+    HSMError,
+    InputSizeError,
+    InvalidInputError,
+    TransportError,
+)
 from hsm_core.operations import Operation, result_type
 from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 __all__ = ["Answer", "Request", "error_of", "request_of", "result_of"]
 
@@ -29,6 +36,13 @@ _MESSAGE_CHARACTERS: Final = 2000
 
 _RAW_FROM_BYTES: Final = 512 * 1024
 """From this length on a payload travels bare: JSON bodies have a lower limit."""
+
+
+_JSON_PAYLOAD_BYTES: Final = 1024 * 1024
+"""Longest payload that servers take in a JSON body by default."""
+
+_TARGET_CHARACTERS: Final = 120 * 1024
+"""Longest path with query: servers take lines of 128 KiB by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,7 @@ def request_of(operation: Operation[Any], /) -> Request:
     Raises:
         InvalidInputError: The operation breaks its own type; the message names the
             field. Nothing that breaks it is ever sent.
+        InputSizeError: A field beside a long payload is too long for a URL.
     """
     route = route_of(type(operation))
     fields = _checked_fields(operation)
@@ -78,14 +93,17 @@ def request_of(operation: Operation[Any], /) -> Request:
     headers = {"Accept": f"{_JSON}, application/problem+json"}
     raw = fields.get(route.raw_request) if route.raw_request else None
     if isinstance(raw, bytes) and len(raw) >= _RAW_FROM_BYTES:
-        del fields[route.raw_request]
-        headers["Content-Type"] = _BYTES
-        return Request(
-            method=route.method,
-            target=_with_query(path, fields),
-            headers=headers,
-            body=raw,
-        )
+        others = {k: v for k, v in fields.items() if k != route.raw_request}
+        target = _with_query(path, others)
+        if len(target) <= _TARGET_CHARACTERS:
+            headers["Content-Type"] = _BYTES
+            return Request(
+                method=route.method, target=target, headers=headers, body=raw
+            )
+        # What is encrypted must fit when it comes back as a longer ciphertext.
+        spare = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "plaintext" else 0
+        if len(raw) > _JSON_PAYLOAD_BYTES - spare:
+            raise _too_long_for_query(others)
     if not route.has_body:
         return Request(
             method=route.method,
@@ -161,6 +179,17 @@ def _checked_fields(operation: Operation[Any]) -> dict[str, Any]:
 def _with_query(path: str, fields: dict[str, Any]) -> str:
     pairs = {name: _query_value(value) for name, value in fields.items()}
     return f"{path}?{urlencode(pairs, quote_via=quote)}" if pairs else path
+
+
+def _too_long_for_query(fields: dict[str, Any]) -> InputSizeError:
+    lengths = {name: len(quote(_query_value(v), safe="")) for name, v in fields.items()}
+    name = max(lengths, key=lambda name: lengths[name])
+    return InputSizeError(
+        name,
+        actual=lengths[name],
+        maximum=_TARGET_CHARACTERS,
+        unit="characters in a URL, where it travels beside a payload this long",
+    )
 
 
 def _query_value(value: Any) -> str:
