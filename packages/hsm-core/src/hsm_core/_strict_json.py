@@ -65,7 +65,8 @@ def scan_json(data: bytes) -> Json:
 
     Raises:
         MalformedError: It is not UTF-8 or not JSON, repeats a name in an object, is
-            nested deeper than `MAX_DEPTH`, or holds NaN, Infinity or a lone surrogate.
+            nested deeper than ``MAX_DEPTH``, or holds NaN, Infinity or a lone
+            surrogate.
     """
     _check_depth(data)
     try:

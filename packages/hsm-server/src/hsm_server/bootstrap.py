@@ -72,7 +72,11 @@ async def _serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_loop_exception_handler(logger))
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Under nohup a hang-up is to be ignored, and is.
+        signals.append(signal.SIGHUP)
+    for number in signals:
         loop.add_signal_handler(number, stop.set)
     app = create_app(
         open_async(gateway), settings, jwt_secret=secrets.jwt_secret, logger=logger
@@ -87,7 +91,7 @@ async def _serve(
         if not await serving.stop():
             logger.warning("requests were cut off")
         # Another signal must not keep the trail from being closed in order.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in signals:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 

@@ -46,7 +46,8 @@ Known from FerroHSM, not available in this version, and refused when given:
 def _run(**values: Any) -> None:
     _plug_standard_streams()
     os.umask(0o077)
-    signal.signal(signal.SIGHUP, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     context = click.get_current_context()

@@ -42,7 +42,6 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES: Final = {
     404: "route_not_found",
     405: "method_not_allowed",
-    417: "expectation_failed",
 }
 COMMON_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -124,8 +123,6 @@ def _refusal(error: web.HTTPException) -> RequestRefusedError:
             return RequestRefusedError(
                 code, f"This route takes {allowed}.", {"Allow": allowed}
             )
-        case "expectation_failed":
-            return RequestRefusedError(code, "This expectation can't be met.")
         case _:
             return RequestRefusedError(code, "The request can't be answered.")
 

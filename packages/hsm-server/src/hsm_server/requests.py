@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -17,10 +18,11 @@ from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeEr
 from hsm_core.operations import Operation
 from hsm_core.rest import Route, path_fields
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
-from hsm_server.problems import RequestRefusedError
+from hsm_server.app_keys import METRICS, start_exchange
+from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.settings import HTTPLimits
 
-__all__ = ["BYTES", "JSON", "RequestReader"]
+__all__ = ["BYTES", "JSON", "RequestReader", "answer_expectation"]
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
@@ -123,7 +125,7 @@ class RequestReader:
 
     def _query(self, request: web.Request, body_field: str) -> dict[str, Any]:
         tree: dict[str, Any] = {}
-        for name, text in _pairs(request.query_string):
+        for name, text in _pairs(request.rel_url.raw_query_string):
             parser = self._parsers.get(name)
             if parser is None or name == body_field:
                 raise InvalidInputError(
@@ -211,3 +213,21 @@ def _parse_list(name: str, text: str) -> list[str]:
 
 def _parse_text(name: str, text: str) -> str:
     return text
+
+
+async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
+    """
+    Ask for the body, or refuse an expectation that is not ``100-continue``.
+
+    A route's expect handler; it runs before the middleware (RFC 9110, section 10.1.1).
+    """
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+        return None
+    exchange = start_exchange(request, secrets.token_hex(8))
+    refusal = RequestRefusedError(
+        "expectation_failed", "This expectation can't be met."
+    )
+    request.app[METRICS].count_request(exchange.operation, refusal.code, 0.0)
+    return problem_response(refusal, exchange.request_id)

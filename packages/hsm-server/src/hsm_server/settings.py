@@ -81,7 +81,8 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
         payload_bytes: Largest byte string inside a JSON body, after decoding.
         raw_bytes: Largest ``application/octet-stream`` body.
         aad_bytes: Largest additional authenticated data.
-        line_bytes: Longest request line; a query may hold additional data in base64.
+        line_bytes: Longest request line; a query may hold 64 KiB of additional data in
+            base64 with every character escaped.
         header_bytes: Longest header field.
         max_connections: Connections at one time; fewer if descriptors are scarce.
         head_timeout_seconds: How long the head of a request may take to arrive.
@@ -93,7 +94,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     payload_bytes: Annotated[int, Meta(ge=1)] = 1024 * 1024
     raw_bytes: Annotated[int, Meta(ge=1)] = 64 * 1024 * 1024
     aad_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024
-    line_bytes: Annotated[int, Meta(ge=1024)] = 128 * 1024
+    line_bytes: Annotated[int, Meta(ge=1024)] = 272 * 1024
     header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
     max_connections: Annotated[int, Meta(ge=1)] = 1000
     head_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import re
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ _ALGORITHM: Final = "HS256"
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
 _HEADER_MEMBERS: Final = frozenset({"alg", "typ"})
 _RESERVED: Final = frozenset({"system", "retention-scheduler", "unauthenticated"})
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Printable characters that show nothing (Unicode, Default_Ignorable_Code_Point)."""
+
 _MAX_TIME: Final = 2**53
 
 
@@ -221,11 +228,14 @@ def _check_header(header: Any) -> None:
 def _printable(name: str) -> str:
     if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
         raise AuthenticationError
+    # Two names that look the same must be the same, and nothing may be invisible.
+    if not unicodedata.is_normalized("NFC", name) or _INVISIBLE.search(name):
+        raise AuthenticationError
     return name
 
 
 def _subject(name: str) -> str:
-    plain = _printable(name).casefold()
+    plain = unicodedata.normalize("NFKC", _printable(name)).casefold()
     if plain in _RESERVED or plain.startswith("system."):
         raise AuthenticationError
     return name

@@ -19,7 +19,7 @@ from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
 from hsm_server.app_keys import GATEWAY, exchange_of
 from hsm_server.auth import authenticate
 from hsm_server.problems import RequestRefusedError
-from hsm_server.requests import BYTES, JSON, RequestReader
+from hsm_server.requests import BYTES, JSON, RequestReader, answer_expectation
 from hsm_server.settings import HTTPLimits
 
 __all__ = ["RESULT_HEADER", "add_api_routes"]
@@ -33,7 +33,12 @@ _MAX_REFUSED_KEY: Final = 64
 def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
     """Add a route for every operation."""
     for route in ROUTES:
-        router.add_route(route.method, API_PREFIX + route.path, _handler(route, limits))
+        router.add_route(
+            route.method,
+            API_PREFIX + route.path,
+            _handler(route, limits),
+            expect_handler=answer_expectation,
+        )
 
 
 def _handler(

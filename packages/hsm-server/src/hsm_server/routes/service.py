@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
 from hsm_core import wire
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.rest import API_PREFIX
 from hsm_server.app_keys import HEALTH, METRICS, exchange_of
+from hsm_server.requests import answer_expectation
 from hsm_server.telemetry import METRICS_CONTENT_TYPE
 
 __all__ = ["add_service_routes"]
@@ -28,9 +31,17 @@ def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
         _begin(request, "openapi")
         return web.Response(body=document, content_type="application/json")
 
-    router.add_route("GET", "/healthz", _healthz)
-    router.add_route("GET", "/metrics", _metrics)
-    router.add_route("GET", f"{API_PREFIX}/openapi.json", openapi)
+    _add(router, "/healthz", _healthz)
+    _add(router, "/metrics", _metrics)
+    _add(router, f"{API_PREFIX}/openapi.json", openapi)
+
+
+def _add(
+    router: web.UrlDispatcher,
+    path: str,
+    handler: Callable[[web.Request], Awaitable[web.Response]],
+) -> None:
+    router.add_route("GET", path, handler, expect_handler=answer_expectation)
 
 
 def _begin(request: web.Request, name: str) -> None:
