@@ -41,3 +41,22 @@ def test_a_failing_disk_is_our_own_error(point: str, tmp_path: Path) -> None:
 
     assert reached
     assert {errors.AuditUnavailableError} == {type(answer) for answer in answers}
+
+
+def test_a_refusal_is_in_the_trail_before_it_is_answered(tmp_path: Path) -> None:
+    """Who was refused finds the record of it at once, blocking or under a loop."""
+    with filesystem_hsm(tmp_path) as gateway:
+        loop_gateway, me = open_async(gateway), caller()
+        audit = gateway._services.audit  # noqa: SLF001 (what is written by now)
+        heads = [audit.head().seq]
+
+        async def refuse() -> None:
+            await loop_gateway.record_refusal(me, "malformed", kind="Sign", key_id="k")
+
+        for _ in range(20):
+            gateway.record_refusal(me, "malformed", kind="Sign", key_id="k")
+            heads.append(audit.head().seq)
+            asyncio.run(refuse())
+            heads.append(audit.head().seq)
+
+        assert list(range(heads[0], heads[0] + 41)) == heads

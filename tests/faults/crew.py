@@ -113,6 +113,9 @@ class Crew:
         for client in self.clients:
             client.connect(server.port)
         self._all([client.settle for client in self.clients])
+        for client in self.clients:
+            # A connection is used by the thread that opened it, and by no other.
+            client.connect(server.port)
         self._all(
             [
                 partial(examiner.examine, everything=everything)

@@ -114,7 +114,10 @@ class OpenHSM:
         key_id: str = "",
     ) -> None:
         """See `HSMGateway.record_refusal`."""
-        self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        ticket = self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        if ticket is not None:
+            with suppress(AuditUnavailableError):
+                ticket.wait()
 
     def close(self) -> None:
         """

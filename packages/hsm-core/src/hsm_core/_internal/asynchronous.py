@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -112,7 +113,10 @@ class AsyncGateway:
         key_id: str = "",
     ) -> None:
         """See `HSMGateway.record_refusal`."""
-        self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        ticket = self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        if ticket is not None:
+            with suppress(AuditUnavailableError):
+                await self._durable(ticket)
 
     async def execute(self, request: Request) -> object:
         """Execute one request without holding the loop."""

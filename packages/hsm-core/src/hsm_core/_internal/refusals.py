@@ -22,7 +22,7 @@ from hsm_core.model import (
     MessageDetail,
     Phase,
 )
-from hsm_core.protocols import AuditDraft, AuditLog, Clock
+from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 
 __all__ = ["Refusals", "TamperingRecorder"]
 
@@ -53,8 +53,16 @@ class Refusals:
         self._counted = 0
         self._counted_since = 0
 
-    def record(self, caller: Caller, code: str, *, kind: str, key_id: str) -> None:
-        """Record one refusal, or count it; see `HSMGateway.record_refusal`."""
+    def record(
+        self, caller: Caller, code: str, *, kind: str, key_id: str
+    ) -> AuditTicket | None:
+        """
+        Record one refusal, or count it; see `HSMGateway.record_refusal`.
+
+        Returns:
+            What to wait for before the refusal is answered; None if it was counted, or
+            if the trail can't be written.
+        """
         drafts = [
             AuditDraft(
                 phase=Phase.SINGLE,
@@ -69,11 +77,13 @@ class Refusals:
         with self._lock:
             if not self._take():
                 self._count()
-                return
+                return None
             if self._counted:
                 drafts.insert(0, self._count_draft())
-            if self._append(drafts):
+            ticket = self._append(drafts)
+            if ticket is not None:
                 self._counted = 0
+            return ticket
 
     def flush(self) -> None:
         """Record what was counted, before the trail is closed."""
@@ -105,12 +115,11 @@ class Refusals:
             detail=detail,
         )
 
-    def _append(self, drafts: list[AuditDraft]) -> bool:
+    def _append(self, drafts: list[AuditDraft]) -> AuditTicket | None:
         try:
-            self._audit.append(drafts)
+            return self._audit.append(drafts)
         except HSMError:
-            return False
-        return True
+            return None
 
 
 class TamperingRecorder:
