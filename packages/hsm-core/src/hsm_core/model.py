@@ -23,12 +23,14 @@ __all__ = [
     "AuditEvent",
     "AuditedCaller",
     "AuditedKey",
+    "BatchDetail",
     "Caller",
     "CountedDetail",
     "Integrity",
     "KeyFilter",
     "KeyId",
     "KeyInfo",
+    "KeyOrigin",
     "KeyState",
     "Line",
     "MessageDetail",
@@ -39,6 +41,7 @@ __all__ = [
     "RepairDetail",
     "Role",
     "Secret",
+    "UseInfo",
     "VersionInfo",
     "parse_role",
 ]
@@ -146,6 +149,36 @@ class Integrity(StrEnum):
     MISSING = "missing"
 
 
+class KeyOrigin(StrEnum):
+    """Where the material of a key's first version came from."""
+
+    GENERATED = "generated"
+    IMPORTED = "imported"
+    DERIVED = "derived"
+
+
+class UseInfo(Record, frozen=True, kw_only=True):
+    """
+    How much a key's material was used.
+
+    The counts are reserved in blocks before they are needed, so that after a crash
+    they may be too high, and never too low.
+
+    Attributes:
+        uses: How often it protected something: signed, encrypted, computed a MAC,
+            wrapped or derived.
+        limit: How often it may, or 0.
+        bytes: Bytes that it protected.
+        last_used_at: When it was last used for anything; as of the last time that
+            counts were stored, after a crash.
+    """
+
+    uses: int
+    limit: int = 0
+    bytes: int = 0
+    last_used_at: datetime | None = None
+
+
 class KeyInfo(Record, frozen=True, kw_only=True):
     """
     What may be known of a key.
@@ -159,6 +192,10 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         generation: Counts the changes of this key, from 1.
         created_at: When the key was made, in UTC.
         updated_at: When its document last changed, in UTC.
+        origin: Where its first material came from.
+        exportable: Whether it may be exported, wrapped; decided when it was made.
+        draft: For a composite, the draft and revision that define it.
+        use: Use of the current version's material; from `DescribeKey` only.
 
     Of a key whose document was tampered with nothing but the id is known: algorithm,
     state and instants are then None, version and generation 0.
@@ -177,6 +214,10 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     generation: int
     created_at: datetime | None
     updated_at: datetime | None
+    origin: KeyOrigin = KeyOrigin.GENERATED
+    exportable: bool = False
+    draft: str = ""
+    use: UseInfo | None = None
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -188,6 +229,7 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         material_id: Versions made by rollback share it with their source.
         rolled_back_from: The version whose material this one has, or 0.
         reason: Why it was revoked, or empty.
+        use: Use of its material.
     """
 
     version: int
@@ -198,6 +240,7 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     state_changed_at: datetime
     rolled_back_from: int = 0
     reason: str = ""
+    use: UseInfo | None = None
 
 
 class KeyFilter(Record, frozen=True, kw_only=True):
@@ -262,7 +305,22 @@ class MessageDetail(Record, frozen=True, kw_only=True, tag="message"):
     text: str
 
 
-AuditDetail: TypeAlias = RepairDetail | CountedDetail | MessageDetail
+class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
+    """
+    What a batch was.
+
+    Attributes:
+        count: Items.
+        failed: Items that were answered with an error.
+        inputs: Keyed digest over all items as they were sent, hex.
+    """
+
+    count: int
+    failed: int
+    inputs: str
+
+
+AuditDetail: TypeAlias = RepairDetail | CountedDetail | MessageDetail | BatchDetail
 
 
 class AuditEvent(Record, frozen=True, kw_only=True):

@@ -20,9 +20,11 @@ from hsm_core.algorithms import (
     Algorithm,
     CiphertextEncoding,
     HashAlgorithm,
+    KeyFormat,
     KeyUsage,
     SignatureEncoding,
     SignatureScheme,
+    WrapMechanism,
 )
 from hsm_core.model import (
     AuditEntry,
@@ -36,46 +38,85 @@ from hsm_core.model import (
 
 __all__ = [
     "OPERATIONS",
+    "AlgorithmInfo",
+    "AlgorithmList",
     "AlgorithmStatus",
     "AnyOperation",
     "AuditPage",
     "AuditStatus",
     "AuditVerification",
     "Ciphertext",
+    "CiphertextBatch",
     "ComputeMac",
+    "ComputeMacBatch",
     "CreateKey",
+    "DataKey",
+    "Decapsulate",
     "Decrypt",
+    "DecryptBatch",
+    "DecryptItem",
+    "DecryptedItem",
+    "DeriveKey",
     "DescribeKey",
     "DestroyKey",
     "Effect",
+    "Encapsulate",
+    "Encapsulation",
     "Encrypt",
+    "EncryptBatch",
+    "EncryptItem",
+    "EncryptedItem",
+    "ExportKey",
+    "GenerateDataKey",
     "GenerateRandom",
     "GetPublicKey",
     "HSMStatus",
+    "ImportKey",
+    "ItemError",
     "JSONWebKey",
     "KeyPage",
+    "ListAlgorithms",
     "ListAuditEvents",
     "ListKeys",
     "ListVersions",
     "Mac",
+    "MacBatch",
+    "MacInput",
+    "MacItem",
+    "Open",
     "Operation",
     "Plaintext",
+    "PlaintextBatch",
     "PublicKey",
     "RandomBytes",
     "RevokeKey",
+    "Rewrap",
     "Rollback",
     "RotateKey",
+    "Seal",
     "SelfTest",
     "SelfTestReport",
     "SelfTestResult",
+    "SharedSecret",
     "Sign",
+    "SignBatch",
+    "SignItem",
     "Signature",
+    "SignatureBatch",
+    "SignedItem",
     "Status",
     "Verified",
+    "VerifiedBatch",
+    "VerifiedItem",
     "Verify",
     "VerifyAudit",
+    "VerifyBatch",
+    "VerifyItem",
     "VerifyMac",
+    "VerifyMacBatch",
+    "VerifyMacItem",
     "VersionList",
+    "WrappedKey",
     "result_type",
 ]
 
@@ -96,6 +137,14 @@ KeyName: TypeAlias = Annotated[
 Tag: TypeAlias = Annotated[
     str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z._:/=+@-]{0,63}\Z", max_length=64)
 ]
+Tags: TypeAlias = Annotated[tuple[Tag, ...], Meta(max_length=32)]
+Owner: TypeAlias = Annotated[str, Meta(max_length=128)]
+Usages: TypeAlias = Annotated[tuple[KeyUsage, ...], Meta(max_length=10)]
+ItemReference: TypeAlias = Annotated[
+    str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
+SignatureContext: TypeAlias = Annotated[bytes, Meta(max_length=255)]
+MuBytes: TypeAlias = Annotated[bytes, Meta(min_length=64, max_length=64)]
 AlgorithmName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 VersionNumber: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 PerPage: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
@@ -127,10 +176,13 @@ class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
     Attributes:
         effect: How it is recorded.
         usage: What the key must be made for, if it uses one.
+        other_keys: Fields that name further keys; each is resolved and authorised as
+            ``key_id`` is.
     """
 
     effect: ClassVar[Effect]
     usage: ClassVar[KeyUsage | None] = None
+    other_keys: ClassVar[tuple[str, ...]] = ()
 
 
 # Results
@@ -163,7 +215,13 @@ class VersionList(Record, frozen=True, kw_only=True):
 
 
 class JSONWebKey(Record, frozen=True, kw_only=True):
-    """A public key as JWK (RFC 7517, 7518 section 6, 8037)."""
+    """
+    A public key as JWK (RFC 7517, 7518 section 6, 8037, 9964).
+
+    Attributes:
+        alg: For ``AKP`` keys only.
+        pub: Raw public key of an ``AKP`` key, base64url.
+    """
 
     kty: str
     kid: str
@@ -172,6 +230,8 @@ class JSONWebKey(Record, frozen=True, kw_only=True):
     y: str = ""
     n: str = ""
     e: str = ""
+    alg: str = ""
+    pub: str = ""
 
 
 class PublicKey(Record, frozen=True, kw_only=True):
@@ -181,6 +241,9 @@ class PublicKey(Record, frozen=True, kw_only=True):
     Attributes:
         der: SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7), DER.
         pem: The same as PEM (RFC 7468).
+        jwk: None for algorithms that no RFC gives a JWK.
+        raw: The bare public key of algorithms that have one form of it, such as an
+            uncompressed point; empty for RSA.
     """
 
     key_id: KeyId
@@ -188,7 +251,8 @@ class PublicKey(Record, frozen=True, kw_only=True):
     algorithm: Algorithm
     der: bytes
     pem: str
-    jwk: JSONWebKey
+    jwk: JSONWebKey | None = None
+    raw: bytes = b""
 
 
 class Signature(Record, frozen=True, kw_only=True):
@@ -240,6 +304,161 @@ class Mac(Record, frozen=True, kw_only=True):
     version: int
     algorithm: Algorithm
     mac: bytes
+
+
+class Encapsulation(Record, frozen=True, kw_only=True):
+    """
+    A fresh shared secret and its encapsulation.
+
+    Attributes:
+        ciphertext: What the holder of the private key gets.
+        shared_secret: 32 bytes.
+    """
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    ciphertext: bytes
+    shared_secret: Secret
+
+
+class SharedSecret(Record, frozen=True, kw_only=True):
+    """
+    What an encapsulation held: 32 bytes.
+
+    An encapsulation that was made for another key, or changed, gives another secret
+    and no error (implicit rejection: FIPS 203, section 6.3).
+    """
+
+    key_id: KeyId
+    version: int
+    shared_secret: Secret
+
+
+class DataKey(Record, frozen=True, kw_only=True):
+    """
+    A fresh symmetric key for use outside, and the same encrypted.
+
+    Attributes:
+        ciphertext: To be kept beside the data; `Decrypt` or `Open` gives the key back.
+        plaintext: The key; empty if only the wrapped form was asked for.
+    """
+
+    key_id: KeyId
+    version: int
+    ciphertext: bytes
+    plaintext: Secret = b""
+
+
+class WrappedKey(Record, frozen=True, kw_only=True):
+    """
+    A key in a form that only the wrapping key opens.
+
+    Attributes:
+        version: Version of the exported key.
+        wrapping_version: Version of the wrapping key.
+        format: What is inside.
+        wrapped: For ``AES-KW`` and ``AES-KWP`` the wrapped key; for the others the
+            encrypted or encapsulated AES-256 key, then the key that it wraps (KWP).
+    """
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    format: KeyFormat
+    wrapping_key_id: KeyId
+    wrapping_version: int
+    mechanism: WrapMechanism
+    wrapped: bytes
+
+
+class ItemError(Record, frozen=True, kw_only=True):
+    """Why one item of a batch failed: the error's code and message."""
+
+    code: str
+    detail: str
+
+
+class SignedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `SignItem`: a signature, or an error."""
+
+    reference: str
+    signature: bytes = b""
+    error: ItemError | None = None
+
+
+class VerifiedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `VerifyItem` or `VerifyMacItem`: a version, or an error."""
+
+    reference: str
+    version: int = 0
+    error: ItemError | None = None
+
+
+class EncryptedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `EncryptItem`: a ciphertext, or an error."""
+
+    reference: str
+    ciphertext: bytes = b""
+    error: ItemError | None = None
+
+
+class DecryptedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `DecryptItem`: a plaintext, or an error."""
+
+    reference: str
+    version: int = 0
+    plaintext: Secret = b""
+    error: ItemError | None = None
+
+
+class MacItem(Record, frozen=True, kw_only=True):
+    """Answer to one `MacInput`: a MAC, or an error."""
+
+    reference: str
+    mac: bytes = b""
+    error: ItemError | None = None
+
+
+class SignatureBatch(Record, frozen=True, kw_only=True):
+    """Signatures of a batch, in the order of its items."""
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    items: tuple[SignedItem, ...]
+
+
+class VerifiedBatch(Record, frozen=True, kw_only=True):
+    """Checks of a batch, in the order of its items."""
+
+    key_id: KeyId
+    algorithm: Algorithm
+    items: tuple[VerifiedItem, ...]
+
+
+class CiphertextBatch(Record, frozen=True, kw_only=True):
+    """Ciphertexts of a batch, in the order of its items."""
+
+    key_id: KeyId
+    version: int
+    items: tuple[EncryptedItem, ...]
+
+
+class PlaintextBatch(Record, frozen=True, kw_only=True):
+    """Plaintexts of a batch, in the order of its items."""
+
+    key_id: KeyId
+    items: tuple[DecryptedItem, ...]
+
+
+class MacBatch(Record, frozen=True, kw_only=True):
+    """MACs of a batch, in the order of its items."""
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    items: tuple[MacItem, ...]
 
 
 class RandomBytes(Record, frozen=True, kw_only=True):
@@ -303,12 +522,54 @@ class AlgorithmStatus(Record, frozen=True, kw_only=True):
 
     Attributes:
         status: ``available``, ``unavailable`` or ``stopped`` (a self-test failed).
+        hint: What to install where it is unavailable.
     """
 
     algorithm: Algorithm
     status: str
     provider: str = ""
     provider_version: str = ""
+    hint: str = ""
+
+
+class AlgorithmInfo(Record, frozen=True, kw_only=True):
+    """
+    One algorithm: what it is, and who serves it here.
+
+    Sizes are in bytes, and 0 where there is no such thing.
+
+    Attributes:
+        category: Security category 1, 2, 3 or 5, or 0.
+        public_key_bytes: Raw public key.
+        private_key_bytes: Private key as it is kept: a seed, or a symmetric key.
+        signature_bytes: Longest signature.
+        ciphertext_bytes: Encapsulation.
+        draft: For a composite, the draft and revision that define it.
+        status: ``available``, ``unavailable`` or ``stopped`` (a self-test failed).
+        hint: What to install where it is unavailable.
+    """
+
+    algorithm: Algorithm
+    family: str
+    standard: str
+    category: int
+    strength_bits: int
+    usages: tuple[KeyUsage, ...]
+    status: str
+    public_key_bytes: int = 0
+    private_key_bytes: int = 0
+    signature_bytes: int = 0
+    ciphertext_bytes: int = 0
+    draft: str = ""
+    provider: str = ""
+    provider_version: str = ""
+    hint: str = ""
+
+
+class AlgorithmList(Record, frozen=True, kw_only=True):
+    """The whole table of algorithms."""
+
+    items: tuple[AlgorithmInfo, ...]
 
 
 class AuditStatus(Record, frozen=True, kw_only=True):
@@ -359,16 +620,124 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
         algorithm: Any accepted spelling of an algorithm.
         usages: Empty means the algorithm's default usages.
         owner: Empty means the caller.
+        exportable: Whether it may ever leave the HSM, wrapped. It can't be changed.
     """
 
     effect: ClassVar = Effect.MUTATION
 
     algorithm: AlgorithmName
     name: KeyName = ""
-    owner: Annotated[str, Meta(max_length=128)] = ""
+    owner: Owner = ""
     description: Text = ""
-    usages: Annotated[tuple[KeyUsage, ...], Meta(max_length=10)] = ()
-    tags: Annotated[tuple[Tag, ...], Meta(max_length=32)] = ()
+    usages: Usages = ()
+    tags: Tags = ()
+    exportable: bool = False
+
+
+class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Make a key from material that was made elsewhere and wrapped for this HSM.
+
+    The material is fully checked: an RSA key's numbers, a point on its curve, a
+    seed's length. A private key in expanded form only (ML-KEM, ML-DSA) is refused,
+    because a provider can't prove that it belongs to a seed, and so is a component
+    of a composite.
+
+    Attributes:
+        wrapping_key_id: Key of the HSM that the material was wrapped for; it must have
+            the usage ``unwrap``.
+        wrapped: As `WrappedKey.wrapped`.
+        mechanism: None means the first that the wrapping key has.
+        format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
+        wrapping_version: None means the current version.
+        hash: RSA-OAEP only; None means SHA-256.
+        mgf_hash: RSA-OAEP only; None means SHA-256.
+        usages: Empty means the algorithm's default usages.
+        owner: Empty means the caller.
+        exportable: As in `CreateKey`.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+    other_keys: ClassVar = ("wrapping_key_id",)
+
+    algorithm: AlgorithmName
+    wrapping_key_id: KeyReference
+    wrapped: Annotated[bytes, Meta(max_length=65_536)]
+    mechanism: WrapMechanism | None = None
+    format: KeyFormat | None = None
+    wrapping_version: VersionNumber | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
+    name: KeyName = ""
+    owner: Owner = ""
+    description: Text = ""
+    usages: Usages = ()
+    tags: Tags = ()
+    exportable: bool = False
+
+
+class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Make a symmetric key from a key of the HSM, by HKDF.
+
+    An HKDF key is the input keying material itself; an EC or X25519 key first agrees
+    with *peer_public_key* (ECDH), and HKDF takes the shared secret.
+
+    Attributes:
+        base_key_id: Key to derive from; it must have the usage ``derive``.
+        algorithm: Of the new key: a symmetric algorithm.
+        peer_public_key: SubjectPublicKeyInfo, DER; ECDH only, and required there.
+        hash: HKDF's hash; that of an HKDF key, else None means SHA-256.
+        salt: HKDF's salt.
+        info: What the key is for; HKDF binds it in.
+        usages: Empty means the algorithm's default usages.
+        owner: Empty means the caller.
+        exportable: As in `CreateKey`.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+    other_keys: ClassVar = ("base_key_id",)
+
+    algorithm: AlgorithmName
+    base_key_id: KeyReference
+    peer_public_key: Annotated[bytes, Meta(max_length=1024)] | None = None
+    hash: HashAlgorithm | None = None
+    salt: Annotated[bytes, Meta(max_length=1024)] = b""
+    info: Annotated[bytes, Meta(max_length=1024)] = b""
+    name: KeyName = ""
+    owner: Owner = ""
+    description: Text = ""
+    usages: Usages = ()
+    tags: Tags = ()
+    exportable: bool = False
+
+
+class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
+    """
+    Return a key wrapped by another key of the HSM.
+
+    Refused unless the key was made exportable, and by a wrapping key that is weaker
+    than it.
+
+    Attributes:
+        wrapping_key_id: It must have the usage ``wrap``.
+        version: Of the exported key; None means the current one.
+        mechanism: None means the first that the wrapping key has.
+        format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
+        hash: RSA-OAEP only; None means SHA-256.
+        mgf_hash: RSA-OAEP only; None means SHA-256.
+    """
+
+    effect: ClassVar = Effect.USE
+    other_keys: ClassVar = ("wrapping_key_id",)
+
+    key_id: KeyReference
+    wrapping_key_id: KeyReference
+    version: VersionNumber | None = None
+    mechanism: WrapMechanism | None = None
+    format: KeyFormat | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
 
 
 class DescribeKey(Operation[KeyInfo], frozen=True, kw_only=True):
@@ -474,12 +843,17 @@ class Sign(Operation[Signature], frozen=True, kw_only=True):
     """
     Sign a message with the current version.
 
-    Give either *message* or, for RSA and ECDSA, its *digest* under *hash*.
+    Give one of *message*, *digest* and *mu*.
 
     Attributes:
+        digest: RSA, ECDSA and composites: digest of the message under *hash*.
+        mu: ML-DSA only: the external representative of message, context and public
+            key, 64 bytes (FIPS 204, algorithm 7, line 6).
         scheme: None means the algorithm's default (PSS for RSA).
         hash: None means the algorithm's default.
         encoding: ECDSA only; None means DER.
+        context: ML-DSA, SLH-DSA and composites: up to 255 bytes that separate the
+            uses of a key; not together with *mu*, which holds it already.
     """
 
     effect: ClassVar = Effect.USE
@@ -491,6 +865,8 @@ class Sign(Operation[Signature], frozen=True, kw_only=True):
     scheme: SignatureScheme | None = None
     hash: HashAlgorithm | None = None
     encoding: SignatureEncoding | None = None
+    mu: MuBytes | None = None
+    context: SignatureContext = b""
 
 
 class Verify(Operation[Verified], frozen=True, kw_only=True):
@@ -501,6 +877,8 @@ class Verify(Operation[Verified], frozen=True, kw_only=True):
         version: None tries every version that may verify, newest first.
         mgf_hash: RSASSA-PSS only; None means the same as *hash*.
         salt_bytes: RSASSA-PSS only; None means any length.
+        mu: As in `Sign`.
+        context: As in `Sign`.
     """
 
     effect: ClassVar = Effect.USE
@@ -516,11 +894,13 @@ class Verify(Operation[Verified], frozen=True, kw_only=True):
     encoding: SignatureEncoding | None = None
     mgf_hash: HashAlgorithm | None = None
     salt_bytes: Annotated[int, Meta(ge=0, le=512)] | None = None
+    mu: MuBytes | None = None
+    context: SignatureContext = b""
 
 
 class Encrypt(Operation[Ciphertext], frozen=True, kw_only=True):
     """
-    Encrypt with the current version (AES-256-GCM, or RSAES-OAEP).
+    Encrypt with the current version (AES-GCM, ChaCha20-Poly1305 or RSAES-OAEP).
 
     Attributes:
         aad: Authenticated, not encrypted; for RSA it is part of the OAEP label.
@@ -562,6 +942,104 @@ class Decrypt(Operation[Plaintext], frozen=True, kw_only=True):
     encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE
 
 
+class Encapsulate(Operation[Encapsulation], frozen=True, kw_only=True):
+    """Make a fresh shared secret for the current version (FIPS 203, section 7.2)."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCAPSULATE
+
+    key_id: KeyReference
+
+
+class Decapsulate(Operation[SharedSecret], frozen=True, kw_only=True):
+    """
+    Return the shared secret of an encapsulation (FIPS 203, section 7.3).
+
+    Attributes:
+        ciphertext: Exactly as long as the algorithm's encapsulations.
+        version: None means the current version.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECAPSULATE
+
+    key_id: KeyReference
+    ciphertext: Annotated[bytes, Meta(max_length=4096)]
+    version: VersionNumber | None = None
+
+
+class Seal(Operation[Ciphertext], frozen=True, kw_only=True):
+    """
+    Encrypt a message to a KEM key: encapsulation, HKDF-SHA-256, AES-256-GCM.
+
+    With a composite this is hybrid encryption. Whoever has the public key can do the
+    same without the HSM (`hsm_core.primitives.seal`).
+
+    Attributes:
+        aad: Authenticated, not encrypted.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    plaintext: Secret
+    aad: bytes = b""
+
+
+class Open(Operation[Plaintext], frozen=True, kw_only=True):
+    """
+    Decrypt what `Seal` made; it finds the right version by itself.
+
+    Every failure is the same `DecryptionError`, without detail.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    ciphertext: bytes
+    aad: bytes = b""
+
+
+class Rewrap(Operation[Ciphertext], frozen=True, kw_only=True):
+    """
+    Encrypt a ciphertext anew under the current version; nobody sees the plaintext.
+
+    The key needs the usages ``encrypt`` and ``decrypt``.
+
+    Attributes:
+        ciphertext: An envelope of `Encrypt`, `Seal` or `GenerateDataKey`.
+        aad: What it was made with; it stays the same.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    ciphertext: bytes
+    aad: bytes = b""
+
+
+class GenerateDataKey(Operation[DataKey], frozen=True, kw_only=True):
+    """
+    Make a symmetric key for use outside, encrypted by a key of the HSM.
+
+    Attributes:
+        length: Bytes of the data key.
+        aad: Authenticated with the wrapped form.
+        wrapped_only: Don't return the key itself.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    length: Annotated[int, Meta(ge=16, le=64)] = 32
+    aad: bytes = b""
+    wrapped_only: bool = False
+
+
 class ComputeMac(Operation[Mac], frozen=True, kw_only=True):
     """Compute a MAC with the current version."""
 
@@ -586,6 +1064,131 @@ class VerifyMac(Operation[Verified], frozen=True, kw_only=True):
     key_id: KeyReference
     message: bytes
     mac: bytes
+    version: VersionNumber | None = None
+
+
+# Batches
+
+
+class SignItem(Record, frozen=True, kw_only=True):
+    """One message, digest or mu to sign; *reference* comes back with the answer."""
+
+    reference: ItemReference = ""
+    message: bytes | None = None
+    digest: Annotated[bytes, Meta(max_length=64)] | None = None
+    mu: MuBytes | None = None
+
+
+class VerifyItem(Record, frozen=True, kw_only=True):
+    """One signature to check, as in `Verify`."""
+
+    reference: ItemReference = ""
+    signature: bytes
+    message: bytes | None = None
+    digest: Annotated[bytes, Meta(max_length=64)] | None = None
+    mu: MuBytes | None = None
+
+
+class EncryptItem(Record, frozen=True, kw_only=True):
+    """One plaintext to encrypt, as in `Encrypt`."""
+
+    reference: ItemReference = ""
+    plaintext: Secret
+    aad: bytes = b""
+
+
+class DecryptItem(Record, frozen=True, kw_only=True):
+    """One ciphertext to decrypt, as in `Decrypt`."""
+
+    reference: ItemReference = ""
+    ciphertext: bytes
+    aad: bytes = b""
+
+
+class MacInput(Record, frozen=True, kw_only=True):
+    """One message to compute a MAC of."""
+
+    reference: ItemReference = ""
+    message: bytes
+
+
+class VerifyMacItem(Record, frozen=True, kw_only=True):
+    """One MAC to check, as in `VerifyMac`."""
+
+    reference: ItemReference = ""
+    message: bytes
+    mac: bytes
+
+
+class SignBatch(Operation[SignatureBatch], frozen=True, kw_only=True):
+    """Sign up to 1,000 items with the current version; see `Sign`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.SIGN
+
+    key_id: KeyReference
+    items: Annotated[tuple[SignItem, ...], Meta(min_length=1, max_length=1000)]
+    scheme: SignatureScheme | None = None
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+    context: SignatureContext = b""
+
+
+class VerifyBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
+    """Check up to 1,000 signatures; a wrong one is its item's error. See `Verify`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.VERIFY
+
+    key_id: KeyReference
+    items: Annotated[tuple[VerifyItem, ...], Meta(min_length=1, max_length=1000)]
+    version: VersionNumber | None = None
+    scheme: SignatureScheme | None = None
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+    mgf_hash: HashAlgorithm | None = None
+    salt_bytes: Annotated[int, Meta(ge=0, le=512)] | None = None
+    context: SignatureContext = b""
+
+
+class EncryptBatch(Operation[CiphertextBatch], frozen=True, kw_only=True):
+    """Encrypt up to 1,000 items with the current version; see `Encrypt`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    items: Annotated[tuple[EncryptItem, ...], Meta(min_length=1, max_length=1000)]
+
+
+class DecryptBatch(Operation[PlaintextBatch], frozen=True, kw_only=True):
+    """Decrypt up to 1,000 envelopes; see `Decrypt`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    items: Annotated[tuple[DecryptItem, ...], Meta(min_length=1, max_length=1000)]
+
+
+class ComputeMacBatch(Operation[MacBatch], frozen=True, kw_only=True):
+    """Compute up to 1,000 MACs with the current version."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.MAC
+
+    key_id: KeyReference
+    items: Annotated[tuple[MacInput, ...], Meta(min_length=1, max_length=1000)]
+
+
+class VerifyMacBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
+    """Check up to 1,000 MACs; a wrong one is its item's error. See `VerifyMac`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.MAC
+
+    key_id: KeyReference
+    items: Annotated[tuple[VerifyMacItem, ...], Meta(min_length=1, max_length=1000)]
     version: VersionNumber | None = None
 
 
@@ -638,6 +1241,12 @@ class Status(Operation[HSMStatus], frozen=True, kw_only=True):
     effect: ClassVar = Effect.READ
 
 
+class ListAlgorithms(Operation[AlgorithmList], frozen=True, kw_only=True):
+    """Return every algorithm, and who serves it on this machine."""
+
+    effect: ClassVar = Effect.READ
+
+
 class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
     """Run all self-tests now; a failing algorithm is stopped."""
 
@@ -646,6 +1255,9 @@ class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
 
 AnyOperation: TypeAlias = (
     CreateKey
+    | ImportKey
+    | DeriveKey
+    | ExportKey
     | DescribeKey
     | ListKeys
     | ListVersions
@@ -658,12 +1270,25 @@ AnyOperation: TypeAlias = (
     | Verify
     | Encrypt
     | Decrypt
+    | Encapsulate
+    | Decapsulate
+    | Seal
+    | Open
+    | Rewrap
+    | GenerateDataKey
     | ComputeMac
     | VerifyMac
+    | SignBatch
+    | VerifyBatch
+    | EncryptBatch
+    | DecryptBatch
+    | ComputeMacBatch
+    | VerifyMacBatch
     | GenerateRandom
     | ListAuditEvents
     | VerifyAudit
     | Status
+    | ListAlgorithms
     | SelfTest
 )
 """Tagged union of all operations."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from hsm_core.algorithms import (
+    ALGORITHMS,
     Algorithm,
     HashAlgorithm,
     SignatureEncoding,
@@ -59,6 +60,8 @@ __all__ = [
     "PolicyEngine",
     "SignatureParameters",
     "StoredKey",
+    "UseCounters",
+    "algorithm_facts",
 ]
 
 R = TypeVar("R")
@@ -210,11 +213,13 @@ class SignatureParameters:
     How to sign or verify.
 
     Attributes:
-        hash: Unused for Ed25519.
+        hash: Unused where the algorithm hashes inside.
         mgf_hash: Hash of MGF1, RSASSA-PSS only.
         salt_bytes: RSASSA-PSS only. To sign: None is the hash length. To verify: None
             accepts any length.
         prehashed: The data is the digest under *hash*, not the message.
+        external_mu: ML-DSA only. The data is mu (FIPS 204, algorithm 7, line 6).
+        context: ML-DSA, SLH-DSA and composites: up to 255 bytes.
     """
 
     scheme: SignatureScheme
@@ -223,6 +228,8 @@ class SignatureParameters:
     encoding: SignatureEncoding = SignatureEncoding.DER
     salt_bytes: int | None = None
     prehashed: bool = False
+    external_mu: bool = False
+    context: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,13 +303,66 @@ class KeyHandle(Protocol):
         """Return the MAC of *data* at full length."""
         ...
 
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a fresh shared secret and its encapsulation (FIPS 203, 7.2)."""
+        ...
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """
+        Return the shared secret of an encapsulation (FIPS 203, section 7.3).
+
+        One that was changed gives another secret, without an error.
+
+        Raises:
+            InputSizeError: It is not as long as the algorithm's encapsulations; the
+                field is ``ciphertext``.
+        """
+        ...
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """
+        Return the shared secret Z of ECDH (SP 800-56A, section 5.7.1.2; RFC 7748).
+
+        Args:
+            peer_public_der: SubjectPublicKeyInfo of the same curve.
+
+        Raises:
+            InvalidInputError: It is not a public key of this curve, or the result is
+                all zeros (RFC 7748, section 6.1).
+        """
+        ...
+
+    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
+        """Return *length* bytes of HKDF (RFC 5869) over an HKDF key."""
+        ...
+
+    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
+        """
+        Return *data* wrapped by AES-KWP if *padded*, else AES-KW (SP 800-38F).
+
+        Raises:
+            InputSizeError: *data* can't be wrapped so: KW takes 16 bytes or more in
+                steps of 8, KWP 1 byte or more.
+        """
+        ...
+
+    def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
+        """
+        Return what `wrap` was given.
+
+        Raises:
+            DecryptionError: Anything is wrong.
+        """
+        ...
+
 
 class CryptoProvider(Protocol):
     """
     A library that serves some algorithms.
 
     Material is the private form of a key in bytes: PKCS#8 DER for asymmetric
-    algorithms, the bare key for symmetric ones.
+    algorithms (with the seed for ML-KEM and ML-DSA: RFC 9935, RFC 9881, section 6), the
+    bare key for symmetric ones.
     """
 
     @property
@@ -512,6 +572,39 @@ class KeyStore(Protocol):
         ...
 
 
+class UseCounters(Protocol):
+    """
+    Where the counters of key materials lie: small values by material id.
+
+    Nothing in it is trusted: values are authenticated by who writes them.
+    Implementers promise that `put` is atomic, and durable when it returns. Safe for
+    many threads.
+    """
+
+    def get(self, material_id: str, /) -> bytes | None:
+        """
+        Return the value of a material, or None if there is none.
+
+        Raises:
+            StoreUnavailableError: It can't be read.
+        """
+        ...
+
+    def put(self, material_id: str, value: bytes, /) -> None:
+        """
+        Replace the value of a material.
+
+        Raises:
+            StorageFullError: There is no room; the old value is still there.
+            StoreUnavailableError: It can't be written.
+        """
+        ...
+
+    def discard(self, material_id: str, /) -> None:
+        """Delete the value of a material that was destroyed, if there is one."""
+        ...
+
+
 # The trail
 
 
@@ -642,6 +735,32 @@ class KeyFacts:
     name: str = ""
     owner: str = ""
     tags: frozenset[str] = frozenset()
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """
+        What follows from the algorithm.
+
+        Of ``pqc``, ``hybrid``, ``kem``, ``signature`` those that hold, and
+        ``category:0``, ``category:1`` … of NIST's scale.
+        """
+        return algorithm_facts(self.algorithm)
+
+
+def algorithm_facts(algorithm: str) -> frozenset[str]:
+    """Return the facts of `KeyFacts.facts` for an algorithm; none if it is unknown."""
+    try:
+        row = ALGORITHMS[Algorithm(algorithm)]
+    except ValueError:
+        return frozenset()
+    held = {
+        "pqc": row.is_pqc,
+        "hybrid": row.is_hybrid,
+        "kem": row.is_kem,
+        "signature": row.is_signature,
+        f"category:{row.category}": True,
+    }
+    return frozenset(name for name, holds in held.items() if holds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ __all__ = [
     "AuditSync",
     "KeyStoreKind",
     "Limits",
+    "PolicyProfile",
     "Settings",
 ]
 
@@ -42,6 +43,19 @@ class AuditSync(StrEnum):
 
     STRICT = "strict"
     BOUNDED = "bounded"
+
+
+class PolicyProfile(StrEnum):
+    """
+    A built-in policy.
+
+    ``strict`` asks for the approval of other people before a key of the strongest and
+    some strong post-quantum algorithms is made, imported, rotated, rolled back or
+    destroyed. Approvals can't be collected yet, so it refuses these.
+    """
+
+    DEFAULT = "default"
+    STRICT = "strict"
 
 
 class Limits(Record, frozen=True, kw_only=True):
@@ -75,6 +89,9 @@ class Settings(Record, frozen=True, kw_only=True):
         key_cache_entries: Opened key versions kept in memory.
         providers: Order of providers by algorithm name, where it differs from the
             default.
+        enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
+            that it is not for production.
+        policy_profile: Which built-in policy is in force.
     """
 
     key_store: KeyStoreKind = KeyStoreKind.FILESYSTEM
@@ -89,3 +106,5 @@ class Settings(Record, frozen=True, kw_only=True):
     key_cache_entries: Annotated[int, Meta(ge=1)] = 1024
     limits: Limits = Limits()
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    enable_oqs: bool = False
+    policy_profile: PolicyProfile = PolicyProfile.DEFAULT

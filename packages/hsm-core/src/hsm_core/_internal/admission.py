@@ -9,11 +9,13 @@ key that they may not describe look the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
@@ -29,6 +31,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.protocols import Decision
 
 __all__ = ["Admission", "checked_caller"]
 
@@ -70,14 +73,18 @@ class Admission:
         ):
             raise fault
         self._check_deadline(attempt.caller)
-        return Subject(attempt.operation, attempt.caller, attempt.document)
+        return Subject(
+            attempt.operation, attempt.caller, attempt.document, attempt.others
+        )
 
     def _resolve(self, attempt: Attempt, handler: AnyHandler) -> HSMError | None:
-        attempt.document = None
+        attempt.document, attempt.others = None, {}
         fault: HSMError | None = None
         reference = getattr(attempt.operation, "key_id", None)
         if reference is not None and type(attempt.operation) in _KEYED:
             fault = self._find_key(attempt, reference)
+        if fault is None:
+            fault = self._find_others(attempt)
         if fault is None:
             try:
                 attempt.operation = handler.resolve(attempt.operation, attempt.document)
@@ -101,18 +108,33 @@ class Admission:
             return error
         return None
 
+    def _find_others(self, attempt: Attempt) -> HSMError | None:
+        """Resolve the further keys; what is wrong with one is told by its field."""
+        found: dict[str, KeyDocument] = {}
+        for field in attempt.operation.other_keys:
+            reference = getattr(attempt.operation, field)
+            entry = self._services.inventory.entry(reference)
+            if entry is None:
+                return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+            attempt.operation = msgspec.structs.replace(
+                attempt.operation, **{field: entry.key_id}
+            )
+            try:
+                found[field] = self._services.inventory.document(KeyId(entry.key_id))
+            except HSMError as error:
+                return error
+        attempt.others = found
+        return None
+
     def authorise(self, attempt: Attempt) -> None:
         """
-        Ask the policy.
+        Ask the policy, once for each key that the operation names.
 
         Raises:
             AccessDeniedError: It says no.
             KeyNotFoundError: It says no, and that the caller may not know of the key.
         """
-        facts = key_facts(attempt.document) if attempt.document else None
-        decision = self._services.policy.decide(
-            attempt.operation, attempt.caller, facts
-        )
+        decision = self._decide(attempt)
         attempt.decision = decision
         if decision.allowed:
             return
@@ -122,6 +144,21 @@ class Admission:
             f"The policy does not allow you this: {type(attempt.operation).__name__}.",
             rule=decision.rule,
         )
+
+    def _decide(self, attempt: Attempt) -> Decision:
+        """Return the first denial, or the first decision with all approvals."""
+        documents = [attempt.document, *attempt.others.values()]
+        decisions = [
+            self._services.policy.decide(
+                attempt.operation, attempt.caller, key_facts(d) if d else None
+            )
+            for d in documents
+        ]
+        for decision in decisions:
+            if not decision.allowed:
+                return decision
+        asked = {name: None for d in decisions for name in d.approvals}
+        return replace(decisions[0], approvals=tuple(asked))
 
     def check_approvals(self, attempt: Attempt) -> None:
         """

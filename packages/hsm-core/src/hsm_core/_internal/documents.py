@@ -17,7 +17,7 @@ import msgspec
 
 from hsm_core._internal import envelope
 from hsm_core.errors import InputSizeError, KeyTamperedError, MalformedError
-from hsm_core.model import KeyId, KeyState
+from hsm_core.model import KeyId, KeyOrigin, KeyState
 from hsm_core.protocols import IndexEntry
 
 __all__ = [
@@ -106,7 +106,12 @@ class Tombstone(_Stored, frozen=True, kw_only=True):
 
 
 class KeyDocument(_Stored, frozen=True, kw_only=True):
-    """A key, wholly."""
+    """
+    A key, wholly.
+
+    Attributes:
+        draft: For a composite, the draft and revision that its material follows.
+    """
 
     format: int
     kek_id: str
@@ -125,6 +130,9 @@ class KeyDocument(_Stored, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     operations: tuple[OperationRecord, ...] = ()
     tombstones: tuple[Tombstone, ...] = ()
+    origin: KeyOrigin = KeyOrigin.GENERATED
+    exportable: bool = False
+    draft: str = ""
 
     def version(self, number: int) -> VersionDocument | None:
         """Return a version by its number."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,15 @@ from hsm_core import wire
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_key
 from hsm_core.errors import HSMError
-from hsm_core.model import AuditedCaller, Caller, Parameters, ParameterValue, Phase
+from hsm_core.model import (
+    AuditDetail,
+    AuditedCaller,
+    Caller,
+    Parameters,
+    ParameterValue,
+    Phase,
+    Record,
+)
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Decision
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
@@ -31,6 +40,7 @@ class Attempt:
         is_checked: Whether it has been checked against its type; before that nothing
             of what it holds is recorded.
         key_id: Id of the key, or what the caller named where there is none.
+        others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
     """
 
@@ -40,6 +50,7 @@ class Attempt:
     operation_id: str = ""
     key_id: str = ""
     document: KeyDocument | None = None
+    others: Mapping[str, KeyDocument] = field(default_factory=dict)
     decision: Decision | None = None
     digest: str = ""
     document_before: str = ""
@@ -66,6 +77,7 @@ class Attempt:
         after: KeyDocument | None = None,
         document_after: str = "",
         set_digest: str = "",
+        detail: AuditDetail | None = None,
     ) -> AuditDraft:
         """Return a record of this attempt."""
         shown = after or self.document
@@ -87,6 +99,7 @@ class Attempt:
             rule=self.decision.rule if self.decision else "",
             policy=policy_hash,
             digest=self.digest,
+            detail=detail,
         )
 
 
@@ -110,8 +123,8 @@ def parameters_of(operation: Operation[Any]) -> Parameters:
     """
     Return the facts of an operation that the trail keeps.
 
-    Byte strings are represented by their length, as ``<field>_bytes``; what is at its
-    default is left out.
+    Byte strings are represented by their length, as ``<field>_bytes``, lists of items
+    by their number; what is at its default is left out.
     """
     found: Parameters = {}
     for name, default in _recorded_fields(type(operation)):
@@ -134,6 +147,8 @@ def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
 def _plain(value: object) -> ParameterValue:
     if isinstance(value, bool | int):
         return int(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Record):
+        return len(value)
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return str(value)

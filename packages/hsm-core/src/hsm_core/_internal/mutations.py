@@ -13,7 +13,7 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -132,12 +132,14 @@ class Mutations:
             return repeated
         self._admission.admit(attempt, handler)
         while True:
-            locked = attempt.key_id
-            with self._keys.held(locked or attempt.operation_id):
+            locked = _keys_of(attempt)
+            with ExitStack() as stack:
+                for name in sorted(locked) or [attempt.operation_id]:
+                    stack.enter_context(self._keys.held(name))
                 attempt.operation = sent
                 subject = self._admission.admit(attempt, handler)
-                if attempt.key_id != locked:
-                    continue  # The name went over to another key meanwhile.
+                if _keys_of(attempt) != locked:
+                    continue  # A name went over to another key meanwhile.
                 handler.prepare(subject)
                 self._admission.check_approvals(attempt)
                 plan = handler.plan(subject)
@@ -325,6 +327,12 @@ class Mutations:
 
     def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
         return attempt.draft(phase, self._services.policy.policy_hash, **facts)
+
+
+def _keys_of(attempt: Attempt) -> frozenset[str]:
+    """Return the ids of all keys that an operation names."""
+    others = (document.key_id for document in attempt.others.values())
+    return frozenset(filter(None, (attempt.key_id, *others)))
 
 
 class _SettledError(Exception):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from hsm_core._internal.admission import Admission, checked_caller
+from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers.base import Answer, Handler, Services
@@ -161,7 +162,9 @@ class Pipeline:
             )
         if effect is Effect.READ:
             return Computed(Outcome(answer.result))
-        draft = self._draft(attempt, Phase.SINGLE, version=answer.version)
+        draft = self._draft(
+            attempt, Phase.SINGLE, version=answer.version, detail=answer.detail
+        )
         return Computed(Outcome(answer.result), draft)
 
     def _compute_stably(self, attempt: Attempt) -> Answer[Any]:
@@ -193,6 +196,8 @@ class Pipeline:
         attempt.document = document
         self._admission.authorise(attempt)
         version = document.version(answer.version)
+        if any(self._is_newer(other) for other in attempt.others.values()):
+            return False
         return version is not None and version.state in _STANDING
 
     def _compute_once(self, attempt: Attempt) -> Answer[Any]:
@@ -204,10 +209,13 @@ class Pipeline:
         return handler.perform(subject)
 
     def _has_moved(self, attempt: Attempt) -> bool:
-        if attempt.document is None:
-            return False
-        entry = self._services.inventory.entry(attempt.document.key_id)
-        return entry is None or entry.generation > attempt.document.generation
+        documents = [attempt.document, *attempt.others.values()]
+        return any(self._is_newer(document) for document in documents if document)
+
+    def _is_newer(self, document: KeyDocument) -> bool:
+        """Return whether the store has something newer, or nothing, of a key."""
+        entry = self._services.inventory.entry(document.key_id)
+        return entry is None or entry.generation > document.generation
 
     def record(self, computed: Sequence[Computed]) -> list[Outcome]:
         """Record computed requests with one append, wait, and return the outcomes."""

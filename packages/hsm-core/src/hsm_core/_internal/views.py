@@ -37,6 +37,9 @@ def key_info(
         generation=document.generation,
         created_at=instant(document.created_at),
         updated_at=instant(document.updated_at),
+        origin=document.origin,
+        exportable=document.exportable,
+        draft=document.draft,
     )
 
 

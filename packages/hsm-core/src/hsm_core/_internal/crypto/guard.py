@@ -116,3 +116,33 @@ class GuardedHandle:
         """See `KeyHandle.mac`."""
         with self._guard:
             return self._handle.mac(data)
+
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """See `KeyHandle.encapsulate`."""
+        with self._guard:
+            return self._handle.encapsulate()
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """See `KeyHandle.decapsulate`."""
+        with self._guard:
+            return self._handle.decapsulate(ciphertext)
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """See `KeyHandle.agree`."""
+        with self._guard:
+            return self._handle.agree(peer_public_der)
+
+    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
+        """See `KeyHandle.derive`."""
+        with self._guard:
+            return self._handle.derive(salt, info, length)
+
+    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
+        """See `KeyHandle.wrap`."""
+        with self._guard:
+            return self._handle.wrap(data, padded=padded)
+
+    def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
+        """See `KeyHandle.unwrap`."""
+        with self._guard:
+            return self._handle.unwrap(wrapped, padded=padded)

@@ -65,6 +65,30 @@ class BaseHandle(ABC):
         """Refuse to compute a MAC."""
         self._refuse("compute a MAC")
 
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Refuse to encapsulate."""
+        self._refuse("encapsulate")
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """Refuse to decapsulate."""
+        self._refuse("decapsulate")
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """Refuse key agreement."""
+        self._refuse("agree on a secret")
+
+    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
+        """Refuse to derive."""
+        self._refuse("derive a key")
+
+    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
+        """Refuse to wrap."""
+        self._refuse("wrap a key")
+
+    def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
+        """Refuse to unwrap."""
+        self._refuse("unwrap a key")
+
     def _refuse(self, action: str) -> NoReturn:
         raise UnsupportedOperationError(
             f"This {self._algorithm} key can't {action}.",

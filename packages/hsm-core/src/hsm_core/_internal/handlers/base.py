@@ -18,7 +18,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
 from hsm_core.errors import PayloadTooLargeError
-from hsm_core.model import Caller
+from hsm_core.model import AuditDetail, Caller
 from hsm_core.operations import AuditVerification, Operation
 from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
 from hsm_core.settings import AuditSync, Limits
@@ -65,11 +65,13 @@ class Subject(Generic[Op]):
 
     Attributes:
         document: The key's document, where the operation names a key that can be read.
+        others: Documents of the further keys it names, by field.
     """
 
     operation: Op
     caller: Caller
     document: KeyDocument | None = None
+    others: Mapping[str, KeyDocument] = field(default_factory=dict)
 
     @property
     def key(self) -> KeyDocument:
@@ -86,10 +88,16 @@ class Subject(Generic[Op]):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R]):
-    """A result, and the key version that made it (0 if none)."""
+    """
+    A result, and the key version that made it (0 if none).
+
+    Attributes:
+        detail: What the record of it says besides.
+    """
 
     result: R
     version: int = 0
+    detail: AuditDetail | None = None
 
 
 @dataclass(frozen=True, slots=True)

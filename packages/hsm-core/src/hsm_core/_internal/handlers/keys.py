@@ -127,6 +127,8 @@ class CreateKeyHandler(_KeyMutation[ops.CreateKey]):
             owner=operation.owner or subject.caller.principal,
             description=operation.description,
             tags=operation.tags,
+            exportable=operation.exportable,
+            draft=spec(Algorithm(operation.algorithm)).draft,
         )
         fresh = self._fresh(empty, now)
         document = append_version(empty, lambda _: fresh.version, now)

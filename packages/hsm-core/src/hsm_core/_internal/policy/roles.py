@@ -10,26 +10,46 @@ from hsm_core.model import Role
 __all__ = ["GRANTS", "REVOKED_USES"]
 
 _DESCRIBE: Final = frozenset(
-    {"DescribeKey", "GetPublicKey", "ListKeys", "ListVersions", "Status"}
+    {
+        "DescribeKey",
+        "GetPublicKey",
+        "ListAlgorithms",
+        "ListKeys",
+        "ListVersions",
+        "Status",
+    }
 )
 _USE: Final = frozenset(
     {
         "ComputeMac",
+        "ComputeMacBatch",
+        "Decapsulate",
         "Decrypt",
+        "DecryptBatch",
+        "Encapsulate",
         "Encrypt",
+        "EncryptBatch",
+        "GenerateDataKey",
         "GenerateRandom",
+        "Open",
+        "Rewrap",
+        "Seal",
         "Sign",
+        "SignBatch",
         "Verify",
+        "VerifyBatch",
         "VerifyMac",
+        "VerifyMacBatch",
     }
 )
 _RENEW: Final = frozenset({"CreateKey", "Rollback", "RotateKey"})
+_TRANSFER: Final = frozenset({"DeriveKey", "ExportKey", "ImportKey"})
 _END: Final = frozenset({"DestroyKey", "RevokeKey"})
 _AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit"})
 
 GRANTS: Final[dict[Role, frozenset[str]]] = {
-    Role.ADMINISTRATOR: _DESCRIBE | _RENEW | _END | _AUDIT | {"SelfTest"},
-    Role.OPERATOR: _DESCRIBE | _RENEW | _USE | {"SelfTest"},
+    Role.ADMINISTRATOR: _DESCRIBE | _RENEW | _TRANSFER | _END | _AUDIT | {"SelfTest"},
+    Role.OPERATOR: _DESCRIBE | _RENEW | _USE | {"DeriveKey", "SelfTest"},
     Role.AUDITOR: _DESCRIBE | _AUDIT,
     Role.SERVICE: _DESCRIBE | _USE,
 }

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""
+Keys of one OID without parameters as DER: SubjectPublicKeyInfo and PKCS#8.
+
+Post-quantum keys and composites are raw bytes under an OID, so one writer and one
+strict reader serve them all, whatever their provider can read itself. Only what the
+writer would write is accepted: definite and shortest lengths, no trailing bytes.
+
+Standard:
+    ITU-T X.690, section 10 (DER); RFC 5958; RFC 9881, 9909 and 9935, sections 4 and 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsm_core.algorithms import Algorithm, spec
+from hsm_core.errors import InvalidInputError
+
+__all__ = [
+    "PrivateForm",
+    "private_key_info",
+    "read_private_form",
+    "read_private_key_info",
+    "read_public_key_info",
+    "seed_key_info",
+    "subject_public_key_info",
+]
+
+_SEQUENCE: Final = 0x30
+_BIT_STRING: Final = 0x03
+_OCTET_STRING: Final = 0x04
+_OID: Final = 0x06
+_SEED: Final = 0x80
+_VERSION_0: Final = b"\x02\x01\x00"
+
+_EXPANDED_BYTES: Final = {
+    Algorithm.ML_KEM_512: 1632,
+    Algorithm.ML_KEM_768: 2400,
+    Algorithm.ML_KEM_1024: 3168,
+    Algorithm.ML_DSA_44: 2560,
+    Algorithm.ML_DSA_65: 4032,
+    Algorithm.ML_DSA_87: 4896,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateForm:
+    """
+    What PKCS#8 of ML-KEM or ML-DSA held.
+
+    Attributes:
+        seed: Empty if only the expanded key was there.
+        expanded: Empty if only the seed was there; nobody has checked it.
+    """
+
+    seed: bytes = field(repr=False)
+    expanded: bytes = field(repr=False)
+
+
+def subject_public_key_info(algorithm: Algorithm, raw: bytes) -> bytes:
+    """Return SubjectPublicKeyInfo of a raw public key."""
+    return _element(
+        _SEQUENCE, _identifier(algorithm), _element(_BIT_STRING, b"\0", raw)
+    )
+
+
+def read_public_key_info(algorithm: Algorithm, der: bytes) -> bytes:
+    """
+    Return the raw public key of SubjectPublicKeyInfo.
+
+    Raises:
+        InvalidInputError: It is not the one form of a key of this algorithm.
+    """
+    raw = der[-spec(algorithm).public_bytes :]
+    if der != subject_public_key_info(algorithm, raw):
+        raise InvalidInputError(
+            f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
+            field="public_key",
+            algorithm=algorithm.value,
+        )
+    return raw
+
+
+def private_key_info(algorithm: Algorithm, octets: bytes) -> bytes:
+    """Return PKCS#8, version 0, whose private key is these octets."""
+    return _element(
+        _SEQUENCE, _VERSION_0, _identifier(algorithm), _element(_OCTET_STRING, octets)
+    )
+
+
+def read_private_key_info(algorithm: Algorithm, der: bytes) -> bytes:
+    """
+    Return the private-key octets of PKCS#8, version 0, without attributes.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, in DER.
+    """
+    start = _VERSION_0 + _identifier(algorithm)
+    try:
+        body = _only(_SEQUENCE, der)
+        if body.startswith(start):
+            return _only(_OCTET_STRING, body[len(start) :])
+    except _NotDERError:
+        pass
+    raise _not_material(algorithm)
+
+
+def seed_key_info(algorithm: Algorithm, seed: bytes) -> bytes:
+    """Return PKCS#8 of a seed, in the form that RFC 9881 and RFC 9935 recommend."""
+    return private_key_info(algorithm, _element(_SEED, seed))
+
+
+def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
+    """
+    Read PKCS#8 of ML-KEM or ML-DSA in any of its three forms: seed, expanded, both.
+
+    Raises:
+        InvalidInputError: It is none of them, or a part is of another length.
+    """
+    octets = read_private_key_info(algorithm, der)
+    try:
+        if octets[:1] == bytes([_SEED]):
+            form = PrivateForm(_only(_SEED, octets), b"")
+        elif octets[:1] == bytes([_OCTET_STRING]):
+            form = PrivateForm(b"", _only(_OCTET_STRING, octets))
+        else:
+            seed, rest = _first(_OCTET_STRING, _only(_SEQUENCE, octets))
+            form = PrivateForm(seed, _only(_OCTET_STRING, rest))
+    except _NotDERError:
+        raise _not_material(algorithm) from None
+    fits = len(form.seed) in {0, spec(algorithm).private_bytes} and len(
+        form.expanded
+    ) in {0, _EXPANDED_BYTES[algorithm]}
+    if not fits or not (form.seed or form.expanded):
+        raise _not_material(algorithm)
+    return form
+
+
+def _not_material(algorithm: Algorithm) -> InvalidInputError:
+    return InvalidInputError(
+        f"material is not a private key of {algorithm} in PKCS#8, DER.",
+        field="material",
+        algorithm=algorithm.value,
+    )
+
+
+class _NotDERError(Exception):
+    """Bytes are not the element that they should be."""
+
+
+def _element(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return bytes([tag]) + _length(len(body)) + body
+
+
+def _length(size: int) -> bytes:
+    if size < 0x80:
+        return bytes([size])
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(octets)]) + octets
+
+
+def _first(tag: int, data: bytes) -> tuple[bytes, bytes]:
+    """Return the content of the first element, and what follows it."""
+    if len(data) < 2 or data[0] != tag:
+        raise _NotDERError
+    start = 2 if data[1] < 0x80 else 2 + (data[1] & 0x7F)
+    size = data[1] if data[1] < 0x80 else int.from_bytes(data[2:start], "big")
+    body, rest = data[start : start + size], data[start + size :]
+    if len(body) != size or data[1:start] != _length(size):
+        raise _NotDERError
+    return body, rest
+
+
+def _only(tag: int, data: bytes) -> bytes:
+    body, rest = _first(tag, data)
+    if rest:
+        raise _NotDERError
+    return body
+
+
+def _identifier(algorithm: Algorithm) -> bytes:
+    first, second, *arcs = map(int, spec(algorithm).oid.split("."))
+    encoded = b"".join(map(_base128, (40 * first + second, *arcs)))
+    return _element(_SEQUENCE, _element(_OID, encoded))
+
+
+def _base128(number: int) -> bytes:
+    groups = [number & 0x7F]
+    while number := number >> 7:
+        groups.append(0x80 | (number & 0x7F))
+    return bytes(reversed(groups))
