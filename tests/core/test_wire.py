@@ -129,6 +129,34 @@ class TestBytes:
             caught.value.facts[name] for name in ("field", "actual", "maximum")
         )
 
+    @pytest.mark.parametrize("text", ["aGl=", "aGk", 7, None])
+    def test_items_of_a_batch(self, text: object) -> None:
+        """A byte string in an item is read as strictly, and the message says where."""
+        item = {"reference": "a", "signature": text}
+        good = {"signature": "aGk=", "message": "aGk="}
+
+        with pytest.raises(errors.InvalidInputError) as caught:
+            wire.decode_operation(
+                encoded(key_id="k", items=[good, item]), ops.VerifyBatch
+            )
+
+        assert "items[1].signature" == caught.value.facts["field"]
+
+    def test_limit_of_items(self) -> None:
+        """The limit holds for each item, read or built."""
+        item = {"message": base64.b64encode(bytes(11)).decode()}
+        built = ops.SignBatch(key_id="k", items=(ops.SignItem(message=bytes(11)),))
+
+        with pytest.raises(errors.PayloadTooLargeError) as read:
+            wire.decode_operation(
+                encoded(key_id="k", items=[item]), ops.SignBatch, payload_limit=10
+            )
+        with pytest.raises(errors.PayloadTooLargeError) as checked:
+            wire.checked(built, longest=10)
+
+        assert "items[0].message" == read.value.facts["field"]
+        assert read.value.facts == checked.value.facts
+
 
 class TestOperations:
     @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ __all__ = [
 ]
 
 
-CIPHERTEXT_OVERHEAD_BYTES: Final = 1024
-"""What an envelope may add to the longest payload."""
+CIPHERTEXT_OVERHEAD_BYTES: Final = 4096
+"""What an envelope may add to the longest payload, an encapsulation included."""
 
 
 class KeyStoreKind(StrEnum):

@@ -11,7 +11,6 @@ same bytes again. So one value has one encoding, and a digest of it means someth
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -19,6 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hsm_core import errors
+from hsm_core._byte_fields import bytes_fields, item_types, with_bytes
 from hsm_core._strict_json import MAX_DEPTH, Json, scan_json
 from hsm_core.errors import (
     Fact,
@@ -55,9 +55,6 @@ _ECHOED_CHARACTERS: Final = 200
 
 
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-_BASE64: Final = re.compile(
-    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
-)
 
 
 class ErrorRecord(Record, frozen=True, kw_only=True):
@@ -77,48 +74,6 @@ def error_from_record(record: ErrorRecord) -> HSMError:
     """Return the error that a record stands for; an unknown code becomes `HSMError`."""
     cls = errors.error_classes().get(record.code, HSMError)
     return cls.from_wire(record.message, record.facts)
-
-
-def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
-    if not _BASE64.match(text):
-        raise MalformedError(
-            f"{field} is not base64 (RFC 4648, section 4, with padding).", field=field
-        )
-    data = binascii.a2b_base64(text)
-    if binascii.b2a_base64(data, newline=False) != text.encode():
-        raise MalformedError(
-            f"{field} is not canonical base64: unused bits are not zero.", field=field
-        )
-    if limit is not None and len(data) > limit:
-        raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
-    return data
-
-
-def _bytes_fields(cls: type) -> frozenset[str]:
-    found = _BYTES_FIELDS.get(cls)
-    if found is None:
-        found = frozenset(
-            field.encode_name
-            for field in msgspec.structs.fields(cls)
-            if _holds_bytes(msgspec.inspect.type_info(field.type))
-        )
-        _BYTES_FIELDS[cls] = found
-    return found
-
-
-_BYTES_FIELDS: Final[dict[type, frozenset[str]]] = {}
-
-
-def _holds_bytes(info: msgspec.inspect.Type) -> bool:
-    match info:
-        case msgspec.inspect.BytesType():
-            return True
-        case msgspec.inspect.UnionType(types=types):
-            return any(_holds_bytes(kind) for kind in types)
-        case msgspec.inspect.Metadata(type=inner):
-            return _holds_bytes(inner)
-        case _:
-            return False
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
@@ -164,12 +119,7 @@ def convert(
         PayloadTooLargeError: A byte string is longer than *payload_limit*.
     """
     if isinstance(tree, dict) and isinstance(cls, type):
-        tree = {
-            name: _decode_base64(name, value, payload_limit)
-            if isinstance(value, str) and name in _bytes_fields(cls)
-            else value
-            for name, value in tree.items()
-        }
+        tree = with_bytes(tree, cls, payload_limit)
     try:
         return msgspec.convert(tree, cls, strict=strict, str_keys=True)
     except msgspec.ValidationError as error:
@@ -258,7 +208,7 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
         InvalidInputError: A field breaks its type or its limits; the message names it.
         PayloadTooLargeError: A byte string is longer than *longest*.
     """
-    fields = {name: getattr(record, name) for name in _bytes_fields(type(record))}
+    fields = {name: getattr(record, name) for name in bytes_fields(type(record))}
     long = {}
     for name, value in fields.items():
         if not isinstance(value, bytes | bytearray | memoryview):
@@ -267,10 +217,23 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
             raise PayloadTooLargeError(name, actual=len(value), maximum=longest)
         if len(value) > _SHORT_BYTES:
             long[name] = bytes(value)
+    if longest is not None:
+        _check_items(record, longest)
     if not long:
         return _written_and_read(record)
     short = msgspec.structs.replace(record, **dict.fromkeys(long, b""))
     return msgspec.structs.replace(_written_and_read(short), **long)
+
+
+def _check_items(record: Record, longest: int) -> None:
+    for field in item_types(type(record)):
+        for number, item in enumerate(getattr(record, field)):
+            for name in bytes_fields(type(item)):
+                value = getattr(item, name) or b""
+                if len(value) > longest:
+                    raise PayloadTooLargeError(
+                        f"{field}[{number}].{name}", actual=len(value), maximum=longest
+                    )
 
 
 def _written_and_read(record: RecordT) -> RecordT:

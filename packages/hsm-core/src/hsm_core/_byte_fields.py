@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""
+Where records hold byte strings, and how these are read: as base64 in one form only.
+
+msgspec alone accepts base64 whose unused bits are not zero.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core._strict_json import Json
+from hsm_core.errors import MalformedError, PayloadTooLargeError
+
+__all__ = ["bytes_fields", "item_types", "with_bytes"]
+
+_BASE64: Final = re.compile(
+    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
+)
+
+
+def _decode_base64(field: str, text: str, limit: int | None) -> bytes:
+    if not _BASE64.match(text):
+        raise MalformedError(
+            f"{field} is not base64 (RFC 4648, section 4, with padding).", field=field
+        )
+    data = binascii.a2b_base64(text)
+    if binascii.b2a_base64(data, newline=False) != text.encode():
+        raise MalformedError(
+            f"{field} is not canonical base64: unused bits are not zero.", field=field
+        )
+    if limit is not None and len(data) > limit:
+        raise PayloadTooLargeError(field, actual=len(data), maximum=limit)
+    return data
+
+
+def bytes_fields(cls: type) -> frozenset[str]:
+    """Return which fields of a record are byte strings."""
+    found = _BYTES_FIELDS.get(cls)
+    if found is None:
+        found = frozenset(
+            field.encode_name
+            for field in msgspec.structs.fields(cls)
+            if _holds_bytes(msgspec.inspect.type_info(field.type))
+        )
+        _BYTES_FIELDS[cls] = found
+    return found
+
+
+_BYTES_FIELDS: Final[dict[type, frozenset[str]]] = {}
+
+
+def item_types(cls: type) -> dict[str, type]:
+    """Return which fields are lists of records, and of what records."""
+    found = _ITEM_TYPES.get(cls)
+    if found is None:
+        found = {
+            field.encode_name: item
+            for field in msgspec.structs.fields(cls)
+            if (item := _item_type(msgspec.inspect.type_info(field.type))) is not None
+        }
+        _ITEM_TYPES[cls] = found
+    return found
+
+
+_ITEM_TYPES: Final[dict[type, dict[str, type]]] = {}
+
+
+def _item_type(info: msgspec.inspect.Type) -> type | None:
+    match info:
+        case msgspec.inspect.Metadata(type=inner):
+            return _item_type(inner)
+        case msgspec.inspect.VarTupleType(
+            item_type=msgspec.inspect.StructType(cls=cls)
+        ):
+            return cls
+        case _:
+            return None
+
+
+def with_bytes(
+    tree: dict[str, Json], cls: type, limit: int | None, place: str = ""
+) -> dict[str, Any]:
+    """
+    Return *tree* with the byte strings decoded, those of its items too.
+
+    Args:
+        tree: Fields of a record of type *cls*.
+
+        cls: The record.
+
+        limit: Longest byte string accepted, in bytes, or None.
+
+        place: What stands before a field's name in messages.
+
+    Raises:
+        MalformedError: A byte string is not canonical base64.
+        PayloadTooLargeError: A byte string is longer than *limit*.
+    """
+    names, lists = bytes_fields(cls), item_types(cls)
+    return {
+        name: _decode_base64(place + name, value, limit)
+        if isinstance(value, str) and name in names
+        else [
+            with_bytes(item, lists[name], limit, f"{place}{name}[{number}].")
+            if isinstance(item, dict)
+            else item
+            for number, item in enumerate(value)
+        ]
+        if isinstance(value, list) and name in lists
+        else value
+        for name, value in tree.items()
+    }
+
+
+def _holds_bytes(info: msgspec.inspect.Type) -> bool:
+    match info:
+        case msgspec.inspect.BytesType():
+            return True
+        case msgspec.inspect.UnionType(types=types):
+            return any(_holds_bytes(kind) for kind in types)
+        case msgspec.inspect.Metadata(type=inner):
+            return _holds_bytes(inner)
+        case _:
+            return False
