@@ -87,8 +87,10 @@ def open_hsm(
         raise InputSizeError(
             "hmac_key", actual=len(hmac_key), minimum=_KEY_BYTES, maximum=_KEY_BYTES
         )
-    registry = default_registry(entropy, settings.providers)
-    registry.self_test()
+    registry = default_registry(
+        entropy, settings.providers, enable_oqs=settings.enable_oqs
+    )
+    registry.power_up_test()
     store = _open_store(settings)
     try:
         ring = open_ring(store, root)

@@ -4,7 +4,8 @@ Which provider serves an algorithm, and whether it may.
 
 Every algorithm passes its known-answer test before it is used for the first time, and
 every new key its pairwise consistency test before anybody sees it. An algorithm that
-fails is stopped for the life of the process; the others go on.
+fails is stopped for the life of the process, and every composite of it; the others go
+on.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from types import MappingProxyType
 from typing import Final
 
 from hsm_core._internal.crypto.guard import Guard, GuardedHandle
-from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+from hsm_core._internal.crypto.providers import (
+    PREFERRED,
+    default_providers,
+    parse_order,
+    what_to_install,
+)
 from hsm_core._internal.crypto.selftest import (
     known_answer_test,
     pairwise_consistency_test,
 )
-from hsm_core.algorithms import Algorithm, parse_algorithm
-from hsm_core.errors import (
-    AlgorithmUnavailableError,
-    ConfigurationError,
-    SelfTestFailedError,
-    UnknownAlgorithmError,
-)
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
+from hsm_core.errors import AlgorithmUnavailableError, SelfTestFailedError
 from hsm_core.operations import AlgorithmStatus, SelfTestResult
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
 
 __all__ = ["CryptoRegistry", "GeneratedKey", "default_registry"]
 
 _DEFAULT_ORDER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+_NOBODY: Final[Mapping[Family, tuple[str, ...]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class CryptoRegistry:
     """
     The door to all cryptography: generate, load, test, stop.
 
-    Safe for many threads.
+    Safe for many threads. Who serves an algorithm is found out when it is first needed.
 
     Args:
         providers: In order of preference.
@@ -77,6 +79,8 @@ class CryptoRegistry:
 
         order: Names of providers by name of algorithm, where it differs. Only those
             named are asked, so that a setting never ends in a silent substitute.
+
+        preferred: Names of providers that are asked first for a family.
 
     Raises:
         ConfigurationError: *order* names an algorithm or a provider that isn't there.
@@ -88,17 +92,16 @@ class CryptoRegistry:
         entropy: Entropy,
         *,
         order: Mapping[str, tuple[str, ...]] = _DEFAULT_ORDER,
+        preferred: Mapping[Family, tuple[str, ...]] = _NOBODY,
     ) -> None:
         self._entropy = entropy
+        self._providers = tuple(providers)
+        self._preferred = preferred
         self._ready: set[Algorithm] = set()
-        self._slots: dict[Algorithm, _Slot] = {}
-        chosen = _parse_order(order, providers)
-        for algorithm in Algorithm:
-            for provider in chosen.get(algorithm, providers):
-                if algorithm in provider.algorithms():
-                    guard = Guard(algorithm, self.require)
-                    self._slots[algorithm] = _Slot(provider, guard)
-                    break
+        self._slots: dict[Algorithm, _Slot | None] = {}
+        self._resolving = threading.RLock()
+        self._stopping = threading.Lock()
+        self._order = parse_order(order, self._providers)
 
     def require(self, algorithm: Algorithm) -> None:
         """
@@ -174,49 +177,82 @@ class CryptoRegistry:
         """Return who serves each algorithm of the table."""
         return tuple(map(self._status, Algorithm))
 
+    def power_up_test(self) -> None:
+        """
+        Run the known-answer tests that are quick; the others run before first use.
+
+        Of slow algorithms, known signatures are verified. What fails is stopped.
+        """
+        for algorithm in Algorithm:
+            slot = self._find(algorithm)
+            if slot is not None and spec(algorithm).use_cost is Cost.QUICK:
+                self._run_known_answers(algorithm, slot)
+
     def self_test(self) -> tuple[SelfTestResult, ...]:
         """
         Run the known-answer tests of every algorithm that has a provider.
 
         One that is stopped stays so and is not tried again.
         """
-        return tuple(self._test(algorithm) for algorithm in self._slots)
+        slots = [(algorithm, self._find(algorithm)) for algorithm in Algorithm]
+        return tuple(self._test(algorithm, slot) for algorithm, slot in slots if slot)
 
     def stop(self, algorithm: Algorithm, reason: str) -> None:
         """
-        Stop an algorithm until the process starts again.
+        Stop an algorithm, and its composites, until the process starts again.
 
         Handles that were loaded before are stopped too. The first reason is kept.
         """
-        slot = self._slot(algorithm)
-        with slot.lock:
-            slot.reason = slot.reason or reason
-            self._ready.discard(algorithm)
+        reasons = {algorithm: reason} | {
+            composite: f"its component {algorithm} is stopped: {reason}"
+            for composite, row in ALGORITHMS.items()
+            if algorithm in row.components and self._find(composite)
+        }
+        for stopped, why in reasons.items():
+            slot = self._slot(stopped)
+            with self._stopping:
+                slot.reason = slot.reason or why
+                self._ready.discard(stopped)
 
     def _slot(self, algorithm: Algorithm) -> _Slot:
-        try:
-            return self._slots[algorithm]
-        except KeyError:
+        slot = self._find(algorithm)
+        if slot is None:
             raise AlgorithmUnavailableError(
-                f"No provider on this machine serves {algorithm}.",
+                f"No provider on this machine serves {algorithm}. "
+                f"{self._hint(algorithm)}",
                 algorithm=algorithm.value,
-            ) from None
+            )
+        return slot
+
+    def _find(self, algorithm: Algorithm) -> _Slot | None:
+        """Return the slot of an algorithm, or None if nobody serves it."""
+        if algorithm not in self._slots:
+            with self._resolving:
+                if algorithm not in self._slots:
+                    self._slots[algorithm] = self._resolve(algorithm)
+        return self._slots[algorithm]
+
+    def _resolve(self, algorithm: Algorithm) -> _Slot | None:
+        row = spec(algorithm)
+        if not all(map(self._find, row.components)):
+            return None
+        first = self._preferred.get(row.family, ())
+        usual = sorted(self._providers, key=lambda one: one.name not in first)
+        for provider in self._order.get(algorithm, usual):
+            if algorithm in provider.algorithms():
+                return _Slot(provider, Guard(algorithm, self.require))
+        return None
 
     def _settle(self, algorithm: Algorithm) -> None:
         slot = self._slot(algorithm)
-        with slot.lock:
-            if not slot.reason and algorithm not in self._ready:
-                self._run_known_answers(algorithm, slot)
+        self._run_known_answers(algorithm, slot)
         if slot.reason:
             raise SelfTestFailedError(
                 f"{algorithm} is stopped: {slot.reason}", algorithm=algorithm.value
             )
 
-    def _test(self, algorithm: Algorithm) -> SelfTestResult:
-        slot = self._slot(algorithm)
-        with slot.lock:
-            if not slot.reason:
-                self._run_known_answers(algorithm, slot)
+    def _test(self, algorithm: Algorithm, slot: _Slot) -> SelfTestResult:
+        self._run_known_answers(algorithm, slot, again=True)
         return SelfTestResult(
             algorithm=algorithm,
             provider=slot.provider.name,
@@ -224,13 +260,21 @@ class CryptoRegistry:
             reason=slot.reason,
         )
 
-    def _run_known_answers(self, algorithm: Algorithm, slot: _Slot) -> None:
-        try:
-            known_answer_test(algorithm, slot.provider)
-        except SelfTestFailedError as failure:
-            self.stop(algorithm, str(failure))
-            return
-        self._ready.add(algorithm)
+    def _run_known_answers(
+        self, algorithm: Algorithm, slot: _Slot, *, again: bool = False
+    ) -> None:
+        """Test an algorithm that isn't stopped; a reason in its slot is the outcome."""
+        with slot.lock:
+            if slot.reason or (algorithm in self._ready and not again):
+                return
+            try:
+                known_answer_test(algorithm, slot.provider)
+            except SelfTestFailedError as failure:
+                self.stop(algorithm, str(failure))
+                return
+            with self._stopping:
+                if not slot.reason:
+                    self._ready.add(algorithm)
 
     def _check_fresh(self, algorithm: Algorithm, slot: _Slot, material: bytes) -> None:
         """Compare a new key with the one before: equal keys mean a stuck generator."""
@@ -242,9 +286,11 @@ class CryptoRegistry:
             self.stop(algorithm, "The generator made the same key twice.")
 
     def _status(self, algorithm: Algorithm) -> AlgorithmStatus:
-        slot = self._slots.get(algorithm)
+        slot = self._find(algorithm)
         if slot is None:
-            return AlgorithmStatus(algorithm=algorithm, status="unavailable")
+            return AlgorithmStatus(
+                algorithm=algorithm, status="unavailable", hint=self._hint(algorithm)
+            )
         return AlgorithmStatus(
             algorithm=algorithm,
             status="stopped" if slot.reason else "available",
@@ -252,37 +298,33 @@ class CryptoRegistry:
             provider_version=slot.provider.version,
         )
 
+    def _hint(self, algorithm: Algorithm) -> str:
+        """Return what helps, for an algorithm that nobody serves."""
+        if algorithm in self._order:
+            names = ", ".join(provider.name for provider in self._order[algorithm])
+            return f"The setting 'providers' allows only {names} for it."
+        missing = [c for c in spec(algorithm).components if self._find(c) is None]
+        return " ".join(map(what_to_install, missing or [algorithm]))
+
 
 def default_registry(
-    entropy: Entropy, order: Mapping[str, tuple[str, ...]] = _DEFAULT_ORDER
+    entropy: Entropy,
+    order: Mapping[str, tuple[str, ...]] = _DEFAULT_ORDER,
+    *,
+    enable_oqs: bool = False,
 ) -> CryptoRegistry:
     """
     Return a registry of the providers that this machine has.
 
+    Args:
+        entropy: Where new keys come from.
+
+        order: See `CryptoRegistry`.
+
+        enable_oqs: Whether liboqs is looked for.
+
     Raises:
         ConfigurationError: *order* names an algorithm or a provider that isn't there.
     """
-    return CryptoRegistry((PycaCryptoProvider(),), entropy, order=order)
-
-
-def _parse_order(
-    order: Mapping[str, tuple[str, ...]], providers: Sequence[CryptoProvider]
-) -> dict[Algorithm, list[CryptoProvider]]:
-    by_name = {provider.name: provider for provider in providers}
-    chosen: dict[Algorithm, list[CryptoProvider]] = {}
-    for name, wanted in order.items():
-        try:
-            algorithm = parse_algorithm(name)
-            chosen[algorithm] = [by_name[provider] for provider in wanted]
-        except UnknownAlgorithmError as error:
-            raise ConfigurationError(
-                f"The order of providers names an unknown algorithm: {error}",
-                field="providers",
-            ) from None
-        except KeyError as error:
-            raise ConfigurationError(
-                f"The order of providers for {name} names {error}, which isn't there; "
-                f"there are {', '.join(by_name)}.",
-                field="providers",
-            ) from None
-    return chosen
+    providers = default_providers(enable_oqs=enable_oqs)
+    return CryptoRegistry(providers, entropy, order=order, preferred=PREFERRED)

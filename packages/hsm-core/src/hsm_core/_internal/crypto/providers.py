@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""
+Which providers there are, who is asked first, and what to install where none serves.
+
+A provider is a row of one table. It is opened when an algorithm first needs it, so
+that looking for libraries costs nothing to a program that doesn't use them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, cast
+
+from hsm_core.algorithms import Algorithm, Family, parse_algorithm, spec
+from hsm_core.errors import ConfigurationError, UnknownAlgorithmError
+from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
+
+__all__ = [
+    "PREFERRED",
+    "DeferredProvider",
+    "default_providers",
+    "parse_order",
+    "what_to_install",
+]
+
+_OQS: Final = "oqs"
+
+PREFERRED: Final[Mapping[Family, tuple[str, ...]]] = {
+    Family.ML_KEM: (_OQS,),
+    Family.ML_DSA: (_OQS,),
+}
+"""Providers that are asked before the others, where they are there."""
+
+
+class DeferredProvider:
+    """
+    A `CryptoProvider` that is opened when it is first asked what it serves.
+
+    One that isn't installed serves nothing.
+
+    Args:
+        name: Its name, known before it is opened.
+
+        open_provider: Opens it; None means that it is not installed.
+    """
+
+    def __init__(
+        self, name: str, open_provider: Callable[[], CryptoProvider | None]
+    ) -> None:
+        self._name = name
+        self._open = open_provider
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._provider: CryptoProvider | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name, used in settings."""
+        return self._name
+
+    @property
+    def version(self) -> str:
+        """Version of the library underneath; empty if it isn't installed."""
+        provider = self._opened()
+        return provider.version if provider is not None else ""
+
+    def algorithms(self) -> frozenset[Algorithm]:
+        """Return what it serves; nothing if it isn't installed."""
+        provider = self._opened()
+        return provider.algorithms() if provider is not None else frozenset()
+
+    def generate(self, algorithm: Algorithm, entropy: Entropy, /) -> bytes:
+        """See `CryptoProvider.generate`."""
+        return self._installed().generate(algorithm, entropy)
+
+    def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """See `CryptoProvider.load`."""
+        return self._installed().load(algorithm, material)
+
+    def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """See `CryptoProvider.load_foreign`."""
+        return self._installed().load_foreign(algorithm, material)
+
+    def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
+        """See `CryptoProvider.load_public`."""
+        return self._installed().load_public(algorithm, public_der)
+
+    def _opened(self) -> CryptoProvider | None:
+        if not self._is_open:
+            with self._lock:
+                if not self._is_open:
+                    self._provider = self._open()
+                    self._is_open = True
+        return self._provider
+
+    def _installed(self) -> CryptoProvider:
+        """Return what was opened; nobody asks for keys of one that serves nothing."""
+        return cast("CryptoProvider", self._opened())
+
+
+def _pyca() -> CryptoProvider:
+    from hsm_core._internal.crypto.pyca import PycaCryptoProvider
+
+    return PycaCryptoProvider()
+
+
+_TABLE: Final[Mapping[str, Callable[[], CryptoProvider | None]]] = {
+    "pyca": _pyca,
+}
+"""Every provider by name, in the order they are asked in."""
+
+
+def default_providers(*, enable_oqs: bool = False) -> tuple[CryptoProvider, ...]:
+    """
+    Return the providers that are looked for, in order of preference.
+
+    Args:
+        enable_oqs: Whether liboqs is.
+    """
+    return tuple(
+        DeferredProvider(name, open_provider)
+        for name, open_provider in _TABLE.items()
+        if enable_oqs or name != _OQS
+    )
+
+
+def parse_order(
+    order: Mapping[str, tuple[str, ...]], providers: Sequence[CryptoProvider]
+) -> dict[Algorithm, list[CryptoProvider]]:
+    """
+    Return the providers that a setting names, by algorithm.
+
+    Raises:
+        ConfigurationError: It names an algorithm or a provider that isn't there, no
+            provider at all, or an algorithm twice.
+    """
+    by_name = {provider.name: provider for provider in providers}
+    chosen: dict[Algorithm, list[CryptoProvider]] = {}
+    for name, wanted in order.items():
+        try:
+            algorithm = parse_algorithm(name)
+        except UnknownAlgorithmError as error:
+            raise _bad_order(f"an unknown algorithm: {error}") from None
+        if algorithm in chosen:
+            raise _bad_order(f"{algorithm} twice, the second time as {name!r}.")
+        if not wanted:
+            raise _bad_order(f"no provider for {algorithm}.")
+        for provider in wanted:
+            if provider not in by_name or not by_name[provider].algorithms():
+                there = ", ".join(n for n, p in by_name.items() if p.algorithms())
+                raise _bad_order(
+                    f"{provider!r} for {algorithm}, which isn't there; there are "
+                    f"{there}."
+                )
+        chosen[algorithm] = [by_name[provider] for provider in wanted]
+    return chosen
+
+
+def _bad_order(what: str) -> ConfigurationError:
+    return ConfigurationError(f"The order of providers names {what}", field="providers")
+
+
+_FROM_PYPI: Final = "Install a wheel of cryptography 50 or newer from PyPI"
+
+
+def what_to_install(algorithm: Algorithm) -> str:
+    """Return the sentence that tells how to get an algorithm that nobody serves."""
+    row = spec(algorithm)
+    if row.components:
+        return f"It needs {' and '.join(row.components)}, which are not all there."
+    if row.family is Family.SLH_DSA or algorithm is Algorithm.ML_KEM_512:
+        return 'Install OpenSSL 3.5 or newer, or run: pip install "hsm-core[pqc]".'
+    if row.family in {Family.ML_KEM, Family.ML_DSA}:
+        return f"{_FROM_PYPI}, or OpenSSL 3.5 or newer."
+    return f"{_FROM_PYPI}; this build leaves {algorithm} out."
