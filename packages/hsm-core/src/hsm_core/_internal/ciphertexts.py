@@ -6,16 +6,17 @@ The envelope that ciphertexts travel in: it names key and version, authenticated
 
     magic  "FHSM"          4 bytes
     format 1               1 byte
-    kind                   1 byte    1 AES-256-GCM, 2 RSAES-OAEP
+    kind                   1 byte    as `CipherKind`
     key id                16 bytes   UUID
     version                4 bytes   big-endian
-    parameters             2 bytes   kind 1: zeros; kind 2: hash, MGF1 hash
-    body                             kind 1: nonce (12) ‖ ciphertext ‖ tag (16)
-                                     kind 2: ciphertext, as long as the modulus
+    parameters             2 bytes   RSAES-OAEP: hash, MGF1 hash; others: zeros
+    body                             AEAD: nonce (12) ‖ ciphertext ‖ tag (16)
+                                     RSAES-OAEP: ciphertext, as long as the modulus
+                                     KEM: encapsulation ‖ ciphertext ‖ tag (16)
 
-Everything before the body is the header. AES-256-GCM authenticates
+Everything before the body is the header. An AEAD authenticates
 ``length_prefixed(header, aad)`` as its additional data; RSAES-OAEP takes the same
-bytes as its label.
+bytes as its label. What a KEM's body is made of says `hsm_core._internal.kem_sealing`.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from enum import IntEnum
 from typing import Final
 
 from hsm_core._internal.encoding import length_prefixed
-from hsm_core.algorithms import HashAlgorithm
-from hsm_core.errors import DecryptionError
+from hsm_core.algorithms import Algorithm, Family, HashAlgorithm, spec
+from hsm_core.errors import DecryptionError, UnsupportedOperationError
 from hsm_core.model import KeyId
 
-__all__ = ["HEADER_BYTES", "NONCE_BYTES", "CipherKind", "Header", "parse"]
+__all__ = ["HEADER_BYTES", "NONCE_BYTES", "CipherKind", "Header", "kind_of", "parse"]
 
 _MAGIC: Final = b"FHSM\x01"
 HEADER_BYTES: Final = 28
 NONCE_BYTES: Final = 12
+_NO_PARAMETERS: Final = bytes(2)
 _HASHES: Final = (
     HashAlgorithm.SHA_256,
     HashAlgorithm.SHA_384,
@@ -43,10 +45,32 @@ _HASHES: Final = (
 
 
 class CipherKind(IntEnum):
-    """What the body is."""
+    """What the body is. An AEAD's kind has the name of its algorithm."""
 
     AES_256_GCM = 1
     RSAES_OAEP = 2
+    KEM = 3
+    AES_128_GCM = 4
+    CHACHA20_POLY1305 = 5
+
+
+def kind_of(algorithm: Algorithm) -> CipherKind:
+    """
+    Return the kind of envelope that keys of an algorithm make.
+
+    Raises:
+        UnsupportedOperationError: They make none.
+    """
+    row = spec(algorithm)
+    if row.family is Family.AEAD:
+        return CipherKind[algorithm.name]
+    if row.family is Family.RSA:
+        return CipherKind.RSAES_OAEP
+    if row.is_kem:
+        return CipherKind.KEM
+    raise UnsupportedOperationError(
+        f"{algorithm} does not encrypt.", algorithm=algorithm.value
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +86,9 @@ class Header:
     def encode(self) -> bytes:
         """Return the header's 28 bytes."""
         parameters = (
-            bytes(2)
-            if self.kind is CipherKind.AES_256_GCM
-            else bytes([_HASHES.index(self.hash) + 1, _HASHES.index(self.mgf_hash) + 1])
+            bytes([_HASHES.index(self.hash) + 1, _HASHES.index(self.mgf_hash) + 1])
+            if self.kind is CipherKind.RSAES_OAEP
+            else _NO_PARAMETERS
         )
         return b"".join(
             (
@@ -95,11 +119,11 @@ def parse(envelope: bytes) -> tuple[Header, bytes]:
         kind = CipherKind(start[5])
         key_id = KeyId(str(uuid.UUID(bytes=start[6:22])))
         version = int.from_bytes(start[22:26], "big")
-        if kind is CipherKind.AES_256_GCM:
-            header = Header(kind, key_id, version)
-        else:
+        if kind is CipherKind.RSAES_OAEP:
             first, second = (_hash_of(code) for code in start[26:28])
             header = Header(kind, key_id, version, first, second)
+        else:
+            header = Header(kind, key_id, version)
     except ValueError:
         raise DecryptionError from None
     if header.encode() != start:
