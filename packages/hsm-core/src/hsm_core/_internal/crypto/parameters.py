@@ -8,8 +8,11 @@ handle checks them once more before it computes.
 
 from __future__ import annotations
 
+from typing import Final
+
 from hsm_core.algorithms import (
     Algorithm,
+    AlgorithmSpec,
     HashAlgorithm,
     SignatureEncoding,
     SignatureScheme,
@@ -18,7 +21,10 @@ from hsm_core.algorithms import (
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = ["check_signing", "check_verifying", "signature_parameters"]
+__all__ = ["MU_BYTES", "check_signing", "check_verifying", "signature_parameters"]
+
+MU_BYTES: Final = 64
+"""Length of ML-DSA's message representative (FIPS 204, algorithm 7, line 6)."""
 
 
 def signature_parameters(
@@ -30,6 +36,8 @@ def signature_parameters(
     mgf_hash: HashAlgorithm | None = None,
     salt_bytes: int | None = None,
     prehashed: bool = False,
+    context: bytes = b"",
+    external_mu: bool = False,
 ) -> SignatureParameters:
     """
     Fill the defaults of an algorithm.
@@ -39,7 +47,7 @@ def signature_parameters(
 
         scheme: None means the algorithm's first scheme.
 
-        hash: None means the first hash to sign with.
+        hash: None means the first hash to sign with; for a composite its pre-hash.
 
         encoding: ECDSA only; None means DER.
 
@@ -49,8 +57,13 @@ def signature_parameters(
 
         prehashed: The data will be a digest.
 
+        context: ML-DSA, SLH-DSA and composites only: up to 255 bytes.
+
+        external_mu: ML-DSA only: the data will be mu.
+
     Raises:
         UnsupportedOperationError: The algorithm doesn't sign, or has no such parameter.
+        InputSizeError: *context* is too long.
     """
     row = spec(algorithm)
     if not row.schemes:
@@ -62,6 +75,7 @@ def signature_parameters(
         raise _unsupported(algorithm, "hashes inside and takes no hash", "hash")
     if mgf_hash is not None and chosen is not SignatureScheme.RSASSA_PSS:
         raise _unsupported(algorithm, "takes an MGF1 hash with PSS only", "mgf_hash")
+    _check_context(row, context, external_mu=external_mu)
     digest = hash or (row.hashes[0] if row.hashes else HashAlgorithm.SHA_512)
     return SignatureParameters(
         scheme=chosen,
@@ -70,6 +84,8 @@ def signature_parameters(
         encoding=encoding or SignatureEncoding.DER,
         salt_bytes=salt_bytes,
         prehashed=prehashed,
+        external_mu=external_mu,
+        context=context,
     )
 
 
@@ -81,7 +97,8 @@ def check_signing(
 
     Raises:
         UnsupportedOperationError: The algorithm is not used that way to sign.
-        InputSizeError: *data* should be a digest and is of another length.
+        InputSizeError: *data* should be a digest or mu and is of another length, or the
+            context is too long.
     """
     row = spec(algorithm)
     _check_common(algorithm, data, parameters)
@@ -105,11 +122,14 @@ def check_verifying(
 
     Raises:
         UnsupportedOperationError: The algorithm is not used that way.
-        InputSizeError: *data* should be a digest and is of another length, or the salt
-            can't be that long.
+        InputSizeError: *data* should be a digest or mu and is of another length, or the
+            context or the salt can't be that long.
     """
     row = spec(algorithm)
     _check_common(algorithm, data, parameters)
+    if row.verify_hashes and parameters.hash not in row.verify_hashes:
+        allowed = ", ".join(row.verify_hashes)
+        raise _unsupported(algorithm, f"verifies with {allowed} only", "hash")
     if parameters.salt_bytes is not None:
         longest = row.modulus_bits // 8 - parameters.hash.digest_bytes - 2
         if not 0 <= parameters.salt_bytes <= longest:
@@ -130,13 +150,33 @@ def _check_common(
     is_pss = parameters.scheme is SignatureScheme.RSASSA_PSS
     if parameters.salt_bytes is not None and not is_pss:
         raise _unsupported(algorithm, "takes a salt length with PSS only", "salt_bytes")
-    if not parameters.prehashed:
-        return
-    if not row.hashes:
+    _check_context(row, parameters.context, external_mu=parameters.external_mu)
+    if parameters.prehashed and not row.hashes:
         raise _unsupported(algorithm, "signs whole messages, never digests", "digest")
-    size = parameters.hash.digest_bytes
+    if parameters.prehashed:
+        _check_length("digest", data, parameters.hash.digest_bytes)
+    elif parameters.external_mu:
+        _check_length("mu", data, MU_BYTES)
+
+
+def _check_context(row: AlgorithmSpec, context: bytes, *, external_mu: bool) -> None:
+    if external_mu and not row.takes_mu:
+        raise _unsupported(row.algorithm, "has no external mu", "mu")
+    if context and external_mu:
+        raise _unsupported(
+            row.algorithm, "takes no context with mu, which holds one", "context"
+        )
+    if context and not row.max_context_bytes:
+        raise _unsupported(row.algorithm, "has no context", "context")
+    if len(context) > row.max_context_bytes:
+        raise InputSizeError(
+            "context", actual=len(context), maximum=row.max_context_bytes
+        )
+
+
+def _check_length(field: str, data: bytes, size: int) -> None:
     if len(data) != size:
-        raise InputSizeError("digest", actual=len(data), minimum=size, maximum=size)
+        raise InputSizeError(field, actual=len(data), minimum=size, maximum=size)
 
 
 def _unsupported(
