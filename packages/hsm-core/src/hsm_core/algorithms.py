@@ -774,12 +774,31 @@ _BY_NAME: Final = {
     for name in (row.algorithm.value.lower(), *row.aliases)
 }
 
+_NOT_OFFERED: Final = (
+    *("MLKEM768-RSA2048-SHA3-256", "MLKEM768-RSA3072-SHA3-256"),
+    *("MLKEM768-RSA4096-SHA3-256", "MLKEM768-ECDH-P384-SHA3-256"),
+    *("MLKEM768-ECDH-brainpoolP256r1-SHA3-256", "MLKEM1024-RSA3072-SHA3-256"),
+    *("MLKEM1024-ECDH-brainpoolP384r1-SHA3-256", "MLKEM1024-X448-SHA3-256"),
+    *("MLKEM1024-ECDH-P521-SHA3-256", "MLDSA44-RSA2048-PSS-SHA256"),
+    *("MLDSA44-RSA2048-PKCS15-SHA256", "MLDSA44-Ed25519-SHA512"),
+    *("MLDSA65-RSA3072-PSS-SHA512", "MLDSA65-RSA3072-PKCS15-SHA512"),
+    *("MLDSA65-RSA4096-PSS-SHA512", "MLDSA65-RSA4096-PKCS15-SHA512"),
+    *("MLDSA65-ECDSA-P384-SHA512", "MLDSA65-ECDSA-brainpoolP256r1-SHA512"),
+    *("MLDSA87-ECDSA-brainpoolP384r1-SHA512", "MLDSA87-Ed448-SHAKE256"),
+    *("MLDSA87-RSA3072-PSS-SHA512", "MLDSA87-RSA4096-PSS-SHA512"),
+    "MLDSA87-ECDSA-P521-SHA512",
+)
+"""Composites that the drafts define and that have no row."""
+
 _NO_ML_DSA_135: Final = "FIPS 204 has ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"
 _REASONS: Final = {
     "ml-dsa-135": _NO_ML_DSA_135,
     "mldsa135": _NO_ML_DSA_135,
     "ml-dsa135": _NO_ML_DSA_135,
     "hybridp256mlkem512": "the drafts have no composite of ML-KEM-512",
+    **dict.fromkeys(
+        map(str.lower, _NOT_OFFERED), "this composite of the drafts is not offered"
+    ),
 }
 """What is wrong with names that users have met elsewhere."""
 
