@@ -316,6 +316,8 @@ class KeyHandle(Protocol):
         Raises:
             InputSizeError: It is not as long as the algorithm's encapsulations; the
                 field is ``ciphertext``.
+            DecryptionError: A composite's only: the traditional part is no public key
+                of its curve.
         """
         ...
 

@@ -7,8 +7,8 @@ Composite ML-DSA: both halves sign one representative of the message.
     M'        = "CompositeAlgorithmSignatures2025" ‖ label ‖ len(ctx) ‖ ctx ‖ PH(M)
     signature = ML-DSA.Sign(M', context = label) ‖ Trad.Sign(M')
 
-The label binds each half to its composite: ML-DSA's by its context, the other's by M'.
-So neither half of a signature is one of its component over any message of a caller.
+The label binds both halves to the composite. Taken apart, ML-DSA's fails without that
+context, and the other covers M' alone, which says where it comes from.
 """
 
 from __future__ import annotations
