@@ -26,6 +26,7 @@ from hsm_core._internal.crypto.providers import (
 )
 from hsm_core._internal.crypto.selftest import (
     known_answer_test,
+    known_verification_test,
     pairwise_consistency_test,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
@@ -179,14 +180,22 @@ class CryptoRegistry:
 
     def power_up_test(self) -> None:
         """
-        Run the known-answer tests that are quick; the others run before first use.
+        Run the known-answer tests that are quick; what fails is stopped.
 
-        Of slow algorithms, known signatures are verified. What fails is stopped.
+        Of an algorithm that signs slowly, a known signature is verified; it is tested
+        wholly before its first use.
         """
         for algorithm in Algorithm:
             slot = self._find(algorithm)
-            if slot is not None and spec(algorithm).use_cost is Cost.QUICK:
+            if slot is None:
+                continue
+            if spec(algorithm).use_cost is Cost.QUICK:
                 self._run_known_answers(algorithm, slot)
+                continue
+            try:
+                known_verification_test(algorithm, slot.provider)
+            except SelfTestFailedError as failure:
+                self.stop(algorithm, str(failure))
 
     def self_test(self) -> tuple[SelfTestResult, ...]:
         """

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""What the self-tests of all families have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import SelfTestFailedError, SignatureMismatchError
+from hsm_core.protocols import CryptoProvider, KeyHandle, SignatureParameters
+
+__all__ = [
+    "MESSAGE",
+    "Case",
+    "Pair",
+    "altered",
+    "expect",
+    "expect_mismatch",
+    "expect_signature",
+    "failure",
+    "sign_and_verify",
+]
+
+MESSAGE: Final = b"pairwise consistency test"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An algorithm, who computes it, and what is known to be right."""
+
+    algorithm: Algorithm
+    provider: CryptoProvider
+    known: Mapping[str, bytes] = field(repr=False)
+
+    def private(self) -> KeyHandle:
+        """Load the known private key."""
+        return self.provider.load(self.algorithm, self.known["key"])
+
+    def public(self) -> KeyHandle:
+        """Load the known public key."""
+        return self.provider.load_public(self.algorithm, self.known["public_key"])
+
+    def expect(self, name: str, computed: bytes) -> None:
+        """Fail unless a result is the known one of this name."""
+        expect(
+            self.algorithm, name.replace("_", " "), holds=computed == self.known[name]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """
+    Both halves of a new key.
+
+    Attributes:
+        public: Of a symmetric key the same as *private*.
+        known: Of the known answers of its algorithm.
+    """
+
+    provider: CryptoProvider
+    private: KeyHandle
+    public: KeyHandle
+    material: bytes = field(repr=False)
+    known: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The key's algorithm."""
+        return self.private.algorithm
+
+    def expect(self, *, holds: bool) -> None:
+        """Fail unless the halves belong together."""
+        expect(self.algorithm, "pairwise consistency", holds=holds)
+
+
+def failure(algorithm: Algorithm, reason: str) -> SelfTestFailedError:
+    """Return the failure of an algorithm."""
+    return SelfTestFailedError(
+        f"The self-test of {algorithm} failed: {reason}.",
+        algorithm=algorithm.value,
+        reason=reason,
+    )
+
+
+def expect(algorithm: Algorithm, what: str, *, holds: bool) -> None:
+    """
+    Return if something holds.
+
+    Raises:
+        SelfTestFailedError: It doesn't.
+    """
+    if not holds:
+        raise failure(algorithm, f"wrong {what}")
+
+
+def altered(value: bytes, position: int = -1) -> bytes:
+    """Return *value* with one bit of one byte the other way round."""
+    changed = bytearray(value)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+def expect_signature(
+    handle: KeyHandle,
+    message: bytes,
+    signature: bytes,
+    parameters: SignatureParameters,
+) -> None:
+    """Verify a right signature, and see that it is wrong for another message."""
+    handle.verify(message, signature, parameters)
+    expect_mismatch(handle, altered(message), signature, parameters)
+
+
+def expect_mismatch(
+    handle: KeyHandle,
+    message: bytes,
+    signature: bytes,
+    parameters: SignatureParameters,
+) -> None:
+    """See that a wrong signature is refused."""
+    try:
+        handle.verify(message, signature, parameters)
+    except SignatureMismatchError:
+        return
+    raise failure(handle.algorithm, "accepted a wrong signature")
+
+
+def sign_and_verify(pair: Pair) -> None:
+    """Check that the public half verifies what the private half signs."""
+    parameters = signature_parameters(pair.algorithm)
+    pair.public.verify(MESSAGE, pair.private.sign(MESSAGE, parameters), parameters)

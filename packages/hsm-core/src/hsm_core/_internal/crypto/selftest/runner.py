@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Which family is tested how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core._internal.crypto.selftest.checks import (
+    Case,
+    Pair,
+    failure,
+    sign_and_verify,
+)
+from hsm_core._internal.crypto.selftest.classical import (
+    check_agreement,
+    check_ecdsa,
+    check_eddsa,
+    check_rsa,
+    pair_agreement,
+    pair_curve,
+    pair_rsa,
+)
+from hsm_core._internal.crypto.selftest.quantum_safe import (
+    check_composite_kem,
+    check_composite_signature,
+    check_known_signature,
+    check_ml_dsa,
+    check_ml_kem,
+    check_slh_dsa,
+    pair_kem,
+    pair_ml_dsa,
+)
+from hsm_core._internal.crypto.selftest.symmetric import (
+    check_aead,
+    check_derivation,
+    check_mac,
+    check_wrap,
+    pair_aead,
+    pair_derivation,
+    pair_mac,
+    pair_wrap,
+)
+from hsm_core.algorithms import Algorithm, Family, spec
+from hsm_core.errors import SelfTestFailedError
+from hsm_core.protocols import CryptoProvider
+
+__all__ = [
+    "known_answer_test",
+    "known_verification_test",
+    "pairwise_consistency_test",
+]
+
+_TESTS: Final[dict[Family, tuple[Callable[[Case], None], Callable[[Pair], None]]]] = {
+    Family.AEAD: (check_aead, pair_aead),
+    Family.RSA: (check_rsa, pair_rsa),
+    Family.ECDSA: (check_ecdsa, pair_curve),
+    Family.EDDSA: (check_eddsa, sign_and_verify),
+    Family.ECDH: (check_agreement, pair_agreement),
+    Family.MAC: (check_mac, pair_mac),
+    Family.KEY_WRAP: (check_wrap, pair_wrap),
+    Family.KDF: (check_derivation, pair_derivation),
+    Family.ML_KEM: (check_ml_kem, pair_kem),
+    Family.ML_DSA: (check_ml_dsa, pair_ml_dsa),
+    Family.SLH_DSA: (check_slh_dsa, sign_and_verify),
+    Family.COMPOSITE_KEM: (check_composite_kem, pair_kem),
+    Family.COMPOSITE_SIGNATURE: (check_composite_signature, sign_and_verify),
+}
+"""By family: what is compared with known answers, and how the halves of a key are."""
+
+
+def known_answer_test(algorithm: Algorithm, provider: CryptoProvider) -> None:
+    """
+    Compare what a provider computes with published results.
+
+    Every direction is run, and every check is also given something wrong, which it
+    must refuse.
+
+    Raises:
+        SelfTestFailedError: An answer is another; the reason says which.
+    """
+    test, _ = _TESTS[spec(algorithm).family]
+    _run(algorithm, lambda: test(Case(algorithm, provider, known_answers(algorithm))))
+
+
+def known_verification_test(algorithm: Algorithm, provider: CryptoProvider) -> None:
+    """
+    Verify a known signature of an algorithm that signs slowly; a part of the whole.
+
+    Raises:
+        SelfTestFailedError: As `known_answer_test`.
+    """
+    _run(
+        algorithm,
+        lambda: check_known_signature(
+            Case(algorithm, provider, known_answers(algorithm))
+        ),
+    )
+
+
+def pairwise_consistency_test(
+    algorithm: Algorithm, provider: CryptoProvider, material: bytes
+) -> bytes:
+    """
+    Check that the halves of a new key belong together.
+
+    A signature must verify, a ciphertext decrypt and an encapsulation give the same
+    secret; a MAC or a derived key must be what the standard library computes.
+
+    Returns:
+        SubjectPublicKeyInfo, DER; empty for a symmetric key.
+
+    Raises:
+        SelfTestFailedError: They don't belong together.
+    """
+    public_der = b""
+
+    def test() -> None:
+        nonlocal public_der
+        private = provider.load(algorithm, material)
+        public_der = private.public_der()
+        public = provider.load_public(algorithm, public_der) if public_der else private
+        _, pairwise = _TESTS[spec(algorithm).family]
+        known = known_answers(algorithm)
+        pairwise(Pair(provider, private, public, material, known))
+
+    _run(algorithm, test)
+    return public_der
+
+
+def _run(algorithm: Algorithm, test: Callable[[], None]) -> None:
+    """Run a test; whatever goes wrong in it, of whatever kind, is its failure."""
+    try:
+        test()
+    except SelfTestFailedError:
+        raise
+    except Exception as error:
+        raise failure(algorithm, f"raised {type(error).__name__}") from error
