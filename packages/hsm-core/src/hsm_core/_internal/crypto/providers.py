@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from hsm_core.algorithms import Algorithm, Family, parse_algorithm, spec
 from hsm_core.errors import ConfigurationError, UnknownAlgorithmError
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
 
+if TYPE_CHECKING:
+    from hsm_core._internal.crypto.composite import Components
+
 __all__ = [
     "PREFERRED",
     "DeferredProvider",
+    "composite_provider",
     "default_providers",
     "parse_order",
     "what_to_install",
@@ -105,8 +109,15 @@ def _pyca() -> CryptoProvider:
     return PycaCryptoProvider()
 
 
+def _libcrypto() -> CryptoProvider:
+    from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
+
+    return LibcryptoProvider()
+
+
 _TABLE: Final[Mapping[str, Callable[[], CryptoProvider | None]]] = {
     "pyca": _pyca,
+    "libcrypto": _libcrypto,
 }
 """Every provider by name, in the order they are asked in."""
 
@@ -123,6 +134,17 @@ def default_providers(*, enable_oqs: bool = False) -> tuple[CryptoProvider, ...]
         for name, open_provider in _TABLE.items()
         if enable_oqs or name != _OQS
     )
+
+
+def composite_provider(components: Components) -> CryptoProvider:
+    """Return the provider of composites over those that serve their components."""
+
+    def open_provider() -> CryptoProvider:
+        from hsm_core._internal.crypto.composite import CompositeProvider
+
+        return CompositeProvider(components)
+
+    return DeferredProvider("composite", open_provider)
 
 
 def parse_order(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -20,6 +20,7 @@ from typing import Final
 from hsm_core._internal.crypto.guard import Guard, GuardedHandle
 from hsm_core._internal.crypto.providers import (
     PREFERRED,
+    composite_provider,
     default_providers,
     parse_order,
     what_to_install,
@@ -83,6 +84,9 @@ class CryptoRegistry:
 
         preferred: Names of providers that are asked first for a family.
 
+        composites: Makes the provider of composites; components come from this
+            registry, so that a stopped component stops its composites.
+
     Raises:
         ConfigurationError: *order* names an algorithm or a provider that isn't there.
     """
@@ -94,9 +98,10 @@ class CryptoRegistry:
         *,
         order: Mapping[str, tuple[str, ...]] = _DEFAULT_ORDER,
         preferred: Mapping[Family, tuple[str, ...]] = _NOBODY,
+        composites: Callable[[CryptoRegistry], CryptoProvider] = composite_provider,
     ) -> None:
         self._entropy = entropy
-        self._providers = tuple(providers)
+        self._providers = (*providers, composites(self))
         self._preferred = preferred
         self._ready: set[Algorithm] = set()
         self._slots: dict[Algorithm, _Slot | None] = {}
