@@ -18,6 +18,9 @@ from hsm_core.testing import caller, memory_hsm
 #                   Administrator, Operator, Auditor, Service
 EXPECTED = {
     "CreateKey":        "A O - -",
+    "ImportKey":        "A - - -",
+    "DeriveKey":        "A O - -",
+    "ExportKey":        "A - - -",
     "DescribeKey":      "A O U S",
     "ListKeys":         "A O U S",
     "ListVersions":     "A O U S",
@@ -30,12 +33,25 @@ EXPECTED = {
     "Verify":           "- O - S",
     "Encrypt":          "- O - S",
     "Decrypt":          "- O - S",
+    "Encapsulate":      "- O - S",
+    "Decapsulate":      "- O - S",
+    "Seal":             "- O - S",
+    "Open":             "- O - S",
+    "Rewrap":           "- O - S",
+    "GenerateDataKey":  "- O - S",
     "ComputeMac":       "- O - S",
     "VerifyMac":        "- O - S",
+    "SignBatch":        "- O - S",
+    "VerifyBatch":      "- O - S",
+    "EncryptBatch":     "- O - S",
+    "DecryptBatch":     "- O - S",
+    "ComputeMacBatch":  "- O - S",
+    "VerifyMacBatch":   "- O - S",
     "GenerateRandom":   "- O - S",
     "ListAuditEvents":  "A - U -",
     "VerifyAudit":      "A - U -",
     "Status":           "A O U S",
+    "ListAlgorithms":   "A O U S",
     "SelfTest":         "A O - -",
 }  # fmt: skip
 LETTERS = {
@@ -55,6 +71,18 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.ComputeMac: {"message": b""},
     ops.VerifyMac: {"message": b"", "mac": b""},
     ops.GenerateRandom: {"length": 1},
+    ops.Decapsulate: {"ciphertext": b""},
+    ops.Seal: {"plaintext": b""},
+    ops.Open: {"ciphertext": b""},
+    ops.Rewrap: {"ciphertext": b""},
+    ops.SignBatch: {"items": (ops.SignItem(message=b""),)},
+    ops.VerifyBatch: {"items": (ops.VerifyItem(message=b"", signature=b""),)},
+    ops.EncryptBatch: {"items": (ops.EncryptItem(plaintext=b""),)},
+    ops.DecryptBatch: {"items": (ops.DecryptItem(ciphertext=b""),)},
+    ops.ComputeMacBatch: {"items": (ops.MacInput(message=b""),)},
+    ops.VerifyMacBatch: {"items": (ops.VerifyMacItem(message=b"", mac=b""),)},
+    ops.ImportKey: {"algorithm": "ed25519", "wrapped": b""},
+    ops.DeriveKey: {"algorithm": "aes256gcm"},
 }
 
 
@@ -63,6 +91,7 @@ def sample(kind: type[Operation[Any]], key_id: str) -> Operation[Any]:
     arguments = dict(ARGUMENTS.get(kind, {}))
     if "key_id" in kind.__struct_fields__ and kind is not ops.ListAuditEvents:
         arguments["key_id"] = key_id
+    arguments |= dict.fromkeys(kind.other_keys, key_id)
     return kind(**arguments)
 
 

@@ -141,7 +141,8 @@ class Admission:
         if attempt.key_id and not decision.may_describe:
             raise KeyNotFoundError
         raise AccessDeniedError(
-            f"The policy does not allow you this: {type(attempt.operation).__name__}.",
+            f"The policy does not allow you this: {type(attempt.operation).__name__} "
+            f"({decision.rule}).",
             rule=decision.rule,
         )
 

@@ -23,7 +23,7 @@ from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import RolePolicy
+from hsm_core._internal.policy import PROFILES, RolePolicy
 from hsm_core._internal.recovery import recover
 from hsm_core._internal.refusals import Refusals, TamperingRecorder
 from hsm_core._internal.sealing import KeyRing
@@ -200,7 +200,7 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    policy = RolePolicy()
+    policy = RolePolicy(rules=PROFILES[settings.policy_profile])
     inventory = Inventory(
         store,
         ring,
