@@ -325,5 +325,5 @@ def _registry() -> CryptoRegistry:
     with _lock:
         if _tested is None:
             _tested = default_registry(SystemEntropy(), {})
-            _tested.self_test()
+            _tested.power_up_test()
         return _tested

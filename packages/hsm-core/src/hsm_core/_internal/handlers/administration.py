@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The HSM about itself: Status, SelfTest."""
+"""The HSM about itself: Status, ListAlgorithms, SelfTest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
 from hsm_core._internal.clock import instant
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core.algorithms import KeyUsage, spec
 from hsm_core.model import KeyFilter
 from hsm_core.protocols import IndexQuery
 
-__all__ = ["SelfTestHandler", "StatusHandler"]
+__all__ = ["ListAlgorithmsHandler", "SelfTestHandler", "StatusHandler"]
 
 
 class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
@@ -49,6 +50,17 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         )
 
 
+class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
+    """Tell what each algorithm is, and who serves it."""
+
+    def perform(
+        self, subject: Subject[ops.ListAlgorithms], /
+    ) -> Answer[ops.AlgorithmList]:
+        """Join the table with what the registry found; nothing is measured anew."""
+        statuses = self._services.crypto.statuses()
+        return Answer(ops.AlgorithmList(items=tuple(map(_describe, statuses))))
+
+
 class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     """Run the self-tests."""
 
@@ -61,3 +73,24 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     def is_quick(self, operation: ops.SelfTest, /) -> bool:
         """Never."""
         return False
+
+
+def _describe(status: ops.AlgorithmStatus) -> ops.AlgorithmInfo:
+    row = spec(status.algorithm)
+    return ops.AlgorithmInfo(
+        algorithm=row.algorithm,
+        family=row.family.value,
+        standard=row.standard,
+        category=row.category,
+        strength_bits=row.strength_bits,
+        usages=tuple(usage for usage in KeyUsage if usage in row.usages),
+        status=status.status,
+        public_key_bytes=row.public_bytes,
+        private_key_bytes=row.private_bytes or row.key_bytes,
+        signature_bytes=row.signature_bytes,
+        ciphertext_bytes=row.ciphertext_bytes,
+        draft=row.draft,
+        provider=status.provider,
+        provider_version=status.provider_version,
+        hint=status.hint,
+    )

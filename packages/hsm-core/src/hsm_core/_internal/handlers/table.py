@@ -42,6 +42,7 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.ListAuditEvents: trail.ListAuditEventsHandler,
     ops.VerifyAudit: trail.VerifyAuditHandler,
     ops.Status: administration.StatusHandler,
+    ops.ListAlgorithms: administration.ListAlgorithmsHandler,
     ops.SelfTest: administration.SelfTestHandler,
 }
 
