@@ -28,6 +28,7 @@ EXPECTED = {
     "transport": 9,
     "outcome_unknown": 10,
     "approval_required": 11,
+    "batch_failed": 12,
 }
 
 

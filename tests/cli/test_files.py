@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_cli.files import Source, decode_base64, encode_base64, write_file
+from hsm_cli.hashing import hash_digest
 from hsm_cli.output import OutputError
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError
@@ -48,13 +49,24 @@ class TestSource:
         """A digest is that of the data, wherever it comes from."""
         data = data_file.read_bytes()
         text = base64.b64encode(data).decode()
-        digests = {
-            Source(what="payload", path=str(data_file)).digest(algorithm),
-            Source(what="payload", text=text, is_base64=True).digest(algorithm),
-        }
+        sources = [
+            Source(what="payload", path=str(data_file)),
+            Source(what="payload", text=text, is_base64=True),
+        ]
+        digests = {hash_digest(algorithm, s, [], s.pieces()) for s in sources}
 
         assert 1 == len(digests)
         assert algorithm.digest_bytes == len(digests.pop())
+
+    def test_size(self, data_file: Path, tmp_path: Path) -> None:
+        """Only a plain file has a size that is known before it is read."""
+        os.mkfifo(tmp_path / "pipe")
+        sizes = [
+            Source(what="payload", path=path).size
+            for path in (str(data_file), "-", str(tmp_path / "pipe"), "/no/file")
+        ]
+
+        assert [1024, None, None, None] == sizes
 
     @pytest.mark.parametrize("path", ["", "a\0b", "/nonexistent/file"])
     def test_unreadable(self, path: str) -> None:

@@ -3,65 +3,85 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import click
 
-from hsm_cli.files import Source
-from hsm_cli.options import choice
+from hsm_cli.options import aad_options, choice
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
 
-__all__ = ["encryption_options", "read_aad"]
+__all__ = ["EncryptionOptions", "encryption_options", "refuse_in_batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionOptions:
+    """Parameters of an encryption, as the command line gave them."""
+
+    aad: bytes = b""
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
+    encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE
 
 
 def encryption_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the parameters of an encryption."""
-    for option in (
-        click.option(
-            "--encoding",
-            type=choice(CiphertextEncoding),
-            default=CiphertextEncoding.ENVELOPE,
-            metavar="NAME",
-            help="envelope (default); raw, for RSA only, is what others understand.",
-        ),
-        click.option(
-            "--mgf-hash",
-            type=choice(HashAlgorithm),
-            metavar="NAME",
-            help="RSA only: hash of the mask; else SHA-256.",
-        ),
-        click.option(
-            "--hash",
-            "hash_name",
-            type=choice(HashAlgorithm),
-            metavar="NAME",
-            help="RSA only; else SHA-256.",
-        ),
-        click.option(
-            "--aad-file", metavar="FILE", help="Read the additional data from a file."
-        ),
-        click.option(
-            "--aad",
-            metavar="TEXT",
-            help="Additional data: authenticated, not encrypted, and needed again to "
-            "decrypt.",
-        ),
-    ):
-        function = option(function)
-    return function
+    """Give a command its *options*, which are `EncryptionOptions`."""
+
+    @aad_options
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        aad: bytes,
+        hash_name: HashAlgorithm | None,
+        mgf_hash: HashAlgorithm | None,
+        encoding: CiphertextEncoding,
+        **kwargs: Any,
+    ) -> Any:
+        options = EncryptionOptions(
+            aad=aad, hash=hash_name, mgf_hash=mgf_hash, encoding=encoding
+        )
+        return function(*args, options=options, **kwargs)
+
+    decorated: Callable[..., Any] = wrapper
+    for option in _OPTIONS:
+        decorated = option(decorated)
+    return decorated
 
 
-def read_aad(text: str | None, path: str | None) -> bytes:
+_OPTIONS: Final = (
+    click.option(
+        "--encoding",
+        type=choice(CiphertextEncoding),
+        default=CiphertextEncoding.ENVELOPE,
+        metavar="NAME",
+        help="envelope (default); raw, for RSA only, is what others understand.",
+    ),
+    click.option(
+        "--mgf-hash",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="RSA only: hash of the mask; else SHA-256.",
+    ),
+    click.option(
+        "--hash",
+        "hash_name",
+        type=choice(HashAlgorithm),
+        metavar="NAME",
+        help="RSA only; else SHA-256.",
+    ),
+)
+
+
+def refuse_in_batch(options: EncryptionOptions, *others: object) -> None:
     """
-    Return the additional data.
+    Refuse parameters that a batch does not have.
 
     Raises:
-        click.UsageError: It was given twice.
-        InvalidInputError: The file can't be read.
+        click.UsageError: One of them was given.
     """
-    if text is not None and path is not None:
-        raise click.UsageError("Give --aad or --aad-file, not both.")
-    if text is None and path is None:
-        return b""
-    return Source(what="additional data", text=text, path=path).read()
+    if options != EncryptionOptions() or any(other is not None for other in others):
+        raise click.UsageError(
+            "With --batch, each item has its own aad, and there are no other options."
+        )

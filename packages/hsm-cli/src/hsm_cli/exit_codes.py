@@ -9,11 +9,17 @@ the family it belongs to.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final
 
 from hsm_core import errors
 
-__all__ = ["EXIT_CODES", "ExitCode", "exit_code"]
+__all__ = ["EXIT_CODES", "BatchFailedError", "ExitCode", "exit_code"]
+
+
+class BatchFailedError(errors.HSMError):
+    """Some items of a batch failed; the others were done."""
+
+    code: ClassVar[str] = "batch_failed"
 
 
 class ExitCode(IntEnum):
@@ -31,6 +37,7 @@ class ExitCode(IntEnum):
     TRANSPORT = 9
     OUTCOME_UNKNOWN = 10
     APPROVAL_REQUIRED = 11
+    BATCH_FAILED = 12
     INTERRUPTED = 130
     OUTPUT_CLOSED = 141
 
@@ -59,6 +66,7 @@ _MEANINGS: Final = {
         "A change was sent and its answer lost; repeat with the same idempotency key."
     ),
     ExitCode.APPROVAL_REQUIRED: "Other people must approve it first.",
+    ExitCode.BATCH_FAILED: "Some items of a batch failed; their lines say why.",
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitCode.OUTPUT_CLOSED: "The reader of standard output went away.",
 }
@@ -78,6 +86,7 @@ EXIT_CODES: Final[dict[type[errors.HSMError], ExitCode]] = {
     errors.TransportError: ExitCode.TRANSPORT,
     errors.OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
     errors.ApprovalRequiredError: ExitCode.APPROVAL_REQUIRED,
+    BatchFailedError: ExitCode.BATCH_FAILED,
 }
 """Exit codes by error family."""
 

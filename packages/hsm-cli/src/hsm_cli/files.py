@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 import stat
 import sys
@@ -15,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from hsm_cli.output import OutputError
-from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
-from hsm_core.settings import Limits
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
-__all__ = ["Source", "decode_base64", "encode_base64", "write_file"]
+__all__ = ["Source", "decode_base64", "decode_pem", "encode_base64", "write_file"]
 
 _CHUNK_BYTES: Final = 1024 * 1024
-_MAX_BYTES: Final = Limits().payload_bytes + 4096
+_MAX_BYTES: Final = Limits().payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
 """Longest data that is read: the longest payload, and what an envelope adds."""
 
 _STDIN: Final = "-"
@@ -50,6 +48,23 @@ def decode_base64(text: str | bytes, *, what: str) -> bytes:
     if base64.b64encode(data) != joined:
         raise MalformedError(f"{what} is not canonical base64.")
     return data
+
+
+def decode_pem(data: bytes, label: str) -> bytes:
+    """
+    Return what a PEM file of this label holds; what is no PEM at all, as it is.
+
+    Raises:
+        MalformedError: It is PEM, but has no part of this label, or is damaged.
+    """
+    if b"-----BEGIN " not in data:
+        return data
+    begin, end = (f"-----{word} {label}-----".encode() for word in ("BEGIN", "END"))
+    _, found, rest = data.partition(begin)
+    body, closed, _ = rest.partition(end)
+    if not found or not closed:
+        raise MalformedError(f"The PEM file holds no {label}.")
+    return decode_base64(body, what=label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +104,44 @@ class Source:
             raise PayloadTooLargeError(self.what, actual=len(data), maximum=_MAX_BYTES)
         return data
 
-    def digest(self, algorithm: HashAlgorithm) -> bytes:
-        """Return the digest of the data; a file of any size is read in pieces."""
-        hasher = hashlib.new(algorithm.value.replace("-", "").lower())
+    def pieces(self) -> Iterator[bytes]:
+        """Give the data in pieces of up to 1 MiB, a file of any size."""
         if self.text is not None or self.is_base64:
-            hasher.update(self.read())
+            yield self.read()
         else:
-            for chunk in self._chunks(limit=None):
-                hasher.update(chunk)
-        return hasher.digest()
+            yield from self._chunks(limit=None)
+
+    def lines(self) -> Iterator[bytes]:
+        """
+        Give the lines of a file, one by one, without their ends.
+
+        Raises:
+            InvalidInputError: The file can't be read.
+        """
+        with self._opened() as stream:
+            try:
+                for line in stream:
+                    yield line.rstrip(b"\r\n")
+            except OSError as error:
+                raise self._unreadable(error) from None
+
+    @property
+    def size(self) -> int | None:
+        """Length of a plain file, in bytes; None for whatever else."""
+        if self.path is None or self.path == _STDIN:
+            return None
+        try:
+            status = os.stat(os.fsencode(self.path))
+        except (OSError, ValueError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a plain file that others than its owner may read."""
+        if self.size is None:
+            return False
+        return bool(stat.S_IMODE(os.stat(os.fsencode(self.path or "")).st_mode) & 0o044)
 
     def _chunks(self, *, limit: int | None) -> Iterator[bytes]:
         total = 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from hsm_cli.invocation import Invocation
 __all__ = [
     "CommaList",
     "HSMCommand",
+    "aad_options",
     "choice",
     "idempotency_option",
     "key_operand",
@@ -24,6 +26,7 @@ __all__ = [
     "parse_choice",
     "payload_operands",
     "proof_options",
+    "text_or_hex",
     "version_option",
 ]
 
@@ -148,7 +151,62 @@ def key_operand(function: F) -> Callable[..., Any]:
     return wrapper
 
 
-def payload_operands(what: str, *, always_base64: bool = False) -> Callable[[F], F]:
+def text_or_hex(text: str | None, digits: str | None, *, name: str) -> bytes:
+    """
+    Return bytes that were given as text or as hex digits, or none.
+
+    Args:
+        text: Value of the option *name*.
+
+        digits: Value of the option ``name-hex``.
+
+        name: The option.
+
+    Raises:
+        click.UsageError: Both were given, or the digits are none.
+    """
+    if text is not None and digits is not None:
+        raise click.UsageError(f"Give {name} or {name}-hex, not both.")
+    if digits is None:
+        # Bytes of the command line that are not UTF-8 come back as they were.
+        return os.fsencode(text or "")
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise click.UsageError(f"{name}-hex must be pairs of hex digits.") from None
+
+
+def aad_options(function: F) -> Callable[..., Any]:
+    """Give a command its *aad*: text or a file."""
+
+    @click.option(
+        "--aad",
+        metavar="TEXT",
+        help="Additional data: authenticated, not encrypted, and needed again to "
+        "decrypt.",
+    )
+    @click.option(
+        "--aad-file", metavar="FILE", help="Read the additional data from a file."
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, aad: str | None, aad_file: str | None, **kwargs: Any
+    ) -> Any:
+        if aad is not None and aad_file is not None:
+            raise click.UsageError("Give --aad or --aad-file, not both.")
+        given = aad is not None or aad_file is not None
+        source = Source(what="additional data", text=aad, path=aad_file)
+        return function(*args, aad=source.read() if given else b"", **kwargs)
+
+    return wrapper
+
+
+def payload_operands(
+    what: str,
+    *,
+    always_base64: bool = False,
+    batch: Callable[..., None] | None = None,
+) -> Callable[[F], F]:
     """
     Give a command its *key_id* and its *source*: an argument, a file or standard input.
 
@@ -156,6 +214,9 @@ def payload_operands(what: str, *, always_base64: bool = False) -> Callable[[F],
         what: Name of the data, one word.
 
         always_base64: Whether an argument is base64 without being said to be.
+
+        batch: Called in place of the command where ``--batch`` is given, with the
+            items as its *source*. None means that there is no such option.
     """
     metavar = what.upper()
 
@@ -185,8 +246,15 @@ def payload_operands(what: str, *, always_base64: bool = False) -> Callable[[F],
             key_option: str | None,
             path: str | None,
             is_base64: bool,
+            items: str | None = None,
             **kwargs: Any,
         ) -> Any:
+            if items is not None and batch is not None:
+                if payload is not None or path is not None or is_base64:
+                    raise click.UsageError(f"With --batch, no other {what} is given.")
+                key_id = one_of(key, key_option, name="KEY", flag="--key-id")
+                source = Source(what="batch", path=items)
+                return batch(*args, key_id=key_id, source=source, **kwargs)
             if key_option is not None and payload is None:
                 # With --key-id the only argument is the data.
                 key, payload = None, key
@@ -207,9 +275,18 @@ def payload_operands(what: str, *, always_base64: bool = False) -> Callable[[F],
             )
             return function(*args, key_id=key_id, source=source, **kwargs)
 
-        return wrapper
+        return _BATCH_OPTION(wrapper) if batch is not None else wrapper
 
     return decorate
+
+
+_BATCH_OPTION = click.option(
+    "--batch",
+    "items",
+    metavar="FILE",
+    help="Read many items, one JSON object a line, and answer each with a line; - is "
+    "standard input.",
+)
 
 
 def proof_options(what: str) -> Callable[[F], Any]:
@@ -217,7 +294,8 @@ def proof_options(what: str) -> Callable[[F], Any]:
     Give a command its *proof*: bare bytes in a file, or base64 as an argument.
 
     Args:
-        what: Name of the proof, one word, and of the options.
+        what: Name of the proof, one word, and of the options. In a batch each item
+            has its own.
     """
 
     def decorate(function: F) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 __all__ = ["Progress"]
+
+_BAR_CHARACTERS: Final = 24
 
 
 class Progress:
@@ -20,7 +22,7 @@ class Progress:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._shown = False
+        self._shown = ""
 
     def __enter__(self) -> Self:
         return self
@@ -36,10 +38,15 @@ class Progress:
             sys.stderr.flush()
 
     def show(self, done: int, total: int | None = None) -> None:
-        """Show that *done* of *total* are done."""
+        """Show that *done* of *total* are done; as a bar too, if a total is known."""
         if sys.stderr is None or not sys.stderr.isatty():
             return
-        of = f" of {total}" if total is not None else ""
-        sys.stderr.write(f"\r\x1b[K{done}{of} {self._what}")
-        sys.stderr.flush()
-        self._shown = True
+        text = f"{done} {self._what}"
+        if total:
+            filled = min(done, total) * _BAR_CHARACTERS // total
+            bar = "#" * filled + "-" * (_BAR_CHARACTERS - filled)
+            text = f"[{bar}] {done} of {total} {self._what}"
+        if text != self._shown:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+            self._shown = text

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from hsm_core.model import AuditEntry, KeyInfo, VersionInfo
+from hsm_core.model import AuditEntry, KeyInfo, UseInfo, VersionInfo
 
 __all__ = [
     "EVENT_HEADER",
@@ -16,6 +16,7 @@ __all__ = [
     "instant",
     "key_pairs",
     "key_row",
+    "uses",
     "version_row",
     "words",
 ]
@@ -38,6 +39,9 @@ VERSION_HEADER = (
     "Created",
     "Changed",
     "From",
+    "Uses",
+    "Bytes",
+    "Last used",
     "Reason",
 )
 EVENT_HEADER = ("Seq", "Time", "Kind", "Phase", "Code", "Principal", "Key", "Version")
@@ -71,7 +75,28 @@ def key_pairs(key: KeyInfo) -> list[tuple[str, str]]:
         ("created", instant(key.created_at)),
         ("updated", instant(key.updated_at)),
         ("generation", str(key.generation)),
+        ("origin", key.origin),
+        ("exportable", "yes" if key.exportable else "no"),
+        ("draft", key.draft),
+        *_use_pairs(key.use),
     ]
+
+
+def _use_pairs(use: UseInfo | None) -> list[tuple[str, str]]:
+    if use is None:
+        return []
+    return [
+        ("uses", uses(use)),
+        ("bytes", str(use.bytes)),
+        ("last used", instant(use.last_used_at) or "never"),
+    ]
+
+
+def uses(use: UseInfo) -> str:
+    """Return how often a material was used, and how often it may be."""
+    if not use.limit:
+        return str(use.uses)
+    return f"{use.uses} of {use.limit} ({100 * use.uses // use.limit} %)"
 
 
 def key_row(key: KeyInfo) -> tuple[str, ...]:
@@ -98,6 +123,9 @@ def version_row(version: VersionInfo) -> tuple[str, ...]:
         instant(version.created_at),
         instant(version.state_changed_at),
         str(version.rolled_back_from or ""),
+        uses(version.use) if version.use is not None else "",
+        str(version.use.bytes) if version.use is not None else "",
+        instant(version.use.last_used_at) if version.use is not None else "",
         version.reason,
     )
 

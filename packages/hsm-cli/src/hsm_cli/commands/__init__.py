@@ -26,6 +26,9 @@ CONTEXT: Final[dict[str, Any]] = {
 COMMANDS: Final = {
     "list": "Show keys, newest first.",
     "create": "Make a key.",
+    "import": "Make a key from material that was made elsewhere.",
+    "derive": "Make a symmetric key from a key of the HSM.",
+    "export": "Return a key wrapped by another key of the HSM.",
     "describe": "Show what may be known of a key.",
     "versions": "Show all versions of a key.",
     "rotate": "Make a new version from fresh material.",
@@ -37,6 +40,12 @@ COMMANDS: Final = {
     "verify": "Check a signature.",
     "encrypt": "Encrypt data.",
     "decrypt": "Decrypt data.",
+    "seal": "Encrypt a message to a KEM key.",
+    "open": "Decrypt what seal made.",
+    "rewrap": "Encrypt a ciphertext anew under the current version.",
+    "data-key": "Make a symmetric key for use outside.",
+    "encapsulate": "Make a fresh shared secret for a KEM key.",
+    "decapsulate": "Take the shared secret out of an encapsulation.",
     "mac": "Compute a message authentication code.",
     "verify-mac": "Check a message authentication code.",
     "random": "Print random bytes of the HSM.",
@@ -115,10 +124,12 @@ def _mints(ctx: click.Context, token: TokenSettings) -> bool:
 
 
 def _load(name: str) -> click.Command:
-    return (_load_key_command if name in _KEY_COMMANDS else _load_other)(name)
-
-
-_KEY_COMMANDS: Final = frozenset(list(COMMANDS)[:9])
+    names = list(COMMANDS)
+    if names.index(name) < names.index("sign"):
+        return _load_key_command(name)
+    if names.index(name) < names.index("random"):
+        return _load_use(name)
+    return _load_other(name)
 
 
 def _load_key_command(name: str) -> click.Command:
@@ -131,6 +142,18 @@ def _load_key_command(name: str) -> click.Command:
             from hsm_cli.commands import create
 
             return create.command
+        case "import":
+            from hsm_cli.commands import import_key
+
+            return import_key.command
+        case "derive":
+            from hsm_cli.commands import derive
+
+            return derive.command
+        case "export":
+            from hsm_cli.commands import export
+
+            return export.command
         case "describe":
             from hsm_cli.commands import describe
 
@@ -161,7 +184,7 @@ def _load_key_command(name: str) -> click.Command:
             return public_key.command
 
 
-def _load_other(name: str) -> click.Command:
+def _load_use(name: str) -> click.Command:
     match name:
         case "sign":
             from hsm_cli.commands import sign
@@ -183,10 +206,38 @@ def _load_other(name: str) -> click.Command:
             from hsm_cli.commands import mac
 
             return mac.command
-        case "verify-mac":
+        case "seal":
+            from hsm_cli.commands import seal
+
+            return seal.command
+        case "open":
+            from hsm_cli.commands import open_sealed
+
+            return open_sealed.command
+        case "rewrap":
+            from hsm_cli.commands import rewrap
+
+            return rewrap.command
+        case "data-key":
+            from hsm_cli.commands import data_key
+
+            return data_key.command
+        case "encapsulate":
+            from hsm_cli.commands import encapsulate
+
+            return encapsulate.command
+        case "decapsulate":
+            from hsm_cli.commands import decapsulate
+
+            return decapsulate.command
+        case _:
             from hsm_cli.commands import verify_mac
 
             return verify_mac.command
+
+
+def _load_other(name: str) -> click.Command:
+    match name:
         case "random":
             from hsm_cli.commands import random_bytes
 

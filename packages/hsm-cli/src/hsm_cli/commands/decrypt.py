@@ -5,19 +5,38 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.encryption import encryption_options, read_aad
+from hsm_cli.batches import run_batch
+from hsm_cli.encryption import EncryptionOptions, encryption_options, refuse_in_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, out_option, payload_operands, version_option
 from hsm_cli.results import deliver
-from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
-from hsm_core.operations import Decrypt
+from hsm_core.operations import Decrypt, DecryptBatch, DecryptItem
 
 __all__ = ["command"]
 
 
+@encryption_options
+@click.pass_obj
+def _batch(
+    invocation: Invocation,
+    *,
+    key_id: str,
+    source: Source,
+    options: EncryptionOptions,
+    version: int | None,
+    out: str | None,
+) -> None:
+    refuse_in_batch(options, version)
+
+    def request(items: tuple[DecryptItem, ...]) -> DecryptBatch:
+        return DecryptBatch(key_id=key_id, items=items)
+
+    run_batch(invocation, source, DecryptItem, request, out, private=True)
+
+
 @click.command("decrypt", cls=HSMCommand)
-@payload_operands("ciphertext", always_base64=True)
+@payload_operands("ciphertext", always_base64=True, batch=_batch)
 @encryption_options
 @version_option
 @out_option
@@ -26,11 +45,7 @@ def command(
     invocation: Invocation,
     key_id: str,
     source: Source,
-    aad: str | None,
-    aad_file: str | None,
-    hash_name: HashAlgorithm | None,
-    mgf_hash: HashAlgorithm | None,
-    encoding: CiphertextEncoding,
+    options: EncryptionOptions,
     version: int | None,
     out: str | None,
 ) -> None:
@@ -43,11 +58,11 @@ def command(
         Decrypt(
             key_id=key_id,
             ciphertext=source.read(),
-            aad=read_aad(aad, aad_file),
+            aad=options.aad,
             version=version,
-            hash=hash_name,
-            mgf_hash=mgf_hash,
-            encoding=encoding,
+            hash=options.hash,
+            mgf_hash=options.mgf_hash,
+            encoding=options.encoding,
         )
     )
     if out is None and not invocation.output.json:

@@ -5,19 +5,37 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.encryption import encryption_options, read_aad
+from hsm_cli.batches import run_batch
+from hsm_cli.encryption import EncryptionOptions, encryption_options, refuse_in_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, out_option, payload_operands
 from hsm_cli.results import deliver
-from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
-from hsm_core.operations import Encrypt
+from hsm_core.operations import Encrypt, EncryptBatch, EncryptItem
 
 __all__ = ["command"]
 
 
+@encryption_options
+@click.pass_obj
+def _batch(
+    invocation: Invocation,
+    *,
+    key_id: str,
+    source: Source,
+    options: EncryptionOptions,
+    out: str | None,
+) -> None:
+    refuse_in_batch(options)
+
+    def request(items: tuple[EncryptItem, ...]) -> EncryptBatch:
+        return EncryptBatch(key_id=key_id, items=items)
+
+    run_batch(invocation, source, EncryptItem, request, out)
+
+
 @click.command("encrypt", cls=HSMCommand)
-@payload_operands("plaintext")
+@payload_operands("plaintext", batch=_batch)
 @encryption_options
 @out_option
 @click.pass_obj
@@ -25,11 +43,7 @@ def command(
     invocation: Invocation,
     key_id: str,
     source: Source,
-    aad: str | None,
-    aad_file: str | None,
-    hash_name: HashAlgorithm | None,
-    mgf_hash: HashAlgorithm | None,
-    encoding: CiphertextEncoding,
+    options: EncryptionOptions,
     out: str | None,
 ) -> None:
     """
@@ -41,10 +55,10 @@ def command(
         Encrypt(
             key_id=key_id,
             plaintext=source.read(),
-            aad=read_aad(aad, aad_file),
-            hash=hash_name,
-            mgf_hash=mgf_hash,
-            encoding=encoding,
+            aad=options.aad,
+            hash=options.hash,
+            mgf_hash=options.mgf_hash,
+            encoding=options.encoding,
         )
     )
     deliver(invocation.output, found, found.ciphertext, out, private=False)

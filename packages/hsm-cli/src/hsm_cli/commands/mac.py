@@ -5,17 +5,28 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.batches import run_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, out_option, payload_operands
 from hsm_cli.results import deliver
-from hsm_core.operations import ComputeMac
+from hsm_core.operations import ComputeMac, ComputeMacBatch, MacInput
 
 __all__ = ["command"]
 
 
+@click.pass_obj
+def _batch(
+    invocation: Invocation, *, key_id: str, source: Source, out: str | None
+) -> None:
+    def request(items: tuple[MacInput, ...]) -> ComputeMacBatch:
+        return ComputeMacBatch(key_id=key_id, items=items)
+
+    run_batch(invocation, source, MacInput, request, out)
+
+
 @click.command("mac", cls=HSMCommand)
-@payload_operands("payload")
+@payload_operands("payload", batch=_batch)
 @out_option
 @click.pass_obj
 def command(

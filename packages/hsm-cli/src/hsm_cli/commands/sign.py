@@ -5,19 +5,46 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.batches import run_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, out_option, payload_operands
 from hsm_cli.results import deliver
-from hsm_cli.signing import signature_options, split_payload
-from hsm_core.algorithms import HashAlgorithm, SignatureEncoding, SignatureScheme
-from hsm_core.operations import Sign
+from hsm_cli.signing import SignatureOptions, signature_options, what_to_sign
+from hsm_core.errors import GenerationConflictError
+from hsm_core.operations import Sign, SignBatch, SignItem
 
 __all__ = ["command"]
 
 
+@signature_options
+@click.pass_obj
+def _batch(
+    invocation: Invocation,
+    *,
+    key_id: str,
+    source: Source,
+    options: SignatureOptions,
+    out: str | None,
+) -> None:
+    if options.prehashed:
+        raise click.UsageError("With --batch, each item has its message or its digest.")
+
+    def request(items: tuple[SignItem, ...]) -> SignBatch:
+        return SignBatch(
+            key_id=key_id,
+            items=items,
+            scheme=options.scheme,
+            hash=options.hash,
+            encoding=options.encoding,
+            context=options.context,
+        )
+
+    run_batch(invocation, source, SignItem, request, out)
+
+
 @click.command("sign", cls=HSMCommand)
-@payload_operands("payload")
+@payload_operands("payload", batch=_batch)
 @signature_options
 @out_option
 @click.pass_obj
@@ -25,24 +52,31 @@ def command(
     invocation: Invocation,
     key_id: str,
     source: Source,
-    prehashed: bool,
-    scheme: SignatureScheme | None,
-    hash_name: HashAlgorithm | None,
-    encoding: SignatureEncoding | None,
+    options: SignatureOptions,
     out: str | None,
 ) -> None:
-    """Sign data with the current version. Prints the signature as base64."""
-    message, digest, chosen = split_payload(
-        invocation, key_id, source, hash_name=hash_name, prehashed=prehashed
-    )
+    """
+    Sign data with the current version. Prints the signature as base64.
+
+    More than 1 MiB is hashed here, and its digest or mu is sent: a file may have any
+    size. Ed25519, Ed448 and SLH-DSA need all of it, up to 64 MiB.
+    """
+    signed = what_to_sign(invocation, key_id, source, options)
     found = invocation.execute(
         Sign(
             key_id=key_id,
-            message=message,
-            digest=digest,
-            scheme=scheme,
-            hash=chosen,
-            encoding=encoding,
+            message=signed.message,
+            digest=signed.digest,
+            mu=signed.mu,
+            scheme=options.scheme,
+            hash=signed.hash,
+            encoding=options.encoding,
+            context=signed.context,
         )
     )
+    if signed.version is not None and signed.version != found.version:
+        raise GenerationConflictError(
+            f"Version {found.version} was made while the payload was hashed for the "
+            f"public key of version {signed.version}; sign it again."
+        )
     deliver(invocation.output, found, found.signature, out, private=False)

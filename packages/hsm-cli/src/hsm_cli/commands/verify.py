@@ -5,53 +5,115 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.batches import run_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, payload_operands, proof_options, version_option
-from hsm_cli.signing import signature_options, split_payload
-from hsm_core.algorithms import HashAlgorithm, SignatureEncoding, SignatureScheme
-from hsm_core.operations import Verify
+from hsm_cli.options import (
+    HSMCommand,
+    out_option,
+    payload_operands,
+    proof_options,
+    version_option,
+)
+from hsm_cli.signing import (
+    SignatureOptions,
+    Signed,
+    signature_options,
+    what_to_verify,
+)
+from hsm_core.errors import KeyStateError, SignatureMismatchError
+from hsm_core.operations import Verified, Verify, VerifyBatch, VerifyItem
 
 __all__ = ["command"]
 
 
+@signature_options
+@click.pass_obj
+def _batch(
+    invocation: Invocation,
+    *,
+    key_id: str,
+    source: Source,
+    options: SignatureOptions,
+    version: int | None,
+    out: str | None,
+    proof_path: str | None,
+    proof_text: str | None,
+) -> None:
+    if options.prehashed or proof_path is not None or proof_text is not None:
+        raise click.UsageError(
+            "With --batch, each item has its signature, and its message or its digest."
+        )
+
+    def request(items: tuple[VerifyItem, ...]) -> VerifyBatch:
+        return VerifyBatch(
+            key_id=key_id,
+            items=items,
+            version=version,
+            scheme=options.scheme,
+            hash=options.hash,
+            encoding=options.encoding,
+            context=options.context,
+        )
+
+    run_batch(invocation, source, VerifyItem, request, out)
+
+
 @click.command("verify", cls=HSMCommand)
-@payload_operands("payload")
+@payload_operands("payload", batch=_batch)
 @proof_options("signature")
 @signature_options
 @version_option
+@out_option
 @click.pass_obj
 def command(
     invocation: Invocation,
     key_id: str,
     source: Source,
     proof: Source,
-    prehashed: bool,
-    scheme: SignatureScheme | None,
-    hash_name: HashAlgorithm | None,
-    encoding: SignatureEncoding | None,
+    options: SignatureOptions,
     version: int | None,
+    out: str | None,
 ) -> None:
-    """Check a signature, of any version unless one is named. A wrong one: exit 6."""
-    message, digest, chosen = split_payload(
-        invocation,
-        key_id,
-        source,
-        hash_name=hash_name,
-        prehashed=prehashed,
-    )
-    found = invocation.execute(
-        Verify(
-            key_id=key_id,
-            signature=proof.read(),
-            message=message,
-            digest=digest,
-            version=version,
-            scheme=scheme,
-            hash=chosen,
-            encoding=encoding,
-        )
-    )
+    """
+    Check a signature, of any version unless one is named. A wrong one: exit 6.
+
+    As with sign, more than 1 MiB is hashed here. --out is for the answers of a batch.
+    """
+    if out is not None:
+        raise click.UsageError("--out is for the answers of --batch.")
+    signature = proof.read()
+    tries = what_to_verify(invocation, key_id, source, options, version)
+    found = _first_good(invocation, key_id, signature, tries, options, version)
     invocation.output.record(
         found, f"The signature is good; version {found.version} made it."
     )
+
+
+def _first_good(
+    invocation: Invocation,
+    key_id: str,
+    signature: bytes,
+    tries: list[Signed],
+    options: SignatureOptions,
+    version: int | None,
+) -> Verified:
+    for signed in tries:
+        operation = Verify(
+            key_id=key_id,
+            signature=signature,
+            message=signed.message,
+            digest=signed.digest,
+            mu=signed.mu,
+            version=signed.version if version is None else version,
+            scheme=options.scheme,
+            hash=signed.hash,
+            encoding=options.encoding,
+            context=signed.context,
+        )
+        try:
+            return invocation.execute(operation)
+        except (SignatureMismatchError, KeyStateError):
+            if signed is tries[-1]:
+                raise
+    raise SignatureMismatchError

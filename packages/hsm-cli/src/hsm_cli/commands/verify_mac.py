@@ -5,18 +5,46 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.batches import run_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, payload_operands, proof_options, version_option
-from hsm_core.operations import VerifyMac
+from hsm_cli.options import (
+    HSMCommand,
+    out_option,
+    payload_operands,
+    proof_options,
+    version_option,
+)
+from hsm_core.operations import VerifyMac, VerifyMacBatch, VerifyMacItem
 
 __all__ = ["command"]
 
 
+@click.pass_obj
+def _batch(
+    invocation: Invocation,
+    *,
+    key_id: str,
+    source: Source,
+    version: int | None,
+    out: str | None,
+    proof_path: str | None,
+    proof_text: str | None,
+) -> None:
+    if proof_path is not None or proof_text is not None:
+        raise click.UsageError("With --batch, each item has its own mac.")
+
+    def request(items: tuple[VerifyMacItem, ...]) -> VerifyMacBatch:
+        return VerifyMacBatch(key_id=key_id, items=items, version=version)
+
+    run_batch(invocation, source, VerifyMacItem, request, out)
+
+
 @click.command("verify-mac", cls=HSMCommand)
-@payload_operands("payload")
+@payload_operands("payload", batch=_batch)
 @proof_options("mac")
 @version_option
+@out_option
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -24,8 +52,15 @@ def command(
     source: Source,
     proof: Source,
     version: int | None,
+    out: str | None,
 ) -> None:
-    """Check a MAC, of any version unless one is named. A wrong one: exit 6."""
+    """
+    Check a MAC, of any version unless one is named. A wrong one: exit 6.
+
+    --out is for the answers of a batch.
+    """
+    if out is not None:
+        raise click.UsageError("--out is for the answers of --batch.")
     found = invocation.execute(
         VerifyMac(
             key_id=key_id, message=source.read(), mac=proof.read(), version=version

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""
+Batches: items as JSON lines in, answers as JSON lines out, in the same order.
+
+A file of any length is sent in requests that servers take by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, TypeVar
+
+from hsm_cli.exit_codes import BatchFailedError
+from hsm_cli.files import Source, write_file
+from hsm_cli.invocation import Invocation
+from hsm_cli.output import Output, encode_record
+from hsm_cli.progress import Progress
+from hsm_core import wire
+from hsm_core.errors import InvalidInputError, PayloadTooLargeError
+from hsm_core.model import Record
+from hsm_core.operations import ItemError, Operation
+
+__all__ = ["run_batch"]
+
+_MAX_ITEMS: Final = 1000
+_MAX_REQUEST_CHARACTERS: Final = 1536 * 1024
+"""Servers take JSON bodies of 2 MiB by default; items of 1 MiB fit as base64."""
+
+
+class _Answer(Protocol):
+    @property
+    def error(self) -> ItemError | None: ...
+
+
+class _Answers(Protocol):
+    @property
+    def items(self) -> tuple[_Answer, ...]: ...
+
+
+Item = TypeVar("Item", bound=Record)
+Found = TypeVar("Found", bound=_Answers)
+
+
+def run_batch(
+    invocation: Invocation,
+    source: Source,
+    item_type: type[Item],
+    request: Callable[[tuple[Item, ...]], Operation[Found]],
+    out: str | None = None,
+    *,
+    private: bool = False,
+) -> None:
+    """
+    Send the items of a file, and write an answer for each.
+
+    Args:
+        invocation: Executes.
+
+        source: One item a line; empty lines are passed over.
+
+        item_type: What a line holds, as JSON.
+
+        request: Makes an operation of up to 1,000 items.
+
+        out: File for the answers; None and ``-`` are standard output.
+
+        private: Whether answers are nobody else's business.
+
+    Raises:
+        BatchFailedError: Some items failed; every answer is written all the same.
+        InvalidInputError: A line is not such an item. The answers to requests that
+            were sent before it are written.
+    """
+    sink = _Sink(invocation.output, out, private=private)
+    failed = total = 0
+    try:
+        with Progress("items done") as progress:
+            for items in _requests(source, item_type):
+                found = invocation.execute(request(items))
+                for answer in found.items:
+                    sink.write(answer)
+                    failed += answer.error is not None
+                total += len(items)
+                if out not in {None, "-"}:
+                    progress.show(total)
+    finally:
+        sink.close()
+    if failed:
+        raise BatchFailedError(
+            f"{failed} of {total} items failed; their lines say why.",
+            failed=failed,
+            items=total,
+        )
+
+
+class _Sink:
+    """Writes answers to standard output at once, or to a file at the end."""
+
+    def __init__(self, output: Output, out: str | None, *, private: bool) -> None:
+        self._output = output
+        self._path = None if out == "-" else out
+        self._private = private
+        self._lines: list[str] = []
+
+    def write(self, answer: object) -> None:
+        if self._path is None:
+            self._output.line(encode_record(answer))
+        else:
+            self._lines.append(encode_record(answer))
+
+    def close(self) -> None:
+        if self._path is not None:
+            data = "".join(f"{line}\n" for line in self._lines).encode()
+            write_file(self._path, data, private=self._private)
+
+
+def _requests(source: Source, item_type: type[Item]) -> Iterator[tuple[Item, ...]]:
+    items: list[Item] = []
+    size = 0
+    for number, line in enumerate(source.lines(), 1):
+        if not line.strip():
+            continue
+        if len(line) > _MAX_REQUEST_CHARACTERS:
+            raise PayloadTooLargeError(
+                f"line {number}", actual=len(line), maximum=_MAX_REQUEST_CHARACTERS
+            )
+        if items and (
+            len(items) == _MAX_ITEMS or size + len(line) > _MAX_REQUEST_CHARACTERS
+        ):
+            yield tuple(items)
+            items, size = [], 0
+        items.append(_item(number, line, item_type))
+        size += len(line)
+    if items:
+        yield tuple(items)
+
+
+def _item(number: int, line: bytes, item_type: type[Item]) -> Item:
+    try:
+        return wire.decode_json(line, item_type)
+    except InvalidInputError as error:
+        raise type(error).from_wire(
+            f"line {number} of the batch: {error}", error.facts | {"line": number}
+        ) from None

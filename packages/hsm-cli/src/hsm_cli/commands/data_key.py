@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""The command ``data-key``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, aad_options, key_operand
+from hsm_cli.results import check_places, deliver, deliver_pair, pair_options
+from hsm_core.operations import GenerateDataKey
+
+__all__ = ["command"]
+
+
+@click.command("data-key", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--length",
+    type=click.IntRange(16, 64),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Bytes of the data key, 16 to 64.",
+)
+@click.option(
+    "--wrapped-only",
+    is_flag=True,
+    help="Do not return the key itself, only its encrypted form.",
+)
+@aad_options
+@pair_options("data key")
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    length: int,
+    wrapped_only: bool,
+    aad: bytes,
+    out: str | None,
+    ciphertext_out: str | None,
+) -> None:
+    """
+    Make a symmetric key for use outside, and the same encrypted by a key of the HSM.
+
+    Keep the encrypted form beside the data: decrypt (or open, for a KEM key) gives
+    the data key back. It is printed as base64 unless a file gets it.
+    """
+    if wrapped_only and out is not None:
+        raise click.UsageError("With --wrapped-only there is no key for --out.")
+    if not wrapped_only:
+        check_places(invocation.output, out, ciphertext_out)
+    found = invocation.execute(
+        GenerateDataKey(
+            key_id=key_id, length=length, aad=aad, wrapped_only=wrapped_only
+        )
+    )
+    if wrapped_only:
+        deliver(
+            invocation.output, found, found.ciphertext, ciphertext_out, private=False
+        )
+        return
+    deliver_pair(
+        invocation.output, found, found.ciphertext, found.plaintext, out, ciphertext_out
+    )

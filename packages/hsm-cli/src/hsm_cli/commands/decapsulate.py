@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""The command ``decapsulate``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, out_option, payload_operands, version_option
+from hsm_cli.results import check_place, deliver_key
+from hsm_core.operations import Decapsulate
+
+__all__ = ["command"]
+
+
+@click.command("decapsulate", cls=HSMCommand)
+@payload_operands("ciphertext", always_base64=True)
+@version_option
+@out_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    source: Source,
+    version: int | None,
+    out: str | None,
+) -> None:
+    """
+    Take the shared secret out of an encapsulation. A file that gets it is private.
+
+    An encapsulation for another key, or a changed one, gives another secret and no
+    error: whoever uses the secret finds out.
+    """
+    check_place(invocation.output, out)
+    found = invocation.execute(
+        Decapsulate(key_id=key_id, ciphertext=source.read(), version=version)
+    )
+    deliver_key(invocation.output, found, found.shared_secret, out)

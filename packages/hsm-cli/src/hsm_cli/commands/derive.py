@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The command ``derive``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source, decode_pem
+from hsm_cli.invocation import Invocation
+from hsm_cli.new_keys import NewKey, new_key_options
+from hsm_cli.options import HSMCommand, choice, text_or_hex
+from hsm_cli.views import key_pairs
+from hsm_core.algorithms import HashAlgorithm
+from hsm_core.operations import DeriveKey
+
+__all__ = ["command"]
+
+
+@click.command("derive", cls=HSMCommand)
+@click.argument("algorithm", metavar="ALGORITHM")
+@click.option(
+    "--from",
+    "base_key_id",
+    required=True,
+    metavar="KEY",
+    help="Key to derive from: HKDF, EC-P256, EC-P384 or X25519.",
+)
+@click.option(
+    "--peer",
+    metavar="FILE",
+    help="EC and X25519: the other party's public key, PEM or DER.",
+)
+@click.option(
+    "--hash",
+    "hash_name",
+    type=choice(HashAlgorithm),
+    metavar="NAME",
+    help="EC and X25519: hash of HKDF; else SHA-256.",
+)
+@click.option("--info", metavar="TEXT", help="What the key is for; it is bound in.")
+@click.option("--info-hex", metavar="HEX", help="The same as hex digits.")
+@click.option("--salt", metavar="TEXT", help="Salt of HKDF.")
+@click.option("--salt-hex", metavar="HEX", help="The same as hex digits.")
+@new_key_options
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    algorithm: str,
+    base_key_id: str,
+    peer: str | None,
+    hash_name: HashAlgorithm | None,
+    info: str | None,
+    info_hex: str | None,
+    salt: str | None,
+    salt_hex: str | None,
+    facts: NewKey,
+    idempotency_key: str | None,
+) -> None:
+    """
+    Make a symmetric key from a key of the HSM, by HKDF.
+
+    An EC or X25519 key first agrees with --peer on a shared secret (ECDH).
+    """
+    operation = DeriveKey(
+        algorithm=algorithm,
+        base_key_id=base_key_id,
+        peer_public_key=_peer(peer),
+        hash=hash_name,
+        salt=text_or_hex(salt, salt_hex, name="--salt"),
+        info=text_or_hex(info, info_hex, name="--info"),
+        **facts,
+    )
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))
+
+
+def _peer(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    return decode_pem(Source(what="public key", path=path).read(), "PUBLIC KEY")

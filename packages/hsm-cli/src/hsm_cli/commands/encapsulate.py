@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""The command ``encapsulate``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, key_operand
+from hsm_cli.results import check_places, deliver_pair, pair_options
+from hsm_core.operations import Encapsulate
+
+__all__ = ["command"]
+
+
+@click.command("encapsulate", cls=HSMCommand)
+@key_operand
+@pair_options("shared secret")
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, out: str | None, ciphertext_out: str | None
+) -> None:
+    """
+    Make a fresh shared secret for a KEM key, and the ciphertext that holds it.
+
+    The ciphertext is for the holder of the key, who takes the secret out of it with
+    decapsulate; it is printed as base64 unless a file gets it.
+    """
+    check_places(invocation.output, out, ciphertext_out)
+    found = invocation.execute(Encapsulate(key_id=key_id))
+    deliver_pair(
+        invocation.output,
+        found,
+        found.ciphertext,
+        found.shared_secret,
+        out,
+        ciphertext_out,
+    )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""The command ``export``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, key_operand, version_option
+from hsm_cli.results import deliver
+from hsm_cli.transfer import transfer_options
+from hsm_core.algorithms import HashAlgorithm, KeyFormat, WrapMechanism
+from hsm_core.operations import ExportKey
+
+__all__ = ["command"]
+
+
+@click.command("export", cls=HSMCommand)
+@key_operand
+@transfer_options
+@version_option
+@click.option(
+    "--out",
+    "--output",
+    "out",
+    metavar="FILE",
+    help="Write the wrapped key to a file; - is standard output.",
+)
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    wrapping_key_id: str,
+    mechanism: WrapMechanism | None,
+    form: KeyFormat | None,
+    hash_name: HashAlgorithm | None,
+    mgf_hash: HashAlgorithm | None,
+    version: int | None,
+    out: str | None,
+) -> None:
+    """
+    Return a key wrapped by another key of the HSM. Prints it as base64.
+
+    Only a key that was made exportable, and never by a weaker one.
+    """
+    found = invocation.execute(
+        ExportKey(
+            key_id=key_id,
+            wrapping_key_id=wrapping_key_id,
+            version=version,
+            mechanism=mechanism,
+            format=form,
+            hash=hash_name,
+            mgf_hash=mgf_hash,
+        )
+    )
+    deliver(invocation.output, found, found.wrapped, out, private=False)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The command ``import``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source
+from hsm_cli.invocation import Invocation
+from hsm_cli.new_keys import NewKey, new_key_options
+from hsm_cli.options import HSMCommand
+from hsm_cli.transfer import Wrapped, transfer_options, wrap_here
+from hsm_cli.views import key_pairs
+from hsm_core.algorithms import (
+    HashAlgorithm,
+    KeyFormat,
+    WrapMechanism,
+    parse_algorithm,
+)
+from hsm_core.operations import ImportKey
+
+__all__ = ["command"]
+
+
+@click.command("import", cls=HSMCommand)
+@click.argument("path", metavar="FILE")
+@click.option(
+    "--algorithm", required=True, metavar="NAME", help="Algorithm of the key."
+)
+@transfer_options
+@click.option(
+    "--wrapped",
+    is_flag=True,
+    help="The file holds the wrapped key already, as export writes it.",
+)
+@click.option(
+    "--wrapping-version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Version of the wrapping key, with --wrapped; else the current one.",
+)
+@click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    help="Passphrase of an encrypted key, on its first line; - is standard input. Else "
+    "it is asked for.",
+)
+@click.option("--base64", "is_base64", is_flag=True, help="The file is base64.")
+@new_key_options
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    path: str,
+    algorithm: str,
+    wrapping_key_id: str,
+    mechanism: WrapMechanism | None,
+    form: KeyFormat | None,
+    hash_name: HashAlgorithm | None,
+    mgf_hash: HashAlgorithm | None,
+    wrapped: bool,
+    wrapping_version: int | None,
+    passphrase_file: str | None,
+    is_base64: bool,
+    facts: NewKey,
+    idempotency_key: str | None,
+) -> None:
+    """
+    Make a key from material that was made elsewhere; - is standard input.
+
+    FILE is a private key as PKCS#8 (PEM or DER, encrypted or not), a seed, or a bare
+    symmetric key. It is wrapped here for a key of the HSM, and only that is sent.
+    """
+    source = Source(what="key", path=path, is_base64=is_base64)
+    if wrapped:
+        if passphrase_file is not None:
+            raise click.UsageError("--passphrase-file does not go with --wrapped.")
+        sent = Wrapped(source.read(), mechanism, form, wrapping_version)
+    else:
+        if wrapping_version is not None:
+            raise click.UsageError("--wrapping-version is for --wrapped.")
+        sent = wrap_here(
+            invocation,
+            source,
+            parse_algorithm(algorithm),
+            wrapping_key_id=wrapping_key_id,
+            mechanism=mechanism,
+            form=form,
+            hashes=(hash_name, mgf_hash),
+            passphrase_file=passphrase_file,
+        )
+    operation = ImportKey(
+        algorithm=algorithm,
+        wrapping_key_id=wrapping_key_id,
+        wrapped=sent.data,
+        mechanism=sent.mechanism,
+        format=sent.form,
+        wrapping_version=sent.version,
+        hash=hash_name,
+        mgf_hash=mgf_hash,
+        **facts,
+    )
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The command ``open``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, aad_options, out_option, payload_operands
+from hsm_cli.results import deliver
+from hsm_core.operations import Open
+
+__all__ = ["command"]
+
+
+@click.command("open", cls=HSMCommand)
+@payload_operands("ciphertext", always_base64=True)
+@aad_options
+@out_option
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, source: Source, aad: bytes, out: str | None
+) -> None:
+    """
+    Decrypt what seal made; prints it as it is. A file that gets it is private.
+
+    An argument is base64; a file holds the bare ciphertext, unless --base64 is given.
+    """
+    found = invocation.execute(Open(key_id=key_id, ciphertext=source.read(), aad=aad))
+    if out is None and not invocation.output.json:
+        out = "-"
+    deliver(invocation.output, found, found.plaintext, out, private=True)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""The command ``rewrap``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, aad_options, out_option, payload_operands
+from hsm_cli.results import deliver
+from hsm_core.operations import Rewrap
+
+__all__ = ["command"]
+
+
+@click.command("rewrap", cls=HSMCommand)
+@payload_operands("ciphertext", always_base64=True)
+@aad_options
+@out_option
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, source: Source, aad: bytes, out: str | None
+) -> None:
+    """
+    Encrypt a ciphertext anew under the current version. Prints it as base64.
+
+    It may come from encrypt, seal or data-key. The plaintext never leaves the HSM.
+    """
+    found = invocation.execute(Rewrap(key_id=key_id, ciphertext=source.read(), aad=aad))
+    deliver(invocation.output, found, found.ciphertext, out, private=False)

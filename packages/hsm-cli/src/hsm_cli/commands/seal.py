@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""The command ``seal``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import Source
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import (
+    HSMCommand,
+    aad_options,
+    out_option,
+    payload_operands,
+    version_option,
+)
+from hsm_cli.results import deliver
+from hsm_core.operations import Ciphertext, Seal
+
+__all__ = ["command"]
+
+
+@click.command("seal", cls=HSMCommand)
+@payload_operands("plaintext")
+@aad_options
+@click.option(
+    "--public-key",
+    metavar="FILE",
+    help="Seal here, with this public key (PEM or DER), and ask no server. KEY is then "
+    "the key's UUID, and --version the version that the public key is of.",
+)
+@version_option
+@out_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    source: Source,
+    aad: bytes,
+    public_key: str | None,
+    version: int | None,
+    out: str | None,
+) -> None:
+    """
+    Encrypt a message to a KEM key. Prints the ciphertext as base64.
+
+    It may have up to 64 MiB. With a composite such as "P-256 + ML-KEM-768" this is
+    hybrid encryption. open reads it again.
+    """
+    if (public_key is None) != (version is None):
+        raise click.UsageError("--public-key and --version go together.")
+    if public_key is not None and version is not None:
+        found = _seal_here(public_key, key_id, version, source.read(), aad)
+    else:
+        found = invocation.execute(
+            Seal(key_id=key_id, plaintext=source.read(), aad=aad)
+        )
+    deliver(invocation.output, found, found.ciphertext, out, private=False)
+
+
+def _seal_here(
+    path: str, key_id: str, version: int, plaintext: bytes, aad: bytes
+) -> Ciphertext:
+    # It loads all of the cryptography.
+    from hsm_cli.sealing import read_public_key, seal_offline
+
+    algorithm, der = read_public_key(Source(what="public key", path=path))
+    return seal_offline(algorithm, der, key_id, version, plaintext, aad)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What the commands that make a key share: ``create``, ``import`` and ``derive``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final, TypedDict
+
+import click
+
+from hsm_cli.options import CommaList, idempotency_option, parse_choice
+from hsm_core.algorithms import KeyUsage
+
+__all__ = ["NewKey", "new_key_options"]
+
+
+class NewKey(TypedDict):
+    """Facts of a new key, as the operations that make one name them."""
+
+    name: str
+    owner: str
+    description: str
+    usages: tuple[KeyUsage, ...]
+    tags: tuple[str, ...]
+    exportable: bool
+
+
+def new_key_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command its *facts*, which are `NewKey`, and *idempotency_key*."""
+
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        name: str,
+        owner: str,
+        description: str,
+        usages: tuple[str, ...],
+        tags: tuple[str, ...],
+        exportable: bool,
+        **kwargs: Any,
+    ) -> Any:
+        facts = NewKey(
+            name=name,
+            owner=owner,
+            description=description,
+            usages=tuple(parse_choice(KeyUsage, word) for word in usages),
+            tags=tags,
+            exportable=exportable,
+        )
+        return function(*args, facts=facts, **kwargs)
+
+    decorated: Callable[..., Any] = idempotency_option(wrapper)
+    for option in _OPTIONS:
+        decorated = option(decorated)
+    return decorated
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--exportable",
+        is_flag=True,
+        help="Let it leave the HSM, wrapped. It can't be changed later.",
+    ),
+    click.option(
+        "--tags",
+        type=CommaList(),
+        default=(),
+        metavar="TAGS",
+        help="Words to find it by, with commas between.",
+    ),
+    click.option(
+        "--usage",
+        "usages",
+        type=CommaList(),
+        default=(),
+        metavar="USAGES",
+        help="What it may be used for, such as sign,verify; else the algorithm's "
+        "usual.",
+    ),
+    click.option("--description", default="", metavar="TEXT", help="What it is for."),
+    click.option("--owner", default="", metavar="NAME", help="Else it is the caller."),
+    click.option("--name", default="", metavar="NAME", help="A unique name."),
+)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Seals messages to the public key of a KEM key, without a server."""
+
+from __future__ import annotations
+
+from cryptography.hazmat import asn1
+from cryptography.x509 import ObjectIdentifier
+
+from hsm_cli.files import Source, decode_pem
+from hsm_core import primitives
+from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.errors import InvalidInputError
+from hsm_core.model import KeyId
+from hsm_core.operations import Ciphertext
+
+__all__ = ["read_public_key", "seal_offline"]
+
+
+@asn1.sequence
+class _Identifier:
+    algorithm: ObjectIdentifier
+
+
+@asn1.sequence
+class _SubjectPublicKeyInfo:
+    algorithm: _Identifier
+    key: asn1.BitString
+
+
+def read_public_key(source: Source) -> tuple[Algorithm, bytes]:
+    """
+    Return the algorithm of a KEM's public key, and the key in DER.
+
+    Raises:
+        InvalidInputError: The file holds no SubjectPublicKeyInfo of a KEM.
+    """
+    der = decode_pem(source.read(), "PUBLIC KEY")
+    try:
+        oid = asn1.decode_der(_SubjectPublicKeyInfo, der).algorithm.algorithm
+    except ValueError:
+        raise _no_public_key() from None
+    for algorithm, row in ALGORITHMS.items():
+        if row.is_kem and row.oid == oid.dotted_string:
+            return algorithm, der
+    raise _no_public_key()
+
+
+def seal_offline(
+    algorithm: Algorithm,
+    public_der: bytes,
+    key_id: str,
+    version: int,
+    plaintext: bytes,
+    aad: bytes,
+) -> Ciphertext:
+    """
+    Return what the HSM's operation Seal returns.
+
+    Raises:
+        InvalidInputError: The key id is no UUID, or the public key is not good.
+    """
+    ciphertext = primitives.seal(algorithm, public_der, key_id, version, plaintext, aad)
+    return Ciphertext(key_id=KeyId(key_id), version=version, ciphertext=ciphertext)
+
+
+def _no_public_key() -> InvalidInputError:
+    return InvalidInputError(
+        "The file holds no public key of ML-KEM or a composite of it.",
+        field="public_key",
+    )
