@@ -41,7 +41,7 @@ _PROTOTYPES: Final[dict[str, tuple[type | None, tuple[type, ...]]]] = {
     "OpenSSL_version_num": (ctypes.c_ulong, ()),
     "OpenSSL_version": (_text, (_int,)),
     "OPENSSL_cleanse": (None, (_pointer, _size)),
-    "ERR_get_error": (ctypes.c_ulong, ()),
+    "ERR_peek_last_error": (ctypes.c_ulong, ()),
     "ERR_error_string_n": (None, (ctypes.c_ulong, _text, _size)),
     "ERR_clear_error": (None, ()),
     "EVP_KEM_fetch": (_pointer, (_pointer, _text, _text)),
@@ -155,7 +155,7 @@ class Libcrypto:
         """
         reason = ctypes.create_string_buffer(256)
         self.functions.ERR_error_string_n(
-            self.functions.ERR_get_error(), reason, len(reason)
+            self.functions.ERR_peek_last_error(), reason, len(reason)
         )
         self.forget_errors()
         return LibcryptoError(f"{call} failed: {reason.value.decode(errors='replace')}")
