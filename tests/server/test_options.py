@@ -287,6 +287,52 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     assert ("error", "console") == (settings.log_level, settings.log_format)
 
 
+class TestProviders:
+    def test_orders_reach_the_settings(self, server: Server) -> None:
+        """Flags are repeated; each names an algorithm and who may serve it."""
+        result = run(
+            *("--provider", "ML-KEM-768=oqs,pyca", "--provider", "p256 = pyca"),
+            "--enable-oqs",
+        )
+
+        assert 0 == result.exit_code, result.output
+        assert {"ML-KEM-768": ("oqs", "pyca"), "p256": ("pyca",)} == (
+            server.settings.core.providers
+        )
+        assert server.settings.core.enable_oqs
+
+    def test_variables(self, server: Server) -> None:
+        """One variable holds several orders; a flag goes before a variable."""
+        orders = "ML-DSA-65=libcrypto,pyca Ed25519=pyca"
+        result = run(
+            "--no-enable-oqs", FERROHSM_PROVIDERS=orders, FERROHSM_ENABLE_OQS="1"
+        )
+
+        assert 0 == result.exit_code, result.output
+        assert {"ML-DSA-65": ("libcrypto", "pyca"), "Ed25519": ("pyca",)} == (
+            server.settings.core.providers
+        )
+        assert not server.settings.core.enable_oqs
+        assert 0 == run(FERROHSM_ENABLE_OQS="1").exit_code
+        assert server.settings.core.enable_oqs
+
+    @pytest.mark.parametrize(
+        ("orders", "words"),
+        [
+            (["ML-KEM-768"], "must be ALGORITHM=NAME"),
+            (["=pyca"], "must be ALGORITHM=NAME"),
+            (["ML-KEM-768=pyca,"], "must be ALGORITHM=NAME"),
+            (["Ed25519=pyca", "Ed25519=libcrypto"], "names Ed25519 twice"),
+        ],
+    )
+    def test_refused(self, orders: list[str], words: str) -> None:
+        """What is no order, or says two things, is a wrong command line."""
+        result = run(*(f"--provider={order}" for order in orders))
+
+        assert 2 == result.exit_code
+        assert words in result.stderr
+
+
 def test_every_option_names_its_variable_in_the_help() -> None:
     """The help is the list of variables."""
     text = run("--help").stdout

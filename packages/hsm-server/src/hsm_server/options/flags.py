@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from hsm_server.options.names import environment_name
+from hsm_server.options.providers import parse_orders
 from hsm_server.options.unavailable import UNAVAILABLE, only, unavailable
 from hsm_server.settings import LogFormat, LogLevel
 
@@ -29,15 +30,16 @@ def options() -> list[click.Parameter]:
         *_secrets(),
         *_tokens(),
         *_limits(),
+        *_cryptography(),
         *_service(),
         *map(unavailable, UNAVAILABLE),
     ]
 
 
-def _option(flag: str, text: str, **more: Any) -> click.Option:
+def _option(flag: str, text: str, *, also: str = "", **more: Any) -> click.Option:
     more.setdefault("show_default", "default" in more)
     return click.Option(
-        [f"--{flag}"],
+        [f"--{flag}/{also}" if also else f"--{flag}"],
         help=text,
         envvar=environment_name(flag),
         show_envvar=True,
@@ -201,6 +203,28 @@ def _limits() -> list[click.Parameter]:
     return [
         _option(flag, text, default=default, type=click.IntRange(least))
         for flag, (text, default, least) in rows.items()
+    ]
+
+
+def _cryptography() -> list[click.Parameter]:
+    return [
+        _option(
+            "provider",
+            "Who may serve an algorithm, the first first, where it differs from the "
+            "default: pyca, libcrypto, pqcrypto, oqs or composite. May be repeated; "
+            "the variable holds several with blanks between.",
+            multiple=True,
+            callback=parse_orders,
+            metavar="ALGORITHM=NAME[,NAME...]",
+        ),
+        _option(
+            "enable-oqs",
+            "Look for liboqs, which is quick. Its makers say that it is not for "
+            "production.",
+            also="--no-enable-oqs",
+            default=False,
+            is_flag=True,
+        ),
     ]
 
 

@@ -11,8 +11,9 @@ _RENAMED: Final = {
     "auth-jwt-secret": "FERROHSM_JWT_SECRET",
     "auth-jwt-config": "FERROHSM_JWT_CONFIG",
     "auth-jwt-issuer": "FERROHSM_JWT_ISSUER",
+    "provider": "FERROHSM_PROVIDERS",
 }
-"""Environment variables that keep the original's names."""
+"""Variables that keep the original's names, or hold more than their flag."""
 
 
 def environment_name(flag: str) -> str:

@@ -46,6 +46,8 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             audit_log=audit_log,
             audit_sync=AuditSync(values["audit_sync"]),
             accept_changed_store=values["accept_changed_store"],
+            providers=values["provider"],
+            enable_oqs=values["enable_oqs"],
             limits=CoreLimits(
                 payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
                 aad_bytes=limits.aad_bytes,
