@@ -155,8 +155,31 @@ def test_limits_stand_in_the_document() -> None:
     body = document["paths"]["/api/v1/keys/{key_id}/encrypt"]["post"]["requestBody"]
     properties = body["content"]["application/json"]["schema"]["properties"]
 
-    assert 16 == properties["plaintext"]["maxLength"]
-    assert 8 == properties["aad"]["maxLength"]
+    item = document["components"]["schemas"]["EncryptItem"]["properties"]
+    assert 16 == properties["plaintext"]["maxLength"] == item["plaintext"]["maxLength"]
+    assert 8 == properties["aad"]["maxLength"] == item["aad"]["maxLength"]
+
+
+@pytest.mark.parametrize("name", ["SignItem", "VerifyItem"])
+def test_an_item_has_one_payload(name: str) -> None:
+    """A message, its digest or mu is signed: the schema of an item says so too."""
+    given = [
+        kind["required"] for kind in DOCUMENT["components"]["schemas"][name]["oneOf"]
+    ]
+
+    assert [["message"], ["digest"], ["mu"]] == given
+
+
+def test_other_keys_may_be_missing_too() -> None:
+    """A route that names a key in its body has the answer of a missing key."""
+    with_404 = {
+        route.operation.__name__
+        for route in ROUTES
+        if "404" in described(route)["responses"]
+    }
+
+    assert {"ImportKey", "DeriveKey", "ExportKey", "Sign"} <= with_404
+    assert not {"CreateKey", "ListKeys", "Status"} & with_404
 
 
 def test_open_pages_need_no_token() -> None:

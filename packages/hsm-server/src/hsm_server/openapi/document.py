@@ -13,6 +13,7 @@ from hsm_server.health import Health
 from hsm_server.openapi.examples import EXAMPLES
 from hsm_server.openapi.schemas import (
     Schema,
+    bound_items,
     component_schemas,
     request_schema,
     summary_of,
@@ -50,6 +51,7 @@ def openapi_document(limits: HTTPLimits) -> bytes:
     schemas = component_schemas(
         [*operations, *map(result_type, operations), Problem, Health]
     )
+    bound_items(schemas, named, limits)
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         item = paths.setdefault(API_PREFIX + route.path, {})
@@ -202,7 +204,8 @@ def _responses(route: Route) -> Schema:
     success: Schema = {"description": "Done.", "content": content}
     if headers:
         success["headers"] = headers
-    left_out = set() if path_fields(route.path) else _NO_KEY
+    names_keys = bool(path_fields(route.path) or cls.other_keys)
+    left_out = set() if names_keys else _NO_KEY
     left_out = left_out if route.has_body else left_out | _NO_BODY
     problems = {
         str(status): _problem_answer(words)

@@ -2,8 +2,10 @@
 """
 One valid request of every operation, for the description of the API.
 
-They name three keys that a reader can make first: ``release-signer`` (EC-P256),
-``document-key`` (AES-256-GCM) and ``webhook-mac`` (HMAC-SHA-256).
+They name keys that a reader can make first: ``release-signer`` (EC-P256),
+``document-key`` (AES-256-GCM), ``webhook-mac`` (HMAC-SHA-256), ``mailbox``
+(MLKEM768-ECDH-P256-SHA3-256), ``transport`` (RSA-3072 for wrap and unwrap) and
+``session-root`` (HKDF-SHA-256).
 """
 
 from __future__ import annotations
@@ -24,13 +26,33 @@ def _text(words: bytes) -> str:
 _SIGNER: Final = {"key_id": "release-signer"}
 _CIPHER: Final = {"key_id": "document-key"}
 _MAC: Final = {"key_id": "webhook-mac"}
+_MAILBOX: Final = {"key_id": "mailbox"}
 _MESSAGE: Final = {"message": _text(b"hello")}
+_AAD: Final = {"aad": _text(b"case 7")}
+_ENVELOPE: Final = {"ciphertext": _text(bytes(64))}
 
 EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.CreateKey: {
         "algorithm": "EC-P256",
         "name": "release-signer",
         "tags": ["operational.critical"],
+    },
+    ops.ImportKey: {
+        "algorithm": "Ed25519",
+        "wrapping_key_id": "transport",
+        "wrapped": _text(bytes(64)),
+        "mechanism": "RSA-OAEP+AES-KWP",
+        "name": "moved-signer",
+    },
+    ops.DeriveKey: {
+        "algorithm": "AES-256-GCM",
+        "base_key_id": "session-root",
+        "info": _text(b"tenant 42"),
+        "name": "tenant-42",
+    },
+    ops.ExportKey: {
+        "key_id": "document-key",
+        "wrapping_key_id": "transport",
     },
     ops.ListKeys: {"per_page": 20, "state": "active"},
     ops.DescribeKey: _SIGNER,
@@ -42,18 +64,44 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.GetPublicKey: _SIGNER,
     ops.Sign: {**_SIGNER, **_MESSAGE},
     ops.Verify: {**_SIGNER, **_MESSAGE, "signature": _text(bytes(64))},
-    ops.Encrypt: {
-        **_CIPHER,
-        "plaintext": _text(b"attack at dawn"),
-        "aad": _text(b"case 7"),
-    },
-    ops.Decrypt: {**_CIPHER, "ciphertext": _text(bytes(64)), "aad": _text(b"case 7")},
+    ops.Encrypt: {**_CIPHER, "plaintext": _text(b"attack at dawn"), **_AAD},
+    ops.Decrypt: {**_CIPHER, **_ENVELOPE, **_AAD},
+    ops.Encapsulate: _MAILBOX,
+    ops.Decapsulate: {**_MAILBOX, "ciphertext": _text(bytes(1153))},
+    ops.Seal: {**_MAILBOX, "plaintext": _text(b"attack at dawn"), **_AAD},
+    ops.Open: {**_MAILBOX, **_ENVELOPE, **_AAD},
+    ops.Rewrap: {**_CIPHER, **_ENVELOPE, **_AAD},
+    ops.GenerateDataKey: {**_CIPHER, "length": 32, **_AAD},
     ops.ComputeMac: {**_MAC, **_MESSAGE},
     ops.VerifyMac: {**_MAC, **_MESSAGE, "mac": _text(bytes(32))},
+    ops.SignBatch: {
+        **_SIGNER,
+        "items": [{"reference": "invoice 7", **_MESSAGE}],
+    },
+    ops.VerifyBatch: {
+        **_SIGNER,
+        "items": [
+            {"reference": "invoice 7", **_MESSAGE, "signature": _text(bytes(64))}
+        ],
+    },
+    ops.EncryptBatch: {
+        **_CIPHER,
+        "items": [{"reference": "row 1", "plaintext": _text(b"attack"), **_AAD}],
+    },
+    ops.DecryptBatch: {
+        **_CIPHER,
+        "items": [{"reference": "row 1", **_ENVELOPE, **_AAD}],
+    },
+    ops.ComputeMacBatch: {**_MAC, "items": [{"reference": "row 1", **_MESSAGE}]},
+    ops.VerifyMacBatch: {
+        **_MAC,
+        "items": [{"reference": "row 1", **_MESSAGE, "mac": _text(bytes(32))}],
+    },
     ops.GenerateRandom: {"length": 32},
     ops.ListAuditEvents: {"limit": 20},
     ops.VerifyAudit: {"start_seq": 0, "limit": 1000},
     ops.Status: {},
+    ops.ListAlgorithms: {},
     ops.SelfTest: {},
 }
 """All fields of a valid request, as JSON, by operation."""

@@ -14,7 +14,13 @@ from hsm_core.operations import Operation
 from hsm_core.rest import Route, path_fields
 from hsm_server.settings import HTTPLimits
 
-__all__ = ["Schema", "component_schemas", "request_schema", "summary_of"]
+__all__ = [
+    "Schema",
+    "bound_items",
+    "component_schemas",
+    "request_schema",
+    "summary_of",
+]
 
 Schema = dict[str, Any]
 
@@ -25,7 +31,9 @@ _BASE64: Final = (
 """Base64 in its one canonical form: RFC 4648, section 3.5, with padding."""
 
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
-_ALGORITHM_FIELDS: Final = ("CreateKey", "ListKeys")
+_ALGORITHM_FIELDS: Final = ("CreateKey", "DeriveKey", "ImportKey", "ListKeys")
+_PAYLOADS: Final = ("message", "digest", "mu")
+"""Of which an operation or an item has one, where it has more than the first."""
 
 
 def component_schemas(types: Iterable[type]) -> dict[str, Schema]:
@@ -63,9 +71,31 @@ def request_schema(schema: Schema, route: Route, limits: HTTPLimits) -> Schema:
     ]
     if required:
         body["required"] = required
-    if {"message", "digest"} <= properties.keys():
-        body["oneOf"] = [_only("message", "digest"), _only("digest", "message")]
-    return body
+    return _with_one_payload(body)
+
+
+def bound_items(
+    schemas: dict[str, Schema], operations: Iterable[str], limits: HTTPLimits
+) -> None:
+    """Add what the types do not say to the items that operations take."""
+    for operation in operations:
+        items = schemas[operation]["properties"].get("items", {}).get("items", {})
+        name = str(items.get("$ref", "")).rpartition("/")[2]
+        if not name:
+            continue
+        item = schemas[name]
+        item["properties"] = {
+            field: _bounded(kind, limits.aad_bytes if field == "aad" else limits)
+            for field, kind in item["properties"].items()
+        }
+        _with_one_payload(item)
+
+
+def _with_one_payload(schema: Schema) -> Schema:
+    """Say that exactly one of message, digest and mu is given, where these are."""
+    if set(_PAYLOADS) <= schema["properties"].keys():
+        schema["oneOf"] = [_only(name) for name in _PAYLOADS]
+    return schema
 
 
 def summary_of(operation: type[Operation[Any]]) -> str:
@@ -74,10 +104,14 @@ def summary_of(operation: type[Operation[Any]]) -> str:
     return " ".join(text.split())
 
 
-def _only(present: str, absent: str) -> Schema:
+def _only(present: str) -> Schema:
+    absent = [name for name in _PAYLOADS if name != present]
     return {
         "required": [present],
-        "properties": {present: {"type": "string"}, absent: {"type": "null"}},
+        "properties": {
+            present: {"type": "string"},
+            **{name: {"type": "null"} for name in absent},
+        },
     }
 
 
