@@ -219,11 +219,11 @@ def _cryptography() -> list[click.Parameter]:
         ),
         _option(
             "enable-oqs",
-            "Look for liboqs, which is quick. Its makers say that it is not for "
-            "production.",
+            "Look for liboqs, which is quick; its makers say that it is not for "
+            "production. Not looked for by default, nor with --no-enable-oqs.",
             also="--no-enable-oqs",
             default=False,
-            is_flag=True,
+            show_default=False,
         ),
     ]
 
