@@ -3,17 +3,21 @@
 
 import shutil
 import subprocess
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import cryptography
 import pytest
+from msgspec import structs
 
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.operations import (
+    ListAlgorithms,
     Operation,
     SelfTest,
     SelfTestReport,
     SelfTestResult,
 )
+from hsm_core.protocols import HSM
 from tests.cli.support import Shell
 from tests.support import require_program
 
@@ -44,6 +48,10 @@ class TestHealth:
         assert "operational" in text
         assert ("operational", 1) == (record["state"], record["keys"])
         assert len(ALGORITHMS) == len(record["algorithms"])
+        words = text.split()
+        assert ["pyca", cryptography.__version__] == words[
+            words.index("provider") + 1 : words.index("provider") + 3
+        ]
 
     def test_self_test(self, shell: Shell) -> None:
         """Self-tests that pass are listed, with exit code 0."""
@@ -62,13 +70,97 @@ class TestHealth:
         assert "Self-tests failed: Ed25519. [self_test_failed]" in outcome.err
 
 
-def test_algorithms(bare_shell: Shell) -> None:
-    """The table of algorithms is shown without a server."""
-    text = bare_shell.ok("algorithms").text
-    items = bare_shell.ok("algorithms", "--json").json["items"]
+class _PoorHSM:
+    """An HSM of which one algorithm is not installed, and one is stopped."""
 
-    assert [row.value for row in ALGORITHMS] == [item["algorithm"] for item in items]
-    assert "secp256r1" in text
+    def __init__(self, hsm: HSM) -> None:
+        self._hsm = hsm
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Answer as the whole one, but for the two algorithms."""
+        answer: Any = self._hsm.execute(operation)
+        field = "items" if isinstance(operation, ListAlgorithms) else "algorithms"
+        rows = tuple(map(self._poor, getattr(answer, field)))
+        poor: R = structs.replace(answer, **{field: rows})
+        return poor
+
+    def _poor(self, row: Any) -> Any:
+        if row.algorithm is Algorithm.ML_KEM_512:
+            return structs.replace(
+                row,
+                status="unavailable",
+                provider="",
+                provider_version="",
+                hint="Install X.",
+            )
+        if row.algorithm is Algorithm.ED25519:
+            return structs.replace(row, status="stopped")
+        return row
+
+
+class TestAlgorithms:
+    def test_table(self, shell: Shell) -> None:
+        """Each algorithm has a row with its sizes and who serves it."""
+        lines = {line.split()[0]: line for line in shell.ok("algorithms").lines}
+
+        assert {"ALGORITHM", *ALGORITHMS} == set(lines)
+        assert all(
+            word in lines["ML-KEM-768"].split()
+            for word in ("3", "1184", "64", "1088", "available")
+        )
+        assert "encapsulate,decapsulate" in lines["ML-KEM-768"]
+        assert "pyca" in lines["EC-P256"].split()
+        assert cryptography.__version__ in lines["EC-P256"].split()
+
+    def test_json(self, shell: Shell) -> None:
+        """For programs it is the answer of the server."""
+        items = shell.ok("algorithms", "--json").json["items"]
+
+        assert [row.value for row in ALGORITHMS] == [i["algorithm"] for i in items]
+        assert {"draft", "family", "provider_version"} <= set(items[-1])
+
+    def test_what_to_install(self, shell: Shell) -> None:
+        """What is not available says what to install; it can be left out."""
+        assert shell.hsm is not None
+        shell.hsm = _PoorHSM(shell.hsm)
+        lines = shell.ok("algorithms").lines
+        available = shell.ok("algorithms", "--available").text
+
+        assert ["unavailable: Install X."] == [
+            line[line.index("unavailable") :]
+            for line in lines
+            if line.startswith("ML-KEM-512")
+        ]
+        assert "ML-KEM-512" not in available
+        assert "stopped" not in available
+        assert "ML-KEM-768 " in available
+        assert "unavailable: Install X." in shell.ok("status").text
+
+    def test_family(self, shell: Shell) -> None:
+        """A family can be asked for, of a server or without one."""
+        for more in ([], ["--offline"]):
+            items = shell.ok("algorithms", "--family", "ml-dsa", "--json", *more).json
+
+            assert ["ML-DSA-44", "ML-DSA-65", "ML-DSA-87"] == [
+                item["algorithm"] for item in items["items"]
+            ]
+
+    def test_offline(self, bare_shell: Shell) -> None:
+        """The table that the program knows is shown without a server."""
+        text = bare_shell.ok("algorithms", "--offline").text
+        items = bare_shell.ok("algorithms", "--offline", "--json").json["items"]
+
+        assert [row.value for row in ALGORITHMS] == [i["algorithm"] for i in items]
+        assert "secp256r1" in text
+
+    def test_offline_knows_no_availability(self, bare_shell: Shell) -> None:
+        """What is available can't be asked without a server."""
+        outcome = bare_shell("algorithms", "--offline", "--available")
+
+        assert 2 == outcome.code
+        assert "Only a server knows" in outcome.err
 
 
 class TestCompletion:

@@ -75,7 +75,7 @@ class TestStart:
 
     def test_command_loads_what_it_needs(self) -> None:
         """A table for a pipe needs neither HTTP nor tables nor cryptography."""
-        assert {"msgspec", "hsm_core.model"} == loaded("algorithms")
+        assert {"msgspec", "hsm_core.model"} == loaded("algorithms", "--offline")
 
     def test_version(self) -> None:
         """The version is printed."""
@@ -130,7 +130,15 @@ class TestStreams:
     def test_reader_that_leaves(self, environment: dict[str, str]) -> None:
         """A reader that has read enough ends the program without a word."""
         done = subprocess.run(
-            ["sh", "-c", '"$@" | exec true; exit 0', "sh", *PROGRAM, "algorithms"],
+            [
+                "sh",
+                "-c",
+                '"$@" | exec true; exit 0',
+                "sh",
+                *PROGRAM,
+                "algorithms",
+                "--offline",
+            ],
             check=False,
             capture_output=True,
             env=environment,
@@ -138,7 +146,9 @@ class TestStreams:
 
         assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
-    @pytest.mark.parametrize("args", [["algorithms"], ["--help"], ["random", "200000"]])
+    @pytest.mark.parametrize(
+        "args", [["algorithms", "--offline"], ["--help"], ["random", "200000"]]
+    )
     def test_closed_pipe(self, environment: dict[str, str], args: list[str]) -> None:
         """A pipe without reader gives the exit code of a broken pipe, and no noise."""
         reading, writing = os.pipe()
@@ -158,7 +168,7 @@ class TestStreams:
         """Output that can't be written is an error."""
         with open("/dev/full", "wb") as full:
             done = subprocess.run(
-                [*PROGRAM, "algorithms"],
+                [*PROGRAM, "algorithms", "--offline"],
                 check=False,
                 stdout=full,
                 stderr=subprocess.PIPE,

@@ -67,7 +67,7 @@ class TestEnvironment:
         """FERROHSM_JSON=1 asks for JSON, of errors too."""
         monkeypatch.setenv("FERROHSM_JSON", "1")
 
-        assert "items" in bare_shell.ok("algorithms").json
+        assert "items" in bare_shell.ok("algorithms", "--offline").json
         assert bare_shell("describe").err.startswith('{"code":"invalid_input"')
 
     def test_client_certificate_files(
@@ -256,7 +256,7 @@ def test_refused_flags(
 @pytest.mark.parametrize("name", ["hs256", "HS256"])
 def test_accepted_algorithm(bare_shell: Shell, name: str) -> None:
     """HS256 may be written in any case."""
-    assert 0 == bare_shell("--jwt-algorithm", name, "algorithms").code
+    assert 0 == bare_shell("--jwt-algorithm", name, "algorithms", "--offline").code
 
 
 def test_insecure_warns(online: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ class TestToken:
         assert 2 == day.text.count(".")
         assert (0, 2) == (longer.code, longer.text.count("."))
         assert "warning: servers refuse tokens" in longer.err
-        bare_shell.ok("algorithms")
+        bare_shell.ok("algorithms", "--offline")
 
     def test_inspect(
         self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

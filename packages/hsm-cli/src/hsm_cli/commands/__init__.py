@@ -51,7 +51,7 @@ COMMANDS: Final = {
     "random": "Print random bytes of the HSM.",
     "status": "Show the health of the HSM.",
     "selftest": "Run all self-tests now.",
-    "algorithms": "Show the algorithms that keys can have; asks no server.",
+    "algorithms": "Show algorithms, and who serves them or what to install.",
     "audit": "Read and verify the audit trail.",
     "token": "Mint and inspect bearer tokens.",
     "completion": "Print a script that completes commands in a shell.",

@@ -6,20 +6,37 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
+from hsm_cli.options import HSMCommand, choice
 from hsm_cli.views import words
-from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, KeyUsage
+from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family, KeyUsage
 from hsm_core.model import Record
+from hsm_core.operations import AlgorithmInfo, AlgorithmList, ListAlgorithms
 
 __all__ = ["command"]
 
+_HEADER = (
+    "Algorithm",
+    "Standard",
+    "Category",
+    "Public",
+    "Private",
+    "Signature",
+    "Ciphertext",
+    "Usages",
+    "Provider",
+    "Version",
+    "Status",
+)
+"""Sizes are in bytes."""
+
 
 class AlgorithmRow(Record, frozen=True, kw_only=True):
-    """One algorithm, as JSON shows it."""
+    """One algorithm, as JSON shows it without a server."""
 
     algorithm: Algorithm
     family: str
     standard: str
+    category: int
     strength_bits: int
     usages: tuple[KeyUsage, ...]
     default_usages: tuple[KeyUsage, ...]
@@ -33,18 +50,63 @@ class AlgorithmTable(Record, frozen=True, kw_only=True):
 
 
 @click.command("algorithms", cls=HSMCommand)
+@click.option(
+    "--family", type=choice(Family), metavar="NAME", help="Only algorithms like ML-KEM."
+)
+@click.option("--available", is_flag=True, help="Only what the server can use now.")
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Show what this program knows, with other spellings; asks no server.",
+)
 @click.pass_obj
-def command(invocation: Invocation) -> None:
-    """Show the algorithms that keys can have. Asks no server."""
-    rows = [_row(spec) for spec in ALGORITHMS.values()]
+def command(
+    invocation: Invocation, family: Family | None, available: bool, offline: bool
+) -> None:
+    """Show the algorithms that keys can have, who serves them, or what to install."""
+    if offline and available:
+        raise click.UsageError("Only a server knows what is available.")
+    if offline:
+        _show_table(invocation, family)
+        return
+    found = invocation.execute(ListAlgorithms())
+    items = tuple(
+        item
+        for item in found.items
+        if (family is None or item.family == family)
+        and (not available or item.status == "available")
+    )
+    invocation.output.table(
+        AlgorithmList(items=items), _HEADER, list(map(_cells, items))
+    )
+
+
+def _cells(item: AlgorithmInfo) -> tuple[str, ...]:
+    return (
+        item.algorithm,
+        item.standard,
+        str(item.category or ""),
+        str(item.public_key_bytes or ""),
+        str(item.private_key_bytes or ""),
+        str(item.signature_bytes or ""),
+        str(item.ciphertext_bytes or ""),
+        words(item.usages),
+        item.provider,
+        item.provider_version,
+        f"{item.status}: {item.hint}" if item.hint else item.status,
+    )
+
+
+def _show_table(invocation: Invocation, family: Family | None) -> None:
+    rows = [_row(spec) for spec in ALGORITHMS.values() if family in {None, spec.family}]
     invocation.output.table(
         AlgorithmTable(items=tuple(rows)),
-        ("Algorithm", "Standard", "Strength", "Usages", "Also written"),
+        ("Algorithm", "Standard", "Category", "Usages", "Also written"),
         [
             (
                 row.algorithm,
                 row.standard,
-                f"{row.strength_bits} bits",
+                str(row.category or ""),
                 words(row.usages),
                 words(row.aliases),
             )
@@ -58,6 +120,7 @@ def _row(spec: AlgorithmSpec) -> AlgorithmRow:
         algorithm=spec.algorithm,
         family=spec.family,
         standard=spec.standard,
+        category=spec.category,
         strength_bits=spec.strength_bits,
         usages=_ordered(spec.usages),
         default_usages=_ordered(spec.default_usages),

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
 from hsm_cli.views import instant
-from hsm_core.operations import HSMStatus, Status
+from hsm_core.operations import AlgorithmStatus, HSMStatus, Status
 
 __all__ = ["command"]
 
@@ -35,7 +37,23 @@ def _pairs(status: HSMStatus) -> list[tuple[str, str]]:
         ("audit log id", trail.log_id),
         ("audit head", f"{trail.head_seq} {trail.head_hash}"),
     ]
-    for row in status.algorithms:
-        provider = f" ({row.provider} {row.provider_version})" if row.provider else ""
-        pairs.append((row.algorithm, f"{row.status}{provider}"))
-    return pairs
+    return pairs + _providers(status) + [_algorithm(row) for row in status.algorithms]
+
+
+def _providers(status: HSMStatus) -> list[tuple[str, str]]:
+    """Return each provider with its version, and of how many algorithms it is one."""
+    served = Counter(
+        (row.provider, row.provider_version)
+        for row in status.algorithms
+        if row.provider
+    )
+    return [
+        (f"provider {name}", f"{version}; algorithms: {count}")
+        for (name, version), count in served.items()
+    ]
+
+
+def _algorithm(row: AlgorithmStatus) -> tuple[str, str]:
+    if row.hint:
+        return row.algorithm, f"{row.status}: {row.hint}"
+    return row.algorithm, f"{row.status} ({row.provider})"
