@@ -71,7 +71,7 @@ class _PBKDF2Parameters:
     salt: bytes
     iterations: int
     key_bytes: int | None
-    function: _Identifier
+    function: _Identifier | None
 
 
 @asn1.sequence
@@ -145,8 +145,11 @@ def _decrypted(der: bytes, passphrase: Passphrase) -> bytes:
         decryptor = cipher.decryptor()
         padded = decryptor.update(info.data) + decryptor.finalize()
         unpadder = padding.PKCS7(128).unpadder()
-        return unpadder.update(padded) + unpadder.finalize()
-    except UnsupportedOperationError:
+        der = unpadder.update(padded) + unpadder.finalize()
+        # One in 256 wrong passphrases gives padding that is good by chance.
+        asn1.decode_der(asn1.TLV, der)
+        return der
+    except InvalidInputError:
         raise
     except (ValueError, TypeError):
         raise _unreadable(encrypted=True) from None
@@ -156,7 +159,8 @@ def _derivation(function: _Identifier, size: int) -> Callable[[bytes], bytes]:
     match function.algorithm.dotted_string:
         case name if name == _PBKDF2:
             pbkdf2 = function.parameters.parse(_PBKDF2Parameters)
-            hashed = _HMACS.get(pbkdf2.function.algorithm.dotted_string)
+            used = pbkdf2.function
+            hashed = _HMACS.get(used.algorithm.dotted_string) if used else None
             if hashed is None:
                 raise _unsupported("PBKDF2 with another hash than SHA-2")
             _check("iterations", pbkdf2.iterations, _MAX_ITERATIONS)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Tests of private keys in files, as other programs write them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hsm_cli.files import decode_pem
+from hsm_cli.pkcs8 import read_private_key
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
+from tests.support import require_program
+
+PASSPHRASE = b"correct horse"
+
+
+def openssl(*words: str) -> bytes:
+    """Run openssl and return what it printed."""
+    require_program("openssl")
+    done = subprocess.run(["openssl", *words], capture_output=True, check=True)
+    return done.stdout
+
+
+def nobody() -> bytes:
+    """Fail: nobody should be asked."""
+    raise AssertionError("a passphrase was asked for")
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """Give a file with an EC key as PKCS#8."""
+    path = tmp_path / "plain.pem"
+    path.write_bytes(openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "group:P-256"))
+    return path
+
+
+def converted(plain: Path, *words: str) -> bytes:
+    """Return the key, encrypted in some way."""
+    passphrase = f"pass:{PASSPHRASE.decode()}"
+    return openssl("pkcs8", "-topk8", "-in", str(plain), "-passout", passphrase, *words)
+
+
+def test_not_encrypted(plain: Path) -> None:
+    """PEM and DER are read alike, and nobody is asked for a passphrase."""
+    pem = plain.read_bytes()
+    der = openssl("pkcs8", "-topk8", "-nocrypt", "-in", str(plain), "-outform", "DER")
+
+    assert der == read_private_key(pem, nobody) == read_private_key(der, nobody)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-v2", "aes-256-cbc"),
+        ("-v2", "aes-128-cbc"),
+        ("-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA512"),
+        ("-v2", "aes-256-cbc", "-outform", "DER"),
+        ("-scrypt",),
+    ],
+    ids=" ".join,
+)
+def test_encrypted(plain: Path, words: tuple[str, ...]) -> None:
+    """What openssl encrypts comes out as it went in."""
+    data = converted(plain, *words)
+
+    assert read_private_key(plain.read_bytes(), nobody) == read_private_key(
+        data, lambda: PASSPHRASE
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("-v2", "des3"), "cipher other than AES-CBC"),
+        (("-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA1"), "another hash than SHA-2"),
+        (("-v1", "PBE-SHA1-3DES"), "other than PBES2"),
+    ],
+)
+def test_weak_encryption(plain: Path, words: tuple[str, ...], what: str) -> None:
+    """What is too old is refused by name, before a passphrase is asked for."""
+    data = converted(plain, *words)
+
+    with pytest.raises(UnsupportedOperationError, match=what):
+        read_private_key(data, nobody)
+
+
+def test_wrong_passphrase(plain: Path) -> None:
+    """A wrong passphrase is said to be one of the reasons, and is not repeated."""
+    data = converted(plain, "-v2", "aes-256-cbc")
+
+    with pytest.raises(InvalidInputError, match="passphrase") as caught:
+        read_private_key(data, lambda: b"a guess")
+
+    assert "guess" not in str(caught.value)
+
+
+def test_costly_derivation(plain: Path) -> None:
+    """A file can't make us work for hours."""
+    data = converted(plain, "-v2", "aes-256-cbc", "-iter", "10000001")
+
+    with pytest.raises(InvalidInputError, match="iterations"):
+        read_private_key(data, lambda: PASSPHRASE)
+
+
+@pytest.mark.parametrize("algorithm", ["rsa", "ec"])
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_older_forms(tmp_path: Path, algorithm: str, encrypted: bool) -> None:
+    """RSA and EC keys in the form of their own are read too."""
+    plain = tmp_path / "plain.pem"
+    options = ("rsa_keygen_bits:2048",) if algorithm == "rsa" else ("group:P-384",)
+    words = ("-algorithm", algorithm.upper(), "-pkeyopt", *options)
+    plain.write_bytes(openssl("genpkey", *words))
+    more = ("-aes256", "-passout", f"pass:{PASSPHRASE.decode()}") if encrypted else ()
+    old = openssl(algorithm, "-in", str(plain), *LEGACY[algorithm], *more)
+
+    assert b"BEGIN " + algorithm.upper().encode() in old
+    found = read_private_key(old, (lambda: PASSPHRASE) if encrypted else nobody)
+    assert read_private_key(plain.read_bytes(), nobody) == found
+
+
+LEGACY = {"rsa": ("-traditional",), "ec": ()}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n",
+        b"-----BEGIN PRIVATE KEY-----\nA*AA\n-----END PRIVATE KEY-----\n",
+        b"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"
+        b"-----END ENCRYPTED PRIVATE KEY-----\n",
+    ],
+)
+def test_no_key(data: bytes) -> None:
+    """What is no private key is refused in a sentence."""
+    with pytest.raises(InvalidInputError):
+        read_private_key(data, nobody)
+
+
+def test_pem_is_found_among_other_text() -> None:
+    """Text around the PEM part does not matter."""
+    text = b"a key\n-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\nmore"
+
+    assert bytes(3) == decode_pem(text, "PUBLIC KEY")
+    assert b"anything else" == decode_pem(b"anything else", "PUBLIC KEY")
