@@ -1,0 +1,708 @@
+# SPDX-License-Identifier: MIT
+"""Composites: their halves belong together, and nothing works with one alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hsm_core._internal.crypto import der
+from hsm_core._internal.crypto.composite import CompositeProvider
+from hsm_core._internal.crypto.composite.serialization import (
+    join_private,
+    split_private,
+    split_public,
+)
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core._internal.crypto.registry import (
+    CryptoRegistry,
+    GeneratedKey,
+    default_registry,
+)
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, spec
+from hsm_core.errors import (
+    DecryptionError,
+    InputSizeError,
+    InvalidInputError,
+    SelfTestFailedError,
+    SignatureMismatchError,
+    UnsupportedOperationError,
+)
+from hsm_core.protocols import KeyHandle, SignatureParameters
+
+COMPOSITES = [algorithm for algorithm, row in ALGORITHMS.items() if row.is_hybrid]
+KEMS = [algorithm for algorithm in COMPOSITES if spec(algorithm).is_kem]
+SIGNATURES = [algorithm for algorithm in COMPOSITES if spec(algorithm).is_signature]
+CURVE_KEMS = [a for a in KEMS if spec(a).components[1] is not Algorithm.X25519]
+
+MESSAGE = b"a message"
+MODULUS = 3329
+REGISTRY = default_registry(SystemEntropy())
+
+each_composite = pytest.mark.parametrize("algorithm", COMPOSITES)
+each_kem = pytest.mark.parametrize("algorithm", KEMS)
+each_signature = pytest.mark.parametrize("algorithm", SIGNATURES)
+
+
+@cache
+def key_of(algorithm: Algorithm) -> GeneratedKey:
+    """Return the key that the tests of an algorithm share."""
+    return REGISTRY.generate(algorithm)
+
+
+@cache
+def private_of(algorithm: Algorithm) -> KeyHandle:
+    """Return that key, loaded."""
+    return REGISTRY.load(algorithm, key_of(algorithm).material)
+
+
+@cache
+def public_of(algorithm: Algorithm) -> KeyHandle:
+    """Return its public half, loaded."""
+    return REGISTRY.load_public(algorithm, key_of(algorithm).public_der)
+
+
+def raw_public(algorithm: Algorithm, public_der: bytes) -> bytes:
+    """Return the raw public key of a composite."""
+    return der.read_public_key_info(algorithm, public_der)
+
+
+def border(algorithm: Algorithm, size: str) -> int:
+    """Return where the post-quantum half ends."""
+    return int(getattr(spec(spec(algorithm).components[0]), size))
+
+
+def altered(value: bytes, position: int, bits: int = 1) -> bytes:
+    """Return *value* with some bits of one byte the other way round."""
+    position %= len(value)
+    changed = bytes([value[position] ^ bits])
+    return value[:position] + changed + value[position + 1 :]
+
+
+def near(*borders: int) -> st.SearchStrategy[int]:
+    """Return positions, many of them within a few bytes of a border or an end."""
+    close = [b + d for b in (*borders, 0) for d in range(-4, 4)]
+    return st.sampled_from(close) | st.integers(0, 6000)
+
+
+def refused(algorithm: Algorithm, message: bytes, signature: bytes) -> bool:
+    """Tell whether a signature is refused."""
+    try:
+        parameters = signature_parameters(algorithm)
+        public_of(algorithm).verify(message, signature, parameters)
+    except SignatureMismatchError:
+        return True
+    return False
+
+
+# Sizes and forms
+
+
+@each_composite
+def test_sizes_are_those_of_the_table(algorithm: Algorithm) -> None:
+    """Public and private key are as long as the table says."""
+    key, row = key_of(algorithm), spec(algorithm)
+
+    octets = der.read_private_key_info(algorithm, key.material)
+
+    assert len(raw_public(algorithm, key.public_der)) == row.public_bytes
+    assert len(octets) == row.private_bytes
+
+
+@each_kem
+def test_an_encapsulation_is_found_again(algorithm: Algorithm) -> None:
+    """Both sides have one secret, of the table's sizes, and every one is new."""
+    row = spec(algorithm)
+
+    secret, ciphertext = public_of(algorithm).encapsulate()
+    other, _ = private_of(algorithm).encapsulate()
+
+    assert private_of(algorithm).decapsulate(ciphertext) == secret != other
+    assert len(ciphertext) == row.ciphertext_bytes
+    assert len(secret) == row.shared_secret_bytes
+
+
+@each_signature
+def test_a_signature_is_good(algorithm: Algorithm) -> None:
+    """What the private half signed the public half accepts, within its longest size."""
+    parameters = signature_parameters(algorithm, context=b"purpose")
+
+    signature = private_of(algorithm).sign(MESSAGE, parameters)
+
+    public_of(algorithm).verify(MESSAGE, signature, parameters)
+    assert len(signature) <= spec(algorithm).signature_bytes
+
+
+@each_signature
+def test_a_digest_is_signed_as_its_message(algorithm: Algorithm) -> None:
+    """The pre-hash can be computed elsewhere; other lengths than its are refused."""
+    hashed = spec(algorithm).hashes[0]
+    name = hashed.value.replace("-", "").lower()
+    prehashed = signature_parameters(algorithm, prehashed=True)
+
+    signature = private_of(algorithm).sign(
+        hashlib.new(name, MESSAGE).digest(), prehashed
+    )
+
+    assert not refused(algorithm, MESSAGE, signature)
+    with pytest.raises(InputSizeError, match="digest"):
+        private_of(algorithm).sign(bytes(hashed.digest_bytes - 1), prehashed)
+
+
+@each_signature
+def test_another_hash_is_refused(algorithm: Algorithm) -> None:
+    """A composite's pre-hash is part of its name and can't be chosen."""
+    others = set(HashAlgorithm) - set(spec(algorithm).hashes)
+
+    for hashed in others:
+        parameters = signature_parameters(algorithm, hash=hashed)
+        with pytest.raises(UnsupportedOperationError):
+            private_of(algorithm).sign(MESSAGE, parameters)
+        with pytest.raises(UnsupportedOperationError):
+            public_of(algorithm).verify(MESSAGE, bytes(4000), parameters)
+
+
+@each_composite
+def test_a_key_comes_back_from_its_material(algorithm: Algorithm) -> None:
+    """Loaded as our own or as foreign, material gives the same public key."""
+    key = key_of(algorithm)
+
+    for load in (REGISTRY.load, REGISTRY.load_foreign):
+        assert load(algorithm, key.material).public_der() == key.public_der
+    assert public_of(algorithm).public_der() == key.public_der
+
+
+@each_composite
+def test_private_keys_have_one_form(algorithm: Algorithm) -> None:
+    """A byte of the framing changed, added or left out, and it is no key."""
+    material = key_of(algorithm).material
+    octets = der.read_private_key_info(algorithm, material)
+    seed = border(algorithm, "private_bytes")
+    framing = [] if len(octets) - seed == 32 else [seed, seed + 2, seed + 6, -1, -9]
+    wrong = [
+        material + b"\0",
+        material[:-1],
+        der.private_key_info(algorithm, octets[:-1]),
+        der.private_key_info(algorithm, octets + b"\0"),
+        der.private_key_info(algorithm, octets[:seed]),
+        *(
+            der.private_key_info(algorithm, altered(octets, position))
+            for position in framing
+        ),
+    ]
+
+    for bad in wrong:
+        for load in (REGISTRY.load, REGISTRY.load_foreign):
+            with pytest.raises(InvalidInputError) as caught:
+                load(algorithm, bad)
+            assert caught.value.facts["field"] == "material"
+
+
+@pytest.mark.parametrize("scalar", [0, -1], ids=["zero", "too large"])
+def test_a_scalar_must_be_one(scalar: int) -> None:
+    """An EC private key of zero, or beyond the group's order, is refused."""
+    algorithm = Algorithm.MLKEM768_ECDH_P256_SHA3_256
+    octets = der.read_private_key_info(algorithm, key_of(algorithm).material)
+    bad = octets[:71] + (b"\0" if scalar == 0 else b"\xff") * 32 + octets[103:]
+
+    with pytest.raises(InvalidInputError) as caught:
+        REGISTRY.load(algorithm, der.private_key_info(algorithm, bad))
+
+    assert caught.value.facts["field"] == "material"
+
+
+# Halves
+
+
+@each_composite
+def test_a_key_is_of_one_algorithm(algorithm: Algorithm) -> None:
+    """Neither material nor public key is taken for another algorithm's."""
+    key = key_of(algorithm)
+
+    for other in (*set(COMPOSITES) - {algorithm}, *spec(algorithm).components):
+        with pytest.raises(InvalidInputError):
+            REGISTRY.load_foreign(other, key.material)
+        with pytest.raises(InvalidInputError):
+            REGISTRY.load_public(other, key.public_der)
+
+
+@each_composite
+def test_a_half_is_no_key(algorithm: Algorithm) -> None:
+    """A component's key can't be loaded as the composite, alone or in its place."""
+    key = key_of(algorithm)
+
+    for half in split_private(algorithm, key.material):
+        with pytest.raises(InvalidInputError):
+            REGISTRY.load_foreign(algorithm, half)
+    for half in split_public(algorithm, key.public_der):
+        with pytest.raises(InvalidInputError):
+            REGISTRY.load_public(algorithm, half)
+
+
+@each_composite
+def test_both_halves_are_made_anew(algorithm: Algorithm) -> None:
+    """Two keys have no half in common."""
+    first = split_public(algorithm, key_of(algorithm).public_der)
+    second = split_public(algorithm, REGISTRY.generate(algorithm).public_der)
+
+    assert not set(first) & set(second)
+
+
+@each_signature
+def test_half_a_signature_is_none(algorithm: Algorithm) -> None:
+    """Either half, or one with an empty or a zeroed other, is refused."""
+    end = border(algorithm, "signature_bytes")
+    signature = private_of(algorithm).sign(MESSAGE, signature_parameters(algorithm))
+    first, second = signature[:end], signature[end:]
+
+    for wrong in (
+        b"",
+        first,
+        second,
+        second + first,
+        bytes(end) + second,
+        first + bytes(len(second)),
+        first + second + b"\0",
+        signature[:-1],
+        bytes(100_000),
+    ):
+        assert refused(algorithm, MESSAGE, wrong)
+
+
+@each_signature
+def test_a_stripped_signature_is_no_signature_of_its_half(
+    algorithm: Algorithm,
+) -> None:
+    """
+    A half is good over the drafts' representative, and over no message of the user's.
+
+    ML-DSA's needs the label as its context, too.
+    """
+    context, label = b"purpose", spec(algorithm).label
+    hashed = spec(algorithm).hashes[0].value.replace("-", "").lower()
+    representative = (
+        b"CompositeAlgorithmSignatures2025"
+        + label
+        + bytes([len(context)])
+        + context
+        + hashlib.new(hashed, MESSAGE).digest()
+    )
+    end = border(algorithm, "signature_bytes")
+    signature = private_of(algorithm).sign(
+        MESSAGE, signature_parameters(algorithm, context=context)
+    )
+    (ml_dsa, first), (other, second) = (
+        (REGISTRY.load_public(component, half), component)
+        for component, half in zip(
+            spec(algorithm).components,
+            split_public(algorithm, key_of(algorithm).public_der),
+            strict=True,
+        )
+    )
+
+    bound = signature_parameters(first, context=label)
+    ml_dsa.verify(representative, signature[:end], bound)
+    other.verify(representative, signature[end:], signature_parameters(second))
+    for message in (MESSAGE, representative):
+        for used in (b"", context):
+            with pytest.raises(SignatureMismatchError):
+                ml_dsa.verify(
+                    message,
+                    signature[:end],
+                    signature_parameters(first, context=used),
+                )
+    with pytest.raises(SignatureMismatchError):
+        other.verify(MESSAGE, signature[end:], signature_parameters(second))
+
+
+@each_signature
+def test_halves_of_two_signatures_do_not_mix(algorithm: Algorithm) -> None:
+    """The halves must be signatures over one message under one context."""
+    end, parameters = (
+        border(algorithm, "signature_bytes"),
+        signature_parameters(algorithm),
+    )
+    one = private_of(algorithm).sign(MESSAGE, parameters)
+    for message, context in ((b"another", b""), (MESSAGE, b"c")):
+        other = private_of(algorithm).sign(
+            message, signature_parameters(algorithm, context=context)
+        )
+        assert refused(algorithm, MESSAGE, one[:end] + other[end:])
+        assert refused(algorithm, MESSAGE, other[:end] + one[end:])
+
+
+def test_a_label_is_of_one_composite() -> None:
+    """With the very same ML-DSA key, a half is worth nothing in another composite."""
+    one, other = Algorithm.MLDSA65_ECDSA_P256_SHA512, Algorithm.MLDSA65_ED25519_SHA512
+    ml_dsa, _ = split_private(one, key_of(one).material)
+    _, ed25519 = split_private(other, key_of(other).material)
+    mixed = REGISTRY.load(other, join_private(other, ml_dsa, ed25519))
+    end, parameters = border(one, "signature_bytes"), signature_parameters(other)
+    stolen = private_of(one).sign(MESSAGE, signature_parameters(one))[:end]
+    genuine = mixed.sign(MESSAGE, parameters)
+
+    mixed.verify(MESSAGE, genuine, parameters)
+    with pytest.raises(SignatureMismatchError):
+        mixed.verify(MESSAGE, stolen + genuine[end:], parameters)
+
+
+@each_kem
+def test_halves_of_two_ciphertexts_do_not_mix(algorithm: Algorithm) -> None:
+    """Each half of an encapsulation counts."""
+    end = border(algorithm, "ciphertext_bytes")
+    (one, first), (other, second) = (
+        public_of(algorithm).encapsulate() for _ in range(2)
+    )
+
+    for mixed in (first[:end] + second[end:], second[:end] + first[end:]):
+        assert private_of(algorithm).decapsulate(mixed) not in {one, other}
+
+
+# Contexts
+
+
+@given(
+    st.sampled_from(SIGNATURES),
+    st.binary(max_size=255),
+    st.binary(max_size=255),
+    st.binary(max_size=40),
+)
+def test_a_context_is_signed(
+    algorithm: Algorithm, context: bytes, other: bytes, message: bytes
+) -> None:
+    """A signature holds under its own context, and under no other."""
+    parameters = signature_parameters(algorithm, context=context)
+    signature = private_of(algorithm).sign(message, parameters)
+
+    public_of(algorithm).verify(message, signature, parameters)
+    if other != context:
+        with pytest.raises(SignatureMismatchError):
+            public_of(algorithm).verify(
+                message, signature, signature_parameters(algorithm, context=other)
+            )
+
+
+@each_signature
+def test_longest_context(algorithm: Algorithm) -> None:
+    """255 bytes are taken, 256 refused with field and limit."""
+    longest = signature_parameters(algorithm, context=bytes(255))
+    signature = private_of(algorithm).sign(MESSAGE, longest)
+
+    public_of(algorithm).verify(MESSAGE, signature, longest)
+    with pytest.raises(InputSizeError) as caught:
+        signature_parameters(algorithm, context=bytes(256))
+    assert (caught.value.facts["field"], caught.value.facts["maximum"]) == (
+        "context",
+        255,
+    )
+
+
+# Changed bytes
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from(SIGNATURES), st.integers(1, 255))
+def test_a_changed_signature_is_refused(
+    data: st.DataObject, algorithm: Algorithm, bits: int
+) -> None:
+    """Whatever byte is changed, in either half, the answer is the same refusal."""
+    signature = private_of(algorithm).sign(MESSAGE, signature_parameters(algorithm))
+    position = data.draw(near(border(algorithm, "signature_bytes"), len(signature)))
+
+    assert refused(algorithm, MESSAGE, altered(signature, position, bits))
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from(KEMS), st.integers(1, 255))
+def test_a_changed_ciphertext_gives_no_secret(
+    data: st.DataObject, algorithm: Algorithm, bits: int
+) -> None:
+    """It gives another secret; or none, if its point is not on the curve."""
+    secret, ciphertext = public_of(algorithm).encapsulate()
+    end = border(algorithm, "ciphertext_bytes")
+    position = data.draw(near(end, len(ciphertext))) % len(ciphertext)
+    wrong = altered(ciphertext, position, bits)
+
+    if position < end or algorithm not in CURVE_KEMS:
+        assert private_of(algorithm).decapsulate(wrong) != secret
+    else:
+        with pytest.raises(DecryptionError):
+            private_of(algorithm).decapsulate(wrong)
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from(COMPOSITES), st.integers(1, 255))
+def test_a_changed_public_key_is_another(
+    data: st.DataObject, algorithm: Algorithm, bits: int
+) -> None:
+    """It is refused when it is loaded, or it is of no use with the private half."""
+    raw = raw_public(algorithm, key_of(algorithm).public_der)
+    position = data.draw(near(border(algorithm, "public_bytes"), len(raw)))
+    wrong = der.subject_public_key_info(algorithm, altered(raw, position, bits))
+
+    try:
+        public = REGISTRY.load_public(algorithm, wrong)
+    except InvalidInputError:
+        return
+    if spec(algorithm).is_kem:
+        secret, ciphertext = public.encapsulate()
+        assert private_of(algorithm).decapsulate(ciphertext) != secret
+    else:
+        parameters = signature_parameters(algorithm)
+        signature = private_of(algorithm).sign(MESSAGE, parameters)
+        with pytest.raises(SignatureMismatchError):
+            public.verify(MESSAGE, signature, parameters)
+
+
+# Invalid halves
+
+
+def points(algorithm: Algorithm) -> list[bytes]:
+    """Return byte strings that are no uncompressed point of an EC component."""
+    size = spec(spec(algorithm).components[1]).coordinate_bytes
+    curve = ec.SECP256R1() if size == 32 else ec.SECP384R1()
+    foreign = ec.SECP256K1() if size == 32 else ec.BrainpoolP384R1()
+    good, strange = (
+        ec.generate_private_key(each)
+        .public_key()
+        .public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        for each in (curve, foreign)
+    )
+    compressed = bytes([2 + (good[-1] & 1)]) + good[1 : size + 1]
+    return [
+        strange,
+        altered(good, -1),
+        bytes([6 + (good[-1] & 1)]) + good[1:],
+        compressed.ljust(len(good), b"\0"),
+        bytes(len(good)),
+        b"\x04" + bytes(2 * size),
+        b"\x04" + b"\xff" * (2 * size),
+    ]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [a for a in COMPOSITES if spec(spec(a).components[1]).coordinate_bytes],
+)
+def test_an_invalid_point_is_no_public_key(algorithm: Algorithm) -> None:
+    """Points off the curve, of another curve or in other forms are refused."""
+    raw = raw_public(algorithm, key_of(algorithm).public_der)
+    end = border(algorithm, "public_bytes")
+
+    for point in points(algorithm):
+        wrong = der.subject_public_key_info(algorithm, raw[:end] + point)
+        with pytest.raises(InvalidInputError) as caught:
+            REGISTRY.load_public(algorithm, wrong)
+        assert caught.value.facts["field"] == "public_key"
+        assert algorithm.value in str(caught.value)
+
+
+@pytest.mark.parametrize("algorithm", CURVE_KEMS)
+def test_an_invalid_point_in_a_ciphertext(algorithm: Algorithm) -> None:
+    """Decapsulation rejects it explicitly, as the draft asks."""
+    _, ciphertext = public_of(algorithm).encapsulate()
+    end = border(algorithm, "ciphertext_bytes")
+
+    for point in points(algorithm):
+        with pytest.raises(DecryptionError):
+            private_of(algorithm).decapsulate(ciphertext[:end] + point)
+
+
+@pytest.mark.parametrize("point", [bytes(32), b"\x01" + bytes(31)])
+def test_a_point_of_low_order(point: bytes) -> None:
+    """An X25519 key that makes every secret zero gives none, on either side."""
+    algorithm = Algorithm.MLKEM768_X25519_SHA3_256
+    raw = raw_public(algorithm, key_of(algorithm).public_der)
+    _, ciphertext = public_of(algorithm).encapsulate()
+    low = der.subject_public_key_info(algorithm, raw[:-32] + point)
+
+    with pytest.raises(InvalidInputError) as caught:
+        REGISTRY.load_public(algorithm, low).encapsulate()
+    assert caught.value.facts["field"] == "public_key"
+    with pytest.raises(DecryptionError):
+        private_of(algorithm).decapsulate(ciphertext[:-32] + point)
+
+
+def test_the_unused_bit_of_x25519_counts() -> None:
+    """X25519 ignores the last bit of a point, the combiner doesn't."""
+    algorithm = Algorithm.MLKEM768_X25519_SHA3_256
+    secret, ciphertext = public_of(algorithm).encapsulate()
+
+    assert private_of(algorithm).decapsulate(altered(ciphertext, -1, 0x80)) != secret
+
+
+@each_kem
+@pytest.mark.parametrize("coefficient", [MODULUS, 4095])
+def test_the_modulus_is_checked(algorithm: Algorithm, coefficient: int) -> None:
+    """An ML-KEM half with a coefficient of q or more is refused (FIPS 203, 7.2)."""
+    raw = raw_public(algorithm, key_of(algorithm).public_der)
+    wrong = coefficient.to_bytes(3, "little") + raw[3:]
+
+    with pytest.raises(InvalidInputError) as caught:
+        REGISTRY.load_public(algorithm, der.subject_public_key_info(algorithm, wrong))
+
+    assert caught.value.facts["field"] == "public_key"
+
+
+@each_kem
+def test_the_length_of_a_ciphertext(algorithm: Algorithm) -> None:
+    """Any other length is refused with field and length, before anything is done."""
+    size = spec(algorithm).ciphertext_bytes
+
+    for wrong in (0, 1, border(algorithm, "ciphertext_bytes"), size - 1, size + 1):
+        with pytest.raises(InputSizeError) as caught:
+            private_of(algorithm).decapsulate(bytes(wrong))
+        assert caught.value.facts == {
+            "field": "ciphertext",
+            "actual": wrong,
+            "minimum": size,
+            "maximum": size,
+        }
+
+
+@each_composite
+def test_a_composite_does_what_its_family_does(algorithm: Algorithm) -> None:
+    """A KEM doesn't sign, a signature key doesn't encapsulate; halves do nothing."""
+    private, public = private_of(algorithm), public_of(algorithm)
+
+    with pytest.raises(UnsupportedOperationError):
+        private.agree(key_of(algorithm).public_der)
+    if spec(algorithm).is_kem:
+        with pytest.raises(UnsupportedOperationError):
+            private.sign(MESSAGE, signature_parameters(SIGNATURES[0]))
+        with pytest.raises(UnsupportedOperationError):
+            public.decapsulate(bytes(spec(algorithm).ciphertext_bytes))
+    else:
+        with pytest.raises(UnsupportedOperationError):
+            private.encapsulate()
+        with pytest.raises(UnsupportedOperationError):
+            public.sign(MESSAGE, signature_parameters(algorithm))
+
+
+# Components
+
+
+@each_composite
+@pytest.mark.parametrize("half", [0, 1], ids=["post-quantum", "traditional"])
+def test_a_stopped_component_stops_the_composite(
+    algorithm: Algorithm, half: int
+) -> None:
+    """Keys that were loaded before give nothing, and no key is made or loaded."""
+    registry = default_registry(SystemEntropy())
+    key = registry.generate(algorithm)
+    private = registry.load(algorithm, key.material)
+
+    registry.stop(spec(algorithm).components[half], "told to")
+
+    with pytest.raises(SelfTestFailedError, match="told to"):
+        registry.generate(algorithm)
+    with pytest.raises(SelfTestFailedError, match="told to"):
+        registry.load_public(algorithm, key.public_der)
+    if spec(algorithm).is_kem:
+        with pytest.raises(SelfTestFailedError, match="told to"):
+            private.encapsulate()
+    else:
+        with pytest.raises(SelfTestFailedError, match="told to"):
+            private.sign(MESSAGE, signature_parameters(algorithm))
+
+
+@dataclass
+class Refusing(BaseHandle):
+    """A key that notes each signature it is asked about, and refuses those it must."""
+
+    handle: KeyHandle
+    refuses: bool
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__(self.handle.algorithm)
+
+    def public_der(self) -> bytes:
+        """Return the true public key."""
+        return self.handle.public_der()
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """Refuse, or accept whatever comes."""
+        self.asked += 1
+        if self.refuses:
+            raise SignatureMismatchError
+
+
+class Halves:
+    """Components whose public keys refuse signatures as they are told."""
+
+    def __init__(self, *refusing: Algorithm) -> None:
+        self._refusing = refusing
+        self.loaded: list[Refusing] = []
+
+    def generate(self, algorithm: Algorithm, /) -> GeneratedKey:
+        """Make a true key."""
+        return REGISTRY.generate(algorithm)
+
+    def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """Load a true key."""
+        return REGISTRY.load(algorithm, material)
+
+    def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """Load a true key."""
+        return REGISTRY.load_foreign(algorithm, material)
+
+    def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
+        """Load a key that refuses, if it was named."""
+        true = REGISTRY.load_public(algorithm, public_der)
+        handle = Refusing(true, algorithm in self._refusing)
+        self.loaded.append(handle)
+        return handle
+
+
+@each_signature
+def test_both_halves_are_always_checked(algorithm: Algorithm) -> None:
+    """Whichever half is wrong, both are asked and the error is the same."""
+    parameters, length = signature_parameters(algorithm), spec(algorithm)
+    first, second = spec(algorithm).components
+    messages = set()
+
+    for refusing in ((first,), (second,), (first, second)):
+        halves = Halves(*refusing)
+        public = CompositeProvider(halves).load_public(
+            algorithm, key_of(algorithm).public_der
+        )
+        with pytest.raises(SignatureMismatchError) as caught:
+            public.verify(MESSAGE, bytes(length.signature_bytes), parameters)
+        messages.add((str(caught.value), tuple(caught.value.facts)))
+        assert [handle.asked for handle in halves.loaded] == [1, 1]
+
+    assert len(messages) == 1
+
+
+def test_the_version_names_the_drafts() -> None:
+    """The provider's version is the drafts' names with their revisions."""
+    version = CompositeProvider(Halves()).version
+
+    assert version == (
+        "draft-ietf-lamps-pq-composite-kem-18, draft-ietf-lamps-pq-composite-sigs-19"
+    )
+    statuses = {status.algorithm: status for status in REGISTRY.statuses()}
+    for algorithm in COMPOSITES:
+        assert statuses[algorithm].provider == "composite"
+        assert spec(algorithm).draft in statuses[algorithm].provider_version
+
+
+def test_a_composite_without_its_component_is_not_served() -> None:
+    """Where nobody serves a half, the composite is unavailable."""
+    lonely = CryptoRegistry((CompositeProvider(Halves()),), SystemEntropy())
+
+    statuses = {status.algorithm: status for status in lonely.statuses()}
+
+    assert {statuses[algorithm].status for algorithm in COMPOSITES} == {"unavailable"}
