@@ -20,6 +20,7 @@ from hsm_core.errors import InvalidInputError
 
 __all__ = [
     "PrivateForm",
+    "expanded_key_info",
     "private_key_info",
     "read_private_form",
     "read_private_key_info",
@@ -110,6 +111,11 @@ def read_private_key_info(algorithm: Algorithm, der: bytes) -> bytes:
 def seed_key_info(algorithm: Algorithm, seed: bytes) -> bytes:
     """Return PKCS#8 of a seed, in the form that RFC 9881 and RFC 9935 recommend."""
     return private_key_info(algorithm, _element(_SEED, seed))
+
+
+def expanded_key_info(algorithm: Algorithm, expanded: bytes) -> bytes:
+    """Return PKCS#8 of an expanded key, where its provider has no seed to keep."""
+    return private_key_info(algorithm, _element(_OCTET_STRING, expanded))
 
 
 def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:

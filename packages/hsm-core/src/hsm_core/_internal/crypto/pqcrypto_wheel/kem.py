@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""
+ML-KEM-512, quick enough to be computed here.
+
+The wheel makes and takes no seeds. So a key that it made is kept in the expanded form,
+and a key that is a seed alone can't be used with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final, NoReturn
+
+from hsm_core._internal.crypto.der import (
+    expanded_key_info,
+    read_private_form,
+    read_public_key_info,
+    subject_public_key_info,
+)
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.pqcrypto_wheel.library import KEMModule
+from hsm_core.algorithms import Algorithm, spec
+from hsm_core.errors import (
+    AlgorithmUnavailableError,
+    InputSizeError,
+    InvalidInputError,
+    UnavailableError,
+)
+
+__all__ = [
+    "MLKEMPrivateHandle",
+    "MLKEMPublicHandle",
+    "generate_ml_kem",
+    "load_ml_kem",
+    "load_ml_kem_public",
+    "refuse_foreign",
+]
+
+_HASH_BYTES: Final = 32
+_TAIL_BYTES: Final = 2 * _HASH_BYTES
+"""H(ek) and z, the last two parts of the expanded key (FIPS 203, algorithm 16)."""
+
+
+class MLKEMPublicHandle(BaseHandle):
+    """
+    An encapsulation key, which was checked when it was loaded.
+
+    Standard:
+        FIPS 203, section 7.2.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, module: KEMModule, raw_public: bytes
+    ) -> None:
+        super().__init__(algorithm)
+        self._module = module
+        self._raw_public = raw_public
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9935)."""
+        return subject_public_key_info(self._algorithm, self._raw_public)
+
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a fresh shared secret and its encapsulation."""
+        ciphertext, secret = self._module.encaps(self._raw_public)
+        return secret, ciphertext
+
+
+class MLKEMPrivateHandle(MLKEMPublicHandle):
+    """
+    A decapsulation key in its expanded form.
+
+    Standard:
+        FIPS 203, section 7.3.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, module: KEMModule, expanded: bytes
+    ) -> None:
+        super().__init__(algorithm, module, _public_part(algorithm, expanded))
+        self._expanded = expanded
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """Return the shared secret; a changed encapsulation gives another."""
+        size = spec(self._algorithm).ciphertext_bytes
+        if len(ciphertext) != size:
+            raise InputSizeError(
+                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
+            )
+        return self._module.decaps(self._expanded, ciphertext)
+
+
+def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
+    """Return PKCS#8 of a fresh key, in the expanded form of RFC 9935, section 6."""
+    public, expanded = module.keygen()
+    if public != _public_part(algorithm, expanded):
+        raise UnavailableError("pqcrypto made halves that don't belong together.")
+    return expanded_key_info(algorithm, expanded)
+
+
+def load_ml_kem(
+    algorithm: Algorithm, module: KEMModule, material: bytes
+) -> MLKEMPrivateHandle:
+    """
+    Load PKCS#8 that has the expanded form, with or without the seed.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, or the key's own hash of
+            its public part is wrong (FIPS 203, section 7.3, check 3).
+        AlgorithmUnavailableError: It holds the seed only.
+    """
+    expanded = read_private_form(algorithm, material).expanded
+    if not expanded:
+        raise AlgorithmUnavailableError(
+            f"This {algorithm} key is kept as its seed, which pqcrypto can't take; "
+            "OpenSSL 3.5 or newer can.",
+            algorithm=algorithm.value,
+        )
+    public = _public_part(algorithm, expanded)
+    own_hash = expanded[-_TAIL_BYTES:-_HASH_BYTES]
+    if not hmac.compare_digest(hashlib.sha3_256(public).digest(), own_hash):
+        raise InvalidInputError(
+            f"material of {algorithm} holds a public key that is not its own.",
+            field="material",
+            algorithm=algorithm.value,
+        )
+    return MLKEMPrivateHandle(algorithm, module, expanded)
+
+
+def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
+    """
+    Refuse a key from elsewhere: without computing from its seed nothing can be checked.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, or has no seed at all.
+        AlgorithmUnavailableError: It has one.
+    """
+    if not read_private_form(algorithm, material).seed:
+        raise InvalidInputError(
+            f"material of {algorithm} holds the expanded key without the seed, which "
+            "can't be checked.",
+            field="material",
+            algorithm=algorithm.value,
+        )
+    raise AlgorithmUnavailableError(
+        f"pqcrypto can't import keys of {algorithm}, for it takes no seeds; OpenSSL "
+        "3.5 or newer can.",
+        algorithm=algorithm.value,
+    )
+
+
+def load_ml_kem_public(
+    algorithm: Algorithm, module: KEMModule, public_der: bytes
+) -> MLKEMPublicHandle:
+    """
+    Load SubjectPublicKeyInfo; one encapsulation makes the wheel check it.
+
+    Raises:
+        InvalidInputError: A coefficient is not reduced (FIPS 203, section 7.2).
+    """
+    raw = read_public_key_info(algorithm, public_der)
+    try:
+        module.encaps(raw)
+    except ValueError:
+        raise InvalidInputError(
+            f"public_key is not a valid public key of {algorithm}.",
+            field="public_key",
+            algorithm=algorithm.value,
+        ) from None
+    return MLKEMPublicHandle(algorithm, module, raw)
+
+
+def _public_part(algorithm: Algorithm, expanded: bytes) -> bytes:
+    size = spec(algorithm).public_bytes
+    return expanded[-_TAIL_BYTES - size : -_TAIL_BYTES]

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""The wheel ``pqcrypto``: whether it is there, and what of it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from hsm_core.algorithms import Algorithm
+
+__all__ = ["KEMModule", "PqcryptoWheel", "SignatureModule", "module_name", "open_wheel"]
+
+
+class KEMModule(Protocol):
+    """What ``pqcrypto.kem`` has of one algorithm; a wrong length is a ValueError."""
+
+    PUBLIC_KEY_SIZE: int
+    SECRET_KEY_SIZE: int
+    CIPHERTEXT_SIZE: int
+    SHARED_SECRET_SIZE: int
+
+    def keygen(self) -> tuple[bytes, bytes]:
+        """Return public key and expanded private key."""
+        ...
+
+    def encaps(self, public_key: bytes, /) -> tuple[bytes, bytes]:
+        """Return encapsulation and shared secret, in this order."""
+        ...
+
+    def decaps(self, secret_key: bytes, ciphertext: bytes, /) -> bytes:
+        """Return the shared secret."""
+        ...
+
+
+class SignatureModule(Protocol):
+    """What ``pqcrypto.sign`` has of one algorithm."""
+
+    PUBLIC_KEY_SIZE: int
+    SECRET_KEY_SIZE: int
+    SIGNATURE_SIZE: int
+
+    def keygen(self) -> tuple[bytes, bytes]:
+        """Return public and private key."""
+        ...
+
+    def sign(
+        self, key: bytes, message: bytes, context: bytes | None, hashed: None, /
+    ) -> bytes:
+        """Return a hedged signature."""
+        ...
+
+    def verify(
+        self,
+        key: bytes,
+        message: bytes,
+        signature: bytes,
+        context: bytes | None,
+        hashed: None,
+        /,
+    ) -> None:
+        """Return, or raise: ValueError for a wrong length, else an error of its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PqcryptoWheel:
+    """
+    The installed wheel.
+
+    Attributes:
+        version: Its version.
+        folder: Where Python finds it.
+    """
+
+    version: str
+    folder: Path
+
+    def signature(self, algorithm: Algorithm) -> SignatureModule | None:
+        """Return the module of a signature algorithm, if there is one."""
+        from pqcrypto import sign
+
+        return cast("SignatureModule | None", _find(sign, algorithm))
+
+    def kem(self, algorithm: Algorithm) -> KEMModule | None:
+        """Return the module of a KEM, if there is one."""
+        from pqcrypto import kem
+
+        return cast("KEMModule | None", _find(kem, algorithm))
+
+
+def open_wheel() -> PqcryptoWheel | None:
+    """
+    Return the wheel, or None where it is missing, of another API, or can't be loaded.
+
+    Releases before 1.0 have the same name and another API.
+    """
+    try:
+        import pqcrypto
+
+        version, file = str(pqcrypto.__version__), pqcrypto.__file__
+    except (ImportError, AttributeError):
+        return None
+    if not version.partition(".")[0].isdecimal() or int(version.partition(".")[0]) < 1:
+        return None
+    return PqcryptoWheel(version, Path(file).parent.parent)
+
+
+def module_name(algorithm: Algorithm) -> str:
+    """Return what the wheel calls an algorithm."""
+    return algorithm.value.lower().replace("-", "_")
+
+
+def _find(package: object, algorithm: Algorithm) -> object:
+    return getattr(package, module_name(algorithm), None)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""
+A few child processes, shared by all threads.
+
+Each child belongs to one thread that starts it, speaks to it and buries it. These
+threads live as long as the process: the system's signal at a parent's death is sent
+when the *thread* ends that started a child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsm_core._internal.crypto.pqcrypto_wheel.child import Child, ChildError
+from hsm_core.errors import OverloadedError, UnavailableError
+
+__all__ = ["WorkerPool"]
+
+_WAITING: Final = 64
+_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    request: bytes = field(repr=False)
+    deadline: float
+    answer: Future[bytes]
+
+
+class WorkerPool:
+    """
+    Children that answer one request each at a time.
+
+    They are started when they are needed, again after one has died, and ended when
+    they have been idle for long and at the exit of the interpreter.
+
+    Args:
+        command: Returns what to start.
+
+        size: How many children there are at most.
+
+        seconds: Within this time every request is answered, or fails.
+
+        idle_seconds: How long an idle child is kept.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[], Sequence[str]],
+        *,
+        size: int = 2,
+        seconds: float = _SECONDS,
+        idle_seconds: float = _IDLE_SECONDS,
+    ) -> None:
+        self._command = command
+        self._size = size
+        self._seconds = seconds
+        self._idle_seconds = idle_seconds
+        self._begin()
+        _POOLS.add(self)
+
+    def ask(self, request: bytes) -> bytes:
+        """
+        Return a child's answer to a request.
+
+        Raises:
+            OverloadedError: Too many requests are waiting, or this one did for too
+                long; it was not begun.
+            UnavailableError: The child failed; another one takes the next request.
+        """
+        job = _Job(request, time.monotonic() + self._seconds, Future())
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("The processes that compute are closed.")
+            if self._pending >= self._size + _WAITING:
+                raise OverloadedError
+            self._pending += 1
+            if self._threads < min(self._pending, self._size):
+                self._threads += 1
+                self._start_thread()
+            self._jobs.put(job)
+        return job.answer.result()
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the process ids of the children that there are."""
+        with self._lock:
+            return tuple(child.pid for child in self._children)
+
+    def close(self) -> None:
+        """End all children; requests that are not answered yet fail."""
+        with self._lock:
+            self._closed = True
+            children = tuple(self._children)
+            for _ in range(self._threads):
+                self._jobs.put(None)
+        for child in children:
+            child.kill()
+
+    def forget(self) -> None:
+        """Begin anew in a process that was forked off; the children are not its own."""
+        for child in self._children:
+            child.abandon()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._children: set[Child] = set()
+        self._threads = 0
+        self._pending = 0
+        self._closed = False
+
+    def _start_thread(self) -> None:
+        threading.Thread(
+            target=self._serve, name="hsm-core-pqcrypto", daemon=True
+        ).start()
+
+    def _serve(self) -> None:
+        child: Child | None = None
+        while True:
+            try:
+                job = self._jobs.get(timeout=self._idle_seconds if child else None)
+            except queue.Empty:
+                job = None
+            if job is not None:
+                child = self._do(job, child)
+                continue
+            if child is not None:
+                self._bury(child)
+                child = None
+            if self._closed:
+                return
+
+    def _do(self, job: _Job, child: Child | None) -> Child | None:
+        """Answer one job, and return the child that may take the next."""
+        answer = b""
+        failure: UnavailableError | None = None
+        try:
+            if self._closed or time.monotonic() >= job.deadline:
+                raise OverloadedError
+            if child is not None and not child.is_running():
+                self._bury(child)
+                child = None
+            child = child or self._spawn()
+            answer = child.ask(job.request, job.deadline)
+        except OverloadedError as error:
+            failure = error
+        except Exception as error:
+            failure = UnavailableError(
+                f"The process that computes for pqcrypto {_reason(error)}."
+            )
+            if child is not None:
+                self._bury(child)
+                child = None
+        with self._lock:
+            self._pending -= 1
+        if failure is None:
+            job.answer.set_result(answer)
+        else:
+            job.answer.set_exception(failure)
+        return child
+
+    def _spawn(self) -> Child:
+        child = Child(self._command())
+        with self._lock:
+            self._children.add(child)
+            if self._closed:
+                child.kill()
+        return child
+
+    def _bury(self, child: Child) -> None:
+        with self._lock:
+            self._children.discard(child)
+        child.close()
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ChildError) else "could not be started"
+
+
+_POOLS: Final[weakref.WeakSet[WorkerPool]] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for pool in tuple(_POOLS):
+        pool.close()
+
+
+def _forget_all() -> None:
+    for pool in tuple(_POOLS):
+        pool.forget()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""
+The child process that signs and makes keys, so that the parent's threads go on.
+
+It is started as a script, isolated and without site-packages, and imports nothing but
+the standard library and the wheel. Keys reach it through its standard input only; what
+it answers leaves through its standard output only. It ends when its input ends. The
+format of requests and answers is here, for both sides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hsm_core._internal.crypto.pqcrypto_wheel.library import SignatureModule
+
+__all__ = [
+    "ANSWER_BYTES",
+    "DONE",
+    "FAILED",
+    "GENERATE",
+    "HEADER",
+    "MISMATCH",
+    "REQUEST_BYTES",
+    "SIGN",
+    "VERIFY",
+    "answer",
+    "join",
+    "serve",
+    "split",
+]
+
+HEADER: Final = struct.Struct(">I")
+"""Length before each frame, and before each field of one."""
+
+REQUEST_BYTES: Final = 256 * 1024 * 1024
+ANSWER_BYTES: Final = 64 * 1024
+
+GENERATE: Final = b"generate"
+SIGN: Final = b"sign"
+VERIFY: Final = b"verify"
+
+DONE: Final = b"done"
+MISMATCH: Final = b"mismatch"
+FAILED: Final = b"failed"
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+
+def join(*fields: bytes) -> bytes:
+    """Return fields as one body."""
+    return b"".join(HEADER.pack(len(field)) + field for field in fields)
+
+
+def split(body: bytes) -> list[bytes]:
+    """
+    Return the fields of a body.
+
+    Raises:
+        ValueError: A field is cut off.
+    """
+    fields: list[bytes] = []
+    position = 0
+    while position < len(body):
+        start = position + HEADER.size
+        if start > len(body):
+            raise ValueError("The length of a field is cut off.")
+        position = start + int.from_bytes(body[position:start], "big")
+        if position > len(body):
+            raise ValueError("A field is cut off.")
+        fields.append(body[start:position])
+    return fields
+
+
+def serve(source: int, target: int, module: Callable[[str], SignatureModule]) -> None:
+    """
+    Answer requests until there are no more, or one can't be understood.
+
+    Args:
+        source: File descriptor of requests.
+
+        target: File descriptor of answers.
+
+        module: Returns what the wheel has of an algorithm.
+    """
+    while header := _read(source, HEADER.size):
+        (size,) = HEADER.unpack(header)
+        body = _read(source, size) if size <= REQUEST_BYTES else b""
+        if not body:
+            return
+        reply = answer(body, module)
+        _write(target, HEADER.pack(len(reply)) + reply)
+
+
+def answer(body: bytes, module: Callable[[str], SignatureModule]) -> bytes:
+    """Return the answer to one request, of whatever content."""
+    try:
+        action, name, *arguments = split(body)
+        return _compute(action, module(name.decode()), arguments)
+    except Exception as error:
+        return join(FAILED, type(error).__name__.encode())
+
+
+def _compute(
+    action: bytes, module: SignatureModule, arguments: Sequence[bytes]
+) -> bytes:
+    if action == GENERATE:
+        return join(DONE, *module.keygen())
+    key, message, context, *rest = arguments
+    if action == SIGN:
+        return join(DONE, module.sign(key, message, context or None, None))
+    if action == VERIFY:
+        try:
+            module.verify(key, message, rest[0], context or None, None)
+        except Exception:
+            return join(MISMATCH)
+        return join(DONE)
+    raise ValueError("There is no such action.")
+
+
+def _read(source: int, size: int) -> bytes:
+    """Return exactly *size* bytes, or none if the stream ends before."""
+    parts = bytearray()
+    while len(parts) < size:
+        part = os.read(source, min(size - len(parts), 1024 * 1024))
+        if not part:
+            return b""
+        parts += part
+    return bytes(parts)
+
+
+def _write(target: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(target, rest) :]
+
+
+def _harden(parent: int) -> None:
+    """Leave no dump, show memory to nobody, and end with the parent."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before it could be watched
+        sys.exit(0)
+
+
+def _main(parent: str, folder: str) -> None:
+    _harden(int(parent))
+    target = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing else may write answers
+    sys.path.append(folder)
+    from pqcrypto import sign
+
+    serve(0, target, lambda name: getattr(sign, name))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
