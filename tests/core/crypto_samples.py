@@ -21,6 +21,7 @@ __all__ = [
     "OAEP",
     "PYCA",
     "RSA",
+    "SERVED",
     "SIGNING",
     "label",
     "material",
@@ -28,14 +29,15 @@ __all__ = [
 ]
 
 PYCA = PycaCryptoProvider()
-ASYMMETRIC = [row.algorithm for row in ALGORITHMS.values() if row.is_asymmetric]
+SERVED = [algorithm for algorithm in ALGORITHMS if algorithm in PYCA.algorithms()]
+ASYMMETRIC = [algorithm for algorithm in SERVED if ALGORITHMS[algorithm].is_asymmetric]
 RSA = [row.algorithm for row in ALGORITHMS.values() if row.family is Family.RSA]
 
 
 def _signing() -> list[tuple[Algorithm, SignatureParameters]]:
     """Return every way in which an algorithm may sign."""
     ways = []
-    for row in ALGORITHMS.values():
+    for row in map(ALGORITHMS.__getitem__, SERVED):
         encodings = (
             tuple(SignatureEncoding)
             if row.coordinate_bytes

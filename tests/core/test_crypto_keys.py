@@ -18,19 +18,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.protocols import CryptoProvider
-from tests.core.crypto_samples import ASYMMETRIC, PYCA, RSA, material, public_der
+from tests.core.crypto_samples import (
+    ASYMMETRIC,
+    PYCA,
+    RSA,
+    SERVED,
+    material,
+    public_der,
+)
 
 OTHERS = [
     (wanted, given_)
-    for wanted in ALGORITHMS.values()
-    for given_ in ALGORITHMS.values()
+    for wanted in map(ALGORITHMS.__getitem__, SERVED)
+    for given_ in map(ALGORITHMS.__getitem__, SERVED)
     if wanted is not given_
     and not (wanted.key_bytes and wanted.key_bytes == given_.key_bytes)
+    and not (wanted.key_bytes == 48 and given_.family in {Family.EDDSA, Family.ECDH})
 ]
-"""Pairs of algorithms whose material can be told apart."""
+"""
+Pairs of algorithms whose material can be told apart.
+
+Any bytes of the right length are a symmetric key; 48 are also PKCS#8 of Ed25519.
+"""
 
 
 @pytest.fixture(params=[PYCA], ids=lambda provider: provider.name)
@@ -41,7 +53,7 @@ def provider(request: pytest.FixtureRequest) -> CryptoProvider:
 
 
 class TestGenerate:
-    @pytest.mark.parametrize("algorithm", Algorithm)
+    @pytest.mark.parametrize("algorithm", SERVED)
     def test_can_be_loaded(
         self, provider: CryptoProvider, algorithm: Algorithm
     ) -> None:
@@ -57,7 +69,7 @@ class TestGenerate:
         assert algorithm is foreign.algorithm
         assert own.public_der() == foreign.public_der()
 
-    @pytest.mark.parametrize("algorithm", Algorithm)
+    @pytest.mark.parametrize("algorithm", SERVED)
     def test_is_fresh(self, provider: CryptoProvider, algorithm: Algorithm) -> None:
         """
         Two keys differ.
@@ -92,7 +104,7 @@ class TestLoad:
         with pytest.raises(InvalidInputError):
             provider.load_foreign(wanted, material(given_))
 
-    @pytest.mark.parametrize("algorithm", Algorithm)
+    @pytest.mark.parametrize("algorithm", SERVED)
     def test_truncated(self, provider: CryptoProvider, algorithm: Algorithm) -> None:
         """
         Material that is cut off anywhere, or longer, is refused.
@@ -128,7 +140,7 @@ class TestLoad:
             Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
         )
         forms = [encrypted]
-        if algorithm is not Algorithm.ED25519:
+        if ALGORITHMS[algorithm].family in {Family.RSA, Family.ECDSA}:
             forms.append(
                 key.private_bytes(
                     Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,7 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hsm_core._internal.crypto.parameters import signature_parameters
+from hsm_core._internal.crypto.parameters import (
+    check_signing,
+    check_verifying,
+    signature_parameters,
+)
 from hsm_core._internal.crypto.pyca.ecdsa import der_to_p1363, p1363_to_der
 from hsm_core.algorithms import (
     ALGORITHMS,
@@ -36,7 +41,7 @@ MESSAGE = b"a message"
 EVERY_WAY = pytest.mark.parametrize(("algorithm", "parameters"), SIGNING, ids=label)
 PREHASHABLE = pytest.mark.parametrize(
     ("algorithm", "parameters"),
-    [(a, p) for a, p in SIGNING if a is not Algorithm.ED25519],
+    [(a, p) for a, p in SIGNING if ALGORITHMS[a].hashes],
     ids=label,
 )
 ECDSA = [r.algorithm for r in ALGORITHMS.values() if r.family is Family.ECDSA]
@@ -89,14 +94,12 @@ class TestSign:
         row = ALGORITHMS[algorithm]
         length = len(sign(algorithm, parameters))
 
-        if row.family is Family.RSA:
-            assert row.modulus_bits // 8 == length
-        elif algorithm is Algorithm.ED25519:
-            assert 64 == length
+        if row.family is not Family.ECDSA:
+            assert row.signature_bytes == length
         elif parameters.encoding is SignatureEncoding.P1363:
             assert 2 * row.coordinate_bytes == length
         else:
-            assert length <= 2 * row.coordinate_bytes + 9
+            assert length <= row.signature_bytes
 
     @PREHASHABLE
     def test_digest_is_message(
@@ -201,10 +204,12 @@ class TestVerify:
     ) -> None:
         """
         A signature with any one byte changed is a mismatch and nothing else.
+
+        Of long signatures every few bytes are tried.
         """
         good = sign(algorithm, parameters)
         handle = PYCA.load_public(algorithm, public_der(algorithm))
-        for place in range(len(good)):
+        for place in range(0, len(good), 1 + len(good) // 600):
             changed = bytearray(good)
             changed[place] ^= 0x80
             with pytest.raises(SignatureMismatchError):
@@ -293,10 +298,22 @@ class TestSignatureParameters:
         [
             (Algorithm.AES_256_GCM, {}),
             (Algorithm.HMAC_SHA_256, {}),
+            (Algorithm.HKDF_SHA_256, {}),
+            (Algorithm.X25519, {}),
+            (Algorithm.ML_KEM_768, {}),
+            (Algorithm.MLKEM768_X25519_SHA3_256, {}),
             (Algorithm.RSA_2048, {"encoding": SignatureEncoding.DER}),
             (Algorithm.ED25519, {"encoding": SignatureEncoding.P1363}),
             (Algorithm.ED25519, {"hash": HashAlgorithm.SHA_512}),
             (Algorithm.EC_P256, {"mgf_hash": HashAlgorithm.SHA_256}),
+            (Algorithm.ML_DSA_65, {"hash": HashAlgorithm.SHA_512}),
+            (Algorithm.SLH_DSA_SHA2_128S, {"hash": HashAlgorithm.SHA_256}),
+            (Algorithm.RSA_2048, {"context": b"c"}),
+            (Algorithm.ED448, {"context": b"c"}),
+            (Algorithm.EC_P256, {"external_mu": True}),
+            (Algorithm.SLH_DSA_SHA2_128S, {"external_mu": True}),
+            (Algorithm.MLDSA65_ED25519_SHA512, {"external_mu": True}),
+            (Algorithm.ML_DSA_65, {"external_mu": True, "context": b"c"}),
             (
                 Algorithm.RSA_2048,
                 {
@@ -324,6 +341,11 @@ class TestSignatureParameters:
             (Algorithm.RSA_2048, {"encoding": SignatureEncoding.P1363}),
             (Algorithm.ED25519, {"encoding": SignatureEncoding.P1363}),
             (Algorithm.ED25519, {"prehashed": True}),
+            (Algorithm.ED25519, {"context": b"c"}),
+            (Algorithm.ED25519, {"external_mu": True}),
+            (Algorithm.ML_DSA_65, {"prehashed": True}),
+            (Algorithm.ML_DSA_65, {"external_mu": True, "prehashed": True}),
+            (Algorithm.ML_DSA_65, {"external_mu": True, "context": b"c"}),
             (Algorithm.ED25519, {"salt_bytes": 32}),
             (Algorithm.EC_P256, {"salt_bytes": 32}),
             (
@@ -363,6 +385,74 @@ class TestSignatureParameters:
         asked = replace(PSS, salt_bytes=32)
 
         verify(Algorithm.RSA_2048, sign(Algorithm.RSA_2048, asked), asked)
+
+    @pytest.mark.parametrize(
+        "algorithm",
+        [
+            Algorithm.ML_DSA_44,
+            Algorithm.SLH_DSA_SHAKE_256F,
+            Algorithm.MLDSA44_ECDSA_P256_SHA256,
+        ],
+    )
+    def test_context(self, algorithm: Algorithm) -> None:
+        """
+        A context has at most 255 bytes.
+        """
+        longest = signature_parameters(algorithm, context=bytes(255))
+        check_signing(algorithm, b"", longest)
+        check_verifying(algorithm, b"", longest)
+
+        attempts: list[Callable[[], object]] = [
+            lambda: signature_parameters(algorithm, context=bytes(256)),
+            lambda: check_signing(algorithm, b"", replace(longest, context=bytes(256))),
+            lambda: check_verifying(
+                algorithm, b"", replace(longest, context=bytes(256))
+            ),
+        ]
+        for attempt in attempts:
+            with pytest.raises(InputSizeError) as caught:
+                attempt()
+
+            assert "context" == caught.value.facts["field"]
+            assert 255 == caught.value.facts["maximum"]
+
+    @pytest.mark.parametrize("size", [0, 63, 65])
+    def test_mu_of_wrong_length(self, size: int) -> None:
+        """
+        An external mu has exactly 64 bytes.
+        """
+        parameters = signature_parameters(Algorithm.ML_DSA_44, external_mu=True)
+        for check in (check_signing, check_verifying):
+            check(Algorithm.ML_DSA_44, bytes(64), parameters)
+            with pytest.raises(InputSizeError) as caught:
+                check(Algorithm.ML_DSA_44, bytes(size), parameters)
+
+            assert "mu" == caught.value.facts["field"]
+
+    @pytest.mark.parametrize(
+        ("algorithm", "paired"),
+        [
+            (Algorithm.MLDSA44_ECDSA_P256_SHA256, HashAlgorithm.SHA_256),
+            (Algorithm.MLDSA65_ED25519_SHA512, HashAlgorithm.SHA_512),
+        ],
+    )
+    def test_composites_prehash_one_way(
+        self, algorithm: Algorithm, paired: HashAlgorithm
+    ) -> None:
+        """
+        A composite takes a digest of its own hash, to sign and to verify.
+        """
+        own = signature_parameters(algorithm, prehashed=True)
+        assert paired is own.hash
+        for check in (check_signing, check_verifying):
+            check(algorithm, bytes(paired.digest_bytes), own)
+            for other in set(HashAlgorithm) - {paired}:
+                with pytest.raises(UnsupportedOperationError, match=paired):
+                    check(
+                        algorithm,
+                        bytes(other.digest_bytes),
+                        replace(own, hash=other),
+                    )
 
 
 class TestEncodings:

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""AES-256-GCM."""
+"""AES-GCM and ChaCha20-Poly1305."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, InputSizeError
 
-__all__ = ["MOST_BYTES", "NONCE_BYTES", "TAG_BYTES", "AESGCMHandle"]
+__all__ = ["MOST_BYTES", "NONCE_BYTES", "TAG_BYTES", "AEADHandle"]
 
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
@@ -20,17 +20,21 @@ MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES
 """Longest plaintext or additional data of one call: a limit of the library."""
 
 
-class AESGCMHandle(BaseHandle):
+class AEADHandle(BaseHandle):
     """
-    An AES-256-GCM key.
+    An AES-GCM or ChaCha20-Poly1305 key.
 
     Standard:
-        SP 800-38D with 96-bit IV and 128-bit tag.
+        SP 800-38D with 96-bit IV and 128-bit tag; RFC 8439, section 2.8.
     """
 
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         super().__init__(algorithm)
-        self._key = AESGCM(key)
+        self._key: AESGCM | ChaCha20Poly1305 = (
+            ChaCha20Poly1305(key)
+            if algorithm is Algorithm.CHACHA20_POLY1305
+            else AESGCM(key)
+        )
 
     def public_der(self) -> bytes:
         """Return nothing: the key is symmetric."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ECDSA on the NIST prime curves."""
+"""ECDSA and ECDH on the NIST prime curves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import check_signing, check_verifying
 from hsm_core._internal.crypto.pyca.encoding import (
+    load_peer,
     load_private,
     load_public,
     private_der,
@@ -80,7 +81,8 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
     An ECDSA key pair.
 
     Standard:
-        FIPS 186-5, section 6.4.1; the per-message secret is the library's.
+        FIPS 186-5, section 6.4.1; the per-message secret is the library's. SP 800-56A,
+        section 5.7.1.2, cofactor 1.
     """
 
     def __init__(self, algorithm: Algorithm, key: ec.EllipticCurvePrivateKey) -> None:
@@ -94,6 +96,14 @@ class ECDSAPrivateHandle(ECDSAPublicHandle):
         if parameters.encoding is SignatureEncoding.P1363:
             return der_to_p1363(signature, self._coordinate_bytes)
         return signature
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """Return the x coordinate of the shared point, at full length."""
+        if not spec(self._algorithm).shared_secret_bytes:
+            return super().agree(peer_public_der)
+        key = load_peer(self._algorithm, peer_public_der)
+        peer = cast("ec.EllipticCurvePublicKey", key)
+        return self._private.exchange(ec.ECDH(), peer)
 
 
 def der_to_p1363(signature: bytes, coordinate_bytes: int) -> bytes:

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Ed25519."""
+"""Ed25519 and Ed448."""
 
 from __future__ import annotations
 
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed448 import (
+    Ed448PrivateKey,
+    Ed448PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
@@ -19,33 +24,39 @@ from hsm_core._internal.crypto.pyca.encoding import (
     private_der,
     subject_public_key_info,
 )
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
 __all__ = [
-    "Ed25519PrivateHandle",
-    "Ed25519PublicHandle",
+    "EdDSAPrivateHandle",
+    "EdDSAPublicHandle",
     "generate_eddsa",
     "load_eddsa",
     "load_eddsa_public",
 ]
 
-_SEED_BYTES: Final = 32
-_SIGNATURE_BYTES: Final = 64
+_PrivateKey: TypeAlias = Ed25519PrivateKey | Ed448PrivateKey
+_PublicKey: TypeAlias = Ed25519PublicKey | Ed448PublicKey
+
+_FROM_SEED: Final[dict[Algorithm, Callable[[bytes], _PrivateKey]]] = {
+    Algorithm.ED25519: Ed25519PrivateKey.from_private_bytes,
+    Algorithm.ED448: Ed448PrivateKey.from_private_bytes,
+}
 
 
-class Ed25519PublicHandle(BaseHandle):
+class EdDSAPublicHandle(BaseHandle):
     """
-    An Ed25519 public key.
+    An Ed25519 or Ed448 public key.
 
     Standard:
-        RFC 8032, section 5.1.7.
+        RFC 8032, sections 5.1.7 and 5.2.7; Ed448 with an empty context.
     """
 
-    def __init__(self, algorithm: Algorithm, key: Ed25519PublicKey) -> None:
+    def __init__(self, algorithm: Algorithm, key: _PublicKey) -> None:
         super().__init__(algorithm)
         self._public = key
+        self._signature_bytes = spec(algorithm).signature_bytes
 
     def public_der(self) -> bytes:
         """Return SubjectPublicKeyInfo (RFC 8410)."""
@@ -54,9 +65,9 @@ class Ed25519PublicHandle(BaseHandle):
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
-        """Check a 64-byte signature."""
+        """Check a signature of 64 or 114 bytes."""
         check_verifying(self._algorithm, data, parameters)
-        if len(signature) != _SIGNATURE_BYTES:
+        if len(signature) != self._signature_bytes:
             raise SignatureMismatchError
         try:
             self._public.verify(signature, data)
@@ -64,39 +75,39 @@ class Ed25519PublicHandle(BaseHandle):
             raise SignatureMismatchError from None
 
 
-class Ed25519PrivateHandle(Ed25519PublicHandle):
+class EdDSAPrivateHandle(EdDSAPublicHandle):
     """
-    An Ed25519 key pair.
+    An Ed25519 or Ed448 key pair.
 
     Standard:
-        RFC 8032, section 5.1.6.
+        RFC 8032, sections 5.1.6 and 5.2.6.
     """
 
-    def __init__(self, algorithm: Algorithm, key: Ed25519PrivateKey) -> None:
+    def __init__(self, algorithm: Algorithm, key: _PrivateKey) -> None:
         super().__init__(algorithm, key.public_key())
         self._private = key
 
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
-        """Return a 64-byte signature; the same message gives the same one."""
+        """Return a signature; the same message gives the same one."""
         check_signing(self._algorithm, data, parameters)
         return self._private.sign(data)
 
 
 def generate_eddsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
     """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
-    seed = entropy.random_bytes(_SEED_BYTES)
-    return private_der(Ed25519PrivateKey.from_private_bytes(seed))
+    seed = entropy.random_bytes(spec(algorithm).private_bytes)
+    return private_der(_FROM_SEED[algorithm](seed))
 
 
 def load_eddsa(
     algorithm: Algorithm, material: bytes, *, trusted: bool
-) -> Ed25519PrivateHandle:
+) -> EdDSAPrivateHandle:
     """Load PKCS#8."""
     key = load_private(algorithm, material, trusted=trusted)
-    return Ed25519PrivateHandle(algorithm, cast("Ed25519PrivateKey", key))
+    return EdDSAPrivateHandle(algorithm, cast("_PrivateKey", key))
 
 
-def load_eddsa_public(algorithm: Algorithm, public_der: bytes) -> Ed25519PublicHandle:
+def load_eddsa_public(algorithm: Algorithm, public_der: bytes) -> EdDSAPublicHandle:
     """Load SubjectPublicKeyInfo."""
     key = load_public(algorithm, public_der)
-    return Ed25519PublicHandle(algorithm, cast("Ed25519PublicKey", key))
+    return EdDSAPublicHandle(algorithm, cast("_PublicKey", key))

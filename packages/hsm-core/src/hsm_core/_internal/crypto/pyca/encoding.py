@@ -29,8 +29,11 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import InvalidInputError
 
 __all__ = [
+    "REFUSALS",
+    "load_peer",
     "load_private",
     "load_public",
+    "not_a_peer",
     "not_material",
     "not_public_key",
     "private_der",
@@ -46,11 +49,14 @@ _IDENTIFIERS: Final = {
     Algorithm.EC_P384: bytes.fromhex("301006072a8648ce3d020106052b81040022"),
     Algorithm.EC_P521: bytes.fromhex("301006072a8648ce3d020106052b81040023"),
     Algorithm.ED25519: bytes.fromhex("300506032b6570"),
+    Algorithm.ED448: bytes.fromhex("300506032b6571"),
+    Algorithm.X25519: bytes.fromhex("300506032b656e"),
 }
 """AlgorithmIdentifier, DER (RFC 3279 section 2.3.1, RFC 5480, RFC 8410)."""
 
 _VERSIONS: Final = (b"\x02\x01\x00", b"\x02\x01\x01")
-_REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
+REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
+"""What the library raises at a key that it can't read."""
 
 
 def not_material(algorithm: Algorithm) -> InvalidInputError:
@@ -67,6 +73,15 @@ def not_public_key(algorithm: Algorithm) -> InvalidInputError:
     return InvalidInputError(
         f"public_key is not a SubjectPublicKeyInfo of {algorithm}, in DER.",
         field="public_key",
+        algorithm=algorithm.value,
+    )
+
+
+def not_a_peer(algorithm: Algorithm) -> InvalidInputError:
+    """Return the one error for a public key that no secret can be agreed on with."""
+    return InvalidInputError(
+        f"peer_public_key is not a valid SubjectPublicKeyInfo of {algorithm}, in DER.",
+        field="peer_public_key",
         algorithm=algorithm.value,
     )
 
@@ -99,7 +114,7 @@ def load_private(
         return load_der_private_key(
             material, None, unsafe_skip_rsa_key_validation=trusted
         )
-    except _REFUSALS:
+    except REFUSALS:
         raise not_material(algorithm) from None
 
 
@@ -119,11 +134,19 @@ def load_public(algorithm: Algorithm, public_der: bytes) -> PublicKeyTypes:
     try:
         key = load_der_public_key(public_der)
         canonical = subject_public_key_info(key) == public_der
-    except _REFUSALS:
+    except REFUSALS:
         raise not_public_key(algorithm) from None
     if not canonical:
         raise not_public_key(algorithm)
     return key
+
+
+def load_peer(algorithm: Algorithm, public_der: bytes) -> PublicKeyTypes:
+    """Read the public key of another party, as `load_public`."""
+    try:
+        return load_public(algorithm, public_der)
+    except InvalidInputError:
+        raise not_a_peer(algorithm) from None
 
 
 def private_der(key: PrivateKeyTypes) -> bytes:

@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""HMAC-SHA-256."""
+"""HMAC with SHA-2."""
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives import hashes
+from typing import Final
+
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from hsm_core._internal.crypto.handle import BaseHandle
-from hsm_core.algorithms import Algorithm
+from hsm_core._internal.crypto.pyca.hashing import HASHES
+from hsm_core.algorithms import Algorithm, HashAlgorithm
 
 __all__ = ["HMACHandle"]
+
+_HASH: Final = {
+    Algorithm.HMAC_SHA_256: HashAlgorithm.SHA_256,
+    Algorithm.HMAC_SHA_384: HashAlgorithm.SHA_384,
+    Algorithm.HMAC_SHA_512: HashAlgorithm.SHA_512,
+}
 
 
 class HMACHandle(BaseHandle):
     """
-    An HMAC-SHA-256 key.
+    An HMAC key.
 
     Standard:
         FIPS 198-1 over FIPS 180-4.
@@ -22,14 +30,14 @@ class HMACHandle(BaseHandle):
 
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         super().__init__(algorithm)
-        self._keyed = HMAC(key, hashes.SHA256())
+        self._keyed = HMAC(key, HASHES[_HASH[algorithm]])
 
     def public_der(self) -> bytes:
         """Return nothing: the key is symmetric."""
         return b""
 
     def mac(self, data: bytes, /) -> bytes:
-        """Return the 32-byte MAC."""
+        """Return the MAC, as long as the hash."""
         context = self._keyed.copy()
         context.update(data)
         return context.finalize()

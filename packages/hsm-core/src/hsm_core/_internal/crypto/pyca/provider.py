@@ -10,9 +10,12 @@ import cryptography
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from hsm_core._internal.crypto.pyca.aead import AESGCMHandle
+from hsm_core._internal.crypto.pyca.aead import AEADHandle
 from hsm_core._internal.crypto.pyca.ecdsa import (
     CURVES,
     generate_ecdsa,
@@ -24,11 +27,30 @@ from hsm_core._internal.crypto.pyca.eddsa import (
     load_eddsa,
     load_eddsa_public,
 )
+from hsm_core._internal.crypto.pyca.kdf import HKDFHandle
+from hsm_core._internal.crypto.pyca.keywrap import KeyWrapHandle
 from hsm_core._internal.crypto.pyca.mac import HMACHandle
+from hsm_core._internal.crypto.pyca.mldsa import (
+    ML_DSA,
+    generate_ml_dsa,
+    load_ml_dsa,
+    load_ml_dsa_public,
+)
+from hsm_core._internal.crypto.pyca.mlkem import (
+    ML_KEM,
+    generate_ml_kem,
+    load_ml_kem,
+    load_ml_kem_public,
+)
 from hsm_core._internal.crypto.pyca.rsa import (
     generate_rsa,
     load_rsa,
     load_rsa_public,
+)
+from hsm_core._internal.crypto.pyca.xdh import (
+    generate_xdh,
+    load_xdh,
+    load_xdh_public,
 )
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
@@ -47,21 +69,41 @@ _GENERATE: Final[dict[Family, Callable[[Algorithm, Entropy], bytes]]] = {
     Family.RSA: generate_rsa,
     Family.ECDSA: generate_ecdsa,
     Family.EDDSA: generate_eddsa,
+    Family.ECDH: generate_xdh,
+    Family.ML_KEM: generate_ml_kem,
+    Family.ML_DSA: generate_ml_dsa,
 }
 _LOAD: Final[dict[Family, _Load]] = {
     Family.RSA: load_rsa,
     Family.ECDSA: load_ecdsa,
     Family.EDDSA: load_eddsa,
+    Family.ECDH: load_xdh,
+    Family.ML_KEM: load_ml_kem,
+    Family.ML_DSA: load_ml_dsa,
 }
 _LOAD_PUBLIC: Final[dict[Family, Callable[[Algorithm, bytes], KeyHandle]]] = {
     Family.RSA: load_rsa_public,
     Family.ECDSA: load_ecdsa_public,
     Family.EDDSA: load_eddsa_public,
+    Family.ECDH: load_xdh_public,
+    Family.ML_KEM: load_ml_kem_public,
+    Family.ML_DSA: load_ml_dsa_public,
 }
 _SYMMETRIC: Final[dict[Family, Callable[[Algorithm, bytes], KeyHandle]]] = {
-    Family.AEAD: AESGCMHandle,
+    Family.AEAD: AEADHandle,
     Family.MAC: HMACHandle,
+    Family.KEY_WRAP: KeyWrapHandle,
+    Family.KDF: HKDFHandle,
 }
+_FROM_SEED: Final[dict[Algorithm, Callable[[bytes], object]]] = {**ML_KEM, **ML_DSA}
+_ALWAYS_THERE: Final = frozenset({Family.RSA, *_SYMMETRIC})
+_PROBES: Final[dict[Algorithm, Callable[[], object]]] = {
+    Algorithm.CHACHA20_POLY1305: lambda: ChaCha20Poly1305(bytes(32)),
+    Algorithm.ED25519: lambda: Ed25519PrivateKey.from_private_bytes(bytes(32)),
+    Algorithm.ED448: lambda: Ed448PrivateKey.from_private_bytes(bytes(57)),
+    Algorithm.X25519: lambda: X25519PrivateKey.from_private_bytes(bytes(32)),
+}
+"""What to try of those that some builds leave out, besides whole families."""
 
 
 class PycaCryptoProvider:
@@ -88,9 +130,9 @@ class PycaCryptoProvider:
         """
         Return fresh material.
 
-        Symmetric keys and Ed25519 seeds are bytes of *entropy*. OpenSSL draws RSA and
-        EC keys itself, from the same operating system; *entropy* is asked first, so
-        that its health test guards these too.
+        Symmetric keys and seeds are bytes of *entropy*. OpenSSL draws RSA and EC keys
+        itself, from the same operating system; *entropy* is asked first, so that its
+        health test guards these too.
         """
         row = spec(algorithm)
         if row.family in _SYMMETRIC:
@@ -130,11 +172,16 @@ class PycaCryptoProvider:
 
 def _is_served(algorithm: Algorithm) -> bool:
     """Try the algorithms that some builds of OpenSSL leave out."""
+    row = spec(algorithm)
     try:
         if algorithm in CURVES:
             ec.derive_private_key(1, CURVES[algorithm])
-        elif algorithm is Algorithm.ED25519:
-            Ed25519PrivateKey.from_private_bytes(bytes(32))
+        elif algorithm in _FROM_SEED:
+            _FROM_SEED[algorithm](bytes(row.private_bytes))
+        elif algorithm in _PROBES:
+            _PROBES[algorithm]()
+        else:
+            return row.family in _ALWAYS_THERE
     except UnsupportedAlgorithm:
         return False
     return True
