@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Public keys in the other usual forms: PEM and JWK."""
+"""Public keys in the other usual forms: PEM, JWK and bare bytes."""
 
 from __future__ import annotations
 
 import base64
 import textwrap
-from typing import Final, cast
+from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from hsm_core._internal.crypto.pyca.encoding import load_public
-from hsm_core.algorithms import Algorithm, spec
+from hsm_core._internal.crypto.der import read_public_key_info
+from hsm_core._internal.crypto.pyca.encoding import load_public, not_public_key
+from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.model import KeyId
 from hsm_core.operations import JSONWebKey
 
-__all__ = ["json_web_key", "public_pem"]
+__all__ = ["json_web_key", "public_pem", "raw_public_key"]
 
 _CURVE_NAMES: Final = {
     Algorithm.EC_P256: "P-256",
@@ -37,9 +36,37 @@ def public_pem(der: bytes) -> str:
     return f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
 
 
+def raw_public_key(algorithm: Algorithm, der: bytes) -> bytes:
+    """
+    Return the bare public key: what the bit string of SubjectPublicKeyInfo holds.
+
+    Args:
+        algorithm: What *der* is a key of.
+
+        der: SubjectPublicKeyInfo that a provider wrote.
+
+    Returns:
+        For EC the uncompressed point (SEC 1, section 2.3.3); empty for RSA, whose
+        numbers have no bare form.
+
+    Raises:
+        UnsupportedOperationError: The algorithm has no public keys.
+        InvalidInputError: *der* is not one of this algorithm.
+    """
+    row = spec(algorithm)
+    if not row.is_asymmetric:
+        raise UnsupportedOperationError(
+            f"{algorithm} has no public keys.", algorithm=algorithm.value
+        )
+    if row.oid:
+        return read_public_key_info(algorithm, der)
+    load_public(algorithm, der)
+    return der[-row.public_bytes :] if row.public_bytes else b""
+
+
 def json_web_key(
     key_id: KeyId, version: int, algorithm: Algorithm, der: bytes
-) -> JSONWebKey:
+) -> JSONWebKey | None:
     """
     Return a public key as JWK; its ``kid`` is ``<key id>.<version>``.
 
@@ -52,36 +79,41 @@ def json_web_key(
 
         der: SubjectPublicKeyInfo that a provider wrote.
 
+    Returns:
+        None for ML-KEM, SLH-DSA and composites, which no RFC gives a JWK.
+
     Raises:
         UnsupportedOperationError: The algorithm has no public keys.
         InvalidInputError: *der* is not one of this algorithm.
 
     Standard:
-        RFC 7517; RFC 7518, sections 6.2 and 6.3; RFC 8037, section 2.
+        RFC 7517; RFC 7518, sections 6.2 and 6.3; RFC 8037, section 2; RFC 9964,
+        section 3.
     """
-    if not spec(algorithm).is_asymmetric:
-        raise UnsupportedOperationError(
-            f"{algorithm} has no public keys.", algorithm=algorithm.value
-        )
-    kid = f"{key_id}.{version}"
-    key = load_public(algorithm, der)
-    if isinstance(key, RSAPublicKey):
+    raw = raw_public_key(algorithm, der)
+    kid, family = f"{key_id}.{version}", spec(algorithm).family
+    if family is Family.RSA:
+        key = load_public(algorithm, der)
+        if not isinstance(key, RSAPublicKey):
+            raise not_public_key(algorithm)
         numbers = key.public_numbers()
         return JSONWebKey(
             kty="RSA", kid=kid, n=_unsigned(numbers.n), e=_unsigned(numbers.e)
         )
-    if isinstance(key, EllipticCurvePublicKey):
-        point = key.public_numbers()
+    if family is Family.ECDSA:
         size = spec(algorithm).coordinate_bytes
         return JSONWebKey(
             kty="EC",
             kid=kid,
             crv=_CURVE_NAMES[algorithm],
-            x=_base64url(point.x.to_bytes(size, "big")),
-            y=_base64url(point.y.to_bytes(size, "big")),
+            x=_base64url(raw[1 : 1 + size]),
+            y=_base64url(raw[1 + size :]),
         )
-    raw = cast("Ed25519PublicKey", key).public_bytes_raw()
-    return JSONWebKey(kty="OKP", kid=kid, crv="Ed25519", x=_base64url(raw))
+    if family in {Family.EDDSA, Family.ECDH}:
+        return JSONWebKey(kty="OKP", kid=kid, crv=algorithm.value, x=_base64url(raw))
+    if family is Family.ML_DSA:
+        return JSONWebKey(kty="AKP", kid=kid, alg=algorithm.value, pub=_base64url(raw))
+    return None
 
 
 def _unsigned(number: int) -> str:

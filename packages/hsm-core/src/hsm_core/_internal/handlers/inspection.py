@@ -9,7 +9,11 @@ import binascii
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.public import json_web_key, public_pem
+from hsm_core._internal.crypto.public import (
+    json_web_key,
+    public_pem,
+    raw_public_key,
+)
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import require_version
@@ -145,7 +149,7 @@ class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
             )
 
     def perform(self, subject: Subject[ops.GetPublicKey], /) -> Answer[ops.PublicKey]:
-        """Show it as DER, PEM and JWK."""
+        """Show it as DER, PEM, JWK and bare bytes."""
         key = subject.key
         allowed = self._services.policy.allows_revoked("GetPublicKey")
         version = require_version(
@@ -160,6 +164,7 @@ class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
                 der=der,
                 pem=public_pem(der),
                 jwk=json_web_key(key.key_id, version.version, algorithm, der),
+                raw=raw_public_key(algorithm, der),
             ),
             version.version,
         )
