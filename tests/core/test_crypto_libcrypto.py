@@ -778,6 +778,7 @@ class TestCryptography:
         bad = subject_public_key_info(algorithm, b"\xff" * 800)
         with pytest.raises(InvalidInputError):
             PROVIDER.load_public(algorithm, bad)
+        assert 0 == functions.functions.ERR_peek_last_error()
         parameters = signature_parameters(Algorithm.ML_DSA_44)
         with pytest.raises(SignatureMismatchError):
             signing(Algorithm.ML_DSA_44).verify(MESSAGE, bytes(2420), parameters)
