@@ -208,6 +208,21 @@ def key_life(session: nox.Session) -> None:
 
 
 @nox.session
+def interop(session: nox.Session) -> None:
+    """
+    Exchange keys and data with OpenSSL's command line, both ways.
+
+    After ``--`` may stand how often for each way to use an algorithm.
+    """
+    _install(session, "test")
+    rounds, *more = session.posargs or ["50"]
+    session.run(
+        *("pytest", "tests/core/test_interop_openssl.py", "--timeout=3600", *more),
+        env={"FERROHSM_INTEROP": rounds},
+    )
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Send a running server what its OpenAPI document allows, and what it does not."""
     _install(session, "test", "fuzz")
