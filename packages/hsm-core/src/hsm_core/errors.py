@@ -21,7 +21,8 @@ Every error that hsm-core raises on purpose.
     │   ├── KeyStateError
     │   ├── KeyUsageError
     │   ├── NameTakenError
-    │   └── OperationAbortedError
+    │   ├── OperationAbortedError
+    │   └── UseLimitError
     ├── VerificationError
     │   ├── SignatureMismatchError
     │   └── MacMismatchError
@@ -99,6 +100,7 @@ __all__ = [
     "UnknownAlgorithmError",
     "UnsafeFileModeError",
     "UnsupportedOperationError",
+    "UseLimitError",
     "VerificationError",
     "WrongAuditKeyError",
     "WrongMasterKeyError",
@@ -281,6 +283,16 @@ class OperationAbortedError(ConflictError):
 
     code: ClassVar[str] = "operation_aborted"
     sentence: ClassVar[str] = "The operation was aborted by recovery."
+
+
+class UseLimitError(ConflictError):
+    """
+    The key's material has protected as much as it may; rotate the key.
+
+    ``facts`` name the ``version``, its ``uses`` and the ``limit``.
+    """
+
+    code: ClassVar[str] = "use_limit"
 
 
 class VerificationError(HSMError):

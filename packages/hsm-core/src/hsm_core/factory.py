@@ -16,9 +16,10 @@ from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.guard import GuardedKeyStore
+from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -32,6 +33,7 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
+    UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
 
@@ -91,7 +93,7 @@ def open_hsm(
         entropy, settings.providers, enable_oqs=settings.enable_oqs
     )
     registry.power_up_test()
-    store = _open_store(settings)
+    store, counters = _open_store(settings)
     try:
         ring = open_ring(store, root)
         audit = _open_audit(settings, hmac_key, clock, entropy, known=ring)
@@ -102,6 +104,7 @@ def open_hsm(
         return assemble(
             settings,
             store=store,
+            counters=counters,
             audit=audit,
             ring=ring,
             root=root,
@@ -147,12 +150,13 @@ def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySou
     return RootKey(master_key, entropy=entropy)
 
 
-def _open_store(settings: Settings) -> KeyStore:
+def _open_store(settings: Settings) -> tuple[KeyStore, UseCounters]:
     match settings.key_store:
         case KeyStoreKind.MEMORY:
-            return MemoryKeyStore()
+            return MemoryKeyStore(), MemoryUseCounters()
         case KeyStoreKind.FILESYSTEM:
-            return GuardedKeyStore(FilesystemKeyStore(settings.key_dir))
+            store = FilesystemKeyStore(settings.key_dir)
+            return GuardedKeyStore(store), GuardedUseCounters(store.uses)
 
 
 def _open_audit(

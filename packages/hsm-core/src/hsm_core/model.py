@@ -171,12 +171,14 @@ class UseInfo(Record, frozen=True, kw_only=True):
         bytes: Bytes that it protected.
         last_used_at: When it was last used for anything; as of the last time that
             counts were stored, after a crash.
+        near_limit: Whether four fifths of the limit are used: rotate the key soon.
     """
 
     uses: int
     limit: int = 0
     bytes: int = 0
     last_used_at: datetime | None = None
+    near_limit: bool = False
 
 
 class KeyInfo(Record, frozen=True, kw_only=True):

@@ -603,7 +603,21 @@ class UseCounters(Protocol):
         ...
 
     def discard(self, material_id: str, /) -> None:
-        """Delete the value of a material that was destroyed, if there is one."""
+        """
+        Delete the value of a material that was destroyed, if there is one.
+
+        Raises:
+            StoreUnavailableError: It can't be deleted.
+        """
+        ...
+
+    def material_ids(self) -> Sequence[str]:
+        """
+        Return every material that has a value; for start-up, not for requests.
+
+        Raises:
+            StoreUnavailableError: They can't be read.
+        """
         ...
 
 

@@ -19,6 +19,8 @@ from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.uses import UseRules
 from hsm_core.model import AuditEvent, Caller, KeyId, Role
 from hsm_core.protocols import (
     AuditDraft,
@@ -34,6 +36,7 @@ from hsm_core.protocols import (
     KeyStore,
     OperationMark,
     StoredKey,
+    UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
 
@@ -43,6 +46,7 @@ __all__ = [
     "Faults",
     "FaultyAuditLog",
     "FaultyKeyStore",
+    "FaultyUseCounters",
     "caller",
     "memory_hsm",
 ]
@@ -106,7 +110,7 @@ class Faults:
     """
     Failures that a test plans for calls of a store or trail.
 
-    A call is named ``store.<method>`` or ``audit.<method>``.
+    A call is named ``store.<method>``, ``counters.<method>`` or ``audit.<method>``.
     """
 
     def __init__(self) -> None:
@@ -221,6 +225,33 @@ class FaultyKeyStore:
         self._store.close()
 
 
+class FaultyUseCounters:
+    """A `UseCounters` whose calls fail when a test has planned it."""
+
+    def __init__(self, counters: UseCounters, faults: Faults) -> None:
+        self._counters = counters
+        self._faults = faults
+
+    def get(self, material_id: str, /) -> bytes | None:
+        """See `UseCounters.get`."""
+        self._faults.strike("counters.get")
+        return self._counters.get(material_id)
+
+    def put(self, material_id: str, value: bytes, /) -> None:
+        """See `UseCounters.put`."""
+        self._faults.strike("counters.put")
+        self._counters.put(material_id, value)
+
+    def discard(self, material_id: str, /) -> None:
+        """See `UseCounters.discard`."""
+        self._faults.strike("counters.discard")
+        self._counters.discard(material_id)
+
+    def material_ids(self) -> Sequence[str]:
+        """See `UseCounters.material_ids`."""
+        return self._counters.material_ids()
+
+
 class FaultyAuditLog:
     """An `AuditLog` whose appends and reads fail when a test has planned it."""
 
@@ -281,6 +312,7 @@ def memory_hsm(
     clock: Clock | None = None,
     entropy: Entropy | None = None,
     faults: Faults | None = None,
+    use_limit: int = 0,
 ) -> OpenHSM:
     """
     Open a fresh HSM in memory, with fixed keys.
@@ -292,7 +324,10 @@ def memory_hsm(
 
         entropy: Randomness; the operating system's by default.
 
-        faults: Where a test plans failures of store and trail.
+        faults: Where a test plans failures of store, counters and trail.
+
+        use_limit: How often a key may protect something, where its algorithm has a
+            limit; 0 means as often as it really may.
 
     Example:
         >>> from hsm_core.session import Session
@@ -310,6 +345,7 @@ def memory_hsm(
     return assemble(
         Settings(key_store=KeyStoreKind.MEMORY, audit_log=None),
         store=FaultyKeyStore(MemoryKeyStore(), planned),
+        counters=FaultyUseCounters(MemoryUseCounters(), planned),
         audit=FaultyAuditLog(trail, planned),
         ring=None,
         root=RootKey(b"\x01" * 32, entropy=entropy),
@@ -317,7 +353,15 @@ def memory_hsm(
         clock=clock,
         entropy=entropy,
         registry=_registry(),
+        use_rules=_rules(use_limit),
     )
+
+
+def _rules(use_limit: int) -> UseRules:
+    usual = UseRules()
+    if not use_limit:
+        return usual
+    return UseRules(limit_of=lambda name: use_limit if usual.limit_of(name) else 0)
 
 
 def _registry() -> CryptoRegistry:

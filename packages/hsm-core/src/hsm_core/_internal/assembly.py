@@ -25,8 +25,13 @@ from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PROFILES, RolePolicy
 from hsm_core._internal.recovery import recover
-from hsm_core._internal.refusals import Refusals, TamperingRecorder
+from hsm_core._internal.refusals import (
+    NearLimitRecorder,
+    Refusals,
+    TamperingRecorder,
+)
 from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
     AuditUnavailableError,
     KeyRingTamperedError,
@@ -44,6 +49,7 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
+    UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
 
@@ -73,7 +79,9 @@ class OpenHSM:
         self._gate = Gate()
         self._pools = Pools(settings.pool_threads)
         handlers = handler_table(services)
-        self._pipeline = Pipeline(services, handlers, self._pools.changes)
+        self._pipeline = Pipeline(
+            services, handlers, self._pools.changes, self._pools.slow
+        )
         policy_hash = services.policy.policy_hash
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
@@ -132,9 +140,11 @@ class OpenHSM:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._gate.close(_PATIENCE * self._settings.audit_timeout_seconds)
+            patience = _PATIENCE * self._settings.audit_timeout_seconds
+            self._gate.close(patience)
             self._pools.close()
             try:
+                self._services.uses.close(patience)
                 self._write_last_records()
             finally:
                 try:
@@ -171,6 +181,7 @@ def assemble(
     settings: Settings,
     *,
     store: KeyStore,
+    counters: UseCounters,
     audit: AuditLog,
     ring: KeyRing | None,
     root: MasterKeySource,
@@ -178,6 +189,7 @@ def assemble(
     clock: Clock,
     entropy: Entropy,
     registry: CryptoRegistry,
+    use_rules: UseRules | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
@@ -209,8 +221,18 @@ def assemble(
         cache_entries=settings.key_cache_entries,
         on_tampering=TamperingRecorder(audit, policy.policy_hash),
     )
+    uses = UseAccounts(
+        counters,
+        ring,
+        store,
+        inventory.tampered,
+        clock,
+        on_near_limit=NearLimitRecorder(audit, policy.policy_hash),
+        rules=use_rules,
+    )
     services = Services(
         inventory=inventory,
+        uses=uses,
         crypto=registry,
         policy=policy,
         audit=audit,
@@ -229,6 +251,9 @@ def assemble(
             refuse(differences)
     inventory.finish_removals()
     recover(inventory, audit)
+    if not inventory.unreadable:
+        # A document that is put right later must find the counters of its materials.
+        uses.tidy(inventory.living)
     accepted = [difference.draft(policy.policy_hash) for difference in differences]
     if accepted:
         audit.append(accepted, durable=True).wait()

@@ -3,15 +3,18 @@
 The pipeline under an event loop.
 
 Quick operations are computed where they are (a thread hop costs more than a signature);
-slow ones and mutations go to the bounded pool; nobody waits for the disk on the loop.
+others and mutations go to bounded pools, slow ones to one of their own; nobody waits
+for the disk on the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from typing import Final, TypeVar
 
@@ -19,53 +22,97 @@ from hsm_core._internal.admission import checked_caller
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.pipeline import Pipeline, Request
 from hsm_core._internal.refusals import Refusals
+from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import AuditUnavailableError, OverloadedError
 from hsm_core.model import Caller
 from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import AuditTicket
 
-__all__ = ["AsyncBoundHSM", "AsyncGateway", "Pools"]
+__all__ = ["AsyncBoundHSM", "AsyncGateway", "Lane", "Pools"]
 
 R = TypeVar("R")
 _MOST_WAITING: Final = 1024
+_MOST_SLOW: Final = 128
+_SLOW_THREADS: Final = 2
 _CHANGES: Final = frozenset({Effect.MUTATION, Effect.USE})
+
+
+class Lane(Enum):
+    """Where operations wait that an event loop does not compute itself."""
+
+    CHANGES = "changes"
+    READS = "reads"
+    SLOW = "slow"
 
 
 class Pools:
     """
-    Bounded threads: one pool for changes and long uses, one for long reads.
+    Bounded threads: a pool for changes and long uses, one for long reads, a slow one.
 
-    So a revocation does not wait behind somebody's verification of the trail.
+    So a revocation waits neither behind somebody's verification of the trail nor behind
+    a signature that takes a second. Slow work gets fewer threads than there are cores,
+    where there are several, so that it never has the machine for itself.
 
     Args:
-        threads: Threads of each pool.
+        threads: Threads of the pools for changes and reads, each.
+
+        most_waiting: How much may wait or run in both together.
+
+        most_slow: How much may wait or run in the slow one.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(
+        self,
+        threads: int,
+        *,
+        most_waiting: int = _MOST_WAITING,
+        most_slow: int = _MOST_SLOW,
+    ) -> None:
         self.changes = ThreadPoolExecutor(threads, "hsm-core-changes")
         self.reads = ThreadPoolExecutor(threads, "hsm-core-reads")
+        self.slow = ThreadPoolExecutor(_slow_threads(), "hsm-core-slow")
+        self._most_waiting = most_waiting
+        self._most_slow = most_slow
         self._waiting = 0
+        self._waiting_slowly = 0
 
-    async def run(self, work: Callable[[], R], *, is_change: bool) -> R:
+    async def run(self, work: Callable[[], R], lane: Lane) -> R:
         """
         Run *work* on a pool; called on one event loop only.
 
         Raises:
             OverloadedError: Too much is waiting already.
         """
-        if self._waiting >= _MOST_WAITING:
+        if lane is Lane.SLOW:
+            return await self._run_slowly(work)
+        if self._waiting >= self._most_waiting:
             raise OverloadedError
-        pool = self.changes if is_change else self.reads
+        pool = self.changes if lane is Lane.CHANGES else self.reads
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work)
         finally:
             self._waiting -= 1
 
+    async def _run_slowly(self, work: Callable[[], R]) -> R:
+        if self._waiting_slowly >= self._most_slow:
+            raise OverloadedError
+        self._waiting_slowly += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.slow, work)
+        finally:
+            self._waiting_slowly -= 1
+
     def close(self) -> None:
         """Finish what runs, and let the threads end."""
         self.changes.shutdown(wait=True)
         self.reads.shutdown(wait=True)
+        self.slow.shutdown(wait=True)
+
+
+def _slow_threads() -> int:
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(_SLOW_THREADS, cores - 1))
 
 
 class AsyncGateway:
@@ -122,16 +169,25 @@ class AsyncGateway:
         """Execute one request without holding the loop."""
         with self._gate.passage():
             if not self._pipeline.is_quick(request.operation):
-                is_change = request.operation.effect in _CHANGES
-                work = partial(self._pipeline.execute, request)
-                return await self._pools.run(work, is_change=is_change)
-            computed = self._pipeline.compute(request)
+                return await self._hand_over(request)
+            try:
+                computed = self._pipeline.compute(request, at_once=True)
+            except NoRoomError:
+                return await self._hand_over(request)
             ticket = self._pipeline.begin_record([computed])
             if isinstance(ticket, AuditUnavailableError):
                 raise ticket
             if ticket is not None:
                 await self._durable(ticket)
             return computed.outcome.get()
+
+    async def _hand_over(self, request: Request) -> object:
+        operation = request.operation
+        if self._pipeline.is_slow(operation):
+            lane = Lane.SLOW
+        else:
+            lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS
+        return await self._pools.run(partial(self._pipeline.execute, request), lane)
 
     async def _durable(self, ticket: AuditTicket) -> None:
         loop = asyncio.get_running_loop()

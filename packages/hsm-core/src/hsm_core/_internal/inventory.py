@@ -72,6 +72,7 @@ class Inventory:
 
     Attributes:
         unreadable: Keys whose document could not be believed at the start.
+        living: Materials that were not destroyed at the start, of all other keys.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Inventory:
             store, ring, crypto, entropy, self.tampered, cache_entries=cache_entries
         )
         self.unreadable: frozenset[KeyId] = frozenset()
+        self.living: frozenset[str] = frozenset()
         self._destroyed: list[tuple[KeyId, list[int]]] = []
         self._set = 0
         self._lock = threading.Lock()
@@ -110,6 +112,7 @@ class Inventory:
         """
         total, whole, doubtful = 0, [], []
         present: dict[KeyId, Present] = {}
+        living: set[str] = set()
         for stored in self.store.scan():
             try:
                 document = self._decode(stored)
@@ -123,12 +126,16 @@ class Inventory:
                 document.generation, digest, entry.operations
             )
             total += self._element(document, digest)
+            living.update(
+                v.material_id for v in document.versions if v.state is not _DESTROYED
+            )
             gone = [v.version for v in document.versions if v.state is _DESTROYED]
             if gone:
                 self._destroyed.append((stored.key_id, gone))
             self.materials.check_blobs(document)
         self.store.reindex([*whole, *doubtful])
         self.unreadable = frozenset(entry.key_id for entry in doubtful)
+        self.living = frozenset(living)
         self._set = total % _MODULUS
         return present
 

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final
 
 import msgspec
@@ -37,13 +38,15 @@ from hsm_core.errors import (
     OperationAbortedError,
     OutcomeUnknownError,
 )
-from hsm_core.model import Caller, MessageDetail, Phase
+from hsm_core.model import Caller, KeyState, MessageDetail, Phase
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, AuditTicket
 
 __all__ = ["Mutations", "Request"]
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_TRIES_AHEAD: Final = 3
+"""How often a slow change is worked out before its locks are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +134,49 @@ class Mutations:
         if repeated is not None:
             return repeated
         self._admission.admit(attempt, handler)
-        while True:
+        for number in count():
+            # What is slow holds no lock that others wait for, unless it has to.
+            is_ahead = number < _TRIES_AHEAD and handler.is_slow(sent)
+            plan = self._plan(attempt, handler, sent) if is_ahead else None
             locked = _keys_of(attempt)
             with ExitStack() as stack:
                 for name in sorted(locked) or [attempt.operation_id]:
                     stack.enter_context(self._keys.held(name))
-                attempt.operation = sent
-                subject = self._admission.admit(attempt, handler)
-                if _keys_of(attempt) != locked:
+                if plan is None:
+                    plan = self._plan(attempt, handler, sent, locked)
+                elif self._has_moved(attempt):
+                    continue
+                if plan is None:
                     continue  # A name went over to another key meanwhile.
-                handler.prepare(subject)
-                self._admission.check_approvals(attempt)
-                plan = handler.plan(subject)
                 document = self._act(attempt, plan, request_digest)
             return handler.answer(document, plan.version)
+        raise AssertionError("count() has no end")
+
+    def _plan(
+        self,
+        attempt: Attempt,
+        handler: MutationHandler[Any, Any],
+        sent: Operation[Any],
+        locked: frozenset[str] | None = None,
+    ) -> Plan | None:
+        """Work out the change; None if it is about other keys than are *locked*."""
+        attempt.operation = sent
+        subject = self._admission.admit(attempt, handler)
+        if locked is not None and _keys_of(attempt) != locked:
+            return None
+        handler.prepare(subject)
+        self._admission.check_approvals(attempt)
+        for use in handler.uses(subject):
+            self._services.uses.take(use)
+        return handler.plan(subject)
+
+    def _has_moved(self, attempt: Attempt) -> bool:
+        """Return whether a key was changed since the plan was made."""
+        for document in filter(None, (attempt.document, *attempt.others.values())):
+            entry = self._services.inventory.entry(document.key_id)
+            if entry is None or entry.generation > document.generation:
+                return True
+        return False
 
     def _act(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
         after = self._with_record(attempt, plan, request_digest)
@@ -155,10 +187,11 @@ class Mutations:
                 attempt.document.key_id
             )
         attempt.key_id = after.key_id
+        opened = self._open_accounts(attempt, after)
         self._write_intent(attempt, plan)
         failpoint("mutation.after_intent")
         with self._commit:
-            digest = self._store(attempt, after, stored, plan)
+            digest = self._store(attempt, after, stored, plan, opened)
             try:
                 failpoint("mutation.after_store")
                 ticket = self._append_outcome(attempt, after, digest, plan)
@@ -170,7 +203,14 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.pop(attempt.operation_id, None)
         failpoint("mutation.after_outcome")
+        self._services.uses.discard(_destroyed_by(attempt.document, after))
         return after
+
+    def _open_accounts(self, attempt: Attempt, after: KeyDocument) -> list[str]:
+        """Store first use counters before a document names their materials."""
+        known = _materials_of(attempt.document)
+        fresh = [v for v in after.versions if v.material_id not in known]
+        return self._services.uses.open(after, fresh)
 
     def _write_intent(self, attempt: Attempt, plan: Plan) -> None:
         intent = self._draft(attempt, Phase.INTENT, version=plan.version)
@@ -206,7 +246,12 @@ class Mutations:
                 self._owed[operation_id] = _Owed(draft, ticket)
 
     def _store(
-        self, attempt: Attempt, after: KeyDocument, stored: bytes, plan: Plan
+        self,
+        attempt: Attempt,
+        after: KeyDocument,
+        stored: bytes,
+        plan: Plan,
+        opened: list[str],
     ) -> str:
         """Commit; an error means that nothing was changed, unless it says otherwise."""
         try:
@@ -216,6 +261,7 @@ class Mutations:
         except OutcomeUnknownError as error:
             raise _SettledError(error) from error
         except HSMError as error:
+            self._services.uses.discard(opened)
             self._record_outcome(attempt, error)
             raise _SettledError(error) from error
         except Exception as error:
@@ -333,6 +379,20 @@ def _keys_of(attempt: Attempt) -> frozenset[str]:
     """Return the ids of all keys that an operation names."""
     others = (document.key_id for document in attempt.others.values())
     return frozenset(filter(None, (attempt.key_id, *others)))
+
+
+def _materials_of(document: KeyDocument | None, *, living: bool = False) -> set[str]:
+    versions = document.versions if document else ()
+    return {
+        version.material_id
+        for version in versions
+        if not living or version.state is not KeyState.DESTROYED
+    }
+
+
+def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> set[str]:
+    """Return the materials that no version has any more."""
+    return _materials_of(before, living=True) - _materials_of(after, living=True)
 
 
 class _SettledError(Exception):

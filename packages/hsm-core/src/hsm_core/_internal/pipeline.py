@@ -26,6 +26,7 @@ from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers.base import Answer, Handler, Services
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.mutations import Mutations, Request
+from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import (
     AuditUnavailableError,
     GenerationConflictError,
@@ -76,7 +77,9 @@ class Pipeline:
 
         handlers: One per operation.
 
-        pool: Where slow operations of a batch run.
+        pool: Where operations of a batch run that are not quick.
+
+        slow_pool: Where its slow ones run.
     """
 
     def __init__(
@@ -84,11 +87,13 @@ class Pipeline:
         services: Services,
         handlers: Mapping[type[Operation[Any]], AnyHandler],
         pool: ThreadPoolExecutor,
+        slow_pool: ThreadPoolExecutor,
     ) -> None:
         self._services = services
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission)
         self._pool = pool
+        self._slow_pool = slow_pool
 
     def execute(self, request: Request) -> Any:
         """Execute one request in the calling thread."""
@@ -101,27 +106,32 @@ class Pipeline:
         """
         Execute requests together, and return their outcomes in the same order.
 
-        Quick ones are computed at once with one append, slow ones on the pool.
+        Quick ones are computed at once with one append, others on the pools.
         """
         requests = [
             replace(request, caller=checked_caller(request.caller))
             for request in requests
         ]
-        slow = {
-            position: self._pool.submit(self._outcome_of, request)
+        longer = {
+            position: self._pool_for(request.operation).submit(
+                self._outcome_of, request
+            )
             for position, request in enumerate(requests)
             if not self.is_quick(request.operation)
         }
         quick = [
             self.compute(request)
             for position, request in enumerate(requests)
-            if position not in slow
+            if position not in longer
         ]
         told = iter(self.record(quick))
         return [
-            slow[position].result() if position in slow else next(told)
+            longer[position].result() if position in longer else next(told)
             for position in range(len(requests))
         ]
+
+    def _pool_for(self, operation: Operation[Any]) -> ThreadPoolExecutor:
+        return self._slow_pool if self.is_slow(operation) else self._pool
 
     def pay(self) -> None:
         """Append outcomes that are still owed to the trail; see `Mutations.pay`."""
@@ -133,7 +143,12 @@ class Pipeline:
 
     def is_quick(self, operation: Operation[Any]) -> bool:
         """Whether an event loop may compute it itself."""
-        return self._admission.handler(operation).is_quick(operation)
+        handler = self._admission.handler(operation)
+        return handler.is_quick(operation) and not handler.is_slow(operation)
+
+    def is_slow(self, operation: Operation[Any]) -> bool:
+        """Whether it takes so long that it has threads of its own."""
+        return self._admission.handler(operation).is_slow(operation)
 
     def _outcome_of(self, request: Request) -> Outcome:
         try:
@@ -141,8 +156,18 @@ class Pipeline:
         except Exception as error:
             return Outcome(error=error)
 
-    def compute(self, request: Request) -> Computed:
-        """Take a use, view or read as far as its record."""
+    def compute(self, request: Request, *, at_once: bool = False) -> Computed:
+        """
+        Take a use, view or read as far as its record.
+
+        Args:
+            request: Who asks for what.
+
+            at_once: Don't wait for the disk to count a use.
+
+        Raises:
+            NoRoomError: With *at_once*, it would have to wait; nothing was done.
+        """
         attempt = Attempt(request.caller, request.operation)
         effect = request.operation.effect
         try:
@@ -152,7 +177,9 @@ class Pipeline:
                     field="idempotency_key",
                 )
             attempt.check(self._services.limits)
-            answer = self._compute_stably(attempt)
+            answer = self._compute_stably(attempt, at_once=at_once)
+        except NoRoomError:
+            raise
         except Exception as error:
             if effect is Effect.READ and not _is_refusal(attempt, error):
                 return Computed(Outcome(error=error))
@@ -167,7 +194,7 @@ class Pipeline:
         )
         return Computed(Outcome(answer.result), draft)
 
-    def _compute_stably(self, attempt: Attempt) -> Answer[Any]:
+    def _compute_stably(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
         """
         Compute, and see whether the answer still stands when it is done.
 
@@ -175,12 +202,12 @@ class Pipeline:
         and stands. One whose version was revoked or destroyed meanwhile does not.
         """
         if attempt.operation.effect is not Effect.USE:
-            return self._compute_once(attempt)
+            return self._compute_once(attempt, at_once=at_once)
         sent = attempt.operation
         for _ in range(_TRIES):
             attempt.operation = sent
             try:
-                answer = self._compute_once(attempt)
+                answer = self._compute_once(attempt, at_once=at_once)
             except HSMError:
                 if not self._has_moved(attempt):
                     raise
@@ -200,13 +227,25 @@ class Pipeline:
             return False
         return version is not None and version.state in _STANDING
 
-    def _compute_once(self, attempt: Attempt) -> Answer[Any]:
+    def _compute_once(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
         handler = self._admission.handler(attempt.operation)
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
         subject = self._admission.admit(attempt, handler)
         handler.prepare(subject)
         self._admission.check_approvals(attempt)
-        return handler.perform(subject)
+        uses = handler.uses(subject)
+        for use in uses:
+            self._services.uses.take(use, at_once=at_once)
+        answer = handler.perform(subject)
+        if not uses and attempt.operation.usage is not None:
+            self._touch(attempt.document, answer.version)
+        return answer
+
+    def _touch(self, document: KeyDocument | None, number: int) -> None:
+        """Note when a version was used for what is not counted."""
+        version = document.version(number) if document else None
+        if document is not None and version is not None:
+            self._services.uses.touch(document, version)
 
     def _has_moved(self, attempt: Attempt) -> bool:
         documents = [attempt.document, *attempt.others.values()]

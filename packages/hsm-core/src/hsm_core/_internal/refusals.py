@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from hsm_core._internal.drafts import audited_caller
+from hsm_core._internal.uses import Use
 from hsm_core.errors import HSMError, KeyTamperedError
 from hsm_core.model import (
     Caller,
@@ -24,7 +25,7 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 
-__all__ = ["Refusals", "TamperingRecorder"]
+__all__ = ["NearLimitRecorder", "Refusals", "TamperingRecorder"]
 
 _BURST: Final = 100
 _PER_SECOND: Final = 5.0
@@ -148,3 +149,35 @@ class TamperingRecorder:
         )
         with suppress(HSMError):
             self._audit.append([draft])
+
+
+class NearLimitRecorder:
+    """
+    Puts on record that a key's material has little use left.
+
+    Args:
+        audit: The trail.
+
+        policy_hash: Hash of the policy in force.
+    """
+
+    def __init__(self, audit: AuditLog, policy_hash: str) -> None:
+        self._audit = audit
+        self._policy_hash = policy_hash
+
+    def __call__(self, use: Use, uses: int, limit: int) -> None:
+        """
+        Append the record, before the use that comes near.
+
+        Raises:
+            AuditUnavailableError: It can't be written.
+        """
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.use-limit-near",
+            key_id=use.key.key_id,
+            version=use.version.version,
+            policy=self._policy_hash,
+            detail=MessageDetail(text=f"{uses} of {limit} uses"),
+        )
+        self._audit.append([draft])

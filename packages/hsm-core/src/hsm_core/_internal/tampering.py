@@ -14,7 +14,7 @@ __all__ = ["TamperedKeys", "tampering"]
 
 class TamperedKeys:
     """
-    The keys that serve nothing any more. Safe for many threads.
+    The keys that serve nothing any more, or not all they did. Safe for many threads.
 
     Args:
         on_tampering: Called once for each key.
@@ -23,10 +23,12 @@ class TamperedKeys:
     def __init__(self, on_tampering: Callable[[KeyId, Integrity], None]) -> None:
         self._on_tampering = on_tampering
         self._found: dict[KeyId, Integrity] = {}
+        self._suspected: set[KeyId] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._found)
+        with self._lock:
+            return len(self._suspected.union(self._found))
 
     def integrity(self, key_id: KeyId) -> Integrity:
         """Return what is known of a key, without looking again."""
@@ -39,6 +41,14 @@ class TamperedKeys:
         with self._lock:
             is_news = key_id not in self._found
             self._found.setdefault(key_id, kind)
+        if is_news:
+            self._on_tampering(key_id, kind)
+
+    def suspect(self, key_id: KeyId, kind: Integrity) -> None:
+        """Note a key whose use counter can't be believed; it may still decrypt."""
+        with self._lock:
+            is_news = key_id not in self._suspected
+            self._suspected.add(key_id)
         if is_news:
             self._on_tampering(key_id, kind)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from hsm_core._internal.crypto.formats import kept_form
 from hsm_core._internal.crypto.guard import Guard, GuardedHandle
 from hsm_core._internal.crypto.providers import (
     PREFERRED,
@@ -31,7 +32,11 @@ from hsm_core._internal.crypto.selftest import (
     pairwise_consistency_test,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
-from hsm_core.errors import AlgorithmUnavailableError, SelfTestFailedError
+from hsm_core.errors import (
+    AlgorithmUnavailableError,
+    InvalidInputError,
+    SelfTestFailedError,
+)
 from hsm_core.operations import AlgorithmStatus, SelfTestResult
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
 
@@ -116,9 +121,14 @@ class CryptoRegistry:
         Raises:
             AlgorithmUnavailableError: No provider serves it.
             SelfTestFailedError: It is stopped.
+            EntropyUnavailableError: It can't be tested now.
         """
         if algorithm not in self._ready:
             self._settle(algorithm)
+
+    def is_ready(self, algorithm: Algorithm) -> bool:
+        """Return whether the algorithm has passed its test and is not stopped."""
+        return algorithm in self._ready
 
     def provider_of(self, algorithm: Algorithm) -> CryptoProvider:
         """
@@ -151,6 +161,32 @@ class CryptoRegistry:
                 raise
             self._check_fresh(algorithm, slot, material)
         return GeneratedKey(material, public_der)
+
+    def adopt(self, algorithm: Algorithm, material: bytes) -> GeneratedKey:
+        """
+        Check material from elsewhere fully, and that its halves belong together.
+
+        Returns:
+            The key in the form to keep.
+
+        Raises:
+            InvalidInputError: It is not a sound key of this algorithm.
+            AlgorithmUnavailableError: No provider serves the algorithm.
+            SelfTestFailedError: It is stopped.
+        """
+        slot = self._slot(algorithm)
+        with slot.guard:
+            slot.provider.load_foreign(algorithm, material)
+            kept = kept_form(algorithm, material)
+            try:
+                public_der = pairwise_consistency_test(algorithm, slot.provider, kept)
+            except SelfTestFailedError:
+                raise InvalidInputError(
+                    f"material of {algorithm} fails the pairwise consistency test.",
+                    field="material",
+                    algorithm=algorithm.value,
+                ) from None
+        return GeneratedKey(kept, public_der)
 
     def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
         """

@@ -9,15 +9,24 @@ handler says how defaults are filled, what is refused, and what is done.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
+from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
-from hsm_core.algorithms import Algorithm, AlgorithmSpec, spec
-from hsm_core.errors import PayloadTooLargeError
+from hsm_core._internal.uses import Use, UseAccounts
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    Cost,
+    KeyUsage,
+    parse_algorithm,
+    spec,
+)
+from hsm_core.errors import PayloadTooLargeError, UnknownAlgorithmError
 from hsm_core.model import AuditDetail, Caller
 from hsm_core.operations import AuditVerification, Operation
 from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
@@ -35,6 +44,19 @@ __all__ = [
 Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 
+_PROTECTED: Final[Mapping[type[Operation[Any]], Callable[[Any], int]]] = {
+    ops.Sign: lambda sent: len(sent.message or sent.digest or sent.mu or b""),
+    ops.Encrypt: lambda sent: len(sent.plaintext),
+    ops.Seal: lambda sent: len(sent.plaintext),
+    ops.Rewrap: lambda sent: len(sent.ciphertext),
+    ops.GenerateDataKey: lambda sent: int(sent.length),
+    ops.ComputeMac: lambda sent: len(sent.message),
+}
+"""Operations that protect something with the current version, and how many bytes."""
+
+_PUBLIC: Final = frozenset({KeyUsage.VERIFY, KeyUsage.ENCRYPT, KeyUsage.ENCAPSULATE})
+"""What the public half does; it is fast where the private half is slow."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -42,11 +64,13 @@ class Services:
     What handlers work with.
 
     Attributes:
+        uses: How often the material of each key was used.
         verify_range: Verifies a range of the trail; it knows the audit key.
         started_at: When this HSM was opened, microseconds since 1970.
     """
 
     inventory: Inventory
+    uses: UseAccounts
     crypto: CryptoRegistry
     policy: PolicyEngine
     audit: AuditLog
@@ -66,12 +90,14 @@ class Subject(Generic[Op]):
     Attributes:
         document: The key's document, where the operation names a key that can be read.
         others: Documents of the further keys it names, by field.
+        prepared: What `Handler.prepare` leaves for the steps after it.
     """
 
     operation: Op
     caller: Caller
     document: KeyDocument | None = None
     others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    prepared: list[Any] = field(default_factory=list)
 
     @property
     def key(self) -> KeyDocument:
@@ -136,6 +162,18 @@ class Handler(ABC, Generic[Op, R]):
     def prepare(self, subject: Subject[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
+    def uses(self, subject: Subject[Op], /) -> Sequence[Use]:
+        """
+        Return what it takes from the accounts of keys; counted before it is performed.
+
+        By default, what protects something is one use of the current version.
+        """
+        protected = _PROTECTED.get(type(subject.operation))
+        if protected is None:
+            return ()
+        key = subject.key
+        return (Use(key, key.current_version, 1, protected(subject.operation)),)
+
     @abstractmethod
     def perform(self, subject: Subject[Op], /) -> Answer[R]:
         """Do it."""
@@ -143,6 +181,23 @@ class Handler(ABC, Generic[Op, R]):
     def is_quick(self, operation: Op, /) -> bool:
         """Whether it takes so little time that an event loop may do it itself."""
         return True
+
+    def is_slow(self, operation: Op, /) -> bool:
+        """
+        Whether it takes so long that it has threads of its own.
+
+        By default, a private-key operation of a slow algorithm, and whatever comes
+        before the algorithm was tested.
+        """
+        if operation.usage is None:
+            return False
+        algorithm = _algorithm_of(self._services, operation)
+        if algorithm is None:
+            return False
+        if not self._services.crypto.is_ready(algorithm):
+            return True
+        is_public = operation.usage in _PUBLIC
+        return spec(algorithm).use_cost is Cost.SLOW and not is_public
 
     def _check_size(self, field: str, data: bytes | None, limit: int) -> None:
         if data is not None and len(data) > limit:
@@ -164,6 +219,10 @@ class MutationHandler(ABC, Generic[Op, R]):
     def prepare(self, subject: Subject[Op], /) -> None:
         """Refuse what can't be done: sizes, usage, state."""
 
+    def uses(self, subject: Subject[Op], /) -> Sequence[Use]:
+        """Return what it takes from the accounts of keys; counted before its plan."""
+        return ()
+
     @abstractmethod
     def plan(self, subject: Subject[Op], /) -> Plan:
         """Work out the change; nothing is stored yet."""
@@ -175,3 +234,34 @@ class MutationHandler(ABC, Generic[Op, R]):
     def is_quick(self, operation: Op, /) -> bool:
         """Never: a mutation waits for the disk three times."""
         return False
+
+    def is_slow(self, operation: Op, /) -> bool:
+        """
+        Whether it takes so long that it has threads of its own.
+
+        By default, what makes a key of an algorithm that is slow in this, or that was
+        not tested yet.
+        """
+        algorithm = _made_by(self._services, operation)
+        if algorithm is None:
+            return False
+        is_slow = spec(algorithm).generate_cost is Cost.SLOW
+        return is_slow or not self._services.crypto.is_ready(algorithm)
+
+
+def _made_by(services: Services, operation: Operation[Any]) -> Algorithm | None:
+    """Return the algorithm of the material that a mutation makes, if it makes any."""
+    if isinstance(operation, ops.RotateKey):
+        return _algorithm_of(services, operation)
+    if not isinstance(operation, ops.CreateKey | ops.ImportKey | ops.DeriveKey):
+        return None
+    try:
+        return parse_algorithm(operation.algorithm)
+    except UnknownAlgorithmError:
+        return None
+
+
+def _algorithm_of(services: Services, operation: Operation[Any]) -> Algorithm | None:
+    """Return the algorithm of the key that an operation names, as far as is known."""
+    entry = services.inventory.entry(getattr(operation, "key_id", ""))
+    return Algorithm(entry.algorithm) if entry and entry.algorithm else None

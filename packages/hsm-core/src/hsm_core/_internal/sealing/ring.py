@@ -3,8 +3,8 @@
 The key ring: KEKs by id, and one integrity secret from which the rest is derived.
 
 A key-encryption key (KEK) seals the material of key versions. Under the integrity
-secret stand, with one HKDF label each: the MAC of key documents, ids of repeatable
-operations, digests of payloads and the set digest.
+secret stand, with one HKDF label each: the MACs of key documents and use counters, ids
+of repeatable operations, digests of payloads and the set digest.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _DOCUMENT_LABEL: Final = b"hsm-core/document-mac/1"
 _OPERATION_LABEL: Final = b"hsm-core/operation-id/1"
 _PAYLOAD_LABEL: Final = b"hsm-core/payload-digest/1"
 _SET_LABEL: Final = b"hsm-core/set-digest/1"
+_COUNTER_LABEL: Final = b"hsm-core/use-counter/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class KeyRing:
 
     __slots__ = (
         "_contents",
+        "_counter_mac",
         "_operation_mac",
         "_payload_mac",
         "_set_mac",
@@ -104,6 +106,7 @@ class KeyRing:
         self._operation_mac = self._mac(_OPERATION_LABEL)
         self._payload_mac = self._mac(_PAYLOAD_LABEL)
         self._set_mac = self._mac(_SET_LABEL)
+        self._counter_mac = self._mac(_COUNTER_LABEL)
 
     def __repr__(self) -> str:
         return f"<KeyRing of store {self.store_id}>"
@@ -202,6 +205,12 @@ class KeyRing:
         number = generation.to_bytes(8, "big")
         named = length_prefixed(_utf8(key_id), number, _utf8(document_digest))
         return int.from_bytes(self._set_mac(named), "big")
+
+    def counter_mac(self, material_id: str, counts: bytes) -> bytes:
+        """Return the MAC of a material's use counter, 32 bytes."""
+        return self._counter_mac(
+            length_prefixed(_utf8(self.store_id), _utf8(material_id), counts)
+        )
 
     def seal_material(
         self, material: bytes, *, context: BlobContext, entropy: Entropy

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A guard round any key store: nothing foreign leaves it.
+A guard round any key store and its use counters: nothing foreign leaves them.
 
 Whatever a store raises that is not an `HSMError` becomes a `StoreUnavailableError`. Of
 a commit that failed in such a way nobody knows whether it was made.
@@ -21,9 +21,10 @@ from hsm_core.protocols import (
     KeyStore,
     OperationMark,
     StoredKey,
+    UseCounters,
 )
 
-__all__ = ["GuardedKeyStore"]
+__all__ = ["GuardedKeyStore", "GuardedUseCounters"]
 
 
 @contextmanager
@@ -122,3 +123,38 @@ class GuardedKeyStore(KeyStore):
         """See `KeyStore.close`."""
         with _guarded():
             self._inner.close()
+
+
+class GuardedUseCounters(UseCounters):
+    """
+    Other counters, with their foreign exceptions turned into ours.
+
+    Args:
+        inner: The counters that do the work.
+    """
+
+    def __init__(self, inner: UseCounters) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return f"<GuardedUseCounters over {self._inner!r}>"
+
+    def get(self, material_id: str, /) -> bytes | None:
+        """See `UseCounters.get`."""
+        with _guarded():
+            return self._inner.get(material_id)
+
+    def put(self, material_id: str, value: bytes, /) -> None:
+        """See `UseCounters.put`."""
+        with _guarded():
+            self._inner.put(material_id, value)
+
+    def discard(self, material_id: str, /) -> None:
+        """See `UseCounters.discard`."""
+        with _guarded():
+            self._inner.discard(material_id)
+
+    def material_ids(self) -> Sequence[str]:
+        """See `UseCounters.material_ids`."""
+        with _guarded():
+            return self._inner.material_ids()

@@ -14,7 +14,13 @@ from typing import Final
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import KeyChange
 
-__all__ = ["check_change", "check_meta_name", "check_operation_id", "is_key_id"]
+__all__ = [
+    "check_change",
+    "check_material_id",
+    "check_meta_name",
+    "check_operation_id",
+    "is_key_id",
+]
 
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
@@ -25,6 +31,17 @@ _LAST_VERSION: Final = 99_999_999
 def is_key_id(text: str) -> bool:
     """Return whether *text* is a UUID in lower-case canonical form (RFC 9562)."""
     return _KEY_ID.fullmatch(text) is not None
+
+
+def check_material_id(material_id: str) -> None:
+    """
+    Check the id of a material.
+
+    Raises:
+        InvalidInputError: It is not a UUID in lower-case canonical form.
+    """
+    if not is_key_id(material_id):
+        raise InvalidInputError("material_id has a form that no material has.")
 
 
 def check_operation_id(operation_id: str) -> None:

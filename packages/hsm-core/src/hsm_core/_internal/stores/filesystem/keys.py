@@ -43,6 +43,7 @@ from hsm_core._internal.stores.filesystem.layout import (
     blob_name,
     read_stored,
 )
+from hsm_core._internal.stores.filesystem.uses import FilesystemUseCounters
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core.errors import (
     ConflictError,
@@ -79,10 +80,14 @@ class FilesystemKeyStore(KeyStore):
         StoreLockedError: Another process has it open.
         UnsafeFileModeError: Other users may reach it.
         StoreUnavailableError: It can't be made or read.
+
+    Attributes:
+        uses: Use counters in the same directory, open as long as the store is.
     """
 
     def __init__(self, directory: Path) -> None:
         self._layout = Layout(directory)
+        self.uses = FilesystemUseCounters(self._layout, self._check_usable)
         self._index = KeyIndex()
         self._reading = threading.Lock()
         self._writing = threading.Lock()

@@ -9,6 +9,7 @@ Where the parts of a key store lie, and how an opening store is made ready.
     <directory>/aborted/<operation id>   operations that may not commit any more
     <directory>/keys/<key id>/key.json   the document of a key
     <directory>/keys/<key id>/vNNNNNNNN  the sealed blobs of its versions
+    <directory>/uses/<material id>       how often a key's material was used
     <directory>/staging/                 files on their way to their place
 
 Everything is mode 0700 or 0600. Names of any other form are left alone, whatever they
@@ -74,6 +75,11 @@ class Layout:
         return self.directory / "keys"
 
     @property
+    def uses(self) -> Path:
+        """Directory of use counters."""
+        return self.directory / "uses"
+
+    @property
     def staging(self) -> Path:
         """Directory of temporary files, so that a start has one place to tidy."""
         return self.directory / "staging"
@@ -98,9 +104,10 @@ class Layout:
             UnsafeFileModeError: Other users may reach one of them.
             StoreUnavailableError: Something can't be made, examined or removed.
         """
-        for path in (self.meta, self.aborted, self.keys, self.staging):
+        directories = (self.meta, self.aborted, self.keys, self.uses, self.staging)
+        for path in directories:
             make_private_directory(path)
-        for path in (self.meta, self.aborted, self.keys, self.staging):
+        for path in directories:
             remove_temporaries(path)
 
     def read_keys(self) -> Iterator[tuple[KeyId, bytes]]:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""
+Use counters in a directory: one small file per material, replaced by one rename.
+
+The directory is part of a key store and stands under its lock. A sync that failed after
+a rename leaves nobody sure of the disk; no counter is then written until the store is
+opened again, so that nothing more is protected than is known to be counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hsm_core._internal.stores.filesystem.files import (
+    UnsettledWriteError,
+    list_directory,
+    read_file,
+    remove_file,
+    sync_directory,
+)
+from hsm_core._internal.stores.filesystem.layout import Layout
+from hsm_core._internal.stores.naming import check_material_id, is_key_id
+from hsm_core.errors import IntegrityError, StoreUnavailableError
+from hsm_core.protocols import UseCounters
+
+__all__ = ["FilesystemUseCounters"]
+
+_VALUE_BYTES: Final = 4096
+
+
+class FilesystemUseCounters(UseCounters):
+    """
+    Values as files of a key store.
+
+    Args:
+        layout: Of an open key store.
+
+        check_usable: Raises when the key store is closed or belongs to another process.
+    """
+
+    def __init__(self, layout: Layout, check_usable: Callable[[], None]) -> None:
+        self._layout = layout
+        self._check_usable = check_usable
+        self._is_unsettled = False
+
+    def __repr__(self) -> str:
+        return f"<FilesystemUseCounters {str(self._layout.uses)!r}>"
+
+    def get(self, material_id: str, /) -> bytes | None:
+        """
+        Return the value of a material, or None if there is none.
+
+        What lies there and is no small plain file has no bytes for us.
+        """
+        check_material_id(material_id)
+        self._check_usable()
+        try:
+            return read_file(self._layout.uses / material_id, _VALUE_BYTES)
+        except IntegrityError:
+            return b""
+
+    def put(self, material_id: str, value: bytes, /) -> None:
+        """Replace the value of a material; see `UseCounters.put`."""
+        check_material_id(material_id)
+        self._check_writable()
+        try:
+            self._layout.write(self._layout.uses / material_id, value)
+        except UnsettledWriteError:
+            self._is_unsettled = True
+            raise
+
+    def discard(self, material_id: str, /) -> None:
+        """Delete the value of a material, durably, if there is one."""
+        check_material_id(material_id)
+        self._check_writable()
+        if remove_file(self._layout.uses / material_id):
+            sync_directory(self._layout.uses)
+
+    def material_ids(self) -> list[str]:
+        """Return every material that has a value; other names are left alone."""
+        self._check_usable()
+        return [
+            name for name in list_directory(self._layout.uses)[1] if is_key_id(name)
+        ]
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        if self._is_unsettled:
+            raise StoreUnavailableError(
+                "The key store must be opened again after a failed write."
+            )

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""
+What lies in the store of a material's use counter: counts with a MAC.
+
+``FHKU`` ‖ 01 ‖ flags (1 byte) ‖ uses ‖ bytes ‖ last use (8 bytes each) ‖ MAC.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+__all__ = ["UseValue", "decode_value", "encode_value"]
+
+_START: Final = b"FHKU\x01"
+_COUNTS: Final = struct.Struct(">5sBQQQ")
+_MAC_BYTES: Final = 32
+_WARNED: Final = 1
+
+MacOf = Callable[[str, bytes], bytes]
+"""MAC of a material's counts, bound to the store."""
+
+
+class UseValue(NamedTuple):
+    """
+    Counts of a material that are not exceeded before larger ones are stored.
+
+    Attributes:
+        size: Bytes that were protected.
+        last_used_at: Microseconds since 1970, or 0.
+        warned: Whether it is in the trail that the limit is near.
+    """
+
+    uses: int = 0
+    size: int = 0
+    last_used_at: int = 0
+    warned: bool = False
+
+
+def encode_value(material_id: str, value: UseValue, mac_of: MacOf) -> bytes:
+    """Return the stored form of a material's counts."""
+    flags = _WARNED if value.warned else 0
+    counts = _COUNTS.pack(_START, flags, value.uses, value.size, value.last_used_at)
+    return counts + mac_of(material_id, counts)
+
+
+def decode_value(material_id: str, stored: bytes, mac_of: MacOf) -> UseValue | None:
+    """Authenticate a stored form and read it; None if it is not what was stored."""
+    counts, mac = stored[:-_MAC_BYTES], stored[-_MAC_BYTES:]
+    if len(counts) != _COUNTS.size:
+        return None
+    if not hmac.compare_digest(mac, mac_of(material_id, counts)):
+        return None
+    start, flags, uses, size, last_used_at = _COUNTS.unpack(counts)
+    if start != _START or flags & ~_WARNED:
+        return None
+    return UseValue(uses, size, last_used_at, bool(flags))
