@@ -43,6 +43,16 @@ USES = {
     "Decrypt": ".++....",
     "VerifyMac": ".++.p..",
     "GetPublicKey": "++++p..",
+    "Encapsulate": ".+.....",
+    "Seal": ".+.....",
+    "GenerateDataKey": ".+.....",
+    "wrap": ".+.....",
+    "derive": ".+.....",
+    "Decapsulate": ".++....",
+    "Open": ".++....",
+    "Rewrap": ".++....",
+    "ExportKey": ".++....",
+    "unwrap": ".++....",
 }
 
 

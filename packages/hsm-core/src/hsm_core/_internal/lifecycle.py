@@ -28,8 +28,30 @@ MOVES: Final[dict[KeyState, frozenset[KeyState]]] = {
 """From each state, the states it may move to; purge_scheduled goes back only to the
 state it came from, which `check_move` is told."""
 
-_PROTECT: Final = frozenset({"Sign", "Encrypt", "ComputeMac"})
-_PROCESS: Final = frozenset({"Verify", "Decrypt", "VerifyMac"})
+_PROTECT: Final = frozenset(
+    {
+        "ComputeMac",
+        "Encapsulate",
+        "Encrypt",
+        "GenerateDataKey",
+        "Seal",
+        "Sign",
+        "derive",
+        "wrap",
+    }
+)
+_PROCESS: Final = frozenset(
+    {
+        "Decapsulate",
+        "Decrypt",
+        "ExportKey",
+        "Open",
+        "Rewrap",
+        "Verify",
+        "VerifyMac",
+        "unwrap",
+    }
+)
 _PUBLIC: Final = frozenset({"GetPublicKey"})
 
 PERMITTED: Final[dict[KeyState, frozenset[str]]] = {
@@ -41,7 +63,10 @@ PERMITTED: Final[dict[KeyState, frozenset[str]]] = {
     _S.PURGE_SCHEDULED: frozenset(),
     _S.DESTROYED: frozenset(),
 }
-"""Operations that use a version, by its state (SP 800-57 part 1, section 7)."""
+"""
+What may use a version, by its state (SP 800-57 part 1, section 7): operations on its
+key, and usages of a key that an operation on another key names.
+"""
 
 REVOKED_BY_POLICY: Final = frozenset({"Verify", "VerifyMac", "GetPublicKey"})
 """What a policy may allow for a revoked version; nothing else, ever."""
@@ -74,12 +99,12 @@ def check_move(
 
 def permits(state: KeyState, kind: str, *, revoked_allowed: bool) -> bool:
     """
-    Return whether a version in *state* may serve the operation named *kind*.
+    Return whether a version in *state* may serve *kind*.
 
     Args:
         state: State of the version.
 
-        kind: Name of an operation.
+        kind: Name of an operation, or a usage where the key is not its first.
 
         revoked_allowed: Whether the policy allows *kind* for revoked versions.
     """

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Encryption: Encrypt, Decrypt."""
+"""Encryption with symmetric and RSA keys: Encrypt, Decrypt."""
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal import ciphertexts
-from hsm_core._internal.ciphertexts import CipherKind, Header
-from hsm_core._internal.documents import KeyDocument, VersionDocument
+from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.costs import is_quick_use
+from hsm_core._internal.handlers.envelopes import open_envelope, seal_envelope
 from hsm_core._internal.handlers.versions import check_usage, require_version
 from hsm_core.algorithms import (
     Algorithm,
@@ -21,18 +21,11 @@ from hsm_core.algorithms import (
     HashAlgorithm,
     spec,
 )
-from hsm_core.errors import (
-    DecryptionError,
-    InvalidInputError,
-    KeyNotFoundError,
-    UnsupportedOperationError,
-)
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.protocols import OAEPParameters
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
 __all__ = ["DecryptHandler", "EncryptHandler"]
-
-_INLINE_BYTES: Final = 64 * 1024
 
 EncryptOrDecrypt = TypeVar("EncryptOrDecrypt", ops.Encrypt, ops.Decrypt)
 
@@ -50,6 +43,14 @@ def _with_defaults(
 
 
 def _check_parameters(operation: ops.Encrypt | ops.Decrypt, row: AlgorithmSpec) -> None:
+    if row.is_kem:
+        kind = type(operation).__name__
+        other = "Seal" if isinstance(operation, ops.Encrypt) else "Open"
+        raise UnsupportedOperationError(
+            f"key_id: {row.algorithm} keys have {other} instead of {kind}.",
+            algorithm=row.algorithm.value,
+            field="key_id",
+        )
     if row.family is Family.RSA:
         return
     if operation.encoding is CiphertextEncoding.RAW:
@@ -79,50 +80,43 @@ class EncryptHandler(Handler[ops.Encrypt, ops.Ciphertext]):
         self._check_size("plaintext", operation.plaintext, limits.payload_bytes)
         self._check_size("aad", operation.aad, limits.aad_bytes)
         check_usage(subject.key, ops.Encrypt.usage)
-        require_version(subject.key, None, "Encrypt", revoked_allowed=False)
+        require_version(subject.key, None, "Encrypt")
         _check_parameters(operation, subject.spec)
         self._services.crypto.require(subject.spec.algorithm)
 
     def perform(self, subject: Subject[ops.Encrypt], /) -> Answer[ops.Ciphertext]:
         """Encrypt; the nonce is ours, never the caller's."""
-        key, version = subject.key, subject.key.current_version
-        if subject.spec.family is Family.RSA:
-            ciphertext = self._oaep(subject, version)
+        key, operation = subject.key, subject.operation
+        if operation.encoding is CiphertextEncoding.RAW:
+            ciphertext = self._raw(subject)
         else:
-            ciphertext = self._gcm(subject, version)
+            ciphertext = seal_envelope(
+                self._services,
+                key,
+                operation.plaintext,
+                operation.aad,
+                hash=operation.hash or HashAlgorithm.SHA_256,
+                mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+            )
         return Answer(
             ops.Ciphertext(
-                key_id=key.key_id, version=version.version, ciphertext=ciphertext
+                key_id=key.key_id, version=key.current, ciphertext=ciphertext
             ),
-            version.version,
+            key.current,
         )
 
-    def _gcm(self, subject: Subject[ops.Encrypt], version: VersionDocument) -> bytes:
-        key, operation = subject.key, subject.operation
-        header = Header(CipherKind.AES_256_GCM, key.key_id, version.version)
-        nonce = self._services.entropy.random_bytes(ciphertexts.NONCE_BYTES)
-        handle = self._services.inventory.materials.handle(key, version)
-        sealed = handle.seal(nonce, operation.plaintext, header.bind(operation.aad))
-        return header.encode() + nonce + sealed
-
-    def _oaep(self, subject: Subject[ops.Encrypt], version: VersionDocument) -> bytes:
-        key, operation = subject.key, subject.operation
-        hashed = operation.hash or HashAlgorithm.SHA_256
-        mgf_hash = operation.mgf_hash or HashAlgorithm.SHA_256
-        header = Header(
-            CipherKind.RSAES_OAEP, key.key_id, version.version, hashed, mgf_hash
+    def _raw(self, subject: Subject[ops.Encrypt]) -> bytes:
+        handle = self._services.inventory.materials.public_handle(
+            subject.key, subject.key.current_version
         )
-        raw = operation.encoding is CiphertextEncoding.RAW
-        label = operation.aad if raw else header.bind(operation.aad)
-        ciphertext = self._services.inventory.materials.handle(key, version).encrypt(
-            operation.plaintext,
-            OAEPParameters(hash=hashed, mgf_hash=mgf_hash, label=label),
-        )
-        return ciphertext if raw else header.encode() + ciphertext
+        operation = subject.operation
+        return handle.encrypt(operation.plaintext, _raw_parameters(operation))
 
     def is_quick(self, operation: ops.Encrypt, /) -> bool:
         """Unless the plaintext is long."""
-        return len(operation.plaintext) <= _INLINE_BYTES
+        size = len(operation.plaintext)
+        inventory = self._services.inventory
+        return is_quick_use(inventory, operation.key_id, size, private=False)
 
 
 class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
@@ -154,56 +148,36 @@ class DecryptHandler(Handler[ops.Decrypt, ops.Plaintext]):
 
     def perform(self, subject: Subject[ops.Decrypt], /) -> Answer[ops.Plaintext]:
         """Decrypt; whatever is wrong with the ciphertext has one answer."""
-        if subject.operation.encoding is CiphertextEncoding.RAW:
+        operation, key = subject.operation, subject.key
+        if operation.encoding is CiphertextEncoding.RAW:
             version, plaintext = self._open_raw(subject)
         else:
-            version, plaintext = self._open_envelope(subject)
+            opened = open_envelope(
+                self._services, key, "Decrypt", operation.ciphertext, operation.aad
+            )
+            version, plaintext = opened.header.version, opened.plaintext
         return Answer(
-            ops.Plaintext(
-                key_id=subject.key.key_id, version=version, plaintext=plaintext
-            ),
+            ops.Plaintext(key_id=key.key_id, version=version, plaintext=plaintext),
             version,
         )
 
     def _open_raw(self, subject: Subject[ops.Decrypt]) -> tuple[int, bytes]:
         operation = subject.operation
-        version = self._usable(subject, operation.version)
+        version = require_version(subject.key, operation.version, "Decrypt")
         handle = self._services.inventory.materials.handle(subject.key, version)
-        parameters = OAEPParameters(
-            hash=operation.hash or HashAlgorithm.SHA_256,
-            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
-            label=operation.aad,
-        )
-        return version.version, handle.decrypt(operation.ciphertext, parameters)
-
-    def _open_envelope(self, subject: Subject[ops.Decrypt]) -> tuple[int, bytes]:
-        header, body = ciphertexts.parse(subject.operation.ciphertext)
-        rsa = subject.spec.family is Family.RSA
-        wanted = CipherKind.RSAES_OAEP if rsa else CipherKind.AES_256_GCM
-        if header.key_id != subject.key.key_id or header.kind is not wanted:
-            raise DecryptionError
-        try:
-            version = self._usable(subject, header.version)
-        except KeyNotFoundError:
-            raise DecryptionError from None
-        handle = self._services.inventory.materials.handle(subject.key, version)
-        bound = header.bind(subject.operation.aad)
-        if rsa:
-            parameters = OAEPParameters(
-                hash=header.hash, mgf_hash=header.mgf_hash, label=bound
-            )
-            return version.version, handle.decrypt(body, parameters)
-        nonce, sealed = (
-            body[: ciphertexts.NONCE_BYTES],
-            body[ciphertexts.NONCE_BYTES :],
-        )
-        return version.version, handle.open(nonce, sealed, bound)
-
-    def _usable(
-        self, subject: Subject[ops.Decrypt], number: int | None
-    ) -> VersionDocument:
-        return require_version(subject.key, number, "Decrypt", revoked_allowed=False)
+        plaintext = handle.decrypt(operation.ciphertext, _raw_parameters(operation))
+        return version.version, plaintext
 
     def is_quick(self, operation: ops.Decrypt, /) -> bool:
-        """Unless the ciphertext is long."""
-        return len(operation.ciphertext) <= _INLINE_BYTES
+        """Unless the ciphertext is long, or the key one of RSA."""
+        size = len(operation.ciphertext)
+        inventory = self._services.inventory
+        return is_quick_use(inventory, operation.key_id, size, private=True)
+
+
+def _raw_parameters(operation: ops.Encrypt | ops.Decrypt) -> OAEPParameters:
+    return OAEPParameters(
+        hash=operation.hash or HashAlgorithm.SHA_256,
+        mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+        label=operation.aad,
+    )

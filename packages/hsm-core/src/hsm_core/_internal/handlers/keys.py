@@ -1,41 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Operations that change a key."""
+"""Operations that change a key that is there."""
 
 from __future__ import annotations
 
-import uuid
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.documents import (
-    DOCUMENT_FORMAT,
-    KeyDocument,
-    Tombstone,
-    VersionDocument,
-)
-from hsm_core._internal.handlers.base import MutationHandler, Plan, Subject
-from hsm_core._internal.handlers.sealed import SealedVersion, seal_version
+from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
+from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.new_versions import KeyMutation
+from hsm_core._internal.handlers.sealed import seal_version
 from hsm_core._internal.handlers.versions import (
     append_version,
     check_room,
     move,
     with_versions,
 )
-from hsm_core._internal.views import key_info
-from hsm_core.algorithms import Algorithm, parse_algorithm, spec
-from hsm_core.errors import (
-    InvalidInputError,
-    KeyNotFoundError,
-    KeyStateError,
-    NameTakenError,
-    UnsupportedOperationError,
-)
-from hsm_core.model import KeyId, KeyInfo, KeyState
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import KeyNotFoundError, KeyStateError
+from hsm_core.model import KeyState
 
 __all__ = [
-    "CreateKeyHandler",
     "DestroyKeyHandler",
     "RevokeKeyHandler",
     "RollbackHandler",
@@ -43,99 +30,9 @@ __all__ = [
 ]
 
 _S: Final = KeyState
-Op = TypeVar("Op", bound=ops.Operation[Any])
 
 
-class _KeyMutation(MutationHandler[Op, KeyInfo]):
-    """What all of them share: new material, and an answer with the key's facts."""
-
-    def answer(self, document: KeyDocument, version: int, /) -> KeyInfo:
-        """Return the key, with the version that the operation was about."""
-        integrity = self._services.inventory.integrity(document.key_id)
-        return key_info(document, integrity, version=version)
-
-    def _fresh(self, document: KeyDocument, now: int) -> SealedVersion:
-        generated = self._services.crypto.generate(Algorithm(document.algorithm))
-        return seal_version(
-            self._services.inventory,
-            document,
-            generated.material,
-            public_der=generated.public_der,
-            material_id=self._random_uuid(),
-            rolled_back_from=0,
-            now=now,
-        )
-
-    def _random_uuid(self) -> str:
-        octets = self._services.entropy.random_bytes(16)
-        return str(uuid.UUID(bytes=octets, version=4))
-
-
-class CreateKeyHandler(_KeyMutation[ops.CreateKey]):
-    """Make a key."""
-
-    def resolve(
-        self, operation: ops.CreateKey, document: KeyDocument | None, /
-    ) -> ops.CreateKey:
-        """Fill algorithm and usages by the table."""
-        algorithm = parse_algorithm(operation.algorithm)
-        usages = operation.usages or tuple(spec(algorithm).default_usages)
-        return msgspec.structs.replace(
-            operation,
-            algorithm=algorithm.value,
-            usages=tuple(sorted(set(usages))),
-            tags=tuple(sorted(set(operation.tags))),
-        )
-
-    def prepare(self, subject: Subject[ops.CreateKey], /) -> None:
-        """Refuse usages that the algorithm has not, and names that look like ids."""
-        operation = subject.operation
-        row = spec(Algorithm(operation.algorithm))
-        for usage in operation.usages:
-            if usage not in row.usages:
-                raise UnsupportedOperationError(
-                    f"usages: {row.algorithm} can't {usage}; it has "
-                    f"{', '.join(sorted(row.usages))}.",
-                    field="usages",
-                )
-        if _is_uuid(operation.name):
-            raise InvalidInputError(
-                "name must not have the form of a UUID.", field="name"
-            )
-        # The store has the last word; this spares making a key for nothing.
-        if operation.name and self._services.inventory.entry(operation.name):
-            raise NameTakenError
-        self._services.crypto.require(row.algorithm)
-
-    def plan(self, subject: Subject[ops.CreateKey], /) -> Plan:
-        """Generate material, test it, and seal it."""
-        operation, now = subject.operation, self._services.clock.now()
-        ring = self._services.inventory.ring
-        empty = KeyDocument(
-            format=DOCUMENT_FORMAT,
-            kek_id=ring.kek_id,
-            store_id=ring.store_id,
-            key_id=KeyId(self._random_uuid()),
-            algorithm=operation.algorithm,
-            usages=tuple(usage.value for usage in operation.usages),
-            created_at=now,
-            updated_at=now,
-            generation=0,
-            current=1,
-            versions=(),
-            name=operation.name,
-            owner=operation.owner or subject.caller.principal,
-            description=operation.description,
-            tags=operation.tags,
-            exportable=operation.exportable,
-            draft=spec(Algorithm(operation.algorithm)).draft,
-        )
-        fresh = self._fresh(empty, now)
-        document = append_version(empty, lambda _: fresh.version, now)
-        return Plan(document, 1, {1: fresh.blob})
-
-
-class RotateKeyHandler(_KeyMutation[ops.RotateKey]):
+class RotateKeyHandler(KeyMutation[ops.RotateKey]):
     """Make a version from fresh material."""
 
     def prepare(self, subject: Subject[ops.RotateKey], /) -> None:
@@ -152,7 +49,7 @@ class RotateKeyHandler(_KeyMutation[ops.RotateKey]):
         return Plan(document, document.current, {document.current: fresh.blob})
 
 
-class RollbackHandler(_KeyMutation[ops.Rollback]):
+class RollbackHandler(KeyMutation[ops.Rollback]):
     """Make a version from the material of an older one."""
 
     def prepare(self, subject: Subject[ops.Rollback], /) -> None:
@@ -190,7 +87,7 @@ class RollbackHandler(_KeyMutation[ops.Rollback]):
         return Plan(document, document.current, {document.current: sealed.blob})
 
 
-class RevokeKeyHandler(_KeyMutation[ops.RevokeKey]):
+class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     """Mark material as compromised."""
 
     def prepare(self, subject: Subject[ops.RevokeKey], /) -> None:
@@ -223,7 +120,7 @@ class RevokeKeyHandler(_KeyMutation[ops.RevokeKey]):
         return Plan(with_versions(document, versions, now), number)
 
 
-class DestroyKeyHandler(_KeyMutation[ops.DestroyKey]):
+class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
     """Destroy all material of a key."""
 
     def prepare(self, subject: Subject[ops.DestroyKey], /) -> None:
@@ -283,11 +180,3 @@ def _source(subject: Subject[ops.Rollback]) -> VersionDocument:
     if source is None:
         raise KeyNotFoundError(f"The key has no version {number}.", field="version")
     return source
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True

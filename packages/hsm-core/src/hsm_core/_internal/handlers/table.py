@@ -10,9 +10,15 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers import (
     administration,
     ciphers,
+    data_keys,
+    derivation,
+    exports,
+    imports,
     inspection,
+    kems,
     keys,
     macs,
+    new_keys,
     signatures,
     trail,
 )
@@ -23,7 +29,10 @@ __all__ = ["AnyHandler", "handler_table"]
 AnyHandler: TypeAlias = Handler[Any, Any] | MutationHandler[Any, Any]
 
 _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
-    ops.CreateKey: keys.CreateKeyHandler,
+    ops.CreateKey: new_keys.CreateKeyHandler,
+    ops.ImportKey: imports.ImportKeyHandler,
+    ops.DeriveKey: derivation.DeriveKeyHandler,
+    ops.ExportKey: exports.ExportKeyHandler,
     ops.DescribeKey: inspection.DescribeKeyHandler,
     ops.ListKeys: inspection.ListKeysHandler,
     ops.ListVersions: inspection.ListVersionsHandler,
@@ -36,6 +45,12 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.Verify: signatures.VerifyHandler,
     ops.Encrypt: ciphers.EncryptHandler,
     ops.Decrypt: ciphers.DecryptHandler,
+    ops.Encapsulate: kems.EncapsulateHandler,
+    ops.Decapsulate: kems.DecapsulateHandler,
+    ops.Seal: kems.SealHandler,
+    ops.Open: kems.OpenHandler,
+    ops.Rewrap: data_keys.RewrapHandler,
+    ops.GenerateDataKey: data_keys.GenerateDataKeyHandler,
     ops.ComputeMac: macs.ComputeMacHandler,
     ops.VerifyMac: macs.VerifyMacHandler,
     ops.GenerateRandom: macs.GenerateRandomHandler,

@@ -107,17 +107,27 @@ def append_version(
     return with_versions(document, [*kept, build(number)], now, current=number)
 
 
-def check_usage(document: KeyDocument, usage: KeyUsage | None) -> None:
+def check_usage(
+    document: KeyDocument, usage: KeyUsage | None, *, field: str = "key_id"
+) -> None:
     """
     Check that a key was made for a usage.
+
+    Args:
+        document: The key.
+
+        usage: What it is wanted for.
+
+        field: What names the key in the operation.
 
     Raises:
         KeyUsageError: It was not.
     """
     if usage is not None and usage.value not in document.usages:
         raise KeyUsageError(
-            f"This key may not be used to {usage}; its usages are "
-            f"{', '.join(document.usages)}.",
+            f"{field}: this {document.algorithm} key may not be used to {usage}; its "
+            f"usages are {', '.join(document.usages)}.",
+            field=field,
             usage=usage.value,
         )
 
@@ -127,10 +137,22 @@ def require_version(
     number: int | None,
     kind: str,
     *,
-    revoked_allowed: bool,
+    revoked_allowed: bool = False,
+    field: str = "version",
 ) -> VersionDocument:
     """
     Return the version an operation uses: *number*, or the current one.
+
+    Args:
+        document: The key.
+
+        number: None means the current version.
+
+        kind: As `lifecycle.permits` takes it.
+
+        revoked_allowed: Whether the policy allows *kind* for revoked versions.
+
+        field: What names the version in the operation.
 
     Raises:
         KeyNotFoundError: The key has no such version.
@@ -138,7 +160,7 @@ def require_version(
     """
     version = document.version(number if number is not None else document.current)
     if version is None:
-        raise KeyNotFoundError(f"The key has no version {number}.", field="version")
+        raise KeyNotFoundError(f"The key has no version {number}.", field=field)
     if not permits(version.state, kind, revoked_allowed=revoked_allowed):
         raise KeyStateError(
             f"Version {version.version} is {version.state}, which does not permit "

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""
+Forms that a private key travels in, and the one form that is kept.
+
+Kept is PKCS#8 DER as `CryptoProvider` says, or the bare symmetric key. What comes from
+elsewhere may carry attributes, or an expanded key beside its seed; these are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_core._internal.crypto.der import (
+    private_key_info,
+    read_private_form,
+    read_private_key_info,
+    seed_key_info,
+)
+from hsm_core._internal.crypto.expanded import read_foreign_form
+from hsm_core._internal.crypto.pyca.encoding import load_private, private_der
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, Family, KeyFormat, spec
+from hsm_core.errors import InputSizeError, UnsupportedOperationError
+
+__all__ = ["check_format", "kept_form", "shown_form", "usable_form"]
+
+_SEEDED: Final = frozenset({Family.ML_KEM, Family.ML_DSA})
+
+
+def check_format(row: AlgorithmSpec, format: KeyFormat | None) -> KeyFormat:
+    """
+    Return *format*, or the usual one of an algorithm.
+
+    Raises:
+        UnsupportedOperationError: Keys of the algorithm have no such form.
+    """
+    offered = [KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW]
+    if row.family in _SEEDED:
+        offered.append(KeyFormat.SEED)
+    if format is not None and format not in offered:
+        raise UnsupportedOperationError(
+            f"format: {row.algorithm} keys come as {' or '.join(offered)}.",
+            algorithm=row.algorithm.value,
+            field="format",
+        )
+    return format or offered[0]
+
+
+def shown_form(algorithm: Algorithm, format: KeyFormat, material: bytes) -> bytes:
+    """Return material that is kept in the form that it leaves in."""
+    if format is KeyFormat.SEED:
+        return read_private_form(algorithm, material).seed
+    return material
+
+
+def usable_form(algorithm: Algorithm, format: KeyFormat, data: bytes) -> bytes:
+    """
+    Return data from elsewhere in a form that `CryptoProvider.load_foreign` takes.
+
+    Raises:
+        InputSizeError: A seed or a symmetric key is of another length.
+    """
+    row = spec(algorithm)
+    if format is KeyFormat.PKCS8:
+        return data
+    size = row.private_bytes if format is KeyFormat.SEED else row.key_bytes
+    if len(data) != size:
+        raise InputSizeError("material", actual=len(data), minimum=size, maximum=size)
+    return seed_key_info(algorithm, data) if format is KeyFormat.SEED else data
+
+
+def kept_form(algorithm: Algorithm, material: bytes) -> bytes:
+    """Return material that `CryptoProvider.load_foreign` took in the form to keep."""
+    row = spec(algorithm)
+    if not row.is_asymmetric:
+        return material
+    if row.family in _SEEDED:
+        return seed_key_info(algorithm, read_foreign_form(algorithm, material).seed)
+    if row.is_pqc:
+        octets = read_private_key_info(algorithm, material)
+        return private_key_info(algorithm, octets)
+    return private_der(load_private(algorithm, material, trusted=True))

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""ExportKey: a key leaves the HSM, wrapped by another one that is as strong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.formats import check_format, shown_form
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.versions import check_usage, require_version
+from hsm_core._internal.key_transport import check_mechanism, wrap_key
+from hsm_core._internal.uses import Use
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    HashAlgorithm,
+    KeyFormat,
+    KeyUsage,
+    WrapMechanism,
+    spec,
+)
+from hsm_core.errors import (
+    InvalidInputError,
+    KeyUsageError,
+    UnsupportedOperationError,
+)
+from hsm_core.protocols import OAEPParameters
+
+__all__ = ["ExportKeyHandler"]
+
+_STRONGEST: Final = 256
+"""Bits of strength above which nothing is asked for (SP 800-57 part 1, table 2)."""
+
+_KW_BLOCK: Final = 8
+_KW_MINIMUM: Final = 16
+
+
+class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
+    """Wrap a key that was made exportable."""
+
+    def resolve(
+        self, operation: ops.ExportKey, document: KeyDocument | None, /
+    ) -> ops.ExportKey:
+        """Fill the format by the table."""
+        if document is None:
+            return operation
+        row = spec(Algorithm(document.algorithm))
+        usual = KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW
+        return msgspec.structs.replace(operation, format=operation.format or usual)
+
+    def prepare(self, subject: Subject[ops.ExportKey], /) -> None:
+        """Check that the key may leave, and that the other may and can wrap it."""
+        operation, key = subject.operation, subject.key
+        if not key.exportable:
+            raise KeyUsageError(
+                "This key can't be exported: it was not made exportable.",
+                field="key_id",
+            )
+        require_version(key, operation.version, "ExportKey")
+        check_format(subject.spec, operation.format)
+        wrapping = subject.others["wrapping_key_id"]
+        if wrapping.key_id == key.key_id:
+            raise InvalidInputError(
+                "wrapping_key_id: a key can't wrap itself.", field="wrapping_key_id"
+            )
+        check_usage(wrapping, KeyUsage.WRAP, field="wrapping_key_id")
+        require_version(wrapping, None, "wrap")
+        row = spec(Algorithm(wrapping.algorithm))
+        check_mechanism(row, operation.mechanism, operation.hash, operation.mgf_hash)
+        _check_strength(row, subject.spec)
+        self._services.crypto.require(row.algorithm)
+        self._services.crypto.require(Algorithm.AES_256_KW)
+
+    def uses(self, subject: Subject[ops.ExportKey], /) -> Sequence[Use]:
+        """Count one wrapping, and note that the exported version was used."""
+        wrapping = subject.others["wrapping_key_id"]
+        version = require_version(subject.key, subject.operation.version, "ExportKey")
+        return (
+            Use(wrapping, wrapping.current_version),
+            Use(subject.key, version, 0),
+        )
+
+    def perform(self, subject: Subject[ops.ExportKey], /) -> Answer[ops.WrappedKey]:
+        """Open the material, and wrap it in the form that was asked for."""
+        operation, key = subject.operation, subject.key
+        wrapping = subject.others["wrapping_key_id"]
+        row = spec(Algorithm(wrapping.algorithm))
+        version = require_version(key, operation.version, "ExportKey")
+        format = check_format(subject.spec, operation.format)
+        mechanism = check_mechanism(row, operation.mechanism)
+        material = self._services.inventory.materials.open_material(key, version)
+        data = shown_form(subject.spec.algorithm, format, material)
+        _check_block(mechanism, data)
+        return Answer(
+            ops.WrappedKey(
+                key_id=key.key_id,
+                version=version.version,
+                algorithm=subject.spec.algorithm,
+                format=format,
+                wrapping_key_id=wrapping.key_id,
+                wrapping_version=wrapping.current,
+                mechanism=mechanism,
+                wrapped=self._wrap(subject, mechanism, data),
+            ),
+            version.version,
+        )
+
+    def _wrap(
+        self, subject: Subject[ops.ExportKey], mechanism: WrapMechanism, data: bytes
+    ) -> bytes:
+        operation, services = subject.operation, self._services
+        wrapping = subject.others["wrapping_key_id"]
+        materials = services.inventory.materials
+        is_symmetric = not spec(Algorithm(wrapping.algorithm)).is_asymmetric
+        load = materials.handle if is_symmetric else materials.public_handle
+        oaep = OAEPParameters(
+            hash=operation.hash or HashAlgorithm.SHA_256,
+            mgf_hash=operation.mgf_hash or HashAlgorithm.SHA_256,
+        )
+        handle = load(wrapping, wrapping.current_version)
+        return wrap_key(
+            services.crypto, services.entropy, handle, mechanism, data, oaep
+        )
+
+    def is_quick(self, operation: ops.ExportKey, /) -> bool:
+        """Never: it reads and unseals material."""
+        return False
+
+
+def _strength(row: AlgorithmSpec) -> int:
+    """Return the bits that an attacker must break; of a hybrid KEM, the better half."""
+    rows = [row, *map(spec, row.components)] if row.is_kem else [row]
+    return min(_STRONGEST, max(one.strength_bits for one in rows))
+
+
+def _check_strength(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> None:
+    if (
+        _strength(wrapping) >= _strength(exported)
+        and wrapping.category >= exported.category
+    ):
+        return
+    weak, strong = (
+        f"{row.algorithm} ({_strength(row)} bits, category {row.category})"
+        for row in (wrapping, exported)
+    )
+    raise UnsupportedOperationError(
+        f"wrapping_key_id: {weak} is weaker than {strong}; take a wrapping key that is "
+        "at least as strong.",
+        field="wrapping_key_id",
+    )
+
+
+def _check_block(mechanism: WrapMechanism, data: bytes) -> None:
+    fits = len(data) >= _KW_MINIMUM and len(data) % _KW_BLOCK == 0
+    if mechanism is WrapMechanism.AES_KW and not fits:
+        raise UnsupportedOperationError(
+            f"mechanism: AES-KW wraps {_KW_MINIMUM} bytes or more in steps of "
+            f"{_KW_BLOCK}, and this key has {len(data)}; take AES-KWP.",
+            field="mechanism",
+        )

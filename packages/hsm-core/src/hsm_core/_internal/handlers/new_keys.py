@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Operations that make a key: what they share, and CreateKey."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final, TypeVar
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.registry import GeneratedKey
+from hsm_core._internal.documents import DOCUMENT_FORMAT, KeyDocument
+from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.new_versions import KeyMutation
+from hsm_core._internal.handlers.versions import append_version
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    KeyUsage,
+    parse_algorithm,
+    spec,
+)
+from hsm_core.errors import (
+    InvalidInputError,
+    NameTakenError,
+    UnsupportedOperationError,
+)
+from hsm_core.model import KeyId, KeyOrigin
+
+__all__ = ["CreateKeyHandler", "NewKeyHandler"]
+
+NewKey = TypeVar("NewKey", ops.CreateKey, ops.ImportKey, ops.DeriveKey)
+
+_SIGNING: Final = frozenset({KeyUsage.SIGN, KeyUsage.VERIFY})
+
+
+class NewKeyHandler(KeyMutation[NewKey]):
+    """Make a key; where its material comes from differs."""
+
+    def resolve(self, operation: NewKey, document: KeyDocument | None, /) -> NewKey:
+        """Fill algorithm and usages by the table."""
+        algorithm = parse_algorithm(operation.algorithm)
+        usages = operation.usages or tuple(spec(algorithm).default_usages)
+        return msgspec.structs.replace(
+            operation,
+            algorithm=algorithm.value,
+            usages=tuple(sorted(set(usages))),
+            tags=tuple(sorted(set(operation.tags))),
+        )
+
+    def prepare(self, subject: Subject[NewKey], /) -> None:
+        """Refuse usages that the algorithm has not, and names that look like ids."""
+        operation = subject.operation
+        row = spec(Algorithm(operation.algorithm))
+        _check_usages(row, operation.usages)
+        if _is_uuid(operation.name):
+            raise InvalidInputError(
+                "name must not have the form of a UUID.", field="name"
+            )
+        # The store has the last word; this spares making a key for nothing.
+        if operation.name and self._services.inventory.entry(operation.name):
+            raise NameTakenError
+        self._services.crypto.require(row.algorithm)
+
+    def _new_key(
+        self, subject: Subject[NewKey], made: GeneratedKey, origin: KeyOrigin
+    ) -> Plan:
+        operation, now = subject.operation, self._services.clock.now()
+        ring = self._services.inventory.ring
+        empty = KeyDocument(
+            format=DOCUMENT_FORMAT,
+            kek_id=ring.kek_id,
+            store_id=ring.store_id,
+            key_id=KeyId(self._random_uuid()),
+            algorithm=operation.algorithm,
+            usages=tuple(usage.value for usage in operation.usages),
+            created_at=now,
+            updated_at=now,
+            generation=0,
+            current=1,
+            versions=(),
+            name=operation.name,
+            owner=operation.owner or subject.caller.principal,
+            description=operation.description,
+            tags=operation.tags,
+            origin=origin,
+            exportable=operation.exportable,
+            draft=spec(Algorithm(operation.algorithm)).draft,
+        )
+        sealed = self._seal_new(empty, made, now)
+        document = append_version(empty, lambda _: sealed.version, now)
+        return Plan(document, 1, {1: sealed.blob})
+
+
+class CreateKeyHandler(NewKeyHandler[ops.CreateKey]):
+    """Make a key from fresh material."""
+
+    def plan(self, subject: Subject[ops.CreateKey], /) -> Plan:
+        """Generate material, test it, and seal it."""
+        made = self._services.crypto.generate(Algorithm(subject.operation.algorithm))
+        return self._new_key(subject, made, KeyOrigin.GENERATED)
+
+
+def _check_usages(row: AlgorithmSpec, usages: tuple[KeyUsage, ...]) -> None:
+    for usage in usages:
+        if usage not in row.usages:
+            raise UnsupportedOperationError(
+                f"usages: {row.algorithm} can't {usage}; it has "
+                f"{', '.join(sorted(row.usages))}.",
+                field="usages",
+            )
+    if KeyUsage.DERIVE in usages and _SIGNING.intersection(usages):
+        raise InvalidInputError(
+            "usages: a key that signs or verifies may not derive keys too (SP 800-57 "
+            "part 1, section 5.2); make one key for each.",
+            field="usages",
+        )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""What operations that make a version share."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, TypeVar
+
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.registry import GeneratedKey
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.handlers.base import MutationHandler
+from hsm_core._internal.handlers.sealed import SealedVersion, seal_version
+from hsm_core._internal.views import key_info
+from hsm_core.algorithms import Algorithm
+from hsm_core.model import KeyInfo
+
+__all__ = ["KeyMutation"]
+
+Op = TypeVar("Op", bound=ops.Operation[Any])
+
+
+class KeyMutation(MutationHandler[Op, KeyInfo]):
+    """A mutation that answers with the key's facts, and may bring new material."""
+
+    def answer(self, document: KeyDocument, version: int, /) -> KeyInfo:
+        """Return the key, with the version that the operation was about."""
+        integrity = self._services.inventory.integrity(document.key_id)
+        return key_info(document, integrity, version=version)
+
+    def _fresh(self, document: KeyDocument, now: int) -> SealedVersion:
+        made = self._services.crypto.generate(Algorithm(document.algorithm))
+        return self._seal_new(document, made, now)
+
+    def _seal_new(
+        self, document: KeyDocument, made: GeneratedKey, now: int
+    ) -> SealedVersion:
+        return seal_version(
+            self._services.inventory,
+            document,
+            made.material,
+            public_der=made.public_der,
+            material_id=self._random_uuid(),
+            rolled_back_from=0,
+            now=now,
+        )
+
+    def _random_uuid(self) -> str:
+        octets = self._services.entropy.random_bytes(16)
+        return str(uuid.UUID(bytes=octets, version=4))
