@@ -3,10 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
-from hsm_core.algorithms import Algorithm
-from hsm_core.errors import EntropyUnavailableError, SignatureMismatchError
+from hsm_core._internal.crypto.providers import composite_provider, default_providers
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family
+from hsm_core.errors import (
+    DecryptionError,
+    EntropyUnavailableError,
+    SignatureMismatchError,
+)
 from hsm_core.protocols import (
     CryptoProvider,
     Entropy,
@@ -14,8 +24,37 @@ from hsm_core.protocols import (
     OAEPParameters,
     SignatureParameters,
 )
+from tests.support import require_service
 
-__all__ = ["DeadEntropy", "FaultyProvider", "StuckProvider"]
+__all__ = [
+    "METHODS",
+    "DyingEntropy",
+    "FaultyProvider",
+    "StuckProvider",
+    "faulty_registry",
+    "good_registry",
+    "provider_of",
+]
+
+_KEM = ("encapsulate", "decapsulate", "public_der")
+_SIGNATURE = ("sign", "verify", "public_der")
+
+METHODS: dict[Family, tuple[str, ...]] = {
+    Family.AEAD: ("seal", "open", "skip tag"),
+    Family.RSA: ("sign", "verify", "encrypt", "decrypt"),
+    Family.ECDSA: ("sign", "verify"),
+    Family.EDDSA: ("sign", "verify"),
+    Family.ECDH: ("agree",),
+    Family.MAC: ("mac",),
+    Family.KEY_WRAP: ("wrap", "unwrap", "skip check"),
+    Family.KDF: ("derive",),
+    Family.ML_KEM: (*_KEM, "same secret", "no rejection"),
+    Family.ML_DSA: _SIGNATURE,
+    Family.SLH_DSA: _SIGNATURE,
+    Family.COMPOSITE_KEM: (*_KEM, "same secret", "no rejection"),
+    Family.COMPOSITE_SIGNATURE: _SIGNATURE,
+}
+"""Faults that the known answers of a family must show."""
 
 
 def flipped(value: bytes) -> bytes:
@@ -29,6 +68,7 @@ class FaultyHandle:
     def __init__(self, handle: KeyHandle, method: str) -> None:
         self._handle = handle
         self._method = method
+        self._made: tuple[bytes, bytes] | None = None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -36,11 +76,16 @@ class FaultyHandle:
         return self._handle.algorithm
 
     def public_der(self) -> bytes:
-        """Return what the true handle returns."""
-        return self._handle.public_der()
+        """Return what the true handle returns, or another key."""
+        if self._method != "public_der":
+            return self._handle.public_der()
+        return self._spoil("public_der", self._handle.public_der())
 
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
-        """Return a signature."""
+        """Return a signature; a wrong one of a slow algorithm is made quickly."""
+        row = ALGORITHMS[self.algorithm]
+        if self._method in {"sign", "crash"} and row.use_cost is Cost.SLOW:
+            return self._spoil("sign", bytes(row.signature_bytes))
         return self._spoil("sign", self._handle.sign(data, parameters))
 
     def verify(
@@ -78,6 +123,50 @@ class FaultyHandle:
         """Return a MAC."""
         return self._spoil("mac", self._handle.mac(data))
 
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a secret and its encapsulation; always the same, if so asked."""
+        if self._method == "same secret":
+            self._made = self._made or self._handle.encapsulate()
+            return self._made
+        secret, ciphertext = self._handle.encapsulate()
+        return self._spoil("encapsulate", secret), ciphertext
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """Return a secret; of a changed ciphertext a wrong one, if so asked."""
+        secret = self._handle.decapsulate(ciphertext)
+        if self._method == "no rejection" and self._is_changed(ciphertext):
+            known = known_answers(self.algorithm)
+            return known["shared_secret"]
+        return self._spoil("decapsulate", secret)
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """Return a secret."""
+        return self._spoil("agree", self._handle.agree(peer_public_der))
+
+    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
+        """Return a derived key."""
+        return self._spoil("derive", self._handle.derive(salt, info, length))
+
+    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
+        """Return wrapped data."""
+        return self._spoil("wrap", self._handle.wrap(data, padded=padded))
+
+    def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
+        """Return unwrapped data; something for anything, if that is the fault."""
+        if self._method == "skip check":
+            with suppress(DecryptionError):
+                return self._handle.unwrap(wrapped, padded=padded)
+            return bytes(16)
+        return self._spoil("unwrap", self._handle.unwrap(wrapped, padded=padded))
+
+    def _is_changed(self, ciphertext: bytes) -> bool:
+        """Return whether it is the rejected one, or near the known one, but not it."""
+        known = known_answers(self.algorithm)
+        if "rejected_ciphertext" in known:
+            return ciphertext == known["rejected_ciphertext"]
+        right = known["ciphertext"]
+        return ciphertext != right and ciphertext[1:] == right[1:]
+
     def _spoil(self, method: str, result: bytes) -> bytes:
         if self._method == "crash":
             raise RuntimeError("the library broke")
@@ -93,9 +182,10 @@ class FaultyProvider:
 
         algorithm: The one with the fault.
 
-        method: ``sign``, ``verify``, ``seal``, ``open``, ``encrypt``, ``decrypt`` or
-            ``mac``: its result has one bit flipped, or it accepts anything;
-            ``skip tag``: opens without authentication; ``crash``: raises RuntimeError.
+        method: A method of a handle: its result has one bit flipped, or it accepts
+            anything; ``skip tag`` and ``skip check``: no authentication; ``same
+            secret``: encapsulates only once; ``no rejection``: a changed ciphertext
+            gives the true secret; ``crash``: raises RuntimeError.
     """
 
     def __init__(
@@ -108,8 +198,8 @@ class FaultyProvider:
 
     @property
     def name(self) -> str:
-        """Name of the fake."""
-        return "faulty"
+        """Name of the true provider."""
+        return self._inner.name
 
     @property
     def version(self) -> str:
@@ -157,9 +247,53 @@ class StuckProvider(FaultyProvider):
         return self._kept
 
 
-class DeadEntropy:
-    """A random generator that failed its health test."""
+P = TypeVar("P", bound=CryptoProvider)
+
+_PROVIDERS = default_providers()
+_GOOD = CryptoRegistry(_PROVIDERS, SystemEntropy())
+
+
+def good_registry(entropy: Entropy | None = None) -> CryptoRegistry:
+    """Return a new registry of what this machine has."""
+    return CryptoRegistry(_PROVIDERS, entropy or SystemEntropy())
+
+
+def provider_of(algorithm: Algorithm) -> CryptoProvider:
+    """Return who serves an algorithm here, or skip the running test."""
+    rows = {row.algorithm: row for row in _GOOD.statuses()}
+    require_service(f"A provider of {algorithm}", rows[algorithm].provider)
+    return _GOOD.provider_of(algorithm)
+
+
+def faulty_registry(
+    algorithm: Algorithm, make: Callable[[CryptoProvider], P]
+) -> tuple[CryptoRegistry, P]:
+    """Return a registry in which the provider of an algorithm is replaced, and that."""
+    if not ALGORITHMS[algorithm].is_hybrid:
+        true = provider_of(algorithm)
+        made = make(true)
+        providers = [made if one is true else one for one in _PROVIDERS]
+        return CryptoRegistry(providers, SystemEntropy()), made
+    composites: list[P] = []
+
+    def replace(components: CryptoRegistry) -> CryptoProvider:
+        composites.append(make(composite_provider(components)))
+        return composites[0]
+
+    provider_of(algorithm)
+    registry = CryptoRegistry(_PROVIDERS, SystemEntropy(), composites=replace)
+    return registry, composites[0]
+
+
+class DyingEntropy(SystemEntropy):
+    """A random generator that fails its health test from some time on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_dead = False
 
     def random_bytes(self, length: int, /) -> bytes:
-        """Refuse."""
-        raise EntropyUnavailableError
+        """Refuse, when it is dead."""
+        if self.is_dead:
+            raise EntropyUnavailableError
+        return super().random_bytes(length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each injected fault stops its own algorithm, and no other."""
+"""Each injected fault stops its own algorithm and the composites of it, no other."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from collections.abc import Callable
 import pytest
 
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pyca import PycaCryptoProvider
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.crypto.selftest import (
     known_answer_test,
     pairwise_consistency_test,
 )
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
+from hsm_core._internal.crypto.selftest.answers import known_answers
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family
 from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
 from hsm_core.protocols import CryptoProvider, KeyHandle, OAEPParameters
-from tests.core.faulty_crypto import DeadEntropy, FaultyProvider, StuckProvider
-
-PYCA = PycaCryptoProvider()
-
-METHODS = {
-    Family.AEAD: ("seal", "open", "skip tag"),
-    Family.RSA: ("sign", "verify", "encrypt", "decrypt"),
-    Family.ECDSA: ("sign", "verify"),
-    Family.EDDSA: ("sign", "verify"),
-    Family.MAC: ("mac",),
-}
+from tests.core.faulty_crypto import (
+    METHODS,
+    DyingEntropy,
+    FaultyProvider,
+    StuckProvider,
+    faulty_registry,
+    good_registry,
+    provider_of,
+)
 
 FAULTS = [
     (row.algorithm, method)
@@ -39,17 +36,32 @@ FAULTS = [
 ]
 """Every method of every algorithm, wrong or breaking down."""
 
+UNSEEN = {*("agree", "verify", "skip tag", "skip check", "no rejection", "same secret")}
+"""What no pair of keys shows: both sides wrong in one way, or anything accepted."""
+
 PAIR_FAULTS = [
     (algorithm, method)
     for algorithm, method in FAULTS
-    if method not in {"verify", "skip tag"}
+    if method not in UNSEEN
+    and not (method == "public_der" and algorithm.startswith("SLH"))
 ]
-"""Faults that a right pair of keys shows; accepting anything is for known answers."""
+"""Faults that a right pair of keys shows."""
+
+QUICK = [a for a, row in ALGORITHMS.items() if row.use_cost is Cost.QUICK]
+SLOW = [a for a in ALGORITHMS if a not in QUICK]
+PROMPT = [a for a in Algorithm if a in QUICK or a.endswith("f")]
+"""All but the sets of SLH-DSA whose signatures take longest."""
 
 
-def registry(provider: CryptoProvider) -> CryptoRegistry:
-    """Return a registry of one provider."""
-    return CryptoRegistry((provider,), SystemEntropy())
+def material(algorithm: Algorithm) -> bytes:
+    """Return a good key: a known one."""
+    known = known_answers(algorithm)
+    return next(known[n] for n in ("key", "kw_key", "agreement_key") if n in known)
+
+
+def stopped_with(algorithm: Algorithm) -> set[Algorithm]:
+    """Return an algorithm and its composites."""
+    return {algorithm} | {a for a, r in ALGORITHMS.items() if algorithm in r.components}
 
 
 def use(handle: KeyHandle) -> None:
@@ -61,175 +73,258 @@ def use(handle: KeyHandle) -> None:
             handle.mac(b"message")
         case Family.RSA:
             handle.encrypt(b"message", OAEPParameters())
-        case Family.ECDSA | Family.EDDSA:
+        case Family.ECDH:
+            handle.agree(handle.public_der())
+        case Family.KEY_WRAP:
+            handle.wrap(bytes(16), padded=False)
+        case Family.KDF:
+            handle.derive(b"", b"", 32)
+        case Family.ML_KEM | Family.COMPOSITE_KEM:
+            handle.decapsulate(known_answers(handle.algorithm)["ciphertext"])
+        case _:
             handle.sign(b"message", signature_parameters(handle.algorithm))
 
 
-@pytest.fixture(scope="module")
-def materials() -> dict[Algorithm, bytes]:
-    """Give one good key of each algorithm."""
-    return {a: PYCA.generate(a, SystemEntropy()) for a in Algorithm}
+def faulty(
+    algorithm: Algorithm, method: str, *, broken: bool = True
+) -> tuple[CryptoRegistry, FaultyProvider]:
+    """Return a registry with one fault, and the provider that has it."""
+
+    def make(true: CryptoProvider) -> FaultyProvider:
+        made = FaultyProvider(true, algorithm, method)
+        made.broken = broken
+        return made
+
+    return faulty_registry(algorithm, make)
 
 
-def assert_only_stopped(
-    tested: CryptoRegistry, stopped: Algorithm, materials: dict[Algorithm, bytes]
-) -> None:
-    """Check that one algorithm gives nothing, and each other something."""
-    gives_nothing: tuple[Callable[[], object], ...] = (
+def assert_gives_nothing(tested: CryptoRegistry, stopped: Algorithm) -> None:
+    """Check that an algorithm gives nothing at all."""
+    attempts: tuple[Callable[[], object], ...] = (
         lambda: tested.require(stopped),
         lambda: tested.generate(stopped),
-        lambda: tested.load(stopped, materials[stopped]),
-        lambda: tested.load_foreign(stopped, materials[stopped]),
+        lambda: tested.load(stopped, material(stopped)),
+        lambda: tested.load_foreign(stopped, material(stopped)),
         lambda: tested.load_public(stopped, b""),
     )
-    for attempt in gives_nothing:
+    for attempt in attempts:
         with pytest.raises(SelfTestFailedError):
             attempt()
-    for algorithm in set(Algorithm) - {stopped}:
-        use(tested.load(algorithm, materials[algorithm]))
-    assert {stopped} == {
-        s.algorithm for s in tested.statuses() if s.status != "available"
-    }
-    assert {stopped} == {r.algorithm for r in tested.self_test() if not r.passed}
+
+
+def assert_only_stopped(tested: CryptoRegistry, algorithm: Algorithm) -> None:
+    """Check that it and its composites give nothing, and each other something."""
+    stopped = stopped_with(algorithm)
+    for one in stopped:
+        assert_gives_nothing(tested, one)
+    for other in set(QUICK) - stopped:
+        use(tested.load(other, material(other)))
+    assert stopped == {s.algorithm for s in tested.statuses() if s.status == "stopped"}
 
 
 class TestKnownAnswers:
-    def test_all_pass_in_time(self) -> None:
+    def test_power_up_in_time(self) -> None:
         """
-        Every algorithm passes, and all of them within three seconds.
+        What is quick passes at power-up within three seconds; nothing is stopped.
         """
+        tested = good_registry()
         started = time.monotonic()
 
-        results = registry(PYCA).self_test()
+        tested.power_up_test()
 
-        assert list(Algorithm) == [r.algorithm for r in results if r.passed]
         assert time.monotonic() - started <= 3
+        assert "stopped" not in {s.status for s in tested.statuses()}
+
+    @pytest.mark.parametrize("algorithm", Algorithm)
+    def test_fault_stops_output(self, algorithm: Algorithm) -> None:
+        """
+        A fault found at power-up stops that algorithm and its composites, no other.
+        """
+        first = METHODS[ALGORITHMS[algorithm].family][0]
+        method = "verify" if algorithm in SLOW else first
+        tested, _ = faulty(algorithm, method)
+
+        tested.power_up_test()
+
+        assert_only_stopped(tested, algorithm)
 
     @pytest.mark.parametrize(("algorithm", "method"), FAULTS)
-    def test_fault_stops_output(
-        self, algorithm: Algorithm, method: str, materials: dict[Algorithm, bytes]
-    ) -> None:
+    def test_every_fault_is_found(self, algorithm: Algorithm, method: str) -> None:
         """
-        A fault in any method is found before the first use, and stops that algorithm.
+        A fault in any method is found before the first use.
         """
-        tested = registry(FaultyProvider(PYCA, algorithm, method))
+        tested, _ = faulty(algorithm, method)
 
-        assert_only_stopped(tested, algorithm, materials)
+        assert_gives_nothing(tested, algorithm)
+
+    def test_slow_ones_are_tested_before_first_use(self) -> None:
+        """
+        A fault of a slow algorithm that power-up leaves is found before its first use.
+        """
+        algorithm = Algorithm.SLH_DSA_SHAKE_128S
+        tested, _ = faulty(algorithm, "sign")
+        tested.power_up_test()
+
+        assert "stopped" not in {s.status for s in tested.statuses()}
+        assert_only_stopped(tested, algorithm)
 
     def test_reason_names_the_fault(self) -> None:
         """
         The failure says which algorithm and what was wrong, and no key.
         """
-        provider = FaultyProvider(PYCA, Algorithm.HMAC_SHA_256, "mac")
+        inner = provider_of(Algorithm.HMAC_SHA_256)
+        provider = FaultyProvider(inner, Algorithm.HMAC_SHA_256, "mac")
 
         with pytest.raises(SelfTestFailedError) as caught:
             known_answer_test(Algorithm.HMAC_SHA_256, provider)
 
-        assert "The self-test of HMAC-SHA-256 failed: wrong MAC." == str(caught.value)
-        assert {"algorithm": "HMAC-SHA-256", "reason": "wrong MAC"} == (
+        assert "The self-test of HMAC-SHA-256 failed: wrong mac." == str(caught.value)
+        assert {"algorithm": "HMAC-SHA-256", "reason": "wrong mac"} == (
             caught.value.facts
         )
 
-    def test_stays_stopped(self, materials: dict[Algorithm, bytes]) -> None:
+    def test_reason_of_a_composite_names_the_component(self) -> None:
+        """
+        A composite that is stopped by its component says by which, and why.
+        """
+        tested, _ = faulty(Algorithm.X25519, "agree")
+        tested.power_up_test()
+
+        with pytest.raises(SelfTestFailedError) as caught:
+            tested.require(Algorithm.MLKEM768_X25519_SHA3_256)
+
+        assert (
+            "MLKEM768-X25519-SHA3-256 is stopped: its component X25519 is stopped: The "
+            "self-test of X25519 failed: wrong shared secret." == str(caught.value)
+        )
+
+    def test_stays_stopped(self) -> None:
         """
         A later self-test doesn't revive an algorithm, even if its fault is gone.
         """
-        provider = FaultyProvider(PYCA, Algorithm.EC_P256, "sign")
-        tested = registry(provider)
-        tested.self_test()
+        tested, provider = faulty(Algorithm.EC_P256, "sign")
+        tested.power_up_test()
         provider.broken = False
+        tested.power_up_test()
 
-        assert_only_stopped(tested, Algorithm.EC_P256, materials)
+        assert_only_stopped(tested, Algorithm.EC_P256)
 
-    def test_later_fault_is_found(self, materials: dict[Algorithm, bytes]) -> None:
+    def test_on_demand(self) -> None:
         """
-        A self-test on demand stops handles whose algorithm broke down after its start.
+        The self-test on demand runs all, slow ones too, and stops what broke down.
         """
-        provider = FaultyProvider(PYCA, Algorithm.AES_256_GCM, "seal")
-        provider.broken = False
-        tested = registry(provider)
-        handle = tested.load(Algorithm.AES_256_GCM, materials[Algorithm.AES_256_GCM])
-        use(handle)
-        provider.broken = True
-        tested.self_test()
-
-        with pytest.raises(SelfTestFailedError):
+        tested, provider = faulty(Algorithm.ML_KEM_768, "decapsulate", broken=False)
+        stopped = stopped_with(Algorithm.ML_KEM_768)
+        there = {s.algorithm for s in tested.statuses() if s.status == "available"}
+        handles = [tested.load(algorithm, material(algorithm)) for algorithm in stopped]
+        for handle in handles:
             use(handle)
+        provider.broken = True
+        results = tested.self_test()
 
-        assert_only_stopped(tested, Algorithm.AES_256_GCM, materials)
+        assert there - stopped == {r.algorithm for r in results if r.passed}
+        assert stopped == {r.algorithm for r in results if not r.passed}
+        for handle in handles:
+            with pytest.raises(SelfTestFailedError):
+                use(handle)
+
+    def test_needs_entropy(self) -> None:
+        """
+        A known-answer test that lacks randomness is repeated, and stops nothing.
+        """
+        algorithm, entropy = Algorithm.MLKEM768_X25519_SHA3_256, DyingEntropy()
+        provider_of(algorithm)
+        tested = good_registry(entropy)
+        entropy.is_dead = True
+
+        with pytest.raises(EntropyUnavailableError):
+            tested.require(algorithm)
+
+        entropy.is_dead = False
+        tested.require(algorithm)
 
 
 class TestPairwiseConsistency:
-    @pytest.mark.parametrize("algorithm", Algorithm)
-    def test_good_pair(
-        self, algorithm: Algorithm, materials: dict[Algorithm, bytes]
-    ) -> None:
+    @pytest.mark.parametrize("algorithm", PROMPT)
+    def test_good_pair(self, algorithm: Algorithm) -> None:
         """
         A good key passes and gives its public half.
         """
-        expected = PYCA.load(algorithm, materials[algorithm]).public_der()
+        provider, key = provider_of(algorithm), material(algorithm)
+        expected = provider.load(algorithm, key).public_der()
 
-        assert expected == pairwise_consistency_test(
-            algorithm, PYCA, materials[algorithm]
-        )
+        assert expected == pairwise_consistency_test(algorithm, provider, key)
+        assert bool(expected) is ALGORITHMS[algorithm].is_asymmetric
 
     @pytest.mark.parametrize(("algorithm", "method"), PAIR_FAULTS)
-    def test_fault_stops_output(
-        self, algorithm: Algorithm, method: str, materials: dict[Algorithm, bytes]
-    ) -> None:
+    def test_fault_is_found(self, algorithm: Algorithm, method: str) -> None:
         """
-        A key that fails is not handed out, and its algorithm stops.
+        A key whose halves don't belong together fails.
         """
-        provider = FaultyProvider(PYCA, algorithm, method)
-        provider.broken = False
-        tested = registry(provider)
+        provider = FaultyProvider(provider_of(algorithm), algorithm, method)
+
+        with pytest.raises(SelfTestFailedError):
+            pairwise_consistency_test(algorithm, provider, material(algorithm))
+
+    @pytest.mark.parametrize("algorithm", QUICK)
+    def test_fault_stops_output(self, algorithm: Algorithm) -> None:
+        """
+        A key that fails is not handed out; its algorithm and its composites stop.
+        """
+        method = next(m for a, m in PAIR_FAULTS if a is algorithm)
+        tested, provider = faulty(algorithm, method, broken=False)
         tested.require(algorithm)
         provider.broken = True
 
         with pytest.raises(SelfTestFailedError):
             tested.generate(algorithm)
 
-        assert_only_stopped(tested, algorithm, materials)
+        for stopped in stopped_with(algorithm):
+            assert_gives_nothing(tested, stopped)
 
 
 class TestRandomGenerator:
-    @pytest.mark.parametrize("algorithm", Algorithm)
-    def test_repeated_key_stops_output(
-        self, algorithm: Algorithm, materials: dict[Algorithm, bytes]
-    ) -> None:
+    @pytest.mark.parametrize("algorithm", PROMPT)
+    def test_repeated_key_stops_output(self, algorithm: Algorithm) -> None:
         """
         A generator that gives the same key twice stops its algorithm.
         """
-        tested = registry(StuckProvider(PYCA, algorithm))
+        tested, _ = faulty_registry(
+            algorithm, lambda true: StuckProvider(true, algorithm)
+        )
         tested.generate(algorithm)
 
         with pytest.raises(SelfTestFailedError, match="the same key twice"):
             tested.generate(algorithm)
 
-        assert_only_stopped(tested, algorithm, materials)
+        assert_gives_nothing(tested, algorithm)
 
-    @pytest.mark.parametrize("algorithm", Algorithm)
-    def test_unhealthy_entropy_makes_no_key(
-        self, algorithm: Algorithm, materials: dict[Algorithm, bytes]
-    ) -> None:
+    @pytest.mark.parametrize("algorithm", PROMPT)
+    def test_unhealthy_entropy_makes_no_key(self, algorithm: Algorithm) -> None:
         """
         No key is made while the generator is unhealthy; keys that exist go on working.
         """
-        tested = CryptoRegistry((PYCA,), DeadEntropy())
+        provider_of(algorithm)
+        entropy = DyingEntropy()
+        tested = good_registry(entropy)
+        tested.require(algorithm)
+        entropy.is_dead = True
 
         with pytest.raises(EntropyUnavailableError):
             tested.generate(algorithm)
 
-        use(tested.load(algorithm, materials[algorithm]))
+        use(tested.load(algorithm, material(algorithm)))
 
-    @pytest.mark.parametrize("algorithm", Algorithm)
+    @pytest.mark.parametrize("algorithm", PROMPT)
     def test_stuck_system_generator(
         self, algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
         An operating system that repeats itself is noticed, and no key is made.
         """
-        tested = registry(PYCA)
+        provider_of(algorithm)
+        tested = good_registry()
+        tested.require(algorithm)
         monkeypatch.setattr(os, "urandom", bytes)
 
         with pytest.raises(EntropyUnavailableError):

@@ -43,7 +43,7 @@ from hsm_core._internal.crypto.selftest.symmetric import (
     pair_wrap,
 )
 from hsm_core.algorithms import Algorithm, Family, spec
-from hsm_core.errors import SelfTestFailedError
+from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
 from hsm_core.protocols import CryptoProvider
 
 __all__ = [
@@ -79,6 +79,7 @@ def known_answer_test(algorithm: Algorithm, provider: CryptoProvider) -> None:
 
     Raises:
         SelfTestFailedError: An answer is another; the reason says which.
+        EntropyUnavailableError: It needs randomness, and the source is not healthy.
     """
     test, _ = _TESTS[spec(algorithm).family]
     _run(algorithm, lambda: test(Case(algorithm, provider, known_answers(algorithm))))
@@ -130,10 +131,10 @@ def pairwise_consistency_test(
 
 
 def _run(algorithm: Algorithm, test: Callable[[], None]) -> None:
-    """Run a test; whatever goes wrong in it, of whatever kind, is its failure."""
+    """Run a test; whatever goes wrong in it but the entropy is its failure."""
     try:
         test()
-    except SelfTestFailedError:
+    except (SelfTestFailedError, EntropyUnavailableError):
         raise
     except Exception as error:
         raise failure(algorithm, f"raised {type(error).__name__}") from error
