@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import primitives
+from hsm_core._internal.crypto.der import read_private_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.algorithms import (
@@ -43,6 +44,7 @@ from tests.core.openssl_program import OpenSSL
 ROUNDS = int(os.environ.get("FERROHSM_INTEROP", "5"))
 SLOW_ROUNDS = min(ROUNDS, 20) if "FERROHSM_INTEROP" in os.environ else 1
 
+PROVIDER = LibcryptoProvider()
 HASHES = tuple(HashAlgorithm)
 FIXED = frozenset({Family.RSA})
 """Families whose keys take so long to make that one serves all rounds."""
@@ -381,13 +383,12 @@ class TestPrivateForms:
         """
         A key with its seed, alone or beside the expanded key, is the same key here.
         """
-        provider = LibcryptoProvider()
         for _ in range(ROUNDS):
             theirs = openssl.private_key(algorithm, form)
+            public = openssl.public_key(theirs)
 
-            handle = provider.load_foreign(algorithm, theirs)
-
-            assert openssl.public_key(theirs) == handle.public_der()
+            assert public == primitives.public_key(algorithm, theirs)
+            assert public == PROVIDER.load_foreign(algorithm, theirs).public_der()
 
     @pytest.mark.parametrize("algorithm", SEEDED)
     def test_expanded_key_alone(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
@@ -396,8 +397,9 @@ class TestPrivateForms:
         """
         theirs = openssl.private_key(algorithm, "priv-only")
 
-        with pytest.raises(InvalidInputError, match="without the seed"):
-            LibcryptoProvider().load_foreign(algorithm, theirs)
+        for load in (primitives.load_private_key, PROVIDER.load_foreign):
+            with pytest.raises(InvalidInputError, match="the expanded key alone"):
+                load(algorithm, theirs)
 
     @pytest.mark.parametrize("algorithm", SEEDED)
     def test_a_half_of_another(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
@@ -405,23 +407,24 @@ class TestPrivateForms:
         A seed beside the expanded key of another is refused here as it is there.
         """
         first, second = (openssl.private_key(algorithm, "seed-priv") for _ in range(2))
-        # The expanded key is what stands last.
-        mixed = first[:-1000] + second[-1000:]
+        # What was expanded stands last.
+        size = len(read_private_form(algorithm, first).expanded)
+        mixed = first[:-size] + second[-size:]
 
         assert openssl.refuses(
             *("pkey", "-in", openssl.file("mixed.der", mixed), "-inform", "DER"),
             "-noout",
         )
-        with pytest.raises(InvalidInputError, match="not its seed's"):
-            LibcryptoProvider().load_foreign(algorithm, mixed)
+        for load in (primitives.load_private_key, PROVIDER.load_foreign):
+            with pytest.raises(InvalidInputError, match="not its seed's"):
+                load(algorithm, mixed)
 
     @pytest.mark.parametrize("algorithm", [*SEEDED, *of_family(Family.SLH_DSA)])
     def test_ours(self, openssl: OpenSSL, algorithm: Algorithm) -> None:
         """
         OpenSSL reads both halves of our keys and writes the same bytes again.
         """
-        provider = LibcryptoProvider()
-        material = provider.generate(algorithm, SystemEntropy())
+        material = PROVIDER.generate(algorithm, SystemEntropy())
         family = spec(algorithm).family.value.lower()
         form = ("-provparam", f"{family}.output_formats=seed-only")
 
@@ -432,7 +435,7 @@ class TestPrivateForms:
         )
 
         assert material == again
-        public = provider.load(algorithm, material).public_der()
+        public = PROVIDER.load(algorithm, material).public_der()
         assert public == openssl.public_key(material)
 
 

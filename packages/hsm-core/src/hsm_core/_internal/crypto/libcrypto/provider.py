@@ -9,11 +9,11 @@ from typing import Final, NoReturn
 
 from hsm_core._internal.crypto.der import (
     private_key_info,
-    read_private_form,
     read_private_key_info,
     read_public_key_info,
     seed_key_info,
 )
+from hsm_core._internal.crypto.expanded import read_foreign_form, read_own_seed
 from hsm_core._internal.crypto.libcrypto.evp import (
     EVPKey,
     key_from_private,
@@ -152,7 +152,7 @@ class LibcryptoProvider:
         if family is Family.SLH_DSA:
             key = _read_parts(library, algorithm, material, trusted=trusted)
         else:
-            key = _read_seed(library, algorithm, material)
+            key = _read_seed(library, algorithm, material, trusted=trusted)
         if family is Family.ML_KEM:
             return KEMPrivateHandle(key, key.public_bytes())
         return SignaturePrivateHandle(key, key.public_bytes())
@@ -166,13 +166,13 @@ def _is_served(library: Libcrypto, algorithm: Algorithm) -> bool:
     return library.has_signature(algorithm)
 
 
-def _read_seed(library: Libcrypto, algorithm: Algorithm, material: bytes) -> EVPKey:
+def _read_seed(
+    library: Libcrypto, algorithm: Algorithm, material: bytes, *, trusted: bool
+) -> EVPKey:
     """Read ML-KEM or ML-DSA; an expanded key must be the one of the seed beside it."""
-    form = read_private_form(algorithm, material)
-    if not form.seed:
-        _refuse(
-            algorithm, "holds the expanded key without the seed, which can't be checked"
-        )
+    if trusted:
+        return key_from_seed(library, algorithm, read_own_seed(algorithm, material))
+    form = read_foreign_form(algorithm, material)
     key = key_from_seed(library, algorithm, form.seed)
     if form.expanded:
         own = key.private_bytes(len(form.expanded))
