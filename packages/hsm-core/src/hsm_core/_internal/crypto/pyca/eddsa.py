@@ -29,6 +29,7 @@ from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
 __all__ = [
+    "EDDSA",
     "EdDSAPrivateHandle",
     "EdDSAPublicHandle",
     "generate_eddsa",
@@ -39,10 +40,11 @@ __all__ = [
 _PrivateKey: TypeAlias = Ed25519PrivateKey | Ed448PrivateKey
 _PublicKey: TypeAlias = Ed25519PublicKey | Ed448PublicKey
 
-_FROM_SEED: Final[dict[Algorithm, Callable[[bytes], _PrivateKey]]] = {
+EDDSA: Final[dict[Algorithm, Callable[[bytes], _PrivateKey]]] = {
     Algorithm.ED25519: Ed25519PrivateKey.from_private_bytes,
     Algorithm.ED448: Ed448PrivateKey.from_private_bytes,
 }
+"""How a key is made from its seed."""
 
 
 class EdDSAPublicHandle(BaseHandle):
@@ -96,7 +98,7 @@ class EdDSAPrivateHandle(EdDSAPublicHandle):
 def generate_eddsa(algorithm: Algorithm, entropy: Entropy) -> bytes:
     """Return PKCS#8 of a fresh key, whose seed comes from *entropy*."""
     seed = entropy.random_bytes(spec(algorithm).private_bytes)
-    return private_der(_FROM_SEED[algorithm](seed))
+    return private_der(EDDSA[algorithm](seed))
 
 
 def load_eddsa(

@@ -10,10 +10,6 @@ import cryptography
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from hsm_core._internal.crypto.pyca.aead import AEADHandle
 from hsm_core._internal.crypto.pyca.ecdsa import (
@@ -23,6 +19,7 @@ from hsm_core._internal.crypto.pyca.ecdsa import (
     load_ecdsa_public,
 )
 from hsm_core._internal.crypto.pyca.eddsa import (
+    EDDSA,
     generate_eddsa,
     load_eddsa,
     load_eddsa_public,
@@ -48,6 +45,7 @@ from hsm_core._internal.crypto.pyca.rsa import (
     load_rsa_public,
 )
 from hsm_core._internal.crypto.pyca.xdh import (
+    XDH,
     generate_xdh,
     load_xdh,
     load_xdh_public,
@@ -56,7 +54,7 @@ from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import Entropy, KeyHandle
 
-__all__ = ["PycaCryptoProvider"]
+__all__ = ["FROM_SEED", "PycaCryptoProvider"]
 
 
 class _Load(Protocol):
@@ -95,15 +93,13 @@ _SYMMETRIC: Final[dict[Family, Callable[[Algorithm, bytes], KeyHandle]]] = {
     Family.KEY_WRAP: KeyWrapHandle,
     Family.KDF: HKDFHandle,
 }
-_FROM_SEED: Final[dict[Algorithm, Callable[[bytes], object]]] = {**ML_KEM, **ML_DSA}
-_ALWAYS_THERE: Final = frozenset({Family.RSA, *_SYMMETRIC})
-_PROBES: Final[dict[Algorithm, Callable[[], object]]] = {
-    Algorithm.CHACHA20_POLY1305: lambda: ChaCha20Poly1305(bytes(32)),
-    Algorithm.ED25519: lambda: Ed25519PrivateKey.from_private_bytes(bytes(32)),
-    Algorithm.ED448: lambda: Ed448PrivateKey.from_private_bytes(bytes(57)),
-    Algorithm.X25519: lambda: X25519PrivateKey.from_private_bytes(bytes(32)),
+FROM_SEED: Final[dict[Algorithm, Callable[[bytes], object]]] = {
+    **EDDSA,
+    **XDH,
+    **ML_KEM,
+    **ML_DSA,
 }
-"""What to try of those that some builds leave out, besides whole families."""
+"""How a key is made from a seed; what is tried of algorithms that have one."""
 
 
 class PycaCryptoProvider:
@@ -174,14 +170,14 @@ def _is_served(algorithm: Algorithm) -> bool:
     """Try the algorithms that some builds of OpenSSL leave out."""
     row = spec(algorithm)
     try:
-        if algorithm in CURVES:
+        if row.family in _SYMMETRIC:
+            _SYMMETRIC[row.family](algorithm, bytes(row.key_bytes))
+        elif algorithm in CURVES:
             ec.derive_private_key(1, CURVES[algorithm])
-        elif algorithm in _FROM_SEED:
-            _FROM_SEED[algorithm](bytes(row.private_bytes))
-        elif algorithm in _PROBES:
-            _PROBES[algorithm]()
+        elif algorithm in FROM_SEED:
+            FROM_SEED[algorithm](bytes(row.private_bytes))
         else:
-            return row.family in _ALWAYS_THERE
+            return row.family is Family.RSA
     except UnsupportedAlgorithm:
         return False
     return True

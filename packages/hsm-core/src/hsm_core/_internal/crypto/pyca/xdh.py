@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import (
     X25519PrivateKey,
@@ -23,12 +24,18 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.protocols import Entropy
 
 __all__ = [
+    "XDH",
     "X25519PrivateHandle",
     "X25519PublicHandle",
     "generate_xdh",
     "load_xdh",
     "load_xdh_public",
 ]
+
+XDH: Final[dict[Algorithm, Callable[[bytes], X25519PrivateKey]]] = {
+    Algorithm.X25519: X25519PrivateKey.from_private_bytes,
+}
+"""How a key is made from its bytes."""
 
 
 class X25519PublicHandle(BaseHandle):
@@ -72,7 +79,7 @@ class X25519PrivateHandle(X25519PublicHandle):
 def generate_xdh(algorithm: Algorithm, entropy: Entropy) -> bytes:
     """Return PKCS#8 of a fresh key, which comes from *entropy*."""
     seed = entropy.random_bytes(spec(algorithm).private_bytes)
-    return private_der(X25519PrivateKey.from_private_bytes(seed))
+    return private_der(XDH[algorithm](seed))
 
 
 def load_xdh(
