@@ -267,6 +267,39 @@ class TestLibrary:
         assert 15 == ledger.called.count("EVP_SIGNATURE_fetch")
         assert [] == ledger.held
 
+    @pytest.mark.parametrize(
+        ("call", "served"),
+        [
+            ("EVP_PKEY_CTX_new_from_name", []),
+            ("EVP_KEM_fetch", [*ML_DSA, *SLH_DSA]),
+            ("EVP_SIGNATURE_fetch", ML_KEM),
+        ],
+    )
+    def test_half_there(
+        self, monkeypatch: pytest.MonkeyPatch, call: str, served: list[Algorithm]
+    ) -> None:
+        """
+        What a build has keys of, but can't use them, is not served.
+        """
+        found = find_libcrypto()
+        assert found is not None
+        ledger = Ledger(found.functions)
+        ledger.failing = {call}
+        monkeypatch.setattr(ctypes, "CDLL", lambda path: ledger)
+
+        assert set(served) == LibcryptoProvider().algorithms()
+
+    def test_unknown_names(self) -> None:
+        """
+        To ask for what isn't there leaves no error behind.
+        """
+        found = find_libcrypto()
+        assert found is not None
+
+        for probe in (found.has_key, found.has_kem, found.has_signature):
+            assert not probe("ML-KEM-2048")
+            assert 0 == found.functions.ERR_peek_last_error()
+
     def test_no_program_is_started(self) -> None:
         """
         Finding the library starts no compiler and no other program.
@@ -654,6 +687,8 @@ class TestMaterial:
         both = PROVIDER.load_foreign(algorithm, both_form(algorithm, seed, expanded))
 
         assert own == both.public_der()
+        bare = PROVIDER.load_foreign(algorithm, material(algorithm))
+        assert own == bare.public_der()
         with pytest.raises(InvalidInputError, match="holds more than the seed"):
             PROVIDER.load(algorithm, both_form(algorithm, seed, expanded))
         for wrong in (
