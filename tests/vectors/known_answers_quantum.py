@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hsm_core._internal.crypto.der import (
+    expanded_key_info,
     private_key_info,
     seed_key_info,
     subject_public_key_info,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from tests.vectors.records import Answers
-from tests.vectors.wycheproof import read_groups
+from tests.vectors.wycheproof import Test, read_groups
 
 __all__ = ["SLH_DSA", "collect_quantum_safe", "openssl_signature"]
 
@@ -79,7 +80,7 @@ def _ml_kem(algorithm: Algorithm, wycheproof: Path) -> dict[str, str]:
     groups = read_groups(wycheproof / f"{name}.json.gz")
     rejected, valid = groups[0]["tests"][0], groups[1]["tests"][0]
     public_key = subject_public_key_info(algorithm, bytes.fromhex(valid["ek"]))
-    return {
+    answer = {
         "source": (
             f"C2SP/wycheproof, {name}, tcId {valid['tcId']}; implicit rejection: "
             f"tcId {rejected['tcId']} ({groups[0]['source']['name']})"
@@ -92,6 +93,23 @@ def _ml_kem(algorithm: Algorithm, wycheproof: Path) -> dict[str, str]:
         "rejected_ciphertext": rejected["c"],
         "rejected_secret": rejected["K"],
     }
+    if algorithm is Algorithm.ML_KEM_512:
+        _add_expanded(answer, wycheproof, valid)
+    return answer
+
+
+def _add_expanded(answer: dict[str, str], wycheproof: Path, valid: Test) -> None:
+    """Add the expanded form of the key, for a provider that takes no seeds."""
+    name = "mlkem_512_keygen_seed_test"
+    test = next(
+        t
+        for g in read_groups(wycheproof / f"{name}.json.gz")
+        for t in g["tests"]
+        if t["seed"] == valid["seed"]
+    )
+    expanded = expanded_key_info(Algorithm.ML_KEM_512, bytes.fromhex(test["dk"]))
+    answer["source"] += f"; expanded key: {name}, tcId {test['tcId']}"
+    answer["expanded_key"] = expanded.hex()
 
 
 def _ml_dsa(algorithm: Algorithm, wycheproof: Path) -> dict[str, str]:

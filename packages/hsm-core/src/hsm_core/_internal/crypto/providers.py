@@ -115,9 +115,16 @@ def _libcrypto() -> CryptoProvider:
     return LibcryptoProvider()
 
 
+def _pqcrypto() -> CryptoProvider:
+    from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
+
+    return PqcryptoProvider()
+
+
 _TABLE: Final[Mapping[str, Callable[[], CryptoProvider | None]]] = {
     "pyca": _pyca,
     "libcrypto": _libcrypto,
+    "pqcrypto": _pqcrypto,
 }
 """Every provider by name, in the order they are asked in."""
 
