@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Methods that use keys."""
+
+from __future__ import annotations
+
+from hsm_core import operations as ops
+from hsm_core._sessions.base import SessionBase
+from hsm_core.algorithms import (
+    CiphertextEncoding,
+    HashAlgorithm,
+    SignatureEncoding,
+    SignatureScheme,
+)
+
+__all__ = ["UseMethods"]
+
+
+class UseMethods(SessionBase):
+    """Signatures, ciphers, KEMs, MACs and randomness."""
+
+    def sign(
+        self,
+        key_id: str,
+        message: bytes | None = None,
+        *,
+        digest: bytes | None = None,
+        mu: bytes | None = None,
+        scheme: SignatureScheme | None = None,
+        hash: HashAlgorithm | None = None,
+        encoding: SignatureEncoding | None = None,
+        context: bytes = b"",
+    ) -> ops.Signature:
+        """Sign a message, its digest or its mu; see `Sign`."""
+        return self._hsm.execute(
+            ops.Sign(
+                key_id=key_id,
+                message=message,
+                digest=digest,
+                mu=mu,
+                scheme=scheme,
+                hash=hash,
+                encoding=encoding,
+                context=context,
+            )
+        )
+
+    def verify(
+        self,
+        key_id: str,
+        message: bytes | None,
+        signature: bytes,
+        *,
+        digest: bytes | None = None,
+        mu: bytes | None = None,
+        version: int | None = None,
+        scheme: SignatureScheme | None = None,
+        hash: HashAlgorithm | None = None,
+        encoding: SignatureEncoding | None = None,
+        context: bytes = b"",
+    ) -> ops.Verified:
+        """Check a signature; a wrong one raises. See `Verify`."""
+        return self._hsm.execute(
+            ops.Verify(
+                key_id=key_id,
+                message=message,
+                signature=signature,
+                digest=digest,
+                mu=mu,
+                version=version,
+                scheme=scheme,
+                hash=hash,
+                encoding=encoding,
+                context=context,
+            )
+        )
+
+    def encrypt(
+        self,
+        key_id: str,
+        plaintext: bytes,
+        aad: bytes = b"",
+        *,
+        encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE,
+    ) -> bytes:
+        """Return the ciphertext of *plaintext*; see `Encrypt`."""
+        operation = ops.Encrypt(
+            key_id=key_id, plaintext=plaintext, aad=aad, encoding=encoding
+        )
+        return self._hsm.execute(operation).ciphertext
+
+    def decrypt(
+        self,
+        key_id: str,
+        ciphertext: bytes,
+        aad: bytes = b"",
+        *,
+        encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE,
+    ) -> bytes:
+        """Return the plaintext of *ciphertext*; see `Decrypt`."""
+        operation = ops.Decrypt(
+            key_id=key_id, ciphertext=ciphertext, aad=aad, encoding=encoding
+        )
+        return self._hsm.execute(operation).plaintext
+
+    def encapsulate(self, key_id: str) -> ops.Encapsulation:
+        """Make a fresh shared secret for a KEM key; see `Encapsulate`."""
+        return self._hsm.execute(ops.Encapsulate(key_id=key_id))
+
+    def decapsulate(
+        self, key_id: str, ciphertext: bytes, *, version: int | None = None
+    ) -> bytes:
+        """Return the shared secret of an encapsulation; see `Decapsulate`."""
+        operation = ops.Decapsulate(
+            key_id=key_id, ciphertext=ciphertext, version=version
+        )
+        return self._hsm.execute(operation).shared_secret
+
+    def seal(self, key_id: str, plaintext: bytes, aad: bytes = b"") -> bytes:
+        """Return *plaintext* encrypted to a KEM key; see `Seal`."""
+        operation = ops.Seal(key_id=key_id, plaintext=plaintext, aad=aad)
+        return self._hsm.execute(operation).ciphertext
+
+    def open(self, key_id: str, ciphertext: bytes, aad: bytes = b"") -> bytes:
+        """Return the plaintext of what was sealed; see `Open`."""
+        operation = ops.Open(key_id=key_id, ciphertext=ciphertext, aad=aad)
+        return self._hsm.execute(operation).plaintext
+
+    def mac(self, key_id: str, message: bytes) -> ops.Mac:
+        """Compute a MAC; see `ComputeMac`."""
+        return self._hsm.execute(ops.ComputeMac(key_id=key_id, message=message))
+
+    def verify_mac(
+        self, key_id: str, message: bytes, mac: bytes, *, version: int | None = None
+    ) -> ops.Verified:
+        """Check a MAC; a wrong one raises. See `VerifyMac`."""
+        return self._hsm.execute(
+            ops.VerifyMac(key_id=key_id, message=message, mac=mac, version=version)
+        )
+
+    def random(self, length: int) -> bytes:
+        """Return random bytes; see `GenerateRandom`."""
+        return self._hsm.execute(ops.GenerateRandom(length=length)).random
