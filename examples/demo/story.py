@@ -2,14 +2,15 @@
 """What the demonstration shows, step by step."""
 
 import base64
-import json
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from certificates import make_certificates
-from stage import DemoError, Done, Server, Stage
+from quantum import show_hybrid, show_slh_dsa
+from stage import DemoError, Server, Stage
+from steps import AUDITOR, OPERATOR, expect, result
 
 __all__ = ["KEPT", "prepare", "show_tampering", "show_use"]
 
@@ -21,8 +22,6 @@ _SECRETS: Final = {
     "hmac-key": "FERROHSM_HMAC_KEY",
     "jwt-secret": "FERROHSM_JWT_SECRET",
 }
-_OPERATOR: Final = ("--actor", "ada", "--roles", "operator")
-_AUDITOR: Final = ("--actor", "grace", "--roles", "auditor")
 _DENIED: Final = 3
 _MISMATCH: Final = 6
 _TAMPERED: Final = 7
@@ -75,13 +74,15 @@ def show_use(stage: Stage, artefact: str) -> None:
     transcript.say(f"FERROHSM_ENDPOINT={stage.environment['FERROHSM_ENDPOINT']}")
     stage.run(
         *("env", "-u", "FERROHSM_CLIENT_CERT", "-u", "FERROHSM_CLIENT_KEY"),
-        *("hsm-cli", *_OPERATOR, "status"),
+        *("hsm-cli", *OPERATOR, "status"),
         status=_NO_CONNECTION,
     )
     transcript.good("without a client certificate there is no connection")
     _create_keys(stage)
     _sign(stage, artefact)
     _encrypt(stage)
+    show_hybrid(stage)
+    show_slh_dsa(stage, artefact)
     _audit(stage, artefact)
 
     transcript.step("Stop the server, and verify the trail without it")
@@ -104,11 +105,11 @@ def _create_keys(stage: Stage) -> None:
     stage.transcript.step("Three keys")
     wanted = {"release": "EC-P256", "archive": "RSA-3072", "files": "AES-256-GCM"}
     for name, algorithm in wanted.items():
-        stage.run("hsm-cli", *_OPERATOR, "create", algorithm, "--name", name)
-    stage.run("hsm-cli", *_OPERATOR, "list")
-    listed = _result(stage.run("hsm-cli", *_OPERATOR, "list", "--json", show=False))
+        stage.run("hsm-cli", *OPERATOR, "create", algorithm, "--name", name)
+    stage.run("hsm-cli", *OPERATOR, "list")
+    listed = result(stage.run("hsm-cli", *OPERATOR, "list", "--json", show=False))
     found = {key["name"]: key["algorithm"] for key in listed["items"]}
-    _expect(found == wanted, "these three keys should be listed")
+    expect(found == wanted, "these three keys should be listed")
 
 
 def _sign(stage: Stage, artefact: str) -> None:
@@ -118,18 +119,18 @@ def _sign(stage: Stage, artefact: str) -> None:
     for name, options in (("release", ()), ("archive", pss)):
         signature, public_key = f"{name}.sig", f"{name}.pem"
         stage.run(
-            *("hsm-cli", *_OPERATOR, "sign", name, "--in", artefact),
+            *("hsm-cli", *OPERATOR, "sign", name, "--in", artefact),
             *("--out", signature),
         )
-        stage.run("hsm-cli", *_OPERATOR, "public-key", name, "--out", public_key)
+        stage.run("hsm-cli", *OPERATOR, "public-key", name, "--out", public_key)
         verified = stage.run(
             *("openssl", "dgst", "-sha256", "-verify", public_key, *options),
             *("-signature", signature, artefact),
         )
-        _expect("Verified OK" in verified.out, "openssl should verify the signature")
+        expect("Verified OK" in verified.out, "openssl should verify the signature")
     transcript.say("A signature of something else is refused:")
     stage.run(
-        *("hsm-cli", *_OPERATOR, "verify", "release", "--in", "ca.pem"),
+        *("hsm-cli", *OPERATOR, "verify", "release", "--in", "ca.pem"),
         *("--signature", "release.sig"),
         status=_MISMATCH,
     )
@@ -141,36 +142,36 @@ def _encrypt(stage: Stage) -> None:
     plaintext = "The treasure is buried under the third oak.\n"
     stage.write_private("letter.txt", plaintext)
     stage.run(
-        *("hsm-cli", *_OPERATOR, "encrypt", "files", "--in", "letter.txt"),
+        *("hsm-cli", *OPERATOR, "encrypt", "files", "--in", "letter.txt"),
         *("--out", "letter.enc"),
     )
     for _ in range(2):
-        stage.run("hsm-cli", *_OPERATOR, "rotate", "files")
-    stage.run("hsm-cli", *_OPERATOR, "versions", "files")
+        stage.run("hsm-cli", *OPERATOR, "rotate", "files")
+    stage.run("hsm-cli", *OPERATOR, "versions", "files")
     decrypted = stage.run(
-        "hsm-cli", *_OPERATOR, "decrypt", "files", "--in", "letter.enc"
+        "hsm-cli", *OPERATOR, "decrypt", "files", "--in", "letter.enc"
     )
-    _expect(decrypted.out == plaintext, "the letter should come out as it went in")
+    expect(decrypted.out == plaintext, "the letter should come out as it went in")
     transcript.good("the ciphertext names version 1, which still decrypts")
 
 
 def _audit(stage: Stage, artefact: str) -> None:
     transcript = stage.transcript
     transcript.step("An auditor reads the trail, and may not sign")
-    stage.run("hsm-cli", *_AUDITOR, "audit", "events", "--limit", "8")
+    stage.run("hsm-cli", *AUDITOR, "audit", "events", "--limit", "8")
     stage.run(
-        *("hsm-cli", *_AUDITOR, "sign", "release", "--in", artefact),
+        *("hsm-cli", *AUDITOR, "sign", "release", "--in", artefact),
         status=_DENIED,
     )
-    events = _result(
+    events = result(
         stage.run(
-            *("hsm-cli", *_AUDITOR, "audit", "events", "--principal", "grace"),
+            *("hsm-cli", *AUDITOR, "audit", "events", "--principal", "grace"),
             *("--kind", "Sign", "--json"),
             show=False,
         )
     )
     codes = [entry["event"]["code"] for entry in events["items"]]
-    _expect(codes == ["access_denied"], "the refusal should be in the trail")
+    expect(codes == ["access_denied"], "the refusal should be in the trail")
     transcript.good("the refusal is in the trail too")
 
 
@@ -194,7 +195,7 @@ def _tamper_with_trail(stage: Stage) -> None:
         *("hsm-cli", "audit", "verify", "--audit-path", "forged/audit.log"),
         status=_TAMPERED,
     )
-    _expect(f"record {record}" in found.err, "the record should be named")
+    expect(f"record {record}" in found.err, "the record should be named")
     transcript.good("detected, and the record is named")
 
 
@@ -209,18 +210,18 @@ def _tamper_with_key(stage: Stage, artefact: str) -> None:
     stage.environment["FERROHSM_ENDPOINT"] = server.url.replace(
         "127.0.0.1", "localhost"
     )
-    stage.run("hsm-cli", *_OPERATOR, "list")
-    listed = _result(stage.run("hsm-cli", *_OPERATOR, "list", "--json", show=False))
+    stage.run("hsm-cli", *OPERATOR, "list")
+    listed = result(stage.run("hsm-cli", *OPERATOR, "list", "--json", show=False))
     marked = {key["key_id"]: key["integrity"] for key in listed["items"]}
     expected = dict.fromkeys(marked, "ok") | {key_id: "tampered"}
-    _expect(marked == expected, "that key alone should be listed as tampered")
+    expect(marked == expected, "that key alone should be listed as tampered")
     refused = stage.run(
-        *("hsm-cli", *_OPERATOR, "sign", key_id, "--in", artefact),
+        *("hsm-cli", *OPERATOR, "sign", key_id, "--in", artefact),
         status=_TAMPERED,
     )
-    _expect("tampered" in refused.err, "the reason should be told")
+    expect("tampered" in refused.err, "the reason should be told")
     stage.run(
-        *("hsm-cli", *_OPERATOR, "verify", "release", "--in", artefact),
+        *("hsm-cli", *OPERATOR, "verify", "release", "--in", artefact),
         *("--signature", "release.sig"),
     )
     transcript.good("detected and named; the other keys go on working")
@@ -242,15 +243,3 @@ def _flip(stage: Stage, path: Path, at: int) -> None:
     path.write_bytes(data)
     name = path.relative_to(stage.folder)
     stage.transcript.say(f"Byte {at} of {name}: {data[at] ^ 1:#04x} → {data[at]:#04x}")
-
-
-def _result(done: Done) -> Any:
-    try:
-        return json.loads(done.out)
-    except ValueError:
-        raise DemoError(f"No JSON was printed: {done.out!r}") from None
-
-
-def _expect(holds: bool, text: str) -> None:
-    if not holds:
-        raise DemoError(f"{text[0].upper()}{text[1:]}; that is not what happened.")

@@ -2,15 +2,11 @@
 """Tests of the commands that use keys."""
 
 import base64
-import hashlib
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from tests.cli.support import Shell
 from tests.support import require_program
@@ -272,28 +268,6 @@ class TestRandom:
         outcome = shell("random", "--", length)
 
         assert (2, b"") == (outcome.code, outcome.out)
-
-
-def test_big_file_is_hashed_in_pieces(shell: Shell, tmp_path: Path) -> None:
-    """A file larger than any payload is signed by digest, and refused whole."""
-    path = tmp_path / "big"
-    with path.open("wb") as file:
-        file.truncate(200 * 1024 * 1024)
-    shell.ok("create", "p256", "--name", "k")
-    whole = shell("sign", "k", "--in", str(path))
-    record = shell.ok("sign", "k", "--in", str(path), "--prehash", "--json").json
-    der = shell.ok("public-key", "k", "--format", "der").out
-    public_key = serialization.load_der_public_key(der)
-    digest = hashlib.sha256(bytes(200 * 1024 * 1024)).digest()
-
-    assert 2 == whole.code
-    assert "[payload_too_large]" in whole.err
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)
-    public_key.verify(
-        base64.b64decode(record["signature"]),
-        digest,
-        ec.ECDSA(Prehashed(hashes.SHA256())),
-    )
 
 
 def test_private_result_is_written_not_printed(shell: Shell, tmp_path: Path) -> None:

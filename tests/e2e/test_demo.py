@@ -75,6 +75,8 @@ def test_demo(scratch: Path, wheel: Path) -> None:
     assert SECONDS > took
     assert 2 == told.count("Verified OK")
     assert "The treasure is buried under the third oak." in told
+    assert "Both halves must be broken to read this." in told
+    assert "Signature Verified Successfully" in told
     assert "[signature_mismatch]" in told
     assert "[access_denied]" in told
     assert "damaged at record 7" in told

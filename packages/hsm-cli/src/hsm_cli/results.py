@@ -128,7 +128,7 @@ def check_places(output: Output, out: str | None, ciphertext_out: str | None) ->
         raise click.UsageError("Give --out FILE for the secret key, or --json.")
     if out == "-" and ciphertext_out in {None, "-"}:
         raise click.UsageError(
-            "Both can't go to standard output; give --ciphertext-out FILE."
+            "Both can't go to standard output; give --out or --ciphertext-out a file."
         )
 
 

@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 DEFAULT_ENDPOINT: Final = "https://localhost:8443"
-DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_TOKEN_TTL_SECONDS: Final = 300
 LONGEST_USUAL_TTL_SECONDS: Final = 86400
 """Servers refuse tokens that are valid for longer, unless they are told otherwise."""

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Tests of batches: JSON lines in, JSON lines out, errors of single items."""
+
+import base64
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsm_cli.exit_codes import ExitCode
+from tests.cli.support import Shell
+
+
+def b64(data: bytes) -> str:
+    """Return base64."""
+    return base64.b64encode(data).decode()
+
+
+def lines(*items: dict[str, Any]) -> bytes:
+    """Return items as JSON lines."""
+    return "".join(f"{json.dumps(item)}\n" for item in items).encode()
+
+
+def answers(out: bytes) -> list[dict[str, Any]]:
+    """Return JSON lines as items."""
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "p256", "ML-DSA-44"])
+def test_sign_and_verify(shell: Shell, tmp_path: Path, algorithm: str) -> None:
+    """Signatures come back with their references, and verify the same way."""
+    shell.ok("create", algorithm, "--name", "k")
+    items = [{"reference": f"#{n}", "message": b64(bytes([n]))} for n in range(5)]
+    path = tmp_path / "items"
+    path.write_bytes(lines(*items) + b"\n")
+    signed = answers(shell.ok("sign", "k", "--batch", str(path)).out)
+    checks = [
+        item | {"signature": answer["signature"]}
+        for item, answer in zip(items, signed, strict=True)
+    ]
+    verified = shell.ok("verify", "k", "--batch", "-", stdin=lines(*checks)).out
+
+    assert [item["reference"] for item in items] == [a["reference"] for a in signed]
+    assert [{"reference": f"#{n}", "version": 1} for n in range(5)] == answers(verified)
+
+
+def test_context(shell: Shell) -> None:
+    """The context of the command line is that of every item."""
+    shell.ok("create", "ML-DSA-44", "--name", "k")
+    item = {"message": b64(b"hello")}
+    words = ("--batch", "-", "--context", "invoices")
+    (signed,) = answers(shell.ok("sign", "k", *words, stdin=lines(item)).out)
+    check = lines(item | {"signature": signed["signature"]})
+
+    assert 0 == shell("verify", "k", *words, stdin=check).code
+    assert 12 == shell("verify", "k", "--batch", "-", stdin=check).code
+
+
+def test_some_fail(shell: Shell, tmp_path: Path) -> None:
+    """What fails is told in its own line, the others are done, and the exit says so."""
+    shell.ok("create", "aes", "--name", "box")
+    good = shell.ok("encrypt", "box", "hello").text.strip()
+    items = lines(
+        {"reference": "good", "ciphertext": good},
+        {"reference": "bad", "ciphertext": b64(bytes(60))},
+    )
+    out = tmp_path / "out"
+    shown = shell("decrypt", "box", "--batch", "-", stdin=items)
+    written = shell("decrypt", "box", "--batch", "-", "--out", str(out), stdin=items)
+    found = answers(shown.out)
+
+    assert (ExitCode.BATCH_FAILED, shown.code) == (shown.code, written.code)
+    assert "1 of 2 items failed; their lines say why. [batch_failed]" in shown.err
+    assert b64(b"hello") == found[0]["plaintext"]
+    assert "decryption_failed" == found[1]["error"]["code"]
+    assert shown.out == out.read_bytes()
+    assert 0o600 == stat.S_IMODE(out.stat().st_mode)
+
+
+def test_encrypt(shell: Shell) -> None:
+    """Each item has its own additional data."""
+    shell.ok("create", "aes", "--name", "box")
+    items = [{"plaintext": b64(b"x"), "aad": b64(bytes([n]))} for n in range(3)]
+    sealed = answers(
+        shell.ok("encrypt", "box", "--batch", "-", stdin=lines(*items)).out
+    )
+    back = [
+        {"ciphertext": answer["ciphertext"], "aad": item["aad"]}
+        for item, answer in zip(items, sealed, strict=True)
+    ]
+    opened = answers(shell.ok("decrypt", "box", "--batch", "-", stdin=lines(*back)).out)
+
+    assert ["x"] * 3 == [base64.b64decode(o["plaintext"]).decode() for o in opened]
+
+
+def test_mac(shell: Shell) -> None:
+    """MACs are computed and checked; a wrong one is its item's error."""
+    shell.ok("create", "hmac-sha512", "--name", "m")
+    items = [{"reference": str(n), "message": b64(bytes([n]))} for n in range(2)]
+    macs = answers(shell.ok("mac", "m", "--batch", "-", stdin=lines(*items)).out)
+    swapped = [
+        item | {"mac": answer["mac"]}
+        for item, answer in zip(items, [macs[0], macs[0]], strict=True)
+    ]
+    checked = shell("verify-mac", "m", "--batch", "-", stdin=lines(*swapped))
+
+    assert 12 == checked.code
+    assert [1, 0] == [a.get("version", 0) for a in answers(checked.out)]
+    assert "mac_mismatch" == answers(checked.out)[1]["error"]["code"]
+
+
+def test_long_batches_are_cut(shell: Shell) -> None:
+    """More than a thousand items, or than a body holds, go in several requests."""
+    shell.ok("create", "hmac-sha256", "--name", "m")
+    many = lines(*({"message": b64(b"%d" % n)} for n in range(1001)))
+    big = lines(*({"message": b64(bytes(400_000))} for _ in range(4)))
+    first = answers(shell.ok("mac", "m", "--batch", "-", stdin=many).out)
+    second = answers(shell.ok("mac", "m", "--batch", "-", stdin=big).out)
+    trail = shell.ok("audit", "events", "--kind", "ComputeMacBatch", "--json").json
+    counts = [entry["event"]["detail"]["count"] for entry in trail["items"]]
+
+    assert (1001, 4) == (len(first), len(second))
+    assert 1001 == len({answer["mac"] for answer in first})
+    assert [1000, 1] == counts[::-1][:2]
+    assert 4 == sum(counts[::-1][2:])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"message": "x"}', "line 2 of the batch: message is not base64"),
+        (b'{"mesage": "eA=="}', "line 2 of the batch"),
+        (b"{", "line 2 of the batch"),
+        (b'{"message": "' + b"A" * (2 << 20) + b'"}', "line 2 must be"),
+    ],
+)
+def test_bad_line(shell: Shell, line: bytes, message: str) -> None:
+    """A line that is no item is named, and nothing of its request is sent."""
+    shell.ok("create", "hmac-sha256", "--name", "m")
+    outcome = shell("mac", "m", "--batch", "-", stdin=b'{"message":"eA=="}\n' + line)
+
+    assert (2, b"") == (outcome.code, outcome.out)
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sign", "k", "x", "--batch", "f"),
+        ("sign", "k", "--in", "x", "--batch", "f"),
+        ("sign", "k", "--prehash", "--batch", "f"),
+        ("sign", "--batch", "f"),
+        ("verify", "k", "--signature", "s", "--batch", "f"),
+        ("verify", "k", "x", "--signature", "s", "--out", "f"),
+        ("verify-mac", "k", "--mac", "s", "--batch", "f"),
+        ("verify-mac", "k", "x", "--mac", "s", "--out", "f"),
+        ("encrypt", "k", "--aad", "a", "--batch", "f"),
+        ("decrypt", "k", "--version", "1", "--batch", "f"),
+        ("encrypt", "k", "--hash", "sha-256", "--batch", "f"),
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_go_together(shell: Shell, words: tuple[str, ...]) -> None:
+    """Options that a batch does not have are refused, not passed over."""
+    outcome = shell(*words)
+
+    assert (2, b"") == (outcome.code, outcome.out)
+
+
+def test_missing_file(shell: Shell) -> None:
+    """A file that is not there is told."""
+    outcome = shell("mac", "k", "--batch", "/no/file")
+
+    assert 2 == outcome.code
+    assert "could not be read" in outcome.err
