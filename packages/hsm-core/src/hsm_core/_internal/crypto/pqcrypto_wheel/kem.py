@@ -8,9 +8,7 @@ and a key that is a seed alone can't be used with it.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from hsm_core._internal.crypto.der import (
     expanded_key_info,
@@ -20,6 +18,7 @@ from hsm_core._internal.crypto.der import (
 )
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.pqcrypto_wheel.library import KEMModule
+from hsm_core._internal.crypto.seedless import encapsulation_key
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
@@ -36,10 +35,6 @@ __all__ = [
     "load_ml_kem_public",
     "refuse_foreign",
 ]
-
-_HASH_BYTES: Final = 32
-_TAIL_BYTES: Final = 2 * _HASH_BYTES
-"""H(ek) and z, the last two parts of the expanded key (FIPS 203, algorithm 16)."""
 
 
 class MLKEMPublicHandle(BaseHandle):
@@ -78,7 +73,7 @@ class MLKEMPrivateHandle(MLKEMPublicHandle):
     def __init__(
         self, algorithm: Algorithm, module: KEMModule, expanded: bytes
     ) -> None:
-        super().__init__(algorithm, module, _public_part(algorithm, expanded))
+        super().__init__(algorithm, module, encapsulation_key(algorithm, expanded))
         self._expanded = expanded
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
@@ -94,7 +89,7 @@ class MLKEMPrivateHandle(MLKEMPublicHandle):
 def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
     """Return PKCS#8 of a fresh key, in the expanded form of RFC 9935, section 6."""
     public, expanded = module.keygen()
-    if public != _public_part(algorithm, expanded):
+    if public != encapsulation_key(algorithm, expanded):
         raise UnavailableError("pqcrypto made halves that don't belong together.")
     return expanded_key_info(algorithm, expanded)
 
@@ -115,14 +110,6 @@ def load_ml_kem(
         raise AlgorithmUnavailableError(
             f"This {algorithm} key is kept as its seed, which pqcrypto can't take; "
             "OpenSSL 3.5 or newer can.",
-            algorithm=algorithm.value,
-        )
-    public = _public_part(algorithm, expanded)
-    own_hash = expanded[-_TAIL_BYTES:-_HASH_BYTES]
-    if not hmac.compare_digest(hashlib.sha3_256(public).digest(), own_hash):
-        raise InvalidInputError(
-            f"material of {algorithm} holds a public key that is not its own.",
-            field="material",
             algorithm=algorithm.value,
         )
     return MLKEMPrivateHandle(algorithm, module, expanded)
@@ -169,8 +156,3 @@ def load_ml_kem_public(
             algorithm=algorithm.value,
         ) from None
     return MLKEMPublicHandle(algorithm, module, raw)
-
-
-def _public_part(algorithm: Algorithm, expanded: bytes) -> bytes:
-    size = spec(algorithm).public_bytes
-    return expanded[-_TAIL_BYTES - size : -_TAIL_BYTES]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""ML-KEM."""
+
+from __future__ import annotations
+
+import hmac
+import weakref
+from collections.abc import Callable
+
+from hsm_core._internal.crypto.der import (
+    read_private_form,
+    read_public_key_info,
+    subject_public_key_info,
+)
+from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.oqs.binding import KEMObject, mechanism_name
+from hsm_core._internal.crypto.oqs.engine import Engine, exactly
+from hsm_core._internal.crypto.seedless import MADE_WITHOUT_SEED, encapsulation_key
+from hsm_core.algorithms import Algorithm, spec
+from hsm_core.errors import InputSizeError, InvalidInputError
+
+__all__ = [
+    "MLKEMPrivateHandle",
+    "MLKEMPublicHandle",
+    "load_ml_kem",
+    "load_ml_kem_public",
+]
+
+
+class MLKEMPublicHandle(BaseHandle):
+    """
+    An encapsulation key, which was checked when it was loaded.
+
+    Standard:
+        FIPS 203, section 7.2.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, engine: Engine, kem: KEMObject, raw_public: bytes
+    ) -> None:
+        super().__init__(algorithm)
+        self._engine = engine
+        self._kem = kem
+        self._raw_public = exactly(raw_public, spec(algorithm).public_bytes)
+        weakref.finalize(self, kem.free)
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo (RFC 9935)."""
+        return subject_public_key_info(self._algorithm, self._raw_public)
+
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a fresh shared secret and its encapsulation."""
+        row = spec(self._algorithm)
+        with self._engine.draws.undisturbed:
+            ciphertext, secret = self._kem.encap_secret(self._raw_public)
+        return (
+            exactly(secret, row.shared_secret_bytes),
+            exactly(ciphertext, row.ciphertext_bytes),
+        )
+
+
+class MLKEMPrivateHandle(MLKEMPublicHandle):
+    """
+    A decapsulation key, with its encapsulation key.
+
+    Standard:
+        FIPS 203, section 7.3.
+    """
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """Return the shared secret; a changed encapsulation gives another."""
+        row = spec(self._algorithm)
+        size = row.ciphertext_bytes
+        if len(ciphertext) != size:
+            raise InputSizeError(
+                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
+            )
+        secret = self._kem.decap_secret(ciphertext)
+        return exactly(secret, row.shared_secret_bytes)
+
+
+def load_ml_kem(
+    algorithm: Algorithm, engine: Engine, material: bytes, *, trusted: bool
+) -> MLKEMPrivateHandle:
+    """
+    Load PKCS#8 with the seed; an expanded key beside it must be the seed's.
+
+    The expanded form alone is taken where a provider without seeds may have made it.
+
+    Raises:
+        InvalidInputError: It is not a key of this algorithm, or can't be checked.
+    """
+    form = read_private_form(algorithm, material)
+    name = mechanism_name(algorithm)
+    if form.seed:
+        kem = engine.binding.KeyEncapsulation(name)
+        handle = _loaded(
+            algorithm, engine, kem, lambda: kem.generate_keypair_seed(form.seed)
+        )
+        if form.expanded and not hmac.compare_digest(
+            kem.export_secret_key(), form.expanded
+        ):
+            raise _refusal(algorithm, "an expanded key that is not its seed's")
+        return handle
+    if not trusted or algorithm not in MADE_WITHOUT_SEED:
+        raise _refusal(
+            algorithm, "the expanded key without the seed, which can't be checked"
+        )
+    public = encapsulation_key(algorithm, form.expanded)
+    kem = engine.binding.KeyEncapsulation(name, form.expanded)
+    return _loaded(algorithm, engine, kem, lambda: public)
+
+
+def load_ml_kem_public(
+    algorithm: Algorithm, engine: Engine, public_der: bytes
+) -> MLKEMPublicHandle:
+    """
+    Load SubjectPublicKeyInfo; one encapsulation makes the library check it.
+
+    Raises:
+        InvalidInputError: A coefficient is not reduced (FIPS 203, section 7.2).
+    """
+    raw = read_public_key_info(algorithm, public_der)
+    kem = engine.binding.KeyEncapsulation(mechanism_name(algorithm))
+    handle = MLKEMPublicHandle(algorithm, engine, kem, raw)
+    try:
+        handle.encapsulate()
+    except RuntimeError:
+        raise InvalidInputError(
+            f"public_key is not a valid public key of {algorithm}.",
+            field="public_key",
+            algorithm=algorithm.value,
+        ) from None
+    return handle
+
+
+def _loaded(
+    algorithm: Algorithm, engine: Engine, kem: KEMObject, public: Callable[[], bytes]
+) -> MLKEMPrivateHandle:
+    try:
+        return MLKEMPrivateHandle(algorithm, engine, kem, public())
+    except BaseException:
+        kem.free()
+        raise
+
+
+def _refusal(algorithm: Algorithm, what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"material of {algorithm} holds {what}.",
+        field="material",
+        algorithm=algorithm.value,
+    )
