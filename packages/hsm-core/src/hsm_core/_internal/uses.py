@@ -231,9 +231,9 @@ class UseAccounts:
         material_id, used = use.version.material_id, account.counts().uses
         if account.exceeds(use.uses):
             raise UseLimitError(
-                f"Version {use.version.version} of this key has protected {used} "
-                f"times and may {account.limit} times; {use.uses} more are too many. "
-                "Rotate the key.",
+                f"Version {use.version.version} of this key has protected {used} of at "
+                f"most {account.limit} times, and {use.uses} more would be too many: "
+                "rotate the key.",
                 version=use.version.version,
                 uses=used,
                 limit=account.limit,

@@ -11,6 +11,7 @@ from hsm_core.model import (
     Integrity,
     KeyId,
     KeyInfo,
+    UseInfo,
     VersionInfo,
 )
 from hsm_core.protocols import KeyFacts
@@ -19,7 +20,11 @@ __all__ = ["audited_key", "key_facts", "key_info", "tampered_info", "version_inf
 
 
 def key_info(
-    document: KeyDocument, integrity: Integrity, *, version: int | None = None
+    document: KeyDocument,
+    integrity: Integrity,
+    *,
+    version: int | None = None,
+    use: UseInfo | None = None,
 ) -> KeyInfo:
     """Return the public facts of a key, with *version* instead of the current one."""
     number = version or document.current
@@ -40,6 +45,7 @@ def key_info(
         origin=document.origin,
         exportable=document.exportable,
         draft=document.draft,
+        use=use,
     )
 
 
@@ -57,7 +63,9 @@ def tampered_info(key_id: KeyId, integrity: Integrity) -> KeyInfo:
     )
 
 
-def version_info(version: VersionDocument, integrity: Integrity) -> VersionInfo:
+def version_info(
+    version: VersionDocument, integrity: Integrity, use: UseInfo | None = None
+) -> VersionInfo:
     """Return the public facts of a version."""
     return VersionInfo(
         version=version.version,
@@ -68,6 +76,7 @@ def version_info(version: VersionDocument, integrity: Integrity) -> VersionInfo:
         state_changed_at=instant(version.state_changed_at),
         rolled_back_from=version.rolled_back_from,
         reason=version.reason,
+        use=use,
     )
 
 

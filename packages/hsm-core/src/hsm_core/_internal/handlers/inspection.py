@@ -14,13 +14,13 @@ from hsm_core._internal.crypto.public import (
     public_pem,
     raw_public_key,
 )
-from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import require_version
 from hsm_core._internal.views import key_info, tampered_info, version_info
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
-from hsm_core.model import KeyFilter, KeyId, KeyInfo
+from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo
 from hsm_core.protocols import IndexEntry, IndexQuery
 
 __all__ = [
@@ -37,13 +37,14 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
     shows_tampered = True
 
     def perform(self, subject: Subject[ops.DescribeKey], /) -> Answer[KeyInfo]:
-        """Check document and blobs, and show what can be believed."""
+        """Check document, blobs and use counter, and show what can be believed."""
         inventory = self._services.inventory
         key_id = KeyId(subject.operation.key_id)
         document, integrity = inventory.inspect(key_id, with_blobs=True)
         if document is None:
             return Answer(tampered_info(key_id, integrity))
-        return Answer(key_info(document, integrity))
+        use, found = self._services.uses.info(document, document.current_version)
+        return Answer(key_info(document, _worse(integrity, found), use=use))
 
     def is_quick(self, operation: ops.DescribeKey, /) -> bool:
         """Never: it reads every blob of the key."""
@@ -118,20 +119,16 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
 
     def perform(self, subject: Subject[ops.ListVersions], /) -> Answer[ops.VersionList]:
         """Check every blob and show every version that the document names."""
-        inventory = self._services.inventory
         key_id = KeyId(subject.operation.key_id)
-        document, _ = inventory.inspect(key_id, with_blobs=True)
-        versions = document.versions if document else ()
-        return Answer(
-            ops.VersionList(
-                key_id=key_id,
-                items=tuple(
-                    version_info(v, inventory.materials.blob_integrity(document, v))
-                    for v in versions
-                    if document is not None
-                ),
-            )
-        )
+        document, _ = self._services.inventory.inspect(key_id, with_blobs=True)
+        items = [self._show(document, v) for v in document.versions] if document else []
+        return Answer(ops.VersionList(key_id=key_id, items=tuple(items)))
+
+    def _show(self, document: KeyDocument, version: VersionDocument) -> VersionInfo:
+        materials = self._services.inventory.materials
+        use, found = self._services.uses.info(document, version)
+        integrity = _worse(materials.blob_integrity(document, version), found)
+        return version_info(version, integrity, use)
 
     def is_quick(self, operation: ops.ListVersions, /) -> bool:
         """Never: a key may have thousands of versions."""
@@ -168,6 +165,11 @@ class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
             ),
             version.version,
         )
+
+
+def _worse(blobs: Integrity, counter: Integrity) -> Integrity:
+    """Return what is said of both: the blobs first, without which nothing goes."""
+    return counter if blobs is Integrity.OK else blobs
 
 
 def _write_cursor(entry: IndexEntry) -> str:

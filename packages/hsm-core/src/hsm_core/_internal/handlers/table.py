@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from hsm_core import operations as ops
 from hsm_core._internal.handlers import (
     administration,
+    batches,
     ciphers,
     data_keys,
     derivation,
@@ -53,6 +54,12 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.GenerateDataKey: data_keys.GenerateDataKeyHandler,
     ops.ComputeMac: macs.ComputeMacHandler,
     ops.VerifyMac: macs.VerifyMacHandler,
+    ops.SignBatch: batches.SignBatchHandler,
+    ops.VerifyBatch: batches.VerifyBatchHandler,
+    ops.EncryptBatch: batches.EncryptBatchHandler,
+    ops.DecryptBatch: batches.DecryptBatchHandler,
+    ops.ComputeMacBatch: batches.ComputeMacBatchHandler,
+    ops.VerifyMacBatch: batches.VerifyMacBatchHandler,
     ops.GenerateRandom: macs.GenerateRandomHandler,
     ops.ListAuditEvents: trail.ListAuditEventsHandler,
     ops.VerifyAudit: trail.VerifyAuditHandler,
