@@ -218,6 +218,7 @@ def test_a_scalar_must_be_one(scalar: int) -> None:
         REGISTRY.load(algorithm, der.private_key_info(algorithm, bad))
 
     assert caught.value.facts["field"] == "material"
+    assert algorithm.value in str(caught.value)
 
 
 # Halves
@@ -645,17 +646,23 @@ class Halves:
     def __init__(self, *refusing: Algorithm) -> None:
         self._refusing = refusing
         self.loaded: list[Refusing] = []
+        self.foreign: list[Algorithm] = []
 
     def generate(self, algorithm: Algorithm, /) -> GeneratedKey:
         """Make a true key."""
         return REGISTRY.generate(algorithm)
+
+    def generate_ephemeral(self, algorithm: Algorithm, /) -> KeyHandle:
+        """Make a true key."""
+        return REGISTRY.generate_ephemeral(algorithm)
 
     def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
         """Load a true key."""
         return REGISTRY.load(algorithm, material)
 
     def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
-        """Load a true key."""
+        """Load a true key, and note that it was checked as one from elsewhere."""
+        self.foreign.append(algorithm)
         return REGISTRY.load_foreign(algorithm, material)
 
     def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
@@ -684,6 +691,38 @@ def test_both_halves_are_always_checked(algorithm: Algorithm) -> None:
         assert [handle.asked for handle in halves.loaded] == [1, 1]
 
     assert len(messages) == 1
+
+
+@each_signature
+def test_lengths_are_checked_first(algorithm: Algorithm) -> None:
+    """A signature of a length that can't be is refused before a half is asked."""
+    halves = Halves()
+    public = CompositeProvider(halves).load_public(
+        algorithm, key_of(algorithm).public_der
+    )
+    longest, parameters = (
+        spec(algorithm).signature_bytes,
+        signature_parameters(algorithm),
+    )
+
+    public.verify(MESSAGE, bytes(longest), parameters)
+    for size in (0, border(algorithm, "signature_bytes"), longest + 1):
+        with pytest.raises(SignatureMismatchError):
+            public.verify(MESSAGE, bytes(size), parameters)
+
+    assert [handle.asked for handle in halves.loaded] == [1, 1]
+
+
+@each_composite
+def test_foreign_halves_are_fully_checked(algorithm: Algorithm) -> None:
+    """Material from elsewhere is checked half by half, our own isn't again."""
+    halves = Halves()
+    provider, material = CompositeProvider(halves), key_of(algorithm).material
+
+    provider.load(algorithm, material)
+    assert halves.foreign == []
+    provider.load_foreign(algorithm, material)
+    assert halves.foreign == list(spec(algorithm).components)
 
 
 def test_the_version_names_the_drafts() -> None:

@@ -132,6 +132,15 @@ def test_a_changed_envelope_does_not_open(
         open_with(REGISTRY, private_of(algorithm), altered(sealed, position, bits), AAD)
 
 
+@pytest.mark.parametrize("position", range(HEADER_BYTES))
+def test_every_byte_of_the_header_counts(position: int) -> None:
+    """None of them can be changed, the parameters that are zero included."""
+    for bits in (1, 0x80):
+        wrong = altered(sealed_of(COMPOSITE), position, bits)
+        with pytest.raises(DecryptionError):
+            open_with(REGISTRY, private_of(COMPOSITE), wrong, AAD)
+
+
 @given(st.data(), st.sampled_from(KEMS))
 def test_a_shorter_envelope_does_not_open(
     data: st.DataObject, algorithm: Algorithm

@@ -162,6 +162,19 @@ class CryptoRegistry:
             self._check_fresh(algorithm, slot, material)
         return GeneratedKey(material, public_der)
 
+    def generate_ephemeral(self, algorithm: Algorithm) -> KeyHandle:
+        """
+        Make a key for one agreement, which is never stored; errors as `generate`.
+
+        The generator is watched as for every key. The pairwise consistency test is for
+        keys that are kept: it costs several times what the agreement does.
+        """
+        slot = self._slot(algorithm)
+        with slot.guard:
+            material = slot.provider.generate(algorithm, self._entropy)
+            self._check_fresh(algorithm, slot, material)
+            return GuardedHandle(slot.provider.load(algorithm, material), slot.guard)
+
     def adopt(self, algorithm: Algorithm, material: bytes) -> GeneratedKey:
         """
         Check material from elsewhere fully, and that its halves belong together.

@@ -31,6 +31,10 @@ class Components(Protocol):
         """Make a key and test that its halves belong together."""
         ...
 
+    def generate_ephemeral(self, algorithm: Algorithm, /) -> KeyHandle:
+        """Make a key for one agreement, which is never stored."""
+        ...
+
     def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
         """Load material that we made and have just authenticated."""
         ...

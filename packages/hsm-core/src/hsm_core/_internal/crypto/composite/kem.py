@@ -68,8 +68,7 @@ class CompositeKEMPublicHandle(BaseHandle):
             InvalidInputError: The public key is one whose every secret is zero (RFC
                 7748, section 6.1).
         """
-        made = self._components.generate(self._curve)
-        ephemeral = self._components.load(self._curve, made.material)
+        ephemeral = self._components.generate_ephemeral(self._curve)
         try:
             agreed = ephemeral.agree(self._traditional_der)
         except InvalidInputError:
