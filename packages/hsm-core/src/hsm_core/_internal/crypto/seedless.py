@@ -12,15 +12,35 @@ import hashlib
 import hmac
 from typing import Final
 
+from hsm_core._internal.crypto.der import read_private_form
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["MADE_WITHOUT_SEED", "encapsulation_key"]
+__all__ = ["encapsulation_key", "expanded_alone"]
 
-MADE_WITHOUT_SEED: Final = frozenset({Algorithm.ML_KEM_512})
+_MADE_WITHOUT_SEED: Final = frozenset({Algorithm.ML_KEM_512})
 """Algorithms whose keys may have been made by a provider without seeds."""
 
 _PART_BYTES: Final = 32
+
+
+def expanded_alone(algorithm: Algorithm, material: bytes) -> bytes:
+    """
+    Return the key of our own material that was made without a seed; else nothing.
+
+    Its public part is that of `encapsulation_key`.
+
+    Raises:
+        InvalidInputError: It is not PKCS#8 of this algorithm, or the public part is
+            not the one that the key names.
+    """
+    if algorithm not in _MADE_WITHOUT_SEED:
+        return b""
+    form = read_private_form(algorithm, material)
+    if form.seed:
+        return b""
+    encapsulation_key(algorithm, form.expanded)
+    return form.expanded
 
 
 def encapsulation_key(algorithm: Algorithm, expanded: bytes) -> bytes:

@@ -22,6 +22,7 @@ __all__ = [
     "Buffer",
     "EVPKey",
     "Parameter",
+    "key_from_expanded",
     "key_from_private",
     "key_from_public",
     "key_from_seed",
@@ -193,6 +194,20 @@ def key_from_private(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EV
         ValueError: It is of another length.
     """
     _check_size(raw, spec(algorithm).private_bytes)
+    name = algorithm.value.encode()
+    pointer = library.functions.EVP_PKEY_new_raw_private_key_ex(
+        None, name, None, raw, len(raw)
+    )
+    return _owned(library, algorithm, pointer, "EVP_PKEY_new_raw_private_key_ex")
+
+
+def key_from_expanded(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EVPKey:
+    """
+    Take the expanded private key of ML-KEM; its hash of its public part is checked.
+
+    Raises:
+        LibcryptoError: It is not a private key.
+    """
     name = algorithm.value.encode()
     pointer = library.functions.EVP_PKEY_new_raw_private_key_ex(
         None, name, None, raw, len(raw)

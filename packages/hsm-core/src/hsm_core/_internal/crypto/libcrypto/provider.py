@@ -16,6 +16,7 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.expanded import read_foreign_form, read_own_seed
 from hsm_core._internal.crypto.libcrypto.evp import (
     EVPKey,
+    key_from_expanded,
     key_from_private,
     key_from_public,
     key_from_seed,
@@ -31,6 +32,7 @@ from hsm_core._internal.crypto.libcrypto.signature import (
     SignaturePrivateHandle,
     SignaturePublicHandle,
 )
+from hsm_core._internal.crypto.seedless import expanded_alone
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import AlgorithmUnavailableError, InvalidInputError
 from hsm_core.protocols import Entropy
@@ -171,6 +173,8 @@ def _read_seed(
 ) -> EVPKey:
     """Read ML-KEM or ML-DSA; an expanded key must be the one of the seed beside it."""
     if trusted:
+        if expanded := expanded_alone(algorithm, material):
+            return key_from_expanded(library, algorithm, expanded)
         return key_from_seed(library, algorithm, read_own_seed(algorithm, material))
     form = read_foreign_form(algorithm, material)
     key = key_from_seed(library, algorithm, form.seed)

@@ -15,7 +15,7 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.oqs.binding import KEMObject, mechanism_name
 from hsm_core._internal.crypto.oqs.engine import Engine, exactly
-from hsm_core._internal.crypto.seedless import MADE_WITHOUT_SEED, encapsulation_key
+from hsm_core._internal.crypto.seedless import encapsulation_key, expanded_alone
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InputSizeError, InvalidInputError
 
@@ -102,7 +102,7 @@ def load_ml_kem(
         ):
             raise _refusal(algorithm, "an expanded key that is not its seed's")
         return handle
-    if not trusted or algorithm not in MADE_WITHOUT_SEED:
+    if not trusted or not expanded_alone(algorithm, material):
         raise _refusal(
             algorithm, "the expanded key without the seed, which can't be checked"
         )
