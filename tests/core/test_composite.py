@@ -38,6 +38,7 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 from hsm_core.protocols import KeyHandle, SignatureParameters
+from tests.core.faulty_crypto import StuckProvider, faulty_registry
 
 COMPOSITES = [algorithm for algorithm, row in ALGORITHMS.items() if row.is_hybrid]
 KEMS = [algorithm for algorithm in COMPOSITES if spec(algorithm).is_kem]
@@ -614,6 +615,19 @@ def test_a_stopped_component_stops_the_composite(
     else:
         with pytest.raises(SelfTestFailedError, match="told to"):
             private.sign(MESSAGE, signature_parameters(algorithm))
+
+
+@pytest.mark.parametrize("algorithm", CURVE_KEMS)
+def test_a_repeated_ephemeral_key_stops_encapsulation(algorithm: Algorithm) -> None:
+    """A generator that gives the same point twice is noticed, and nothing goes out."""
+    curve = spec(algorithm).components[1]
+    registry, _ = faulty_registry(curve, lambda true: StuckProvider(true, curve))
+
+    with pytest.raises(SelfTestFailedError):
+        registry.load_public(algorithm, key_of(algorithm).public_der).encapsulate()
+
+    with pytest.raises(SelfTestFailedError, match="same key twice"):
+        registry.require(curve)
 
 
 @dataclass
