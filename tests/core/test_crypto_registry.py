@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import cryptography
 import pytest
 
 from hsm_core._internal.crypto.parameters import signature_parameters
-from hsm_core._internal.crypto.pyca import PycaCryptoProvider
-from hsm_core._internal.crypto.pyca import provider as pyca_provider
+from hsm_core._internal.crypto.providers import PREFERRED, DeferredProvider
 from hsm_core._internal.crypto.registry import (
     CryptoRegistry,
     GeneratedKey,
     default_registry,
 )
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     ConfigurationError,
@@ -26,10 +28,13 @@ from hsm_core.errors import (
     SignatureMismatchError,
     UnavailableError,
 )
+from hsm_core.factory import open_hsm
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
+from hsm_core.settings import KeyStoreKind, Settings
 from tests.core.crypto_samples import (
     ASYMMETRIC,
     PYCA,
+    SERVED,
     material,
     public_der,
 )
@@ -79,15 +84,31 @@ def registry(
     return CryptoRegistry(providers, SystemEntropy(), order=order or {})
 
 
+def usual_providers(row: AlgorithmSpec) -> tuple[str, ...]:
+    """Return who may serve an algorithm by default."""
+    if row.is_hybrid:
+        return ("composite",)
+    if row.family is Family.SLH_DSA or row.algorithm is Algorithm.ML_KEM_512:
+        return "libcrypto", "pqcrypto"
+    return ("pyca", "libcrypto") if row.is_pqc else ("pyca",)
+
+
 class TestProviders:
     def test_default(self) -> None:
         """
-        By default one provider serves every algorithm, and says its versions.
+        By default each algorithm has its provider with version, or what to install.
         """
         statuses = default_registry(SystemEntropy(), {}).statuses()
 
         assert list(Algorithm) == [s.algorithm for s in statuses]
-        assert {("available", "pyca")} == {(s.status, s.provider) for s in statuses}
+        for status in statuses:
+            if status.status == "unavailable":
+                assert status.hint.startswith("Install ")
+                continue
+            row = ALGORITHMS[status.algorithm]
+            assert status.provider in usual_providers(row)
+            assert status.provider_version
+            assert not status.hint
         assert statuses[0].provider_version.startswith(cryptography.__version__)
         assert "OpenSSL" in statuses[0].provider_version
 
@@ -115,30 +136,85 @@ class TestProviders:
         assert first is tested.provider_of(Algorithm.AES_256_GCM)
         assert second is tested.provider_of(Algorithm.ED25519)
 
+    def test_preferred(self) -> None:
+        """
+        The provider oqs goes first for ML-KEM and ML-DSA, and last for SLH-DSA.
+        """
+        served = (
+            Algorithm.ML_KEM_768,
+            Algorithm.ML_DSA_65,
+            Algorithm.SLH_DSA_SHA2_128F,
+        )
+        usual, oqs = Partial("usual", *served), Partial("oqs", *served)
+        tested = CryptoRegistry((usual, oqs), SystemEntropy(), preferred=PREFERRED)
+
+        assert [oqs, oqs, usual] == [tested.provider_of(a) for a in served]
+
     def test_no_substitute(self) -> None:
         """
-        A provider that isn't in the order never steps in.
+        A provider that isn't in the order never steps in; the message says so.
         """
-        tested = registry(Partial("empty"), PYCA, order={"Ed25519": ("empty",)})
+        other = Partial("other", Algorithm.AES_256_GCM)
+        tested = registry(other, PYCA, order={"Ed25519": ("other",)})
 
-        with pytest.raises(AlgorithmUnavailableError):
+        with pytest.raises(
+            AlgorithmUnavailableError, match="'providers' allows only other for it"
+        ):
             tested.provider_of(Algorithm.ED25519)
 
     @pytest.mark.parametrize(
         ("order", "words"),
         [
-            ({"Ed25519": ("oqs",)}, "names 'oqs', which isn't there; there are pyca"),
+            ({"Ed25519": ("oqs",)}, "'oqs' for Ed25519, which isn't there; there are "),
+            ({"p256": ("pyca", "x")}, "'x' for EC-P256, which isn't there"),
             ({"DES": ("pyca",)}, "unknown algorithm"),
+            ({"ML-DSA-135": ("pyca",)}, "ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"),
+            ({"Ed25519": ()}, "no provider for Ed25519"),
+            ({"p256": ("pyca",), "P-256": ("pyca",)}, "EC-P256 twice"),
         ],
     )
     def test_bad_order(self, order: dict[str, tuple[str, ...]], words: str) -> None:
         """
         An order that names what isn't there is a configuration error.
         """
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=words) as caught:
             default_registry(SystemEntropy(), order)
 
-    def test_unavailable(self) -> None:
+        assert "providers" == caught.value.facts["field"]
+        if "there are" in words:
+            assert "pyca" in str(caught.value)
+
+    def test_not_installed(self) -> None:
+        """
+        A provider that isn't installed serves nothing, and can't be named in an order.
+        """
+        absent = DeferredProvider("absent", lambda: None)
+
+        assert ("absent", "", frozenset()) == (
+            absent.name,
+            absent.version,
+            absent.algorithms(),
+        )
+        assert PYCA is registry(absent, PYCA).provider_of(Algorithm.ED25519)
+        with pytest.raises(ConfigurationError, match="there are pyca, composite"):
+            registry(absent, PYCA, order={"Ed25519": ("absent",)})
+
+    def test_settings(self) -> None:
+        """
+        The settings of an HSM reach its providers, and a wrong one opens nothing.
+        """
+        settings = Settings(
+            key_store=KeyStoreKind.MEMORY,
+            audit_log=None,
+            providers={"Ed25519": ("nobody",)},
+        )
+
+        with pytest.raises(ConfigurationError, match="'nobody' for Ed25519"):
+            open_hsm(settings, master_key=bytes(32), hmac_key=bytes(range(32)))
+
+
+class TestUnavailable:
+    def test_listed_and_refused(self) -> None:
         """
         An algorithm without provider is listed as such, and asking for it is an error.
         """
@@ -161,24 +237,85 @@ class TestProviders:
         )
         assert [Algorithm.AES_256_GCM] == [r.algorithm for r in tested.self_test()]
 
-    def test_probe(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("algorithm", Algorithm)
+    def test_says_what_to_install(self, algorithm: Algorithm) -> None:
         """
-        What a build of the library leaves out is not offered.
+        Status and error say the same: which package or program brings the algorithm.
         """
-        unsupported = cryptography.exceptions.UnsupportedAlgorithm
+        tested = registry(Partial("none"))
+        hint = {s.algorithm: s.hint for s in tested.statuses()}[algorithm]
 
-        class NoEd25519:
-            @staticmethod
-            def from_private_bytes(seed: bytes) -> None:
-                raise unsupported("not in this build")
+        with pytest.raises(AlgorithmUnavailableError) as caught:
+            tested.require(algorithm)
 
-        monkeypatch.setattr(pyca_provider, "Ed25519PrivateKey", NoEd25519)
+        assert f"No provider on this machine serves {algorithm}. {hint}" == str(
+            caught.value
+        )
+        assert algorithm == caught.value.facts["algorithm"]
+        by_wheel = algorithm.startswith("SLH") or algorithm is Algorithm.ML_KEM_512
+        assert ('pip install "hsm-core[pqc]"' in hint) is by_wheel
+        assert "OpenSSL 3.5 or newer" in hint or "cryptography 50 or newer" in hint
 
-        assert set(Algorithm) - {Algorithm.ED25519} == PycaCryptoProvider().algorithms()
+    def test_composite_needs_both(self) -> None:
+        """
+        A composite without a component is unavailable, and names what is missing.
+        """
+        served = PYCA.algorithms() - {Algorithm.X25519}
+        tested = registry(Partial("some", *served))
+        composite = Algorithm.MLKEM768_X25519_SHA3_256
+
+        with pytest.raises(AlgorithmUnavailableError, match="leaves X25519 out"):
+            tested.require(composite)
+
+        tested.require(Algorithm.MLKEM768_ECDH_P256_SHA3_256)
+
+
+class TestDeferred:
+    def test_opened_once_when_needed(self) -> None:
+        """
+        Providers are opened when an algorithm needs them, once for all threads.
+        """
+        opened: list[str] = []
+
+        def deferred(name: str, inner: CryptoProvider) -> CryptoProvider:
+            def open_provider() -> CryptoProvider:
+                opened.append(name)
+                return inner
+
+            return DeferredProvider(name, open_provider)
+
+        tested = registry(
+            deferred("first", PYCA), deferred("second", Partial("second"))
+        )
+
+        assert [] == opened
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(tested.require, 8 * [Algorithm.ED25519]))
+        assert ["first"] == opened
+        tested.statuses()
+        assert ["first", "second"] == opened
+
+    def test_registry_alone_loads_nothing(self) -> None:
+        """
+        Importing the primitives and building a registry looks for no library.
+        """
+        probe = (
+            "import sys, hsm_core.primitives\n"
+            "from hsm_core._internal.crypto.registry import default_registry\n"
+            "from hsm_core._internal.entropy import SystemEntropy\n"
+            "default_registry(SystemEntropy(), enable_oqs=True)\n"
+            "heavy = {'ctypes', 'pqcrypto', 'oqs'}\n"
+            "print(sorted(heavy & set(sys.modules)))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", probe], check=True, capture_output=True, text=True
+        )
+
+        assert "[]\n" == done.stdout
 
 
 class TestGenerate:
-    @pytest.mark.parametrize("algorithm", Algorithm)
+    @pytest.mark.parametrize("algorithm", SERVED)
     def test_material_and_public_half(self, algorithm: Algorithm) -> None:
         """
         A generated key loads again and has the public half that came with it.
@@ -197,7 +334,9 @@ class TestGenerate:
 
 
 class TestHandles:
-    @pytest.mark.parametrize("algorithm", ASYMMETRIC)
+    @pytest.mark.parametrize(
+        "algorithm", [a for a in ASYMMETRIC if ALGORITHMS[a].is_signature]
+    )
     def test_sign_and_verify(self, algorithm: Algorithm) -> None:
         """
         Handles of the registry are the provider's, guarded.
