@@ -101,7 +101,7 @@ async def test_a_bad_body_is_refused_and_recorded(small: API, case: str) -> None
 CREATE: dict[str, tuple[dict[str, Any], int, str]] = {
     "unknown algorithm": ({"algorithm": "rot13"}, 422, "unknown_algorithm"),
     "empty algorithm": ({"algorithm": ""}, 422, "invalid_input"),
-    "later algorithm": ({"algorithm": "ML-KEM-768"}, 422, "unknown_algorithm"),
+    "no such ML-DSA": ({"algorithm": "ML-DSA-135"}, 422, "unknown_algorithm"),
     "wrong usage": (
         {"algorithm": "AES-256-GCM", "usages": ["sign"]},
         422,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core import wire
+from hsm_core.errors import SignatureMismatchError
+from hsm_core.operations import VerifiedBatch
 from hsm_server.settings import HTTPLimits, TokenRules
 from tests.server.reference import BLOCKS, PAGES, render
 
@@ -39,8 +42,13 @@ def test_the_numbers_of_the_text_are_those_of_the_settings() -> None:
     assert f"at most {rules.max_lifetime_seconds // 3600} hours" in page
 
 
-def test_the_example_of_a_problem_is_json() -> None:
-    """What is shown can be read."""
-    (example,) = re.findall(r"```json\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+def test_the_examples_are_json() -> None:
+    """What is shown can be read, as what it is said to be."""
+    examples = re.findall(r"```json\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+    problem, batch = map(json.loads, examples)
 
-    assert "payload_too_large" == json.loads(example)["code"]
+    assert "payload_too_large" == problem["code"]
+    good, bad = wire.convert(batch, VerifiedBatch).items
+    assert (1, None) == (good.version, good.error)
+    assert bad.error is not None
+    assert SignatureMismatchError.code == bad.error.code

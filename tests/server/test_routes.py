@@ -19,54 +19,137 @@ def test_every_operation_has_one_route() -> None:
     assert len(ROUTES) == len({(route.method, route.path) for route in ROUTES})
 
 
-async def _valid_requests(api: API) -> dict[str, tuple[str, str, Any, str]]:
-    """Make keys, and return a request of each operation that succeeds."""
-    for algorithm, name in [
-        ("EC-P256", "signer"),
-        ("AES-256-GCM", "cipher"),
-        ("HMAC-SHA-256", "mac"),
-        ("Ed25519", "doomed"),
-    ]:
-        await api.create(algorithm, name=name)
-    message = {"message": b64(b"hello")}
-    signed = await api.send("POST", "/keys/signer/sign", body=message)
-    sealed = await api.send(
-        "POST", "/keys/cipher/encrypt", body={"plaintext": b64(b"attack")}
-    )
-    tagged = await api.send("POST", "/keys/mac/mac", body=message)
+KEYS: list[tuple[str, str, dict[str, Any]]] = [
+    ("EC-P256", "signer", {}),
+    ("AES-256-GCM", "cipher", {"exportable": True}),
+    ("HMAC-SHA-256", "mac", {}),
+    ("P-256 + ML-KEM-768", "mailbox", {}),
+    ("AES-256-KW", "transport", {}),
+    ("HKDF-SHA-256", "root", {}),
+    ("Ed25519", "doomed", {}),
+]
+MESSAGE = {"message": b64(b"hello")}
+
+
+async def _made(api: API) -> dict[str, str]:
+    """Make keys, and things that other requests take, as base64."""
+    for algorithm, name, more in KEYS:
+        await api.create(algorithm, name=name, **more)
+
+    async def ask(path: str, field: str, **body: Any) -> str:
+        answer = await api.send("POST", path, body=body)
+        assert 200 == answer.status, answer.body
+        return str(answer.json[field])
+
+    plaintext = {"plaintext": b64(b"attack")}
+    return {
+        "signature": await ask("/keys/signer/sign", "signature", **MESSAGE),
+        "ciphertext": await ask("/keys/cipher/encrypt", "ciphertext", **plaintext),
+        "mac": await ask("/keys/mac/mac", "mac", **MESSAGE),
+        "encapsulation": await ask("/keys/mailbox/encapsulate", "ciphertext"),
+        "sealed": await ask("/keys/mailbox/seal", "ciphertext", **plaintext),
+        "wrapped": await ask(
+            "/keys/cipher/export", "wrapped", wrapping_key_id="transport"
+        ),
+    }
+
+
+Request = tuple[str, str, Any, str]
+
+
+def _key_requests(made: dict[str, str]) -> dict[str, Request]:
+    """Return a request of each operation about keys that succeeds."""
     return {
         "CreateKey": ("POST", "/keys", {"algorithm": "p256", "tags": ["a"]}, ""),
+        "ImportKey": (
+            "POST",
+            "/keys/import",
+            {
+                "algorithm": "AES-256-GCM",
+                "wrapping_key_id": "transport",
+                "wrapped": made["wrapped"],
+            },
+            "",
+        ),
+        "DeriveKey": (
+            "POST",
+            "/keys/derive",
+            {"algorithm": "aes128gcm", "base_key_id": "root", "info": b64(b"x")},
+            "",
+        ),
+        "ExportKey": (
+            "POST",
+            "/keys/cipher/export",
+            {"wrapping_key_id": "transport", "mechanism": "AES-KW"},
+            "",
+        ),
         "ListKeys": ("GET", "/keys", None, "page=1&per_page=2&state=active"),
         "DescribeKey": ("GET", "/keys/signer", None, ""),
         "ListVersions": ("GET", "/keys/signer/versions", None, ""),
         "RotateKey": ("POST", "/keys/signer/rotate", None, ""),
         "Rollback": ("POST", "/keys/signer/rollback", {"version": 1}, ""),
         "GetPublicKey": ("GET", "/keys/signer/public-key", None, "version=1"),
-        "Sign": ("POST", "/keys/signer/sign", message, ""),
+    }
+
+
+def _uses(made: dict[str, str]) -> dict[str, Request]:
+    """Return a request of each operation that uses a key and succeeds."""
+    bodies: dict[str, tuple[str, Any]] = {
+        "Sign": ("/keys/signer/sign", MESSAGE),
         "Verify": (
-            "POST",
             "/keys/signer/verify",
-            {**message, "signature": signed.json["signature"]},
-            "",
+            {**MESSAGE, "signature": made["signature"]},
         ),
-        "Encrypt": ("POST", "/keys/cipher/encrypt", {"plaintext": b64(b"x")}, ""),
-        "Decrypt": (
-            "POST",
-            "/keys/cipher/decrypt",
-            {"ciphertext": sealed.json["ciphertext"]},
-            "",
+        "Encrypt": ("/keys/cipher/encrypt", {"plaintext": b64(b"x")}),
+        "Decrypt": ("/keys/cipher/decrypt", {"ciphertext": made["ciphertext"]}),
+        "Encapsulate": ("/keys/mailbox/encapsulate", None),
+        "Decapsulate": (
+            "/keys/mailbox/decapsulate",
+            {"ciphertext": made["encapsulation"]},
         ),
-        "ComputeMac": ("POST", "/keys/mac/mac", message, ""),
-        "VerifyMac": (
-            "POST",
-            "/keys/mac/mac/verify",
-            {**message, "mac": tagged.json["mac"]},
-            "",
+        "Seal": ("/keys/mailbox/seal", {"plaintext": b64(b"x"), "aad": b64(b"a")}),
+        "Open": ("/keys/mailbox/open", {"ciphertext": made["sealed"]}),
+        "Rewrap": ("/keys/cipher/rewrap", {"ciphertext": made["ciphertext"]}),
+        "GenerateDataKey": ("/keys/cipher/data-key", {"length": 16}),
+        "ComputeMac": ("/keys/mac/mac", MESSAGE),
+        "VerifyMac": ("/keys/mac/mac/verify", {**MESSAGE, "mac": made["mac"]}),
+        "SignBatch": ("/keys/signer/sign/batch", _batch(MESSAGE)),
+        "VerifyBatch": (
+            "/keys/signer/verify/batch",
+            _batch({**MESSAGE, "signature": made["signature"]}),
         ),
+        "EncryptBatch": (
+            "/keys/cipher/encrypt/batch",
+            _batch({"plaintext": b64(b"x"), "aad": b64(b"a")}),
+        ),
+        "DecryptBatch": (
+            "/keys/cipher/decrypt/batch",
+            _batch({"ciphertext": made["ciphertext"]}),
+        ),
+        "ComputeMacBatch": ("/keys/mac/mac/batch", _batch(MESSAGE)),
+        "VerifyMacBatch": (
+            "/keys/mac/mac/verify/batch",
+            _batch({**MESSAGE, "mac": made["mac"]}),
+        ),
+    }
+    return {name: ("POST", path, body, "") for name, (path, body) in bodies.items()}
+
+
+def _batch(item: dict[str, str]) -> dict[str, Any]:
+    return {"items": [{"reference": "1", **item}, {"reference": "2", **item}]}
+
+
+async def _valid_requests(api: API) -> dict[str, Request]:
+    """Make keys, and return a request of each operation that succeeds, in order."""
+    made = await _made(api)
+    return {
+        **_key_requests(made),
+        **_uses(made),
         "GenerateRandom": ("POST", "/random", {"length": 16}, ""),
         "ListAuditEvents": ("GET", "/audit/events", None, "limit=5&ascending=true"),
         "VerifyAudit": ("POST", "/audit/verify", None, ""),
         "Status": ("GET", "/status", None, ""),
+        "ListAlgorithms": ("GET", "/algorithms", None, ""),
         "SelfTest": ("POST", "/selftest", {}, ""),
         "RevokeKey": ("POST", "/keys/doomed/revoke", {"reason": "lost"}, ""),
         "DestroyKey": ("DELETE", "/keys/doomed", None, ""),
@@ -83,9 +166,10 @@ async def test_a_valid_request_of_every_operation(api: API) -> None:
         answer = await api.send(method, path, body=body, query=query)
         assert route_of(cls).success == answer.status, (cls, answer.body)
         assert "application/json" == answer.headers["Content-Type"]
-        assert isinstance(
-            wire.decode_json(answer.body, result_type(cls)), result_type(cls)
-        )
+        found = wire.decode_json(answer.body, result_type(cls))
+        assert isinstance(found, result_type(cls))
+        for item in getattr(found, "items", ()):
+            assert getattr(item, "error", None) is None, answer.body
     assert 0 == api.unexpected
 
 
@@ -97,7 +181,9 @@ async def test_creation_answers_with_the_location(api: API) -> None:
     assert 201 == answer.status
     assert f"{API_PREFIX}/keys/{answer.json['key_id']}" == location
     found = await api.send("GET", location.removeprefix(API_PREFIX))
-    assert answer.json == found.json
+    described = {name: value for name, value in found.json.items() if name != "use"}
+    assert answer.json == described
+    assert 0 == found.json["use"]["uses"]
 
 
 async def test_a_mutation_is_done_once_for_one_idempotency_key(api: API) -> None:

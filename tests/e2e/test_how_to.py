@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""The blocks of the how-to guides do what they say, typed one after the other."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import program
+from tests.e2e.site import Site
+from tests.support import REPOSITORY, require_program
+
+GUIDES = REPOSITORY / "docs" / "how-to"
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECONDS = 120.0
+
+TOLD = {
+    "sign-large-files": ["The signature is good; version 1 made it."],
+    "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
+    "import-and-export": ["imported", "old-signer"],
+    "data-keys": ["of 3865470566 (0 %)", "retired"],
+    "batches": ["invoice 3", "signature_mismatch"],
+}
+
+
+def typed(site: Site, port: int) -> str:
+    """Return what a shell knows before a guide is followed."""
+    client = " ".join(program("hsm-cli"))
+    return (
+        f"shopt -s expand_aliases\n"
+        f"export FERROHSM_ENDPOINT=https://localhost:{port}\n"
+        f"export FERROHSM_CA_BUNDLE={site.authority.bundle}\n"
+        f"export FERROHSM_CLIENT_CERT={site.client_pair.certificate}\n"
+        f"export FERROHSM_CLIENT_KEY={site.client_pair.key}\n"
+        f"alias hsm-cli='{client}'\n"
+        f"alias hsm='{client} --actor ada --roles operator'\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give what a shell knows of one server for all guides, and its environment."""
+    site = Site(tmp_path_factory.mktemp("guides") / "site")
+    with site.start() as server:
+        yield typed(site, server.port), site.environment()
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_guide(place: tuple[str, dict[str, str]], tmp_path: Path, name: str) -> None:
+    """Every block of a guide succeeds in order, and shows what it should."""
+    require_program("openssl")
+    shell, environment = place
+    blocks = BLOCK.findall((GUIDES / f"{name}.md").read_text())
+    folder = tmp_path / "work"
+    folder.mkdir()
+    script = shell + "".join(blocks)
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    for text in TOLD[name]:
+        assert text in done.stdout
