@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cryptography
 import pytest
 
+from hsm_core._internal.crypto.oqs import OqsProvider
+from hsm_core._internal.crypto.oqs.library import Absent
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.providers import PREFERRED, DeferredProvider
 from hsm_core._internal.crypto.registry import (
@@ -165,7 +167,10 @@ class TestProviders:
     @pytest.mark.parametrize(
         ("order", "words"),
         [
-            ({"Ed25519": ("oqs",)}, "'oqs' for Ed25519, which isn't there; there are "),
+            (
+                {"Ed25519": ("oqs",)},
+                "'oqs' for Ed25519, which isn't enabled. There are ",
+            ),
             ({"p256": ("pyca", "x")}, "'x' for EC-P256, which isn't there"),
             ({"DES": ("pyca",)}, "unknown algorithm"),
             ({"ML-DSA-135": ("pyca",)}, "ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"),
@@ -181,7 +186,7 @@ class TestProviders:
             default_registry(SystemEntropy(), order)
 
         assert "providers" == caught.value.facts["field"]
-        if "there are" in words:
+        if "There are" in words:
             assert "pyca" in str(caught.value)
 
     def test_not_installed(self) -> None:
@@ -196,8 +201,22 @@ class TestProviders:
             absent.algorithms(),
         )
         assert PYCA is registry(absent, PYCA).provider_of(Algorithm.ED25519)
-        with pytest.raises(ConfigurationError, match="there are pyca, composite"):
+        with pytest.raises(ConfigurationError, match="There are pyca, composite"):
             registry(absent, PYCA, order={"Ed25519": ("absent",)})
+
+    def test_enabled_but_absent(self) -> None:
+        """
+        A library that is looked for and not found is no error, unless it is named.
+        """
+        reason = "There is no shared library of liboqs."
+        oqs = DeferredProvider("oqs", lambda: OqsProvider(lambda: Absent(reason)))
+
+        assert PYCA is registry(oqs, PYCA).provider_of(Algorithm.ML_KEM_768)
+        with pytest.raises(
+            ConfigurationError,
+            match=f"'oqs' for ML-KEM-768, which isn't there. {reason}",
+        ):
+            registry(oqs, PYCA, order={"ML-KEM-768": ("oqs", "pyca")})
 
     def test_settings(self) -> None:
         """

@@ -69,6 +69,11 @@ class DeferredProvider:
         provider = self._opened()
         return provider.version if provider is not None else ""
 
+    @property
+    def absence(self) -> str:
+        """Why it serves nothing, if it knows."""
+        return str(getattr(self._opened(), "absence", ""))
+
     def algorithms(self) -> frozenset[Algorithm]:
         """Return what it serves; nothing if it isn't installed."""
         provider = self._opened()
@@ -121,10 +126,17 @@ def _pqcrypto() -> CryptoProvider:
     return PqcryptoProvider()
 
 
+def _oqs() -> CryptoProvider:
+    from hsm_core._internal.crypto.oqs import OqsProvider
+
+    return OqsProvider()
+
+
 _TABLE: Final[Mapping[str, Callable[[], CryptoProvider | None]]] = {
     "pyca": _pyca,
     "libcrypto": _libcrypto,
     "pqcrypto": _pqcrypto,
+    _OQS: _oqs,
 }
 """Every provider by name, in the order they are asked in."""
 
@@ -177,13 +189,20 @@ def parse_order(
             raise _bad_order(f"no provider for {algorithm}.")
         for provider in wanted:
             if provider not in by_name or not by_name[provider].algorithms():
+                why = _why_absent(provider, by_name)
                 there = ", ".join(n for n, p in by_name.items() if p.algorithms())
                 raise _bad_order(
-                    f"{provider!r} for {algorithm}, which isn't there; there are "
-                    f"{there}."
+                    f"{provider!r} for {algorithm}, which {why} There are {there}."
                 )
         chosen[algorithm] = [by_name[provider] for provider in wanted]
     return chosen
+
+
+def _why_absent(name: str, by_name: Mapping[str, CryptoProvider]) -> str:
+    if name == _OQS and name not in by_name:
+        return "isn't enabled."
+    reason = getattr(by_name.get(name), "absence", "")
+    return f"isn't there. {reason}" if reason else "isn't there."
 
 
 def _bad_order(what: str) -> ConfigurationError:
