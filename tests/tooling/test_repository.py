@@ -12,7 +12,10 @@ from tests.support import REPOSITORY, require_program
 
 README = (REPOSITORY / "README.md").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MACHINE_PATH = re.compile(r"(?<![\w.$}/])/(?:home|media|mnt|opt|root|Users|work)/")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.$}/])/(?:home|media|mnt|opt(?!/homebrew/opt/)|root|Users|work)/"
+)
+"""Where one person keeps things; Homebrew's prefix is the same on every machine."""
 
 
 def tracked_texts() -> list[Path]:
@@ -64,6 +67,8 @@ def test_only_ci_looks_beside_the_repository() -> None:
         ("see /" + "home/ada/notes", True),
         ("'/" + "work/x'", True),
         ("data/work/x", False),
+        ("/" + "opt/x/lib", True),
+        ("/" + "opt/homebrew/opt/x/lib", False),
         ("https://host/home/x", False),
         ("$HOME/work/x", False),
     ],
