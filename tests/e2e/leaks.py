@@ -8,16 +8,16 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from hsm_core._internal.crypto.der import read_private_form, read_private_key_info
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.model import KeyState
 
 __all__ = ["appearances", "find", "sealed_secrets"]
-
-_SYMMETRIC = frozenset({"AES-256-GCM", "HMAC-SHA-256"})
 
 
 def appearances(secret: bytes) -> frozenset[bytes]:
@@ -79,8 +79,18 @@ def _opened(inventory: Inventory) -> Iterator[tuple[str, bytes]]:
 
 
 def _private_parts(algorithm: str, material: bytes) -> Iterator[tuple[str, bytes]]:
-    if algorithm in _SYMMETRIC or len(material) <= 32:
+    row = spec(Algorithm(algorithm))
+    if not row.is_asymmetric:
         yield "key", material
+        return
+    if row.family in {Family.ML_KEM, Family.ML_DSA}:
+        yield "seed", read_private_form(row.algorithm, material).seed
+        return
+    if row.is_hybrid:
+        octets = read_private_key_info(row.algorithm, material)
+        size = spec(row.components[0]).private_bytes
+        yield "seed", octets[:size]
+        yield "other half", octets[size:]
         return
     key = load_der_private_key(material, None)
     match key:

@@ -12,11 +12,17 @@ from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import SECRETS, Site
 
-ALGORITHMS = ("AES-256-GCM", "HMAC-SHA-256", "Ed25519", "EC-P256", "RSA-2048")
+HYBRID = "MLKEM768-ECDH-P256-SHA3-256"
+ALGORITHMS = (
+    *("AES-256-GCM", "HMAC-SHA-256", "Ed25519", "EC-P256", "RSA-2048"),
+    *("ML-DSA-44", "ML-KEM-768", "HKDF-SHA-256", HYBRID),
+)
 MARKERS = {
     "plaintext": b"marker: the plaintext of a letter",
     "aad": b"marker: what is authenticated beside it",
     "message": b"marker: the message that is signed",
+    "sealed": b"marker: a message for a hybrid key",
+    "item": b"marker: one of many in a batch",
     "malformed": b"marker: inside a body that is broken",
     "password": b"marker: in the query, where it is not wanted",
 }
@@ -31,6 +37,7 @@ class Session:
         self._home = site.folder / "home"
         self._home.mkdir()
         self.printed: dict[str, bytes] = {}
+        self.received: dict[str, bytes] = {}
         self.tokens = {
             "good token": site.token("ada", "operator", "auditor"),
             "bad token": site.token("ada", "operator")[:-4] + "AAAA",
@@ -67,6 +74,41 @@ class Session:
         self.cli("sign", "aes-256-gcm", "--in", "-", data=MARKERS["message"])
         self.cli("mac", "hmac-sha-256", "--in", "-", data=MARKERS["message"])
         self.cli("destroy", "hmac-sha-256", "--yes")
+
+    def agree_on_secrets(self) -> None:
+        """Get shared secrets and data keys, and give keys that were made elsewhere."""
+        for name in ("ml-kem-768", HYBRID.lower()):
+            made = json.loads(self.cli("encapsulate", name, "--json"))
+            secret = base64.b64decode(made["shared_secret"])
+            taken = self.cli("decapsulate", name, made["ciphertext"], "--out", "-")
+            assert secret == taken
+            self.received[f"shared secret of {name}"] = secret
+            sealed = self.cli("seal", name, "--in", "-", data=MARKERS["sealed"])
+            self.cli("open", name, sealed.decode().strip())
+            self.printed[f"sealed to {name}"] = sealed
+        wrapped = json.loads(self.cli("data-key", "aes-256-gcm", "--json"))
+        self.received["data key"] = base64.b64decode(wrapped["plaintext"])
+        self.printed["rewrapped"] = self.cli(
+            "rewrap", "aes-256-gcm", wrapped["ciphertext"]
+        )
+        item = {"plaintext": base64.b64encode(MARKERS["item"]).decode()}
+        batch = ("encrypt", "aes-256-gcm", "--batch", "-")
+        self.printed["batch"] = self.cli(*batch, data=json.dumps(item).encode())
+
+    def move_keys(self) -> None:
+        """Import a seed, wrapped here, derive a key, and export one."""
+        self.cli("create", "RSA-2048", "--name", "transport", "--usage", "wrap,unwrap")
+        seed = os.urandom(32)
+        self.received["imported seed"] = seed
+        wrapping = ("--wrapping-key", "transport")
+        new = ("--algorithm", "ML-DSA-65", "--format", "seed", "--name", "imported")
+        self.printed["import"] = self.cli("import", "-", *new, *wrapping, data=seed)
+        bad = ("--algorithm", "ML-DSA-65", "--wrapped", *wrapping)
+        self.cli("import", "-", *bad, data=seed)
+        derived = ("AES-256-GCM", "--from", "hkdf-sha-256", "--name", "derived")
+        self.printed["derive"] = self.cli("derive", *derived)
+        self.cli("create", "AES-128-KW", "--name", "leaves", "--exportable")
+        self.printed["export"] = self.cli("export", "leaves", *wrapping)
 
     def make_mistakes(self) -> None:
         """Send what is refused before it becomes an operation."""
@@ -114,6 +156,8 @@ def test_nothing_is_left_behind(site: Site, end: str) -> None:
     with site.start("--log-level", "debug") as server:
         session = Session(site, server)
         session.use_every_algorithm()
+        session.agree_on_secrets()
+        session.move_keys()
         session.make_mistakes()
         session.look_around()
         if end == "stop":
@@ -128,9 +172,18 @@ def test_nothing_is_left_behind(site: Site, end: str) -> None:
 
     looked_at = places(site, session)
 
-    assert 2 * (len(ALGORITHMS) - 1) == len({name.rsplit(" ", 1)[0] for name in keys})
-    assert len(looked_at) > 30
-    assert [] == find(keys | tokens | signatures | secrets | MARKERS, looked_at)
+    found_keys = {name.partition(" v")[0] for name in keys}
+    assert {name.lower() for name in ALGORITHMS} - {"hmac-sha-256"} | {
+        *("transport", "imported", "derived", "leaves"),
+    } == found_keys
+    assert {"imported v1 seed"} == {
+        name for name, key in keys.items() if key == session.received["imported seed"]
+    }
+    for name in ("import", "derive", "export", "rewrapped", "batch"):
+        assert session.printed[name], session.printed
+    assert len(looked_at) > 40
+    wanted = keys | tokens | signatures | secrets | MARKERS | session.received
+    assert [] == find(wanted, looked_at)
 
 
 @pytest.mark.parametrize("before", range(4))

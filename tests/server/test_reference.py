@@ -45,7 +45,7 @@ def test_the_numbers_of_the_text_are_those_of_the_settings() -> None:
 def test_the_examples_are_json() -> None:
     """What is shown can be read, as what it is said to be."""
     examples = re.findall(r"```json\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
-    problem, batch = map(json.loads, examples)
+    batch, problem = map(json.loads, examples)
 
     assert "payload_too_large" == problem["code"]
     good, bad = wire.convert(batch, VerifiedBatch).items
