@@ -49,6 +49,8 @@ class WorkerPool:
 
         size: How many children there are at most.
 
+        waiting: How many requests may wait for one of them.
+
         seconds: Within this time every request is answered, or fails.
 
         idle_seconds: How long an idle child is kept.
@@ -59,11 +61,13 @@ class WorkerPool:
         command: Callable[[], Sequence[str]],
         *,
         size: int = 2,
+        waiting: int = _WAITING,
         seconds: float = _SECONDS,
         idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self._command = command
         self._size = size
+        self._waiting = waiting
         self._seconds = seconds
         self._idle_seconds = idle_seconds
         self._begin()
@@ -82,12 +86,12 @@ class WorkerPool:
         with self._lock:
             if self._closed:
                 raise UnavailableError("The processes that compute are closed.")
-            if self._pending >= self._size + _WAITING:
+            if self._pending >= self._size + self._waiting:
                 raise OverloadedError
-            self._pending += 1
-            if self._threads < min(self._pending, self._size):
-                self._threads += 1
+            if self._threads < min(self._pending + 1, self._size):
                 self._start_thread()
+                self._threads += 1
+            self._pending += 1
             self._jobs.put(job)
         return job.answer.result()
 
@@ -121,9 +125,13 @@ class WorkerPool:
         self._closed = False
 
     def _start_thread(self) -> None:
-        threading.Thread(
+        thread = threading.Thread(
             target=self._serve, name="hsm-core-pqcrypto", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the limit is reached, or the interpreter is ending
+            raise UnavailableError("A thread for pqcrypto could not start.") from None
 
     def _serve(self) -> None:
         child: Child | None = None
@@ -146,7 +154,9 @@ class WorkerPool:
         answer = b""
         failure: UnavailableError | None = None
         try:
-            if self._closed or time.monotonic() >= job.deadline:
+            if self._closed:
+                raise ChildError("is closed")
+            if time.monotonic() >= job.deadline:
                 raise OverloadedError
             if child is not None and not child.is_running():
                 self._bury(child)

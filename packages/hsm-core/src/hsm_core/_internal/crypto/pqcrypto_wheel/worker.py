@@ -33,6 +33,7 @@ __all__ = [
     "SIGN",
     "VERIFY",
     "answer",
+    "harden",
     "join",
     "serve",
     "split",
@@ -120,8 +121,9 @@ def _compute(
     if action == SIGN:
         return join(DONE, module.sign(key, message, context or None, None))
     if action == VERIFY:
+        (signature,) = rest
         try:
-            module.verify(key, message, rest[0], context or None, None)
+            module.verify(key, message, signature, context or None, None)
         except Exception:
             return join(MISMATCH)
         return join(DONE)
@@ -145,8 +147,13 @@ def _write(target: int, data: bytes) -> None:
         rest = rest[os.write(target, rest) :]
 
 
-def _harden(parent: int) -> None:
-    """Leave no dump, show memory to nobody, and end with the parent."""
+def harden(parent: int) -> None:
+    """
+    Leave no dump, show memory to nobody, gain no rights, and end with the parent.
+
+    Args:
+        parent: Process id of the parent, which may have ended already.
+    """
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -160,7 +167,7 @@ def _harden(parent: int) -> None:
 
 
 def _main(parent: str, folder: str) -> None:
-    _harden(int(parent))
+    harden(int(parent))
     target = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing else may write answers
     sys.path.append(folder)
