@@ -14,8 +14,9 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core.algorithms import KeyUsage
 from hsm_core.factory import open_async
-from hsm_core.model import Integrity, KeyUsage, MessageDetail, UseInfo
+from hsm_core.model import Integrity, MessageDetail, UseInfo
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, Faults, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
@@ -349,9 +350,10 @@ class TestOnDisk:
             for _ in range(2):
                 with pytest.raises(errors.KeyTamperedError, match="counter") as caught:
                     session.encrypt(bad, b"m")
+                facts = {"key_id": bad, "integrity": wanted.value}
+                assert facts == caught.value.facts
             shown = session.describe(bad)
 
-            assert {"key_id": bad, "integrity": wanted.value} == caught.value.facts
             assert (wanted, None) == (shown.integrity, shown.use)
             assert [wanted] == [v.integrity for v in session.versions(bad)]
             assert ("degraded", 1) == (

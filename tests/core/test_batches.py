@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: MIT
+"""Batches: each item is answered for itself, in order, and recorded together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hsm_core import errors, wire
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.pipeline import Pipeline
+from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyUsage
+from hsm_core.factory import OpenHSM
+from hsm_core.model import BatchDetail, Role
+from hsm_core.protocols import HSM
+from hsm_core.session import Session
+from hsm_core.testing import caller, memory_hsm
+
+
+@pytest.fixture
+def gateway() -> Iterator[OpenHSM]:
+    """Give an open HSM."""
+    with memory_hsm() as opened:
+        yield opened
+
+
+@pytest.fixture
+def hsm(gateway: OpenHSM) -> HSM:
+    """Give that HSM for somebody who may do everything that is tested here."""
+    return gateway.act_as(caller(Role.ADMINISTRATOR, Role.OPERATOR))
+
+
+@pytest.fixture
+def session(hsm: HSM) -> Session:
+    """Give the same with methods."""
+    return Session(hsm)
+
+
+def references(count: int) -> list[str]:
+    """Return references of items."""
+    return [f"item-{number}" for number in range(count)]
+
+
+def record_of(session: Session, key_id: str, kind: str) -> tuple[str, int, BatchDetail]:
+    """Return code, version and detail of the one record of a kind."""
+    (event,) = (
+        entry.event
+        for entry in session.audit_events(key_id=key_id)
+        if entry.event.kind == kind
+    )
+    assert isinstance(event.detail, BatchDetail)
+    return event.code, event.version, event.detail
+
+
+class TestEveryBatch:
+    @pytest.mark.parametrize("algorithm", ["ed25519", "p256", "rsa2048", "ml-dsa-44"])
+    def test_signatures(self, session: Session, algorithm: str) -> None:
+        """
+        Signatures of a batch are those of single requests, and are checked by one.
+        """
+        key = session.create_key(algorithm).key_id
+        texts = [b"message %d" % number for number in range(5)]
+        signed = session.sign_batch(
+            key,
+            [
+                ops.SignItem(reference=name, message=text)
+                for name, text in zip(references(5), texts, strict=True)
+            ],
+        )
+        assert references(5) == [item.reference for item in signed.items]
+        assert (key, 1) == (signed.key_id, signed.version)
+        for text, item in zip(texts, signed.items, strict=True):
+            session.verify(key, text, item.signature)
+
+        checked = session.verify_batch(
+            key,
+            [
+                ops.VerifyItem(
+                    reference=item.reference, message=text, signature=item.signature
+                )
+                for text, item in zip([*texts[:4], b"x"], signed.items, strict=True)
+            ],
+        )
+
+        assert references(5) == [item.reference for item in checked.items]
+        assert [1, 1, 1, 1, 0] == [item.version for item in checked.items]
+        codes = [item.error and item.error.code for item in checked.items]
+        assert [None, None, None, None, "signature_mismatch"] == codes
+
+    def test_ciphertexts_of_several_versions(self, session: Session) -> None:
+        """
+        Envelopes of different versions are opened together, each with its own.
+        """
+        key = session.create_key("aes").key_id
+        made = []
+        for number in range(3):
+            batch = session.encrypt_batch(
+                key, [ops.EncryptItem(plaintext=b"%d" % number, aad=b"a")]
+            )
+            assert number + 1 == batch.version
+            made.append(batch.items[0].ciphertext)
+            session.rotate(key)
+
+        opened = session.decrypt_batch(
+            key,
+            [
+                ops.DecryptItem(reference=name, ciphertext=one, aad=b"a")
+                for name, one in zip(references(3), made, strict=True)
+            ],
+        )
+
+        assert [b"0", b"1", b"2"] == [item.plaintext for item in opened.items]
+        assert [1, 2, 3] == [item.version for item in opened.items]
+        assert references(3) == [item.reference for item in opened.items]
+
+    def test_macs(self, session: Session) -> None:
+        """
+        MACs of a batch are those of single requests, and are checked by one.
+        """
+        key = session.create_key("hmac-sha-256").key_id
+        made = session.mac_batch(key, [ops.MacInput(reference="a", message=b"m")])
+
+        checked = session.verify_mac_batch(
+            key,
+            [
+                ops.VerifyMacItem(message=b"m", mac=made.items[0].mac),
+                ops.VerifyMacItem(message=b"n", mac=made.items[0].mac),
+            ],
+        )
+
+        assert session.mac(key, b"m").mac == made.items[0].mac
+        assert "a" == made.items[0].reference
+        assert [1, 0] == [item.version for item in checked.items]
+        assert checked.items[1].error is not None
+        assert "mac_mismatch" == checked.items[1].error.code
+
+
+class TestFaultsOfItems:
+    def test_one_bad_item(self, session: Session) -> None:
+        """
+        An item that breaks a rule has its own error; the others are answered.
+        """
+        key = session.create_key("p256").key_id
+        signed = session.sign_batch(
+            key,
+            [
+                ops.SignItem(reference="good", message=b"m"),
+                ops.SignItem(reference="both", message=b"m", digest=bytes(32)),
+                ops.SignItem(reference="short", digest=bytes(31)),
+                ops.SignItem(reference="none"),
+                ops.SignItem(reference="digest", digest=bytes(32)),
+            ],
+        )
+
+        codes = [item.error.code if item.error else "" for item in signed.items]
+        assert ["", "invalid_input", "input_size", "invalid_input", ""] == codes
+        assert all(
+            bool(item.signature) is (item.error is None) for item in signed.items
+        )
+        assert signed.items[2].error is not None
+        assert "digest must be 32 bytes, got 31." == signed.items[2].error.detail
+        assert 2 == session.describe(key).use.uses  # type: ignore[union-attr]
+
+    def test_versions_that_are_gone(self, session: Session) -> None:
+        """
+        An envelope of a revoked version, of none or of another key is its item's fault.
+        """
+        key, other = (session.create_key("aes").key_id for _ in range(2))
+        old = session.encrypt(key, b"old")
+        session.rotate(key)
+        session.revoke(key, version=1)
+        new = session.encrypt(key, b"new")
+        foreign = session.encrypt(other, b"foreign")
+
+        opened = session.decrypt_batch(
+            key, [ops.DecryptItem(ciphertext=one) for one in (old, new, foreign, b"")]
+        )
+
+        codes = [item.error.code if item.error else "" for item in opened.items]
+        assert ["wrong_state", "", *["decryption_failed"] * 2] == codes
+        assert [b"", b"new", b"", b""] == [item.plaintext for item in opened.items]
+
+
+class TestFaultsOfTheWhole:
+    def test_usage(self, session: Session) -> None:
+        """
+        A key that may not be used so refuses the batch.
+        """
+        key = session.create_key("aes", usages=[KeyUsage.DECRYPT]).key_id
+        with pytest.raises(errors.KeyUsageError):
+            session.encrypt_batch(key, [ops.EncryptItem(plaintext=b"m")])
+
+    def test_state(self, session: Session) -> None:
+        """
+        A revoked key refuses the batch.
+        """
+        key = session.create_key("ed25519").key_id
+        session.revoke(key)
+        with pytest.raises(errors.KeyStateError):
+            session.sign_batch(key, [ops.SignItem(message=b"m")])
+
+    def test_parameters_of_all(self, session: Session) -> None:
+        """
+        A parameter that all items share refuses the batch, not each of them.
+        """
+        key = session.create_key("p256").key_id
+        with pytest.raises(errors.UnsupportedOperationError) as caught:
+            session.sign_batch(
+                key, [ops.SignItem(message=b"m")], hash=HashAlgorithm.SHA_512
+            )
+        assert "hash" == caught.value.facts["field"]
+        with pytest.raises(errors.KeyNotFoundError):
+            session.verify_batch(
+                key, [ops.VerifyItem(message=b"m", signature=b"s")], version=9
+            )
+
+    def test_a_kem_key(self, session: Session) -> None:
+        """
+        A key that has another operation for this is not an item's fault.
+        """
+        key = session.create_key("ml-kem-768").key_id
+        with pytest.raises(errors.UnsupportedOperationError, match="Seal"):
+            session.encrypt_batch(key, [ops.EncryptItem(plaintext=b"m")])
+
+    def test_a_stopped_algorithm(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        An algorithm that is not to be used refuses the batch.
+        """
+        key = session.create_key("ed25519").key_id
+
+        def require(self: CryptoRegistry, algorithm: Algorithm) -> None:
+            raise errors.SelfTestFailedError
+
+        monkeypatch.setattr(CryptoRegistry, "require", require)
+        with pytest.raises(errors.SelfTestFailedError):
+            session.sign_batch(key, [ops.SignItem(message=b"m")])
+
+    def test_the_use_limit(self) -> None:
+        """
+        A batch that is larger than what is left is refused, and takes nothing.
+        """
+        with memory_hsm(use_limit=5) as gateway:
+            session = Session(gateway.act_as(caller()))
+            key = session.create_key("aes").key_id
+            items = [ops.EncryptItem(plaintext=b"m")] * 6
+            with pytest.raises(errors.UseLimitError):
+                session.encrypt_batch(key, items)
+
+            session.encrypt_batch(key, items[:5])
+            assert 5 == session.describe(key).use.uses  # type: ignore[union-attr]
+
+    def test_the_total(self, session: Session, gateway: OpenHSM) -> None:
+        """
+        All items together are bound by the limit of one payload, and the error says so.
+        """
+        key = session.create_key("hmac-sha-256").key_id
+        limit = gateway._services.limits.payload_bytes  # noqa: SLF001 (64 MiB)
+        half = bytes(limit // 2)
+        whole = [ops.MacInput(message=half), ops.MacInput(message=half)]
+        assert 2 == len(session.mac_batch(key, whole).items)
+
+        with pytest.raises(errors.PayloadTooLargeError, match="items") as caught:
+            session.mac_batch(key, [*whole, ops.MacInput(message=b"m")])
+
+        assert "items" == caught.value.facts["field"]
+        assert (limit + 1, limit) == (
+            caught.value.facts["actual"],
+            caught.value.facts["maximum"],
+        )
+
+    @pytest.mark.parametrize("count", [0, 1001])
+    def test_the_number(self, session: Session, count: int) -> None:
+        """
+        A batch has 1 to 1,000 items.
+        """
+        key = session.create_key("ed25519").key_id
+        with pytest.raises(errors.InvalidInputError):
+            session.sign_batch(key, [ops.SignItem(message=b"m")] * count)
+
+    def test_one_pass_through_policy(self, session: Session, gateway: OpenHSM) -> None:
+        """
+        Who may not use the key is refused once, for the whole batch.
+        """
+        key = session.create_key("ed25519").key_id
+        auditor = Session(gateway.act_as(caller(Role.AUDITOR)))
+        with pytest.raises(errors.AccessDeniedError):
+            auditor.sign_batch(key, [ops.SignItem(message=b"m")] * 3)
+
+        denied = [
+            entry.event
+            for entry in session.audit_events(key_id=key)
+            if entry.event.kind == "SignBatch"
+        ]
+        assert ["access_denied"] == [event.code for event in denied]
+
+
+class TestRecord:
+    def test_what_is_recorded(self, session: Session, gateway: OpenHSM) -> None:
+        """
+        One record tells how many items, how many failed, and a digest of the inputs.
+        """
+        key = session.create_key("aes").key_id
+        good = session.encrypt(key, b"secret text")
+        items = (
+            ops.DecryptItem(reference="one", ciphertext=good),
+            ops.DecryptItem(reference="two", ciphertext=b"bad"),
+        )
+        session.decrypt_batch(key, items)
+
+        code, version, detail = record_of(session, key, "DecryptBatch")
+        ring = gateway._services.inventory.ring  # noqa: SLF001 (holds the digest's key)
+        inputs = ring.payload_digest(wire.encode_packed(items))
+        assert BatchDetail(count=2, failed=1, inputs=inputs) == detail
+        assert ("ok", 1) == (code, version)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=20))
+def test_round_trip(hsm: HSM, texts: list[bytes]) -> None:
+    """
+    Whatever is encrypted together is decrypted together, in any other order.
+    """
+    session = Session(hsm)
+    key = session.create_key("chacha20-poly1305").key_id
+    sealed = session.encrypt_batch(
+        key,
+        [
+            ops.EncryptItem(reference=str(number), plaintext=text, aad=text[:3])
+            for number, text in enumerate(texts)
+        ],
+    ).items
+    shuffled = sorted(sealed, key=lambda item: item.ciphertext[-8:])
+    opened = session.decrypt_batch(
+        key,
+        [
+            ops.DecryptItem(
+                reference=item.reference,
+                ciphertext=item.ciphertext,
+                aad=texts[int(item.reference)][:3],
+            )
+            for item in shuffled
+        ],
+    ).items
+
+    assert [item.reference for item in shuffled] == [item.reference for item in opened]
+    assert [texts[int(item.reference)] for item in opened] == [
+        item.plaintext for item in opened
+    ]
+
+
+def test_what_is_quick(session: Session, gateway: OpenHSM) -> None:
+    """
+    A small batch of a fast algorithm is computed at once; others go to the pools.
+    """
+    pipeline: Pipeline = gateway._pipeline  # noqa: SLF001 (is asked directly)
+    sign = [ops.SignItem(message=b"m")]
+    long = ops.SignItem(message=bytes(70_000))
+    quick = {}
+    for algorithm, items in itertools.product(
+        ("ed25519", "rsa2048", "ml-dsa-44"), (sign * 8, sign * 9, [long])
+    ):
+        key = session.create_key(algorithm).key_id
+        batch = ops.SignBatch(key_id=key, items=tuple(items))
+        quick[algorithm, len(items)] = pipeline.is_quick(batch)
+
+    assert [("ed25519", 8)] == [which for which, is_quick in quick.items() if is_quick]
