@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -214,11 +214,12 @@ class TestOtherKeys:
         key = session.create_key(KEM, usages=[KeyUsage.ENCAPSULATE]).key_id
         made = session.encapsulate(key)
 
-        for use in (
+        uses: list[Callable[[], bytes]] = [
             lambda: session.decapsulate(key, made.ciphertext),
             lambda: session.seal(key, b"m"),
             lambda: session.open(key, b"m"),
-        ):
+        ]
+        for use in uses:
             with pytest.raises(errors.KeyUsageError):
                 use()
 

@@ -19,9 +19,22 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.expanded import read_foreign_form
 from hsm_core._internal.crypto.pyca.encoding import load_private, private_der
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, Family, KeyFormat, spec
-from hsm_core.errors import InputSizeError, UnsupportedOperationError
+from hsm_core.errors import (
+    InputSizeError,
+    InvalidInputError,
+    UnsupportedOperationError,
+)
 
-__all__ = ["check_format", "kept_form", "shown_form", "usable_form"]
+__all__ = ["check_format", "explained", "kept_form", "shown_form", "usable_form"]
+
+_ASKED: Final = {
+    Family.RSA: "Its modulus must have exactly {0.modulus_bits} bits and two prime "
+    "factors, its public exponent be 65537, and all its numbers belong together.",
+    Family.ECDSA: "It must name its curve, and its point belong to its number.",
+    Family.COMPOSITE_KEM: "A composite must be whole; a half is none.",
+    Family.COMPOSITE_SIGNATURE: "A composite must be whole; a half is none.",
+}
+"""What a private key from elsewhere must have, where it isn't plain."""
 
 _SEEDED: Final = frozenset({Family.ML_KEM, Family.ML_DSA})
 
@@ -66,6 +79,15 @@ def usable_form(algorithm: Algorithm, format: KeyFormat, data: bytes) -> bytes:
     if len(data) != size:
         raise InputSizeError("material", actual=len(data), minimum=size, maximum=size)
     return seed_key_info(algorithm, data) if format is KeyFormat.SEED else data
+
+
+def explained(algorithm: Algorithm, refusal: InvalidInputError) -> InvalidInputError:
+    """Return the refusal of material from elsewhere, with what is asked of it."""
+    row = spec(algorithm)
+    if isinstance(refusal, InputSizeError) or row.family not in _ASKED:
+        return refusal
+    asked = _ASKED[row.family].format(row)
+    return InvalidInputError(f"{refusal} {asked}", **refusal.facts)
 
 
 def kept_form(algorithm: Algorithm, material: bytes) -> bytes:

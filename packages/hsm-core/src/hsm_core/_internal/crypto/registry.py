@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from hsm_core._internal.crypto.formats import kept_form
+from hsm_core._internal.crypto.formats import explained, kept_form
 from hsm_core._internal.crypto.guard import GuardedHandle
 from hsm_core._internal.crypto.providers import (
     PREFERRED,
@@ -129,7 +129,10 @@ class CryptoRegistry(ServedAlgorithms):
         """
         slot = self._slot(algorithm)
         with slot.guard:
-            slot.provider.load_foreign(algorithm, material)
+            try:
+                slot.provider.load_foreign(algorithm, material)
+            except InvalidInputError as refusal:
+                raise explained(algorithm, refusal) from None
             kept = kept_form(algorithm, material)
             try:
                 public_der = pairwise_consistency_test(algorithm, slot.provider, kept)
