@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""Slow work has threads of its own, and holds up nobody who is quicker."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.asynchronous import Lane, Pools
+from hsm_core._internal.crypto.registry import CryptoRegistry, GeneratedKey
+from hsm_core._internal.pipeline import Pipeline, Request
+from hsm_core.algorithms import Algorithm
+from hsm_core.factory import OpenHSM, open_async
+from hsm_core.model import KeyState
+from hsm_core.protocols import AsyncHSM
+from hsm_core.session import Session
+from hsm_core.testing import caller, memory_hsm
+from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.hsm_support import require_algorithm
+
+SLOW = Algorithm.SLH_DSA_SHA2_128S
+
+
+@pytest.fixture
+def gateway() -> Iterator[OpenHSM]:
+    """Give an open HSM."""
+    with memory_hsm() as opened:
+        yield opened
+
+
+@pytest.fixture
+def session(gateway: OpenHSM) -> Session:
+    """Give it for an administrator who is an operator as well."""
+    return Session(gateway.act_as(caller()))
+
+
+def pipeline_of(gateway: OpenHSM) -> Pipeline:
+    """Return what decides where work runs."""
+    return gateway._pipeline  # noqa: SLF001 (is asked directly)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Let RSA keys be generated only once what is given was called."""
+    release = threading.Event()
+    generate = CryptoRegistry.generate
+
+    def wait(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
+        if algorithm is Algorithm.RSA_2048:
+            assert release.wait(30)
+        return generate(self, algorithm)
+
+    monkeypatch.setattr(CryptoRegistry, "generate", wait)
+    yield release.set
+    release.set()
+
+
+def test_which_is_slow(gateway: OpenHSM, session: Session) -> None:
+    """
+    What makes RSA and SLH-DSA keys is slow, and what signs with SLH-DSA; no more.
+    """
+    require_algorithm(session, SLOW)
+    slow = session.create_key("slh-dsa-sha2-128f").key_id
+    rsa, fast = (session.create_key(name).key_id for name in ("rsa2048", "p256"))
+    item = ops.SignItem(message=b"m")
+    wanted = {
+        ops.CreateKey(algorithm="rsa4096"): True,
+        ops.CreateKey(algorithm="slh-dsa-shake-256s"): True,
+        ops.CreateKey(algorithm="ed25519"): False,
+        ops.CreateKey(algorithm="nonsense"): False,
+        ops.ImportKey(algorithm="rsa2048", wrapping_key_id=rsa, wrapped=b"w"): True,
+        ops.ImportKey(algorithm="aes", wrapping_key_id=rsa, wrapped=b"w"): False,
+        ops.DeriveKey(algorithm="aes", base_key_id=fast): False,
+        ops.RotateKey(key_id=rsa): True,
+        ops.RotateKey(key_id=slow): True,
+        ops.RotateKey(key_id=fast): False,
+        ops.Rollback(key_id=slow, version=1): False,
+        ops.RevokeKey(key_id=slow): False,
+        ops.DestroyKey(key_id=slow): False,
+        ops.Sign(key_id=slow, message=b"m"): True,
+        ops.SignBatch(key_id=slow, items=(item,)): True,
+        ops.Verify(key_id=slow, message=b"m", signature=b"s"): False,
+        ops.Sign(key_id=rsa, message=b"m"): False,
+        ops.Sign(key_id="nobody", message=b"m"): False,
+        ops.DescribeKey(key_id=slow): False,
+        ops.GetPublicKey(key_id=slow): False,
+    }
+
+    pipeline = pipeline_of(gateway)
+    assert wanted == {sent: pipeline.is_slow(sent) for sent in wanted}
+    assert not any(pipeline.is_quick(sent) for sent, slow in wanted.items() if slow)
+
+
+def test_the_first_test_of_a_slow_algorithm(tmp_path: Path) -> None:
+    """
+    Until an algorithm has been tested even its checks are slow; then they are not.
+    """
+    with filesystem_hsm(tmp_path) as gateway:
+        session = Session(gateway.act_as(caller()))
+        require_algorithm(session, Algorithm.SLH_DSA_SHA2_128F)
+        key = session.create_key("slh-dsa-sha2-128f").key_id
+        signature = session.sign(key, b"m").signature
+    with filesystem_hsm(tmp_path) as gateway:
+        session, pipeline = Session(gateway.act_as(caller())), pipeline_of(gateway)
+        check = ops.Verify(key_id=key, message=b"m", signature=signature)
+        assert pipeline.is_slow(check)
+        session.verify(key, b"m", signature)
+        assert not pipeline.is_slow(check)
+        assert pipeline.is_slow(ops.Sign(key_id=key, message=b"m"))
+
+
+def test_nothing_waits_for_slow_work(
+    gateway: OpenHSM, session: Session, held: Callable[[], None]
+) -> None:
+    """
+    While key generations hang, all else goes on: uses, reads, changes, the same key.
+    """
+    wrapping = session.create_key("aes-256-kw").key_id
+    exported = session.create_key("aes", exportable=True).key_id
+    wrapped = session.export_key(exported, wrapping).wrapped
+    signer = session.create_key("p256").key_id
+    hsm = open_async(gateway).act_as(caller())
+
+    async def work() -> None:
+        slow = [
+            asyncio.ensure_future(hsm.execute(ops.CreateKey(algorithm="rsa2048")))
+            for _ in range(12)
+        ]
+        await asyncio.sleep(0.05)
+        for _ in range(8):
+            await hsm.execute(ops.Sign(key_id=signer, message=b"m"))
+            await hsm.execute(ops.DescribeKey(key_id=signer))
+            await hsm.execute(ops.RotateKey(key_id=signer))
+            await hsm.execute(
+                ops.ImportKey(
+                    algorithm="aes", wrapping_key_id=wrapping, wrapped=wrapped
+                )
+            )
+        assert not any(one.done() for one in slow)
+        held()
+        made = await asyncio.gather(*slow)
+        assert 12 == len({info.key_id for info in made})
+
+    asyncio.run(work())
+
+
+def test_a_key_that_is_being_rotated(
+    gateway: OpenHSM,
+    session: Session,
+    held: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A key can be revoked while new material for it is made; the rotation comes after.
+    """
+    held()
+    key = session.create_key("rsa2048").key_id
+    release, began = threading.Event(), threading.Event()
+    generate = CryptoRegistry.generate
+
+    def wait(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
+        began.set()
+        assert release.wait(30)
+        return generate(self, algorithm)
+
+    monkeypatch.setattr(CryptoRegistry, "generate", wait)
+    hsm = open_async(gateway).act_as(caller())
+
+    async def work() -> None:
+        rotation = asyncio.ensure_future(hsm.execute(ops.RotateKey(key_id=key)))
+        await asyncio.to_thread(began.wait, 30)
+        await hsm.execute(ops.RevokeKey(key_id=key))
+        assert not rotation.done()
+        release.set()
+        assert 2 == (await rotation).version
+
+    asyncio.run(work())
+    states = [version.state for version in session.versions(key)]
+    assert [KeyState.REVOKED, KeyState.ACTIVE] == states
+
+
+def test_a_key_that_never_rests(session: Session) -> None:
+    """
+    Slow changes of one key at once all come about, whatever they get in the way of.
+    """
+    key = session.create_key("rsa2048").key_id
+    threads = [threading.Thread(target=session.rotate, args=(key,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert list(range(1, 8)) == [version.version for version in session.versions(key)]
+
+
+def test_a_full_lane() -> None:
+    """
+    Too much slow work is refused at once, while the other lanes have room.
+    """
+    pools = Pools(1, most_slow=2, most_waiting=2)
+    release = threading.Event()
+
+    async def work() -> None:
+        slow = [
+            asyncio.ensure_future(pools.run(release.wait, Lane.SLOW)) for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.OverloadedError):
+            await pools.run(release.wait, Lane.SLOW)
+        for lane in (Lane.CHANGES, Lane.READS):
+            name = await pools.run(lambda: threading.current_thread().name, lane)
+            assert name.startswith(f"hsm-core-{lane.value}")
+        release.set()
+        assert [True, True] == await asyncio.gather(*slow)
+        await pools.run(release.wait, Lane.SLOW)
+
+    asyncio.run(work())
+    pools.close()
+
+
+def test_together(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Requests that are executed together have their lanes as well.
+    """
+    names: dict[str, str] = {}
+    generate = CryptoRegistry.generate
+
+    def note(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
+        names[algorithm.value] = threading.current_thread().name
+        return generate(self, algorithm)
+
+    monkeypatch.setattr(CryptoRegistry, "generate", note)
+    me = caller()
+    outcomes = pipeline_of(gateway).execute_many(
+        [
+            Request(me, ops.CreateKey(algorithm="rsa2048")),
+            Request(me, ops.CreateKey(algorithm="ed25519")),
+            Request(me, ops.GenerateRandom(length=8)),
+        ]
+    )
+
+    assert [None] * 3 == [outcome.error for outcome in outcomes]
+    assert names["RSA-2048"].startswith("hsm-core-slow")
+    assert names["Ed25519"].startswith("hsm-core-changes")
+
+
+async def latencies(hsm: AsyncHSM, key: str, count: int) -> tuple[float, float]:
+    """Return the median and the longest time of signatures and descriptions."""
+    times = []
+    for _ in range(count):
+        for sent in (ops.Sign(key_id=key, message=b"m"), ops.DescribeKey(key_id=key)):
+            began = time.perf_counter()
+            await hsm.execute(sent)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times), max(times)
+
+
+async def longest_gap(work: Awaitable[object]) -> float:
+    """Return for how long the event loop did nothing else while *work* was done."""
+    running = asyncio.ensure_future(work)
+    gap, last = 0.0, time.perf_counter()
+    while not running.done():
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        gap, last = max(gap, now - last), now
+    await running
+    return gap
+
+
+def test_signatures_that_take_long(gateway: OpenHSM, session: Session) -> None:
+    """
+    Beside SLH-DSA signatures P-256 keeps its order of time, and the loop stays free.
+    """
+    require_algorithm(session, SLOW)
+    slow, fast = (session.create_key(name).key_id for name in (SLOW, "p256"))
+    hsm = open_async(gateway).act_as(caller())
+    sign = ops.Sign(key_id=slow, message=b"m")
+
+    async def work() -> None:
+        alone, _ = await latencies(hsm, fast, 40)
+        began = time.perf_counter()
+        await hsm.execute(sign)
+        one = time.perf_counter() - began
+
+        signing = [asyncio.ensure_future(hsm.execute(sign)) for _ in range(3)]
+        beside, longest = await latencies(hsm, fast, 40)
+        assert not signing[-1].done()
+        gap = await longest_gap(asyncio.gather(*signing))
+
+        assert beside < 20 * alone
+        assert longest < one
+        assert gap < one / 2
+
+    asyncio.run(work())
