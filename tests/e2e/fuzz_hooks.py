@@ -54,6 +54,10 @@ def use_seeds(
     """Put a real key, and now and then a valid body, where one is generated."""
     name = _operation(case)
     meta = case.meta
+    if name in _STATE["seeds"]["keyless"]:
+        if _takes_seed(case):
+            case.body = dict(_CHANCE.choice(_STATE["seeds"]["keyless"][name]))
+        return
     if name not in _STATE["seeds"]["keys"] or meta is None:
         return
     if meta.is_negative_at(ParameterLocation.PATH) or _CHANCE.random() > _REAL_KEY:
@@ -61,13 +65,18 @@ def use_seeds(
     with _LOCK:
         key, body = choose(_STATE["seeds"], name, _CHANCE)
     case.path_parameters["key_id"] = key
-    if (
-        body is not None
-        and case.media_type == "application/json"
-        and not meta.is_negative_at(ParameterLocation.BODY)
-        and _CHANCE.random() < _REAL_BODY
-    ):
+    if body is not None and _takes_seed(case):
         case.body = dict(body)
+
+
+def _takes_seed(case: schemathesis.Case[Any]) -> bool:
+    """Whether a generated body, meant to be good, gives way to a valid one."""
+    return (
+        case.media_type == "application/json"
+        and case.meta is not None
+        and not case.meta.is_negative_at(ParameterLocation.BODY)
+        and _CHANCE.random() < _REAL_BODY
+    )
 
 
 @schemathesis.hook("after_call")

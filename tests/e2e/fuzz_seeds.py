@@ -20,12 +20,19 @@ ROLE_SETS: Final = (
 
 _MESSAGE: Final = base64.b64encode(b"a message").decode()
 _EXPENDABLE: Final = 60
+_SIGNERS: Final = (
+    *("EC-P256", "EC-P384", "EC-P521", "Ed25519", "RSA-2048"),
+    *("ML-DSA-65", "SLH-DSA-SHA2-128f", "MLDSA65-ECDSA-P256-SHA512"),
+)
+_KEMS: Final = ("ML-KEM-768", "MLKEM768-ECDH-P256-SHA3-256")
+_BATCHES: Final = ("Sign", "Verify", "Encrypt", "Decrypt", "ComputeMac", "VerifyMac")
 
 Seeds = dict[str, Any]
 """
 What the fuzzer's hooks are told, as JSON.
 
 ``keys``: ids by operation. ``bodies``: for an operation, valid bodies by key id.
+``keyless``: valid bodies of operations that have no key in their path.
 """
 
 
@@ -36,13 +43,17 @@ def plant(client: Client) -> Seeds:
     Args:
         client: Speaks to an empty server, and may do everything.
     """
-    signers = [
-        _create(client, name, f"signer-{name.lower()}")
-        for name in ("EC-P256", "EC-P384", "EC-P521", "Ed25519", "RSA-2048")
-    ]
+    signers = [_create(client, name, f"signer-{name.lower()}") for name in _SIGNERS]
+    kems = [_create(client, name, f"kem-{name.lower()}") for name in _KEMS]
     cipher = _create(client, "AES-256-GCM", "document-key")
     mac = _create(client, "HMAC-SHA-256", "webhook-mac")
     oaep = _create(client, "RSA-2048", "envelope", usages=["encrypt", "decrypt"])
+    transport = _create(client, "AES-256-KW", "transport")
+    leaving = [
+        _create(client, name, f"leaving-{name.lower()}", exportable=True)
+        for name in ("AES-256-GCM", "Ed25519", "ML-DSA-44")
+    ]
+    root = _create(client, "HKDF-SHA-256", "session-root")
     changing = [_create(client, "EC-P256", f"changing-{n}") for n in range(4)]
     expendable = [_expendable(client, number) for number in range(_EXPENDABLE)]
     bodies: dict[str, dict[str, Any]] = {
@@ -52,17 +63,42 @@ def plant(client: Client) -> Seeds:
         "Decrypt": {key: _encrypted(client, key) for key in (cipher, oaep)},
         "ComputeMac": {mac: {"message": _MESSAGE}},
         "VerifyMac": {mac: _authenticated(client, mac)},
+        "Encapsulate": {key: {} for key in kems},
+        "Decapsulate": {key: _encapsulated(client, key) for key in kems},
+        "Seal": {key: {"plaintext": _MESSAGE} for key in kems},
+        "Open": {key: _encrypted(client, key, "seal") for key in kems},
+        "Rewrap": {cipher: _encrypted(client, cipher)}
+        | {key: _encrypted(client, key, "seal") for key in kems},
+        "GenerateDataKey": {key: {"length": 16} for key in (cipher, *kems)},
+        "ExportKey": {key: {"wrapping_key_id": transport} for key in leaving},
         "Rollback": {key: {"version": 1} for key in expendable},
     }
+    bodies |= {
+        f"{name}Batch": {key: _batch(body) for key, body in bodies[name].items()}
+        for name in _BATCHES
+    }
+    del bodies["EncryptBatch"][oaep], bodies["DecryptBatch"][oaep]
     keys = {name: list(found) for name, found in bodies.items()} | {
-        "GetPublicKey": [*signers, oaep],
-        "DescribeKey": [*signers, cipher, mac, oaep],
+        "GetPublicKey": [*signers, *kems, oaep],
+        "DescribeKey": [*signers, *kems, cipher, mac, oaep],
         "ListVersions": [*signers, cipher, mac, *expendable],
         "RotateKey": changing,
         "RevokeKey": expendable,
         "DestroyKey": expendable,
     }
-    return {"keys": keys, "bodies": bodies}
+    keyless = {
+        "ImportKey": [
+            {
+                "algorithm": "AES-256-GCM",
+                "wrapping_key_id": transport,
+                "wrapped": _exported(client, leaving[0]),
+            }
+        ],
+        "DeriveKey": [
+            {"algorithm": "HMAC-SHA-256", "base_key_id": root, "info": _MESSAGE}
+        ],
+    }
+    return {"keys": keys, "bodies": bodies, "keyless": keyless}
 
 
 def choose(seeds: Seeds, operation: str, chance: random.Random) -> tuple[str, Any]:
@@ -88,15 +124,31 @@ def _signed(client: Client, key: str) -> dict[str, str]:
     return {"message": _MESSAGE, "signature": _done(answer).json["signature"]}
 
 
-def _encrypted(client: Client, key: str) -> dict[str, str]:
+def _encrypted(client: Client, key: str, verb: str = "encrypt") -> dict[str, str]:
     body = {"plaintext": _MESSAGE}
-    answer = client.request("POST", f"/api/v1/keys/{key}/encrypt", body)
+    answer = client.request("POST", f"/api/v1/keys/{key}/{verb}", body)
     return {"ciphertext": _done(answer).json["ciphertext"]}
 
 
 def _authenticated(client: Client, key: str) -> dict[str, str]:
     answer = client.request("POST", f"/api/v1/keys/{key}/mac", {"message": _MESSAGE})
     return {"message": _MESSAGE, "mac": _done(answer).json["mac"]}
+
+
+def _encapsulated(client: Client, key: str) -> dict[str, str]:
+    answer = client.request("POST", f"/api/v1/keys/{key}/encapsulate", {})
+    return {"ciphertext": _done(answer).json["ciphertext"]}
+
+
+def _exported(client: Client, key: str) -> str:
+    body = {"wrapping_key_id": "transport"}
+    answer = client.request("POST", f"/api/v1/keys/{key}/export", body)
+    wrapped: str = _done(answer).json["wrapped"]
+    return wrapped
+
+
+def _batch(body: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [{"reference": "a", **body}, {"reference": "b", **body}]}
 
 
 def _done(answer: Answer) -> Answer:

@@ -97,7 +97,7 @@ class Session:
 
     def move_keys(self) -> None:
         """Import a seed, wrapped here, derive a key, and export one."""
-        self.cli("create", "RSA-2048", "--name", "transport", "--usage", "wrap,unwrap")
+        self.cli("create", "RSA-3072", "--name", "transport", "--usage", "wrap,unwrap")
         seed = os.urandom(32)
         self.received["imported seed"] = seed
         wrapping = ("--wrapping-key", "transport")
@@ -107,7 +107,7 @@ class Session:
         self.cli("import", "-", *bad, data=seed)
         derived = ("AES-256-GCM", "--from", "hkdf-sha-256", "--name", "derived")
         self.printed["derive"] = self.cli("derive", *derived)
-        self.cli("create", "AES-128-KW", "--name", "leaves", "--exportable")
+        self.cli("create", "EC-P256", "--name", "leaves", "--exportable")
         self.printed["export"] = self.cli("export", "leaves", *wrapping)
 
     def make_mistakes(self) -> None:
@@ -180,7 +180,7 @@ def test_nothing_is_left_behind(site: Site, end: str) -> None:
         name for name, key in keys.items() if key == session.received["imported seed"]
     }
     for name in ("import", "derive", "export", "rewrapped", "batch"):
-        assert session.printed[name], session.printed
+        assert session.printed[name], name
     assert len(looked_at) > 40
     wanted = keys | tokens | signatures | secrets | MARKERS | session.received
     assert [] == find(wanted, looked_at)

@@ -63,7 +63,7 @@ def _key_requests(made: dict[str, str]) -> dict[str, Request]:
         "CreateKey": ("POST", "/keys", {"algorithm": "p256", "tags": ["a"]}, ""),
         "ImportKey": (
             "POST",
-            "/keys/import",
+            "/import",
             {
                 "algorithm": "AES-256-GCM",
                 "wrapping_key_id": "transport",
@@ -73,7 +73,7 @@ def _key_requests(made: dict[str, str]) -> dict[str, Request]:
         ),
         "DeriveKey": (
             "POST",
-            "/keys/derive",
+            "/derive",
             {"algorithm": "aes128gcm", "base_key_id": "root", "info": b64(b"x")},
             "",
         ),

@@ -61,14 +61,14 @@ ROUTES: Final = (
     Route(
         operation=ops.ImportKey,
         method="POST",
-        path="/keys/import",
+        path="/import",
         success=201,
         location="/keys/{key_id}",
     ),
     Route(
         operation=ops.DeriveKey,
         method="POST",
-        path="/keys/derive",
+        path="/derive",
         success=201,
         location="/keys/{key_id}",
     ),

@@ -33,7 +33,7 @@ _BASE64: Final = (
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
 _ALGORITHM_FIELDS: Final = ("CreateKey", "DeriveKey", "ImportKey", "ListKeys")
 _PAYLOADS: Final = ("message", "digest", "mu")
-"""Of which an operation or an item has one, where it has more than the first."""
+"""Of which an operation has exactly one, where it has more than the first."""
 
 
 def component_schemas(types: Iterable[type]) -> dict[str, Schema]:
@@ -71,31 +71,24 @@ def request_schema(schema: Schema, route: Route, limits: HTTPLimits) -> Schema:
     ]
     if required:
         body["required"] = required
-    return _with_one_payload(body)
+    if set(_PAYLOADS) <= properties.keys():
+        body["oneOf"] = [_only(name) for name in _PAYLOADS]
+    return body
 
 
 def bound_items(
     schemas: dict[str, Schema], operations: Iterable[str], limits: HTTPLimits
 ) -> None:
-    """Add what the types do not say to the items that operations take."""
+    """Add the limits of byte strings to the items that operations take."""
     for operation in operations:
         items = schemas[operation]["properties"].get("items", {}).get("items", {})
         name = str(items.get("$ref", "")).rpartition("/")[2]
-        if not name:
-            continue
-        item = schemas[name]
-        item["properties"] = {
-            field: _bounded(kind, limits.aad_bytes if field == "aad" else limits)
-            for field, kind in item["properties"].items()
-        }
-        _with_one_payload(item)
-
-
-def _with_one_payload(schema: Schema) -> Schema:
-    """Say that exactly one of message, digest and mu is given, where these are."""
-    if set(_PAYLOADS) <= schema["properties"].keys():
-        schema["oneOf"] = [_only(name) for name in _PAYLOADS]
-    return schema
+        if name:
+            properties = schemas[name]["properties"]
+            schemas[name]["properties"] = {
+                field: _bounded(kind, limits.aad_bytes if field == "aad" else limits)
+                for field, kind in properties.items()
+            }
 
 
 def summary_of(operation: type[Operation[Any]]) -> str:
