@@ -618,7 +618,8 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
 
     Attributes:
         algorithm: Any accepted spelling of an algorithm.
-        usages: Empty means the algorithm's default usages.
+        usages: Empty means the algorithm's default usages. A key that signs or verifies
+            may not derive keys too (SP 800-57 part 1, section 5.2).
         owner: Empty means the caller.
         exportable: Whether it may ever leave the HSM, wrapped. It can't be changed.
     """
@@ -692,7 +693,7 @@ class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
         info: What the key is for; HKDF binds it in.
         usages: Empty means the algorithm's default usages.
         owner: Empty means the caller.
-        exportable: As in `CreateKey`.
+        exportable: As in `CreateKey`, and only if the base key is exportable itself.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -717,7 +718,7 @@ class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
     Return a key wrapped by another key of the HSM.
 
     Refused unless the key was made exportable, and by a wrapping key that is weaker
-    than it.
+    than it, in bits of strength (256 are enough for all) or in security category.
 
     Attributes:
         wrapping_key_id: It must have the usage ``wrap``.
