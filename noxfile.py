@@ -223,6 +223,17 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance_all(session: nox.Session) -> None:
+    """Run the conformance suite of providers over the slowest sets of SLH-DSA too."""
+    _install(session, "test")
+    session.run(
+        *("pytest", "tests/contract", "-k", "crypto_provider", "--timeout=600"),
+        *session.posargs,
+        env={"FERROHSM_CONFORMANCE": "1"},
+    )
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Send a running server what its OpenAPI document allows, and what it does not."""
     _install(session, "test", "fuzz")
