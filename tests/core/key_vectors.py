@@ -24,6 +24,7 @@ __all__ = [
     "KEK",
     "KEY_ID",
     "MATERIAL",
+    "MATERIAL_ID",
     "ROOT",
     "block",
     "vectors",
@@ -148,6 +149,14 @@ def document() -> str:
     return f'{{"key":{payload},"mac":"{tag}"}}'
 
 
+def use_counter() -> bytes:
+    """Return a use counter: 1024 uses, 4096 bytes, a last use, and a warning."""
+    numbers = (1024, 4096, 1750000000000000)
+    counts = b"FHKU\x01\x01" + b"".join(n.to_bytes(8, "big") for n in numbers)
+    named = prefixed(STORE_ID.encode(), MATERIAL_ID.encode(), counts)
+    return counts + mac(b"hsm-core/use-counter/1", named)
+
+
 def vectors() -> dict[str, str]:
     """Return every vector by its name; hex, but for the document."""
     contents, sealed_ring = ring()
@@ -169,6 +178,7 @@ def vectors() -> dict[str, str]:
         "operation id": mac(b"hsm-core/operation-id/1", who)[:16].hex(),
         "payload digest": mac(b"hsm-core/payload-digest/1", b"payload").hex(),
         "set element": mac(b"hsm-core/set-digest/1", element).hex(),
+        "use counter": use_counter().hex(),
     }
 
 

@@ -13,9 +13,17 @@ from hsm_core._internal.documents import (
 )
 from hsm_core._internal.sealing import BlobContext, KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.use_values import UseValue, decode_value, encode_value
 from hsm_core.model import KeyId
 from tests.core.filesystem_support import make_template
-from tests.core.key_vectors import KEY_ID, MATERIAL, ROOT, block, vectors
+from tests.core.key_vectors import (
+    KEY_ID,
+    MATERIAL,
+    MATERIAL_ID,
+    ROOT,
+    block,
+    vectors,
+)
 from tests.support import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reference" / "formats-keys.md").read_text()
@@ -61,7 +69,7 @@ def test_blob() -> None:
     context = BlobContext(
         key_id=KEY_ID,
         version=1,
-        material_id="8a6e0804-2bd0-4672-b79d-d97027f9071a",
+        material_id=MATERIAL_ID,
         algorithm="AES-256-GCM",
         usages=("encrypt", "decrypt"),
     )
@@ -92,6 +100,17 @@ def test_derived_values() -> None:
     assert VECTORS["set element"] == f"{element:064x}"
 
 
+def test_use_counter() -> None:
+    """
+    The product believes the published use counter, and writes it the same again.
+    """
+    stored = bytes.fromhex(VECTORS["use counter"])
+    value = decode_value(MATERIAL_ID, stored, RING.counter_mac)
+
+    assert UseValue(1024, 4096, 1750000000000000, warned=True) == value
+    assert stored == encode_value(MATERIAL_ID, value, RING.counter_mac)
+
+
 def test_layout(tmp_path: Path) -> None:
     """
     Every file of a store is in the table of the page, under its form.
@@ -99,9 +118,11 @@ def test_layout(tmp_path: Path) -> None:
     directory = make_template(tmp_path / "store")
     store = FilesystemKeyStore(directory)
     store.abort("00" * 16)
+    store.uses.put(MATERIAL_ID, b"value")
     store.close()
     forms = {
         "KEY-ID": r"[0-9a-f-]{36}",
+        "MATERIAL-ID": r"[0-9a-f-]{36}",
         "OPERATION-ID": r"[0-9a-f]{32}",
         "NAME": "[a-z-]+",
         "vNNNNNNNN": "v[0-9]{8}",
@@ -113,6 +134,6 @@ def test_layout(tmp_path: Path) -> None:
     files = [p for p in directory.rglob("*") if p.is_file()]
     names = [str(path.relative_to(directory)) for path in files]
 
-    assert 5 == len(patterns)
+    assert 6 == len(patterns)
     assert [] == [n for n in names if not any(re.fullmatch(p, n) for p in patterns)]
     assert [] == [p for p in patterns if not any(re.fullmatch(p, n) for n in names)]
