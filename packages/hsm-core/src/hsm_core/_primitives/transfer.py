@@ -108,9 +108,8 @@ def hkdf(
         RFC 5869.
 
     Example:
-        >>> key = hkdf(HashAlgorithm.SHA_256, bytes(22), info=b"backup", length=16)
-        >>> key.hex()
-        'c0f1fa1c82e73dba6a57d9de9c60d0e5'
+        >>> hkdf(HashAlgorithm.SHA_256, bytes([11]) * 22, length=16).hex()
+        '8da4e775a563c18f715f802a063c5a31'
     """
     registry().require(derivation.ALGORITHM_OF[hash])
     return derivation.hkdf(hash, secret, salt=salt, info=info, length=length)
