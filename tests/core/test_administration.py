@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""What an HSM tells of itself: its algorithms, its health, its self-tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core import testing
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.factory import OpenHSM
+from hsm_core.protocols import HSM
+from tests.core.crypto_samples import PYCA
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> OpenHSM:
+    """Give an HSM on a machine that has pyca and nothing else."""
+    registry = CryptoRegistry((PYCA,), SystemEntropy())
+    monkeypatch.setattr(testing, "_registry", lambda: registry)
+    return testing.memory_hsm()
+
+
+@pytest.fixture
+def hsm(gateway: OpenHSM) -> HSM:
+    """Give it to somebody who may do everything."""
+    return gateway.act_as(testing.caller())
+
+
+def test_algorithms(hsm: HSM) -> None:
+    """The list is the table: sizes, usages, standard, and who serves it."""
+    items = hsm.execute(ops.ListAlgorithms()).items
+
+    assert list(ALGORITHMS) == [item.algorithm for item in items]
+    for item, row in zip(items, ALGORITHMS.values(), strict=True):
+        assert row.family == item.family
+        assert (row.standard, row.category) == (item.standard, item.category)
+        assert row.usages == set(item.usages)
+        assert row.public_bytes == item.public_key_bytes
+        assert (row.private_bytes or row.key_bytes) == item.private_key_bytes
+        assert row.signature_bytes == item.signature_bytes
+        assert row.ciphertext_bytes == item.ciphertext_bytes
+        assert row.draft == item.draft
+
+
+def test_what_to_install(hsm: HSM) -> None:
+    """List and status say what to install for an algorithm that nobody serves."""
+    listed = {i.algorithm: i for i in hsm.execute(ops.ListAlgorithms()).items}
+    status = hsm.execute(ops.Status())
+    states = {row.algorithm: row for row in status.algorithms}
+
+    assert "operational" == status.state
+    for algorithm, item in listed.items():
+        row = states[algorithm]
+        assert (row.status, row.hint) == (item.status, item.hint)
+        assert (row.provider, row.provider_version) == (
+            item.provider,
+            item.provider_version,
+        )
+        assert bool(item.hint) is (item.status == "unavailable")
+        assert bool(item.provider) is (item.status == "available")
+    assert "hsm-core[pqc]" in listed[Algorithm.ML_KEM_512].hint
+
+
+def test_stopped(gateway: OpenHSM, hsm: HSM) -> None:
+    """A stopped algorithm and its composites are shown as such, with their provider."""
+    crypto = gateway._services.crypto  # noqa: SLF001 (nothing else stops one)
+    crypto.stop(Algorithm.X25519, "Its provider computes nonsense.")
+    listed = hsm.execute(ops.ListAlgorithms()).items
+
+    assert {Algorithm.X25519, Algorithm.MLKEM768_X25519_SHA3_256} == {
+        item.algorithm for item in listed if item.status == "stopped"
+    }
+    assert all(item.provider for item in listed if item.status == "stopped")
+    assert "degraded" == hsm.execute(ops.Status()).state
+
+
+def test_self_test(hsm: HSM) -> None:
+    """The self-test reports every algorithm that somebody serves, and no other."""
+    listed = hsm.execute(ops.ListAlgorithms()).items
+    report = hsm.execute(ops.SelfTest())
+
+    assert report.passed
+    assert [i.algorithm for i in listed if i.status == "available"] == [
+        result.algorithm for result in report.results
+    ]
