@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import fcntl
 import importlib.metadata
 import io
 import logging
@@ -30,6 +31,8 @@ __all__ = ["Absent", "OqsLibrary", "open_library"]
 
 _DISTRIBUTION: Final = "liboqs-python"
 _LOGGER: Final = "oqs.oqs"
+_FIRST_FREE: Final = 3
+"""No copy may take the place of a standard stream that is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ def _quiet() -> Iterator[None]:
 def _descriptor_redirected() -> Iterator[None]:
     """Make descriptor 1 standard error for a while, or nothing if both aren't open."""
     try:
-        kept = os.dup(1)
+        kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
     except OSError:
         yield
         return
