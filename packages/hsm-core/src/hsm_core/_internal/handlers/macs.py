@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import hmac
-from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.costs import INLINE_BYTES, is_quick_use
 from hsm_core._internal.handlers.versions import (
     check_usage,
     is_short_walk,
@@ -19,8 +19,6 @@ from hsm_core.errors import MacMismatchError
 
 __all__ = ["ComputeMacHandler", "GenerateRandomHandler", "VerifyMacHandler"]
 
-_INLINE_BYTES: Final = 64 * 1024
-
 
 class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
     """Compute a MAC with the current version."""
@@ -30,7 +28,7 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
         limit = self._services.limits.payload_bytes
         self._check_size("message", subject.operation.message, limit)
         check_usage(subject.key, ops.ComputeMac.usage)
-        require_version(subject.key, None, "ComputeMac", revoked_allowed=False)
+        require_version(subject.key, None, "ComputeMac")
         self._services.crypto.require(subject.spec.algorithm)
 
     def perform(self, subject: Subject[ops.ComputeMac], /) -> Answer[ops.Mac]:
@@ -49,7 +47,9 @@ class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
 
     def is_quick(self, operation: ops.ComputeMac, /) -> bool:
         """Unless the message is long."""
-        return len(operation.message) <= _INLINE_BYTES
+        size = len(operation.message)
+        inventory = self._services.inventory
+        return is_quick_use(inventory, operation.key_id, size, private=True)
 
 
 class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
@@ -84,10 +84,11 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
 
     def is_quick(self, operation: ops.VerifyMac, /) -> bool:
         """Unless the message is long, or many versions may have to be tried."""
-        document = self._services.inventory.known(operation.key_id)
-        return len(operation.message) <= _INLINE_BYTES and is_short_walk(
-            document, operation.version
-        )
+        inventory = self._services.inventory
+        size = len(operation.message)
+        is_quick = is_quick_use(inventory, operation.key_id, size, private=True)
+        document = inventory.known(operation.key_id)
+        return is_quick and is_short_walk(document, operation.version)
 
 
 class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
@@ -102,4 +103,4 @@ class GenerateRandomHandler(Handler[ops.GenerateRandom, ops.RandomBytes]):
 
     def is_quick(self, operation: ops.GenerateRandom, /) -> bool:
         """Unless much is asked for."""
-        return operation.length <= _INLINE_BYTES
+        return operation.length <= INLINE_BYTES
