@@ -22,7 +22,7 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
-from hsm_core._internal.crypto.libcrypto.evp import EVPKey
+from hsm_core._internal.crypto.libcrypto.evp import key_from_expanded
 from hsm_core._internal.crypto.libcrypto.kem import (
     KEMPrivateHandle,
     KEMPublicHandle,
@@ -72,15 +72,6 @@ def data(case: dict[str, Any], *names: str) -> Iterator[bytes]:
     """Give the values of a case, as bytes."""
     for name in names:
         yield bytes.fromhex(case[name])
-
-
-def expanded_key(library: Libcrypto, algorithm: Algorithm, raw: bytes) -> EVPKey:
-    """Return a key from its expanded form, which our provider loads from nowhere."""
-    pointer = library.functions.EVP_PKEY_new_raw_private_key_ex(
-        None, algorithm.value.encode(), None, raw, len(raw)
-    )
-    assert pointer
-    return EVPKey(library, algorithm, pointer)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +149,7 @@ def test_decapsulation(openssl: Libcrypto) -> None:
     ran = 0
     for algorithm, case in cases("ML-KEM-encapDecap-FIPS203", function="decapsulation"):
         raw, ciphertext, secret = data(case, "dk", "c", "k")
-        key = expanded_key(openssl, algorithm, raw)
+        key = key_from_expanded(openssl, algorithm, raw)
         handle = KEMPrivateHandle(key, key.public_bytes())
 
         assert secret == handle.decapsulate(ciphertext)
@@ -182,7 +173,7 @@ def test_deterministic_signatures(openssl: Libcrypto, external_mu: bool) -> None
         parameters = signature_parameters(
             algorithm, context=context, external_mu=external_mu
         )
-        key = expanded_key(openssl, algorithm, raw)
+        key = key_from_expanded(openssl, algorithm, raw)
         handle = SignaturePrivateHandle(key, key.public_bytes())
 
         assert signature == sign_deterministic(handle, message, parameters)
