@@ -27,7 +27,7 @@ from hsm_core.algorithms import (
     SignatureScheme,
     WrapMechanism,
 )
-from hsm_core.model import Integrity, KeyOrigin, KeyState, Role
+from hsm_core.model import BatchDetail, Integrity, KeyOrigin, KeyState, Role
 from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.contract.hsm_ways import WAYS, Connect, connect
@@ -740,6 +740,87 @@ class TestMacsAndRandomness:
         """Random bytes have the length asked for and do not repeat."""
         assert 32 == len(session.random(32))
         assert session.random(32) != session.random(32)
+
+
+class TestBatches:
+    def test_signatures(self, session: Session) -> None:
+        """Many items are signed and checked; a bad one is its own answer."""
+        key = session.create_key("MLDSA44-ECDSA-P256-SHA256").key_id
+        items = [
+            ops.SignItem(reference=f"no. {n}", message=b"%d" % n) for n in range(9)
+        ]
+
+        signed = session.sign_batch(key, items, context=b"c")
+        checked = session.verify_batch(
+            key,
+            [
+                ops.VerifyItem(
+                    reference=item.reference,
+                    message=b"%d" % max(number, 1),
+                    signature=item.signature,
+                )
+                for number, item in enumerate(signed.items)
+            ],
+            context=b"c",
+        )
+
+        assert [i.reference for i in items] == [i.reference for i in signed.items]
+        first, *others = checked.items
+        assert first.error is not None
+        assert "signature_mismatch" == first.error.code
+        assert [(1, None)] * 8 == [(item.version, item.error) for item in others]
+
+    def test_ciphertexts(self, session: Session) -> None:
+        """Many items are encrypted and decrypted, each bound to its own aad."""
+        key = session.create_key("chacha20").key_id
+        items = [
+            ops.EncryptItem(reference=str(n), plaintext=b"%d" % n, aad=b"%d" % n)
+            for n in range(3)
+        ]
+
+        sealed = session.encrypt_batch(key, items)
+        opened = session.decrypt_batch(
+            key,
+            [
+                ops.DecryptItem(
+                    ciphertext=item.ciphertext, aad=b"%d" % (number // 2 * 2)
+                )
+                for number, item in enumerate(sealed.items)
+            ],
+        )
+
+        assert [b"0", b"", b"2"] == [item.plaintext for item in opened.items]
+        failed = opened.items[1].error
+        assert failed is not None
+        assert "decryption_failed" == failed.code
+
+    def test_macs(self, session: Session) -> None:
+        """Many MACs are computed and checked."""
+        key = session.create_key("hs384").key_id
+
+        made = session.mac_batch(key, [ops.MacInput(message=m) for m in (b"a", b"b")])
+        checked = session.verify_mac_batch(
+            key,
+            [ops.VerifyMacItem(message=b"a", mac=item.mac) for item in made.items],
+        )
+
+        assert [48, 48] == [len(item.mac) for item in made.items]
+        good, bad = checked.items
+        assert (1, None) == (good.version, good.error)
+        assert bad.error is not None
+        assert "mac_mismatch" == bad.error.code
+
+    def test_one_record(self, session: Session) -> None:
+        """A batch is one record, which tells how many items and failures it had."""
+        key = session.create_key("aes").key_id
+        item = ops.DecryptItem(ciphertext=b"junk")
+
+        session.decrypt_batch(key, [item] * 3)
+
+        event = session.audit_events(key_id=key, limit=1)[0].event
+        assert "DecryptBatch" == event.kind
+        assert isinstance(event.detail, BatchDetail)
+        assert (3, 3) == (event.detail.count, event.detail.failed)
 
 
 class TestAuthority:
