@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Keys of published vectors, from bare numbers and bytes to PKCS#8 and SPKI."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hsm_core._internal.crypto.der import private_key_info
+from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
+from hsm_core.algorithms import Algorithm, spec
+from tests.support import require_service
+
+__all__ = [
+    "both_key_info",
+    "ec_point_info",
+    "ec_private_info",
+    "edwards_private_info",
+    "expanded_key_info",
+    "libcrypto",
+    "rsa_public_info",
+]
+
+_CURVES: Final = {
+    Algorithm.EC_P256: "2a8648ce3d030107",
+    Algorithm.EC_P384: "2b81040022",
+    Algorithm.EC_P521: "2b81040023",
+}
+
+
+def rsa_public_info(modulus: int, exponent: int) -> bytes:
+    """Return rsaEncryption SubjectPublicKeyInfo."""
+    return (
+        RSAPublicNumbers(exponent, modulus)
+        .public_key()
+        .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+def ec_point_info(algorithm: Algorithm, point: bytes) -> bytes:
+    """Return SubjectPublicKeyInfo of a point as it is, on the curve or not."""
+    return _element(0x30, _ec_identifier(algorithm), _element(3, b"\0", point))
+
+
+def ec_private_info(algorithm: Algorithm, number: int, point: bytes = b"") -> bytes:
+    """Return PKCS#8 of a number, with the public point if it is given."""
+    size = spec(algorithm).coordinate_bytes
+    parts = [b"\2\1\1", _element(4, number.to_bytes(size, "big"))]
+    if point:
+        parts.append(_element(0xA1, _element(3, b"\0", point)))
+    return _element(
+        0x30,
+        *(b"\2\1\0", _ec_identifier(algorithm)),
+        _element(4, _element(0x30, *parts)),
+    )
+
+
+def edwards_private_info(algorithm: Algorithm, secret: bytes) -> bytes:
+    """Return PKCS#8 of Ed25519, Ed448 or X25519 (RFC 8410, section 7)."""
+    return private_key_info(algorithm, _element(4, secret))
+
+
+def expanded_key_info(algorithm: Algorithm, expanded: bytes) -> bytes:
+    """Return PKCS#8 of ML-KEM or ML-DSA that holds the expanded key alone."""
+    return private_key_info(algorithm, _element(4, expanded))
+
+
+def both_key_info(algorithm: Algorithm, seed: bytes, expanded: bytes) -> bytes:
+    """Return PKCS#8 of ML-KEM or ML-DSA that holds seed and expanded key."""
+    return private_key_info(
+        algorithm, _element(0x30, _element(4, seed), _element(4, expanded))
+    )
+
+
+@cache
+def libcrypto() -> LibcryptoProvider:
+    """Return the provider that has functions for known answers, or skip."""
+    provider = LibcryptoProvider()
+    require_service("OpenSSL 3.5 or newer as a library", provider.algorithms())
+    return provider
+
+
+def _ec_identifier(algorithm: Algorithm) -> bytes:
+    curve = _element(6, bytes.fromhex(_CURVES[algorithm]))
+    return _element(0x30, _element(6, bytes.fromhex("2a8648ce3d0201")), curve)
+
+
+def _element(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    size = len(body)
+    if size < 0x80:
+        return bytes([tag, size]) + body
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(octets)]) + octets + body
