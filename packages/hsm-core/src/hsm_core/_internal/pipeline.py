@@ -222,10 +222,10 @@ class Pipeline:
         document = self._services.inventory.document(attempt.document.key_id)
         attempt.document = document
         self._admission.authorise(attempt)
-        version = document.version(answer.version)
         if any(self._is_newer(other) for other in attempt.others.values()):
             return False
-        return version is not None and version.state in _STANDING
+        used = [document.version(n) for n in (answer.version, answer.source) if n]
+        return bool(used) and all(v and v.state in _STANDING for v in used)
 
     def _compute_once(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
         handler = self._admission.handler(attempt.operation)

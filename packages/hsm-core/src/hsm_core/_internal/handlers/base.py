@@ -119,11 +119,13 @@ class Answer(Generic[R]):
 
     Attributes:
         detail: What the record of it says besides.
+        source: A further version whose material went into it, or 0.
     """
 
     result: R
     version: int = 0
     detail: AuditDetail | None = None
+    source: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class RewrapHandler(Handler[ops.Rewrap, ops.Ciphertext]):
         result = ops.Ciphertext(
             key_id=key.key_id, version=key.current, ciphertext=ciphertext
         )
-        return Answer(result, key.current)
+        return Answer(result, key.current, source=opened.header.version)
 
     def is_quick(self, operation: ops.Rewrap, /) -> bool:
         """Unless the ciphertext is long, or the key one of RSA."""
