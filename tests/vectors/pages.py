@@ -59,7 +59,7 @@ REFUSALS: Final = {
     ),
     "inverse cipher": (
         "key wrap by the inverse of AES",
-        "SP 800-38F, section 5.1, allows it; RFC 3394 and RFC 5649 have no such form",
+        "SP 800-38F allows it; RFC 3394 and RFC 5649 have no such form",
     ),
     "IV length": (
         "initialisation vectors other than 96 bits",

@@ -6,8 +6,8 @@ Some programs write the expanded key too, or it alone. The seed is the key; what
 expanded from it can't be taken on trust, and no seed can be found from it.
 
 Standard:
-    RFC 9935, section 8, and RFC 9881, section 8: a seed and an expanded key that don't
-    belong together must be refused. FIPS 203, algorithm 16; FIPS 204, algorithm 6.
+    RFC 9881, section 8.2, and its like in RFC 9935: a seed and an expanded key that
+    don't belong together must be refused. FIPS 203, algorithm 16; FIPS 204, algorithm 6.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class KeyWrapHandle(BaseHandle):
     An AES key that wraps other keys.
 
     Standard:
-        SP 800-38F, sections 6.2 (KW) and 6.3 (KWP), lengths by section 5.3.1.
+        SP 800-38F, sections 6.2 (KW) and 6.3 (KWP).
     """
 
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
