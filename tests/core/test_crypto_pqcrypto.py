@@ -21,11 +21,12 @@ from hsm_core._internal.crypto.der import (
     read_private_key_info,
     subject_public_key_info,
 )
+from hsm_core._internal.crypto.formats import shown_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyFormat, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     EntropyUnavailableError,
@@ -416,6 +417,14 @@ class TestMLKEM512:
             PROVIDER.load_foreign(KEM, theirs)
         with pytest.raises(InvalidInputError):
             PROVIDER.load_foreign(KEM, theirs[:-1])
+
+    def test_export_as_seed(self) -> None:
+        """
+        A key without a seed does not leave as one, for it would be empty.
+        """
+        assert shown_form(KEM, KeyFormat.PKCS8, material(KEM)) == material(KEM)
+        with pytest.raises(UnsupportedOperationError, match="without a seed"):
+            shown_form(KEM, KeyFormat.SEED, material(KEM))
 
     def test_refused_by_system(self) -> None:
         """

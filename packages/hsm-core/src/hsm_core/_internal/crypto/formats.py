@@ -59,10 +59,23 @@ def check_format(row: AlgorithmSpec, format: KeyFormat | None) -> KeyFormat:
 
 
 def shown_form(algorithm: Algorithm, format: KeyFormat, material: bytes) -> bytes:
-    """Return material that is kept in the form that it leaves in."""
-    if format is KeyFormat.SEED:
-        return read_private_form(algorithm, material).seed
-    return material
+    """
+    Return material that is kept in the form that it leaves in.
+
+    Raises:
+        UnsupportedOperationError: A seed is asked for, and the key was made without.
+    """
+    if format is not KeyFormat.SEED:
+        return material
+    seed = read_private_form(algorithm, material).seed
+    if not seed:
+        raise UnsupportedOperationError(
+            f"format: this {algorithm} key was made without a seed; it leaves as "
+            f"{KeyFormat.PKCS8}.",
+            algorithm=algorithm.value,
+            field="format",
+        )
+    return seed
 
 
 def usable_form(algorithm: Algorithm, format: KeyFormat, data: bytes) -> bytes:
