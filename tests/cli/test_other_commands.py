@@ -3,6 +3,7 @@
 
 import shutil
 import subprocess
+import time
 from typing import Any, TypeVar
 
 import cryptography
@@ -18,6 +19,8 @@ from hsm_core.operations import (
     SelfTestResult,
 )
 from hsm_core.protocols import HSM
+from tests.cli.certificates import Certificates
+from tests.cli.stub import TOKEN, Stub
 from tests.cli.support import Shell
 from tests.support import require_program
 
@@ -68,6 +71,35 @@ class TestHealth:
         assert 8 == outcome.code
         assert ["Ed25519", "p", "FAILED", "sign"] == outcome.lines[1].split()
         assert "Self-tests failed: Ed25519. [self_test_failed]" in outcome.err
+
+
+class _SlowHSM:
+    """An HSM that passes its self-test after a while."""
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Answer every operation as if it were the self-test."""
+        time.sleep(0.4)
+        result = SelfTestResult(algorithm=Algorithm.ED25519, provider="p", passed=True)
+        return SelfTestReport(passed=True, results=(result,))  # type: ignore[return-value]
+
+
+def test_self_test_may_take_long(
+    bare_shell: Shell,
+    stub: Stub,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The self-test is waited for longer than other answers are."""
+    stub.hsm = _SlowHSM()
+    monkeypatch.setenv("FERROHSM_ENDPOINT", stub.endpoint)
+    monkeypatch.setenv("FERROHSM_CA_BUNDLE", str(certificates.ca))
+    monkeypatch.setenv("FERROHSM_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("FERROHSM_TIMEOUT", "0.2")
+
+    assert "passed" in bare_shell.ok("selftest").text
+    assert "0.2 seconds" in bare_shell("status").err
 
 
 class _PoorHSM:

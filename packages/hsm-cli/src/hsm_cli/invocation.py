@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from hsm_cli.output import Output, print_note
@@ -63,6 +64,11 @@ class Invocation:
                 f"command with --idempotency-key {key}, and it is not made twice."
             )
             raise
+
+    def wait_at_least(self, seconds: float) -> None:
+        """Wait this long for the answer to what takes long by its nature."""
+        longest = max(seconds, self.settings.timeout_seconds)
+        self.settings = replace(self.settings, timeout_seconds=longest)
 
     def close(self) -> None:
         """Close the connection to the server, if there is one."""

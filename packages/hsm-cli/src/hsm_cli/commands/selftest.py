@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from hsm_cli.invocation import Invocation
@@ -12,11 +14,15 @@ from hsm_core.operations import SelfTest
 
 __all__ = ["command"]
 
+_SECONDS: Final = 60.0
+"""Signing once with every set of SLH-DSA takes four to eleven on a free machine."""
+
 
 @click.command("selftest", cls=HSMCommand)
 @click.pass_obj
 def command(invocation: Invocation) -> None:
-    """Run all self-tests now. A failing algorithm is stopped: exit 8."""
+    """Run all self-tests now, for seconds. A failing algorithm is stopped: exit 8."""
+    invocation.wait_at_least(_SECONDS)
     report = invocation.execute(SelfTest())
     invocation.output.table(
         report,
