@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.cli.support import Shell
+from tests.cli.support import Outcome, Shell
 
 
 def key_id(shell: Shell, name: str) -> str:
@@ -173,6 +173,12 @@ class TestKeyOperand:
         )
 
 
+def pairs(outcome: Outcome) -> dict[str, str]:
+    """Return names and values of what was printed."""
+    found = (line.partition("  ") for line in outcome.lines)
+    return {name: value.strip() for name, _, value in found}
+
+
 class TestVersions:
     def test_life(self, shell: Shell) -> None:
         """Rotation, rollback and revocation show in the table of versions."""
@@ -188,7 +194,28 @@ class TestVersions:
             ["3", "active"],
         ]
         assert rows[1][-3:] == ["it", "was", "lost"]
-        assert rows[2][-1] == "1"
+        assert rows[2][5] == "1"
+
+    def test_uses(self, shell: Shell) -> None:
+        """What a key protected is counted, and shown where there is a limit."""
+        shell.ok("create", "aes", "--name", "box", "--exportable")
+        for _ in range(3):
+            shell.ok("encrypt", "box", "hello")
+        shell.ok("rotate", "box")
+        shell.ok("encrypt", "box", "hello")
+        described = pairs(shell.ok("describe", "box"))
+        first, second = shell.ok("versions", "box", "--json").json["items"]
+        made = pairs(shell.ok("create", "P-256 + ML-DSA", "--name", "hybrid"))
+        hybrid = pairs(shell.ok("describe", "hybrid"))
+
+        assert (3, 1) == (first["use"]["uses"], second["use"]["uses"])
+        assert "1 of 3865470566 (0 %)" == described["uses"]
+        assert ("5", "yes") == (described["bytes"], described["exportable"])
+        assert "generated" == described["origin"]
+        assert "draft" not in described
+        assert hybrid["draft"].startswith("draft-ietf-lamps-pq-composite-sigs-")
+        assert ("0", "never") == (hybrid["uses"], hybrid["last used"])
+        assert "uses" not in made
 
     def test_refused(self, shell: Shell) -> None:
         """A move that the life cycle does not know is a conflict."""
