@@ -81,7 +81,8 @@ def open_hsm(
             `WrongAuditKeyError`); nothing was written.
         AuditTamperedError: The trail is damaged.
         KeyRingTamperedError: The key ring is damaged.
-        UnavailableError: Trail or store can't be read or written.
+        UnavailableError: Trail or store can't be read or written, or the random
+            generator is not healthy.
     """
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)

@@ -215,8 +215,6 @@ _FROM_PYPI: Final = "Install a wheel of cryptography 50 or newer from PyPI"
 def what_to_install(algorithm: Algorithm) -> str:
     """Return the sentence that tells how to get an algorithm that nobody serves."""
     row = spec(algorithm)
-    if row.components:
-        return f"It needs {' and '.join(row.components)}, which are not all there."
     if row.family is Family.SLH_DSA or algorithm is Algorithm.ML_KEM_512:
         return 'Install OpenSSL 3.5 or newer, or run: pip install "hsm-core[pqc]".'
     if row.family in {Family.ML_KEM, Family.ML_DSA}:
