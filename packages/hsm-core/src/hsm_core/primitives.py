@@ -20,6 +20,9 @@ Every function raises, besides what it says itself:
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+from hsm_core._primitives import keys
 from hsm_core._primitives.ciphers import (
     aead_decrypt,
     aead_encrypt,
@@ -36,7 +39,6 @@ from hsm_core._primitives.kems import (
     seal,
 )
 from hsm_core._primitives.keys import (
-    Key,
     KeyPair,
     generate,
     load_private_key,
@@ -84,3 +86,11 @@ __all__ = [
     "verify_mac",
     "wrap_for_import",
 ]
+
+Key: TypeAlias = keys.Key
+"""
+A key as bytes, or loaded before.
+
+Private keys are PKCS#8 DER (RFC 5958, not encrypted), public keys SubjectPublicKeyInfo
+DER (RFC 5280), symmetric keys the bare bytes, as long as the algorithm says.
+"""

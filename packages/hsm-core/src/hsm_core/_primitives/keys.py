@@ -32,12 +32,7 @@ __all__ = [
 ]
 
 Key: TypeAlias = bytes | KeyHandle
-"""
-A key as bytes, or loaded before.
-
-Private keys are PKCS#8 DER (RFC 5958, not encrypted), public keys SubjectPublicKeyInfo
-DER (RFC 5280), symmetric keys the bare bytes, as long as the algorithm says.
-"""
+"""As `hsm_core.primitives` says."""
 
 
 class KeyPair(Record, frozen=True, kw_only=True):

@@ -127,7 +127,7 @@ def ecdh(algorithm: Algorithm, key: Key, peer_public_der: bytes) -> bytes:
         peer_public_der: Public key of the other, on the same curve.
 
     Returns:
-        The shared secret Z: 32 or 48 bytes, not uniform.
+        The shared secret Z, 32 or 48 bytes, which are not uniform.
 
     Raises:
         InvalidInputError: *peer_public_der* is not a public key of this curve, or the
