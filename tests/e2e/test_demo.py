@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The demonstration that the README starts with."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,3 +121,47 @@ def test_demo_says_what_is_missing(scratch: Path, wheel: Path) -> None:
     assert "The program openssl is not installed." in told
     assert "Traceback" not in told
     assert [] == list(scratch.iterdir())
+
+
+class Onlooker:
+    """Stands in for a stage: notes what is said, and answers one question."""
+
+    def __init__(self, status: object) -> None:
+        self.said: list[str] = []
+        self.run_words: list[tuple[str, ...]] = []
+        self.transcript = self
+        self._status = json.dumps({"algorithms": [status]})
+
+    def step(self, text: str) -> None:
+        """Note it."""
+        self.said.append(text)
+
+    say = step
+
+    def run(self, *words: str, show: bool = True) -> SimpleNamespace:
+        """Answer with the status."""
+        self.run_words.append(words)
+        return SimpleNamespace(status=0, out=self._status, err="")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"status": "unavailable", "hint": "Install OpenSSL 3.5."}, "Install OpenSSL"),
+        ({"status": "stopped"}, "It is stopped."),
+    ],
+)
+def test_demo_without_slh_dsa(
+    monkeypatch: pytest.MonkeyPatch, status: dict[str, str], said: str
+) -> None:
+    """
+    Where nobody serves SLH-DSA the demonstration says what to install, and goes on.
+    """
+    monkeypatch.syspath_prepend(str(DEMO.parent))
+    from quantum import show_slh_dsa
+
+    onlooker = Onlooker({"algorithm": "SLH-DSA-SHA2-128f", **status})
+    show_slh_dsa(onlooker, "artefact")  # type: ignore[arg-type]
+
+    assert said in onlooker.said[-1]
+    assert ["status"] == [words[-2] for words in onlooker.run_words]
