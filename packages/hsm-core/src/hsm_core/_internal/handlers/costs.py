@@ -7,7 +7,7 @@ from typing import Final
 
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
-from hsm_core.algorithms import Algorithm, AlgorithmSpec, Cost, Family, spec
+from hsm_core.algorithms import Algorithm, Cost, Family, spec
 
 __all__ = ["INLINE_BYTES", "is_quick_use"]
 
@@ -37,5 +37,5 @@ def is_quick_use(
 
 
 def _is_quick(document: KeyDocument) -> bool:
-    row: AlgorithmSpec = spec(Algorithm(document.algorithm))
+    row = spec(Algorithm(document.algorithm))
     return row.use_cost is Cost.QUICK and row.family is not Family.RSA
