@@ -62,6 +62,7 @@ class TestLayout:
             "meta",
             "meta/ring",
             "staging",
+            "uses",
             *keys,
             *(f"{key}/key.json" for key in keys),
             *(f"{key}/v00000001" for key in keys),

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,46 @@ def test_a_key_that_is_being_rotated(
     asyncio.run(work())
     states = [version.state for version in session.versions(key)]
     assert [KeyState.REVOKED, KeyState.ACTIVE] == states
+
+
+def test_an_import_that_takes_long(
+    gateway: OpenHSM, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A slow import leaves its wrapping key free, and is done anew if that changes.
+    """
+    wrapping = session.create_key("aes-256-kw").key_id
+    exported = session.create_key("rsa2048", exportable=True).key_id
+    wrapped = session.export_key(exported, wrapping).wrapped
+    release, tries = threading.Event(), threading.Semaphore(0)
+    adopt = CryptoRegistry.adopt
+
+    def wait(self: CryptoRegistry, *args: Any) -> GeneratedKey:
+        tries.release()
+        assert release.wait(30)
+        return adopt(self, *args)
+
+    monkeypatch.setattr(CryptoRegistry, "adopt", wait)
+    hsm = open_async(gateway).act_as(caller())
+
+    async def work() -> None:
+        sent = ops.ImportKey(
+            algorithm="rsa2048",
+            wrapping_key_id=wrapping,
+            wrapping_version=1,
+            wrapped=wrapped,
+        )
+        slow = asyncio.ensure_future(hsm.execute(sent))
+        assert await asyncio.to_thread(tries.acquire, timeout=30)
+        await hsm.execute(ops.RotateKey(key_id=wrapping))
+        release.set()
+        assert await asyncio.to_thread(tries.acquire, timeout=30)
+        made = await slow
+        one = await hsm.execute(ops.GetPublicKey(key_id=exported))
+        two = await hsm.execute(ops.GetPublicKey(key_id=made.key_id))
+        assert one.der == two.der
+
+    asyncio.run(work())
 
 
 def test_a_key_that_never_rests(session: Session) -> None:

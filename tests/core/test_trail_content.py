@@ -31,6 +31,22 @@ def spellings(secret: bytes) -> list[bytes]:
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
+def use_newer_operations(session: Session, aes: str, mac: str) -> list[bytes]:
+    """Let KEM keys, data keys and batches handle secrets; return those given out."""
+    kem = session.create_key("ml-kem-768").key_id
+    session.open(kem, session.seal(kem, SECRET, SECRET), SECRET)
+    made = session.encapsulate(kem)
+    session.decapsulate(kem, made.ciphertext)
+    data_key = session.data_key(aes)
+    session.rewrap(aes, data_key.ciphertext)
+    sealed = session.encrypt_batch(aes, [ops.EncryptItem(plaintext=SECRET)]).items
+    items = [ops.DecryptItem(ciphertext=item.ciphertext) for item in sealed]
+    session.decrypt_batch(aes, [*items, ops.DecryptItem(ciphertext=SECRET)])
+    session.mac_batch(mac, [ops.MacInput(message=SECRET)])
+    session.verify_mac_batch(mac, [ops.VerifyMacItem(message=SECRET, mac=SECRET)])
+    return [made.shared_secret, data_key.plaintext]
+
+
 def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
     """No file of the HSM holds a plaintext, root, audit key or random output."""
     with filesystem_hsm(tmp_path) as gateway:
@@ -42,6 +58,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
         session.decrypt(aes, session.encrypt(aes, SECRET, SECRET), SECRET)
         session.encrypt(rsa, SECRET)
         session.mac(mac, SECRET)
+        given = use_newer_operations(session, aes, mac)
         with pytest.raises(errors.DecryptionError):
             session.decrypt(aes, SECRET)
 
@@ -49,7 +66,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
         (path.name, spelling)
         for path in tmp_path.rglob("*")
         if path.is_file()
-        for secret in (SECRET, drawn, b"\x01" * 32, b"\x02" * 32)
+        for secret in (SECRET, drawn, *given, b"\x01" * 32, b"\x02" * 32)
         for spelling in spellings(secret)
         if spelling in path.read_bytes()
     ]
@@ -77,6 +94,18 @@ def test_nothing_of_a_broken_operation_is_written() -> None:
         entries = session.audit_events(limit=len(broken))
     assert {"invalid_input"} == {entry.event.code for entry in entries}
     assert [{}] * len(broken) == [entry.event.parameters for entry in entries]
+
+
+def test_a_batch_is_recorded_by_its_number() -> None:
+    """Of the items of a batch the record's parameters have how many there were."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("p256").key_id
+        session.sign_batch(key, [ops.SignItem(reference="invoice", message=SECRET)] * 3)
+
+        newest = session.audit_events(limit=1)[0].event
+        assert 3 == newest.parameters["items"]
+        assert {"scheme", "hash", "encoding", "items"} >= set(newest.parameters)
 
 
 def test_a_tampered_key_is_recorded_once() -> None:
