@@ -77,12 +77,27 @@ class Shell:
         monkeypatch.setenv("COLUMNS", "200")
 
     def __call__(
-        self, *args: str, stdin: bytes = b"", terminal: bool = False
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        terminal: bool = False,
+        typing: bool = False,
     ) -> Outcome:
-        """Run one command and return how it ended."""
+        """
+        Run one command and return how it ended.
+
+        Args:
+            args: Its words.
+
+            stdin: What it finds on standard input.
+
+            terminal: Whether it writes to a terminal.
+
+            typing: Whether somebody types on standard input.
+        """
         out, err = _Stream(terminal=terminal), _Stream(terminal=terminal)
         with self._monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", _Stream(stdin))
+            patch.setattr(sys, "stdin", _Stream(stdin, terminal=typing))
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             code = run(args, hsm=self.hsm)

@@ -58,13 +58,18 @@ def wrapping_key(shell: Shell, algorithm: str, name: str = "transport") -> None:
 
 
 def imported(
-    shell: Shell, path: Path | str, *words: str, stdin: bytes = b""
+    shell: Shell,
+    path: Path | str,
+    *words: str,
+    stdin: bytes = b"",
+    typing: bool = False,
 ) -> Outcome:
     """Import a file under the name ``moved``."""
     return shell(
         *("import", str(path), "--wrapping-key", "transport", "--name", "moved"),
         *words,
         stdin=stdin,
+        typing=typing,
     )
 
 
@@ -143,6 +148,29 @@ def test_passphrase_is_needed(shell: Shell, key_file: Path, tmp_path: Path) -> N
     assert (2, 2, 0) == (nobody.code, wrong.code, right.code)
     assert "--passphrase-file" in nobody.err
     assert "another" not in wrong.err.replace("is another", "")
+
+
+def test_passphrase_is_asked_for(
+    shell: Shell, key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person at a terminal is asked, and what they type is not shown."""
+    wrapping_key(shell, "rsa2048")
+    path = tmp_path / "encrypted.pem"
+    words = ("pkcs8", "-topk8", "-in", str(key_file), "-out", str(path))
+    openssl(*words, "-passout", f"pass:{PASSPHRASE}")
+    path.chmod(0o600)
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return PASSPHRASE
+
+    monkeypatch.setattr("click.termui.hidden_prompt_func", answer)
+    outcome = imported(shell, path, "--algorithm", "ed25519", typing=True)
+
+    assert 0 == outcome.code
+    assert 1 == len(asked)
+    assert PASSPHRASE not in outcome.text + outcome.err
 
 
 def test_seed_and_raw(shell: Shell, tmp_path: Path) -> None:
