@@ -254,6 +254,7 @@ class TestUnavailable:
             status.provider,
             status.provider_version,
         )
+        tested.power_up_test()
         assert [Algorithm.AES_256_GCM] == [r.algorithm for r in tested.self_test()]
 
     @pytest.mark.parametrize("algorithm", Algorithm)

@@ -286,6 +286,38 @@ def test_a_second_server_is_locked_out(site: Site) -> None:
     assert message.startswith("hsm-server: error: ")
 
 
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ("Ed25519=nobody", "'nobody' for Ed25519, which isn't there. There are pyca"),
+        ("ML-KEM-768=oqs", "'oqs' for ML-KEM-768, which isn't enabled."),
+        ("ML-DSA-135=pyca", "ML-DSA-44, ML-DSA-65 and ML-DSA-87 only"),
+    ],
+)
+def test_a_wrong_provider_is_told(site: Site, order: str, words: str) -> None:
+    """An order of providers that can't be kept starts no server, writes nothing."""
+    code, message = site.fails("--provider", order)
+
+    assert 2 == code
+    assert words in message
+    assert not site.keys.exists()
+    assert not site.audit.exists()
+
+
+def test_an_order_of_providers_is_kept(site: Site) -> None:
+    """Whom the command line doesn't name serves nothing, and the list says why."""
+    with site.serve("--provider", "SLH-DSA-SHA2-128s=pyca") as server:
+        answer = server.send("GET", "/api/v1/algorithms")
+    items = {item["algorithm"]: item for item in answer.json["items"]}
+
+    assert ("pyca", "available") == (
+        items["EC-P256"]["provider"],
+        items["EC-P256"]["status"],
+    )
+    assert "unavailable" == items["SLH-DSA-SHA2-128s"]["status"]
+    assert "allows only pyca" in items["SLH-DSA-SHA2-128s"]["hint"]
+
+
 def test_an_address_in_use_is_told(site: Site) -> None:
     """Exit code 9, before any key is touched."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
