@@ -149,6 +149,19 @@ def test_older_version(shell: Shell, tmp_path: Path) -> None:
     assert revoked.code in {5, 6}
 
 
+def test_destroyed_key(shell: Shell, tmp_path: Path) -> None:
+    """A key that is gone is said to be in the wrong state, not to have signed wrongly."""
+    shell.ok("create", "ML-DSA-44", "--name", "k")
+    key_id = shell.ok("describe", "k", "--json").json["key_id"]
+    path, signature = str(sparse(tmp_path / "long", LONG)), str(tmp_path / "signature")
+    shell.ok("sign", "k", "--in", path, "--out", signature)
+    shell.ok("destroy", "k", "--yes")
+    outcome = shell("verify", key_id, "--in", path, "--signature", signature)
+
+    assert 5 == outcome.code
+    assert "[wrong_state]" in outcome.err
+
+
 def test_rotation_meanwhile(shell: Shell, tmp_path: Path) -> None:
     """A key that is rotated while its file is hashed does not sign the wrong thing."""
     shell.ok("create", "ML-DSA-44", "--name", "k")

@@ -296,6 +296,7 @@ def _candidates(
             for known in found
             if known.state in _VERIFYING
         }
-        numbers = sorted(newest.values(), reverse=True)
+        # Of a key that verifies nothing any more, the HSM says why.
+        numbers = sorted(newest.values(), reverse=True) or [found[-1].version]
     keys = [invocation.execute(GetPublicKey(key_id=key_id, version=n)) for n in numbers]
     return [Candidate(key.version, key.algorithm, key.der) for key in keys]
