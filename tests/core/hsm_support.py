@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from hsm_core import errors
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, KeyUsage
+from hsm_core import errors, primitives
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    Cost,
+    Family,
+    KeyFormat,
+    KeyUsage,
+)
 from hsm_core.model import Role
 from hsm_core.session import Session
 from hsm_core.testing import caller
@@ -17,10 +24,15 @@ from tests.support import require_service
 __all__ = [
     "KEMS",
     "NEW_SIGNERS",
+    "SEEDED",
+    "STRONG",
     "WRAP",
+    "Outside",
     "facts_of",
     "require_algorithm",
     "session_of",
+    "wrap_for",
+    "wrapping_keys",
 ]
 
 WRAP = (KeyUsage.WRAP, KeyUsage.UNWRAP)
@@ -49,3 +61,51 @@ def facts_of(caught: pytest.ExceptionInfo[errors.HSMError]) -> tuple[Any, ...]:
     """Return field, smallest and largest length of an error, as far as it has them."""
     facts = caught.value.facts
     return facts.get("field"), facts.get("minimum"), facts.get("maximum")
+
+
+STRONG = [
+    Algorithm.AES_256_KW,
+    Algorithm.ML_KEM_1024,
+    Algorithm.MLKEM1024_ECDH_P384_SHA3_256,
+]
+"""Wrapping keys that are strong enough for every key."""
+
+SEEDED = [
+    algorithm
+    for algorithm, row in ALGORITHMS.items()
+    if row.family in {Family.ML_DSA, Family.ML_KEM}
+]
+"""Algorithms whose private key is a seed."""
+
+
+def wrapping_keys(session: Session) -> dict[Algorithm, str]:
+    """Make wrapping keys, and return their ids by algorithm."""
+    others = (Algorithm.AES_128_KW, Algorithm.RSA_3072, Algorithm.ML_KEM_768)
+    return {
+        kind: session.create_key(kind, usages=WRAP).key_id
+        for kind in (*STRONG, *others)
+    }
+
+
+def wrap_for(session: Session, key_id: str, material: bytes) -> bytes:
+    """Wrap material to the public half of a key of the HSM."""
+    public = session.public_key(key_id)
+    return primitives.wrap_for_import(public.algorithm, public.der, material)
+
+
+class Outside:
+    """Somebody who has a public wrapping key, and imports whatever they like."""
+
+    def __init__(self, session: Session, key_id: str) -> None:
+        self._session = session
+        self._key_id = key_id
+
+    def imports(
+        self, algorithm: str, material: bytes, format: KeyFormat | None = None
+    ) -> str:
+        """Wrap material for the HSM, import it, and return the new key's id."""
+        wrapped = wrap_for(self._session, self._key_id, material)
+        made = self._session.import_key(
+            algorithm, self._key_id, wrapped, format=format, exportable=True
+        )
+        return made.key_id

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys that come and go, wrapped: ImportKey and ExportKey."""
+"""Keys that come from elsewhere, wrapped: ImportKey."""
 
 from __future__ import annotations
 
@@ -28,31 +28,24 @@ from hsm_core._internal.crypto.der import (
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,
-    Cost,
-    Family,
-    HashAlgorithm,
     KeyFormat,
     KeyUsage,
-    WrapMechanism,
 )
-from hsm_core.model import KeyOrigin, Role
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
-from tests.core.hsm_support import WRAP, facts_of, require_algorithm, session_of
+from tests.core.hsm_support import (
+    SEEDED,
+    WRAP,
+    Outside,
+    facts_of,
+    require_algorithm,
+    session_of,
+    wrap_for,
+    wrapping_keys,
+)
 from tests.support import require_program
 
-A, M = Algorithm, WrapMechanism
-SEEDED = [
-    a for a, row in ALGORITHMS.items() if row.family in {Family.ML_DSA, Family.ML_KEM}
-]
-TRAVELLERS = [
-    algorithm
-    for algorithm, row in ALGORITHMS.items()
-    if row.generate_cost is Cost.QUICK or algorithm is A.SLH_DSA_SHA2_128F
-]
-"""Every algorithm but those whose keys take long to make; RSA is tested by itself."""
-
-STRONG = [A.AES_256_KW, A.ML_KEM_1024, A.MLKEM1024_ECDH_P384_SHA3_256]
+A = Algorithm
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +58,7 @@ def session() -> Iterator[Session]:
 @pytest.fixture(scope="module")
 def wrapping(session: Session) -> dict[Algorithm, str]:
     """Give wrapping keys by algorithm."""
-    kinds = (*STRONG, A.AES_128_KW, A.RSA_3072, A.ML_KEM_768)
-    return {kind: session.create_key(kind, usages=WRAP).key_id for kind in kinds}
+    return wrapping_keys(session)
 
 
 def pkcs8(key: PrivateKeyTypes) -> bytes:
@@ -74,326 +66,10 @@ def pkcs8(key: PrivateKeyTypes) -> bytes:
     return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
-class Outside:
-    """Somebody who has a public wrapping key, and imports whatever they like."""
-
-    def __init__(self, session: Session, key_id: str) -> None:
-        self._session = session
-        self._key_id = key_id
-        self._public = session.public_key(key_id)
-
-    def imports(
-        self, algorithm: str, material: bytes, format: KeyFormat | None = None
-    ) -> str:
-        """Wrap material for the HSM, import it, and return the new key's id."""
-        wrapped = primitives.wrap_for_import(
-            self._public.algorithm, self._public.der, material
-        )
-        made = self._session.import_key(
-            algorithm, self._key_id, wrapped, format=format, exportable=True
-        )
-        return made.key_id
-
-
 @pytest.fixture(scope="module")
 def outside(session: Session, wrapping: dict[Algorithm, str]) -> Outside:
     """Give somebody outside, who wraps to ML-KEM-1024."""
     return Outside(session, wrapping[A.ML_KEM_1024])
-
-
-class TestBothWays:
-    @pytest.mark.parametrize("algorithm", TRAVELLERS)
-    @pytest.mark.parametrize("by", STRONG)
-    def test_every_algorithm(
-        self,
-        session: Session,
-        wrapping: dict[Algorithm, str],
-        algorithm: Algorithm,
-        by: Algorithm,
-    ) -> None:
-        """A key of any algorithm leaves in every form it has, and comes back."""
-        require_algorithm(session, algorithm)
-        row = ALGORITHMS[algorithm]
-        key = session.create_key(algorithm, exportable=True).key_id
-        forms = [KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW]
-        forms += [KeyFormat.SEED] if algorithm in SEEDED else []
-
-        for form in forms:
-            out = session.export_key(key, wrapping[by], format=form)
-            back = session.import_key(
-                algorithm, wrapping[by], out.wrapped, format=form, exportable=True
-            )
-            again = session.export_key(back.key_id, wrapping[A.AES_256_KW], format=form)
-
-            assert (form, algorithm, wrapping[by]) == (
-                out.format,
-                out.algorithm,
-                out.wrapping_key_id,
-            )
-            assert (KeyOrigin.IMPORTED, True, row.draft) == (
-                back.origin,
-                back.exportable,
-                back.draft,
-            )
-            mine = session.export_key(key, wrapping[A.AES_256_KW], format=form)
-            assert mine.wrapped == again.wrapped
-
-    def test_rsa(self, session: Session, wrapping: dict[Algorithm, str]) -> None:
-        """An RSA key is exported, imported, and signs as before."""
-        key = session.create_key("rsa2048", exportable=True).key_id
-
-        out = session.export_key(key, wrapping[A.RSA_3072])
-        back = session.import_key("rsa2048", wrapping[A.RSA_3072], out.wrapped).key_id
-
-        assert M.RSA_OAEP_AES_KWP is out.mechanism
-        session.verify(key, b"m", session.sign(back, b"m").signature)
-
-    @pytest.mark.parametrize("hash", HashAlgorithm)
-    def test_oaep_hashes(
-        self,
-        session: Session,
-        wrapping: dict[Algorithm, str],
-        hash: HashAlgorithm,
-    ) -> None:
-        """The hashes of RSA-OAEP can be chosen, and must be told again."""
-        key = session.create_key("p256", exportable=True).key_id
-        by = wrapping[A.RSA_3072]
-
-        out = session.export_key(key, by, hash=hash, mgf_hash=HashAlgorithm.SHA_384)
-
-        back = session.import_key(
-            "p256", by, out.wrapped, hash=hash, mgf_hash=HashAlgorithm.SHA_384
-        )
-        assert session.public_key(key).der == session.public_key(back.key_id).der
-        with pytest.raises(errors.DecryptionError):
-            session.import_key("p256", by, out.wrapped, hash=hash)
-
-    def test_what_leaves_opens_outside(self, session: Session) -> None:
-        """The holder of a wrapping key's private half gets the key, bit by bit."""
-        kw = bytes(range(32))
-        made = session.create_key("aes-kw", exportable=True, usages=WRAP)
-        carrier = session.create_key("ML-KEM-1024", exportable=True, usages=WRAP)
-        key = session.create_key("ML-DSA-65", exportable=True).key_id
-        first = session.export_key(carrier.key_id, made.key_id, format=KeyFormat.SEED)
-        assert len(first.wrapped) == 64 + 8
-        imported = session.import_key(
-            "aes-kw", carrier.key_id, _wrap(session, carrier.key_id, kw)
-        )
-
-        by_kw = session.export_key(key, imported.key_id)
-
-        material = primitives.key_unwrap(A.AES_256_KW, kw, by_kw.wrapped)
-        assert session.public_key(key).der == primitives.public_key(
-            A.ML_DSA_65, material
-        )
-
-    def test_retired_versions(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """An older version of either key still serves, if it is named."""
-        by = session.create_key("aes-kw").key_id
-        key = session.create_key("hs256", exportable=True).key_id
-        mac = session.mac(key, b"m").mac
-        session.rotate(key)
-
-        out = session.export_key(key, by, version=1)
-        session.rotate(by)
-        back = session.import_key("hs256", by, out.wrapped, wrapping_version=1)
-
-        assert (1, 1) == (out.version, out.wrapping_version)
-        assert mac == session.mac(back.key_id, b"m").mac
-        assert 2 == session.export_key(key, by).wrapping_version
-        with pytest.raises(errors.DecryptionError):
-            session.import_key("hs256", by, out.wrapped)
-        with pytest.raises(errors.KeyNotFoundError) as caught:
-            session.import_key("hs256", by, out.wrapped, wrapping_version=3)
-        assert "wrapping_version" == caught.value.facts["field"]
-
-    def test_a_repeated_import_happens_once(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """An import is idempotent like every mutation."""
-        by = wrapping[A.ML_KEM_768]
-        wrapped = _wrap(session, by, bytes(16))
-
-        made = [
-            session.import_key("aes128gcm", by, wrapped, idempotency_key="once")
-            for _ in range(2)
-        ]
-
-        assert made[0].key_id == made[1].key_id
-
-    def test_by_aes_kw_without_padding(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """AES-KW wraps what has whole blocks, and says what to take otherwise."""
-        by = wrapping[A.AES_256_KW]
-        whole = session.create_key("aes", exportable=True).key_id
-        odd = session.create_key("p256", exportable=True).key_id
-
-        out = session.export_key(whole, by, mechanism=M.AES_KW)
-        session.import_key("aes", by, out.wrapped, mechanism=M.AES_KW)
-
-        with pytest.raises(errors.DecryptionError):
-            session.import_key("aes", by, out.wrapped, mechanism=M.AES_KWP)
-        with pytest.raises(errors.UnsupportedOperationError, match="AES-KWP") as caught:
-            session.export_key(odd, by, mechanism=M.AES_KW)
-        assert "mechanism" == caught.value.facts["field"]
-
-
-class TestExportIsRefused:
-    def test_unless_made_exportable(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """A key stays unless it was made exportable; rotation doesn't change that."""
-        key = session.create_key("aes").key_id
-        session.rotate(key)
-
-        with pytest.raises(errors.KeyUsageError, match="exportable") as caught:
-            session.export_key(key, wrapping[A.AES_256_KW])
-
-        assert "key_id" == caught.value.facts["field"]
-
-    @pytest.mark.parametrize(
-        ("by", "algorithm"),
-        [
-            (A.AES_128_KW, A.AES_256_GCM),
-            (A.RSA_3072, A.AES_256_GCM),
-            (A.RSA_3072, A.AES_128_GCM),
-            (A.RSA_3072, A.EC_P384),
-            (A.ML_KEM_768, A.ML_DSA_87),
-            (A.ML_KEM_768, A.AES_256_KW),
-            (A.AES_128_KW, A.MLDSA44_ECDSA_P256_SHA256),
-        ],
-    )
-    def test_by_weaker_keys(
-        self,
-        session: Session,
-        wrapping: dict[Algorithm, str],
-        by: Algorithm,
-        algorithm: Algorithm,
-    ) -> None:
-        """A wrapping key is at least as strong as what it wraps, both ways measured."""
-        key = session.create_key(algorithm, exportable=True).key_id
-
-        with pytest.raises(errors.UnsupportedOperationError, match="weaker") as caught:
-            session.export_key(key, wrapping[by])
-
-        assert "wrapping_key_id" == caught.value.facts["field"]
-        assert by in str(caught.value)
-
-    def test_by_itself(self, session: Session) -> None:
-        """A key does not wrap itself."""
-        key = session.create_key("aes-kw", exportable=True).key_id
-
-        with pytest.raises(errors.InvalidInputError, match="itself"):
-            session.export_key(key, key)
-
-    def test_without_the_usage(self, session: Session) -> None:
-        """A wrapping key needs the usage; what it has is told."""
-        key = session.create_key("aes", exportable=True).key_id
-        only = session.create_key("aes-kw", usages=[KeyUsage.UNWRAP]).key_id
-
-        for by in (only, session.create_key("ML-KEM-1024").key_id):
-            with pytest.raises(errors.KeyUsageError) as caught:
-                session.export_key(key, by)
-            assert ("wrapping_key_id", "wrap") == (
-                caught.value.facts["field"],
-                caught.value.facts["usage"],
-            )
-
-    def test_by_retired_and_revoked_keys(self, session: Session) -> None:
-        """A revoked wrapping key wraps nothing; a revoked key does not leave."""
-        by = session.create_key("aes-kw").key_id
-        key = session.create_key("aes", exportable=True).key_id
-        session.revoke(by)
-        with pytest.raises(errors.KeyStateError):
-            session.export_key(key, by)
-
-        session.rotate(by)
-        session.revoke(key)
-        with pytest.raises(errors.KeyStateError):
-            session.export_key(key, by)
-
-    @pytest.mark.parametrize(
-        ("algorithm", "form"),
-        [
-            (A.AES_256_GCM, KeyFormat.PKCS8),
-            (A.EC_P256, KeyFormat.RAW),
-            (A.EC_P256, KeyFormat.SEED),
-            (A.MLKEM768_X25519_SHA3_256, KeyFormat.SEED),
-        ],
-    )
-    def test_in_forms_that_it_has_not(
-        self,
-        session: Session,
-        wrapping: dict[Algorithm, str],
-        algorithm: Algorithm,
-        form: KeyFormat,
-    ) -> None:
-        """A form is one that keys of the algorithm have."""
-        key = session.create_key(algorithm, exportable=True).key_id
-
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
-            session.export_key(key, wrapping[A.AES_256_KW], format=form)
-
-        assert "format" == caught.value.facts["field"]
-
-    @pytest.mark.parametrize(
-        ("by", "mechanism"),
-        [
-            (A.AES_256_KW, M.KEM_AES_KWP),
-            (A.RSA_3072, M.AES_KW),
-            (A.ML_KEM_1024, M.RSA_OAEP_AES_KWP),
-        ],
-    )
-    def test_by_mechanisms_that_it_has_not(
-        self,
-        session: Session,
-        wrapping: dict[Algorithm, str],
-        by: Algorithm,
-        mechanism: WrapMechanism,
-    ) -> None:
-        """A mechanism is one that the wrapping key has."""
-        key = session.create_key("p256", exportable=True).key_id
-
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
-            session.export_key(key, wrapping[by], mechanism=mechanism)
-
-        assert "mechanism" == caught.value.facts["field"]
-
-    def test_hashes_are_for_rsa(
-        self, session: Session, wrapping: dict[Algorithm, str]
-    ) -> None:
-        """A hash given where there is no RSA-OAEP is refused."""
-        key = session.create_key("p256", exportable=True).key_id
-
-        with pytest.raises(errors.UnsupportedOperationError) as caught:
-            session.export_key(key, wrapping[A.AES_256_KW], hash=HashAlgorithm.SHA_256)
-
-        assert "hash" == caught.value.facts["field"]
-
-    def test_to_operators(self, wrapping: dict[Algorithm, str]) -> None:
-        """Only an Administrator lets keys out and in."""
-        with memory_hsm() as gateway:
-            admin = session_of(gateway)
-            operator = session_of(gateway, Role.OPERATOR)
-            by = admin.create_key("aes-kw").key_id
-            key = admin.create_key("aes", exportable=True).key_id
-
-            with pytest.raises(errors.AccessDeniedError):
-                operator.export_key(key, by)
-            with pytest.raises(errors.AccessDeniedError):
-                operator.import_key("aes", by, bytes(48))
-
-    def test_unknown_wrapping_keys(self, session: Session) -> None:
-        """A wrapping key that isn't there is told by its field."""
-        key = session.create_key("aes", exportable=True).key_id
-
-        with pytest.raises(errors.KeyNotFoundError) as caught:
-            session.export_key(key, "no-such-key")
-
-        assert "wrapping_key_id" == caught.value.facts["field"]
 
 
 @cache
@@ -422,11 +98,6 @@ def _element(tag: int, body: bytes) -> bytes:
         return bytes([tag, len(body)]) + body
     octets = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
     return bytes([tag, 0x80 | len(octets)]) + octets + body
-
-
-def _wrap(session: Session, key_id: str, material: bytes) -> bytes:
-    public = session.public_key(key_id)
-    return primitives.wrap_for_import(public.algorithm, public.der, material)
 
 
 class TestImportOfRSA:
@@ -656,7 +327,7 @@ class TestImportIsRefused:
                 key = session.create_key("aes", exportable=True).key_id
                 good = session.export_key(key, wrapping[by]).wrapped
             else:
-                good = _wrap(session, wrapping[by], bytes(32))
+                good = wrap_for(session, wrapping[by], bytes(32))
             for wrapped in (
                 b"",
                 b"\0",
@@ -678,7 +349,7 @@ class TestImportIsRefused:
         by = session.create_key("ML-KEM-768").key_id
 
         with pytest.raises(errors.KeyUsageError) as caught:
-            session.import_key("aes", by, _wrap(session, by, bytes(32)))
+            session.import_key("aes", by, wrap_for(session, by, bytes(32)))
 
         assert "wrapping_key_id" == caught.value.facts["field"]
 
@@ -703,7 +374,7 @@ class TestImportIsRefused:
         """A refused import is recorded with its code, and no byte of material."""
         by = session.create_key("ML-KEM-768", usages=WRAP).key_id
         with pytest.raises(errors.InputSizeError):
-            session.import_key("aes", by, _wrap(session, by, b"\x5a" * 31))
+            session.import_key("aes", by, wrap_for(session, by, b"\x5a" * 31))
 
         newest = session.audit_events(limit=1)[0].event
 

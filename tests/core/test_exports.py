@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: MIT
+"""Keys that leave, wrapped: ExportKey, and ImportKey on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hsm_core import errors, primitives
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    Cost,
+    HashAlgorithm,
+    KeyFormat,
+    KeyUsage,
+    WrapMechanism,
+)
+from hsm_core.model import KeyOrigin, Role
+from hsm_core.session import Session
+from hsm_core.testing import memory_hsm
+from tests.core.hsm_support import (
+    SEEDED,
+    STRONG,
+    require_algorithm,
+    session_of,
+    wrap_for,
+    wrapping_keys,
+)
+
+A, M = Algorithm, WrapMechanism
+TRAVELLERS = [
+    algorithm
+    for algorithm, row in ALGORITHMS.items()
+    if row.generate_cost is Cost.QUICK or algorithm is A.SLH_DSA_SHA2_128F
+]
+"""Every algorithm but those whose keys take long to make; RSA is tested by itself."""
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    """Give one HSM for all tests of this module."""
+    with memory_hsm() as gateway:
+        yield session_of(gateway)
+
+
+@pytest.fixture(scope="module")
+def wrapping(session: Session) -> dict[Algorithm, str]:
+    """Give wrapping keys by algorithm."""
+    return wrapping_keys(session)
+
+
+class TestBothWays:
+    @pytest.mark.parametrize("algorithm", TRAVELLERS)
+    @pytest.mark.parametrize("by", STRONG)
+    def test_every_algorithm(
+        self,
+        session: Session,
+        wrapping: dict[Algorithm, str],
+        algorithm: Algorithm,
+        by: Algorithm,
+    ) -> None:
+        """A key of any algorithm leaves in every form it has, and comes back."""
+        require_algorithm(session, algorithm)
+        row = ALGORITHMS[algorithm]
+        key = session.create_key(algorithm, exportable=True).key_id
+        forms = [KeyFormat.PKCS8 if row.is_asymmetric else KeyFormat.RAW]
+        forms += [KeyFormat.SEED] if algorithm in SEEDED else []
+
+        for form in forms:
+            out = session.export_key(key, wrapping[by], format=form)
+            back = session.import_key(
+                algorithm, wrapping[by], out.wrapped, format=form, exportable=True
+            )
+            again = session.export_key(back.key_id, wrapping[A.AES_256_KW], format=form)
+
+            assert (form, algorithm, wrapping[by]) == (
+                out.format,
+                out.algorithm,
+                out.wrapping_key_id,
+            )
+            assert (KeyOrigin.IMPORTED, True, row.draft) == (
+                back.origin,
+                back.exportable,
+                back.draft,
+            )
+            mine = session.export_key(key, wrapping[A.AES_256_KW], format=form)
+            assert mine.wrapped == again.wrapped
+
+    def test_rsa(self, session: Session, wrapping: dict[Algorithm, str]) -> None:
+        """An RSA key is exported, imported, and signs as before."""
+        key = session.create_key("rsa2048", exportable=True).key_id
+
+        out = session.export_key(key, wrapping[A.RSA_3072])
+        back = session.import_key("rsa2048", wrapping[A.RSA_3072], out.wrapped).key_id
+
+        assert M.RSA_OAEP_AES_KWP is out.mechanism
+        session.verify(key, b"m", session.sign(back, b"m").signature)
+
+    @pytest.mark.parametrize("hash", HashAlgorithm)
+    def test_oaep_hashes(
+        self,
+        session: Session,
+        wrapping: dict[Algorithm, str],
+        hash: HashAlgorithm,
+    ) -> None:
+        """The hashes of RSA-OAEP can be chosen, and must be told again."""
+        key = session.create_key("p256", exportable=True).key_id
+        by = wrapping[A.RSA_3072]
+
+        out = session.export_key(key, by, hash=hash, mgf_hash=HashAlgorithm.SHA_384)
+
+        back = session.import_key(
+            "p256", by, out.wrapped, hash=hash, mgf_hash=HashAlgorithm.SHA_384
+        )
+        assert session.public_key(key).der == session.public_key(back.key_id).der
+        with pytest.raises(errors.DecryptionError):
+            session.import_key("p256", by, out.wrapped, hash=hash)
+
+    @pytest.mark.parametrize("form", [KeyFormat.PKCS8, KeyFormat.SEED])
+    def test_what_leaves_opens_outside(
+        self, session: Session, wrapping: dict[Algorithm, str], form: KeyFormat
+    ) -> None:
+        """The holder of the wrapping key gets the exported key, bit by bit."""
+        kw = bytes(range(32))
+        sent = wrap_for(session, wrapping[A.ML_KEM_1024], kw)
+        by = session.import_key("aes-kw", wrapping[A.ML_KEM_1024], sent).key_id
+        key = session.create_key("ML-DSA-65", exportable=True).key_id
+
+        out = session.export_key(key, by, format=form)
+
+        material = primitives.key_unwrap(A.AES_256_KW, kw, out.wrapped)
+        if form is KeyFormat.SEED:
+            pair = primitives.private_key_from_seed(A.ML_DSA_65, material)
+            material = pair.material
+        public = primitives.public_key(A.ML_DSA_65, material)
+        assert session.public_key(key).der == public
+
+    def test_retired_versions(self, session: Session) -> None:
+        """An older version of either key still serves, if it is named."""
+        by = session.create_key("aes-kw").key_id
+        key = session.create_key("hs256", exportable=True).key_id
+        mac = session.mac(key, b"m").mac
+        session.rotate(key)
+
+        out = session.export_key(key, by, version=1)
+        session.rotate(by)
+        back = session.import_key("hs256", by, out.wrapped, wrapping_version=1)
+
+        assert (1, 1) == (out.version, out.wrapping_version)
+        assert mac == session.mac(back.key_id, b"m").mac
+        assert 2 == session.export_key(key, by).wrapping_version
+        with pytest.raises(errors.DecryptionError):
+            session.import_key("hs256", by, out.wrapped)
+        with pytest.raises(errors.KeyNotFoundError) as caught:
+            session.import_key("hs256", by, out.wrapped, wrapping_version=3)
+        assert "wrapping_version" == caught.value.facts["field"]
+
+    def test_a_repeated_import_happens_once(
+        self, session: Session, wrapping: dict[Algorithm, str]
+    ) -> None:
+        """An import is idempotent like every mutation."""
+        by = wrapping[A.ML_KEM_768]
+        wrapped = wrap_for(session, by, bytes(16))
+
+        made = [
+            session.import_key("aes128gcm", by, wrapped, idempotency_key="once")
+            for _ in range(2)
+        ]
+
+        assert made[0].key_id == made[1].key_id
+
+    def test_by_aes_kw_without_padding(
+        self, session: Session, wrapping: dict[Algorithm, str]
+    ) -> None:
+        """AES-KW wraps what has whole blocks, and says what to take otherwise."""
+        by = wrapping[A.AES_256_KW]
+        whole = session.create_key("aes", exportable=True).key_id
+        odd = session.create_key("p256", exportable=True).key_id
+
+        out = session.export_key(whole, by, mechanism=M.AES_KW)
+        session.import_key("aes", by, out.wrapped, mechanism=M.AES_KW)
+
+        with pytest.raises(errors.DecryptionError):
+            session.import_key("aes", by, out.wrapped, mechanism=M.AES_KWP)
+        with pytest.raises(errors.UnsupportedOperationError, match="AES-KWP") as caught:
+            session.export_key(odd, by, mechanism=M.AES_KW)
+        assert "mechanism" == caught.value.facts["field"]
+
+
+class TestExportIsRefused:
+    def test_unless_made_exportable(
+        self, session: Session, wrapping: dict[Algorithm, str]
+    ) -> None:
+        """A key stays unless it was made exportable; rotation doesn't change that."""
+        key = session.create_key("aes").key_id
+        session.rotate(key)
+
+        with pytest.raises(errors.KeyUsageError, match="exportable") as caught:
+            session.export_key(key, wrapping[A.AES_256_KW])
+
+        assert "key_id" == caught.value.facts["field"]
+
+    @pytest.mark.parametrize(
+        ("by", "algorithm"),
+        [
+            (A.AES_128_KW, A.AES_256_GCM),
+            (A.RSA_3072, A.AES_256_GCM),
+            (A.RSA_3072, A.AES_128_GCM),
+            (A.RSA_3072, A.EC_P384),
+            (A.ML_KEM_768, A.ML_DSA_87),
+            (A.ML_KEM_768, A.AES_256_KW),
+            (A.AES_128_KW, A.MLDSA44_ECDSA_P256_SHA256),
+        ],
+    )
+    def test_by_weaker_keys(
+        self,
+        session: Session,
+        wrapping: dict[Algorithm, str],
+        by: Algorithm,
+        algorithm: Algorithm,
+    ) -> None:
+        """A wrapping key is at least as strong as what it wraps, both ways measured."""
+        key = session.create_key(algorithm, exportable=True).key_id
+
+        with pytest.raises(errors.UnsupportedOperationError, match="weaker") as caught:
+            session.export_key(key, wrapping[by])
+
+        assert "wrapping_key_id" == caught.value.facts["field"]
+        assert by in str(caught.value)
+
+    def test_by_itself(self, session: Session) -> None:
+        """A key does not wrap itself."""
+        key = session.create_key("aes-kw", exportable=True).key_id
+
+        with pytest.raises(errors.InvalidInputError, match="itself"):
+            session.export_key(key, key)
+
+    def test_without_the_usage(self, session: Session) -> None:
+        """A wrapping key needs the usage; what it has is told."""
+        key = session.create_key("aes", exportable=True).key_id
+        only = session.create_key("aes-kw", usages=[KeyUsage.UNWRAP]).key_id
+
+        for by in (only, session.create_key("ML-KEM-1024").key_id):
+            with pytest.raises(errors.KeyUsageError) as caught:
+                session.export_key(key, by)
+            assert ("wrapping_key_id", "wrap") == (
+                caught.value.facts["field"],
+                caught.value.facts["usage"],
+            )
+
+    def test_by_retired_and_revoked_keys(self, session: Session) -> None:
+        """A revoked wrapping key wraps nothing; a revoked key does not leave."""
+        by = session.create_key("aes-kw").key_id
+        key = session.create_key("aes", exportable=True).key_id
+        session.revoke(by)
+        with pytest.raises(errors.KeyStateError):
+            session.export_key(key, by)
+
+        session.rotate(by)
+        session.revoke(key)
+        with pytest.raises(errors.KeyStateError):
+            session.export_key(key, by)
+
+    @pytest.mark.parametrize(
+        ("algorithm", "form"),
+        [
+            (A.AES_256_GCM, KeyFormat.PKCS8),
+            (A.EC_P256, KeyFormat.RAW),
+            (A.EC_P256, KeyFormat.SEED),
+            (A.MLKEM768_X25519_SHA3_256, KeyFormat.SEED),
+        ],
+    )
+    def test_in_forms_that_it_has_not(
+        self,
+        session: Session,
+        wrapping: dict[Algorithm, str],
+        algorithm: Algorithm,
+        form: KeyFormat,
+    ) -> None:
+        """A form is one that keys of the algorithm have."""
+        key = session.create_key(algorithm, exportable=True).key_id
+
+        with pytest.raises(errors.UnsupportedOperationError) as caught:
+            session.export_key(key, wrapping[A.AES_256_KW], format=form)
+
+        assert "format" == caught.value.facts["field"]
+
+    @pytest.mark.parametrize(
+        ("by", "mechanism"),
+        [
+            (A.AES_256_KW, M.KEM_AES_KWP),
+            (A.RSA_3072, M.AES_KW),
+            (A.ML_KEM_1024, M.RSA_OAEP_AES_KWP),
+        ],
+    )
+    def test_by_mechanisms_that_it_has_not(
+        self,
+        session: Session,
+        wrapping: dict[Algorithm, str],
+        by: Algorithm,
+        mechanism: WrapMechanism,
+    ) -> None:
+        """A mechanism is one that the wrapping key has."""
+        key = session.create_key("p256", exportable=True).key_id
+
+        with pytest.raises(errors.UnsupportedOperationError) as caught:
+            session.export_key(key, wrapping[by], mechanism=mechanism)
+
+        assert "mechanism" == caught.value.facts["field"]
+
+    def test_hashes_are_for_rsa(
+        self, session: Session, wrapping: dict[Algorithm, str]
+    ) -> None:
+        """A hash given where there is no RSA-OAEP is refused."""
+        key = session.create_key("p256", exportable=True).key_id
+
+        with pytest.raises(errors.UnsupportedOperationError) as caught:
+            session.export_key(key, wrapping[A.AES_256_KW], hash=HashAlgorithm.SHA_256)
+
+        assert "hash" == caught.value.facts["field"]
+
+    def test_to_operators(self) -> None:
+        """Only an Administrator lets keys out and in."""
+        with memory_hsm() as gateway:
+            admin = session_of(gateway)
+            operator = session_of(gateway, Role.OPERATOR)
+            by = admin.create_key("aes-kw").key_id
+            key = admin.create_key("aes", exportable=True).key_id
+
+            with pytest.raises(errors.AccessDeniedError):
+                operator.export_key(key, by)
+            with pytest.raises(errors.AccessDeniedError):
+                operator.import_key("aes", by, bytes(48))
+
+    def test_unknown_wrapping_keys(self, session: Session) -> None:
+        """A wrapping key that isn't there is told by its field."""
+        key = session.create_key("aes", exportable=True).key_id
+
+        with pytest.raises(errors.KeyNotFoundError) as caught:
+            session.export_key(key, "no-such-key")
+
+        assert "wrapping_key_id" == caught.value.facts["field"]
