@@ -392,7 +392,7 @@ class TestParent:
             process.kill()
 
         assert pids
-        assert all(has_ended(int(pid), 0.5) for pid in pids)
+        assert all(has_ended(int(pid), 0.8) for pid in pids)
 
     def test_fork(self) -> None:
         """
