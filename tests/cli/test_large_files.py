@@ -150,7 +150,7 @@ def test_older_version(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_destroyed_key(shell: Shell, tmp_path: Path) -> None:
-    """A key that is gone is said to be in the wrong state, not to have signed wrongly."""
+    """Of a key that is gone its state is told, and not that a signature is wrong."""
     shell.ok("create", "ML-DSA-44", "--name", "k")
     key_id = shell.ok("describe", "k", "--json").json["key_id"]
     path, signature = str(sparse(tmp_path / "long", LONG)), str(tmp_path / "signature")
