@@ -448,6 +448,21 @@ class TestMaterial:
             with pytest.raises(InvalidInputError, match="without the seed"):
                 load(algorithm, expanded_key_info(algorithm, bytes(size)))
 
+    @pytest.mark.parametrize("algorithm", [KEM, SIGNER])
+    def test_expanded_of_another(self, algorithm: Algorithm) -> None:
+        """
+        An expanded key that is not the one of the seed beside it is refused.
+        """
+        served = provider(FakeBinding())
+        seed = read_private_form(algorithm, served.generate(algorithm, ENTROPY)).seed
+        size = {KEM: 2400, SIGNER: 4032}[algorithm]
+        octets = b"\x04" + bytes([len(seed)]) + seed
+        octets += b"\x04\x82" + size.to_bytes(2, "big") + bytes(size)
+        both = b"\x30\x82" + len(octets).to_bytes(2, "big") + octets
+
+        with pytest.raises(InvalidInputError, match="not its seed's"):
+            served.load_foreign(algorithm, private_key_info(algorithm, both))
+
 
 class TestDraws:
     def draws(self) -> tuple[FakeNative, Draws]:

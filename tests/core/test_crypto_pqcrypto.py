@@ -25,6 +25,8 @@ from hsm_core._internal.crypto.formats import shown_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
+from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
+from hsm_core._internal.crypto.pqcrypto_wheel.worker import join
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyFormat, spec
 from hsm_core.errors import (
@@ -33,6 +35,7 @@ from hsm_core.errors import (
     InputSizeError,
     InvalidInputError,
     SignatureMismatchError,
+    UnavailableError,
     UnsupportedOperationError,
 )
 from hsm_core.protocols import CryptoProvider
@@ -352,6 +355,59 @@ class TestSLHDSA:
         handle = PROVIDER.load(SIGNER, material(SIGNER))
 
         assert repr(handle) == f"<SLHDSAPrivateHandle {SIGNER}>"
+
+
+class Answering(WorkerPool):
+    """Children that all give one answer."""
+
+    def __init__(self, *fields: bytes) -> None:
+        super().__init__(lambda: ())
+        self._answer = join(*fields)
+
+    def ask(self, request: bytes) -> bytes:
+        """Return the answer."""
+        return self._answer
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            (b"failed", b"ValueError"),
+            (b"done",),
+            (b"done", b"short"),
+            (b"done", b"", b""),
+        ],
+    )
+    def test_sign(self, fields: tuple[bytes, ...]) -> None:
+        """
+        A failure, or a signature of another length, is given to nobody.
+        """
+        handle = PqcryptoProvider(Answering(*fields)).load(SIGNER, material(SIGNER))
+
+        with pytest.raises(UnavailableError, match="pqcrypto"):
+            handle.sign(MESSAGE, signature_parameters(SIGNER))
+
+    def test_generate(self) -> None:
+        """
+        Halves that don't belong together, or are of other lengths, are no key.
+        """
+        for public, private in (
+            (bytes(32), b"\1" * 64),
+            (bytes(31), bytes(64)),
+            (bytes(32), bytes(63)),
+        ):
+            pool = Answering(b"done", public, private)
+            with pytest.raises(UnavailableError, match="pqcrypto"):
+                PqcryptoProvider(pool).generate(SIGNER, ENTROPY)
+
+    def test_no_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        Where no interpreter can be started, nobody could sign, and KEMs are left.
+        """
+        monkeypatch.setattr(sys, "executable", "")
+
+        assert PqcryptoProvider().algorithms() == {KEM}
 
 
 class TestMLKEM512:
