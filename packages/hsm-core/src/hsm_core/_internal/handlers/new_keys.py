@@ -33,6 +33,8 @@ __all__ = ["CreateKeyHandler", "NewKeyHandler"]
 NewKey = TypeVar("NewKey", ops.CreateKey, ops.ImportKey, ops.DeriveKey)
 
 _SIGNING: Final = frozenset({KeyUsage.SIGN, KeyUsage.VERIFY})
+_TRANSPORT: Final = frozenset({KeyUsage.WRAP, KeyUsage.UNWRAP})
+_OPENING: Final = frozenset({KeyUsage.DECRYPT, KeyUsage.DECAPSULATE})
 
 
 class NewKeyHandler(KeyMutation[NewKey]):
@@ -114,6 +116,13 @@ def _check_usages(row: AlgorithmSpec, usages: tuple[KeyUsage, ...]) -> None:
         raise InvalidInputError(
             "usages: a key that signs or verifies may not derive keys too (SP 800-57 "
             "part 1, section 5.2); make one key for each.",
+            field="usages",
+        )
+    # Whoever may decrypt with a wrapping key could read what was wrapped for the HSM.
+    if _TRANSPORT.intersection(usages) and _OPENING.intersection(usages):
+        raise InvalidInputError(
+            "usages: a key that wraps or unwraps keys may not decrypt or decapsulate "
+            "for callers too (SP 800-57 part 1, section 5.2); make one key for each.",
             field="usages",
         )
 
