@@ -29,7 +29,8 @@ __all__ = ["check_format", "explained", "kept_form", "shown_form", "usable_form"
 
 _ASKED: Final = {
     Family.RSA: "Its modulus must have exactly {0.modulus_bits} bits and two prime "
-    "factors, its public exponent be 65537, and all its numbers belong together.",
+    "factors of half that length, not close to each other, its public exponent be "
+    "65537, and all its numbers belong together.",
     Family.ECDSA: "It must name its curve, and its point belong to its number.",
     Family.COMPOSITE_KEM: "A composite must be whole; a half is none.",
     Family.COMPOSITE_SIGNATURE: "A composite must be whole; a half is none.",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -33,6 +34,10 @@ __all__ = [
 
 _PUBLIC_EXPONENT: Final = 65537
 _HEALTH_BYTES: Final = 32
+_APART_BITS: Final = 100
+_SMALL_PRIMES: Final = math.prod(
+    n for n in range(2, 752) if all(n % d for d in range(2, math.isqrt(n) + 1))
+)
 
 
 class RSAPublicHandle(BaseHandle):
@@ -116,7 +121,27 @@ def load_rsa(
     key = _load_fitting(algorithm, material, trusted=True)
     if not trusted:
         key = _load_fitting(algorithm, material, trusted=False)
+        if not _is_hard(key.private_numbers(), key.key_size // 2):
+            raise not_material(algorithm)
     return RSAPrivateHandle(algorithm, key)
+
+
+def _is_hard(numbers: rsa.RSAPrivateNumbers, half_bits: int) -> bool:
+    """
+    Return whether the modulus resists what factors badly chosen ones at once.
+
+    The library sees that the numbers belong together, not that they were well chosen.
+
+    Standard:
+        FIPS 186-5, appendix A.1.1: the primes are half as long as the modulus and
+        differ in their first 100 bits, and the private exponent is long.
+    """
+    p, q = numbers.p, numbers.q
+    return (
+        p.bit_length() == q.bit_length() == half_bits
+        and abs(p - q) >> (half_bits - _APART_BITS) > 0
+        and numbers.d >> half_bits > 0
+    )
 
 
 def _load_fitting(
@@ -129,9 +154,16 @@ def _load_fitting(
 
 
 def load_rsa_public(algorithm: Algorithm, public_der: bytes) -> RSAPublicHandle:
-    """Load SubjectPublicKeyInfo with a modulus of the exact length and e = 65537."""
+    """
+    Load SubjectPublicKeyInfo with a modulus of the exact length and e = 65537.
+
+    Standard:
+        SP 800-89, section 5.3.3: the modulus has no factor below 752.
+    """
     key = load_public(algorithm, public_der)
     if not isinstance(key, rsa.RSAPublicKey) or not _fits(algorithm, key):
+        raise not_public_key(algorithm)
+    if math.gcd(key.public_numbers().n, _SMALL_PRIMES) != 1:
         raise not_public_key(algorithm)
     return RSAPublicHandle(algorithm, key)
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Keys from elsewhere that fit together and are bad; keys for two purposes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from hsm_core import errors, primitives
+from hsm_core.algorithms import Algorithm, KeyUsage
+from hsm_core.session import Session
+from hsm_core.testing import memory_hsm
+from tests.core.hsm_support import facts_of, session_of
+
+A, U = Algorithm, KeyUsage
+E = 65537
+
+# Primes, found by search from round numbers on.
+BIG = (3 << 1022) + 1037
+NEXT = (3 << 1022) + 1697
+NEAR = (3 << 1022) + (1 << 923) + 141
+APART = (3 << 1022) + (1 << 925) + 267
+FAR = (7 << 1021) + 309
+SHORT = (3 << 510) + 761
+LONG = (3 << 1534) + 1837
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    """Give one HSM for all tests of this module."""
+    with memory_hsm() as gateway:
+        yield session_of(gateway)
+
+
+def rsa_key(p: int, q: int) -> bytes:
+    """Return PKCS#8 of the RSA key of two primes; all its numbers belong together."""
+    d = pow(E, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPrivateNumbers(
+        p=p,
+        q=q,
+        d=d,
+        dmp1=d % (p - 1),
+        dmq1=d % (q - 1),
+        iqmp=pow(q, -1, p),
+        public_numbers=rsa.RSAPublicNumbers(E, p * q),
+    )
+    key = numbers.private_key()
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def rsa_public(modulus: int) -> bytes:
+    """Return SubjectPublicKeyInfo of an RSA modulus."""
+    key = rsa.RSAPublicNumbers(E, modulus).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+class TestRSA:
+    @pytest.mark.parametrize(
+        ("p", "q"),
+        [(NEXT, BIG), (NEAR, BIG), (BIG, NEAR), (LONG, SHORT), (SHORT, LONG)],
+        ids=["next", "near", "reversed", "short", "reversed-short"],
+    )
+    def test_a_modulus_that_is_easy_to_factor(
+        self, session: Session, p: int, q: int
+    ) -> None:
+        """Primes that are close to each other, or of unlike length, are refused."""
+        material = rsa_key(p, q)
+        with pytest.raises(errors.InvalidInputError) as caught:
+            primitives.load_private_key(A.RSA_2048, material)
+        assert "material" == facts_of(caught)[0]
+
+        carrier = session.create_key("ML-KEM-768", usages=[U.UNWRAP]).key_id
+        public = session.public_key(carrier)
+        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
+        with pytest.raises(errors.InvalidInputError, match="not close") as refused:
+            session.import_key("rsa2048", carrier, wrapped)
+        assert "material" == facts_of(refused)[0]
+
+    @pytest.mark.parametrize("q", [APART, FAR])
+    def test_a_sound_modulus(self, q: int) -> None:
+        """Primes of one length that differ in their first 100 bits are taken."""
+        handle = primitives.load_private_key(A.RSA_2048, rsa_key(BIG, q))
+        assert handle.public_der() == rsa_public(BIG * q)
+
+    @pytest.mark.parametrize("factor", [2, 3, 751])
+    def test_a_public_modulus_with_a_small_factor(self, factor: int) -> None:
+        """A public modulus that anybody sees to be wrong is refused."""
+        modulus = BIG * FAR
+        modulus -= modulus % (2 * factor) - (factor if factor > 2 else 0)
+        assert (0, 2048) == (modulus % factor, modulus.bit_length())
+        with pytest.raises(errors.InvalidInputError) as caught:
+            primitives.load_public_key(A.RSA_2048, rsa_public(modulus))
+        assert "public_key" == facts_of(caught)[0]
+
+
+class TestOnePurpose:
+    @pytest.mark.parametrize(
+        ("algorithm", "opens"),
+        [
+            ("rsa3072", U.DECRYPT),
+            ("ML-KEM-1024", U.DECAPSULATE),
+            ("ML-KEM-1024", U.DECRYPT),
+            ("MLKEM768-X25519-SHA3-256", U.DECAPSULATE),
+        ],
+    )
+    def test_wrapping_keys_open_nothing_for_callers(
+        self, session: Session, algorithm: str, opens: KeyUsage
+    ) -> None:
+        """A key can't be made for wrapping and for decryption by callers."""
+        for transport in (U.WRAP, U.UNWRAP):
+            with pytest.raises(errors.InvalidInputError, match="SP 800-57") as caught:
+                session.create_key(algorithm, usages=[transport, opens])
+            assert "usages" == facts_of(caught)[0]
+
+    def test_imported_keys_neither(self, session: Session) -> None:
+        """The same goes for a key that comes from elsewhere."""
+        carrier = session.create_key("ML-KEM-768", usages=[U.UNWRAP]).key_id
+        public = session.public_key(carrier)
+        seed = bytes(64)
+        wrapped = primitives.wrap_for_import(
+            public.algorithm,
+            public.der,
+            primitives.private_key_from_seed(A.ML_KEM_768, seed).material,
+        )
+        with pytest.raises(errors.InvalidInputError) as caught:
+            session.import_key(
+                "ML-KEM-768", carrier, wrapped, usages=[U.UNWRAP, U.DECAPSULATE]
+            )
+        assert "usages" == facts_of(caught)[0]
