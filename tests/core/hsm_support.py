@@ -80,7 +80,12 @@ SEEDED = [
 
 def wrapping_keys(session: Session) -> dict[Algorithm, str]:
     """Make wrapping keys, and return their ids by algorithm."""
-    others = (Algorithm.AES_128_KW, Algorithm.RSA_3072, Algorithm.ML_KEM_768)
+    others = (
+        Algorithm.AES_128_KW,
+        Algorithm.RSA_2048,
+        Algorithm.RSA_3072,
+        Algorithm.ML_KEM_768,
+    )
     return {
         kind: session.create_key(kind, usages=WRAP).key_id
         for kind in (*STRONG, *others)

@@ -98,6 +98,20 @@ class TestBothWays:
         assert M.RSA_OAEP_AES_KWP is out.mechanism
         session.verify(key, b"m", session.sign(back, b"m").signature)
 
+    @pytest.mark.parametrize("algorithm", [A.AES_256_GCM, A.HMAC_SHA_512, A.EC_P384])
+    def test_by_rsa(
+        self, session: Session, wrapping: dict[Algorithm, str], algorithm: Algorithm
+    ) -> None:
+        """RSA-3072 carries keys that are stronger than it, as other systems expect."""
+        key = session.create_key(algorithm, exportable=True).key_id
+        by = wrapping[A.RSA_3072]
+
+        out = session.export_key(key, by)
+        back = session.import_key(algorithm, by, out.wrapped, exportable=True).key_id
+
+        forms = [session.export_key(k, wrapping[A.AES_256_KW]) for k in (key, back)]
+        assert forms[0].wrapped == forms[1].wrapped
+
     @pytest.mark.parametrize("hash", HashAlgorithm)
     def test_oaep_hashes(
         self,
@@ -206,9 +220,10 @@ class TestExportIsRefused:
         ("by", "algorithm"),
         [
             (A.AES_128_KW, A.AES_256_GCM),
-            (A.RSA_3072, A.AES_256_GCM),
-            (A.RSA_3072, A.AES_128_GCM),
-            (A.RSA_3072, A.EC_P384),
+            (A.RSA_2048, A.AES_128_GCM),
+            (A.RSA_2048, A.EC_P256),
+            (A.RSA_3072, A.ML_KEM_512),
+            (A.RSA_3072, A.MLDSA44_ECDSA_P256_SHA256),
             (A.ML_KEM_768, A.ML_DSA_87),
             (A.ML_KEM_768, A.AES_256_KW),
             (A.AES_128_KW, A.MLDSA44_ECDSA_P256_SHA256),

@@ -718,7 +718,9 @@ class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
     Return a key wrapped by another key of the HSM.
 
     Refused unless the key was made exportable, and by a wrapping key that is weaker
-    than it, in bits of strength (256 are enough for all) or in security category.
+    than it, in bits of strength (256 are enough for all) or in security category. Of
+    RSA 128 bits (RSA-3072) are enough, except for post-quantum keys, which it never
+    wraps.
 
     Attributes:
         wrapping_key_id: It must have the usage ``wrap``.

@@ -18,6 +18,7 @@ from hsm_core._internal.uses import Use
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
+    Family,
     HashAlgorithm,
     KeyFormat,
     KeyUsage,
@@ -35,6 +36,8 @@ __all__ = ["ExportKeyHandler"]
 
 _STRONGEST: Final = 256
 """Bits of strength above which nothing is asked for (SP 800-57 part 1, table 2)."""
+_RSA_SUFFICES: Final = 128
+"""Bits that are asked of RSA, which would need 15,360 bits to reach AES-256."""
 
 _KW_BLOCK: Final = 8
 _KW_MINIMUM: Final = 16
@@ -138,11 +141,22 @@ def _strength(row: AlgorithmSpec) -> int:
     return min(_STRONGEST, max(one.strength_bits for one in rows))
 
 
+def _is_as_strong(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> bool:
+    """
+    Compare strength and category, with one concession.
+
+    RSA is what other systems take for transport. From RSA-3072 on it wraps every key
+    but a post-quantum one, whose protection it would undo.
+    """
+    wanted = _strength(exported)
+    if wrapping.family is Family.RSA:
+        suffices = _strength(wrapping) >= min(wanted, _RSA_SUFFICES)
+        return suffices and not exported.is_pqc
+    return _strength(wrapping) >= wanted and wrapping.category >= exported.category
+
+
 def _check_strength(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> None:
-    if (
-        _strength(wrapping) >= _strength(exported)
-        and wrapping.category >= exported.category
-    ):
+    if _is_as_strong(wrapping, exported):
         return
     weak, strong = (
         f"{row.algorithm} ({_strength(row)} bits, category {row.category})"
