@@ -246,7 +246,13 @@ def test_an_invalid_point_does_not_open() -> None:
 
 
 @pytest.mark.parametrize(
-    "stopped", [Algorithm.AES_256_GCM, Algorithm.ML_KEM_768, Algorithm.EC_P256]
+    "stopped",
+    [
+        Algorithm.AES_256_GCM,
+        Algorithm.HKDF_SHA_256,
+        Algorithm.ML_KEM_768,
+        Algorithm.EC_P256,
+    ],
 )
 def test_a_stopped_algorithm_stops_sealing(stopped: Algorithm) -> None:
     """Neither direction works once an algorithm inside has failed its self-test."""

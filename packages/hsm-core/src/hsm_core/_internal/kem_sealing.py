@@ -23,7 +23,7 @@ import uuid
 from typing import Final, Protocol
 
 from hsm_core._internal.ciphertexts import NONCE_BYTES, CipherKind, Header, parse
-from hsm_core._internal.encoding import hkdf_sha256, length_prefixed
+from hsm_core._internal.encoding import length_prefixed
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import DecryptionError, InvalidInputError
 from hsm_core.model import KeyId
@@ -37,7 +37,7 @@ _LAST_VERSION: Final = 0xFFFF_FFFF
 
 
 class KeyLoader(Protocol):
-    """Where the message's AES key becomes a guarded handle: the registry."""
+    """Where a secret becomes a guarded handle: the registry."""
 
     def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
         """Load a symmetric key."""
@@ -56,7 +56,7 @@ def seal_to(
     Encrypt a message to a public key; no HSM is needed.
 
     Args:
-        crypto: Who loads AES-256-GCM.
+        crypto: Who loads HKDF-SHA-256 and AES-256-GCM.
 
         public: Either half of a KEM key.
 
@@ -79,7 +79,7 @@ def seal_to(
     """
     header = _header(key_id, version)
     secret, encapsulation = public.encapsulate()
-    key, nonce = _message_key(public.algorithm, secret, header, encapsulation)
+    key, nonce = _message_key(crypto, public.algorithm, secret, header, encapsulation)
     cipher = crypto.load(Algorithm.AES_256_GCM, key)
     sealed = cipher.seal(nonce, plaintext, header.bind(aad))
     return header.encode() + encapsulation + sealed
@@ -104,7 +104,7 @@ def open_with(
     if header.kind is not CipherKind.KEM or len(encapsulation) != size:
         raise DecryptionError
     secret = private.decapsulate(encapsulation)
-    key, nonce = _message_key(private.algorithm, secret, header, encapsulation)
+    key, nonce = _message_key(crypto, private.algorithm, secret, header, encapsulation)
     cipher = crypto.load(Algorithm.AES_256_GCM, key)
     return cipher.open(nonce, sealed, header.bind(aad))
 
@@ -126,11 +126,16 @@ def _header(key_id: str, version: int) -> Header:
 
 
 def _message_key(
-    algorithm: Algorithm, secret: bytes, header: Header, encapsulation: bytes
+    crypto: KeyLoader,
+    algorithm: Algorithm,
+    secret: bytes,
+    header: Header,
+    encapsulation: bytes,
 ) -> tuple[bytes, bytes]:
     """Return key and nonce of the one message that belongs to this encapsulation."""
     info = length_prefixed(
         _LABEL, algorithm.value.encode(), header.encode(), encapsulation
     )
-    output = hkdf_sha256(secret, salt=b"", info=info, length=_KEY_BYTES + NONCE_BYTES)
+    derivation = crypto.load(Algorithm.HKDF_SHA_256, secret)
+    output = derivation.derive(b"", info, _KEY_BYTES + NONCE_BYTES)
     return output[:_KEY_BYTES], output[_KEY_BYTES:]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from hsm_core._internal.encoding import hkdf_sha256, length_prefixed
+from hsm_core._internal.encoding import length_prefixed
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
@@ -51,7 +51,7 @@ _BY_FAMILY: Final = {
 
 
 class KeyLoader(Protocol):
-    """Where the AES key of a transport becomes a guarded handle: the registry."""
+    """Where a secret of a transport becomes a guarded handle: the registry."""
 
     def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
         """Load a symmetric key."""
@@ -107,7 +107,7 @@ def wrap_key(
     Wrap a key.
 
     Args:
-        crypto: Who loads AES-256-KW.
+        crypto: Who loads AES-256-KW and HKDF-SHA-256.
 
         entropy: Where the AES key beside RSA comes from.
 
@@ -129,7 +129,7 @@ def wrap_key(
         start = wrapping.encrypt(key, oaep)
     else:
         secret, start = wrapping.encapsulate()
-        key = _transport_key(wrapping.algorithm, secret, start)
+        key = _transport_key(crypto, wrapping.algorithm, secret, start)
     return start + crypto.load(Algorithm.AES_256_KW, key).wrap(data, padded=True)
 
 
@@ -159,7 +159,7 @@ def unwrap_key(
             raise DecryptionError
     else:
         secret = wrapping.decapsulate(start)
-        key = _transport_key(wrapping.algorithm, secret, start)
+        key = _transport_key(crypto, wrapping.algorithm, secret, start)
     return _unwrap(crypto.load(Algorithm.AES_256_KW, key), rest, padded=True)
 
 
@@ -170,6 +170,9 @@ def _unwrap(handle: KeyHandle, wrapped: bytes, *, padded: bool) -> bytes:
         raise DecryptionError from None
 
 
-def _transport_key(algorithm: Algorithm, secret: bytes, encapsulation: bytes) -> bytes:
+def _transport_key(
+    crypto: KeyLoader, algorithm: Algorithm, secret: bytes, encapsulation: bytes
+) -> bytes:
     info = length_prefixed(_LABEL, algorithm.value.encode(), encapsulation)
-    return hkdf_sha256(secret, salt=b"", info=info, length=_KEY_BYTES)
+    derivation = crypto.load(Algorithm.HKDF_SHA_256, secret)
+    return derivation.derive(b"", info, _KEY_BYTES)
