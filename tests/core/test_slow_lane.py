@@ -267,6 +267,36 @@ def test_a_full_lane() -> None:
     pools.close()
 
 
+def test_closing_does_not_wait_for_a_queue() -> None:
+    """
+    What runs is finished; what still waits is told that the HSM is closed.
+    """
+    pools = Pools(1)
+    release, began = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        began.set()
+        assert release.wait(30)
+        return "done"
+
+    async def work() -> list[str | BaseException]:
+        first = asyncio.ensure_future(pools.run(slow, Lane.SLOW))
+        await asyncio.to_thread(began.wait, 30)
+        rest = [asyncio.ensure_future(pools.run(slow, Lane.SLOW)) for _ in range(9)]
+        await asyncio.sleep(0)
+        closing = threading.Thread(target=pools.close)
+        closing.start()
+        answers = await asyncio.gather(*rest[1:], return_exceptions=True)
+        release.set()
+        closing.join()
+        await asyncio.gather(rest[0], return_exceptions=True)
+        return [await first, *answers]
+
+    done, *refused = asyncio.run(work())
+    assert "done" == done
+    assert {errors.UnavailableError} == {type(error) for error in refused}
+
+
 def test_together(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Requests that are executed together have their lanes as well.

@@ -23,7 +23,11 @@ from hsm_core._internal.gate import Gate
 from hsm_core._internal.pipeline import Pipeline, Request
 from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.uses import NoRoomError
-from hsm_core.errors import AuditUnavailableError, OverloadedError
+from hsm_core.errors import (
+    AuditUnavailableError,
+    OverloadedError,
+    UnavailableError,
+)
 from hsm_core.model import Caller
 from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import AuditTicket
@@ -32,7 +36,7 @@ __all__ = ["AsyncBoundHSM", "AsyncGateway", "Lane", "Pools"]
 
 R = TypeVar("R")
 _MOST_WAITING: Final = 1024
-_MOST_SLOW: Final = 128
+_MOST_SLOW: Final = 64
 _SLOW_THREADS: Final = 2
 _CHANGES: Final = frozenset({Effect.MUTATION, Effect.USE})
 
@@ -75,6 +79,7 @@ class Pools:
         self._most_slow = most_slow
         self._waiting = 0
         self._waiting_slowly = 0
+        self._is_closed = False
 
     async def run(self, work: Callable[[], R], lane: Lane) -> R:
         """
@@ -82,6 +87,7 @@ class Pools:
 
         Raises:
             OverloadedError: Too much is waiting already.
+            UnavailableError: The pools were closed before it was begun.
         """
         if lane is Lane.SLOW:
             return await self._run_slowly(work)
@@ -90,7 +96,7 @@ class Pools:
         pool = self.changes if lane is Lane.CHANGES else self.reads
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            return await self._run_on(pool, work)
         finally:
             self._waiting -= 1
 
@@ -99,15 +105,23 @@ class Pools:
             raise OverloadedError
         self._waiting_slowly += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.slow, work)
+            return await self._run_on(self.slow, work)
         finally:
             self._waiting_slowly -= 1
 
+    async def _run_on(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except asyncio.CancelledError:
+            if not self._is_closed:
+                raise
+            raise UnavailableError("The HSM is closed.") from None
+
     def close(self) -> None:
-        """Finish what runs, and let the threads end."""
-        self.changes.shutdown(wait=True)
-        self.reads.shutdown(wait=True)
-        self.slow.shutdown(wait=True)
+        """Finish what runs, give up what was not begun, and let the threads end."""
+        self._is_closed = True
+        for pool in (self.changes, self.reads, self.slow):
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _slow_threads() -> int:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import re
 import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
@@ -30,6 +28,7 @@ from hsm_core._internal.documents import (
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
+from hsm_core._internal.locks import Locks
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -58,34 +57,6 @@ class Request:
     idempotency_key: str | None = None
 
 
-class _Locks:
-    """One lock per name, as long as somebody holds or wants it."""
-
-    def __init__(self) -> None:
-        self._locks: weakref.WeakValueDictionary[str, _Lock] = (
-            weakref.WeakValueDictionary()
-        )
-        self._guard = threading.Lock()
-
-    @contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        with self._guard:
-            lock = self._locks.get(name)
-            if lock is None:
-                lock = self._locks[name] = _Lock()
-        with lock.lock:
-            yield
-
-
-class _Lock:
-    """A lock that can be referenced weakly."""
-
-    __slots__ = ("__weakref__", "lock")
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-
-
 @dataclass(frozen=True, slots=True)
 class _Owed:
     """An outcome that is not known to be durable; its ticket once it is appended."""
@@ -107,8 +78,8 @@ class Mutations:
     def __init__(self, services: Services, admission: Admission) -> None:
         self._services = services
         self._admission = admission
-        self._operations = _Locks()
-        self._keys = _Locks()
+        self._operations = Locks()
+        self._keys = Locks()
         self._commit = threading.Lock()
         self._owed: dict[str, _Owed] = {}
 
