@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hmac
 
+from hsm_core._internal.crypto.guard import octets
+from hsm_core._primitives.arguments import member
 from hsm_core._primitives.keys import Key, private_half, public_half
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InputSizeError, MacMismatchError
@@ -143,7 +145,7 @@ def oaep_encrypt(
         >>> oaep_decrypt(Algorithm.RSA_2048, pair.material, sent)
         b'hello'
     """
-    parameters = OAEPParameters(hash=hash, mgf_hash=mgf_hash, label=label)
+    parameters = _oaep(hash, mgf_hash, label)
     return public_half(algorithm, key).encrypt(plaintext, parameters)
 
 
@@ -178,7 +180,7 @@ def oaep_decrypt(
     Standard:
         RFC 8017, section 7.1.2.
     """
-    parameters = OAEPParameters(hash=hash, mgf_hash=mgf_hash, label=label)
+    parameters = _oaep(hash, mgf_hash, label)
     return private_half(algorithm, key).decrypt(ciphertext, parameters)
 
 
@@ -235,3 +237,11 @@ def verify_mac(algorithm: Algorithm, key: Key, message: bytes, tag: bytes) -> No
     """
     if not hmac.compare_digest(mac(algorithm, key, message), tag):
         raise MacMismatchError
+
+
+def _oaep(hash: HashAlgorithm, mgf_hash: HashAlgorithm, label: bytes) -> OAEPParameters:
+    return OAEPParameters(
+        hash=member(HashAlgorithm, hash, "hash"),
+        mgf_hash=member(HashAlgorithm, mgf_hash, "mgf_hash"),
+        label=octets(label),
+    )

@@ -7,8 +7,10 @@ from functools import cache
 from typing import TypeAlias
 
 from hsm_core._internal.crypto.der import seed_key_info
+from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._primitives.arguments import member
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import (
     InputSizeError,
@@ -67,7 +69,7 @@ def generate(algorithm: Algorithm) -> KeyPair:
         >>> (len(pair.material), len(pair.public_der))
         (48, 44)
     """
-    made = registry().generate(algorithm)
+    made = registry().generate(_known(algorithm))
     return KeyPair(material=made.material, public_der=made.public_der)
 
 
@@ -91,7 +93,7 @@ def load_private_key(algorithm: Algorithm, material: bytes) -> KeyHandle:
         >>> len(mac(Algorithm.HMAC_SHA_256, key, b"hello"))
         32
     """
-    return registry().load_foreign(algorithm, material)
+    return registry().load_foreign(_known(algorithm), octets(material))
 
 
 def load_public_key(algorithm: Algorithm, public_der: bytes) -> KeyHandle:
@@ -115,7 +117,7 @@ def load_public_key(algorithm: Algorithm, public_der: bytes) -> KeyHandle:
         hsm_core.errors.InvalidInputError: public_key is not a SubjectPublicKeyInfo of \
 EC-P384, in DER.
     """
-    return registry().load_public(algorithm, public_der)
+    return registry().load_public(_known(algorithm), octets(public_der))
 
 
 def public_key(algorithm: Algorithm, key: Key) -> bytes:
@@ -157,6 +159,7 @@ def private_key_from_seed(algorithm: Algorithm, seed: bytes) -> KeyPair:
         >>> len(pair.material), len(pair.public_der)
         (54, 1334)
     """
+    algorithm, seed = _known(algorithm), octets(seed)
     row = spec(algorithm)
     if row.family not in {Family.ML_KEM, Family.ML_DSA}:
         raise UnsupportedOperationError(
@@ -178,19 +181,25 @@ def registry() -> CryptoRegistry:
 
 def private_half(algorithm: Algorithm, key: Key) -> KeyHandle:
     """Return a private or symmetric key that is ready for use."""
-    if isinstance(key, bytes):
+    if isinstance(key, bytes | bytearray | memoryview):
         return load_private_key(algorithm, key)
-    return _checked(algorithm, key)
+    return _checked(_known(algorithm), key)
 
 
 def public_half(algorithm: Algorithm, key: Key) -> KeyHandle:
     """Return a public key that is ready for use."""
-    if isinstance(key, bytes):
+    if isinstance(key, bytes | bytearray | memoryview):
         return load_public_key(algorithm, key)
-    return _checked(algorithm, key)
+    return _checked(_known(algorithm), key)
+
+
+def _known(algorithm: Algorithm) -> Algorithm:
+    return member(Algorithm, algorithm, "algorithm")
 
 
 def _checked(algorithm: Algorithm, handle: KeyHandle) -> KeyHandle:
+    if not hasattr(handle, "algorithm"):
+        raise TypeError(f"A key is bytes or a handle, not {type(handle).__name__}.")
     if handle.algorithm is not algorithm:
         raise InvalidInputError(
             f"key is one of {handle.algorithm}, not of {algorithm}.", field="key"

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from hsm_core._internal.crypto.external_mu import MuDigest
+from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.signing_input import signing_input, verification_input
+from hsm_core._primitives.arguments import member, member_or_none
 from hsm_core._primitives.keys import Key, private_half, public_half
 from hsm_core.algorithms import (
     Algorithm,
@@ -83,14 +85,14 @@ def sign(
         64
     """
     data, parameters = signing_input(
-        algorithm,
+        member(Algorithm, algorithm, "algorithm"),
         message,
         digest,
         mu,
-        scheme=scheme,
-        hash=hash,
-        encoding=encoding,
-        context=context,
+        scheme=member_or_none(SignatureScheme, scheme, "scheme"),
+        hash=member_or_none(HashAlgorithm, hash, "hash"),
+        encoding=member_or_none(SignatureEncoding, encoding, "encoding"),
+        context=octets(context),
     )
     return private_half(algorithm, key).sign(data, parameters)
 
@@ -161,16 +163,16 @@ def verify(
         hsm_core.errors.SignatureMismatchError: The signature does not match.
     """
     data, parameters = verification_input(
-        algorithm,
+        member(Algorithm, algorithm, "algorithm"),
         message,
         digest,
         mu,
-        scheme=scheme,
-        hash=hash,
-        encoding=encoding,
-        mgf_hash=mgf_hash,
+        scheme=member_or_none(SignatureScheme, scheme, "scheme"),
+        hash=member_or_none(HashAlgorithm, hash, "hash"),
+        encoding=member_or_none(SignatureEncoding, encoding, "encoding"),
+        mgf_hash=member_or_none(HashAlgorithm, mgf_hash, "mgf_hash"),
         salt_bytes=salt_bytes,
-        context=context,
+        context=octets(context),
     )
     public_half(algorithm, key).verify(data, signature, parameters)
 
@@ -208,8 +210,12 @@ class MuHasher:
     __slots__ = ("_digest",)
 
     def __init__(self, algorithm: Algorithm, key: Key, context: bytes = b"") -> None:
-        public_der = key if isinstance(key, bytes) else key.public_der()
-        self._digest = MuDigest(algorithm, public_der, context)
+        algorithm = member(Algorithm, algorithm, "algorithm")
+        if isinstance(key, bytes | bytearray | memoryview):
+            public_der = octets(key)
+        else:
+            public_der = key.public_der()
+        self._digest = MuDigest(algorithm, public_der, octets(context))
 
     def update(self, data: bytes, /) -> None:
         """Add the next piece of the message."""

@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 from hsm_core._internal.crypto import hkdf as derivation
+from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.key_transport import check_mechanism, unwrap_key, wrap_key
+from hsm_core._primitives.arguments import member, member_or_none
 from hsm_core._primitives.keys import Key, private_half, public_half, registry
-from hsm_core.algorithms import Algorithm, HashAlgorithm, WrapMechanism, spec
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    HashAlgorithm,
+    WrapMechanism,
+    spec,
+)
 from hsm_core.protocols import OAEPParameters
 
 __all__ = [
@@ -111,8 +119,9 @@ def hkdf(
         >>> hkdf(HashAlgorithm.SHA_256, bytes([11]) * 22, length=16).hex()
         '8da4e775a563c18f715f802a063c5a31'
     """
+    hash = member(HashAlgorithm, hash, "hash")
     registry().require(derivation.ALGORITHM_OF[hash])
-    return derivation.hkdf(hash, secret, salt=salt, info=info, length=length)
+    return derivation.hkdf(hash, octets(secret), salt=salt, info=info, length=length)
 
 
 def ecdh(algorithm: Algorithm, key: Key, peer_public_der: bytes) -> bytes:
@@ -194,8 +203,8 @@ def wrap_for_import(
         >>> unwrap_exported(Algorithm.ML_KEM_768, pair.material, wrapped)
         b'a key of 16 byte'
     """
-    row = spec(algorithm)
-    chosen = check_mechanism(row, mechanism, hash, mgf_hash)
+    row = spec(member(Algorithm, algorithm, "algorithm"))
+    chosen = _mechanism(row, mechanism, hash, mgf_hash)
     handle = (public_half if row.is_asymmetric else private_half)(algorithm, key)
     parameters = _oaep(hash, mgf_hash)
     return wrap_key(registry(), SystemEntropy(), handle, chosen, material, parameters)
@@ -235,12 +244,25 @@ def unwrap_exported(
     Standard:
         SP 800-38F; RFC 8017, section 7.1.2.
     """
-    chosen = check_mechanism(spec(algorithm), mechanism, hash, mgf_hash)
+    row = spec(member(Algorithm, algorithm, "algorithm"))
+    chosen = _mechanism(row, mechanism, hash, mgf_hash)
     handle = private_half(algorithm, key)
     return unwrap_key(registry(), handle, chosen, wrapped, _oaep(hash, mgf_hash))
 
 
+def _mechanism(
+    row: AlgorithmSpec,
+    mechanism: WrapMechanism | None,
+    hash: HashAlgorithm | None,
+    mgf_hash: HashAlgorithm | None,
+) -> WrapMechanism:
+    wanted = member_or_none(WrapMechanism, mechanism, "mechanism")
+    return check_mechanism(row, wanted, hash, mgf_hash)
+
+
 def _oaep(hash: HashAlgorithm | None, mgf_hash: HashAlgorithm | None) -> OAEPParameters:
+    usual = HashAlgorithm.SHA_256
     return OAEPParameters(
-        hash=hash or HashAlgorithm.SHA_256, mgf_hash=mgf_hash or HashAlgorithm.SHA_256
+        hash=member(HashAlgorithm, hash or usual, "hash"),
+        mgf_hash=member(HashAlgorithm, mgf_hash or usual, "mgf_hash"),
     )

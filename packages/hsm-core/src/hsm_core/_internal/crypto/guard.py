@@ -10,7 +10,7 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError, UnavailableError
 from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
-__all__ = ["Guard", "GuardedHandle"]
+__all__ = ["Guard", "GuardedHandle", "octets"]
 
 
 class Guard:
@@ -52,6 +52,20 @@ class Guard:
             ) from error
 
 
+def octets(value: object) -> bytes:
+    """
+    Return bytes as such: providers differ in what else they take for them.
+
+    Raises:
+        TypeError: It is no bytes-like object.
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"Bytes are due, not {type(value).__name__}.")
+
+
 class GuardedHandle:
     """
     A `KeyHandle` whose every use is guarded.
@@ -82,6 +96,7 @@ class GuardedHandle:
 
     def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
         """See `KeyHandle.sign`."""
+        data = octets(data)
         with self._guard:
             return self._handle.sign(data, parameters)
 
@@ -89,31 +104,37 @@ class GuardedHandle:
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
         """See `KeyHandle.verify`."""
+        data, signature = octets(data), octets(signature)
         with self._guard:
             self._handle.verify(data, signature, parameters)
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
         """See `KeyHandle.seal`."""
+        nonce, plaintext, aad = octets(nonce), octets(plaintext), octets(aad)
         with self._guard:
             return self._handle.seal(nonce, plaintext, aad)
 
     def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
         """See `KeyHandle.open`."""
+        nonce, ciphertext, aad = octets(nonce), octets(ciphertext), octets(aad)
         with self._guard:
             return self._handle.open(nonce, ciphertext, aad)
 
     def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.encrypt`."""
+        plaintext = octets(plaintext)
         with self._guard:
             return self._handle.encrypt(plaintext, parameters)
 
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """See `KeyHandle.decrypt`."""
+        ciphertext = octets(ciphertext)
         with self._guard:
             return self._handle.decrypt(ciphertext, parameters)
 
     def mac(self, data: bytes, /) -> bytes:
         """See `KeyHandle.mac`."""
+        data = octets(data)
         with self._guard:
             return self._handle.mac(data)
 
@@ -124,25 +145,30 @@ class GuardedHandle:
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """See `KeyHandle.decapsulate`."""
+        ciphertext = octets(ciphertext)
         with self._guard:
             return self._handle.decapsulate(ciphertext)
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
         """See `KeyHandle.agree`."""
+        peer_public_der = octets(peer_public_der)
         with self._guard:
             return self._handle.agree(peer_public_der)
 
     def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
         """See `KeyHandle.derive`."""
+        salt, info = octets(salt), octets(info)
         with self._guard:
             return self._handle.derive(salt, info, length)
 
     def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
         """See `KeyHandle.wrap`."""
+        data = octets(data)
         with self._guard:
             return self._handle.wrap(data, padded=padded)
 
     def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
         """See `KeyHandle.unwrap`."""
+        wrapped = octets(wrapped)
         with self._guard:
             return self._handle.unwrap(wrapped, padded=padded)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""
+Arguments that name something of the tables, or hold bytes.
+
+Members of an enumeration are told apart by identity further in, where text of the same
+value would be taken for another member; so here it becomes the member, or is refused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from hsm_core.errors import InvalidInputError
+
+__all__ = ["member", "member_or_none"]
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def member(kind: type[E], value: E, field: str) -> E:
+    """
+    Return the member of an enumeration that *value* is, or is the text of.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidInputError(
+            f"{field} must be one of {', '.join(kind)}.", field=field
+        ) from None
+
+
+def member_or_none(kind: type[E], value: E | None, field: str) -> E | None:
+    """Return what `member` does, and None for None."""
+    return None if value is None else member(kind, value, field)
