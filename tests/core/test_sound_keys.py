@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core import errors, primitives
-from hsm_core.algorithms import Algorithm, KeyUsage
+from hsm_core._internal.crypto.der import private_key_info
+from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyUsage
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
 from tests.core.hsm_support import facts_of, session_of
@@ -99,6 +100,21 @@ class TestRSA:
         with pytest.raises(errors.InvalidInputError) as caught:
             primitives.load_public_key(A.RSA_2048, rsa_public(modulus))
         assert "public_key" == facts_of(caught)[0]
+
+
+class TestSeedAndExpandedKey:
+    @pytest.mark.parametrize("algorithm", [A.ML_KEM_512, A.ML_KEM_768, A.ML_DSA_44])
+    def test_a_part_that_is_empty(self, algorithm: Algorithm) -> None:
+        """Of the form with both parts, neither may be empty."""
+        seed = bytes(ALGORITHMS[algorithm].private_bytes)
+        only = b"\x04" + bytes([len(seed)]) + seed
+        for parts in (only + b"\x04\x00", b"\x04\x00" + only, b"\x04\x00\x04\x00"):
+            octets = b"\x30" + bytes([len(parts)]) + parts
+            with pytest.raises(errors.InvalidInputError, match="PKCS#8") as caught:
+                primitives.load_private_key(
+                    algorithm, private_key_info(algorithm, octets)
+                )
+            assert "material" == facts_of(caught)[0]
 
 
 class TestOnePurpose:

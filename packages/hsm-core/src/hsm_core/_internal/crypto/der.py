@@ -126,20 +126,19 @@ def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
         InvalidInputError: It is none of them, or a part is of another length.
     """
     octets = read_private_key_info(algorithm, der)
+    short, long = spec(algorithm).private_bytes, _EXPANDED_BYTES[algorithm]
     try:
         if octets[:1] == bytes([_SEED]):
-            form = PrivateForm(_only(_SEED, octets), b"")
+            form, sizes = PrivateForm(_only(_SEED, octets), b""), (short, 0)
         elif octets[:1] == bytes([_OCTET_STRING]):
-            form = PrivateForm(b"", _only(_OCTET_STRING, octets))
+            form, sizes = PrivateForm(b"", _only(_OCTET_STRING, octets)), (0, long)
         else:
             seed, rest = _first(_OCTET_STRING, _only(_SEQUENCE, octets))
             form = PrivateForm(seed, _only(_OCTET_STRING, rest))
+            sizes = (short, long)
     except _NotDERError:
         raise _not_material(algorithm) from None
-    fits = len(form.seed) in {0, spec(algorithm).private_bytes} and len(
-        form.expanded
-    ) in {0, _EXPANDED_BYTES[algorithm]}
-    if not fits or not (form.seed or form.expanded):
+    if (len(form.seed), len(form.expanded)) != sizes:
         raise _not_material(algorithm)
     return form
 
