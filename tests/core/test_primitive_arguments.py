@@ -79,6 +79,7 @@ class TestNames:
         with pytest.raises(errors.InvalidInputError) as caught:
             call()
         assert field == caught.value.facts["field"]
+        assert caught.value.__context__ is None
         assert repr(KEY) not in str(caught.value)
 
 

@@ -8,6 +8,7 @@ value would be taken for another member; so here it becomes the member, or is re
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from typing import TypeVar
 
@@ -25,12 +26,10 @@ def member(kind: type[E], value: E, field: str) -> E:
     Raises:
         InvalidInputError: There is none.
     """
-    try:
+    with suppress(ValueError):
         return kind(value)
-    except ValueError:
-        raise InvalidInputError(
-            f"{field} must be one of {', '.join(kind)}.", field=field
-        ) from None
+    # Raised here, the error brings no other that repeats the value: it may be a key.
+    raise InvalidInputError(f"{field} must be one of {', '.join(kind)}.", field=field)
 
 
 def member_or_none(kind: type[E], value: E | None, field: str) -> E | None:
