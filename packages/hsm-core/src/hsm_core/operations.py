@@ -690,7 +690,8 @@ class DeriveKey(Operation[KeyInfo], frozen=True, kw_only=True):
         peer_public_key: SubjectPublicKeyInfo, DER; ECDH only, and required there.
         hash: HKDF's hash; that of an HKDF key, else None means SHA-256.
         salt: HKDF's salt.
-        info: What the key is for; HKDF binds it in.
+        info: What the key is for; HKDF binds it in. Keys of one base key with the same
+            salt and info have the same bytes, whatever their algorithms.
         usages: Empty means the algorithm's default usages.
         owner: Empty means the caller.
         exportable: As in `CreateKey`, and only if the base key is exportable itself.
