@@ -63,3 +63,24 @@ async def test_health_is_told_meanwhile(api: API) -> None:
     assert (200, 200) == (health.status, answer.status)
     assert pending
     assert ["0", "1", "2"] == [item["reference"] for item in answer.json["items"]]
+
+
+async def test_who_hangs_up_leaves_no_work_behind(api: API) -> None:
+    """Slow requests whose callers are gone are not begun any more."""
+    await require_slow(api)
+    await api.create(SLOW, name="slow")
+    body = {"message": b64(b"hello")}
+    waiting = [
+        asyncio.create_task(api.send("POST", "/keys/slow/sign", body=body))
+        for _ in range(4 * SLOW_REQUESTS)
+    ]
+    await asyncio.sleep(0.2)
+    for task in waiting:
+        task.cancel()
+    gone = await asyncio.gather(*waiting, return_exceptions=True)
+    signed = await api.send("POST", "/keys/slow/sign", body=body)
+    uses = (await api.send("GET", "/keys/slow")).json["use"]["uses"]
+
+    assert signed.status == 200
+    assert any(isinstance(answer, asyncio.CancelledError) for answer in gone)
+    assert uses < SLOW_REQUESTS

@@ -162,8 +162,12 @@ class Listener:
         self._bound = bound
         self._context = context
         self._options = _connection_options(app[SETTINGS].limits)
+        # What nobody waits for any more is not begun.
         self._runner = web.AppRunner(
-            app, shutdown_timeout=_CANCEL_SECONDS, **self._options
+            app,
+            handler_cancellation=True,
+            shutdown_timeout=_CANCEL_SECONDS,
+            **self._options,
         )
         self._maximum = _most_connections(app[SETTINGS].limits)
         self._connections: set[web.RequestHandler] = set()
