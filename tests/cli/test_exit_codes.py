@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tests of the table of exit codes."""
 
+import json
+import os
 from typing import TypeVar
 
 import pytest
@@ -78,6 +80,15 @@ def test_one_line(shell: Shell, error: type[errors.HSMError]) -> None:
 
     assert (exit_code(raised), b"") == (outcome.code, outcome.out)
     assert f"hsm-cli: What\\x0ahappened\\x1b[31m. [{error.code}]\n" == outcome.err
+
+
+def test_names_that_are_not_unicode(shell: Shell) -> None:
+    """An error about a file name that is not UTF-8 is told as JSON like any other."""
+    path = os.fsdecode(b"absent-\xff")
+    outcome = shell("sign", "k", "--in", path, "--json")
+
+    assert 2 == outcome.code
+    assert "absent-\\udcff" in json.loads(outcome.err)["message"]
 
 
 def test_unexpected_error(shell: Shell) -> None:

@@ -111,11 +111,24 @@ def _tell(error: HSMError, *, as_json: bool, hint: str = "") -> None:
         from hsm_core.wire import error_record
 
         if sys.stderr is not None:
-            sys.stderr.write(f"{encode_record(error_record(error))}\n")
+            sys.stderr.write(f"{encode_record(error_record(_sayable(error)))}\n")
         return
     print_note(f"{error} [{error.code}]")
     if hint:
         print_note(hint)
+
+
+def _sayable(error: HSMError) -> HSMError:
+    """Return an error whose text is Unicode; names of files need not be."""
+    facts = {
+        name: _unicode(fact) if isinstance(fact, str) else fact
+        for name, fact in error.facts.items()
+    }
+    return type(error).from_wire(_unicode(str(error)), facts)
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _usage_error(error: click.ClickException) -> HSMError:
