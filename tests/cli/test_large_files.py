@@ -201,6 +201,19 @@ def test_whole_payload_is_needed(shell: Shell, tmp_path: Path, algorithm: str) -
     assert "takes no digest" in digest.err
 
 
+@pytest.mark.parametrize("algorithm", ["aes", "ML-KEM-768"])
+def test_key_that_does_not_sign(shell: Shell, tmp_path: Path, algorithm: str) -> None:
+    """A key that can't sign is named before a long payload is read or measured."""
+    shell.ok("create", algorithm, "--name", "k")
+    long = sparse(tmp_path / "long", 10 << 30)
+    signed = shell("sign", "k", "--in", str(long))
+    verified = shell("verify", "k", "--in", str(long), "--signature-base64", "YQ==")
+
+    for outcome, usage in ((signed, "sign"), (verified, "verify")):
+        assert f"may not be used to {usage}; its usages are" in outcome.err
+        assert outcome.err.endswith("[usage_not_allowed]\n")
+
+
 def test_progress(shell: Shell, tmp_path: Path) -> None:
     """A terminal sees a bar, which is wiped; a pipe sees nothing of it."""
     shell.ok("create", "p256", "--name", "k")

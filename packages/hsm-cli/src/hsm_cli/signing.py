@@ -18,12 +18,14 @@ from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,
     HashAlgorithm,
+    KeyUsage,
     SignatureEncoding,
     SignatureScheme,
     spec,
 )
 from hsm_core.errors import (
     IntegrityError,
+    KeyUsageError,
     PayloadTooLargeError,
     UnsupportedOperationError,
 )
@@ -156,6 +158,7 @@ def what_to_sign(
     A long payload is read once, in pieces, and its digest or mu is sent.
 
     Raises:
+        KeyUsageError: The key was not made to sign.
         UnsupportedOperationError: A digest was asked for, and the key's algorithm has
             none.
         PayloadTooLargeError: It is too long to be sent, and can't be hashed here.
@@ -163,7 +166,7 @@ def what_to_sign(
     head, rest = _head_of(source, options)
     if rest is None:
         return _whole(head, options)
-    row = _row_of(invocation, key_id)
+    row = _row_of(invocation, key_id, KeyUsage.SIGN)
     if not row.takes_mu:
         return _hashed(row, source, options, head, rest)
     key = invocation.execute(GetPublicKey(key_id=key_id))
@@ -187,7 +190,7 @@ def what_to_verify(
     head, rest = _head_of(source, options)
     if rest is None:
         return [_whole(head, options)]
-    row = _row_of(invocation, key_id)
+    row = _row_of(invocation, key_id, KeyUsage.VERIFY)
     if not row.takes_mu:
         return [_hashed(row, source, options, head, rest)]
     candidates = _candidates(invocation, key_id, version)
@@ -276,11 +279,19 @@ def _within_limit(
     return pieces
 
 
-def _row_of(invocation: Invocation, key_id: str) -> AlgorithmSpec:
-    algorithm = invocation.execute(DescribeKey(key_id=key_id)).algorithm
-    if algorithm is None:
+def _row_of(invocation: Invocation, key_id: str, usage: KeyUsage) -> AlgorithmSpec:
+    """Return the row of a key, before a long payload is read in vain."""
+    key = invocation.execute(DescribeKey(key_id=key_id))
+    if key.algorithm is None:
         raise IntegrityError("Nothing is known of this key; it was tampered with.")
-    return spec(algorithm)
+    if usage not in key.usages:
+        raise KeyUsageError(
+            f"key_id: this {key.algorithm} key may not be used to {usage}; its usages "
+            f"are {', '.join(key.usages)}.",
+            field="key_id",
+            usage=usage.value,
+        )
+    return spec(key.algorithm)
 
 
 def _candidates(
