@@ -2,8 +2,8 @@
 """
 The one place where keys are made and loaded.
 
-Every new key passes its pairwise consistency test before anybody sees it, and every
-handle is guarded, so that a stopped algorithm gives nothing any more.
+Every new key that is kept passes its pairwise consistency test before anybody sees it,
+and every handle is guarded, so that a stopped algorithm gives nothing any more.
 """
 
 from __future__ import annotations

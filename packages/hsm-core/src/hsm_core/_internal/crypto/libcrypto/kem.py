@@ -67,7 +67,7 @@ class KEMPublicHandle(BaseHandle):
 
 class KEMPrivateHandle(KEMPublicHandle):
     """
-    A decapsulation key, made from its seed, with its encapsulation key.
+    A decapsulation key with its encapsulation key.
 
     Standard:
         FIPS 203, section 7.3.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """
-Self-tests: known answers before first use, pairwise consistency of every new key.
+Self-tests: known answers before first use, pairwise consistency of every key kept.
 
 Standard:
-    FIPS 140-3 implementation guidance, 10.3.A (known answers) and 10.3.C (conditional
-    tests).
+    FIPS 140-3 implementation guidance, 10.3.A (known answers); ISO/IEC 19790:2012,
+    section 7.10.3.3 (pairwise consistency).
 """
 
 from hsm_core._internal.crypto.selftest.runner import (
