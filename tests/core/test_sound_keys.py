@@ -41,9 +41,13 @@ def session() -> Iterator[Session]:
         yield session_of(gateway)
 
 
-def rsa_key(p: int, q: int) -> bytes:
-    """Return PKCS#8 of the RSA key of two primes; all its numbers belong together."""
-    d = pow(E, -1, (p - 1) * (q - 1))
+def rsa_key(p: int, q: int, times: int = 0) -> bytes:
+    """
+    Return PKCS#8 of the RSA key of two primes; all its numbers belong together.
+
+    The private exponent is the least one, and *times* the order of the group.
+    """
+    d = pow(E, -1, (p - 1) * (q - 1)) + times * (p - 1) * (q - 1)
     numbers = rsa.RSAPrivateNumbers(
         p=p,
         q=q,
@@ -90,6 +94,12 @@ class TestRSA:
         """Primes of one length that differ in their first 100 bits are taken."""
         handle = primitives.load_private_key(A.RSA_2048, rsa_key(BIG, q))
         assert handle.public_der() == rsa_public(BIG * q)
+
+    @pytest.mark.parametrize("times", [2, 1 << 10_000])
+    def test_a_private_exponent_beyond_the_modulus(self, times: int) -> None:
+        """A private exponent is less than the modulus, however well it works."""
+        with pytest.raises(errors.InvalidInputError):
+            primitives.load_private_key(A.RSA_2048, rsa_key(BIG, FAR, times))
 
     @pytest.mark.parametrize("factor", [2, 3, 751])
     def test_a_public_modulus_with_a_small_factor(self, factor: int) -> None:

@@ -134,13 +134,14 @@ def _is_hard(numbers: rsa.RSAPrivateNumbers, half_bits: int) -> bool:
 
     Standard:
         FIPS 186-5, appendix A.1.1: the primes are half as long as the modulus and
-        differ in their first 100 bits, and the private exponent is long.
+        differ in their first 100 bits, and the private exponent is long. RFC 8017,
+        section 3.2: it is less than the modulus.
     """
     p, q = numbers.p, numbers.q
     return (
         p.bit_length() == q.bit_length() == half_bits
         and abs(p - q) >> (half_bits - _APART_BITS) > 0
-        and numbers.d >> half_bits > 0
+        and 1 << half_bits < numbers.d < p * q
     )
 
 
