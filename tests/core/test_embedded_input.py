@@ -29,6 +29,12 @@ BAD: list[Any] = [
     ops.RevokeKey(key_id="k", version=0),
     ops.Rollback(key_id="k", version=2**64),
     ops.ListKeys(per_page=0),
+    ops.SignBatch(key_id="k", items=None),  # type: ignore[arg-type]
+    ops.SignBatch(key_id="k", items="items"),  # type: ignore[arg-type]
+    ops.SignBatch(key_id="k", items=(5,)),  # type: ignore[arg-type]
+    ops.SignBatch(key_id="k", items=(object(),)),  # type: ignore[arg-type]
+    ops.SignBatch(key_id="k", items=(ops.SignItem(message=5),)),  # type: ignore[arg-type]
+    ops.SignBatch(key_id="k", items=(ops.EncryptItem(plaintext=b""),)),  # type: ignore[arg-type]
 ]
 
 

@@ -181,6 +181,19 @@ class TestOperations:
 
         assert field in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [({"message": "aGk="}, "key_id"), (SIGN | {"extra": 1}, "extra")],
+    )
+    def test_an_absent_or_unknown_field_is_a_fact(
+        self, body: dict[str, Any], field: str
+    ) -> None:
+        """A field that is missing, or too much, is told to programs as well."""
+        with pytest.raises(errors.InvalidInputError) as caught:
+            wire.decode_operation(encoded(**body), ops.Sign)
+
+        assert {"field": field} == caught.value.facts
+
     def test_the_path_has_the_last_word(self) -> None:
         """A field of the path can't stand in the body as well."""
         with pytest.raises(errors.InvalidInputError, match="path"):
@@ -287,7 +300,7 @@ def test_no_repr_tells_anything() -> None:
 
 
 def test_secrets_are_marked() -> None:
-    """Every field that holds a plaintext or randomness is marked as secret."""
+    """Every field that holds a plaintext, a key or randomness is marked as secret."""
     marked = {
         (cls.__name__, field.name)
         for cls in records()
@@ -298,7 +311,13 @@ def test_secrets_are_marked() -> None:
     }
 
     assert {
+        ("DataKey", "plaintext"),
+        ("DecryptedItem", "plaintext"),
+        ("Encapsulation", "shared_secret"),
         ("Encrypt", "plaintext"),
+        ("EncryptItem", "plaintext"),
         ("Plaintext", "plaintext"),
         ("RandomBytes", "random"),
+        ("Seal", "plaintext"),
+        ("SharedSecret", "shared_secret"),
     } == marked

@@ -55,6 +55,7 @@ _ECHOED_CHARACTERS: Final = 200
 
 
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
+_NAMED: Final = re.compile(r"(?:missing required|contains unknown) field `([^`]+)`$")
 
 
 class ErrorRecord(Record, frozen=True, kw_only=True):
@@ -80,7 +81,9 @@ def _invalid(error: msgspec.ValidationError) -> InvalidInputError:
     text = str(error)
     found = _PATH.search(text)
     if not found:
-        return InvalidInputError(f"{_echo(text)}.")
+        named = _NAMED.search(text)
+        facts = {"field": _echo(named[1])} if named else {}
+        return InvalidInputError(f"{_echo(text)}.", **facts)
     field = _echo(found[1]) or "body"
     return InvalidInputError(f"{field}: {_echo(text[: found.start()])}.", field=field)
 
@@ -226,10 +229,14 @@ def checked(record: RecordT, *, longest: int | None = None) -> RecordT:
 
 
 def _check_items(record: Record, longest: int) -> None:
+    """Look for long byte strings; whatever is of another type is told later."""
     for field in item_types(type(record)):
-        for number, item in enumerate(getattr(record, field)):
-            for name in bytes_fields(type(item)):
-                value = getattr(item, name) or b""
+        items = getattr(record, field)
+        for number, item in enumerate(items if isinstance(items, tuple | list) else ()):
+            for name in bytes_fields(type(item)) if isinstance(item, Record) else ():
+                value = getattr(item, name)
+                if not isinstance(value, bytes | bytearray | memoryview):
+                    continue
                 if len(value) > longest:
                     raise PayloadTooLargeError(
                         f"{field}[{number}].{name}", actual=len(value), maximum=longest
