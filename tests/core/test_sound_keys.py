@@ -7,12 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_core import errors, primitives
 from hsm_core._internal.crypto.der import private_key_info
@@ -47,18 +42,25 @@ def rsa_key(p: int, q: int, times: int = 0) -> bytes:
 
     The private exponent is the least one, and *times* the order of the group.
     """
-    d = pow(E, -1, (p - 1) * (q - 1)) + times * (p - 1) * (q - 1)
-    numbers = rsa.RSAPrivateNumbers(
-        p=p,
-        q=q,
-        d=d,
-        dmp1=d % (p - 1),
-        dmq1=d % (q - 1),
-        iqmp=pow(q, -1, p),
-        public_numbers=rsa.RSAPublicNumbers(E, p * q),
-    )
-    key = numbers.private_key()
-    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    totient = (p - 1) * (q - 1)
+    d = pow(E, -1, totient) + times * totient
+    numbers = (0, p * q, E, d, p, q, d % (p - 1), d % (q - 1), pow(q, -1, p))
+    inner = element(0x30, b"".join(map(integer, numbers)))
+    identifier = bytes.fromhex("300d06092a864886f70d0101010500")
+    return element(0x30, integer(0) + identifier + element(4, inner))
+
+
+def integer(number: int) -> bytes:
+    """Return an INTEGER in DER."""
+    return element(2, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def element(tag: int, body: bytes) -> bytes:
+    """Return an element in DER."""
+    size = len(body)
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    length = bytes([size]) if size < 0x80 else bytes([0x80 | len(octets)]) + octets
+    return bytes([tag]) + length + body
 
 
 def rsa_public(modulus: int) -> bytes:
