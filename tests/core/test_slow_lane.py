@@ -371,3 +371,30 @@ def test_signatures_that_take_long(gateway: OpenHSM, session: Session) -> None:
         assert gap < one / 2
 
     asyncio.run(work())
+
+
+def test_closing_does_not_wait_for_a_long_batch() -> None:
+    """
+    A batch that nobody waits for any more ends with the item that is being computed.
+    """
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        require_algorithm(session, SLOW)
+        key = session.create_key(SLOW).key_id
+        began = time.perf_counter()
+        session.sign(key, b"m")
+        one = time.perf_counter() - began
+        batch = ops.SignBatch(key_id=key, items=(ops.SignItem(message=b"m"),) * 200)
+
+        async def work() -> None:
+            hsm = open_async(gateway).act_as(caller())
+            running = asyncio.ensure_future(hsm.execute(batch))
+            await asyncio.sleep(2 * one)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        asyncio.run(work())
+        began = time.perf_counter()
+        gateway.close()
+
+        assert time.perf_counter() - began < 50 * one

@@ -142,6 +142,7 @@ class OpenHSM:
             self._is_closed = True
             patience = _PATIENCE * self._settings.audit_timeout_seconds
             self._gate.close(patience)
+            self._services.closing.set()
             self._pools.close()
             try:
                 self._services.uses.close(patience)

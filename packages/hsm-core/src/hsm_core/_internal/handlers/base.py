@@ -8,6 +8,7 @@ handler says how defaults are filled, what is refused, and what is done.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class Services:
         uses: How often the material of each key was used.
         verify_range: Verifies a range of the trail; it knows the audit key.
         started_at: When this HSM was opened, microseconds since 1970.
+        closing: Set when this HSM waits no longer for what runs; whatever takes long
+            ends then.
     """
 
     inventory: Inventory
@@ -80,6 +83,7 @@ class Services:
     limits: Limits
     verify_range: Callable[[int, int], AuditVerification]
     started_at: int
+    closing: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from hsm_core.errors import (
     HSMError,
     InvalidInputError,
     PayloadTooLargeError,
+    UnavailableError,
     VerificationError,
 )
 from hsm_core.model import BatchDetail, Record
@@ -135,11 +136,18 @@ class BatchHandler(
         return (Use(first.key, first.version, sum(u.uses for u in taken), size),)
 
     def perform(self, subject: Subject[BatchT], /) -> Answer[AnswersT]:
-        """Compute every item; their order is that of the answers."""
+        """
+        Compute every item; their order is that of the answers.
+
+        Raises:
+            UnavailableError: The HSM is being closed, and does not wait for the rest.
+        """
         items: list[AnsweredT] = []
         versions: set[int] = set()
         prepared: list[Subject[SingleT] | ops.ItemError] = subject.prepared
         for item, ready in zip(self._items(subject.operation), prepared, strict=True):
+            if self._services.closing.is_set():
+                raise UnavailableError("The HSM is closed.")
             reference: str = item.reference  # type: ignore[attr-defined]
             answer = self._performed(ready)
             if isinstance(answer, ops.ItemError):
