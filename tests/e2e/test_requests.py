@@ -18,8 +18,6 @@ from tests.e2e.tokens import mint, sign_token
 
 Place = tuple[Site, ServerProcess]
 
-NOW = int(time.time())
-CLAIMS = {"sub": "ada", "roles": ["operator"], "iat": NOW, "exp": NOW + 600}
 HEADER = {"alg": "HS256", "typ": "JWT"}
 JSON = {"Content-Type": "application/json"}
 
@@ -36,15 +34,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         assert 0 == server.stop()
 
 
+def claims(**changes: object) -> dict[str, object]:
+    """Return what a good token says as of now, with changes."""
+    now = int(time.time())
+    good = {"sub": "ada", "roles": ["operator"], "iat": now, "exp": now + 600}
+    return good | changes
+
+
 def unsigned(secret: bytes) -> str:
     """Return a token that claims to need no signature."""
-    head, payload, _ = sign_token(secret, {"alg": "none"}, CLAIMS).split(".")
+    head, payload, _ = sign_token(secret, {"alg": "none"}, claims()).split(".")
     return f"{head}.{payload}."
 
 
 def longer_hash(secret: bytes) -> str:
     """Return a token of another algorithm of the same family, signed well."""
-    signed = sign_token(secret, HEADER | {"alg": "HS512"}, CLAIMS).rpartition(".")[0]
+    signed = sign_token(secret, HEADER | {"alg": "HS512"}, claims()).rpartition(".")[0]
     tag = hmac.new(secret, signed.encode(), hashlib.sha512).digest()
     return f"{signed}.{base64.urlsafe_b64encode(tag).rstrip(b'=').decode()}"
 
@@ -55,17 +60,19 @@ TOKENS: dict[str, Callable[[bytes], str]] = {
     "other secret": lambda secret: mint(bytes(32), "ada", ["operator"]),
     "alg none": unsigned,
     "HS512": longer_hash,
-    "expired": lambda secret: sign_token(secret, HEADER, CLAIMS | {"exp": NOW - 120}),
-    "not yet": lambda secret: sign_token(secret, HEADER, CLAIMS | {"nbf": NOW + 300}),
-    "audience": lambda secret: sign_token(secret, HEADER, CLAIMS | {"aud": "others"}),
-    "no roles": lambda secret: sign_token(secret, HEADER, CLAIMS | {"roles": []}),
-    "unknown role": lambda secret: sign_token(
-        secret, HEADER, CLAIMS | {"roles": ["root"]}
+    "expired": lambda secret: sign_token(
+        secret, HEADER, claims(exp=int(time.time()) - 120)
     ),
+    "not yet": lambda secret: sign_token(
+        secret, HEADER, claims(nbf=int(time.time()) + 300)
+    ),
+    "audience": lambda secret: sign_token(secret, HEADER, claims(aud="others")),
+    "no roles": lambda secret: sign_token(secret, HEADER, claims(roles=[])),
+    "unknown role": lambda secret: sign_token(secret, HEADER, claims(roles=["root"])),
     "own key": lambda secret: sign_token(
-        secret, HEADER | {"jwk": {"kty": "oct", "k": ""}}, CLAIMS
+        secret, HEADER | {"jwk": {"kty": "oct", "k": ""}}, claims()
     ),
-    "for ever": lambda secret: sign_token(secret, HEADER, CLAIMS | {"exp": 2**52}),
+    "for ever": lambda secret: sign_token(secret, HEADER, claims(exp=2**52)),
 }
 
 
