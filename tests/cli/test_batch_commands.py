@@ -127,6 +127,18 @@ def test_long_batches_are_cut(shell: Shell) -> None:
     assert 4 == sum(counts[::-1][2:])
 
 
+def test_slow_signatures_are_few_at_once(shell: Shell) -> None:
+    """Signatures that take long go in small requests, each within the timeout."""
+    shell.ok("create", "slhdsa128f", "--name", "k")
+    many = lines(*({"message": b64(b"%d" % n)} for n in range(11)))
+    signed = answers(shell.ok("sign", "k", "--batch", "-", stdin=many).out)
+    trail = shell.ok("audit", "events", "--kind", "SignBatch", "--json").json
+    counts = [entry["event"]["detail"]["count"] for entry in trail["items"]]
+
+    assert 11 == len({answer["signature"] for answer in signed})
+    assert [10, 1] == counts[::-1]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

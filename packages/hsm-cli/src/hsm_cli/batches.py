@@ -16,13 +16,17 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.output import Output, encode_record
 from hsm_cli.progress import Progress
 from hsm_core import wire
+from hsm_core.algorithms import Cost, spec
 from hsm_core.errors import InvalidInputError, PayloadTooLargeError
 from hsm_core.model import Record
-from hsm_core.operations import ItemError, Operation
+from hsm_core.operations import DescribeKey, ItemError, Operation
 
-__all__ = ["run_batch"]
+__all__ = ["most_signatures", "run_batch"]
 
 _MAX_ITEMS: Final = 1000
+_SLOW_ITEMS: Final = 10
+"""Where a signature takes up to a second, so that an answer comes within the timeout."""
+
 _MAX_REQUEST_CHARACTERS: Final = 1536 * 1024
 """Servers take JSON bodies of 2 MiB by default; items of 1 MiB fit as base64."""
 
@@ -41,6 +45,13 @@ Item = TypeVar("Item", bound=Record)
 Found = TypeVar("Found", bound=_Answers)
 
 
+def most_signatures(invocation: Invocation, key_id: str) -> int:
+    """Return how many signatures of a key are asked for at once."""
+    algorithm = invocation.execute(DescribeKey(key_id=key_id)).algorithm
+    is_slow = algorithm is not None and spec(algorithm).use_cost is Cost.SLOW
+    return _SLOW_ITEMS if is_slow else _MAX_ITEMS
+
+
 def run_batch(
     invocation: Invocation,
     source: Source,
@@ -49,6 +60,7 @@ def run_batch(
     out: str | None = None,
     *,
     private: bool = False,
+    most_items: int = _MAX_ITEMS,
 ) -> None:
     """
     Send the items of a file, and write an answer for each.
@@ -60,11 +72,13 @@ def run_batch(
 
         item_type: What a line holds, as JSON.
 
-        request: Makes an operation of up to 1,000 items.
+        request: Makes an operation of up to *most_items*.
 
         out: File for the answers; None and ``-`` are standard output.
 
         private: Whether answers are nobody else's business.
+
+        most_items: How many are sent at once.
 
     Raises:
         BatchFailedError: Some items failed; every answer is written all the same.
@@ -75,7 +89,7 @@ def run_batch(
     failed = total = 0
     try:
         with Progress("items done") as progress:
-            for items in _requests(source, item_type):
+            for items in _requests(source, item_type, most_items):
                 found = invocation.execute(request(items))
                 for answer in found.items:
                     sink.write(answer)
@@ -114,7 +128,9 @@ class _Sink:
             write_file(self._path, data, private=self._private)
 
 
-def _requests(source: Source, item_type: type[Item]) -> Iterator[tuple[Item, ...]]:
+def _requests(
+    source: Source, item_type: type[Item], most_items: int
+) -> Iterator[tuple[Item, ...]]:
     items: list[Item] = []
     size = 0
     for number, line in enumerate(source.lines(), 1):
@@ -125,7 +141,7 @@ def _requests(source: Source, item_type: type[Item]) -> Iterator[tuple[Item, ...
                 f"line {number}", actual=len(line), maximum=_MAX_REQUEST_CHARACTERS
             )
         if items and (
-            len(items) == _MAX_ITEMS or size + len(line) > _MAX_REQUEST_CHARACTERS
+            len(items) == most_items or size + len(line) > _MAX_REQUEST_CHARACTERS
         ):
             yield tuple(items)
             items, size = [], 0

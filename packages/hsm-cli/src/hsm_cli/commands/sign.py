@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.batches import run_batch
+from hsm_cli.batches import most_signatures, run_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, out_option, payload_operands
@@ -40,7 +40,8 @@ def _batch(
             context=options.context,
         )
 
-    run_batch(invocation, source, SignItem, request, out)
+    most_items = most_signatures(invocation, key_id)
+    run_batch(invocation, source, SignItem, request, out, most_items=most_items)
 
 
 @click.command("sign", cls=HSMCommand)
