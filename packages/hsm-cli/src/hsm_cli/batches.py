@@ -25,7 +25,7 @@ __all__ = ["most_signatures", "run_batch"]
 
 _MAX_ITEMS: Final = 1000
 _SLOW_ITEMS: Final = 10
-"""Where a signature takes up to a second, so that an answer comes within the timeout."""
+"""Where a signature takes up to a second: so the answer comes within the timeout."""
 
 _MAX_REQUEST_CHARACTERS: Final = 1536 * 1024
 """Servers take JSON bodies of 2 MiB by default; items of 1 MiB fit as base64."""
