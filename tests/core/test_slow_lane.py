@@ -66,7 +66,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 def test_which_is_slow(gateway: OpenHSM, session: Session) -> None:
     """
-    What makes RSA and SLH-DSA keys is slow, and what signs with SLH-DSA; no more.
+    What makes RSA and SLH-DSA keys is slow, what signs with SLH-DSA, and a self-test.
     """
     require_algorithm(session, SLOW)
     slow = session.create_key("slh-dsa-sha2-128f").key_id
@@ -93,6 +93,7 @@ def test_which_is_slow(gateway: OpenHSM, session: Session) -> None:
         ops.Sign(key_id="nobody", message=b"m"): False,
         ops.DescribeKey(key_id=slow): False,
         ops.GetPublicKey(key_id=slow): False,
+        ops.SelfTest(): True,
     }
 
     pipeline = pipeline_of(gateway)
