@@ -22,6 +22,19 @@ OWN_TESTS: Final = {
 }
 """The tests that must pass where no sibling but hsm-core is installed."""
 
+ONCE: Final = (
+    "--ignore=tests/vectors/test_published.py",
+    "--ignore=tests/core/test_interop_openssl.py",
+    "--ignore=tests/faults",
+    "--ignore=tests/tooling",
+)
+"""
+What the session ``tests`` runs and others don't run again.
+
+Neither what is beside hsm-core nor how old the libraries are changes what published
+vectors, OpenSSL's command line, killed servers and the repository's tools show.
+"""
+
 WHEELS: Final = Path("dist")
 REPORTS: Final = Path(".nox/reports")
 
@@ -92,7 +105,10 @@ def isolated(session: nox.Session, dist: str) -> None:
             silent=True,
         )
     report = _report(session)
-    session.run("pytest", f"--junit-xml={report}", *OWN_TESTS[dist], *session.posargs)
+    session.run(
+        *("pytest", *ONCE, f"--junit-xml={report}"),
+        *(*OWN_TESTS[dist], *session.posargs),
+    )
     _refuse_many_skips(session, report)
 
 
@@ -134,11 +150,7 @@ def _refuse_many_skips(session: nox.Session, report: Path) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the distributions allow."""
     _install(session, "test", options=["--resolution", "lowest-direct"])
-    # Tests of the repository's tools have nothing to do with what the user installs.
-    session.run(
-        *("pytest", "--ignore=tests/tooling", f"--junit-xml={_report(session)}"),
-        *session.posargs,
-    )
+    session.run("pytest", *ONCE, f"--junit-xml={_report(session)}", *session.posargs)
 
 
 @nox.session
