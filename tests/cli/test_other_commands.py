@@ -153,6 +153,18 @@ class TestAlgorithms:
         assert [row.value for row in ALGORITHMS] == [i["algorithm"] for i in items]
         assert {"draft", "family", "provider_version"} <= set(items[-1])
 
+    def test_narrow_terminal(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the table has no room, each algorithm is told line by line."""
+        monkeypatch.setenv("COLUMNS", "80")
+        lines = shell("algorithms", terminal=True).lines
+        names = [line.split()[1] for line in lines if line.startswith("algorithm ")]
+
+        assert list(ALGORITHMS) == names
+        assert len(ALGORITHMS) == sum(line.startswith("status ") for line in lines)
+        assert "ciphertext  1088" in lines
+
     def test_what_to_install(self, shell: Shell) -> None:
         """What is not available says what to install; it can be left out."""
         assert shell.hsm is not None

@@ -88,10 +88,31 @@ class Output:
         header: Sequence[str],
         rows: Sequence[Sequence[str]],
         footer: str = "",
+        *,
+        least_columns: int = 0,
     ) -> None:
-        """Write a record: itself as JSON, or a table with a line below."""
+        """
+        Write a record: itself as JSON, or a table with a line below.
+
+        Args:
+            value: The record.
+
+            header: Names of the columns.
+
+            rows: Cells; every row is as long as the header.
+
+            footer: The line below, or nothing.
+
+            least_columns: On a narrower terminal each row is written as names with
+                values, for a table of so many columns would break every word.
+        """
         if self.json:
             self.line(encode_record(value))
+            return
+        if self.is_terminal and _columns() < least_columns:
+            blocks = (zip(header, row, strict=True) for row in rows)
+            shown = ([(n.lower(), text) for n, text in b if text] for b in blocks)
+            self.line("\n\n".join(map(render_pairs, shown)))
             return
         text = render_table(header, rows, terminal=self.is_terminal, colour=self.colour)
         self.line(f"{text}\n\n{neutral(footer)}" if footer else text)
@@ -110,6 +131,13 @@ class Output:
             sys.stdout.buffer.flush()
         except OSError as error:
             raise _failure(error) from None
+
+
+def _columns() -> int:
+    # It loads a dozen modules, and most results are no table.
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def _failure(error: OSError) -> Exception:

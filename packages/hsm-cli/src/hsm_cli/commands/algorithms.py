@@ -29,6 +29,9 @@ _HEADER = (
 )
 """Sizes are in bytes."""
 
+_LEAST_COLUMNS = 180
+"""Width of a terminal from which on so many columns can be read."""
+
 
 class AlgorithmRow(Record, frozen=True, kw_only=True):
     """One algorithm, as JSON shows it without a server."""
@@ -77,7 +80,10 @@ def command(
         and (not available or item.status == "available")
     )
     invocation.output.table(
-        AlgorithmList(items=items), _HEADER, list(map(_cells, items))
+        AlgorithmList(items=items),
+        _HEADER,
+        list(map(_cells, items)),
+        least_columns=_LEAST_COLUMNS,
     )
 
 
