@@ -111,7 +111,7 @@ def test_server_and_client_blocks(
 
     assert 0 == status, told
     assert "The signature is good; version 1 made it." in told
-    assert "attack at dawn" in told
+    assert "Attack at dawn." in told
     assert "intact" in told
     assert (newcomer.folder / "README.sig").stat().st_size > 60
 
