@@ -158,10 +158,14 @@ class TestAlgorithms:
     ) -> None:
         """Where the table has no room, each algorithm is told line by line."""
         monkeypatch.setenv("COLUMNS", "80")
-        lines = shell("algorithms", terminal=True).lines
-        names = [line.split()[1] for line in lines if line.startswith("algorithm ")]
+        lines, offline = (
+            shell("algorithms", *words, terminal=True).lines
+            for words in ([], ["--offline"])
+        )
 
-        assert list(ALGORITHMS) == names
+        for told in (lines, offline):
+            names = [line.split()[1] for line in told if line.startswith("algorithm ")]
+            assert list(ALGORITHMS) == names
         assert len(ALGORITHMS) == sum(line.startswith("status ") for line in lines)
         assert "ciphertext  1088" in lines
 

@@ -118,6 +118,7 @@ def _show_table(invocation: Invocation, family: Family | None) -> None:
             )
             for row in rows
         ],
+        least_columns=_LEAST_COLUMNS,
     )
 
 
