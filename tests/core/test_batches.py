@@ -20,6 +20,7 @@ from hsm_core.model import BatchDetail, Role
 from hsm_core.protocols import HSM
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
+from tests.core.hsm_support import require_algorithm
 
 
 @pytest.fixture
@@ -166,6 +167,18 @@ class TestFaultsOfItems:
         assert "digest must be 32 bytes, got 31." == signed.items[2].error.detail
         assert 2 == session.describe(key).use.uses  # type: ignore[union-attr]
 
+    @pytest.mark.parametrize("length", [0, 63])
+    def test_a_short_mu(self, session: Session, length: int) -> None:
+        """A mu of another length is its item's fault, as a digest is."""
+        key = session.create_key("ml-dsa-44").key_id
+        items = (ops.SignItem(mu=bytes(64)), ops.SignItem(mu=bytes(length)))
+
+        good, bad = session.sign_batch(key, items).items
+
+        assert good.error is None
+        assert bad.error is not None
+        assert ("input_size", b"") == (bad.error.code, bad.signature)
+
     def test_versions_that_are_gone(self, session: Session) -> None:
         """
         An envelope of a revoked version, of none or of another key is its item's fault.
@@ -283,6 +296,20 @@ class TestFaultsOfTheWhole:
         key = session.create_key("ed25519").key_id
         with pytest.raises(errors.InvalidInputError):
             session.sign_batch(key, [ops.SignItem(message=b"m")] * count)
+
+    def test_the_number_of_slow_ones(self, session: Session) -> None:
+        """A batch that would take minutes is refused before it begins."""
+        require_algorithm(session, Algorithm.SLH_DSA_SHA2_128F)
+        key = session.create_key("slh-dsa-sha2-128f").key_id
+        items = (ops.SignItem(message=b""),) * 101
+
+        with pytest.raises(errors.InputSizeError, match="100") as caught:
+            session.sign_batch(key, items)
+        checks = (ops.VerifyItem(message=b"", signature=b""),) * 101
+        checked = session.verify_batch(key, checks)
+
+        assert "items" == caught.value.facts["field"]
+        assert 101 == len(checked.items)
 
     def test_one_pass_through_policy(self, session: Session, gateway: OpenHSM) -> None:
         """

@@ -1080,7 +1080,7 @@ class SignItem(Record, frozen=True, kw_only=True):
     reference: ItemReference = ""
     message: bytes | None = None
     digest: Annotated[bytes, Meta(max_length=64)] | None = None
-    mu: MuBytes | None = None
+    mu: Annotated[bytes, Meta(max_length=64)] | None = None
 
 
 class VerifyItem(Record, frozen=True, kw_only=True):
@@ -1090,7 +1090,7 @@ class VerifyItem(Record, frozen=True, kw_only=True):
     signature: bytes
     message: bytes | None = None
     digest: Annotated[bytes, Meta(max_length=64)] | None = None
-    mu: MuBytes | None = None
+    mu: Annotated[bytes, Meta(max_length=64)] | None = None
 
 
 class EncryptItem(Record, frozen=True, kw_only=True):
@@ -1125,7 +1125,11 @@ class VerifyMacItem(Record, frozen=True, kw_only=True):
 
 
 class SignBatch(Operation[SignatureBatch], frozen=True, kw_only=True):
-    """Sign up to 1,000 items with the current version; see `Sign`."""
+    """
+    Sign up to 1,000 items with the current version; see `Sign`.
+
+    SLH-DSA, which takes up to a second for each, signs 100 at most.
+    """
 
     effect: ClassVar = Effect.USE
     usage: ClassVar = KeyUsage.SIGN

@@ -20,10 +20,11 @@ from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.handlers.versions import check_usage, is_short_walk
 from hsm_core._internal.uses import Use
-from hsm_core.algorithms import Algorithm, spec
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, Cost, spec
 from hsm_core.errors import (
     DecryptionError,
     HSMError,
+    InputSizeError,
     InvalidInputError,
     PayloadTooLargeError,
     UnavailableError,
@@ -31,10 +32,13 @@ from hsm_core.errors import (
 )
 from hsm_core.model import BatchDetail, Record
 
-__all__ = ["BatchHandler"]
+__all__ = ["MAX_SLOW_ITEMS", "BatchHandler"]
 
 _QUICK_ITEMS: Final = 8
 """Items that an event loop may compute itself, of algorithms that take microseconds."""
+
+MAX_SLOW_ITEMS: Final = 100
+"""Items of a batch whose every item takes a tenth of a second to a second."""
 
 AnyBatch: TypeAlias = (
     ops.SignBatch
@@ -108,6 +112,7 @@ class BatchHandler(
         batch = subject.operation
         self._check_total(batch)
         check_usage(subject.key, batch.usage)
+        self._check_number(batch, subject.spec)
         subject.prepared.clear()
         subject.prepared.extend(self._prepared(subject))
 
@@ -187,6 +192,15 @@ class BatchHandler(
         total = _bytes_of(self._items(batch), self.fields)
         if total > limit:
             raise PayloadTooLargeError("items", actual=total, maximum=limit)
+
+    def _check_number(self, batch: BatchT, row: AlgorithmSpec) -> None:
+        """Refuse what would keep one of the few slow threads for minutes."""
+        number = len(batch.items)
+        slow = row.use_cost is Cost.SLOW and self.private
+        if slow and number > MAX_SLOW_ITEMS:
+            raise InputSizeError(
+                "items", actual=number, maximum=MAX_SLOW_ITEMS, unit="items"
+            )
 
     def _touch(self, key: KeyDocument, versions: Iterable[int]) -> None:
         for version in map(key.version, versions):
