@@ -7,7 +7,8 @@ expanded from it can't be taken on trust, and no seed can be found from it.
 
 Standard:
     RFC 9881, section 8.2, and its like in RFC 9935: a seed and an expanded key that
-    don't belong together must be refused. FIPS 203, algorithm 16; FIPS 204, algorithm 6.
+    don't belong together must be refused. FIPS 203, algorithm 16; FIPS 204,
+    algorithm 6.
 """
 
 from __future__ import annotations
