@@ -20,28 +20,21 @@ Standard:
 from __future__ import annotations
 
 import uuid
-from typing import Final, Protocol
+from typing import Final
 
 from hsm_core._internal.ciphertexts import NONCE_BYTES, CipherKind, Header, parse
+from hsm_core._internal.crypto.loader import KeyLoader
 from hsm_core._internal.encoding import length_prefixed
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import DecryptionError, InvalidInputError
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyHandle
 
-__all__ = ["KeyLoader", "open_with", "seal_to"]
+__all__ = ["open_with", "seal_to"]
 
 _LABEL: Final = b"FerroHSM KEM envelope 1"
 _KEY_BYTES: Final = 32
 _LAST_VERSION: Final = 0xFFFF_FFFF
-
-
-class KeyLoader(Protocol):
-    """Where a secret becomes a guarded handle: the registry."""
-
-    def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
-        """Load a symmetric key."""
-        ...
 
 
 def seal_to(

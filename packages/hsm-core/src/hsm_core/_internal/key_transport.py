@@ -19,8 +19,9 @@ Standard:
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
+from hsm_core._internal.crypto.loader import KeyLoader
 from hsm_core._internal.encoding import length_prefixed
 from hsm_core.algorithms import (
     Algorithm,
@@ -37,7 +38,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Entropy, KeyHandle, OAEPParameters
 
-__all__ = ["KeyLoader", "check_mechanism", "mechanisms", "unwrap_key", "wrap_key"]
+__all__ = ["check_mechanism", "mechanisms", "unwrap_key", "wrap_key"]
 
 _LABEL: Final = b"FerroHSM KEM key wrap 1"
 _KEY_BYTES: Final = 32
@@ -48,14 +49,6 @@ _BY_FAMILY: Final = {
     Family.ML_KEM: (_M.KEM_AES_KWP,),
     Family.COMPOSITE_KEM: (_M.KEM_AES_KWP,),
 }
-
-
-class KeyLoader(Protocol):
-    """Where a secret of a transport becomes a guarded handle: the registry."""
-
-    def load(self, algorithm: Algorithm, material: bytes) -> KeyHandle:
-        """Load a symmetric key."""
-        ...
 
 
 def mechanisms(row: AlgorithmSpec) -> tuple[WrapMechanism, ...]:

@@ -21,7 +21,13 @@ from hsm_core.algorithms import (
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = ["MU_BYTES", "check_signing", "check_verifying", "signature_parameters"]
+__all__ = [
+    "MU_BYTES",
+    "check_encapsulation",
+    "check_signing",
+    "check_verifying",
+    "signature_parameters",
+]
 
 MU_BYTES: Final = 64
 """Length of ML-DSA's message representative (FIPS 204, algorithm 7, line 6)."""
@@ -87,6 +93,16 @@ def signature_parameters(
         external_mu=external_mu,
         context=context,
     )
+
+
+def check_encapsulation(algorithm: Algorithm, ciphertext: bytes) -> None:
+    """
+    Check that an encapsulation is as long as the algorithm's are.
+
+    Raises:
+        InputSizeError: It is not (FIPS 203, section 7.3, ciphertext type check).
+    """
+    _check_length("ciphertext", ciphertext, spec(algorithm).ciphertext_bytes)
 
 
 def check_signing(

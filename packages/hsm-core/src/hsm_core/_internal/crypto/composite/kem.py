@@ -22,9 +22,10 @@ from hsm_core._internal.crypto.composite.serialization import (
     traditional_raw,
 )
 from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core._internal.crypto.pyca.encoding import not_public_key
 from hsm_core.algorithms import Algorithm, spec
-from hsm_core.errors import DecryptionError, InputSizeError, InvalidInputError
+from hsm_core.errors import DecryptionError, InvalidInputError
 from hsm_core.protocols import KeyHandle
 
 __all__ = ["CompositeKEMPrivateHandle", "CompositeKEMPublicHandle"]
@@ -103,11 +104,7 @@ class CompositeKEMPrivateHandle(CompositeKEMPublicHandle):
             DecryptionError: Its traditional half is no public key of the curve: the
                 composite rejects explicitly whenever one of its halves does.
         """
-        size = spec(self._algorithm).ciphertext_bytes
-        if len(ciphertext) != size:
-            raise InputSizeError(
-                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
-            )
+        check_encapsulation(self._algorithm, ciphertext)
         border = spec(self._quantum_safe.algorithm).ciphertext_bytes
         encapsulation, point = ciphertext[:border], ciphertext[border:]
         secret = self._quantum_safe.decapsulate(encapsulation)

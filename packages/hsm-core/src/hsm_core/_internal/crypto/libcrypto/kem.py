@@ -14,8 +14,8 @@ from hsm_core._internal.crypto.libcrypto.evp import (
     operation,
     ossl_parameters,
 )
+from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core.algorithms import spec
-from hsm_core.errors import InputSizeError
 
 __all__ = ["KEMPrivateHandle", "KEMPublicHandle", "encapsulate_from"]
 
@@ -75,12 +75,8 @@ class KEMPrivateHandle(KEMPublicHandle):
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """Return the shared secret; a changed encapsulation gives another."""
+        check_encapsulation(self._algorithm, ciphertext)
         row = spec(self._algorithm)
-        size = row.ciphertext_bytes
-        if len(ciphertext) != size:
-            raise InputSizeError(
-                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
-            )
         library = self._key.library
         functions = library.functions
         with (

@@ -15,9 +15,10 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.oqs.binding import KEMObject, mechanism_name
 from hsm_core._internal.crypto.oqs.engine import Engine, exactly
+from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core._internal.crypto.seedless import encapsulation_key, expanded_alone
 from hsm_core.algorithms import Algorithm, spec
-from hsm_core.errors import InputSizeError, InvalidInputError
+from hsm_core.errors import InvalidInputError
 
 __all__ = [
     "MLKEMPrivateHandle",
@@ -69,12 +70,8 @@ class MLKEMPrivateHandle(MLKEMPublicHandle):
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """Return the shared secret; a changed encapsulation gives another."""
+        check_encapsulation(self._algorithm, ciphertext)
         row = spec(self._algorithm)
-        size = row.ciphertext_bytes
-        if len(ciphertext) != size:
-            raise InputSizeError(
-                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
-            )
         secret = self._kem.decap_secret(ciphertext)
         return exactly(secret, row.shared_secret_bytes)
 

@@ -17,12 +17,12 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core._internal.crypto.pqcrypto_wheel.library import KEMModule
 from hsm_core._internal.crypto.seedless import encapsulation_key
-from hsm_core.algorithms import Algorithm, spec
+from hsm_core.algorithms import Algorithm
 from hsm_core.errors import (
     AlgorithmUnavailableError,
-    InputSizeError,
     InvalidInputError,
     UnavailableError,
 )
@@ -78,11 +78,7 @@ class MLKEMPrivateHandle(MLKEMPublicHandle):
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """Return the shared secret; a changed encapsulation gives another."""
-        size = spec(self._algorithm).ciphertext_bytes
-        if len(ciphertext) != size:
-            raise InputSizeError(
-                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
-            )
+        check_encapsulation(self._algorithm, ciphertext)
         return self._module.decaps(self._expanded, ciphertext)
 
 

@@ -24,9 +24,9 @@ from hsm_core._internal.crypto.expanded import (
     read_own_seed,
 )
 from hsm_core._internal.crypto.handle import BaseHandle
+from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core._internal.crypto.pyca.encoding import REFUSALS, not_public_key
 from hsm_core.algorithms import Algorithm, spec
-from hsm_core.errors import InputSizeError
 from hsm_core.protocols import Entropy
 
 __all__ = [
@@ -88,11 +88,7 @@ class MLKEMPrivateHandle(MLKEMPublicHandle):
 
     def decapsulate(self, ciphertext: bytes, /) -> bytes:
         """Return the shared secret; a changed encapsulation gives another."""
-        size = spec(self._algorithm).ciphertext_bytes
-        if len(ciphertext) != size:
-            raise InputSizeError(
-                "ciphertext", actual=len(ciphertext), minimum=size, maximum=size
-            )
+        check_encapsulation(self._algorithm, ciphertext)
         return self._private.decapsulate(ciphertext)
 
 
