@@ -265,7 +265,8 @@ def fuzz(session: nox.Session) -> None:
 def kill(session: nox.Session) -> None:
     """Kill a busy server again and again; nothing acknowledged may be lost."""
     _install(session, "test")
-    session.run("python", "-m", "tests.faults.kill_loop", *session.posargs)
+    words = session.posargs or ("--kills", os.environ.get("FERROHSM_KILLS", "100"))
+    session.run("python", "-m", "tests.faults.kill_loop", *words)
 
 
 if __name__ == "__main__":
