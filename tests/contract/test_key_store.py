@@ -352,13 +352,13 @@ class TestFind:
         before, seen, after = page(store), [], None
         for number in range(100, 130):
             create(store, number, created_at=5000)
-            entries = store.find(
+            keys = store.find(
                 IndexQuery(filter=KeyFilter(), limit=limit, after=after)
-            ).entries
-            if not entries:
+            ).keys
+            if not keys:
                 break
-            after = entries[-1].created_at, entries[-1].key_id
-            seen += [entry.key_id for entry in entries]
+            after = keys[-1]
+            seen += [key_id for _, key_id in keys]
 
         assert before == [key_id for key_id in seen if key_id in before]
         assert len(set(seen)) == len(seen)
@@ -422,8 +422,8 @@ class TestFind:
         )
 
         assert (11, 1, 5) == (living.total, gone.total, even.total)
-        assert [key_id_of(6)] == [entry.key_id for entry in gone.entries]
-        assert key_id_of(6) not in {e.key_id for e in living.entries + even.entries}
+        assert [key_id_of(6)] == [key_id for _, key_id in gone.keys]
+        assert key_id_of(6) not in {key for _, key in living.keys + even.keys}
 
     def test_filter_follows_changes(self, store: KeyStore) -> None:
         """

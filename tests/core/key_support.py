@@ -12,6 +12,7 @@ from hsm_core._internal.documents import (
     KeyDocument,
     OperationRecord,
     VersionDocument,
+    document_digest,
     encode_document,
     index_of,
 )
@@ -132,9 +133,10 @@ def change_of(
     removed_blobs: tuple[int, ...] = (),
 ) -> KeyChange:
     """Return the change that brings a document about, from the generation before."""
+    stored = encode_document(document, RING.document_mac)
     return KeyChange(
-        entry=index_of(document),
-        document=encode_document(document, RING.document_mac),
+        entry=index_of(document, document_digest(stored)),
+        document=stored,
         expected_generation=document.generation - 1,
         operation_id=operation_id,
         blobs=blobs or {},
@@ -154,7 +156,7 @@ def page(
     query = IndexQuery(
         filter=wanted or KeyFilter(), limit=limit, offset=offset, after=after
     )
-    return [entry.key_id for entry in store.find(query).entries]
+    return [key_id for _, key_id in store.find(query).keys]
 
 
 def everything(store: KeyStore) -> dict[KeyId, tuple[bytes, dict[int, bytes]]]:

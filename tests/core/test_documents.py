@@ -203,9 +203,14 @@ class TestIndex:
             tags=frozenset({"a", "b"}),
             generation=1,
             operations=(operation_of(1),),
+            digest=document_digest(STORED),
         )
 
-        assert expected == read_index(key_id_of(1), STORED) == index_of(DOCUMENT)
+        assert (
+            expected
+            == read_index(key_id_of(1), STORED)
+            == index_of(DOCUMENT, document_digest(STORED))
+        )
 
     @pytest.mark.parametrize("current", [-1, 0, 3])
     def test_current_version_that_is_not_there(self, current: int) -> None:

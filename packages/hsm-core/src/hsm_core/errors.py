@@ -62,6 +62,7 @@ __all__ = [
     "AccessDeniedError",
     "AlgorithmUnavailableError",
     "ApprovalRequiredError",
+    "ApprovalTamperedError",
     "AuditTamperedError",
     "AuditUnavailableError",
     "AuthenticationError",
@@ -73,6 +74,7 @@ __all__ = [
     "Fact",
     "GenerationConflictError",
     "HSMError",
+    "HSMLockedError",
     "IdempotencyConflictError",
     "InputSizeError",
     "IntegrityError",
@@ -82,6 +84,8 @@ __all__ = [
     "KeyStateError",
     "KeyTamperedError",
     "KeyUsageError",
+    "LeaseHeldError",
+    "LeaseLostError",
     "MacMismatchError",
     "MalformedError",
     "NameTakenError",
@@ -101,6 +105,7 @@ __all__ = [
     "UnsafeFileModeError",
     "UnsupportedOperationError",
     "UseLimitError",
+    "VaultConflictError",
     "VerificationError",
     "WrongAuditKeyError",
     "WrongMasterKeyError",
@@ -359,6 +364,13 @@ class StoreMismatchError(IntegrityError):
     sentence: ClassVar[str] = "The key store is not the one that the trail knows."
 
 
+class ApprovalTamperedError(IntegrityError):
+    """The stored form of an approval is not what the HSM wrote."""
+
+    code: ClassVar[str] = "approval_tampered"
+    sentence: ClassVar[str] = "The stored approval was changed by others."
+
+
 class UnavailableError(HSMError):
     """The HSM can't do this now; the same request may succeed later."""
 
@@ -369,6 +381,19 @@ class AlgorithmUnavailableError(UnavailableError):
     """No provider on this machine serves the algorithm."""
 
     code: ClassVar[str] = "algorithm_unavailable"
+
+
+class HSMLockedError(UnavailableError):
+    """
+    The store is not the one that the trail knows; only recovery goes on.
+
+    Status, views of the trail, verification and recovery operations are served.
+    """
+
+    code: ClassVar[str] = "hsm_locked"
+    sentence: ClassVar[str] = (
+        "The HSM is locked: its key store is not the one that its trail knows."
+    )
 
 
 class AuditUnavailableError(UnavailableError):
@@ -434,6 +459,27 @@ class TransportError(UnavailableError):
     """The HSM could not be reached, or its answer could not be read."""
 
     code: ClassVar[str] = "transport"
+
+
+class LeaseHeldError(ConflictError):
+    """Another holder has the name; ``facts`` may tell until when."""
+
+    code: ClassVar[str] = "lease_held"
+    sentence: ClassVar[str] = "Another holder has this lease."
+
+
+class LeaseLostError(ConflictError):
+    """The lease was released, has expired, or has gone to another holder."""
+
+    code: ClassVar[str] = "lease_lost"
+    sentence: ClassVar[str] = "The lease is lost."
+
+
+class VaultConflictError(ConflictError):
+    """An object in a remote vault is not as its caller expected."""
+
+    code: ClassVar[str] = "vault_conflict"
+    sentence: ClassVar[str] = "The object in the vault was changed meanwhile."
 
 
 class ConfigurationError(HSMError):

@@ -158,6 +158,10 @@ def _open_store(settings: Settings) -> tuple[KeyStore, UseCounters]:
         case KeyStoreKind.FILESYSTEM:
             store = FilesystemKeyStore(settings.key_dir)
             return GuardedKeyStore(store), GuardedUseCounters(store.uses)
+        case _:
+            raise ConfigurationError(
+                f"There is no key store {settings.key_store!r}.", field="key_store"
+            )
 
 
 def _open_audit(
@@ -170,7 +174,7 @@ def _open_audit(
 ) -> AuditLog:
     path = settings.audit_log
     if path is None:
-        if settings.key_store is not KeyStoreKind.MEMORY:
+        if settings.key_store != KeyStoreKind.MEMORY:
             raise ConfigurationError(
                 "audit_log must be given: only a memory store may keep its trail in "
                 "memory.",

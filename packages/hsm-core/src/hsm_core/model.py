@@ -18,6 +18,9 @@ from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import InvalidInputError
 
 __all__ = [
+    "Approval",
+    "ApprovalDecision",
+    "ApprovalState",
     "AuditDetail",
     "AuditEntry",
     "AuditEvent",
@@ -37,8 +40,10 @@ __all__ = [
     "ParameterValue",
     "Parameters",
     "Phase",
+    "PruneDetail",
     "Record",
     "RepairDetail",
+    "ResumeDetail",
     "Role",
     "Secret",
     "UseInfo",
@@ -257,6 +262,81 @@ class KeyFilter(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class ApprovalState(StrEnum):
+    """
+    Where an approval stands.
+
+    pending → granted, denied, cancelled, expired; granted → reserved, denied,
+    cancelled, expired; reserved → granted (given back), consumed. No others.
+    """
+
+    PENDING = "pending"
+    GRANTED = "granted"
+    RESERVED = "reserved"
+    CONSUMED = "consumed"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class ApprovalDecision(Record, frozen=True, kw_only=True):
+    """
+    What one person said to a request.
+
+    Attributes:
+        credential_id: Of the credential that was used.
+        certificate_sha256: Of the client certificate, hex, or empty.
+        at: Microseconds since 1970.
+    """
+
+    principal: str
+    granted: bool
+    at: int
+    credential_id: str = ""
+    certificate_sha256: str = ""
+    comment: str = ""
+
+
+class Approval(Record, frozen=True, kw_only=True):
+    """
+    A request that needs the consent of other people, and what they said.
+
+    Attributes:
+        approval_id: A UUID in lower-case canonical form.
+        generation: From 1; grows by one with every change.
+        kind: Name of the operation.
+        digest: Keyed digest of the whole operation, hex; it binds every field.
+        requester: Principal that asked, and alone may use it.
+        key_id: The key that it is about, or empty.
+        parameters: Names and lengths in the operation, to be shown; never payloads.
+        quorum: How many other people must grant it.
+        rule: Name of the rule that asks for it.
+        policy: SHA-256 of the policy in force, hex.
+        created_at: Microseconds since 1970.
+        expires_at: Microseconds since 1970; from then on it serves nothing.
+        decisions: In the order in which they were made, one for each person.
+        operation_id: The operation that has reserved or consumed it, or empty.
+        closed_at: When it was denied, cancelled, consumed or expired; else 0.
+    """
+
+    approval_id: str
+    generation: int
+    state: ApprovalState
+    kind: str
+    digest: str
+    requester: str
+    quorum: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    created_at: int
+    expires_at: int
+    key_id: str = ""
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    rule: str = ""
+    policy: str = ""
+    decisions: tuple[ApprovalDecision, ...] = ()
+    operation_id: str = ""
+    closed_at: int = 0
+
+
 class Phase(StrEnum):
     """Where a record of the trail stands in its operation."""
 
@@ -322,7 +402,55 @@ class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
     inputs: str
 
 
-AuditDetail: TypeAlias = RepairDetail | CountedDetail | MessageDetail | BatchDetail
+class ResumeDetail(Record, frozen=True, kw_only=True, tag="resume"):
+    """
+    The trail could not be written for a time, and goes on.
+
+    Attributes:
+        cause: ``full``, ``write``, ``sync``, ``moved`` or ``hanging``.
+        failed_at: Microseconds since 1970.
+        rewritten_from: First record that was written again; the seq of this record if
+            there was none.
+        attempts: How often it was tried.
+    """
+
+    cause: str
+    failed_at: int
+    rewritten_from: int
+    attempts: int
+
+
+class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
+    """
+    Old records were removed.
+
+    Attributes:
+        first_seq: First record that this prune removes.
+        next_seq: First record that stays.
+        last_leaf_hash: Leaf hash of the last record that was removed, hex.
+        roots: RFC 6962 subtree roots (compact range) of all records before *next_seq*,
+            from the largest subtree to the smallest, hex.
+        policy: By which policy.
+        baseline_sha256: Digest of what is kept of the removed records: the last state
+            of each key.
+    """
+
+    first_seq: int
+    next_seq: int
+    last_leaf_hash: str
+    roots: tuple[str, ...]
+    policy: str
+    baseline_sha256: str
+
+
+AuditDetail: TypeAlias = (
+    RepairDetail
+    | CountedDetail
+    | MessageDetail
+    | BatchDetail
+    | ResumeDetail
+    | PruneDetail
+)
 
 
 class AuditEvent(Record, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from hsm_core.model import (
     KeyId,
     KeyInfo,
     KeyState,
+    Line,
     Record,
     Secret,
     VersionInfo,
@@ -74,6 +75,7 @@ __all__ = [
     "ImportKey",
     "ItemError",
     "JSONWebKey",
+    "KeyFinding",
     "KeyPage",
     "ListAlgorithms",
     "ListAuditEvents",
@@ -89,6 +91,9 @@ __all__ = [
     "PlaintextBatch",
     "PublicKey",
     "RandomBytes",
+    "RecoverKey",
+    "RecoverStore",
+    "Recovered",
     "RevokeKey",
     "Rewrap",
     "Rollback",
@@ -105,6 +110,8 @@ __all__ = [
     "SignatureBatch",
     "SignedItem",
     "Status",
+    "StoreStatus",
+    "StoreVerification",
     "Verified",
     "VerifiedBatch",
     "VerifiedItem",
@@ -115,6 +122,7 @@ __all__ = [
     "VerifyMac",
     "VerifyMacBatch",
     "VerifyMacItem",
+    "VerifyStore",
     "VersionList",
     "WrappedKey",
     "result_type",
@@ -159,13 +167,15 @@ class Effect(StrEnum):
     """
     What an operation does to the world, which decides how it is recorded.
 
-    A mutation has intent and outcome; a use and a view have one record; a read of
-    public facts has none unless it is refused.
+    A mutation has intent and outcome; a use and a view have one record; a recovery has
+    one for each key that it is about, before it takes effect, and one for itself; a
+    read of public facts has none unless it is refused.
     """
 
     MUTATION = "mutation"
     USE = "use"
     VIEW = "view"
+    RECOVERY = "recovery"
     READ = "read"
 
 
@@ -178,11 +188,13 @@ class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
         usage: What the key must be made for, if it uses one.
         other_keys: Fields that name further keys; each is resolved and authorised as
             ``key_id`` is.
+        while_locked: Whether a locked HSM serves it too.
     """
 
     effect: ClassVar[Effect]
     usage: ClassVar[KeyUsage | None] = None
     other_keys: ClassVar[tuple[str, ...]] = ()
+    while_locked: ClassVar[bool] = False
 
 
 # Results
@@ -580,6 +592,13 @@ class AuditStatus(Record, frozen=True, kw_only=True):
         sync: ``strict`` or ``bounded``.
         head_seq: Sequence number of the newest record, -1 for an empty trail.
         head_hash: Its leaf hash; write it down to compare later.
+        state: ``ok``; ``reserve``: the disk is full and only records of recovery and
+            administration are taken; ``failing``: nothing is taken.
+        cause: Of another state than ok: ``full``, ``write``, ``sync``, ``moved`` or
+            ``hanging``.
+        failures: How often it failed since the HSM was opened.
+        resumes: How often it has healed itself since then.
+        first_seq: Oldest record that was not pruned.
     """
 
     available: bool
@@ -587,6 +606,73 @@ class AuditStatus(Record, frozen=True, kw_only=True):
     log_id: str
     head_seq: int
     head_hash: str
+    state: str = "ok"
+    cause: str = ""
+    failures: int = 0
+    resumes: int = 0
+    first_seq: int = 0
+
+
+class KeyFinding(Record, frozen=True, kw_only=True):
+    """
+    A key that is not as it should be.
+
+    Attributes:
+        problem: ``older`` or ``newer`` than the trail says, ``missing``, ``foreign``
+            (the trail knows no such key), ``document`` or ``blob`` (it was changed),
+            ``counter`` (its use counter was).
+    """
+
+    key_id: str
+    problem: str
+
+
+class StoreStatus(Record, frozen=True, kw_only=True):
+    """
+    State of the key store.
+
+    Attributes:
+        locked: Why the whole HSM is locked; empty if it is not.
+        findings: Up to 100 of the keys that are not as they should be.
+        compared: Keys that the current or last scrub has compared.
+        to_compare: Keys that it has to compare in all.
+        compared_at: When the last scrub came to its end.
+    """
+
+    available: bool
+    locked: str = ""
+    findings: tuple[KeyFinding, ...] = ()
+    compared: int = 0
+    to_compare: int = 0
+    compared_at: datetime | None = None
+
+
+class StoreVerification(Record, frozen=True, kw_only=True):
+    """
+    What a comparison of the whole store has found.
+
+    Attributes:
+        keys: How many keys were compared.
+        findings: Every key that is not as it should be.
+    """
+
+    keys: int
+    findings: tuple[KeyFinding, ...] = ()
+
+
+class Recovered(Record, frozen=True, kw_only=True):
+    """
+    What a recovery has done.
+
+    Attributes:
+        accepted: Keys that are now as they are stored.
+        forgotten: Keys that are missing, and not expected any more.
+        left: Keys whose document can't be believed; they stay tampered.
+    """
+
+    accepted: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class HSMStatus(Record, frozen=True, kw_only=True):
@@ -594,7 +680,8 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     Health of the HSM.
 
     Attributes:
-        state: ``operational``, ``degraded`` (see the other fields) or ``error``.
+        state: ``operational``, ``degraded`` (see the other fields), ``locked`` or
+            ``error``.
         keys: Number of keys that are not destroyed.
         tampered_keys: Number of keys whose stored form was changed by others.
     """
@@ -607,6 +694,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     tampered_keys: int
     audit: AuditStatus
     algorithms: tuple[AlgorithmStatus, ...]
+    store: StoreStatus
 
 
 # Keys
@@ -1221,6 +1309,7 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
 
     start_seq: Sequence53 | None = None
     limit: PerPage = 50
@@ -1238,6 +1327,7 @@ class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
 
     start_seq: Sequence53 = 0
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
@@ -1247,18 +1337,60 @@ class Status(Operation[HSMStatus], frozen=True, kw_only=True):
     """Return the health of the HSM."""
 
     effect: ClassVar = Effect.READ
+    while_locked: ClassVar = True
 
 
 class ListAlgorithms(Operation[AlgorithmList], frozen=True, kw_only=True):
     """Return every algorithm, and who serves it on this machine."""
 
     effect: ClassVar = Effect.READ
+    while_locked: ClassVar = True
+
+
+class VerifyStore(Operation[StoreVerification], frozen=True, kw_only=True):
+    """Compare every key with the trail, and every blob with its document, now."""
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+
+class RecoverStore(Operation[Recovered], frozen=True, kw_only=True):
+    """
+    Accept the key store as it is, record what that means for each key, and unlock.
+
+    To be used after an older copy was put back on purpose. Keys for authenticated
+    encryption that were accepted must be rotated before they encrypt again, because
+    their use counters may be older too.
+
+    Attributes:
+        reason: Why; stands in the trail.
+    """
+
+    reason: Line
+    effect: ClassVar = Effect.RECOVERY
+    while_locked: ClassVar = True
+
+
+class RecoverKey(Operation[Recovered], frozen=True, kw_only=True):
+    """
+    Accept one key as it is, as `RecoverStore` does.
+
+    Attributes:
+        key_id: Id of the key; one that is missing has no name.
+        reason: Why; stands in the trail.
+    """
+
+    key_id: str
+    reason: Line
+    effect: ClassVar = Effect.RECOVERY
+    while_locked: ClassVar = True
 
 
 class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
     """Run all self-tests now; a failing algorithm is stopped."""
 
     effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
 
 
 AnyOperation: TypeAlias = (
@@ -1297,6 +1429,9 @@ AnyOperation: TypeAlias = (
     | VerifyAudit
     | Status
     | ListAlgorithms
+    | VerifyStore
+    | RecoverStore
+    | RecoverKey
     | SelfTest
 )
 """Tagged union of all operations."""

@@ -13,6 +13,8 @@ from hsm_core.model import Record
 
 __all__ = [
     "CIPHERTEXT_OVERHEAD_BYTES",
+    "ApprovalStoreKind",
+    "AuditStoreKind",
     "AuditSync",
     "KeyStoreKind",
     "Limits",
@@ -30,6 +32,22 @@ class KeyStoreKind(StrEnum):
 
     FILESYSTEM = "filesystem"
     MEMORY = "memory"
+    SQLITE = "sqlite"
+
+
+class AuditStoreKind(StrEnum):
+    """How the audit trail is kept."""
+
+    FILE = "file"
+    SQLITE = "sqlite"
+
+
+class ApprovalStoreKind(StrEnum):
+    """Where approvals are kept."""
+
+    FILE = "file"
+    MEMORY = "memory"
+    SQLITE = "sqlite"
 
 
 class AuditSync(StrEnum):
@@ -76,16 +94,36 @@ class Settings(Record, frozen=True, kw_only=True):
     Everything that opening an HSM needs, except its secrets.
 
     Attributes:
+        key_store: A `KeyStoreKind`, or a URI: ``filesystem:DIR``, ``sqlite:FILE``,
+            ``s3://BUCKET/PREFIX``, or ``SCHEME:REST`` of an entry point of the group
+            ``hsm_core.key_stores`` or ``hsm_core.vaults``.
         key_dir: Directory of the filesystem store; made with mode 0700 if absent.
+        sqlite_path: File of the SQLite key store.
+        audit_store: How the trail is kept.
         audit_log: Live file of the trail. None keeps the trail in memory, which only
             a memory store may do.
+        audit_sqlite_path: File of the SQLite trail.
+        audit_retention_days: Age at which records are pruned; 0 keeps them all. None
+            is 365 on SQLite, and 0 on files.
+        audit_retention_interval_seconds: How often the trail is pruned.
+        audit_reserve_bytes: Disk space that is kept back for records of recovery and
+            administration.
+        approval_store: An `ApprovalStoreKind`, or ``SCHEME:REST`` of an entry point of
+            the group ``hsm_core.approval_stores``.
+        approval_dir: Directory of the file store of approvals.
+        approval_sqlite_path: File of the SQLite store of approvals.
+        approval_retention_days: Age at which approvals that came to an end are removed;
+            0 keeps them all. None is 90 on SQLite, and 0 on files.
+        approval_retention_interval_seconds: How often they are.
+        scrub_interval_seconds: How often every key is compared in the background.
+        scrub_share: Share of the time that this may take of one processor.
         audit_segment_bytes: Size at which a segment of the trail is closed.
         audit_timeout_seconds: How long an answer waits for the trail before it fails.
         node: Name of this node in the trail.
         pool_threads: Threads for slow operations under an event loop; changes of keys
             and long reads have this many each.
-        accept_changed_store: Open although the key store is not the one that the trail
-            knows; the trail records that. For the restore of an older copy.
+        accept_changed_store: Recover at start, as ``RecoverStore`` does, where the key
+            store is not the one that the trail knows.
         key_cache_entries: Opened key versions kept in memory.
         providers: Order of providers by algorithm name, where it differs from the
             default.
@@ -94,12 +132,25 @@ class Settings(Record, frozen=True, kw_only=True):
         policy_profile: Which built-in policy is in force.
     """
 
-    key_store: KeyStoreKind = KeyStoreKind.FILESYSTEM
+    key_store: str = KeyStoreKind.FILESYSTEM
     key_dir: Path = Path("data/keys")
+    sqlite_path: Path = Path("data/keys.sqlite")
+    audit_store: AuditStoreKind = AuditStoreKind.FILE
     audit_log: Path | None = Path("data/audit.log")
+    audit_sqlite_path: Path = Path("data/audit.sqlite")
+    audit_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
+    audit_retention_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
+    audit_reserve_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
+    approval_store: str = ApprovalStoreKind.MEMORY
+    approval_dir: Path = Path("data/approvals")
+    approval_sqlite_path: Path = Path("data/approvals.sqlite")
+    approval_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
+    approval_retention_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
+    scrub_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
+    scrub_share: Annotated[float, Meta(gt=0, le=1)] = 0.25
     audit_sync: AuditSync = AuditSync.STRICT
     audit_segment_bytes: Annotated[int, Meta(ge=4096)] = 64 * 1024 * 1024
-    audit_timeout_seconds: Annotated[float, Meta(gt=0)] = 5.0
+    audit_timeout_seconds: Annotated[float, Meta(gt=0)] = 1.5
     node: Annotated[str, Meta(max_length=64)] = ""
     pool_threads: Annotated[int, Meta(ge=1, le=64)] = 4
     accept_changed_store: bool = False

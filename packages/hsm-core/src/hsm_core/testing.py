@@ -21,10 +21,11 @@ from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.uses import UseRules
-from hsm_core.model import AuditEvent, Caller, KeyId, Role
+from hsm_core.model import AuditEvent, Caller, KeyId, PruneDetail, Role
 from hsm_core.protocols import (
     AuditDraft,
     AuditHead,
+    AuditHealth,
     AuditLog,
     AuditTicket,
     Clock,
@@ -33,8 +34,11 @@ from hsm_core.protocols import (
     IndexPage,
     IndexQuery,
     KeyChange,
+    KeyDigest,
     KeyStore,
+    KnownKey,
     OperationMark,
+    StoreAccount,
     StoredKey,
     UseCounters,
 )
@@ -160,6 +164,16 @@ class FaultyKeyStore:
         self._store = store
         self._faults = faults
 
+    @property
+    def available(self) -> bool:
+        """See `KeyStore.available`."""
+        return self._store.available
+
+    def reopen(self) -> None:
+        """See `KeyStore.reopen`."""
+        self._faults.strike("store.reopen")
+        self._store.reopen()
+
     def get(self, key_id: KeyId, /) -> StoredKey:
         """See `KeyStore.get`."""
         self._faults.strike("store.get")
@@ -199,6 +213,36 @@ class FaultyKeyStore:
         """See `KeyStore.scan`."""
         self._faults.strike("store.scan")
         return self._store.scan()
+
+    def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
+        """See `KeyStore.digests`."""
+        self._faults.strike("store.digests")
+        return self._store.digests(bucket)
+
+    def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
+        """See `KeyStore.refresh`."""
+        self._faults.strike("store.refresh")
+        return self._store.refresh(key_id)
+
+    def correct(self, entry: IndexEntry, /) -> None:
+        """See `KeyStore.correct`."""
+        self._faults.strike("store.correct")
+        self._store.correct(entry)
+
+    def rebuild(self) -> None:
+        """See `KeyStore.rebuild`."""
+        self._faults.strike("store.rebuild")
+        self._store.rebuild()
+
+    def read_account(self) -> StoreAccount | None:
+        """See `KeyStore.read_account`."""
+        self._faults.strike("store.read_account")
+        return self._store.read_account()
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """See `KeyStore.write_account`."""
+        self._faults.strike("store.write_account")
+        self._store.write_account(account)
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """See `KeyStore.reindex`."""
@@ -274,14 +318,43 @@ class FaultyAuditLog:
         """See `AuditLog.set_digest_at_open`."""
         return self._log.set_digest_at_open
 
+    @property
+    def health(self) -> AuditHealth:
+        """See `AuditLog.health`."""
+        return self._log.health
+
+    @property
+    def first_seq(self) -> int:
+        """See `AuditLog.first_seq`."""
+        return self._log.first_seq
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """See `AuditLog.baseline`."""
+        self._faults.strike("audit.baseline")
+        return self._log.baseline()
+
+    def prunable(self, before: int, /) -> int:
+        """See `AuditLog.prunable`."""
+        return self._log.prunable(before)
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """See `AuditLog.prune`."""
+        self._faults.strike("audit.prune")
+        return self._log.prune(seq, policy)
+
     def append(
-        self, drafts: Sequence[AuditDraft], /, *, durable: bool = False
+        self,
+        drafts: Sequence[AuditDraft],
+        /,
+        *,
+        durable: bool = False,
+        reserved: bool = False,
     ) -> AuditTicket:
         """See `AuditLog.append`."""
         self._faults.strike("audit.append")
         for draft in drafts:
             self._faults.strike(f"audit.append.{draft.phase}")
-        return self._log.append(drafts, durable=durable)
+        return self._log.append(drafts, durable=durable, reserved=reserved)
 
     def head(self) -> AuditHead:
         """See `AuditLog.head`."""

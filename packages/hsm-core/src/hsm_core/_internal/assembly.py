@@ -202,7 +202,7 @@ def assemble(
     """
     known_digest = audit.set_digest_at_open
     if ring is None:
-        is_known = known_digest and settings.key_store is not KeyStoreKind.MEMORY
+        is_known = known_digest and settings.key_store != KeyStoreKind.MEMORY
         if is_known and not settings.accept_changed_store:
             raise StoreMismatchError(
                 "The trail knows a key store, and this one is empty."
@@ -246,7 +246,7 @@ def assemble(
     )
     differences = []
     present = inventory.load()
-    if settings.key_store is not KeyStoreKind.MEMORY:
+    if settings.key_store != KeyStoreKind.MEMORY:
         differences = compare(inventory, present, audit, verified)
         if not settings.accept_changed_store:
             refuse(differences)

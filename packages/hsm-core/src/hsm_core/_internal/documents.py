@@ -213,8 +213,9 @@ def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
     What can't be read gets an entry of its own, so that the key is still listed.
     """
     document = peek(key_id, stored)
+    digest = document_digest(stored)
     if document is not None:
-        return index_of(document)
+        return index_of(document, digest)
     return IndexEntry(
         key_id=key_id,
         created_at=0,
@@ -223,11 +224,12 @@ def read_index(key_id: KeyId, stored: bytes) -> IndexEntry:
         state="",
         tags=frozenset(),
         generation=0,
+        digest=digest,
     )
 
 
-def index_of(document: KeyDocument) -> IndexEntry:
-    """Return index facts of a document."""
+def index_of(document: KeyDocument, digest: str) -> IndexEntry:
+    """Return index facts of a document whose stored form has this digest."""
     return IndexEntry(
         key_id=document.key_id,
         created_at=document.created_at,
@@ -237,6 +239,7 @@ def index_of(document: KeyDocument) -> IndexEntry:
         tags=frozenset(document.tags),
         generation=document.generation,
         operations=tuple(record.id for record in document.operations),
+        digest=digest,
     )
 
 

@@ -120,7 +120,8 @@ class Inventory:
                 self.tampered.condemn(stored.key_id, error)
                 doubtful.append(_doubtful_entry(stored))
                 continue
-            entry, digest = index_of(document), document_digest(stored.document)
+            digest = document_digest(stored.document)
+            entry = index_of(document, digest)
             whole.append(entry)
             present[stored.key_id] = Present(
                 document.generation, digest, entry.operations
@@ -264,12 +265,13 @@ class Inventory:
         Raises:
             HSMError: See `KeyStore.commit`.
         """
+        digest = document_digest(stored)
         removed = 0
         if before is not None:
             removed = self._element(before, self.digest_of(before.key_id))
         self.store.commit(
             KeyChange(
-                entry=index_of(after),
+                entry=index_of(after, digest),
                 document=stored,
                 expected_generation=before.generation if before else 0,
                 operation_id=operation_id,
@@ -277,7 +279,6 @@ class Inventory:
                 removed_blobs=_destroyed_by(before, after),
             )
         )
-        digest = document_digest(stored)
         with self._lock:
             added = self._element(after, digest)
             self._set = (self._set - removed + added) % _MODULUS

@@ -46,6 +46,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                     head_hash=head.leaf_hash,
                 ),
                 algorithms=algorithms,
+                store=ops.StoreStatus(available=services.inventory.store.available),
             )
         )
 

@@ -21,7 +21,7 @@ from hsm_core._internal.views import key_info, tampered_info, version_info
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo
-from hsm_core.protocols import IndexEntry, IndexQuery
+from hsm_core.protocols import IndexQuery
 
 __all__ = [
     "DescribeKeyHandler",
@@ -89,11 +89,11 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
                 after=after,
             )
         )
-        shown = page.entries[: operation.per_page]
-        more = len(page.entries) > len(shown)
+        shown = page.keys[: operation.per_page]
+        more = len(page.keys) > len(shown)
         return Answer(
             ops.KeyPage(
-                items=tuple(self._show(entry) for entry in shown),
+                items=tuple(self._show(key_id) for _, key_id in shown),
                 total=page.total,
                 page=0 if after else operation.page,
                 per_page=operation.per_page,
@@ -101,10 +101,10 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
             )
         )
 
-    def _show(self, entry: IndexEntry) -> KeyInfo:
-        document, integrity = self._services.inventory.inspect(entry.key_id)
+    def _show(self, key_id: KeyId) -> KeyInfo:
+        document, integrity = self._services.inventory.inspect(key_id)
         if document is None:
-            return tampered_info(entry.key_id, integrity)
+            return tampered_info(key_id, integrity)
         return key_info(document, integrity)
 
     def is_quick(self, operation: ops.ListKeys, /) -> bool:
@@ -172,8 +172,8 @@ def _worse(blobs: Integrity, counter: Integrity) -> Integrity:
     return counter if blobs is Integrity.OK else blobs
 
 
-def _write_cursor(entry: IndexEntry) -> str:
-    text = f"{entry.created_at}:{entry.key_id}"
+def _write_cursor(position: tuple[int, str]) -> str:
+    text = f"{position[0]}:{position[1]}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

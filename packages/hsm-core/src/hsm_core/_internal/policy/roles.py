@@ -45,10 +45,13 @@ _USE: Final = frozenset(
 _RENEW: Final = frozenset({"CreateKey", "Rollback", "RotateKey"})
 _TRANSFER: Final = frozenset({"DeriveKey", "ExportKey", "ImportKey"})
 _END: Final = frozenset({"DestroyKey", "RevokeKey"})
-_AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit"})
+_AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit", "VerifyStore"})
+_RECOVER: Final = frozenset({"RecoverKey", "RecoverStore"})
 
 GRANTS: Final[dict[Role, frozenset[str]]] = {
-    Role.ADMINISTRATOR: _DESCRIBE | _RENEW | _TRANSFER | _END | _AUDIT | {"SelfTest"},
+    Role.ADMINISTRATOR: (
+        _DESCRIBE | _RENEW | _TRANSFER | _END | _AUDIT | _RECOVER | {"SelfTest"}
+    ),
     Role.OPERATOR: _DESCRIBE | _RENEW | _USE | {"DeriveKey", "SelfTest"},
     Role.AUDITOR: _DESCRIBE | _AUDIT,
     Role.SERVICE: _DESCRIBE | _USE,

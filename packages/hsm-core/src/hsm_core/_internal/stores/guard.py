@@ -18,8 +18,10 @@ from hsm_core.protocols import (
     IndexPage,
     IndexQuery,
     KeyChange,
+    KeyDigest,
     KeyStore,
     OperationMark,
+    StoreAccount,
     StoredKey,
     UseCounters,
 )
@@ -50,6 +52,17 @@ class GuardedKeyStore(KeyStore):
 
     def __repr__(self) -> str:
         return f"<GuardedKeyStore over {self._inner!r}>"
+
+    @property
+    def available(self) -> bool:
+        """See `KeyStore.available`."""
+        with _guarded():
+            return self._inner.available
+
+    def reopen(self) -> None:
+        """See `KeyStore.reopen`."""
+        with _guarded():
+            self._inner.reopen()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """See `KeyStore.get`."""
@@ -103,6 +116,36 @@ class GuardedKeyStore(KeyStore):
         with _guarded():
             # What the consumer raises never passes here: only the store's next() does.
             yield from self._inner.scan()
+
+    def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
+        """See `KeyStore.digests`."""
+        with _guarded():
+            yield from self._inner.digests(bucket)
+
+    def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
+        """See `KeyStore.refresh`."""
+        with _guarded():
+            return self._inner.refresh(key_id)
+
+    def correct(self, entry: IndexEntry, /) -> None:
+        """See `KeyStore.correct`."""
+        with _guarded():
+            self._inner.correct(entry)
+
+    def rebuild(self) -> None:
+        """See `KeyStore.rebuild`."""
+        with _guarded():
+            self._inner.rebuild()
+
+    def read_account(self) -> StoreAccount | None:
+        """See `KeyStore.read_account`."""
+        with _guarded():
+            return self._inner.read_account()
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """See `KeyStore.write_account`."""
+        with _guarded():
+            self._inner.write_account(account)
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """See `KeyStore.reindex`."""

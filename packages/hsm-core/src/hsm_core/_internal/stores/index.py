@@ -25,7 +25,9 @@ from hsm_core.protocols import (
     IndexPage,
     IndexQuery,
     KeyChange,
+    KeyDigest,
     OperationMark,
+    bucket_of,
 )
 
 __all__ = ["KeyIndex"]
@@ -67,6 +69,26 @@ class KeyIndex:
     def key_ids(self) -> list[KeyId]:
         """Return the ids of all keys, oldest key first."""
         return [KeyId(key_id) for _, key_id in self._facets.get(_ALL, ())]
+
+    def digests(self, bucket: int | None) -> list[KeyDigest]:
+        """Return generation and digest of all keys, or of those of one bucket."""
+        return [
+            KeyDigest(entry.key_id, entry.generation, entry.digest)
+            for entry in self._entries.values()
+            if bucket is None or bucket_of(entry.key_id) == bucket
+        ]
+
+    def remove(self, key_id: KeyId) -> None:
+        """Forget a key."""
+        entry = self._entries.pop(key_id, None)
+        if entry is None:
+            return
+        self._withdraw(entry)
+        for facet, position in _places_of(entry):
+            positions = self._facets[facet]
+            del positions[bisect_left(positions, position)]
+            if not positions:
+                del self._facets[facet]
 
     def entry(self, reference: str) -> IndexEntry | None:
         """Return the entry of a key by id, or by name if not destroyed."""
@@ -166,7 +188,9 @@ class KeyIndex:
         last = max(0, end - query.offset)
         page = positions[max(0, last - query.limit) : last]
         return IndexPage(
-            entries=tuple(self._entries[KeyId(key_id)] for _, key_id in reversed(page)),
+            keys=tuple(
+                (created_at, KeyId(key_id)) for created_at, key_id in page[::-1]
+            ),
             total=len(positions),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -34,8 +34,16 @@ from hsm_core._internal.stores.filesystem.files import (
     make_private_directory,
 )
 from hsm_core.errors import AuditUnavailableError, ConfigurationError
-from hsm_core.model import AuditEvent, Phase, RepairDetail
-from hsm_core.protocols import AuditDraft, AuditHead, AuditTicket, Clock, Entropy
+from hsm_core.model import AuditEvent, Phase, PruneDetail, RepairDetail
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditHead,
+    AuditHealth,
+    AuditTicket,
+    Clock,
+    Entropy,
+    KnownKey,
+)
 from hsm_core.settings import AuditSync
 
 __all__ = ["FileAuditLog"]
@@ -203,8 +211,35 @@ class FileAuditLog:
         """The newest set digest that the trail held when it was opened, or empty."""
         return self._set_digest_at_open
 
+    @property
+    def health(self) -> AuditHealth:
+        """How the trail is."""
+        return AuditHealth(state="ok" if self.available else "failing")
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is still there."""
+        return 0
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """Return nothing: no record was pruned."""
+        return iter(())
+
+    def prunable(self, before: int, /) -> int:
+        """Return 0: nothing is pruned here."""
+        return 0
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """Remove nothing."""
+        return None
+
     def append(
-        self, drafts: Sequence[AuditDraft], /, *, durable: bool = False
+        self,
+        drafts: Sequence[AuditDraft],
+        /,
+        *,
+        durable: bool = False,
+        reserved: bool = False,
     ) -> AuditTicket:
         """
         Append records; see `AuditLog.append`.

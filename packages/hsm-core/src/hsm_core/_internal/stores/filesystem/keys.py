@@ -59,8 +59,10 @@ from hsm_core.protocols import (
     IndexPage,
     IndexQuery,
     KeyChange,
+    KeyDigest,
     KeyStore,
     OperationMark,
+    StoreAccount,
     StoredKey,
 )
 
@@ -120,6 +122,15 @@ class FilesystemKeyStore(KeyStore):
 
     def _poison(self) -> None:
         self._refusal = "The key store must be opened again after a failed write."
+
+    @property
+    def available(self) -> bool:
+        """Whether it is open, and no write has failed."""
+        return not self._refusal
+
+    def reopen(self) -> None:
+        """See `KeyStore.reopen`."""
+        self._check_usable()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """
@@ -279,6 +290,47 @@ class FilesystemKeyStore(KeyStore):
         for key_id in key_ids:
             self._check_usable()
             yield StoredKey(key_id, read_stored(self._layout.document(key_id)) or b"")
+
+    def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
+        """Return what the index says of all keys, or of those of one bucket."""
+        self._check_usable()
+        with self._reading:
+            found = self._index.digests(bucket)
+        yield from found
+
+    def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
+        """Read a key's document again; see `KeyStore.refresh`."""
+        with self._writing:
+            self._check_usable()
+            stored = read_stored(self._layout.document(key_id))
+            with self._reading:
+                if stored is None:
+                    self._index.remove(key_id)
+                    return None
+                entry = read_index(key_id, stored)
+                self._index.put(entry)
+            return entry
+
+    def correct(self, entry: IndexEntry, /) -> None:
+        """Put the index right for a key; see `KeyStore.correct`."""
+        with self._writing, self._reading:
+            self._check_usable()
+            if entry.key_id in self._index:
+                self._index.put(entry)
+
+    def rebuild(self) -> None:
+        """Build the index anew from all documents."""
+        with self._writing:
+            self._check_usable()
+            found = [read_index(*item) for item in self._layout.read_keys()]
+            with self._reading:
+                self._index.replace(found)
+
+    def read_account(self) -> None:
+        """Return nothing: no account is kept here."""
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """Do nothing: no account is kept here."""
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""

@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import AuditEvent
-from hsm_core.protocols import AuditDraft, AuditHead, AuditTicket, Clock, Entropy
+from hsm_core.model import AuditEvent, PruneDetail
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditHead,
+    AuditHealth,
+    AuditTicket,
+    Clock,
+    Entropy,
+    KnownKey,
+)
 
 __all__ = ["MemoryAuditLog"]
 
@@ -72,8 +80,35 @@ class MemoryAuditLog:
         """Empty: the trail began when it was opened."""
         return ""
 
+    @property
+    def health(self) -> AuditHealth:
+        """How the trail is."""
+        return AuditHealth(state="ok" if self.available else "failing")
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is still there."""
+        return 0
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """Return nothing: no record was pruned."""
+        return iter(())
+
+    def prunable(self, before: int, /) -> int:
+        """Return 0: nothing is pruned here."""
+        return 0
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """Remove nothing."""
+        return None
+
     def append(
-        self, drafts: Sequence[AuditDraft], /, *, durable: bool = False
+        self,
+        drafts: Sequence[AuditDraft],
+        /,
+        *,
+        durable: bool = False,
+        reserved: bool = False,
     ) -> AuditTicket:
         """
         Append records; see `AuditLog.append`.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
+from hsm_core._internal.documents import read_index
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.naming import (
     check_change,
@@ -19,8 +20,10 @@ from hsm_core.protocols import (
     IndexPage,
     IndexQuery,
     KeyChange,
+    KeyDigest,
     KeyStore,
     OperationMark,
+    StoreAccount,
     StoredKey,
 )
 
@@ -44,6 +47,16 @@ class MemoryKeyStore(KeyStore):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailableError("The key store is closed.")
+
+    @property
+    def available(self) -> bool:
+        """Whether it is open."""
+        return not self._closed
+
+    def reopen(self) -> None:
+        """Do nothing: no write fails here."""
+        with self._lock:
+            self._check_open()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """Return a key's document; see `KeyStore.get`."""
@@ -111,6 +124,44 @@ class MemoryKeyStore(KeyStore):
             key_ids = self._index.key_ids()
         for key_id in key_ids:
             yield self.get(key_id)
+
+    def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
+        """Return what the index says of all keys, or of those of one bucket."""
+        with self._lock:
+            self._check_open()
+            found = self._index.digests(bucket)
+        yield from found
+
+    def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
+        """Read a key's document again; see `KeyStore.refresh`."""
+        with self._lock:
+            self._check_open()
+            stored = self._documents.get(key_id)
+            if stored is None:
+                self._index.remove(key_id)
+                return None
+            entry = read_index(key_id, stored)
+            self._index.put(entry)
+            return entry
+
+    def correct(self, entry: IndexEntry, /) -> None:
+        """Put the index right for a key; see `KeyStore.correct`."""
+        with self._lock:
+            self._check_open()
+            if entry.key_id in self._index:
+                self._index.put(entry)
+
+    def rebuild(self) -> None:
+        """Build the index anew from all documents."""
+        with self._lock:
+            self._check_open()
+            self._index.replace(read_index(*item) for item in self._documents.items())
+
+    def read_account(self) -> None:
+        """Return nothing: no account is kept here."""
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """Do nothing: no account is kept here."""
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""

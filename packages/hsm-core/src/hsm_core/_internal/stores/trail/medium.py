@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""
+What a trail is written on: files, or a database.
+
+Only the flusher's thread writes; any thread reads what was written. A medium decides
+nothing: what is said when, and what happens after a failure, is the flusher's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from hsm_core._internal.audit.mark import HeadMark
+from hsm_core.errors import AuditUnavailableError
+
+__all__ = ["Cause", "MediumError", "Tail", "TrailMedium"]
+
+
+class Cause(StrEnum):
+    """What a trail suffers from; stands in status and in the record of its end."""
+
+    FULL = "full"
+    WRITE = "write"
+    SYNC = "sync"
+    MOVED = "moved"
+    HANGING = "hanging"
+
+
+class MediumError(AuditUnavailableError):
+    """
+    A medium could not do what it was told.
+
+    Attributes:
+        cause: What it suffers from. After `Cause.SYNC` nothing on the same handle can
+            be called durable any more.
+    """
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """
+    Lines that are not known to be durable, in order, and where the trail ends then.
+
+    Attributes:
+        first_seq: Sequence number of the first line; one after the newest durable one.
+    """
+
+    lines: Sequence[bytes]
+    first_seq: int
+    mark: HeadMark
+
+
+class TrailMedium(Protocol):
+    """Where the lines of one open trail go, each with its newline."""
+
+    def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
+        """
+        Append lines and let readers see them; a kill of the process can't undo it.
+
+        Args:
+            lines: The next lines.
+
+            mark: Where the trail ends with them.
+
+            sync: Make them durable too, if one step can do both.
+
+        Returns:
+            Whether all that was written so far is durable now.
+
+        Raises:
+            MediumError: They may have been written in part, or wholly.
+        """
+        ...
+
+    def sync(self, mark: HeadMark, /) -> None:
+        """
+        Make all that was written durable, then note *mark*.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        ...
+
+    def due(self) -> float:
+        """Return the instant of ``time.monotonic()`` at which `tidy` is due, or inf."""
+        ...
+
+    def tidy(self) -> None:
+        """
+        Do what may wait, such as making the head mark itself durable.
+
+        Raises:
+            MediumError: It failed.
+        """
+        ...
+
+    def heal(self, tail: Tail, cause: Cause, /) -> None:
+        """
+        After a failure: make everything up to the end of *tail* durable.
+
+        What was durable stays as it is; what was written and is not durable is written
+        again, never over a handle whose sync has failed. May be tried any number of
+        times, also after a try that was interrupted.
+
+        Raises:
+            MediumError: It still can't be; nothing durable was lost.
+        """
+        ...
+
+    def finish(self, mark: HeadMark, /) -> None:
+        """
+        Make all durable and note that the trail ends here, in order.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        ...
+
+    def read(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* written lines from *start_seq* on, without newline.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+            AuditTamperedError: Fewer are there than were written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release handles; readers may go on where they can."""
+        ...

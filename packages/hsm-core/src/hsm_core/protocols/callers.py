@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""What callers may rely on: an HSM for one caller, and one for any."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from hsm_core.model import Caller
+from hsm_core.operations import Operation
+
+__all__ = [
+    "HSM",
+    "AsyncHSM",
+    "AsyncHSMGateway",
+    "HSMGateway",
+]
+
+R = TypeVar("R")
+
+
+class HSM(Protocol):
+    """Something that executes operations for one caller, and blocks."""
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """
+        Execute one operation.
+
+        Args:
+            operation: What to do.
+
+            idempotency_key: For mutations: 1 to 128 visible ASCII characters. The same
+                key with the same operation gives the same answer and does it once.
+
+        Returns:
+            The operation's result; it is durable when this returns.
+
+        Raises:
+            HSMError: The one documented failure; nothing else is raised on purpose.
+        """
+        ...
+
+
+class AsyncHSM(Protocol):
+    """`HSM` for an event loop, which it never blocks for long."""
+
+    async def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Execute one operation; see `HSM.execute`."""
+        ...
+
+
+class HSMGateway(Protocol):
+    """An open HSM, before it is known who calls."""
+
+    def act_as(self, caller: Caller, /) -> HSM:
+        """
+        Return the HSM as this caller sees it.
+
+        Raises:
+            InvalidInputError: A field of *caller* breaks its limits.
+        """
+        ...
+
+    def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """
+        Record that a request was refused before it became an operation.
+
+        Meant for failed authentication, and for bodies that can't be read. Above a
+        budget, refusals are counted and the count recorded, so that a flood can't fill
+        the trail. Never raises: if the trail can't be written, nothing is lost but
+        the record of something that did not happen.
+
+        Args:
+            caller: What is known of them; the principal may be empty.
+
+            code: Code of the error that was answered.
+
+            kind: Name of the operation that was asked for.
+
+            key_id: The key that was named, as it was sent.
+        """
+        ...
+
+
+class AsyncHSMGateway(Protocol):
+    """`HSMGateway` for an event loop."""
+
+    def act_as(self, caller: Caller, /) -> AsyncHSM:
+        """Return the HSM as this caller sees it."""
+        ...
+
+    async def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """See `HSMGateway.record_refusal`."""
+        ...

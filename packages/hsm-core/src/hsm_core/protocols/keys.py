@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: MIT
+"""Keys at rest: documents, sealed blobs, the index over them, and use counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from hsm_core.model import KeyFilter, KeyId
+
+__all__ = [
+    "BUCKETS",
+    "AccountChange",
+    "IndexEntry",
+    "IndexPage",
+    "IndexQuery",
+    "KeyChange",
+    "KeyDigest",
+    "KeyStore",
+    "KeyStoreOpener",
+    "OpenedStore",
+    "OperationMark",
+    "StoreAccount",
+    "StoredKey",
+    "UseCounters",
+    "bucket_of",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexEntry:
+    """
+    What a store may index of a key.
+
+    It is read from the document without trusting it: listings are narrowed by it, and
+    every document is authenticated before anything is said of the key.
+
+    Attributes:
+        created_at: Microseconds since 1970; with *key_id* it gives the order.
+        operations: Ids of the operations that this document remembers.
+        digest: SHA-256 of the document, hex.
+    """
+
+    key_id: KeyId
+    created_at: int
+    name: str
+    algorithm: str
+    state: str
+    tags: frozenset[str]
+    generation: int
+    operations: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key document as it lies in the store: bytes, not trusted."""
+
+    key_id: KeyId
+    document: bytes
+
+
+BUCKETS: Final = 4096
+"""Into how many buckets keys fall: by the first three hex digits of their id."""
+
+
+def bucket_of(key_id: str) -> int:
+    """Return the bucket of a key, from 0 to `BUCKETS` - 1."""
+    return int(key_id[:3], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDigest:
+    """What the index says of a key: generation and digest of its document."""
+
+    key_id: KeyId
+    generation: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """
+    What the HSM counts of a store, as it is after a commit.
+
+    Attributes:
+        bucket: Bucket of the key that is changed.
+        value: Its new sum, 32 bytes.
+        seal: Authenticates all sums; opaque.
+    """
+
+    bucket: int
+    value: bytes
+    seal: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccount:
+    """
+    What the HSM counts of a store: one sum of 32 bytes for each bucket, and a seal.
+
+    Nothing of it is trusted before the seal is checked.
+    """
+
+    values: tuple[bytes, ...]
+    seal: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChange:
+    """
+    One mutation of one key.
+
+    Attributes:
+        entry: Index facts of the new document.
+        document: The new document.
+        expected_generation: Generation it was prepared on; 0 for a new key.
+        operation_id: Must be new to the store.
+        blobs: Sealed blobs of new versions, by version.
+        removed_blobs: Versions whose blobs are deleted after the commit.
+        account: To be kept with the document, by a store that keeps an account.
+    """
+
+    entry: IndexEntry
+    document: bytes
+    expected_generation: int
+    operation_id: str
+    blobs: Mapping[int, bytes] = field(default_factory=dict)
+    removed_blobs: tuple[int, ...] = ()
+    account: AccountChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationMark:
+    """Where an operation id was found: in a key's document, or as aborted."""
+
+    key_id: KeyId | None
+    aborted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexQuery:
+    """
+    A page of the index, newest key first (descending created_at, key_id).
+
+    Attributes:
+        after: Order of the last key of the page before, or None.
+        offset: How many to skip; 0 with *after*.
+    """
+
+    filter: KeyFilter
+    limit: int
+    offset: int = 0
+    after: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPage:
+    """
+    Keys of a page, and how many there are over all pages.
+
+    Attributes:
+        keys: The order of each key: its created_at and its id.
+    """
+
+    keys: tuple[tuple[int, KeyId], ...]
+    total: int
+
+
+class KeyStore(Protocol):
+    """
+    Where key documents and sealed blobs lie. Nothing in it is trusted.
+
+    Implementers promise: `commit` is atomic and durable when it returns, and its only
+    commit point is the document; blobs are immutable and durable before it. Every
+    method is safe for many threads. Other processes are locked out while it is open.
+    Whatever goes wrong underneath is a `StoreUnavailableError`, and never "not found".
+
+    Where a failed write leaves nobody sure of what is stored, the store becomes
+    unavailable: every method but `reopen` and `close` raises, until `reopen` succeeds.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be read and written, as far as is known."""
+        ...
+
+    def reopen(self) -> None:
+        """
+        After a failed write: make durable what is really there, and read it again.
+
+        A change whose outcome is unknown is then there or it is not. Where nothing
+        failed, nothing happens.
+
+        Raises:
+            StoreUnavailableError: It still can't be; to be tried again later.
+        """
+        ...
+
+    # Documents and blobs
+
+    def get(self, key_id: KeyId, /) -> StoredKey:
+        """
+        Return a key's document.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            KeyTamperedError: The index knows it, and its document is gone.
+        """
+        ...
+
+    def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
+        """Return the sealed blob of a version, or None if there is none."""
+        ...
+
+    def commit(self, change: KeyChange, /) -> None:
+        """
+        Make one change, wholly or not at all.
+
+        Raises:
+            GenerationConflictError: The key is not at the expected generation.
+            NameTakenError: Another key, not destroyed, has this name.
+            OperationAbortedError: The operation id was aborted, or used before.
+            StorageFullError: There is no room; nothing was changed.
+            StoreUnavailableError: Nothing was changed, unless it is an
+                OutcomeUnknownError.
+        """
+        ...
+
+    def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
+        """Delete blobs that a crash kept though their versions are destroyed."""
+        ...
+
+    def scan(self) -> Iterator[StoredKey]:
+        """
+        Return every key, wherever it is known from; for scrubbing, not for requests.
+
+        One whose document is gone comes with an empty document.
+        """
+        ...
+
+    # The index
+
+    def entry(self, reference: str, /) -> IndexEntry | None:
+        """Return the index entry of a key by id, or by name if not destroyed."""
+        ...
+
+    def find(self, query: IndexQuery, /) -> IndexPage:
+        """Return a page of the index, without reading documents."""
+        ...
+
+    def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
+        """Return what the index says of all keys, or of those of one bucket."""
+        ...
+
+    def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
+        """
+        Read a key's document again, put its index entry right, and return it.
+
+        None, and no entry, if there is nothing stored of the key.
+        """
+        ...
+
+    def correct(self, entry: IndexEntry, /) -> None:
+        """
+        Put the index right for a key that is there, with authenticated facts.
+
+        Of two keys that claim one name, one that has it already keeps it.
+        """
+        ...
+
+    def rebuild(self) -> None:
+        """
+        Build the index anew from all documents; at start, where it is doubted.
+
+        A store whose index is committed with the documents may do nothing.
+        """
+        ...
+
+    def reindex(self, entries: Sequence[IndexEntry], /) -> None:
+        """
+        Replace the index by these entries, of keys that are there.
+
+        Of two entries that claim one name or operation the first has it.
+        """
+        ...
+
+    # Operation ids
+
+    def find_operation(self, operation_id: str, /) -> OperationMark | None:
+        """Return where an operation id stands."""
+        ...
+
+    def abort(self, operation_id: str, /) -> None:
+        """Mark an operation id as aborted, durably, so that a late commit fails."""
+        ...
+
+    # The rest
+
+    def read_account(self) -> StoreAccount | None:
+        """Return the account that was kept with the last commit; None if none is."""
+        ...
+
+    def write_account(self, account: StoreAccount, /) -> None:
+        """Replace the account, durably, where the store keeps one."""
+        ...
+
+    def read_meta(self, name: str, /) -> bytes | None:
+        """Return a small named value, such as the sealed key ring."""
+        ...
+
+    def write_meta(self, name: str, value: bytes, /) -> None:
+        """Replace a small named value, atomically and durably."""
+        ...
+
+    def close(self) -> None:
+        """Release the lock; later calls raise StoreUnavailableError."""
+        ...
+
+
+class UseCounters(Protocol):
+    """
+    Where the counters of key materials lie: small values by material id.
+
+    Nothing in it is trusted: values are authenticated by who writes them.
+    Implementers promise that `put` is atomic, and durable when it returns. Safe for
+    many threads.
+    """
+
+    def get(self, material_id: str, /) -> bytes | None:
+        """
+        Return the value of a material, or None if there is none.
+
+        Raises:
+            StoreUnavailableError: It can't be read.
+        """
+        ...
+
+    def put(self, material_id: str, value: bytes, /) -> None:
+        """
+        Replace the value of a material.
+
+        Raises:
+            StorageFullError: There is no room; the old value is still there.
+            StoreUnavailableError: It can't be written.
+        """
+        ...
+
+    def discard(self, material_id: str, /) -> None:
+        """
+        Delete the value of a material that was destroyed, if there is one.
+
+        Raises:
+            StoreUnavailableError: It can't be deleted.
+        """
+        ...
+
+    def material_ids(self) -> Sequence[str]:
+        """
+        Return every material that has a value; for start-up, not for requests.
+
+        Raises:
+            StoreUnavailableError: They can't be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """
+    A key store and the use counters that lie beside it.
+
+    Closing the store closes the counters too.
+    """
+
+    keys: KeyStore
+    uses: UseCounters
+
+
+class KeyStoreOpener(Protocol):
+    """
+    What an entry point of the group ``hsm_core.key_stores`` is: it opens a store.
+
+    The entry point's name is the scheme, so that ``--key-store scheme:rest`` finds it.
+    """
+
+    def __call__(self, location: str, /) -> OpenedStore:
+        """
+        Open the store at a place.
+
+        Args:
+            location: What follows the scheme and its colon; its form is the opener's.
+
+        Raises:
+            ConfigurationError: The place has no such form, or can't be used.
+            StoreLockedError: Another process has it open.
+            StoreUnavailableError: It can't be read now.
+        """
+        ...

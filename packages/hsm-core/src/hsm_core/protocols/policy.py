@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Who may do what: a pure function of operation, caller and key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.model import Caller, KeyState
+from hsm_core.operations import Operation
+
+__all__ = [
+    "Decision",
+    "KeyFacts",
+    "PolicyEngine",
+    "algorithm_facts",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFacts:
+    """What rules may match of a key."""
+
+    key_id: str
+    algorithm: str
+    state: KeyState
+    name: str = ""
+    owner: str = ""
+    tags: frozenset[str] = frozenset()
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """
+        What follows from the algorithm.
+
+        Of ``pqc``, ``hybrid``, ``kem``, ``signature`` those that hold, and
+        ``category:0``, ``category:1`` … of NIST's scale.
+        """
+        return algorithm_facts(self.algorithm)
+
+
+def algorithm_facts(algorithm: str) -> frozenset[str]:
+    """Return the facts of `KeyFacts.facts` for an algorithm; none if it is unknown."""
+    try:
+        row = ALGORITHMS[Algorithm(algorithm)]
+    except ValueError:
+        return frozenset()
+    held = {
+        "pqc": row.is_pqc,
+        "hybrid": row.is_hybrid,
+        "kem": row.is_kem,
+        "signature": row.is_signature,
+        f"category:{row.category}": True,
+    }
+    return frozenset(name for name, holds in held.items() if holds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """
+    What the policy says of one operation.
+
+    Attributes:
+        allowed: Whether it may go on.
+        may_describe: Whether the caller may know that the key exists.
+        rule: Name of the rule that decided; recorded.
+        approvals: Names of approval demands that must be met first.
+    """
+
+    allowed: bool
+    may_describe: bool
+    rule: str
+    approvals: tuple[str, ...] = ()
+
+
+class PolicyEngine(Protocol):
+    """A pure function of operation, caller and key facts; default deny."""
+
+    @property
+    def policy_hash(self) -> str:
+        """SHA-256 of the policy in force, hex; stands in every record."""
+        ...
+
+    def decide(
+        self, operation: Operation[object], caller: Caller, key: KeyFacts | None, /
+    ) -> Decision:
+        """Decide; *key* is None for operations without key, or if it is missing."""
+        ...
+
+    def allows_revoked(self, kind: str, /) -> bool:
+        """Whether an operation of this name may use a revoked version."""
+        ...

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""A library that serves algorithms, and a key in its form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hsm_core.algorithms import (
+    Algorithm,
+    HashAlgorithm,
+    SignatureEncoding,
+    SignatureScheme,
+)
+from hsm_core.protocols.surroundings import Entropy
+
+__all__ = [
+    "CryptoProvider",
+    "KeyHandle",
+    "OAEPParameters",
+    "SignatureParameters",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureParameters:
+    """
+    How to sign or verify.
+
+    Attributes:
+        hash: Unused where the algorithm hashes inside.
+        mgf_hash: Hash of MGF1, RSASSA-PSS only.
+        salt_bytes: RSASSA-PSS only. To sign: None is the hash length. To verify: None
+            accepts any length.
+        prehashed: The data is the digest under *hash*, not the message.
+        external_mu: ML-DSA only. The data is mu (FIPS 204, algorithm 7, line 6).
+        context: ML-DSA, SLH-DSA and composites: up to 255 bytes.
+    """
+
+    scheme: SignatureScheme
+    hash: HashAlgorithm
+    mgf_hash: HashAlgorithm
+    encoding: SignatureEncoding = SignatureEncoding.DER
+    salt_bytes: int | None = None
+    prehashed: bool = False
+    external_mu: bool = False
+    context: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAEPParameters:
+    """Parameters of RSAES-OAEP (RFC 8017, section 7.1)."""
+
+    hash: HashAlgorithm = HashAlgorithm.SHA_256
+    mgf_hash: HashAlgorithm = HashAlgorithm.SHA_256
+    label: bytes = b""
+
+
+class KeyHandle(Protocol):
+    """
+    A key in its provider's own form, ready for use, safe for many threads.
+
+    What the algorithm or the half of the key at hand can't do raises
+    `UnsupportedOperationError`.
+    """
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The key's algorithm."""
+        ...
+
+    def public_der(self) -> bytes:
+        """Return SubjectPublicKeyInfo, DER; empty for a symmetric key."""
+        ...
+
+    def sign(self, data: bytes, parameters: SignatureParameters, /) -> bytes:
+        """Return a signature over *data*."""
+        ...
+
+    def verify(
+        self, data: bytes, signature: bytes, parameters: SignatureParameters, /
+    ) -> None:
+        """
+        Check a signature.
+
+        Raises:
+            SignatureMismatchError: It is wrong, of whatever length or form.
+        """
+        ...
+
+    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
+        """Return ciphertext ‖ tag of an AEAD (SP 800-38D); *nonce* is 12 bytes."""
+        ...
+
+    def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
+        """
+        Return the plaintext of an AEAD.
+
+        Raises:
+            DecryptionError: Anything is wrong.
+        """
+        ...
+
+    def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """Return the RSAES-OAEP ciphertext, as long as the modulus."""
+        ...
+
+    def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
+        """
+        Return the RSAES-OAEP plaintext.
+
+        Raises:
+            DecryptionError: Anything is wrong.
+        """
+        ...
+
+    def mac(self, data: bytes, /) -> bytes:
+        """Return the MAC of *data* at full length."""
+        ...
+
+    def encapsulate(self) -> tuple[bytes, bytes]:
+        """Return a fresh shared secret and its encapsulation (FIPS 203, 7.2)."""
+        ...
+
+    def decapsulate(self, ciphertext: bytes, /) -> bytes:
+        """
+        Return the shared secret of an encapsulation (FIPS 203, section 7.3).
+
+        One that was changed gives another secret, without an error.
+
+        Raises:
+            InputSizeError: It is not as long as the algorithm's encapsulations; the
+                field is ``ciphertext``.
+            DecryptionError: A composite's only: the traditional part is no public key
+                of its curve.
+        """
+        ...
+
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        """
+        Return the shared secret Z of ECDH (SP 800-56A, section 5.7.1.2; RFC 7748).
+
+        Args:
+            peer_public_der: SubjectPublicKeyInfo of the same curve.
+
+        Raises:
+            InvalidInputError: It is not a public key of this curve, or the result is
+                all zeros (RFC 7748, section 6.1).
+        """
+        ...
+
+    def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
+        """Return *length* bytes of HKDF (RFC 5869) over an HKDF key."""
+        ...
+
+    def wrap(self, data: bytes, /, *, padded: bool) -> bytes:
+        """
+        Return *data* wrapped by AES-KWP if *padded*, else AES-KW (SP 800-38F).
+
+        Raises:
+            InputSizeError: *data* can't be wrapped so: KW takes 16 bytes or more in
+                steps of 8, KWP 1 byte or more.
+        """
+        ...
+
+    def unwrap(self, wrapped: bytes, /, *, padded: bool) -> bytes:
+        """
+        Return what `wrap` was given.
+
+        Raises:
+            DecryptionError: Anything is wrong.
+        """
+        ...
+
+
+class CryptoProvider(Protocol):
+    """
+    A library that serves some algorithms.
+
+    Material is the private form of a key in bytes: PKCS#8 DER for asymmetric
+    algorithms (with the seed for ML-KEM and ML-DSA: RFC 9935, RFC 9881, section 6), the
+    bare key for symmetric ones.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, used in settings."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Version of the library underneath."""
+        ...
+
+    def algorithms(self) -> frozenset[Algorithm]:
+        """Return what this provider can serve on this machine."""
+        ...
+
+    def generate(self, algorithm: Algorithm, entropy: Entropy, /) -> bytes:
+        """Return fresh material."""
+        ...
+
+    def load(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """
+        Load material that we made and have just authenticated, without costly checks.
+
+        Raises:
+            InvalidInputError: It is not material of this algorithm.
+        """
+        ...
+
+    def load_foreign(self, algorithm: Algorithm, material: bytes, /) -> KeyHandle:
+        """Load material from elsewhere, fully checked; else as `load`."""
+        ...
+
+    def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
+        """Load SubjectPublicKeyInfo, fully checked."""
+        ...

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""The trail: an append-only chain of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hsm_core.model import (
+    AuditDetail,
+    AuditedCaller,
+    AuditedKey,
+    AuditEvent,
+    KeyId,
+    Parameters,
+    Phase,
+    PruneDetail,
+)
+
+__all__ = [
+    "AuditDraft",
+    "AuditHead",
+    "AuditHealth",
+    "AuditLog",
+    "AuditTicket",
+    "KnownKey",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditDraft:
+    """An event without position, time and MAC; fields as in `AuditEvent`."""
+
+    phase: Phase
+    kind: str
+    code: str = "ok"
+    request_id: str = ""
+    operation_id: str = ""
+    key_id: str = ""
+    version: int = 0
+    generation: int = 0
+    document_before: str = ""
+    document_after: str = ""
+    set_digest: str = ""
+    caller: AuditedCaller | None = None
+    key: AuditedKey | None = None
+    parameters: Parameters = field(default_factory=dict)
+    rule: str = ""
+    policy: str = ""
+    digest: str = ""
+    detail: AuditDetail | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """Newest record: sequence number (-1 if none) and leaf hash, hex."""
+
+    seq: int
+    leaf_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """What the trail says of a key: generation and digest after its last change."""
+
+    key_id: KeyId
+    generation: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHealth:
+    """
+    How a trail is.
+
+    Attributes:
+        state: ``ok``; ``reserve`` (the disk is full, only reserved records are taken);
+            ``failing`` (nothing is taken).
+        cause: Of a state that is not ok: ``full``, ``write``, ``sync``, ``moved`` or
+            ``hanging``; else empty.
+        failures: How often it failed since it was opened.
+        resumes: How often it healed.
+    """
+
+    state: str = "ok"
+    cause: str = ""
+    failures: int = 0
+    resumes: int = 0
+
+
+class AuditTicket(Protocol):
+    """A promise that appended records become as durable as the mode says."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """
+        Block until then.
+
+        Raises:
+            AuditUnavailableError: They can't be written, or not within the limit.
+        """
+        ...
+
+    def add_done_callback(
+        self, callback: Callable[[BaseException | None], None], /
+    ) -> None:
+        """Call *callback* once, from any thread, with None or the error."""
+        ...
+
+
+class AuditLog(Protocol):
+    """
+    The trail: an append-only chain of records without gaps.
+
+    Implementers promise: `append` assigns seq, prev, time and MAC in the order of
+    calls; a ticket is done when its records are durable as the mode says, and all
+    before them too. Safe for many threads.
+
+    After a failed write or sync, appends are refused and nothing more is called durable
+    until the log has healed itself: what was appended and is not known to be durable is
+    written again, in the same order, to where nothing has failed, followed by a record
+    of kind ``system.resume``.
+    """
+
+    @property
+    def log_id(self) -> str:
+        """Random identifier of this trail, 32 hex digits."""
+        ...
+
+    @property
+    def available(self) -> bool:
+        """Whether the next append may succeed."""
+        ...
+
+    @property
+    def health(self) -> AuditHealth:
+        """How the trail is, for status and metrics; costs nothing."""
+        ...
+
+    @property
+    def set_digest_at_open(self) -> str:
+        """The newest set digest that was recorded before this log was opened."""
+        ...
+
+    def append(
+        self,
+        drafts: Sequence[AuditDraft],
+        /,
+        *,
+        durable: bool = False,
+        reserved: bool = False,
+    ) -> AuditTicket:
+        """
+        Append records.
+
+        Args:
+            drafts: At least one.
+
+            durable: Wait for the sync even in bounded mode, as lifecycle records do.
+
+            reserved: They may use the space that is kept back for when the disk is
+                full: records of recovery and administration, and outcomes of what has
+                been done already.
+
+        Raises:
+            AuditUnavailableError: The trail can't be written.
+        """
+        ...
+
+    def head(self) -> AuditHead:
+        """Return the newest record's position and leaf hash."""
+        ...
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* stored lines from *start_seq* on, without newline.
+
+        Raises:
+            AuditUnavailableError: The trail can't be read.
+        """
+        ...
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is still there; all before it were pruned."""
+        ...
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """
+        Return what the pruned records said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed.
+            AuditUnavailableError: It can't be read.
+        """
+        ...
+
+    def prunable(self, before: int, /) -> int:
+        """
+        Return the seq up to which (exclusive) a prune may remove records.
+
+        All of them are older than *before*, whatever the clock did meanwhile; none is
+        an intent without outcome; `first_seq` if there is nothing to remove.
+
+        Args:
+            before: Microseconds since 1970.
+        """
+        ...
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """
+        Remove all records before *seq*, or fewer, durably.
+
+        A record of kind ``system.prune`` says what was removed before anything is; it
+        bears the subtree roots of all that was removed so far. Removing whole segments
+        only, a log in files may remove fewer, or nothing.
+
+        Args:
+            seq: At most what `prunable` says.
+
+            policy: By which policy; stands in the record.
+
+        Returns:
+            What was recorded; None if nothing was removed.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded, and nothing was removed; or a
+                removal failed, which the next start or prune finishes.
+        """
+        ...
+
+    def open_intents(self) -> list[AuditEvent]:
+        """Return the intents without outcome that were found at start."""
+        ...
+
+    def close(self) -> None:
+        """Sync, mark the end as clean, release the lock."""
+        ...
