@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.documents import encode_document
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.guard import GuardedKeyStore
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.algorithms import Algorithm
@@ -29,6 +28,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery, KeyChange, KeyStore, OperationMark
+from tests.contract.store_rows import ROWS, StoreRow
 from tests.core.key_support import (
     RING,
     change_of,
@@ -40,25 +40,17 @@ from tests.core.key_support import (
 )
 
 
-def _memory(folder: Path) -> KeyStore:
-    return MemoryKeyStore()
+@pytest.fixture(params=ROWS, ids=str)
+def row(request: pytest.FixtureRequest) -> StoreRow:
+    """Give one implementation after the other."""
+    found: StoreRow = request.param
+    return found
 
 
-def _filesystem(folder: Path) -> KeyStore:
-    return FilesystemKeyStore(folder / "store")
-
-
-def _guarded(folder: Path) -> KeyStore:
-    return GuardedKeyStore(FilesystemKeyStore(folder / "store"))
-
-
-@pytest.fixture(
-    params=[_memory, _filesystem, _guarded], ids=["memory", "filesystem", "guarded"]
-)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
+@pytest.fixture
+def store(row: StoreRow, tmp_path: Path) -> Iterator[KeyStore]:
     """Give an open, empty store."""
-    make: Callable[[Path], KeyStore] = request.param
-    opened = make(tmp_path)
+    opened = row.open(tmp_path).keys
     yield opened
     opened.close()
 

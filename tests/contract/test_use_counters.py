@@ -20,6 +20,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.protocols import UseCounters
+from tests.contract.store_rows import ROWS, StoreRow
 from tests.core.filesystem_support import (
     CHANGES,
     FaultyOS,
@@ -36,28 +37,13 @@ ONE, TWO = (str(uuid.UUID(int=number, version=4)) for number in (1, 2))
 LOUD = "ABCDEF01-0000-4000-8000-000000000001"
 
 
-def _memory(folder: Path) -> tuple[UseCounters, Callable[[], None]]:
-    return MemoryUseCounters(), lambda: None
-
-
-def _filesystem(folder: Path) -> tuple[UseCounters, Callable[[], None]]:
-    store = FilesystemKeyStore(folder / "store")
-    return store.uses, store.close
-
-
-def _guarded(folder: Path) -> tuple[UseCounters, Callable[[], None]]:
-    inner, close = _filesystem(folder)
-    return GuardedUseCounters(inner), close
-
-
-@pytest.fixture(
-    params=[_memory, _filesystem, _guarded], ids=["memory", "filesystem", "guarded"]
-)
+@pytest.fixture(params=ROWS, ids=str)
 def counters(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UseCounters]:
     """Give open counters without a value."""
-    opened, close = request.param(tmp_path)
-    yield opened
-    close()
+    row: StoreRow = request.param
+    opened = row.open(tmp_path)
+    yield opened.uses
+    opened.keys.close()
 
 
 class TestEveryImplementation:

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""
+The key stores, with their use counters, that the contract suites run over.
+
+A new implementation is one more row of `ROWS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
+from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core.protocols import OpenedStore
+
+__all__ = ["DURABLE", "ROWS", "StoreRow"]
+
+
+@dataclass(frozen=True)
+class StoreRow:
+    """
+    One implementation.
+
+    Attributes:
+        name: Shown in the id of each test.
+        open: Opens the store of a folder of its own; a second call, after the first
+            store was closed, opens the same store again.
+        durable: Whether the same store can be opened again.
+    """
+
+    name: str
+    open: Callable[[Path], OpenedStore]
+    durable: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _memory(folder: Path) -> OpenedStore:
+    return OpenedStore(MemoryKeyStore(), MemoryUseCounters())
+
+
+def _filesystem(folder: Path) -> OpenedStore:
+    store = FilesystemKeyStore(folder / "store")
+    return OpenedStore(store, store.uses)
+
+
+def _guarded(folder: Path) -> OpenedStore:
+    inner = _filesystem(folder)
+    return OpenedStore(GuardedKeyStore(inner.keys), GuardedUseCounters(inner.uses))
+
+
+ROWS = [
+    StoreRow("memory", _memory, durable=False),
+    StoreRow("filesystem", _filesystem),
+    StoreRow("guarded", _guarded),
+]
+
+DURABLE = [row for row in ROWS if row.durable]
