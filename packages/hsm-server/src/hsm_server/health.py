@@ -40,7 +40,7 @@ class HealthCheck:
     Args:
         gateway: Whom to ask.
 
-        metrics: Shows the trail's state too.
+        metrics: Show the state of trail and store too.
     """
 
     def __init__(self, gateway: AsyncHSMGateway, metrics: Metrics) -> None:
@@ -59,11 +59,13 @@ class HealthCheck:
             try:
                 status = await self._hsm.execute(Status())
             except HSMError:
-                self._state, audit = "error", False
+                self._state, self._serving = "error", False
+                self._metrics.show(None)
             else:
-                self._state, audit = status.state, status.audit.available
-            self._serving = audit and self._state != "error"
-            self._metrics.set_audit_available(audit)
+                self._state = status.state
+                serves = status.state not in {"error", "locked"}
+                self._serving = status.audit.available and serves
+                self._metrics.show(status)
             self._asked_at = time.monotonic()
 
     async def check(self) -> tuple[Health, bool]:

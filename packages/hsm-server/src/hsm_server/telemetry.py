@@ -9,6 +9,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
+from hsm_core.operations import AuditStatus, HSMStatus
+
 __all__ = ["METRICS_CONTENT_TYPE", "Metrics"]
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,6 +20,82 @@ _BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+
+_TRAIL_STATES: Final = ("ok", "reserve", "failing")
+
+
+class _Total:
+    """A counter that follows a number somebody else counts."""
+
+    def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
+        self._counter = Counter(name, text, registry=registry)
+        self._seen = 0
+
+    def show(self, value: int) -> None:
+        self._counter.inc(max(0, value - self._seen))
+        self._seen = max(self._seen, value)
+
+
+class TrailMetrics:
+    """How the audit trail is."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._state = Gauge(
+            "ferrohsm_audit_state",
+            "1 for the state that the audit trail is in, else 0.",
+            ("state",),
+            registry=registry,
+        )
+        self._failures = _Total(
+            "ferrohsm_audit_failures_total",
+            "How often the audit trail could not be written any more.",
+            registry,
+        )
+        self._resumes = _Total(
+            "ferrohsm_audit_resumes_total",
+            "How often the audit trail has healed itself.",
+            registry,
+        )
+
+    def show(self, audit: AuditStatus) -> None:
+        """Show it."""
+        for state in _TRAIL_STATES:
+            self._state.labels(state).set(1 if audit.state == state else 0)
+        self._failures.show(audit.failures)
+        self._resumes.show(audit.resumes)
+
+
+class StoreMetrics:
+    """How the key store is."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._available = Gauge(
+            "ferrohsm_store_available",
+            "1 if the key store can be read and written, else 0.",
+            registry=registry,
+        )
+        self._locked = Gauge(
+            "ferrohsm_locked",
+            "1 if the HSM is locked, because its store is not what the trail knows.",
+            registry=registry,
+        )
+        self._tampered = Gauge(
+            "ferrohsm_tampered_keys",
+            "Keys that serve nothing because their stored form is not as it should be.",
+            registry=registry,
+        )
+        self._compared = Gauge(
+            "ferrohsm_store_compared_keys",
+            "Keys that the current or last background comparison has compared.",
+            registry=registry,
+        )
+
+    def show(self, status: HSMStatus) -> None:
+        """Show it."""
+        self._available.set(1 if status.store.available else 0)
+        self._locked.set(1 if status.store.locked else 0)
+        self._tampered.set(status.tampered_keys)
+        self._compared.set(status.store.compared)
 
 
 class Metrics:
@@ -59,6 +137,8 @@ class Metrics:
             "1 if the audit trail can be written, else 0.",
             registry=self.registry,
         )
+        self._trail = TrailMetrics(self.registry)
+        self._store = StoreMetrics(self.registry)
         uptime = Gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
@@ -90,9 +170,13 @@ class Metrics:
         """Count one exception that is a fault of ours."""
         self._unexpected.inc()
 
-    def set_audit_available(self, available: bool, /) -> None:
-        """Show whether the trail can be written."""
+    def show(self, status: HSMStatus | None, /) -> None:
+        """Show what the HSM says of itself; None if it doesn't answer."""
+        available = status is not None and status.audit.available
         self._audit.set(1 if available else 0)
+        if status is not None:
+            self._trail.show(status.audit)
+            self._store.show(status)
 
     def exposition(self) -> bytes:
         """Return all values in the Prometheus text format."""

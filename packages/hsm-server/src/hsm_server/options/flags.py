@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from hsm_server.options.names import environment_name
+from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
+from hsm_server.options.stores import stores
 from hsm_server.options.unavailable import UNAVAILABLE, only, unavailable
 from hsm_server.settings import LogFormat, LogLevel
 
@@ -26,38 +27,28 @@ def options() -> list[click.Parameter]:
     """Return every option of ``hsm-server``."""
     return [
         *_listener(),
-        *_stores(),
+        *stores(),
         *_secrets(),
         *_tokens(),
         *_limits(),
         *_cryptography(),
         *_service(),
+        *_isolation(),
         *map(unavailable, UNAVAILABLE),
     ]
-
-
-def _option(flag: str, text: str, *, also: str = "", **more: Any) -> click.Option:
-    more.setdefault("show_default", "default" in more)
-    return click.Option(
-        [f"--{flag}/{also}" if also else f"--{flag}"],
-        help=text,
-        envvar=environment_name(flag),
-        show_envvar=True,
-        **more,
-    )
 
 
 def _listener() -> list[click.Parameter]:
     file = click.Path(path_type=Path)
     return [
-        _option(
+        option(
             "bind",
             "Address to listen on; port 0 takes a free one.",
             default="127.0.0.1:8443",
             metavar="HOST:PORT",
             callback=_parse_bind,
         ),
-        _option(
+        option(
             "tls-mode",
             "Where the certificate comes from: 'manual'.",
             default="manual",
@@ -65,80 +56,21 @@ def _listener() -> list[click.Parameter]:
             callback=only("manual"),
             metavar="MODE",
         ),
-        _option(
+        option(
             "cert", "Certificate chain, PEM.", type=file, required=True, metavar="FILE"
         ),
-        _option(
+        option(
             "key",
             "Its private key, PEM, readable by its owner alone.",
             type=file,
             required=True,
             metavar="FILE",
         ),
-        _option(
+        option(
             "client-ca",
             "Demand client certificates that one of these signed, PEM.",
             type=file,
             metavar="FILE",
-        ),
-    ]
-
-
-def _stores() -> list[click.Parameter]:
-    path = click.Path(path_type=Path)
-    return [
-        _option(
-            "key-store",
-            "Where keys are kept: 'filesystem', or 'memory' (lost at the end).",
-            default="filesystem",
-            type=click.Choice(["filesystem", "memory", "sqlite"]),
-            callback=only("filesystem", "memory"),
-            metavar="KIND",
-        ),
-        _option(
-            "key-dir",
-            "Directory of the filesystem store.",
-            default=Path("data/keys"),
-            type=path,
-            metavar="DIR",
-        ),
-        _option(
-            "audit-store",
-            "How the audit trail is kept: 'file'.",
-            default="file",
-            type=click.Choice(["file", "sqlite"]),
-            callback=only("file"),
-            metavar="KIND",
-        ),
-        _option(
-            "audit-log",
-            "Live file of the audit trail. With the memory store, and without this, "
-            "the trail is in memory too.  [default: data/audit.log]",
-            type=path,
-            metavar="FILE",
-        ),
-        _option(
-            "audit-sync",
-            "When the answer to a use goes out: after the sync of its record "
-            "('strict'), or up to 20 ms before it ('bounded').",
-            default="strict",
-            type=click.Choice(["strict", "bounded"]),
-            metavar="MODE",
-        ),
-        _option(
-            "accept-changed-store",
-            "Start although the key store is not the one that the audit trail knows, "
-            "such as an older copy that was put back; the trail records that.",
-            is_flag=True,
-            show_default=False,
-        ),
-        _option(
-            "isolation",
-            "Whether keys live in a process of their own: 'inline' (they don't).",
-            default="inline",
-            type=click.Choice(["inline", "process"]),
-            callback=only("inline"),
-            metavar="MODE",
         ),
     ]
 
@@ -150,21 +82,21 @@ def _secrets() -> list[click.Parameter]:
         "auth-jwt-secret": "HS256 key of bearer tokens: at least 32 bytes.",
     }
     return [
-        _option(flag, text, required=True, metavar="SECRET")
+        option(flag, text, required=True, metavar="SECRET")
         for flag, text in rows.items()
     ]
 
 
 def _tokens() -> list[click.Parameter]:
     return [
-        _option(
+        option(
             "auth-jwt-issuer",
             "Required issuer (iss) of tokens.",
             default="",
             show_default=False,
             metavar="TEXT",
         ),
-        _option(
+        option(
             "auth-jwt-audience",
             "Required audience (aud) of tokens; without it, tokens for an audience are "
             "refused.",
@@ -172,13 +104,13 @@ def _tokens() -> list[click.Parameter]:
             show_default=False,
             metavar="TEXT",
         ),
-        _option(
+        option(
             "auth-jwt-leeway-secs",
             "How far the issuer's clock may be off, in seconds.",
             default=60,
             type=click.IntRange(0, 300),
         ),
-        _option(
+        option(
             "auth-jwt-max-lifetime-secs",
             "Longest life of a token, in seconds.",
             default=86400,
@@ -201,14 +133,14 @@ def _limits() -> list[click.Parameter]:
         ),
     }
     return [
-        _option(flag, text, default=default, type=click.IntRange(least))
+        option(flag, text, default=default, type=click.IntRange(least))
         for flag, (text, default, least) in rows.items()
     ]
 
 
 def _cryptography() -> list[click.Parameter]:
     return [
-        _option(
+        option(
             "provider",
             "Who may serve an algorithm, the first first, where it differs from the "
             "default: pyca, libcrypto, pqcrypto, oqs or composite. May be repeated; "
@@ -217,7 +149,7 @@ def _cryptography() -> list[click.Parameter]:
             callback=parse_orders,
             metavar="ALGORITHM=NAME[,NAME...]",
         ),
-        _option(
+        option(
             "enable-oqs",
             "Look for liboqs, which is quick; its makers say that it is not for "
             "production. Not looked for by default, nor with --no-enable-oqs.",
@@ -230,19 +162,19 @@ def _cryptography() -> list[click.Parameter]:
 
 def _service() -> list[click.Parameter]:
     return [
-        _option(
+        option(
             "drain-timeout-secs",
             "How long requests in flight may finish after SIGTERM, in seconds.",
             default=10.0,
             type=click.FloatRange(0),
         ),
-        _option(
+        option(
             "log-level",
             "Least severe level that is logged to standard error.",
             default="info",
             type=click.Choice([level.value for level in LogLevel]),
         ),
-        _option(
+        option(
             "log-format",
             "How a line of the log is written.",
             default="json",
@@ -252,9 +184,22 @@ def _service() -> list[click.Parameter]:
 
 
 def _parse_bind(
-    context: click.Context, option: click.Parameter, value: str
+    context: click.Context, parameter: click.Parameter, value: str
 ) -> tuple[str, int]:
     found = _BIND.match(value)
     if found is None or int(found[3]) > 65535:
         raise click.BadParameter("must be HOST:PORT, or [IPV6]:PORT.")
     return found[1] or found[2], int(found[3])
+
+
+def _isolation() -> list[click.Parameter]:
+    return [
+        option(
+            "isolation",
+            "Whether keys live in a process of their own: 'inline' (they don't).",
+            default="inline",
+            type=click.Choice(["inline", "process"]),
+            callback=only("inline"),
+            metavar="MODE",
+        ),
+    ]

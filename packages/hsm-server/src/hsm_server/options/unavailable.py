@@ -19,14 +19,6 @@ UNAVAILABLE: Final = (
     "acme-directory-url",
     "acme-domain",
     "acme-use-production",
-    "approval-dir",
-    "approval-retention-days",
-    "approval-retention-interval-secs",
-    "approval-sqlite-path",
-    "approval-store",
-    "audit-retention-days",
-    "audit-retention-interval-secs",
-    "audit-sqlite-path",
     "auth-jwt-config",
     "auth-jwt-reload-secs",
     "cert-reload-interval-secs",
@@ -41,7 +33,6 @@ UNAVAILABLE: Final = (
     "retention-grace-secs",
     "retention-interval-secs",
     "retention-ledger",
-    "sqlite-path",
     "web-dir",
 )
 """Flags whose feature is not there yet."""

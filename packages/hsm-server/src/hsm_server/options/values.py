@@ -6,7 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hsm_core.settings import AuditSync, KeyStoreKind, Settings
+from hsm_core.settings import (
+    ApprovalStoreKind,
+    AuditStoreKind,
+    AuditSync,
+    KeyStoreKind,
+    Settings,
+)
 from hsm_core.settings import Limits as CoreLimits
 from hsm_server.settings import (
     HTTPLimits,
@@ -23,10 +29,6 @@ __all__ = ["settings_from"]
 def settings_from(values: dict[str, Any]) -> ServerSettings:
     """Return the settings that parsed options stand for."""
     host, port = values["bind"]
-    kind = KeyStoreKind(values["key_store"])
-    audit_log: Path | None = values["audit_log"]
-    if audit_log is None and kind is KeyStoreKind.FILESYSTEM:
-        audit_log = Path("data/audit.log")
     limits = HTTPLimits(
         json_bytes=values["max_json_bytes"],
         payload_bytes=values["max_payload_bytes"],
@@ -40,19 +42,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         tls=TLSFiles(
             cert=values["cert"], key=values["key"], client_ca=values["client_ca"]
         ),
-        core=Settings(
-            key_store=kind,
-            key_dir=values["key_dir"],
-            audit_log=audit_log,
-            audit_sync=AuditSync(values["audit_sync"]),
-            accept_changed_store=values["accept_changed_store"],
-            providers=values["provider"],
-            enable_oqs=values["enable_oqs"],
-            limits=CoreLimits(
-                payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
-                aad_bytes=limits.aad_bytes,
-            ),
-        ),
+        core=_core(values, limits),
         tokens=TokenRules(
             issuer=values["auth_jwt_issuer"],
             audience=values["auth_jwt_audience"],
@@ -63,4 +53,38 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         drain_timeout_seconds=values["drain_timeout_secs"],
         log_level=LogLevel(values["log_level"]),
         log_format=LogFormat(values["log_format"]),
+    )
+
+
+def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
+    audit_log: Path | None = values["audit_log"]
+    in_memory = values["key_store"] == KeyStoreKind.MEMORY
+    if audit_log is None and not in_memory:
+        audit_log = Path("data/audit.log")
+    approvals = ApprovalStoreKind.MEMORY if in_memory else ApprovalStoreKind.FILE
+    return Settings(
+        key_store=values["key_store"],
+        key_dir=values["key_dir"],
+        sqlite_path=values["sqlite_path"],
+        audit_store=AuditStoreKind(values["audit_store"]),
+        audit_log=audit_log,
+        audit_sqlite_path=values["audit_sqlite_path"],
+        audit_sync=AuditSync(values["audit_sync"]),
+        audit_timeout_seconds=values["audit_timeout_secs"],
+        audit_reserve_bytes=values["audit_reserve_bytes"],
+        audit_retention_days=values["audit_retention_days"],
+        audit_retention_interval_seconds=values["audit_retention_interval_secs"],
+        approval_store=values["approval_store"] or approvals,
+        approval_dir=values["approval_dir"],
+        approval_sqlite_path=values["approval_sqlite_path"],
+        approval_retention_days=values["approval_retention_days"],
+        approval_retention_interval_seconds=values["approval_retention_interval_secs"],
+        scrub_interval_seconds=values["scrub_interval_secs"],
+        accept_changed_store=values["accept_changed_store"],
+        providers=values["provider"],
+        enable_oqs=values["enable_oqs"],
+        limits=CoreLimits(
+            payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
+            aad_bytes=limits.aad_bytes,
+        ),
     )

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Where keys, trail and approvals are kept, and for how long."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import click
+
+from hsm_core.settings import KeyStoreKind
+from hsm_server.options.option import option
+
+__all__ = ["stores"]
+
+_PATH: Final = click.Path(path_type=Path)
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
+_DAYS: Final = click.IntRange(0, 36500)
+_INTERVAL: Final = click.IntRange(60)
+
+
+def stores() -> list[click.Parameter]:
+    """Return the options of all stores."""
+    return [*_keys(), *_trail(), *_approvals()]
+
+
+def _keys() -> list[click.Parameter]:
+    return [
+        option(
+            "key-store",
+            "Where keys are kept: 'filesystem', 'sqlite', 'memory' (lost at the end), "
+            "s3://BUCKET/PREFIX, or SCHEME:REST of an installed store.",
+            default=KeyStoreKind.FILESYSTEM.value,
+            callback=_check_store,
+            metavar="KIND|URI",
+        ),
+        option(
+            "key-dir",
+            "Directory of the filesystem store.",
+            default=Path("data/keys"),
+            type=_PATH,
+            metavar="DIR",
+        ),
+        option(
+            "sqlite-path",
+            "File of the SQLite key store.",
+            default=Path("data/keys.sqlite"),
+            type=_PATH,
+            metavar="FILE",
+        ),
+        option(
+            "accept-changed-store",
+            "Recover at start, as 'hsm-cli store recover' does, if the key store is "
+            "not the one that the audit trail knows.",
+            is_flag=True,
+            show_default=False,
+        ),
+        option(
+            "scrub-interval-secs",
+            "How often every key is compared with the trail in the background, in "
+            "seconds.",
+            default=86400,
+            type=_INTERVAL,
+        ),
+    ]
+
+
+def _trail() -> list[click.Parameter]:
+    return [
+        option(
+            "audit-store",
+            "How the audit trail is kept: 'file' or 'sqlite'.",
+            default="file",
+            type=click.Choice(["file", "sqlite"]),
+            metavar="KIND",
+        ),
+        option(
+            "audit-log",
+            "Live file of the audit trail. With the memory store, and without this, "
+            "the trail is in memory too.  [default: data/audit.log]",
+            type=_PATH,
+            metavar="FILE",
+        ),
+        option(
+            "audit-sqlite-path",
+            "File of the SQLite audit trail.",
+            default=Path("data/audit.sqlite"),
+            type=_PATH,
+            metavar="FILE",
+        ),
+        option(
+            "audit-sync",
+            "When the answer to a use goes out: after the sync of its record "
+            "('strict'), or up to 20 ms before it ('bounded').",
+            default="strict",
+            type=click.Choice(["strict", "bounded"]),
+            metavar="MODE",
+        ),
+        option(
+            "audit-timeout-secs",
+            "How long an answer waits for the audit trail before it fails, in seconds.",
+            default=1.5,
+            type=click.FloatRange(0, 300, min_open=True),
+        ),
+        option(
+            "audit-reserve-bytes",
+            "Disk space kept back for records of recovery and administration.",
+            default=1024 * 1024,
+            type=click.IntRange(0),
+        ),
+        option(
+            "audit-retention-days",
+            "Age at which records of the audit trail are removed; 0 keeps them all.  "
+            "[default: 365 with --audit-store sqlite, else 0]",
+            type=_DAYS,
+        ),
+        option(
+            "audit-retention-interval-secs",
+            "How often they are, in seconds.",
+            default=86400,
+            type=_INTERVAL,
+        ),
+    ]
+
+
+def _approvals() -> list[click.Parameter]:
+    return [
+        option(
+            "approval-store",
+            "Where approvals are kept: 'file', 'sqlite', 'memory' (lost at the end), "
+            "or SCHEME:REST of an installed store. Nothing asks for approvals yet.  "
+            "[default: file; memory with the memory key store]",
+            callback=_check_store,
+            metavar="KIND|URI",
+        ),
+        option(
+            "approval-dir",
+            "Directory of the file store of approvals.",
+            default=Path("data/approvals"),
+            type=_PATH,
+            metavar="DIR",
+        ),
+        option(
+            "approval-sqlite-path",
+            "File of the SQLite store of approvals.",
+            default=Path("data/approvals.sqlite"),
+            type=_PATH,
+            metavar="FILE",
+        ),
+        option(
+            "approval-retention-days",
+            "Age at which approvals that came to an end are removed; 0 keeps them "
+            "all.  [default: 90 with --approval-store sqlite, else 0]",
+            type=_DAYS,
+        ),
+        option(
+            "approval-retention-interval-secs",
+            "How often they are, in seconds.",
+            default=86400,
+            type=_INTERVAL,
+        ),
+    ]
+
+
+def _check_store(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Check the form alone; what a scheme stands for is known when it is opened."""
+    first = "filesystem" if parameter.name == "key_store" else "file"
+    known = {None, first, "sqlite", "memory"}
+    if value in known or (value is not None and _URI.fullmatch(value)):
+        return value
+    raise click.BadParameter(f"must be '{first}', 'sqlite', 'memory' or SCHEME:REST.")
