@@ -75,6 +75,7 @@ class Site:
             *("--client-ca", str(self.authority.bundle)),
             *("--key-dir", str(self.key_dir)),
             *("--audit-log", str(self.audit_log)),
+            *("--approval-dir", str(self.audit_log.with_name("approvals"))),
         ]
 
     def environment(self) -> dict[str, str]:

@@ -44,6 +44,7 @@ class Site:
             *(sys.executable, "-I", "-m", "hsm_server", "--bind", "127.0.0.1:0"),
             *("--cert", str(self.cert), "--key", str(self.key)),
             *("--key-dir", str(self.keys), "--audit-log", str(self.audit)),
+            *("--approval-dir", str(self.folder / "data/approvals")),
             *arguments,
         ]
 

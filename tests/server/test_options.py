@@ -78,7 +78,7 @@ def test_the_defaults_are_safe(server: Server) -> None:
 
     assert 0 == result.exit_code, result.output
     assert ("127.0.0.1", 8443) == (settings.host, settings.port)
-    assert KeyStoreKind.FILESYSTEM is settings.core.key_store
+    assert KeyStoreKind.FILESYSTEM == settings.core.key_store
     assert AuditSync.STRICT is settings.core.audit_sync
     assert Path("data/keys") == settings.core.key_dir
     assert Path("data/audit.log") == settings.core.audit_log
@@ -198,8 +198,6 @@ def test_the_original_names_of_variables_are_known() -> None:
     ("flag", "value"),
     [
         ("tls-mode", "acme"),
-        ("key-store", "sqlite"),
-        ("audit-store", "sqlite"),
         ("isolation", "process"),
     ],
 )
@@ -258,7 +256,8 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
         *("--max-payload-bytes", "7", "--max-raw-bytes", "8", "--max-aad-bytes", "9"),
         *("--drain-timeout-secs", "1.5", "--log-level", "error"),
         *("--log-format", "console", "--tls-mode", "manual"),
-        *("--audit-store", "file", "--isolation", "inline", "--accept-changed-store"),
+        *("--isolation", "inline", "--accept-changed-store"),
+        *("--scrub-interval-secs", "61"),
     )
     settings = server.settings
     assert 0 == result.exit_code, result.output
@@ -269,6 +268,7 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     assert Path("a.log") == settings.core.audit_log
     assert AuditSync.BOUNDED is settings.core.audit_sync
     assert settings.core.accept_changed_store
+    assert 61 == settings.core.scrub_interval_seconds
     assert ("me", "us") == (settings.tokens.issuer, settings.tokens.audience)
     assert 5 == settings.tokens.leeway_seconds
     assert 600 == settings.tokens.max_lifetime_seconds
@@ -285,6 +285,46 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     )
     assert 1.5 == settings.drain_timeout_seconds
     assert ("error", "console") == (settings.log_level, settings.log_format)
+
+
+def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:
+    """Whatever the original had for SQLite and retention is there."""
+    result = run(
+        *("--key-store", "sqlite", "--sqlite-path", "k.db"),
+        *("--audit-store", "sqlite", "--audit-sqlite-path", "t.db"),
+        *("--audit-timeout-secs", "0.5", "--audit-reserve-bytes", "4096"),
+        *("--audit-retention-days", "7", "--audit-retention-interval-secs", "60"),
+        *("--approval-store", "sqlite", "--approval-sqlite-path", "a.db"),
+        *("--approval-dir", "approvals", "--approval-retention-days", "8"),
+        *("--approval-retention-interval-secs", "90"),
+    )
+    core = server.settings.core
+    assert 0 == result.exit_code, result.output
+
+    assert ("sqlite", Path("k.db")) == (core.key_store, core.sqlite_path)
+    assert ("sqlite", Path("t.db")) == (core.audit_store, core.audit_sqlite_path)
+    assert (0.5, 4096) == (core.audit_timeout_seconds, core.audit_reserve_bytes)
+    assert (7, 60) == (
+        core.audit_retention_days,
+        core.audit_retention_interval_seconds,
+    )
+    assert ("sqlite", Path("a.db")) == (core.approval_store, core.approval_sqlite_path)
+    assert Path("approvals") == core.approval_dir
+    assert (8, 90) == (
+        core.approval_retention_days,
+        core.approval_retention_interval_seconds,
+    )
+
+
+@pytest.mark.parametrize("flag", ["key-store", "approval-store"])
+@pytest.mark.parametrize("value", ["", "sqlit", "S3://bucket", "s3:", ":x"])
+def test_a_store_of_no_form_is_refused(server: Server, flag: str, value: str) -> None:
+    """The message names the flag and what it may be."""
+    result = run(f"--{flag}", value)
+
+    assert 2 == result.exit_code
+    assert f"--{flag}" in result.stderr
+    assert "SCHEME:REST" in result.stderr
 
 
 class TestProviders:

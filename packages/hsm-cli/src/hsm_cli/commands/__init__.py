@@ -53,6 +53,7 @@ COMMANDS: Final = {
     "selftest": "Run all self-tests now.",
     "algorithms": "Show algorithms, and who serves them or what to install.",
     "audit": "Read and verify the audit trail.",
+    "store": "Compare the key store with the trail, and recover it.",
     "token": "Mint and inspect bearer tokens.",
     "completion": "Print a script that completes commands in a shell.",
 }
@@ -246,6 +247,10 @@ def _load_other(name: str) -> click.Command:
             from hsm_cli.commands import status
 
             return status.command
+        case "store":
+            from hsm_cli.commands import store
+
+            return store.command
         case "selftest":
             from hsm_cli.commands import selftest
 

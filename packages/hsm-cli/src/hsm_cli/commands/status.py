@@ -10,7 +10,13 @@ import click
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
 from hsm_cli.views import instant
-from hsm_core.operations import AlgorithmStatus, HSMStatus, Status
+from hsm_core.operations import (
+    AlgorithmStatus,
+    AuditStatus,
+    HSMStatus,
+    Status,
+    StoreStatus,
+)
 
 __all__ = ["command"]
 
@@ -32,12 +38,39 @@ def _pairs(status: HSMStatus) -> list[tuple[str, str]]:
         ("uptime", f"{status.uptime_seconds} s"),
         ("keys", str(status.keys)),
         ("tampered keys", str(status.tampered_keys)),
-        ("audit", "available" if trail.available else "not available"),
+        ("store", _store(status.store)),
+        *((finding.key_id, finding.problem) for finding in status.store.findings),
+        ("audit", _audit(trail)),
         ("audit sync", trail.sync),
         ("audit log id", trail.log_id),
         ("audit head", f"{trail.head_seq} {trail.head_hash}"),
+        ("audit begins at", str(trail.first_seq) if trail.first_seq else ""),
     ]
     return pairs + _providers(status) + [_algorithm(row) for row in status.algorithms]
+
+
+def _store(store: StoreStatus) -> str:
+    if store.locked:
+        return f"LOCKED: {store.locked}"
+    if not store.available:
+        return "not available"
+    if store.compared < store.to_compare:
+        return f"available; compared {store.compared} of {store.to_compare} keys"
+    when = f" at {instant(store.compared_at)}" if store.compared_at else ""
+    return f"available; compared all keys{when}" if when else "available"
+
+
+def _audit(trail: AuditStatus) -> str:
+    happened = (
+        f"; failed {trail.failures} times, healed {trail.resumes} times"
+        if trail.failures
+        else ""
+    )
+    if trail.state == "ok" and trail.available:
+        return f"available{happened}"
+    if trail.state == "reserve":
+        return f"DISK FULL: takes only records of administration{happened}"
+    return f"NOT AVAILABLE ({trail.cause or 'closed'}){happened}"
 
 
 def _providers(status: HSMStatus) -> list[tuple[str, str]]:

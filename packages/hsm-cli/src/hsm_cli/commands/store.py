@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""The commands below ``store``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand
+from hsm_cli.terminal import neutral
+from hsm_core.errors import StoreMismatchError
+from hsm_core.operations import (
+    KeyFinding,
+    Recovered,
+    RecoverKey,
+    RecoverStore,
+    Status,
+    VerifyStore,
+)
+
+__all__ = ["command"]
+
+_SECONDS: Final = 600.0
+"""A whole store is read; this bounds a silent network, not the comparison."""
+
+_ANSWER: Final = "recover"
+
+
+@click.group("store", no_args_is_help=False)
+def command() -> None:
+    """Compare the key store with the audit trail, and recover it."""
+
+
+@command.command("verify", cls=HSMCommand)
+@click.pass_obj
+def verify(invocation: Invocation) -> None:
+    """
+    Compare every key with the trail, and every blob with its document, now.
+
+    A key that is not as it should be: exit 7, and each is named with its problem.
+    """
+    invocation.wait_at_least(_SECONDS)
+    report = invocation.execute(VerifyStore())
+    count = f"{report.keys} keys compared"
+    invocation.output.table(report, ("Key", "Problem"), _rows(report.findings), count)
+    if report.findings:
+        raise StoreMismatchError(
+            f"{len(report.findings)} of {report.keys} keys are not as they should be."
+        )
+
+
+@command.command("recover", cls=HSMCommand)
+@click.option(
+    "--reason",
+    required=True,
+    metavar="TEXT",
+    help="Why; stands in the audit trail.",
+)
+@click.option(
+    "--key-id", default="", metavar="KEY", help="Recover this key alone, by its id."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def recover(invocation: Invocation, reason: str, key_id: str, yes: bool) -> None:
+    """
+    Accept the store, or one key, as it is now, and unlock it.
+
+    For a store of which an older copy was put back on purpose. Each key that this is
+    about gets its record. Recovered keys for authenticated encryption must be rotated
+    before they encrypt again.
+    """
+    if not yes:
+        _ask(invocation, key_id)
+    invocation.wait_at_least(_SECONDS)
+    found = invocation.execute(
+        RecoverKey(key_id=key_id, reason=reason)
+        if key_id
+        else RecoverStore(reason=reason)
+    )
+    invocation.output.table(found, ("Key", "Now"), _states(found), _sum(found))
+
+
+def _ask(invocation: Invocation, key_id: str) -> None:
+    store = invocation.execute(Status()).store
+    if store.locked:
+        click.echo(neutral(store.locked), err=True)
+    for finding in store.findings:
+        if key_id in ("", finding.key_id):
+            click.echo(f"{finding.key_id}: {finding.problem}", err=True)
+    what = f"Key {neutral(key_id)}" if key_id else "The whole key store"
+    click.echo(
+        f"{what} will be taken for right as it is now.\nType {_ANSWER} to go on: ",
+        nl=False,
+        err=True,
+    )
+    typed = sys.stdin.readline() if sys.stdin is not None else ""
+    if typed.strip() != _ANSWER:
+        raise click.UsageError("Nothing was recovered. Use --yes not to be asked.")
+
+
+def _rows(findings: tuple[KeyFinding, ...]) -> list[tuple[str, str]]:
+    return [(finding.key_id, finding.problem) for finding in findings]
+
+
+def _states(found: Recovered) -> list[tuple[str, str]]:
+    return [
+        *((key_id, "accepted") for key_id in found.accepted),
+        *((key_id, "forgotten") for key_id in found.forgotten),
+        *((key_id, "still locked") for key_id in found.left),
+    ]
+
+
+def _sum(found: Recovered) -> str:
+    return (
+        f"{len(found.accepted)} accepted, {len(found.forgotten)} forgotten, "
+        f"{len(found.left)} still locked"
+    )

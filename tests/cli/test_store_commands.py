@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the commands below ``store``, and of what status says of it."""
+
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import pytest
+
+from hsm_core.operations import (
+    AuditStatus,
+    HSMStatus,
+    KeyFinding,
+    Operation,
+    Recovered,
+    RecoverKey,
+    RecoverStore,
+    Status,
+    StoreStatus,
+    StoreVerification,
+    VerifyStore,
+)
+from tests.cli.support import Shell
+
+R = TypeVar("R")
+
+KEY = "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11"
+OTHER = "9c1d7a3e-2f0c-4a39-9a1d-5d9d6b1f7c22"
+FINDINGS = (
+    KeyFinding(key_id=KEY, problem="older"),
+    KeyFinding(key_id=OTHER, problem="missing"),
+)
+
+
+class ChangedStore:
+    """An HSM whose store was changed; it notes which recovery it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[RecoverStore | RecoverKey] = []
+        self.findings = FINDINGS
+        self.locked = "The store is a copy from record 12."
+        self.audit = AuditStatus(
+            available=True, sync="strict", log_id="0" * 32, head_seq=3, head_hash="ab"
+        )
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Answer what the commands ask."""
+        return self._answer(operation)  # type: ignore[return-value]
+
+    def _answer(self, operation: object) -> object:
+        match operation:
+            case Status():
+                return HSMStatus(
+                    state="locked",
+                    version="0",
+                    started_at=datetime.now(UTC),
+                    uptime_seconds=1,
+                    keys=2,
+                    tampered_keys=2,
+                    audit=self.audit,
+                    algorithms=(),
+                    store=StoreStatus(
+                        available=True, locked=self.locked, findings=self.findings
+                    ),
+                )
+            case VerifyStore():
+                return StoreVerification(keys=2, findings=self.findings)
+            case RecoverStore() | RecoverKey():
+                self.asked.append(operation)
+                return Recovered(accepted=(KEY,), forgotten=(OTHER,))
+        raise AssertionError(type(operation))
+
+
+@pytest.fixture
+def store(shell: Shell) -> ChangedStore:
+    """Return the HSM that the shell speaks to."""
+    changed = ChangedStore()
+    shell.hsm = changed
+    return changed
+
+
+class TestVerify:
+    def test_findings(self, shell: Shell, store: ChangedStore) -> None:
+        """Each key is named with its problem, and the exit code says damage."""
+        outcome = shell("store", "verify")
+
+        assert 7 == outcome.code
+        assert [KEY, "older"] == outcome.lines[1].split()
+        assert [OTHER, "missing"] == outcome.lines[2].split()
+        assert "2 of 2 keys" in outcome.err
+
+    def test_nothing_found(self, shell: Shell, store: ChangedStore) -> None:
+        """A store as it should be is said to be compared."""
+        store.findings = ()
+
+        assert "2 keys compared" in shell.ok("store", "verify").text
+
+
+class TestRecover:
+    def test_whole_store(self, shell: Shell, store: ChangedStore) -> None:
+        """All is accepted with the reason, and told for each key."""
+        text = shell.ok("store", "recover", "--reason", "restored", "--yes").text
+
+        assert [RecoverStore(reason="restored")] == store.asked
+        assert [KEY, "accepted"] == text.splitlines()[1].split()
+        assert "1 accepted, 1 forgotten, 0 still locked" in text
+
+    def test_one_key(self, shell: Shell, store: ChangedStore) -> None:
+        """One key is named by its id, which need not be there any more."""
+        shell.ok("store", "recover", "--reason", "lost", "--key-id", OTHER, "--yes")
+
+        assert [RecoverKey(key_id=OTHER, reason="lost")] == store.asked
+
+    def test_asks_first(self, shell: Shell, store: ChangedStore) -> None:
+        """What is wrong is shown, and without the word nothing is recovered."""
+        outcome = shell("store", "recover", "--reason", "x", stdin=b"yes\n")
+
+        assert 2 == outcome.code
+        assert not store.asked
+        assert "a copy from record 12" in outcome.err
+        assert f"{KEY}: older" in outcome.err
+
+    def test_answer(self, shell: Shell, store: ChangedStore) -> None:
+        """The word itself lets it go on."""
+        outcome = shell("store", "recover", "--reason", "x", stdin=b"recover\n")
+
+        assert 0 == outcome.code
+        assert 1 == len(store.asked)
+
+    def test_no_reason(self, shell: Shell, store: ChangedStore) -> None:
+        """A recovery without a reason is no recovery."""
+        outcome = shell("store", "recover", "--yes")
+
+        assert 2 == outcome.code
+        assert "--reason" in outcome.err
+
+
+class TestStatus:
+    def test_locked(self, shell: Shell, store: ChangedStore) -> None:
+        """The reason, and each key, stand in the status."""
+        text = shell.ok("status").text
+
+        assert "LOCKED: The store is a copy from record 12." in text
+        assert [KEY, "older"] in [line.split() for line in text.splitlines()]
+
+    @pytest.mark.parametrize(
+        ("available", "state", "cause", "words"),
+        [
+            (True, "ok", "", "available; failed 2 times, healed 1 times"),
+            (True, "reserve", "full", "DISK FULL"),
+            (False, "failing", "sync", "NOT AVAILABLE (sync)"),
+        ],
+    )
+    def test_trail(
+        self,
+        shell: Shell,
+        store: ChangedStore,
+        available: bool,
+        state: str,
+        cause: str,
+        words: str,
+    ) -> None:
+        """What the trail suffers from, and how often it did, stand there too."""
+        store.audit = AuditStatus(
+            available=available,
+            sync="strict",
+            log_id="0" * 32,
+            head_seq=3,
+            head_hash="ab",
+            state=state,
+            cause=cause,
+            failures=2,
+            resumes=1,
+        )
+
+        assert words in shell.ok("status").text
