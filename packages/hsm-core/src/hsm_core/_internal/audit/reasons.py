@@ -26,6 +26,8 @@ class Reason(StrEnum):
     TORN = "torn"
     SHORTER = "shorter"
     AFTER_CLEAN = "after_clean"
+    AFTER_MARK = "after_mark"
+    DATABASE = "database"
     HEAD_MISSING = "head_missing"
     HEAD_DAMAGED = "head_damaged"
 
@@ -43,6 +45,8 @@ _SENTENCES: Final = {
     Reason.TORN: "its line is torn, where no crash can have torn it",
     Reason.SHORTER: "the head mark knows it, and it is gone",
     Reason.AFTER_CLEAN: "it came after the trail was closed in order",
+    Reason.AFTER_MARK: "it came after the end that the head mark names",
+    Reason.DATABASE: "the database is damaged from here on, or has other tables",
     Reason.HEAD_MISSING: "the head mark is missing",
     Reason.HEAD_DAMAGED: "the head mark was changed",
 }
