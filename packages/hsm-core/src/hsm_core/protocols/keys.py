@@ -62,7 +62,7 @@ class StoredKey:
 
 
 BUCKETS: Final = 4096
-"""Into how many buckets keys fall: by the first three hex digits of their id."""
+"""How many buckets there are; the first three hex digits of an id name a key's."""
 
 
 def bucket_of(key_id: str) -> int:

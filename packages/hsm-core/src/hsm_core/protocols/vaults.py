@@ -14,7 +14,7 @@ from typing import Protocol
 __all__ = ["ABSENT", "RemoteKeyVault", "VaultObject", "VaultOpener"]
 
 ABSENT = ""
-"""Precondition of a put: there must be no object of this name."""
+"""What a put expects where there must be no object of this name."""
 
 
 @dataclass(frozen=True, slots=True)
