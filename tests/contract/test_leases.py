@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: MIT
+"""What every `Leases` promises, run over every implementation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.stores.filesystem import leases as filesystem_leases
+from hsm_core._internal.stores.filesystem.files import lock_file
+from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
+from hsm_core._internal.stores.memory.leases import MemoryLeases
+from hsm_core._internal.stores.remote.leases import RemoteLeases
+from hsm_core.errors import (
+    InvalidInputError,
+    LeaseHeldError,
+    LeaseLostError,
+    StoreUnavailableError,
+    UnsafeFileModeError,
+    VaultConflictError,
+)
+from hsm_core.protocols import ABSENT, Lease, Leases, RemoteKeyVault, VaultObject
+from hsm_core.testing import FakeClock, FakeEntropy
+from tests.core.filesystem_support import as_directory, as_fifo, as_giant
+
+NAME = "writer"
+HOUR = 3600.0
+
+
+def as_link(path: Path) -> None:
+    """Replace a file by a link to a copy of it beside it."""
+    path.symlink_to(path.rename(path.with_name("copy")))
+
+
+class SmallVault(RemoteKeyVault):
+    """
+    A vault in a dictionary, whose next puts may lose their answer or never arrive.
+
+    Attributes:
+        plan: For each put to come: ``ok``, ``lost`` (stored, and not answered) or
+            ``dropped`` (neither).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[str, VaultObject] = {}
+        self._tags = 0
+        self.plan: list[str] = []
+        self.before_put: Callable[[], None] = lambda: None
+
+    def get(self, name: str, /) -> VaultObject | None:
+        """Return an object."""
+        with self._lock:
+            return self._found.get(name)
+
+    def put(self, name: str, data: bytes, /, *, expected: str | None = None) -> str:
+        """Store an object, unless the plan says otherwise."""
+        self.before_put()
+        with self._lock:
+            fate = self.plan.pop(0) if self.plan else "ok"
+            if fate == "dropped":
+                raise StoreUnavailableError
+            found = self._found.get(name)
+            tag = ABSENT if found is None else found.tag
+            if expected is not None and expected != tag:
+                raise VaultConflictError
+            self._tags += 1
+            self._found[name] = VaultObject(data, f"t{self._tags}")
+            if fate == "lost":
+                raise StoreUnavailableError
+            return f"t{self._tags}"
+
+    def list(self, prefix: str, /, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Return nothing: lists may lag behind as far as they like."""
+        return []
+
+    def delete(self, name: str, /) -> None:
+        """Delete an object."""
+        with self._lock:
+            self._found.pop(name, None)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Row:
+    """One implementation: opens the same leases anew with each call."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.clock = FakeClock()
+        self._folder = folder
+        self._vault = SmallVault()
+        self._memory = MemoryLeases(self.clock)
+
+    def open(self) -> Leases:
+        """Open them; what was opened before is not used any more."""
+        if self.name == "memory":
+            return self._memory
+        if self.name == "filesystem":
+            return FilesystemLeases(self._folder / "leases", self.clock)
+        return RemoteLeases(self._vault, self.clock, FakeEntropy())
+
+
+@pytest.fixture(params=["memory", "filesystem", "remote"])
+def row(request: pytest.FixtureRequest, tmp_path: Path) -> Row:
+    """Give one implementation after the other."""
+    return Row(request.param, tmp_path)
+
+
+@pytest.fixture
+def leases(row: Row) -> Leases:
+    """Give leases of which none is taken."""
+    return row.open()
+
+
+class TestEveryImplementation:
+    def test_life(self, row: Row, leases: Leases) -> None:
+        """
+        A name is taken, renewed and given up, and the next holder has the next epoch.
+        """
+        first = leases.acquire(NAME, "a", 10)
+        row.clock.advance(5)
+        renewed = leases.renew(first, 10)
+        leases.release(renewed)
+        second = leases.acquire(NAME, "b", 10)
+
+        assert (1, 1, 2) == (first.epoch, renewed.epoch, second.epoch)
+        assert ("writer", "a", "b") == (first.name, first.holder, second.holder)
+        assert first.expires_at + 5_000_000 == renewed.expires_at
+        assert row.clock.now() + 10_000_000 == second.expires_at
+
+    @pytest.mark.parametrize("holder", ["a", "b"])
+    def test_taken(self, row: Row, leases: Leases, holder: str) -> None:
+        """
+        A name that is taken is refused to others and to its holder, until when is told.
+        """
+        lease = leases.acquire(NAME, "a", 10)
+
+        with pytest.raises(LeaseHeldError, match="held by a") as caught:
+            leases.acquire(NAME, holder, 10)
+
+        assert {"expires_at": lease.expires_at} == caught.value.facts
+        assert "a" == leases.renew(lease, 1).holder
+
+    def test_names_apart(self, leases: Leases) -> None:
+        """
+        One name says nothing about another.
+        """
+        leases.acquire("a", "x", 10)
+
+        assert 1 == leases.acquire("a.b-1", "x", 10).epoch
+
+    def test_crashed_holder(self, row: Row) -> None:
+        """
+        A name whose holder is gone is free at the instant when it expires, not before.
+        """
+        row.open().acquire(NAME, "a", 10)
+        leases = row.open()
+        row.clock.advance(9.999_999)
+        with pytest.raises(LeaseHeldError):
+            leases.acquire(NAME, "b", 10)
+        row.clock.advance(0.000_001)
+
+        assert 2 == leases.acquire(NAME, "b", 10).epoch
+
+    def test_expired_is_lost(self, row: Row, leases: Leases) -> None:
+        """
+        An expired lease can't be renewed, even if nobody has taken the name.
+        """
+        lease = leases.acquire(NAME, "a", 10)
+        row.clock.advance(10)
+
+        with pytest.raises(LeaseLostError):
+            leases.renew(lease, 10)
+
+    def test_taken_over(self, row: Row, leases: Leases) -> None:
+        """
+        The holder before can neither renew nor give up what another has.
+        """
+        lost = leases.acquire(NAME, "a", 10)
+        row.clock.advance(10)
+        held = leases.acquire(NAME, "a", 10)
+
+        with pytest.raises(LeaseLostError):
+            leases.renew(lost, 10)
+        leases.release(lost)
+
+        assert held == replace(leases.renew(held, 10), expires_at=held.expires_at)
+
+    def test_released(self, leases: Leases) -> None:
+        """
+        What was given up can't be renewed, and giving it up twice is no error.
+        """
+        lease = leases.acquire(NAME, "a", 10)
+        leases.release(lease)
+        leases.release(lease)
+
+        with pytest.raises(LeaseLostError):
+            leases.renew(lease, 10)
+
+    def test_never_there(self, row: Row, leases: Leases) -> None:
+        """
+        A lease that these leases never gave is lost.
+        """
+        elsewhere = MemoryLeases(row.clock).acquire(NAME, "a", 10)
+
+        leases.release(elsewhere)
+        with pytest.raises(LeaseLostError):
+            leases.renew(elsewhere, 10)
+
+    def test_clock_steps(self, row: Row, leases: Leases) -> None:
+        """
+        A clock set back never frees a name; one set forward does, for its holder too.
+        """
+        lease = leases.acquire(NAME, "a", 10)
+        row.clock.step(-HOUR)
+        with pytest.raises(LeaseHeldError):
+            leases.acquire(NAME, "b", 10)
+        row.clock.step(2 * HOUR)
+
+        with pytest.raises(LeaseLostError):
+            leases.renew(lease, 10)
+        assert 2 == leases.acquire(NAME, "b", 10).epoch
+
+    def test_epochs_last(self, row: Row) -> None:
+        """
+        Epochs count on over many holders and openings.
+        """
+        epochs = []
+        for holder in "abcde":
+            leases = row.open()
+            lease = leases.acquire(NAME, holder, 10)
+            epochs.append(lease.epoch)
+            leases.release(lease)
+
+        assert [1, 2, 3, 4, 5] == epochs
+
+    def test_many_at_once(self, row: Row) -> None:
+        """
+        Of many who ask at once one gets the name, each time.
+        """
+        several = [row.open() for _ in range(4)]
+        crowd = 16
+        barrier = threading.Barrier(crowd)
+
+        def ask(number: int) -> int:
+            barrier.wait()
+            try:
+                return several[number % 4].acquire(NAME, f"h{number}", 10).epoch
+            except LeaseHeldError:
+                return 0
+
+        with ThreadPoolExecutor(crowd) as pool:
+            for turn in (1, 2, 3):
+                epochs = sorted(pool.map(ask, range(crowd)))
+                assert [0] * (crowd - 1) + [turn] == epochs
+                row.clock.advance(10)
+
+    @pytest.mark.parametrize(
+        "name", ["", "A", "1a", ".", "..", "a/b", "a\n", "a" * 65, "ä", "lock\0"]
+    )
+    def test_names(self, leases: Leases, name: str) -> None:
+        """
+        What is no name reaches no store.
+        """
+        with pytest.raises(InvalidInputError) as caught:
+            leases.acquire(name, "a", 10)
+
+        assert "name" == caught.value.facts["field"]
+
+    @pytest.mark.parametrize("holder", ["", "a b", "a\n", "ä", "a" * 129])
+    def test_holders(self, leases: Leases, holder: str) -> None:
+        """
+        A holder is visible ASCII of bounded length.
+        """
+        with pytest.raises(InvalidInputError) as caught:
+            leases.acquire(NAME, holder, 10)
+
+        assert "holder" == caught.value.facts["field"]
+
+    @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e9])
+    def test_seconds(self, leases: Leases, seconds: float) -> None:
+        """
+        A lease lasts for more than no time, and for 30 days at most.
+        """
+        lease = leases.acquire(NAME, "a", 10)
+        asks: list[Callable[[], Lease]] = [
+            lambda: leases.acquire("other", "a", seconds),
+            lambda: leases.renew(lease, seconds),
+        ]
+        for ask in asks:
+            with pytest.raises(InvalidInputError) as caught:
+                ask()
+            assert "seconds" == caught.value.facts["field"]
+
+
+class TestFilesystem:
+    @pytest.fixture
+    def leases(self, tmp_path: Path) -> FilesystemLeases:
+        """Give leases in a directory."""
+        return FilesystemLeases(tmp_path / "leases", FakeClock())
+
+    def test_modes(self, leases: FilesystemLeases, tmp_path: Path) -> None:
+        """
+        Nobody else reaches the files, and a directory that others reach is refused.
+        """
+        leases.acquire(NAME, "a", 10)
+        found = sorted((tmp_path / "leases").iterdir())
+
+        assert ["lock", "writer.json"] == [path.name for path in found]
+        assert {0o100600} == {path.stat().st_mode for path in found}
+        (tmp_path / "leases").chmod(0o750)
+        with pytest.raises(UnsafeFileModeError):
+            FilesystemLeases(tmp_path / "leases", FakeClock())
+
+    @pytest.mark.parametrize("hostile", [as_directory, as_fifo, as_giant, as_link])
+    def test_hostile_files(
+        self,
+        leases: FilesystemLeases,
+        tmp_path: Path,
+        hostile: Callable[[Path], None],
+    ) -> None:
+        """
+        What is no plain small file is neither followed nor waited for, nor taken over.
+        """
+        leases.release(leases.acquire(NAME, "a", 10))
+        hostile(tmp_path / "leases" / "writer.json")
+
+        with pytest.raises(StoreUnavailableError):
+            leases.acquire(NAME, "a", 10)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{}",
+            b'{"format":2,"name":"writer","holder":"a","epoch":1,"expires_at":0}',
+            b'{"format":1,"name":"other","holder":"a","epoch":1,"expires_at":0}',
+            b'{"format":1,"name":"writer","holder":"a","epoch":0,"expires_at":0}',
+        ],
+    )
+    def test_unreadable(
+        self, leases: FilesystemLeases, tmp_path: Path, content: bytes
+    ) -> None:
+        """
+        A file that is no lease of this name is not taken for a free name.
+        """
+        (tmp_path / "leases" / "writer.json").write_bytes(content)
+
+        with pytest.raises(StoreUnavailableError, match="The lease writer"):
+            leases.acquire(NAME, "a", 10)
+
+    def test_other_processes(self, tmp_path: Path) -> None:
+        """
+        Of several processes that ask at once one gets the name.
+        """
+        program = (
+            "import sys, pathlib\n"
+            "from hsm_core._internal.clock import SystemClock\n"
+            "from hsm_core._internal.stores.filesystem.leases import FilesystemLeases\n"
+            "from hsm_core.errors import LeaseHeldError\n"
+            "path = pathlib.Path(sys.argv[1])\n"
+            "leases = FilesystemLeases(path, SystemClock())\n"
+            "print('ready', flush=True)\n"
+            "sys.stdin.readline()\n"
+            "try:\n"
+            "    print(leases.acquire('writer', sys.argv[2], 60).epoch)\n"
+            "except LeaseHeldError:\n"
+            "    print(0)\n"
+        )
+        crowd = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(tmp_path / "leases"), f"p{number}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(3)
+        ]
+        for process in crowd:
+            assert process.stdout is not None
+            assert "ready\n" == process.stdout.readline()
+        answers = [process.communicate("go\n")[0] for process in crowd]
+
+        assert ["0\n", "0\n", "1\n"] == sorted(answers)
+
+    def test_stopped_process(
+        self, leases: FilesystemLeases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A process that was stopped while it held the lock doesn't stop others for ever.
+        """
+        monkeypatch.setattr(filesystem_leases, "_ATTEMPTS", 3)
+        lock = lock_file(tmp_path / "leases" / "lock")
+        with pytest.raises(StoreUnavailableError, match="locked by another process"):
+            leases.acquire(NAME, "a", 10)
+        lock.release()
+
+        assert 1 == leases.acquire(NAME, "a", 10).epoch
+
+    def test_leftovers(self, leases: FilesystemLeases, tmp_path: Path) -> None:
+        """
+        What an interrupted write left is removed at the next opening.
+        """
+        (tmp_path / "leases" / ".tmp-1").write_bytes(b"half")
+
+        FilesystemLeases(tmp_path / "leases", FakeClock())
+
+        assert ["lock"] == [path.name for path in (tmp_path / "leases").iterdir()]
+
+
+class TestRemote:
+    @pytest.fixture
+    def vault(self) -> SmallVault:
+        """Give an empty vault."""
+        return SmallVault()
+
+    @pytest.fixture
+    def leases(self, vault: SmallVault) -> RemoteLeases:
+        """Give leases in it."""
+        return RemoteLeases(vault, FakeClock(), FakeEntropy())
+
+    @pytest.mark.parametrize("plan", [["lost"], ["dropped"], ["dropped", "lost"]])
+    def test_lost_answers(
+        self, vault: SmallVault, leases: RemoteLeases, plan: list[str]
+    ) -> None:
+        """
+        An answer that got lost is found, and a request that got lost is repeated.
+        """
+        vault.plan = list(plan)
+        lease = leases.acquire(NAME, "a", 10)
+        vault.plan = list(plan)
+        renewed = leases.renew(lease, 20)
+        vault.plan = list(plan)
+        leases.release(renewed)
+
+        assert 1 == renewed.epoch
+        assert 2 == leases.acquire(NAME, "b", 10).epoch
+
+    def test_gone(self, vault: SmallVault, leases: RemoteLeases) -> None:
+        """
+        A vault that stays away is told after three attempts.
+        """
+        vault.plan = ["dropped"] * 9
+
+        with pytest.raises(StoreUnavailableError):
+            leases.acquire(NAME, "a", 10)
+
+        assert 6 == len(vault.plan)
+
+    @pytest.mark.parametrize("holder", ["a", "b"])
+    def test_lost_to_another(
+        self, vault: SmallVault, leases: RemoteLeases, holder: str
+    ) -> None:
+        """
+        A lease of another caller, even of the same name, isn't taken for a lost answer.
+        """
+        other = RemoteLeases(vault, FakeClock(), FakeEntropy(1))
+
+        def overtake() -> None:
+            vault.before_put = lambda: None
+            other.acquire(NAME, holder, 10)
+
+        vault.before_put = overtake
+        vault.plan = ["ok", "dropped"]
+
+        with pytest.raises(LeaseHeldError, match=f"held by {holder}"):
+            leases.acquire(NAME, "a", 10)
+
+    def test_late_arrival(self, vault: SmallVault, leases: RemoteLeases) -> None:
+        """
+        A request that arrives after it was repeated changes nothing any more.
+        """
+        requests: list[tuple[bytes, str | None]] = []
+        put = vault.put
+
+        def record(name: str, data: bytes, /, *, expected: str | None = None) -> str:
+            requests.append((data, expected))
+            return put(name, data, expected=expected)
+
+        vault.put = record  # type: ignore[method-assign]
+        vault.plan = ["dropped"]
+        lease = leases.acquire(NAME, "a", 10)
+
+        with pytest.raises(VaultConflictError):
+            put("leases/writer", requests[0][0], expected=requests[0][1])
+        assert lease == replace(leases.renew(lease, 10), expires_at=lease.expires_at)
