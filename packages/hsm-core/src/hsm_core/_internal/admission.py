@@ -30,7 +30,7 @@ from hsm_core.errors import (
     KeyTamperedError,
 )
 from hsm_core.model import Caller, KeyId
-from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.operations import OPERATIONS, Effect, Operation
 from hsm_core.protocols import Decision
 
 __all__ = ["Admission", "checked_caller"]
@@ -40,8 +40,9 @@ _KEYED: Final = frozenset(
     for operation in OPERATIONS
     for field in msgspec.structs.fields(operation)
     if field.name == "key_id" and field.required
+    if operation.effect is not Effect.RECOVERY
 )
-"""Operations that name the one key they are about."""
+"""Operations that name the one key they are about, which must be there."""
 
 
 class Admission:

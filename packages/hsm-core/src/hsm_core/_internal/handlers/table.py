@@ -20,6 +20,7 @@ from hsm_core._internal.handlers import (
     keys,
     macs,
     new_keys,
+    recovery,
     signatures,
     trail,
 )
@@ -65,6 +66,9 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.VerifyAudit: trail.VerifyAuditHandler,
     ops.Status: administration.StatusHandler,
     ops.ListAlgorithms: administration.ListAlgorithmsHandler,
+    ops.VerifyStore: recovery.VerifyStoreHandler,
+    ops.RecoverStore: recovery.RecoverStoreHandler,
+    ops.RecoverKey: recovery.RecoverKeyHandler,
     ops.SelfTest: administration.SelfTestHandler,
 }
 
