@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Stores in SQLite databases: one file, one connection, one process."""

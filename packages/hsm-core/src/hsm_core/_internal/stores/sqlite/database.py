@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: MIT
+"""
+A SQLite database that one process has to itself, and that loses nothing.
+
+There is one connection, which all threads share under one lock. It holds the database
+exclusively and nobody else moves its log into it: so the defect of SQLite before
+3.51.3, where two connections that write and checkpoint at once can lose a transaction,
+can't happen. A transaction is synced when it is made, and the log is moved into the
+database between transactions, where a failure is seen and not swallowed.
+
+After a failed commit or write nobody is sure of the disk, and a sync that succeeds
+later proves nothing about it. The database then refuses everything until `reopen`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    lock_file,
+    path_exists,
+)
+from hsm_core._internal.stores.sqlite import connection as connections
+from hsm_core._internal.stores.sqlite import files
+from hsm_core._internal.stores.sqlite.failures import (
+    UnsettledCommitError,
+    is_input_output,
+    sqlite_errors,
+    translate,
+)
+from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
+from hsm_core.errors import (
+    ConfigurationError,
+    HSMError,
+    StorageFullError,
+    StoreUnavailableError,
+)
+
+__all__ = ["Database", "MigrationStep", "Row", "Schema", "UnsettledCommitError"]
+
+Row: TypeAlias = tuple[Any, ...]
+"""Values of a row: None, int, float, str or bytes. Nothing of them is trusted."""
+
+_CHECKPOINT_COMMITS: Final = 256
+_LOG_BYTES: Final = 64 * 1024 * 1024
+_BACKUP_PAGES: Final = 512
+_BACKUP_PAUSE_SECONDS: Final = 0.001
+
+
+class Database:
+    """
+    One file, open in one process through one connection. Safe for many threads.
+
+    Args:
+        path: The database; it and its directory are made, private, if absent.
+
+        schema: What tables it has.
+
+    Raises:
+        StoreLockedError: Another process, or another part of this one, has it open.
+        UnsafeFileModeError: Other users may reach one of its files, or it is a link.
+        ConfigurationError: It is of another kind, or of a newer program.
+        IntegrityError: It is damaged, or no database.
+        StoreUnavailableError: It can't be made or read.
+    """
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path
+        self._schema = schema
+        self._mutex = threading.RLock()
+        self._process = os.getpid()
+        self._refusal = ""
+        self._is_closed = False
+        self._is_moved = False
+        self._is_durable = True
+        self._commits = 0
+        lock_path = files.beside(path, ".lock")
+        files.make_parent(path)
+        self._lock = lock_file(lock_path)
+        try:
+            check_private(lock_path)
+            files.prepare_file(path, schema.application_id)
+            self._connection = self._connect()
+        except BaseException:
+            self._lock.release()
+            raise
+        _open_databases.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Database {str(self.path)!r}>"
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connections.connect(self.path, self._schema)
+        self._is_durable = True
+        self._identity = self._identities()
+        return connection
+
+    def _identities(self) -> tuple[tuple[int, int] | None, ...]:
+        log = files.beside(self.path, "-wal")
+        return files.identity_of(self.path), files.identity_of(log)
+
+    @property
+    def available(self) -> bool:
+        """Whether it is open, and no write has failed."""
+        return not self._refusal
+
+    def check_usable(self) -> None:
+        """
+        Check that it can be used.
+
+        Raises:
+            StoreUnavailableError: It is closed, a write has failed, or this process
+                was forked from the one that opened it.
+        """
+        if self._refusal:
+            raise StoreUnavailableError(self._refusal)
+        if os.getpid() != self._process:
+            raise StoreUnavailableError("The database belongs to the parent process.")
+
+    # Reading
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """
+        Give the connection, for statements that must see one state.
+
+        Nothing may be written, and every cursor must be exhausted or closed before the
+        block ends.
+
+        Raises:
+            IntegrityError: The database is damaged.
+            StoreUnavailableError: It can't be read.
+        """
+        self.check_usable()
+        with self._mutex:
+            self.check_usable()
+            with sqlite_errors():
+                yield self._connection
+
+    def rows(self, statement: str, values: Sequence[object] = (), /) -> list[Row]:
+        """
+        Return all rows that a statement finds; may be called within `transaction`.
+
+        Raises:
+            IntegrityError: The database is damaged.
+            StoreUnavailableError: It can't be read.
+        """
+        # Written out, as every request comes here: context managers cost as much.
+        self.check_usable()
+        with self._mutex:
+            self.check_usable()
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise translate(error) from error
+
+    def row(self, statement: str, values: Sequence[object] = (), /) -> Row | None:
+        """Return the one row that a statement finds, or None; see `rows`."""
+        found = self.rows(statement, values)
+        return found[0] if found else None
+
+    # Writing
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """
+        Give the connection for one transaction: made when the block ends, or never.
+
+        What the block raises rolls it back. Transactions can't be nested.
+
+        Args:
+            durable: Whether it is synced, with all before it. If not, a power cut may
+                undo it and all after it up to the next one that is; a kill can't.
+
+        Raises:
+            UnsettledCommitError: It is not known whether it was made; the database
+                refuses everything until it is reopened.
+            StorageFullError: There is no room; nothing was changed.
+            IntegrityError: The database is damaged; nothing was changed.
+            StoreUnavailableError: Nothing was changed.
+        """
+        self.check_usable()
+        with self._mutex:
+            self.check_usable()
+            connection = self._connection
+            self._begin(durable)
+            try:
+                with sqlite_errors():
+                    yield connection
+                self._check_in_place()
+            except BaseException as error:
+                self._roll_back(error)
+                raise
+            self._commit()
+            self._after_commit()
+
+    def _begin(self, durable: bool) -> None:
+        if self._connection.in_transaction:
+            raise RuntimeError("Transactions can't be nested.")
+        with sqlite_errors():
+            if durable is not self._is_durable:
+                level = "FULL" if durable else "NORMAL"
+                self._connection.execute(f"PRAGMA synchronous = {level}")
+                self._is_durable = durable
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def _check_in_place(self) -> None:
+        # What goes into a file that has no name any more is lost at the next start.
+        if self._identities() != self._identity:
+            self._is_moved = True
+            self._poison()
+            raise StoreUnavailableError("The database was moved or deleted.")
+
+    def _roll_back(self, error: BaseException) -> None:
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.Error) and is_input_output(cause):
+            self._poison()
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._poison()
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            problem = translate(error)
+            if isinstance(problem, StorageFullError):
+                # The frame that makes it count is the last to be written, so nothing
+                # has happened.
+                self._roll_back(problem)
+                if self.available:
+                    raise problem from error
+            self._poison()
+            raise UnsettledCommitError from error
+        except BaseException:
+            self._poison()
+            raise
+
+    def _poison(self) -> None:
+        self._refusal = "The database must be opened again after a failed write."
+
+    # The log
+
+    def _after_commit(self) -> None:
+        self._commits += 1
+        if self._commits >= _CHECKPOINT_COMMITS:
+            # The transaction is made, so a failure here is not its caller's.
+            with suppress(HSMError):
+                self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """
+        Move what the log holds into the database, durably.
+
+        Done by itself after so many transactions; callers may do it when idle.
+
+        Raises:
+            StorageFullError: There is no room yet; nothing is lost.
+            StoreUnavailableError: It failed; the database must be reopened.
+        """
+        self.check_usable()
+        with self._mutex:
+            self.check_usable()
+            self._commits = 0
+            try:
+                size = files.size_of(files.beside(self.path, "-wal"))
+                mode = "TRUNCATE" if size > _LOG_BYTES else "PASSIVE"
+                with sqlite_errors():
+                    connections.checkpoint(self._connection, mode)
+            except StorageFullError:
+                raise
+            except HSMError:
+                self._poison()
+                raise
+
+    def verify(self) -> None:
+        """
+        Read every page and index entry; takes its time, and everybody waits.
+
+        Raises:
+            IntegrityError: They do not fit together.
+            StoreUnavailableError: They can't be read.
+        """
+        with self.reading() as connection:
+            connections.verify(connection)
+
+    def backup(self, to: Path) -> None:
+        """
+        Copy the database as it is now, or a little later, while it is used.
+
+        Args:
+            to: A new file; it gets mode 0600 and is durable afterwards.
+
+        Raises:
+            ConfigurationError: There is a file of this name.
+            StorageFullError: There is no room for it.
+            StoreUnavailableError: It failed, or the database was closed meanwhile.
+        """
+        if path_exists(to):
+            raise ConfigurationError(f"{to} is there already.")
+        temporary = files.create_temporary(to)
+        try:
+            self._copy_into(temporary)
+            files.publish(temporary, to)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _copy_into(self, path: Path) -> None:
+        with self.reading() as source:
+
+            def give_way(status: int, remaining: int, total: int) -> None:
+                self._mutex.release()
+                time.sleep(_BACKUP_PAUSE_SECONDS)
+                self._mutex.acquire()
+                self.check_usable()
+                if source is not self._connection:
+                    raise StoreUnavailableError("The database was opened again.")
+
+            target = sqlite3.connect(path, isolation_level=None)
+            try:
+                # What this connection writes meanwhile goes into the copy too.
+                source.backup(target, pages=_BACKUP_PAGES, progress=give_way)
+            finally:
+                target.close()
+
+    # Ending
+
+    def reopen(self) -> None:
+        """
+        After a failed write: make durable what is really there, and go on.
+
+        A transaction whose outcome is unknown is then made or not. Where nothing
+        failed, nothing happens.
+
+        Raises:
+            IntegrityError: The database is damaged.
+            StoreUnavailableError: It still can't be used; to be tried again later.
+        """
+        with self._mutex:
+            if self._is_closed or os.getpid() != self._process:
+                self.check_usable()
+            if self.available:
+                return
+            if files.identity_of(self.path) != self._identity[0]:
+                # The only way to what it holds is the connection that is open.
+                raise StoreUnavailableError("The database was moved or deleted.")
+            connections.close(self._connection, fold_log=self._is_moved)
+            self._open_again()
+
+    def _open_again(self) -> None:
+        # What a failed sync left may lie in memory only, though it looks written, and
+        # a second sync would not write it. So the log is copied to a new file first,
+        # and from there into the database: both are then written, not just synced.
+        files.check_files(self.path, self._schema.application_id)
+        files.rewrite_log(self.path)
+        connection = self._connect()
+        try:
+            with sqlite_errors():
+                connections.verify(connection)
+                done = connections.checkpoint(connection, "TRUNCATE")
+            if not done:
+                raise StoreUnavailableError
+        except BaseException:
+            connections.close(connection, fold_log=False)
+            raise
+        self._connection = connection
+        self._is_moved = False
+        self._commits = 0
+        self._refusal = ""
+
+    def close(self) -> None:
+        """Fold the log, close the connection and release the lock; once is enough."""
+        if os.getpid() != self._process:
+            return
+        with self._mutex:
+            if self._is_closed:
+                return
+            fold = self.available or self._is_moved
+            self._is_closed = True
+            self._refusal = "The database is closed."
+            connections.close(self._connection, fold_log=fold)
+            self._lock.release()
+
+    def keep_connection(self) -> None:
+        """Never close the connection, whatever becomes of this object."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+
+
+_open_databases: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+
+
+def _keep_in_child() -> None:
+    # A child that ends would close its copy of the connection, move the log into the
+    # database and delete it, under the feet of the parent. So it never ends there.
+    for database in tuple(_open_databases):
+        database.keep_connection()
+
+
+os.register_at_fork(after_in_child=_keep_in_child)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""
+The files of a database, while no connection has them open.
+
+Closing any descriptor of a database file gives up every POSIX lock that this process
+holds on it, those of SQLite included. So nothing here opens a file of a database but
+before the connection is made or after it was closed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    make_private_directory,
+    open_no_follow,
+    path_exists,
+    storage_errors,
+    sync_directory,
+)
+from hsm_core.errors import ConfigurationError, IntegrityError, UnsafeFileModeError
+
+__all__ = [
+    "beside",
+    "check_files",
+    "create_temporary",
+    "identity_of",
+    "make_parent",
+    "prepare_file",
+    "publish",
+    "rewrite_log",
+    "size_of",
+]
+
+_MAGIC: Final = b"SQLite format 3\x00"
+_APPLICATION_ID: Final = slice(68, 72)
+_HEADER_BYTES: Final = 100
+_COPY_BYTES: Final = 1024 * 1024
+_SIDES: Final = ("-wal", "-shm", "-journal")
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file that SQLite or we keep beside a database."""
+    return path.with_name(path.name + suffix)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return which file has this name, without opening it; None if there is none."""
+    with storage_errors():
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return None
+    return found.st_dev, found.st_ino
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file, without opening it; 0 if there is none."""
+    with storage_errors():
+        try:
+            return os.lstat(path).st_size
+        except FileNotFoundError:
+            return 0
+
+
+def prepare_file(path: Path, application_id: int) -> None:
+    """
+    Check the files of a database, and make an empty one of mode 0600 if it is absent.
+
+    Raises:
+        UnsafeFileModeError: Others may reach one of them, or it is no regular file.
+        IntegrityError: It is no database, or only its log is there.
+        ConfigurationError: It is a database of another kind.
+        StoreUnavailableError: It can't be read or made.
+    """
+    if size_of(path):
+        check_files(path, application_id)
+        return
+    _check_modes(path)
+    # The first page is durable before there is a log, so a log without one means that
+    # the database was cut off. SQLite would delete that log and begin anew.
+    if size_of(beside(path, "-wal")):
+        raise IntegrityError(f"{path} is empty, and there is a log of it.")
+    with storage_errors():
+        descriptor = open_no_follow(path, os.O_RDWR | os.O_CREAT)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def check_files(path: Path, application_id: int) -> None:
+    """
+    Check the files of a database that has been made.
+
+    Raises:
+        UnsafeFileModeError: Others may reach one of them, or it is no regular file.
+        IntegrityError: It is no database.
+        ConfigurationError: It is a database of another kind.
+        StoreUnavailableError: It can't be read.
+    """
+    _check_modes(path)
+    header = _read_header(path)
+    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+        raise IntegrityError(f"{path} is no SQLite database.")
+    if int.from_bytes(header[_APPLICATION_ID], "big") != application_id:
+        raise ConfigurationError(f"{path} is a database of another kind.")
+
+
+def _check_modes(path: Path) -> None:
+    for found in (path, *(beside(path, side) for side in _SIDES)):
+        if path_exists(found):
+            _check_file(found)
+
+
+def _check_file(path: Path) -> None:
+    with storage_errors():
+        mode = os.lstat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise UnsafeFileModeError(f"{path} is no regular file.", path=str(path))
+    check_private(path)
+
+
+def _read_header(path: Path) -> bytes:
+    with storage_errors():
+        descriptor = open_no_follow(path, os.O_RDONLY)
+        try:
+            return os.read(descriptor, _HEADER_BYTES)
+        finally:
+            os.close(descriptor)
+
+
+def make_parent(path: Path) -> None:
+    """
+    Make the directory of a database with mode 0700; one that is there is not judged.
+
+    Raises:
+        StoreUnavailableError: It can't be made.
+    """
+    if not path_exists(path.parent):
+        make_private_directory(path.parent)
+
+
+def rewrite_log(path: Path) -> None:
+    """
+    Write the log of a closed database afresh, durably, if it has one.
+
+    Raises:
+        StoreUnavailableError: The old log is there, as it was.
+    """
+    log = beside(path, "-wal")
+    if not path_exists(log):
+        return
+    temporary = create_temporary(log)
+    try:
+        with storage_errors():
+            _copy(log, temporary)
+        publish(temporary, log)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_temporary(path: Path) -> Path:
+    """Create an empty file of mode 0600 in the directory of *path*."""
+    temporary = beside(path, ".tmp-" + os.urandom(8).hex())
+    with storage_errors():
+        os.close(open_no_follow(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    return temporary
+
+
+def _copy(source: Path, target: Path) -> None:
+    reading = open_no_follow(source, os.O_RDONLY)
+    try:
+        with os.fdopen(open_no_follow(target, os.O_WRONLY), "wb") as writing:
+            while chunk := os.read(reading, _COPY_BYTES):
+                writing.write(chunk)
+    finally:
+        os.close(reading)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """
+    Give a finished file its name, durable with its content.
+
+    Raises:
+        StoreUnavailableError: It may have the name, but is not known to be durable.
+    """
+    with storage_errors():
+        descriptor = open_no_follow(temporary, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    sync_directory(path.parent)
