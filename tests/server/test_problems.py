@@ -55,6 +55,7 @@ def test_every_error_becomes_a_problem(error: type[HSMError]) -> None:
         (errors.MalformedError, 400),
         (errors.AuthenticationError, 401),
         (errors.AccessDeniedError, 403),
+        (errors.ApprovalNotFoundError, 404),
         (errors.KeyNotFoundError, 404),
         (errors.KeyStateError, 409),
         (errors.KeyUsageError, 409),

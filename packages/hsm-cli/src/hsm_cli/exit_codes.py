@@ -77,6 +77,7 @@ EXIT_CODES: Final[dict[type[errors.HSMError], ExitCode]] = {
     errors.ConfigurationError: ExitCode.INVALID_INPUT,
     errors.AuthenticationError: ExitCode.DENIED,
     errors.AccessDeniedError: ExitCode.DENIED,
+    errors.ApprovalNotFoundError: ExitCode.NOT_FOUND,
     errors.KeyNotFoundError: ExitCode.NOT_FOUND,
     errors.ConflictError: ExitCode.CONFLICT,
     errors.VerificationError: ExitCode.VERIFICATION_FAILED,

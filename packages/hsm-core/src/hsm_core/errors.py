@@ -14,6 +14,7 @@ Every error that hsm-core raises on purpose.
     ├── AuthenticationError
     ├── AccessDeniedError (PermissionError)
     ├── ApprovalRequiredError
+    ├── ApprovalNotFoundError (LookupError)
     ├── KeyNotFoundError (LookupError)
     ├── ConflictError
     │   ├── GenerationConflictError
@@ -61,6 +62,7 @@ from typing import ClassVar, Self, TypeAlias
 __all__ = [
     "AccessDeniedError",
     "AlgorithmUnavailableError",
+    "ApprovalNotFoundError",
     "ApprovalRequiredError",
     "ApprovalTamperedError",
     "AuditTamperedError",
@@ -235,6 +237,13 @@ class ApprovalRequiredError(HSMError):
 
     code: ClassVar[str] = "approval_required"
     sentence: ClassVar[str] = "This needs the approval of other people."
+
+
+class ApprovalNotFoundError(HSMError, LookupError):
+    """There is no such approval, or the caller may not know of it."""
+
+    code: ClassVar[str] = "approval_not_found"
+    sentence: ClassVar[str] = "There is no such approval."
 
 
 class KeyNotFoundError(HSMError, LookupError):

@@ -40,6 +40,7 @@ STATUS: Final[dict[type[HSMError], int]] = {
     errors.MalformedError: 400,
     errors.AuthenticationError: 401,
     errors.AccessDeniedError: 403,
+    errors.ApprovalNotFoundError: 404,
     errors.KeyNotFoundError: 404,
     errors.ConflictError: 409,
     errors.IntegrityError: 409,

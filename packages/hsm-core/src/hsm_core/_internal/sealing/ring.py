@@ -3,8 +3,9 @@
 The key ring: KEKs by id, and one integrity secret from which the rest is derived.
 
 A key-encryption key (KEK) seals the material of key versions. Under the integrity
-secret stand, with one HKDF label each: the MACs of key documents and use counters, ids
-of repeatable operations, digests of payloads and the set digest.
+secret stand, with one HKDF label each: the MACs of key documents, use counters and of
+the store's account, ids of repeatable operations, digests of payloads and the set
+digest.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ _OPERATION_LABEL: Final = b"hsm-core/operation-id/1"
 _PAYLOAD_LABEL: Final = b"hsm-core/payload-digest/1"
 _SET_LABEL: Final = b"hsm-core/set-digest/1"
 _COUNTER_LABEL: Final = b"hsm-core/use-counter/1"
+_BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
+_ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
+
+_KEY_ID_CHARACTERS: Final = 36
+_DIGEST_CHARACTERS: Final = 64
+_NUMBER_BYTES: Final = 8
+_LENGTHS: Final = tuple(
+    length.to_bytes(8, "big")
+    for length in (_KEY_ID_CHARACTERS, _NUMBER_BYTES, _DIGEST_CHARACTERS)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +98,21 @@ class KeyRing:
 
     Attributes:
         document_mac: HMAC-SHA-256 over a key document, 32 bytes.
+        account_mac: The same over what was counted of the store.
     """
 
     __slots__ = (
+        "_bucket_mac",
         "_contents",
         "_counter_mac",
         "_operation_mac",
         "_payload_mac",
         "_set_mac",
+        "account_mac",
         "document_mac",
     )
 
+    account_mac: Callable[[bytes], bytes]
     document_mac: Callable[[bytes], bytes]
 
     def __init__(self, contents: _Contents) -> None:
@@ -107,6 +122,8 @@ class KeyRing:
         self._payload_mac = self._mac(_PAYLOAD_LABEL)
         self._set_mac = self._mac(_SET_LABEL)
         self._counter_mac = self._mac(_COUNTER_LABEL)
+        self._bucket_mac = self._mac(_BUCKET_LABEL)
+        self.account_mac = self._mac(_ACCOUNT_LABEL)
 
     def __repr__(self) -> str:
         return f"<KeyRing of store {self.store_id}>"
@@ -202,9 +219,21 @@ class KeyRing:
 
         Parts are added modulo 2²⁵⁶, so that a change costs two of them and not all.
         """
-        number = generation.to_bytes(8, "big")
-        named = length_prefixed(_utf8(key_id), number, _utf8(document_digest))
+        number = generation.to_bytes(_NUMBER_BYTES, "big")
+        usual = len(key_id), len(document_digest)
+        if usual == (_KEY_ID_CHARACTERS, _DIGEST_CHARACTERS):
+            # The same bytes as below; a start needs them of every key of a store.
+            first, second, third = _LENGTHS
+            key, digest = key_id.encode("ascii"), document_digest.encode("ascii")
+            named = b"%b%b%b%b%b%b" % (first, key, second, number, third, digest)
+        else:
+            named = length_prefixed(_utf8(key_id), number, _utf8(document_digest))
         return int.from_bytes(self._set_mac(named), "big")
+
+    def bucket_part(self, bucket: int, value: int) -> int:
+        """Return what a bucket with this sum adds to the second sum of the account."""
+        named = bucket.to_bytes(4, "big") + value.to_bytes(32, "big")
+        return int.from_bytes(self._bucket_mac(named), "big")
 
     def counter_mac(self, material_id: str, counts: bytes) -> bytes:
         """Return the MAC of a material's use counter, 32 bytes."""
