@@ -3,9 +3,9 @@
 The key ring: KEKs by id, and one integrity secret from which the rest is derived.
 
 A key-encryption key (KEK) seals the material of key versions. Under the integrity
-secret stand, with one HKDF label each: the MACs of key documents, use counters and of
-the store's account, ids of repeatable operations, digests of payloads and the set
-digest.
+secret stand, with one HKDF label each: the MACs of key documents, use counters,
+approvals and of the store's account, ids of repeatable operations, digests of payloads
+and the set digest.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _OPERATION_LABEL: Final = b"hsm-core/operation-id/1"
 _PAYLOAD_LABEL: Final = b"hsm-core/payload-digest/1"
 _SET_LABEL: Final = b"hsm-core/set-digest/1"
 _COUNTER_LABEL: Final = b"hsm-core/use-counter/1"
+_APPROVAL_LABEL: Final = b"hsm-core/approval-mac/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
 
@@ -102,6 +103,7 @@ class KeyRing:
     """
 
     __slots__ = (
+        "_approval_mac",
         "_bucket_mac",
         "_contents",
         "_counter_mac",
@@ -122,6 +124,7 @@ class KeyRing:
         self._payload_mac = self._mac(_PAYLOAD_LABEL)
         self._set_mac = self._mac(_SET_LABEL)
         self._counter_mac = self._mac(_COUNTER_LABEL)
+        self._approval_mac = self._mac(_APPROVAL_LABEL)
         self._bucket_mac = self._mac(_BUCKET_LABEL)
         self.account_mac = self._mac(_ACCOUNT_LABEL)
 
@@ -240,6 +243,10 @@ class KeyRing:
         return self._counter_mac(
             length_prefixed(_utf8(self.store_id), _utf8(material_id), counts)
         )
+
+    def approval_mac(self, payload: bytes) -> bytes:
+        """Return the MAC of an approval of this store, 32 bytes."""
+        return self._approval_mac(length_prefixed(_utf8(self.store_id), payload))
 
     def seal_material(
         self, material: bytes, *, context: BlobContext, entropy: Entropy
