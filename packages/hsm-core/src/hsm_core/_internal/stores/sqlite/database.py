@@ -114,6 +114,11 @@ class Database:
         """Whether it is open, and no write has failed."""
         return not self._refusal
 
+    @property
+    def moved(self) -> bool:
+        """Whether a write found that another file, or none, has its name."""
+        return self._is_moved
+
     def check_usable(self) -> None:
         """
         Check that it can be used.
