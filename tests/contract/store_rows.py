@@ -15,7 +15,10 @@ from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.remote.keys import RemoteKeyStore
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.protocols import OpenedStore
+from hsm_core.testing import FakeClock, FakeEntropy
 
 __all__ = ["DURABLE", "ROWS", "StoreRow"]
 
@@ -54,10 +57,24 @@ def _guarded(folder: Path) -> OpenedStore:
     return OpenedStore(GuardedKeyStore(inner.keys), GuardedUseCounters(inner.uses))
 
 
+_vaults: dict[Path, MemoryVault] = {}
+
+
+def _remote(folder: Path) -> OpenedStore:
+    store = RemoteKeyStore(
+        _vaults.setdefault(folder, MemoryVault()),
+        clock=FakeClock(),
+        entropy=FakeEntropy(),
+        holder="contract",
+    )
+    return OpenedStore(store, store.uses)
+
+
 ROWS = [
     StoreRow("memory", _memory, durable=False),
     StoreRow("filesystem", _filesystem),
     StoreRow("guarded", _guarded),
+    StoreRow("remote", _remote),
 ]
 
 DURABLE = [row for row in ROWS if row.durable]

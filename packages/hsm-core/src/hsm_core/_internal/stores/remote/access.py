@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""
+A vault as the stores use it: reads are tried again, and lost answers are looked for.
+
+A put whose answer got lost was done, or was not, or is still on its way. Because each
+put names the tag that it expects, it can be sent again until one of them is known to be
+done, or can't be done any more. Nothing that a vault returns is trusted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from hsm_core._internal.documents import MAX_DOCUMENT_BYTES
+from hsm_core.errors import (
+    StorageFullError,
+    StoreUnavailableError,
+    VaultConflictError,
+)
+from hsm_core.protocols import ABSENT, RemoteKeyVault, VaultObject
+
+__all__ = ["MAX_OBJECT_BYTES", "UnsettledPutError", "VaultAccess"]
+
+MAX_OBJECT_BYTES: Final = MAX_DOCUMENT_BYTES + 1024
+"""Longest object that is read or written: a document in its frame."""
+
+_PAUSES: Final = (0.05, 0.2, 0.5)
+_PATIENCE: Final = 4.0
+"""After so many seconds of failures nothing is tried once more."""
+
+_PAGE: Final = 1000
+
+R = TypeVar("R")
+
+
+class UnsettledPutError(StoreUnavailableError):
+    """Nobody can tell whether an object was put; it still may be."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (StoreUnavailableError, VaultConflictError):
+        raise
+    except Exception as error:
+        raise StoreUnavailableError("The vault failed.") from error
+
+
+class VaultAccess(RemoteKeyVault):
+    """
+    Another vault, of which nothing but documented errors and sane answers come through.
+
+    Args:
+        inner: The vault; it is closed with this one.
+    """
+
+    def __init__(self, inner: RemoteKeyVault) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    def get(self, name: str, /) -> VaultObject | None:
+        """Return an object; one that is too long for us has no bytes."""
+        found = _again(lambda: self._inner.get(name))
+        if found is None:
+            return None
+        data: object = found.data
+        tag: object = found.tag
+        if not isinstance(data, bytes) or not isinstance(tag, str) or not tag:
+            raise StoreUnavailableError("The vault gave something that is no object.")
+        return found if len(data) <= MAX_OBJECT_BYTES else VaultObject(b"", tag)
+
+    def put(self, name: str, data: bytes, /, *, expected: str | None = None) -> str:
+        """Put an object once, whatever comes of it."""
+        with _translated():
+            tag: object = self._inner.put(name, data, expected=expected)
+        if not isinstance(tag, str) or not tag:
+            raise StoreUnavailableError("The vault gave no tag for an object.")
+        return tag
+
+    def put_surely(self, name: str, data: bytes, /, *, expected: str) -> str:
+        """
+        Put an object, and look for it where the answer got lost.
+
+        Args:
+            name: Its name.
+
+            data: If the object has these bytes already, they pass for put.
+
+            expected: The tag that it must have now, or `ABSENT`.
+
+        Returns:
+            The new tag.
+
+        Raises:
+            VaultConflictError: It has another tag, and was not put.
+            StorageFullError: There is no room; it was not put.
+            UnsettledPutError: It may have been put, or may be later.
+        """
+        until, last = time.monotonic() + _PATIENCE, None
+        for pause in (*_PAUSES, None):
+            try:
+                return self.put(name, data, expected=expected)
+            except (StoreUnavailableError, VaultConflictError) as error:
+                if isinstance(error, StorageFullError) and last is None:
+                    raise
+                last = error
+            try:
+                found = self.get(name)
+            except StoreUnavailableError as error:
+                last = error
+            else:
+                if found is not None and found.data == data:
+                    return found.tag
+                if (ABSENT if found is None else found.tag) != expected:
+                    raise VaultConflictError from last
+            if pause is None or time.monotonic() > until:
+                break
+            time.sleep(pause)
+        raise UnsettledPutError from last
+
+    def replace(self, name: str, data: bytes, /) -> str:
+        """
+        Put an object whatever is there, so that no earlier put of ours can undo it.
+
+        Raises:
+            StorageFullError: There is no room; it was not put.
+            StoreUnavailableError: It may have been put, or may be later.
+        """
+        found = self.get(name)
+        return self.put_surely(
+            name, data, expected=ABSENT if found is None else found.tag
+        )
+
+    def list(self, prefix: str, /, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Return names that begin with *prefix*, ascending, and nothing else."""
+        names: list[object] = list(
+            _again(lambda: [*self._inner.list(prefix, after=after, limit=limit)])
+        )
+        return sorted({n for n in names if isinstance(n, str) and n.startswith(prefix)})
+
+    def list_all(self, prefix: str, /) -> Iterator[str]:
+        """
+        Return all names that begin with *prefix*, ascending, page by page.
+
+        Raises:
+            StoreUnavailableError: They can't be read, or the pages don't go on.
+        """
+        after = ""
+        while True:
+            names = self.list(prefix, after=after, limit=_PAGE)
+            if names and names[0] <= after:
+                raise StoreUnavailableError("The vault lists the same names again.")
+            yield from names
+            if len(names) < _PAGE:
+                return
+            after = names[-1]
+
+    def delete(self, name: str, /) -> None:
+        """Delete an object, if there is one."""
+        _again(lambda: self._inner.delete(name))
+
+    def close(self) -> None:
+        """Release connections; what goes wrong with that harms nobody."""
+        with _translated():
+            self._inner.close()
+
+
+def _again(call: Callable[[], R]) -> R:
+    """Make a call that may be made twice, and make it again where it fails."""
+    until = time.monotonic() + _PATIENCE
+    for pause in _PAUSES:
+        try:
+            with _translated():
+                return call()
+        except StoreUnavailableError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(pause)
+    with _translated():
+        return call()

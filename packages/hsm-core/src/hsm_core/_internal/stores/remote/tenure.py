@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""
+The time in which one process may write a vault: a lease that a thread keeps alive.
+
+The lease ends by itself some seconds before others may take it, so clocks may differ by
+that much. Whoever opens a store that a killed process left waits until its lease ends;
+a lease that is renewed meanwhile shows that somebody lives.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Final
+
+from hsm_core.errors import (
+    HSMError,
+    LeaseHeldError,
+    LeaseLostError,
+    StoreLockedError,
+    StoreUnavailableError,
+)
+from hsm_core.protocols import Clock, Lease, Leases
+
+__all__ = ["Tenure"]
+
+_NAME: Final = "writer"
+_SECONDS: Final = 30.0
+_MARGIN_SECONDS: Final = 6.0
+_RENEW_SECONDS: Final = 6.0
+_POLL_SECONDS: Final = 1.0
+
+
+class Tenure:
+    """
+    The right to write.
+
+    Args:
+        leases: Where the lease lies.
+
+        clock: Tells when it ends.
+
+        holder: Who takes it; unique among all processes.
+
+        renew_seconds: How often it is renewed.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        clock: Clock,
+        holder: str,
+        *,
+        renew_seconds: float = _RENEW_SECONDS,
+    ) -> None:
+        self._leases = leases
+        self._clock = clock
+        self._holder = holder
+        self._renew_seconds = renew_seconds
+        self._lease: Lease | None = None
+        self._until = 0.0
+        self._ended = threading.Event()
+        self._changing = threading.Lock()
+        self._thread = threading.Thread(
+            target=self._keep, name="hsm-core-lease", daemon=True
+        )
+
+    @property
+    def epoch(self) -> int:
+        """How many tenures there were up to this one."""
+        return self._lease.epoch if self._lease else 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is certain that nobody else may write now."""
+        lease = self._lease
+        return (
+            lease is not None
+            and self._clock.monotonic() < self._until
+            and self._clock.now() < lease.expires_at - _MARGIN_SECONDS * 1_000_000
+        )
+
+    def begin(self, *, patient: bool) -> None:
+        """
+        Take the lease, and keep it from now on.
+
+        Args:
+            patient: Wait for the end of a lease that nobody renews.
+
+        Raises:
+            StoreLockedError: Another process has it.
+            StoreUnavailableError: It can't be read or written.
+        """
+        first_end: object = None
+        until = time.monotonic() + _SECONDS + _MARGIN_SECONDS
+        while True:
+            try:
+                self._take()
+                break
+            except LeaseHeldError as error:
+                end = error.facts.get("expires_at")
+                first_end = end if first_end is None else first_end
+                waited = not patient or time.monotonic() > until
+                if waited or end != first_end:
+                    raise StoreLockedError(
+                        f"Another process has the key store open: {error}"
+                    ) from error
+            time.sleep(_POLL_SECONDS)
+        self._thread.start()
+
+    def resume(self) -> bool:
+        """
+        Take the lease again after it was lost.
+
+        Returns:
+            Whether anybody else may have written meanwhile.
+
+        Raises:
+            StoreUnavailableError: Another process has it, or it can't be told.
+        """
+        with self._changing:
+            if self.is_held:
+                return False
+            before = self.epoch
+            if self._lease is not None:
+                # It may only have been too late for comfort.
+                with suppress(LeaseLostError):
+                    self._renewed(self._lease)
+                    return False
+            try:
+                self._take()
+            except LeaseHeldError as error:
+                raise StoreUnavailableError(
+                    "Another process has the key store open."
+                ) from error
+            return self.epoch != before + 1
+
+    def end(self, *, release: bool) -> None:
+        """
+        Give the right up.
+
+        Args:
+            release: Let others have it at once, not only when the lease ends by itself.
+        """
+        self._ended.set()
+        with self._changing:
+            lease, self._lease = self._lease, None
+        if lease is not None and release:
+            with suppress(HSMError):
+                self._leases.release(lease)
+        if self._thread.is_alive():
+            self._thread.join(timeout=_RENEW_SECONDS)
+
+    def renew(self) -> None:
+        """Make the lease last, if it is still ours; the thread does it by itself."""
+        with self._changing:
+            if self._lease is None or self._ended.is_set():
+                return
+            try:
+                self._renewed(self._lease)
+            except LeaseLostError:
+                self._until = 0.0
+            except StoreUnavailableError:
+                pass  # There is time for more tries, or it ends.
+
+    def _take(self) -> None:
+        began = self._clock.monotonic()
+        self._lease = self._leases.acquire(_NAME, self._holder, _SECONDS)
+        self._until = began + _SECONDS - _MARGIN_SECONDS
+
+    def _renewed(self, lease: Lease) -> None:
+        began = self._clock.monotonic()
+        self._lease = self._leases.renew(lease, _SECONDS)
+        self._until = began + _SECONDS - _MARGIN_SECONDS
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._renew_seconds):
+            self.renew()
