@@ -26,9 +26,12 @@ class Site:
 
     Args:
         folder: Made with mode 0700 if absent; everything lies below it.
+
+        kind: Where keys, trail and approvals lie: ``filesystem`` or ``sqlite``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = "filesystem") -> None:
+        self.kind = kind
         folder.mkdir(mode=0o700, exist_ok=True)
         self.folder = folder
         self.data = folder / "data"
@@ -52,8 +55,14 @@ class Site:
 
     @property
     def audit_log(self) -> Path:
-        """Live file of the trail."""
-        return self.data / "audit.log"
+        """Live file of the trail, or its database."""
+        is_file = self.kind == "filesystem"
+        return self.data / ("audit.log" if is_file else "audit.sqlite")
+
+    @property
+    def database(self) -> Path:
+        """Database of the keys, where they are in one."""
+        return self.data / "keys.sqlite"
 
     def secret_file(self, name: str) -> Path:
         """Return where a secret lies."""
@@ -73,9 +82,21 @@ class Site:
             *("--cert", str(self.server_pair.certificate)),
             *("--key", str(self.server_pair.key)),
             *("--client-ca", str(self.authority.bundle)),
-            *("--key-dir", str(self.key_dir)),
-            *("--audit-log", str(self.audit_log)),
-            *("--approval-dir", str(self.audit_log.with_name("approvals"))),
+            *self._store_arguments(),
+        ]
+
+    def _store_arguments(self) -> list[str]:
+        if self.kind == "filesystem":
+            return [
+                *("--key-dir", str(self.key_dir)),
+                *("--audit-log", str(self.audit_log)),
+                *("--approval-dir", str(self.audit_log.with_name("approvals"))),
+            ]
+        approvals = self.audit_log.with_name("approvals.sqlite")
+        return [
+            *("--key-store", "sqlite", "--sqlite-path", str(self.database)),
+            *("--audit-store", "sqlite", "--audit-sqlite-path", str(self.audit_log)),
+            *("--approval-store", "sqlite", "--approval-sqlite-path", str(approvals)),
         ]
 
     def environment(self) -> dict[str, str]:

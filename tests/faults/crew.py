@@ -18,7 +18,7 @@ from tests.faults.examination import Examiner
 from tests.faults.expectation import Expectation, check
 from tests.faults.journal import Journal
 from tests.faults.leftovers import check_files
-from tests.faults.trail import check_trail
+from tests.faults.trail import check_trail, events_of_files, events_of_server
 
 __all__ = ["CLIENTS", "READY_SECONDS", "Crew"]
 
@@ -39,13 +39,15 @@ class Crew:
 
         seed: Of every choice that is made.
 
+        kind: Where the server keeps everything: ``filesystem`` or ``sqlite``.
+
     Attributes:
         starts: How long each start took, in seconds.
         records: Length of the trail when it was last verified.
     """
 
-    def __init__(self, folder: Path, seed: str) -> None:
-        self.site = Site(folder)
+    def __init__(self, folder: Path, seed: str, kind: str = "filesystem") -> None:
+        self.site = Site(folder, kind)
         self.starts: list[float] = []
         self.records = 0
         self._seed = seed
@@ -123,9 +125,16 @@ class Crew:
             ]
         )
         self._check_store(server.port)
-        self.records = check_trail(
-            self.site.audit_log, self.site.secrets["hmac-key"], self.clients
-        )
+        events = self._events(server.port)
+        check_trail(events, self.clients)
+        self.records = len(events)
+
+    def _events(self, port: int) -> list[dict[str, Any]]:
+        if self.site.kind == "filesystem":
+            return events_of_files(self.site.audit_log, self.site.secrets["hmac-key"])
+        # A database is its server's alone.
+        with self.site.client(port, "auditor", "auditor") as auditor:
+            return events_of_server(auditor)
 
     def work_until_killed(self, server: ServerProcess, after_seconds: float) -> None:
         """Keep the server busy; kill it in the middle of that."""
@@ -242,7 +251,8 @@ class Crew:
             for key in listed
             if key["name"] in self._shared
         }
-        check_files(self.site.key_dir, self.clients, shared)
+        if self.site.kind == "filesystem":
+            check_files(self.site.key_dir, self.clients, shared)
 
     def _check_shared(self, key: dict[str, Any]) -> None:
         made = sorted(

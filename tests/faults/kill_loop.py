@@ -55,9 +55,9 @@ class Tally:
         sys.stdout.flush()
 
 
-def run(folder: Path, *, kills: int, seed: str) -> Tally:
+def run(folder: Path, *, kills: int, seed: str, kind: str = "filesystem") -> Tally:
     """
-    Kill a server *kills* times at random and once at each named point.
+    Kill a server *kills* times at random and, over files, once at each named point.
 
     Args:
         folder: Where sites and journals are made.
@@ -65,9 +65,11 @@ def run(folder: Path, *, kills: int, seed: str) -> Tally:
         kills: Random kills.
 
         seed: Of every choice; the moments of the kills are as random as the machine.
+
+        kind: Where it keeps everything: ``filesystem`` or ``sqlite``.
     """
     tally, chance = Tally(), random.Random(seed)
-    with Crew(folder / "random", seed) as crew:
+    with Crew(folder / "random", seed, kind) as crew:
         for count in range(1, kills + 1):
             if not tally.run(f"kill {count}", lambda: random_round(crew, chance)):
                 return tally
@@ -75,6 +77,8 @@ def run(folder: Path, *, kills: int, seed: str) -> Tally:
                 tally.say(f"{count} kills: {_told(crew)}")
         tally.run("after the random kills", lambda: finale(crew))
         tally.say(f"in the end: {_told(crew)}")
+    if kind != "filesystem":
+        return tally
     with Crew(folder / "points", seed) as crew:
         if not tally.run("the first of others", lambda: random_round(crew, chance)):
             return tally
@@ -111,12 +115,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--kills", type=int, default=100, help="random kills")
     parser.add_argument("--seed", default=str(random.randrange(2**32)))
+    parser.add_argument("--kind", choices=["filesystem", "sqlite"])
     arguments = parser.parse_args()
     sys.stdout.write(f"seed {arguments.seed}\n")
-    with tempfile.TemporaryDirectory(prefix="ferrohsm-kill-") as folder:
-        tally = run(Path(folder), kills=arguments.kills, seed=arguments.seed)
-    sys.stdout.write(f"{tally.passed} passed, {tally.failed} failed\n")
-    return 1 if tally.failed or not tally.passed else 0
+    passed = failed = 0
+    for kind in [arguments.kind] if arguments.kind else ["filesystem", "sqlite"]:
+        sys.stdout.write(f"over {kind}\n")
+        with tempfile.TemporaryDirectory(prefix="ferrohsm-kill-") as folder:
+            tally = run(
+                Path(folder), kills=arguments.kills, seed=arguments.seed, kind=kind
+            )
+        passed, failed = passed + tally.passed, failed + tally.failed
+    sys.stdout.write(f"{passed} passed, {failed} failed\n")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from hsm_core.factory import open_verifier
+from tests.e2e.https import Client
 from tests.faults.client import JournalingClient
 from tests.faults.expectation import MUTATIONS, check
 
-__all__ = ["check_trail", "read_events"]
+__all__ = ["check_trail", "events_of_files", "events_of_server", "read_events"]
 
+_EVENTS: Final = "/api/v1/audit/events?ascending=true&limit=1000"
 _DONE: Final = frozenset({"ok", "recovered-committed"})
 
 
@@ -28,28 +30,58 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)["event"]
 
 
-def check_trail(
-    path: Path, hmac_key: bytes, clients: Iterable[JournalingClient]
-) -> int:
+def events_of_files(path: Path, hmac_key: bytes) -> list[dict[str, Any]]:
     """
-    Verify a trail offline, compare it with the journals, return its length.
+    Verify a trail in files offline, and return its events.
+
+    Raises:
+        Violation: Verification passed records over.
+        AuditTamperedError: The trail is not whole.
+    """
+    verified = open_verifier(path, hmac_key).verify()
+    events = list(read_events(path))
+    check(verified.records == len(events), "records were passed over", verified)
+    return events
+
+
+def events_of_server(auditor: Client) -> list[dict[str, Any]]:
+    """
+    Let a server verify its trail, and return its events.
+
+    Raises:
+        Violation: The trail is not whole.
+    """
+    events: list[dict[str, Any]] = []
+    seq: int | None = 0
+    while seq is not None:
+        verified = auditor.request("POST", "/api/v1/audit/verify", {"start_seq": seq})
+        check(verified.status == 200, "the trail does not verify", verified)
+        seq = verified.json.get("next_seq")
+    seq = 0
+    while seq is not None:
+        page = auditor.request("GET", f"{_EVENTS}&start_seq={seq}").json
+        events += [item["event"] for item in page["items"]]
+        seq = page.get("next_seq")
+    return events
+
+
+def check_trail(
+    events: list[dict[str, Any]], clients: Iterable[JournalingClient]
+) -> None:
+    """
+    Compare a verified trail with the journals.
 
     The server must be at rest, and every request settled.
 
     Raises:
         Violation: An acknowledged request has no record, or a record has no request,
             or an intent has no outcome.
-        AuditTamperedError: The trail is not whole.
     """
-    verified = open_verifier(path, hmac_key).verify()
-    events = list(read_events(path))
-    check(verified.records == len(events), "records were passed over", verified)
     _check_pairs(events)
     for client in clients:
         own = [e for e in events if e.get("caller", {}).get("principal") == client.name]
         _check_changes(client, own)
         _check_uses(client, own)
-    return len(events)
 
 
 def _check_pairs(events: list[dict[str, Any]]) -> None:

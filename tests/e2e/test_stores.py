@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""A server over each kind of store: a whole life, a restart, an offline look."""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import ServerExitError
+from tests.e2e.site import Site
+
+LOCKED = 7
+
+
+def flags_of(site: Site, kind: str) -> list[str]:
+    """Return the flags of a server that keeps everything in this kind of store."""
+    if kind == "filesystem":
+        return []
+    folder = site.key_dir.parent
+    return [
+        *("--key-store", "sqlite", "--sqlite-path", str(folder / "keys.sqlite")),
+        *("--audit-store", "sqlite", "--audit-sqlite-path", str(trail_of(site, kind))),
+        *("--approval-store", "sqlite"),
+        *("--approval-sqlite-path", str(folder / "approvals.sqlite")),
+    ]
+
+
+def trail_of(site: Site, kind: str) -> Path:
+    """Return where the trail lies."""
+    if kind == "filesystem":
+        return site.audit_log
+    return site.key_dir.parent / "audit.sqlite"
+
+
+@pytest.mark.parametrize("kind", ["filesystem", "sqlite"])
+def test_a_whole_life_over_a_restart(site: Site, tmp_path: Path, kind: str) -> None:
+    """Every change of a key works, survives, and stands in a trail that verifies."""
+    message = tmp_path / "message"
+    message.write_bytes(b"attack at dawn")
+    flags = flags_of(site, kind)
+    with site.start(*flags) as server:
+        port = server.port
+
+        def hsm(*words: str, code: int = 0) -> bytes:
+            done = site.cli(port, *words, roles="administrator,operator")
+            assert code == done.returncode, done.stderr
+            return done.stdout
+
+        hsm("create", "aes", "--name", "box")
+        first = hsm("encrypt", "box", "--in", str(message), "--out", "-")
+        hsm("rotate", "box")
+        hsm("rollback", "box", "--version", "1", "--yes")
+        hsm("create", "EC-P256", "--name", "signer")
+        hsm("revoke", "signer", "--yes", "--reason", "test")
+        hsm("create", "EC-P256", "--name", "gone")
+        hsm("destroy", "gone", "--yes")
+        assert 0 == server.stop()
+
+    with site.start(*flags) as server:
+        port = server.port
+        done = site.cli(port, "decrypt", "box", "--in", "-", "--out", "-", data=first)
+        assert b"attack at dawn" == done.stdout, done.stderr
+        shown = json.loads(site.cli(port, "describe", "box", "--json").stdout)
+        assert 3 == shown["version"]
+        again = site.cli(port, "sign", "signer", "--in", str(message), "--out", "-")
+        assert again.returncode
+        listed = json.loads(site.cli(port, "list", "--json").stdout)
+        assert {"box", "signer"} == {item["name"] for item in listed["items"]}
+        done = site.cli(port, "store", "verify", roles="auditor")
+        assert 0 == done.returncode, done.stderr
+        assert 0 == server.stop()
+
+    site.verify_log(path=trail_of(site, kind))
+
+
+def test_a_database_belongs_to_one_server(site: Site) -> None:
+    """A second server refuses, and so do other programs and the offline verifier."""
+    flags = flags_of(site, "sqlite")
+    database = site.key_dir.parent / "keys.sqlite"
+    with site.start(*flags) as server:
+        with pytest.raises(ServerExitError) as caught:
+            site.start(*flags)
+        assert LOCKED == caught.value.status
+        with contextlib.closing(sqlite3.connect(database, timeout=0)) as other:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("SELECT count(*) FROM keys")
+        with pytest.raises(AssertionError, match="server"):
+            site.verify_log(path=trail_of(site, "sqlite"))
+        done = site.cli(server.port, "audit", "verify", roles="auditor")
+        assert 0 == done.returncode, done.stderr
+        assert 0 == server.stop()
