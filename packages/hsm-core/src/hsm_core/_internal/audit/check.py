@@ -33,6 +33,10 @@ class Follower:
 
         hmac_key: None leaves the MACs unchecked.
 
+        seq: The record before the first one to follow.
+
+        leaf_hash: Its leaf hash; empty takes the word of the first one for it.
+
         mark: A head mark that the record it names must agree with.
 
     Attributes:
@@ -74,7 +78,7 @@ class Follower:
         event = self._authentic(line, seq)
         if event.seq != seq:
             raise tampered(Reason.SEQUENCE, seq)
-        if event.prev != self.leaf_hash:
+        if self.leaf_hash and event.prev != self.leaf_hash:
             raise tampered(Reason.CHAIN, seq)
         leaf = leaf_hash(line)
         mark = self.mark

@@ -7,18 +7,26 @@ HKDF-SHA-256 (RFC 5869) with the log id as salt and a label with the epoch as in
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from typing import Final
 
 from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
 
-__all__ = ["EPOCH", "key_check_value", "mark_mac_function", "record_mac_function"]
+__all__ = [
+    "EPOCH",
+    "baseline_mac",
+    "key_check_value",
+    "mark_mac_function",
+    "record_mac_function",
+]
 
 EPOCH: Final = 0
 """The only epoch that format 1 knows: the key never changes within a trail."""
 
 _RECORD_LABEL: Final = b"FerroHSM audit record 1"
 _MARK_LABEL: Final = b"FerroHSM audit head mark 1"
+_BASELINE_LABEL: Final = b"FerroHSM audit baseline 1"
 _CHECK_LABEL: Final = b"FerroHSM audit key check 1"
 
 
@@ -30,6 +38,13 @@ def record_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes
 def mark_mac_function(hmac_key: bytes, log_id: str) -> Callable[[bytes], bytes]:
     """Return the MAC over a slot of the head mark, for one trail."""
     return _mac_function(hmac_key, log_id, _MARK_LABEL)
+
+
+def baseline_mac(hmac_key: bytes, log_id: str) -> hmac.HMAC:
+    """Return the MAC over what is kept of pruned records, to be fed with its bytes."""
+    mac = hmac.new(_key(hmac_key, log_id, _BASELINE_LABEL), digestmod="sha256")
+    mac.update(_BASELINE_LABEL + b"\0")
+    return mac
 
 
 def key_check_value(hmac_key: bytes) -> bytes:
@@ -45,15 +60,18 @@ def key_check_value(hmac_key: bytes) -> bytes:
 def _mac_function(
     hmac_key: bytes, log_id: str, label: bytes
 ) -> Callable[[bytes], bytes]:
-    key = hkdf_sha256(
-        hmac_key,
-        salt=bytes.fromhex(log_id),
-        info=length_prefixed(label, EPOCH.to_bytes(8, "big")),
-    )
-    mac_of = mac_function(key)
+    mac_of = mac_function(_key(hmac_key, log_id, label))
     domain = label + b"\0"
 
     def mac(data: bytes) -> bytes:
         return mac_of(domain + data)
 
     return mac
+
+
+def _key(hmac_key: bytes, log_id: str, label: bytes) -> bytes:
+    return hkdf_sha256(
+        hmac_key,
+        salt=bytes.fromhex(log_id),
+        info=length_prefixed(label, EPOCH.to_bytes(8, "big")),
+    )

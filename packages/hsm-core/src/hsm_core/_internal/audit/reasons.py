@@ -28,6 +28,8 @@ class Reason(StrEnum):
     AFTER_CLEAN = "after_clean"
     AFTER_MARK = "after_mark"
     DATABASE = "database"
+    PRUNED = "pruned"
+    BASELINE = "baseline"
     HEAD_MISSING = "head_missing"
     HEAD_DAMAGED = "head_damaged"
 
@@ -47,6 +49,8 @@ _SENTENCES: Final = {
     Reason.AFTER_CLEAN: "it came after the trail was closed in order",
     Reason.AFTER_MARK: "it came after the end that the head mark names",
     Reason.DATABASE: "the database is damaged from here on, or has other tables",
+    Reason.PRUNED: "it was removed, and no record of a prune tells so",
+    Reason.BASELINE: "what is kept of the pruned records before it was changed",
     Reason.HEAD_MISSING: "the head mark is missing",
     Reason.HEAD_DAMAGED: "the head mark was changed",
 }

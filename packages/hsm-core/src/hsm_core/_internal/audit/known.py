@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""What a trail says of each key: the state after its last change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from hsm_core.model import AuditEvent, KeyId, Phase
+from hsm_core.protocols import KnownKey
+
+__all__ = ["ACCEPTED", "KnownKeys"]
+
+ACCEPTED: Final = "system.key-accepted"
+"""Kind of the records that say which keys were accepted as they are."""
+
+_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
+
+
+class KnownKeys:
+    """
+    The last state of each key, gathered from events in their order.
+
+    Args:
+        before: What is known from records before them.
+    """
+
+    def __init__(self, before: Iterable[KnownKey] = ()) -> None:
+        self._keys = {known.key_id: known for known in before}
+
+    def note(self, event: AuditEvent) -> None:
+        """Take one event into account."""
+        key_id = KeyId(event.key_id)
+        accepted = event.kind == ACCEPTED
+        if accepted and not event.document_after:
+            self._keys.pop(key_id, None)
+            return
+        committed = event.phase is Phase.OUTCOME and event.code in _COMMITTED
+        if event.document_after and (committed or accepted):
+            digest = event.document_after
+            self._keys[key_id] = KnownKey(key_id, event.generation, digest)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[KnownKey]:
+        """Walk the keys by id."""
+        return iter([self._keys[key_id] for key_id in sorted(self._keys)])

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""
+Which records are old enough to be pruned, whatever the clock did.
+
+Only time that is known to have passed makes a record older. While the trail is open,
+that is what the monotonic clock counts. Before that there are only the times of the
+records: where they leap by more than `IDLE`, the machine was off or its clock was
+wrong, nobody can tell which, and no more than `IDLE` is counted. So a clock that
+stepped forwards removes nothing early, and one that stepped back neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from hsm_core.protocols import Clock
+
+__all__ = ["IDLE", "RetentionRule"]
+
+IDLE: Final = 7 * 24 * 3600 * 1_000_000
+"""How long a trail may be silent, in microseconds, and all of it be believed."""
+
+_BLOCK: Final = 1000
+
+
+class RetentionRule:
+    """
+    Finds how far a trail may be pruned.
+
+    Args:
+        clock: The trail's clock.
+
+        newest: The newest record when the trail was opened, -1 for none.
+
+        times: Returns the times of up to so many records from one on.
+    """
+
+    def __init__(
+        self, clock: Clock, newest: int, times: Callable[[int, int], Sequence[int]]
+    ) -> None:
+        self._clock = clock
+        self._newest = newest
+        self._times = times
+        self._opened = (clock.now(), clock.monotonic())
+
+    def prunable(self, first: int, end: int, head: int, before: int) -> int:
+        """
+        Return the first record that must stay.
+
+        Args:
+            first: Oldest record that is there.
+
+            end: All from this one on stay anyway.
+
+            head: The newest record.
+
+            before: Microseconds since 1970; only older records go.
+        """
+        now = self._clock.now()
+        end = min(end, head)
+        if end <= first or self._time(head) > now:
+            return first
+        leaps = self._leaps(first)
+        uncounted = self._gained(now) + sum(leap for _, leap in leaps)
+        found, latest = first, 0
+        for seq, time in self._each(first, end):
+            while leaps and leaps[0][0] <= seq:
+                uncounted -= leaps.pop(0)[1]
+            if time + uncounted >= before:
+                break
+            if time >= latest:
+                # A record after a step back may be younger than its time: it goes
+                # only with a later one whose time is above all before.
+                found, latest = seq + 1, time
+        return found
+
+    def _each(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        seq = first
+        while seq < end:
+            times = self._times(seq, min(_BLOCK, end - seq))
+            if not times:
+                return
+            yield from enumerate(times, seq)
+            seq += len(times)
+
+    def _gained(self, now: int) -> int:
+        """Return what the wall clock gained on the monotonic one since the opening."""
+        wall, monotonic = self._opened
+        passed = int((self._clock.monotonic() - monotonic) * 1_000_000)
+        return max(0, now - wall - passed)
+
+    def _leaps(self, first: int) -> list[tuple[int, int]]:
+        """Return where time leapt before the opening, and what doesn't count of it."""
+        newest = self._newest
+        if newest < first:
+            return []
+        found = []
+        oldest_time, newest_time = self._time(first), self._time(newest)
+        leap = self._opened[0] - newest_time - IDLE
+        if leap > 0:
+            found.append((newest + 1, leap))
+        spans = [(first, oldest_time, newest, newest_time)]
+        while spans:
+            low, low_time, high, high_time = spans.pop()
+            leap = high_time - low_time - IDLE
+            if leap <= 0:
+                continue
+            if high - low == 1:
+                found.append((high, leap))
+                continue
+            middle = (low + high) // 2
+            time = self._time(middle)
+            spans += [(low, low_time, middle, time), (middle, time, high, high_time)]
+        return sorted(found)
+
+    def _time(self, seq: int) -> int:
+        return self._times(seq, 1)[0]
