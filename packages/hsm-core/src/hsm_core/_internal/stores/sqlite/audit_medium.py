@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""The trail's way into a database: a group of records and the mark, or neither."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.sqlite.audit_rows import (
+    head_row,
+    last_row,
+    read_head,
+    read_rows,
+)
+from hsm_core._internal.stores.sqlite.database import Database, UnsettledCommitError
+from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    IntegrityError,
+    StorageFullError,
+    StoreUnavailableError,
+    UnavailableError,
+    WrongAuditKeyError,
+)
+
+__all__ = ["SqliteMedium"]
+
+_BATCHES: Final = (64, 8, 1)
+_CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
+_IDLE_SECONDS: Final = 5.0
+_NEVER: Final = float("inf")
+_SET_HEAD: Final = "INSERT OR REPLACE INTO head VALUES (0, ?)"
+
+
+def _insertion(rows: int) -> str:
+    # One statement for many rows: the interpreter's lock is given up at each step of
+    # a statement, and has to be won again from threads that compute.
+    values = [f"(?1+{n},?{n + 2})" for n in range(rows)]
+    return " ".join(("INSERT INTO records VALUES", ",".join(values)))
+
+
+_INSERTIONS: Final = {rows: _insertion(rows) for rows in _BATCHES}
+
+
+class SqliteMedium:
+    """
+    A `TrailMedium` in a database.
+
+    A kill can't undo a transaction, so that one without sync is what bounded mode calls
+    written. The sync is one more transaction, which writes nothing but the mark.
+
+    Args:
+        database: Holds the trail; closed by `close`.
+
+        hmac_key: Key of the trail.
+
+        stored: The head mark as it is in the database.
+    """
+
+    def __init__(self, database: Database, hmac_key: bytes, stored: StoredHead) -> None:
+        self._database = database
+        self._hmac_key = hmac_key
+        self._codec = HeadCodec(hmac_key, stored.log_id)
+        self._log_id = stored.log_id
+        self._counter = stored.counter
+        self._written = stored.mark
+        self._unfolded = 0
+        self._fold_at = _NEVER
+
+    def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
+        """
+        Append lines, with the mark, in one transaction.
+
+        Raises:
+            MediumError: Nothing of it was written, or all of it.
+        """
+        failpoint("audit.before_write")
+        with self._transaction(durable=sync) as connection:
+            _insert(connection, mark.seq + 1 - len(lines), lines)
+            self._note(connection, mark)
+        self._written = mark
+        failpoint("audit.after_write")
+        self._unfolded += sum(map(len, lines))
+        if self._unfolded >= _CHECKPOINT_BYTES:
+            self._fold()
+        else:
+            self._fold_at = time.monotonic() + _IDLE_SECONDS
+        return sync
+
+    def sync(self, mark: HeadMark, /) -> None:
+        """
+        Make all that was written durable, by a durable transaction after it.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        failpoint("audit.before_sync")
+        with self._transaction(durable=True) as connection:
+            self._note(connection, mark)
+        failpoint("audit.after_sync")
+
+    def due(self) -> float:
+        """Return when the log should be folded: when nothing was written for long."""
+        return self._fold_at
+
+    def tidy(self) -> None:
+        """
+        Fold the log, so that a start needs not read it.
+
+        Raises:
+            MediumError: It failed.
+        """
+        if self._fold_at <= time.monotonic():
+            self._fold()
+
+    def heal(self, tail: Tail, cause: Cause, /) -> None:
+        """
+        Open the database again where that is needed, and write what it lacks.
+
+        Raises:
+            MediumError: It still can't be; nothing durable was lost.
+        """
+        with _medium_errors(self._database, Cause(cause)):
+            self._database.reopen()
+        failpoint("audit.heal.after_reopen")
+        with self._transaction(durable=True) as connection:
+            self._counter = max(self._counter, self._agreed(connection, tail))
+            missing = self._missing(connection, tail)
+            _insert(connection, tail.mark.seq + 1 - len(missing), missing)
+            self._note(connection, tail.mark)
+        self._written = tail.mark
+        self._fold()
+
+    def finish(self, mark: HeadMark, /) -> None:
+        """
+        Note that the trail ends here, in order; closing folds the log.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        failpoint("audit.before_clean_mark")
+        with self._transaction(durable=True) as connection:
+            self._note(connection, replace(mark, clean=True))
+
+    def read(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* written lines from *start_seq* on, without newline.
+
+        Raises:
+            AuditUnavailableError: They can't be read.
+            AuditTamperedError: The database is damaged, or a row is missing.
+        """
+        count = min(limit, self._written.seq + 1 - start_seq)
+        if count <= 0:
+            return []
+        try:
+            with self._database.reading() as connection:
+                rows = list(read_rows(connection, start_seq, count))
+        except IntegrityError as error:
+            if isinstance(error, AuditTamperedError):
+                raise
+            raise tampered(Reason.DATABASE, start_seq) from error
+        except UnavailableError as error:
+            raise AuditUnavailableError from error
+        for position in range(count):
+            seq = start_seq + position
+            if position >= len(rows) or rows[position][0] != seq:
+                raise tampered(Reason.SHORTER, seq)
+        return [line for _, line in rows]
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        with _medium_errors(self._database, Cause.WRITE):
+            with self._database.transaction(durable=durable) as connection:
+                yield connection
+
+    def _note(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
+        self._counter += 1
+        connection.execute(_SET_HEAD, (head_row(self._codec, self._counter, mark),))
+
+    def _fold(self) -> None:
+        try:
+            with _medium_errors(self._database, Cause.SYNC):
+                self._database.checkpoint()
+        except MediumError as error:
+            if error.cause is not Cause.FULL:
+                raise
+            # What can't be folded yet is safe in the log.
+            self._fold_at = time.monotonic() + _IDLE_SECONDS
+        else:
+            self._fold_at = _NEVER
+        self._unfolded = 0
+
+    def _agreed(self, connection: sqlite3.Connection, tail: Tail) -> int:
+        """Check that what was durable is there; return the counter of the mark."""
+        stored = read_head(connection, self._hmac_key)
+        if stored.log_id != self._log_id or stored.mark.seq < tail.first_seq - 1:
+            raise MediumError(Cause.MOVED)
+        return stored.counter
+
+    def _missing(self, connection: sqlite3.Connection, tail: Tail) -> Sequence[bytes]:
+        last = last_row(connection)
+        found = 0
+        for found, (seq, line) in enumerate(read_rows(connection, tail.first_seq), 1):
+            if found > len(tail.lines) or tail.lines[found - 1] != line + b"\n":
+                raise tampered(Reason.CHAIN, seq)
+        if last is not None and last != tail.first_seq + found - 1:
+            raise tampered(Reason.SEQUENCE, tail.first_seq + found)
+        return tail.lines[found:]
+
+
+def _insert(
+    connection: sqlite3.Connection, first_seq: int, lines: Sequence[bytes]
+) -> None:
+    done = 0
+    for rows in _BATCHES:
+        statement = _INSERTIONS[rows]
+        while len(lines) - done >= rows:
+            values = [line[:-1] for line in lines[done : done + rows]]
+            connection.execute(statement, (first_seq + done, *values))
+            done += rows
+
+
+@contextmanager
+def _medium_errors(database: Database, cause: Cause) -> Iterator[None]:
+    try:
+        yield
+    except StorageFullError as error:
+        raise MediumError(Cause.FULL) from error
+    except UnsettledCommitError as error:
+        raise MediumError(Cause.SYNC) from error
+    except (IntegrityError, StoreUnavailableError, WrongAuditKeyError) as error:
+        raise MediumError(Cause.MOVED if database.moved else cause) from error

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""
+Verification of a trail in SQLite by someone who did not write it.
+
+It streams, so that memory does not grow with the trail, and writes nothing beside it.
+Other than a trail in files, a database can't be read beside the process that has it
+open: then that process must verify it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.pruned import PrunedPrefix
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.record import MAX_LINE_BYTES
+from hsm_core._internal.audit.verify import OfflineVerification
+from hsm_core._internal.stores.sqlite.audit_rows import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    check_schema,
+    first_row,
+    follow_rows,
+    read_baseline,
+    read_head,
+    translated,
+)
+from hsm_core.errors import (
+    AuditUnavailableError,
+    ConfigurationError,
+    StoreLockedError,
+)
+from hsm_core.model import AuditEvent
+
+__all__ = ["SqliteAuditVerifier", "is_sqlite_trail"]
+
+_PROGRESS_EVERY: Final = 10_000
+_MAGIC: Final = b"SQLite format 3\0"
+_CAREFUL: Final = (
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cell_size_check=ON",
+    "PRAGMA mmap_size=0",
+    "PRAGMA query_only=ON",
+)
+
+
+def is_sqlite_trail(path: Path) -> bool:
+    """Return whether a SQLite database lies here; not while this process has it."""
+    if wal_of(path).exists():
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def wal_of(path: Path) -> Path:
+    """Return the path of a database's write-ahead log."""
+    return path.with_name(f"{path.name}-wal")
+
+
+class SqliteAuditVerifier:
+    """
+    Verifies a trail in SQLite that is not in use, without changing it.
+
+    What a crash left in the write-ahead log counts; then database and log are copied
+    to a private temporary directory first, for SQLite can't read them without writing.
+
+    Args:
+        path: The database.
+
+        hmac_key: None verifies the chain alone, which does not show a forger who
+            recomputes it, nor a cut tail.
+    """
+
+    def __init__(self, path: Path, hmac_key: bytes | None) -> None:
+        self._path = path.absolute()
+        self._hmac_key = hmac_key
+
+    def verify(
+        self, progress: Callable[[int], None] | None = None
+    ) -> OfflineVerification:
+        """
+        Verify every record, and the end against the head mark.
+
+        Args:
+            progress: Called now and then with the number of records verified.
+
+        Raises:
+            AuditTamperedError: The trail is damaged; ``facts`` name the first bad
+                record as ``seq`` and the ``reason``.
+            WrongAuditKeyError: The key is not the trail's.
+            StoreLockedError: A process has it open.
+            ConfigurationError: There is no trail, or it can't be read.
+        """
+        try:
+            with _locked(self._path), self._connection() as connection:
+                return self._verify(connection, progress)
+        except sqlite3.Error as error:
+            raise self._own(translated(error, 0)) from error
+        except (AuditUnavailableError, OSError) as error:
+            raise self._unreadable() from error
+
+    def _own(self, error: Exception) -> Exception:
+        if isinstance(error, AuditUnavailableError):
+            return self._unreadable()
+        return error
+
+    def _unreadable(self) -> ConfigurationError:
+        return ConfigurationError(
+            "The audit trail can't be read.", path=str(self._path)
+        )
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        wal = wal_of(self._path)
+        if not (wal.exists() and wal.stat().st_size):
+            uri = f"file:{quote(str(self._path))}?mode=ro&immutable=1"
+            with closing(_connect(uri)) as connection:
+                yield connection
+            return
+        with tempfile.TemporaryDirectory(prefix="ferrohsm-") as folder:
+            copy = Path(folder) / "trail"
+            shutil.copyfile(self._path, copy)
+            shutil.copyfile(wal, wal_of(copy))
+            with closing(_connect(f"file:{quote(str(copy))}?mode=rw")) as connection:
+                yield connection
+
+    def _verify(
+        self, connection: sqlite3.Connection, progress: Callable[[int], None] | None
+    ) -> OfflineVerification:
+        self._check_kind(connection)
+        check_schema(connection)
+        key = self._hmac_key
+        head = None if key is None else read_head(connection, key)
+        log_id = head.log_id if head else ""
+        prefix = _prefix(connection, log_id, key)
+        seq, leaf_hash = prefix.start
+        follower = Follower(
+            log_id=log_id or None,
+            hmac_key=key,
+            seq=seq,
+            leaf_hash=leaf_hash,
+            mark=head.mark if head else None,
+        )
+
+        def visit(event: AuditEvent, leaf_hash: str) -> None:
+            prefix.visit(event, leaf_hash)
+            if progress is not None and (event.seq - seq) % _PROGRESS_EVERY == 0:
+                progress(event.seq - seq)
+
+        follow_rows(connection, follower, visit)
+        prefix.finish()
+        if progress is not None:
+            progress(follower.seq - seq)
+        return OfflineVerification(
+            records=follower.seq - seq,
+            head_seq=follower.seq,
+            head_hash=follower.leaf_hash,
+            log_id=follower.log_id,
+            macs_checked=self._hmac_key is not None,
+            mark_checked=head is not None,
+            clean=head is not None and head.mark.clean,
+            torn_bytes=0,
+        )
+
+    def _check_kind(self, connection: sqlite3.Connection) -> None:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application != APPLICATION_ID:
+            raise ConfigurationError(
+                "The database holds no audit trail.", path=str(self._path)
+            )
+        if version > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"The audit trail has schema {version}, made by a newer release; this "
+                f"one knows up to {SCHEMA_VERSION}.",
+                path=str(self._path),
+            )
+        if version < 1:
+            raise tampered(Reason.DATABASE, 0)
+
+
+def _prefix(
+    connection: sqlite3.Connection, log_id: str, hmac_key: bytes | None
+) -> PrunedPrefix:
+    baseline = read_baseline(connection, log_id, hmac_key)
+    first = first_row(connection)
+    if first is None:
+        first = baseline.header.next_seq if baseline else 0
+    return PrunedPrefix(first, baseline)
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        # A row that is too long to be a record must not fill the memory.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * MAX_LINE_BYTES)
+        for statement in _CAREFUL:
+            connection.execute(statement)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        # A copy, or a trail that was moved: nobody can have it open by this name.
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StoreLockedError(
+            f"{path} is in use: let the server that has it open verify it.",
+            path=str(path),
+        ) from None
+    finally:
+        os.close(descriptor)

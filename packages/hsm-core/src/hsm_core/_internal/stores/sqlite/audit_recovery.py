@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""
+Opening a trail in SQLite that was left behind, in order or not.
+
+SQLite has undone what was not committed, so there is no torn tail: the records end
+where the head mark says, or somebody changed them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hsm_core._internal.audit.baseline import Baseline
+from hsm_core._internal.audit.chain import OpenIntents
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.pruned import PrunedPrefix
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.stores.sqlite.audit_rows import (
+    APPLICATION_ID,
+    SCHEMA,
+    check_schema,
+    first_row,
+    follow_rows,
+    head_row,
+    read_baseline,
+    read_head,
+    read_rows,
+)
+from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
+from hsm_core.model import AuditEvent, Phase
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+__all__ = ["Recovered", "recover", "schema_of"]
+
+
+@dataclass(slots=True)
+class Recovered:
+    """
+    A trail that is ready to be written on.
+
+    Attributes:
+        head: The head mark as it is stored.
+        mark: The end of the trail.
+        intents: Intents without outcome up to there.
+        open_events: The same, as events.
+        first_seq: The oldest record that counts.
+        baseline: What is kept of the records before it.
+        leftovers: Records before it are there, for their removal was interrupted.
+    """
+
+    head: StoredHead
+    mark: HeadMark
+    intents: OpenIntents
+    open_events: list[AuditEvent]
+    first_seq: int
+    baseline: Baseline | None
+    leftovers: bool
+
+
+def schema_of(hmac_key: bytes, log_id: str) -> Schema:
+    """
+    Return the schema of a trail, which has its head mark from the beginning on.
+
+    Args:
+        hmac_key: Key of the trail.
+
+        log_id: Of the trail if it is new.
+    """
+
+    def create(tables: sqlite_utils.Database) -> None:
+        for statement in SCHEMA.values():
+            tables.execute(statement)
+        content = head_row(HeadCodec(hmac_key, log_id), 0, HeadMark())
+        tables.execute("INSERT INTO head VALUES (0, ?)", (content,))
+
+    step: MigrationStep = create
+    return Schema(APPLICATION_ID, (step,))
+
+
+def recover(connection: sqlite3.Connection, hmac_key: bytes) -> Recovered:
+    """
+    Verify a trail as far as its head mark asks for it; nothing is written.
+
+    Args:
+        connection: Open on the trail.
+
+        hmac_key: Key of the trail.
+
+    Raises:
+        WrongAuditKeyError: The key is not the trail's.
+        AuditTamperedError: The trail is not what we left.
+        AuditUnavailableError: It can't be read.
+    """
+    check_schema(connection)
+    head = read_head(connection, hmac_key)
+    baseline = read_baseline(connection, head.log_id, hmac_key)
+    covered = baseline.header.next_seq if baseline else 0
+    first = first_row(connection)
+    if first is None:
+        first = covered
+    prefix = PrunedPrefix(first, baseline)
+    replay = _Replay(connection, hmac_key, head, prefix)
+    replay.run(first)
+    return Recovered(
+        head=head,
+        mark=replay.end(),
+        intents=replay.intents,
+        open_events=list(replay.events.values()),
+        first_seq=covered,
+        baseline=baseline,
+        leftovers=first < covered,
+    )
+
+
+class _Replay:
+    """Follows the records that the head mark, or an intent, still needs."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        hmac_key: bytes,
+        head: StoredHead,
+        prefix: PrunedPrefix,
+    ) -> None:
+        self._connection = connection
+        self._set_digest = head.mark.set_digest
+        self.intents = OpenIntents()
+        self.events: dict[str, AuditEvent] = {}
+        self._mark = head.mark
+        seq, leaf = prefix.start
+        self._follower = Follower(
+            log_id=head.log_id,
+            hmac_key=hmac_key,
+            seq=seq,
+            leaf_hash=leaf,
+            mark=head.mark,
+        )
+
+    def run(self, first: int) -> None:
+        """Follow all of them, given the first record that is there."""
+        needed = min(self._mark.floor, max(self._mark.seq, 0))
+        if needed > first:
+            self._stand_after(needed - 1)
+        follow_rows(self._connection, self._follower, self._visit)
+
+    def _stand_after(self, seq: int) -> None:
+        for found, line in read_rows(self._connection, seq, 1):
+            if found != seq:
+                break
+            self._follower.start_after(line, seq)
+            if self._follower.seq != seq:
+                break
+            return
+        raise tampered(Reason.SEQUENCE, seq)
+
+    def end(self) -> HeadMark:
+        """Return where the trail ends."""
+        follower = self._follower
+        return HeadMark(
+            seq=follower.seq,
+            leaf_hash=follower.leaf_hash,
+            floor=self.intents.floor(follower.seq),
+            set_digest=self._set_digest,
+        )
+
+    def _visit(self, event: AuditEvent, _leaf_hash: str) -> None:
+        if event.phase is not Phase.SINGLE:
+            self.intents.note(event.phase, event.operation_id, event.seq)
+            if event.phase is Phase.INTENT:
+                self.events.setdefault(event.operation_id, event)
+            else:
+                self.events.pop(event.operation_id, None)
+        self._set_digest = event.set_digest or self._set_digest

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""
+The tables of a trail in SQLite, as a reader finds them.
+
+``records`` holds the very lines that a trail in files has, by their sequence number.
+``head`` has one row, the head mark, which every transaction that adds records writes
+too: so it always names the last of them, and nothing can come after it. ``baseline``
+holds the lines of baselines, and ``pruned`` says which one counts and where the record
+of that prune is.
+"""
+
+from __future__ import annotations
+
+import hmac
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hsm_core._internal.audit.baseline import Baseline, check_baseline
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.keys import key_check_value
+from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core.errors import (
+    AuditUnavailableError,
+    HSMError,
+    WrongAuditKeyError,
+)
+from hsm_core.model import AuditEvent
+
+__all__ = [
+    "APPLICATION_ID",
+    "HEADER_BYTES",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "baseline_lines",
+    "check_schema",
+    "first_row",
+    "follow_rows",
+    "head_row",
+    "last_row",
+    "read_baseline",
+    "read_head",
+    "read_rows",
+    "translated",
+]
+
+APPLICATION_ID: Final = 0x46485441
+"""Of the database's file: "FHTA" in ASCII."""
+
+SCHEMA_VERSION: Final = 1
+
+SCHEMA: Final = {
+    "baseline": "CREATE TABLE baseline ("
+    "next_seq INTEGER, number INTEGER, line BLOB NOT NULL, "
+    "PRIMARY KEY (next_seq, number)) STRICT, WITHOUT ROWID",
+    "head": "CREATE TABLE head ("
+    "id INTEGER PRIMARY KEY CHECK (id = 0), content BLOB NOT NULL) STRICT",
+    "pruned": "CREATE TABLE pruned ("
+    "id INTEGER PRIMARY KEY CHECK (id = 0), next_seq INTEGER NOT NULL, "
+    "record_seq INTEGER NOT NULL) STRICT",
+    "records": "CREATE TABLE records ("
+    "seq INTEGER PRIMARY KEY, line BLOB NOT NULL) STRICT",
+}
+"""The statement that makes each table; nothing else may be in the database."""
+
+HEADER_BYTES: Final = 64
+"""Of the content of ``head``: log id and key check value; one slot follows."""
+
+_DAMAGED: Final = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+"""Results that no healthy database gives to a right statement."""
+
+_ROWS: Final = "SELECT seq, line FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
+_LINES: Final = "SELECT number, line FROM baseline WHERE next_seq = ? ORDER BY number"
+
+
+def translated(error: sqlite3.Error, seq: int) -> HSMError:
+    """
+    Return the trail's own error for one of SQLite.
+
+    Args:
+        error: What SQLite raised.
+
+        seq: The record that was read, or the first of them.
+
+    Returns:
+        `AuditTamperedError` if the database is damaged, `AuditUnavailableError` if it
+        can't be read now.
+    """
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _DAMAGED or isinstance(error, sqlite3.DataError):
+        return tampered(Reason.DATABASE, seq)
+    return AuditUnavailableError()
+
+
+def check_schema(connection: sqlite3.Connection) -> None:
+    """
+    Check that the tables are ours, and that there is no view, trigger or other index.
+
+    Raises:
+        AuditTamperedError: They are not.
+    """
+    found = dict(connection.execute("SELECT name, sql FROM sqlite_schema"))
+    if found != SCHEMA:
+        raise tampered(Reason.DATABASE, 0)
+
+
+def head_row(codec: HeadCodec, counter: int, mark: HeadMark) -> bytes:
+    """Return the content of ``head``."""
+    return codec.header + codec.slot(counter, mark)[1]
+
+
+def read_head(connection: sqlite3.Connection, hmac_key: bytes) -> StoredHead:
+    """
+    Authenticate the head mark and return it.
+
+    Raises:
+        WrongAuditKeyError: It was written with another HMAC key.
+        AuditTamperedError: It is missing, or was changed by other means than ours.
+    """
+    rows = connection.execute("SELECT id, content FROM head LIMIT 2").fetchall()
+    if not rows:
+        raise tampered(Reason.HEAD_MISSING, 0)
+    content = rows[0][1]
+    if len(rows) > 1 or rows[0][0] != 0 or not isinstance(content, bytes):
+        raise tampered(Reason.HEAD_DAMAGED, 0)
+    return _parse(content, hmac_key)
+
+
+def _parse(content: bytes, hmac_key: bytes) -> StoredHead:
+    header, slot = content[:HEADER_BYTES], content[HEADER_BYTES:]
+    log_id, check = header[16:32].hex(), header[32:]
+    if len(log_id) != 32 or len(check) != 32:
+        raise tampered(Reason.HEAD_DAMAGED, 0)
+    codec = HeadCodec(hmac_key, log_id)
+    found = codec.read_slot(slot)
+    if found is None:
+        if not hmac.compare_digest(check, key_check_value(hmac_key)):
+            raise WrongAuditKeyError
+        raise tampered(Reason.HEAD_DAMAGED, 0)
+    if content != head_row(codec, *found):
+        raise tampered(Reason.HEAD_DAMAGED, 0)
+    return StoredHead(log_id, *found)
+
+
+def read_rows(
+    connection: sqlite3.Connection, start_seq: int, limit: int = -1
+) -> Iterator[tuple[int, bytes]]:
+    """
+    Give records in order of seq, each with its row's number.
+
+    Args:
+        connection: Open on a trail.
+
+        start_seq: Rows before it are left out.
+
+        limit: How many at most; a negative number gives all.
+
+    Raises:
+        AuditTamperedError: A row holds no bytes.
+        sqlite3.Error: They can't be read.
+    """
+    for seq, line in connection.execute(_ROWS, (start_seq, limit)):
+        if not isinstance(line, bytes):
+            raise tampered(Reason.FRAMING, seq)
+        yield seq, line
+
+
+def follow_rows(
+    connection: sqlite3.Connection,
+    follower: Follower,
+    visit: Callable[[AuditEvent, str], None],
+) -> None:
+    """
+    Follow all records after those that were followed, up to the end.
+
+    Args:
+        connection: Open on a trail.
+
+        follower: Bears the head mark, unless there is no key to authenticate it.
+
+        visit: Called with each good event and its leaf hash.
+
+    Raises:
+        AuditTamperedError: A record is bad, or the end is not where the mark says.
+        AuditUnavailableError: They can't be read now.
+    """
+    mark = follower.mark
+    try:
+        for seq, line in read_rows(connection, follower.seq + 1):
+            if seq != follower.seq + 1:
+                raise tampered(Reason.SEQUENCE, follower.seq + 1)
+            event = follower.follow(line)
+            if mark is not None and seq > mark.seq:
+                late = Reason.AFTER_CLEAN if mark.clean else Reason.AFTER_MARK
+                raise tampered(late, seq)
+            visit(event, follower.leaf_hash)
+    except sqlite3.Error as error:
+        raise translated(error, follower.seq + 1) from error
+    if mark is not None and follower.seq < mark.seq:
+        raise tampered(Reason.SHORTER, follower.seq + 1)
+
+
+def read_baseline(
+    connection: sqlite3.Connection, log_id: str, hmac_key: bytes | None
+) -> Baseline | None:
+    """
+    Return what is kept of pruned records, checked, with the record of the prune.
+
+    Args:
+        connection: Open on a trail.
+
+        log_id: The trail; empty takes its own word.
+
+        hmac_key: None leaves MACs unchecked.
+
+    Raises:
+        AuditTamperedError: It was changed, or no record tells of the prune.
+    """
+    found = connection.execute("SELECT next_seq, record_seq FROM pruned").fetchone()
+    if found is None:
+        return None
+    next_seq, record_seq = found
+    lines = baseline_lines(connection, next_seq)
+    baseline = check_baseline(lines, log_id=log_id, hmac_key=hmac_key)
+    if baseline.header.next_seq != next_seq:
+        raise tampered(Reason.BASELINE, 0)
+    follower = Follower(log_id=baseline.header.log_id, hmac_key=hmac_key)
+    for seq, line in read_rows(connection, record_seq, 1):
+        if seq == record_seq and follower.is_record(line):
+            if event_of(line, seq).detail == baseline.detail:
+                return baseline
+    raise tampered(Reason.PRUNED, 0)
+
+
+def baseline_lines(connection: sqlite3.Connection, next_seq: int) -> Iterator[bytes]:
+    """
+    Return the lines of one baseline, each with its newline.
+
+    Raises:
+        AuditTamperedError: A row holds no bytes.
+    """
+    for number, (place, line) in enumerate(connection.execute(_LINES, (next_seq,))):
+        if place != number or not isinstance(line, bytes):
+            raise tampered(Reason.BASELINE, 0)
+        yield line
+
+
+def first_row(connection: sqlite3.Connection) -> int | None:
+    """Return the lowest number of a record, or None if there is none."""
+    found: int | None = connection.execute("SELECT min(seq) FROM records").fetchone()[0]
+    return found
+
+
+def last_row(connection: sqlite3.Connection) -> int | None:
+    """Return the highest number of a record, or None if there is none."""
+    found: int | None = connection.execute("SELECT max(seq) FROM records").fetchone()[0]
+    return found
