@@ -9,6 +9,7 @@ for one thing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from hsm_core.errors import InvalidInputError
@@ -19,6 +20,7 @@ __all__ = [
     "check_material_id",
     "check_meta_name",
     "check_operation_id",
+    "check_versions",
     "is_key_id",
 ]
 
@@ -75,8 +77,18 @@ def check_change(change: KeyChange) -> None:
         InvalidInputError: A key id, operation id or version can't be one.
     """
     check_operation_id(change.operation_id)
-    if not is_key_id(change.entry.key_id):
+    check_versions(change.entry.key_id, (*change.blobs, *change.removed_blobs))
+
+
+def check_versions(key_id: str, versions: Iterable[int]) -> None:
+    """
+    Check the names of the sealed blobs of a key.
+
+    Raises:
+        InvalidInputError: The key id or a version can't be one.
+    """
+    if not is_key_id(key_id):
         raise InvalidInputError("key_id must be a UUID in lower-case canonical form.")
-    for version in (*change.blobs, *change.removed_blobs):
+    for version in versions:
         if not 1 <= version <= _LAST_VERSION:
             raise InvalidInputError(f"version must lie in 1 to {_LAST_VERSION}.")

@@ -2,10 +2,10 @@
 """
 Every file system call of the stores: private, durable, and never through a link.
 
-No module of the stores but this and `opening` calls ``os``, so that a test can make the
-n-th call fail. Helpers whose name says nothing else raise `StoreUnavailableError`, or
-`StorageFullError` where there is no room; the cause is chained and no path is told,
-because the sentence may travel to a client.
+No module of the key store but this, `opening` and `renewal` calls ``os``, so that a
+test can make the n-th call fail. Helpers whose name says nothing else raise
+`StoreUnavailableError`, or `StorageFullError` where there is no room; the cause is
+chained and no path is told, because the sentence may travel to a client.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ __all__ = [
     "stage_directory",
     "storage_errors",
     "sync_directory",
+    "temporary_in",
+    "write_new",
 ]
 
 _TEMPORARY: Final = ".tmp-"
@@ -115,10 +117,10 @@ def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> Non
         UnsettledWriteError: The rename was, or may have been, done and its sync failed.
         StoreUnavailableError: Anything else went wrong; the file is as it was.
     """
-    temporary = _temporary_in(staging or path.parent)
+    temporary = temporary_in(staging or path.parent)
     with storage_errors():
         try:
-            _write_new(temporary, data)
+            write_new(temporary, data)
         except BaseException:
             _discard(temporary)
             raise
@@ -132,7 +134,8 @@ def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> Non
     _settle(path.parent)
 
 
-def _temporary_in(directory: Path) -> Path:
+def temporary_in(directory: Path) -> Path:
+    """Return a path for a temporary file or directory, which nothing has."""
     return directory / (_TEMPORARY + os.urandom(8).hex())
 
 
@@ -143,7 +146,13 @@ def _settle(directory: Path) -> None:
         raise UnsettledWriteError from error
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes) -> None:
+    """
+    Write a new file of mode 0600 and sync it; its name is not durable yet.
+
+    Raises:
+        OSError: It may be there in part, and must be removed, never synced again.
+    """
     descriptor = open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         view = memoryview(data)
@@ -172,12 +181,12 @@ def stage_directory(parent: Path, contents: Mapping[str, bytes]) -> Path:
     Returns:
         Its path, for `publish_directory` or `discard_directory`.
     """
-    staged = _temporary_in(parent)
+    staged = temporary_in(parent)
     try:
         with storage_errors():
             os.mkdir(staged, 0o700)
             for name, data in contents.items():
-                _write_new(staged / name, data)
+                write_new(staged / name, data)
         sync_directory(staged)
     except BaseException:
         discard_directory(staged)
@@ -220,12 +229,20 @@ def remove_file(path: Path) -> bool:
 
     Returns:
         Whether it was there.
+
+    Raises:
+        UnsettledWriteError: Removing it failed, and yet it is gone.
+        StoreUnavailableError: It is still there, or nobody can tell.
     """
     with storage_errors():
         try:
             os.unlink(path)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            if path_exists(path):
+                raise
+            raise UnsettledWriteError from error
         return True
 
 

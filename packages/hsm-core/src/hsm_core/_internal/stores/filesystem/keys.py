@@ -7,8 +7,8 @@ writes its blobs first and then replaces the document by one rename. That rename
 only commit point; what is in memory follows it.
 
 A sync that failed after a rename leaves nobody sure of the disk, and a later one that
-succeeds proves nothing about it. So the store then refuses everything until it is
-opened again and has read what is really there.
+succeeds proves nothing about it. So the store then refuses everything until it has
+written afresh, and read again, what is really there.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from hsm_core._internal.stores.filesystem.files import (
     path_exists,
     publish_directory,
     read_file,
-    remove_file,
     stage_directory,
-    sync_directory,
 )
+from hsm_core._internal.stores.filesystem.healing import Unsettled
 from hsm_core._internal.stores.filesystem.layout import (
     DOCUMENT_NAME,
     Layout,
@@ -89,12 +88,15 @@ class FilesystemKeyStore(KeyStore):
 
     def __init__(self, directory: Path) -> None:
         self._layout = Layout(directory)
-        self.uses = FilesystemUseCounters(self._layout, self._check_usable)
+        self._unsettled = Unsettled(self._layout)
+        self.uses = FilesystemUseCounters(
+            self._layout, self._check_usable, self._unsettled
+        )
         self._index = KeyIndex()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._process = os.getpid()
-        self._refusal = ""
+        self._is_closed = False
         make_private_directory(directory)
         self._lock = lock_file(self._layout.lock)
         try:
@@ -109,28 +111,49 @@ class FilesystemKeyStore(KeyStore):
     def _load(self) -> None:
         check_private(self._layout.lock)
         self._layout.prepare()
-        for operation_id in list_directory(self._layout.aborted)[1]:
-            self._index.abort(operation_id)
+        self._read_aborted()
         for key_id, stored in self._layout.read_keys():
             self._index.put(read_index(key_id, stored))
 
+    def _read_aborted(self) -> None:
+        for operation_id in list_directory(self._layout.aborted)[1]:
+            with self._reading:
+                self._index.abort(operation_id)
+
     def _check_usable(self) -> None:
-        if self._refusal:
-            raise StoreUnavailableError(self._refusal)
+        self._check_open()
+        if self._unsettled:
+            raise StoreUnavailableError(
+                "The key store must be opened again after a failed write."
+            )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailableError("The key store is closed.")
         if os.getpid() != self._process:
             raise StoreUnavailableError("The key store belongs to the parent process.")
 
-    def _poison(self) -> None:
-        self._refusal = "The key store must be opened again after a failed write."
-
     @property
     def available(self) -> bool:
-        """Whether it is open, and no write has failed."""
-        return not self._refusal
+        """Whether it is open, and every write that failed was settled."""
+        return not (self._is_closed or self._unsettled)
 
     def reopen(self) -> None:
-        """See `KeyStore.reopen`."""
-        self._check_usable()
+        """
+        Make durable what failed writes left, and read it again.
+
+        Raises:
+            StoreUnavailableError: It still can't be; to be tried again later.
+        """
+        with self._writing, self.uses.writing:
+            self._check_open()
+            if not self._unsettled:
+                return
+            self._unsettled.settle()
+            self._read_aborted()
+            for key_id in self._unsettled.key_ids:
+                self._read_again(key_id)
+            self._unsettled.clear()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """
@@ -187,8 +210,9 @@ class FilesystemKeyStore(KeyStore):
         except BaseException:
             discard_directory(staged)
             raise
-        with self._committing(change):
-            publish_directory(staged, self._layout.folder(key_id))
+        folder = self._layout.folder(key_id)
+        with self._committing(change), self._unsettled.unless_kept(folder):
+            publish_directory(staged, folder)
         self._after_commit(change)
 
     def _replace(self, change: KeyChange) -> None:
@@ -198,8 +222,9 @@ class FilesystemKeyStore(KeyStore):
             self._write_blob(key_id, version, blob)
         failpoint("store.after_blobs")
         failpoint("store.before_document")
-        with self._committing(change):
-            self._layout.write(self._layout.document(key_id), change.document)
+        path = self._layout.document(key_id)
+        with self._committing(change), self._unsettled.unless_kept(path):
+            self._layout.write(path, change.document)
         self._after_commit(change)
 
     def _write_blob(self, key_id: KeyId, version: int, blob: bytes) -> None:
@@ -219,7 +244,7 @@ class FilesystemKeyStore(KeyStore):
             unsettled = isinstance(error, UnsettledWriteError)
             if isinstance(error, HSMError) and not unsettled:
                 raise
-            self._poison()
+            self._unsettled.changed(change.entry.key_id)
             if not isinstance(error, Exception):
                 raise
             raise OutcomeUnknownError(
@@ -228,19 +253,25 @@ class FilesystemKeyStore(KeyStore):
             ) from error
 
     def _after_commit(self, change: KeyChange) -> None:
-        key_id, removed = change.entry.key_id, change.removed_blobs
+        key_id = change.entry.key_id
+        paths = [self._layout.blob(key_id, version) for version in change.removed_blobs]
         with self._committing(change):
             with self._reading:
                 self._index.put(change.entry)
             failpoint("store.after_document")
-            try:
-                for version in removed:
-                    remove_file(self._layout.blob(key_id, version))
-                if removed:
-                    sync_directory(self._layout.folder(key_id))
-            except StoreUnavailableError as error:
-                raise UnsettledWriteError from error
+            self._remove_blobs(paths)
             failpoint("store.after_remove")
+
+    def _remove_blobs(self, paths: Sequence[Path]) -> None:
+        # The change is made; what is left of it is done when the store is reopened.
+        try:
+            self._unsettled.remove(paths)
+        except BaseException as error:
+            for path in paths:
+                self._unsettled.removed(path)
+            if isinstance(error, StoreUnavailableError):
+                raise UnsettledWriteError from error
+            raise
 
     def entry(self, reference: str, /) -> IndexEntry | None:
         """Return the index entry of a key by id, or by name if not destroyed."""
@@ -273,9 +304,9 @@ class FilesystemKeyStore(KeyStore):
 
     def _write_settled(self, path: Path, data: bytes) -> None:
         try:
-            self._layout.write(path, data)
+            with self._unsettled.unless_kept(path):
+                self._layout.write(path, data)
         except UnsettledWriteError as error:
-            self._poison()
             raise StoreUnavailableError from error
 
     def scan(self) -> Iterator[StoredKey]:
@@ -300,16 +331,23 @@ class FilesystemKeyStore(KeyStore):
 
     def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
         """Read a key's document again; see `KeyStore.refresh`."""
+        if not naming.is_key_id(key_id):
+            return None
         with self._writing:
             self._check_usable()
-            stored = read_stored(self._layout.document(key_id))
-            with self._reading:
-                if stored is None:
-                    self._index.remove(key_id)
-                    return None
-                entry = read_index(key_id, stored)
+            return self._read_again(key_id)
+
+    def _read_again(self, key_id: KeyId) -> IndexEntry | None:
+        stored = read_stored(self._layout.document(key_id))
+        if stored is None and path_exists(self._layout.folder(key_id)):
+            stored = b""
+        entry = None if stored is None else read_index(key_id, stored)
+        with self._reading:
+            if entry is None:
+                self._index.remove(key_id)
+            else:
                 self._index.put(entry)
-            return entry
+        return entry
 
     def correct(self, entry: IndexEntry, /) -> None:
         """Put the index right for a key; see `KeyStore.correct`."""
@@ -340,9 +378,11 @@ class FilesystemKeyStore(KeyStore):
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""
+        naming.check_versions(key_id, versions)
         with self._writing:
             self._check_usable()
-            self._layout.remove_blobs(key_id, versions)
+            paths = [self._layout.blob(key_id, version) for version in versions]
+            self._unsettled.remove(paths)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """
@@ -365,5 +405,5 @@ class FilesystemKeyStore(KeyStore):
     def close(self) -> None:
         """Release the lock, after the commit that is under way."""
         with self._writing:
-            self._refusal = "The key store is closed."
+            self._is_closed = True
             self._lock.release()

@@ -18,7 +18,7 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,9 +30,7 @@ from hsm_core._internal.stores.filesystem.files import (
     list_directory,
     make_private_directory,
     read_file,
-    remove_file,
     remove_temporaries,
-    sync_directory,
 )
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.errors import IntegrityError
@@ -104,10 +102,22 @@ class Layout:
             UnsafeFileModeError: Other users may reach one of them.
             StoreUnavailableError: Something can't be made, examined or removed.
         """
-        directories = (self.meta, self.aborted, self.keys, self.uses, self.staging)
-        for path in directories:
+        for path in self._directories:
             make_private_directory(path)
-        for path in directories:
+        self.remove_temporaries()
+
+    @property
+    def _directories(self) -> tuple[Path, ...]:
+        return self.meta, self.aborted, self.keys, self.uses, self.staging
+
+    def remove_temporaries(self) -> None:
+        """
+        Remove what interrupted writes left.
+
+        Raises:
+            StoreUnavailableError: A leftover can't be removed.
+        """
+        for path in self._directories:
             remove_temporaries(path)
 
     def read_keys(self) -> Iterator[tuple[KeyId, bytes]]:
@@ -123,17 +133,6 @@ class Layout:
                 continue
             check_private(self.keys / name)
             yield KeyId(name), read_stored(self.document(KeyId(name))) or b""
-
-    def remove_blobs(self, key_id: KeyId, versions: Sequence[int]) -> None:
-        """
-        Remove blobs, durably, where there are any.
-
-        Blobs that no document names stay: where a document is damaged, or an older one
-        was put back, they are all there is to repair it with.
-        """
-        removed = [remove_file(self.blob(key_id, number)) for number in versions]
-        if any(removed):
-            sync_directory(self.folder(key_id))
 
     def write(self, path: Path, data: bytes) -> None:
         """Create or replace a file of the store; see `atomic_write`."""

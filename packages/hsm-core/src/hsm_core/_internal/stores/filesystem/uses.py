@@ -3,25 +3,24 @@
 Use counters in a directory: one small file per material, replaced by one rename.
 
 The directory is part of a key store and stands under its lock. A sync that failed after
-a rename leaves nobody sure of the disk; no counter is then written until the store is
+a rename leaves nobody sure of the disk; the whole store is then unavailable until it is
 opened again, so that nothing more is protected than is known to be counted.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from hsm_core._internal.stores.filesystem.files import (
-    UnsettledWriteError,
     list_directory,
     read_file,
-    remove_file,
-    sync_directory,
 )
+from hsm_core._internal.stores.filesystem.healing import Unsettled
 from hsm_core._internal.stores.filesystem.layout import Layout
 from hsm_core._internal.stores.naming import check_material_id, is_key_id
-from hsm_core.errors import IntegrityError, StoreUnavailableError
+from hsm_core.errors import IntegrityError
 from hsm_core.protocols import UseCounters
 
 __all__ = ["FilesystemUseCounters"]
@@ -36,13 +35,22 @@ class FilesystemUseCounters(UseCounters):
     Args:
         layout: Of an open key store.
 
-        check_usable: Raises when the key store is closed or belongs to another process.
+        check_usable: Raises when the key store can't be used.
+
+        unsettled: Of the key store.
+
+    Attributes:
+        writing: Held while something is written, as one failed sync of the directory
+            concerns everything that is on its way there.
     """
 
-    def __init__(self, layout: Layout, check_usable: Callable[[], None]) -> None:
+    def __init__(
+        self, layout: Layout, check_usable: Callable[[], None], unsettled: Unsettled
+    ) -> None:
         self._layout = layout
         self._check_usable = check_usable
-        self._is_unsettled = False
+        self._unsettled = unsettled
+        self.writing = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<FilesystemUseCounters {str(self._layout.uses)!r}>"
@@ -63,19 +71,18 @@ class FilesystemUseCounters(UseCounters):
     def put(self, material_id: str, value: bytes, /) -> None:
         """Replace the value of a material; see `UseCounters.put`."""
         check_material_id(material_id)
-        self._check_writable()
-        try:
-            self._layout.write(self._layout.uses / material_id, value)
-        except UnsettledWriteError:
-            self._is_unsettled = True
-            raise
+        path = self._layout.uses / material_id
+        with self.writing:
+            self._check_usable()
+            with self._unsettled.unless_kept(path):
+                self._layout.write(path, value)
 
     def discard(self, material_id: str, /) -> None:
         """Delete the value of a material, durably, if there is one."""
         check_material_id(material_id)
-        self._check_writable()
-        if remove_file(self._layout.uses / material_id):
-            sync_directory(self._layout.uses)
+        with self.writing:
+            self._check_usable()
+            self._unsettled.remove([self._layout.uses / material_id])
 
     def material_ids(self) -> list[str]:
         """Return every material that has a value; other names are left alone."""
@@ -83,10 +90,3 @@ class FilesystemUseCounters(UseCounters):
         return [
             name for name in list_directory(self._layout.uses)[1] if is_key_id(name)
         ]
-
-    def _check_writable(self) -> None:
-        self._check_usable()
-        if self._is_unsettled:
-            raise StoreUnavailableError(
-                "The key store must be opened again after a failed write."
-            )
