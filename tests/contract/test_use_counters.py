@@ -28,6 +28,7 @@ from tests.core.filesystem_support import (
     as_fifo,
     as_giant,
     as_link,
+    failing_sync_of_directories,
     leftovers,
     patched,
     struck,
@@ -185,6 +186,7 @@ class TestFilesystem:
                     outcomes.append(error)
                 else:
                     break
+            store.reopen()
             assert store.uses.get(ONE) in {b"old", b"new"}
             store.close()
             store.__init__(tmp_path / "store")  # type: ignore[misc]
@@ -207,7 +209,7 @@ class TestFilesystem:
 
     def test_unsettled(self, store: FilesystemKeyStore, tmp_path: Path) -> None:
         """
-        After a sync that failed behind a rename nothing is written, until a new start.
+        After a sync that failed behind a rename the store waits to be opened again.
         """
         fake = FaultyOS(names=frozenset({"fsync"}))
         with patched(fake):
@@ -216,17 +218,37 @@ class TestFilesystem:
         last.names = frozenset({"fsync"})
         with patched(last), pytest.raises(StoreUnavailableError):
             store.uses.put(ONE, b"new")
+        before = store.available
+        for call in (
+            lambda: store.uses.get(ONE),
+            lambda: store.uses.put(ONE, b"newer"),
+            lambda: store.uses.discard(ONE),
+            store.uses.material_ids,
+        ):
+            with pytest.raises(StoreUnavailableError, match="opened again"):
+                call()
 
-        with pytest.raises(StoreUnavailableError, match="opened again"):
-            store.uses.put(ONE, b"newer")
-        with pytest.raises(StoreUnavailableError, match="opened again"):
-            store.uses.discard(ONE)
+        store.reopen()
 
-        store.close()
-        again = FilesystemKeyStore(tmp_path / "store")
-        again.uses.put(ONE, b"newer")
-        assert b"newer" == again.uses.get(ONE)
-        again.close()
+        assert [False, True] == [before, store.available]
+        assert b"new" == store.uses.get(ONE)
+        store.uses.put(ONE, b"newer")
+        assert b"newer" == store.uses.get(ONE)
+        assert [] == leftovers(tmp_path)
+
+    def test_discard_that_is_not_durable(
+        self, store: FilesystemKeyStore, tmp_path: Path
+    ) -> None:
+        """
+        A value whose removal could not be synced is gone when that is settled.
+        """
+        with patched(failing_sync_of_directories()):
+            with pytest.raises(StoreUnavailableError):
+                store.uses.discard(ONE)
+        store.reopen()
+
+        assert store.uses.get(ONE) is None
+        assert not path_of(tmp_path).exists()
 
 
 def test_foreign_errors(tmp_path: Path) -> None:

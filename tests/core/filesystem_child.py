@@ -2,11 +2,12 @@
 """
 A program that mutates a store and is killed while it does.
 
-Usage: ``python -m tests.core.filesystem_child TEMPLATE FOLDER SCENARIO``. For each
-place that a mutation can be killed at, a child works on a copy of the template and
+Usage: ``python -m tests.core.filesystem_child TEMPLATE FOLDER SCENARIO [heal]``. For
+each place that a mutation can be killed at, a child works on a copy of the template and
 kills itself there with SIGKILL. Each copy is named after its place: ``call-N`` is
-before the N-th file system call, ``point-NAME`` is a failpoint. Prints the number of
-copies.
+before the N-th file system call, ``point-NAME`` is a failpoint. With ``heal`` no sync
+of a directory works in the mutation, and the repair after it is killed. Prints the
+number of copies.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from tests.core.filesystem_support import CHANGES, SCENARIOS, FaultyOS, copy, patched
+from hsm_core.errors import HSMError
+from tests.core.filesystem_support import (
+    CHANGES,
+    SCENARIOS,
+    FaultyOS,
+    copy,
+    failing_sync_of_directories,
+    patched,
+)
 
 __all__: list[str] = []
 
@@ -51,6 +61,24 @@ def was_killed(work: Callable[[], None]) -> bool:
     return status != 0
 
 
+def heal(template: Path, folder: Path, scenario: str) -> int:
+    """Make all copies that are killed in a repair, and return their number."""
+
+    def at_call(directory: Path, nth: int) -> None:
+        store = FilesystemKeyStore(directory)
+        with patched(failing_sync_of_directories()), suppress(HSMError):
+            SCENARIOS[scenario](store)
+        with patched(FaultyOS(lambda name, args: die(), nth, nth, CHANGES)):
+            store.reopen()
+
+    nth = 1
+    while was_killed(
+        lambda n=nth: at_call(copy(template, folder / f"call-{n}"), n)  # type: ignore[misc]
+    ):
+        nth += 1
+    return nth
+
+
 def main(template: Path, folder: Path, scenario: str) -> int:
     """Make all copies and return their number."""
     run = SCENARIOS[scenario]
@@ -77,4 +105,5 @@ def main(template: Path, folder: Path, scenario: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(str(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))
+    run = heal if sys.argv[4:] == ["heal"] else main
+    sys.stdout.write(str(run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))

@@ -2,13 +2,14 @@
 """
 A file system that fails on demand, and stores to fail it under.
 
-`FaultyOS` stands in for the ``os`` module in the two modules of the stores that call
+`FaultyOS` stands in for the ``os`` module in the modules of the key store that call
 it. It counts calls, writes down what they did, and strikes at one of them or from one
 of them on.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from hsm_core._internal.documents import peek
-from hsm_core._internal.stores.filesystem import files, opening
+from hsm_core._internal.stores.filesystem import files, opening, renewal
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import KeyStore
@@ -44,10 +45,12 @@ __all__ = [
     "as_junk",
     "as_link",
     "copy",
+    "failing_sync_of_directories",
     "key_path",
     "leftovers",
     "make_template",
     "patched",
+    "path_of",
     "seen",
     "struck",
 ]
@@ -122,12 +125,30 @@ def patched(fake: FaultyOS) -> Iterator[FaultyOS]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", fake)
         patch.setattr(opening, "os", fake)
+        patch.setattr(renewal, "os", fake)
         yield fake
 
 
 def struck(number: int, nth: int, *, sticky: bool) -> FaultyOS:
     """Return a fake whose n-th call fails with an error number, or all from it on."""
     return FaultyOS(raising(number), nth, 10**9 if sticky else nth)
+
+
+def failing_sync_of_directories() -> FaultyOS:
+    """Return a fake whose every fsync of a directory fails, but of temporary ones."""
+
+    def strike(name: str, args: tuple[Any, ...]) -> None:
+        path = path_of(args[0])
+        if path.is_dir() and not path.name.startswith(".tmp-"):
+            raise OSError(errno.EIO, "Input/output error")
+        os.fsync(args[0])
+
+    return FaultyOS(strike, 1, 10**9, frozenset({"fsync"}))
+
+
+def path_of(descriptor: int) -> Path:
+    """Return what an open descriptor is of."""
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
 
 
 Seen = dict[KeyId, tuple[bytes, tuple[bytes | None, ...]]]

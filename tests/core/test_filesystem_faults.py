@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +24,7 @@ from tests.core.filesystem_support import (
     FaultyOS,
     Seen,
     copy,
+    failing_sync_of_directories,
     leftovers,
     make_template,
     patched,
@@ -167,25 +167,12 @@ def test_poisoned_or_as_before(
     assert poisoned
 
 
-def strike_sync_of_directories(fake: FaultyOS) -> None:
-    """Let each fsync of a directory fail, and of nothing else."""
-
-    def strike(name: str, args: tuple[Any, ...]) -> None:
-        if os.path.isdir(f"/proc/self/fd/{args[0]}"):
-            raise OSError(errno.EIO, "Input/output error")
-        os.fsync(args[0])
-
-    fake.names = frozenset({"fsync"})
-    fake.strike, fake.first, fake.last = strike, 1, 10**9
-
-
 def test_failed_sync_is_not_tried_again(template: Path, tmp_path: Path) -> None:
     """
     After a directory could not be synced no success is reported on this handle.
     """
     store = FilesystemKeyStore(copy(template, tmp_path / "store"))
-    fake = FaultyOS()
-    strike_sync_of_directories(fake)
+    fake = failing_sync_of_directories()
     with patched(fake), pytest.raises(OutcomeUnknownError):
         SCENARIOS["edit"](store)
 
@@ -209,8 +196,7 @@ def test_failed_sync_before_the_commit(
         "write_meta": lambda store: store.write_meta("ring", b"another"),
     }
     store = FilesystemKeyStore(copy(template, tmp_path / "store"))
-    fake = FaultyOS()
-    strike_sync_of_directories(fake)
+    fake = failing_sync_of_directories()
 
     error = attempt(store, calls[call], fake)
 

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: MIT
+"""A key store whose write failed is opened again, and loses nothing by it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
+from hsm_core.errors import (
+    HSMError,
+    KeyTamperedError,
+    OutcomeUnknownError,
+    StorageFullError,
+    StoreUnavailableError,
+)
+from hsm_core.protocols import KeyStore
+from tests.core.filesystem_support import (
+    CHANGES,
+    SCENARIOS,
+    FaultyOS,
+    Seen,
+    as_directory,
+    as_link,
+    copy,
+    failing_sync_of_directories,
+    key_path,
+    leftovers,
+    make_template,
+    patched,
+    path_of,
+    seen,
+    struck,
+)
+from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
+from tests.support import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a closed store to copy."""
+    return make_template(tmp_path_factory.mktemp("template") / "store")
+
+
+@pytest.fixture
+def store(template: Path, tmp_path: Path) -> Iterator[FilesystemKeyStore]:
+    """Give an open copy of it."""
+    opened = FilesystemKeyStore(copy(template, tmp_path / "store"))
+    yield opened
+    opened.close()
+
+
+def states(template: Path, folder: Path, scenario: str) -> tuple[Seen, Seen]:
+    """Return what is there before and after a mutation."""
+    store = FilesystemKeyStore(copy(template, folder / "whole"))
+    old = seen(store)
+    SCENARIOS[scenario](store)
+    new = seen(store)
+    store.close()
+    return old, new
+
+
+def attempt(
+    store: KeyStore, run: Callable[[KeyStore], None], fake: FaultyOS
+) -> HSMError | None:
+    """Run something under a fault and return its error."""
+    with patched(fake):
+        try:
+            run(store)
+        except HSMError as error:
+            return error
+    return None
+
+
+def is_in(store: KeyStore) -> bool:
+    """Return whether the operation of a scenario is in the store."""
+    mark = store.find_operation(operation_of(90))
+    return mark is not None and not mark.aborted
+
+
+def check(store: FilesystemKeyStore, directory: Path, old: Seen, new: Seen) -> None:
+    """Check that a store is old or new, tidy, and the same after a start."""
+    found, made = seen(store), is_in(store)
+    assert (new if made else old) == found
+    store.close()
+    again = FilesystemKeyStore(directory)
+    assert [] == leftovers(directory)
+    assert (found, made) == (seen(again), is_in(again))
+    again.close()
+
+
+def unavailable(store: FilesystemKeyStore) -> None:
+    """Check that a store answers nothing and takes nothing."""
+    assert not store.available
+    calls: list[Callable[[], object]] = [
+        lambda: store.get(key_id_of(1)),
+        lambda: store.get_blob(key_id_of(1), 1),
+        lambda: store.entry(key_id_of(1)),
+        lambda: page(store),
+        lambda: list(store.scan()),
+        lambda: list(store.digests()),
+        lambda: store.refresh(key_id_of(1)),
+        lambda: store.find_operation(operation_of(1)),
+        lambda: store.abort(operation_of(91)),
+        lambda: store.discard_blobs(key_id_of(1), [1]),
+        lambda: store.read_meta("ring"),
+        lambda: store.write_meta("ring", b""),
+        lambda: store.uses.material_ids(),
+        store.rebuild,
+        lambda: store.reindex([]),
+        lambda: store.commit(change_of(document_of(8), operation_of(8))),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailableError, match="opened again"):
+            call()
+
+
+@pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_failure_is_healed(
+    template: Path, tmp_path: Path, scenario: str, *, sticky: bool
+) -> None:
+    """
+    Whichever call failed, opening again gives the old or the new state, and works.
+    """
+    old, new = states(template, tmp_path, scenario)
+    run, nth, healed = SCENARIOS[scenario], 0, 0
+    while True:
+        nth += 1
+        directory = copy(template, tmp_path / str(nth))
+        store = FilesystemKeyStore(directory)
+        fake = struck(errno.EIO, nth, sticky=sticky)
+        error = attempt(store, run, fake)
+        if not store.available:
+            healed += 1
+            unavailable(store)
+            store.reopen()
+            assert [] == leftovers(directory)
+        elif error is not None:
+            assert not is_in(store)
+        assert store.available
+        if not is_in(store):
+            run(store)
+        assert new == seen(store)
+        check(store, directory, old, new)
+        if fake.count < nth:
+            break
+    assert healed
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_fault_while_opening_again(
+    template: Path, tmp_path: Path, scenario: str, number: int, *, sticky: bool
+) -> None:
+    """
+    A failure of the repair leaves the store unavailable, and the next one is whole.
+    """
+    old, new = states(template, tmp_path, scenario)
+    nth = 0
+    while True:
+        nth += 1
+        directory = copy(template, tmp_path / str(nth))
+        store = FilesystemKeyStore(directory)
+        attempt(store, SCENARIOS[scenario], failing_sync_of_directories())
+        fake = struck(number, nth, sticky=sticky)
+        error = attempt(store, lambda s: s.reopen(), fake)
+        if error is not None:
+            assert isinstance(error, StoreUnavailableError)
+            unavailable(store)
+            store.reopen()
+        check(store, directory, old, new)
+        if fake.count < nth:
+            break
+    assert nth > 10
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_what_is_found_is_written_afresh(
+    template: Path, tmp_path: Path, scenario: str
+) -> None:
+    """
+    No sync is trusted that follows a failed one: new files, new names, new syncs.
+    """
+    directory = copy(template, tmp_path / "store")
+    store = FilesystemKeyStore(directory)
+    attempt(store, SCENARIOS[scenario], failing_sync_of_directories())
+    folder = key_path(
+        directory, {"create": 9, "rotate": 1, "edit": 3, "destroy": 1}[scenario]
+    )
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    fake = FaultyOS(names=CHANGES)
+    with patched(fake):
+        store.reopen()
+    store.close()
+
+    fresh = {
+        path.name for path in folder.iterdir() if path.stat().st_ino != before[path]
+    }
+    renamed = [what[-1] for name, what in fake.trace if name == "rename"]
+    synced = [what for name, what in fake.trace if name == "fsync"]
+    if scenario == "create":
+        assert {"key.json", "v00000001"} == fresh
+        assert [str(folder), str(folder.parent)] == [renamed[-1], synced[-1]]
+    else:
+        assert fresh == {"v00000002" if scenario == "rotate" else "key.json"}
+        assert [str(folder / name) for name in fresh] == renamed
+        assert str(folder) == synced[-1]
+    # Each new file is synced before its name.
+    assert 3 == len(set(synced[:-1])) if scenario == "create" else 2 == len(synced)
+
+
+@pytest.mark.parametrize("call", ["abort", "write_meta"])
+def test_small_values(store: FilesystemKeyStore, tmp_path: Path, call: str) -> None:
+    """
+    Abort marks and small values are settled too, and then what a start would find.
+    """
+    calls: dict[str, Callable[[KeyStore], None]] = {
+        "abort": lambda store: store.abort(operation_of(90)),
+        "write_meta": lambda store: store.write_meta("ring", b"another"),
+    }
+    error = attempt(store, calls[call], failing_sync_of_directories())
+    assert StoreUnavailableError is type(error)
+    unavailable(store)
+
+    store.reopen()
+
+    mark, value = store.find_operation(operation_of(90)), store.read_meta("ring")
+    assert (call == "abort") == (mark is not None and mark.aborted)
+    assert (b"another" if call == "write_meta" else b"sealed") == value
+    assert [] == leftovers(tmp_path)
+
+
+def test_removal_that_is_not_durable(store: FilesystemKeyStore, tmp_path: Path) -> None:
+    """
+    A blob whose removal could not be synced is gone when that is settled.
+    """
+    SCENARIOS["destroy"](store)
+    blob = key_path(tmp_path / "store", 1) / "v00000001"
+    blob.write_bytes(b"kept by a crash")
+    fake = failing_sync_of_directories()
+
+    error = attempt(store, lambda s: s.discard_blobs(key_id_of(1), [1]), fake)
+    unavailable(store)
+    store.reopen()
+
+    assert StoreUnavailableError is type(error)
+    assert not blob.exists()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_file_that_could_not_be_synced(
+    store: FilesystemKeyStore, scenario: str
+) -> None:
+    """
+    It is thrown away: nothing changed, the store goes on, the next write has another.
+    """
+    before = seen(store)
+    failed: list[str] = []
+    opened: list[str] = []
+
+    def fail(name: str, args: tuple[Any, ...]) -> None:
+        failed.append(str(path_of(args[0])))
+        raise OSError(errno.EIO, "Input/output error")
+
+    def watch(name: str, args: tuple[Any, ...]) -> int:
+        opened.append(str(args[0]))
+        return os.open(*args)
+
+    error = attempt(
+        store, SCENARIOS[scenario], FaultyOS(fail, 1, 1, frozenset({"fsync"}))
+    )
+    assert StoreUnavailableError is type(error)
+    assert store.available
+    assert before == seen(store)
+    with patched(FaultyOS(watch, 1, 10**9, frozenset({"open"}))):
+        SCENARIOS[scenario](store)
+
+    assert [False] == [os.path.exists(path) for path in failed]
+    assert not set(failed) & set(opened)
+    assert is_in(store)
+
+
+def test_no_room(store: FilesystemKeyStore) -> None:
+    """
+    A full disk is told as such, closes nothing, and is forgotten when there is room.
+    """
+    fake = struck(errno.ENOSPC, 1, sticky=True)
+    fake.names = frozenset({"write", "mkdir"})
+
+    error = attempt(store, SCENARIOS["create"], fake)
+
+    assert StorageFullError is type(error)
+    assert store.available
+    SCENARIOS["create"](store)
+    assert is_in(store)
+
+
+@pytest.mark.parametrize("point", ["store.after_document", "store.after_remove"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_unforeseen_exception(
+    store: FilesystemKeyStore, scenario: str, point: str
+) -> None:
+    """
+    An unforeseen exception after the commit is settled like a failed sync.
+    """
+
+    def fail(name: str) -> None:
+        if name == point:
+            raise RuntimeError
+
+    with install(fail), pytest.raises(OutcomeUnknownError):
+        SCENARIOS[scenario](store)
+    unavailable(store)
+    store.reopen()
+
+    assert is_in(store)
+
+
+@pytest.mark.parametrize("odd", [as_link, as_directory])
+def test_what_somebody_put_there_meanwhile(
+    store: FilesystemKeyStore, tmp_path: Path, odd: Callable[[Path], None]
+) -> None:
+    """
+    What lies at an unsettled path and is no file of ours is not copied; it is damage.
+    """
+    attempt(store, SCENARIOS["edit"], failing_sync_of_directories())
+    odd(key_path(tmp_path / "store", 3) / "key.json")
+
+    store.reopen()
+
+    assert b"" == store.get(key_id_of(3)).document
+    assert b"" != store.get(key_id_of(1)).document
+
+
+def test_new_key_that_somebody_changed_meanwhile(
+    store: FilesystemKeyStore, tmp_path: Path
+) -> None:
+    """
+    Nor is a new key's directory with foreign things in it, or without its document.
+    """
+    attempt(store, SCENARIOS["create"], failing_sync_of_directories())
+    folder = key_path(tmp_path / "store", 9)
+    (folder / "foreign").mkdir()
+    (folder / "key.json").unlink()
+
+    store.reopen()
+
+    with pytest.raises(KeyTamperedError, match="missing"):
+        store.get(key_id_of(9))
+    assert (folder / "foreign").is_dir()
+
+
+def test_nothing_failed(store: FilesystemKeyStore) -> None:
+    """
+    Opening again what is whole does nothing; what is closed stays so.
+    """
+    fake = FaultyOS()
+    with patched(fake):
+        store.reopen()
+    assert 0 == fake.count
+
+    store.close()
+
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        store.reopen()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_kill_while_opening_again(
+    template: Path, tmp_path: Path, scenario: str
+) -> None:
+    """
+    SIGKILL before each changing call of the repair: old state or new, and tidy.
+    """
+    old, new = states(template, tmp_path, scenario)
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.core.filesystem_child",
+            str(template),
+            str(tmp_path),
+            scenario,
+            "heal",
+        ],
+        cwd=REPOSITORY,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    directories = sorted(tmp_path.glob("call-*"))
+    assert int(answer.stdout) == len(directories) > 4
+    for directory in directories:
+        check(FilesystemKeyStore(directory), directory, old, new)
