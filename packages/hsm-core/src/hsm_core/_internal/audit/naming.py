@@ -19,6 +19,8 @@ __all__ = [
     "fragment_names",
     "head_name",
     "lock_name",
+    "new_name",
+    "reserve_name",
 ]
 
 _CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
@@ -55,6 +57,16 @@ def head_name(live: str) -> str:
 def lock_name(live: str) -> str:
     """Return the name of the writer's lock file."""
     return f"{live}.lock"
+
+
+def new_name(live: str) -> str:
+    """Return the name of a live segment that is being made."""
+    return f"{live}.new"
+
+
+def reserve_name(live: str) -> str:
+    """Return the name of the file that keeps room for when the disk is full."""
+    return f"{live}.reserve"
 
 
 def closed_names(live: str, names: list[str]) -> list[ClosedName]:

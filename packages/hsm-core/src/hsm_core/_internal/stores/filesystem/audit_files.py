@@ -21,8 +21,11 @@ from hsm_core._internal.stores.filesystem.files import (
     path_exists,
     sync_directory,
 )
+from hsm_core._internal.stores.trail.medium import Cause, MediumError
+from hsm_core._internal.stores.trail.reserve import FULL_ERRORS
 from hsm_core.errors import (
     AuditUnavailableError,
+    ConfigurationError,
     StoreUnavailableError,
     UnsafeFileModeError,
 )
@@ -30,8 +33,11 @@ from hsm_core.errors import (
 __all__ = [
     "audit_errors",
     "check_file",
+    "close_quietly",
     "create_file",
     "is_still_at",
+    "is_vacant",
+    "medium_errors",
     "open_reader",
     "replace_file",
     "write_all",
@@ -45,6 +51,17 @@ def audit_errors() -> Iterator[None]:
         yield
     except (OSError, StoreUnavailableError) as error:
         raise AuditUnavailableError from error
+
+
+@contextmanager
+def medium_errors(cause: Cause) -> Iterator[None]:
+    """Turn errors of the file system into the medium's, and name a full disk."""
+    try:
+        yield
+    except (OSError, StoreUnavailableError, ConfigurationError) as error:
+        system = error if isinstance(error, OSError) else error.__cause__
+        full = isinstance(system, OSError) and system.errno in FULL_ERRORS
+        raise MediumError(Cause.FULL if full else cause) from error
 
 
 def check_file(path: Path) -> bool:
@@ -71,9 +88,7 @@ def create_file(path: Path) -> int:
         OSError: It can't be made, or is there already.
         StoreUnavailableError: Its name can't be made durable.
     """
-    descriptor = open_no_follow(
-        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
-    )
+    descriptor = open_no_follow(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
     try:
         os.fsync(descriptor)
         sync_directory(path.parent)
@@ -81,6 +96,12 @@ def create_file(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def close_quietly(descriptor: int) -> None:
+    """Close a file of which nothing is expected any more."""
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def open_reader(path: Path) -> BinaryIO:
@@ -143,3 +164,12 @@ def is_still_at(descriptor: int, path: Path) -> bool:
         return False
     opened = os.fstat(descriptor)
     return stat.S_ISREG(named.st_mode) and os.path.samestat(named, opened)
+
+
+def is_vacant(path: Path) -> bool:
+    """Return whether there is nothing at *path*, or an empty regular file."""
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(named.st_mode) and named.st_size == 0

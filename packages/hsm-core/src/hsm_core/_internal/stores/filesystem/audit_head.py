@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hsm_core._internal.audit.mark import (
@@ -15,7 +17,12 @@ from hsm_core._internal.audit.mark import (
 )
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_files import check_file, replace_file
+from hsm_core._internal.stores.filesystem.audit_files import (
+    check_file,
+    close_quietly,
+    is_still_at,
+    replace_file,
+)
 from hsm_core._internal.stores.filesystem.files import open_no_follow, read_file
 from hsm_core.errors import IntegrityError
 
@@ -58,6 +65,8 @@ class HeadFile:
     """
     The head file, open for writing.
 
+    After a failure nothing is written to its handle any more: only `renew` helps.
+
     Args:
         path: Its path.
 
@@ -68,13 +77,16 @@ class HeadFile:
     Attributes:
         dirty_since: Instant of ``time.monotonic()`` of the first write that was not
             synced yet, or None.
+        failed: Whether a write or sync failed since it was opened or renewed.
     """
 
     def __init__(self, path: Path, hmac_key: bytes, stored: StoredHead) -> None:
+        self._path = path
         self._codec = HeadCodec(hmac_key, stored.log_id)
         self._counter = stored.counter
         self._descriptor = open_no_follow(path, os.O_WRONLY)
         self.dirty_since: float | None = None
+        self.failed = False
 
     def write(self, mark: HeadMark) -> None:
         """
@@ -83,10 +95,12 @@ class HeadFile:
         Raises:
             OSError: It can't be written; the mark before is still whole.
         """
+        self._check()
         self._counter += 1
         offset, slot = self._codec.slot(self._counter, mark)
-        if os.pwrite(self._descriptor, slot, offset) != len(slot):
-            raise OSError("the head mark was not written wholly")
+        with self._failing():
+            if os.pwrite(self._descriptor, slot, offset) != len(slot):
+                raise OSError("the head mark was not written wholly")
         if self.dirty_since is None:
             self.dirty_since = time.monotonic()
 
@@ -97,10 +111,49 @@ class HeadFile:
         Raises:
             OSError: It may not be.
         """
-        os.fdatasync(self._descriptor)
+        self._check()
+        with self._failing():
+            os.fdatasync(self._descriptor)
         self.dirty_since = None
         failpoint("audit.after_head_sync")
 
+    def is_in_place(self) -> bool:
+        """Return whether the file of that name is still the one that is open."""
+        return is_still_at(self._descriptor, self._path)
+
+    def renew(self, mark: HeadMark) -> None:
+        """
+        Put a new file with this mark in place of the old one, durably.
+
+        Raises:
+            OSError: It can't be written; the old one is still in its place.
+            StoreUnavailableError: Its name can't be made durable.
+        """
+        slots = dict(self._codec.slot(self._counter + n, mark) for n in (1, 2))
+        sector = HEAD_BYTES // 3
+        content = self._codec.header.ljust(sector, b"\0")
+        content += b"".join(slots[offset] for offset in sorted(slots))
+        replace_file(
+            self._path.with_name(f"{self._path.name}.new"), self._path, content
+        )
+        descriptor = open_no_follow(self._path, os.O_WRONLY)
+        old, self._descriptor = self._descriptor, descriptor
+        self._counter += 2
+        self.dirty_since, self.failed = None, False
+        close_quietly(old)
+
+    def _check(self) -> None:
+        if self.failed:
+            raise OSError("an earlier write or sync of the head mark failed")
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.failed = True
+            raise
+
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        close_quietly(self._descriptor)

@@ -96,7 +96,7 @@ def recover(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> Recovere
     exists = check_file(path)
     torn, scan = replay.run(exists=exists)
     if exists:
-        descriptor = open_no_follow(path, os.O_WRONLY | os.O_APPEND)
+        descriptor = open_no_follow(path, os.O_RDWR | os.O_APPEND)
     else:
         descriptor = create_file(path)
     try:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -16,15 +18,18 @@ from hsm_core._internal.audit.record import MAX_LINE_BYTES
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     audit_errors,
+    close_quietly,
     create_file,
     is_still_at,
+    medium_errors,
     open_reader,
     write_all,
 )
 from hsm_core._internal.stores.filesystem.files import path_exists, sync_directory
-from hsm_core.errors import AuditUnavailableError
+from hsm_core._internal.stores.trail.medium import Cause, MediumError
+from hsm_core.errors import AuditUnavailableError, HSMError
 
-__all__ = ["STRIDE", "Segment", "Segments"]
+__all__ = ["STRIDE", "Durable", "Segment", "Segments"]
 
 STRIDE: Final = 128
 """Every so many records, the offset of a line is kept in memory."""
@@ -62,92 +67,200 @@ class Segment:
             size += length
         self.count, self.size = count, size
 
+    def cut(self, count: int, size: int) -> None:
+        """Forget all but the first *count* lines, which take *size* bytes."""
+        self.count, self.size = count, size
+        if self.offsets is not None:
+            del self.offsets[-(-count // STRIDE) :]
+
+    @property
+    def closed_path(self) -> Path:
+        """Where it lies once it is closed."""
+        name = ClosedName(self.number, self.first_seq).of(self.path.name)
+        return self.path.with_name(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """
+    How much of a segment is durable.
+
+    Attributes:
+        leaf_hash: That of the newest durable record, in this segment or before it.
+    """
+
+    count: int
+    size: int
+    leaf_hash: str
+
 
 class Segments:
     """
     All segments of an open trail.
 
-    One thread writes; any thread reads what was written.
+    One thread writes and heals; any thread reads what was written.
 
     Args:
         closed: The closed segments, in order.
 
-        live: The live one.
+        live: The live one, all of it durable.
 
-        descriptor: The live one, open for appending; taken over.
+        descriptor: The live one, open for reading and appending; taken over.
+
+        leaf_hash: Leaf hash of the newest record.
+
+    Attributes:
+        descriptor: The live segment, or -1 while there is none.
+        durable: How much of the live segment is durable.
+        sync_failed: The descriptor's sync failed: nothing that is written to it can be
+            called durable any more.
+        names_failed: The live segment's name may not be durable.
     """
 
-    def __init__(self, closed: list[Segment], live: Segment, descriptor: int) -> None:
+    def __init__(
+        self, closed: list[Segment], live: Segment, descriptor: int, leaf_hash: str
+    ) -> None:
         self._all = [*closed, live]
-        self._descriptor = descriptor
         self._guard = threading.Lock()
+        self._changes = 0
+        self.descriptor = descriptor
+        self.durable = Durable(live.count, live.size, leaf_hash)
+        self.sync_failed = False
+        self.names_failed = False
 
     @property
     def live(self) -> Segment:
         """The live segment."""
         return self._all[-1]
 
-    def write(self, lines: list[bytes]) -> None:
+    @property
+    def closed(self) -> list[Segment]:
+        """The closed segments, in order."""
+        with self._guard:
+            return self._all[:-1]
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether all that was written is durable."""
+        return self.durable.size == self.live.size
+
+    @contextmanager
+    def changing(self) -> Iterator[list[Segment]]:
+        """
+        Give all segments, to be changed or moved while nobody opens one.
+
+        Who reads meanwhile what was opened before is told that it can't be read.
+        """
+        with self._guard:
+            self._changes += 1
+            yield self._all
+
+    def write(self, lines: Sequence[bytes]) -> None:
         """
         Append lines to the live segment and let readers see them.
 
         Raises:
             OSError: They can't be written; some may have been, in part.
-            AuditUnavailableError: The file was moved or replaced.
+            MediumError: The file was moved, replaced or changed.
         """
         failpoint("audit.before_write")
-        write_all(self._descriptor, b"".join(lines))
+        data = b"".join(lines)
+        write_all(self.descriptor, data)
         failpoint("audit.after_write")
-        self._check_place()
+        self.check_place(len(data))
         with self._guard:
             self.live.add(map(len, lines))
 
-    def sync(self) -> None:
+    def sync(self, leaf_hash: str) -> None:
         """
         Make what was written durable.
 
+        Args:
+            leaf_hash: That of the newest record.
+
         Raises:
             OSError: It may not be, and never will be known to be.
-            AuditUnavailableError: The file was moved or replaced.
+            MediumError: The file was moved, replaced or changed.
         """
-        failpoint("audit.before_sync")
-        os.fdatasync(self._descriptor)
-        self._check_place()
+        if self.sync_failed:
+            raise OSError("an earlier sync of the segment failed")
+        try:
+            failpoint("audit.before_sync")
+            os.fdatasync(self.descriptor)
+        except BaseException:
+            self.sync_failed = True
+            raise
+        self.check_place()
+        self.take_as_durable((), leaf_hash)
         failpoint("audit.after_sync")
 
-    def _check_place(self) -> None:
-        if not is_still_at(self._descriptor, self.live.path):
-            raise AuditUnavailableError("The file of the audit trail was moved.")
+    def is_in_place(self) -> bool:
+        """Return whether the live segment's name is still that of the open file."""
+        return self.descriptor >= 0 and is_still_at(self.descriptor, self.live.path)
+
+    def check_place(self, more: int = 0) -> None:
+        """
+        Check that the live segment is where it was and as long as we made it.
+
+        Args:
+            more: Bytes that were written and are not taken into account yet.
+
+        Raises:
+            MediumError: It was moved, replaced or changed.
+        """
+        with medium_errors(Cause.MOVED):
+            size = self.live.size + more
+            if not self.is_in_place() or os.fstat(self.descriptor).st_size != size:
+                raise MediumError(Cause.MOVED)
 
     def rotate(self) -> None:
         """
-        Close the live segment, which is synced, and begin a new one.
+        Close the live segment, which is durable, and begin a new one.
 
         Raises:
             OSError: It can't be renamed, or the new one not be made.
             StoreUnavailableError: The names can't be made durable.
-            AuditUnavailableError: Something else has the closed segment's name.
         """
         full = self.live
         path = full.path
-        name = ClosedName(full.number, full.first_seq).of(path.name)
-        closed = path.with_name(name)
+        closed = full.closed_path
         if path_exists(closed):
-            raise AuditUnavailableError("A closed segment's name is taken.")
+            raise OSError(errno.EEXIST, "a closed segment's name is taken")
         failpoint("audit.rotate.before_rename")
-        with self._guard:
+        with self.changing() as segments:
             os.rename(path, closed)
             full.path = closed
+            segments.append(Segment(path, full.number + 1, full.first_seq + full.count))
+        self.names_failed = True
+        self.adopt(-1)
         failpoint("audit.rotate.after_rename")
         sync_directory(path.parent)
         failpoint("audit.rotate.after_directory_sync")
-        descriptor = create_file(path)
-        fresh = Segment(path, full.number + 1, full.first_seq + full.count)
-        with self._guard:
-            self._all.append(fresh)
-        os.close(self._descriptor)
-        self._descriptor = descriptor
+        self.adopt(create_file(path))
+        self.names_failed = False
         failpoint("audit.rotate.after_create")
+
+    def adopt(self, descriptor: int, durable: Durable | None = None) -> None:
+        """
+        Take over another file as the live segment.
+
+        Args:
+            descriptor: Open for reading and appending; -1 for none.
+
+            durable: How much of it is durable already; None for nothing.
+        """
+        old, self.descriptor = self.descriptor, descriptor
+        self.durable = durable or Durable(0, 0, self.durable.leaf_hash)
+        self.sync_failed = False
+        if old >= 0:
+            close_quietly(old)
+
+    def take_as_durable(self, lines: Sequence[bytes], leaf_hash: str) -> None:
+        """Let readers see lines that are durable in the live segment."""
+        live = self.live
+        with self._guard:
+            live.add(map(len, lines))
+        self.durable = Durable(live.count, live.size, leaf_hash)
 
     def read(self, start_seq: int, limit: int) -> list[bytes]:
         """
@@ -174,21 +287,27 @@ class Segments:
             # Opened under the guard, so that a rename can't come in between.
             file = open_reader(segment.path)
             last = min(segment.first_seq + segment.count, seq + limit)
-            offsets = segment.offsets
+            offsets, changes = segment.offsets, self._changes
         with file:
             if offsets is None:
                 offsets = segment.offsets = _index(file)
             step, skip = divmod(seq - segment.first_seq, STRIDE)
             if step >= len(offsets):
-                raise tampered(Reason.SHORTER, seq)
+                raise self._shorter(seq, changes)
             file.seek(offsets[step])
             for _ in range(skip):
                 file.readline(_MAX_LINE)
             lines = [file.readline(_MAX_LINE) for _ in range(seq, last)]
         for position, line in enumerate(lines, seq):
             if not line.endswith(b"\n"):
-                raise tampered(Reason.SHORTER, position)
+                raise self._shorter(position, changes)
         return [line[:-1] for line in lines]
+
+    def _shorter(self, seq: int, changes: int) -> HSMError:
+        # What is written again while it is read is not damaged.
+        if changes != self._changes:
+            return AuditUnavailableError("The audit trail is being written again.")
+        return tampered(Reason.SHORTER, seq)
 
     def _find(self, seq: int) -> Segment | None:
         found = next(s for s in reversed(self._all) if s.first_seq <= seq)
@@ -196,7 +315,9 @@ class Segments:
 
     def close(self) -> None:
         """Close the live file; readers may go on."""
-        os.close(self._descriptor)
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            close_quietly(descriptor)
 
 
 def _index(file: BinaryIO) -> list[int]:

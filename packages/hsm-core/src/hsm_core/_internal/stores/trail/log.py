@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""A trail over a medium: chained in the calling thread, written in another."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.stores.trail.flusher import Flusher
+from hsm_core._internal.stores.trail.medium import TrailMedium
+from hsm_core._internal.stores.trail.reserve import Reserve
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import AuditEvent, Phase, PruneDetail
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditHead,
+    AuditHealth,
+    AuditTicket,
+    Clock,
+    KnownKey,
+)
+from hsm_core.settings import AuditSync
+
+__all__ = ["TrailLog"]
+
+
+class TrailLog:
+    """
+    An `AuditLog` over a medium; a subclass knows how to open it.
+
+    Records are hashed and authenticated in the calling thread; one other thread
+    writes and syncs them. After a failed write or sync appends are refused until the
+    medium has healed.
+
+    Args:
+        chain: Where the trail ends.
+
+        medium: What it is written on; closed with the log.
+
+        reserve: Room for the records that matter when the disk is full.
+
+        clock: Gives the time of each record.
+
+        sync: When a ticket is done.
+
+        timeout_seconds: How long an append may take before it fails.
+
+        open_events: The intents without outcome that were found.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        medium: TrailMedium,
+        reserve: Reserve,
+        *,
+        clock: Clock,
+        sync: AuditSync,
+        timeout_seconds: float,
+        open_events: Sequence[AuditEvent],
+    ) -> None:
+        self._process = os.getpid()
+        self._chain = chain
+        self._medium = medium
+        self._reserve = reserve
+        self._clock = clock
+        self._open_events = list(open_events)
+        self._set_digest_at_open = chain.mark().set_digest
+        self._closed = False
+        self._lock = threading.Lock()
+        self._flusher = Flusher(
+            self._lock,
+            chain,
+            medium,
+            reserve,
+            clock=clock,
+            sync=sync,
+            timeout_seconds=timeout_seconds,
+        )
+
+    @property
+    def log_id(self) -> str:
+        """Random identifier of this trail, 32 hex digits."""
+        return self._chain.log_id
+
+    @property
+    def available(self) -> bool:
+        """Whether the next append may succeed, if it can't use the reserve."""
+        try:
+            self._check_process()
+            self._flusher.check()
+        except AuditUnavailableError:
+            return False
+        return True
+
+    @property
+    def health(self) -> AuditHealth:
+        """How the trail is."""
+        if self._process != os.getpid():
+            return AuditHealth(state="failing")
+        return self._flusher.health
+
+    @property
+    def set_digest_at_open(self) -> str:
+        """The newest set digest that the trail held when it was opened, or empty."""
+        return self._set_digest_at_open
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is still there."""
+        return 0
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """Return nothing: no record was pruned."""
+        return iter(())
+
+    def prunable(self, before: int, /) -> int:
+        """Return `first_seq`: nothing is pruned here."""
+        return self.first_seq
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """Remove nothing."""
+        return None
+
+    def append(
+        self,
+        drafts: Sequence[AuditDraft],
+        /,
+        *,
+        durable: bool = False,
+        reserved: bool = False,
+    ) -> AuditTicket:
+        """
+        Append records; see `AuditLog.append`.
+
+        Raises:
+            AuditUnavailableError: The trail can't be written.
+            InvalidInputError: A draft can't be recorded; none of them was.
+        """
+        self._check_process()
+        reserved = reserved or all(map(_uses_the_reserve, drafts))
+        with self._lock:
+            self._flusher.check(reserved=reserved)
+            lines = self._chain.extend(drafts, self._clock.now())
+            return self._flusher.enqueue(lines, durable=durable)
+
+    def head(self) -> AuditHead:
+        """Return position and leaf hash of the newest record that was written."""
+        mark = self._flusher.written
+        return AuditHead(mark.seq, mark.leaf_hash)
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* written lines from *start_seq* on, without newline.
+
+        Raises:
+            AuditUnavailableError: The trail can't be read, or is closed.
+            AuditTamperedError: It holds fewer lines than were written.
+        """
+        if self._closed:
+            raise AuditUnavailableError("The audit trail is closed.")
+        return self._medium.read(max(start_seq, 0), limit)
+
+    def open_intents(self) -> list[AuditEvent]:
+        """Return the intents without outcome that were found at start."""
+        return list(self._open_events)
+
+    def close(self) -> None:
+        """
+        Sync, mark the end as clean, release the lock; a second time does nothing.
+
+        Raises:
+            AuditUnavailableError: Something could not be written, now or before; all
+                is released, and the trail is left as after a crash. Or writing still
+                hangs; then the lock stays.
+        """
+        if self._closed or self._process != os.getpid():
+            return
+        if not self._flusher.close():
+            # The lock stays: what still hangs may yet be written.
+            raise AuditUnavailableError("The audit trail is not written in time.")
+        self._closed = True
+        self._reserve.close()
+        self._medium.close()
+        failure = self._flusher.failure
+        if failure is not None:
+            raise AuditUnavailableError from failure
+
+    def _check_process(self) -> None:
+        # A child made by fork shares the files, but has no thread that writes them.
+        if self._process != os.getpid():
+            raise AuditUnavailableError("The audit trail belongs to another process.")
+
+
+def _uses_the_reserve(draft: AuditDraft) -> bool:
+    """Whether it tells of what has been done already, or of the system itself."""
+    return draft.phase is Phase.OUTCOME or draft.kind.startswith("system.")
