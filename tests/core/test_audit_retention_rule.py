@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.audit.retention import IDLE, RetentionRule
+from hsm_core._internal.audit.retention import IDLE, RetentionRule, WatchedClock
 from hsm_core.testing import FakeClock
 
 DAY = 24 * 3600 * 1_000_000
@@ -27,13 +27,18 @@ class _Trail:
         def read(seq: int, limit: int) -> list[int]:
             return self.times[seq : seq + limit]
 
-        return RetentionRule(self.clock, len(self.times) - 1, read)
+        self.watched = WatchedClock(self.clock)
+        return RetentionRule(self.watched, len(self.times) - 1, read)
+
+    def record(self) -> None:
+        """Write a record now."""
+        self.times.append(self.watched.now())
 
     def days(self, count: int, per_day: int = 2) -> None:
         """Let days pass, with records on each of them."""
         for _ in range(count * per_day):
             self.clock.advance(24 * 3600 / per_day)
-            self.times.append(self.clock.now())
+            self.record()
 
     def reopen(self) -> None:
         """Begin anew, with a monotonic clock that knows nothing."""
@@ -124,7 +129,7 @@ def test_silence_while_the_trail_is_open_counts_wholly() -> None:
     trail = _Trail()
     trail.days(10)
     trail.clock.advance(60 * 24 * 3600)
-    trail.times.append(trail.clock.now())
+    trail.record()
 
     assert 20 == trail.prunable(30)
 
@@ -135,7 +140,7 @@ def test_silence_before_the_trail_was_opened_counts_for_a_week() -> None:
     trail.days(10)
     trail.clock.advance(60 * 24 * 3600)
     trail.reopen()
-    trail.times.append(trail.clock.now())
+    trail.record()
 
     assert 0 == trail.prunable(30)
     trail.days(22)
@@ -157,7 +162,7 @@ def test_nothing_goes_before_its_time_has_passed(seed: int, days: int) -> None:
             trail.reopen()
         trail.clock.advance(passed // 1_000_000)
         real += passed
-        trail.times.append(trail.clock.now())
+        trail.record()
         written.append(real + hidden)
         gone = trail.prunable(days)
         assert all(real + hidden - then >= days * DAY for then in written[:gone])
@@ -168,9 +173,11 @@ def test_a_record_whose_time_went_back_goes_with_a_later_one() -> None:
     trail = _Trail()
     trail.days(10)
     trail.clock.step(-400 * 24 * 3600)
-    trail.times.append(trail.clock.now())
+    trail.record()
     trail.clock.step(400 * 24 * 3600)
-    trail.days(30)
+    trail.days(1)
+    trail.reopen()
+    trail.days(29)
 
     assert 19 == trail.prunable(30)
     trail.days(1)

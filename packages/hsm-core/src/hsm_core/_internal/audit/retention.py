@@ -16,7 +16,7 @@ from typing import Final
 
 from hsm_core.protocols import Clock
 
-__all__ = ["IDLE", "RetentionRule"]
+__all__ = ["IDLE", "RetentionRule", "WatchedClock"]
 
 IDLE: Final = 7 * 24 * 3600 * 1_000_000
 """How long a trail may be silent, in microseconds, and all of it be believed."""
@@ -24,25 +24,62 @@ IDLE: Final = 7 * 24 * 3600 * 1_000_000
 _BLOCK: Final = 1000
 
 
+class WatchedClock:
+    """
+    A clock that remembers how far the wall clock went astray since it was made.
+
+    One thread at a time asks it for the time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._monotonic = clock.monotonic()
+        self.begun = clock.now()
+        self._lowest = 0
+
+    def now(self) -> int:
+        """Return wall time, in microseconds since 1970-01-01T00:00:00Z."""
+        now = self._clock.now()
+        gain = self._gain(now)
+        if gain < self._lowest:
+            self._lowest = gain
+        return now
+
+    def monotonic(self) -> float:
+        """Return a time that never goes back, in seconds."""
+        return self._clock.monotonic()
+
+    def look(self) -> tuple[int, int]:
+        """Return wall time, and what it gained most on any time that was told."""
+        now = self._clock.now()
+        return now, max(0, self._gain(now) - self._lowest)
+
+    def _gain(self, now: int) -> int:
+        passed = self._clock.monotonic() - self._monotonic
+        return now - self.begun - int(passed * 1_000_000)
+
+
 class RetentionRule:
     """
     Finds how far a trail may be pruned.
 
     Args:
-        clock: The trail's clock.
+        clock: Made when the trail was opened, and has given every record its time.
 
-        newest: The newest record when the trail was opened, -1 for none.
+        newest: The newest record then, -1 for none.
 
         times: Returns the times of up to so many records from one on.
     """
 
     def __init__(
-        self, clock: Clock, newest: int, times: Callable[[int, int], Sequence[int]]
+        self,
+        clock: WatchedClock,
+        newest: int,
+        times: Callable[[int, int], Sequence[int]],
     ) -> None:
         self._clock = clock
         self._newest = newest
         self._times = times
-        self._opened = (clock.now(), clock.monotonic())
 
     def prunable(self, first: int, end: int, head: int, before: int) -> int:
         """
@@ -57,12 +94,12 @@ class RetentionRule:
 
             before: Microseconds since 1970; only older records go.
         """
-        now = self._clock.now()
+        now, gained = self._clock.look()
         end = min(end, head)
         if end <= first or self._time(head) > now:
             return first
         leaps = self._leaps(first)
-        uncounted = self._gained(now) + sum(leap for _, leap in leaps)
+        uncounted = gained + sum(leap for _, leap in leaps)
         found, latest = first, 0
         for seq, time in self._each(first, end):
             while leaps and leaps[0][0] <= seq:
@@ -84,12 +121,6 @@ class RetentionRule:
             yield from enumerate(times, seq)
             seq += len(times)
 
-    def _gained(self, now: int) -> int:
-        """Return what the wall clock gained on the monotonic one since the opening."""
-        wall, monotonic = self._opened
-        passed = int((self._clock.monotonic() - monotonic) * 1_000_000)
-        return max(0, now - wall - passed)
-
     def _leaps(self, first: int) -> list[tuple[int, int]]:
         """Return where time leapt before the opening, and what doesn't count of it."""
         newest = self._newest
@@ -97,7 +128,7 @@ class RetentionRule:
             return []
         found = []
         oldest_time, newest_time = self._time(first), self._time(newest)
-        leap = self._opened[0] - newest_time - IDLE
+        leap = self._clock.begun - newest_time - IDLE
         if leap > 0:
             found.append((newest + 1, leap))
         spans = [(first, oldest_time, newest, newest_time)]
