@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from hsm_core._internal.assembly import OpenHSM, assemble
 from hsm_core._internal.clock import SystemClock
@@ -21,6 +22,11 @@ from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.uses import UseRules
+from hsm_core.errors import (
+    AuditUnavailableError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from hsm_core.model import AuditEvent, Caller, KeyId, PruneDetail, Role
 from hsm_core.protocols import (
     AuditDraft,
@@ -119,6 +125,8 @@ class Faults:
 
     def __init__(self) -> None:
         self._planned: dict[str, tuple[int, int, Exception]] = {}
+        self._unknown: list[bool] = []
+        self._trail = AuditHealth()
         self._lock = threading.Lock()
 
     def plan(
@@ -139,10 +147,47 @@ class Faults:
         with self._lock:
             self._planned[call] = (after, times, error)
 
+    def plan_unknown_commit(self, *, made: bool) -> None:
+        """
+        Let the next commit, or the one after those planned so, end as unknown.
+
+        The store is then unavailable until it is reopened.
+
+        Args:
+            made: Whether the change is made all the same.
+        """
+        with self._lock:
+            self._unknown.append(made)
+
+    def fail_trail(self, cause: str = "write") -> None:
+        """Let every append fail, for a cause of `AuditHealth`, until `heal_trail`."""
+        with self._lock:
+            self._trail = replace(
+                self._trail,
+                state="failing",
+                cause=cause,
+                failures=self._trail.failures + 1,
+            )
+
+    def heal_trail(self) -> None:
+        """Let appends succeed again."""
+        with self._lock:
+            if self._trail.cause:
+                self._trail = replace(
+                    self._trail, state="ok", cause="", resumes=self._trail.resumes + 1
+                )
+
+    @property
+    def trail_health(self) -> AuditHealth:
+        """What `fail_trail` and `heal_trail` have made of the trail."""
+        return self._trail
+
     def clear(self) -> None:
         """Let everything succeed again."""
+        self.heal_trail()
         with self._lock:
             self._planned.clear()
+            self._unknown.clear()
 
     def strike(self, call: str) -> None:
         """Raise what is planned for this call, if anything."""
@@ -156,6 +201,11 @@ class Faults:
             self._planned[call] = (0, times - 1, error)
         raise error
 
+    def take_unknown_commit(self) -> bool | None:
+        """Return whether a commit of unknown end is made; None if none is planned."""
+        with self._lock:
+            return self._unknown.pop(0) if self._unknown else None
+
 
 class FaultyKeyStore:
     """A `KeyStore` whose calls fail when a test has planned it."""
@@ -163,105 +213,120 @@ class FaultyKeyStore:
     def __init__(self, store: KeyStore, faults: Faults) -> None:
         self._store = store
         self._faults = faults
+        self._is_unsettled = False
+
+    def _strike(self, call: str) -> None:
+        if self._is_unsettled:
+            raise StoreUnavailableError
+        self._faults.strike(call)
 
     @property
     def available(self) -> bool:
         """See `KeyStore.available`."""
-        return self._store.available
+        return not self._is_unsettled and self._store.available
 
     def reopen(self) -> None:
         """See `KeyStore.reopen`."""
         self._faults.strike("store.reopen")
         self._store.reopen()
+        self._is_unsettled = False
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """See `KeyStore.get`."""
-        self._faults.strike("store.get")
+        self._strike("store.get")
         return self._store.get(key_id)
 
     def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
         """See `KeyStore.get_blob`."""
-        self._faults.strike("store.get_blob")
+        self._strike("store.get_blob")
         return self._store.get_blob(key_id, version)
 
     def commit(self, change: KeyChange, /) -> None:
         """See `KeyStore.commit`."""
-        self._faults.strike("store.commit")
-        self._store.commit(change)
+        self._strike("store.commit")
+        made = self._faults.take_unknown_commit()
+        if made is not False:
+            self._store.commit(change)
+        if made is not None:
+            self._is_unsettled = True
+            raise OutcomeUnknownError(
+                "It is not known whether the change was made.",
+                operation_id=change.operation_id,
+            )
 
     def entry(self, reference: str, /) -> IndexEntry | None:
         """See `KeyStore.entry`."""
-        self._faults.strike("store.entry")
+        self._strike("store.entry")
         return self._store.entry(reference)
 
     def find(self, query: IndexQuery, /) -> IndexPage:
         """See `KeyStore.find`."""
-        self._faults.strike("store.find")
+        self._strike("store.find")
         return self._store.find(query)
 
     def find_operation(self, operation_id: str, /) -> OperationMark | None:
         """See `KeyStore.find_operation`."""
-        self._faults.strike("store.find_operation")
+        self._strike("store.find_operation")
         return self._store.find_operation(operation_id)
 
     def abort(self, operation_id: str, /) -> None:
         """See `KeyStore.abort`."""
-        self._faults.strike("store.abort")
+        self._strike("store.abort")
         self._store.abort(operation_id)
 
     def scan(self) -> Iterator[StoredKey]:
         """See `KeyStore.scan`."""
-        self._faults.strike("store.scan")
+        self._strike("store.scan")
         return self._store.scan()
 
     def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
         """See `KeyStore.digests`."""
-        self._faults.strike("store.digests")
+        self._strike("store.digests")
         return self._store.digests(bucket)
 
     def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
         """See `KeyStore.refresh`."""
-        self._faults.strike("store.refresh")
+        self._strike("store.refresh")
         return self._store.refresh(key_id)
 
     def correct(self, entry: IndexEntry, /) -> None:
         """See `KeyStore.correct`."""
-        self._faults.strike("store.correct")
+        self._strike("store.correct")
         self._store.correct(entry)
 
     def rebuild(self) -> None:
         """See `KeyStore.rebuild`."""
-        self._faults.strike("store.rebuild")
+        self._strike("store.rebuild")
         self._store.rebuild()
 
     def read_account(self) -> StoreAccount | None:
         """See `KeyStore.read_account`."""
-        self._faults.strike("store.read_account")
+        self._strike("store.read_account")
         return self._store.read_account()
 
     def write_account(self, account: StoreAccount, /) -> None:
         """See `KeyStore.write_account`."""
-        self._faults.strike("store.write_account")
+        self._strike("store.write_account")
         self._store.write_account(account)
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """See `KeyStore.reindex`."""
-        self._faults.strike("store.reindex")
+        self._strike("store.reindex")
         self._store.reindex(entries)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """See `KeyStore.discard_blobs`."""
-        self._faults.strike("store.discard_blobs")
+        self._strike("store.discard_blobs")
         self._store.discard_blobs(key_id, versions)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """See `KeyStore.read_meta`."""
-        self._faults.strike("store.read_meta")
+        self._strike("store.read_meta")
         return self._store.read_meta(name)
 
     def write_meta(self, name: str, value: bytes, /) -> None:
         """See `KeyStore.write_meta`."""
-        self._faults.strike("store.write_meta")
+        self._strike("store.write_meta")
         self._store.write_meta(name, value)
 
     def close(self) -> None:
@@ -293,6 +358,7 @@ class FaultyUseCounters:
 
     def material_ids(self) -> Sequence[str]:
         """See `UseCounters.material_ids`."""
+        self._faults.strike("counters.material_ids")
         return self._counters.material_ids()
 
 
@@ -311,7 +377,7 @@ class FaultyAuditLog:
     @property
     def available(self) -> bool:
         """See `AuditLog.available`."""
-        return self._log.available
+        return not self._faults.trail_health.cause and self._log.available
 
     @property
     def set_digest_at_open(self) -> str:
@@ -321,7 +387,13 @@ class FaultyAuditLog:
     @property
     def health(self) -> AuditHealth:
         """See `AuditLog.health`."""
-        return self._log.health
+        inner, planned = self._log.health, self._faults.trail_health
+        worse = planned if planned.cause else inner
+        return replace(
+            worse,
+            failures=inner.failures + planned.failures,
+            resumes=inner.resumes + planned.resumes,
+        )
 
     @property
     def first_seq(self) -> int:
@@ -335,11 +407,14 @@ class FaultyAuditLog:
 
     def prunable(self, before: int, /) -> int:
         """See `AuditLog.prunable`."""
+        self._faults.strike("audit.prunable")
         return self._log.prunable(before)
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
         """See `AuditLog.prune`."""
         self._faults.strike("audit.prune")
+        if self._faults.trail_health.cause:
+            raise AuditUnavailableError
         return self._log.prune(seq, policy)
 
     def append(
@@ -352,6 +427,8 @@ class FaultyAuditLog:
     ) -> AuditTicket:
         """See `AuditLog.append`."""
         self._faults.strike("audit.append")
+        if self._faults.trail_health.cause:
+            raise AuditUnavailableError
         for draft in drafts:
             self._faults.strike(f"audit.append.{draft.phase}")
         return self._log.append(drafts, durable=durable, reserved=reserved)
