@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
-from hsm_core.protocols import OpenedStore
-from hsm_core.testing import FakeClock, FakeEntropy
+from hsm_core._internal.stores.s3 import S3Vault
+from hsm_core.protocols import OpenedStore, RemoteKeyVault
+from hsm_core.testing import FakeClock
 
 __all__ = ["DURABLE", "ROWS", "StoreRow"]
 
@@ -58,14 +60,24 @@ def _guarded(folder: Path) -> OpenedStore:
 
 
 _vaults: dict[Path, MemoryVault] = {}
+_objects: dict[Path, S3Vault] = {}
 
 
 def _remote(folder: Path) -> OpenedStore:
+    return _over(_vaults.setdefault(folder, MemoryVault()))
+
+
+def _s3(folder: Path) -> OpenedStore:
+    from tests.core.s3_server import shared_storage
+
+    if folder not in _objects:
+        _objects[folder] = shared_storage().new_vault()
+    return _over(_objects[folder])
+
+
+def _over(vault: RemoteKeyVault) -> OpenedStore:
     store = RemoteKeyStore(
-        _vaults.setdefault(folder, MemoryVault()),
-        clock=FakeClock(),
-        entropy=FakeEntropy(),
-        holder="contract",
+        vault, clock=FakeClock(), entropy=SystemEntropy(), holder="contract"
     )
     return OpenedStore(store, store.uses)
 
@@ -75,6 +87,7 @@ ROWS = [
     StoreRow("filesystem", _filesystem),
     StoreRow("guarded", _guarded),
     StoreRow("remote", _remote),
+    StoreRow("s3", _s3),
 ]
 
 DURABLE = [row for row in ROWS if row.durable]
