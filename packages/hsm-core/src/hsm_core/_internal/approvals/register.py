@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: MIT
+"""
+The register of approvals, over a store that nobody trusts.
+
+Each step reads the record, authenticates it, asks the rules, and replaces it if it is
+still what was read. That an approval has expired is written down before it is told, and
+time never goes back, so that no clock revives it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_core._internal.approvals import rules
+from hsm_core._internal.approvals.records import (
+    MAX_RECORD_BYTES,
+    decode_approval,
+    encode_approval,
+    entry_of,
+    latest_instant,
+)
+from hsm_core._internal.approvals.rules import ApprovalRequest
+from hsm_core._internal.approvals.steady_time import SteadyTime
+from hsm_core.errors import (
+    ApprovalNotFoundError,
+    ApprovalTamperedError,
+    ConflictError,
+    GenerationConflictError,
+    InputSizeError,
+)
+from hsm_core.model import Approval, Caller
+from hsm_core.protocols import (
+    ApprovalChange,
+    ApprovalEntry,
+    ApprovalQuery,
+    ApprovalStore,
+    Clock,
+)
+
+__all__ = ["ApprovalPage", "ApprovalRegister"]
+
+_ATTEMPTS: Final = 128
+_NEWEST: Final = 256
+_EXAMINED: Final = 10
+
+_REQUEST_BYTES: Final = 32 * 1024
+_GRANT_BYTES: Final = 48 * 1024
+_DENIAL_BYTES: Final = 56 * 1024
+"""Each leaves room for the steps that may follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalPage:
+    """
+    Approvals, newest first.
+
+    Attributes:
+        tampered: Ids of records that were met and can't be believed.
+        after: Where to go on, for `ApprovalQuery.after`; None at the end.
+    """
+
+    approvals: tuple[Approval, ...]
+    tampered: tuple[str, ...] = ()
+    after: tuple[int, str] | None = None
+
+
+class ApprovalRegister:
+    """
+    All approvals of an HSM. Safe for many threads.
+
+    Args:
+        store: Where they lie; not trusted.
+
+        mac_of: MAC of a payload, 32 bytes; `KeyRing.approval_mac`.
+
+        clock: The wall clock and the monotonic one.
+
+        floor: Latest instant known otherwise, such as that of the last record of the
+            trail; microseconds since 1970. It is never earlier than that, nor than
+            what happened to the newest approvals.
+
+    Raises:
+        StoreUnavailableError: The store can't be read.
+    """
+
+    def __init__(
+        self,
+        store: ApprovalStore,
+        mac_of: Callable[[bytes], bytes],
+        clock: Clock,
+        *,
+        floor: int = 0,
+    ) -> None:
+        self._store = store
+        self._mac_of = mac_of
+        self._time = SteadyTime(clock, floor)
+        self._tampered: set[str] = set()
+        for entry in store.find(ApprovalQuery(limit=_NEWEST)):
+            self._believed(entry.approval_id, self._read)
+
+    def __repr__(self) -> str:
+        return f"<ApprovalRegister over {self._store!r}>"
+
+    @property
+    def tampered(self) -> frozenset[str]:
+        """Ids of the records met so far, or by the last check, not to be believed."""
+        return frozenset(self._tampered)
+
+    def now(self) -> int:
+        """Return the time by which it judges, in microseconds since 1970."""
+        return self._time.now()
+
+    def get(self, approval_id: str) -> Approval:
+        """
+        Return an approval as it is now.
+
+        Raises:
+            ApprovalNotFoundError: There is none of this id.
+            ApprovalTamperedError: What lies there is not what was written.
+            StoreUnavailableError: It can't be read, or its end not be written down.
+        """
+        return self._change(approval_id, lambda approval, now: approval)
+
+    def insert(self, request: ApprovalRequest) -> Approval:
+        """
+        Write down a new request; the same one a second time changes nothing.
+
+        Raises:
+            InvalidInputError: A field of the request can't be one.
+            ConflictError: There is another approval of this id.
+            StoreUnavailableError: It was not written, unless it is an
+                OutcomeUnknownError.
+        """
+        wanted = rules.new_approval(request, self._time.now())
+        record = self._encoded(wanted, _REQUEST_BYTES)
+        try:
+            self._store.commit(ApprovalChange(entry_of(wanted), record, 0))
+        except GenerationConflictError:
+            found = self.get(request.approval_id)
+            if (found.digest, found.requester) != (wanted.digest, wanted.requester):
+                raise ConflictError("Another approval has this id.") from None
+            return found
+        return wanted
+
+    def decide(
+        self, approval_id: str, caller: Caller, *, granted: bool, comment: str = ""
+    ) -> Approval:
+        """
+        Note what a person says; see `rules.decided`.
+
+        Raises:
+            AccessDeniedError: They decide on their own request.
+            ConflictError: They said the opposite before, or it is too late.
+            HSMError: As `get` and `insert`.
+        """
+        limit = _GRANT_BYTES if granted else _DENIAL_BYTES
+        return self._change(
+            approval_id,
+            lambda found, now: rules.decided(found, caller, granted, comment, now),
+            limit,
+        )
+
+    def reserve(
+        self, approval_id: str, *, operation_id: str, digest: str, requester: str
+    ) -> Approval:
+        """
+        Take a granted approval for one operation; of many who ask one gets it.
+
+        Raises:
+            AccessDeniedError: It is for another operation, or for another person.
+            ConflictError: It is not granted, or not any more.
+            HSMError: As `get` and `insert`.
+        """
+        return self._change(
+            approval_id,
+            lambda found, now: rules.reserved(found, operation_id, digest, requester),
+        )
+
+    def release(self, approval_id: str, *, operation_id: str) -> Approval:
+        """
+        Give an approval back, because its operation was not done.
+
+        Raises:
+            ConflictError: Another operation has it, or it came to an end.
+            HSMError: As `get` and `insert`.
+        """
+        return self._change(
+            approval_id, lambda found, now: rules.released(found, operation_id)
+        )
+
+    def consume(self, approval_id: str, *, operation_id: str) -> Approval:
+        """
+        Close an approval, because its operation was done.
+
+        Raises:
+            ConflictError: Another operation has it, or none.
+            HSMError: As `get` and `insert`.
+        """
+        return self._change(
+            approval_id, lambda found, now: rules.consumed(found, operation_id, now)
+        )
+
+    def cancel(self, approval_id: str, *, requester: str) -> Approval:
+        """
+        Close an approval that its requester wants no more.
+
+        Raises:
+            AccessDeniedError: Another person asks.
+            ConflictError: It is in use, or came to another end.
+            HSMError: As `get` and `insert`.
+        """
+        return self._change(
+            approval_id, lambda found, now: rules.cancelled(found, requester, now)
+        )
+
+    def find(self, query: ApprovalQuery) -> ApprovalPage:
+        """
+        Return a page of approvals that are what the query asks for.
+
+        A page may be shorter than its limit, or empty, and yet say where to go on.
+
+        Raises:
+            StoreUnavailableError: They can't be read, or an end not be written down.
+        """
+        found: list[Approval] = []
+        tampered: list[str] = []
+        for _ in range(_EXAMINED):
+            entries = self._store.find(query)
+            for entry in entries:
+                approval = self._believed(entry.approval_id, self.get)
+                if approval is not None and _is_wanted(approval, query):
+                    found.append(approval)
+                elif entry.approval_id in self._tampered:
+                    tampered.append(entry.approval_id)
+                if len(found) == query.limit:
+                    return _page(found, tampered, _place(entry))
+            if len(entries) < query.limit:
+                return _page(found, tampered, None)
+            query = dataclasses.replace(query, after=_place(entries[-1]))
+        return _page(found, tampered, query.after)
+
+    def check(self) -> tuple[str, ...]:
+        """
+        Authenticate every record, and compare the index with them.
+
+        Returns:
+            Ids of the approvals that can't be believed.
+
+        Raises:
+            StoreUnavailableError: The store can't be read.
+        """
+        self._tampered.clear()
+        for approval_id in self._store.approval_ids():
+            self._believed(approval_id, self._read)
+        query = ApprovalQuery(limit=1000)
+        while entries := self._store.find(query):
+            for entry in entries:
+                self._compare(entry)
+            query = dataclasses.replace(query, after=_place(entries[-1]))
+        return tuple(sorted(self._tampered))
+
+    def _compare(self, entry: ApprovalEntry) -> None:
+        approval = self._believed(entry.approval_id, self._read)
+        # A record with a higher generation was changed since the index was read.
+        if approval is not None and approval.generation <= entry.generation:
+            if entry_of(approval) != entry:
+                self._tampered.add(entry.approval_id)
+
+    def _believed(
+        self, approval_id: str, read: Callable[[str], Approval]
+    ) -> Approval | None:
+        try:
+            return read(approval_id)
+        except (ApprovalTamperedError, ApprovalNotFoundError):
+            return None
+
+    def _read(self, approval_id: str) -> Approval:
+        stored = None
+        if rules.is_approval_id(approval_id):
+            stored = self._store.get(approval_id)
+        if stored is None:
+            raise ApprovalNotFoundError
+        try:
+            approval = decode_approval(approval_id, stored, self._mac_of)
+        except ApprovalTamperedError:
+            self._tampered.add(approval_id)
+            raise
+        self._time.seen(latest_instant(approval))
+        return approval
+
+    def _change(
+        self,
+        approval_id: str,
+        rule: Callable[[Approval, int], Approval],
+        limit: int = MAX_RECORD_BYTES,
+    ) -> Approval:
+        found = self._read(approval_id)
+        for _ in range(_ATTEMPTS):
+            wanted = self._step(found, rule, limit)
+            if wanted is not None:
+                return wanted
+            refused, found = found, self._read(approval_id)
+            if found.generation == refused.generation:
+                raise self._lying(approval_id)
+        raise GenerationConflictError("The approval changes all the time; try again.")
+
+    def _step(
+        self, found: Approval, rule: Callable[[Approval, int], Approval], limit: int
+    ) -> Approval | None:
+        now = self._time.now()
+        current = rules.expired(found, now)
+        if current is not found and not self._replace(found, current):
+            return None
+        wanted = rule(current, now)
+        if wanted is current or self._replace(current, wanted, limit):
+            return wanted
+        return None
+
+    def _lying(self, approval_id: str) -> ApprovalTamperedError:
+        # The store refuses a record that nobody else has changed.
+        self._tampered.add(approval_id)
+        return ApprovalTamperedError(
+            f"The index of approval {approval_id} was tampered with.",
+            approval_id=approval_id,
+        )
+
+    def _replace(
+        self, before: Approval, after: Approval, limit: int = MAX_RECORD_BYTES
+    ) -> bool:
+        record = self._encoded(after, limit)
+        try:
+            self._store.commit(
+                ApprovalChange(entry_of(after), record, before.generation)
+            )
+        except GenerationConflictError:
+            return False
+        return True
+
+    def _encoded(self, approval: Approval, limit: int) -> bytes:
+        record = encode_approval(approval, self._mac_of)
+        if len(record) > limit:
+            raise InputSizeError("approval", actual=len(record), maximum=limit)
+        return record
+
+
+def _is_wanted(approval: Approval, query: ApprovalQuery) -> bool:
+    return (
+        (not query.states or approval.state in query.states)
+        and query.requester in {"", approval.requester}
+        and query.digest in {"", approval.digest}
+    )
+
+
+def _place(entry: ApprovalEntry) -> tuple[int, str]:
+    return entry.created_at, entry.approval_id
+
+
+def _page(
+    found: list[Approval], tampered: list[str], after: tuple[int, str] | None
+) -> ApprovalPage:
+    return ApprovalPage(approvals=tuple(found), tampered=tuple(tampered), after=after)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""
+A time that never goes back, so that what has expired stays expired.
+
+It follows the wall clock forwards. When that is set back, it goes on from the latest
+instant known, at the pace of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from hsm_core.protocols import Clock
+
+__all__ = ["SteadyTime"]
+
+
+class SteadyTime:
+    """
+    Time for judging what expires. Safe for many threads.
+
+    Args:
+        clock: The wall clock and the monotonic one.
+
+        floor: Microseconds since 1970 that it is at least.
+    """
+
+    def __init__(self, clock: Clock, floor: int = 0) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._latest = floor
+        self._at = clock.monotonic()
+
+    def __repr__(self) -> str:
+        return "<SteadyTime>"
+
+    def now(self) -> int:
+        """Return microseconds since 1970, never fewer than before."""
+        with self._lock:
+            return self._advance(0)
+
+    def seen(self, instant: int) -> None:
+        """Take note of an instant that has passed already."""
+        with self._lock:
+            self._advance(instant)
+
+    def _advance(self, instant: int) -> int:
+        at = self._clock.monotonic()
+        passed = max(0, int((at - self._at) * 1_000_000))
+        self._latest = max(self._clock.now(), self._latest + passed, instant)
+        self._at = at
+        return self._latest

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Approvals that die with their process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from hsm_core._internal.stores.approval_index import (
+    ApprovalIndex,
+    check_approval_change,
+)
+from hsm_core.errors import StoreUnavailableError
+from hsm_core.protocols import (
+    ApprovalChange,
+    ApprovalEntry,
+    ApprovalQuery,
+    ApprovalStore,
+)
+
+__all__ = ["MemoryApprovalStore"]
+
+
+class MemoryApprovalStore(ApprovalStore):
+    """Records in a dictionary, under one lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._index = ApprovalIndex()
+        self._records: dict[str, bytes] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return "<MemoryApprovalStore>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("The approval store is closed.")
+
+    @property
+    def available(self) -> bool:
+        """Whether it is open."""
+        return not self._closed
+
+    def reopen(self) -> None:
+        """Do nothing: no write fails here."""
+        with self._lock:
+            self._check_open()
+
+    def get(self, approval_id: str, /) -> bytes | None:
+        """Return the stored form of an approval, or None if there is none."""
+        with self._lock:
+            self._check_open()
+            return self._records.get(approval_id)
+
+    def commit(self, change: ApprovalChange, /) -> None:
+        """Make one change; see `ApprovalStore.commit`."""
+        check_approval_change(change)
+        with self._lock:
+            self._check_open()
+            self._index.check(change)
+            self._records[change.entry.approval_id] = change.record
+            self._index.put(change.entry)
+
+    def find(self, query: ApprovalQuery, /) -> list[ApprovalEntry]:
+        """Return a page of the index."""
+        with self._lock:
+            self._check_open()
+            return self._index.find(query)
+
+    def approval_ids(self) -> Sequence[str]:
+        """Return all ids."""
+        with self._lock:
+            self._check_open()
+            return self._index.approval_ids()
+
+    def remove(self, approval_ids: Sequence[str], /) -> None:
+        """Delete approvals, where they are there."""
+        with self._lock:
+            self._check_open()
+            for approval_id in approval_ids:
+                self._records.pop(approval_id, None)
+                self._index.remove(approval_id)
+
+    def close(self) -> None:
+        """Forget nothing, but answer nothing more."""
+        with self._lock:
+            self._closed = True
