@@ -196,6 +196,7 @@ def _open_audit(
         segment_bytes=settings.audit_segment_bytes,
         timeout_seconds=settings.audit_timeout_seconds,
         node=settings.node,
+        reserve_bytes=settings.audit_reserve_bytes,
     )
     if known is not None and known.log_id != audit.log_id:
         audit.close()

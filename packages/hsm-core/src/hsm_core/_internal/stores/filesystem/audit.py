@@ -20,6 +20,7 @@ from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     audit_errors,
     check_file,
+    is_full,
 )
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
@@ -28,7 +29,7 @@ from hsm_core._internal.stores.filesystem.audit_head import (
 )
 from hsm_core._internal.stores.filesystem.audit_lock import TrailLock
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
-from hsm_core._internal.stores.filesystem.audit_recovery import recover
+from hsm_core._internal.stores.filesystem.audit_recovery import Recovered, recover
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.files import (
     list_directory,
@@ -36,7 +37,11 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core._internal.stores.trail.log import TrailLog
 from hsm_core._internal.stores.trail.reserve import Reserve
-from hsm_core.errors import AuditUnavailableError, ConfigurationError
+from hsm_core.errors import (
+    AuditUnavailableError,
+    ConfigurationError,
+    StoreUnavailableError,
+)
 from hsm_core.model import Phase, RepairDetail
 from hsm_core.protocols import AuditDraft, Clock, Entropy
 from hsm_core.settings import AuditSync
@@ -104,7 +109,9 @@ class FileAuditLog(TrailLog):
             lock = _lock(path, hmac_key)
             stack.callback(lock.release)
             stored = _stored_head(path, hmac_key, entropy)
-            recovered = recover(path, hmac_key, stored, clock.now())
+            reserve = Reserve(path.with_name(reserve_name(path.name)), reserve_bytes)
+            stack.callback(reserve.close)
+            recovered = _recovered(path, hmac_key, stored, clock.now(), reserve)
             mark = recovered.mark
             segments = Segments(
                 recovered.closed,
@@ -129,7 +136,7 @@ class FileAuditLog(TrailLog):
             log = cls(
                 chain,
                 FileMedium(segments, head, lock, segment_bytes),
-                Reserve(path.with_name(reserve_name(path.name)), reserve_bytes),
+                reserve,
                 clock=clock,
                 sync=sync,
                 timeout_seconds=timeout_seconds,
@@ -161,6 +168,18 @@ def _lock(path: Path, hmac_key: bytes) -> TrailLock:
     # The key is judged before anything is written, the lock's file included.
     read_head(path.with_name(head_name(path.name)), hmac_key)
     return TrailLock(path.with_name(lock_name(path.name)))
+
+
+def _recovered(
+    path: Path, hmac_key: bytes, stored: StoredHead, now: int, reserve: Reserve
+) -> Recovered:
+    """Recover; on a full disk with the room that an earlier process kept back."""
+    try:
+        return recover(path, hmac_key, stored, now)
+    except (OSError, StoreUnavailableError) as error:
+        if not (is_full(error) and reserve.take() and reserve.give_up()):
+            raise
+    return recover(path, hmac_key, stored, now)
 
 
 def _stored_head(path: Path, hmac_key: bytes, entropy: Entropy) -> StoredHead:

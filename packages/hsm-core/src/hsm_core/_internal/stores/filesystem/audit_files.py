@@ -35,6 +35,7 @@ __all__ = [
     "check_file",
     "close_quietly",
     "create_file",
+    "is_full",
     "is_still_at",
     "is_vacant",
     "medium_errors",
@@ -59,9 +60,13 @@ def medium_errors(cause: Cause) -> Iterator[None]:
     try:
         yield
     except (OSError, StoreUnavailableError, ConfigurationError) as error:
-        system = error if isinstance(error, OSError) else error.__cause__
-        full = isinstance(system, OSError) and system.errno in FULL_ERRORS
-        raise MediumError(Cause.FULL if full else cause) from error
+        raise MediumError(Cause.FULL if is_full(error) else cause) from error
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether an error of the file system means that there is no room."""
+    system = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(system, OSError) and system.errno in FULL_ERRORS
 
 
 def check_file(path: Path) -> bool:

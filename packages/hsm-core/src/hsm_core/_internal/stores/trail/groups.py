@@ -53,8 +53,10 @@ class Ticket:
             limit = self._timeout if timeout is None else max(timeout, 0)
             if not waiter.acquire(timeout=limit):
                 raise AuditUnavailableError("The audit trail is not written in time.")
-        if self._error is not None:
-            raise AuditUnavailableError from self._error
+        error = self._error
+        if error is not None:
+            is_ours = isinstance(error, AuditUnavailableError)
+            raise AuditUnavailableError(str(error) if is_ours else "") from error
 
     def add_done_callback(
         self, callback: Callable[[BaseException | None], None], /

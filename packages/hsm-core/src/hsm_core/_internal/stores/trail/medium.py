@@ -8,10 +8,10 @@ nothing: what is said when, and what happens after a failure, is the flusher's b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
@@ -28,6 +28,20 @@ class Cause(StrEnum):
     MOVED = "moved"
     HANGING = "hanging"
 
+    @property
+    def sentence(self) -> str:
+        """What a caller is told."""
+        return _SENTENCES[self]
+
+
+_SENTENCES: Final[Mapping[Cause, str]] = {
+    Cause.FULL: "The disk is full: the audit trail can't be written.",
+    Cause.WRITE: "The audit trail can't be written.",
+    Cause.SYNC: "The audit trail can't be made durable.",
+    Cause.MOVED: "The file of the audit trail was moved, removed or changed.",
+    Cause.HANGING: "The audit trail is not written in time.",
+}
+
 
 class MediumError(AuditUnavailableError):
     """
@@ -39,7 +53,7 @@ class MediumError(AuditUnavailableError):
     """
 
     def __init__(self, cause: Cause) -> None:
-        super().__init__()
+        super().__init__(cause.sentence)
         self.cause = cause
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Final
 
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
@@ -17,14 +16,6 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _CALM_SECONDS: Final = 10.0
 """An outage so soon after another goes on with its pauses."""
-
-_SENTENCES: Final[Mapping[Cause, str]] = {
-    Cause.FULL: "The disk is full: the audit trail can't be written.",
-    Cause.WRITE: "The audit trail can't be written.",
-    Cause.SYNC: "The audit trail can't be made durable.",
-    Cause.MOVED: "The file of the audit trail was moved, removed or changed.",
-    Cause.HANGING: "The audit trail is not written in time.",
-}
 
 
 class Outage:
@@ -65,7 +56,7 @@ class Outage:
     @property
     def sentence(self) -> str:
         """What a caller is told."""
-        return _SENTENCES[self.cause]
+        return self.cause.sentence
 
     def next_pause(self) -> float:
         """Return for how many seconds to wait before the next attempt."""
