@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
+from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.naming import reserve_name
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
+from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
+from hsm_core._internal.stores.sqlite.audit_pruning import Pruner
 from hsm_core._internal.stores.sqlite.audit_recovery import (
     Recovered,
     recover,
@@ -26,7 +33,8 @@ from hsm_core.errors import (
     IntegrityError,
     StoreUnavailableError,
 )
-from hsm_core.protocols import Clock, Entropy
+from hsm_core.model import Phase, PruneDetail
+from hsm_core.protocols import AuditDraft, Clock, Entropy, KnownKey
 from hsm_core.settings import AuditSync
 
 __all__ = ["SqliteAuditLog"]
@@ -37,6 +45,33 @@ _LOG_ID_BYTES: Final = 16
 
 class SqliteAuditLog(TrailLog):
     """An `AuditLog` in a SQLite database; `open` makes one."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        chain: Chain,
+        medium: SqliteMedium,
+        pruner: Pruner,
+        reserve: Reserve,
+        *,
+        clock: Clock,
+        sync: AuditSync,
+        timeout_seconds: float,
+    ) -> None:
+        self._database_medium = medium
+        self._pruner = pruner
+        self._pruning = threading.Lock()
+        watched = WatchedClock(clock)
+        self._rule = RetentionRule(watched, recovered.mark.seq, self._times)
+        super().__init__(
+            chain,
+            medium,
+            reserve,
+            clock=watched,
+            sync=sync,
+            timeout_seconds=timeout_seconds,
+            open_events=recovered.open_events,
+        )
 
     @classmethod
     def open(
@@ -98,17 +133,110 @@ class SqliteAuditLog(TrailLog):
                 mark=recovered.mark,
                 intents=recovered.intents,
             )
+            log_id, baseline = recovered.head.log_id, recovered.baseline
+            pruner = Pruner(database, medium, log_id, hmac_key, baseline)
+            if recovered.leftovers:
+                with suppress(AuditUnavailableError):
+                    pruner.remove()
             log = cls(
+                recovered,
                 chain,
                 medium,
+                pruner,
                 Reserve(path.with_name(reserve_name(path.name)), reserve_bytes),
                 clock=clock,
                 sync=sync,
                 timeout_seconds=timeout_seconds,
-                open_events=recovered.open_events,
             )
             stack.pop_all()
         return log
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is still there; all before it were pruned."""
+        return self._pruner.first_seq
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """
+        Return what the pruned records said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed.
+            AuditUnavailableError: It can't be read.
+        """
+        return self._pruner.known()
+
+    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
+        """
+        Return up to *limit* lines that are there, from *start_seq* on.
+
+        Raises:
+            AuditUnavailableError: The trail can't be read, or is closed.
+            AuditTamperedError: The database is damaged, or a row is missing.
+        """
+        return super().lines(max(start_seq, self.first_seq), limit)
+
+    def prunable(self, before: int, /) -> int:
+        """
+        Return the seq up to which (exclusive) a prune may remove records.
+
+        Args:
+            before: Microseconds since 1970.
+
+        Raises:
+            AuditUnavailableError: The trail can't be read.
+        """
+        with self._lock:
+            floor = self._chain.mark().floor
+        head = self.head().seq
+        return self._rule.prunable(self.first_seq, floor, head, before)
+
+    def _times(self, seq: int, count: int) -> list[int]:
+        lines = self.lines(seq, count)
+        return [event_of(line, place).time for place, line in enumerate(lines, seq)]
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """
+        Remove all records before *seq*; see `AuditLog.prune`.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded; or a removal failed, which the
+                next start or prune finishes.
+            AuditTamperedError: A record that would be removed is bad; none was.
+        """
+        with self._pruning:
+            if self._database_medium.prunes:
+                raise AuditUnavailableError("A prune before was not recorded yet.")
+            self._pruner.remove()
+            with self._lock:
+                end = min(seq, self._chain.mark().floor)
+            head = self.head().seq
+            end = min(end, head)
+            if end <= self.first_seq:
+                return None
+            baseline, lines = self._pruner.gather(end, policy, head)
+            self._pruner.stage(end, lines)
+            self._record(baseline)
+            failpoint("audit.prune.after_record")
+            self._pruner.remove()
+            return baseline.detail
+
+    def _record(self, baseline: Baseline) -> None:
+        draft = AuditDraft(
+            phase=Phase.SINGLE, kind="system.prune", detail=baseline.detail
+        )
+
+        def adopt() -> None:
+            self._pruner.baseline = baseline
+
+        self._check_process()
+        with self._lock:
+            self._flusher.check(reserved=True)
+            written = self._chain.extend([draft], self._clock.now())
+            next_seq = baseline.header.next_seq
+            self._database_medium.prune_with(self._chain.seq, next_seq, adopt)
+            ticket = self._flusher.enqueue(written, durable=True)
+        ticket.wait()
 
 
 def _open(path: Path, hmac_key: bytes, entropy: Entropy) -> Database:

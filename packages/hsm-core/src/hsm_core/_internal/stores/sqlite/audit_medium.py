@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
@@ -38,6 +38,7 @@ _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _IDLE_SECONDS: Final = 5.0
 _NEVER: Final = float("inf")
 _SET_HEAD: Final = "INSERT OR REPLACE INTO head VALUES (0, ?)"
+_SET_PRUNED: Final = "INSERT OR REPLACE INTO pruned VALUES (0, ?, ?)"
 
 
 def _insertion(rows: int) -> str:
@@ -48,6 +49,12 @@ def _insertion(rows: int) -> str:
 
 
 _INSERTIONS: Final = {rows: _insertion(rows) for rows in _BATCHES}
+
+
+class _Prune(NamedTuple):
+    record_seq: int
+    next_seq: int
+    adopt: Callable[[], None]
 
 
 class SqliteMedium:
@@ -74,6 +81,29 @@ class SqliteMedium:
         self._written = stored.mark
         self._unfolded = 0
         self._fold_at = _NEVER
+        self._prune: _Prune | None = None
+
+    def prune_with(
+        self, record_seq: int, next_seq: int, adopt: Callable[[], None]
+    ) -> None:
+        """
+        Let a staged baseline count as soon as the record of its prune is written.
+
+        Called before that record is handed over, and only when `prunes` says no.
+
+        Args:
+            record_seq: The record of the prune.
+
+            next_seq: The first record that stays.
+
+            adopt: Called by the writing thread when it counts.
+        """
+        self._prune = _Prune(record_seq, next_seq, adopt)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether such a record waits to be written."""
+        return self._prune is not None
 
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
         """
@@ -85,8 +115,9 @@ class SqliteMedium:
         failpoint("audit.before_write")
         with self._transaction(durable=sync) as connection:
             _insert(connection, mark.seq + 1 - len(lines), lines)
+            prune = self._prune_before(connection, mark)
             self._note(connection, mark)
-        self._written = mark
+        self._wrote(mark, prune)
         failpoint("audit.after_write")
         self._unfolded += sum(map(len, lines))
         if self._unfolded >= _CHECKPOINT_BYTES:
@@ -135,8 +166,9 @@ class SqliteMedium:
             self._counter = max(self._counter, self._agreed(connection, tail))
             missing = self._missing(connection, tail)
             _insert(connection, tail.mark.seq + 1 - len(missing), missing)
+            prune = self._prune_before(connection, tail.mark)
             self._note(connection, tail.mark)
-        self._written = tail.mark
+        self._wrote(tail.mark, prune)
         self._fold()
 
     def finish(self, mark: HeadMark, /) -> None:
@@ -185,6 +217,21 @@ class SqliteMedium:
         with _medium_errors(self._database, Cause.WRITE):
             with self._database.transaction(durable=durable) as connection:
                 yield connection
+
+    def _prune_before(
+        self, connection: sqlite3.Connection, mark: HeadMark
+    ) -> _Prune | None:
+        prune = self._prune
+        if prune is None or prune.record_seq > mark.seq:
+            return None
+        connection.execute(_SET_PRUNED, (prune.next_seq, prune.record_seq))
+        return prune
+
+    def _wrote(self, mark: HeadMark, prune: _Prune | None) -> None:
+        self._written = mark
+        if prune is not None:
+            prune.adopt()
+            self._prune = None
 
     def _note(self, connection: sqlite3.Connection, mark: HeadMark) -> None:
         self._counter += 1

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""
+Removing the oldest records of a trail in SQLite.
+
+The new baseline is staged first, where nobody looks. The transaction that writes the
+record of the prune makes it count, so there is never one without the other. Only then
+are rows deleted, a few at a time, so that records can be appended meanwhile; what an
+interruption leaves is before the first record that counts, and goes with the next start
+or prune.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from hsm_core._internal.audit.baseline import (
+    FORMAT,
+    Baseline,
+    BaselineHeader,
+    encode_baseline,
+    known_keys,
+)
+from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.known import KnownKeys
+from hsm_core._internal.audit.merkle import CompactRange
+from hsm_core._internal.audit.record import GENESIS
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.sqlite.audit_rows import first_row
+from hsm_core._internal.stores.sqlite.database import Database
+from hsm_core._internal.stores.trail.medium import TrailMedium
+from hsm_core.errors import AuditUnavailableError, UnavailableError
+from hsm_core.protocols import KnownKey
+
+__all__ = ["Pruner"]
+
+_RECORDS: Final = 1000
+_CHUNK: Final = 4000
+_LINES: Final = (
+    "SELECT line FROM baseline WHERE next_seq = ? AND number >= ? "
+    "ORDER BY number LIMIT ?"
+)
+_STAGE: Final = "INSERT INTO baseline VALUES (?, ?, ?)"
+_DROP_BASELINES: Final = (
+    "DELETE FROM baseline WHERE (next_seq, number) IN ("
+    "SELECT next_seq, number FROM baseline WHERE next_seq <> ? LIMIT ?)"
+)
+
+
+class Pruner:
+    """
+    Gathers what is kept of old records, and removes them. Not safe for threads.
+
+    Args:
+        database: Holds the trail.
+
+        medium: Gives its records.
+
+        log_id: The trail, 32 hex digits.
+
+        hmac_key: Key of the trail.
+
+        baseline: What is kept of the records that are gone already.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        medium: TrailMedium,
+        log_id: str,
+        hmac_key: bytes,
+        baseline: Baseline | None,
+    ) -> None:
+        self._database = database
+        self._medium = medium
+        self._log_id = log_id
+        self._hmac_key = hmac_key
+        self.baseline = baseline
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest record that counts."""
+        return self.baseline.header.next_seq if self.baseline else 0
+
+    def known(self) -> Iterator[KnownKey]:
+        """
+        Return what the records that are gone said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed since the trail was opened.
+            AuditUnavailableError: It can't be read.
+        """
+        if self.baseline is not None:
+            yield from known_keys(self._lines(self.first_seq))
+
+    def _lines(self, next_seq: int) -> Iterator[bytes]:
+        number, found = 0, _CHUNK
+        while found == _CHUNK:
+            with _own_errors():
+                rows = self._database.rows(_LINES, (next_seq, number, _CHUNK))
+            yield from (line for (line,) in rows)
+            found = len(rows)
+            number += found
+
+    def gather(
+        self, next_seq: int, policy: str, after_seq: int
+    ) -> tuple[Baseline, list[bytes]]:
+        """
+        Follow the records before *next_seq*, and return the baseline with its lines.
+
+        Args:
+            next_seq: The first record that stays.
+
+            policy: By which policy.
+
+            after_seq: The record of the prune will come after this one.
+
+        Raises:
+            AuditTamperedError: A record is bad; it must not be removed.
+            AuditUnavailableError: They can't be read.
+        """
+        header = self.baseline.header if self.baseline else None
+        first = self.first_seq
+        known = KnownKeys(self.known())
+        tree = CompactRange(first, header.roots if header else ())
+        follower = Follower(
+            log_id=self._log_id,
+            hmac_key=self._hmac_key,
+            seq=first - 1,
+            leaf_hash=header.last_leaf_hash if header else GENESIS,
+        )
+        while follower.seq + 1 < next_seq:
+            seq = follower.seq + 1
+            for line in self._medium.read(seq, min(_RECORDS, next_seq - seq)):
+                known.note(follower.follow(line))
+                tree.append(follower.leaf_hash)
+        fresh = BaselineHeader(
+            format=FORMAT,
+            log_id=self._log_id,
+            first_seq=first,
+            next_seq=next_seq,
+            last_leaf_hash=follower.leaf_hash,
+            roots=tree.roots,
+            policy=policy,
+            keys=len(known),
+            after_seq=after_seq,
+        )
+        return encode_baseline(fresh, known, self._hmac_key)
+
+    def stage(self, next_seq: int, lines: Sequence[bytes]) -> None:
+        """
+        Put a baseline where it can be made to count.
+
+        Raises:
+            AuditUnavailableError: It can't be written; what is there is removed later.
+        """
+        for start in range(0, len(lines), _CHUNK):
+            rows = enumerate(lines[start : start + _CHUNK], start)
+            values = [(next_seq, number, line) for number, line in rows]
+            with self._transaction() as connection:
+                connection.executemany(_STAGE, values)
+        failpoint("audit.prune.after_stage")
+
+    def remove(self) -> None:
+        """
+        Remove the records before `first_seq`, and baselines that don't count.
+
+        Raises:
+            AuditUnavailableError: It failed; to be tried again.
+        """
+        while self._remove_some(self.first_seq):
+            failpoint("audit.prune.after_chunk")
+
+    def _remove_some(self, end: int) -> bool:
+        # A power cut may bring rows back, which the next start removes again.
+        with self._transaction() as connection:
+            dropped = connection.execute(_DROP_BASELINES, (end, _CHUNK)).rowcount
+            first = first_row(connection)
+            if first is not None and first < end:
+                reach = min(first + _CHUNK, end)
+                connection.execute("DELETE FROM records WHERE seq < ?", (reach,))
+                return True
+        return dropped > 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _own_errors(), self._database.transaction(durable=False) as connection:
+            yield connection
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except UnavailableError as error:
+        raise AuditUnavailableError from error
