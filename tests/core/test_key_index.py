@@ -13,10 +13,11 @@ from hsm_core._internal.documents import read_index
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import KeyFilter, KeyId, KeyState
-from hsm_core.protocols import IndexEntry, IndexQuery
+from hsm_core.protocols import IndexEntry, IndexQuery, KeyDigest, bucket_of
 from tests.core.key_support import key_id_of, operation_of
 
-NUMBERS = st.integers(0, 8)
+NUMBERS = st.sampled_from([0, 1, 2, 3, 4, 1 << 52, (1 << 52) + 1, 5 << 52, 4000 << 52])
+"""Numbers of keys; those from 2**52 on are in other buckets than 0."""
 NAMES = st.sampled_from(["", "a", "b", "c"])
 TAGS = st.frozensets(st.sampled_from(["x", "y", "z"]))
 ALGORITHMS = st.sampled_from([Algorithm.AES_256_GCM, Algorithm.EC_P256])
@@ -62,12 +63,50 @@ class IndexMachine(RuleBasedStateMachine):
         super().__init__()
         self.index = KeyIndex()
         self.model: dict[KeyId, IndexEntry] = {}
+        self.names: dict[str, list[KeyId]] = {}
+        self.operations: dict[str, list[KeyId]] = {}
 
     @rule(entry=entries())
     def put(self, entry: IndexEntry) -> None:
         """Add or replace a key."""
         self.index.put(entry)
         self.model[entry.key_id] = entry
+        self.note(entry.key_id, entry)
+
+    @rule(number=NUMBERS)
+    def remove(self, number: int) -> None:
+        """Forget a key, if it is there."""
+        key_id = key_id_of(number)
+        self.index.remove(key_id)
+        self.model.pop(key_id, None)
+        self.note(key_id, None)
+
+    @rule(found=st.lists(entries(), max_size=8))
+    def replace(self, found: list[IndexEntry]) -> None:
+        """Take other entries in place of all."""
+        self.index.replace(found)
+        self.model = {entry.key_id: entry for entry in found}
+        self.names.clear()
+        self.operations.clear()
+        for key_id, entry in self.model.items():
+            self.note(key_id, entry)
+
+    @rule()
+    def reload(self) -> None:
+        """Fill a new index with the entries of this one."""
+        self.replace(self.index.entries())
+
+    def note(self, key_id: KeyId, entry: IndexEntry | None) -> None:
+        """Keep who claims what, in the order of the claims."""
+        name = claimed(entry) if entry else set()
+        operations = set(entry.operations) if entry else set()
+        for claims, now in ((self.names, name), (self.operations, operations)):
+            for text in {*claims, *now}:
+                claimants = claims.setdefault(text, [])
+                if text not in now and key_id in claimants:
+                    claimants.remove(key_id)
+                elif text in now and key_id not in claimants:
+                    claimants.append(key_id)
 
     @rule(
         algorithm=st.none() | ALGORITHMS,
@@ -115,23 +154,39 @@ class IndexMachine(RuleBasedStateMachine):
             assert entry == self.index.entry(key_id)
 
     @invariant()
-    def names_belong_to_their_keys(self) -> None:
-        """What a name finds has that name and is not destroyed."""
-        for name in "abc":
-            found = self.index.entry(name)
-            if found is not None:
-                assert (name, False) == (found.name, found.state == KeyState.DESTROYED)
-                assert self.model[found.key_id] == found
+    def every_key_in_its_bucket(self) -> None:
+        """The digests of all buckets are those of all keys, each in its own bucket."""
+        expected = {
+            KeyDigest(entry.key_id, entry.generation, entry.digest)
+            for entry in self.model.values()
+        }
+        buckets = {bucket_of(entry.key_id) for entry in self.model.values()}
+        found = [d for bucket in buckets for d in self.index.digests(bucket)]
+
+        assert expected == set(found) == set(self.index.digests(None))
+        assert len(expected) == len(found) == len(self.index)
+        assert not self.index.digests(4095)
 
     @invariant()
-    def operations_belong_to_their_keys(self) -> None:
-        """What an operation id finds is a key whose document remembers it."""
+    def first_claimant_has_the_name(self) -> None:
+        """A name finds the living key that has claimed it longest."""
+        for name in "abc":
+            claimants = self.names.get(name, [])
+            found = self.index.entry(name)
+            assert (found.key_id if found else None) == next(iter(claimants), None)
+
+    @invariant()
+    def first_claimant_has_the_operation(self) -> None:
+        """An operation id finds the key that has claimed it longest."""
         for number in range(6):
+            claimants = self.operations.get(operation_of(number), [])
             mark = self.index.find_operation(operation_of(number))
-            if mark is not None:
-                assert mark.key_id is not None
-                remembered = self.model[mark.key_id].operations
-                assert operation_of(number) in remembered
+            assert (mark.key_id if mark else None) == next(iter(claimants), None)
+
+
+def claimed(entry: IndexEntry) -> set[str]:
+    """Return the name that a key claims, if any."""
+    return {entry.name} - {""} if entry.state != KeyState.DESTROYED else set()
 
 
 IndexMachine.TestCase.settings = settings(max_examples=60, deadline=None)
