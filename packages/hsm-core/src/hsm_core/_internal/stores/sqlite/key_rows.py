@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Index entries as rows, in both directions; what is read is not trusted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from hsm_core._internal.documents import read_index
+from hsm_core._internal.stores.naming import is_key_id
+from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core.errors import KeyTamperedError
+from hsm_core.model import KeyId, KeyState
+from hsm_core.protocols import IndexEntry
+
+__all__ = [
+    "BY_CLAIM",
+    "BY_ID",
+    "UPDATE",
+    "claimed",
+    "is_listed",
+    "read_entry",
+    "untrusted_entry",
+    "values_of",
+]
+
+BY_ID: Final = (
+    "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
+    "operations, digest FROM keys WHERE key_id = ?"
+)
+BY_CLAIM: Final = (
+    "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
+    "operations, digest FROM keys WHERE claim = ?"
+)
+UPDATE: Final = (
+    "UPDATE keys SET key_id = ?, created_at = ?, name = ?, algorithm = ?, state = ?, "
+    "tags = ?, generation = ?, operations = ?, digest = ?, claim = ? WHERE n = ?"
+)
+
+_TYPES: Final = (str, int, str, str, str, str, int, str, str)
+_STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
+_ENCODER: Final = msgspec.json.Encoder()
+_INTEGER_LIMIT: Final = 2**63
+
+
+def is_listed(row: Row) -> bool:
+    """Return whether a row of `BY_ID` or `BY_CLAIM` is in the index."""
+    return row[3] is not None
+
+
+def read_entry(row: Row) -> IndexEntry:
+    """
+    Return the entry that a row of `BY_ID` or `BY_CLAIM` holds.
+
+    Raises:
+        KeyTamperedError: Its values are none that we write.
+    """
+    facts = row[2:]
+    if tuple(map(type, facts)) == _TYPES and is_key_id(facts[0]):
+        try:
+            return IndexEntry(
+                key_id=KeyId(facts[0]),
+                created_at=facts[1],
+                name=facts[2],
+                algorithm=facts[3],
+                state=facts[4],
+                tags=frozenset(_STRINGS.decode(facts[5])),
+                generation=facts[6],
+                operations=_STRINGS.decode(facts[7]),
+                digest=facts[8],
+            )
+        except (msgspec.DecodeError, UnicodeError):
+            pass
+    raise KeyTamperedError("The index of the key store was tampered with.")
+
+
+def values_of(entry: IndexEntry) -> Row:
+    """Return what `UPDATE` sets for an entry, but for the claim and the number."""
+    return (
+        entry.key_id,
+        entry.created_at,
+        entry.name,
+        entry.algorithm,
+        entry.state,
+        _ENCODER.encode(sorted(entry.tags)).decode(),
+        entry.generation,
+        _ENCODER.encode(entry.operations).decode(),
+        entry.digest,
+    )
+
+
+def claimed(entry: IndexEntry) -> str | None:
+    """Return the name that a key would have for itself, if any."""
+    return entry.name or None if entry.state != KeyState.DESTROYED else None
+
+
+def untrusted_entry(key_id: KeyId, document: bytes) -> IndexEntry:
+    """Return index facts of a document that nobody has authenticated."""
+    entry = read_index(key_id, document)
+    if all(abs(n) < _INTEGER_LIMIT for n in (entry.created_at, entry.generation)):
+        return entry
+    # No number that we write is as long: it gets what an unreadable document gets.
+    unreadable = read_index(key_id, b"")
+    return replace(unreadable, digest=entry.digest)

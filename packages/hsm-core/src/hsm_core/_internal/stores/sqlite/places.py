@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""
+Keys in order under everything that a listing can be narrowed to.
+
+A facet is a tag or none, an algorithm or any, a state or any but destroyed. Each knows
+how many keys it has and has them in order, so a page costs the same with ten keys and
+with a million. With several tags the keys of the rarest of them are walked.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from hsm_core._internal.stores.naming import is_key_id
+from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core.errors import IntegrityError, InvalidInputError
+from hsm_core.model import KeyFilter, KeyId, KeyState
+from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery
+
+__all__ = ["find_page", "move", "remove_everywhere"]
+
+_Facet: TypeAlias = tuple[str, str, str]
+_Position: TypeAlias = tuple[int, bytes]
+_INTEGER_LIMIT: Final = 2**63
+
+_ENTER: Final = (
+    "INSERT INTO facets (tag, algorithm, state, number) VALUES (?, ?, ?, 1) "
+    "ON CONFLICT (tag, algorithm, state) DO UPDATE SET number = number + 1 "
+    "RETURNING id"
+)
+_LEAVE: Final = "UPDATE facets SET number = number - 1 WHERE id = ?"
+_FORGET: Final = "DELETE FROM facets WHERE id = ? AND number <= 0"
+_PUT: Final = (
+    "INSERT OR IGNORE INTO places (facet, created_at, key_id) VALUES (?, ?, ?)"
+)
+_TAKE: Final = "DELETE FROM places WHERE facet = ? AND created_at = ? AND key_id = ?"
+_FACET: Final = (
+    "SELECT id, number FROM facets WHERE tag = ? AND algorithm = ? AND state = ?"
+)
+_SELECT: Final = "SELECT created_at, key_id FROM places AS p WHERE facet = ?"
+_COUNT: Final = "SELECT count(*) FROM places AS p WHERE facet = ?"
+_ALSO: Final = (
+    " AND EXISTS (SELECT 1 FROM places AS q WHERE q.facet = ? "
+    "AND q.created_at = p.created_at AND q.key_id = p.key_id)"
+)
+_BEHIND: Final = " AND (created_at, key_id) < (?, ?)"
+_NEWEST: Final = " ORDER BY created_at DESC, key_id DESC LIMIT ? OFFSET ?"
+_OLDEST: Final = " ORDER BY created_at, key_id LIMIT ? OFFSET ?"
+
+
+def _pack(key_id: str) -> bytes:
+    return bytes.fromhex(key_id.replace("-", ""))
+
+
+def _places_of(entry: IndexEntry | None) -> set[tuple[_Facet, _Position]]:
+    if entry is None:
+        return set()
+    algorithm, state = entry.algorithm, entry.state
+    narrowings = {("", state), (algorithm, state)} if algorithm and state else set()
+    if state != KeyState.DESTROYED:
+        narrowings |= {("", ""), (algorithm, "")}
+    position = entry.created_at, _pack(entry.key_id)
+    return {
+        ((tag, *narrowing), position)
+        for tag in ("", *entry.tags)
+        for narrowing in narrowings
+    }
+
+
+def move(
+    connection: sqlite3.Connection, before: IndexEntry | None, after: IndexEntry | None
+) -> None:
+    """
+    Put a key into its places; within a transaction.
+
+    Args:
+        connection: Where.
+
+        before: Its entry until now, or None for a new key.
+
+        after: Its entry from now on, or None to take it away.
+    """
+    old, new = _places_of(before), _places_of(after)
+    for facet, position in old - new:
+        found = connection.execute(_FACET, facet).fetchone()
+        if found and connection.execute(_TAKE, (found[0], *position)).rowcount:
+            _leave(connection, found[0])
+    for facet, position in new - old:
+        number: int = connection.execute(_ENTER, facet).fetchone()[0]
+        if not connection.execute(_PUT, (number, *position)).rowcount:
+            _leave(connection, number)
+
+
+def _leave(connection: sqlite3.Connection, facet: int) -> None:
+    connection.execute(_LEAVE, (facet,))
+    connection.execute(_FORGET, (facet,))
+
+
+def remove_everywhere(connection: sqlite3.Connection, key_id: KeyId) -> None:
+    """Take a key away though nobody knows its entry: every place is looked at."""
+    packed = _pack(key_id)
+    found = connection.execute("SELECT facet FROM places WHERE key_id = ?", (packed,))
+    for (facet,) in found.fetchall():
+        _leave(connection, facet)
+    connection.execute("DELETE FROM places WHERE key_id = ?", (packed,))
+
+
+def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
+    """
+    Return a page, newest key first.
+
+    Raises:
+        InvalidInputError: What it should begin after is no place of a key.
+        IntegrityError: The index holds what we don't write.
+    """
+    facets = _facets(connection, query.filter)
+    if facets is None:
+        return IndexPage(keys=(), total=0)
+    (rarest, total), *others = sorted(facets, key=lambda facet: facet[1])
+    values: list[object] = [rarest, *(facet for facet, _ in others)]
+    condition = _SELECT + _ALSO * len(others)
+    if others:
+        counting = _COUNT + _ALSO * len(others)
+        total = connection.execute(counting, values).fetchone()[0]
+    if query.after is not None:
+        condition += _BEHIND
+        values += _position(*query.after)
+        rows = _fetch(
+            connection, condition + _NEWEST, values, query.limit, query.offset
+        )
+    elif query.offset <= total // 2:
+        rows = _fetch(
+            connection, condition + _NEWEST, values, query.limit, query.offset
+        )
+    else:
+        # From the other end it is nearer.
+        last = total - query.offset
+        first = max(0, last - query.limit)
+        rows = _fetch(connection, condition + _OLDEST, values, last - first, first)[
+            ::-1
+        ]
+    return IndexPage(keys=_unpack(rows), total=total)
+
+
+def _facets(
+    connection: sqlite3.Connection, wanted: KeyFilter
+) -> list[tuple[int, int]] | None:
+    algorithm = wanted.algorithm.value if wanted.algorithm else ""
+    state = wanted.state.value if wanted.state else ""
+    facets = []
+    for tag in set(wanted.tags) or ("",):
+        found = connection.execute(_FACET, (tag, algorithm, state)).fetchone()
+        if found is None or (wanted.tags and not tag):
+            return None
+        if type(found[1]) is not int:
+            raise IntegrityError("The index of the key store was tampered with.")
+        facets.append((found[0], found[1]))
+    return facets
+
+
+def _position(created_at: int, key_id: str) -> _Position:
+    if not is_key_id(key_id) or not abs(created_at) < _INTEGER_LIMIT:
+        raise InvalidInputError("after is no place of a key.")
+    return created_at, _pack(key_id)
+
+
+def _fetch(
+    connection: sqlite3.Connection,
+    statement: str,
+    values: Iterable[object],
+    limit: int,
+    offset: int,
+) -> list[Row]:
+    if limit <= 0 or offset >= _INTEGER_LIMIT:
+        return []
+    return connection.execute(statement, (*values, limit, offset)).fetchall()
+
+
+def _unpack(rows: list[Row]) -> tuple[tuple[int, KeyId], ...]:
+    try:
+        text = b"".join([key_id for _, key_id in rows]).hex()
+    except TypeError:
+        text = ""
+    keys = []
+    for at, (created_at, key_id) in enumerate(rows):
+        t = text[32 * at : 32 * at + 32]
+        if type(created_at) is not int or len(t) != 32 or len(key_id) != 16:
+            raise IntegrityError("The index of the key store was tampered with.")
+        keys.append(
+            (created_at, KeyId(f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"))
+        )
+    return tuple(keys)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The tables of a key store, and of the use counters beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hsm_core._internal.stores.sqlite.migration import Schema
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+__all__ = ["ACCOUNT_SEAL", "KEYS_SCHEMA", "VERSION_BITS"]
+
+VERSION_BITS: Final = 27
+"""Blobs are numbered by their key's number, shifted by this, and their version."""
+
+ACCOUNT_SEAL: Final = "Account"
+"""Where the account's seal lies among the named values; none of them has a capital."""
+
+
+def _first(tables: sqlite_utils.Database) -> None:
+    tables.create_table(
+        "keys",
+        {
+            "n": int,
+            "key_id": str,
+            "created_at": int,
+            "name": str,
+            "algorithm": str,
+            "state": str,
+            "tags": str,
+            "generation": int,
+            "operations": str,
+            "digest": str,
+            "claim": str,
+        },
+        pk="n",
+        not_null={"key_id"},
+    )
+    tables.execute("CREATE UNIQUE INDEX keys_key_id ON keys (key_id)")
+    tables.execute(
+        "CREATE UNIQUE INDEX keys_claim ON keys (claim) WHERE claim IS NOT NULL"
+    )
+    # Long values lie apart from what listings and look-ups walk over.
+    tables.create_table("documents", {"n": int, "document": bytes}, pk="n")
+    tables.create_table("blobs", {"id": int, "blob": bytes}, pk="id")
+    # A facet is what a listing can be narrowed to, with how many keys it has; a place
+    # is a key in the order of a facet.
+    tables.create_table(
+        "facets",
+        {"id": int, "tag": str, "algorithm": str, "state": str, "number": int},
+        pk="id",
+        not_null={"tag", "algorithm", "state", "number"},
+    )
+    tables.execute("CREATE UNIQUE INDEX facets_name ON facets (tag, algorithm, state)")
+    for statement in (
+        "CREATE TABLE places (facet INTEGER NOT NULL, created_at INTEGER NOT NULL, "
+        "key_id BLOB NOT NULL, PRIMARY KEY (facet, created_at, key_id)) WITHOUT ROWID",
+        "CREATE TABLE operations (operation_id TEXT PRIMARY KEY, n INTEGER NOT NULL) "
+        "WITHOUT ROWID",
+        "CREATE TABLE aborted (operation_id TEXT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE uses (material_id TEXT PRIMARY KEY, value BLOB NOT NULL) "
+        "WITHOUT ROWID",
+    ):
+        tables.execute(statement)
+    tables.create_table("account", {"bucket": int, "value": bytes}, pk="bucket")
+
+
+KEYS_SCHEMA: Final = Schema(application_id=0x46484B31, steps=(_first,))
+"""Keys: ``FHK1``."""
