@@ -19,6 +19,7 @@ from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core._internal.stores.s3 import S3Vault
+from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.protocols import OpenedStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
 
@@ -54,6 +55,11 @@ def _filesystem(folder: Path) -> OpenedStore:
     return OpenedStore(store, store.uses)
 
 
+def _sqlite(folder: Path) -> OpenedStore:
+    store = SqliteKeyStore(folder / "store" / "keys.sqlite")
+    return OpenedStore(store, store.uses)
+
+
 def _guarded(folder: Path) -> OpenedStore:
     inner = _filesystem(folder)
     return OpenedStore(GuardedKeyStore(inner.keys), GuardedUseCounters(inner.uses))
@@ -85,6 +91,7 @@ def _over(vault: RemoteKeyVault) -> OpenedStore:
 ROWS = [
     StoreRow("memory", _memory, durable=False),
     StoreRow("filesystem", _filesystem),
+    StoreRow("sqlite", _sqlite),
     StoreRow("guarded", _guarded),
     StoreRow("remote", _remote),
     StoreRow("s3", _s3),
