@@ -9,7 +9,7 @@ with secrets, nor to be honest; only what it calls stored must be stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["ABSENT", "RemoteKeyVault", "VaultObject", "VaultOpener"]
 
@@ -30,6 +30,7 @@ class VaultObject:
     tag: str
 
 
+@runtime_checkable
 class RemoteKeyVault(Protocol):
     """
     Opaque objects by name: up to 200 of ``a-z 0-9 . _ - /``, a letter or digit first.
@@ -38,7 +39,7 @@ class RemoteKeyVault(Protocol):
     `get` after it. A list may lag behind. Safe for many threads.
 
     Any method may raise `StoreUnavailableError`; a `put` or `delete` that does may have
-    been done nevertheless.
+    been done nevertheless, or may be later.
     """
 
     def get(self, name: str, /) -> VaultObject | None:
@@ -52,13 +53,14 @@ class RemoteKeyVault(Protocol):
         Args:
             name: Its name.
 
-            data: Up to 16 MiB.
+            data: Up to 17 MiB.
 
             expected: The tag that it must have now, or `ABSENT`; None replaces whatever
                 is there.
 
         Raises:
             VaultConflictError: It has another tag, or none; nothing was changed.
+            StorageFullError: There is no room; nothing was changed.
         """
         ...
 
