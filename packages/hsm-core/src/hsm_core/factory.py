@@ -20,6 +20,10 @@ from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.sqlite.audit_offline import (
+    SqliteAuditVerifier,
+    is_sqlite_trail,
+)
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -41,6 +45,7 @@ __all__ = [
     "AuditVerifier",
     "OfflineVerification",
     "OpenHSM",
+    "SqliteAuditVerifier",
     "open_async",
     "open_hsm",
     "open_verifier",
@@ -126,15 +131,20 @@ def open_async(gateway: OpenHSM) -> AsyncHSMGateway:
     return gateway.act_as_async()
 
 
-def open_verifier(path: Path, hmac_key: bytes | None) -> AuditVerifier:
+def open_verifier(
+    path: Path, hmac_key: bytes | None
+) -> AuditVerifier | SqliteAuditVerifier:
     """
-    Return an offline verifier of a file trail.
+    Return an offline verifier of a trail in files or in SQLite, whichever lies there.
 
     Args:
-        path: The live segment; closed ones lie beside it.
+        path: The live segment, with closed ones beside it; or the database, which no
+            HSM of this process may have open.
 
         hmac_key: 32 bytes, or None to check the chain only.
     """
+    if is_sqlite_trail(path):
+        return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)
 
 
