@@ -62,11 +62,17 @@ class AuditHead:
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """What the trail says of a key: generation and digest after its last change."""
+    """
+    What the trail says of a key: generation and digest after its last change.
+
+    Attributes:
+        destroyed: Whether all its material was destroyed.
+    """
 
     key_id: KeyId
     generation: int
     digest: str
+    destroyed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +183,7 @@ class AuditLog(Protocol):
 
         Raises:
             AuditUnavailableError: The trail can't be read.
+            InvalidInputError: *start_seq* lies before `first_seq`.
         """
         ...
 

@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.reading import pruned_before
+from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
 from hsm_core._internal.stores.trail.flusher import Flusher
 from hsm_core._internal.stores.trail.medium import TrailMedium
 from hsm_core._internal.stores.trail.reserve import Reserve
@@ -65,7 +68,8 @@ class TrailLog:
         self._chain = chain
         self._medium = medium
         self._reserve = reserve
-        self._clock = clock
+        self._clock = WatchedClock(clock)
+        self._rule = RetentionRule(self._clock, chain.seq, self._times)
         self._open_events = list(open_events)
         self._set_digest_at_open = chain.mark().set_digest
         self._closed = False
@@ -75,7 +79,7 @@ class TrailLog:
             chain,
             medium,
             reserve,
-            clock=clock,
+            clock=self._clock,
             sync=sync,
             timeout_seconds=timeout_seconds,
         )
@@ -117,8 +121,27 @@ class TrailLog:
         return iter(())
 
     def prunable(self, before: int, /) -> int:
-        """Return `first_seq`: nothing is pruned here."""
-        return self.first_seq
+        """
+        Return the seq up to which (exclusive) a prune may remove records.
+
+        Args:
+            before: Microseconds since 1970; see `RetentionRule`.
+
+        Raises:
+            AuditUnavailableError: The trail can't be read.
+            AuditTamperedError: It is damaged.
+        """
+        head = self.head().seq
+        return self._rule.prunable(self.first_seq, self._floor(), head, before)
+
+    def _floor(self) -> int:
+        """Return the first record that no prune may reach: that of an open intent."""
+        with self._lock:
+            return self._chain.mark().floor
+
+    def _times(self, seq: int, limit: int) -> list[int]:
+        lines = self.lines(seq, limit)
+        return [event_of(line, place).time for place, line in enumerate(lines, seq)]
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
         """Remove nothing."""
@@ -158,10 +181,14 @@ class TrailLog:
         Raises:
             AuditUnavailableError: The trail can't be read, or is closed.
             AuditTamperedError: It holds fewer lines than were written.
+            InvalidInputError: *start_seq* lies before `first_seq`.
         """
         if self._closed:
             raise AuditUnavailableError("The audit trail is closed.")
-        return self._medium.read(max(start_seq, 0), limit)
+        start_seq = max(start_seq, 0)
+        if start_seq < self.first_seq:
+            raise pruned_before(self.first_seq)
+        return self._medium.read(start_seq, limit)
 
     def open_intents(self) -> list[AuditEvent]:
         """Return the intents without outcome that were found at start."""
