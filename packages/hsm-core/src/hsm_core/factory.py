@@ -15,11 +15,8 @@ from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
-from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
+from hsm_core._internal.stores.locations import open_key_store, open_vault_store
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core._internal.stores.memory.keys import MemoryKeyStore
-from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
@@ -35,9 +32,9 @@ from hsm_core.protocols import (
     AuditLog,
     Clock,
     Entropy,
-    KeyStore,
     MasterKeySource,
-    UseCounters,
+    OpenedStore,
+    RemoteKeyVault,
 )
 from hsm_core.settings import KeyStoreKind, Settings
 
@@ -59,6 +56,7 @@ def open_hsm(
     *,
     master_key: bytes | MasterKeySource,
     hmac_key: bytes,
+    vault: RemoteKeyVault | None = None,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
 ) -> OpenHSM:
@@ -71,6 +69,9 @@ def open_hsm(
         master_key: The root, 32 bytes, or something that holds it.
 
         hmac_key: Key of the audit trail, 32 bytes.
+
+        vault: Where the keys lie, in place of what the settings name; it is closed with
+            the HSM.
 
         clock: Time; the system's by default.
 
@@ -99,7 +100,8 @@ def open_hsm(
         entropy, settings.providers, enable_oqs=settings.enable_oqs
     )
     registry.power_up_test()
-    store, counters = _open_store(settings)
+    opened = _open_store(settings, vault, clock, entropy)
+    store = opened.keys
     try:
         ring = open_ring(store, root)
         audit = _open_audit(settings, hmac_key, clock, entropy, known=ring)
@@ -110,7 +112,7 @@ def open_hsm(
         return assemble(
             settings,
             store=store,
-            counters=counters,
+            counters=opened.uses,
             audit=audit,
             ring=ring,
             root=root,
@@ -161,17 +163,17 @@ def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySou
     return RootKey(master_key, entropy=entropy)
 
 
-def _open_store(settings: Settings) -> tuple[KeyStore, UseCounters]:
-    match settings.key_store:
-        case KeyStoreKind.MEMORY:
-            return MemoryKeyStore(), MemoryUseCounters()
-        case KeyStoreKind.FILESYSTEM:
-            store = FilesystemKeyStore(settings.key_dir)
-            return GuardedKeyStore(store), GuardedUseCounters(store.uses)
-        case _:
-            raise ConfigurationError(
-                f"There is no key store {settings.key_store!r}.", field="key_store"
-            )
+def _open_store(
+    settings: Settings, vault: RemoteKeyVault | None, clock: Clock, entropy: Entropy
+) -> OpenedStore:
+    if vault is None:
+        return open_key_store(settings, clock, entropy)
+    if settings.key_store == KeyStoreKind.MEMORY:
+        raise ConfigurationError(
+            "key_store must not be memory where keys lie in a vault.",
+            field="key_store",
+        )
+    return open_vault_store(vault, settings.node, clock, entropy)
 
 
 def _open_audit(

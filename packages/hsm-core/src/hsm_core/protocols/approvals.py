@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hsm_core.model import ApprovalState
 
@@ -75,6 +75,7 @@ class ApprovalQuery:
     after: tuple[int, str] | None = None
 
 
+@runtime_checkable
 class ApprovalStore(Protocol):
     """
     Where approvals lie. Nothing in it is trusted.

@@ -8,28 +8,77 @@ refused, since nobody can say which of them is meant.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from typing import Final, TypeVar
 
-from hsm_core.errors import ConfigurationError
+from hsm_core.errors import ConfigurationError, HSMError, StoreUnavailableError
 
-__all__ = ["KEY_STORES", "VAULTS", "find_opener", "schemes"]
+__all__ = ["APPROVAL_STORES", "KEY_STORES", "VAULTS", "Opener", "find_opener"]
 
+APPROVAL_STORES: Final = "hsm_core.approval_stores"
 KEY_STORES: Final = "hsm_core.key_stores"
 VAULTS: Final = "hsm_core.vaults"
 
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,63}")
 
-def schemes(groups: Iterable[str]) -> set[str]:
-    """Return the schemes that installed distributions offer."""
-    return {found.name for group in groups for found in entry_points(group=group)}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """
+    What opens one scheme.
+
+    Attributes:
+        group: Where it was found.
+        scheme: Its name.
+        field: The setting that asked for it.
+    """
+
+    group: str
+    scheme: str
+    field: str
+    _load: object
+
+    def open(self, location: str, kind: type[T]) -> T:
+        """
+        Open what lies at a place.
+
+        Raises:
+            ConfigurationError: It is nothing that opens a *kind*.
+            StoreUnavailableError: It failed in a way that is not documented.
+        """
+        if not callable(self._load):
+            raise self._wrong()
+        try:
+            opened: object = self._load(location)
+        except HSMError:
+            raise
+        except Exception as error:
+            raise StoreUnavailableError(
+                f"{self.field}: what opens {self.scheme}: failed "
+                f"({type(error).__name__})."
+            ) from error
+        if not isinstance(opened, kind):
+            raise self._wrong()
+        return opened
+
+    def _wrong(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.field}: the entry point {self.scheme} opens nothing that the group "
+            f"{self.group} is for.",
+            field=self.field,
+        )
 
 
 def find_opener(
-    groups: Iterable[str], scheme: str, *, field: str
-) -> tuple[str, object] | None:
+    groups: Iterable[str], scheme: str, *, field: str, known: Iterable[str]
+) -> Opener:
     """
-    Load what opens a scheme, or return None if there is nothing.
+    Load what opens a scheme.
 
     Args:
         groups: Where it may be offered.
@@ -38,19 +87,22 @@ def find_opener(
 
         field: The setting that asks for it.
 
-    Returns:
-        The group, and what was loaded from it.
+        known: What there is besides, for the error.
 
     Raises:
-        ConfigurationError: Several distributions offer it, or it can't be loaded.
+        ConfigurationError: Nobody offers it, several distributions do, or it can't be
+            loaded.
     """
+    groups = tuple(groups)
+    if not _SCHEME.fullmatch(scheme):
+        raise _unknown(groups, scheme, field, known)
     found = [
         (group, point)
         for group in groups
         for point in entry_points(group=group, name=scheme)
     ]
     if not found:
-        return None
+        raise _unknown(groups, scheme, field, known)
     if len(found) > 1:
         offers = " and ".join(sorted({_offered_by(point) for _, point in found}))
         raise ConfigurationError(
@@ -59,13 +111,24 @@ def find_opener(
         )
     group, point = found[0]
     try:
-        return group, point.load()
+        return Opener(group, scheme, field, point.load())
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{field}: the entry point {scheme} of {_offered_by(point)} can't be "
             f"loaded ({type(error).__name__}).",
             field=field,
         ) from error
+
+
+def _unknown(
+    groups: Iterable[str], scheme: str, field: str, known: Iterable[str]
+) -> ConfigurationError:
+    offered = {point.name for group in groups for point in entry_points(group=group)}
+    return ConfigurationError(
+        f"{field}: there is nothing for {scheme[:64]!r}, but for "
+        f"{', '.join(sorted({*known, *offered}))}.",
+        field=field,
+    )
 
 
 def _offered_by(point: EntryPoint) -> str:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Key stores by what the setting says: a kind, or a URI.
+Stores by what a setting says: a kind, or a URI.
 
 Our own schemes come first, and nothing that is installed can take their place.
 """
@@ -16,25 +16,35 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from hsm_core._internal.stores.entry_points import (
+    APPROVAL_STORES,
     KEY_STORES,
     VAULTS,
     find_opener,
-    schemes,
 )
+from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.guard import GuardedKeyStore, GuardedUseCounters
+from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.s3 import open_s3
-from hsm_core.errors import ConfigurationError, HSMError, StoreUnavailableError
-from hsm_core.protocols import Clock, Entropy, OpenedStore, RemoteKeyVault
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
+from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core.errors import ConfigurationError
+from hsm_core.protocols import (
+    ApprovalStore,
+    Clock,
+    Entropy,
+    OpenedStore,
+    RemoteKeyVault,
+)
+from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 
-__all__ = ["open_key_store", "open_vault_store"]
+__all__ = ["open_approval_store", "open_key_store", "open_vault_store"]
 
-_FIELD: Final = "key_store"
-_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,63}")
+_KEYS: Final = "key_store"
+_APPROVALS: Final = "approval_store"
 _NOT_VISIBLE: Final = re.compile(r"[^!-~]")
 
 
@@ -58,7 +68,7 @@ class _Place:
             return usual
         if not self.rest or "\0" in self.rest:
             raise ConfigurationError(
-                f"{_FIELD}: a path must follow the colon.", field=_FIELD
+                f"{_KEYS}: a path must follow the colon.", field=_KEYS
             )
         return Path(self.rest)
 
@@ -78,25 +88,40 @@ def open_key_store(settings: Settings, clock: Clock, entropy: Entropy) -> Opened
     """
     scheme, colon, rest = settings.key_store.partition(":")
     place = _Place(rest if colon else None, settings, clock, entropy)
-    opener = _BUILT_IN.get(scheme)
-    if opener is not None:
-        return opener(place)
-    if not _SCHEME.fullmatch(scheme) or not colon:
-        raise _unknown(scheme)
-    found = find_opener((KEY_STORES, VAULTS), scheme, field=_FIELD)
-    if found is None:
-        raise _unknown(scheme)
-    group, load = found
-    opened = _call(load, scheme, rest)
-    if group == VAULTS:
-        return open_vault_store(
-            _as_vault(opened, scheme), settings.node, clock, entropy
-        )
-    if not isinstance(opened, OpenedStore):
-        raise ConfigurationError(
-            f"{_FIELD}: the entry point {scheme} opened no key store.", field=_FIELD
-        )
-    return _guarded(opened)
+    built_in = _BUILT_IN.get(scheme)
+    if built_in is not None:
+        return built_in(place)
+    opener = find_opener((KEY_STORES, VAULTS), scheme, field=_KEYS, known=_BUILT_IN)
+    if opener.group == VAULTS:
+        # mypy: what can be opened is known by its methods alone.
+        vault = opener.open(rest, RemoteKeyVault)  # type: ignore[type-abstract]
+        return open_vault_store(vault, settings.node, clock, entropy)
+    return _guarded(opener.open(rest, OpenedStore))
+
+
+def open_approval_store(settings: Settings) -> ApprovalStore:
+    """
+    Open the store of approvals that the settings name.
+
+    Raises:
+        ConfigurationError: There is no such scheme, it can't be loaded, or the place
+            has not the form that it must have.
+        StoreLockedError: Another process has it open.
+        StoreUnavailableError: It can't be read or written.
+    """
+    match settings.approval_store:
+        case ApprovalStoreKind.MEMORY:
+            return MemoryApprovalStore()
+        case ApprovalStoreKind.FILE:
+            return FileApprovalStore(settings.approval_dir)
+        case ApprovalStoreKind.SQLITE:
+            return SqliteApprovalStore(settings.approval_sqlite_path)
+        case location:
+            scheme, _, rest = location.partition(":")
+            opener = find_opener(
+                (APPROVAL_STORES,), scheme, field=_APPROVALS, known=ApprovalStoreKind
+            )
+            return opener.open(rest, ApprovalStore)  # type: ignore[type-abstract]
 
 
 def open_vault_store(
@@ -120,13 +145,18 @@ def open_vault_store(
 def _open_memory(place: _Place) -> OpenedStore:
     if place.rest is not None:
         raise ConfigurationError(
-            f"{_FIELD}: a store in memory has no place.", field=_FIELD
+            f"{_KEYS}: a store in memory has no place.", field=_KEYS
         )
     return OpenedStore(MemoryKeyStore(), MemoryUseCounters())
 
 
 def _open_filesystem(place: _Place) -> OpenedStore:
     store = FilesystemKeyStore(place.path(place.settings.key_dir))
+    return _guarded(OpenedStore(store, store.uses))
+
+
+def _open_sqlite(place: _Place) -> OpenedStore:
+    store = SqliteKeyStore(place.path(place.settings.sqlite_path))
     return _guarded(OpenedStore(store, store.uses))
 
 
@@ -138,41 +168,10 @@ def _open_s3(place: _Place) -> OpenedStore:
 _BUILT_IN: Final[dict[str, _Opener]] = {
     KeyStoreKind.FILESYSTEM.value: _open_filesystem,
     KeyStoreKind.MEMORY.value: _open_memory,
+    KeyStoreKind.SQLITE.value: _open_sqlite,
     "s3": _open_s3,
 }
 
 
 def _guarded(opened: OpenedStore) -> OpenedStore:
     return OpenedStore(GuardedKeyStore(opened.keys), GuardedUseCounters(opened.uses))
-
-
-def _call(load: object, scheme: str, rest: str) -> object:
-    if not callable(load):
-        raise ConfigurationError(
-            f"{_FIELD}: the entry point {scheme} is nothing that opens.", field=_FIELD
-        )
-    try:
-        opened: object = load(rest)
-    except HSMError:
-        raise
-    except Exception as error:
-        raise StoreUnavailableError(
-            f"The key store at {scheme}: can't be opened ({type(error).__name__})."
-        ) from error
-    return opened
-
-
-def _as_vault(opened: object, scheme: str) -> RemoteKeyVault:
-    if not isinstance(opened, RemoteKeyVault):
-        raise ConfigurationError(
-            f"{_FIELD}: the entry point {scheme} opened no vault.", field=_FIELD
-        )
-    return opened
-
-
-def _unknown(scheme: str) -> ConfigurationError:
-    known = ", ".join(sorted(_BUILT_IN.keys() | schemes((KEY_STORES, VAULTS))))
-    return ConfigurationError(
-        f"{_FIELD} names no key store: there is none for {scheme!r}, but for {known}.",
-        field=_FIELD,
-    )
