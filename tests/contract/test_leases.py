@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from hsm_core._internal.stores.filesystem.files import lock_file
 from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
 from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core._internal.stores.remote.leases import RemoteLeases
+from hsm_core._internal.stores.sqlite.database import Database, Schema
+from hsm_core._internal.stores.sqlite.leases import SqliteLeases, make_lease_table
 from hsm_core.errors import (
     InvalidInputError,
     LeaseHeldError,
@@ -31,6 +33,7 @@ from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.filesystem_support import as_directory, as_fifo, as_giant
 
 NAME = "writer"
+LEASES = Schema(application_id=0x46484C53, steps=(make_lease_table,))
 HOUR = 3600.0
 
 
@@ -99,6 +102,7 @@ class Row:
         self._folder = folder
         self._vault = SmallVault()
         self._memory = MemoryLeases(self.clock)
+        self._opened: Database | None = None
 
     def open(self) -> Leases:
         """Open them; what was opened before is not used any more."""
@@ -106,13 +110,29 @@ class Row:
             return self._memory
         if self.name == "filesystem":
             return FilesystemLeases(self._folder / "leases", self.clock)
+        if self.name == "sqlite":
+            return SqliteLeases(self._database(), self.clock)
         return RemoteLeases(self._vault, self.clock, FakeEntropy())
 
+    def _database(self) -> Database:
+        if self._opened is None:
+            path = self._folder / "sqlite" / "leases.sqlite"
+            self._opened = Database(path, LEASES)
+        return self._opened
 
-@pytest.fixture(params=["memory", "filesystem", "remote"])
-def row(request: pytest.FixtureRequest, tmp_path: Path) -> Row:
+    def close(self) -> None:
+        """Close what is open."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+@pytest.fixture(params=["memory", "filesystem", "sqlite", "remote"])
+def row(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Row]:
     """Give one implementation after the other."""
-    return Row(request.param, tmp_path)
+    found = Row(request.param, tmp_path)
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -236,6 +256,7 @@ class TestEveryImplementation:
         """
         epochs = []
         for holder in "abcde":
+            row.close()
             leases = row.open()
             lease = leases.acquire(NAME, holder, 10)
             epochs.append(lease.epoch)
@@ -415,6 +436,24 @@ class TestFilesystem:
         FilesystemLeases(tmp_path / "leases", FakeClock())
 
         assert ["lock"] == [path.name for path in (tmp_path / "leases").iterdir()]
+
+
+class TestSqlite:
+    @pytest.mark.parametrize("content", [b"", b"{}", bytes(5000)])
+    def test_unreadable(self, tmp_path: Path, content: bytes) -> None:
+        """
+        A row that is no lease of this name is not taken for a free name.
+        """
+        database = Database(tmp_path / "db" / "leases", LEASES)
+        leases = SqliteLeases(database, FakeClock())
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO leases VALUES (?, ?)", (NAME, content))
+
+        with pytest.raises(StoreUnavailableError, match="The lease writer"):
+            leases.acquire(NAME, "a", 10)
+
+        assert 1 == leases.acquire("other", "a", 10).epoch
+        database.close()
 
 
 class TestRemote:

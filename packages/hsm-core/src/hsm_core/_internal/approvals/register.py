@@ -253,13 +253,16 @@ class ApprovalRegister:
             StoreUnavailableError: The store can't be read.
         """
         self._tampered.clear()
-        for approval_id in self._store.approval_ids():
-            self._believed(approval_id, self._read)
+        unlisted = set(self._store.approval_ids())
         query = ApprovalQuery(limit=1000)
         while entries := self._store.find(query):
             for entry in entries:
                 self._compare(entry)
+                unlisted.discard(entry.approval_id)
             query = dataclasses.replace(query, after=_place(entries[-1]))
+        for approval_id in unlisted:
+            if self._believed(approval_id, self._read) is not None:
+                self._tampered.add(approval_id)
         return tuple(sorted(self._tampered))
 
     def _compare(self, entry: ApprovalEntry) -> None:

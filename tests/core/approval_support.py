@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Approvals to test with, and the stores that they can lie in."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsm_core._internal.approvals import (
+    ApprovalRegister,
+    ApprovalRequest,
+    encode_approval,
+    entry_of,
+)
+from hsm_core._internal.encoding import mac_function
+from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
+from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
+from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
+from hsm_core.model import Approval, ApprovalState, Caller
+from hsm_core.protocols import ApprovalChange, ApprovalStore
+from hsm_core.testing import FakeClock
+
+__all__ = [
+    "DURABLE",
+    "MAC",
+    "ROWS",
+    "ApprovalRow",
+    "approval_id_of",
+    "approval_of",
+    "change_of",
+    "digest_of",
+    "person",
+    "register_of",
+    "request_of",
+]
+
+MAC = mac_function(b"a key for the MACs of approvals.")
+START = 1_750_000_000_000_000
+"""The instant at which `FakeClock` begins."""
+
+
+@dataclass(frozen=True)
+class ApprovalRow:
+    """
+    One implementation.
+
+    Attributes:
+        open: Opens the store of a folder; again, after the first was closed.
+    """
+
+    name: str
+    open: Callable[[Path], ApprovalStore]
+    durable: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _sqlite(folder: Path) -> ApprovalStore:
+    return SqliteApprovalStore(folder / "sqlite" / "approvals.sqlite")
+
+
+def _filesystem(folder: Path) -> ApprovalStore:
+    return FileApprovalStore(folder / "approvals")
+
+
+ROWS = [
+    ApprovalRow("memory", lambda folder: MemoryApprovalStore(), durable=False),
+    ApprovalRow("filesystem", _filesystem),
+    ApprovalRow("sqlite", _sqlite),
+    ApprovalRow("guarded", lambda folder: GuardedApprovalStore(_filesystem(folder))),
+]
+
+DURABLE = [row for row in ROWS if row.durable]
+
+
+def approval_id_of(number: int) -> str:
+    """Return the id of the n-th approval."""
+    return str(uuid.UUID(int=number, version=4))
+
+
+def digest_of(number: int) -> str:
+    """Return the digest of the n-th operation."""
+    return f"{number:064x}"
+
+
+def person(name: str) -> Caller:
+    """Return a caller of this name."""
+    return Caller(principal=name, roles=frozenset(), credential_id=f"token-{name}")
+
+
+def request_of(number: int, **facts: object) -> ApprovalRequest:
+    """Return a request for the n-th approval, by ann, for an hour."""
+    usual: dict[str, object] = {
+        "approval_id": approval_id_of(number),
+        "kind": "DestroyKey",
+        "digest": digest_of(number),
+        "requester": "ann",
+        "quorum": 1,
+        "seconds": 3600,
+    }
+    return ApprovalRequest(**usual | facts)  # type: ignore[arg-type]
+
+
+def approval_of(number: int, **facts: object) -> Approval:
+    """Return the n-th approval, made n seconds after the start, by ann."""
+    usual: dict[str, object] = {
+        "approval_id": approval_id_of(number),
+        "generation": 1,
+        "state": ApprovalState.PENDING,
+        "kind": "DestroyKey",
+        "digest": digest_of(number),
+        "requester": "ann",
+        "quorum": 1,
+        "created_at": START + number * 1_000_000,
+        "expires_at": START + 3600 * 1_000_000,
+    }
+    return Approval(**usual | facts)  # type: ignore[arg-type]
+
+
+def change_of(approval: Approval) -> ApprovalChange:
+    """Return the change that brings an approval about."""
+    return ApprovalChange(
+        entry_of(approval), encode_approval(approval, MAC), approval.generation - 1
+    )
+
+
+def register_of(
+    store: ApprovalStore, clock: FakeClock | None = None, *, floor: int = 0
+) -> ApprovalRegister:
+    """Return a register over a store."""
+    return ApprovalRegister(store, MAC, clock or FakeClock(), floor=floor)
