@@ -67,6 +67,7 @@ class Admission:
 
     def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
         """Resolve and authorise; nothing is told before the policy has spoken."""
+        self.check_lock(attempt.operation)
         fault = self._resolve(attempt, handler)
         self.authorise(attempt)
         if fault is not None and not (
@@ -77,6 +78,16 @@ class Admission:
         return Subject(
             attempt.operation, attempt.caller, attempt.document, attempt.others
         )
+
+    def check_lock(self, operation: Operation[Any]) -> None:
+        """
+        Refuse what a locked HSM does not serve.
+
+        Raises:
+            HSMLockedError: It is locked.
+        """
+        if not operation.while_locked:
+            self._services.inventory.lock.check()
 
     def _resolve(self, attempt: Attempt, handler: AnyHandler) -> HSMError | None:
         attempt.document, attempt.others = None, {}
@@ -96,17 +107,21 @@ class Admission:
 
     def _find_key(self, attempt: Attempt, reference: str) -> HSMError | None:
         attempt.key_id = reference
-        entry = self._services.inventory.entry(reference)
+        inventory = self._services.inventory
+        entry = inventory.entry(reference)
         if entry is None:
-            return KeyNotFoundError()
+            return inventory.absence(reference)
         attempt.key_id = entry.key_id
         attempt.operation = msgspec.structs.replace(
             attempt.operation, key_id=entry.key_id
         )
         try:
-            attempt.document = self._services.inventory.document(KeyId(entry.key_id))
+            document = inventory.document(KeyId(entry.key_id))
         except HSMError as error:
             return error
+        if reference not in (document.key_id, document.name):
+            return KeyNotFoundError()  # The index was wrong, and is put right by now.
+        attempt.document = document
         return None
 
     def _find_others(self, attempt: Attempt) -> HSMError | None:
@@ -121,9 +136,12 @@ class Admission:
                 attempt.operation, **{field: entry.key_id}
             )
             try:
-                found[field] = self._services.inventory.document(KeyId(entry.key_id))
+                document = self._services.inventory.document(KeyId(entry.key_id))
             except HSMError as error:
                 return error
+            if reference not in (document.key_id, document.name):
+                return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+            found[field] = document
         attempt.others = found
         return None
 

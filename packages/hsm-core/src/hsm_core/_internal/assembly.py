@@ -3,24 +3,30 @@
 Puts an HSM together from parts that are open already.
 
 Keys are recognised before anything is written; the trail exists before the key ring
-that belongs to it; open intents are settled before the first operation.
+that belongs to it; the store is compared with the trail, and open intents are settled,
+before the first operation.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from hsm_core.__about__ import __version__
+from hsm_core._internal.acceptance import Acceptance
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.audit.ranges import verify_range
-from hsm_core._internal.comparison import compare, refuse
+from hsm_core._internal.caretaker import Caretaker
+from hsm_core._internal.comparison import Judgement, compare, judge_doubtful
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.healing import Healer
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PROFILES, RolePolicy
@@ -30,10 +36,12 @@ from hsm_core._internal.refusals import (
     Refusals,
     TamperingRecorder,
 )
+from hsm_core._internal.scrubber import Scrubber
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
     AuditUnavailableError,
+    HSMLockedError,
     KeyRingTamperedError,
     SelfTestFailedError,
     StoreMismatchError,
@@ -56,8 +64,13 @@ from hsm_core.settings import KeyStoreKind, Settings
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
 _RING: Final = "ring"
+_MEMORY: Final = KeyStoreKind.MEMORY
 _PATIENCE: Final = 4
 """Closing waits for what runs this many times as long as an answer for the trail."""
+_HEALING_SECONDS: Final = 1.0
+"""How often it is tried to heal a store whose write failed."""
+_SCRUBBING_SECONDS: Final = 5.0
+"""How soon a scrub is begun anew that could not read the store."""
 
 
 class OpenHSM:
@@ -65,6 +78,9 @@ class OpenHSM:
     An open HSM: an `HSMGateway` that is closed at the end of a ``with`` block.
 
     It is made by ``hsm_core.factory.open_hsm``.
+
+    Attributes:
+        caretaker: Recurring work; it runs until the HSM is closed.
     """
 
     def __init__(
@@ -72,7 +88,9 @@ class OpenHSM:
         services: Services,
         store: KeyStore,
         settings: Settings,
+        healer: Healer,
     ) -> None:
+        self.caretaker = Caretaker()
         self._services = services
         self._store = store
         self._settings = settings
@@ -80,12 +98,28 @@ class OpenHSM:
         self._pools = Pools(settings.pool_threads)
         handlers = handler_table(services)
         self._pipeline = Pipeline(
-            services, handlers, self._pools.changes, self._pools.slow
+            services, handlers, self._pools.changes, self._pools.slow, healer
         )
         policy_hash = services.policy.policy_hash
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
+
+    def care(
+        self, healer: Healer, scrubber: Scrubber, judge: Callable[[], None]
+    ) -> None:
+        """Begin the recurring work."""
+
+        def judge_when_paid() -> None:
+            if self._services.inventory.doubtful:
+                self._pipeline.pay()
+                judge()
+
+        self.caretaker.every(_HEALING_SECONDS, healer.heal)
+        self.caretaker.every(_HEALING_SECONDS, judge_when_paid)
+        if self._settings.key_store != _MEMORY:
+            self.caretaker.every(_SCRUBBING_SECONDS, scrubber.step)
+        self.caretaker.start()
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +177,7 @@ class OpenHSM:
             patience = _PATIENCE * self._settings.audit_timeout_seconds
             self._gate.close(patience)
             self._services.closing.set()
+            self.caretaker.stop(patience)
             self._pools.close()
             try:
                 self._services.uses.close(patience)
@@ -198,11 +233,10 @@ def assemble(
     Closing the HSM closes store and trail; if this fails, its caller closes them.
 
     Raises:
-        StoreMismatchError: The store is not the one that the trail knows.
+        StoreMismatchError: The trail knows a store, and this one is empty.
     """
-    known_digest = audit.set_digest_at_open
     if ring is None:
-        is_known = known_digest and settings.key_store != KeyStoreKind.MEMORY
+        is_known = audit.set_digest_at_open and settings.key_store != _MEMORY
         if is_known and not settings.accept_changed_store:
             raise StoreMismatchError(
                 "The trail knows a key store, and this one is empty."
@@ -214,13 +248,15 @@ def assemble(
         return verify_range(audit, hmac_key, start_seq, limit)
 
     policy = RolePolicy(rules=PROFILES[settings.policy_profile])
+    recorder = TamperingRecorder(audit, policy.policy_hash)
     inventory = Inventory(
         store,
         ring,
         registry,
         entropy,
         cache_entries=settings.key_cache_entries,
-        on_tampering=TamperingRecorder(audit, policy.policy_hash),
+        on_tampering=recorder,
+        on_correction=recorder.correct,
     )
     uses = UseAccounts(
         counters,
@@ -230,6 +266,22 @@ def assemble(
         clock,
         on_near_limit=NearLimitRecorder(audit, policy.policy_hash),
         rules=use_rules,
+    )
+    judgement = _compare(settings, inventory, audit, verified)
+    is_locked = bool(judgement.lock)
+    waiting = audit.open_intents() if is_locked else recover(inventory, audit)
+    healer = Healer(inventory, audit)
+    acceptance = Acceptance(
+        inventory, uses, audit, healer, verified, policy.policy_hash, waiting
+    )
+    judge = partial(judge_doubtful, inventory, audit, verified)
+    scrubber = Scrubber(
+        inventory,
+        uses,
+        clock,
+        judge,
+        share=settings.scrub_share,
+        interval_seconds=settings.scrub_interval_seconds,
     )
     services = Services(
         inventory=inventory,
@@ -242,25 +294,50 @@ def assemble(
         entropy=entropy,
         limits=settings.limits,
         verify_range=verified,
+        store_status=scrubber.status,
+        verify_store=scrubber.verify,
+        recover_store=acceptance.recover_store,
+        recover_key=acceptance.recover_key,
         started_at=clock.now(),
     )
-    differences = []
-    present = inventory.load()
-    if settings.key_store != KeyStoreKind.MEMORY:
-        differences = compare(inventory, present, audit, verified)
-        if not settings.accept_changed_store:
-            refuse(differences)
-    inventory.finish_removals()
-    recover(inventory, audit)
-    if not inventory.unreadable:
-        # A document that is put right later must find the counters of its materials.
-        uses.tidy(inventory.living)
-    accepted = [difference.draft(policy.policy_hash) for difference in differences]
-    if accepted:
-        audit.append(accepted, durable=True).wait()
+    if is_locked:
+        _record_lock(services, judgement)
+    if settings.accept_changed_store and not judgement.is_equal:
+        acceptance.recover_store("accept_changed_store")
     _record_system(services, "system.start")
     _record_stopped(services)
-    return OpenHSM(services, store, settings)
+    gateway = OpenHSM(services, store, settings, healer)
+    gateway.care(healer, scrubber, judge)
+    return gateway
+
+
+def _compare(
+    settings: Settings,
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+) -> Judgement:
+    """Compare the store with the trail, and lock what differs."""
+    if settings.key_store == _MEMORY:
+        # It was empty a moment ago; the trail may be one that knows other stores.
+        census = inventory.census
+        census.adopt(census.sums(inventory.store.digests()), verified=True)
+        return Judgement()
+    judgement = compare(inventory, audit, verify)
+    if judgement.lock:
+        inventory.lock.set(judgement.lock, judgement.facts)
+    return judgement
+
+
+def _record_lock(services: Services, judgement: Judgement) -> None:
+    draft = AuditDraft(
+        phase=Phase.SINGLE,
+        kind="system.locked",
+        code=HSMLockedError.code,
+        policy=services.policy.policy_hash,
+        detail=MessageDetail(text=judgement.lock),
+    )
+    services.audit.append([draft], durable=True, reserved=True).wait()
 
 
 def _record_stopped(services: Services) -> None:
@@ -277,7 +354,7 @@ def _record_stopped(services: Services) -> None:
         if row.status == "stopped"
     ]
     if drafts:
-        services.audit.append(drafts, durable=True).wait()
+        services.audit.append(drafts, durable=True, reserved=True).wait()
 
 
 def _record_system(services: Services, kind: str) -> None:
@@ -288,4 +365,4 @@ def _record_system(services: Services, kind: str) -> None:
         set_digest=services.inventory.set_digest,
         detail=MessageDetail(text=f"hsm-core {__version__}"),
     )
-    services.audit.append([draft], durable=True).wait()
+    services.audit.append([draft], durable=True, reserved=True).wait()

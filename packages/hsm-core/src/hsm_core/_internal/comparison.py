@@ -2,125 +2,322 @@
 """
 Is this the store that the trail knows? Compared at every start.
 
-The trail keeps a keyed digest over all keys; where every document can be read and no
-intent is open, that one number decides. Where not, or where it differs, the trail is
-walked from its beginning and each key is compared alone, so that neither a damaged
-document nor a crash hides an older copy of another key.
+The trail keeps a keyed digest over all keys. Where what is counted of the store gives
+the same number, after what a crash left between two records is taken out, nothing more
+is read. Where not, every document is, and the trail is walked once: each key that
+differs is named, and where the store as a whole is older than the trail, or the trail
+older than the store, the whole HSM is locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from hsm_core._internal.audit.events import verified_events
+from hsm_core._internal.audit.known import KnownKeys
+from hsm_core._internal.census import Sums
+from hsm_core._internal.clock import instant
+from hsm_core._internal.documents import document_digest
 from hsm_core._internal.inventory import Inventory, Present
-from hsm_core.errors import StoreMismatchError
-from hsm_core.model import AuditEvent, KeyId, MessageDetail, Phase
+from hsm_core._internal.tampering import tampering
+from hsm_core.errors import Fact, KeyNotFoundError, KeyTamperedError
+from hsm_core.model import AuditEvent, Integrity, KeyId, Phase
 from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditDraft, AuditLog
+from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 
-__all__ = ["ACCEPTED", "Difference", "compare", "refuse"]
+__all__ = ["Judgement", "Walk", "compare", "judge_doubtful"]
 
-ACCEPTED = "system.key-accepted"
-"""Kind of the records that say which keys were accepted as they are."""
+_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
+_AHEAD: Final = frozenset({"newer", "foreign"})
+"""Problems of an authentic document that the trail can't explain."""
 
-_COMMITTED = frozenset({"ok", "recovered-committed"})
+_REASONS: Final[Mapping[str, str]] = {
+    "older": "An older document was put back.",
+    "newer": "It is newer than the trail says.",
+    "missing": "It is gone.",
+    "foreign": "The trail knows no such key.",
+    "document": "Its document was changed.",
+    "destroyed": "It was destroyed, and an older document was put back.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A key that is not as the trail knows it; *present* is None if it is gone."""
+class Judgement:
+    """
+    What a start found.
 
-    key_id: KeyId
-    present: Present | None
+    Attributes:
+        is_equal: Whether the store is what the trail knows; nothing else was read.
+        problems: What is wrong with each key that differs.
+        lock: Why the whole HSM is locked, or empty.
+        facts: The same for programs.
+    """
 
-    def draft(self, policy_hash: str) -> AuditDraft:
-        """Return the record that accepts the key as it is."""
-        found = self.present
-        return AuditDraft(
-            phase=Phase.SINGLE,
-            kind=ACCEPTED,
-            key_id=self.key_id,
-            generation=found.generation if found else 0,
-            document_after=found.digest if found else "",
-            policy=policy_hash,
-            detail=MessageDetail(text="accepted as it is" if found else "missing"),
-        )
+    is_equal: bool = True
+    problems: Mapping[KeyId, str] = field(default_factory=dict)
+    lock: str = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+
+class Walk:
+    """
+    What the trail says of every key, read from its beginning.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        wanted: Set digests to look out for.
+
+    Attributes:
+        destroyed: Keys that were destroyed.
+        met: Where each wanted digest was recorded last: sequence number and time.
+    """
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        verify: Callable[[int, int], AuditVerification],
+        wanted: Iterable[str] = (),
+    ) -> None:
+        self._audit = audit
+        self._verify = verify
+        self._wanted = frozenset(wanted)
+        self._next = audit.first_seq
+        self._keys = KnownKeys(audit.baseline())
+        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
+        self.met: dict[str, tuple[int, int]] = {}
+        self.advance()
+
+    def advance(self) -> None:
+        """Read what was recorded since."""
+        for event in verified_events(self._audit, self._verify, self._next):
+            self._next = event.seq + 1
+            self._keys.note(event)
+            if event.kind == "DestroyKey" and _is_done(event):
+                self.destroyed.add(KeyId(event.key_id))
+            if event.set_digest in self._wanted:
+                self.met[event.set_digest] = event.seq, event.time
+
+    def known(self) -> dict[KeyId, KnownKey]:
+        """Return what is known of each key."""
+        return {known.key_id: known for known in self._keys}
+
+
+def _is_done(event: AuditEvent) -> bool:
+    return event.phase is Phase.OUTCOME and event.code in _COMMITTED
 
 
 def compare(
     inventory: Inventory,
-    present: Mapping[KeyId, Present],
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
-) -> list[Difference]:
+) -> Judgement:
     """
-    Return every key that is not as the trail knows it, unless it can't be read at all.
+    Count what is there, compare it with the trail, and condemn what differs.
 
-    What the trail knows of documents that can't be read is counted into the set digest,
-    so that it is right again once they are put right.
+    After this the census is what the trail knows, whatever the store is.
 
     Args:
-        inventory: Loaded.
-
-        present: What loading found.
+        inventory: Of a store that was just opened.
 
         audit: Open, before recovery.
 
         verify: Verifies a range of the trail.
-    """
-    known_digest, intents = audit.set_digest_at_open, audit.open_intents()
-    if not known_digest:
-        return []
-    unreadable = inventory.unreadable
-    if not unreadable and not intents and known_digest == inventory.set_digest:
-        return []
-    known = _known(verified_events(audit, verify))
-    for key_id in unreadable & known.keys():
-        inventory.count(key_id, known[key_id])
-    open_ids = {intent.operation_id for intent in intents}
-    return [
-        Difference(key_id, present.get(key_id))
-        for key_id in sorted((known.keys() | present.keys()) - unreadable)
-        if not _agree(known.get(key_id), present.get(key_id), open_ids)
-    ]
-
-
-def refuse(differences: Iterable[Difference]) -> None:
-    """
-    Refuse a store that differs.
 
     Raises:
-        StoreMismatchError: It does; the first key is named.
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read.
     """
-    first = next(iter(differences), None)
-    if first is not None:
-        what = "is not the one that the trail knows" if first.present else "is missing"
-        raise StoreMismatchError(
-            f"The key store is not the one that the trail knows: key {first.key_id} "
-            f"{what}. An older copy was put back, or keys were removed.",
-            key_id=first.key_id,
-        )
+    store, census = inventory.store, inventory.census
+    recorded = f"{int(audit.set_digest_at_open or '0', 16):064x}"
+    kept = store.read_account()
+    counted = census.read(kept) if kept is not None else None
+    if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):
+        return Judgement()
+    if kept is None and _counts_equal(inventory, audit, recorded):
+        return Judgement()
+    store.rebuild()
+    if _counts_equal(inventory, audit, recorded):
+        judgement = Judgement()
+    else:
+        judgement = _judge(inventory, audit, verify, recorded)
+    store.write_account(census.account())
+    return judgement
 
 
-def _known(events: Iterable[AuditEvent]) -> dict[KeyId, Present]:
-    found: dict[KeyId, Present] = {}
-    for event in events:
-        key_id = KeyId(event.key_id)
-        committed = event.phase is Phase.OUTCOME and event.code in _COMMITTED
-        if event.kind == ACCEPTED and not event.document_after:
-            found.pop(key_id, None)
-        elif event.document_after and (committed or event.kind == ACCEPTED):
-            found[key_id] = Present(event.generation, event.document_after)
-    return found
+def _counts_equal(inventory: Inventory, audit: AuditLog, recorded: str) -> bool:
+    counted = inventory.census.sums(inventory.store.digests())
+    return _is_recorded(inventory, audit, counted, recorded, True)
 
 
-def _agree(known: Present | None, present: Present | None, open_ids: set[str]) -> bool:
-    if present is None:
-        return known is None
-    if known is not None and known.digest == present.digest:
-        return True
+def _is_recorded(
+    inventory: Inventory, audit: AuditLog, counted: Sums, recorded: str, verified: bool
+) -> bool:
+    """Adopt what was counted, without what was stored and not recorded; compare it."""
+    census = inventory.census
+    census.adopt(counted, verified=verified)
+    for intent in audit.open_intents():
+        entry = inventory.store.refresh(KeyId(intent.key_id)) if intent.key_id else None
+        if entry is not None and entry.operations[-1:] == (intent.operation_id,):
+            after = KeyDigest(entry.key_id, entry.generation, entry.digest)
+            census.replace(after, _before(intent))
+    return census.set_digest == recorded
+
+
+def _before(intent: AuditEvent) -> KnownKey | None:
+    if not intent.document_before:
+        return None
+    key_id = KeyId(intent.key_id)
+    return KnownKey(key_id, intent.generation, intent.document_before)
+
+
+def _judge(
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    recorded: str,
+) -> Judgement:
+    census, store = inventory.census, inventory.store
+    raw = f"{census.sums(store.digests()).total:064x}"
+    present, unreadable = inventory.load()
+    readable = f"{census.sums(_counted(present)).total:064x}"
+    walk = Walk(audit, verify, {raw, readable} - {recorded})
+    known = walk.known()
+    open_ids = {intent.operation_id for intent in audit.open_intents()}
+    census.adopt(census.sums(known.values()), verified=True)
+    problems = dict(_unreadable_problems(unreadable, known))
+    for key_id in sorted((known.keys() | present.keys()) - unreadable.keys()):
+        there = present.get(key_id) or _look_again(inventory, key_id)
+        problem = _problem(known.get(key_id), there, open_ids)
+        if problem:
+            problems[key_id] = problem
+    # A folder that is no key of ours must not hide that all the rest is older.
+    strangers = unreadable.keys().isdisjoint(known)
+    met = walk.met.get(raw) or (walk.met.get(readable) if strangers else None)
+    lock, facts = _lock_of(problems, present, walk.destroyed, met)
+    for key_id, problem in problems.items():
+        _condemn(inventory, key_id, problem, known.get(key_id), walk.destroyed)
+    return Judgement(False, problems, lock, facts)
+
+
+def _counted(present: Mapping[KeyId, Present]) -> Iterable[KeyDigest]:
+    return (KeyDigest(p.key_id, p.generation, p.digest) for p in present.values())
+
+
+def _unreadable_problems(
+    unreadable: Mapping[KeyId, Integrity], known: Mapping[KeyId, KnownKey]
+) -> Iterable[tuple[KeyId, str]]:
+    for key_id, found in unreadable.items():
+        if key_id not in known:
+            yield key_id, "foreign"
+        else:
+            yield key_id, "missing" if found is Integrity.MISSING else "document"
+
+
+def _look_again(inventory: Inventory, key_id: KeyId) -> Present | None:
+    """Look for a key that no list has; the list of a remote store may be old."""
+    entry = inventory.store.refresh(key_id)
+    if entry is None:
+        return None
+    try:
+        stored = inventory.store.get(key_id)
+        document = inventory.decode(stored)
+    except (KeyTamperedError, KeyNotFoundError):
+        return None
+    digest = document_digest(stored.document)
+    return Present(key_id, document.generation, digest, entry.operations)
+
+
+def _problem(known: KnownKey | None, there: Present | None, open_ids: set[str]) -> str:
+    if there is None:
+        return "missing" if known else ""
+    generation, digest = (known.generation, known.digest) if known else (0, "")
+    if (generation, digest) == (there.generation, there.digest):
+        return ""
     # A change that was stored, and whose outcome a crash has swallowed.
-    follows = present.generation == (known.generation if known else 0) + 1
-    return follows and bool(open_ids & set(present.operations[-1:]))
+    follows = there.generation == generation + 1
+    if follows and open_ids & set(there.operations[-1:]):
+        return ""
+    if known is None:
+        return "foreign"
+    return "older" if there.generation < generation else "newer"
+
+
+def _lock_of(
+    problems: Mapping[KeyId, str],
+    present: Collection[KeyId],
+    destroyed: set[KeyId],
+    met: tuple[int, int] | None,
+) -> tuple[str, Mapping[str, Fact]]:
+    """Return why the whole HSM is locked, or nothing."""
+    ahead = [
+        key_id
+        for key_id, problem in problems.items()
+        if problem in _AHEAD and key_id in present and key_id not in destroyed
+    ]
+    if met is not None and not problems.keys() <= destroyed:
+        seq, time = met
+        return (
+            "The key store is an older copy: it is as it was after record "
+            f"{seq} of the trail, of {instant(time):%Y-%m-%dT%H:%M:%SZ}.",
+            {"reason": "store_older", "seq": seq, "time": time},
+        )
+    if ahead:
+        return (
+            f"The trail is older than the key store: it does not know key {ahead[0]} "
+            "as it is stored.",
+            {"reason": "trail_older", "key_id": ahead[0]},
+        )
+    return "", {}
+
+
+def _condemn(
+    inventory: Inventory,
+    key_id: KeyId,
+    problem: str,
+    known: KnownKey | None,
+    destroyed: set[KeyId],
+) -> None:
+    inventory.census.pin(key_id, known)
+    kind = Integrity.MISSING if problem == "missing" else Integrity.TAMPERED
+    returned = problem == "older" and key_id in destroyed
+    reason = _REASONS["destroyed" if returned else problem]
+    inventory.condemn(key_id, tampering(key_id, reason, kind, problem))
+
+
+def judge_doubtful(
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+) -> None:
+    """
+    Compare the keys of buckets that are not as they were counted with the trail.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read.
+    """
+    if not inventory.doubtful:
+        return
+    walk = Walk(audit, verify)
+    with inventory.committing:
+        walk.advance()
+        known, buckets = walk.known(), set(inventory.doubtful)
+        here = {k: v for k, v in known.items() if bucket_of(k) in buckets}
+        there = {
+            key.key_id: Present(key.key_id, key.generation, key.digest)
+            for bucket in buckets
+            for key in inventory.store.digests(bucket)
+        }
+        pinned = inventory.census.pinned().keys()
+        for key_id in sorted((here.keys() | there.keys()) - pinned):
+            problem = _problem(here.get(key_id), there.get(key_id), set())
+            if problem:
+                known_key = here.get(key_id)
+                _condemn(inventory, key_id, problem, known_key, walk.destroyed)
+        inventory.census.unverified -= buckets
+        inventory.doubtful -= buckets

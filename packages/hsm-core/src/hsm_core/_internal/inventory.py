@@ -2,19 +2,21 @@
 """
 The keys as the HSM believes in them: an authenticated view of an untrusted store.
 
-Everything read is checked before it is believed: documents by their MAC, blobs by their
-digest in the document and by their own AAD. What fails is *tampered*, is shown as such
-and serves nothing, while the other keys go on working.
+Everything read is checked before it is believed: documents by their MAC and by what was
+counted of them, blobs by their digest in the document and by their own AAD. What fails
+is *tampered*, is shown as such and serves nothing, while the other keys go on working.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from hsm_core._internal.cache import BoundedCache
+from hsm_core._internal.census import Census
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import (
     KeyDocument,
@@ -26,28 +28,41 @@ from hsm_core._internal.documents import (
 )
 from hsm_core._internal.materials import Materials
 from hsm_core._internal.sealing import KeyRing
-from hsm_core._internal.tampering import TamperedKeys, tampering
-from hsm_core.errors import KeyNotFoundError, KeyTamperedError
+from hsm_core._internal.tampering import (
+    Finding,
+    StoreLock,
+    TamperedKeys,
+    tampering,
+)
+from hsm_core.errors import (
+    HSMError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    StoreUnavailableError,
+)
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
     Entropy,
     IndexEntry,
     KeyChange,
     KeyStore,
+    KnownKey,
     StoredKey,
+    bucket_of,
 )
 
 __all__ = ["Inventory", "Present"]
 
-_MODULUS: Final = 2**256
 _DOCUMENT_ENTRIES: Final = 8192
 _DESTROYED: Final = KeyState.DESTROYED
+_KEY_ID_CHARACTERS: Final = 36
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
     """What is there of a key: generation and digest of its document, operations."""
 
+    key_id: KeyId
     generation: int
     digest: str
     operations: tuple[str, ...] = ()
@@ -70,9 +85,15 @@ class Inventory:
 
         on_tampering: Called once for each key that is found tampered with.
 
+        on_correction: Called for each key that the index told something wrong of.
+
     Attributes:
-        unreadable: Keys whose document could not be believed at the start.
-        living: Materials that were not destroyed at the start, of all other keys.
+        census: What the trail knows of all keys, in sums.
+        committing: Held while a change is stored and recorded, so that nobody takes
+            what is landing for tampering.
+        doubtful: Buckets that are not as they were counted, to be compared with the
+            trail; their keys serve nothing until then.
+        lock: Whether the whole HSM is locked.
     """
 
     def __init__(
@@ -83,10 +104,12 @@ class Inventory:
         entropy: Entropy,
         *,
         cache_entries: int,
-        on_tampering: Callable[[KeyId, Integrity], None] = lambda *_: None,
+        on_tampering: Callable[[KeyId, Finding], None] = lambda *_: None,
+        on_correction: Callable[[KeyId], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.ring = ring
+        self.census = Census(ring)
         self._documents: BoundedCache[KeyId, tuple[str, KeyDocument]] = BoundedCache(
             _DOCUMENT_ENTRIES
         )
@@ -94,67 +117,47 @@ class Inventory:
         self.materials = Materials(
             store, ring, crypto, entropy, self.tampered, cache_entries=cache_entries
         )
-        self.unreadable: frozenset[KeyId] = frozenset()
-        self.living: frozenset[str] = frozenset()
-        self._destroyed: list[tuple[KeyId, list[int]]] = []
-        self._set = 0
-        self._lock = threading.Lock()
+        self.committing = threading.RLock()
+        self.doubtful: set[int] = set()
+        self.lock = StoreLock()
+        self._on_correction = on_correction
 
-    def load(self) -> dict[KeyId, Present]:
+    def load(self) -> tuple[dict[KeyId, Present], dict[KeyId, Integrity]]:
         """
-        Check every key once, compute the set digest, and rebuild the index.
+        Check every document and blob, and rebuild the index from what is true.
 
-        From here on the index holds what was authenticated; a key whose document can't
-        be believed takes nobody's name.
+        A key whose document can't be believed takes nobody's name.
 
         Returns:
-            What is there of each key whose document can be believed.
+            What is there of each key whose document can be believed, and what is wrong
+            with each of the others.
         """
-        total, whole, doubtful = 0, [], []
+        whole, doubtful = [], []
         present: dict[KeyId, Present] = {}
-        living: set[str] = set()
+        unreadable: dict[KeyId, Integrity] = {}
         for stored in self.store.scan():
-            try:
-                document = self._decode(stored)
-            except KeyTamperedError as error:
-                self.tampered.condemn(stored.key_id, error)
-                doubtful.append(_doubtful_entry(stored))
-                continue
             digest = document_digest(stored.document)
+            try:
+                document = self.decode(stored)
+            except KeyTamperedError as error:
+                missing = error.facts.get("integrity") == Integrity.MISSING.value
+                found = Integrity.MISSING if missing else Integrity.TAMPERED
+                unreadable[stored.key_id] = found
+                doubtful.append(_doubtful_entry(stored, digest))
+                continue
             entry = index_of(document, digest)
             whole.append(entry)
             present[stored.key_id] = Present(
-                document.generation, digest, entry.operations
+                stored.key_id, document.generation, digest, entry.operations
             )
-            total += self._element(document, digest)
-            living.update(
-                v.material_id for v in document.versions if v.state is not _DESTROYED
-            )
-            gone = [v.version for v in document.versions if v.state is _DESTROYED]
-            if gone:
-                self._destroyed.append((stored.key_id, gone))
             self.materials.check_blobs(document)
         self.store.reindex([*whole, *doubtful])
-        self.unreadable = frozenset(entry.key_id for entry in doubtful)
-        self.living = frozenset(living)
-        self._set = total % _MODULUS
-        return present
+        return present, unreadable
 
     @property
     def set_digest(self) -> str:
         """Sum of keyed hashes over (key id, generation, document digest), hex."""
-        return f"{self._set:064x}"
-
-    def count(self, key_id: KeyId, known: Present) -> None:
-        """Count a key that can't be read with what the trail knows of it."""
-        element = self.ring.set_element(key_id, known.generation, known.digest)
-        with self._lock:
-            self._set = (self._set + element) % _MODULUS
-
-    def finish_removals(self) -> None:
-        """Discard blobs that a crash kept though their versions are destroyed."""
-        while self._destroyed:
-            self.store.discard_blobs(*self._destroyed.pop())
+        return self.census.set_digest
 
     def integrity(self, key_id: KeyId) -> Integrity:
         """Return what is known of a key's integrity, without looking again."""
@@ -163,6 +166,18 @@ class Inventory:
     def entry(self, reference: str) -> IndexEntry | None:
         """Return the index entry of a key by id or name."""
         return self.store.entry(reference)
+
+    def absence(self, reference: str) -> HSMError:
+        """Return why the index has no entry of a key: it is not there, or is gone."""
+        if len(reference) == _KEY_ID_CHARACTERS:
+            try:
+                self.check_bucket(bucket_of(reference))
+                self.tampered.check(KeyId(reference))
+            except HSMError as error:
+                return error
+            except ValueError:
+                pass  # It is a name of this length.
+        return KeyNotFoundError()
 
     def known(self, reference: str) -> KeyDocument | None:
         """Return a document that is in memory and current, or None; reads nothing."""
@@ -180,10 +195,9 @@ class Inventory:
         Raises:
             KeyNotFoundError: There is no such key.
             KeyTamperedError: It, or a blob of it, was found changed.
+            StoreUnavailableError: It can't be read, or compared, now.
         """
-        found = self.integrity(key_id)
-        if found is not Integrity.OK:
-            raise tampering(key_id, "What is stored of it was changed.", found)
+        self.tampered.check(key_id)
         return self.known(key_id) or self.reread(key_id)
 
     def reread(self, key_id: KeyId) -> KeyDocument:
@@ -193,21 +207,104 @@ class Inventory:
         Raises:
             KeyNotFoundError: There is no such key.
             KeyTamperedError: It was changed.
+            StoreUnavailableError: It can't be read, or compared, now.
         """
-        # The entry comes first: a commit in between can only bring a newer document.
+        self.check_bucket(bucket_of(key_id))
         entry = self.store.entry(key_id)
         if entry is None:
             raise KeyNotFoundError
-        try:
-            stored = self.store.get(key_id)
-            document = self._decode(stored)
-            if document.generation < entry.generation:
-                raise tampering(key_id, "An older document was put back.")
-        except KeyTamperedError as error:
-            self.tampered.condemn(key_id, error)
-            raise
-        self._documents.put(key_id, (document_digest(stored.document), document))
+        document, digest = self._read(key_id, entry)
+        self._documents.put(key_id, (digest, document))
         return document
+
+    def examine(self, stored: StoredKey) -> KeyDocument:
+        """Return a document that was read from the store; errors as of `reread`."""
+        self.check_bucket(bucket_of(stored.key_id))
+        entry = self.store.entry(stored.key_id)
+        if entry is None:
+            raise KeyNotFoundError
+        if document_digest(stored.document) == entry.digest:
+            with suppress(KeyTamperedError):
+                return self._believed(entry, stored)
+        return self._read(stored.key_id, entry)[0]
+
+    def _read(self, key_id: KeyId, entry: IndexEntry) -> tuple[KeyDocument, str]:
+        with suppress(KeyTamperedError):
+            stored = self.store.get(key_id)
+            digest = document_digest(stored.document)
+            if digest == entry.digest:
+                return self._believed(entry, stored), digest
+        # Either it was tampered with, or a commit was just landing: not any more now.
+        with self.committing:
+            entry = self.store.entry(key_id) or entry
+            try:
+                stored = self.store.get(key_id)
+                return self._believed(entry, stored), document_digest(stored.document)
+            except KeyTamperedError as error:
+                self.condemn(key_id, error, entry)
+                raise
+
+    def _believed(self, entry: IndexEntry, stored: StoredKey) -> KeyDocument:
+        document = self.decode(stored)
+        if document.generation < entry.generation:
+            raise tampering(
+                entry.key_id, "An older document was put back.", problem="older"
+            )
+        counted = entry.generation, entry.digest
+        if counted != (document.generation, document_digest(stored.document)):
+            raise tampering(
+                entry.key_id, "It is newer than the trail says.", problem="newer"
+            )
+        self._check_facts(entry, document)
+        return document
+
+    def _check_facts(self, entry: IndexEntry, document: KeyDocument) -> None:
+        """Put the index right where its facts are not those of the document."""
+        true = index_of(document, entry.digest)
+        if _facts(entry) != _facts(true):
+            self.store.correct(true)
+            self._on_correction(entry.key_id)
+
+    def condemn(
+        self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
+    ) -> None:
+        """Note a key whose document can't be believed; what was counted stays."""
+        counted = entry if entry and entry.digest else None
+        if counted is not None and key_id not in self.census.pinned():
+            known = KnownKey(key_id, counted.generation, counted.digest)
+            self.census.pin(key_id, known)
+        self._documents.drop(key_id)
+        self.tampered.condemn(key_id, error)
+
+    def check_bucket(self, bucket: int) -> None:
+        """
+        Compare the keys of a bucket with what was counted, if nobody did yet.
+
+        Raises:
+            StoreUnavailableError: They differ, and it is not known yet which.
+        """
+        if bucket not in self.census.unverified:
+            return
+        if bucket not in self.doubtful:
+            if self._agrees(bucket):
+                self.census.unverified.discard(bucket)
+                return
+            with self.committing:
+                # A commit was landing; or the index says what no document does.
+                if not self._agrees(bucket):
+                    for key in list(self.store.digests(bucket)):
+                        self.store.refresh(key.key_id)
+                if self._agrees(bucket):
+                    self.census.unverified.discard(bucket)
+                    return
+                self.doubtful.add(bucket)
+        raise StoreUnavailableError(
+            "The key store is not as it was; this part of it is being compared with "
+            "the trail."
+        )
+
+    def _agrees(self, bucket: int) -> bool:
+        return self.census.agrees(bucket, self.store.digests(bucket))
 
     def inspect(
         self, key_id: KeyId, *, with_blobs: bool = False
@@ -217,7 +314,10 @@ class Inventory:
 
         Raises:
             KeyNotFoundError: There is no such key.
+            StoreUnavailableError: It can't be read, or compared, now.
         """
+        if key_id in self.census.pinned():
+            return None, self.integrity(key_id)
         try:
             document = self.reread(key_id)
         except KeyTamperedError:
@@ -238,6 +338,24 @@ class Inventory:
         """Return the stored form of a document."""
         return encode_document(document, self.ring.document_mac)
 
+    def decode(self, stored: StoredKey) -> KeyDocument:
+        """
+        Return the document of a stored form.
+
+        Raises:
+            KeyTamperedError: Its MAC, store or key is not what it should be.
+        """
+        if not stored.document:
+            raise tampering(
+                stored.key_id,
+                "Its document is missing.",
+                Integrity.MISSING,
+                "missing",
+            )
+        return decode_document(
+            stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
+        )
+
     def commit(
         self,
         before: KeyDocument | None,
@@ -249,7 +367,7 @@ class Inventory:
         """
         Commit one change of one key, and return the digest of the new document.
 
-        Callers hold the lock of the key, and the one that orders outcomes.
+        Callers hold the lock of the key, and `committing`.
 
         Args:
             before: The document that was changed; None for a new key.
@@ -266,9 +384,9 @@ class Inventory:
             HSMError: See `KeyStore.commit`.
         """
         digest = document_digest(stored)
-        removed = 0
-        if before is not None:
-            removed = self._element(before, self.digest_of(before.key_id))
+        step = self.census.step(
+            self._counted(before), KnownKey(after.key_id, after.generation, digest)
+        )
         self.store.commit(
             KeyChange(
                 entry=index_of(after, digest),
@@ -277,27 +395,37 @@ class Inventory:
                 operation_id=operation_id,
                 blobs=blobs,
                 removed_blobs=_destroyed_by(before, after),
+                account=step.change,
             )
         )
-        with self._lock:
-            added = self._element(after, digest)
-            self._set = (self._set - removed + added) % _MODULUS
+        self.census.make(step)
+        self.adopt(before, after, digest)
+        return digest
+
+    def _counted(self, before: KeyDocument | None) -> KnownKey | None:
+        if before is None:
+            return None
+        digest = self.digest_of(before.key_id)
+        return KnownKey(before.key_id, before.generation, digest)
+
+    def adopt(
+        self, before: KeyDocument | None, after: KeyDocument, digest: str
+    ) -> None:
+        """Go on with a document that was committed; forget what it ended."""
         if before is not None:
             self.materials.forget(before, after)
         self._documents.put(after.key_id, (digest, after))
-        return digest
 
-    def _decode(self, stored: StoredKey) -> KeyDocument:
-        if not stored.document:
-            raise tampering(
-                stored.key_id, "Its document is missing.", Integrity.MISSING
-            )
-        return decode_document(
-            stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
-        )
+    def cached(self, key_id: KeyId) -> KeyDocument | None:
+        """Return the document that is in memory, whether it is current or not."""
+        cached = self._documents.get(key_id)
+        return cached[1] if cached else None
 
-    def _element(self, document: KeyDocument, digest: str) -> int:
-        return self.ring.set_element(document.key_id, document.generation, digest)
+    def accept(self, key_id: KeyId) -> None:
+        """Believe what is stored of a key again; the census counts it so."""
+        self._documents.drop(key_id)
+        self.census.unpin(key_id)
+        self.tampered.release(key_id)
 
 
 def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, ...]:
@@ -309,7 +437,11 @@ def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, 
     )
 
 
-def _doubtful_entry(stored: StoredKey) -> IndexEntry:
+def _facts(entry: IndexEntry) -> tuple[object, ...]:
+    return entry.name, entry.algorithm, entry.state, entry.tags, entry.created_at
+
+
+def _doubtful_entry(stored: StoredKey, digest: str) -> IndexEntry:
     """Return what a key whose document can't be believed is found and listed by."""
     claimed = read_index(stored.key_id, stored.document)
     return IndexEntry(
@@ -320,4 +452,5 @@ def _doubtful_entry(stored: StoredKey) -> IndexEntry:
         state="",
         tags=frozenset(),
         generation=0,
+        digest=digest,
     )

@@ -63,13 +63,26 @@ class Materials:
 
     def check_blobs(self, document: KeyDocument) -> None:
         """Compare every sealed blob of a key with its digest; condemn what differs."""
+        error = self.find_changed(document)
+        if error is not None and not self._has_moved(document):
+            self._tampered.condemn(document.key_id, error)
+
+    def find_changed(self, document: KeyDocument) -> KeyTamperedError | None:
+        """Return what is wrong with the sealed blobs of a key, if anything is."""
         for version in document.versions:
             found = self.blob_integrity(document, version)
-            if found is not Integrity.OK and not self._has_moved(document):
-                self._tampered.condemn(
-                    document.key_id, _blob_tampering(document, version, found)
-                )
-                return
+            if found is not Integrity.OK:
+                return _blob_tampering(document, version, found)
+        return None
+
+    def returned_blobs(self, document: KeyDocument) -> list[int]:
+        """Return the destroyed versions of a key that have a sealed blob again."""
+        return [
+            version.version
+            for version in document.versions
+            if version.state is KeyState.DESTROYED
+            and self._store.get_blob(document.key_id, version.version) is not None
+        ]
 
     def blob_integrity(
         self, document: KeyDocument, version: VersionDocument
@@ -160,6 +173,7 @@ def _blob_tampering(
         document.key_id,
         f"The sealed blob of version {version.version} is {found}.",
         found,
+        "blob",
     )
 
 

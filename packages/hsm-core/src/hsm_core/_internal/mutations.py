@@ -10,7 +10,6 @@ request finds what was done, and recovery finds what became of an intent.
 from __future__ import annotations
 
 import re
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
@@ -28,6 +27,7 @@ from hsm_core._internal.documents import (
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
+from hsm_core._internal.healing import Healer
 from hsm_core._internal.locks import Locks
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -73,14 +73,19 @@ class Mutations:
         services: What handlers work with.
 
         admission: The first steps.
+
+        healer: Where changes go whose outcome the store does not tell.
     """
 
-    def __init__(self, services: Services, admission: Admission) -> None:
+    def __init__(
+        self, services: Services, admission: Admission, healer: Healer
+    ) -> None:
         self._services = services
         self._admission = admission
+        self._healer = healer
         self._operations = Locks()
         self._keys = Locks()
-        self._commit = threading.Lock()
+        self._commit = services.inventory.committing
         self._owed: dict[str, _Owed] = {}
 
     def execute(self, request: Request) -> Any:
@@ -100,6 +105,8 @@ class Mutations:
     def _mutate_once(self, attempt: Attempt, sent: Operation[Any]) -> Any:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
+        self._admission.check_lock(sent)
+        self._healer.heal()
         request_digest = self._admission.digest(sent)
         repeated = self._repeat(attempt, handler, request_digest)
         if repeated is not None:
@@ -213,7 +220,7 @@ class Mutations:
                 if draft.document_after:
                     digest = self._services.inventory.set_digest
                     draft = replace(draft, set_digest=digest)
-                ticket = self._services.audit.append([draft], durable=True)
+                ticket = self._append(draft)
                 self._owed[operation_id] = _Owed(draft, ticket)
 
     def _store(
@@ -225,17 +232,21 @@ class Mutations:
         opened: list[str],
     ) -> str:
         """Commit; an error means that nothing was changed, unless it says otherwise."""
+        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
         try:
+            self._healer.heal()
             return self._services.inventory.commit(
                 attempt.document, after, stored, attempt.operation_id, plan.blobs
             )
         except OutcomeUnknownError as error:
+            self._healer.note(intent)
             raise _SettledError(error) from error
         except HSMError as error:
             self._services.uses.discard(opened)
             self._record_outcome(attempt, error)
             raise _SettledError(error) from error
         except Exception as error:
+            self._healer.note(intent)
             raise _SettledError(_unknown(attempt)) from error
 
     def _append_outcome(
@@ -250,7 +261,7 @@ class Mutations:
             set_digest=self._services.inventory.set_digest,
         )
         self._owed[attempt.operation_id] = _Owed(outcome)
-        ticket = self._services.audit.append([outcome], durable=True)
+        ticket = self._append(outcome)
         self._owed[attempt.operation_id] = _Owed(outcome, ticket)
         return ticket
 
@@ -320,9 +331,13 @@ class Mutations:
         """Close the intent of a mutation that did not happen."""
         draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
         try:
-            self._services.audit.append([draft], durable=True).wait()
+            self._append(draft).wait()
         except AuditUnavailableError:
             raise _SettledError(_unknown(attempt)) from error
+
+    def _append(self, outcome: AuditDraft) -> AuditTicket:
+        """Append the outcome of what was done; there is room kept back for it."""
+        return self._services.audit.append([outcome], durable=True, reserved=True)
 
     def _record_failure(self, attempt: Attempt, error: Exception) -> None:
         if isinstance(error, AuditUnavailableError):

@@ -25,6 +25,7 @@ from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers.base import Answer, Handler, Services
 from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.healing import Healer
 from hsm_core._internal.mutations import Mutations, Request
 from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import (
@@ -62,10 +63,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """An outcome that may not be told before *draft* is recorded."""
+    """
+    An outcome that may not be told before *draft* is recorded.
+
+    Attributes:
+        reserved: Whether the record may use the space that is kept back.
+    """
 
     outcome: Outcome
     draft: AuditDraft | None = None
+    reserved: bool = False
 
 
 class Pipeline:
@@ -80,6 +87,8 @@ class Pipeline:
         pool: Where operations of a batch run that are not quick.
 
         slow_pool: Where its slow ones run.
+
+        healer: Where changes go whose outcome the store does not tell.
     """
 
     def __init__(
@@ -88,10 +97,11 @@ class Pipeline:
         handlers: Mapping[type[Operation[Any]], AnyHandler],
         pool: ThreadPoolExecutor,
         slow_pool: ThreadPoolExecutor,
+        healer: Healer,
     ) -> None:
         self._services = services
         self._admission = Admission(services, handlers)
-        self._mutations = Mutations(services, self._admission)
+        self._mutations = Mutations(services, self._admission, healer)
         self._pool = pool
         self._slow_pool = slow_pool
 
@@ -192,7 +202,9 @@ class Pipeline:
         draft = self._draft(
             attempt, Phase.SINGLE, version=answer.version, detail=answer.detail
         )
-        return Computed(Outcome(answer.result), draft)
+        return Computed(
+            Outcome(answer.result), draft, reserved=effect is Effect.RECOVERY
+        )
 
     def _compute_stably(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
         """
@@ -272,11 +284,14 @@ class Pipeline:
         self, computed: Sequence[Computed]
     ) -> AuditTicket | AuditUnavailableError | None:
         """Append the records of computed requests, without waiting for the disk."""
-        drafts = [item.draft for item in computed if item.draft is not None]
+        recorded = [item for item in computed if item.draft is not None]
+        drafts = [item.draft for item in recorded if item.draft is not None]
         if not drafts:
             return None
+        # Of a recovery, what it did is in the trail already; so this must be too.
+        reserved = all(item.reserved for item in recorded)
         try:
-            return self._services.audit.append(drafts)
+            return self._services.audit.append(drafts, reserved=reserved)
         except AuditUnavailableError as error:
             return error
         except HSMError as error:

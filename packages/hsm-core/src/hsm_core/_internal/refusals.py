@@ -13,12 +13,12 @@ from contextlib import suppress
 from typing import Final
 
 from hsm_core._internal.drafts import audited_caller
+from hsm_core._internal.tampering import Finding
 from hsm_core._internal.uses import Use
 from hsm_core.errors import HSMError, KeyTamperedError
 from hsm_core.model import (
     Caller,
     CountedDetail,
-    Integrity,
     KeyId,
     MessageDetail,
     Phase,
@@ -137,18 +137,30 @@ class TamperingRecorder:
         self._audit = audit
         self._policy_hash = policy_hash
 
-    def __call__(self, key_id: KeyId, found: Integrity) -> None:
+    def __call__(self, key_id: KeyId, finding: Finding) -> None:
         """Append the record; the finding stands whether that succeeds or not."""
+        self._append(
+            "system.tampered",
+            KeyTamperedError.code,
+            key_id,
+            f"{finding.integrity}: {finding.problem}",
+        )
+
+    def correct(self, key_id: KeyId) -> None:
+        """Record that the index told something of a key that its document does not."""
+        self._append("system.index-corrected", "ok", key_id, "")
+
+    def _append(self, kind: str, code: str, key_id: KeyId, text: str) -> None:
         draft = AuditDraft(
             phase=Phase.SINGLE,
-            kind="system.tampered",
-            code=KeyTamperedError.code,
+            kind=kind,
+            code=code,
             key_id=key_id,
             policy=self._policy_hash,
-            detail=MessageDetail(text=found.value),
+            detail=MessageDetail(text=text) if text else None,
         )
         with suppress(HSMError):
-            self._audit.append([draft])
+            self._audit.append([draft], reserved=True)
 
 
 class NearLimitRecorder:

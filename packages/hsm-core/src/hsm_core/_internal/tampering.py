@@ -1,28 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""Which keys were found tampered with; until the next start, each stays so."""
+"""What was found changed by others: single keys, or the whole store."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from hsm_core.errors import KeyTamperedError
+from hsm_core.errors import Fact, HSMLockedError, KeyTamperedError
 from hsm_core.model import Integrity, KeyId
 
-__all__ = ["TamperedKeys", "tampering"]
+__all__ = ["Finding", "StoreLock", "TamperedKeys", "tampering"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a key; *problem* as in `KeyFinding`."""
+
+    integrity: Integrity
+    problem: str
+    reason: str
 
 
 class TamperedKeys:
     """
     The keys that serve nothing any more, or not all they did. Safe for many threads.
 
+    Each stays so until it is recovered, or until the next start finds it whole.
+
     Args:
         on_tampering: Called once for each key.
     """
 
-    def __init__(self, on_tampering: Callable[[KeyId, Integrity], None]) -> None:
+    def __init__(self, on_tampering: Callable[[KeyId, Finding], None]) -> None:
         self._on_tampering = on_tampering
-        self._found: dict[KeyId, Integrity] = {}
+        self._found: dict[KeyId, Finding] = {}
         self._suspected: set[KeyId] = set()
         self._lock = threading.Lock()
 
@@ -32,17 +44,34 @@ class TamperedKeys:
 
     def integrity(self, key_id: KeyId) -> Integrity:
         """Return what is known of a key, without looking again."""
-        return self._found.get(key_id, Integrity.OK)
+        found = self._found.get(key_id)
+        return found.integrity if found else Integrity.OK
+
+    def check(self, key_id: KeyId) -> None:
+        """
+        Check that nothing was found of a key, without looking again.
+
+        Raises:
+            KeyTamperedError: Something was.
+        """
+        found = self._found.get(key_id)
+        if found is not None:
+            raise tampering(key_id, found.reason, found.integrity, found.problem)
 
     def condemn(self, key_id: KeyId, error: KeyTamperedError) -> None:
         """Note a key; what was found first stays."""
         missing = error.facts.get("integrity") == Integrity.MISSING.value
+        problem = str(error.facts.get("problem", "document"))
         kind = Integrity.MISSING if missing else Integrity.TAMPERED
+        reason = "What is stored of it was changed."
+        if "problem" in error.facts:
+            reason = str(error).partition(" was tampered with: ")[2] or reason
+        finding = Finding(kind, problem, reason)
         with self._lock:
             is_news = key_id not in self._found
-            self._found.setdefault(key_id, kind)
+            self._found.setdefault(key_id, finding)
         if is_news:
-            self._on_tampering(key_id, kind)
+            self._on_tampering(key_id, finding)
 
     def suspect(self, key_id: KeyId, kind: Integrity) -> None:
         """Note a key whose use counter can't be believed; it may still decrypt."""
@@ -50,20 +79,64 @@ class TamperedKeys:
             is_news = key_id not in self._suspected
             self._suspected.add(key_id)
         if is_news:
-            self._on_tampering(key_id, kind)
+            self._on_tampering(key_id, Finding(kind, "counter", ""))
 
-    def snapshot(self) -> Mapping[KeyId, Integrity]:
-        """Return all that were found."""
+    def release(self, key_id: KeyId) -> None:
+        """Forget what was found of a key's document and blobs."""
         with self._lock:
-            return dict(self._found)
+            self._found.pop(key_id, None)
+
+    def problems(self) -> Mapping[KeyId, str]:
+        """Return what is wrong with each key that something is wrong with."""
+        with self._lock:
+            found = dict.fromkeys(self._suspected, "counter")
+            found.update((key, finding.problem) for key, finding in self._found.items())
+            return dict(sorted(found.items()))
+
+
+@dataclass(slots=True)
+class StoreLock:
+    """
+    Whether the whole HSM is locked, and why.
+
+    Attributes:
+        reason: For people; empty if it is not locked.
+        facts: For programs.
+    """
+
+    reason: str = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    def set(self, reason: str, facts: Mapping[str, Fact]) -> None:
+        """Lock it."""
+        self.facts, self.reason = dict(facts), reason
+
+    def open(self) -> None:
+        """Unlock it."""
+        self.reason = ""
+
+    def check(self) -> None:
+        """
+        Check that it is not locked.
+
+        Raises:
+            HSMLockedError: It is.
+        """
+        if self.reason:
+            raise HSMLockedError(f"The HSM is locked. {self.reason}", **self.facts)
 
 
 def tampering(
-    key_id: KeyId, reason: str, found: Integrity = Integrity.TAMPERED
+    key_id: KeyId,
+    reason: str,
+    found: Integrity = Integrity.TAMPERED,
+    problem: str = "",
 ) -> KeyTamperedError:
     """Return the error for a key whose stored form is not what it should be."""
+    facts = {"problem": problem} if problem else {}
     return KeyTamperedError(
         f"The stored key {key_id} was tampered with: {reason}",
         key_id=key_id,
         integrity=found.value,
+        **facts,
     )

@@ -10,7 +10,7 @@ must be one, stops its material from protecting; what it protected can still be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -100,6 +100,7 @@ class UseAccounts:
         self._on_near_limit = on_near_limit
         self._rules = rules or UseRules()
         self._accounts: dict[str, UseAccount] = {}
+        self._fresh: set[str] = set()
         self._is_closed = False
 
     def take(self, use: Use, *, at_once: bool = False) -> None:
@@ -146,6 +147,7 @@ class UseAccounts:
         if not self._rules.limit_of(key.algorithm):
             return []
         fresh = [version.material_id for version in versions]
+        self._fresh.update(fresh)
         for material_id in fresh:
             value = encode_value(material_id, UseValue(), self._mac_of)
             self._counters.put(material_id, value)
@@ -161,16 +163,42 @@ class UseAccounts:
             with suppress(StoreUnavailableError):
                 self._counters.discard(material_id)
 
-    def tidy(self, known: Collection[str]) -> None:
+    def forfeit(self, key: KeyDocument) -> None:
         """
-        Remove the values of all materials but these.
+        Remove the values of a key's materials that have a limit, durably.
+
+        From then on these protect nothing more: how often they did is not known.
 
         Raises:
             StoreUnavailableError: One can't be.
         """
-        for material_id in self._counters.material_ids():
-            if material_id not in known:
-                self._counters.discard(material_id)
+        if not self._rules.limit_of(key.algorithm):
+            return
+        for version in key.versions:
+            account = self._accounts.pop(version.material_id, None)
+            if account is not None:
+                with account.growing:
+                    account.close()
+            self._counters.discard(version.material_id)
+
+    def orphans(self) -> set[str]:
+        """
+        Return the materials that have a value and were not made by this HSM.
+
+        Raises:
+            StoreUnavailableError: They can't be read.
+        """
+        return set(self._counters.material_ids()) - self._fresh
+
+    def tidy(self, orphans: Iterable[str]) -> None:
+        """
+        Remove the values of these materials, which no key has.
+
+        Raises:
+            StoreUnavailableError: One can't be.
+        """
+        for material_id in orphans:
+            self._counters.discard(material_id)
 
     def info(
         self, key: KeyDocument, version: VersionDocument

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-_Line: TypeAlias = tuple[str, int, str]
+_Line: TypeAlias = tuple[str, int, str, bool]
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -100,8 +100,8 @@ def encode_baseline(
     """
     lines = [_ENCODER.encode(header) + b"\n"]
     lines += [
-        _ENCODER.encode((known.key_id, known.generation, known.digest)) + b"\n"
-        for known in keys
+        _ENCODER.encode((k.key_id, k.generation, k.digest, k.destroyed)) + b"\n"
+        for k in keys
     ]
     mac = baseline_mac(hmac_key, header.log_id)
     digest = hashlib.sha256()
@@ -166,10 +166,10 @@ def known_keys(lines: Iterable[bytes]) -> Iterator[KnownKey]:
         if number == header.keys:
             return
         try:
-            key_id, generation, digest = _LINES.decode(line)
+            key_id, generation, digest, destroyed = _LINES.decode(line)
         except msgspec.MsgspecError:
             raise _changed() from None
-        yield KnownKey(KeyId(key_id), generation, digest)
+        yield KnownKey(KeyId(key_id), generation, digest, destroyed)
     raise _changed()
 
 

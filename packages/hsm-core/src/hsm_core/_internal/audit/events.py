@@ -36,21 +36,23 @@ def event_of(line: bytes, seq: int) -> AuditEvent:
 
 
 def verified_events(
-    audit: AuditLog, verify: Callable[[int, int], AuditVerification]
+    audit: AuditLog, verify: Callable[[int, int], AuditVerification], start: int
 ) -> Iterator[AuditEvent]:
     """
-    Walk the whole trail up to its head as it is now, verifying it on the way.
+    Walk the trail up to its head as it is now, verifying it on the way.
 
     Args:
         audit: The trail.
 
         verify: Verifies a range of it, given the first record and how many.
 
+        start: The first record.
+
     Raises:
         AuditTamperedError: A record is bad.
         AuditUnavailableError: The trail can't be read.
     """
-    seq, head = 0, audit.head()
+    seq, head = start, audit.head()
     while seq <= head.seq:
         verify(seq, _BLOCK)
         for line in audit.lines(seq, _BLOCK):

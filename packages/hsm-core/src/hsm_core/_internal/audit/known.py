@@ -14,6 +14,7 @@ __all__ = ["ACCEPTED", "KnownKeys"]
 ACCEPTED: Final = "system.key-accepted"
 """Kind of the records that say which keys were accepted as they are."""
 
+_DESTROYS: Final = "DestroyKey"
 _COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 
 
@@ -37,8 +38,12 @@ class KnownKeys:
             return
         committed = event.phase is Phase.OUTCOME and event.code in _COMMITTED
         if event.document_after and (committed or accepted):
-            digest = event.document_after
-            self._keys[key_id] = KnownKey(key_id, event.generation, digest)
+            before = self._keys.get(key_id)
+            # What was destroyed stays so, even if an older document is accepted.
+            destroyed = event.kind == _DESTROYS or bool(before and before.destroyed)
+            self._keys[key_id] = KnownKey(
+                key_id, event.generation, event.document_after, destroyed
+            )
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -20,34 +20,49 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
     def perform(self, subject: Subject[ops.Status], /) -> Answer[ops.HSMStatus]:
         """Collect it; nothing is measured anew."""
         services = self._services
-        head, now = services.audit.head(), services.clock.now()
-        algorithms = services.crypto.statuses()
+        now, algorithms = services.clock.now(), services.crypto.statuses()
+        audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
-        stopped = any(row.status == "stopped" for row in algorithms)
-        if not services.audit.available:
+        impaired = tampered or audit.state != "ok"
+        impaired = impaired or any(row.status == "stopped" for row in algorithms)
+        if not audit.available or not store.available:
             state = "error"
+        elif store.locked:
+            state = "locked"
         else:
-            state = "degraded" if stopped or tampered else "operational"
+            state = "degraded" if impaired else "operational"
         return Answer(
             ops.HSMStatus(
                 state=state,
                 version=__version__,
                 started_at=instant(services.started_at),
                 uptime_seconds=max(0, now - services.started_at) // 1_000_000,
-                keys=services.inventory.store.find(
-                    IndexQuery(filter=KeyFilter(), limit=0)
-                ).total,
+                keys=self._count_keys() if store.available else 0,
                 tampered_keys=tampered,
-                audit=ops.AuditStatus(
-                    available=services.audit.available,
-                    sync=services.audit_sync.value,
-                    log_id=services.audit.log_id,
-                    head_seq=head.seq,
-                    head_hash=head.leaf_hash,
-                ),
+                audit=audit,
                 algorithms=algorithms,
-                store=ops.StoreStatus(available=services.inventory.store.available),
+                store=store,
             )
+        )
+
+    def _count_keys(self) -> int:
+        query = IndexQuery(filter=KeyFilter(), limit=0)
+        return self._services.inventory.store.find(query).total
+
+    def _audit_status(self) -> ops.AuditStatus:
+        audit = self._services.audit
+        head, health = audit.head(), audit.health
+        return ops.AuditStatus(
+            available=audit.available,
+            sync=self._services.audit_sync.value,
+            log_id=audit.log_id,
+            head_seq=head.seq,
+            head_hash=head.leaf_hash,
+            state=health.state,
+            cause=health.cause,
+            failures=health.failures,
+            resumes=health.resumes,
+            first_seq=audit.first_seq,
         )
 
 

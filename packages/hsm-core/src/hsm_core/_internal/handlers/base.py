@@ -67,6 +67,10 @@ class Services:
     Attributes:
         uses: How often the material of each key was used.
         verify_range: Verifies a range of the trail; it knows the audit key.
+        store_status: Tells how the key store is.
+        verify_store: Compares every key, unless the HSM is closed meanwhile.
+        recover_store: Accepts the key store as it is, for a reason.
+        recover_key: Accepts one key as it is, given its id and a reason.
         started_at: When this HSM was opened, microseconds since 1970.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
@@ -82,6 +86,10 @@ class Services:
     entropy: Entropy
     limits: Limits
     verify_range: Callable[[int, int], AuditVerification]
+    store_status: Callable[[], ops.StoreStatus]
+    verify_store: Callable[[threading.Event], ops.StoreVerification]
+    recover_store: Callable[[str], ops.Recovered]
+    recover_key: Callable[[str, str], ops.Recovered]
     started_at: int
     closing: threading.Event = field(default_factory=threading.Event)
 

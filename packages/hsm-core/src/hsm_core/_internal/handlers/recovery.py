@@ -16,15 +16,7 @@ class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
         self, subject: Subject[ops.VerifyStore], /
     ) -> Answer[ops.StoreVerification]:
         """Look at the document and the blobs of every key."""
-        inventory, keys = self._services.inventory, 0
-        for stored in inventory.store.scan():
-            inventory.inspect(stored.key_id, with_blobs=True)
-            keys += 1
-        found = inventory.tampered.snapshot()
-        findings = tuple(
-            ops.KeyFinding(key_id=key_id, problem="document") for key_id in found
-        )
-        return Answer(ops.StoreVerification(keys=keys, findings=findings))
+        return Answer(self._services.verify_store(self._services.closing))
 
     def is_quick(self, operation: ops.VerifyStore, /) -> bool:
         """Never: it reads every file of the store."""
@@ -39,9 +31,8 @@ class RecoverStoreHandler(Handler[ops.RecoverStore, ops.Recovered]):
     """Accept the store as it is."""
 
     def perform(self, subject: Subject[ops.RecoverStore], /) -> Answer[ops.Recovered]:
-        """Tell which keys can't be believed; a store that differs does not open."""
-        left = tuple(self._services.inventory.tampered.snapshot())
-        return Answer(ops.Recovered(left=left))
+        """Record what that means for each key, and unlock."""
+        return Answer(self._services.recover_store(subject.operation.reason))
 
     def is_quick(self, operation: ops.RecoverStore, /) -> bool:
         """Never: it waits for the disk."""
@@ -56,10 +47,9 @@ class RecoverKeyHandler(Handler[ops.RecoverKey, ops.Recovered]):
     """Accept one key as it is."""
 
     def perform(self, subject: Subject[ops.RecoverKey], /) -> Answer[ops.Recovered]:
-        """Tell whether it can be believed."""
-        key_id = subject.operation.key_id
-        left = key_id in self._services.inventory.tampered.snapshot()
-        return Answer(ops.Recovered(left=(key_id,) if left else ()))
+        """Record what that means for it."""
+        asked = subject.operation
+        return Answer(self._services.recover_key(asked.key_id, asked.reason))
 
     def is_quick(self, operation: ops.RecoverKey, /) -> bool:
         """Never: it waits for the disk."""

@@ -223,11 +223,11 @@ class KeyRing:
         Parts are added modulo 2²⁵⁶, so that a change costs two of them and not all.
         """
         number = generation.to_bytes(_NUMBER_BYTES, "big")
-        usual = len(key_id), len(document_digest)
-        if usual == (_KEY_ID_CHARACTERS, _DIGEST_CHARACTERS):
+        usual = len(key_id), len(document_digest), document_digest.isascii()
+        if usual == (_KEY_ID_CHARACTERS, _DIGEST_CHARACTERS, True):
             # The same bytes as below; a start needs them of every key of a store.
             first, second, third = _LENGTHS
-            key, digest = key_id.encode("ascii"), document_digest.encode("ascii")
+            key, digest = key_id.encode(), document_digest.encode()
             named = b"%b%b%b%b%b%b" % (first, key, second, number, third, digest)
         else:
             named = length_prefixed(_utf8(key_id), number, _utf8(document_digest))

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""
+Acceptance: somebody decides that the store, or a key of it, is right as it is.
+
+What that means for each key is durable in the trail before it takes effect. Material
+that was destroyed stays so, whatever copy was put back. How often the materials of what
+is accepted were used is not known any more, so that they protect nothing until the key
+is rotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_core import operations as ops
+from hsm_core._internal.audit.known import ACCEPTED
+from hsm_core._internal.comparison import Walk
+from hsm_core._internal.documents import KeyDocument, document_digest, index_of
+from hsm_core._internal.healing import Healer
+from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.recovery import intent_of
+from hsm_core._internal.uses import UseAccounts
+from hsm_core.errors import KeyNotFoundError, KeyTamperedError
+from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditDraft, AuditLog, KnownKey, StoredKey
+
+__all__ = ["Acceptance"]
+
+_AT_ONCE: Final = 500
+"""Records that are appended together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """
+    What becomes of a key: counted as *before* until now, and as *after* from now on.
+
+    Attributes:
+        document: What is accepted; None if the key is forgotten.
+    """
+
+    key_id: KeyId
+    before: KnownKey | None
+    after: KnownKey | None
+    document: KeyDocument | None = None
+
+
+class Acceptance:
+    """
+    Accepts what differs from the trail.
+
+    Args:
+        inventory: Compared with the trail.
+
+        uses: Accounts of the materials.
+
+        audit: The trail.
+
+        healer: Settles intents of what was accepted.
+
+        verify: Verifies a range of the trail.
+
+        policy_hash: Hash of the policy in force.
+
+        waiting: Open intents that could not be settled at the start.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        uses: UseAccounts,
+        audit: AuditLog,
+        healer: Healer,
+        verify: Callable[[int, int], AuditVerification],
+        policy_hash: str,
+        waiting: Iterable[AuditEvent] = (),
+    ) -> None:
+        self._inventory = inventory
+        self._uses = uses
+        self._audit = audit
+        self._healer = healer
+        self._verify = verify
+        self._policy_hash = policy_hash
+        self._waiting = {event.operation_id: event for event in waiting}
+
+    def recover_store(self, reason: str) -> ops.Recovered:
+        """
+        Accept every key as it is stored, and unlock.
+
+        Raises:
+            HSMError: Store or trail can't be read or written; what was recorded until
+                then is accepted at the next try.
+        """
+        with self._inventory.committing:
+            is_locked = bool(self._inventory.lock.reason)
+            problems = self._inventory.tampered.problems()
+            wanted = [k for k, problem in problems.items() if problem != "counter"]
+            done = self._accept(wanted, reason, with_all_uses=is_locked)
+            self._inventory.lock.open()
+            self._settle()
+        return done
+
+    def recover_key(self, reference: str, reason: str) -> ops.Recovered:
+        """
+        Accept one key; nothing happens where nothing was found wrong with it.
+
+        Raises:
+            KeyNotFoundError: There is no such key, and none is missing.
+            HSMError: See `recover_store`.
+        """
+        with self._inventory.committing:
+            entry = self._inventory.entry(reference)
+            key_id = entry.key_id if entry else KeyId(reference)
+            if self._inventory.integrity(key_id) is Integrity.OK:
+                if entry is None:
+                    raise KeyNotFoundError
+                return ops.Recovered()
+            done = self._accept([key_id], reason)
+            if not self._inventory.lock.reason:
+                self._settle()
+        return done
+
+    def _accept(
+        self, key_ids: Sequence[KeyId], reason: str, *, with_all_uses: bool = False
+    ) -> ops.Recovered:
+        walk = Walk(self._audit, self._verify) if key_ids else None
+        destroyed = walk.destroyed if walk else set()
+        decisions = [
+            decision
+            for key_id in key_ids
+            if (decision := self._decide(key_id, destroyed)) is not None
+        ]
+        if with_all_uses:
+            self._forfeit_all()
+        for decision in decisions:
+            if decision.document is not None and decision.before != decision.after:
+                self._uses.forfeit(decision.document)
+        self._record([d for d in decisions if d.before != d.after], reason)
+        for decision in decisions:
+            self._make(decision)
+        self._inventory.store.write_account(self._inventory.census.account())
+        settled = {decision.key_id for decision in decisions}
+        return ops.Recovered(
+            accepted=tuple(d.key_id for d in decisions if d.after),
+            forgotten=tuple(d.key_id for d in decisions if not d.after),
+            left=tuple(key_id for key_id in key_ids if key_id not in settled),
+        )
+
+    def _decide(self, key_id: KeyId, destroyed: set[KeyId]) -> _Decision | None:
+        """Return what becomes of a key; None if it can't be accepted."""
+        pinned = self._inventory.census.pinned()
+        try:
+            stored = self._stored(key_id)
+            if stored is None:
+                return _Decision(key_id, pinned.get(key_id), None)
+            document = self._inventory.decode(stored)
+        except KeyTamperedError:
+            return None
+        if key_id in destroyed and not document.is_destroyed:
+            versions = [version.version for version in document.versions]
+            self._inventory.store.discard_blobs(key_id, versions)
+            return None
+        digest = document_digest(stored.document)
+        after = KnownKey(key_id, document.generation, digest)
+        before = pinned.get(key_id) if key_id in pinned else after
+        before = None if before is None else KnownKey(*_counted(before))
+        if before == after and self._inventory.materials.find_changed(document):
+            return None
+        self._inventory.store.refresh(key_id)
+        self._inventory.store.correct(index_of(document, digest))
+        if self._follows(before, document):
+            # It is an open intent that was stored; settling that one counts it.
+            return _Decision(key_id, after, after, document)
+        return _Decision(key_id, before, after, document)
+
+    def _stored(self, key_id: KeyId) -> StoredKey | None:
+        store = self._inventory.store
+        try:
+            return store.get(key_id)
+        except KeyNotFoundError:
+            return store.get(key_id) if store.refresh(key_id) else None
+
+    def _follows(self, before: KnownKey | None, document: KeyDocument) -> bool:
+        last = document.operations[-1].id if document.operations else ""
+        generation = before.generation if before else 0
+        return last in self._waiting and document.generation == generation + 1
+
+    def _forfeit_all(self) -> None:
+        """Of an older store every counter may be older, whatever else differs."""
+        for stored in self._inventory.store.scan():
+            try:
+                self._uses.forfeit(self._inventory.decode(stored))
+            except KeyTamperedError:
+                continue
+
+    def _record(self, decisions: Sequence[_Decision], reason: str) -> None:
+        changes = [(decision.before, decision.after) for decision in decisions]
+        totals = self._inventory.census.preview(changes)
+        drafts = [
+            self._draft(decision, total, reason)
+            for decision, total in zip(decisions, totals, strict=True)
+        ]
+        for start in range(0, len(drafts), _AT_ONCE):
+            some = drafts[start : start + _AT_ONCE]
+            self._audit.append(some, durable=True, reserved=True).wait()
+
+    def _draft(self, decision: _Decision, total: str, reason: str) -> AuditDraft:
+        after = decision.after
+        return AuditDraft(
+            phase=Phase.SINGLE,
+            kind=ACCEPTED,
+            key_id=decision.key_id,
+            generation=after.generation if after else 0,
+            document_after=after.digest if after else "",
+            set_digest=total,
+            policy=self._policy_hash,
+            detail=MessageDetail(
+                text=f"{'accepted as it is' if after else 'missing'}: {reason}"
+            ),
+        )
+
+    def _make(self, decision: _Decision) -> None:
+        inventory, document = self._inventory, decision.document
+        if decision.before != decision.after:
+            inventory.census.replace(decision.before, decision.after)
+        inventory.accept(decision.key_id)
+        if document is not None:
+            inventory.materials.check_blobs(document)
+
+    def _settle(self) -> None:
+        """Settle the open intents whose keys can be believed by now."""
+        for event in list(self._waiting.values()):
+            if self._inventory.integrity(KeyId(event.key_id)) is Integrity.OK:
+                del self._waiting[event.operation_id]
+                self._healer.note(intent_of(event))
+        self._healer.heal()
+
+
+def _counted(known: KnownKey) -> tuple[KeyId, int, str]:
+    return known.key_id, known.generation, known.digest
