@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sqlite3
 import sys
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +26,26 @@ __all__ = ["checkpoint", "close", "connect", "verify"]
 _PATIENCE_SECONDS: Final = 1.0
 """How long opening waits for another program that looks into the file."""
 
+_LONGEST_BYTES: Final = 64 * 1024 * 1024
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that can be found again after a fork."""
+
+
+_connections: Final[weakref.WeakSet[_Connection]] = weakref.WeakSet()
+
+
+def _keep_in_child() -> None:
+    # A child that ends, or drops its copy of a connection, would close it: move the log
+    # into the database and delete it, under the feet of the parent. Nobody counts this
+    # reference down again, so that never happens.
+    for connection in tuple(_connections):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+os.register_at_fork(after_in_child=_keep_in_child)
+
 
 def connect(path: Path, schema: Schema) -> sqlite3.Connection:
     """
@@ -40,7 +63,9 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
             timeout=_PATIENCE_SECONDS,
             isolation_level=None,
             check_same_thread=False,
+            factory=_Connection,
         )
+        _connections.add(connection)
         try:
             _set_up(connection, schema)
             migrate(connection, schema, str(path))
@@ -73,8 +98,11 @@ def _set_up(connection: sqlite3.Connection, schema: Schema) -> None:
         ("foreign_keys", "ON"),
         ("wal_autocheckpoint", "0"),
         ("temp_store", "MEMORY"),
+        ("cache_size", "-65536"),
     ):
         connection.execute(f"PRAGMA {name} = {value}").fetchall()
+    # A longer value is none of ours, and is refused before room is made for it.
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_BYTES)
     if not connection.execute("PRAGMA page_count").fetchone()[0]:
         # Before there is a log, so that the header always tells whose file it is.
         connection.execute(f"PRAGMA application_id = {schema.application_id}")

@@ -14,24 +14,19 @@ later proves nothing about it. The database then refuses everything until `reope
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from hsm_core._internal.stores.filesystem.opening import (
-    check_private,
-    lock_file,
-    path_exists,
-)
+from hsm_core._internal.stores.filesystem.opening import check_private, lock_file
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
+from hsm_core._internal.stores.sqlite.backup import back_up
 from hsm_core._internal.stores.sqlite.failures import (
     UnsettledCommitError,
     is_input_output,
@@ -40,7 +35,6 @@ from hsm_core._internal.stores.sqlite.failures import (
 )
 from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
 from hsm_core.errors import (
-    ConfigurationError,
     HSMError,
     StorageFullError,
     StoreUnavailableError,
@@ -51,9 +45,8 @@ __all__ = ["Database", "MigrationStep", "Row", "Schema", "UnsettledCommitError"]
 Row: TypeAlias = tuple[Any, ...]
 """Values of a row: None, int, float, str or bytes. Nothing of them is trusted."""
 
-_CHECKPOINT_COMMITS: Final = 256
+_CHECKPOINT_COMMITS: Final = 64
 _LOG_BYTES: Final = 64 * 1024 * 1024
-_BACKUP_PAGES: Final = 512
 _BACKUP_PAUSE_SECONDS: Final = 0.001
 
 
@@ -94,7 +87,6 @@ class Database:
         except BaseException:
             self._lock.release()
             raise
-        _open_databases.add(self)
 
     def __repr__(self) -> str:
         return f"<Database {str(self.path)!r}>"
@@ -313,20 +305,9 @@ class Database:
             StorageFullError: There is no room for it.
             StoreUnavailableError: It failed, or the database was closed meanwhile.
         """
-        if path_exists(to):
-            raise ConfigurationError(f"{to} is there already.")
-        temporary = files.create_temporary(to)
-        try:
-            self._copy_into(temporary)
-            files.publish(temporary, to)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-    def _copy_into(self, path: Path) -> None:
         with self.reading() as source:
 
-            def give_way(status: int, remaining: int, total: int) -> None:
+            def give_way() -> None:
                 self._mutex.release()
                 time.sleep(_BACKUP_PAUSE_SECONDS)
                 self._mutex.acquire()
@@ -334,12 +315,7 @@ class Database:
                 if source is not self._connection:
                     raise StoreUnavailableError("The database was opened again.")
 
-            target = sqlite3.connect(path, isolation_level=None)
-            try:
-                # What this connection writes meanwhile goes into the copy too.
-                source.backup(target, pages=_BACKUP_PAGES, progress=give_way)
-            finally:
-                target.close()
+            back_up(source, to, give_way)
 
     # Ending
 
@@ -398,20 +374,3 @@ class Database:
             self._refusal = "The database is closed."
             connections.close(self._connection, fold_log=fold)
             self._lock.release()
-
-    def keep_connection(self) -> None:
-        """Never close the connection, whatever becomes of this object."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
-
-
-_open_databases: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
-
-
-def _keep_in_child() -> None:
-    # A child that ends would close its copy of the connection, move the log into the
-    # database and delete it, under the feet of the parent. So it never ends there.
-    for database in tuple(_open_databases):
-        database.keep_connection()
-
-
-os.register_at_fork(after_in_child=_keep_in_child)

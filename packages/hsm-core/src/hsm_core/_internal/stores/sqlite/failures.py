@@ -26,6 +26,7 @@ _DAMAGED: Final = frozenset(
         sqlite3.SQLITE_FORMAT,
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_TOOBIG,
     }
 )
 

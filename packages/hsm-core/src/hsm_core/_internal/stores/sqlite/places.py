@@ -10,8 +10,10 @@ with a million. With several tags the keys of the rarest of them are walked.
 from __future__ import annotations
 
 import sqlite3
+from binascii import hexlify
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from struct import Struct
+from typing import Final, TypeAlias, cast
 
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.sqlite.database import Row
@@ -24,6 +26,7 @@ __all__ = ["find_page", "move", "remove_everywhere"]
 _Facet: TypeAlias = tuple[str, str, str]
 _Position: TypeAlias = tuple[int, bytes]
 _INTEGER_LIMIT: Final = 2**63
+_UUID: Final = Struct("8s4s4s4s12s")
 
 _ENTER: Final = (
     "INSERT INTO facets (tag, algorithm, state, number) VALUES (?, ?, ?, 1) "
@@ -179,16 +182,15 @@ def _fetch(
 
 
 def _unpack(rows: list[Row]) -> tuple[tuple[int, KeyId], ...]:
+    # All at once, in calls that loop by themselves: this is half the cost of a page.
+    if not rows:
+        return ()
+    instants, packed = zip(*rows, strict=True)
     try:
-        text = b"".join([key_id for _, key_id in rows]).hex()
+        digits = hexlify(b"".join(packed))
     except TypeError:
-        text = ""
-    keys = []
-    for at, (created_at, key_id) in enumerate(rows):
-        t = text[32 * at : 32 * at + 32]
-        if type(created_at) is not int or len(t) != 32 or len(key_id) != 16:
-            raise IntegrityError("The index of the key store was tampered with.")
-        keys.append(
-            (created_at, KeyId(f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"))
-        )
-    return tuple(keys)
+        digits = b""
+    if len(digits) != 32 * len(rows) or {int} != set(map(type, instants)):
+        raise IntegrityError("The index of the key store was tampered with.")
+    ids = b"\n".join(map(b"-".join, _UUID.iter_unpack(digits))).decode().split("\n")
+    return tuple(zip(instants, cast("list[KeyId]", ids), strict=True))
