@@ -141,6 +141,8 @@ def _parse(content: bytes, hmac_key: bytes) -> StoredHead:
     if len(log_id) != 32 or len(check) != 32:
         raise tampered(Reason.HEAD_DAMAGED, 0)
     codec = HeadCodec(hmac_key, log_id)
+    if header[:16] != codec.header[:16]:
+        raise tampered(Reason.HEAD_DAMAGED, 0)
     found = codec.read_slot(slot)
     if found is None:
         if not hmac.compare_digest(check, key_check_value(hmac_key)):
@@ -195,18 +197,43 @@ def follow_rows(
     """
     mark = follower.mark
     try:
-        for seq, line in read_rows(connection, follower.seq + 1):
-            if seq != follower.seq + 1:
-                raise tampered(Reason.SEQUENCE, follower.seq + 1)
-            event = follower.follow(line)
-            if mark is not None and seq > mark.seq:
-                late = Reason.AFTER_CLEAN if mark.clean else Reason.AFTER_MARK
-                raise tampered(late, seq)
-            visit(event, follower.leaf_hash)
-    except sqlite3.Error as error:
-        raise translated(error, follower.seq + 1) from error
+        _follow(connection, follower, visit, -1)
+    except sqlite3.Error:
+        _follow_singly(connection, follower, visit)
     if mark is not None and follower.seq < mark.seq:
         raise tampered(Reason.SHORTER, follower.seq + 1)
+
+
+def _follow(
+    connection: sqlite3.Connection,
+    follower: Follower,
+    visit: Callable[[AuditEvent, str], None],
+    limit: int,
+) -> None:
+    mark = follower.mark
+    for seq, line in read_rows(connection, follower.seq + 1, limit):
+        if seq != follower.seq + 1:
+            raise tampered(Reason.SEQUENCE, follower.seq + 1)
+        event = follower.follow(line)
+        if mark is not None and seq > mark.seq:
+            late = Reason.AFTER_CLEAN if mark.clean else Reason.AFTER_MARK
+            raise tampered(late, seq)
+        visit(event, follower.leaf_hash)
+
+
+def _follow_singly(
+    connection: sqlite3.Connection,
+    follower: Follower,
+    visit: Callable[[AuditEvent, str], None],
+) -> None:
+    # The driver looks one row ahead, so that an error hides the good row before it.
+    before = None
+    while follower.seq != before:
+        before = follower.seq
+        try:
+            _follow(connection, follower, visit, 1)
+        except sqlite3.Error as error:
+            raise translated(error, follower.seq + 1) from error
 
 
 def read_baseline(

@@ -1,0 +1,466 @@
+"""
+Attacks on a trail in SQLite by someone who may write the database but has not the key.
+
+Each must be detected, on opening and by offline verification, and the first bad record
+named. The attacks that need a copy held outside (3, 7 and 9 of the threat model) are
+not among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hsm_core._internal import envelope
+from hsm_core._internal.audit.record import (
+    FRAME,
+    decode_event,
+    encode_event,
+    leaf_hash,
+)
+from hsm_core.errors import (
+    AuditTamperedError,
+    ConfigurationError,
+    StoreLockedError,
+    WrongAuditKeyError,
+)
+from hsm_core.model import AuditedCaller, AuditEvent
+from tests.core.audit_support import KEY, copy_of, draft, intent
+from tests.core.sqlite_audit_support import (
+    edited,
+    open_log,
+    opened,
+    rows_of,
+    verified,
+)
+
+RECORDS = 60
+
+Rows = dict[int, bytes]
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """
+    Give a trail of 60 records that was closed, and one whose writer was killed.
+
+    An intent that is open from the first record on lets every start follow all.
+    """
+    folder = tmp_path_factory.mktemp("trails")
+    path = folder / "clean" / "audit.sqlite"
+    log = open_log(path)
+    log.append([intent("operation")]).wait()
+    for number in range(1, RECORDS):
+        log.append([draft(number)]).wait()
+    killed = copy_of(path, folder / "killed")
+    log.close()
+    return {"clean": path, "killed": killed}
+
+
+@pytest.fixture(params=["clean", "killed"])
+def trail(
+    request: pytest.FixtureRequest, originals: dict[str, Path], tmp_path: Path
+) -> Path:
+    """Give a copy of one of them."""
+    return copy_of(originals[request.param], tmp_path / "trail")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Give another trail of the same key."""
+    path = tmp_path / "other" / "audit.sqlite"
+    with opened(path, seed=7) as log:
+        for number in range(RECORDS):
+            log.append([draft(number)]).wait()
+    return path
+
+
+def _assert_named(path: Path, seq: int, reason: str) -> None:
+    with pytest.raises(AuditTamperedError) as caught:
+        verified(path)
+    assert {"seq": seq, "reason": reason} == caught.value.facts
+    with pytest.raises(AuditTamperedError) as caught:
+        open_log(path)
+    assert {"seq": seq, "reason": reason} == caught.value.facts
+
+
+def _event(line: bytes) -> AuditEvent:
+    event = decode_event(envelope.split(FRAME, line)[0])
+    assert event is not None
+    return event
+
+
+def _changed(line: bytes, **fields: object) -> bytes:
+    mac = envelope.split(FRAME, line)[1]
+    event = msgspec.structs.replace(_event(line), **fields)
+    return envelope.join(FRAME, encode_event(event), mac)
+
+
+def _edit(rows: Rows) -> None:
+    rows[20] = _changed(rows[20], caller=AuditedCaller(principal="bob"))
+
+
+def _edit_and_recompute(rows: Rows) -> None:
+    _edit(rows)
+    for seq in range(21, RECORDS):
+        rows[seq] = _changed(rows[seq], prev=leaf_hash(rows[seq - 1]))
+
+
+def _edit_and_sign_without_key(rows: Rows) -> None:
+    _edit(rows)
+    payload = envelope.split(FRAME, rows[20])[0]
+    rows[20] = envelope.join(FRAME, payload, hashlib.sha256(payload).digest())
+
+
+def _delete(rows: Rows) -> None:
+    del rows[20]
+
+
+def _delete_and_close_the_gap(rows: Rows) -> None:
+    for seq in range(20, RECORDS - 1):
+        rows[seq] = rows[seq + 1]
+    del rows[RECORDS - 1]
+
+
+def _reorder(rows: Rows) -> None:
+    rows[20], rows[21] = rows[21], rows[20]
+
+
+def _replay(rows: Rows) -> None:
+    rows[20] = rows[3]
+
+
+def _insert(rows: Rows) -> None:
+    for seq in range(RECORDS, 20, -1):
+        rows[seq] = rows[seq - 1]
+
+
+def _append_again(rows: Rows) -> None:
+    rows[RECORDS] = rows[RECORDS - 1]
+
+
+def _truncate(rows: Rows) -> None:
+    for seq in range(50, RECORDS):
+        del rows[seq]
+
+
+def _truncate_one(rows: Rows) -> None:
+    del rows[RECORDS - 1]
+
+
+def _empty(rows: Rows) -> None:
+    rows.clear()
+
+
+def _strip_mac(rows: Rows) -> None:
+    rows[20] = b'{"event":' + envelope.split(FRAME, rows[20])[0] + b"}"
+
+
+def _purge(rows: Rows) -> None:
+    for seq in range(10):
+        del rows[seq]
+
+
+def _negative(rows: Rows) -> None:
+    rows[-1] = rows[0]
+
+
+ATTACKS: list[tuple[Callable[[Rows], None], int, str]] = [
+    (_edit, 20, "mac"),
+    (_edit_and_recompute, 20, "mac"),
+    (_edit_and_sign_without_key, 20, "mac"),
+    (_delete, 20, "sequence"),
+    (_delete_and_close_the_gap, 20, "sequence"),
+    (_reorder, 20, "sequence"),
+    (_replay, 20, "sequence"),
+    (_insert, 21, "sequence"),
+    (_append_again, RECORDS, "sequence"),
+    (_truncate, 50, "shorter"),
+    (_truncate_one, RECORDS - 1, "shorter"),
+    (_empty, 0, "shorter"),
+    (_strip_mac, 20, "framing"),
+    (_purge, 0, "pruned"),
+    (_negative, -1, "sequence"),
+]
+
+
+@pytest.mark.parametrize(
+    ("attack", "seq", "reason"), ATTACKS, ids=[a[0].__name__[1:] for a in ATTACKS]
+)
+def test_an_attack_on_records_is_detected_and_named(
+    trail: Path, attack: Callable[[Rows], None], seq: int, reason: str
+) -> None:
+    """Both the next start and the verifier name the first bad record and why."""
+    rows = rows_of(trail)
+    attack(rows)
+    with edited(trail) as connection:
+        connection.execute("DELETE FROM records")
+        connection.executemany("INSERT INTO records VALUES (?, ?)", rows.items())
+
+    _assert_named(trail, seq, reason)
+
+
+def test_a_record_of_another_trail_is_detected(trail: Path, other: Path) -> None:
+    """A record with a right MAC of the same key, but of another trail, is named."""
+    foreign = rows_of(other)[20]
+    with edited(trail) as connection:
+        connection.execute("UPDATE records SET line = ? WHERE seq = 20", (foreign,))
+
+    _assert_named(trail, 20, "mac")
+
+
+SCHEMA_ATTACKS = [
+    "CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM head; END",
+    "CREATE TABLE more (id INTEGER PRIMARY KEY) STRICT",
+    "CREATE INDEX i ON records (line)",
+    "ALTER TABLE records ADD COLUMN note TEXT",
+    "DROP TABLE records",
+    "DROP TABLE head",
+    "PRAGMA user_version = 0",
+]
+
+
+@pytest.mark.parametrize("statement", SCHEMA_ATTACKS)
+def test_other_tables_than_ours_are_detected(trail: Path, statement: str) -> None:
+    """A trigger, an index, a column or a missing table is no healthy trail."""
+    with edited(trail) as connection:
+        connection.execute(statement)
+
+    _assert_named(trail, 0, "database")
+
+
+def test_a_missing_head_mark_is_detected(trail: Path) -> None:
+    """Records without a mark are not taken for a new trail."""
+    with edited(trail) as connection:
+        connection.execute("DELETE FROM head")
+
+    _assert_named(trail, 0, "head_missing")
+
+
+def _flip(position: int) -> Callable[[bytes], bytes]:
+    def change(content: bytes) -> bytes:
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        return bytes(flipped)
+
+    return change
+
+
+HEAD_ATTACKS: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "shorter": lambda content: content[:-1],
+    "longer": lambda content: content + b"\0",
+    "kind": _flip(0),
+    "log id": _flip(16),
+    "key check": _flip(40),
+    "counter": _flip(71),
+    "seq": _flip(79),
+    "floor": _flip(87),
+    "clean": _flip(88),
+    "MAC": _flip(64 + 200),
+    "padding": _flip(-1),
+}
+
+
+@pytest.mark.parametrize("attack", HEAD_ATTACKS)
+def test_a_changed_head_mark_is_detected(trail: Path, attack: str) -> None:
+    """Whatever part of it was changed, the mark is named."""
+    with edited(trail) as connection:
+        (content,) = connection.execute("SELECT content FROM head").fetchone()
+        changed = HEAD_ATTACKS[attack](content)
+        connection.execute("UPDATE head SET content = ?", (changed,))
+
+    _assert_named(trail, 0, "head_damaged")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("clean", "after_clean"), ("killed", "after_mark")]
+)
+def test_an_older_head_mark_does_not_hide_later_records(
+    originals: dict[str, Path], tmp_path: Path, state: str, reason: str
+) -> None:
+    """What came after the end that a mark names is not believed."""
+    path = copy_of(originals[state], tmp_path / "trail")
+    with edited(path) as connection:
+        older = connection.execute("SELECT content FROM head").fetchone()
+    with opened(path) as log:
+        log.append([draft()]).wait()
+    with edited(path) as connection:
+        connection.execute("UPDATE head SET content = ?", older)
+
+    _assert_named(path, RECORDS, reason)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_damaged_page_is_detected(trail: Path, place: float) -> None:
+    """A page that is overwritten is told as damage, never as an empty trail."""
+    with edited(trail) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = trail.stat().st_size
+    with trail.open("r+b") as file:
+        file.seek(int(size * place) // 4096 * 4096)
+        file.write(b"\0" * 4096)
+
+    with pytest.raises(AuditTamperedError):
+        verified(trail)
+    with pytest.raises(AuditTamperedError):
+        open_log(trail)
+
+
+def test_a_database_that_was_cut_off_is_detected(trail: Path) -> None:
+    """Half a database is told as damage."""
+    with edited(trail) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with trail.open("r+b") as file:
+        file.truncate(trail.stat().st_size // 2 // 4096 * 4096)
+
+    with pytest.raises(AuditTamperedError):
+        verified(trail)
+    with pytest.raises(AuditTamperedError):
+        open_log(trail)
+
+
+def test_a_text_in_place_of_a_record_is_detected(trail: Path) -> None:
+    """Where the table was made again so that it takes anything, types are checked."""
+    with edited(trail) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ' STRICT', '') "
+            "WHERE name = 'records'"
+        )
+
+    _assert_named(trail, 0, "database")
+
+
+@pytest.mark.parametrize("state", ["clean", "killed"])
+def test_the_wrong_key_is_told_from_tampering(
+    originals: dict[str, Path], tmp_path: Path, state: str
+) -> None:
+    """A wrong key is named, and no record and no mark is changed."""
+    path = copy_of(originals[state], tmp_path / "trail")
+    before = _content(copy_of(path, tmp_path / "before"))
+
+    with pytest.raises(WrongAuditKeyError):
+        verified(path, bytes(32))
+    with pytest.raises(WrongAuditKeyError):
+        open_log(path, key=bytes(32))
+
+    assert before == _content(path)
+    assert RECORDS == verified(path).records
+
+
+def _content(path: Path) -> list[str]:
+    with edited(path) as connection:
+        return list(connection.iterdump())
+
+
+def test_verification_changes_nothing(trail: Path) -> None:
+    """Neither the database nor its log is touched, and nothing is left beside it."""
+    before = _files(trail)
+
+    found = verified(trail)
+    verified(trail, None)
+
+    assert before == _files(trail)
+    assert (RECORDS, RECORDS - 1) == (found.records, found.head_seq)
+    assert found.macs_checked
+    assert found.mark_checked
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.parent.iterdir()}
+
+
+def test_without_the_key_the_chain_is_checked(trail: Path) -> None:
+    """An edit is found by the next link, and the result says what was not checked."""
+    found = verified(trail, None)
+    assert not found.macs_checked
+    assert not found.mark_checked
+
+    rows = rows_of(trail)
+    _edit(rows)
+    with edited(trail) as connection:
+        connection.execute("UPDATE records SET line = ? WHERE seq = 20", (rows[20],))
+    with pytest.raises(AuditTamperedError) as caught:
+        verified(trail, None)
+    assert {"seq": 21, "reason": "chain"} == caught.value.facts
+
+
+def test_a_trail_in_use_is_not_verified_beside_its_owner(tmp_path: Path) -> None:
+    """The refusal says who can verify it, and nothing is disturbed."""
+    path = tmp_path / "log" / "audit.sqlite"
+    with opened(path) as log:
+        log.append([draft()]).wait()
+        with pytest.raises(StoreLockedError, match="server"):
+            verified(path)
+        log.append([draft()]).wait()
+
+    assert 2 == verified(path).records
+
+
+def test_what_is_no_trail_is_refused(tmp_path: Path) -> None:
+    """Another database, a newer trail and a missing file are not called tampered."""
+    strange = tmp_path / "strange.sqlite"
+    with edited(strange) as connection:
+        connection.execute("CREATE TABLE t (id)")
+    with pytest.raises(ConfigurationError, match="no audit trail"):
+        verified(strange)
+
+    path = tmp_path / "log" / "audit.sqlite"
+    with opened(path):
+        pass
+    with edited(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigurationError, match="newer release"):
+        verified(path)
+    with pytest.raises(ConfigurationError):
+        open_log(path)
+
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        verified(tmp_path / "missing")
+
+
+def test_a_row_of_any_size_does_not_fill_the_memory(trail: Path) -> None:
+    """A row that is too long for a record ends the verification there."""
+    with edited(trail) as connection:
+        connection.execute(
+            "UPDATE records SET line = zeroblob(?) WHERE seq = 20", (1 << 26,)
+        )
+
+    with pytest.raises(AuditTamperedError) as caught:
+        verified(trail)
+    assert {"seq": 20, "reason": "database"} == caught.value.facts
+
+
+def test_what_follows_an_attack_can_be_restored(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    """A refused start has changed nothing, so that a good copy opens."""
+    path = copy_of(originals["clean"], tmp_path / "trail")
+    with edited(path) as connection:
+        connection.execute("DELETE FROM records WHERE seq = 30")
+    with pytest.raises(AuditTamperedError):
+        open_log(path)
+    shutil.copyfile(originals["clean"], path)
+
+    with opened(path) as log:
+        assert ["operation"] == [e.operation_id for e in log.open_intents()]
+        log.append([draft()]).wait()
+    assert RECORDS + 1 == verified(path).records
+
+
+def test_keys_of_an_attacker_do_not_matter(tmp_path: Path) -> None:
+    """A whole trail made with another key is the wrong key's, not a good one."""
+    path = tmp_path / "log" / "audit.sqlite"
+    log = open_log(path, key=bytes(32))
+    log.append([draft()]).wait()
+    log.close()
+
+    with pytest.raises(WrongAuditKeyError):
+        verified(path, KEY)
