@@ -12,24 +12,20 @@ from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.sealing import KeyRing, RootKey
-from hsm_core._internal.stores.filesystem.audit import FileAuditLog
-from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
+from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.locations import open_key_store, open_vault_store
-from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
 )
+from hsm_core._internal.stores.trails import open_trail
 from hsm_core.errors import (
-    AuditTamperedError,
     AuditUnavailableError,
     ConfigurationError,
     InputSizeError,
 )
 from hsm_core.protocols import (
     AsyncHSMGateway,
-    AuditLog,
     Clock,
     Entropy,
     MasterKeySource,
@@ -104,7 +100,8 @@ def open_hsm(
     store = opened.keys
     try:
         ring = open_ring(store, root)
-        audit = _open_audit(settings, hmac_key, clock, entropy, known=ring)
+        known_id = ring.log_id if ring else None
+        audit = open_trail(settings, hmac_key, clock, entropy, known_id=known_id)
     except BaseException:
         store.close()
         raise
@@ -174,47 +171,3 @@ def _open_store(
             field="key_store",
         )
     return open_vault_store(vault, settings.node, clock, entropy)
-
-
-def _open_audit(
-    settings: Settings,
-    hmac_key: bytes,
-    clock: Clock,
-    entropy: Entropy,
-    *,
-    known: KeyRing | None,
-) -> AuditLog:
-    path = settings.audit_log
-    if path is None:
-        if settings.key_store != KeyStoreKind.MEMORY:
-            raise ConfigurationError(
-                "audit_log must be given: only a memory store may keep its trail in "
-                "memory.",
-                field="audit_log",
-            )
-        return MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
-    if known is not None and not trail_exists(path):
-        raise AuditTamperedError(
-            f"The key store has a trail {known.log_id}, but there is none at {path}.",
-            seq=0,
-            reason="missing",
-        )
-    audit = FileAuditLog.open(
-        path,
-        hmac_key,
-        clock=clock,
-        entropy=entropy,
-        sync=settings.audit_sync,
-        segment_bytes=settings.audit_segment_bytes,
-        timeout_seconds=settings.audit_timeout_seconds,
-        node=settings.node,
-        reserve_bytes=settings.audit_reserve_bytes,
-    )
-    if known is not None and known.log_id != audit.log_id:
-        audit.close()
-        raise AuditTamperedError(
-            f"The trail at {path} belongs to another key store.",
-            seq=0,
-            reason="log_id",
-        )
-    return audit

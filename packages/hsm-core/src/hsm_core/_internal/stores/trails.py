@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""The trail by what the settings say: in files, in SQLite, or in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
+from hsm_core._internal.stores.filesystem.opening import path_exists
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core.errors import AuditTamperedError, ConfigurationError
+from hsm_core.protocols import AuditLog, Clock, Entropy
+from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
+
+__all__ = ["open_trail"]
+
+
+def open_trail(
+    settings: Settings,
+    hmac_key: bytes,
+    clock: Clock,
+    entropy: Entropy,
+    *,
+    known_id: str | None,
+) -> AuditLog:
+    """
+    Open the trail that the settings name, or begin it.
+
+    Args:
+        settings: Where it lies.
+
+        hmac_key: 32 bytes.
+
+        clock: Gives the time of each record.
+
+        entropy: Gives the id of a new trail.
+
+        known_id: Id of the trail that belongs to the key store; None for a new one.
+
+    Raises:
+        ConfigurationError: A setting or a key is wrong; nothing was written.
+        AuditTamperedError: It is damaged, missing, or another store's.
+        AuditUnavailableError: It can't be read or written.
+    """
+    if settings.audit_store == AuditStoreKind.SQLITE:
+        audit = _open_database(settings, hmac_key, clock, entropy, known_id)
+    elif settings.audit_log is not None:
+        audit = _open_files(settings, hmac_key, clock, entropy, known_id)
+    elif settings.key_store == KeyStoreKind.MEMORY:
+        return MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
+    else:
+        raise ConfigurationError(
+            "audit_log must be given: only a memory store may keep its trail in "
+            "memory.",
+            field="audit_log",
+        )
+    if known_id is not None and known_id != audit.log_id:
+        audit.close()
+        raise AuditTamperedError(
+            "The trail belongs to another key store.", seq=0, reason="log_id"
+        )
+    return audit
+
+
+def _open_files(
+    settings: Settings,
+    hmac_key: bytes,
+    clock: Clock,
+    entropy: Entropy,
+    known_id: str | None,
+) -> AuditLog:
+    path = settings.audit_log
+    assert path is not None  # noqa: S101 (for the type checker)
+    if known_id is not None and not trail_exists(path):
+        _refuse_missing(known_id, path)
+    return FileAuditLog.open(
+        path,
+        hmac_key,
+        clock=clock,
+        entropy=entropy,
+        sync=settings.audit_sync,
+        segment_bytes=settings.audit_segment_bytes,
+        timeout_seconds=settings.audit_timeout_seconds,
+        node=settings.node,
+        reserve_bytes=settings.audit_reserve_bytes,
+    )
+
+
+def _open_database(
+    settings: Settings,
+    hmac_key: bytes,
+    clock: Clock,
+    entropy: Entropy,
+    known_id: str | None,
+) -> AuditLog:
+    path = settings.audit_sqlite_path
+    if known_id is not None and not path_exists(path):
+        _refuse_missing(known_id, path)
+    return SqliteAuditLog.open(
+        path,
+        hmac_key,
+        clock=clock,
+        entropy=entropy,
+        sync=settings.audit_sync,
+        timeout_seconds=settings.audit_timeout_seconds,
+        node=settings.node,
+        reserve_bytes=settings.audit_reserve_bytes,
+    )
+
+
+def _refuse_missing(known_id: str, path: Path) -> NoReturn:
+    raise AuditTamperedError(
+        f"The key store has a trail {known_id}, but there is none at {path}.",
+        seq=0,
+        reason="missing",
+    )
