@@ -102,6 +102,12 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.VerifyAudit: {"start_seq": 0, "limit": 1000},
     ops.Status: {},
     ops.ListAlgorithms: {},
+    ops.VerifyStore: {},
+    ops.RecoverStore: {"reason": "restored from Monday's backup"},
+    ops.RecoverKey: {
+        "key_id": "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11",
+        "reason": "lost with a disk",
+    },
     ops.SelfTest: {},
 }
 """All fields of a valid request, as JSON, by operation."""
