@@ -34,6 +34,7 @@ from hsm_core._internal.stores.filesystem.files import (
     remove_temporaries,
     sync_directory,
 )
+from hsm_core._internal.stores.filesystem.renewal import renew_directory
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.errors import (
     HSMError,
@@ -140,15 +141,12 @@ class FileApprovalStore(ApprovalStore):
             self._refusal = ""
 
     def _settle(self, approval_id: str) -> None:
-        # The directory must be changed anew, for a sync to be worth anything.
+        # A file that is not there can't be written anew, its directory can.
         stored = self._stored(approval_id)
         if stored:
             atomic_write(self._path(approval_id), stored)
-            return
-        marker = self._directory / ".tmp-settled"
-        atomic_write(marker, b"")
-        remove_file(marker)
-        sync_directory(self._directory)
+        else:
+            renew_directory(self._directory)
 
     def get(self, approval_id: str, /) -> bytes | None:
         """
