@@ -10,9 +10,9 @@ done, or can't be done any more. Nothing that a vault returns is trusted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final, TypeGuard, TypeVar
 
 from hsm_core._internal.documents import MAX_DOCUMENT_BYTES
 from hsm_core.errors import (
@@ -66,14 +66,13 @@ class VaultAccess(RemoteKeyVault):
 
     def get(self, name: str, /) -> VaultObject | None:
         """Return an object; one that is too long for us has no bytes."""
-        found = _again(lambda: self._inner.get(name))
+        found: object = _again(lambda: self._inner.get(name))
         if found is None:
             return None
-        data: object = found.data
-        tag: object = found.tag
-        if not isinstance(data, bytes) or not isinstance(tag, str) or not tag:
+        if not _is_object(found):
             raise StoreUnavailableError("The vault gave something that is no object.")
-        return found if len(data) <= MAX_OBJECT_BYTES else VaultObject(b"", tag)
+        is_long = len(found.data) > MAX_OBJECT_BYTES
+        return VaultObject(b"", found.tag) if is_long else found
 
     def put(self, name: str, data: bytes, /, *, expected: str | None = None) -> str:
         """Put an object once, whatever comes of it."""
@@ -139,10 +138,7 @@ class VaultAccess(RemoteKeyVault):
 
     def list(self, prefix: str, /, *, after: str = "", limit: int = 1000) -> list[str]:
         """Return names that begin with *prefix*, ascending, and nothing else."""
-        names: list[object] = list(
-            _again(lambda: [*self._inner.list(prefix, after=after, limit=limit)])
-        )
-        return sorted({n for n in names if isinstance(n, str) and n.startswith(prefix)})
+        return [*self._page(prefix, after, limit)[0]]
 
     def list_all(self, prefix: str, /) -> Iterator[str]:
         """
@@ -151,15 +147,20 @@ class VaultAccess(RemoteKeyVault):
         Raises:
             StoreUnavailableError: They can't be read, or the pages don't go on.
         """
-        after = ""
-        while True:
-            names = self.list(prefix, after=after, limit=_PAGE)
-            if names and names[0] <= after:
+        after, is_last = "", False
+        while not is_last:
+            names, is_last = self._page(prefix, after, _PAGE)
+            if not is_last and (not names or names[0] <= after):
                 raise StoreUnavailableError("The vault lists the same names again.")
             yield from names
-            if len(names) < _PAGE:
-                return
-            after = names[-1]
+            after = names[-1] if names else after
+
+    def _page(self, prefix: str, after: str, limit: int) -> tuple[Sequence[str], bool]:
+        listed: list[object] = list(
+            _again(lambda: [*self._inner.list(prefix, after=after, limit=limit)])
+        )
+        names = {n for n in listed if isinstance(n, str) and n.startswith(prefix)}
+        return sorted(names), len(listed) < limit
 
     def delete(self, name: str, /) -> None:
         """Delete an object, if there is one."""
@@ -169,6 +170,14 @@ class VaultAccess(RemoteKeyVault):
         """Release connections; what goes wrong with that harms nobody."""
         with _translated():
             self._inner.close()
+
+
+def _is_object(found: object) -> TypeGuard[VaultObject]:
+    if not isinstance(found, VaultObject):
+        return False
+    data: object = found.data
+    tag: object = found.tag
+    return isinstance(data, bytes) and isinstance(tag, str) and tag != ""
 
 
 def _again(call: Callable[[], R]) -> R:

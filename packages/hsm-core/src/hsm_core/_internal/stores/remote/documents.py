@@ -42,12 +42,13 @@ class FoundDocument:
     Attributes:
         document: Not trusted; None if there is none.
         tag: Of the object, or `ABSENT`.
-        epoch: Of the tenure that wrote it, as the object says; 0 if it says nothing.
+        epoch: Of the tenure that wrote it, as the object says; 0 where there is none,
+            and None in an object that no store has written.
     """
 
     document: bytes | None
     tag: str
-    epoch: int
+    epoch: int | None
 
 
 class RemoteDocuments:
@@ -71,7 +72,7 @@ class RemoteDocuments:
             return FoundDocument(None, ABSENT, 0)
         frame = _FRAME.match(found.data)
         if frame is None:
-            return FoundDocument(found.data, found.tag, 0)
+            return FoundDocument(found.data, found.tag, None)
         document = found.data[frame.end() :]
         return FoundDocument(document or None, found.tag, int(frame[1]))
 
@@ -112,11 +113,15 @@ class RemoteDocuments:
         """
         Return what lies there, after no earlier write can arrive any more.
 
+        An object that no store has written stays as it is: no write expects it.
+
         Raises:
             StoreUnavailableError: That could not be brought about.
         """
         for _ in range(_FENCE_TRIES):
             found = self.read(key_id)
+            if found.epoch is None:
+                return found
             document = found.document or b""
             try:
                 tag = self.write(key_id, document, tag=found.tag, epoch=epoch)

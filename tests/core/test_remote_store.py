@@ -1,0 +1,738 @@
+# SPDX-License-Identifier: MIT
+"""A key store in a vault that loses answers, delivers late, lists old names or lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hsm_core._internal.stores.remote.keys import RemoteKeyStore
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
+from hsm_core.errors import (
+    GenerationConflictError,
+    HSMError,
+    IntegrityError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+    StorageFullError,
+    StoreLockedError,
+    StoreUnavailableError,
+    VaultConflictError,
+)
+from hsm_core.protocols import OperationMark, VaultObject
+from hsm_core.testing import FakeClock
+from tests.core.key_support import everything, key_id_of, operation_of, page
+from tests.core.remote_support import (
+    change,
+    create,
+    new_key,
+    no_pauses,
+    open_remote,
+    settle,
+)
+
+ONE = key_id_of(1)
+DOCUMENT = f"keys/{ONE}/document"
+MATERIAL = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """Let tries follow each other at once."""
+    with no_pauses():
+        yield
+
+
+@pytest.fixture
+def vault() -> MemoryVault:
+    """Give an empty vault."""
+    return MemoryVault()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock that stands."""
+    return FakeClock()
+
+
+@pytest.fixture
+def store(vault: MemoryVault, clock: FakeClock) -> Iterator[RemoteKeyStore]:
+    """Give a store with one key."""
+    opened = open_remote(vault, clock=clock)
+    create(opened, 1)
+    yield opened
+    opened.close()
+
+
+class TestLostAnswers:
+    @pytest.mark.parametrize("times", [1, 2])
+    @pytest.mark.parametrize("fate", ["lose_answers", "refuse"])
+    def test_of_the_document(
+        self, store: RemoteKeyStore, vault: MemoryVault, fate: str, times: int
+    ) -> None:
+        """
+        A put whose answer got lost is looked for, and sent again if it was not done.
+        """
+        getattr(vault, fate)("put", name=DOCUMENT, times=times)
+
+        store.commit(change(1, 2))
+
+        assert store.available
+        assert 2 == store.entry(ONE).generation  # type: ignore[union-attr]
+        assert b"second" == store.get_blob(ONE, 2)
+
+    def test_of_every_put(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        If no put is answered, the outcome is unknown, and opening again finds it.
+        """
+        made = change(1, 2)
+        vault.lose_answers("put", name=DOCUMENT, times=99)
+        vault.refuse("get", name=DOCUMENT, times=99)
+
+        with pytest.raises(OutcomeUnknownError) as caught:
+            store.commit(made)
+
+        assert {"operation_id": operation_of(2)} == caught.value.facts
+        assert not store.available
+        with pytest.raises(StoreUnavailableError):
+            store.entry(ONE)
+        settle(store, vault)
+        assert made.document == store.get(ONE).document
+        assert OperationMark(key_id=ONE, aborted=False) == store.find_operation(
+            operation_of(2)
+        )
+
+    def test_of_no_put(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        If every put is refused without a word, it was not done, and can be done later.
+        """
+        before = list(store.scan())
+        vault.refuse("put", name=DOCUMENT, times=99)
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change(1, 2))
+        with pytest.raises(StoreUnavailableError):
+            store.reopen()
+        assert not store.available
+
+        settle(store, vault)
+
+        assert before == list(store.scan())
+        assert store.find_operation(operation_of(2)) is None
+        store.commit(change(1, 2))
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_late_put(
+        self, store: RemoteKeyStore, vault: MemoryVault, number: int
+    ) -> None:
+        """
+        A put that arrives after the store was opened again is refused, new key or old.
+        """
+        before = list(store.scan())
+        vault.hold("put", name=f"keys/{key_id_of(number)}/document", times=99)
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change(1, 7) if number == 1 else new_key(2, 7))
+
+        settle(store, vault)
+
+        assert 0 == vault.deliver()
+        assert before == list(store.scan())
+        store.abort(operation_of(7))
+
+    def test_of_a_blob(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A blob that could not be put leaves everything as it was, and is put again.
+        """
+        before = everything(store)
+        vault.hold("put", name=f"keys/{ONE}/v", times=99)
+        with pytest.raises(StoreUnavailableError) as caught:
+            store.commit(change(1, 2))
+
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert store.available
+        assert before == everything(store)
+        vault.clear()
+        assert 1 == vault.deliver()
+        made = replace(change(1, 2), blobs={2: b"another"})
+        store.commit(made)
+        assert b"another" == store.get_blob(ONE, 2)
+
+    def test_of_a_removal(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A blob that could not be deleted is deleted before anything goes on.
+        """
+        vault.refuse("delete", times=99)
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change(1, 2, removed=(1,)))
+        with pytest.raises(StoreUnavailableError):
+            store.reopen()
+
+        settle(store, vault)
+
+        assert store.get_blob(ONE, 1) is None
+        assert 2 == store.entry(ONE).generation  # type: ignore[union-attr]
+
+    @given(
+        data=st.data(),
+        fate=st.sampled_from(["lose_answers", "refuse", "hold"]),
+        call=st.sampled_from(["put", "get", "delete"]),
+        after=st.integers(0, 6),
+        times=st.integers(1, 12),
+    )
+    @settings(max_examples=150, deadline=None)
+    def test_whatever_is_lost(
+        self, data: st.DataObject, fate: str, call: str, after: int, times: int
+    ) -> None:
+        """
+        What is said to be done is there, what is said to fail is not, and stays so.
+        """
+        vault = MemoryVault()
+        clock = FakeClock()
+        store = open_remote(vault, clock=clock)
+        with no_pauses():
+            create(store, 1)
+            old = store.get(ONE).document
+            getattr(vault, fate)(call, after=after, times=times)
+            outcome: HSMError | None = None
+            try:
+                store.commit(change(1, 2, removed=(1,)))
+            except HSMError as error:
+                outcome = error
+            if data.draw(st.booleans()):
+                vault.deliver()
+            settle(store, vault)
+            vault.deliver()
+            found = everything(store)
+            mark = store.find_operation(operation_of(2))
+            store.close()
+            clock.advance(60)
+            with_others = open_remote(vault, clock=clock, holder="second")
+            assert found == everything(with_others)
+            with_others.close()
+
+        made = {ONE: (change(1, 2).document, {2: b"second"})}
+        documents = {key: document for key, (document, _) in found.items()}
+        is_done = documents == {ONE: change(1, 2).document}
+        assert is_done or documents == {ONE: old}
+        assert is_done == (mark is not None)
+        if outcome is None:
+            assert made == found
+        elif not isinstance(outcome, OutcomeUnknownError):
+            assert not is_done
+
+
+class TestTwoProcesses:
+    def test_second_opener(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A store that is open can't be opened, and stays as it is.
+        """
+        with pytest.raises(StoreLockedError, match="first"):
+            open_remote(vault, holder="second")
+
+        assert store.available
+
+    def test_after_closing(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A closed store can be opened at once.
+        """
+        before = everything(store)
+        store.close()
+
+        second = open_remote(vault, holder="second")
+
+        assert before == everything(second)
+        second.close()
+
+    def test_paused_process(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        A process that slept over its lease can't change what the next one asked for.
+        """
+        vault.hold("put", name=DOCUMENT, times=99)
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change(1, 2))
+        vault.clear()
+        clock.advance(31)
+        second = open_remote(vault, clock=clock, holder="second")
+
+        found = second.refresh(ONE)
+        second.abort(operation_of(2))
+
+        assert 0 == vault.deliver()
+        assert found == second.entry(ONE) == second.refresh(ONE)
+        assert 1 == len(everything(second))
+        with pytest.raises(StoreUnavailableError):
+            store.reopen()
+        second.close()
+        store.reopen()
+        assert OperationMark(key_id=None, aborted=True) == store.find_operation(
+            operation_of(2)
+        )
+
+    def test_paused_creation(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        The same holds for a key that is not there yet.
+        """
+        vault.hold("put", name=f"keys/{key_id_of(2)}/document", times=99)
+        with pytest.raises(OutcomeUnknownError):
+            create(store, 2)
+        vault.clear()
+        clock.advance(31)
+        second = open_remote(vault, clock=clock, holder="second")
+
+        assert second.refresh(key_id_of(2)) is None
+
+        assert 0 == vault.deliver()
+        assert [ONE] == page(second)
+        assert [ONE] == list(everything(second))
+        second.close()
+
+    def test_lost_lease(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        Without its lease a store answers nothing; opened again it sees what others did.
+        """
+        clock.advance(25)
+        assert not store.available
+        for call in (
+            lambda: store.entry(ONE),
+            lambda: store.get(ONE),
+            lambda: store.commit(change(1, 2)),
+            lambda: store.uses.put(MATERIAL, b"1"),
+            lambda: store.uses.get(MATERIAL),
+        ):
+            with pytest.raises(StoreUnavailableError, match="right to write"):
+                call()
+        clock.advance(10)
+        second = open_remote(vault, clock=clock, holder="second")
+        create(second, 2)
+        with pytest.raises(StoreUnavailableError, match="Another process"):
+            store.reopen()
+        second.close()
+
+        store.reopen()
+
+        assert [key_id_of(2), ONE] == page(store)
+        create(store, 3)
+
+    def test_late_renewal(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        A lease that was too old for comfort, and that nobody took, goes on.
+        """
+        clock.advance(25)
+        calls = len(vault.calls)
+
+        store.reopen()
+
+        assert store.available
+        assert not [call for call in vault.calls[calls:] if call[0] == "list"]
+
+    def test_put_on_its_way_at_the_end(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        Who closes with a put on its way keeps others out until its lease ends.
+        """
+        vault.hold("put", name=DOCUMENT, times=99)
+        with pytest.raises(OutcomeUnknownError):
+            store.commit(change(1, 2))
+        vault.clear()
+
+        store.close()
+
+        with pytest.raises(StoreLockedError):
+            open_remote(vault, clock=clock, holder="second")
+        clock.advance(31)
+        open_remote(vault, clock=clock, holder="second").close()
+
+    def test_child(
+        self, store: RemoteKeyStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A process that was forked can't use the store.
+        """
+        monkeypatch.setattr("os.getpid", lambda: 1)
+
+        with pytest.raises(StoreUnavailableError, match="parent"):
+            store.entry(ONE)
+        monkeypatch.undo()
+
+
+class TestStaleLists:
+    def test_key_that_is_not_listed(self, vault: MemoryVault, clock: FakeClock) -> None:
+        """
+        What a list lacks is found when it is asked for, and never taken for new.
+        """
+        store = open_remote(vault, clock=clock)
+        vault.freeze_lists()
+        made = create(store, 1)
+        store.close()
+        second = open_remote(vault, clock=clock)
+        assert second.entry(ONE) is None
+
+        with pytest.raises(GenerationConflictError):
+            create(second, 1, operation=9)
+
+        assert made.entry == second.entry(ONE)
+        second.close()
+        third = open_remote(vault, clock=clock)
+        assert made.entry == third.refresh(ONE)
+        assert made.document == third.get(ONE).document
+        third.rebuild()
+        assert [ONE] == page(third)
+        assert [ONE] == [stored.key_id for stored in third.scan()]
+        third.close()
+
+    def test_key_that_is_still_listed(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        A listed name without an object is no key.
+        """
+        vault.freeze_lists()
+        store.close()
+        del vault.objects[DOCUMENT]
+
+        second = open_remote(vault, clock=clock)
+
+        assert [] == page(second)
+        assert [] == list(second.scan())
+        second.close()
+
+    def test_abort_that_is_not_listed(
+        self, vault: MemoryVault, clock: FakeClock
+    ) -> None:
+        """
+        An abort mark of an earlier process is asked for, not looked up in a list.
+        """
+        store = open_remote(vault, clock=clock)
+        vault.freeze_lists()
+        store.abort(operation_of(1))
+        store.close()
+        second = open_remote(vault, clock=clock)
+
+        with pytest.raises(OperationAbortedError):
+            create(second, 1)
+
+        second.close()
+        third = open_remote(vault, clock=clock)
+        assert OperationMark(key_id=None, aborted=True) == third.find_operation(
+            operation_of(1)
+        )
+        third.close()
+
+
+class TestUntrusted:
+    def test_document_gone(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A known key whose object is gone is missing, and never "not found".
+        """
+        del vault.objects[DOCUMENT]
+
+        with pytest.raises(KeyTamperedError) as caught:
+            store.get(ONE)
+        with pytest.raises(HSMError):
+            store.commit(change(1, 2))
+
+        assert {"key_id": ONE, "integrity": "missing"} == caught.value.facts
+        assert [(ONE, b"")] == [(s.key_id, s.document) for s in store.scan()]
+        with pytest.raises(KeyTamperedError):
+            store.get(ONE)
+        assert store.refresh(ONE) is None
+        with pytest.raises(KeyNotFoundError):
+            store.get(ONE)
+
+    @pytest.mark.parametrize("data", [b"", b"junk", b"\xff" * (17 * 1024 * 1024)])
+    def test_document_replaced(
+        self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock, data: bytes
+    ) -> None:
+        """
+        Whatever lies there is handed on to be authenticated, unless it is too long.
+        """
+        vault.objects[DOCUMENT] = data
+        short = data if len(data) < 1024 else b""
+
+        assert short == store.get(ONE).document
+        assert hashlib.sha256(short).hexdigest() == store.refresh(ONE).digest  # type: ignore[union-attr]
+        store.close()
+        second = open_remote(vault, clock=clock)
+        assert [ONE] == [found.key_id for found in second.digests()]
+        second.close()
+
+    def test_changed_behind(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A change on an object that somebody replaced is refused, and his object stays.
+        """
+        vault.objects[DOCUMENT] = b"junk"
+
+        with pytest.raises(GenerationConflictError):
+            store.commit(change(1, 2))
+
+        assert b"junk" == vault.objects[DOCUMENT]
+
+    def test_moved_to_another_place(
+        self, store: RemoteKeyStore, vault: MemoryVault
+    ) -> None:
+        """
+        The same document in an object with another tag can be changed.
+        """
+        document = vault.objects[DOCUMENT].split(b"\n", 1)[1]
+        vault.objects[DOCUMENT] = document
+
+        store.commit(change(1, 2))
+
+        assert 2 == store.entry(ONE).generation  # type: ignore[union-attr]
+
+    def test_meta_of_great_length(
+        self, store: RemoteKeyStore, vault: MemoryVault
+    ) -> None:
+        """
+        A small value that is not small is no value of ours.
+        """
+        vault.objects["meta/ring"] = bytes(1024 * 1024 + 1)
+
+        with pytest.raises(IntegrityError):
+            store.read_meta("ring")
+
+    def test_strange_names(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        Objects of other names are left alone, whatever they are.
+        """
+        strange = (
+            "keys/x/document",
+            "keys/../document",
+            f"keys/{ONE}/other",
+            "keys/",
+            "zzz",
+        )
+        vault.objects.update(dict.fromkeys(strange, b"junk"))
+        vault.objects["uses/README"] = b"junk"
+
+        store.rebuild()
+
+        assert [ONE] == page(store)
+        assert [] == store.uses.material_ids()
+        assert set(strange) <= vault.objects.keys()
+
+
+class _Strange(MemoryVault):
+    """A vault of somebody else's that answers what it likes."""
+
+    answer: Callable[[], object] | None = None
+    only = ""
+
+    def get(self, name: str, /) -> VaultObject | None:
+        if self.answer is None or self.only or name.startswith("leases/"):
+            return super().get(name)
+        return self.answer()  # type: ignore[return-value]
+
+    def put(self, name: str, data: bytes, /, *, expected: str | None = None) -> str:
+        if self.answer is None or name.startswith("leases/"):
+            return super().put(name, data, expected=expected)
+        return self.answer()  # type: ignore[return-value]
+
+    def list(self, prefix: str, /, *, after: str = "", limit: int = 1000) -> list[str]:
+        if self.answer is None:
+            return super().list(prefix, after=after, limit=limit)
+        return self.answer()  # type: ignore[return-value]
+
+    def delete(self, name: str, /) -> None:
+        if self.answer is None:
+            super().delete(name)
+        else:
+            self.answer()
+
+
+def _fail() -> object:
+    raise RuntimeError("a driver's own")
+
+
+class TestStrangeVaults:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            _fail,
+            lambda: VaultObject("text", "t"),  # type: ignore[arg-type]
+            lambda: VaultObject(b"", ""),
+            lambda: 7,
+        ],
+    )
+    def test_answers(self, answer: Callable[[], object]) -> None:
+        """
+        Whatever a vault raises or returns, only documented errors come of it.
+        """
+        vault = _Strange()
+        store = open_remote(vault)
+        create(store, 1)
+        before = dict(vault.objects)
+        vault.answer = answer
+
+        for call in (
+            lambda: store.get(ONE),
+            lambda: store.get_blob(ONE, 1),
+            lambda: store.commit(change(1, 2)),
+            lambda: store.refresh(ONE),
+            lambda: store.find_operation(operation_of(9)),
+            lambda: store.abort(operation_of(9)),
+            lambda: store.write_meta("ring", b""),
+            lambda: store.read_meta("ring"),
+            lambda: store.uses.get(MATERIAL),
+            lambda: store.uses.put(MATERIAL, b""),
+        ):
+            with pytest.raises(StoreUnavailableError):
+                call()
+
+        vault.answer = None
+        if not store.available:
+            store.reopen()
+        store.close()
+        changed = {name for name in vault.objects if name not in before}
+        assert not {name for name in changed if not name.startswith("leases/")}
+
+    @pytest.mark.parametrize(
+        "names", [[f"keys/{n}" for n in range(1000)], ["a"] * 1000]
+    )
+    def test_endless_list(self, names: list[str]) -> None:
+        """
+        A list that begins again after its last page ends in an error.
+        """
+        vault = _Strange()
+        store = open_remote(vault)
+        vault.answer = lambda: names
+
+        with pytest.raises(StoreUnavailableError, match="again"):
+            store.rebuild()
+
+        vault.answer = None
+        store.close()
+
+    def test_no_room(self) -> None:
+        """
+        A vault that says that there is no room is believed: nothing was changed.
+        """
+
+        def refuse() -> object:
+            raise StorageFullError
+
+        vault = _Strange()
+        store = open_remote(vault)
+        create(store, 1)
+        before = dict(vault.objects)
+        for made in (change(1, 2), replace(change(1, 2), blobs={}, operation_id="a")):
+            vault.only = "put"
+            vault.answer = refuse
+            with pytest.raises(StorageFullError):
+                store.commit(made)
+            vault.answer = None
+
+        assert store.available
+        assert before == vault.objects
+        store.close()
+
+
+class TestCountersAndMeta:
+    def test_late_counter(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A counter is never set back by a put that arrives late.
+        """
+        store.uses.put(MATERIAL, b"1")
+        vault.hold("put", name="uses/", times=99)
+        with pytest.raises(StoreUnavailableError):
+            store.uses.put(MATERIAL, b"2")
+        vault.clear()
+        store.uses.put(MATERIAL, b"3")
+
+        assert 0 == vault.deliver()
+        assert b"3" == store.uses.get(MATERIAL)
+
+    @pytest.mark.parametrize("fate", ["lose_answers", "refuse"])
+    def test_lost_counter(
+        self, store: RemoteKeyStore, vault: MemoryVault, fate: str
+    ) -> None:
+        """
+        A lost answer is looked for, and the next put goes on from there.
+        """
+        getattr(vault, fate)("put", name="uses/", times=2)
+
+        store.uses.put(MATERIAL, b"1")
+        store.uses.put(MATERIAL, b"2")
+
+        assert b"2" == store.uses.get(MATERIAL)
+
+    def test_counter_changed_behind(
+        self, store: RemoteKeyStore, vault: MemoryVault
+    ) -> None:
+        """
+        A counter that somebody replaced is written over, from what is there.
+        """
+        store.uses.put(MATERIAL, b"1")
+        vault.objects[f"uses/{MATERIAL}"] = b"0"
+
+        store.uses.put(MATERIAL, b"2")
+
+        assert b"2" == store.uses.get(MATERIAL)
+
+    def test_late_meta(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        A small value is never set back by a put that arrives late.
+        """
+        store.write_meta("ring", b"1")
+        vault.hold("put", name="meta/", times=99)
+        with pytest.raises(StoreUnavailableError):
+            store.write_meta("ring", b"2")
+        vault.clear()
+        store.write_meta("ring", b"3")
+
+        assert 0 == vault.deliver()
+        assert b"3" == store.read_meta("ring")
+
+
+class TestMemoryVault:
+    def test_plans(self, vault: MemoryVault) -> None:
+        """
+        A plan says which call of which object fails, and how.
+        """
+        vault.refuse("put", name="b", after=1)
+        vault.put("a", b"")
+        vault.put("b1", b"")
+        with pytest.raises(StoreUnavailableError):
+            vault.put("b2", b"")
+        vault.lose_answers("put")
+        with pytest.raises(StoreUnavailableError):
+            vault.put("c", b"", expected="")
+        vault.hold("put")
+        with pytest.raises(StoreUnavailableError):
+            vault.put("d", b"")
+
+        assert ["a", "b1", "c"] == vault.list("")
+        assert 1 == vault.deliver()
+        assert ["a", "b1", "c", "d"] == vault.list("")
+        with pytest.raises(VaultConflictError):
+            vault.put("d", b"", expected="")
+
+    def test_slowness(
+        self, vault: MemoryVault, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A call may take its time.
+        """
+        slept: list[float] = []
+        monkeypatch.setattr("time.sleep", slept.append)
+        vault.delay("get", 3.0)
+
+        vault.get("a")
+        vault.put("a", b"")
+
+        assert [3.0, 0] == slept
