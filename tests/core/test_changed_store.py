@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hsm_core import errors
+from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Integrity, KeyState
@@ -44,30 +45,75 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_older_store_is_refused(folder: Path) -> None:
+def check_locked(folder: Path, reason: str) -> Session:
+    """Open the HSM: it is locked for this reason, and uses no key."""
+    with filesystem_hsm(folder) as gateway:
+        session = Session(gateway.act_as(caller()))
+        status = session.status()
+        assert "locked" == status.state
+        assert status.store.locked
+        for refused in (
+            lambda: session.sign("second", b"m"),
+            lambda: session.create_key("aes"),
+            lambda: session.describe("second"),
+            lambda: list(session.keys()),
+        ):
+            with pytest.raises(errors.HSMLockedError) as caught:
+                refused()
+            assert reason == caught.value.facts["reason"]
+        kinds = [e.event.kind for e in session.audit_events(limit=20)]
+        assert "system.locked" in kinds
+        session.verify_audit()
+    return session
+
+
+def problems(gateway: OpenHSM) -> dict[str, str]:
+    """Compare everything, and return what is wrong with which key."""
+    hsm = gateway.act_as(caller())
+    findings = hsm.execute(ops.VerifyStore()).findings
+    assert findings == Session(hsm).status().store.findings
+    return {found.key_id: found.problem for found in findings}
+
+
+def test_an_older_store_is_locked(folder: Path) -> None:
     """A revoked key does not come back with yesterday's copy of the store."""
     shutil.rmtree(folder / "keys")
     shutil.move(folder / "older", folder / "keys")
 
-    with pytest.raises(errors.StoreMismatchError):
-        filesystem_hsm(folder)
+    check_locked(folder, "store_older")
+    check_locked(folder, "store_older")
 
 
-def test_an_older_key_is_refused(folder: Path) -> None:
-    """Nor with yesterday's copy of that key alone."""
-    for path in (folder / "older" / "keys").glob("*/key.json"):
-        shutil.copy(path, folder / "keys" / "keys" / path.parent.name / "key.json")
+def test_an_older_key_is_locked(folder: Path) -> None:
+    """Nor with yesterday's copy of that key alone; the others are served."""
+    with filesystem_hsm(folder) as gateway:
+        session = Session(gateway.act_as(caller()))
+        first = session.describe("first").key_id
+        session.rotate("second")
+    document = Path("keys") / first / "key.json"
+    shutil.copy(folder / "older" / document, folder / "keys" / document)
 
-    with pytest.raises(errors.StoreMismatchError):
-        filesystem_hsm(folder)
+    with filesystem_hsm(folder) as gateway:
+        session = Session(gateway.act_as(caller()))
+        assert {first: "older"} == problems(gateway)
+        with pytest.raises(errors.KeyTamperedError, match="older"):
+            session.sign("first", b"m")
+        session.sign("second", b"m")
 
 
 def test_a_removed_key_is_noticed(folder: Path) -> None:
-    """A key that is gone with its folder is not forgotten."""
-    shutil.rmtree(next((folder / "keys" / "keys").iterdir()))
+    """A key that is gone with its folder is not forgotten; the others are served."""
+    with filesystem_hsm(folder) as gateway:
+        session = Session(gateway.act_as(caller()))
+        first = session.describe("first").key_id
+        session.rotate("second")
+    shutil.rmtree(folder / "keys" / "keys" / first)
 
-    with pytest.raises(errors.StoreMismatchError):
-        filesystem_hsm(folder)
+    with filesystem_hsm(folder) as gateway:
+        session = Session(gateway.act_as(caller()))
+        assert {first: "missing"} == problems(gateway)
+        assert Integrity.MISSING is session.describe(first).integrity
+        session.sign("second", b"m")
 
 
 def test_an_empty_store_is_not_taken_for_a_new_one(folder: Path) -> None:
@@ -95,6 +141,7 @@ def test_a_restore_can_be_accepted(folder: Path) -> None:
 
     assert ["system.start", "system.key-accepted"] == [e.kind for e in events]
     assert first == events[1].key_id
+    assert "accepted as it is: accept_changed_store" == events[1].detail.text
 
 
 def test_an_unchanged_store_needs_no_acceptance(folder: Path) -> None:
@@ -172,13 +219,28 @@ class TestNothingHidesAnOlderKey:
         shutil.rmtree(folder / "keys")
         shutil.copytree(folder / "older", folder / "keys")
 
+    def check_first_is_locked(self, folder: Path, **others: str) -> None:
+        """Open the HSM: the first key is older, and the others have these problems."""
+        with filesystem_hsm(folder) as gateway:
+            found = problems(gateway)
+            names = {self.name_of(folder, key): found[key] for key in found}
+            assert {"first": "older"} | others == names
+            with pytest.raises(errors.KeyTamperedError):
+                Session(gateway.act_as(caller())).sign("first", b"m")
+
+    def name_of(self, folder: Path, key: str) -> str:
+        """Return the name of a key in the older store, or "strange"."""
+        path = folder / "older" / "keys" / key / "key.json"
+        return (
+            json.loads(path.read_text())["key"]["name"] if path.exists() else "strange"
+        )
+
     def test_a_strange_folder(self, folder: Path) -> None:
         """An empty folder that looks like a key is no excuse."""
         self.roll_back(folder)
         (folder / "keys" / "keys" / str(uuid.uuid4())).mkdir(mode=0o700)
 
-        with pytest.raises(errors.StoreMismatchError):
-            filesystem_hsm(folder)
+        check_locked(folder, "store_older")
 
     def test_a_damaged_document(self, folder: Path) -> None:
         """Nor is the damage of another key."""
@@ -187,16 +249,14 @@ class TestNothingHidesAnOlderKey:
         self.roll_back(folder)
         (folder / "keys" / "keys" / second / "key.json").write_bytes(b"junk")
 
-        with pytest.raises(errors.StoreMismatchError):
-            filesystem_hsm(folder)
+        self.check_first_is_locked(folder, second="document")
 
     def test_an_open_intent(self, folder: Path) -> None:
         """Nor is a crash between intent and commit of another key."""
         crash(folder, "mutation.after_intent")
         self.roll_back(folder)
 
-        with pytest.raises(errors.StoreMismatchError):
-            filesystem_hsm(folder)
+        check_locked(folder, "store_older")
 
     def test_the_key_of_the_open_intent_itself(self, folder: Path) -> None:
         """A key under change is as it was, or as the intent made it; nothing else."""
@@ -207,8 +267,7 @@ class TestNothingHidesAnOlderKey:
                 path.write_text(text.replace('"generation":1', '"generation":0'))
         self.roll_back(folder)
 
-        with pytest.raises(errors.StoreMismatchError):
-            filesystem_hsm(folder)
+        self.check_first_is_locked(folder, second="document")
 
 
 def crash(folder: Path, point: str) -> None:

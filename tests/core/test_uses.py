@@ -391,7 +391,7 @@ class TestOnDisk:
 
     def test_counters_go_with_their_material(self, tmp_path: Path) -> None:
         """
-        Destroying a key removes its counters; a start removes what a crash has left.
+        Destroying a key removes its counters; a scrub removes what a crash has left.
         """
         with filesystem_hsm(tmp_path) as gateway:
             session = Session(gateway.act_as(caller()))
@@ -404,7 +404,8 @@ class TestOnDisk:
             assert [] == counter_files(tmp_path)
         one.write_bytes(content)
         (one.parent / "README").write_bytes(b"not ours")
-        with filesystem_hsm(tmp_path):
+        with filesystem_hsm(tmp_path) as gateway:
+            gateway.act_as(caller()).execute(ops.VerifyStore())
             assert ["README"] == [path.name for path in counter_files(tmp_path)]
 
     def test_counters_wait_for_a_damaged_document(self, tmp_path: Path) -> None:
