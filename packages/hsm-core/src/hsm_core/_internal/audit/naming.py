@@ -4,7 +4,8 @@ Names of the files that make up a trail, after the name of its live segment.
 
 ``audit.log`` is the live segment; ``audit.log.00000001.0000000000000000`` a closed one
 with its number (from 1) and the seq of its first record; beside them lie
-``audit.log.head``, ``audit.log.lock`` and fragments set aside by repairs.
+``audit.log.head``, ``audit.log.lock``, ``audit.log.baseline`` with what is kept of
+pruned records, and fragments set aside by repairs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "ClosedName",
     "FragmentName",
+    "baseline_name",
     "closed_names",
     "fragment_names",
     "head_name",
@@ -52,6 +54,11 @@ class FragmentName(NamedTuple):
 def head_name(live: str) -> str:
     """Return the name of the head mark's file."""
     return f"{live}.head"
+
+
+def baseline_name(live: str) -> str:
+    """Return the name of the file with what is kept of pruned records."""
+    return f"{live}.baseline"
 
 
 def lock_name(live: str) -> str:

@@ -13,14 +13,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from hsm_core._internal import envelope
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import MAX_LINE_BYTES
-from hsm_core.errors import AuditTamperedError
+from hsm_core._internal.audit.record import FRAME, MAX_LINE_BYTES, decode_event
+from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
-__all__ = ["MAX_TORN_BYTES", "Scan", "judge_end", "last_line", "scan_segment"]
+__all__ = [
+    "MAX_TORN_BYTES",
+    "Scan",
+    "claimed_seq",
+    "first_seq",
+    "judge_end",
+    "last_line",
+    "nth_line",
+    "scan_segment",
+]
 
 MAX_TORN_BYTES: Final = 64 * 1024 * 1024
 """Longest tail that a crash can tear: more is never waiting to be written."""
@@ -47,7 +57,11 @@ class Scan:
 
 
 def scan_segment(
-    file: BinaryIO, follower: Follower, visit: Callable[[AuditEvent, int], None]
+    file: BinaryIO,
+    follower: Follower,
+    visit: Callable[[AuditEvent, int], None],
+    *,
+    until: int | None = None,
 ) -> Scan:
     """
     Follow the records of one segment, line by line.
@@ -58,9 +72,12 @@ def scan_segment(
         follower: Stands where the segment should begin.
 
         visit: Called with each good event and the offset of its line.
+
+        until: First record of the next segment, which wins from there on: what else
+            this one holds is not looked at.
     """
     end = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
+    while follower.seq + 1 != until and (line := file.readline(MAX_LINE_BYTES + 1)):
         whole = line.endswith(b"\n")
         if not whole and not _may_lack_newline(follower):
             return Scan(end, tampered(Reason.TORN, follower.seq + 1))
@@ -125,6 +142,21 @@ def _holds_record(tail: bytes, follower: Follower) -> bool:
     return False
 
 
+def claimed_seq(line: bytes) -> int | None:
+    """Return what a line says of its place, unauthenticated; None if it is no event."""
+    try:
+        event = decode_event(envelope.split(FRAME, line)[0])
+    except MalformedError:
+        return None
+    return None if event is None else event.seq
+
+
+def first_seq(file: BinaryIO) -> int | None:
+    """Return what the first line of a segment says of its place, if it is whole."""
+    line = nth_line(file, 0)
+    return None if line is None else claimed_seq(line)
+
+
 def last_line(file: BinaryIO) -> bytes | None:
     """Return the last line of a file without its newline; None if it has none whole."""
     end = file.seek(0, 2)
@@ -138,3 +170,12 @@ def last_line(file: BinaryIO) -> bytes | None:
     if not tail.endswith(b"\n"):
         return None
     return tail[:-1].rpartition(b"\n")[2]
+
+
+def nth_line(file: BinaryIO, position: int) -> bytes | None:
+    """Return a line of a file by its place from 0; None if it is not there whole."""
+    file.seek(0)
+    for _ in range(position):
+        file.readline(MAX_LINE_BYTES + 1)
+    line = file.readline(MAX_LINE_BYTES + 1) if position >= 0 else b""
+    return line[:-1] if line.endswith(b"\n") else None

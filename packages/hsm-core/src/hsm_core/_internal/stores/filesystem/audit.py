@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,7 @@ from hsm_core._internal.stores.filesystem.audit_head import (
 )
 from hsm_core._internal.stores.filesystem.audit_lock import TrailLock
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
+from hsm_core._internal.stores.filesystem.audit_pruning import Pruner
 from hsm_core._internal.stores.filesystem.audit_recovery import Recovered, recover
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.files import (
@@ -36,14 +39,15 @@ from hsm_core._internal.stores.filesystem.files import (
     make_private_directory,
 )
 from hsm_core._internal.stores.trail.log import TrailLog
+from hsm_core._internal.stores.trail.medium import TrailMedium
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
     StoreUnavailableError,
 )
-from hsm_core.model import Phase, RepairDetail
-from hsm_core.protocols import AuditDraft, Clock, Entropy
+from hsm_core.model import AuditEvent, Phase, PruneDetail, RepairDetail
+from hsm_core.protocols import AuditDraft, Clock, Entropy, KnownKey
 from hsm_core.settings import AuditSync
 
 __all__ = ["FileAuditLog"]
@@ -54,6 +58,30 @@ _LOG_ID_BYTES: Final = 16
 
 class FileAuditLog(TrailLog):
     """An `AuditLog` in a series of files; `open` makes one."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        medium: TrailMedium,
+        reserve: Reserve,
+        pruner: Pruner,
+        *,
+        clock: Clock,
+        sync: AuditSync,
+        timeout_seconds: float,
+        open_events: Sequence[AuditEvent],
+    ) -> None:
+        self._pruner = pruner
+        self._pruning = threading.Lock()
+        super().__init__(
+            chain,
+            medium,
+            reserve,
+            clock=clock,
+            sync=sync,
+            timeout_seconds=timeout_seconds,
+            open_events=open_events,
+        )
 
     @classmethod
     def open(
@@ -133,10 +161,18 @@ class FileAuditLog(TrailLog):
                 mark=mark,
                 intents=recovered.intents,
             )
+            pruner = Pruner(
+                path,
+                segments,
+                hmac_key=hmac_key,
+                log_id=stored.log_id,
+                baseline=recovered.baseline,
+            )
             log = cls(
                 chain,
                 FileMedium(segments, head, lock, segment_bytes),
                 reserve,
+                pruner,
                 clock=clock,
                 sync=sync,
                 timeout_seconds=timeout_seconds,
@@ -145,6 +181,40 @@ class FileAuditLog(TrailLog):
             stack.pop_all()
         log._record_repairs(recovered.repairs)
         return log
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that is still there; all before it were pruned."""
+        return self._pruner.first_seq
+
+    def baseline(self) -> Iterator[KnownKey]:
+        """
+        Return what the pruned records said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed.
+            AuditUnavailableError: It can't be read.
+        """
+        return self._pruner.known()
+
+    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
+        """
+        Remove the whole segments before *seq*; see `AuditLog.prune`.
+
+        Raises:
+            AuditTamperedError: A record that would be removed is bad; none was.
+            AuditUnavailableError: It can't be recorded, and nothing was removed; or a
+                removal failed, which the next start or prune finishes.
+        """
+        self._check_process()
+        with self._pruning:
+            head = self.head().seq
+            end = min(seq, self._floor(), head)
+            return self._pruner.prune(end, policy, head, self.lines, self._record_prune)
+
+    def _record_prune(self, detail: PruneDetail) -> None:
+        draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
+        self.append([draft], durable=True, reserved=True).wait()
 
     def _record_repairs(self, repairs: list[RepairDetail]) -> None:
         if not repairs:

@@ -310,8 +310,20 @@ class Segments:
         return tampered(Reason.SHORTER, seq)
 
     def _find(self, seq: int) -> Segment | None:
-        found = next(s for s in reversed(self._all) if s.first_seq <= seq)
-        return found if seq < found.first_seq + found.count else None
+        found = next((s for s in reversed(self._all) if s.first_seq <= seq), None)
+        return found if found and seq < found.first_seq + found.count else None
+
+    def boundary(self, seq: int) -> int:
+        """Return where the segment begins that holds *seq*: all before are closed."""
+        with self._guard:
+            return max(
+                (s.first_seq for s in self._all if s.first_seq <= seq), default=0
+            )
+
+    def forget(self, seq: int) -> None:
+        """Let nobody read the closed segments that begin before *seq* any more."""
+        with self._guard:
+            self._all[:-1] = [s for s in self._all[:-1] if s.first_seq >= seq]
 
     def close(self) -> None:
         """Close the live file; readers may go on."""

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""
+Removing the oldest segments of a trail in files.
+
+What is kept of them is staged first, where it does not count. Then the record of the
+prune is written, and only when that is durable does the new baseline take the place of
+the old one. From then on the records before are gone, whether or not their files still
+are: those are removed oldest first, and what an interruption leaves of them goes with
+the next start or prune.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from hsm_core._internal.audit.baseline import Baseline, known_keys
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.gathering import gather
+from hsm_core._internal.audit.naming import closed_names, fragment_names
+from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
+from hsm_core._internal.stores.filesystem.audit_files import audit_errors
+from hsm_core._internal.stores.filesystem.audit_segments import Segments
+from hsm_core._internal.stores.filesystem.files import list_directory, sync_directory
+from hsm_core.model import PruneDetail
+from hsm_core.protocols import KnownKey
+
+__all__ = ["Pruner", "remove_files"]
+
+_BLOCK: Final = 1000
+
+
+class Pruner:
+    """
+    Prunes an open trail. Not safe for threads.
+
+    Args:
+        live: The live segment's path.
+
+        segments: All segments.
+
+        hmac_key: Key of the trail.
+
+        log_id: 32 hex digits.
+
+        baseline: What counts now.
+    """
+
+    def __init__(
+        self,
+        live: Path,
+        segments: Segments,
+        *,
+        hmac_key: bytes,
+        log_id: str,
+        baseline: Baseline | None,
+    ) -> None:
+        self._live = live
+        self._segments = segments
+        self._hmac_key = hmac_key
+        self._log_id = log_id
+        self._file = BaselineFile(live, log_id, hmac_key)
+        self._baseline = baseline
+        self._staged: Baseline | None = None
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest record that counts."""
+        return self._baseline.header.next_seq if self._baseline else 0
+
+    def known(self) -> Iterator[KnownKey]:
+        """
+        Return what the records that are gone said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed since the trail was opened.
+            AuditUnavailableError: It can't be read.
+        """
+        if self._baseline is None:
+            return iter(())
+        with audit_errors():
+            if self._file.read() != self._baseline:
+                raise tampered(Reason.BASELINE, 0)
+        return known_keys(self._file.lines())
+
+    def prune(
+        self,
+        end: int,
+        policy: str,
+        head: int,
+        lines: Callable[[int, int], Sequence[bytes]],
+        record: Callable[[PruneDetail], None],
+    ) -> PruneDetail | None:
+        """
+        Remove the segments before *end*.
+
+        Args:
+            end: All from this record on stay.
+
+            policy: By which policy.
+
+            head: The newest record.
+
+            lines: Reads records.
+
+            record: Writes the record of the prune, durably.
+
+        Returns:
+            What was recorded; None if no whole segment lies before *end*.
+
+        Raises:
+            AuditTamperedError: A record that would be removed is bad; none was.
+            AuditUnavailableError: It can't be recorded; or a removal failed.
+        """
+        self._finish(head, lines)
+        end = self._segments.boundary(end)
+        if end <= self.first_seq:
+            return None
+        staged, content = gather(
+            lines,
+            log_id=self._log_id,
+            hmac_key=self._hmac_key,
+            baseline=self._baseline,
+            keys=self.known(),
+            next_seq=end,
+            policy=policy,
+            after_seq=head,
+        )
+        with audit_errors():
+            self._file.stage(content)
+        failpoint("audit.prune.after_baseline")
+        self._staged = staged
+        record(staged.detail)
+        failpoint("audit.prune.after_record")
+        self._adopt(staged)
+        self._remove()
+        return staged.detail
+
+    def _finish(self, head: int, lines: Callable[[int, int], Sequence[bytes]]) -> None:
+        """Finish what an earlier prune has begun, if its record was written."""
+        staged = self._staged
+        if staged is not None and _is_recorded(staged, head, lines):
+            self._adopt(staged)
+        self._staged = None
+        self._remove()
+
+    def _adopt(self, staged: Baseline) -> None:
+        with audit_errors():
+            self._file.adopt()
+        self._baseline, self._staged = staged, None
+        failpoint("audit.prune.after_adoption")
+
+    def _remove(self) -> None:
+        if self._baseline is None:
+            return
+        self._segments.forget(self.first_seq)
+        with audit_errors():
+            remove_files(self._live, self.first_seq)
+
+
+def _is_recorded(
+    staged: Baseline, head: int, lines: Callable[[int, int], Sequence[bytes]]
+) -> bool:
+    for start in range(staged.header.after_seq + 1, head + 1, _BLOCK):
+        found = lines(start, min(_BLOCK, head + 1 - start))
+        events = (event_of(line, seq) for seq, line in enumerate(found, start))
+        if any(event.detail == staged.detail for event in events):
+            return True
+    return False
+
+
+def remove_files(live: Path, first_seq: int) -> None:
+    """
+    Remove what lies beside the live segment of records before *first_seq*.
+
+    Raises:
+        OSError: A file can't be removed.
+        StoreUnavailableError: The removal can't be made durable.
+    """
+    names = list_directory(live.parent)[1]
+    old = [
+        name.of(live.name)
+        for name in closed_names(live.name, names)
+        if name.first_seq < first_seq
+    ]
+    # Oldest first, so that what is left is a trail that begins later.
+    old += [
+        name.of(live.name)
+        for name in fragment_names(live.name, names)
+        if name.seq < first_seq
+    ]
+    for name in old:
+        os.unlink(live.with_name(name))
+        failpoint("audit.prune.after_unlink")
+    if old:
+        sync_directory(live.parent)
+        failpoint("audit.prune.after_removal")

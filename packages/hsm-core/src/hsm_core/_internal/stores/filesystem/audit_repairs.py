@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""A torn tail is kept beside the trail before it is cut off."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from hsm_core._internal.audit.naming import FragmentName, fragment_names
+from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_files import open_reader, replace_file
+from hsm_core._internal.stores.filesystem.files import list_directory, path_exists
+from hsm_core.model import RepairDetail
+
+__all__ = ["set_aside", "unrecorded_repairs"]
+
+_CHUNK: Final = 1024 * 1024
+
+
+def set_aside(path: Path, descriptor: int, end: int, seq: int, now: int) -> None:
+    """
+    Keep what follows the last good record of a segment, then cut it off.
+
+    Args:
+        path: The segment.
+
+        descriptor: The segment, open for writing.
+
+        end: Where the good records end.
+
+        seq: The record that was torn.
+
+        now: Microseconds since 1970, for the name of the fragment.
+
+    Raises:
+        OSError: It can't be read or written.
+        StoreUnavailableError: The same.
+    """
+    with open_reader(path) as file:
+        file.seek(end)
+        fragment = file.read()
+    if not _is_kept(path, seq, fragment):
+        name = FragmentName(seq, max(now, 0))
+        while path_exists(path.with_name(name.of(path.name))):
+            name = name._replace(microseconds=name.microseconds + 1)
+        temporary = path.with_name(f"{path.name}.torn.new")
+        replace_file(temporary, path.with_name(name.of(path.name)), fragment)
+    failpoint("audit.repair.after_fragment")
+    os.ftruncate(descriptor, end)
+    failpoint("audit.repair.after_truncate")
+
+
+def _is_kept(path: Path, seq: int, fragment: bytes) -> bool:
+    # A repair that was interrupted has kept the fragment, but not yet cut it off.
+    for kept in _fragments(path, seq):
+        with open_reader(kept) as file:
+            if file.read(len(fragment) + 1) == fragment:
+                return True
+    return False
+
+
+def _fragments(path: Path, seq: int) -> list[Path]:
+    names = fragment_names(path.name, list_directory(path.parent)[1])
+    return [path.with_name(n.of(path.name)) for n in names if n.seq == seq]
+
+
+def unrecorded_repairs(path: Path, seq: int) -> list[RepairDetail]:
+    """
+    Return the repairs that are to be recorded as number *seq*.
+
+    Raises:
+        OSError: A fragment can't be read.
+        StoreUnavailableError: The directory can't be.
+    """
+    # The record of a repair has the very number at which the tail was torn.
+    return [_repair_of(kept) for kept in _fragments(path, seq)]
+
+
+def _repair_of(kept: Path) -> RepairDetail:
+    digest, size = hashlib.sha256(), 0
+    with open_reader(kept) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return RepairDetail(
+        fragment_bytes=size, fragment_sha256=digest.hexdigest(), kept_as=kept.name
+    )
