@@ -10,38 +10,31 @@ before the first operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from hsm_core.__about__ import __version__
-from hsm_core._internal.acceptance import Acceptance
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.caretaker import Caretaker
-from hsm_core._internal.comparison import Judgement, compare, judge_doubtful
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.healing import Healer
 from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PROFILES, RolePolicy
-from hsm_core._internal.recovery import recover
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
     TamperingRecorder,
 )
-from hsm_core._internal.scrubber import Scrubber
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
     AuditUnavailableError,
-    HSMLockedError,
     KeyRingTamperedError,
     SelfTestFailedError,
     StoreMismatchError,
@@ -64,13 +57,8 @@ from hsm_core.settings import KeyStoreKind, Settings
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
 _RING: Final = "ring"
-_MEMORY: Final = KeyStoreKind.MEMORY
 _PATIENCE: Final = 4
 """Closing waits for what runs this many times as long as an answer for the trail."""
-_HEALING_SECONDS: Final = 1.0
-"""How often it is tried to heal a store whose write failed."""
-_SCRUBBING_SECONDS: Final = 5.0
-"""How soon a scrub is begun anew that could not read the store."""
 
 
 class OpenHSM:
@@ -88,7 +76,7 @@ class OpenHSM:
         services: Services,
         store: KeyStore,
         settings: Settings,
-        healer: Healer,
+        keeper: Keeper,
     ) -> None:
         self.caretaker = Caretaker()
         self._services = services
@@ -98,27 +86,17 @@ class OpenHSM:
         self._pools = Pools(settings.pool_threads)
         handlers = handler_table(services)
         self._pipeline = Pipeline(
-            services, handlers, self._pools.changes, self._pools.slow, healer
+            services,
+            handlers,
+            self._pools.changes,
+            self._pools.slow,
+            keeper.healer,
         )
         policy_hash = services.policy.policy_hash
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
-
-    def care(
-        self, healer: Healer, scrubber: Scrubber, judge: Callable[[], None]
-    ) -> None:
-        """Begin the recurring work."""
-
-        def judge_when_paid() -> None:
-            if self._services.inventory.doubtful:
-                self._pipeline.pay()
-                judge()
-
-        self.caretaker.every(_HEALING_SECONDS, healer.heal)
-        self.caretaker.every(_HEALING_SECONDS, judge_when_paid)
-        if self._settings.key_store != _MEMORY:
-            self.caretaker.every(_SCRUBBING_SECONDS, scrubber.step)
+        keeper.begin(self.caretaker, self._pipeline.pay)
         self.caretaker.start()
 
     def __enter__(self) -> Self:
@@ -213,6 +191,27 @@ def open_ring(store: KeyStore, root: MasterKeySource) -> KeyRing | None:
     return None
 
 
+def _make_ring(
+    settings: Settings,
+    store: KeyStore,
+    audit: AuditLog,
+    root: MasterKeySource,
+    entropy: Entropy,
+) -> KeyRing:
+    """
+    Make the key ring of a new store.
+
+    Raises:
+        StoreMismatchError: The trail knows a store already.
+    """
+    is_known = audit.set_digest_at_open and settings.key_store != KeyStoreKind.MEMORY
+    if is_known and not settings.accept_changed_store:
+        raise StoreMismatchError("The trail knows a key store, and this one is empty.")
+    ring = KeyRing.create(entropy, log_id=audit.log_id)
+    store.write_meta(_RING, ring.seal(root))
+    return ring
+
+
 def assemble(
     settings: Settings,
     *,
@@ -236,13 +235,7 @@ def assemble(
         StoreMismatchError: The trail knows a store, and this one is empty.
     """
     if ring is None:
-        is_known = audit.set_digest_at_open and settings.key_store != _MEMORY
-        if is_known and not settings.accept_changed_store:
-            raise StoreMismatchError(
-                "The trail knows a key store, and this one is empty."
-            )
-        ring = KeyRing.create(entropy, log_id=audit.log_id)
-        store.write_meta(_RING, ring.seal(root))
+        ring = _make_ring(settings, store, audit, root, entropy)
 
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
@@ -267,21 +260,8 @@ def assemble(
         on_near_limit=NearLimitRecorder(audit, policy.policy_hash),
         rules=use_rules,
     )
-    judgement = _compare(settings, inventory, audit, verified)
-    is_locked = bool(judgement.lock)
-    waiting = audit.open_intents() if is_locked else recover(inventory, audit)
-    healer = Healer(inventory, audit)
-    acceptance = Acceptance(
-        inventory, uses, audit, healer, verified, policy.policy_hash, waiting
-    )
-    judge = partial(judge_doubtful, inventory, audit, verified)
-    scrubber = Scrubber(
-        inventory,
-        uses,
-        clock,
-        judge,
-        share=settings.scrub_share,
-        interval_seconds=settings.scrub_interval_seconds,
+    keeper = Keeper(
+        settings, inventory, uses, audit, clock, verified, policy.policy_hash
     )
     services = Services(
         inventory=inventory,
@@ -294,50 +274,15 @@ def assemble(
         entropy=entropy,
         limits=settings.limits,
         verify_range=verified,
-        store_status=scrubber.status,
-        verify_store=scrubber.verify,
-        recover_store=acceptance.recover_store,
-        recover_key=acceptance.recover_key,
+        store_status=keeper.scrubber.status,
+        verify_store=keeper.scrubber.verify,
+        recover_store=keeper.acceptance.recover_store,
+        recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),
     )
-    if is_locked:
-        _record_lock(services, judgement)
-    if settings.accept_changed_store and not judgement.is_equal:
-        acceptance.recover_store("accept_changed_store")
     _record_system(services, "system.start")
     _record_stopped(services)
-    gateway = OpenHSM(services, store, settings, healer)
-    gateway.care(healer, scrubber, judge)
-    return gateway
-
-
-def _compare(
-    settings: Settings,
-    inventory: Inventory,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-) -> Judgement:
-    """Compare the store with the trail, and lock what differs."""
-    if settings.key_store == _MEMORY:
-        # It was empty a moment ago; the trail may be one that knows other stores.
-        census = inventory.census
-        census.adopt(census.sums(inventory.store.digests()), verified=True)
-        return Judgement()
-    judgement = compare(inventory, audit, verify)
-    if judgement.lock:
-        inventory.lock.set(judgement.lock, judgement.facts)
-    return judgement
-
-
-def _record_lock(services: Services, judgement: Judgement) -> None:
-    draft = AuditDraft(
-        phase=Phase.SINGLE,
-        kind="system.locked",
-        code=HSMLockedError.code,
-        policy=services.policy.policy_hash,
-        detail=MessageDetail(text=judgement.lock),
-    )
-    services.audit.append([draft], durable=True, reserved=True).wait()
+    return OpenHSM(services, store, settings, keeper)
 
 
 def _record_stopped(services: Services) -> None:
