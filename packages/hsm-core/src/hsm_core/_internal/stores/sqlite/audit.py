@@ -13,6 +13,7 @@ from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.naming import reserve_name
+from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
 from hsm_core._internal.failpoints import failpoint
@@ -168,13 +169,22 @@ class SqliteAuditLog(TrailLog):
 
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
-        Return up to *limit* lines that are there, from *start_seq* on.
+        Return up to *limit* lines from *start_seq* on, without newline.
 
         Raises:
             AuditUnavailableError: The trail can't be read, or is closed.
             AuditTamperedError: The database is damaged, or a row is missing.
+            InvalidInputError: Records from there on were pruned.
         """
-        return super().lines(max(start_seq, self.first_seq), limit)
+        start = max(start_seq, 0)
+        if start < self.first_seq:
+            raise pruned_before(self.first_seq)
+        try:
+            return super().lines(start, limit)
+        except AuditTamperedError:
+            if start < self.first_seq:
+                raise pruned_before(self.first_seq) from None
+            raise
 
     def prunable(self, before: int, /) -> int:
         """

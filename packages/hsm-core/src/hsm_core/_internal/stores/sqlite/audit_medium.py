@@ -201,7 +201,7 @@ class SqliteMedium:
                 raise
             raise tampered(Reason.DATABASE, start_seq) from error
         except UnavailableError as error:
-            raise AuditUnavailableError from error
+            raise AuditUnavailableError("The audit trail can't be read.") from error
         for position in range(count):
             seq = start_seq + position
             if position >= len(rows) or rows[position][0] != seq:

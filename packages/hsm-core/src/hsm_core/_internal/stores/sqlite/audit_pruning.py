@@ -17,16 +17,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from hsm_core._internal.audit.baseline import (
-    FORMAT,
     Baseline,
-    BaselineHeader,
-    encode_baseline,
+    check_baseline,
     known_keys,
 )
-from hsm_core._internal.audit.check import Follower
-from hsm_core._internal.audit.known import KnownKeys
-from hsm_core._internal.audit.merkle import CompactRange
-from hsm_core._internal.audit.record import GENESIS
+from hsm_core._internal.audit.gathering import gather
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_rows import first_row
 from hsm_core._internal.stores.sqlite.database import Database
@@ -36,7 +32,6 @@ from hsm_core.protocols import KnownKey
 
 __all__ = ["Pruner"]
 
-_RECORDS: Final = 1000
 _CHUNK: Final = 4000
 _LINES: Final = (
     "SELECT line FROM baseline WHERE next_seq = ? AND number >= ? "
@@ -92,8 +87,16 @@ class Pruner:
             AuditTamperedError: It was changed since the trail was opened.
             AuditUnavailableError: It can't be read.
         """
-        if self.baseline is not None:
-            yield from known_keys(self._lines(self.first_seq))
+        baseline = self.baseline
+        if baseline is None:
+            return iter(())
+        next_seq = baseline.header.next_seq
+        found = check_baseline(
+            self._lines(next_seq), log_id=self._log_id, hmac_key=self._hmac_key
+        )
+        if found != baseline:
+            raise tampered(Reason.BASELINE, 0)
+        return known_keys(self._lines(next_seq))
 
     def _lines(self, next_seq: int) -> Iterator[bytes]:
         number, found = 0, _CHUNK
@@ -121,33 +124,16 @@ class Pruner:
             AuditTamperedError: A record is bad; it must not be removed.
             AuditUnavailableError: They can't be read.
         """
-        header = self.baseline.header if self.baseline else None
-        first = self.first_seq
-        known = KnownKeys(self.known())
-        tree = CompactRange(first, header.roots if header else ())
-        follower = Follower(
+        return gather(
+            self._medium.read,
             log_id=self._log_id,
             hmac_key=self._hmac_key,
-            seq=first - 1,
-            leaf_hash=header.last_leaf_hash if header else GENESIS,
-        )
-        while follower.seq + 1 < next_seq:
-            seq = follower.seq + 1
-            for line in self._medium.read(seq, min(_RECORDS, next_seq - seq)):
-                known.note(follower.follow(line))
-                tree.append(follower.leaf_hash)
-        fresh = BaselineHeader(
-            format=FORMAT,
-            log_id=self._log_id,
-            first_seq=first,
+            baseline=self.baseline,
+            keys=self.known(),
             next_seq=next_seq,
-            last_leaf_hash=follower.leaf_hash,
-            roots=tree.roots,
             policy=policy,
-            keys=len(known),
             after_seq=after_seq,
         )
-        return encode_baseline(fresh, known, self._hmac_key)
 
     def stage(self, next_seq: int, lines: Sequence[bytes]) -> None:
         """
