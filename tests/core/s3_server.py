@@ -49,7 +49,7 @@ class ObjectStorage:
         fault: Given the method and path of each request, says what becomes of it: an
             empty string, ``lose`` (done, and no answer), ``refuse`` (not done, and no
             answer), ``cut`` (half an answer), a status such as ``500``, or ``slow``
-            (done after two seconds).
+            (done after half a second).
         requests: Methods and paths so far.
     """
 
@@ -110,7 +110,7 @@ class _Faulty:
             respond(f"{fate} Planned", [("Content-Length", "0")])
             return [b""]
         if fate == "slow":
-            time.sleep(2)
+            time.sleep(0.5)
         answer: list[bytes] = []
         if fate != "refuse":
             with self._lock:

@@ -221,6 +221,7 @@ class TestLostAnswers:
         is_done = documents == {ONE: change(1, 2).document}
         assert is_done or documents == {ONE: old}
         assert is_done == (mark is not None)
+        assert not is_done or made == found
         if outcome is None:
             assert made == found
         elif not isinstance(outcome, OutcomeUnknownError):

@@ -107,7 +107,7 @@ class RemoteKeyStore(KeyStore):
         self._index = KeyIndex()
         self._tags: dict[KeyId, str] = {}
         self._not_aborted: set[str] = set()
-        self._unsettled: set[KeyId] = set()
+        self._unsettled: dict[KeyId, KeyChange] = {}
         self._doomed: set[tuple[KeyId, int]] = set()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -179,14 +179,13 @@ class RemoteKeyStore(KeyStore):
             self._check_open()
             if not self._tenure.is_held and self._tenure.resume():
                 self._load()
-            for key_id in list(self._unsettled):
-                self._adopt(key_id, self._fence(key_id))
+            for key_id, change in list(self._unsettled.items()):
+                found = self._documents.fence(key_id, epoch=self._tenure.epoch)
+                self._adopt(key_id, found)
+                if found.document == change.document:
+                    self._doom(change)
+                del self._unsettled[key_id]
             self._remove_doomed()
-
-    def _fence(self, key_id: KeyId) -> FoundDocument:
-        found = self._documents.fence(key_id, epoch=self._tenure.epoch)
-        self._unsettled.discard(key_id)
-        return found
 
     def _adopt(self, key_id: KeyId, found: FoundDocument) -> IndexEntry | None:
         """Take over what was found; a known key without a document stays known."""
@@ -251,7 +250,7 @@ class RemoteKeyStore(KeyStore):
                 self._index.put(change.entry)
             with self._committing(change):
                 failpoint("store.after_document")
-            self._doomed.update((key_id, version) for version in change.removed_blobs)
+            self._doom(change)
             try:
                 self._remove_doomed()
             except StoreUnavailableError as error:
@@ -266,7 +265,7 @@ class RemoteKeyStore(KeyStore):
             unsettled = isinstance(error, UnsettledPutError)
             if isinstance(error, HSMError) and not unsettled:
                 raise
-            self._unsettled.add(change.entry.key_id)
+            self._unsettled[change.entry.key_id] = change
             if not isinstance(error, Exception):
                 raise
             raise _unknown(change) from error
@@ -308,6 +307,10 @@ class RemoteKeyStore(KeyStore):
         if found.document is None or known is None:
             return found.document is None and known is None and found.tag == ABSENT
         return hashlib.sha256(found.document).hexdigest() == known.digest
+
+    def _doom(self, change: KeyChange) -> None:
+        key_id = change.entry.key_id
+        self._doomed.update((key_id, version) for version in change.removed_blobs)
 
     def _remove_doomed(self) -> None:
         for key_id, version in list(self._doomed):
@@ -401,7 +404,7 @@ class RemoteKeyStore(KeyStore):
                 return None
             found = self._documents.read(key_id)
             if found.epoch != self._tenure.epoch:
-                found = self._fence(key_id)
+                found = self._documents.fence(key_id, epoch=self._tenure.epoch)
             entry = self._adopt(key_id, found)
             if entry is None:
                 with self._reading:
