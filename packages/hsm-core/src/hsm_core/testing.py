@@ -21,6 +21,7 @@ from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core._internal.uses import UseRules
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -57,6 +58,7 @@ __all__ = [
     "FaultyAuditLog",
     "FaultyKeyStore",
     "FaultyUseCounters",
+    "MemoryVault",
     "caller",
     "memory_hsm",
 ]

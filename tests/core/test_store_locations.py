@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: MIT
+"""Where stores lie: kinds, URIs, and the entry points of other distributions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.stores.locations import open_approval_store, open_key_store
+from hsm_core.errors import (
+    ConfigurationError,
+    StoreLockedError,
+    StoreUnavailableError,
+)
+from hsm_core.factory import open_hsm
+from hsm_core.protocols import OpenedStore
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import FakeClock, MemoryVault, caller
+
+BODY = """
+from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.stores.memory.keys import MemoryKeyStore
+from hsm_core._internal.stores.memory.uses import MemoryUseCounters
+from hsm_core.errors import StoreLockedError
+from hsm_core.protocols import OpenedStore
+from hsm_core.testing import MemoryVault
+
+vault = MemoryVault()
+not_callable = 7
+seen = []
+
+def keys(location):
+    seen.append(location)
+    return OpenedStore(MemoryKeyStore(), MemoryUseCounters())
+
+def objects(location):
+    seen.append(location)
+    return vault
+
+def approvals(location):
+    seen.append(location)
+    return MemoryApprovalStore()
+
+def something(location):
+    return object()
+
+def failing(location):
+    raise OSError(location)
+
+def locked(location):
+    raise StoreLockedError("It is locked.")
+"""
+
+
+@pytest.fixture
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., None]]:
+    """Give what installs a distribution with some entry points, and its module."""
+
+    def add(name: str, points: str, body: str = BODY) -> None:
+        site = tmp_path / f"site-{name}"
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(points)
+        (site / f"{name}.py").write_text(body)
+        monkeypatch.syspath_prepend(site)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    yield add
+    for name in [name for name in sys.modules if name.startswith("elsewhere")]:
+        del sys.modules[name]
+
+
+def opened(location: str, **facts: object) -> OpenedStore:
+    """Open a key store."""
+    settings = Settings(key_store=location, **facts)  # type: ignore[arg-type]
+    return open_key_store(settings, FakeClock(), SystemEntropy())
+
+
+class TestOurOwn:
+    @pytest.mark.parametrize(
+        ("scheme", "name"), [("filesystem", "lock"), ("sqlite", "")]
+    )
+    def test_paths(self, tmp_path: Path, scheme: str, name: str) -> None:
+        """
+        A kind opens the usual path, and a URI the one that it names.
+        """
+        usual, named = tmp_path / "usual", tmp_path / "name:d"
+
+        opened(scheme, key_dir=usual, sqlite_path=usual).keys.close()
+        opened(f"{scheme}:{named}", key_dir=usual, sqlite_path=usual).keys.close()
+
+        assert (usual / name).exists()
+        assert (named / name).exists()
+
+    def test_counters(self, tmp_path: Path) -> None:
+        """
+        Use counters lie beside the keys, and are closed with them.
+        """
+        material = "00000000-0000-4000-8000-000000000001"
+        for location in ("memory", f"filesystem:{tmp_path}/a", f"sqlite:{tmp_path}/b"):
+            store = opened(location)
+            store.uses.put(material, b"1")
+            assert [material] == list(store.uses.material_ids())
+            store.keys.close()
+
+    @pytest.mark.parametrize(
+        "location",
+        ["filesystem:", "sqlite:", "filesystem:a\0b", "memory:", "s3", "s3:"],
+    )
+    def test_no_place(self, location: str) -> None:
+        """
+        A place that is missing, or that there can't be, is refused.
+        """
+        with pytest.raises(ConfigurationError, match="key_store") as caught:
+            opened(location)
+
+        assert "key_store" == caught.value.facts["field"]
+
+    @pytest.mark.parametrize(
+        "location", ["", "file", "File:x", "postgresql://x", ":x", "..:x", "x" * 9999]
+    )
+    def test_unknown(self, location: str) -> None:
+        """
+        A scheme that nobody offers is refused, and the error says what there is.
+        """
+        with pytest.raises(ConfigurationError) as caught:
+            opened(location)
+
+        text = str(caught.value)
+        assert all(name in text for name in ("key_store", "filesystem", "sqlite", "s3"))
+        assert len(text) < 300
+
+
+class TestEntryPoints:
+    def test_key_store(self, install: Callable[..., None]) -> None:
+        """
+        A scheme of another distribution opens its store, at what follows the colon.
+        """
+        install("elsewhere", "[hsm_core.key_stores]\nelse = elsewhere:keys\n")
+
+        store = opened("else://host/a:b")
+
+        assert store.keys.available
+        assert "Guarded" in repr(store.keys)
+        assert ["//host/a:b"] == sys.modules["elsewhere"].seen
+        store.keys.close()
+
+    def test_vault(self, install: Callable[..., None]) -> None:
+        """
+        A vault of another distribution becomes a key store.
+        """
+        install("elsewhere", "[hsm_core.vaults]\nelse = elsewhere:objects\n")
+
+        store = opened("else:")
+        store.keys.write_meta("ring", b"1")
+        store.keys.close()
+
+        assert b"1" == sys.modules["elsewhere"].vault.objects["meta/ring"]
+
+    def test_approvals(self, install: Callable[..., None]) -> None:
+        """
+        A store of approvals is found in the same way.
+        """
+        install("elsewhere", "[hsm_core.approval_stores]\nelse = elsewhere:approvals\n")
+
+        store = open_approval_store(Settings(approval_store="else:x"))
+
+        assert store.available
+        with pytest.raises(ConfigurationError, match=r"approval_store.*else.*file"):
+            open_approval_store(Settings(approval_store="other:x"))
+        with pytest.raises(ConfigurationError, match="key_store"):
+            opened("else:x")
+
+    def test_only_what_is_named_is_loaded(self, install: Callable[..., None]) -> None:
+        """
+        What no setting names is not imported, and can't fail.
+        """
+        install("elsewhere", "[hsm_core.key_stores]\nelse = elsewhere:keys\n")
+        install(
+            "elsewhere_loud",
+            "[hsm_core.key_stores]\nloud = elsewhere_loud:keys\n"
+            "[hsm_core.vaults]\nlouder = elsewhere_loud:keys\n",
+            "raise RuntimeError",
+        )
+
+        opened("else:").keys.close()
+        opened("memory").keys.close()
+        with pytest.raises(ConfigurationError, match="loud, louder, memory"):
+            opened("quiet:")
+
+        assert "elsewhere" in sys.modules
+        assert "elsewhere_loud" not in sys.modules
+
+    @pytest.mark.parametrize(
+        ("body", "found"),
+        [
+            ("raise RuntimeError('secret')", "RuntimeError"),
+            ("import no_such_module", "ModuleNotFoundError"),
+            ("raise SystemExit(0)", "SystemExit"),
+            ("", "AttributeError"),
+            ("keys = (", "SyntaxError"),
+        ],
+    )
+    def test_that_can_not_be_loaded(
+        self, install: Callable[..., None], body: str, found: str
+    ) -> None:
+        """
+        What can't be loaded stops the start; the error says whose it is, and why.
+        """
+        install("elsewhere", "[hsm_core.key_stores]\nelse = elsewhere:keys\n", body)
+
+        with pytest.raises(ConfigurationError) as caught:
+            opened("else:")
+
+        text = str(caught.value)
+        assert all(word in text for word in ("key_store", "else", "elsewhere", found))
+        assert "secret" not in text
+
+    @pytest.mark.parametrize(
+        "second", ["[hsm_core.key_stores]\nelse = x:y\n", "[hsm_core.vaults]\nelse=x:y"]
+    )
+    def test_offered_twice(self, install: Callable[..., None], second: str) -> None:
+        """
+        A scheme that two distributions offer is refused, and both are named.
+        """
+        install("elsewhere", "[hsm_core.key_stores]\nelse = elsewhere:keys\n")
+        install("elsewhere_too", second)
+
+        with pytest.raises(ConfigurationError, match="elsewhere and elsewhere_too"):
+            opened("else:")
+
+        assert "elsewhere" not in sys.modules
+
+    def test_our_own_come_first(
+        self, install: Callable[..., None], tmp_path: Path
+    ) -> None:
+        """
+        Nothing that is installed takes the place of our own schemes.
+        """
+        install("elsewhere", "[hsm_core.key_stores]\nfilesystem = elsewhere:keys\n")
+
+        opened(f"filesystem:{tmp_path}/keys").keys.close()
+
+        assert (tmp_path / "keys" / "lock").exists()
+        assert "elsewhere" not in sys.modules
+
+    @pytest.mark.parametrize(
+        ("group", "name", "kind"),
+        [
+            ("key_stores", "not_callable", ConfigurationError),
+            ("key_stores", "something", ConfigurationError),
+            ("key_stores", "objects", ConfigurationError),
+            ("vaults", "something", ConfigurationError),
+            ("vaults", "keys", ConfigurationError),
+            ("vaults", "failing", StoreUnavailableError),
+            ("key_stores", "failing", StoreUnavailableError),
+            ("key_stores", "locked", StoreLockedError),
+        ],
+    )
+    def test_that_opens_something_else(
+        self,
+        install: Callable[..., None],
+        group: str,
+        name: str,
+        kind: type[Exception],
+    ) -> None:
+        """
+        What opens nothing of the kind is refused; its own errors of ours pass.
+        """
+        install("elsewhere", f"[hsm_core.{group}]\nelse = elsewhere:{name}\n")
+
+        with pytest.raises(kind) as caught:
+            opened("else:token")
+
+        assert kind is type(caught.value)
+        assert "token" not in str(caught.value)
+
+
+class TestVaultOfAProgram:
+    def test_keys_in_it(self, tmp_path: Path) -> None:
+        """
+        A program that opens an HSM can give it a vault, and finds its keys in it again.
+        """
+        vault = MemoryVault()
+        settings = Settings(audit_log=tmp_path / "audit.log")
+        keys = {"master_key": bytes(32), "hmac_key": bytes(32)}
+        with open_hsm(settings, vault=vault, **keys) as gateway:  # type: ignore[arg-type]
+            session = Session(gateway.act_as(caller()))
+            session.create_key("AES-256-GCM", name="disk")
+            sealed = session.encrypt("disk", b"attack at dawn")
+            session.rotate("disk")
+
+        with open_hsm(settings, vault=vault, **keys) as gateway:  # type: ignore[arg-type]
+            session = Session(gateway.act_as(caller()))
+            assert b"attack at dawn" == session.decrypt("disk", sealed)
+
+        assert not any(b"attack" in data for data in vault.objects.values())
+
+    def test_memory(self) -> None:
+        """
+        A vault and a store in memory exclude each other.
+        """
+        with pytest.raises(ConfigurationError, match="key_store"):
+            open_hsm(
+                Settings(key_store="memory", audit_log=None),
+                vault=MemoryVault(),
+                master_key=bytes(32),
+                hmac_key=bytes(32),
+            )
