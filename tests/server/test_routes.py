@@ -35,6 +35,7 @@ async def _made(api: API) -> dict[str, str]:
     """Make keys, and things that other requests take, as base64."""
     for algorithm, name, more in KEYS:
         await api.create(algorithm, name=name, **more)
+    cipher = await api.send("GET", "/keys/cipher")
 
     async def ask(path: str, field: str, **body: Any) -> str:
         answer = await api.send("POST", path, body=body)
@@ -43,6 +44,7 @@ async def _made(api: API) -> dict[str, str]:
 
     plaintext = {"plaintext": b64(b"attack")}
     return {
+        "cipher": str(cipher.json["key_id"]),
         "signature": await ask("/keys/signer/sign", "signature", **MESSAGE),
         "ciphertext": await ask("/keys/cipher/encrypt", "ciphertext", **plaintext),
         "mac": await ask("/keys/mac/mac", "mac", **MESSAGE),
@@ -151,8 +153,16 @@ async def _valid_requests(api: API) -> dict[str, Request]:
         "Status": ("GET", "/status", None, ""),
         "ListAlgorithms": ("GET", "/algorithms", None, ""),
         "SelfTest": ("POST", "/selftest", {}, ""),
+        "VerifyStore": ("POST", "/store/verify", {}, ""),
         "RevokeKey": ("POST", "/keys/doomed/revoke", {"reason": "lost"}, ""),
         "DestroyKey": ("DELETE", "/keys/doomed", None, ""),
+        "RecoverKey": (
+            "POST",
+            f"/store/keys/{made['cipher']}/recover",
+            {"reason": "found"},
+            "",
+        ),
+        "RecoverStore": ("POST", "/store/recover", {"reason": "restored"}, ""),
     }
 
 
