@@ -19,6 +19,7 @@ from typing import Final
 from hsm_core._internal.stores.filesystem.opening import (
     LockFile,
     check_private,
+    find_directory,
     lock_file,
     make_private_directory,
     open_no_follow,
@@ -34,6 +35,7 @@ __all__ = [
     "atomic_write",
     "check_private",
     "discard_directory",
+    "find_directory",
     "list_directory",
     "lock_file",
     "make_private_directory",
@@ -258,9 +260,12 @@ def list_directory(path: Path) -> tuple[list[str], list[str]]:
     return directories, regular
 
 
-def remove_temporaries(path: Path) -> None:
+def remove_temporaries(path: Path) -> list[str]:
     """
     Remove what interrupted writes left in a directory.
+
+    Returns:
+        The names of the directories that are left in it.
 
     Raises:
         StoreUnavailableError: A leftover can't be removed.
@@ -269,6 +274,10 @@ def remove_temporaries(path: Path) -> None:
     for name in regular:
         if name.startswith(_TEMPORARY):
             remove_file(path / name)
+    left = []
     for name in directories:
-        if name.startswith(_TEMPORARY) and not discard_directory(path / name):
+        if not name.startswith(_TEMPORARY):
+            left.append(name)
+        elif not discard_directory(path / name):
             raise StoreUnavailableError("What a crash left can't be removed.")
+    return left

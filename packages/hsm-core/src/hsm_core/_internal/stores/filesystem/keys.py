@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.documents import read_index
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.filesystem.files import (
@@ -36,14 +35,13 @@ from hsm_core._internal.stores.filesystem.files import (
     stage_directory,
 )
 from hsm_core._internal.stores.filesystem.healing import Unsettled
+from hsm_core._internal.stores.filesystem.kept_index import KeptIndex
 from hsm_core._internal.stores.filesystem.layout import (
     DOCUMENT_NAME,
     Layout,
     blob_name,
-    read_stored,
 )
 from hsm_core._internal.stores.filesystem.uses import FilesystemUseCounters
-from hsm_core._internal.stores.index import KeyIndex
 from hsm_core.errors import (
     ConflictError,
     HSMError,
@@ -92,8 +90,9 @@ class FilesystemKeyStore(KeyStore):
         self.uses = FilesystemUseCounters(
             self._layout, self._check_usable, self._unsettled
         )
-        self._index = KeyIndex()
-        self._reading = threading.Lock()
+        self._kept = KeptIndex(self._layout)
+        self._index = self._kept.memory
+        self._reading = self._kept.lock
         self._writing = threading.Lock()
         self._process = os.getpid()
         self._is_closed = False
@@ -110,10 +109,9 @@ class FilesystemKeyStore(KeyStore):
 
     def _load(self) -> None:
         check_private(self._layout.lock)
-        self._layout.prepare()
+        names = self._layout.prepare()
         self._read_aborted()
-        for key_id, stored in self._layout.read_keys():
-            self._index.put(read_index(key_id, stored))
+        self._kept.load(names)
 
     def _read_aborted(self) -> None:
         for operation_id in list_directory(self._layout.aborted)[1]:
@@ -152,7 +150,7 @@ class FilesystemKeyStore(KeyStore):
             self._unsettled.settle()
             self._read_aborted()
             for key_id in self._unsettled.key_ids:
-                self._read_again(key_id)
+                self._kept.read_again(key_id)
             self._unsettled.clear()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
@@ -165,7 +163,7 @@ class FilesystemKeyStore(KeyStore):
         """
         if not self._knows(key_id):
             raise KeyNotFoundError
-        stored = read_stored(self._layout.document(key_id))
+        stored = self._layout.read(self._layout.document(key_id), guarded=True)
         if stored is None:
             raise KeyTamperedError(
                 f"The document of key {key_id} is missing.",
@@ -178,7 +176,7 @@ class FilesystemKeyStore(KeyStore):
         """Return the sealed blob of a version, or None if there is none."""
         if not self._knows(key_id):
             return None
-        return read_stored(self._layout.blob(key_id, version))
+        return self._layout.read(self._layout.blob(key_id, version), guarded=True)
 
     def _knows(self, key_id: KeyId) -> bool:
         self._check_usable()
@@ -192,6 +190,7 @@ class FilesystemKeyStore(KeyStore):
             self._check_usable()
             with self._reading:
                 self._index.check(change)
+            self._kept.begin(change.entry.key_id)
             if change.expected_generation:
                 self._replace(change)
             else:
@@ -256,8 +255,7 @@ class FilesystemKeyStore(KeyStore):
         key_id = change.entry.key_id
         paths = [self._layout.blob(key_id, version) for version in change.removed_blobs]
         with self._committing(change):
-            with self._reading:
-                self._index.put(change.entry)
+            self._kept.put(change.entry)
             failpoint("store.after_document")
             self._remove_blobs(paths)
             failpoint("store.after_remove")
@@ -311,16 +309,18 @@ class FilesystemKeyStore(KeyStore):
 
     def scan(self) -> Iterator[StoredKey]:
         """
-        Return every key that was there when the walk began.
+        Return every key that was there when the walk began, and those unknown here.
 
         A key whose document is gone comes with an empty one.
         """
         self._check_usable()
         with self._reading:
             key_ids = self._index.key_ids()
+        key_ids += self._kept.foreign(list_directory(self._layout.keys)[0])
         for key_id in key_ids:
             self._check_usable()
-            yield StoredKey(key_id, read_stored(self._layout.document(key_id)) or b"")
+            stored = self._layout.read(self._layout.document(key_id))
+            yield StoredKey(key_id, stored or b"")
 
     def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
         """Return what the index says of all keys, or of those of one bucket."""
@@ -335,34 +335,20 @@ class FilesystemKeyStore(KeyStore):
             return None
         with self._writing:
             self._check_usable()
-            return self._read_again(key_id)
-
-    def _read_again(self, key_id: KeyId) -> IndexEntry | None:
-        stored = read_stored(self._layout.document(key_id))
-        if stored is None and path_exists(self._layout.folder(key_id)):
-            stored = b""
-        entry = None if stored is None else read_index(key_id, stored)
-        with self._reading:
-            if entry is None:
-                self._index.remove(key_id)
-            else:
-                self._index.put(entry)
-        return entry
+            return self._kept.read_again(key_id)
 
     def correct(self, entry: IndexEntry, /) -> None:
         """Put the index right for a key; see `KeyStore.correct`."""
-        with self._writing, self._reading:
+        with self._writing:
             self._check_usable()
             if entry.key_id in self._index:
-                self._index.put(entry)
+                self._kept.put(entry)
 
     def rebuild(self) -> None:
         """Build the index anew from all documents."""
         with self._writing:
             self._check_usable()
-            found = [read_index(*item) for item in self._layout.read_keys()]
-            with self._reading:
-                self._index.replace(found)
+            self._kept.rebuild()
 
     def read_account(self) -> None:
         """Return nothing: no account is kept here."""
@@ -372,9 +358,9 @@ class FilesystemKeyStore(KeyStore):
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""
-        with self._writing, self._reading:
+        with self._writing:
             self._check_usable()
-            self._index.replace(entries)
+            self._kept.replace(entries)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""
@@ -403,7 +389,9 @@ class FilesystemKeyStore(KeyStore):
             self._write_settled(self._layout.meta / name, value)
 
     def close(self) -> None:
-        """Release the lock, after the commit that is under way."""
+        """Save the index and release the lock, after the commit that is under way."""
         with self._writing:
+            if not self._is_closed and os.getpid() == self._process:
+                self._kept.close(is_settled=not self._unsettled)
             self._is_closed = True
             self._lock.release()

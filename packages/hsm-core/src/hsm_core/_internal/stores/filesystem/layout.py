@@ -11,6 +11,9 @@ Where the parts of a key store lie, and how an opening store is made ready.
     <directory>/keys/<key id>/vNNNNNNNN  the sealed blobs of its versions
     <directory>/uses/<material id>       how often a key's material was used
     <directory>/staging/                 files on their way to their place
+    <directory>/index                    what is known of all keys; see `index_files`
+    <directory>/index.journal            what has changed since then
+    <directory>/index.journal.old        the same, while a new index is written
 
 Everything is mode 0700 or 0600. Names of any other form are left alone, whatever they
 are.
@@ -27,16 +30,21 @@ from hsm_core._internal.documents import MAX_DOCUMENT_BYTES, KeyDocument, peek
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     check_private,
+    find_directory,
     list_directory,
     make_private_directory,
     read_file,
     remove_temporaries,
 )
 from hsm_core._internal.stores.naming import is_key_id
-from hsm_core.errors import IntegrityError
+from hsm_core.errors import (
+    IntegrityError,
+    StoreUnavailableError,
+    UnsafeFileModeError,
+)
 from hsm_core.model import KeyId
 
-__all__ = ["DOCUMENT_NAME", "Layout", "blob_name", "read_stored"]
+__all__ = ["DOCUMENT_NAME", "Layout", "blob_name"]
 
 DOCUMENT_NAME: Final = "key.json"
 
@@ -82,6 +90,21 @@ class Layout:
         """Directory of temporary files, so that a start has one place to tidy."""
         return self.directory / "staging"
 
+    @property
+    def index(self) -> Path:
+        """Snapshot of the index."""
+        return self.directory / "index"
+
+    @property
+    def journal(self) -> Path:
+        """What has changed since the snapshot."""
+        return self.directory / "index.journal"
+
+    @property
+    def older_journal(self) -> Path:
+        """The journal before, while its snapshot is not written yet."""
+        return self.directory / "index.journal.old"
+
     def folder(self, key_id: KeyId) -> Path:
         """Directory of a key."""
         return self.keys / key_id
@@ -94,9 +117,12 @@ class Layout:
         """Sealed blob of a version."""
         return self.keys / key_id / blob_name(version)
 
-    def prepare(self) -> None:
+    def prepare(self) -> set[str]:
         """
         Make the directories, or check those there are, and tidy what a crash left.
+
+        Returns:
+            The names of all directories below that of the keys.
 
         Raises:
             UnsafeFileModeError: Other users may reach one of them.
@@ -104,21 +130,24 @@ class Layout:
         """
         for path in self._directories:
             make_private_directory(path)
-        self.remove_temporaries()
+        return self.remove_temporaries()
 
     @property
     def _directories(self) -> tuple[Path, ...]:
         return self.meta, self.aborted, self.keys, self.uses, self.staging
 
-    def remove_temporaries(self) -> None:
+    def remove_temporaries(self) -> set[str]:
         """
         Remove what interrupted writes left.
+
+        Returns:
+            The names of all directories below that of the keys.
 
         Raises:
             StoreUnavailableError: A leftover can't be removed.
         """
-        for path in self._directories:
-            remove_temporaries(path)
+        left = {path: remove_temporaries(path) for path in self._directories}
+        return set(left[self.keys])
 
     def read_keys(self) -> Iterator[tuple[KeyId, bytes]]:
         """
@@ -129,10 +158,35 @@ class Layout:
             StoreUnavailableError: Something can't be read now.
         """
         for name in sorted(list_directory(self.keys)[0]):
-            if not is_key_id(name):
-                continue
-            check_private(self.keys / name)
-            yield KeyId(name), read_stored(self.document(KeyId(name))) or b""
+            if is_key_id(name):
+                check_private(self.keys / name)
+                yield KeyId(name), self.read(self.document(KeyId(name))) or b""
+
+    def read(self, path: Path, *, guarded: bool = False) -> bytes | None:
+        """
+        Return a document or blob, or None if there is nothing of this name.
+
+        What is no regular file, is longer than any document, or lies in what is no
+        directory, has no bytes for us.
+
+        Args:
+            path: Of a document or blob.
+
+            guarded: Refuse what others may reach.
+
+        Raises:
+            StoreUnavailableError: It can't be read now.
+        """
+        try:
+            found = find_directory(path.parent)
+        except UnsafeFileModeError as error:
+            if guarded:
+                raise StoreUnavailableError from error
+            found = True
+        try:
+            return read_file(path, MAX_DOCUMENT_BYTES) if found else _nothing(found)
+        except IntegrityError:
+            return b""
 
     def write(self, path: Path, data: bytes) -> None:
         """Create or replace a file of the store; see `atomic_write`."""
@@ -140,7 +194,7 @@ class Layout:
 
     def names_blob(self, key_id: KeyId, version: int) -> bool:
         """Return whether the document names the blob of a version, or can't be read."""
-        stored = read_stored(self.document(key_id)) or b""
+        stored = self.read(self.document(key_id)) or b""
         document = peek(key_id, stored)
         return document is None or _names(document, version)
 
@@ -150,14 +204,5 @@ def _names(document: KeyDocument, number: int) -> bool:
     return version is not None and bool(version.blob_sha256)
 
 
-def read_stored(path: Path) -> bytes | None:
-    """
-    Return a document or blob, or None if there is nothing of this name.
-
-    What is no regular file, or longer than any document, is not read: it has no
-    bytes for us.
-    """
-    try:
-        return read_file(path, MAX_DOCUMENT_BYTES)
-    except IntegrityError:
-        return b""
+def _nothing(found: bool | None) -> bytes | None:
+    return None if found is None else b""

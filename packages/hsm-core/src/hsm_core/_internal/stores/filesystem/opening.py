@@ -26,6 +26,7 @@ from hsm_core.errors import (
 __all__ = [
     "LockFile",
     "check_private",
+    "find_directory",
     "lock_file",
     "make_private_directory",
     "open_no_follow",
@@ -126,6 +127,10 @@ def check_private(path: Path) -> None:
     """
     with storage_errors():
         found = os.lstat(path)
+    _check_private(path, found)
+
+
+def _check_private(path: Path, found: os.stat_result) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if stat.S_ISLNK(found.st_mode):
         problem = "is a symbolic link"
@@ -136,6 +141,25 @@ def check_private(path: Path) -> None:
     else:
         return
     raise UnsafeFileModeError(f"{path} {problem}.", path=str(path))
+
+
+def find_directory(path: Path) -> bool | None:
+    """
+    Return whether a directory has this name; None if nothing has.
+
+    Raises:
+        UnsafeFileModeError: It is a directory, and `check_private` refuses it.
+        StoreUnavailableError: It can't be examined.
+    """
+    with storage_errors():
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return None
+    if not stat.S_ISDIR(found.st_mode):
+        return False
+    _check_private(path, found)
+    return True
 
 
 def path_exists(path: Path) -> bool:

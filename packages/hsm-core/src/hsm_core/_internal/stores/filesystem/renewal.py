@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
@@ -29,7 +29,13 @@ from hsm_core._internal.stores.filesystem.opening import (
 )
 from hsm_core.errors import IntegrityError, StoreUnavailableError
 
-__all__ = ["AppendFile", "read_directory", "renew_directory", "swap_directory"]
+__all__ = [
+    "AppendFile",
+    "move_file",
+    "read_directory",
+    "renew_directory",
+    "swap_directory",
+]
 
 _MOST_FILES: Final = 4096
 
@@ -96,6 +102,17 @@ def swap_directory(staged: Path, path: Path) -> None:
     discard_directory(old)
 
 
+def move_file(path: Path, to: Path) -> None:
+    """
+    Give a file another name, not durably.
+
+    Raises:
+        StoreUnavailableError: It may have been done or not.
+    """
+    with storage_errors():
+        os.rename(path, to)
+
+
 class AppendFile:
     """
     A file that grows by whole writes, each of which is there or not.
@@ -139,9 +156,3 @@ class AppendFile:
         if descriptor >= 0:
             with storage_errors():
                 os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
