@@ -57,6 +57,7 @@ class TestLayout:
 
         assert {
             "aborted",
+            "index",
             "keys",
             "lock",
             "meta",

@@ -16,12 +16,20 @@ from hsm_core.errors import StoreLockedError
 from tests.core.filesystem_support import (
     SCENARIOS,
     copy,
+    folder_in_memory,
     leftovers,
     make_template,
     seen,
 )
 from tests.core.key_support import key_id_of, operation_of
 from tests.support import REPOSITORY
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder in memory, as this many syncs would take long elsewhere."""
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
