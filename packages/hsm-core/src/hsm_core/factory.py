@@ -9,11 +9,13 @@ from typing import Final
 
 from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
 from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
+from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.locations import open_key_store, open_vault_store
+from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
@@ -117,6 +119,7 @@ def open_hsm(
             clock=clock,
             entropy=entropy,
             registry=registry,
+            copiers=_copiers(opened, audit),
         )
     except BaseException:
         with suppress(AuditUnavailableError):
@@ -158,6 +161,15 @@ def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySou
             maximum=_KEY_BYTES,
         )
     return RootKey(master_key, entropy=entropy)
+
+
+def _copiers(opened: OpenedStore, audit: AuditLog) -> dict[str, Copier]:
+    found: dict[str, Copier] = {}
+    if opened.backup is not None:
+        found["keys.sqlite"] = opened.backup
+    if isinstance(audit, SqliteAuditLog):
+        found["audit.sqlite"] = audit.backup
+    return found
 
 
 def _open_store(

@@ -46,6 +46,9 @@ __all__ = [
     "AuditPage",
     "AuditStatus",
     "AuditVerification",
+    "BackUp",
+    "BackUpStores",
+    "BackedUpFile",
     "Ciphertext",
     "CiphertextBatch",
     "ComputeMac",
@@ -658,6 +661,33 @@ class StoreVerification(Record, frozen=True, kw_only=True):
 
     keys: int
     findings: tuple[KeyFinding, ...] = ()
+
+
+class BackedUpFile(Record, frozen=True, kw_only=True):
+    """
+    A copy of a database.
+
+    Attributes:
+        sha256: Of its content, hex.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+class BackUp(Record, frozen=True, kw_only=True):
+    """
+    Copies that belong together.
+
+    Attributes:
+        folder: Name of their folder, in the directory of backups.
+        head_seq: Newest record of the trail that is surely in the copy.
+    """
+
+    folder: str
+    head_seq: int
+    files: tuple[BackedUpFile, ...]
 
 
 class Recovered(Record, frozen=True, kw_only=True):
@@ -1354,6 +1384,18 @@ class VerifyStore(Operation[StoreVerification], frozen=True, kw_only=True):
     while_locked: ClassVar = True
 
 
+class BackUpStores(Operation[BackUp], frozen=True, kw_only=True):
+    """
+    Copy every SQLite database, in use, into a new folder of the backup directory.
+
+    Keys and trail are copied at a moment when they agree. Stores of other kinds are not
+    copied. A copy holds sealed keys; who has it and the root has the keys.
+    """
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+
 class RecoverStore(Operation[Recovered], frozen=True, kw_only=True):
     """
     Accept the key store as it is, record what that means for each key, and unlock.
@@ -1430,6 +1472,7 @@ AnyOperation: TypeAlias = (
     | Status
     | ListAlgorithms
     | VerifyStore
+    | BackUpStores
     | RecoverStore
     | RecoverKey
     | SelfTest

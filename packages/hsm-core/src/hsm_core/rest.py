@@ -172,6 +172,9 @@ ROUTES: Final = (
     Route(operation=ops.Status, method="GET", path="/status"),
     Route(operation=ops.ListAlgorithms, method="GET", path="/algorithms"),
     Route(operation=ops.VerifyStore, method="POST", path="/store/verify"),
+    Route(
+        operation=ops.BackUpStores, method="POST", path="/store/backups", success=201
+    ),
     Route(operation=ops.RecoverStore, method="POST", path="/store/recover"),
     Route(operation=ops.RecoverKey, method="POST", path="/store/keys/{key_id}/recover"),
     Route(operation=ops.SelfTest, method="POST", path="/selftest"),

@@ -115,6 +115,8 @@ class Settings(Record, frozen=True, kw_only=True):
         approval_retention_days: Age at which approvals that came to an end are removed;
             0 keeps them all. None is 90 on SQLite, and 0 on files.
         approval_retention_interval_seconds: How often they are.
+        backup_dir: Directory that backups of SQLite databases are made in; None where
+            there shall be none.
         scrub_interval_seconds: How often every key is compared in the background.
         scrub_share: Share of the time that this may take of one processor.
         audit_segment_bytes: Size at which a segment of the trail is closed.
@@ -146,6 +148,7 @@ class Settings(Record, frozen=True, kw_only=True):
     approval_sqlite_path: Path = Path("data/approvals.sqlite")
     approval_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
     approval_retention_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
+    backup_dir: Path | None = None
     scrub_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
     scrub_share: Annotated[float, Meta(gt=0, le=1)] = 0.25
     audit_sync: AuditSync = AuditSync.STRICT

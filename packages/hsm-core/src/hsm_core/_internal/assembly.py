@@ -10,6 +10,7 @@ before the first operation.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -17,6 +18,7 @@ from typing import Final, Self
 from hsm_core.__about__ import __version__
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
 from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.gate import Gate
@@ -225,9 +227,12 @@ def assemble(
     entropy: Entropy,
     registry: CryptoRegistry,
     use_rules: UseRules | None = None,
+    copiers: Mapping[str, Copier] | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
+
+    *copiers* copy what of them can be backed up in use, the trail last.
 
     Closing the HSM closes store and trail; if this fails, its caller closes them.
 
@@ -276,6 +281,9 @@ def assemble(
         verify_range=verified,
         store_status=keeper.scrubber.status,
         verify_store=keeper.scrubber.verify,
+        back_up=Backups(
+            settings.backup_dir, copiers or {}, audit, clock, inventory.committing
+        ).make,
         recover_store=keeper.acceptance.recover_store,
         recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),

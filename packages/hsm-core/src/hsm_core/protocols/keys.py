@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 from hsm_core.model import KeyFilter, KeyId
@@ -372,10 +373,15 @@ class OpenedStore:
     A key store and the use counters that lie beside it.
 
     Closing the store closes the counters too.
+
+    Attributes:
+        backup: Copies all of it, in use, into a new file of mode 0600, durably; None
+            where it can't be copied so.
     """
 
     keys: KeyStore
     uses: UseCounters
+    backup: Callable[[Path], None] | None = None
 
 
 class KeyStoreOpener(Protocol):

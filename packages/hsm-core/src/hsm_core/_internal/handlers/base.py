@@ -88,6 +88,7 @@ class Services:
     verify_range: Callable[[int, int], AuditVerification]
     store_status: Callable[[], ops.StoreStatus]
     verify_store: Callable[[threading.Event], ops.StoreVerification]
+    back_up: Callable[[], ops.BackUp]
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
     started_at: int

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Comparing the key store with the trail, and accepting it: three operations."""
+"""Looking after the stores: comparing, copying and accepting them."""
 
 from __future__ import annotations
 
 from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 
-__all__ = ["RecoverKeyHandler", "RecoverStoreHandler", "VerifyStoreHandler"]
+__all__ = [
+    "BackUpStoresHandler",
+    "RecoverKeyHandler",
+    "RecoverStoreHandler",
+    "VerifyStoreHandler",
+]
 
 
 class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
@@ -23,6 +28,22 @@ class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
         return False
 
     def is_slow(self, operation: ops.VerifyStore, /) -> bool:
+        """Always."""
+        return True
+
+
+class BackUpStoresHandler(Handler[ops.BackUpStores, ops.BackUp]):
+    """Copy the databases."""
+
+    def perform(self, subject: Subject[ops.BackUpStores], /) -> Answer[ops.BackUp]:
+        """Copy them while no key is changed."""
+        return Answer(self._services.back_up())
+
+    def is_quick(self, operation: ops.BackUpStores, /) -> bool:
+        """Never: it writes files."""
+        return False
+
+    def is_slow(self, operation: ops.BackUpStores, /) -> bool:
         """Always."""
         return True
 

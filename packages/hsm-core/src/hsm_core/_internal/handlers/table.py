@@ -67,6 +67,7 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.Status: administration.StatusHandler,
     ops.ListAlgorithms: administration.ListAlgorithmsHandler,
     ops.VerifyStore: recovery.VerifyStoreHandler,
+    ops.BackUpStores: recovery.BackUpStoresHandler,
     ops.RecoverStore: recovery.RecoverStoreHandler,
     ops.RecoverKey: recovery.RecoverKeyHandler,
     ops.SelfTest: administration.SelfTestHandler,

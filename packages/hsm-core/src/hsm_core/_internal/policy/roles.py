@@ -46,7 +46,7 @@ _RENEW: Final = frozenset({"CreateKey", "Rollback", "RotateKey"})
 _TRANSFER: Final = frozenset({"DeriveKey", "ExportKey", "ImportKey"})
 _END: Final = frozenset({"DestroyKey", "RevokeKey"})
 _AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit", "VerifyStore"})
-_RECOVER: Final = frozenset({"RecoverKey", "RecoverStore"})
+_RECOVER: Final = frozenset({"BackUpStores", "RecoverKey", "RecoverStore"})
 
 GRANTS: Final[dict[Role, frozenset[str]]] = {
     Role.ADMINISTRATOR: (

@@ -157,7 +157,7 @@ def _open_filesystem(place: _Place) -> OpenedStore:
 
 def _open_sqlite(place: _Place) -> OpenedStore:
     store = SqliteKeyStore(place.path(place.settings.sqlite_path))
-    return _guarded(OpenedStore(store, store.uses))
+    return _guarded(OpenedStore(store, store.uses, store.database.backup))
 
 
 def _open_s3(place: _Place) -> OpenedStore:
@@ -174,4 +174,6 @@ _BUILT_IN: Final[dict[str, _Opener]] = {
 
 
 def _guarded(opened: OpenedStore) -> OpenedStore:
-    return OpenedStore(GuardedKeyStore(opened.keys), GuardedUseCounters(opened.uses))
+    return OpenedStore(
+        GuardedKeyStore(opened.keys), GuardedUseCounters(opened.uses), opened.backup
+    )

@@ -100,6 +100,10 @@ class SqliteApprovalStore(ApprovalStore):
         """Whether it is open, and no write has failed."""
         return self._database.available
 
+    def backup(self, to: Path) -> None:
+        """Copy it, in use, into a new file; see `Database.backup`."""
+        self._database.backup(to)
+
     def reopen(self) -> None:
         """After a failed write: make durable what is there; see `Database.reopen`."""
         self._database.reopen()

@@ -74,6 +74,10 @@ class SqliteAuditLog(TrailLog):
             open_events=recovered.open_events,
         )
 
+    def backup(self, to: Path) -> None:
+        """Copy the trail, in use, into a new file; see `Database.backup`."""
+        self._database_medium.backup(to)
+
     @classmethod
     def open(
         cls,

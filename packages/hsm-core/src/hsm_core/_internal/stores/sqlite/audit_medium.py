@@ -83,6 +83,10 @@ class SqliteMedium:
         self._fold_at = _NEVER
         self._prune: _Prune | None = None
 
+    def backup(self, to: Path) -> None:
+        """Copy all that is written into a new file; see `Database.backup`."""
+        self._database.backup(to)
+
     def prune_with(
         self, record_seq: int, next_seq: int, adopt: Callable[[], None]
     ) -> None:
