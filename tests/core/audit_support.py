@@ -12,7 +12,7 @@ from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
 from hsm_core._internal.envelope import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
-from hsm_core.protocols import AuditDraft, Clock
+from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
 
@@ -70,6 +70,7 @@ def open_log(
     sync: AuditSync = AuditSync.STRICT,
     segment_bytes: int = 64 * 1024 * 1024,
     timeout_seconds: float = 20.0,
+    reserve_bytes: int = 0,
 ) -> FileAuditLog:
     """Open the trail at *path*; the seed gives a new one its id."""
     return FileAuditLog.open(
@@ -81,6 +82,7 @@ def open_log(
         segment_bytes=segment_bytes,
         timeout_seconds=timeout_seconds,
         node="node-1",
+        reserve_bytes=reserve_bytes,
     )
 
 
@@ -100,7 +102,7 @@ def opened(
         log.close()
 
 
-def fill(log: FileAuditLog, count: int, *, one_by_one: bool = False) -> None:
+def fill(log: AuditLog, count: int, *, one_by_one: bool = False) -> None:
     """Append *count* uses and wait until they are durable."""
     if one_by_one:
         for number in range(count):
@@ -134,7 +136,8 @@ def verified(path: Path, key: bytes | None = KEY) -> OfflineVerification:
     return AuditVerifier(path, key).verify()
 
 
-def events(log: FileAuditLog) -> list[AuditEvent]:
-    """Return all events of an open trail."""
-    found = [decode_event(split(FRAME, line)[0]) for line in log.lines(0, 1_000_000)]
+def events(log: AuditLog) -> list[AuditEvent]:
+    """Return all events of an open trail that were not pruned."""
+    lines = log.lines(log.first_seq, 1_000_000)
+    found = [decode_event(split(FRAME, line)[0]) for line in lines]
     return [event for event in found if event is not None]
