@@ -2,7 +2,10 @@
 """Tests of the commands on the trail."""
 
 import base64
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +20,7 @@ from hsm_core.operations import (
 )
 from hsm_core.protocols import HSM
 from hsm_core.session import Session
-from hsm_core.settings import Settings
+from hsm_core.settings import AuditStoreKind, Settings
 from hsm_core.testing import caller
 from tests.cli.support import Shell
 
@@ -97,6 +100,34 @@ class TestAuditVerify:
             session.create_key("aes", name="box")
             session.encrypt("box", b"x")
             yield path
+
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> Iterator[Path]:
+        """Give the database of a trail in SQLite that is in use."""
+        path = tmp_path / "audit.sqlite"
+        settings = Settings(
+            key_dir=tmp_path / "keys",
+            audit_store=AuditStoreKind.SQLITE,
+            audit_sqlite_path=path,
+        )
+        with open_hsm(
+            settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32
+        ) as gateway:
+            session = Session(gateway.act_as(caller()))
+            session.create_key("aes", name="box")
+            session.encrypt("box", b"x")
+            yield path
+
+    @pytest.fixture
+    def closed(self, database: Path, tmp_path: Path) -> Path:
+        """Give a copy of it, as a kill would leave it, that nobody has open."""
+        copy = tmp_path / "copy" / database.name
+        copy.parent.mkdir()
+        for file in tmp_path.glob("audit.sqlite*"):
+            shutil.copyfile(file, copy.with_name(file.name))
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return copy
 
     def test_server(self, shell: Shell, gateway: OpenHSM) -> None:
         """The server's trail is verified range by range up to its head."""
@@ -184,6 +215,54 @@ class TestAuditVerify:
 
         assert 2 == outcome.code
         assert "There is no audit trail." in outcome.err
+
+    def test_database_in_use(self, bare_shell: Shell, database: Path) -> None:
+        """A trail in SQLite that a server has open is left to the server."""
+        outcome = bare_shell("audit", "verify", "--audit-path", str(database))
+
+        assert 2 == outcome.code
+        assert "[store_locked]" in outcome.err
+        assert "let the server that has it open verify it" in outcome.err
+
+    def test_database(
+        self, bare_shell: Shell, closed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A trail in SQLite is verified like one in files, with and without the key."""
+        line = ("audit", "verify", "--audit-path", str(closed))
+        chain = bare_shell.ok(*line)
+        monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
+        full = bare_shell.ok(*line, "--json").json
+
+        assert (True, False) == (full["macs_checked"], full["clean"])
+        assert full["records"] == full["head_seq"] + 1
+        assert "the chain only" in chain.text
+
+    def test_database_edited(self, bare_shell: Shell, closed: Path) -> None:
+        """A row that was changed is named with the reason, and the exit code is 7."""
+        with closing(sqlite3.connect(closed)) as connection, connection:
+            connection.execute(
+                "UPDATE records SET line = "
+                "CAST(replace(line, 'CreateKey', 'DeleteKey') AS BLOB) WHERE seq = 1"
+            )
+        outcome = bare_shell(
+            *("audit", "verify", "--audit-path", str(closed), "--json"),
+            *("--hmac-key", HMAC_KEY),
+        )
+
+        assert (7, b"") == (outcome.code, outcome.out)
+        assert '"code":"audit_tampered"' in outcome.err
+        assert '"seq":1' in outcome.err
+        assert '"reason":"mac"' in outcome.err
+
+    def test_database_wrong_key(self, bare_shell: Shell, closed: Path) -> None:
+        """A key that is not the trail's is told apart from tampering."""
+        key = base64.b64encode(b"\x03" * 32).decode()
+        outcome = bare_shell(
+            *("audit", "verify", "--audit-path", str(closed), "--hmac-key", key)
+        )
+
+        assert 2 == outcome.code
+        assert "[wrong_audit_key]" in outcome.err
 
     def test_key_without_path(self, shell: Shell) -> None:
         """A key is for files; the server has its own."""

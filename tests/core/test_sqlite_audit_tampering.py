@@ -185,7 +185,7 @@ ATTACKS: list[tuple[Callable[[Rows], None], int, str]] = [
     (_empty, 0, "shorter"),
     (_strip_mac, 20, "framing"),
     (_purge, 0, "pruned"),
-    (_negative, -1, "sequence"),
+    (_negative, 0, "sequence"),
 ]
 
 

@@ -164,6 +164,7 @@ class SqliteAuditVerifier:
         prefix.finish()
         if progress is not None:
             progress(follower.seq - seq)
+        detail = prefix.detail
         return OfflineVerification(
             records=follower.seq - seq,
             head_seq=follower.seq,
@@ -173,6 +174,9 @@ class SqliteAuditVerifier:
             mark_checked=head is not None,
             clean=head is not None and head.mark.clean,
             torn_bytes=0,
+            first_seq=seq + 1,
+            pruned_roots=detail.roots if detail else (),
+            baseline_checked=detail is not None,
         )
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
@@ -196,10 +200,9 @@ def _prefix(
     connection: sqlite3.Connection, log_id: str, hmac_key: bytes | None
 ) -> PrunedPrefix:
     baseline = read_baseline(connection, log_id, hmac_key)
-    first = first_row(connection)
-    if first is None:
-        first = baseline.header.next_seq if baseline else 0
-    return PrunedPrefix(first, baseline)
+    covered = baseline.header.next_seq if baseline else 0
+    # Those before are left by a removal that was interrupted, and count for nothing.
+    return PrunedPrefix(max(first_row(connection) or 0, covered), baseline)
 
 
 def _connect(uri: str) -> sqlite3.Connection:

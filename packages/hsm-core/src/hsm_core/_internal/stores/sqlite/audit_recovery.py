@@ -48,7 +48,6 @@ class Recovered:
         mark: The end of the trail.
         intents: Intents without outcome up to there.
         open_events: The same, as events.
-        first_seq: The oldest record that counts.
         baseline: What is kept of the records before it.
         leftovers: Records before it are there, for their removal was interrupted.
     """
@@ -57,7 +56,6 @@ class Recovered:
     mark: HeadMark
     intents: OpenIntents
     open_events: list[AuditEvent]
-    first_seq: int
     baseline: Baseline | None
     leftovers: bool
 
@@ -100,20 +98,18 @@ def recover(connection: sqlite3.Connection, hmac_key: bytes) -> Recovered:
     head = read_head(connection, hmac_key)
     baseline = read_baseline(connection, head.log_id, hmac_key)
     covered = baseline.header.next_seq if baseline else 0
-    first = first_row(connection)
-    if first is None:
-        first = covered
-    prefix = PrunedPrefix(first, baseline)
-    replay = _Replay(connection, hmac_key, head, prefix)
+    oldest = first_row(connection)
+    leftovers = oldest is not None and oldest < covered
+    first = covered if oldest is None or leftovers else oldest
+    replay = _Replay(connection, hmac_key, head, PrunedPrefix(first, baseline))
     replay.run(first)
     return Recovered(
         head=head,
         mark=replay.end(),
         intents=replay.intents,
         open_events=list(replay.events.values()),
-        first_seq=covered,
         baseline=baseline,
-        leftovers=first < covered,
+        leftovers=leftovers,
     )
 
 

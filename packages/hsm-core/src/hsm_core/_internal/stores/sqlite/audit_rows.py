@@ -282,8 +282,15 @@ def baseline_lines(connection: sqlite3.Connection, next_seq: int) -> Iterator[by
 
 
 def first_row(connection: sqlite3.Connection) -> int | None:
-    """Return the lowest number of a record, or None if there is none."""
+    """
+    Return the lowest number of a record, or None if there is none.
+
+    Raises:
+        AuditTamperedError: It is below 0.
+    """
     found: int | None = connection.execute("SELECT min(seq) FROM records").fetchone()[0]
+    if found is not None and found < 0:
+        raise tampered(Reason.SEQUENCE, 0)
     return found
 
 
