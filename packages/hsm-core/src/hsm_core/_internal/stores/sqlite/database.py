@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.opening import check_private, lock_file
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
@@ -230,6 +231,7 @@ class Database:
 
     def _commit(self) -> None:
         try:
+            failpoint("sqlite.before_commit")
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             problem = translate(error)

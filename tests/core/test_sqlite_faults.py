@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: MIT
+"""A database under a failing disk, killed, cut or moved away: an error, never less."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.stores.sqlite.database import Database, UnsettledCommitError
+from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
+from hsm_core.errors import (
+    HSMError,
+    IntegrityError,
+    StorageFullError,
+    StoreUnavailableError,
+)
+from tests.core.key_support import key_id_of
+from tests.core.sqlite_child import BLOB
+from tests.core.sqlite_support import (
+    SCHEMA,
+    add,
+    count,
+    files_of,
+    keys_template,
+    opened,
+    outsider,
+    still_there,
+)
+from tests.support import REPOSITORY, require_program, require_service
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a closed database with three things."""
+    path = tmp_path / "folder" / "things.sqlite"
+    with opened(path) as database:
+        for _ in range(3):
+            add(database)
+    return path
+
+
+def log_of(path: Path) -> Path:
+    """Return the path of a database's log."""
+    return path.with_name(path.name + "-wal")
+
+
+# A disk that fails, or a process that is killed
+
+
+def run(path: Path, keys: int, *point: str, under: Sequence[str] = ()) -> list[str]:
+    """Run the child until it ends or is killed, and return what it said."""
+    command = [sys.executable, "-m", "tests.core.sqlite_child", str(path), str(keys)]
+    done = subprocess.run(
+        [*under, *command, *point],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in {0, -signal.SIGKILL, 128 + signal.SIGKILL}
+    return done.stdout.splitlines()
+
+
+def strace(rule: str) -> list[str]:
+    """Return how a program is run with a fault injected into its system calls."""
+    program = require_program("strace")
+    options = ["-f", "-qq", "-o", "/dev/null"]
+    if "signal" not in rule:
+        # Much quicker, but signals that are to be injected get lost.
+        options += ["--seccomp-bpf", "-e", f"trace={rule.partition(':')[0]}"]
+    return [program, *options, "-e", f"inject={rule}"]
+
+
+def acknowledged(lines: list[str]) -> set[str]:
+    """Return the ids of the keys that were told to be made."""
+    return {key_id_of(int(line[4:])) for line in lines if line.startswith("ack")}
+
+
+def check(path: Path, lines: list[str]) -> int:
+    """Check that what was told to be made is there, wholly; return how much more is."""
+    found = still_there(path)
+    told = acknowledged(lines)
+    assert told <= set(found)
+    assert all((BLOB,) == blobs for _, blobs in found.values())
+    return len(found) - len(told)
+
+
+@pytest.mark.parametrize(
+    ("point", "more"),
+    [
+        ("store.after_blobs", 0),
+        ("store.before_document", 0),
+        ("store.after_document", 1),
+    ],
+)
+def test_kill_at_each_point_of_a_commit(tmp_path: Path, point: str, more: int) -> None:
+    """
+    Killed before the commit the key is not there, after it wholly, told or not.
+    """
+    path = tmp_path / "store" / "keys.sqlite"
+
+    lines = run(path, 5, point, "3")
+
+    assert 2 == len(acknowledged(lines))
+    assert more == check(path, lines)
+
+
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+def test_kill_before_a_call(tmp_path: Path, call: str) -> None:
+    """
+    Killed before its n-th write or sync, a store has all it told, and at most one more.
+    """
+    kills = 0
+    for nth in (40, 75, 150) if call == "pwrite64" else (3, 9, 13):
+        path = tmp_path / str(nth) / "keys.sqlite"
+        lines = run(path, 4, under=strace(f"{call}:signal=SIGKILL:when={nth}"))
+        kills += len(acknowledged(lines)) < 4
+        assert 0 <= check(path, lines) <= 1
+
+    assert kills
+
+
+@pytest.mark.parametrize(
+    ("rule", "failures", "at_least"),
+    [
+        ("fdatasync:error=EIO:when=11", 1, 9),
+        ("fdatasync:error=EIO:when=11..14", 1, 9),
+        ("pwrite64:error=EIO:when=60", 1, 9),
+        ("pwrite64:error=ENOSPC:when=60..63", 2, 6),
+    ],
+)
+def test_disk_that_fails_for_a_while(
+    tmp_path: Path, rule: str, failures: int, at_least: int
+) -> None:
+    """
+    A commit that failed is told; after reopening the next ones are made, nothing lost.
+    """
+    path = tmp_path / "store" / "keys.sqlite"
+    run(path, 1)
+
+    lines = run(path, 10, under=strace(rule))
+    failed = [line for line in lines if line.startswith("failed")]
+    told = acknowledged(lines)
+
+    assert len(failed) >= failures
+    assert len(told) >= at_least
+    assert len(failed) + len(told) == 10
+    if "ENOSPC" in rule:
+        assert {"failed storage_full"} == set(failed)
+        assert "reopened" not in lines
+    else:
+        assert "reopened" in lines
+    assert 1 <= check(path, lines) <= 2
+
+
+def test_disk_that_stays_broken(tmp_path: Path) -> None:
+    """
+    Once no sync succeeds any more nothing is told to be made, and nothing told is lost.
+    """
+    path = tmp_path / "store" / "keys.sqlite"
+    run(path, 1)
+
+    lines = run(path, 12, under=strace("fdatasync,fsync:error=EIO:when=8+"))
+
+    assert 12 > len(acknowledged(lines)) > 0
+    assert "unavailable" in lines
+    assert "reopened" not in lines
+    assert lines.index("unavailable") > max(
+        n for n, line in enumerate(lines) if line.startswith("ack")
+    )
+    assert 1 <= check(path, lines) <= 2
+
+
+# A disk without room
+
+
+def test_no_room_in_the_database(path: Path) -> None:
+    """
+    What does not fit is undone as a whole; smaller things go on being written.
+    """
+    with opened(path) as database:
+        pages = database.rows("PRAGMA page_count")[0][0]
+        database.rows(f"PRAGMA max_page_count = {pages + 2}")
+
+        with pytest.raises(StorageFullError):
+            add(database, b"x" * 100_000)
+
+        assert database.available
+        assert 3 == count(database)
+        add(database, b"small")
+        assert 4 == count(database)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 256 KiB, where that is allowed."""
+    require_service("The right to mount file systems", os.geteuid() == 0)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = "size=256k,mode=0700"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    require_service("The right to mount file systems", not done.returncode)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_no_room_on_the_disk(small_disk: Path) -> None:
+    """
+    On a full disk nothing is written and nothing lost; with room again it goes on.
+    """
+    path = small_disk / "things.sqlite"
+    with opened(path) as database:
+        filler = small_disk / "filler"
+        filler.write_bytes(b"\0" * 50_000)
+        written = 0
+        with suppress(StorageFullError):
+            while written < 1000:
+                add(database, b"x" * 5000)
+                written += 1
+
+        assert 0 < written < 1000
+        assert database.available
+        assert written == count(database)
+        filler.unlink()
+        add(database)
+        assert written + 1 == count(database)
+        database.verify()
+    with opened(path) as database:
+        assert written + 1 == count(database)
+
+
+# After a failed commit
+
+
+def failed(database: Database) -> None:
+    """Let one commit fail in a way that leaves its outcome unknown."""
+
+    def fail(name: str) -> None:
+        if name == "sqlite.before_commit":
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with install(fail), pytest.raises(UnsettledCommitError):
+        add(database)
+
+
+def test_nothing_is_answered_until_reopened(
+    path: Path,
+) -> None:
+    """
+    After a commit of unknown outcome every call fails, until reopening succeeds.
+    """
+    with opened(path) as database:
+        failed(database)
+        for call in (add, count, Database.verify, Database.checkpoint):
+            with pytest.raises(StoreUnavailableError, match="opened again"):
+                call(database)
+        before = database.available
+
+        database.reopen()
+        database.reopen()
+
+        assert (False, True) == (before, database.available)
+        assert count(database) in {3, 4}
+        assert 0 == log_of(path).stat().st_size
+        add(database)
+        assert "database is locked" == outsider(path, "SELECT * FROM things")
+
+
+def test_reopening_what_is_damaged(path: Path) -> None:
+    """
+    A database that fails its check is not used again.
+    """
+    with opened(path) as database:
+        with database.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO things (value) VALUES (?)", [(b"x" * 3000,)] * 20
+            )
+        database.checkpoint()
+        failed(database)
+        # Not by this process, whose locks would be gone with the descriptor.
+        noise = f"if=/dev/urandom of={path} bs=4096 seek=2 count=1 conv=notrunc"
+        subprocess.run(["dd", *noise.split()], check=True, capture_output=True)
+
+        for _ in range(2):
+            with pytest.raises(IntegrityError):
+                database.reopen()
+
+        assert not database.available
+
+
+def test_lock_outlives_a_failure(path: Path) -> None:
+    """
+    Nobody else gets the database while it waits to be reopened.
+    """
+    with opened(path) as database:
+        failed(database)
+
+        with pytest.raises(HSMError, match="locked"):
+            Database(path, SCHEMA)
+
+
+# Files that are moved, cut or exchanged
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_file_moved_while_open(path: Path, suffix: str) -> None:
+    """
+    Nothing goes into a file that has lost its name; when it is back, all is there.
+    """
+    file = path.with_name(path.name + suffix)
+    away = path.with_name("away")
+    with opened(path) as database:
+        add(database)
+        file.rename(away)
+
+        with pytest.raises(StoreUnavailableError, match="moved or deleted"):
+            add(database)
+        with pytest.raises(StoreUnavailableError):
+            count(database)
+        if not suffix:
+            with pytest.raises(StoreUnavailableError, match="moved or deleted"):
+                database.reopen()
+        away.rename(file)
+        database.reopen()
+
+        assert 4 == count(database)
+        add(database)
+    with opened(path) as database:
+        assert 5 == count(database)
+
+
+def test_log_deleted_while_open(path: Path) -> None:
+    """
+    What was committed into a log that somebody deleted is not lost.
+    """
+    with opened(path) as database:
+        add(database)
+        log_of(path).unlink()
+        with pytest.raises(StoreUnavailableError):
+            add(database)
+
+        database.reopen()
+
+        assert 4 == count(database)
+    with opened(path) as database:
+        assert 4 == count(database)
+
+
+def crashed_copy(path: Path, folder: Path) -> Path:
+    """Return a copy as a kill leaves it: with a log that holds the newest thing."""
+    folder.mkdir(mode=0o700)
+    with opened(path) as database:
+        add(database)
+        for file in files_of(path):
+            shutil.copy(file, folder / file.name)
+    return folder / path.name
+
+
+def test_log_of_a_kill(path: Path, tmp_path: Path) -> None:
+    """
+    What stands only in the log of a killed process is there.
+    """
+    with opened(crashed_copy(path, tmp_path / "copy")) as database:
+        assert 4 == count(database)
+
+
+def test_log_of_another_kind_of_database(path: Path, tmp_path: Path) -> None:
+    """
+    A log that belongs to a database of another kind is refused.
+    """
+    copy = crashed_copy(path, tmp_path / "copy")
+    other = tmp_path / "other" / "keys.sqlite"
+    with closing(SqliteKeyStore(other)) as store:
+        store.write_meta("ring", b"x")
+        shutil.copy(log_of(other), log_of(copy))
+
+    with pytest.raises(HSMError):
+        Database(copy, SCHEMA)
+
+
+@pytest.mark.parametrize("page", range(1, 8))
+@pytest.mark.parametrize("kind", ["noise", "cut"])
+def test_damaged_pages(tmp_path: Path, page: int, kind: str) -> None:
+    """
+    A page of noise, or a file that ends early, is damage: no crash, and no "not found".
+    """
+    path = tmp_path / "store" / "keys.sqlite"
+    keys_template(path)
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        assert size > 8 * 4096
+        if kind == "cut":
+            file.truncate(page * 4096)
+        else:
+            file.seek(page * 4096)
+            file.write(bytes(range(255, -1, -1)) * 16)
+
+    with pytest.raises(IntegrityError):
+        still_there(path)
