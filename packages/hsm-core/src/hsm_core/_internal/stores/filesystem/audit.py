@@ -234,6 +234,7 @@ class FileAuditLog(TrailLog):
 
 def _lock(path: Path, hmac_key: bytes) -> TrailLock:
     check_file(path)
+    check_file(path.with_name(reserve_name(path.name)))
     make_private_directory(path.parent)
     # The key is judged before anything is written, the lock's file included.
     read_head(path.with_name(head_name(path.name)), hmac_key)

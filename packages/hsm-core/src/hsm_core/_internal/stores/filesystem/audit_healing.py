@@ -104,11 +104,11 @@ def _cut_back(segments: Segments, tail: Tail) -> None:
     live, durable = segments.live, segments.durable
     with medium_errors(Cause.WRITE):
         size = os.fstat(segments.descriptor).st_size
-        with segments.changing():
-            if size < live.size:
+        if size < live.size:
+            with segments.changing():
                 live.cut(durable.count, durable.size)
-            if size > live.size:
-                os.ftruncate(segments.descriptor, live.size)
+        if size > live.size:
+            os.ftruncate(segments.descriptor, live.size)
         failpoint("audit.heal.after_cut")
         segments.write(_rest(tail, live, live.count))
     with medium_errors(Cause.SYNC):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.trail.groups import Group, Ticket
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail, TrailMedium
 from hsm_core._internal.stores.trail.outage import Outage
@@ -309,6 +310,7 @@ class Flusher:
                 self._undurable.append(last)
         for group in self._undurable:
             group.complete(error)
+        failpoint("audit.outage")
         return outage
 
     def _pause(self, outage: Outage) -> bool:
