@@ -2,6 +2,7 @@
 """A server over each kind of store: a whole life, a restart, an offline look."""
 
 import contextlib
+import hashlib
 import json
 import sqlite3
 from pathlib import Path
@@ -73,6 +74,41 @@ def test_a_whole_life_over_a_restart(site: Site, tmp_path: Path, kind: str) -> N
         assert 0 == server.stop()
 
     site.verify_log(path=trail_of(site, kind))
+
+
+def test_a_backup_is_as_good_as_its_original(site: Site, tmp_path: Path) -> None:
+    """Copies made under load agree with each other, and start as the databases do."""
+    folder = tmp_path / "copies"
+    flags = [*flags_of(site, "sqlite"), "--backup-dir", str(folder)]
+    with site.start(*flags) as server:
+        site.cli(server.port, "create", "EC-P256", "--name", "before")
+        done = site.cli(
+            server.port, "store", "back-up", "--json", roles="administrator"
+        )
+        assert 0 == done.returncode, done.stderr
+        made = json.loads(done.stdout)
+        site.cli(server.port, "create", "EC-P256", "--name", "after")
+        refused = site.cli(server.port, "store", "back-up")
+        assert refused.returncode
+        assert 0 == server.stop()
+
+    copy = folder / made["folder"]
+    for file in made["files"]:
+        content = (copy / file["name"]).read_bytes()
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert 0o600 == (copy / file["name"]).stat().st_mode & 0o777
+    site.verify_log(path=copy / "audit.sqlite")
+    restored = [
+        *("--key-store", "sqlite", "--sqlite-path", str(copy / "keys.sqlite")),
+        *("--audit-store", "sqlite"),
+        *("--audit-sqlite-path", str(copy / "audit.sqlite")),
+    ]
+    with site.start(*restored) as server:
+        listed = json.loads(site.cli(server.port, "list", "--json").stdout)
+        status = json.loads(site.cli(server.port, "status", "--json").stdout)
+        assert ["before"] == [item["name"] for item in listed["items"]]
+        assert "operational" == status["state"]
+        assert 0 == server.stop()
 
 
 def test_a_database_belongs_to_one_server(site: Site) -> None:

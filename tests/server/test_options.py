@@ -292,7 +292,14 @@ def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:
     result = run(
         *("--key-store", "sqlite", "--sqlite-path", "k.db"),
         *("--audit-store", "sqlite", "--audit-sqlite-path", "t.db"),
-        *("--audit-timeout-secs", "0.5", "--audit-reserve-bytes", "4096"),
+        *(
+            "--backup-dir",
+            "copies",
+            "--audit-timeout-secs",
+            "0.5",
+            "--audit-reserve-bytes",
+            "4096",
+        ),
         *("--audit-retention-days", "7", "--audit-retention-interval-secs", "60"),
         *("--approval-store", "sqlite", "--approval-sqlite-path", "a.db"),
         *("--approval-dir", "approvals", "--approval-retention-days", "8"),
@@ -309,7 +316,7 @@ def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:
         core.audit_retention_interval_seconds,
     )
     assert ("sqlite", Path("a.db")) == (core.approval_store, core.approval_sqlite_path)
-    assert Path("approvals") == core.approval_dir
+    assert (Path("approvals"), Path("copies")) == (core.approval_dir, core.backup_dir)
     assert (8, 90) == (
         core.approval_retention_days,
         core.approval_retention_interval_seconds,

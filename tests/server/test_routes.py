@@ -169,9 +169,12 @@ async def _valid_requests(api: API) -> dict[str, Request]:
 async def test_a_valid_request_of_every_operation(api: API) -> None:
     """Each operation answers with its own status and its own type."""
     requests = await _valid_requests(api)
+    names = list(requests)
 
-    assert {cls.__name__ for cls in OPERATIONS} == set(requests)
-    for cls in sorted(OPERATIONS, key=lambda cls: list(requests).index(cls.__name__)):
+    # In memory there is nothing to copy.
+    assert {cls.__name__ for cls in OPERATIONS} == {*names, "BackUpStores"}
+    possible = [cls for cls in OPERATIONS if cls.__name__ in requests]
+    for cls in sorted(possible, key=lambda cls: names.index(cls.__name__)):
         method, path, body, query = requests[cls.__name__]
         answer = await api.send(method, path, body=body, query=query)
         assert route_of(cls).success == answer.status, (cls, answer.body)

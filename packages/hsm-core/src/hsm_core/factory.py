@@ -28,6 +28,7 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import (
     AsyncHSMGateway,
+    AuditLog,
     Clock,
     Entropy,
     MasterKeySource,

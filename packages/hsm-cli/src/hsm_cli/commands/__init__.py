@@ -53,7 +53,7 @@ COMMANDS: Final = {
     "selftest": "Run all self-tests now.",
     "algorithms": "Show algorithms, and who serves them or what to install.",
     "audit": "Read and verify the audit trail.",
-    "store": "Compare the key store with the trail, and recover it.",
+    "store": "Compare the key store with the trail, back it up, recover it.",
     "token": "Mint and inspect bearer tokens.",
     "completion": "Print a script that completes commands in a shell.",
 }

@@ -13,6 +13,7 @@ from hsm_cli.options import HSMCommand
 from hsm_cli.terminal import neutral
 from hsm_core.errors import StoreMismatchError
 from hsm_core.operations import (
+    BackUpStores,
     KeyFinding,
     Recovered,
     RecoverKey,
@@ -31,7 +32,7 @@ _ANSWER: Final = "recover"
 
 @click.group("store", no_args_is_help=False)
 def command() -> None:
-    """Compare the key store with the audit trail, and recover it."""
+    """Compare the key store with the trail, back it up, and recover it."""
 
 
 @command.command("verify", cls=HSMCommand)
@@ -50,6 +51,24 @@ def verify(invocation: Invocation) -> None:
         raise StoreMismatchError(
             f"{len(report.findings)} of {report.keys} keys are not as they should be."
         )
+
+
+@command.command("back-up", cls=HSMCommand)
+@click.pass_obj
+def back_up(invocation: Invocation) -> None:
+    """
+    Copy the server's SQLite databases into its backup directory, while it serves.
+
+    Keys and trail agree in the copies. Stores of other kinds are not copied.
+    """
+    invocation.wait_at_least(_SECONDS)
+    made = invocation.execute(BackUpStores())
+    invocation.output.table(
+        made,
+        ("File", "Bytes", "SHA-256"),
+        [(file.name, str(file.size), file.sha256) for file in made.files],
+        f"in {made.folder}, with the trail up to record {made.head_seq}",
+    )
 
 
 @command.command("recover", cls=HSMCommand)

@@ -103,6 +103,7 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.Status: {},
     ops.ListAlgorithms: {},
     ops.VerifyStore: {},
+    ops.BackUpStores: {},
     ops.RecoverStore: {"reason": "restored from Monday's backup"},
     ops.RecoverKey: {
         "key_id": "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11",

@@ -57,6 +57,13 @@ def _keys() -> list[click.Parameter]:
             show_default=False,
         ),
         option(
+            "backup-dir",
+            "Directory in which 'hsm-cli store back-up' makes copies of the SQLite "
+            "databases. Without it there are none.",
+            type=_PATH,
+            metavar="DIR",
+        ),
+        option(
             "scrub-interval-secs",
             "How often every key is compared with the trail in the background, in "
             "seconds.",

@@ -79,6 +79,7 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         approval_sqlite_path=values["approval_sqlite_path"],
         approval_retention_days=values["approval_retention_days"],
         approval_retention_interval_seconds=values["approval_retention_interval_secs"],
+        backup_dir=values["backup_dir"],
         scrub_interval_seconds=values["scrub_interval_secs"],
         accept_changed_store=values["accept_changed_store"],
         providers=values["provider"],

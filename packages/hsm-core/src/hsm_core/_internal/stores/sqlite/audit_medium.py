@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead

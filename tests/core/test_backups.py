@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Backups of databases in use."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from hsm_core.errors import AccessDeniedError, HSMError, UnsupportedOperationError
+from hsm_core.factory import open_hsm
+from hsm_core.model import Role
+from hsm_core.operations import BackUpStores, CreateKey, ListKeys, Status, VerifyStore
+from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
+from hsm_core.testing import caller, memory_hsm
+
+MASTER, AUDIT = b"\1" * 32, b"\2" * 32
+
+
+def settings_in(folder: Path, backups: Path | None) -> Settings:
+    """Return the settings of an HSM whose databases lie in a folder."""
+    return Settings(
+        key_store=KeyStoreKind.SQLITE,
+        sqlite_path=folder / "keys.sqlite",
+        audit_store=AuditStoreKind.SQLITE,
+        audit_sqlite_path=folder / "audit.sqlite",
+        backup_dir=backups,
+    )
+
+
+def test_copies_agree_while_keys_are_made(tmp_path: Path) -> None:
+    """Every copy that was made under load opens, unlocked, with what it holds."""
+    settings = settings_in(tmp_path / "data", tmp_path / "copies")
+    stop = threading.Event()
+    made = []
+    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+        hsm = gateway.act_as(caller())
+
+        def work() -> None:
+            while not stop.is_set():
+                hsm.execute(CreateKey(algorithm="Ed25519"))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            made += [hsm.execute(BackUpStores()) for _ in range(3)]
+        finally:
+            stop.set()
+            thread.join()
+
+    counts = []
+    for backup in made:
+        copy = settings_in(tmp_path / "copies" / backup.folder, None)
+        with open_hsm(copy, master_key=MASTER, hmac_key=AUDIT) as gateway:
+            hsm = gateway.act_as(caller())
+            status = hsm.execute(Status())
+            assert ("operational", "") == (status.state, status.store.locked)
+            assert not hsm.execute(VerifyStore()).findings
+            counts.append(hsm.execute(ListKeys()).total)
+    assert sorted(counts) == counts
+    assert backup.head_seq > made[0].head_seq
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    """Who has not said where copies may lie gets none."""
+    settings = settings_in(tmp_path / "data", None)
+    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+        with pytest.raises(UnsupportedOperationError, match="no directory"):
+            gateway.act_as(caller()).execute(BackUpStores())
+
+
+def test_no_database(tmp_path: Path) -> None:
+    """A store in memory can't be copied."""
+    with memory_hsm() as gateway, pytest.raises(UnsupportedOperationError):
+        gateway.act_as(caller()).execute(BackUpStores())
+
+
+def test_failed_copy_leaves_nothing(tmp_path: Path) -> None:
+    """Where a copy can't be written, no part of it stays, and the HSM goes on."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    settings = settings_in(tmp_path / "data", blocked / "below")
+    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+        hsm = gateway.act_as(caller())
+        with pytest.raises(HSMError):
+            hsm.execute(BackUpStores())
+        hsm.execute(CreateKey(algorithm="Ed25519"))
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.AUDITOR, Role.SERVICE])
+def test_only_administrators(tmp_path: Path, role: Role) -> None:
+    """A copy holds everything there is, sealed."""
+    settings = structs.replace(settings_in(tmp_path / "d", tmp_path / "c"))
+    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT) as gateway:
+        with pytest.raises(AccessDeniedError):
+            gateway.act_as(caller(role)).execute(BackUpStores())
+    assert not (tmp_path / "c").exists()
