@@ -299,4 +299,4 @@ def test_a_segment_without_the_ones_before_is_refused(path: Path) -> None:
 
     with pytest.raises(AuditTamperedError) as caught:
         verified(path)
-    assert {"seq": 0, "reason": "sequence"} == caught.value.facts
+    assert {"seq": 0, "reason": "pruned"} == caught.value.facts

@@ -24,6 +24,7 @@ from hsm_core.model import AuditEvent
 __all__ = [
     "MAX_TORN_BYTES",
     "Scan",
+    "begins",
     "claimed_seq",
     "first_seq",
     "judge_end",
@@ -155,6 +156,24 @@ def first_seq(file: BinaryIO) -> int | None:
     """Return what the first line of a segment says of its place, if it is whole."""
     line = nth_line(file, 0)
     return None if line is None else claimed_seq(line)
+
+
+def begins(file: BinaryIO | None, follower: Follower, otherwise: int) -> int:
+    """
+    Return where a trail begins that is this segment alone.
+
+    Args:
+        file: The segment, or None if there is none.
+
+        follower: Tells records of the trail.
+
+        otherwise: Where it should begin if it doesn't begin with one of those.
+    """
+    line = nth_line(file, 0) if file else None
+    if line is None or not follower.is_record(line):
+        return otherwise
+    seq = claimed_seq(line)
+    return otherwise if seq is None else seq
 
 
 def last_line(file: BinaryIO) -> bytes | None:

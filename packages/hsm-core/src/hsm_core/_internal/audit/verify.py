@@ -17,12 +17,25 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HEAD_BYTES, HeadCodec, StoredHead
-from hsm_core._internal.audit.naming import closed_names, head_name
+from hsm_core._internal.audit.naming import (
+    ClosedName,
+    baseline_name,
+    closed_names,
+    head_name,
+)
+from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import GENESIS
-from hsm_core._internal.audit.scan import Scan, judge_end, scan_segment
+from hsm_core._internal.audit.record import GENESIS, MAX_LINE_BYTES
+from hsm_core._internal.audit.scan import (
+    Scan,
+    begins,
+    first_seq,
+    judge_end,
+    scan_segment,
+)
 from hsm_core._internal.failpoints import failpoint
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
@@ -90,6 +103,12 @@ class OfflineVerification:
         clean: The trail was closed in order at its end.
         torn_bytes: Length of an unfinished tail, which is no record: left by a crash,
             or being written just now.
+        first_seq: The oldest record; all before it were pruned, and a record that was
+            verified says so.
+        pruned_roots: RFC 6962 subtree roots (compact range) of the records before it,
+            from the largest subtree to the smallest, hex.
+        baseline_checked: Whether what is kept of pruned records was found as that
+            record names it.
     """
 
     records: int
@@ -100,6 +119,9 @@ class OfflineVerification:
     mark_checked: bool
     clean: bool
     torn_bytes: int
+    first_seq: int = 0
+    pruned_roots: tuple[str, ...] = ()
+    baseline_checked: bool = False
 
 
 class AuditVerifier:
@@ -132,32 +154,58 @@ class AuditVerifier:
             WrongAuditKeyError: The key is not the trail's.
             ConfigurationError: There is no trail, or it can't be read.
         """
-        try:
-            # The mark is read first: what it names was written before, so it is found.
-            trail = _Trail(self._hmac_key, self._read_head(), progress)
-            failpoint("audit.verify.after_head")
-            with ExitStack() as stack:
-                closed, live = self._open_segments(stack)
-                if not closed and live is None and trail.head is None:
-                    raise ConfigurationError(
-                        "There is no audit trail.", path=str(self._path)
-                    )
-                torn = self._follow_segments(closed, live, trail)
-        except OSError as error:
-            raise ConfigurationError(
-                f"The audit trail can't be read: {error.strerror}.",
-                path=str(self._path),
-            ) from error
+        while True:
+            before = self._baseline_file()
+            try:
+                return self._verify_once(progress)
+            except AuditTamperedError:
+                # A prune under way takes segments away and changes the baseline.
+                if before == self._baseline_file():
+                    raise
+            except OSError as error:
+                raise ConfigurationError(
+                    f"The audit trail can't be read: {error.strerror}.",
+                    path=str(self._path),
+                ) from error
+
+    def _verify_once(
+        self, progress: Callable[[int], None] | None
+    ) -> OfflineVerification:
+        # The mark is read first: what it names was written before, so it is found.
+        head = self._read_head()
+        failpoint("audit.verify.after_head")
+        baseline = self._read_baseline(head.log_id if head else "")
+        with ExitStack() as stack:
+            closed, live = self._open_segments(stack)
+            if not closed and live is None and head is None:
+                raise ConfigurationError(
+                    "There is no audit trail.", path=str(self._path)
+                )
+            covered = baseline.header.next_seq if baseline else 0
+            closed = [name for name in closed if name.first_seq >= covered]
+            live_seq = first_seq(live) if live else None
+            log_id = head.log_id if head else None
+            judge = Follower(log_id=log_id, hmac_key=self._hmac_key)
+            alone = begins(live, judge, 0)
+            first = closed[0].first_seq if closed else max(alone, covered)
+            prefix = PrunedPrefix(first, baseline)
+            trail = _Trail(self._hmac_key, head, prefix, progress)
+            ends = [*(name.first_seq for name in closed[1:]), live_seq]
+            for name, end in zip(closed, ends, strict=False):
+                self._follow_closed(name, end, trail)
+            torn = self._follow_live(live, trail)
         return self._result(trail, torn)
 
     def _result(self, trail: _Trail, torn: int) -> OfflineVerification:
         follower, mark = trail.follower, trail.follower.mark
         if mark is None and self._hmac_key is not None and follower.seq >= 0:
             raise tampered(Reason.HEAD_MISSING, 0)
+        trail.prefix.finish()
+        detail, first = trail.prefix.detail, trail.prefix.start[0] + 1
         if trail.progress is not None:
             trail.progress(follower.seq + 1)
         return OfflineVerification(
-            records=follower.seq + 1,
+            records=follower.seq + 1 - first,
             head_seq=follower.seq,
             head_hash=follower.leaf_hash,
             log_id=follower.log_id,
@@ -165,6 +213,9 @@ class AuditVerifier:
             mark_checked=mark is not None,
             clean=mark is not None and mark.clean,
             torn_bytes=torn,
+            first_seq=first,
+            pruned_roots=detail.roots if detail else (),
+            baseline_checked=detail is not None,
         )
 
     def _read_head(self) -> StoredHead | None:
@@ -176,42 +227,72 @@ class AuditVerifier:
         with file:
             return HeadCodec.read(file.read(HEAD_BYTES + 1), self._hmac_key)
 
-    def _open_segments(self, stack: ExitStack) -> tuple[list[Path], BinaryIO | None]:
+    def _read_baseline(self, log_id: str) -> Baseline | None:
+        file = _open_regular(self._path.with_name(baseline_name(self._path.name)))
+        if file is None:
+            return None
+        with file:
+            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+            return check_baseline(lines, log_id=log_id, hmac_key=self._hmac_key)
+
+    def _baseline_file(self) -> tuple[int, int] | None:
+        path = self._path.with_name(baseline_name(self._path.name))
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def _open_segments(
+        self, stack: ExitStack
+    ) -> tuple[list[ClosedName], BinaryIO | None]:
         # The live segment is opened before the closed ones are listed. If it is closed
         # in between, it is found among them, and what came after it is left out.
         live = _open_regular(self._path)
         if live is None:
-            return self._closed_paths(), None
+            return self._closed_names(), None
         stack.enter_context(live)
         failpoint("audit.verify.after_live")
-        closed = self._closed_paths()
-        inode = os.fstat(live.fileno()).st_ino
-        inodes = [path.stat().st_ino for path in closed]
-        return closed[: inodes.index(inode) if inode in inodes else None], live
+        closed = self._closed_names()
+        opened = os.fstat(live.fileno())
+        twins = [os.path.samestat(opened, self._stat(name)) for name in closed]
+        return closed[: twins.index(True) if any(twins) else None], live
 
-    def _closed_paths(self) -> list[Path]:
-        name = self._path.name
+    def _closed_names(self) -> list[ClosedName]:
         try:
             names = os.listdir(self._path.parent)
         except FileNotFoundError:
             return []
-        return [self._path.with_name(c.of(name)) for c in closed_names(name, names)]
+        return closed_names(self._path.name, names)
 
-    def _follow_segments(
-        self, closed: list[Path], live: BinaryIO | None, trail: _Trail
-    ) -> int:
-        for path in closed:
-            file = _open_regular(path)
-            if file is None:
-                raise tampered(Reason.SEGMENT, trail.follower.seq + 1)
-            with file:
-                scan = scan_segment(file, trail.follower, trail.visit)
-            if scan.error is not None:
-                raise scan.error
-            if scan.unterminated:
-                raise tampered(Reason.TORN, trail.follower.seq)
+    def _place(self, name: ClosedName) -> Path:
+        return self._path.with_name(name.of(self._path.name))
+
+    def _stat(self, name: ClosedName) -> os.stat_result:
+        try:
+            return self._place(name).stat()
+        except FileNotFoundError:
+            raise tampered(Reason.SEGMENT, name.first_seq) from None
+
+    def _follow_closed(self, name: ClosedName, end: int | None, trail: _Trail) -> None:
+        follower = trail.follower
+        joins = name.first_seq == follower.seq + 1
+        if not joins or (end is not None and end <= name.first_seq):
+            raise tampered(Reason.SEGMENT, follower.seq + 1)
+        file = _open_regular(self._place(name))
+        if file is None:
+            raise tampered(Reason.SEGMENT, follower.seq + 1)
+        with file:
+            scan = scan_segment(file, follower, trail.visit, until=end)
+        if scan.error is not None:
+            raise scan.error
+        if scan.unterminated:
+            raise tampered(Reason.TORN, follower.seq)
+
+    def _follow_live(self, live: BinaryIO | None, trail: _Trail) -> int:
         if live is None:
             return judge_end(BytesIO(), Scan(0), trail.follower)
+        live.seek(0)
         scan = scan_segment(live, trail.follower, trail.visit)
         try:
             return judge_end(live, scan, trail.follower)
@@ -236,17 +317,23 @@ class _Trail:
         self,
         hmac_key: bytes | None,
         head: StoredHead | None,
+        prefix: PrunedPrefix,
         progress: Callable[[int], None] | None,
     ) -> None:
         self.head = head
+        self.prefix = prefix
+        seq, leaf_hash = prefix.start
         self.follower = Follower(
             log_id=head.log_id if head else None,
             hmac_key=hmac_key,
+            seq=seq,
+            leaf_hash=leaf_hash,
             mark=head.mark if head else None,
         )
         self.progress = progress
 
     def visit(self, event: AuditEvent, _offset: int) -> None:
+        self.prefix.visit(event, self.follower.leaf_hash)
         if self.progress is not None and (event.seq + 1) % _PROGRESS_EVERY == 0:
             self.progress(event.seq + 1)
 

@@ -10,6 +10,7 @@ was given up after a failed sync, and may hold anything from there on.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from hsm_core._internal.audit.naming import closed_names
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import FRAME, MAX_LINE_BYTES, decode_event
-from hsm_core._internal.audit.scan import first_seq
+from hsm_core._internal.audit.scan import begins, first_seq
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import check_file, open_reader
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
@@ -83,12 +84,15 @@ def find_beginning(
         StoreUnavailableError: A file can't be examined.
     """
     found, twin = _closed_segments(path, exists=exists)
-    live_seq = _live_seq(path) if exists else None
+    follower = Follower(log_id=head.log_id, hmac_key=hmac_key)
     files = BaselineFile(path, head.log_id, hmac_key)
+    with open_reader(path) if exists else nullcontext() as live:
+        live_seq = first_seq(live) if live else None
+        alone = begins(live, follower, 0)
     ends = [*(segment.first_seq for segment in found[1:]), live_seq]
     places = [(s.path, end) for s, end in zip(found, ends, strict=False)]
     places += [(path, None)] if exists else []
-    search = _Search(places, Follower(log_id=head.log_id, hmac_key=hmac_key))
+    search = _Search(places, follower)
     baseline = files.read_staged()
     is_staged = baseline is not None and search.tells_of(baseline)
     if not is_staged:
@@ -97,8 +101,8 @@ def find_beginning(
             raise tampered(Reason.PRUNED, 0)
     covered = baseline.header.next_seq if baseline else 0
     closed = [segment for segment in found if segment.first_seq >= covered]
-    first = closed[0].first_seq if closed else live_seq
-    prefix = PrunedPrefix(covered if first is None else first, baseline)
+    first = closed[0].first_seq if closed else max(alone, covered)
+    prefix = PrunedPrefix(first, baseline)
     return Beginning(closed, live_seq, prefix.start, baseline, is_staged, twin)
 
 
@@ -118,11 +122,6 @@ def _closed_segments(path: Path, *, exists: bool) -> tuple[list[Segment], Path |
     for before, after in pairwise(found):
         before.count = after.first_seq - before.first_seq
     return found, twin
-
-
-def _live_seq(path: Path) -> int | None:
-    with open_reader(path) as file:
-        return first_seq(file)
 
 
 class _Search:
