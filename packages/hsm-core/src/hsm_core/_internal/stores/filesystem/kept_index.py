@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from hsm_core._internal.documents import read_index
@@ -74,8 +75,9 @@ class KeptIndex:
         return True
 
     def rebuild(self) -> None:
-        """Read all documents, and save what they say."""
+        """Read all documents, and save what they say; the oldest key comes first."""
         found = [read_index(*item) for item in self._layout.read_keys()]
+        found.sort(key=attrgetter("created_at", "key_id"))
         with self.lock:
             self.memory.replace(found)
         self._files.replace(found)
