@@ -42,7 +42,14 @@ def _die_at(name: str, hits: int) -> Callable[[str], None]:
     return handler
 
 
-def _write(log: SqliteAuditLog, count: int, choice: random.Random, prune: bool) -> None:
+def _write(
+    log: SqliteAuditLog,
+    count: int,
+    choice: random.Random,
+    *,
+    durable: float,
+    prune: bool,
+) -> None:
     end = log.head().seq + count
     patience = time.monotonic() + _PATIENCE_SECONDS
     turns = 0
@@ -50,7 +57,7 @@ def _write(log: SqliteAuditLog, count: int, choice: random.Random, prune: bool) 
         began = time.monotonic()
         drafts = [draft(turns) for _ in range(choice.randint(1, 4))]
         try:
-            log.append(drafts, durable=choice.random() < 0.2).wait()
+            log.append(drafts, durable=choice.random() < durable).wait()
         except AuditUnavailableError:
             _say(f"refused {time.monotonic() - began:.3f}")
             time.sleep(0.02)
@@ -72,7 +79,9 @@ def main(arguments: list[str]) -> None:
     choice = random.Random(int(seed))
     with install(_die_at(point, int(hits))):
         log = open_log(Path(path), sync=AuditSync(sync), timeout_seconds=1.5)
-        _write(log, int(count), choice, prune == "prune")
+        # Whoever waits for a sync leaves none to be done later.
+        share = 0.0 if "sync" in point else 0.2
+        _write(log, int(count), choice, durable=share, prune=prune == "prune")
         with suppress(AuditUnavailableError):
             log.close()
 

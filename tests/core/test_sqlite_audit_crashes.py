@@ -76,7 +76,7 @@ def test_a_kill_at_each_point_of_writing_loses_nothing(
     path = tmp_path / "log" / "audit.sqlite"
     rounds = [(point, hits, 60) for point in WRITING for hits in (1, 4)]
     if sync is AuditSync.BOUNDED:
-        rounds += [("audit.before_sync", 1, 5000), ("audit.after_sync", 1, 5000)]
+        rounds += [("audit.before_sync", 1, 2000), ("audit.after_sync", 1, 2000)]
 
     for point, hits, count in [*rounds, ("audit.before_clean_mark", 1, 60)]:
         process = _start(path, sync=sync, count=count, point=point, hits=hits)
