@@ -109,10 +109,9 @@ def keys_template(path: Path) -> Path:
 
 
 def copy_of(template: Path, folder: Path) -> Path:
-    """Copy the files of a closed database into a new folder; return its new path."""
+    """Copy a closed database into a new folder; return its new path."""
     folder.mkdir(mode=0o700)
-    for file in files_of(template):
-        shutil.copy(file, folder / file.name)
+    shutil.copy(template, folder / template.name)
     return folder / template.name
 
 
