@@ -7,6 +7,12 @@ import hmac
 import json
 
 from hsm_core._internal.audit.reasons import Reason
+from hsm_core._internal.stores.sqlite.audit_rows import (
+    APPLICATION_ID,
+    HEADER_BYTES,
+    SCHEMA,
+    SCHEMA_VERSION,
+)
 from hsm_core.model import AuditEvent
 from tests.core.audit_vector import example
 from tests.support import REPOSITORY
@@ -28,6 +34,17 @@ def _key(values: dict[str, str], label: bytes) -> bytes:
     info = len(label).to_bytes(8, "big") + label + (8).to_bytes(8, "big") + bytes(8)
     extracted = hmac.digest(salt, key, "sha256")
     return hmac.digest(extracted, info + b"\x01", "sha256")
+
+
+def test_the_tables_of_a_trail_in_sqlite_are_those_of_the_page() -> None:
+    """The page shows the statements that make them, and the numbers in the file."""
+    block = _page().split("```sql\n")[1].split("```")[0]
+
+    assert list(SCHEMA.values()) == block.splitlines()
+    assert f"application id 0x{APPLICATION_ID:08X} and" in _page()
+    assert f"(`user_version`) {SCHEMA_VERSION}." in _page()
+    assert "bytes 0 to 63" in _page()
+    assert 64 == HEADER_BYTES
 
 
 def test_the_worked_example_is_what_the_code_writes() -> None:
