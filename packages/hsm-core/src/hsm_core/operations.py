@@ -504,6 +504,8 @@ class AuditVerification(Record, frozen=True, kw_only=True):
     How far a verification got; damage raises instead.
 
     Attributes:
+        start_seq: The first record checked: where the call asked for, or the oldest
+            that was not pruned.
         verified: Records checked by this call.
         next_seq: Where to go on, or None: everything up to the head is verified.
     """
@@ -1334,7 +1336,8 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     Return events of the trail; the view itself is recorded.
 
     Attributes:
-        start_seq: First record to look at; None is the newest, or 0 with *ascending*.
+        start_seq: First record to look at; None is the newest, or the oldest with
+            *ascending*. Ascending from a record that was pruned begins at the oldest.
         ascending: Oldest first.
     """
 
@@ -1352,6 +1355,8 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
 class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
     """
     Check a range of the trail: framing, sequence, chain and MAC of every record.
+
+    A range that would begin with records that were pruned begins at the oldest one.
 
     Raises `AuditTamperedError` with the first bad record and the reason.
     """

@@ -24,7 +24,9 @@ def verify_range(
     Verify up to *limit* records from *start_seq* on, up to the head as it is now.
 
     A range that does not begin at 0 begins after the leaf hash of the record before it,
-    which a walk from 0 has verified.
+    which a walk from 0 has verified. One that would begin before the oldest record that
+    was not pruned begins there, and what is kept of the pruned ones is checked; that
+    their end was recorded was verified when the trail was opened, and is again offline.
 
     Raises:
         AuditTamperedError: A record is bad or missing; ``facts`` name the first.
@@ -32,6 +34,7 @@ def verify_range(
         InvalidInputError: *start_seq* lies beyond the end.
     """
     head = audit.head()
+    start_seq = max(start_seq, audit.first_seq)
     if start_seq > head.seq + 1:
         raise InvalidInputError(
             f"start_seq must be at most {head.seq + 1}, got {start_seq}.",
@@ -64,6 +67,11 @@ def verify_range(
 def _before(audit: AuditLog, start_seq: int) -> tuple[int, str] | None:
     if start_seq == 0:
         return None
+    if start_seq == audit.first_seq:
+        for _ in audit.baseline():
+            pass
+        # The word of the first record, which its MAC binds, for the one before.
+        return start_seq - 1, ""
     lines = audit.lines(start_seq - 1, 1)
     if not lines:
         raise tampered(Reason.SHORTER, start_seq - 1)

@@ -7,6 +7,7 @@ from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core.model import AuditEntry, AuditEvent
@@ -29,9 +30,10 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         operation, head = subject.operation, self._services.audit.head()
         wanted = self._wanted_keys(operation.key_id)
         items: list[AuditEntry] = []
-        position = _start(operation, head)
+        first = self._services.audit.first_seq
+        position = _start(operation, head, first)
         scanned = 0
-        while 0 <= position <= head.seq and scanned < _SCANNED:
+        while first <= position <= head.seq and scanned < _SCANNED:
             block = self._block(position, ascending=operation.ascending)
             for entry in block:
                 if len(items) == operation.limit:
@@ -42,7 +44,8 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
                     items.append(entry)
             if len(items) == operation.limit or not block:
                 break
-        more = 0 <= position <= head.seq
+        oldest = 0 if operation.ascending else self._services.audit.first_seq
+        more = oldest <= position <= head.seq
         return Answer(
             ops.AuditPage(
                 items=tuple(items),
@@ -58,9 +61,11 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
         return frozenset({reference, entry.key_id if entry else reference})
 
     def _block(self, position: int, *, ascending: bool) -> list[AuditEntry]:
-        first = position if ascending else max(0, position - _BLOCK + 1)
-        count = _BLOCK if ascending else position - first + 1
-        lines = self._services.audit.lines(first, count)
+        """Return entries around a position; none if they were pruned meanwhile."""
+        wanted = position if ascending else max(0, position - _BLOCK + 1)
+        first, lines = lines_from(self._services.audit, wanted, _BLOCK)
+        if not ascending:
+            lines = lines[: max(position + 1 - first, 0)]
         entries = [
             AuditEntry(event=event_of(line, first + n), leaf_hash=leaf_hash(line))
             for n, line in enumerate(lines)
@@ -87,11 +92,11 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
         return False
 
 
-def _start(operation: ops.ListAuditEvents, head: AuditHead) -> int:
+def _start(operation: ops.ListAuditEvents, head: AuditHead, first: int) -> int:
     if operation.start_seq is None:
-        return 0 if operation.ascending else head.seq
+        return first if operation.ascending else head.seq
     if operation.ascending:
-        return operation.start_seq
+        return max(operation.start_seq, first)
     return min(operation.start_seq, head.seq)
 
 

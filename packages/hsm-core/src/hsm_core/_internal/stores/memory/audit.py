@@ -6,10 +6,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from hsm_core._internal.audit.baseline import Baseline, known_keys
 from hsm_core._internal.audit.chain import Chain, OpenIntents
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.gathering import gather
 from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.audit.reading import pruned_before
+from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import AuditEvent, PruneDetail
+from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import (
     AuditDraft,
     AuditHead,
@@ -53,9 +58,14 @@ class MemoryAuditLog:
     def __init__(
         self, hmac_key: bytes, *, clock: Clock, entropy: Entropy, node: str = ""
     ) -> None:
-        self._clock = clock
+        self._clock = WatchedClock(clock)
+        self._hmac_key = hmac_key
         self._lock = threading.Lock()
+        self._pruning = threading.Lock()
         self._lines: list[bytes] = []
+        self._first_seq = 0
+        self._baseline: Baseline | None = None
+        self._kept: list[bytes] = []
         self._closed = False
         self._chain = Chain(
             log_id=entropy.random_bytes(16).hex(),
@@ -64,6 +74,7 @@ class MemoryAuditLog:
             mark=HeadMark(),
             intents=OpenIntents(),
         )
+        self._rule = RetentionRule(self._clock, -1, self._times)
 
     @property
     def log_id(self) -> str:
@@ -87,20 +98,63 @@ class MemoryAuditLog:
 
     @property
     def first_seq(self) -> int:
-        """Oldest record that is still there."""
-        return 0
+        """Oldest record that is still there; all before it were pruned."""
+        return self._first_seq
 
     def baseline(self) -> Iterator[KnownKey]:
-        """Return nothing: no record was pruned."""
-        return iter(())
+        """Return what the pruned records said of each key."""
+        with self._lock:
+            kept = self._kept
+        return known_keys(kept) if kept else iter(())
 
     def prunable(self, before: int, /) -> int:
-        """Return 0: nothing is pruned here."""
-        return 0
+        """
+        Return the seq up to which (exclusive) a prune may remove records.
+
+        Args:
+            before: Microseconds since 1970; see `RetentionRule`.
+
+        Raises:
+            AuditUnavailableError: The trail is closed.
+        """
+        with self._lock:
+            mark = self._chain.mark()
+        return self._rule.prunable(self._first_seq, mark.floor, mark.seq, before)
+
+    def _times(self, seq: int, limit: int) -> list[int]:
+        lines = self.lines(seq, limit)
+        return [event_of(line, place).time for place, line in enumerate(lines, seq)]
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """Remove nothing."""
-        return None
+        """
+        Remove all records before *seq*; see `AuditLog.prune`.
+
+        Raises:
+            AuditUnavailableError: The trail is closed.
+        """
+        with self._pruning:
+            with self._lock:
+                mark = self._chain.mark()
+            end = min(seq, mark.floor, mark.seq)
+            if end <= self._first_seq:
+                return None
+            baseline, kept = gather(
+                self.lines,
+                log_id=self.log_id,
+                hmac_key=self._hmac_key,
+                baseline=self._baseline,
+                keys=self.baseline(),
+                next_seq=end,
+                policy=policy,
+                after_seq=mark.seq,
+            )
+            detail = baseline.detail
+            draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
+            self.append([draft], durable=True, reserved=True)
+            with self._lock:
+                del self._lines[: end - self._first_seq]
+                self._first_seq, self._baseline, self._kept = end, baseline, kept
+            return detail
 
     def append(
         self,
@@ -134,10 +188,13 @@ class MemoryAuditLog:
 
         Raises:
             AuditUnavailableError: The trail is closed.
+            InvalidInputError: *start_seq* lies before `first_seq`.
         """
         with self._lock:
             self._check_open()
-            start = max(start_seq, 0)
+            start = max(start_seq, 0) - self._first_seq
+            if start < 0:
+                raise pruned_before(self._first_seq)
             return self._lines[start : start + max(limit, 0)]
 
     def open_intents(self) -> list[AuditEvent]:
