@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
     @rule(seconds=st.integers(-3600, 30))
     def step_clock(self, seconds: int) -> None:
         """Set the wall clock."""
-        self.register.now()
+        self.register.time.now()
         self.now()
         self.clock.step(seconds)
 

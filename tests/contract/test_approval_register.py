@@ -538,10 +538,10 @@ class TestTime:
         store = row.open(tmp_path)
 
         assert S.EXPIRED is register_of(store, clock).get(ONE).state
-        assert START + 3_600_000_000 == register_of(store, clock).now()
+        assert START + 3_600_000_000 == register_of(store, clock).time.now()
         assert S.EXPIRED is register_of(store, clock).get(approval_id_of(2)).state
         later = register_of(store, clock, floor=START + 9_000_000_000)
-        assert START + 9_000_000_000 == later.now()
+        assert START + 9_000_000_000 == later.time.now()
         store.close()
 
     def test_expired_before_it_is_told(

@@ -13,7 +13,9 @@ from hsm_core._internal.approvals.records import (
     read_entry,
 )
 from hsm_core._internal.approvals.register import ApprovalPage, ApprovalRegister
-from hsm_core._internal.approvals.rules import MOVES, ApprovalRequest, same_person
+from hsm_core._internal.approvals.requests import ApprovalRequest, same_person
+from hsm_core._internal.approvals.retention import PrunedApprovals, prune_approvals
+from hsm_core._internal.approvals.rules import MOVES
 from hsm_core._internal.approvals.steady_time import SteadyTime
 
 __all__ = [
@@ -22,10 +24,12 @@ __all__ = [
     "ApprovalPage",
     "ApprovalRegister",
     "ApprovalRequest",
+    "PrunedApprovals",
     "SteadyTime",
     "decode_approval",
     "encode_approval",
     "entry_of",
+    "prune_approvals",
     "read_entry",
     "same_person",
 ]

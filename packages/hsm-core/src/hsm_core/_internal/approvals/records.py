@@ -23,6 +23,7 @@ __all__ = [
     "decode_approval",
     "encode_approval",
     "entry_of",
+    "instants_of",
     "latest_instant",
     "read_entry",
 ]
@@ -118,7 +119,13 @@ def read_entry(approval_id: str, stored: bytes) -> ApprovalEntry:
     )
 
 
+def instants_of(approval: Approval) -> list[int]:
+    """Return the instants at which something happened to an approval."""
+    decided = [decision.at for decision in approval.decisions]
+    closed = [approval.closed_at] if approval.closed_at else []
+    return [approval.created_at, *decided, *closed]
+
+
 def latest_instant(approval: Approval) -> int:
     """Return the latest instant at which something happened to an approval."""
-    decided = (decision.at for decision in approval.decisions)
-    return max(approval.created_at, approval.closed_at, *decided)
+    return max(instants_of(approval))

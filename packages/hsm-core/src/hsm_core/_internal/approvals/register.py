@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsm_core._internal.approvals import rules
+from hsm_core._internal.approvals.reader import ApprovalReader, place_of
 from hsm_core._internal.approvals.records import (
     MAX_RECORD_BYTES,
-    decode_approval,
     encode_approval,
     entry_of,
-    latest_instant,
 )
-from hsm_core._internal.approvals.rules import ApprovalRequest
-from hsm_core._internal.approvals.steady_time import SteadyTime
+from hsm_core._internal.approvals.requests import ApprovalRequest, new_approval
 from hsm_core.errors import (
     ApprovalNotFoundError,
     ApprovalTamperedError,
@@ -34,16 +32,12 @@ from hsm_core.errors import (
 from hsm_core.model import Approval, Caller
 from hsm_core.protocols import (
     ApprovalChange,
-    ApprovalEntry,
     ApprovalQuery,
-    ApprovalStore,
-    Clock,
 )
 
 __all__ = ["ApprovalPage", "ApprovalRegister"]
 
 _ATTEMPTS: Final = 128
-_NEWEST: Final = 256
 _EXAMINED: Final = 10
 
 _REQUEST_BYTES: Final = 32 * 1024
@@ -67,51 +61,8 @@ class ApprovalPage:
     after: tuple[int, str] | None = None
 
 
-class ApprovalRegister:
-    """
-    All approvals of an HSM. Safe for many threads.
-
-    Args:
-        store: Where they lie; not trusted.
-
-        mac_of: MAC of a payload, 32 bytes; `KeyRing.approval_mac`.
-
-        clock: The wall clock and the monotonic one.
-
-        floor: Latest instant known otherwise, such as that of the last record of the
-            trail; microseconds since 1970. It is never earlier than that, nor than
-            what happened to the newest approvals.
-
-    Raises:
-        StoreUnavailableError: The store can't be read.
-    """
-
-    def __init__(
-        self,
-        store: ApprovalStore,
-        mac_of: Callable[[bytes], bytes],
-        clock: Clock,
-        *,
-        floor: int = 0,
-    ) -> None:
-        self._store = store
-        self._mac_of = mac_of
-        self._time = SteadyTime(clock, floor)
-        self._tampered: set[str] = set()
-        for entry in store.find(ApprovalQuery(limit=_NEWEST)):
-            self._believed(entry.approval_id, self._read)
-
-    def __repr__(self) -> str:
-        return f"<ApprovalRegister over {self._store!r}>"
-
-    @property
-    def tampered(self) -> frozenset[str]:
-        """Ids of the records met so far, or by the last check, not to be believed."""
-        return frozenset(self._tampered)
-
-    def now(self) -> int:
-        """Return the time by which it judges, in microseconds since 1970."""
-        return self._time.now()
+class ApprovalRegister(ApprovalReader):
+    """All approvals of an HSM. Safe for many threads; made as an `ApprovalReader`."""
 
     def get(self, approval_id: str) -> Approval:
         """
@@ -134,10 +85,10 @@ class ApprovalRegister:
             StoreUnavailableError: It was not written, unless it is an
                 OutcomeUnknownError.
         """
-        wanted = rules.new_approval(request, self._time.now())
+        wanted = new_approval(request, self.time.now())
         record = self._encoded(wanted, _REQUEST_BYTES)
         try:
-            self._store.commit(ApprovalChange(entry_of(wanted), record, 0))
+            self.store.commit(ApprovalChange(entry_of(wanted), record, 0))
         except GenerationConflictError:
             found = self.get(request.approval_id)
             if (found.digest, found.requester) != (wanted.digest, wanted.requester):
@@ -228,71 +179,25 @@ class ApprovalRegister:
         found: list[Approval] = []
         tampered: list[str] = []
         for _ in range(_EXAMINED):
-            entries = self._store.find(query)
+            entries = self.store.find(query)
             for entry in entries:
-                approval = self._believed(entry.approval_id, self.get)
+                approval = self._current(entry.approval_id)
                 if approval is not None and _is_wanted(approval, query):
                     found.append(approval)
                 elif entry.approval_id in self._tampered:
                     tampered.append(entry.approval_id)
                 if len(found) == query.limit:
-                    return _page(found, tampered, _place(entry))
+                    return _page(found, tampered, place_of(entry))
             if len(entries) < query.limit:
                 return _page(found, tampered, None)
-            query = dataclasses.replace(query, after=_place(entries[-1]))
+            query = dataclasses.replace(query, after=place_of(entries[-1]))
         return _page(found, tampered, query.after)
 
-    def check(self) -> tuple[str, ...]:
-        """
-        Authenticate every record, and compare the index with them.
-
-        Returns:
-            Ids of the approvals that can't be believed.
-
-        Raises:
-            StoreUnavailableError: The store can't be read.
-        """
-        self._tampered.clear()
-        unlisted = set(self._store.approval_ids())
-        query = ApprovalQuery(limit=1000)
-        while entries := self._store.find(query):
-            for entry in entries:
-                self._compare(entry)
-                unlisted.discard(entry.approval_id)
-            query = dataclasses.replace(query, after=_place(entries[-1]))
-        for approval_id in unlisted:
-            if self._believed(approval_id, self._read) is not None:
-                self._tampered.add(approval_id)
-        return tuple(sorted(self._tampered))
-
-    def _compare(self, entry: ApprovalEntry) -> None:
-        approval = self._believed(entry.approval_id, self._read)
-        # A record with a higher generation was changed since the index was read.
-        if approval is not None and approval.generation <= entry.generation:
-            if entry_of(approval) != entry:
-                self._tampered.add(entry.approval_id)
-
-    def _believed(
-        self, approval_id: str, read: Callable[[str], Approval]
-    ) -> Approval | None:
+    def _current(self, approval_id: str) -> Approval | None:
         try:
-            return read(approval_id)
+            return self.get(approval_id)
         except (ApprovalTamperedError, ApprovalNotFoundError):
             return None
-
-    def _read(self, approval_id: str) -> Approval:
-        stored = None
-        if rules.is_approval_id(approval_id):
-            stored = self._store.get(approval_id)
-        if stored is None:
-            raise ApprovalNotFoundError
-        try:
-            approval = decode_approval(approval_id, stored, self._mac_of)
-        except ApprovalTamperedError:
-            self._tampered.add(approval_id)
-            raise
-        self._time.seen(latest_instant(approval))
-        return approval
 
     def _change(
         self,
@@ -300,12 +205,12 @@ class ApprovalRegister:
         rule: Callable[[Approval, int], Approval],
         limit: int = MAX_RECORD_BYTES,
     ) -> Approval:
-        found = self._read(approval_id)
+        found = self.read(approval_id)
         for _ in range(_ATTEMPTS):
             wanted = self._step(found, rule, limit)
             if wanted is not None:
                 return wanted
-            refused, found = found, self._read(approval_id)
+            refused, found = found, self.read(approval_id)
             if found.generation == refused.generation:
                 raise self._lying(approval_id)
         raise GenerationConflictError("The approval changes all the time; try again.")
@@ -313,7 +218,7 @@ class ApprovalRegister:
     def _step(
         self, found: Approval, rule: Callable[[Approval, int], Approval], limit: int
     ) -> Approval | None:
-        now = self._time.now()
+        now = self.time.now()
         current = rules.expired(found, now)
         if current is not found and not self._replace(found, current):
             return None
@@ -322,20 +227,12 @@ class ApprovalRegister:
             return wanted
         return None
 
-    def _lying(self, approval_id: str) -> ApprovalTamperedError:
-        # The store refuses a record that nobody else has changed.
-        self._tampered.add(approval_id)
-        return ApprovalTamperedError(
-            f"The index of approval {approval_id} was tampered with.",
-            approval_id=approval_id,
-        )
-
     def _replace(
         self, before: Approval, after: Approval, limit: int = MAX_RECORD_BYTES
     ) -> bool:
         record = self._encoded(after, limit)
         try:
-            self._store.commit(
+            self.store.commit(
                 ApprovalChange(entry_of(after), record, before.generation)
             )
         except GenerationConflictError:
@@ -355,10 +252,6 @@ def _is_wanted(approval: Approval, query: ApprovalQuery) -> bool:
         and query.requester in {"", approval.requester}
         and query.digest in {"", approval.digest}
     )
-
-
-def _place(entry: ApprovalEntry) -> tuple[int, str]:
-    return entry.created_at, entry.approval_id
 
 
 def _page(

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import hmac
 import re
-import unicodedata
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from hsm_core._internal.approvals.requests import same_person
 from hsm_core.errors import (
     AccessDeniedError,
     ConflictError,
-    InputSizeError,
     InvalidInputError,
 )
 from hsm_core.model import (
@@ -27,22 +25,17 @@ from hsm_core.model import (
     ApprovalDecision,
     ApprovalState,
     Caller,
-    Parameters,
 )
 
 __all__ = [
     "MOVES",
-    "ApprovalRequest",
     "cancelled",
     "check_move",
     "consumed",
     "decided",
     "expired",
-    "is_approval_id",
-    "new_approval",
     "released",
     "reserved",
-    "same_person",
 ]
 
 _S: Final = ApprovalState
@@ -58,36 +51,8 @@ MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {
 }
 """From each state, the states it may move to."""
 
-_APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,256}")
-_MOST_SECONDS: Final = 366 * 24 * 3600
-_MOST_PEOPLE: Final = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalRequest:
-    """
-    What somebody wants to be approved.
-
-    Attributes:
-        approval_id: A new random UUID, in lower-case canonical form.
-        seconds: For how long it may be granted and used.
-
-    The others are those of `Approval`.
-    """
-
-    approval_id: str
-    kind: str
-    digest: str
-    requester: str
-    quorum: int
-    seconds: int
-    key_id: str = ""
-    parameters: Parameters = field(default_factory=dict)
-    rule: str = ""
-    policy: str = ""
 
 
 def check_move(before: ApprovalState, after: ApprovalState) -> None:
@@ -107,81 +72,6 @@ def _illegal(before: ApprovalState, after: ApprovalState) -> ConflictError:
         state=before.value,
         wanted=after.value,
     )
-
-
-def is_approval_id(text: str) -> bool:
-    """Return whether *text* is a UUID in lower-case canonical form (RFC 9562)."""
-    return _APPROVAL_ID.fullmatch(text) is not None
-
-
-def same_person(one: str, other: str) -> bool:
-    """
-    Return whether two principals may be one person.
-
-    Case, compatibility forms (NFKC), characters that show nothing and spaces at the
-    ends make no other person. Letters that only look alike do: who gives out names must
-    keep them apart.
-    """
-    return _identity(one) == _identity(other)
-
-
-def _identity(principal: str) -> str:
-    shown = "".join(c for c in principal if unicodedata.category(c) != "Cf")
-    folded = unicodedata.normalize("NFKC", shown).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
-def new_approval(request: ApprovalRequest, now: int) -> Approval:
-    """
-    Return the pending approval that a request begins with.
-
-    Raises:
-        InvalidInputError: A field of the request can't be one.
-    """
-    _check_request(request)
-    return Approval(
-        approval_id=request.approval_id,
-        generation=1,
-        state=_S.PENDING,
-        kind=request.kind,
-        digest=request.digest,
-        requester=request.requester,
-        quorum=request.quorum,
-        created_at=now,
-        expires_at=now + request.seconds * 1_000_000,
-        key_id=request.key_id,
-        parameters=request.parameters,
-        rule=request.rule,
-        policy=request.policy,
-    )
-
-
-def _check_request(request: ApprovalRequest) -> None:
-    if not is_approval_id(request.approval_id):
-        raise InvalidInputError(
-            "approval_id must be a UUID in lower-case canonical form.",
-            field="approval_id",
-        )
-    if not _DIGEST.fullmatch(request.digest):
-        raise InvalidInputError("digest must be 64 hex digits.", field="digest")
-    if not _identity(request.requester):
-        raise InvalidInputError("requester must not be empty.", field="requester")
-    if not 1 <= request.quorum <= _MOST_PEOPLE:
-        raise InputSizeError(
-            "quorum",
-            actual=request.quorum,
-            minimum=1,
-            maximum=_MOST_PEOPLE,
-            unit="people",
-        )
-    if not 1 <= request.seconds <= _MOST_SECONDS:
-        raise InputSizeError(
-            "seconds",
-            actual=request.seconds,
-            minimum=1,
-            maximum=_MOST_SECONDS,
-            unit="seconds",
-        )
 
 
 def decided(

@@ -29,7 +29,7 @@ class SteadyTime:
         self._clock = clock
         self._lock = threading.Lock()
         self._latest = floor
-        self._at = clock.monotonic()
+        self._at = self._began = clock.monotonic()
 
     def __repr__(self) -> str:
         return "<SteadyTime>"
@@ -43,6 +43,10 @@ class SteadyTime:
         """Take note of an instant that has passed already."""
         with self._lock:
             self._advance(instant)
+
+    def passed(self) -> int:
+        """Return how many microseconds the monotonic clock has counted so far."""
+        return int((self._clock.monotonic() - self._began) * 1_000_000)
 
     def _advance(self, instant: int) -> int:
         at = self._clock.monotonic()

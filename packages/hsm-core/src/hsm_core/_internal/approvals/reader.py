@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Reading approvals from a store that nobody trusts: what of it can be believed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Final
+
+from hsm_core._internal.approvals.records import (
+    decode_approval,
+    entry_of,
+    latest_instant,
+)
+from hsm_core._internal.approvals.requests import is_approval_id
+from hsm_core._internal.approvals.steady_time import SteadyTime
+from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
+from hsm_core.model import Approval
+from hsm_core.protocols import ApprovalEntry, ApprovalQuery, ApprovalStore, Clock
+
+__all__ = ["ApprovalReader", "place_of"]
+
+_NEWEST: Final = 256
+
+
+class ApprovalReader:
+    """
+    Approvals as they are stored, each authenticated. Safe for many threads.
+
+    Args:
+        store: Where they lie; not trusted.
+
+        mac_of: MAC of a payload, 32 bytes; `KeyRing.approval_mac`.
+
+        clock: The wall clock and the monotonic one.
+
+        floor: Latest instant known otherwise, such as that of the last record of the
+            trail; microseconds since 1970. It is never earlier than that, nor than
+            what happened to the newest approvals.
+
+    Raises:
+        StoreUnavailableError: The store can't be read.
+
+    Attributes:
+        store: As given.
+        time: By which everything is judged.
+        opened_at: When it was made, by that time.
+    """
+
+    def __init__(
+        self,
+        store: ApprovalStore,
+        mac_of: Callable[[bytes], bytes],
+        clock: Clock,
+        *,
+        floor: int = 0,
+    ) -> None:
+        self.store = store
+        self.time = SteadyTime(clock, floor)
+        self._mac_of = mac_of
+        self._tampered: set[str] = set()
+        for entry in store.find(ApprovalQuery(limit=_NEWEST)):
+            self.believed(entry.approval_id)
+        self.opened_at = self.time.now()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self.store!r}>"
+
+    @property
+    def tampered(self) -> frozenset[str]:
+        """Ids of the records met so far, or by the last check, not to be believed."""
+        return frozenset(self._tampered)
+
+    def read(self, approval_id: str) -> Approval:
+        """
+        Return an approval as it is stored, though its time may have come.
+
+        Raises:
+            ApprovalNotFoundError: There is none of this id.
+            ApprovalTamperedError: What lies there is not what was written.
+            StoreUnavailableError: It can't be read.
+        """
+        stored = self.store.get(approval_id) if is_approval_id(approval_id) else None
+        if stored is None:
+            raise ApprovalNotFoundError
+        try:
+            approval = decode_approval(approval_id, stored, self._mac_of)
+        except ApprovalTamperedError:
+            self._tampered.add(approval_id)
+            raise
+        self.time.seen(latest_instant(approval))
+        return approval
+
+    def believed(self, approval_id: str) -> Approval | None:
+        """Return what `read` returns, or None where it isn't found or tampered with."""
+        try:
+            return self.read(approval_id)
+        except (ApprovalTamperedError, ApprovalNotFoundError):
+            return None
+
+    def check(self) -> tuple[str, ...]:
+        """
+        Authenticate every record, and compare the index with them.
+
+        Returns:
+            Ids of the approvals that can't be believed.
+
+        Raises:
+            StoreUnavailableError: The store can't be read.
+        """
+        self._tampered.clear()
+        unlisted = set(self.store.approval_ids())
+        query = ApprovalQuery(limit=1000)
+        while entries := self.store.find(query):
+            for entry in entries:
+                self._compare(entry)
+                unlisted.discard(entry.approval_id)
+            query = dataclasses.replace(query, after=place_of(entries[-1]))
+        for approval_id in unlisted:
+            if self.believed(approval_id) is not None:
+                self._tampered.add(approval_id)
+        return tuple(sorted(self._tampered))
+
+    def _compare(self, entry: ApprovalEntry) -> None:
+        approval = self.believed(entry.approval_id)
+        # A record with a higher generation was changed since the index was read.
+        if approval is not None and approval.generation <= entry.generation:
+            if entry_of(approval) != entry:
+                self._tampered.add(entry.approval_id)
+
+    def _lying(self, approval_id: str) -> ApprovalTamperedError:
+        # The store refuses a record that nobody else has changed.
+        self._tampered.add(approval_id)
+        return ApprovalTamperedError(
+            f"The index of approval {approval_id} was tampered with.",
+            approval_id=approval_id,
+        )
+
+
+def place_of(entry: ApprovalEntry) -> tuple[int, str]:
+    """Return where an entry stands in the order of pages."""
+    return entry.created_at, entry.approval_id
