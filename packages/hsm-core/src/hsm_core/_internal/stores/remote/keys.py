@@ -14,26 +14,23 @@ itself was asked for.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from hsm_core._internal.documents import peek, read_index
+from hsm_core._internal.documents import peek
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores import naming
-from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.remote import names
 from hsm_core._internal.stores.remote.access import UnsettledPutError, VaultAccess
-from hsm_core._internal.stores.remote.documents import FoundDocument, RemoteDocuments
+from hsm_core._internal.stores.remote.known import KnownDocuments
 from hsm_core._internal.stores.remote.leases import RemoteLeases
 from hsm_core._internal.stores.remote.tenure import Tenure
 from hsm_core._internal.stores.remote.uses import RemoteUseCounters
 from hsm_core.errors import (
     ConflictError,
-    GenerationConflictError,
     HSMError,
     IntegrityError,
     InvalidInputError,
@@ -63,7 +60,6 @@ from hsm_core.protocols import (
 __all__ = ["RemoteKeyStore"]
 
 _META_BYTES: Final = 1024 * 1024
-_COMMIT_TRIES: Final = 3
 _REMEMBERED: Final = 4096
 """How many operations are known not to be aborted, without being asked for again."""
 
@@ -101,50 +97,24 @@ class RemoteKeyStore(KeyStore):
         patient: bool = False,
     ) -> None:
         self._vault = VaultAccess(vault)
-        self._documents = RemoteDocuments(self._vault, entropy)
+        self._known = KnownDocuments(self._vault, entropy)
         self.uses = RemoteUseCounters(self._vault, self._check_usable)
         self._tenure = Tenure(RemoteLeases(self._vault, clock, entropy), clock, holder)
-        self._index = KeyIndex()
-        self._tags: dict[KeyId, str] = {}
         self._not_aborted: set[str] = set()
         self._unsettled: dict[KeyId, KeyChange] = {}
         self._doomed: set[tuple[KeyId, int]] = set()
-        self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._process = os.getpid()
         self._is_closed = False
         try:
             self._tenure.begin(patient=patient)
-            self._load()
+            self._known.load()
         except BaseException:
             self.close()
             raise
 
     def __repr__(self) -> str:
         return f"<RemoteKeyStore in {self._vault!r}>"
-
-    def _load(self) -> None:
-        aborted = [
-            name.removeprefix(names.ABORTED)
-            for name in self._vault.list_all(names.ABORTED)
-        ]
-        with self._reading:
-            known = set(self._index.key_ids())
-        found = dict(self._read_all(known))
-        with self._reading:
-            self._not_aborted.clear()
-            for operation_id in aborted:
-                self._index.abort(operation_id)
-            self._index.replace(
-                read_index(key_id, item.document)
-                for key_id, item in found.items()
-                if item.document is not None
-            )
-            self._tags = {key_id: item.tag for key_id, item in found.items()}
-
-    def _read_all(self, known: set[KeyId]) -> Iterator[tuple[KeyId, FoundDocument]]:
-        listed = names.keys_among(self._vault.list_all(names.KEYS))
-        return self._documents.read_many(sorted(known | listed))
 
     def _check_usable(self) -> None:
         self._check_open()
@@ -180,22 +150,15 @@ class RemoteKeyStore(KeyStore):
             if not self._tenure.is_held and self._tenure.resume():
                 self._load()
             for key_id, change in list(self._unsettled.items()):
-                found = self._documents.fence(key_id, epoch=self._tenure.epoch)
-                self._adopt(key_id, found)
+                found = self._known.fence(key_id, epoch=self._tenure.epoch)
                 if found.document == change.document:
                     self._doom(change)
                 del self._unsettled[key_id]
             self._remove_doomed()
 
-    def _adopt(self, key_id: KeyId, found: FoundDocument) -> IndexEntry | None:
-        """Take over what was found; a known key without a document stays known."""
-        with self._reading:
-            self._tags[key_id] = found.tag
-            if found.document is None:
-                return None
-            entry = read_index(key_id, found.document)
-            self._index.put(entry)
-            return entry
+    def _load(self) -> None:
+        self._not_aborted.clear()
+        self._known.load()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """
@@ -207,7 +170,7 @@ class RemoteKeyStore(KeyStore):
         """
         if not self._knows(key_id):
             raise KeyNotFoundError
-        found = self._documents.read(key_id)
+        found = self._known.read(key_id)
         if found.document is None:
             raise KeyTamperedError(
                 f"The document of key {key_id} is missing.",
@@ -225,8 +188,8 @@ class RemoteKeyStore(KeyStore):
 
     def _knows(self, key_id: KeyId) -> bool:
         self._check_usable()
-        with self._reading:
-            return key_id in self._index
+        with self._known.index() as index:
+            return key_id in index
 
     def commit(self, change: KeyChange, /) -> None:
         """Make one change; see `KeyStore.commit`."""
@@ -235,8 +198,8 @@ class RemoteKeyStore(KeyStore):
         with self._writing:
             self._check_usable()
             self._find_abort(change.operation_id)
-            with self._reading:
-                self._index.check(change)
+            with self._known.index() as index:
+                index.check(change)
             failpoint("store.before_blobs")
             for version, blob in change.blobs.items():
                 self._put_blob(key_id, version, blob)
@@ -244,11 +207,7 @@ class RemoteKeyStore(KeyStore):
             failpoint("store.before_document")
             self._check_usable()
             with self._committing(change):
-                tag = self._put_document(change)
-            with self._reading:
-                self._tags[key_id] = tag
-                self._index.put(change.entry)
-            with self._committing(change):
+                self._known.commit(change, epoch=self._tenure.epoch)
                 failpoint("store.after_document")
             self._doom(change)
             try:
@@ -276,37 +235,12 @@ class RemoteKeyStore(KeyStore):
             self._vault.put_surely(name, blob, expected=ABSENT)
             return
         # A blob that no document names was left by a commit that did not come about.
-        document = self._documents.read(key_id).document
+        document = self._known.read(key_id).document
         if document is not None and _names(key_id, document, version):
             raise ConflictError(
                 f"The sealed blob of version {version} can't be replaced."
             )
         self._vault.replace(name, blob)
-
-    def _put_document(self, change: KeyChange) -> str:
-        key_id = change.entry.key_id
-        for _ in range(_COMMIT_TRIES):
-            try:
-                return self._documents.write(
-                    key_id,
-                    change.document,
-                    tag=self._tags.get(key_id, ABSENT),
-                    epoch=self._tenure.epoch,
-                )
-            except VaultConflictError:
-                if not self._is_as_known(key_id):
-                    break
-        raise GenerationConflictError
-
-    def _is_as_known(self, key_id: KeyId) -> bool:
-        """Read a document again; whether it is what it was, in another object."""
-        with self._reading:
-            known = self._index.entry(key_id)
-        found = self._documents.read(key_id)
-        self._adopt(key_id, found)
-        if found.document is None or known is None:
-            return found.document is None and known is None and found.tag == ABSENT
-        return hashlib.sha256(found.document).hexdigest() == known.digest
 
     def _doom(self, change: KeyChange) -> None:
         key_id = change.entry.key_id
@@ -320,27 +254,27 @@ class RemoteKeyStore(KeyStore):
     def entry(self, reference: str, /) -> IndexEntry | None:
         """Return the index entry of a key by id, or by name if not destroyed."""
         self._check_usable()
-        with self._reading:
-            return self._index.entry(reference)
+        with self._known.index() as index:
+            return index.entry(reference)
 
     def find(self, query: IndexQuery, /) -> IndexPage:
         """Return a page of the index."""
         self._check_usable()
-        with self._reading:
-            return self._index.find(query)
+        with self._known.index() as index:
+            return index.find(query)
 
     def find_operation(self, operation_id: str, /) -> OperationMark | None:
         """Return where an operation id stands; abort marks are asked for."""
         self._check_usable()
         with suppress(InvalidInputError):
             naming.check_operation_id(operation_id)
-            with self._reading:
-                mark = self._index.find_operation(operation_id)
+            with self._known.index() as index:
+                mark = index.find_operation(operation_id)
             if mark is not None:
                 return mark
             self._find_abort(operation_id)
-            with self._reading:
-                return self._index.find_operation(operation_id)
+            with self._known.index() as index:
+                return index.find_operation(operation_id)
         return None
 
     def _find_abort(self, operation_id: str) -> None:
@@ -348,9 +282,9 @@ class RemoteKeyStore(KeyStore):
         if operation_id in self._not_aborted:
             return
         mark = self._vault.get(names.aborted_name(operation_id))
-        with self._reading:
+        with self._known.index() as index:
             if mark is not None:
-                self._index.abort(operation_id)
+                index.abort(operation_id)
                 return
             if len(self._not_aborted) >= _REMEMBERED:
                 self._not_aborted.clear()
@@ -361,14 +295,14 @@ class RemoteKeyStore(KeyStore):
         naming.check_operation_id(operation_id)
         with self._writing:
             self._check_usable()
-            with self._reading:
-                self._index.check_abort(operation_id)
+            with self._known.index() as index:
+                index.check_abort(operation_id)
                 self._not_aborted.discard(operation_id)
             name = names.aborted_name(operation_id)
             with suppress(VaultConflictError):
                 self._vault.put_surely(name, b"aborted\n", expected=ABSENT)
-            with self._reading:
-                self._index.abort(operation_id)
+            with self._known.index() as index:
+                index.abort(operation_id)
 
     def scan(self) -> Iterator[StoredKey]:
         """
@@ -377,9 +311,8 @@ class RemoteKeyStore(KeyStore):
         A key whose document is gone comes with an empty one.
         """
         self._check_usable()
-        with self._reading:
-            known = set(self._index.key_ids())
-        for key_id, found in self._read_all(known):
+        known = set(self._known.key_ids())
+        for key_id, found in self._known.read_all(known):
             self._check_usable()
             if found.document is not None or key_id in known:
                 yield StoredKey(key_id, found.document or b"")
@@ -387,8 +320,8 @@ class RemoteKeyStore(KeyStore):
     def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
         """Return what the index says of all keys, or of those of one bucket."""
         self._check_usable()
-        with self._reading:
-            found = self._index.digests(bucket)
+        with self._known.index() as index:
+            found = index.digests(bucket)
         yield from found
 
     def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
@@ -402,21 +335,21 @@ class RemoteKeyStore(KeyStore):
             self._check_usable()
             if not naming.is_key_id(key_id):
                 return None
-            found = self._documents.read(key_id)
+            found = self._known.read(key_id)
             if found.epoch != self._tenure.epoch:
-                found = self._documents.fence(key_id, epoch=self._tenure.epoch)
-            entry = self._adopt(key_id, found)
+                found = self._known.fence(key_id, epoch=self._tenure.epoch)
+            entry = self._known.adopt(key_id, found)
             if entry is None:
-                with self._reading:
-                    self._index.remove(key_id)
+                with self._known.index() as index:
+                    index.remove(key_id)
             return entry
 
     def correct(self, entry: IndexEntry, /) -> None:
         """Put the index right for a key; see `KeyStore.correct`."""
-        with self._writing, self._reading:
+        with self._writing, self._known.index() as index:
             self._check_usable()
-            if entry.key_id in self._index:
-                self._index.put(entry)
+            if entry.key_id in index:
+                index.put(entry)
 
     def rebuild(self) -> None:
         """Build the index anew from all documents."""
@@ -432,9 +365,9 @@ class RemoteKeyStore(KeyStore):
 
     def reindex(self, entries: Iterable[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""
-        with self._writing, self._reading:
+        with self._writing, self._known.index() as index:
             self._check_usable()
-            self._index.replace(entries)
+            index.replace(entries)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""

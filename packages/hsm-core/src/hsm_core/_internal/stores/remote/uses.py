@@ -58,6 +58,7 @@ class RemoteUseCounters(UseCounters):
             if known is None or not self._put(material_id, value, known):
                 # Nobody else may write, so what is there now is an earlier put of ours.
                 found = self._vault.get(uses_name(material_id))
+                self._check_usable()
                 tag = ABSENT if found is None else found.tag
                 if not self._put(material_id, value, tag):
                     raise StoreUnavailableError("Somebody else writes this counter.")
