@@ -22,6 +22,8 @@ class OfflineReport(Record, frozen=True, kw_only=True):
 
     Attributes:
         records: How many records were verified.
+        first_seq: The oldest one; those before were pruned, and a record that was
+            verified says so.
         head_seq: The newest one, -1 for an empty trail.
         head_hash: Its leaf hash, hex; compare it with one written down before.
         macs_checked: Whether the HMAC key was given. Without it only the chain was
@@ -31,6 +33,7 @@ class OfflineReport(Record, frozen=True, kw_only=True):
     """
 
     records: int
+    first_seq: int
     head_seq: int
     head_hash: str
     log_id: str
@@ -64,10 +67,10 @@ def verify_trail(
     path: Path, hmac_key: bytes | None, progress: Callable[[int], None] | None
 ) -> OfflineReport:
     """
-    Verify the files of a trail without a server.
+    Verify a trail in files or in SQLite without a server.
 
     Args:
-        path: The live segment; closed ones lie beside it.
+        path: The live segment, with closed ones beside it; or the database.
 
         hmac_key: 32 bytes, or None to check the chain only.
 
@@ -83,6 +86,7 @@ def verify_trail(
     found = open_verifier(path, hmac_key).verify(progress)
     return OfflineReport(
         records=found.records,
+        first_seq=found.first_seq,
         head_seq=found.head_seq,
         head_hash=found.head_hash,
         log_id=found.log_id,

@@ -85,7 +85,7 @@ def events(
     "--audit-path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Verify the files of a trail here, without a server.",
+    help="Verify a trail in files or in SQLite here, without a server.",
 )
 @click.option(
     "--hmac-key",
@@ -98,7 +98,7 @@ def events(
 @click.pass_context
 def verify(ctx: click.Context, audit_path: Path | None, hmac_key: str | None) -> None:
     """
-    Verify the trail: that of the server, or one in files.
+    Verify the trail: that of the server, or one that lies here.
 
     A damaged trail: exit 7, and the first bad record is named with its reason.
     """
@@ -141,6 +141,7 @@ def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
         ("verdict", "intact"),
         ("checked", checked),
         ("records", str(report.records)),
+        ("pruned before", str(report.first_seq) if report.first_seq else ""),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
         ("closed in order", "yes" if report.clean else "no"),
