@@ -16,6 +16,7 @@ from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core._internal.stores.sqlite.key_rows import (
     BY_CLAIM,
     BY_ID,
+    INSERT,
     UPDATE,
     claimed,
     is_listed,
@@ -40,6 +41,10 @@ _CLEAR: Final = (
     "WHERE n = ?1 OR ?1 IS NULL"
 )
 _OPERATION: Final = "SELECT n FROM operations WHERE operation_id = ?"
+_ADD_OPERATION: Final = (
+    "INSERT OR IGNORE INTO operations (operation_id, n) VALUES (?, ?)"
+)
+_DROP_OPERATION: Final = "DELETE FROM operations WHERE operation_id = ? AND n = ?"
 _ABORTED: Final = "SELECT 1 FROM aborted WHERE operation_id = ?"
 _PRESENT: Final = "SELECT created_at, generation FROM keys WHERE key_id = ?"
 
@@ -93,22 +98,20 @@ def put(connection: sqlite3.Connection, entry: IndexEntry) -> int:
         The number of the key's row.
     """
     found: Row | None = connection.execute(BY_ID, (entry.key_id,)).fetchone()
+    before = _entry_before(connection, found) if found else None
+    name = claimed(entry)
+    if name and (found is None or name != found[1]):
+        holder: Row | None = connection.execute(BY_CLAIM, (name,)).fetchone()
+        if holder and holder[2] != entry.key_id:
+            name = None
+    values = (*values_of(entry), name)
     if found is None:
-        adding = connection.execute(
-            "INSERT INTO keys (key_id) VALUES (?)", (entry.key_id,)
-        )
-        number = adding.lastrowid or 0
-        before, had = None, None
+        number = connection.execute(INSERT, values).lastrowid or 0
     else:
-        number, had = found[:2]
-        before = _entry_before(connection, found)
+        number = found[0]
+        connection.execute(UPDATE, (*values, number))
     _move_operations(connection, number, before, entry)
     places.move(connection, before, entry)
-    name = claimed(entry)
-    if name and name != had:
-        holder: Row | None = connection.execute(BY_CLAIM, (name,)).fetchone()
-        name = name if holder is None or holder[0] == number else None
-    connection.execute(UPDATE, (*values_of(entry), name, number))
     return number
 
 
@@ -131,14 +134,10 @@ def _move_operations(
 ) -> None:
     old = frozenset(before.operations) if before else frozenset()
     new = frozenset(after.operations) if after else frozenset()
-    connection.executemany(
-        "DELETE FROM operations WHERE operation_id = ? AND n = ?",
-        [(operation_id, number) for operation_id in old - new],
-    )
-    connection.executemany(
-        "INSERT OR IGNORE INTO operations (operation_id, n) VALUES (?, ?)",
-        [(operation_id, number) for operation_id in new - old],
-    )
+    for operation_id in old - new:
+        connection.execute(_DROP_OPERATION, (operation_id, number))
+    for operation_id in new - old:
+        connection.execute(_ADD_OPERATION, (operation_id, number))
 
 
 def remove(connection: sqlite3.Connection, key_id: KeyId) -> None:

@@ -18,6 +18,7 @@ from hsm_core.protocols import IndexEntry
 __all__ = [
     "BY_CLAIM",
     "BY_ID",
+    "INSERT",
     "UPDATE",
     "claimed",
     "is_listed",
@@ -33,6 +34,10 @@ BY_ID: Final = (
 BY_CLAIM: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
     "operations, digest FROM keys WHERE claim = ?"
+)
+INSERT: Final = (
+    "INSERT INTO keys (key_id, created_at, name, algorithm, state, tags, generation, "
+    "operations, digest, claim) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE: Final = (
     "UPDATE keys SET key_id = ?, created_at = ?, name = ?, algorithm = ?, state = ?, "
@@ -77,7 +82,7 @@ def read_entry(row: Row) -> IndexEntry:
 
 
 def values_of(entry: IndexEntry) -> Row:
-    """Return what `UPDATE` sets for an entry, but for the claim and the number."""
+    """Return what `INSERT` and `UPDATE` begin with: all but claim and number."""
     return (
         entry.key_id,
         entry.created_at,

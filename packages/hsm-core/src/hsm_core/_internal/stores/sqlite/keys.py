@@ -179,10 +179,8 @@ class SqliteKeyStore(KeyStore):
                 "INSERT OR REPLACE INTO documents (n, document) VALUES (?, ?)",
                 (number, change.document),
             )
-            connection.executemany(
-                "DELETE FROM blobs WHERE id = ?",
-                [(first | version,) for version in change.removed_blobs],
-            )
+            for version in change.removed_blobs:
+                connection.execute("DELETE FROM blobs WHERE id = ?", (first | version,))
             if change.account is not None:
                 keep(connection, change.account)
             failpoint("store.before_document")
