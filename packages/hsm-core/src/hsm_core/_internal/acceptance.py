@@ -11,6 +11,7 @@ is rotated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -177,11 +178,11 @@ class Acceptance:
         return _Decision(key_id, before, after, document)
 
     def _stored(self, key_id: KeyId) -> StoredKey | None:
+        """Return what is stored of a key, whatever the index says of it."""
         store = self._inventory.store
-        try:
+        with suppress(KeyNotFoundError, KeyTamperedError):
             return store.get(key_id)
-        except KeyNotFoundError:
-            return store.get(key_id) if store.refresh(key_id) else None
+        return store.get(key_id) if store.refresh(key_id) else None
 
     def _follows(self, before: KnownKey | None, document: KeyDocument) -> bool:
         last = document.operations[-1].id if document.operations else ""

@@ -108,7 +108,10 @@ class Admission:
     def _find_key(self, attempt: Attempt, reference: str) -> HSMError | None:
         attempt.key_id = reference
         inventory = self._services.inventory
-        entry = inventory.entry(reference)
+        try:
+            entry = inventory.entry(reference)
+        except KeyTamperedError as error:
+            return error
         if entry is None:
             return inventory.absence(reference)
         attempt.key_id = entry.key_id
@@ -129,13 +132,14 @@ class Admission:
         found: dict[str, KeyDocument] = {}
         for field in attempt.operation.other_keys:
             reference = getattr(attempt.operation, field)
-            entry = self._services.inventory.entry(reference)
-            if entry is None:
-                return KeyNotFoundError(f"{field}: there is no such key.", field=field)
-            attempt.operation = msgspec.structs.replace(
-                attempt.operation, **{field: entry.key_id}
-            )
             try:
+                entry = self._services.inventory.entry(reference)
+                if entry is None:
+                    text = f"{field}: there is no such key."
+                    return KeyNotFoundError(text, field=field)
+                attempt.operation = msgspec.structs.replace(
+                    attempt.operation, **{field: entry.key_id}
+                )
                 document = self._services.inventory.document(KeyId(entry.key_id))
             except HSMError as error:
                 return error

@@ -138,13 +138,11 @@ def compare(
     counted = census.read(kept) if kept is not None else None
     if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):
         return Judgement()
-    if kept is None and _counts_equal(inventory, audit, recorded):
-        return Judgement()
-    store.rebuild()
-    if _counts_equal(inventory, audit, recorded):
-        judgement = Judgement()
-    else:
-        judgement = _judge(inventory, audit, verify, recorded)
+    judgement = Judgement()
+    if kept is not None or not _counts_equal(inventory, audit, recorded):
+        store.rebuild()
+        if not _counts_equal(inventory, audit, recorded):
+            judgement = _judge(inventory, audit, verify, recorded)
     store.write_account(census.account())
     return judgement
 
@@ -183,7 +181,8 @@ def _judge(
 ) -> Judgement:
     census, store = inventory.census, inventory.store
     raw = f"{census.sums(store.digests()).total:064x}"
-    present, unreadable = inventory.load()
+    loaded = inventory.load()
+    present, unreadable = loaded.present, loaded.unreadable
     readable = f"{census.sums(_counted(present)).total:064x}"
     walk = Walk(audit, verify, {raw, readable} - {recorded})
     known = walk.known()
@@ -201,6 +200,8 @@ def _judge(
     lock, facts = _lock_of(problems, present, walk.destroyed, met)
     for key_id, problem in problems.items():
         _condemn(inventory, key_id, problem, known.get(key_id), walk.destroyed)
+    for key_id, error in loaded.blobs.items():
+        inventory.tampered.condemn(key_id, error)
     return Judgement(False, problems, lock, facts)
 
 

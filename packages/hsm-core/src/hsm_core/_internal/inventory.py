@@ -51,7 +51,7 @@ from hsm_core.protocols import (
     bucket_of,
 )
 
-__all__ = ["Inventory", "Present"]
+__all__ = ["Inventory", "Loaded", "Present"]
 
 _DOCUMENT_ENTRIES: Final = 8192
 _DESTROYED: Final = KeyState.DESTROYED
@@ -66,6 +66,22 @@ class Present:
     generation: int
     digest: str
     operations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    What a look at all that is stored has found.
+
+    Attributes:
+        present: What is there of each key whose document can be believed.
+        unreadable: What is wrong with the document of each of the others.
+        blobs: What is wrong with the blobs of those whose document can be believed.
+    """
+
+    present: dict[KeyId, Present]
+    unreadable: dict[KeyId, Integrity]
+    blobs: dict[KeyId, KeyTamperedError]
 
 
 class Inventory:
@@ -122,19 +138,16 @@ class Inventory:
         self.lock = StoreLock()
         self._on_correction = on_correction
 
-    def load(self) -> tuple[dict[KeyId, Present], dict[KeyId, Integrity]]:
+    def load(self) -> Loaded:
         """
         Check every document and blob, and rebuild the index from what is true.
 
         A key whose document can't be believed takes nobody's name.
-
-        Returns:
-            What is there of each key whose document can be believed, and what is wrong
-            with each of the others.
         """
         whole, doubtful = [], []
         present: dict[KeyId, Present] = {}
         unreadable: dict[KeyId, Integrity] = {}
+        blobs: dict[KeyId, KeyTamperedError] = {}
         for stored in self.store.scan():
             digest = document_digest(stored.document)
             try:
@@ -150,9 +163,11 @@ class Inventory:
             present[stored.key_id] = Present(
                 stored.key_id, document.generation, digest, entry.operations
             )
-            self.materials.check_blobs(document)
+            changed = self.materials.find_changed(document)
+            if changed is not None:
+                blobs[stored.key_id] = changed
         self.store.reindex([*whole, *doubtful])
-        return present, unreadable
+        return Loaded(present, unreadable, blobs)
 
     @property
     def set_digest(self) -> str:
@@ -164,8 +179,18 @@ class Inventory:
         return self.tampered.integrity(key_id)
 
     def entry(self, reference: str) -> IndexEntry | None:
-        """Return the index entry of a key by id or name."""
-        return self.store.entry(reference)
+        """
+        Return the index entry of a key by id or name.
+
+        Raises:
+            KeyTamperedError: The index makes no sense.
+        """
+        try:
+            return self.store.entry(reference)
+        except KeyTamperedError as error:
+            if len(reference) == _KEY_ID_CHARACTERS:
+                self.tampered.condemn(KeyId(reference), error)
+            raise
 
     def absence(self, reference: str) -> HSMError:
         """Return why the index has no entry of a key: it is not there, or is gone."""
@@ -181,7 +206,7 @@ class Inventory:
 
     def known(self, reference: str) -> KeyDocument | None:
         """Return a document that is in memory and current, or None; reads nothing."""
-        entry = self.store.entry(reference)
+        entry = self.entry(reference)
         cached = self._documents.get(entry.key_id) if entry else None
         # A document that is newer than its entry is a commit that is just landing.
         if entry and cached and cached[1].generation >= entry.generation:
@@ -210,7 +235,7 @@ class Inventory:
             StoreUnavailableError: It can't be read, or compared, now.
         """
         self.check_bucket(bucket_of(key_id))
-        entry = self.store.entry(key_id)
+        entry = self.entry(key_id)
         if entry is None:
             raise KeyNotFoundError
         document, digest = self._read(key_id, entry)
@@ -220,13 +245,31 @@ class Inventory:
     def examine(self, stored: StoredKey) -> KeyDocument:
         """Return a document that was read from the store; errors as of `reread`."""
         self.check_bucket(bucket_of(stored.key_id))
-        entry = self.store.entry(stored.key_id)
+        entry = self.entry(stored.key_id)
         if entry is None:
             raise KeyNotFoundError
+        document = None
         if document_digest(stored.document) == entry.digest:
             with suppress(KeyTamperedError):
-                return self._believed(entry, stored)
-        return self._read(stored.key_id, entry)[0]
+                document = self._believed(entry, stored)
+        if document is None:
+            document = self._read(stored.key_id, entry)[0]
+        self._check_name(document)
+        return document
+
+    def _check_name(self, document: KeyDocument) -> None:
+        """Give a key its name back that leads nowhere."""
+        is_named = document.name and not document.is_destroyed
+        if is_named and self.store.entry(document.name) is None:
+            # Unless it was destroyed in this very moment.
+            with self.committing:
+                entry = self.store.entry(document.key_id)
+                if entry is not None and entry.generation == document.generation:
+                    self._correct(index_of(document, entry.digest))
+
+    def _correct(self, entry: IndexEntry) -> None:
+        self.store.correct(entry)
+        self._on_correction(entry.key_id)
 
     def _read(self, key_id: KeyId, entry: IndexEntry) -> tuple[KeyDocument, str]:
         with suppress(KeyTamperedError):
@@ -262,8 +305,7 @@ class Inventory:
         """Put the index right where its facts are not those of the document."""
         true = index_of(document, entry.digest)
         if _facts(entry) != _facts(true):
-            self.store.correct(true)
-            self._on_correction(entry.key_id)
+            self._correct(true)
 
     def condemn(
         self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None

@@ -37,6 +37,8 @@ _SLICE_SECONDS: Final = 0.004
 """How long it works at a time; others wait for the interpreter that long."""
 
 _SHOWN: Final = 100
+_WITH_DOCUMENT: Final = frozenset({"blob", "counter"})
+"""Problems of keys whose document can be believed."""
 
 
 @dataclass(slots=True)
@@ -149,7 +151,8 @@ class Scrubber:
                 living |= _living(document)
             progress.compared += 1
             yield
-        if not inventory.census.pinned():
+        problems = set(inventory.tampered.problems().values())
+        if problems <= _WITH_DOCUMENT:
             # A document that is put right later must find its materials' counters.
             self._uses.tidy(orphans - living)
         self._compared_at = instant(self._clock.now())

@@ -61,7 +61,8 @@ class TamperedKeys:
     def condemn(self, key_id: KeyId, error: KeyTamperedError) -> None:
         """Note a key; what was found first stays."""
         missing = error.facts.get("integrity") == Integrity.MISSING.value
-        problem = str(error.facts.get("problem", "document"))
+        usual = "missing" if missing else "document"
+        problem = str(error.facts.get("problem", usual))
         kind = Integrity.MISSING if missing else Integrity.TAMPERED
         reason = "What is stored of it was changed."
         if "problem" in error.facts:
