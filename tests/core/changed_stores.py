@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""What others may do to the stores of an HSM that is not running."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from abc import ABC, abstractmethod
+from functools import cache
+from pathlib import Path
+from unittest.mock import Mock, patch
+
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.session import Session
+from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
+
+__all__ = ["DATA", "Data", "FilesystemData", "SqliteData", "problems", "session_on"]
+
+
+@cache
+def _tested() -> CryptoRegistry:
+    """Return a registry whose self-tests were run, once for all that is opened."""
+    registry = default_registry(SystemEntropy(), {})
+    registry.power_up_test()
+    registry.power_up_test = Mock()  # type: ignore[method-assign]
+    return registry
+
+
+class Data(ABC):
+    """
+    The data of an HSM, below one directory.
+
+    Args:
+        folder: Where it lies.
+    """
+
+    kind: KeyStoreKind
+    store: str
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, *, accepting: bool = False) -> OpenHSM:
+        """Open the HSM, if wanted whatever its trail says of its store."""
+        settings = Settings(
+            key_store=self.kind,
+            key_dir=self.folder / "keys",
+            sqlite_path=self.folder / "keys.sqlite",
+            audit_log=self.folder / "audit.log",
+            accept_changed_store=accepting,
+        )
+        with patch("hsm_core.factory.default_registry", return_value=_tested()):
+            return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+
+    def keep(self, name: str) -> None:
+        """Keep a copy of everything."""
+        shutil.copytree(self.folder, self.folder.parent / name)
+
+    def restore_store(self, name: str) -> None:
+        """Put the key store of a copy back."""
+        self._restore(name, f"{self.store}*")
+
+    def restore_trail(self, name: str) -> None:
+        """Put the trail of a copy back."""
+        self._restore(name, "audit.log*")
+
+    def _restore(self, name: str, pattern: str) -> None:
+        for path in self.folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for path in (self.folder.parent / name).glob(pattern):
+            if path.is_dir():
+                shutil.copytree(path, self.folder / path.name)
+            else:
+                shutil.copy(path, self.folder / path.name)
+
+    def kept(self, name: str) -> Data:
+        """Return a copy that was kept."""
+        return type(self)(self.folder.parent / name)
+
+    @abstractmethod
+    def document(self, key: str) -> bytes:
+        """Return the document of a key."""
+
+    @abstractmethod
+    def write_document(self, key: str, document: bytes) -> None:
+        """Replace the document of a key."""
+
+    @abstractmethod
+    def blob(self, key: str, version: int) -> bytes | None:
+        """Return the sealed blob of a version, if there is one."""
+
+    @abstractmethod
+    def write_blob(self, key: str, version: int, blob: bytes) -> None:
+        """Add or replace the sealed blob of a version."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Remove a key, with all that is there of it."""
+
+
+class FilesystemData(Data):
+    """With keys in files."""
+
+    kind = KeyStoreKind.FILESYSTEM
+    store = "keys"
+
+    def _path(self, key: str, name: str) -> Path:
+        return self.folder / "keys" / "keys" / key / name
+
+    def document(self, key: str) -> bytes:
+        """See `Data.document`."""
+        return self._path(key, "key.json").read_bytes()
+
+    def write_document(self, key: str, document: bytes) -> None:
+        """See `Data.write_document`."""
+        self._path(key, "key.json").write_bytes(document)
+
+    def blob(self, key: str, version: int) -> bytes | None:
+        """See `Data.blob`."""
+        path = self._path(key, f"v{version:08d}")
+        return path.read_bytes() if path.exists() else None
+
+    def write_blob(self, key: str, version: int, blob: bytes) -> None:
+        """See `Data.write_blob`."""
+        path = self._path(key, f"v{version:08d}")
+        path.write_bytes(blob)
+        path.chmod(0o600)
+
+    def remove(self, key: str) -> None:
+        """See `Data.remove`."""
+        shutil.rmtree(self._path(key, ""))
+
+
+class SqliteData(Data):
+    """With keys in SQLite."""
+
+    kind = KeyStoreKind.SQLITE
+    store = "keys.sqlite"
+
+    def _do(self, statement: str, *values: object) -> object:
+        connection = sqlite3.connect(self.folder / "keys.sqlite")
+        try:
+            with connection:
+                found = connection.execute(statement, values).fetchone()
+        finally:
+            connection.close()
+        return found[0] if found else None
+
+    def _number(self, key: str) -> int:
+        found = self._do("SELECT n FROM keys WHERE key_id = ?", key)
+        assert isinstance(found, int)
+        return found
+
+    def document(self, key: str) -> bytes:
+        """See `Data.document`."""
+        n = self._number(key)
+        found = self._do("SELECT document FROM documents WHERE n = ?", n)
+        assert isinstance(found, bytes)
+        return found
+
+    def write_document(self, key: str, document: bytes) -> None:
+        """See `Data.write_document`."""
+        n = self._number(key)
+        self._do("UPDATE documents SET document = ? WHERE n = ?", document, n)
+
+    def blob(self, key: str, version: int) -> bytes | None:
+        """See `Data.blob`."""
+        place = (self._number(key) << 27) | version
+        found = self._do("SELECT blob FROM blobs WHERE id = ?", place)
+        assert found is None or isinstance(found, bytes)
+        return found
+
+    def write_blob(self, key: str, version: int, blob: bytes) -> None:
+        """See `Data.write_blob`."""
+        place = (self._number(key) << 27) | version
+        self._do("INSERT OR REPLACE INTO blobs VALUES (?, ?)", place, blob)
+
+    def remove(self, key: str) -> None:
+        """See `Data.remove`."""
+        n = self._number(key)
+        self._do("DELETE FROM keys WHERE n = ?", n)
+        self._do("DELETE FROM documents WHERE n = ?", n)
+
+
+DATA = (FilesystemData, SqliteData)
+
+
+def session_on(gateway: OpenHSM) -> Session:
+    """Return a session of somebody who may do everything."""
+    return Session(gateway.act_as(caller()))
+
+
+def problems(gateway: OpenHSM) -> dict[str, str]:
+    """Compare everything, and return what is wrong with which key."""
+    found = gateway.act_as(caller()).execute(ops.VerifyStore()).findings
+    return {finding.key_id: finding.problem for finding in found}

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: MIT
+"""Older, foreign and edited stores: named, locked as far as it concerns, recovered."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core.factory import OpenHSM
+from hsm_core.model import Integrity, KeyState
+from hsm_core.testing import caller
+from tests.core.changed_stores import (
+    DATA,
+    Data,
+    SqliteData,
+    problems,
+    session_on,
+)
+
+
+@pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
+    """Give the data of an HSM with two keys, and a copy before a third was made."""
+    made: Data = request.param(tmp_path / "data")
+    made.folder.mkdir(mode=0o700)
+    with made.open() as gateway:
+        session = session_on(gateway)
+        for name in ("first", "second"):
+            key = session.create_key("aes", name=name).key_id
+            session.rotate(name)
+            (tmp_path / name).write_text(key)
+            (tmp_path / f"{name}.secret").write_bytes(session.encrypt(name, b"m"))
+    made.keep("older")
+    with made.open() as gateway:
+        session = session_on(gateway)
+        session.revoke("first", version=1)
+        session.create_key("ed25519", name="third")
+    return made
+
+
+def id_of(data: Data, name: str) -> str:
+    """Return the id of the first or second key."""
+    return (data.folder.parent / name).read_text()
+
+
+def recover(gateway: OpenHSM) -> ops.Recovered:
+    """Accept the store as it is."""
+    return gateway.act_as(caller()).execute(ops.RecoverStore(reason="restored"))
+
+
+def recover_key(gateway: OpenHSM, key: str) -> ops.Recovered:
+    """Accept a key as it is."""
+    asked = ops.RecoverKey(key_id=key, reason="restored")
+    return gateway.act_as(caller()).execute(asked)
+
+
+def kinds(gateway: OpenHSM, limit: int = 10) -> list[str]:
+    """Return the kinds of the newest records, newest first."""
+    return [e.event.kind for e in session_on(gateway).audit_events(limit=limit)]
+
+
+class TestAnOlderStore:
+    def test_locks_the_whole_hsm(self, data: Data) -> None:
+        """Nothing but status, the trail, verification and recovery is served."""
+        data.restore_store("older")
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            status = session.status()
+            assert ("locked", True) == (
+                status.state,
+                "older copy" in status.store.locked,
+            )
+            with pytest.raises(errors.HSMLockedError) as caught:
+                session.encrypt("second", b"m")
+            assert "store_older" == caught.value.facts["reason"]
+            assert "system.locked" in kinds(gateway)
+            session.verify_audit()
+            problems(gateway)
+
+    def test_is_served_again_after_recovery(self, data: Data) -> None:
+        """Each key is on record before that; what encrypts must be rotated first."""
+        data.restore_store("older")
+        with data.open() as gateway:
+            session = session_on(gateway)
+            third = next(iter(session.status().store.findings), None)
+            assert third is not None
+
+            done = recover(gateway)
+
+            first = id_of(data, "first")
+            assert (first,) == done.accepted
+            assert 1 == len(done.forgotten)
+            assert ["RecoverStore", "system.key-accepted", "system.key-accepted"] == (
+                kinds(gateway, 3)
+            )
+            for name in ("first", "second"):
+                secret = (data.folder.parent / f"{name}.secret").read_bytes()
+                assert b"m" == session.decrypt(name, secret)
+                with pytest.raises(errors.KeyTamperedError, match="rotate"):
+                    session.encrypt(name, b"m")
+                session.rotate(name)
+                session.encrypt(name, b"m")
+            session.create_key("ed25519", name="third")
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+            assert "operational" == session_on(gateway).status().state
+            session_on(gateway).encrypt("first", b"m")
+
+    def test_a_recovery_that_was_not_recorded_has_no_effect(self, data: Data) -> None:
+        """Until its records are durable the HSM stays locked."""
+        data.restore_store("older")
+        with data.open() as gateway:
+            audit = gateway._services.audit  # noqa: SLF001 (to make it fail)
+            real = type(audit).append
+
+            def fail(*_: object, **__: object) -> None:
+                raise errors.AuditUnavailableError
+
+            audit.append = fail  # type: ignore[method-assign,assignment]
+            with pytest.raises(errors.AuditUnavailableError):
+                recover(gateway)
+            audit.append = real.__get__(audit)  # type: ignore[method-assign]
+
+            with pytest.raises(errors.HSMLockedError):
+                session_on(gateway).describe("second")
+
+    def test_does_not_bring_destroyed_material_back(self, data: Data) -> None:
+        """Whoever accepts an older copy does not undo the end of a key."""
+        with data.open() as gateway:
+            session_on(gateway).destroy("second")
+        second = id_of(data, "second")
+        data.restore_store("older")
+
+        for _ in range(2):
+            with data.open() as gateway:
+                session = session_on(gateway)
+                assert "older" == problems(gateway)[second]
+                done = recover(gateway)
+                assert second in done.left
+                assert second not in done.accepted
+                secret = (data.folder.parent / "second.secret").read_bytes()
+                with pytest.raises(errors.KeyTamperedError):
+                    session.decrypt(second, secret)
+        assert None is data.blob(second, 1) is data.blob(second, 2)
+
+    def test_of_which_only_a_destroyed_key_is_older(self, data: Data) -> None:
+        """Nor does it stay locked for ever because of that key."""
+        data.keep("before")
+        with data.open() as gateway:
+            session_on(gateway).destroy("second")
+        data.restore_store("before")
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {id_of(data, "second"): "older"} == problems(gateway)
+            session.sign("third", b"m")
+
+
+class TestAnOlderTrail:
+    def test_locks_the_whole_hsm(self, data: Data) -> None:
+        """A trail that does not know what was done to the store is not believed."""
+        older = data.kept("older")
+        with older.open() as gateway:
+            session_on(gateway).rotate("second")
+        shutil.rmtree(older.folder)
+        with data.open() as gateway:
+            session_on(gateway).rotate("second")
+        data.keep("newer")
+        with data.open() as gateway:
+            session_on(gateway).rotate("second")
+            session_on(gateway).create_key("ed25519", name="fourth")
+        data.restore_trail("newer")
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert "locked" == session.status().state
+            with pytest.raises(errors.HSMLockedError) as caught:
+                session.encrypt("second", b"m")
+            assert "trail_older" == caught.value.facts["reason"]
+            found = {f.problem for f in session.status().store.findings}
+            assert {"newer", "foreign"} == found
+
+            assert 2 == len(recover(gateway).accepted)
+            session.sign("fourth", b"m")
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+
+
+class TestOneKey:
+    def test_an_older_document(self, data: Data) -> None:
+        """One key that was rolled back is locked alone, and can be accepted."""
+        first = id_of(data, "first")
+        data.write_document(first, data.kept("older").document(first))
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {first: "older"} == problems(gateway)
+            with pytest.raises(errors.KeyTamperedError):
+                session.encrypt("first", b"m")
+            assert Integrity.TAMPERED is session.describe(first).integrity
+            session.encrypt("second", b"m")
+            assert "degraded" == session.status().state
+
+            assert (first,) == recover_key(gateway, first).accepted
+            assert ops.Recovered() == recover_key(gateway, first)
+            session.rotate("first")
+            session.encrypt("first", b"m")
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+
+    def test_it_is_noticed_at_its_first_use(self, data: Data) -> None:
+        """No scrub must have been there before."""
+        first = id_of(data, "first")
+        data.write_document(first, data.kept("older").document(first))
+
+        with data.open() as gateway, pytest.raises(errors.KeyTamperedError):
+            session_on(gateway).encrypt("first", b"m")
+
+    def test_an_edited_state(self, data: Data) -> None:
+        """The states in a document stand under its MAC; nobody can accept another."""
+        first = id_of(data, "first")
+        document = data.document(first)
+        assert f'"state":"{KeyState.REVOKED}"'.encode() in document
+        data.write_document(first, document.replace(b'"revoked"', b'"retired"'))
+
+        with data.open() as gateway:
+            assert {first: "document"} == problems(gateway)
+            assert (first,) == recover_key(gateway, first).left
+            with pytest.raises(errors.KeyTamperedError):
+                session_on(gateway).encrypt("first", b"m")
+
+    def test_two_current_pointers(self, data: Data) -> None:
+        """A document that points at two current versions is none of ours."""
+        first = id_of(data, "first")
+        document = data.document(first)
+        twice = document.replace(b'"current":2', b'"current":2,"current":1')
+        assert twice != document
+        data.write_document(first, twice)
+
+        with data.open() as gateway:
+            assert {first: "document"} == problems(gateway)
+            session_on(gateway).encrypt("second", b"m")
+
+    def test_a_document_that_is_put_right(self, data: Data) -> None:
+        """Once the right document lies there again, the key is recovered with it."""
+        first = id_of(data, "first")
+        document = data.document(first)
+        data.write_document(first, b"junk")
+        with data.open() as gateway:
+            assert {first: "document"} == problems(gateway)
+        data.write_document(first, document)
+
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+            session_on(gateway).encrypt("first", b"m")
+
+    def test_swapped_blobs(self, data: Data) -> None:
+        """Sealed blobs of two keys can't change places."""
+        one, two = id_of(data, "first"), id_of(data, "second")
+        blobs = [data.blob(key, 2) for key in (one, two)]
+        for key, blob in zip((two, one), blobs, strict=True):
+            assert blob is not None
+            data.write_blob(key, 2, blob)
+
+        with data.open() as gateway:
+            assert {one: "blob", two: "blob"} == problems(gateway)
+            assert {one, two} == set(recover(gateway).left)
+            session_on(gateway).sign("third", b"m")
+
+    def test_a_missing_key(self, data: Data) -> None:
+        """A key that is gone is named, and forgotten when somebody says so."""
+        first = id_of(data, "first")
+        data.remove(first)
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {first: "missing"} == problems(gateway)
+            assert Integrity.MISSING is session.describe(first).integrity
+            session.encrypt("second", b"m")
+
+            assert (first,) == recover_key(gateway, first).forgotten
+            with pytest.raises(errors.KeyNotFoundError):
+                session.describe(first)
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+
+    def test_a_destroyed_blob_that_comes_back(self, data: Data) -> None:
+        """The material of a destroyed version is of no use, and is discarded again."""
+        second = id_of(data, "second")
+        blob = data.blob(second, 2)
+        assert blob is not None
+        with data.open() as gateway:
+            session_on(gateway).destroy("second")
+        data.write_blob(second, 2, blob)
+
+        with data.open() as gateway:
+            secret = (data.folder.parent / "second.secret").read_bytes()
+            with pytest.raises(errors.KeyStateError):
+                session_on(gateway).decrypt(second, secret)
+            assert {} == problems(gateway)
+        assert None is data.blob(second, 2)
+
+    def test_an_unknown_key_can_not_be_recovered(self, data: Data) -> None:
+        """Recovery of a key that nobody misses says that there is none."""
+        with data.open() as gateway, pytest.raises(errors.KeyNotFoundError):
+            recover_key(gateway, "00000000-0000-4000-8000-000000000000")
+
+
+class TestForgedIndex:
+    """Who edits the index of a database without knowing any key."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> SqliteData:
+        """Give the data of an HSM with two keys."""
+        made = SqliteData(tmp_path / "data")
+        made.folder.mkdir(mode=0o700)
+        with made.open() as gateway:
+            for name in ("first", "second"):
+                key = session_on(gateway).create_key("ed25519", name=name).key_id
+                (tmp_path / name).write_text(key)
+        return made
+
+    def do(self, data: SqliteData, statement: str, *values: object) -> None:
+        """Change the database."""
+        connection = sqlite3.connect(data.folder / "keys.sqlite")
+        with connection:
+            connection.execute(statement, values)
+        connection.close()
+
+    def test_a_name_leads_to_no_other_key(self, data: SqliteData) -> None:
+        """A name that was moved to another key does not lead there."""
+        first, second = id_of(data, "first"), id_of(data, "second")
+        self.do(data, "UPDATE keys SET claim = NULL WHERE key_id = ?", first)
+        self.do(
+            data,
+            "UPDATE keys SET name = 'first', claim = 'first' WHERE key_id = ?",
+            second,
+        )
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            # Until the index is right again, there may be no key of this name.
+            with suppress(errors.KeyNotFoundError):
+                signature = session.sign("first", b"m").signature
+                session.verify(first, b"m", signature)
+            assert {} == problems(gateway)
+            assert "system.index-corrected" in kinds(gateway)
+            signature = session.sign("first", b"m").signature
+            session.verify(first, b"m", signature)
+            session.sign("second", b"m")
+
+    def test_digests_that_no_document_has(self, data: SqliteData) -> None:
+        """Digests that were edited are read again from the documents."""
+        self.do(data, "UPDATE keys SET digest = ?", "0" * 64)
+
+        with data.open() as gateway:
+            session_on(gateway).sign("first", b"m")
+            assert {} == problems(gateway)
+
+    def test_a_forged_account(self, data: SqliteData) -> None:
+        """Sums that were edited are counted again."""
+        bucket = int(id_of(data, "first")[:3], 16)
+        forged = b"\0" * 32
+        self.do(data, "UPDATE account SET value = ? WHERE bucket = ?", forged, bucket)
+
+        with data.open() as gateway:
+            session_on(gateway).sign("first", b"m")
+            assert {} == problems(gateway)
+
+    def test_an_older_row_with_its_own_digest(self, data: SqliteData) -> None:
+        """A key whose rows are older altogether is found by the sums of the others."""
+        first = id_of(data, "first")
+        data.keep("older")
+        with data.open() as gateway:
+            session_on(gateway).revoke("first")
+            session_on(gateway).rotate("second")
+        older = SqliteData(data.folder.parent / "older")
+        document = older.document(first)
+        data.write_document(first, document)
+        connection = sqlite3.connect(older.folder / "keys.sqlite")
+        row = connection.execute(
+            "SELECT generation, state, operations, digest FROM keys WHERE key_id = ?",
+            (first,),
+        ).fetchone()
+        connection.close()
+        self.do(
+            data,
+            "UPDATE keys SET generation = ?, state = ?, operations = ?, digest = ? "
+            "WHERE key_id = ?",
+            *row,
+            first,
+        )
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            with pytest.raises(errors.StoreUnavailableError):
+                session.sign(first, b"m")
+            assert {first: "older"} == problems(gateway)
+            with pytest.raises(errors.KeyTamperedError):
+                session.sign(first, b"m")
+            session.sign("second", b"m")
