@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.entry_points import (
     APPROVAL_STORES,
     KEY_STORES,
@@ -113,15 +114,17 @@ def open_approval_store(settings: Settings) -> ApprovalStore:
         case ApprovalStoreKind.MEMORY:
             return MemoryApprovalStore()
         case ApprovalStoreKind.FILE:
-            return FileApprovalStore(settings.approval_dir)
+            return GuardedApprovalStore(FileApprovalStore(settings.approval_dir))
         case ApprovalStoreKind.SQLITE:
-            return SqliteApprovalStore(settings.approval_sqlite_path)
+            path = settings.approval_sqlite_path
+            return GuardedApprovalStore(SqliteApprovalStore(path))
         case location:
             scheme, _, rest = location.partition(":")
             opener = find_opener(
                 (APPROVAL_STORES,), scheme, field=_APPROVALS, known=ApprovalStoreKind
             )
-            return opener.open(rest, ApprovalStore)  # type: ignore[type-abstract]
+            store = opener.open(rest, ApprovalStore)  # type: ignore[type-abstract]
+            return GuardedApprovalStore(store)
 
 
 def open_vault_store(
