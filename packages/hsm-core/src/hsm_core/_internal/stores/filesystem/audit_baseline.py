@@ -7,20 +7,21 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from hsm_core._internal.audit.baseline import Baseline, check_baseline
+from hsm_core._internal.audit.baseline import Baseline, check_baseline, known_keys
 from hsm_core._internal.audit.naming import baseline_name
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MAX_LINE_BYTES
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
-    audit_errors,
     check_file,
     open_reader,
     write_all,
 )
 from hsm_core._internal.stores.filesystem.files import open_no_follow, sync_directory
 from hsm_core.errors import AuditTamperedError
+from hsm_core.protocols import KnownKey
 
 __all__ = ["BaselineFile"]
 
@@ -75,18 +76,38 @@ class BaselineFile:
     def _checked(self, path: Path) -> Baseline | None:
         if not check_file(path):
             return None
-        lines = _lines(path)
+        with open_reader(path) as file:
+            return self._check(file)
+
+    def _check(self, file: BinaryIO) -> Baseline:
+        lines = _lines(file)
         return check_baseline(lines, log_id=self._log_id, hmac_key=self._hmac_key)
 
-    def lines(self) -> Iterator[bytes]:
+    def open(self) -> BinaryIO:
         """
-        Return the lines of the one that counts, as they are read.
+        Open the one that counts.
 
         Raises:
-            AuditUnavailableError: They can't be.
+            AuditTamperedError: It is gone.
+            OSError: It can't be opened.
         """
-        with audit_errors():
-            yield from _lines(self._path)
+        try:
+            return open_reader(self._path)
+        except FileNotFoundError:
+            raise tampered(Reason.BASELINE, 0) from None
+
+    def known_in(self, file: BinaryIO, baseline: Baseline) -> Iterator[KnownKey]:
+        """
+        Return the keys in a file that was opened, as they are read.
+
+        Raises:
+            AuditTamperedError: It is not *baseline*.
+            OSError: It can't be read.
+        """
+        if self._check(file) != baseline:
+            raise tampered(Reason.BASELINE, 0)
+        file.seek(0)
+        yield from known_keys(_lines(file))
 
     def stage(self, lines: Iterable[bytes]) -> None:
         """
@@ -131,10 +152,8 @@ class BaselineFile:
             os.unlink(self._staged)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with open_reader(path) as file:
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            yield line
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -12,15 +12,15 @@ the next start or prune.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.audit.baseline import Baseline, known_keys
+from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.gathering import gather
 from hsm_core._internal.audit.naming import closed_names, fragment_names
-from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import audit_errors
@@ -36,7 +36,7 @@ _BLOCK: Final = 1000
 
 class Pruner:
     """
-    Prunes an open trail. Not safe for threads.
+    Prunes an open trail; one thread at a time does, while any may ask what is kept.
 
     Args:
         live: The live segment's path.
@@ -66,6 +66,7 @@ class Pruner:
         self._file = BaselineFile(live, log_id, hmac_key)
         self._baseline = baseline
         self._staged: Baseline | None = None
+        self._guard = threading.Lock()
 
     @property
     def first_seq(self) -> int:
@@ -80,12 +81,14 @@ class Pruner:
             AuditTamperedError: It was changed since the trail was opened.
             AuditUnavailableError: It can't be read.
         """
-        if self._baseline is None:
-            return iter(())
-        with audit_errors():
-            if self._file.read() != self._baseline:
-                raise tampered(Reason.BASELINE, 0)
-        return known_keys(self._file.lines())
+        with self._guard:
+            baseline = self._baseline
+            if baseline is None:
+                return
+            with audit_errors():
+                file = self._file.open()
+        with file, audit_errors():
+            yield from self._file.known_in(file, baseline)
 
     def prune(
         self,
@@ -149,9 +152,10 @@ class Pruner:
         self._remove()
 
     def _adopt(self, staged: Baseline) -> None:
-        with audit_errors():
-            self._file.adopt()
-        self._baseline, self._staged = staged, None
+        with self._guard:
+            with audit_errors():
+                self._file.adopt()
+            self._baseline, self._staged = staged, None
         failpoint("audit.prune.after_adoption")
 
     def _remove(self) -> None:

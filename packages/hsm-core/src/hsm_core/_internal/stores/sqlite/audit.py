@@ -11,12 +11,16 @@ from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.mark import StoredHead
 from hsm_core._internal.audit.naming import reserve_name
-from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
 from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_files import audit_errors
+from hsm_core._internal.stores.sqlite.audit_beside import (
+    Beside,
+    check_beside,
+    read_beside,
+)
 from hsm_core._internal.stores.sqlite.audit_medium import SqliteMedium
 from hsm_core._internal.stores.sqlite.audit_pruning import Pruner
 from hsm_core._internal.stores.sqlite.audit_recovery import (
@@ -32,7 +36,6 @@ from hsm_core.errors import (
     AuditUnavailableError,
     ConfigurationError,
     IntegrityError,
-    StoreUnavailableError,
 )
 from hsm_core.model import Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, Clock, Entropy, KnownKey
@@ -62,13 +65,11 @@ class SqliteAuditLog(TrailLog):
         self._database_medium = medium
         self._pruner = pruner
         self._pruning = threading.Lock()
-        watched = WatchedClock(clock)
-        self._rule = RetentionRule(watched, recovered.mark.seq, self._times)
         super().__init__(
             chain,
             medium,
             reserve,
-            clock=watched,
+            clock=clock,
             sync=sync,
             timeout_seconds=timeout_seconds,
             open_events=recovered.open_events,
@@ -126,11 +127,15 @@ class SqliteAuditLog(TrailLog):
                 f"The HMAC key must have at least {_MIN_KEY_BYTES} bytes."
             )
         path = path.absolute()
-        with ExitStack() as stack:
-            database = _open(path, hmac_key, entropy)
+        with ExitStack() as stack, audit_errors():
+            stored = read_beside(path, hmac_key)
+            database = _open(path, hmac_key, stored, entropy)
             stack.callback(database.close)
-            recovered = _recover(database, hmac_key)
-            medium = SqliteMedium(database, hmac_key, recovered.head)
+            recovered = _recover(database, hmac_key, stored)
+            beside = Beside(path, hmac_key, recovered.head.log_id, stored)
+            stack.callback(beside.close)
+            medium = SqliteMedium(database, hmac_key, recovered.head, beside)
+            medium.begin(recovered.mark)
             chain = Chain(
                 log_id=recovered.head.log_id,
                 hmac_key=hmac_key,
@@ -170,44 +175,6 @@ class SqliteAuditLog(TrailLog):
             AuditUnavailableError: It can't be read.
         """
         return self._pruner.known()
-
-    def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
-        """
-        Return up to *limit* lines from *start_seq* on, without newline.
-
-        Raises:
-            AuditUnavailableError: The trail can't be read, or is closed.
-            AuditTamperedError: The database is damaged, or a row is missing.
-            InvalidInputError: Records from there on were pruned.
-        """
-        start = max(start_seq, 0)
-        if start < self.first_seq:
-            raise pruned_before(self.first_seq)
-        try:
-            return super().lines(start, limit)
-        except AuditTamperedError:
-            if start < self.first_seq:
-                raise pruned_before(self.first_seq) from None
-            raise
-
-    def prunable(self, before: int, /) -> int:
-        """
-        Return the seq up to which (exclusive) a prune may remove records.
-
-        Args:
-            before: Microseconds since 1970.
-
-        Raises:
-            AuditUnavailableError: The trail can't be read.
-        """
-        with self._lock:
-            floor = self._chain.mark().floor
-        head = self.head().seq
-        return self._rule.prunable(self.first_seq, floor, head, before)
-
-    def _times(self, seq: int, count: int) -> list[int]:
-        lines = self.lines(seq, count)
-        return [event_of(line, place).time for place, line in enumerate(lines, seq)]
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
         """
@@ -253,23 +220,28 @@ class SqliteAuditLog(TrailLog):
         ticket.wait()
 
 
-def _open(path: Path, hmac_key: bytes, entropy: Entropy) -> Database:
-    log_id = entropy.random_bytes(_LOG_ID_BYTES).hex()
+def _open(
+    path: Path, hmac_key: bytes, stored: StoredHead | None, entropy: Entropy
+) -> Database:
+    fresh = entropy.random_bytes(_LOG_ID_BYTES).hex()
     try:
-        return Database(path, schema_of(hmac_key, log_id))
+        return Database(path, schema_of(hmac_key, stored.log_id if stored else fresh))
     except IntegrityError as error:
         raise tampered(Reason.DATABASE, 0) from error
-    except StoreUnavailableError as error:
-        raise AuditUnavailableError from error
 
 
-def _recover(database: Database, hmac_key: bytes) -> Recovered:
+def _recover(
+    database: Database, hmac_key: bytes, stored: StoredHead | None
+) -> Recovered:
+    # It may have been read before another process let go of the trail.
+    stored = stored and read_beside(database.path, hmac_key)
     try:
         with database.reading() as connection:
-            return recover(connection, hmac_key)
+            recovered = recover(connection, hmac_key)
+            if stored is not None:
+                check_beside(connection, stored, recovered.head)
+            return recovered
     except AuditTamperedError:
         raise
     except IntegrityError as error:
         raise tampered(Reason.DATABASE, 0) from error
-    except StoreUnavailableError as error:
-        raise AuditUnavailableError from error

@@ -27,7 +27,7 @@ from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_rows import first_row
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.trail.medium import TrailMedium
-from hsm_core.errors import AuditUnavailableError, UnavailableError
+from hsm_core.errors import AuditTamperedError, AuditUnavailableError, UnavailableError
 from hsm_core.protocols import KnownKey
 
 __all__ = ["Pruner"]
@@ -87,16 +87,23 @@ class Pruner:
             AuditTamperedError: It was changed since the trail was opened.
             AuditUnavailableError: It can't be read.
         """
-        baseline = self.baseline
-        if baseline is None:
-            return iter(())
+        while (baseline := self.baseline) is not None:
+            try:
+                return iter(self._known_of(baseline))
+            except AuditTamperedError:
+                # A prune under way replaces what is kept.
+                if baseline is self.baseline:
+                    raise
+        return iter(())
+
+    def _known_of(self, baseline: Baseline) -> list[KnownKey]:
         next_seq = baseline.header.next_seq
         found = check_baseline(
             self._lines(next_seq), log_id=self._log_id, hmac_key=self._hmac_key
         )
         if found != baseline:
             raise tampered(Reason.BASELINE, 0)
-        return known_keys(self._lines(next_seq))
+        return list(known_keys(self._lines(next_seq)))
 
     def _lines(self, next_seq: int) -> Iterator[bytes]:
         number, found = 0, _CHUNK

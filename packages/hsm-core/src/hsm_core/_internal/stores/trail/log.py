@@ -14,7 +14,7 @@ from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
 from hsm_core._internal.stores.trail.flusher import Flusher
 from hsm_core._internal.stores.trail.medium import TrailMedium
 from hsm_core._internal.stores.trail.reserve import Reserve
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import (
     AuditDraft,
@@ -188,7 +188,16 @@ class TrailLog:
         start_seq = max(start_seq, 0)
         if start_seq < self.first_seq:
             raise pruned_before(self.first_seq)
-        return self._medium.read(start_seq, limit)
+        try:
+            found = self._medium.read(start_seq, limit)
+        except AuditTamperedError:
+            # What is removed while it is read is not damaged.
+            if start_seq >= self.first_seq:
+                raise
+            found = []
+        if not found and start_seq < self.first_seq:
+            raise pruned_before(self.first_seq)
+        return found
 
     def open_intents(self) -> list[AuditEvent]:
         """Return the intents without outcome that were found at start."""
