@@ -35,7 +35,7 @@ from tests.core.audit_support import (
     verified,
 )
 
-__all__ = ["main"]
+__all__ = ["in_child", "main"]
 
 CHANGING = [
     "fdatasync",
@@ -76,7 +76,7 @@ def _arm(number: int, *, within: bool) -> None:
         setattr(os, name, armed(name, getattr(os, name)))
 
 
-def _in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], None]) -> int:
     """Run *work* in a child and return how that ended."""
     child = os.fork()
     if child == 0:
@@ -103,15 +103,15 @@ class Round:
 
     def run(self) -> bool:
         """Return whether the writer died; False means that it had no more calls."""
-        ended = _in_child(self._write)
+        ended = in_child(self._write)
         os.close(self._writer)
         acknowledged = len(os.read(self._reader, 1_000))
         os.close(self._reader)
         if ended not in (0, -signal.SIGKILL):
             raise SystemExit(f"round {self._number}: the writer failed")
         if self._number % 3 == 0:
-            _in_child(self._reopen)
-        if _in_child(lambda: self._check(acknowledged)) != 0:
+            in_child(self._reopen)
+        if in_child(lambda: self._check(acknowledged)) != 0:
             raise SystemExit(f"round {self._number}: the check failed")
         return ended != 0
 
@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> None:
     """Sweep until a writer survives."""
     scratch, scenario, mode = arguments
     folder = Path(scratch)
-    if _in_child(lambda: _prepare(folder)) != 0:
+    if in_child(lambda: _prepare(folder)) != 0:
         raise SystemExit("the trails could not be made")
     survived = 0
     for number in itertools.count(1):

@@ -1,0 +1,304 @@
+"""Room that is kept back for the records that matter most when the disk is full."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.trail import flusher
+from hsm_core._internal.stores.trail.reserve import Reserve
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import Phase
+from hsm_core.protocols import AuditDraft
+from tests.core.audit_faults import Faults, Writer, until
+from tests.core.audit_support import (
+    copy_of,
+    draft,
+    events,
+    fill,
+    intent,
+    open_log,
+    opened,
+    outcome,
+    verified,
+)
+from tests.support import REPOSITORY, require_program
+
+SIZE = 65536
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a trail that is not made yet."""
+    return tmp_path / "log" / "audit.log"
+
+
+@pytest.fixture
+def faults() -> Iterator[Faults]:
+    """Give calls that can be made to fail."""
+    with Faults().installed() as faults:
+        yield faults
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trail ask for its reserve more often than every second."""
+    monkeypatch.setattr(flusher, "_RESERVE_SECONDS", 0.05)
+
+
+def _allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def test_a_reserve_has_its_blocks(tmp_path: Path) -> None:
+    """It is taken with real blocks, given up without, and taken again."""
+    path = tmp_path / "reserve"
+    reserve = Reserve(path, SIZE)
+    assert not reserve.held
+
+    assert reserve.take()
+    assert reserve.take()
+    assert (_allocated(path), path.stat().st_mode & 0o777) == (SIZE, 0o600)
+    assert reserve.give_up()
+    assert _allocated(path) == 0
+    assert not reserve.held
+    assert not reserve.give_up()
+    assert reserve.take()
+    reserve.close()
+    assert _allocated(path) == SIZE
+
+
+def test_a_reserve_of_another_size_is_changed(tmp_path: Path) -> None:
+    """A new setting makes it smaller or larger."""
+    path = tmp_path / "reserve"
+    for size in (SIZE, 2 * SIZE, SIZE):
+        reserve = Reserve(path, size)
+        assert reserve.take()
+        reserve.close()
+        assert (_allocated(path), path.stat().st_size) == (size, size)
+
+
+def test_half_a_reserve_is_none(tmp_path: Path, faults: Faults) -> None:
+    """What can't be allocated wholly takes no room."""
+    path = tmp_path / "reserve"
+    reserve = Reserve(path, SIZE)
+    faults.fail("posix_fallocate", code=errno.ENOSPC)
+    assert not reserve.take()
+    assert _allocated(path) == 0
+
+    assert reserve.take()
+    reserve.close()
+
+
+def test_a_reserve_that_is_not_wanted_makes_no_file(tmp_path: Path) -> None:
+    """A size of 0 is always held and never given up."""
+    path = tmp_path / "reserve"
+    reserve = Reserve(path, 0)
+
+    assert reserve.take()
+    assert not reserve.give_up()
+    assert reserve.held
+    reserve.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "open"])
+def test_a_reserve_is_a_private_file(tmp_path: Path, kind: str) -> None:
+    """Neither a link nor a file open to others is taken for it."""
+    path = tmp_path / "reserve"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.touch(0o600)
+        path.chmod(0o644)
+
+    assert not Reserve(path, SIZE).take()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def _fill_up(faults: Faults) -> None:
+    """Let the disk be full from now on, but for what the reserve gives back."""
+    faults.fail("write", code=errno.ENOSPC, at="audit.log", times=2)
+    faults.fail("posix_fallocate", code=errno.ENOSPC, times=float("inf"))
+
+
+def test_on_a_full_disk_only_what_must_be_recorded_is_taken(
+    path: Path, faults: Faults
+) -> None:
+    """Outcomes, the system's own and reserved records go on; uses wait for room."""
+    log = open_log(path, reserve_bytes=SIZE)
+    writer = Writer(log)
+    writer.append()
+    log.append([intent("operation")]).wait()
+    _fill_up(faults)
+    assert not writer.append()
+    until(lambda: log.health.state == "reserve")
+
+    assert ("full", 1, 1) == (
+        log.health.cause,
+        log.health.failures,
+        log.health.resumes,
+    )
+    assert log.available is False
+    for refused in (draft(7), intent("another")):
+        with pytest.raises(AuditUnavailableError, match="disk is full"):
+            log.append([refused])
+    with pytest.raises(AuditUnavailableError, match="disk is full"):
+        log.append([outcome("operation"), draft(7)])
+    log.append([outcome("operation")], durable=True).wait()
+    log.append([AuditDraft(phase=Phase.SINGLE, kind="system.stop")]).wait()
+    assert writer.append(reserved=True)
+    log.append([intent("administration")], reserved=True).wait()
+    assert log.health.state == "reserve"
+
+    faults.lift()
+    until(lambda: log.available)
+    assert log.health.state == "ok"
+    assert writer.append()
+    assert _allocated(path.with_name("audit.log.reserve")) == SIZE
+    _check(log, writer)
+    log.close()
+    assert verified(path).clean
+
+
+def test_a_reserve_that_is_used_up_is_the_end_until_there_is_room(
+    path: Path, faults: Faults
+) -> None:
+    """Then nothing is taken any more, and all goes on when there is room again."""
+    log = open_log(path, reserve_bytes=SIZE)
+    writer = Writer(log)
+    _fill_up(faults)
+    writer.append()
+    until(lambda: log.health.state == "reserve")
+    faults.fail("write", code=errno.ENOSPC, at="audit.log", times=float("inf"))
+
+    assert not writer.append(reserved=True)
+    assert ("failing", "full") == (log.health.state, log.health.cause)
+    with pytest.raises(AuditUnavailableError, match="disk is full"):
+        log.append([draft()], reserved=True)
+    faults.lift()
+    until(lambda: log.health.state == "ok")
+    assert writer.append()
+    _check(log, writer)
+    log.close()
+    assert verified(path).clean
+
+
+def test_a_trail_without_reserve_waits_for_room(path: Path, faults: Faults) -> None:
+    """With a size of 0 there is no state between working and failing."""
+    log = open_log(path)
+    writer = Writer(log)
+    faults.fail("write", code=errno.ENOSPC, at="audit.log", times=3)
+    assert not writer.append()
+    assert ("failing", "full") == (log.health.state, log.health.cause)
+    until(lambda: log.health.state == "ok")
+
+    assert writer.append()
+    assert not path.with_name("audit.log.reserve").exists()
+    log.close()
+
+
+def test_a_start_on_a_full_disk_uses_the_reserve(
+    path: Path, tmp_path: Path, faults: Faults
+) -> None:
+    """A torn tail is set aside with the room that an earlier process kept back."""
+    log = open_log(path, reserve_bytes=SIZE)
+    fill(log, 3)
+    killed = copy_of(path, tmp_path / "killed")
+    log.close()
+    with killed.open("ab") as file:
+        file.write(b"torn")
+    faults.fail("write", code=errno.ENOSPC, at=".torn.new")
+    faults.fail("posix_fallocate", code=errno.ENOSPC, skip=1, times=float("inf"))
+
+    log = open_log(killed, reserve_bytes=SIZE)
+    assert log.health.state == "reserve"
+    assert "system.repair" == events(log)[-1].kind
+    assert _allocated(killed.with_name("audit.log.reserve")) == 0
+    log.close()
+    assert verified(killed).clean
+
+
+def test_a_start_without_any_room_is_refused(path: Path, faults: Faults) -> None:
+    """Nothing stays locked, and the next start with room succeeds."""
+    faults.fail("write", "posix_fallocate", code=errno.ENOSPC, times=float("inf"))
+    with pytest.raises(AuditUnavailableError):
+        open_log(path, reserve_bytes=SIZE)
+    faults.lift()
+
+    with opened(path) as log:
+        fill(log, 1)
+
+
+def _check(log: FileAuditLog, writer: Writer) -> None:
+    found = [event.request_id for event in events(log)]
+    assert set(writer.acknowledged) <= set(found)
+
+
+FULL_DISK = """
+import os, sys, time
+from pathlib import Path
+from tests.core.audit_faults import Writer, until
+from tests.core.audit_support import draft, events, open_log, opened, outcome, verified
+
+folder = Path(sys.argv[1])
+path, filler = folder / "log" / "audit.log", folder / "filler"
+log = open_log(path, reserve_bytes=65536, segment_bytes=16384)
+writer = Writer(log)
+for _ in range(20):
+    assert writer.append()
+with filler.open("wb", buffering=0) as file:
+    for size in (65536, 512, 1):
+        try:
+            while file.write(bytes(size)):
+                pass
+        except OSError:
+            pass
+while writer.append():
+    pass
+until(lambda: log.health.state == "reserve")
+assert os.statvfs(folder).f_bavail < 16
+log.append([outcome("operation")], durable=True).wait()
+assert not writer.append()
+print(log.health.cause, log.health.failures)
+os.truncate(filler, 0)
+until(lambda: log.health.state == "ok")
+for _ in range(20):
+    assert writer.append()
+assert set(writer.acknowledged) <= {event.request_id for event in events(log)}
+log.close()
+assert verified(path).clean
+with opened(path) as log:
+    assert set(writer.acknowledged) <= {event.request_id for event in events(log)}
+print(len(writer.acknowledged) >= 40)
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """On a file system without one free block it fails, reserves, and resumes."""
+    unshare = require_program("unshare")
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    command = (
+        'mount -t tmpfs -o size=512k,mode=0700 tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    )
+    result = subprocess.run(
+        [
+            *(unshare, "--mount", *user, "sh", "-c", command, "sh"),
+            *(str(tmp_path), sys.executable, FULL_DISK),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert 0 == result.returncode, result.stderr
+    assert ["full", "1", "True"] == result.stdout.split()
