@@ -352,9 +352,11 @@ class FilesystemKeyStore(KeyStore):
 
     def read_account(self) -> None:
         """Return nothing: no account is kept here."""
+        self._check_usable()
 
     def write_account(self, account: StoreAccount, /) -> None:
         """Do nothing: no account is kept here."""
+        self._check_usable()
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""

@@ -12,6 +12,7 @@ from hsm_core._internal.stores.naming import (
     check_change,
     check_meta_name,
     check_operation_id,
+    check_versions,
 )
 from hsm_core.errors import ConflictError, KeyNotFoundError, StoreUnavailableError
 from hsm_core.model import KeyId
@@ -159,9 +160,13 @@ class MemoryKeyStore(KeyStore):
 
     def read_account(self) -> None:
         """Return nothing: no account is kept here."""
+        with self._lock:
+            self._check_open()
 
     def write_account(self, account: StoreAccount, /) -> None:
         """Do nothing: no account is kept here."""
+        with self._lock:
+            self._check_open()
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""
@@ -171,6 +176,7 @@ class MemoryKeyStore(KeyStore):
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; there are none here after a crash."""
+        check_versions(key_id, versions)
         with self._lock:
             self._check_open()
             for version in versions:

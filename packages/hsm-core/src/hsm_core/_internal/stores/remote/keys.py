@@ -359,9 +359,11 @@ class RemoteKeyStore(KeyStore):
 
     def read_account(self) -> None:
         """Return nothing: no account is kept here."""
+        self._check_usable()
 
     def write_account(self, account: StoreAccount, /) -> None:
         """Do nothing: no account is kept here."""
+        self._check_usable()
 
     def reindex(self, entries: Iterable[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""
