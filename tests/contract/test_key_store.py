@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,17 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import KeyFilter, KeyId, KeyState
-from hsm_core.protocols import IndexQuery, KeyChange, KeyStore, OperationMark
-from tests.contract.store_rows import ROWS, StoreRow
+from hsm_core.protocols import (
+    BUCKETS,
+    AccountChange,
+    IndexQuery,
+    KeyChange,
+    KeyDigest,
+    KeyStore,
+    OperationMark,
+    StoreAccount,
+)
+from tests.contract.store_rows import DURABLE, ROWS, StoreRow
 from tests.core.key_support import (
     RING,
     change_of,
@@ -511,6 +521,283 @@ class TestMeta:
             store.read_meta(name)
 
 
+class TestIndexMaintenance:
+    def test_digests(self, store: KeyStore) -> None:
+        """
+        The index knows generation and digest of each key, and knows them by bucket.
+        """
+        numbers = [1, 2, 1 << 52, (1 << 52) + 1, 4095 << 52]
+        changes = [create(store, number, created_at=1) for number in numbers]
+        edit = change_of(document_of(1, generation=2), operation_of(7))
+        store.commit(edit)
+        expected = {
+            KeyDigest(
+                change.entry.key_id,
+                change.entry.generation,
+                hashlib.sha256(change.document).hexdigest(),
+            )
+            for change in [edit, *changes[1:]]
+        }
+
+        by_bucket = {bucket: set(store.digests(bucket)) for bucket in (0, 1, 2, 4095)}
+
+        assert expected == set(store.digests())
+        assert expected == set().union(*by_bucket.values())
+        assert [2, 2, 0, 1] == [len(found) for found in by_bucket.values()]
+
+    def test_digests_of_a_moving_store(self, store: KeyStore) -> None:
+        """
+        What was there when a walk over the index began comes once, whatever happens.
+        """
+        for number in range(5):
+            create(store, number)
+        walk = store.digests()
+        first = next(walk)
+        create(store, 9)
+        found = [first.key_id, *(digest.key_id for digest in walk)]
+
+        assert {key_id_of(n) for n in range(5)} == set(found) - {key_id_of(9)}
+        assert len(set(found)) == len(found)
+
+    def test_refresh(self, store: KeyStore) -> None:
+        """
+        Reading a key again gives what its document says, and changes nothing else.
+        """
+        change = create(store, 1, name="pay", tags=("t",))
+        before = everything(store)
+
+        found = store.refresh(key_id_of(1))
+
+        assert change.entry == found == store.entry("pay")
+        assert before == everything(store)
+        assert OperationMark(
+            key_id=key_id_of(1), aborted=False
+        ) == store.find_operation(operation_of(1))
+
+    @pytest.mark.parametrize("key_id", [key_id_of(1), "../meta", "", "a" * 300, "\0"])
+    def test_refresh_of_nothing(self, store: KeyStore, key_id: str) -> None:
+        """
+        Of what is not there, or can't be, there is nothing to read.
+        """
+        assert store.refresh(KeyId(key_id)) is None
+        assert [] == page(store)
+
+    def test_correct(self, store: KeyStore) -> None:
+        """
+        A corrected entry is what listings, names and digests go by.
+        """
+        entry = create(store, 1, name="old", tags=("a",)).entry
+        right = replace(entry, name="new", tags=frozenset("b"), digest="ab" * 32)
+
+        store.correct(right)
+
+        assert store.entry("old") is None
+        assert right == store.entry("new")
+        assert [key_id_of(1)] == page(store, wanted=KeyFilter(tags=("b",)))
+        assert [] == page(store, wanted=KeyFilter(tags=("a",)))
+        assert [KeyDigest(key_id_of(1), 1, "ab" * 32)] == list(store.digests())
+
+    def test_correct_what_is_not_there(self, store: KeyStore) -> None:
+        """
+        A key that is not there does not come about by correcting it.
+        """
+        store.correct(change_of(document_of(1), operation_of(1)).entry)
+
+        assert store.entry(key_id_of(1)) is None
+        assert [] == list(store.digests())
+
+    def test_correct_a_name_that_is_taken(self, store: KeyStore) -> None:
+        """
+        Of two keys that claim one name the one that has it already keeps it.
+        """
+        one = create(store, 1, name="pay").entry
+        other = create(store, 2, name="other").entry
+        store.correct(replace(other, name="pay"))
+        first = store.entry("pay")
+        store.correct(one)
+
+        assert one == first == store.entry("pay")
+        assert store.entry("other") is None
+        assert {key_id_of(1), key_id_of(2)} == set(page(store))
+
+    def test_refresh_undoes_a_correction(self, store: KeyStore) -> None:
+        """
+        Reading a key again replaces what was said of it.
+        """
+        entry = create(store, 1, name="old").entry
+        store.correct(replace(entry, name="new", generation=7))
+
+        assert entry == store.refresh(key_id_of(1)) == store.entry("old")
+        assert store.entry("new") is None
+
+    def test_rebuild(self, store: KeyStore) -> None:
+        """
+        An index that is built anew says the same of an honest store.
+        """
+        for number in range(6):
+            create(store, number, name=f"key-{number}", tags=("t",))
+        store.abort(operation_of(50))
+        before = facts(store)
+
+        store.rebuild()
+
+        assert before == facts(store)
+        with pytest.raises(OperationAbortedError):
+            store.commit(change_of(document_of(9), operation_of(50)))
+
+    def test_reindex(self, store: KeyStore) -> None:
+        """
+        An index that is replaced says what it was given; documents stay.
+        """
+        entries = [
+            create(store, number, name=f"key-{number}").entry for number in (1, 2)
+        ]
+        documents = everything(store)
+        given = [replace(entry, name="same") for entry in entries]
+
+        store.reindex(given)
+
+        assert given == [store.entry(entry.key_id) for entry in entries]
+        assert given[0] == store.entry("same")
+        assert store.entry("key-1") is None
+        assert documents == everything(store)
+
+    def test_account(self, store: KeyStore) -> None:
+        """
+        A store that keeps an account has it as it was written and committed last.
+        """
+        values = tuple(number.to_bytes(32, "big") for number in range(BUCKETS))
+        assert store.read_account() is None
+        store.write_account(StoreAccount(values, b"first"))
+        first = store.read_account()
+        change = change_of(document_of(1 << 52), operation_of(1), blobs={1: b"blob"})
+
+        store.commit(replace(change, account=AccountChange(1, b"x" * 32, b"second")))
+
+        second = store.read_account()
+        changed = (values[0], b"x" * 32, *values[2:])
+        assert (first, second) in {
+            (None, None),
+            (StoreAccount(values, b"first"), StoreAccount(changed, b"second")),
+        }
+
+    def test_discard(self, store: KeyStore) -> None:
+        """
+        Discarded blobs are gone, others stay, and what is gone already is no error.
+        """
+        create(store, 1)
+        create(store, 2)
+
+        store.discard_blobs(key_id_of(1), (1, 2))
+        store.discard_blobs(key_id_of(1), (1,))
+
+        assert store.get_blob(key_id_of(1), 1) is None
+        assert b"blob-2" == store.get_blob(key_id_of(2), 1)
+
+
+def facts(store: KeyStore) -> dict[str, object]:
+    """Return all that a store says of its keys, by every way of asking."""
+    entries = {stored.key_id: store.entry(stored.key_id) for stored in store.scan()}
+    named = {entry.name: store.entry(entry.name) for entry in entries.values() if entry}
+    operations = {
+        operation_id: store.find_operation(operation_id)
+        for operation_id in map(operation_of, range(60))
+    }
+    return {
+        "documents": everything(store),
+        "entries": entries,
+        "named": named,
+        "operations": operations,
+        "digests": set(store.digests()),
+        "account": store.read_account(),
+        "pages": [
+            page(store, wanted=wanted)
+            for wanted in (
+                KeyFilter(),
+                KeyFilter(state=KeyState.DESTROYED),
+                KeyFilter(tags=("t",)),
+                KeyFilter(algorithm=Algorithm.AES_256_GCM),
+            )
+        ],
+    }
+
+
+class TestReopen:
+    def test_nothing_failed(self, store: KeyStore) -> None:
+        """
+        A store is available until it is closed, and opening it again does nothing.
+        """
+        create(store, 1)
+        before = store.available, facts(store)
+        store.reopen()
+        after = store.available, facts(store)
+        store.close()
+
+        assert before == after
+        assert before[0]
+        assert not store.available
+        with pytest.raises(StoreUnavailableError):
+            store.reopen()
+
+
+@pytest.mark.parametrize("row", DURABLE, ids=str)
+class TestDurability:
+    def test_everything_is_there_again(self, row: StoreRow, tmp_path: Path) -> None:
+        """
+        A store that is closed and opened again says and holds what it did before.
+        """
+        opened = row.open(tmp_path)
+        store = opened.keys
+        for number in range(6):
+            create(store, number, name=f"key-{number}", tags=("t",) * (number % 2))
+        rotated = document_of(
+            1, generation=2, versions=2, operations=(operation_of(7),)
+        )
+        store.commit(change_of(rotated, operation_of(7), blobs={2: b"second"}))
+        gone = document_of(2, generation=2, state=KeyState.DESTROYED, name="key-2")
+        store.commit(change_of(gone, operation_of(8), removed_blobs=(1,)))
+        store.abort(operation_of(50))
+        store.write_meta("ring", b"sealed")
+        opened.uses.put(key_id_of(1), b"counted")
+        before = facts(store)
+        store.close()
+
+        opened = row.open(tmp_path)
+
+        store = opened.keys
+        assert store.available
+        assert before == facts(store)
+        assert b"sealed" == store.read_meta("ring")
+        assert b"counted" == opened.uses.get(key_id_of(1))
+        with pytest.raises(OperationAbortedError):
+            store.commit(change_of(document_of(9), operation_of(50)))
+        with pytest.raises(NameTakenError):
+            create(store, 10, name="key-1" if store.entry("key-1") else "key-3")
+        create(store, 11, name="key-2")
+        store.close()
+
+    def test_a_correction_is_no_change_of_the_key(
+        self, row: StoreRow, tmp_path: Path
+    ) -> None:
+        """
+        What was corrected, or built anew, is there again; documents never change by it.
+        """
+        store = row.open(tmp_path).keys
+        entry = create(store, 1, name="old").entry
+        store.correct(replace(entry, name="new"))
+        documents = everything(store)
+        store.close()
+
+        store = row.open(tmp_path).keys
+        found, rebuilt = store.entry(key_id_of(1)), store.refresh(key_id_of(1))
+
+        assert documents == everything(store)
+        assert found is not None
+        assert found.name in {"old", "new"}
+        assert entry == rebuilt
+        store.close()
+
+
 class TestClose:
     def test_later_calls(self, store: KeyStore) -> None:
         """
@@ -528,8 +815,17 @@ class TestClose:
             lambda: store.find_operation(operation_of(1)),
             lambda: store.abort(operation_of(2)),
             lambda: list(store.scan()),
+            lambda: list(store.digests()),
+            lambda: list(store.digests(0)),
+            lambda: store.refresh(key_id_of(1)),
+            lambda: store.correct(change.entry),
+            lambda: store.reindex([change.entry]),
+            lambda: store.discard_blobs(key_id_of(1), (1,)),
             lambda: store.read_meta("ring"),
             lambda: store.write_meta("ring", b""),
+            store.rebuild,
+            store.read_account,
+            lambda: store.write_account(StoreAccount((bytes(32),) * BUCKETS, b"")),
         ]
 
         for call in calls:
@@ -564,8 +860,17 @@ class TestGuard:
             lambda: store.find_operation(operation_of(1)),
             lambda: store.abort(operation_of(2)),
             lambda: list(store.scan()),
+            lambda: list(store.digests()),
+            lambda: store.refresh(key_id_of(1)),
+            lambda: store.correct(change_of(document_of(1), "a").entry),
+            lambda: store.reindex([]),
+            lambda: store.discard_blobs(key_id_of(1), (1,)),
             lambda: store.read_meta("ring"),
             lambda: store.write_meta("ring", b""),
+            store.rebuild,
+            store.reopen,
+            store.read_account,
+            lambda: store.write_account(StoreAccount((), b"")),
         ]
 
         for call in calls:
@@ -595,6 +900,18 @@ class TestGuard:
 
         with pytest.raises(StoreUnavailableError):
             GuardedKeyStore(Unclosable()).close()
+
+    def test_foreign_exception_in_available(self) -> None:
+        """
+        A store that can't tell how it is counts as unavailable.
+        """
+
+        class Silent(MemoryKeyStore):
+            @property
+            def available(self) -> bool:
+                raise RuntimeError
+
+        assert not GuardedKeyStore(Silent()).available
 
     def test_own_errors_pass(self) -> None:
         """

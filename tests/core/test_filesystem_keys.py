@@ -13,11 +13,12 @@ from hsm_core._internal.failpoints import install
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.errors import (
     ConflictError,
+    InvalidInputError,
     NameTakenError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from hsm_core.model import KeyState
+from hsm_core.model import KeyId, KeyState
 from tests.core.filesystem_support import (
     SCENARIOS,
     as_junk,
@@ -283,6 +284,21 @@ def test_one_version_destroyed(directory: Path) -> None:
     assert store.get_blob(key_id_of(2), 1) is None
     assert b"blob-2-2" == store.get_blob(key_id_of(2), 2)
     store.close()
+
+
+@pytest.mark.parametrize("versions", [(0,), (100_000_000,), (1, -1)])
+def test_discard_of_no_version(
+    store: FilesystemKeyStore, versions: tuple[int, ...]
+) -> None:
+    """
+    A version that can't be is refused, and so is what could be a path.
+    """
+    with pytest.raises(InvalidInputError):
+        store.discard_blobs(key_id_of(1), versions)
+    with pytest.raises(InvalidInputError):
+        store.discard_blobs(KeyId("../keys"), (1,))
+
+    assert b"blob-1" == store.get_blob(key_id_of(1), 1)
 
 
 def test_repr(store: FilesystemKeyStore, directory: Path) -> None:
