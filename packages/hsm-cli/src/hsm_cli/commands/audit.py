@@ -150,17 +150,18 @@ def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
 
 
 def _verify_on_server(invocation: Invocation) -> None:
-    verified, start = 0, 0
+    verified, start, first = 0, 0, None
     with Progress("records verified") as progress:
         while True:
             found = invocation.execute(VerifyAudit(start_seq=start))
+            first = found.start_seq if first is None else first
             verified += found.verified
             progress.show(verified, found.head_seq + 1)
             if found.next_seq is None or found.next_seq <= start:
                 break
             start = found.next_seq
     report = AuditVerification(
-        start_seq=0,
+        start_seq=first,
         verified=verified,
         next_seq=found.next_seq,
         head_seq=found.head_seq,
@@ -171,6 +172,7 @@ def _verify_on_server(invocation: Invocation) -> None:
         [
             ("verdict", "intact, says the server"),
             ("records", str(verified)),
+            ("pruned before", str(first) if first else ""),
             ("head", f"{report.head_seq} {report.head_hash}"),
         ],
     )
