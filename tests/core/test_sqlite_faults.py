@@ -284,11 +284,9 @@ def test_reopening_what_is_damaged(path: Path) -> None:
     A database that fails its check is not used again.
     """
     with opened(path) as database:
-        with database.transaction() as connection:
-            connection.executemany(
-                "INSERT INTO things (value) VALUES (?)", [(b"x" * 3000,)] * 20
-            )
-        database.checkpoint()
+        for _ in range(20):
+            add(database, b"x" * 3000)
+    with opened(path) as database:
         failed(database)
         # Not by this process, whose locks would be gone with the descriptor.
         noise = f"if=/dev/urandom of={path} bs=4096 seek=2 count=1 conv=notrunc"
@@ -299,6 +297,37 @@ def test_reopening_what_is_damaged(path: Path) -> None:
                 database.reopen()
 
         assert not database.available
+
+
+def test_kill_while_the_log_is_written_afresh(path: Path) -> None:
+    """
+    A copy of the log that a kill left unfinished is removed, and nothing else is.
+    """
+    leftover = path.with_name(path.name + "-wal.tmp-0123456789abcdef")
+    other = path.with_name("other" + leftover.name)
+    for file in (leftover, other):
+        file.write_bytes(b"half")
+
+    with opened(path) as database:
+        assert 3 == count(database)
+
+    assert not leftover.exists()
+    assert other.exists()
+
+
+def test_long_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A log that one transaction made long is made short after it.
+    """
+    monkeypatch.setattr("hsm_core._internal.stores.sqlite.database._LOG_BYTES", 100_000)
+    with opened(path) as database:
+        add(database, b"x" * 50_000)
+        short = log_of(path).stat().st_size
+        add(database, b"x" * 90_000)
+
+        assert 50_000 < short < 100_000
+        assert 0 == log_of(path).stat().st_size
+        assert 5 == count(database)
 
 
 def test_lock_outlives_a_failure(path: Path) -> None:

@@ -158,6 +158,7 @@ def close(connection: sqlite3.Connection, *, fold_log: bool) -> None:
         fold_log: Whether the log may be moved into the database first.
     """
     with suppress(sqlite3.Error):
+        # Where Python can't say so, SQLite folds what it knows to be committed.
         if sys.version_info >= (3, 12) and not fold_log:
             connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
         if fold_log:

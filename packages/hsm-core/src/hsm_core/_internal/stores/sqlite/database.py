@@ -190,11 +190,12 @@ class Database:
         self.check_usable()
         with self._mutex:
             self.check_usable()
-            connection = self._connection
-            self._begin(durable)
+            if self._connection.in_transaction:
+                raise RuntimeError("Transactions can't be nested.")
             try:
                 with sqlite_errors():
-                    yield connection
+                    self._begin(durable)
+                    yield self._connection
                 self._check_in_place()
             except BaseException as error:
                 self._roll_back(error)
@@ -203,14 +204,11 @@ class Database:
             self._after_commit()
 
     def _begin(self, durable: bool) -> None:
-        if self._connection.in_transaction:
-            raise RuntimeError("Transactions can't be nested.")
-        with sqlite_errors():
-            if durable is not self._is_durable:
-                level = "FULL" if durable else "NORMAL"
-                self._connection.execute(f"PRAGMA synchronous = {level}")
-                self._is_durable = durable
-            self._connection.execute("BEGIN IMMEDIATE")
+        if durable is not self._is_durable:
+            level = "FULL" if durable else "NORMAL"
+            self._connection.execute(f"PRAGMA synchronous = {level}")
+            self._is_durable = durable
+        self._connection.execute("BEGIN IMMEDIATE")
 
     def _check_in_place(self) -> None:
         # What goes into a file that has no name any more is lost at the next start.
@@ -253,11 +251,14 @@ class Database:
     # The log
 
     def _after_commit(self) -> None:
-        self._commits += 1
-        if self._commits >= _CHECKPOINT_COMMITS:
-            # The transaction is made, so a failure here is not its caller's.
-            with suppress(HSMError):
+        # The transaction is made, so a failure here is not its caller's.
+        with suppress(HSMError):
+            self._commits += 1
+            if self._commits >= _CHECKPOINT_COMMITS or self._is_log_long():
                 self.checkpoint()
+
+    def _is_log_long(self) -> bool:
+        return files.size_of(files.beside(self.path, "-wal")) > _LOG_BYTES
 
     def checkpoint(self) -> None:
         """
@@ -274,8 +275,7 @@ class Database:
             self.check_usable()
             self._commits = 0
             try:
-                size = files.size_of(files.beside(self.path, "-wal"))
-                mode = "TRUNCATE" if size > _LOG_BYTES else "PASSIVE"
+                mode = "TRUNCATE" if self._is_log_long() else "PASSIVE"
                 with sqlite_errors():
                     connections.checkpoint(self._connection, mode)
             except StorageFullError:
@@ -345,8 +345,8 @@ class Database:
 
     def _open_again(self) -> None:
         # What a failed sync left may lie in memory only, though it looks written, and
-        # a second sync would not write it. So the log is copied to a new file first,
-        # and from there into the database: both are then written, not just synced.
+        # a second sync would not write it. So what the log holds is written afresh, to
+        # a new file and from there into the database, where its syncs do count.
         files.check_files(self.path, self._schema.application_id)
         files.rewrite_log(self.path)
         connection = self._connect()

@@ -9,6 +9,7 @@ before the connection is made or after it was closed.
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from pathlib import Path
@@ -40,7 +41,9 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _APPLICATION_ID: Final = slice(68, 72)
 _HEADER_BYTES: Final = 100
 _COPY_BYTES: Final = 1024 * 1024
-_SIDES: Final = ("-wal", "-shm", "-journal")
+_LOG: Final = "-wal"
+_SIDES: Final = (_LOG, "-shm", "-journal")
+_TEMPORARY: Final = ".tmp-"
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -77,13 +80,14 @@ def prepare_file(path: Path, application_id: int) -> None:
         ConfigurationError: It is a database of another kind.
         StoreUnavailableError: It can't be read or made.
     """
+    _remove_leftovers(path)
     if size_of(path):
         check_files(path, application_id)
         return
     _check_modes(path)
     # The first page is durable before there is a log, so a log without one means that
     # the database was cut off. SQLite would delete that log and begin anew.
-    if size_of(beside(path, "-wal")):
+    if size_of(beside(path, _LOG)):
         raise IntegrityError(f"{path} is empty, and there is a log of it.")
     with storage_errors():
         descriptor = open_no_follow(path, os.O_RDWR | os.O_CREAT)
@@ -92,6 +96,13 @@ def prepare_file(path: Path, application_id: int) -> None:
         finally:
             os.close(descriptor)
     sync_directory(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    # What a kill left while the log was written afresh.
+    with storage_errors():
+        for found in path.parent.glob(glob.escape(path.name + _LOG + _TEMPORARY) + "*"):
+            found.unlink(missing_ok=True)
 
 
 def check_files(path: Path, application_id: int) -> None:
@@ -153,7 +164,7 @@ def rewrite_log(path: Path) -> None:
     Raises:
         StoreUnavailableError: The old log is there, as it was.
     """
-    log = beside(path, "-wal")
+    log = beside(path, _LOG)
     if not path_exists(log):
         return
     temporary = create_temporary(log)
@@ -167,7 +178,7 @@ def rewrite_log(path: Path) -> None:
 
 def create_temporary(path: Path) -> Path:
     """Create an empty file of mode 0600 in the directory of *path*."""
-    temporary = beside(path, ".tmp-" + os.urandom(8).hex())
+    temporary = beside(path, _TEMPORARY + os.urandom(8).hex())
     with storage_errors():
         os.close(open_no_follow(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     return temporary
