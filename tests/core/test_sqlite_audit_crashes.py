@@ -153,7 +153,7 @@ FAULTS = [
 def test_a_fault_of_the_disk_is_told_and_healed(
     tmp_path: Path, sync: AuditSync, rule: str
 ) -> None:
-    """An append is refused within 2 s; later ones succeed, and a record tells it."""
+    """Who waits is told within 2 s; later appends succeed, and a record tells it."""
     path = tmp_path / "log" / "audit.sqlite"
     with opened(path):
         pass
@@ -162,8 +162,9 @@ def test_a_fault_of_the_disk_is_told_and_healed(
 
     assert 0 == process.returncode
     assert acknowledged >= 59
-    assert refused
-    assert max(refused) < 2
+    # In bounded mode a sync that nobody waits for may fail and heal in between.
+    assert refused or sync is AuditSync.BOUNDED
+    assert max(refused, default=0) < 2
     with opened(path) as log:
         resumed = [event for event in events(log) if event.kind == "system.resume"]
     assert resumed

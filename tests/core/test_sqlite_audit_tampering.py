@@ -30,7 +30,7 @@ from hsm_core.errors import (
     WrongAuditKeyError,
 )
 from hsm_core.model import AuditedCaller, AuditEvent
-from tests.core.audit_support import KEY, copy_of, draft, intent
+from tests.core.audit_support import KEY, copy_of, draft, fill, intent
 from tests.core.sqlite_audit_support import (
     edited,
     open_log,
@@ -295,6 +295,89 @@ def test_an_older_head_mark_does_not_hide_later_records(
         connection.execute("UPDATE head SET content = ?", older)
 
     _assert_named(path, RECORDS, reason)
+
+
+def test_a_log_that_was_deleted_after_a_kill_is_missed(tmp_path: Path) -> None:
+    """A database without what its log held is whole, but behind the mark beside it."""
+    path = tmp_path / "original" / "audit.sqlite"
+    with opened(path) as log:
+        fill(log, 30)
+    with opened(path) as log:
+        fill(log, 30, one_by_one=True)
+        killed = copy_of(path, tmp_path / "killed")
+    killed.with_name(f"{killed.name}-wal").unlink()
+
+    _assert_named(killed, 30, "shorter")
+
+
+def test_an_older_database_is_behind_the_mark_beside_it(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    """A database alone that is put back is told from one that only ends early."""
+    path = copy_of(originals["clean"], tmp_path / "trail")
+    with opened(path) as log:
+        log.append([draft()]).wait()
+    shutil.copyfile(originals["clean"], path)
+
+    _assert_named(path, RECORDS, "shorter")
+
+
+def test_an_emptied_database_is_not_taken_for_a_new_trail(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    """A trail of which only the mark beside it is left has lost its first record."""
+    path = copy_of(originals["clean"], tmp_path / "trail")
+    path.unlink()
+
+    for _ in range(2):
+        with pytest.raises(AuditTamperedError) as caught:
+            open_log(path)
+        assert {"seq": 0, "reason": "shorter"} == caught.value.facts
+
+
+def test_another_trail_is_not_taken_for_this_one(trail: Path, other: Path) -> None:
+    """A whole database of the same key, put in its place, has another id."""
+    trail.with_name(f"{trail.name}-wal").unlink(missing_ok=True)
+    shutil.copyfile(other, trail)
+
+    _assert_named(trail, 0, "log_id")
+
+
+def test_a_fork_that_is_as_long_is_not_taken_for_this_trail(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of two histories that were written from one copy, the mark knows its own."""
+    one = copy_of(originals["clean"], tmp_path / "one")
+    two = copy_of(originals["clean"], tmp_path / "two")
+    for number, path in enumerate((one, two)):
+        with opened(path) as log:
+            log.append([draft(number)]).wait()
+    shutil.copyfile(two, one)
+
+    _assert_named(one, RECORDS, "mark")
+
+
+def test_a_mark_beside_the_database_that_was_changed_is_detected(trail: Path) -> None:
+    """It is told as damage of the mark, whatever the database says."""
+    head = trail.with_name(f"{trail.name}.head")
+    content = bytearray(head.read_bytes())
+    for slot in (512, 1024):
+        content[slot + 20] ^= 1
+    head.write_bytes(content)
+
+    _assert_named(trail, 0, "head_damaged")
+
+
+def test_a_copy_without_the_mark_beside_it_is_believed(trail: Path) -> None:
+    """A copy of the database alone has a mark of its own, and gets a new file."""
+    head = trail.with_name(f"{trail.name}.head")
+    head.unlink()
+
+    assert RECORDS == verified(trail).records
+    with opened(trail) as log:
+        log.append([draft()]).wait()
+    assert head.exists()
+    assert RECORDS + 1 == verified(trail).records
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])

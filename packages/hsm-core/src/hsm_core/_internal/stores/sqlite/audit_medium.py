@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.sqlite.audit_beside import Beside
 from hsm_core._internal.stores.sqlite.audit_rows import (
     head_row,
     last_row,
@@ -71,15 +72,20 @@ class SqliteMedium:
         hmac_key: Key of the trail.
 
         stored: The head mark as it is in the database.
+
+        beside: The mark beside it; closed by `close`.
     """
 
-    def __init__(self, database: Database, hmac_key: bytes, stored: StoredHead) -> None:
+    def __init__(
+        self, database: Database, hmac_key: bytes, stored: StoredHead, beside: Beside
+    ) -> None:
         self._database = database
+        self._beside = beside
         self._hmac_key = hmac_key
         self._codec = HeadCodec(hmac_key, stored.log_id)
         self._log_id = stored.log_id
         self._counter = stored.counter
-        self._written = stored.mark
+        self._written = self._synced = stored.mark
         self._unfolded = 0
         self._fold_at = _NEVER
         self._prune: _Prune | None = None
@@ -110,6 +116,17 @@ class SqliteMedium:
         """Whether such a record waits to be written."""
         return self._prune is not None
 
+    def begin(self, mark: HeadMark) -> None:
+        """
+        Make all that is there durable, and say so, before anything is added.
+
+        Raises:
+            MediumError: It may not be.
+        """
+        self.sync(mark)
+        self._beside.sync()
+        failpoint("audit.open.after_mark")
+
     def write(self, lines: Sequence[bytes], mark: HeadMark, /, *, sync: bool) -> bool:
         """
         Append lines, with the mark, in one transaction.
@@ -124,6 +141,9 @@ class SqliteMedium:
             self._note(connection, mark)
         self._wrote(mark, prune)
         failpoint("audit.after_write")
+        if sync:
+            self._synced = mark
+            self._beside.write(mark)
         self._unfolded += sum(map(len, lines))
         if self._unfolded >= _CHECKPOINT_BYTES:
             self._fold()
@@ -142,18 +162,21 @@ class SqliteMedium:
         with self._transaction(durable=True) as connection:
             self._note(connection, mark)
         failpoint("audit.after_sync")
+        self._synced = mark
+        self._beside.write(mark)
 
     def due(self) -> float:
-        """Return when the log should be folded: when nothing was written for long."""
-        return self._fold_at
+        """Return when the mark beside or, after long silence, the log is due."""
+        return min(self._fold_at, self._beside.due())
 
     def tidy(self) -> None:
         """
-        Fold the log, so that a start needs not read it.
+        Sync the mark beside; fold the log, so that a start needs not read it.
 
         Raises:
             MediumError: It failed.
         """
+        self._beside.tidy(self._synced)
         if self._fold_at <= time.monotonic():
             self._fold()
 
@@ -174,6 +197,8 @@ class SqliteMedium:
             prune = self._prune_before(connection, tail.mark)
             self._note(connection, tail.mark)
         self._wrote(tail.mark, prune)
+        self._synced = tail.mark
+        self._beside.heal(tail.mark)
         self._fold()
 
     def finish(self, mark: HeadMark, /) -> None:
@@ -186,6 +211,7 @@ class SqliteMedium:
         failpoint("audit.before_clean_mark")
         with self._transaction(durable=True) as connection:
             self._note(connection, replace(mark, clean=True))
+        self._beside.finish(mark)
 
     def read(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
@@ -214,8 +240,9 @@ class SqliteMedium:
         return [line for _, line in rows]
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database and the file beside it."""
         self._database.close()
+        self._beside.close()
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:

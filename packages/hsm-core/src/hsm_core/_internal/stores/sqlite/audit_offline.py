@@ -25,6 +25,7 @@ from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MAX_LINE_BYTES
 from hsm_core._internal.audit.verify import OfflineVerification
+from hsm_core._internal.stores.sqlite.audit_beside import check_beside, peek_beside
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -162,6 +163,9 @@ class SqliteAuditVerifier:
 
         follow_rows(connection, follower, visit)
         prefix.finish()
+        beside = None if key is None else peek_beside(self._path, key)
+        if head is not None and beside is not None:
+            check_beside(connection, beside, head)
         if progress is not None:
             progress(follower.seq - seq)
         detail = prefix.detail
