@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""The published format of approvals: page, second writer and product agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.approvals import (
+    ApprovalRegister,
+    ApprovalRequest,
+    decode_approval,
+    encode_approval,
+)
+from hsm_core._internal.encoding import length_prefixed
+from hsm_core._internal.sealing import KeyRing, RootKey
+from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
+from hsm_core._internal.stores.sqlite.approvals import APPROVALS_SCHEMA
+from hsm_core.errors import ApprovalTamperedError
+from hsm_core.model import Caller
+from hsm_core.testing import FakeClock, FakeEntropy
+from tests.core import key_vectors
+from tests.core.approval_vectors import APPROVAL_ID, block, vectors
+from tests.support import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "reference" / "formats-approvals.md").read_text()
+RING = KeyRing.open(
+    RootKey(key_vectors.ROOT), bytes.fromhex(key_vectors.vectors()["sealed ring"])
+)
+VECTORS = vectors()
+
+
+def test_page() -> None:
+    """
+    The page shows the vectors that the second implementation makes.
+    """
+    (shown,) = re.findall(r"```text\n(pending .*?)```", PAGE, re.DOTALL)
+
+    assert block() == shown
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_record(name: str) -> None:
+    """
+    The product reads the published records, and writes them byte for byte.
+    """
+    stored = VECTORS[name].encode()
+
+    approval = decode_approval(APPROVAL_ID, stored, RING.approval_mac)
+
+    assert stored == encode_approval(approval, RING.approval_mac)
+    assert name == approval.state
+
+
+def test_life(tmp_path: Path) -> None:
+    """
+    The steps that the product makes lead to the published files.
+    """
+    clock = FakeClock()
+    store = FileApprovalStore(tmp_path / "approvals")
+    register = ApprovalRegister(store, RING.approval_mac, clock)
+    file = tmp_path / "approvals" / f"{APPROVAL_ID}.json"
+    register.insert(
+        ApprovalRequest(
+            approval_id=APPROVAL_ID,
+            kind="DestroyKey",
+            digest="41" * 32,
+            requester="alice",
+            quorum=1,
+            seconds=86400,
+            key_id=key_vectors.KEY_ID,
+            parameters={"version": 1},
+            rule="destroy",
+            policy="42" * 32,
+        )
+    )
+    assert VECTORS["pending"] == file.read_text()
+    clock.advance(60)
+    bob = Caller(
+        principal="bob",
+        roles=frozenset(),
+        credential_id="token-7",
+        certificate_sha256="43" * 32,
+    )
+    register.decide(APPROVAL_ID, bob, granted=True, comment="as agreed")
+    clock.advance(60)
+    operation = key_vectors.OPERATION_ID
+    register.reserve(
+        APPROVAL_ID, operation_id=operation, digest="41" * 32, requester="alice"
+    )
+    register.consume(APPROVAL_ID, operation_id=operation)
+
+    assert VECTORS["consumed"] == file.read_text()
+    store.close()
+
+
+def test_bound_to_its_store() -> None:
+    """
+    A record of another store is refused, as is a MAC under another label.
+    """
+    stored = VECTORS["consumed"].encode()
+    other = KeyRing.create(FakeEntropy(), log_id="00" * 16)
+    for mac_of in (
+        other.approval_mac,
+        RING.document_mac,
+        lambda payload: RING.document_mac(
+            length_prefixed(RING.store_id.encode(), payload)
+        ),
+    ):
+        with pytest.raises(ApprovalTamperedError):
+            decode_approval(APPROVAL_ID, stored, mac_of)
+
+
+def test_database() -> None:
+    """
+    The page names the application id of the database.
+    """
+    mark = APPROVALS_SCHEMA.application_id.to_bytes(4, "big").decode()
+
+    assert f"`{mark}`" in PAGE
