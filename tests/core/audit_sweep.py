@@ -35,7 +35,7 @@ from tests.core.audit_support import (
     verified,
 )
 
-__all__ = ["in_child", "main"]
+__all__ = ["arm", "in_child", "main"]
 
 CHANGING = [
     "fdatasync",
@@ -52,7 +52,7 @@ RECORDS = 30
 TORN = b'{"event":{"format":1,"log_id":"'
 
 
-def _arm(number: int, *, within: bool) -> None:
+def arm(number: int, *, within: bool) -> None:
     """Let this process die at its n-th changing call."""
     count = itertools.count(1)
     lock = threading.Lock()
@@ -117,7 +117,7 @@ class Round:
 
     def _write(self) -> None:
         write = os.write
-        _arm(self._number, within=self._within)
+        arm(self._number, within=self._within)
         log = open_log(self._path, sync=self._sync, segment_bytes=4096)
         for _ in range(RECORDS):
             log.append([draft(log.head().seq + 1)]).wait()
@@ -126,7 +126,7 @@ class Round:
 
     def _reopen(self) -> None:
         choice = random.Random(self._number)
-        _arm(choice.randint(1, 20), within=choice.random() < 0.5)
+        arm(choice.randint(1, 20), within=choice.random() < 0.5)
         open_log(self._path, segment_bytes=4096).close()
 
     def _check(self, acknowledged: int) -> None:
