@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hsm_core._internal.stores.sqlite.database import Database, Schema
+from hsm_core._internal.stores.sqlite.failures import sqlite_errors
 from hsm_core.errors import (
     ConfigurationError,
     HSMError,
     IntegrityError,
+    StorageFullError,
     StoreLockedError,
     StoreUnavailableError,
     UnsafeFileModeError,
@@ -479,6 +481,40 @@ class TestTransactions:
             with pytest.raises(StoreUnavailableError, match="closed"):
                 call()
         assert not database.available
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_FULL, StorageFullError),
+        (sqlite3.SQLITE_BUSY, StoreUnavailableError),
+        (sqlite3.SQLITE_BUSY_RECOVERY, StoreUnavailableError),
+        (sqlite3.SQLITE_IOERR, StoreUnavailableError),
+        (sqlite3.SQLITE_IOERR_FSYNC, StoreUnavailableError),
+        (sqlite3.SQLITE_IOERR_READ, StoreUnavailableError),
+        (sqlite3.SQLITE_CANTOPEN, StoreUnavailableError),
+        (sqlite3.SQLITE_READONLY_DBMOVED, StoreUnavailableError),
+        (sqlite3.SQLITE_NOMEM, StoreUnavailableError),
+        (sqlite3.SQLITE_INTERRUPT, StoreUnavailableError),
+        (sqlite3.SQLITE_CORRUPT, IntegrityError),
+        (sqlite3.SQLITE_CORRUPT_INDEX, IntegrityError),
+        (sqlite3.SQLITE_NOTADB, IntegrityError),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, IntegrityError),
+    ],
+)
+def test_what_errors_mean(code: int, expected: type[HSMError]) -> None:
+    """
+    Each code of SQLite, extended or not, is one error of ours, and none "not found".
+    """
+    error = sqlite3.OperationalError("words of SQLite")
+    error.sqlite_errorcode = code
+
+    with pytest.raises(HSMError) as caught, sqlite_errors():
+        raise error
+
+    assert expected is type(caught.value)
+    assert error is caught.value.__cause__
+    assert "words" not in str(caught.value)
 
 
 class TestBackup:
