@@ -102,6 +102,7 @@ class IndexFiles:
         self._snapshot_bytes = 0
         self._is_broken = True
         self._is_dirty = True
+        self._is_stale = False
         self._lock = threading.Lock()
         self._compaction: threading.Thread | None = None
 
@@ -158,6 +159,8 @@ class IndexFiles:
         self._append(Gone(key_id))
 
     def _append(self, step: Step) -> None:
+        if self._is_stale:
+            self._give_up()
         if self._is_broken:
             return
         self._is_dirty = True
@@ -188,11 +191,15 @@ class IndexFiles:
 
     def _give_up(self) -> None:
         with self._lock:
-            self._is_broken = True
+            self._is_broken = self._is_stale = True
             self._close_journal()
             with suppress(StoreUnavailableError):
-                remove_file(self._layout.index)
-                sync_directory(self._layout.directory)
+                self._remove_snapshot()
+
+    def _remove_snapshot(self) -> None:
+        if remove_file(self._layout.index):
+            sync_directory(self._layout.directory)
+        self._is_stale = False
 
     def _close_journal(self) -> None:
         journal, self._journal, self._journal_bytes = self._journal, None, 0
@@ -248,11 +255,10 @@ class IndexFiles:
         """Write these entries in place of all that is saved, or leave nothing."""
         self._wait()
         self._close_journal()
-        self._is_broken = self._is_dirty = True
+        self._is_broken = self._is_dirty = self._is_stale = True
         with suppress(StoreUnavailableError):
             # A journal must not be replayed over a snapshot that it does not belong to.
-            if remove_file(self._layout.index):
-                sync_directory(self._layout.directory)
+            self._remove_snapshot()
             self._remove_journals()
             self._write(encode_snapshot(entries))
             self._is_broken = self._is_dirty = False
