@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem import leases as filesystem_leases
 from hsm_core._internal.stores.filesystem.files import lock_file
 from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
@@ -103,6 +104,7 @@ class Row:
         self._vault = SmallVault()
         self._memory = MemoryLeases(self.clock)
         self._opened: Database | None = None
+        self._storage: RemoteKeyVault | None = None
 
     def open(self) -> Leases:
         """Open them; what was opened before is not used any more."""
@@ -112,7 +114,16 @@ class Row:
             return FilesystemLeases(self._folder / "leases", self.clock)
         if self.name == "sqlite":
             return SqliteLeases(self._database(), self.clock)
+        if self.name == "s3":
+            return RemoteLeases(self._objects(), self.clock, SystemEntropy())
         return RemoteLeases(self._vault, self.clock, FakeEntropy())
+
+    def _objects(self) -> RemoteKeyVault:
+        from tests.core.s3_server import shared_storage
+
+        if self._storage is None:
+            self._storage = shared_storage().new_vault()
+        return self._storage
 
     def _database(self) -> Database:
         if self._opened is None:
@@ -127,7 +138,7 @@ class Row:
             self._opened = None
 
 
-@pytest.fixture(params=["memory", "filesystem", "sqlite", "remote"])
+@pytest.fixture(params=["memory", "filesystem", "sqlite", "remote", "s3"])
 def row(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Row]:
     """Give one implementation after the other."""
     found = Row(request.param, tmp_path)

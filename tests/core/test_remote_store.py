@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -37,6 +38,7 @@ from tests.core.remote_support import (
     open_remote,
     settle,
 )
+from tests.support import REPOSITORY
 
 ONE = key_id_of(1)
 DOCUMENT = f"keys/{ONE}/document"
@@ -698,6 +700,31 @@ class TestCountersAndMeta:
 
         assert 0 == vault.deliver()
         assert b"3" == store.read_meta("ring")
+
+
+class TestFormat:
+    def test_objects(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
+        """
+        Objects have the names and the frame that the reference page gives.
+        """
+        page_text = (REPOSITORY / "docs" / "reference" / "formats-keys.md").read_text()
+        store.write_meta("ring", b"1")
+        store.uses.put(MATERIAL, b"2")
+        store.abort(operation_of(9))
+        frame, document = vault.objects[DOCUMENT].split(b"\n", 1)
+
+        assert {
+            "meta/ring",
+            f"uses/{MATERIAL}",
+            f"aborted/{operation_of(9)}",
+            DOCUMENT,
+            f"keys/{ONE}/v00000001",
+            "leases/writer",
+        } == vault.objects.keys()
+        assert re.fullmatch(rb"ferrohsm-document 1 1 [0-9a-f]{32}", frame)
+        assert document == store.get(ONE).document
+        for text in ("`ferrohsm-document 1 EPOCH TOKEN`", "`keys/KEY-ID/document`"):
+            assert text in page_text
 
 
 class TestMemoryVault:
