@@ -83,7 +83,7 @@ class ApprovalStore(Protocol):
     Implementers promise: `commit` is atomic, and durable when it returns; of many
     changes of one approval on the same generation one is made. Safe for many threads.
     Other processes are locked out while it is open. Whatever goes wrong underneath is
-    a `StoreUnavailableError`.
+    a `StoreUnavailableError`, or an `IntegrityError` where a database is damaged.
     """
 
     @property
@@ -96,7 +96,11 @@ class ApprovalStore(Protocol):
         ...
 
     def get(self, approval_id: str, /) -> bytes | None:
-        """Return the stored form of an approval, or None if there is none."""
+        """
+        Return the stored form of an approval, or None if there is none.
+
+        It is empty where something else lies in its place.
+        """
         ...
 
     def commit(self, change: ApprovalChange, /) -> None:

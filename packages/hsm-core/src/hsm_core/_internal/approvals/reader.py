@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,7 @@ from hsm_core.protocols import ApprovalEntry, ApprovalQuery, ApprovalStore, Cloc
 __all__ = ["ApprovalReader", "place_of"]
 
 _NEWEST: Final = 256
+_MOMENT_SECONDS: Final = 0.05
 
 
 class ApprovalReader:
@@ -109,24 +111,31 @@ class ApprovalReader:
             StoreUnavailableError: The store can't be read.
         """
         self._tampered.clear()
+        doubtful = self._disagreeing()
+        if doubtful:
+            # What is being changed agrees in a moment, and is then not what it was.
+            time.sleep(_MOMENT_SECONDS)
+            again = self._disagreeing()
+            same = [name for name in doubtful if doubtful[name] == again.get(name)]
+            self._tampered.update(same)
+        return tuple(sorted(self._tampered))
+
+    def _disagreeing(self) -> dict[str, tuple[Approval, ApprovalEntry | None]]:
         unlisted = set(self.store.approval_ids())
+        found: dict[str, tuple[Approval, ApprovalEntry | None]] = {}
         query = ApprovalQuery(limit=1000)
         while entries := self.store.find(query):
             for entry in entries:
-                self._compare(entry)
                 unlisted.discard(entry.approval_id)
+                approval = self.believed(entry.approval_id)
+                if approval is not None and entry_of(approval) != entry:
+                    found[entry.approval_id] = approval, entry
             query = dataclasses.replace(query, after=place_of(entries[-1]))
         for approval_id in unlisted:
-            if self.believed(approval_id) is not None:
-                self._tampered.add(approval_id)
-        return tuple(sorted(self._tampered))
-
-    def _compare(self, entry: ApprovalEntry) -> None:
-        approval = self.believed(entry.approval_id)
-        # A record with a higher generation was changed since the index was read.
-        if approval is not None and approval.generation <= entry.generation:
-            if entry_of(approval) != entry:
-                self._tampered.add(entry.approval_id)
+            approval = self.believed(approval_id)
+            if approval is not None:
+                found[approval_id] = approval, None
+        return found
 
     def _lying(self, approval_id: str) -> ApprovalTamperedError:
         # The store refuses a record that nobody else has changed.

@@ -87,26 +87,29 @@ class SqliteApprovalStore(ApprovalStore):
         ConfigurationError: It is of another kind, or of a newer program.
         IntegrityError: It is damaged, or no database.
         StoreUnavailableError: It can't be made or read.
+
+    Attributes:
+        database: Where the rows are, for backups and verification.
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, APPROVALS_SCHEMA)
+        self.database = Database(path, APPROVALS_SCHEMA)
 
     def __repr__(self) -> str:
-        return f"<SqliteApprovalStore {str(self._database.path)!r}>"
+        return f"<SqliteApprovalStore {str(self.database.path)!r}>"
 
     @property
     def available(self) -> bool:
         """Whether it is open, and no write has failed."""
-        return self._database.available
+        return self.database.available
 
     def backup(self, to: Path) -> None:
         """Copy it, in use, into a new file; see `Database.backup`."""
-        self._database.backup(to)
+        self.database.backup(to)
 
     def reopen(self) -> None:
         """After a failed write: make durable what is there; see `Database.reopen`."""
-        self._database.reopen()
+        self.database.reopen()
 
     def get(self, approval_id: str, /) -> bytes | None:
         """
@@ -114,7 +117,7 @@ class SqliteApprovalStore(ApprovalStore):
 
         What is no short byte string is empty.
         """
-        found = self._database.row(
+        found = self.database.row(
             "SELECT record FROM approvals WHERE approval_id = ?", (approval_id,)
         )
         if found is None:
@@ -143,7 +146,7 @@ class SqliteApprovalStore(ApprovalStore):
             statement = _UPDATE
             values.append(change.expected_generation)
         failpoint("approvals.before_record")
-        with _settling(entry.approval_id), self._database.transaction() as connection:
+        with _settling(entry.approval_id), self.database.transaction() as connection:
             if connection.execute(statement, values).rowcount != 1:
                 raise GenerationConflictError(
                     "The approval was changed meanwhile; try again."
@@ -165,12 +168,12 @@ class SqliteApprovalStore(ApprovalStore):
             statement += " AND (created_at, approval_id) < (?, ?)"
             values += query.after
         values.append(query.limit)
-        rows = self._database.rows(statement + _NEWEST, values)
+        rows = self.database.rows(statement + _NEWEST, values)
         return [_entry(row) for row in rows]
 
     def approval_ids(self) -> Sequence[str]:
         """Return all ids; rows with other names are left alone."""
-        found = self._database.rows("SELECT approval_id FROM approvals")
+        found = self.database.rows("SELECT approval_id FROM approvals")
         return [name for (name,) in found if isinstance(name, str) and is_key_id(name)]
 
     def remove(self, approval_ids: Sequence[str], /) -> None:
@@ -179,7 +182,7 @@ class SqliteApprovalStore(ApprovalStore):
             return
         with (
             _settling(approval_ids[0]),
-            self._database.transaction() as connection,
+            self.database.transaction() as connection,
         ):
             connection.executemany(
                 "DELETE FROM approvals WHERE approval_id = ?",
@@ -188,7 +191,7 @@ class SqliteApprovalStore(ApprovalStore):
 
     def close(self) -> None:
         """Close the database and release its lock."""
-        self._database.close()
+        self.database.close()
 
 
 @contextmanager
