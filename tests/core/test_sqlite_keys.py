@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -269,6 +270,71 @@ class TestEditedRows:
 
         with closing(SqliteKeyStore(path)) as store, pytest.raises(IntegrityError):
             store.read_meta("ring")
+
+
+def log_of(path: Path) -> Path:
+    """Return the path of a database's log."""
+    return path.with_name(path.name + "-wal")
+
+
+def crashed(path: Path, number: int, folder: Path) -> Path:
+    """Return a copy as a kill leaves it after one more key, which is in the log."""
+    copy = copy_of(path, folder)
+    with closing(SqliteKeyStore(path)) as store:
+        store.commit(change_of(document_of(number), operation_of(number)))
+        shutil.copy(log_of(path), log_of(copy))
+    return copy
+
+
+class TestOtherLogs:
+    def test_log_of_a_kill(self, path: Path, tmp_path: Path) -> None:
+        """
+        A key that stands in the log only is there after a kill.
+        """
+        copy = crashed(path, 9, tmp_path / "copy")
+
+        with closing(SqliteKeyStore(copy)) as store:
+            store.database.verify()
+            assert b"" != store.get(key_id_of(9)).document
+
+    def test_deleted_log(self, path: Path, tmp_path: Path) -> None:
+        """
+        Without its log a store is an older one, whole in itself; who counts finds out.
+        """
+        copy = crashed(path, 9, tmp_path / "copy")
+        log_of(copy).unlink()
+
+        with closing(SqliteKeyStore(copy)) as store:
+            store.database.verify()
+            assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
+            assert sound(store)
+
+    def test_log_of_another_store(self, path: Path, tmp_path: Path) -> None:
+        """
+        Whatever another store's log brings about, only errors of ours come of it.
+        """
+        other = keys_template(tmp_path / "other" / "keys.sqlite")
+        with closing(SqliteKeyStore(other)) as store:
+            for number in range(20, 60):
+                store.commit(change_of(document_of(number), operation_of(number)))
+        foreign = crashed(other, 99, tmp_path / "foreign")
+        shutil.copy(log_of(foreign), log_of(path))
+
+        with suppress(IntegrityError), closing(SqliteKeyStore(path)) as store:
+            touch(store)
+            with pytest.raises(IntegrityError):
+                store.database.verify()
+
+    def test_stale_index_of_a_log(self, path: Path) -> None:
+        """
+        An index of a log that lies there is not looked at.
+        """
+        index = path.with_name(path.name + "-shm")
+        index.write_bytes(b"\xff" * 32768)
+        index.chmod(0o600)
+
+        with closing(SqliteKeyStore(path)) as store:
+            assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
 
 
 def sound(store: SqliteKeyStore) -> bool:

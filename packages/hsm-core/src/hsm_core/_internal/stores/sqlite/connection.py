@@ -70,7 +70,7 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
             _set_up(connection, schema)
             migrate(connection, schema, str(path))
         except BaseException:
-            connection.close()
+            close(connection, fold_log=False)
             raise
     except sqlite3.Error as error:
         raise _opening_error(error, path) from error

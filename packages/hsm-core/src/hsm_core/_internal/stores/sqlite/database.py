@@ -70,6 +70,7 @@ class Database:
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
+        self._log = files.beside(path, "-wal")
         self._schema = schema
         self._mutex = threading.RLock()
         self._process = os.getpid()
@@ -99,8 +100,7 @@ class Database:
         return connection
 
     def _identities(self) -> tuple[tuple[int, int] | None, ...]:
-        log = files.beside(self.path, "-wal")
-        return files.identity_of(self.path), files.identity_of(log)
+        return files.identity_of(self.path), files.identity_of(self._log)
 
     @property
     def available(self) -> bool:
@@ -258,7 +258,7 @@ class Database:
                 self.checkpoint()
 
     def _is_log_long(self) -> bool:
-        return files.size_of(files.beside(self.path, "-wal")) > _LOG_BYTES
+        return files.size_of(self._log) > _LOG_BYTES
 
     def checkpoint(self) -> None:
         """

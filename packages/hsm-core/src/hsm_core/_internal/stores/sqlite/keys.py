@@ -55,7 +55,7 @@ __all__ = ["SqliteKeyStore"]
 
 _ROWS_AT_ONCE: Final = 256
 _DOCUMENT: Final = (
-    "SELECT k.created_at, d.document FROM keys AS k "
+    "SELECT d.document FROM keys AS k "
     "LEFT JOIN documents AS d ON d.n = k.n WHERE k.key_id = ?"
 )
 _BLOB: Final = (
@@ -122,20 +122,26 @@ class SqliteKeyStore(KeyStore):
             KeyNotFoundError: There is no such key.
             KeyTamperedError: There is, and its document is gone or no document.
         """
-        found = None
-        if naming.is_key_id(key_id):
-            found = self.database.row(_DOCUMENT, (key_id,))
-        if found is None or (found[0] is None and found[1] is None):
+        if not naming.is_key_id(key_id):
             raise KeyNotFoundError
-        document: object = found[1]
+        found = self.database.row(_DOCUMENT, (key_id,))
+        if found is None:
+            raise KeyNotFoundError
+        document: object = found[0]
         if isinstance(document, bytes):
             return StoredKey(key_id, document)
+        if document is None and not self._lists(key_id):
+            raise KeyNotFoundError
         is_gone = document is None
         raise KeyTamperedError(
             f"The document of key {key_id} is {'missing' if is_gone else 'damaged'}.",
             key_id=key_id,
             integrity=(Integrity.MISSING if is_gone else Integrity.TAMPERED).value,
         )
+
+    def _lists(self, key_id: KeyId) -> bool:
+        found = self.database.row(BY_ID, (key_id,))
+        return found is not None and is_listed(found)
 
     def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
         """Return the sealed blob of a version, or None if there is none."""
@@ -266,8 +272,7 @@ class SqliteKeyStore(KeyStore):
     def correct(self, entry: IndexEntry, /) -> None:
         """Put the index right for a key; see `KeyStore.correct`."""
         with self.database.transaction() as connection:
-            found = self.database.row(BY_ID, (entry.key_id,))
-            if found is not None and is_listed(found):
+            if self._lists(entry.key_id):
                 key_index.put(connection, entry)
 
     def rebuild(self) -> None:
