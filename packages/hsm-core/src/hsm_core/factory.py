@@ -14,7 +14,12 @@ from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import RootKey
-from hsm_core._internal.stores.locations import open_key_store, open_vault_store
+from hsm_core._internal.stores.locations import (
+    open_approval_store,
+    open_key_store,
+    open_vault_store,
+)
+from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
@@ -27,10 +32,12 @@ from hsm_core.errors import (
     InputSizeError,
 )
 from hsm_core.protocols import (
+    ApprovalStore,
     AsyncHSMGateway,
     AuditLog,
     Clock,
     Entropy,
+    KeyStore,
     MasterKeySource,
     OpenedStore,
     RemoteKeyVault,
@@ -101,12 +108,14 @@ def open_hsm(
     registry.power_up_test()
     opened = _open_store(settings, vault, clock, entropy)
     store = opened.keys
+    approvals: ApprovalStore | None = None
     try:
+        approvals = open_approval_store(settings)
         ring = open_ring(store, root)
         known_id = ring.log_id if ring else None
         audit = open_trail(settings, hmac_key, clock, entropy, known_id=known_id)
     except BaseException:
-        store.close()
+        _close(store, approvals)
         raise
     try:
         return assemble(
@@ -120,12 +129,13 @@ def open_hsm(
             clock=clock,
             entropy=entropy,
             registry=registry,
-            copiers=_copiers(opened, audit),
+            copiers=_copiers(opened, approvals, audit),
+            approvals=approvals,
         )
     except BaseException:
         with suppress(AuditUnavailableError):
             audit.close()
-        store.close()
+        _close(store, approvals)
         raise
 
 
@@ -164,10 +174,22 @@ def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySou
     return RootKey(master_key, entropy=entropy)
 
 
-def _copiers(opened: OpenedStore, audit: AuditLog) -> dict[str, Copier]:
+def _close(store: KeyStore, approvals: ApprovalStore | None) -> None:
+    try:
+        if approvals is not None:
+            approvals.close()
+    finally:
+        store.close()
+
+
+def _copiers(
+    opened: OpenedStore, approvals: ApprovalStore, audit: AuditLog
+) -> dict[str, Copier]:
     found: dict[str, Copier] = {}
     if opened.backup is not None:
         found["keys.sqlite"] = opened.backup
+    if isinstance(approvals, SqliteApprovalStore):
+        found["approvals.sqlite"] = approvals.backup
     if isinstance(audit, SqliteAuditLog):
         found["audit.sqlite"] = audit.backup
     return found

@@ -12,7 +12,9 @@ from msgspec import Meta, field
 from hsm_core.model import Record
 
 __all__ = [
+    "APPROVAL_DAYS",
     "CIPHERTEXT_OVERHEAD_BYTES",
+    "TRAIL_DAYS",
     "ApprovalStoreKind",
     "AuditStoreKind",
     "AuditSync",
@@ -25,6 +27,13 @@ __all__ = [
 
 CIPHERTEXT_OVERHEAD_BYTES: Final = 4096
 """What an envelope may add to the longest payload, an encapsulation included."""
+
+
+TRAIL_DAYS: Final = 365
+"""How long the records of a trail in SQLite are kept where nothing else is said."""
+
+APPROVAL_DAYS: Final = 90
+"""How long approvals in SQLite are kept after their end where nothing else is said."""
 
 
 class KeyStoreKind(StrEnum):
@@ -162,3 +171,19 @@ class Settings(Record, frozen=True, kw_only=True):
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     enable_oqs: bool = False
     policy_profile: PolicyProfile = PolicyProfile.DEFAULT
+
+    @property
+    def trail_days(self) -> int:
+        """Age at which records of the trail are pruned; 0 for never."""
+        if self.audit_retention_days is not None:
+            return self.audit_retention_days
+        is_database = self.audit_store == AuditStoreKind.SQLITE
+        return TRAIL_DAYS if is_database else 0
+
+    @property
+    def approval_days(self) -> int:
+        """Age at which approvals that came to an end are removed; 0 for never."""
+        if self.approval_retention_days is not None:
+            return self.approval_retention_days
+        is_database = self.approval_store == ApprovalStoreKind.SQLITE
+        return APPROVAL_DAYS if is_database else 0

@@ -24,6 +24,7 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
@@ -45,6 +46,7 @@ from hsm_core.model import Caller, MessageDetail, Phase
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import (
     HSM,
+    ApprovalStore,
     AsyncHSMGateway,
     AuditDraft,
     AuditLog,
@@ -79,7 +81,9 @@ class OpenHSM:
         store: KeyStore,
         settings: Settings,
         keeper: Keeper,
+        housekeeping: Housekeeping,
     ) -> None:
+        self._housekeeping = housekeeping
         self.caretaker = Caretaker()
         self._services = services
         self._store = store
@@ -160,6 +164,7 @@ class OpenHSM:
             self.caretaker.stop(patience)
             self._pools.close()
             try:
+                self._housekeeping.stop(patience)
                 self._services.uses.close(patience)
                 self._write_last_records()
             finally:
@@ -228,13 +233,14 @@ def assemble(
     registry: CryptoRegistry,
     use_rules: UseRules | None = None,
     copiers: Mapping[str, Copier] | None = None,
+    approvals: ApprovalStore | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
     *copiers* copy what of them can be backed up in use, the trail last.
 
-    Closing the HSM closes store and trail; if this fails, its caller closes them.
+    Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
     Raises:
         StoreMismatchError: The trail knows a store, and this one is empty.
@@ -290,7 +296,8 @@ def assemble(
     )
     _record_system(services, "system.start")
     _record_stopped(services)
-    return OpenHSM(services, store, settings, keeper)
+    housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
+    return OpenHSM(services, store, settings, keeper, housekeeping)
 
 
 def _record_stopped(services: Services) -> None:
