@@ -25,7 +25,7 @@ from hsm_core._internal.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_medium
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.trail import outage
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import AuditUnavailableError, StoreLockedError
 from hsm_core.factory import open_hsm
 from hsm_core.model import AuditEvent, ResumeDetail
 from hsm_core.settings import AuditSync, Settings
@@ -392,7 +392,11 @@ def test_a_file_that_is_gone_is_made_again(
     _close_and_check(log, writer, path)
 
 
-@pytest.mark.parametrize("disturb", [_moved, _deleted, _without_mark])
+def _without_lock(path: Path) -> None:
+    path.with_name("audit.log.lock").unlink()
+
+
+@pytest.mark.parametrize("disturb", [_moved, _deleted, _without_mark, _without_lock])
 def test_an_idle_trail_sees_that_a_file_is_gone(
     path: Path, disturb: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,6 +410,8 @@ def test_an_idle_trail_sees_that_a_file_is_gone(
 
     assert writer.append()
     assert ["moved"] == [_detail(event).cause for event in _resumes(log)]
+    with pytest.raises(StoreLockedError):
+        open_log(path)
     _close_and_check(log, writer, path)
 
 
@@ -760,7 +766,7 @@ def test_an_hsm_behind_a_hanging_disk_answers_in_time(tmp_path: Path) -> None:
 UNDER_STRACE = """
 import sys
 from pathlib import Path
-from hsm_core.errors import AuditUnavailableError
+from hsm_core.errors import AuditUnavailableError, StoreLockedError
 from tests.core.audit_faults import Writer, until
 from tests.core.audit_support import open_log
 

@@ -29,6 +29,19 @@ class TrailLock:
         self._path = path
         self._lock, self._found = _locked(path)
 
+    def is_in_place(self) -> bool:
+        """
+        Return whether the lock's file is still there, so that others see the lock.
+
+        Raises:
+            OSError: It can't be examined.
+        """
+        try:
+            named = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, self._found)
+
     def renew(self) -> None:
         """
         Take it anew where its file was moved or removed, so that it still counts.
@@ -38,11 +51,7 @@ class TrailLock:
             StoreUnavailableError: The file can't be opened.
             UnsafeFileModeError: Others could reach it.
         """
-        try:
-            named = os.stat(self._path, follow_symlinks=False)
-        except FileNotFoundError:
-            named = None
-        if named is not None and os.path.samestat(named, self._found):
+        if self.is_in_place():
             return
         old = self._lock
         self._lock, self._found = _locked(self._path)

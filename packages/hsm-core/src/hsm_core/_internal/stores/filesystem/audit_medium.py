@@ -94,7 +94,7 @@ class FileMedium:
             self._look_at = now + _LOOK_SECONDS
             self._segments.check_place()
             with medium_errors(Cause.MOVED):
-                if not self._head.is_in_place():
+                if not (self._head.is_in_place() and self._lock.is_in_place()):
                     raise MediumError(Cause.MOVED)
         self._close_full()
 

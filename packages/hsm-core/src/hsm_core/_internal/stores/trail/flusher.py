@@ -4,8 +4,7 @@ The one thread that writes a trail.
 
 While a group is written and synced the next one gathers, so that one sync serves all
 who wait. After a failure everybody who waits is told and appends are refused, until the
-medium has healed and a record says so. The chain never goes back: a record that was
-chained stays in memory until it is durable, whoever was told what meanwhile.
+medium has healed and a record says so. The chain never goes back.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from hsm_core._internal.audit.chain import Chain
+from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.trail.backlog import Backlog
 from hsm_core._internal.stores.trail.groups import Group, Ticket
-from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail, TrailMedium
+from hsm_core._internal.stores.trail.medium import Cause, MediumError, TrailMedium
 from hsm_core._internal.stores.trail.outage import Outage
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import AuditUnavailableError
@@ -30,8 +31,6 @@ __all__ = ["MAX_PENDING_BYTES", "Flusher"]
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 """Records may wait to be written up to this size; then appends are refused."""
 
-_BOUNDED_SECONDS: Final = 0.02
-_BOUNDED_RECORDS: Final = 512
 _RESERVE_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
@@ -72,15 +71,13 @@ class Flusher:
         self._bell.acquire()
         self._chain = chain
         self._medium = medium
+        self._backlog = Backlog(medium, chain.mark())
         self._reserve = reserve
         self._reserve_at = _NEVER if reserve.take() else time.monotonic()
         self._clock = clock
         self._strict = sync is AuditSync.STRICT
         self._timeout = timeout_seconds
         self._pending = self._new_group()
-        self._undurable: list[Group] = []
-        self._unsynced_records = 0
-        self._sync_at = _NEVER
         self._busy_since: float | None = None
         self._idle = False
         self._closing = False
@@ -88,7 +85,6 @@ class Flusher:
         self._last_outage: Outage | None = None
         self._failures = 0
         self._resumes = 0
-        self._durable = self.written = chain.mark()
         self._thread = threading.Thread(
             target=self._run, name="hsm-audit-flusher", daemon=True
         )
@@ -115,6 +111,11 @@ class Flusher:
         return AuditHealth(
             state=state, cause=cause, failures=failures, resumes=self._resumes
         )
+
+    @property
+    def written(self) -> HeadMark:
+        """The end of what was written, and may be read."""
+        return self._backlog.written
 
     @property
     def failure(self) -> BaseException | None:
@@ -192,10 +193,8 @@ class Flusher:
         group = self._take()
         began = self._busy_since = time.monotonic()
         if group is not None:
-            self._write(group)
-        if self._sync_at <= time.monotonic():
-            self._medium.sync(self._undurable[-1].mark)
-            self._settle()
+            self._backlog.write(group)
+        self._backlog.sync()
         if self._medium.due() <= time.monotonic():
             self._medium.tidy()
         if self._reserve_at <= time.monotonic():
@@ -208,7 +207,7 @@ class Flusher:
         with self._lock:
             if self._pending.lines or self._closing:
                 return self._swap()
-            due = min(self._sync_at, self._medium.due(), self._reserve_at)
+            due = min(self._backlog.sync_at, self._medium.due(), self._reserve_at)
             self._idle = True
         self._sleep(due - time.monotonic())
         with self._lock:
@@ -231,32 +230,6 @@ class Flusher:
         group.mark = self._chain.mark()
         self._pending = self._new_group()
         return group
-
-    def _write(self, group: Group) -> None:
-        self._undurable.append(group)
-        self._unsynced_records += len(group.lines)
-        wanted = (
-            group.must_sync
-            or self._unsynced_records >= _BOUNDED_RECORDS
-            or self._sync_at <= time.monotonic()
-        )
-        durable = self._medium.write(group.lines, group.mark, sync=wanted)
-        self.written = group.mark
-        group.written.complete()
-        if durable:
-            self._settle()
-        elif wanted:
-            self._sync_at = 0.0
-        elif self._sync_at == _NEVER:
-            self._sync_at = time.monotonic() + _BOUNDED_SECONDS
-
-    def _settle(self) -> None:
-        """Tell everybody that all that was written is durable."""
-        self._durable = self.written
-        synced, self._undurable = self._undurable, []
-        self._unsynced_records, self._sync_at = 0, _NEVER
-        for group in synced:
-            group.synced.complete()
 
     def _rest(self, began: float) -> None:
         with self._lock:
@@ -306,10 +279,7 @@ class Flusher:
             self._failures += 1
             self._busy_since = None
             last = self._swap()
-            if last is not None:
-                self._undurable.append(last)
-        for group in self._undurable:
-            group.complete(error)
+        self._backlog.fail(error, () if last is None else (last,))
         failpoint("audit.outage")
         return outage
 
@@ -322,22 +292,15 @@ class Flusher:
         return not self._closing
 
     def _heal(self, outage: Outage) -> None:
-        tail = self._tail()
+        tail = self._backlog.tail()
         try:
-            self._medium.heal(tail, outage.cause)
+            self._backlog.heal(tail, outage.cause)
         except MediumError as error:
             if error.cause is not Cause.FULL or not self._reserve.give_up():
                 raise
             self._reserve_at = time.monotonic() + _RESERVE_SECONDS
-            self._medium.heal(tail, outage.cause)
+            self._backlog.heal(tail, outage.cause)
         outage.rewrote(tail)
-        self.written = tail.mark
-        self._settle()
-
-    def _tail(self) -> Tail:
-        lines = [line for group in self._undurable for line in group.lines]
-        mark = self._undurable[-1].mark if self._undurable else self._durable
-        return Tail(lines, mark.seq + 1 - len(lines), mark)
 
     def _resume(self, outage: Outage) -> None:
         """Record the outage, durably, before anything else is appended."""
@@ -346,7 +309,5 @@ class Flusher:
             group.add(self._extend([outage.draft(self._chain.seq + 1)]))
             group.mark = self._chain.mark()
         group.must_sync = True
-        self._write(group)
-        if self._undurable:
-            self._medium.sync(group.mark)
-            self._settle()
+        self._backlog.write(group)
+        self._backlog.sync()
