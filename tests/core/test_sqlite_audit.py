@@ -303,7 +303,7 @@ def test_readers_see_what_was_written_and_nothing_else(path: Path) -> None:
         for writer in writers:
             writer.start()
         try:
-            for _ in range(50):
+            for _ in range(15):
                 head = log.head().seq
                 found = events(log)
                 assert head <= found[-1].seq if found else head == -1

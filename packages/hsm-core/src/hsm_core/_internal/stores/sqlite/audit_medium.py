@@ -15,6 +15,7 @@ from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_beside import Beside
+from hsm_core._internal.stores.sqlite.audit_bulk import insert_records, read_records
 from hsm_core._internal.stores.sqlite.audit_rows import (
     head_row,
     last_row,
@@ -35,22 +36,11 @@ from hsm_core.errors import (
 
 __all__ = ["SqliteMedium"]
 
-_BATCHES: Final = (64, 8, 1)
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _IDLE_SECONDS: Final = 5.0
 _NEVER: Final = float("inf")
 _SET_HEAD: Final = "INSERT OR REPLACE INTO head VALUES (0, ?)"
 _SET_PRUNED: Final = "INSERT OR REPLACE INTO pruned VALUES (0, ?, ?)"
-
-
-def _insertion(rows: int) -> str:
-    # One statement for many rows: the interpreter's lock is given up at each step of
-    # a statement, and has to be won again from threads that compute.
-    values = [f"(?1+{n},?{n + 2})" for n in range(rows)]
-    return " ".join(("INSERT INTO records VALUES", ",".join(values)))
-
-
-_INSERTIONS: Final = {rows: _insertion(rows) for rows in _BATCHES}
 
 
 class _Prune(NamedTuple):
@@ -136,7 +126,7 @@ class SqliteMedium:
         """
         failpoint("audit.before_write")
         with self._transaction(durable=sync) as connection:
-            _insert(connection, mark.seq + 1 - len(lines), lines)
+            insert_records(connection, mark.seq + 1 - len(lines), lines)
             prune = self._prune_before(connection, mark)
             self._note(connection, mark)
         self._wrote(mark, prune)
@@ -193,7 +183,7 @@ class SqliteMedium:
         with self._transaction(durable=True) as connection:
             self._counter = max(self._counter, self._agreed(connection, tail))
             missing = self._missing(connection, tail)
-            _insert(connection, tail.mark.seq + 1 - len(missing), missing)
+            insert_records(connection, tail.mark.seq + 1 - len(missing), missing)
             prune = self._prune_before(connection, tail.mark)
             self._note(connection, tail.mark)
         self._wrote(tail.mark, prune)
@@ -225,19 +215,13 @@ class SqliteMedium:
         if count <= 0:
             return []
         try:
-            with self._database.reading() as connection:
-                rows = list(read_rows(connection, start_seq, count))
+            return read_records(self._database, start_seq, count)
+        except AuditTamperedError:
+            raise
         except IntegrityError as error:
-            if isinstance(error, AuditTamperedError):
-                raise
             raise tampered(Reason.DATABASE, start_seq) from error
         except UnavailableError as error:
             raise AuditUnavailableError("The audit trail can't be read.") from error
-        for position in range(count):
-            seq = start_seq + position
-            if position >= len(rows) or rows[position][0] != seq:
-                raise tampered(Reason.SHORTER, seq)
-        return [line for _, line in rows]
 
     def close(self) -> None:
         """Close the database and the file beside it."""
@@ -298,18 +282,6 @@ class SqliteMedium:
         if last is not None and last != tail.first_seq + found - 1:
             raise tampered(Reason.SEQUENCE, tail.first_seq + found)
         return tail.lines[found:]
-
-
-def _insert(
-    connection: sqlite3.Connection, first_seq: int, lines: Sequence[bytes]
-) -> None:
-    done = 0
-    for rows in _BATCHES:
-        statement = _INSERTIONS[rows]
-        while len(lines) - done >= rows:
-            values = [line[:-1] for line in lines[done : done + rows]]
-            connection.execute(statement, (first_seq + done, *values))
-            done += rows
 
 
 @contextmanager

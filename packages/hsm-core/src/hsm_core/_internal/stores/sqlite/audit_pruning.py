@@ -24,6 +24,7 @@ from hsm_core._internal.audit.baseline import (
 from hsm_core._internal.audit.gathering import gather
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.stores.sqlite.audit_bulk import insert_baseline
 from hsm_core._internal.stores.sqlite.audit_rows import first_row
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.trail.medium import TrailMedium
@@ -33,11 +34,11 @@ from hsm_core.protocols import KnownKey
 __all__ = ["Pruner"]
 
 _CHUNK: Final = 4000
+_BLOCK: Final = 256
 _LINES: Final = (
     "SELECT line FROM baseline WHERE next_seq = ? AND number >= ? "
     "ORDER BY number LIMIT ?"
 )
-_STAGE: Final = "INSERT INTO baseline VALUES (?, ?, ?)"
 _DROP_BASELINES: Final = (
     "DELETE FROM baseline WHERE (next_seq, number) IN ("
     "SELECT next_seq, number FROM baseline WHERE next_seq <> ? LIMIT ?)"
@@ -106,10 +107,10 @@ class Pruner:
         return list(known_keys(self._lines(next_seq)))
 
     def _lines(self, next_seq: int) -> Iterator[bytes]:
-        number, found = 0, _CHUNK
-        while found == _CHUNK:
+        number, found = 0, _BLOCK
+        while found == _BLOCK:
             with _own_errors():
-                rows = self._database.rows(_LINES, (next_seq, number, _CHUNK))
+                rows = self._database.rows(_LINES, (next_seq, number, _BLOCK))
             yield from (line for (line,) in rows)
             found = len(rows)
             number += found
@@ -150,10 +151,9 @@ class Pruner:
             AuditUnavailableError: It can't be written; what is there is removed later.
         """
         for start in range(0, len(lines), _CHUNK):
-            rows = enumerate(lines[start : start + _CHUNK], start)
-            values = [(next_seq, number, line) for number, line in rows]
             with self._transaction() as connection:
-                connection.executemany(_STAGE, values)
+                chunk = lines[start : start + _CHUNK]
+                insert_baseline(connection, next_seq, start, chunk)
         failpoint("audit.prune.after_stage")
 
     def remove(self) -> None:
