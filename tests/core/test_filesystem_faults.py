@@ -12,7 +12,6 @@ import pytest
 
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.errors import (
-    HSMError,
     OutcomeUnknownError,
     StorageFullError,
     StoreUnavailableError,
@@ -22,22 +21,24 @@ from tests.core.filesystem_support import (
     CHANGES,
     SCENARIOS,
     FaultyOS,
-    Seen,
     copy,
     failing_sync_of_directories,
     folder_in_memory,
-    leftovers,
     make_template,
     patched,
     seen,
     struck,
 )
+from tests.core.filesystem_sweeps import (
+    NUMBERS,
+    attempt,
+    both_states,
+    fail_every_call,
+    reopened,
+)
 from tests.core.key_support import key_id_of, operation_of
 
-NUMBERS = {
-    name: getattr(errno, name)
-    for name in ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "EROFS", "EACCES", "ESTALE")
-}
+COMMON = ("EIO", "ENOSPC", "EMFILE")
 
 
 @pytest.fixture
@@ -53,73 +54,19 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_template(tmp_path_factory.mktemp("template") / "store")
 
 
-def reopened(directory: Path) -> tuple[Seen, bool]:
-    """Return what a store shows after a new start, and whether the operation is in."""
-    store = FilesystemKeyStore(directory)
-    mark = store.find_operation(operation_of(90))
-    found = seen(store)
-    store.close()
-    assert [] == leftovers(directory)
-    return found, mark is not None and not mark.aborted
-
-
-def both_states(
-    template: Path, folder: Path, run: Callable[[KeyStore], None]
-) -> tuple[Seen, Seen]:
-    """Return what a store shows before and after a mutation without any fault."""
-    old, _ = reopened(copy(template, folder / "whole"))
-    store = FilesystemKeyStore(folder / "whole")
-    run(store)
-    store.close()
-    new, _ = reopened(folder / "whole")
-    assert old != new
-    return old, new
-
-
-def attempt(
-    store: KeyStore, run: Callable[[KeyStore], None], fake: FaultyOS
-) -> HSMError | None:
-    """Run a mutation under a fault and return its error, which must be one of ours."""
-    with patched(fake):
-        try:
-            run(store)
-        except HSMError as error:
-            return error
-    return None
-
-
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("number", NUMBERS.values(), ids=list(NUMBERS))
+@pytest.mark.parametrize("name", COMMON)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_fault_at_every_call(
-    template: Path, tmp_path: Path, scenario: str, number: int, *, sticky: bool
+    template: Path, tmp_path: Path, scenario: str, name: str, *, sticky: bool
 ) -> None:
     """
     Whatever call fails, the answer is true: old or new state, wholly, after a start.
     """
-    run = SCENARIOS[scenario]
-    old, new = both_states(template, tmp_path, run)
-    nth = 0
-    while True:
-        nth += 1
-        directory = copy(template, tmp_path / str(nth))
-        store = FilesystemKeyStore(directory)
-        fake = struck(number, nth, sticky=sticky)
-        error = attempt(store, run, fake)
-        store.close()
-        found, is_in = reopened(directory)
+    number = NUMBERS[name]
+    calls = fail_every_call(template, tmp_path, scenario, number, sticky=sticky)
 
-        assert (new if is_in else old) == found
-        if error is None:
-            assert is_in
-        elif type(error) is OutcomeUnknownError:
-            assert {"operation_id": operation_of(90)} == error.facts
-        else:
-            assert isinstance(error, StoreUnavailableError)
-            assert not is_in
-        if fake.count < nth:
-            break
-    assert nth >= 10
+    assert calls >= 10
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -21,8 +21,9 @@ from tests.core.filesystem_support import (
     make_template,
     seen,
 )
+from tests.core.filesystem_sweeps import kill_before_every
 from tests.core.key_support import key_id_of, operation_of
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, require_program
 
 
 @pytest.fixture
@@ -80,6 +81,20 @@ def test_kill_before_every_change(
     assert {False, True} == set(kept.values())
     assert not kept["point-store.before_document"]
     assert kept["point-store.after_document"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "call"), [("rotate", "rename"), ("snapshot", "unlink")]
+)
+def test_kill_by_the_system(
+    template: Path, tmp_path: Path, scenario: str, call: str
+) -> None:
+    """
+    The same where the system kills, before each call of a kind; others take minutes.
+    """
+    require_program("strace")
+
+    assert 1 < kill_before_every(template, tmp_path, scenario, calls=(call,))
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""
+Every fault at every system call of the key store in files; takes minutes.
+
+Usage: ``python -m tests.faults.store_sweep``. Needs strace.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.core.filesystem_support import SCENARIOS, folder_in_memory, make_template
+from tests.core.filesystem_sweeps import NUMBERS, fail_every_call, kill_before_every
+from tests.core.filesystem_victim import VICTIMS
+
+__all__ = ["main", "run_errors", "run_kills"]
+
+
+def run_kills(workers: int = 2) -> int:
+    """Kill each operation before each system call; return how many kills there were."""
+    with folder_in_memory() as folder, ThreadPoolExecutor(workers) as pool:
+        template = make_template(folder / "template")
+
+        def sweep(scenario: str) -> int:
+            (folder / scenario).mkdir()
+            points = kill_before_every(template, folder / scenario, scenario)
+            _say(f"{scenario}: killed at {points} points, all whole")
+            return points
+
+        return sum(pool.map(sweep, VICTIMS))
+
+
+def run_errors() -> int:
+    """Fail each call of each operation in each way; return how often that was."""
+    total = 0
+    with folder_in_memory() as folder:
+        template = make_template(folder / "template")
+        for scenario in SCENARIOS:
+            count = sum(
+                fail_every_call(template, folder, scenario, number, sticky=sticky)
+                for number in NUMBERS.values()
+                for sticky in (False, True)
+            )
+            _say(f"{scenario}: {count} faults, all told truly")
+            total += count
+    return total
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run both, and return an exit code; the first failure raises."""
+    started = time.monotonic()
+    runs: list[Callable[[], int]] = [run_errors, run_kills]
+    total = sum(run() for run in runs)
+    _say(f"{total} passed, 0 failed, in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
