@@ -23,7 +23,7 @@ from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.protocols import OpenedStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
 
-__all__ = ["DURABLE", "ROWS", "StoreRow"]
+__all__ = ["DURABLE", "INDEXES", "ROWS", "StoreRow"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,6 @@ ROWS = [
 ]
 
 DURABLE = [row for row in ROWS if row.durable]
+
+INDEXES = [row for row in ROWS if row.name != "s3"]
+"""Rows with an index of their own: wherever the vault is, it is the same index."""

@@ -38,7 +38,7 @@ from hsm_core.protocols import (
     OperationMark,
     StoreAccount,
 )
-from tests.contract.store_rows import DURABLE, ROWS, StoreRow
+from tests.contract.store_rows import DURABLE, INDEXES, ROWS, StoreRow
 from tests.core.key_support import (
     RING,
     change_of,
@@ -317,6 +317,7 @@ class TestReading:
         assert {key_id_of(number) for number in range(5)} == ids
 
 
+@pytest.mark.parametrize("row", INDEXES, ids=str)
 class TestFind:
     @pytest.fixture(autouse=True)
     def keys(self, store: KeyStore) -> None:
