@@ -74,10 +74,8 @@ def run(path: Path, keys: int, *point: str, under: Sequence[str] = ()) -> list[s
 def strace(rule: str) -> list[str]:
     """Return how a program is run with a fault injected into its system calls."""
     program = require_program("strace")
-    options = ["-f", "-qq", "-o", "/dev/null"]
-    if "signal" not in rule:
-        # Much quicker, but signals that are to be injected get lost.
-        options += ["--seccomp-bpf", "-e", f"trace={rule.partition(':')[0]}"]
+    traced = f"trace={rule.partition(':')[0]}"
+    options = ["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", traced]
     return [program, *options, "-e", f"inject={rule}"]
 
 
@@ -113,21 +111,6 @@ def test_kill_at_each_point_of_a_commit(tmp_path: Path, point: str, more: int) -
 
     assert 2 == len(acknowledged(lines))
     assert more == check(path, lines)
-
-
-@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
-def test_kill_before_a_call(tmp_path: Path, call: str) -> None:
-    """
-    Killed before its n-th write or sync, a store has all it told, and at most one more.
-    """
-    kills = 0
-    for nth in (40, 75, 150) if call == "pwrite64" else (3, 9, 13):
-        path = tmp_path / str(nth) / "keys.sqlite"
-        lines = run(path, 4, under=strace(f"{call}:signal=SIGKILL:when={nth}"))
-        kills += len(acknowledged(lines)) < 4
-        assert 0 <= check(path, lines) <= 1
-
-    assert kills
 
 
 @pytest.mark.parametrize(
