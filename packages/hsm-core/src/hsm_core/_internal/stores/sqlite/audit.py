@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.mark import StoredHead
+from hsm_core._internal.audit.mark import HeadMark, StoredHead
 from hsm_core._internal.audit.naming import reserve_name
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_files import audit_errors
+from hsm_core._internal.stores.filesystem.audit_files import (
+    audit_errors,
+    check_file,
+)
 from hsm_core._internal.stores.sqlite.audit_beside import (
     Beside,
     check_beside,
@@ -30,6 +33,7 @@ from hsm_core._internal.stores.sqlite.audit_recovery import (
 )
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.trail.log import TrailLog
+from hsm_core._internal.stores.trail.medium import Cause, MediumError
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import (
     AuditTamperedError,
@@ -37,7 +41,7 @@ from hsm_core.errors import (
     ConfigurationError,
     IntegrityError,
 )
-from hsm_core.model import Phase, PruneDetail
+from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, Clock, Entropy, KnownKey
 from hsm_core.settings import AuditSync
 
@@ -52,15 +56,15 @@ class SqliteAuditLog(TrailLog):
 
     def __init__(
         self,
-        recovered: Recovered,
         chain: Chain,
         medium: SqliteMedium,
-        pruner: Pruner,
         reserve: Reserve,
+        pruner: Pruner,
         *,
         clock: Clock,
         sync: AuditSync,
         timeout_seconds: float,
+        open_events: Sequence[AuditEvent],
     ) -> None:
         self._database_medium = medium
         self._pruner = pruner
@@ -72,7 +76,7 @@ class SqliteAuditLog(TrailLog):
             clock=clock,
             sync=sync,
             timeout_seconds=timeout_seconds,
-            open_events=recovered.open_events,
+            open_events=open_events,
         )
 
     def backup(self, to: Path) -> None:
@@ -128,6 +132,7 @@ class SqliteAuditLog(TrailLog):
             )
         path = path.absolute()
         with ExitStack() as stack, audit_errors():
+            check_file(path.with_name(reserve_name(path.name)))
             stored = read_beside(path, hmac_key)
             database = _open(path, hmac_key, stored, entropy)
             stack.callback(database.close)
@@ -135,7 +140,9 @@ class SqliteAuditLog(TrailLog):
             beside = Beside(path, hmac_key, recovered.head.log_id, stored)
             stack.callback(beside.close)
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
-            medium.begin(recovered.mark)
+            reserve = Reserve(path.with_name(reserve_name(path.name)), reserve_bytes)
+            stack.callback(reserve.close)
+            _begin(medium, recovered.mark, reserve)
             chain = Chain(
                 log_id=recovered.head.log_id,
                 hmac_key=hmac_key,
@@ -149,14 +156,14 @@ class SqliteAuditLog(TrailLog):
                 with suppress(AuditUnavailableError):
                     pruner.remove()
             log = cls(
-                recovered,
                 chain,
                 medium,
+                reserve,
                 pruner,
-                Reserve(path.with_name(reserve_name(path.name)), reserve_bytes),
                 clock=clock,
                 sync=sync,
                 timeout_seconds=timeout_seconds,
+                open_events=recovered.open_events,
             )
             stack.pop_all()
         return log
@@ -185,14 +192,13 @@ class SqliteAuditLog(TrailLog):
                 next start or prune finishes.
             AuditTamperedError: A record that would be removed is bad; none was.
         """
+        self._check_process()
         with self._pruning:
             if self._database_medium.prunes:
                 raise AuditUnavailableError("A prune before was not recorded yet.")
             self._pruner.remove()
-            with self._lock:
-                end = min(seq, self._chain.mark().floor)
             head = self.head().seq
-            end = min(end, head)
+            end = min(seq, self._floor(), head)
             if end <= self.first_seq:
                 return None
             baseline, lines = self._pruner.gather(end, policy, head)
@@ -210,7 +216,6 @@ class SqliteAuditLog(TrailLog):
         def adopt() -> None:
             self._pruner.baseline = baseline
 
-        self._check_process()
         with self._lock:
             self._flusher.check(reserved=True)
             written = self._chain.extend([draft], self._clock.now())
@@ -218,6 +223,16 @@ class SqliteAuditLog(TrailLog):
             self._database_medium.prune_with(self._chain.seq, next_seq, adopt)
             ticket = self._flusher.enqueue(written, durable=True)
         ticket.wait()
+
+
+def _begin(medium: SqliteMedium, mark: HeadMark, reserve: Reserve) -> None:
+    """Begin; on a full disk with the room that an earlier process kept back."""
+    try:
+        medium.begin(mark)
+    except MediumError as error:
+        if error.cause is not Cause.FULL or not (reserve.take() and reserve.give_up()):
+            raise
+        medium.begin(mark)
 
 
 def _open(

@@ -28,7 +28,12 @@ from hsm_core._internal.stores.sqlite.audit_bulk import insert_baseline
 from hsm_core._internal.stores.sqlite.audit_rows import first_row
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.trail.medium import TrailMedium
-from hsm_core.errors import AuditTamperedError, AuditUnavailableError, UnavailableError
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    IntegrityError,
+    UnavailableError,
+)
 from hsm_core.protocols import KnownKey
 
 __all__ = ["Pruner"]
@@ -187,5 +192,9 @@ class Pruner:
 def _own_errors() -> Iterator[None]:
     try:
         yield
+    except AuditTamperedError:
+        raise
+    except IntegrityError as error:
+        raise tampered(Reason.DATABASE, 0) from error
     except UnavailableError as error:
         raise AuditUnavailableError from error
