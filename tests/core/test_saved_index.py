@@ -461,6 +461,22 @@ class TestWriting:
                 break
         assert nth > 5
 
+    def test_child_of_fork(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A child made by fork that closes the store writes nothing.
+        """
+        store = FilesystemKeyStore(directory)
+        SCENARIOS["edit"](store)
+        before = {p: p.read_bytes() for p in directory.glob("index*")}
+        parent = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+
+        store.close()
+
+        assert before == {p: p.read_bytes() for p in directory.glob("index*")}
+
     def test_reindex_is_saved(self, directory: Path) -> None:
         """
         An index that was replaced is the one that the next start finds.
