@@ -16,9 +16,21 @@ from typing import Any
 
 from hsm_core._internal.stores.trail.log import TrailLog
 from hsm_core.errors import AuditUnavailableError
-from tests.core.audit_support import draft
+from hsm_core.model import AuditEvent, ResumeDetail
+from tests.core.audit_support import draft, events, opened, verified
 
-__all__ = ["BEGINNINGS", "CHANGING", "Faults", "Writer", "until"]
+__all__ = [
+    "BEGINNINGS",
+    "CHANGING",
+    "Faults",
+    "Writer",
+    "check_all_there",
+    "close_and_check",
+    "detail_of",
+    "is_well",
+    "resumes",
+    "until",
+]
 
 CHANGING = [
     "fdatasync",
@@ -268,3 +280,39 @@ BEGINNINGS: dict[str, Callable[[Path, Faults], None]] = {
     "moved": _move,
 }
 """How outages begin, for tests of what happens while the trail heals."""
+
+
+def is_well(log: TrailLog) -> bool:
+    """Return whether nothing ails a trail."""
+    return log.health.state == "ok"
+
+
+def resumes(log: TrailLog) -> list[AuditEvent]:
+    """Return the records of its outages."""
+    return [event for event in events(log) if event.kind == "system.resume"]
+
+
+def detail_of(event: AuditEvent) -> ResumeDetail:
+    """Return what the record of an outage says."""
+    assert isinstance(event.detail, ResumeDetail)
+    return event.detail
+
+
+def close_and_check(log: TrailLog, writer: Writer, path: Path) -> None:
+    """Check that what was acknowledged is there, once, in order, now and later."""
+    check_all_there(log, writer)
+    log.close()
+    assert verified(path).clean
+    with opened(path) as log:
+        check_all_there(log, writer)
+        log.append([draft(0)]).wait()
+    assert verified(path).clean
+
+
+def check_all_there(log: TrailLog, writer: Writer) -> None:
+    """Check that what was acknowledged is there, once and in order."""
+    found = [event.request_id for event in events(log) if event.kind == "Sign"]
+    assert len(found) == len(set(found))
+    there = set(found)
+    assert [name for name in writer.acknowledged if name not in there] == []
+    assert sorted(found, key=lambda name: int(name.rpartition("-")[2])) == found

@@ -1,0 +1,252 @@
+"""
+Files of a trail that other programs move, remove, replace or change.
+
+It notices, refuses, and goes on by itself where that can destroy nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.stores.filesystem import audit_medium
+from hsm_core._internal.stores.trail import outage
+from hsm_core.errors import AuditUnavailableError, StoreLockedError
+from hsm_core.settings import AuditSync
+from tests.core.audit_faults import (
+    Writer,
+    close_and_check,
+    detail_of,
+    is_well,
+    resumes,
+    until,
+)
+from tests.core.audit_support import draft, open_log
+
+CLOSED = "audit.log.00000001.0000000000000000"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a trail that is not made yet."""
+    return tmp_path / "log" / "audit.log"
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trail try again at once, so that a test may try often."""
+    monkeypatch.setattr(outage, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(outage, "_LONGEST_PAUSE", 0.01)
+
+
+def _moved(path: Path) -> None:
+    path.rename(path.with_name("audit.log.1"))
+
+
+def _rotated(path: Path) -> None:
+    _moved(path)
+    path.touch(0o640)
+
+
+def _deleted(path: Path) -> None:
+    path.unlink()
+
+
+def _without_mark(path: Path) -> None:
+    path.with_name("audit.log.head").unlink()
+
+
+@pytest.mark.parametrize("sync", list(AuditSync))
+@pytest.mark.parametrize("disturb", [_moved, _rotated, _deleted])
+def test_a_file_that_is_gone_is_made_again(
+    path: Path, disturb: Callable[[Path], None], sync: AuditSync
+) -> None:
+    """Moved, rotated or removed: noticed by the next append, and mended."""
+    log = open_log(path, sync=sync)
+    writer = Writer(log)
+    for _ in range(5):
+        writer.append(durable=True)
+    disturb(path)
+
+    assert not writer.append()
+    until(lambda: is_well(log))
+    assert writer.append()
+    assert ["moved"] == [detail_of(event).cause for event in resumes(log)]
+    assert path.stat().st_mode & 0o777 == 0o600
+    close_and_check(log, writer, path)
+
+
+def _without_lock(path: Path) -> None:
+    path.with_name("audit.log.lock").unlink()
+
+
+@pytest.mark.parametrize("disturb", [_moved, _deleted, _without_mark, _without_lock])
+def test_an_idle_trail_sees_that_a_file_is_gone(
+    path: Path, disturb: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to append something for that."""
+    monkeypatch.setattr(audit_medium, "_LOOK_SECONDS", 0.05)
+    log = open_log(path)
+    writer = Writer(log)
+    writer.append()
+    disturb(path)
+    until(lambda: log.health.resumes)
+
+    assert writer.append()
+    assert ["moved"] == [detail_of(event).cause for event in resumes(log)]
+    with pytest.raises(StoreLockedError):
+        open_log(path)
+    close_and_check(log, writer, path)
+
+
+def test_a_file_that_is_put_back_is_gone_on_with(path: Path, hasty: None) -> None:
+    """Who moved it by mistake undoes that; a file of others is never overwritten."""
+    log = open_log(path)
+    writer = Writer(log)
+    writer.append()
+    aside = path.with_name("aside")
+    path.rename(aside)
+    path.write_bytes(b"not ours")
+
+    assert not writer.append()
+    time.sleep(0.1)
+    assert (log.health.state, log.health.cause) == ("failing", "moved")
+    with pytest.raises(AuditUnavailableError, match="moved"):
+        log.append([draft()])
+    assert path.read_bytes() == b"not ours"
+    aside.rename(path)
+    until(lambda: is_well(log))
+    assert writer.append()
+    close_and_check(log, writer, path)
+
+
+def test_a_foreign_file_that_is_taken_away_is_waited_for(
+    path: Path, hasty: None
+) -> None:
+    """A copy, a link, a directory: all stay until somebody removes them."""
+    log = open_log(path)
+    writer = Writer(log)
+    writer.append()
+    for make in (
+        lambda: shutil.copy2(path.with_name("aside"), path),
+        lambda: path.symlink_to("aside"),
+        path.mkdir,
+    ):
+        path.rename(path.with_name("aside"))
+        make()
+        assert not writer.append()
+        time.sleep(0.05)
+        assert log.health.cause == "moved"
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        until(lambda: is_well(log))
+    assert writer.append()
+    close_and_check(log, writer, path)
+
+
+def test_a_truncated_file_is_noticed_and_not_gone_on_with(
+    path: Path, hasty: None
+) -> None:
+    """A rotation by copying empties the file; only its content helps."""
+    log = open_log(path)
+    writer = Writer(log)
+    for _ in range(3):
+        writer.append()
+    content = path.read_bytes()
+    os.truncate(path, 0)
+
+    assert not writer.append()
+    time.sleep(0.05)
+    assert (log.health.state, log.health.cause) == ("failing", "moved")
+    path.write_bytes(bytes(len(content)))
+    time.sleep(0.05)
+    assert not log.available
+    path.write_bytes(content)
+    until(lambda: is_well(log))
+    assert writer.append()
+    close_and_check(log, writer, path)
+
+
+def test_lines_of_others_are_cut_off(path: Path) -> None:
+    """What another program appended is no part of the trail, and is noticed."""
+    log = open_log(path)
+    writer = Writer(log)
+    writer.append()
+    with path.open("ab") as file:
+        file.write(b"hello\n")
+
+    assert not writer.append()
+    until(lambda: is_well(log))
+    assert writer.append()
+    assert b"hello" not in path.read_bytes()
+    close_and_check(log, writer, path)
+
+
+def test_a_directory_that_is_gone_is_waited_for(path: Path, hasty: None) -> None:
+    """When it is back, file, head mark and lock are made again."""
+    log = open_log(path)
+    writer = Writer(log)
+    writer.append()
+    shutil.rmtree(path.parent)
+
+    assert not writer.append()
+    time.sleep(0.05)
+    assert log.health.state == "failing"
+    path.parent.mkdir(0o755)
+    time.sleep(0.05)
+    assert log.health.state == "failing"
+    path.parent.chmod(0o700)
+    until(lambda: is_well(log))
+    assert writer.append()
+    assert path.with_name("audit.log.lock").exists()
+    close_and_check(log, writer, path)
+
+
+def test_a_directory_without_its_closed_segments_is_not_enough(
+    path: Path, hasty: None
+) -> None:
+    """A trail does not go on without its beginning."""
+    log = open_log(path, segment_bytes=4096)
+    writer = Writer(log)
+    while not path.with_name(CLOSED).exists():
+        writer.append()
+    path.parent.rename(path.parent.with_name("aside"))
+    path.parent.mkdir(0o700)
+
+    assert not writer.append()
+    time.sleep(0.05)
+    assert log.health.cause == "moved"
+    shutil.rmtree(path.parent)
+    path.parent.with_name("aside").rename(path.parent)
+    until(lambda: is_well(log))
+    assert writer.append()
+    close_and_check(log, writer, path)
+
+
+def test_lost_permission_is_waited_for(path: Path) -> None:
+    """A directory that may not be looked into hides the file; then it is back."""
+    log = open_log(path)
+    writer = Writer(log)
+    writer.append()
+    forbidden = True
+    whole = os.stat
+
+    def stat(*given: object, **named: object) -> os.stat_result:
+        if forbidden and str(given[0]) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return whole(*given, **named)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        assert not writer.append()
+        time.sleep(0.1)
+        assert log.health.cause == "moved"
+        forbidden = False
+        until(lambda: is_well(log))
+    assert writer.append()
+    close_and_check(log, writer, path)

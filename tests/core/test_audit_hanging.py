@@ -1,0 +1,136 @@
+"""A disk that does not answer: who waits is refused in time, and later all goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.failpoints import install
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.factory import open_hsm
+from hsm_core.settings import Settings
+from tests.core.audit_faults import (
+    Writer,
+    close_and_check,
+    detail_of,
+    is_well,
+    resumes,
+    until,
+)
+from tests.core.audit_support import draft, open_log, verified
+from tests.core.hsm_support import session_of
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a trail that is not made yet."""
+    return tmp_path / "log" / "audit.log"
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_a_hanging_disk_refuses_at_once_and_resumes(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Waiting ends in time, then nobody waits any more; all goes on when it does."""
+    log = open_log(path, timeout_seconds=0.3)
+    writer = Writer(log)
+    writer.append()
+    release = threading.Event()
+    whole = getattr(os, call)
+
+    def hanging(*given: object) -> object:
+        release.wait(20)
+        return whole(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, hanging)
+        ticket = log.append([draft(1000)])
+        began = time.monotonic()
+        assert not writer.append()
+        assert time.monotonic() - began < 1.0
+        until(lambda: not log.available)
+        assert ("failing", "hanging", 1, 0) == (
+            log.health.state,
+            log.health.cause,
+            log.health.failures,
+            log.health.resumes,
+        )
+        began = time.monotonic()
+        for _ in range(100):
+            assert not writer.append()
+        assert time.monotonic() - began < 1.0
+        release.set()
+        ticket.wait(20)
+    until(lambda: log.health.resumes)
+    assert writer.append()
+
+    assert ("ok", 1) == (log.health.state, log.health.failures)
+    assert ["hanging"] == [detail_of(event).cause for event in resumes(log)]
+    assert 102 == len(writer.refused) + 1
+    log.close()
+    assert verified(path).clean
+
+
+def test_a_disk_that_hangs_and_then_fails_heals(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two faults at once are two causes, and one outage after the other."""
+    log = open_log(path, timeout_seconds=0.2)
+    writer = Writer(log)
+    writer.append()
+
+    def hanging(descriptor: int) -> None:
+        time.sleep(0.4)
+        raise OSError(errno.EIO, "I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", hanging)
+        assert not writer.append()
+        until(lambda: log.health.cause == "sync")
+    until(lambda: is_well(log))
+    assert writer.append()
+    close_and_check(log, writer, path)
+
+
+def test_an_hsm_behind_a_hanging_disk_answers_in_time(tmp_path: Path) -> None:
+    """Within two seconds it refuses, it tells its state, and later it goes on."""
+    settings = Settings(
+        key_dir=tmp_path / "keys", audit_log=tmp_path / "log" / "audit.log"
+    )
+    release = threading.Event()
+
+    def handler(reached: str) -> None:
+        if reached == "audit.before_sync":
+            release.wait(20)
+
+    with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway:
+        session = session_of(gateway)
+        key = session.create_key("AES-256-GCM").key_id
+        with install(handler):
+            attempts: list[Callable[[], object]] = [
+                lambda: session.encrypt(key, b"secret"),
+                lambda: session.create_key("AES-256-GCM"),
+                lambda: session.random(16),
+            ]
+            for attempt in attempts:
+                began = time.monotonic()
+                with pytest.raises(AuditUnavailableError):
+                    attempt()
+                assert time.monotonic() - began < 2.0
+            audit = session.status().audit
+            assert ("failing", "hanging", False) == (
+                audit.state,
+                audit.cause,
+                audit.available,
+            )
+            assert [key] == [item.key_id for item in session.keys()]
+            release.set()
+            until(lambda: session.status().audit.state == "ok")
+        assert session.encrypt(key, b"secret")
+    assert verified(tmp_path / "log" / "audit.log", bytes(32)).clean
