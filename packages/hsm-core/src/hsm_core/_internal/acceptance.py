@@ -10,7 +10,7 @@ is rotated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -129,10 +129,11 @@ class Acceptance:
     ) -> ops.Recovered:
         walk = Walk(self._audit, self._verify) if key_ids else None
         destroyed = walk.destroyed if walk else set()
+        pinned = self._inventory.census.pinned()
         decisions = [
             decision
             for key_id in key_ids
-            if (decision := self._decide(key_id, destroyed)) is not None
+            if (decision := self._decide(key_id, pinned, destroyed)) is not None
         ]
         if with_all_uses:
             self._forfeit_all()
@@ -150,9 +151,13 @@ class Acceptance:
             left=tuple(key_id for key_id in key_ids if key_id not in settled),
         )
 
-    def _decide(self, key_id: KeyId, destroyed: set[KeyId]) -> _Decision | None:
+    def _decide(
+        self,
+        key_id: KeyId,
+        pinned: Mapping[KeyId, KnownKey | None],
+        destroyed: set[KeyId],
+    ) -> _Decision | None:
         """Return what becomes of a key; None if it can't be accepted."""
-        pinned = self._inventory.census.pinned()
         try:
             stored = self._stored(key_id)
             if stored is None:

@@ -226,6 +226,10 @@ class Census:
         with self._lock:
             self._pinned.pop(key_id, None)
 
+    def is_pinned(self, key_id: KeyId) -> bool:
+        """Return whether the stored form of a key is not what is counted."""
+        return key_id in self._pinned
+
     def pinned(self) -> Mapping[KeyId, KnownKey | None]:
         """Return what is counted of each key that is stored otherwise."""
         with self._lock:

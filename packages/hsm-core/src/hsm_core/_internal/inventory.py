@@ -312,7 +312,7 @@ class Inventory:
     ) -> None:
         """Note a key whose document can't be believed; what was counted stays."""
         counted = entry if entry and entry.digest else None
-        if counted is not None and key_id not in self.census.pinned():
+        if counted is not None and not self.census.is_pinned(key_id):
             known = KnownKey(key_id, counted.generation, counted.digest)
             self.census.pin(key_id, known)
         self._documents.drop(key_id)
@@ -358,7 +358,7 @@ class Inventory:
             KeyNotFoundError: There is no such key.
             StoreUnavailableError: It can't be read, or compared, now.
         """
-        if key_id in self.census.pinned():
+        if self.census.is_pinned(key_id):
             return None, self.integrity(key_id)
         try:
             document = self.reread(key_id)

@@ -168,7 +168,7 @@ class Scrubber:
     def _compare(self, stored: StoredKey) -> KeyDocument | None:
         """Compare one key; what is wrong with it is noted where all look."""
         inventory, key_id = self._inventory, stored.key_id
-        if key_id in inventory.census.pinned():
+        if inventory.census.is_pinned(key_id):
             return None
         try:
             document = inventory.examine(stored)
