@@ -24,7 +24,7 @@ from hsm_core.model import (
     CountedDetail,
     Phase,
 )
-from hsm_core.protocols import AuditDraft, AuditHead, AuditLog, Clock
+from hsm_core.protocols import AuditDraft, AuditHead, AuditHealth, AuditLog, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
 
@@ -127,6 +127,23 @@ def test_is_available_and_names_itself(log: AuditLog) -> None:
     """A log is available and has an id of 32 hex digits."""
     assert log.available is True
     assert len(bytes.fromhex(log.log_id)) == 16
+
+
+def test_is_well_until_it_is_closed(log: AuditLog) -> None:
+    """Health is ok without cause, nothing has failed; a closed log fails."""
+    log.append([_draft()]).wait()
+    assert AuditHealth() == log.health
+    log.close()
+
+    assert "failing" == log.health.state
+
+
+def test_reserved_records_are_records_like_others(log: AuditLog) -> None:
+    """While nothing ails the log, they go the same way."""
+    log.append([_draft(0)], reserved=True).wait()
+    log.append([_draft(1)], durable=True, reserved=True).wait()
+
+    assert ["r0", "r1"] == [event.request_id for event in _events(log)]
 
 
 def test_appended_records_are_numbered_without_gaps(log: AuditLog) -> None:
