@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -258,13 +258,9 @@ def test_a_database_that_does_not_come_back_is_told_and_stays_closed(
     log = open_log(path)
     fill(log, 5)
     kept = path.with_name("kept")
-    os.link(path, kept)
+    path.rename(kept)
     if replaced:
-        other = tmp_path / "other"
-        other.write_text("not ours")
-        os.replace(other, path)
-    else:
-        path.unlink()
+        path.write_text("not ours")
     with pytest.raises(AuditUnavailableError):
         fill(log, 1)
     time.sleep(0.3)
@@ -275,7 +271,32 @@ def test_a_database_that_does_not_come_back_is_told_and_stays_closed(
     with pytest.raises(AuditUnavailableError):
         log.close()
     assert not path.exists() or path.read_text() == "not ours"
+    shutil.copyfile(f"{path}.head", f"{kept}.head")
     assert 5 == verified(kept).records
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sees a deletion on Linux only")
+@pytest.mark.parametrize("sides", [(), ("-wal", ".head")])
+def test_a_database_that_was_deleted_is_written_again(
+    path: Path, sides: tuple[str, ...]
+) -> None:
+    """The open connection still has all of it, and no other file of it is left."""
+    with opened(path) as log:
+        fill(log, 5, one_by_one=True)
+        log.prune(2, "test")
+        for side in ("", *sides):
+            path.with_name(path.name + side).unlink()
+        with pytest.raises(AuditUnavailableError):
+            fill(log, 1)
+        _eventually(lambda: log.available)
+        fill(log, 1)
+        assert 2 == log.first_seq
+        told = [e.detail for e in events(log) if e.kind == "system.resume"]
+        assert isinstance(told[0], ResumeDetail)
+        assert "moved" == told[0].cause
+    found = verified(path)
+    assert (2, 7) == (found.first_seq, found.records)
+    assert 0o600 == path.stat().st_mode & 0o777
 
 
 def test_a_log_that_is_deleted_under_a_running_trail_costs_nothing(path: Path) -> None:

@@ -24,9 +24,14 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.opening import check_private, lock_file
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    lock_file,
+    storage_errors,
+)
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
+from hsm_core._internal.stores.sqlite.anchor import Anchor
 from hsm_core._internal.stores.sqlite.backup import back_up
 from hsm_core._internal.stores.sqlite.failures import (
     UnsettledCommitError,
@@ -79,6 +84,7 @@ class Database:
         self._is_moved = False
         self._is_durable = True
         self._commits = 0
+        self._anchor = Anchor()
         lock_path = files.beside(path, ".lock")
         files.make_parent(path)
         self._lock = lock_file(lock_path)
@@ -87,6 +93,7 @@ class Database:
             files.prepare_file(path, schema.application_id)
             self._connection = self._connect()
         except BaseException:
+            self._anchor.release()
             self._lock.release()
             raise
 
@@ -94,6 +101,8 @@ class Database:
         return f"<Database {str(self.path)!r}>"
 
     def _connect(self) -> sqlite3.Connection:
+        with storage_errors():
+            self._anchor.hold(self.path)
         connection = connections.connect(self.path, self._schema)
         self._is_durable = True
         self._identity = self._identities()
@@ -338,10 +347,18 @@ class Database:
             if self.available:
                 return
             if files.identity_of(self.path) != self._identity[0]:
-                # The only way to what it holds is the connection that is open.
-                raise StoreUnavailableError("The database was moved or deleted.")
+                self._restore()
             connections.close(self._connection, fold_log=self._is_moved)
             self._open_again()
+
+    def _restore(self) -> None:
+        # The only way to what it holds is the connection that is open. A file that was
+        # deleted is written again from it; one that was moved may come back.
+        if not self._anchor.is_deleted or files.identity_of(self.path) is not None:
+            raise StoreUnavailableError("The database was moved or deleted.")
+        with sqlite_errors():
+            back_up(self._connection, self.path, lambda: None)
+        self._identity = self._identities()
 
     def _open_again(self) -> None:
         # What a failed sync left may lie in memory only, though it looks written, and
@@ -375,4 +392,5 @@ class Database:
             self._is_closed = True
             self._refusal = "The database is closed."
             connections.close(self._connection, fold_log=fold)
+            self._anchor.release()
             self._lock.release()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""
+A hold on a file by which its end can be seen.
+
+A descriptor that can neither read nor write is the only one that may be closed while
+SQLite has the file open: closing any other gives up the locks of the whole process.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Anchor"]
+
+_FLAGS: Final = getattr(os, "O_PATH", None)
+
+
+class Anchor:
+    """Holds one file, whatever becomes of its name; without effect but on Linux."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+
+    def hold(self, path: Path) -> None:
+        """
+        Hold the file that has this name now, and let go of the one before.
+
+        Raises:
+            OSError: There is none.
+        """
+        if _FLAGS is not None:
+            descriptor = os.open(path, _FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.release()
+            self._descriptor = descriptor
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the file has no name any more, anywhere."""
+        return self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
+
+    def release(self) -> None:
+        """Let go of the file; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
