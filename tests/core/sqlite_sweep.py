@@ -3,9 +3,9 @@
 A program that mutates copies of a SQLite store, to be killed at every step of it.
 
 Usage: ``strace … python -m tests.core.sqlite_sweep TEMPLATE FOLDER SCENARIO``, where
-strace kills each process before its `LAST`-th call that changes files. The n-th child
-makes so many of these calls on a file of no interest that it is killed before the n-th
-call of opening, mutation and closing. Prints the number of children that were killed.
+strace kills each process before its `LAST`-th call of one name; it counts them by name.
+The n-th child for a name makes so many of these calls in vain that it is killed before
+the n-th of opening, mutation and closing. Prints how many were killed for each name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from tests.core.filesystem_support import SCENARIOS
@@ -21,25 +24,38 @@ from tests.core.sqlite_support import copy_of
 
 __all__ = ["CALLS", "LAST"]
 
-CALLS = "pwrite64,fdatasync,fsync,ftruncate,unlink"
-LAST = 200
+
+def _unlink(_: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink("/absent")
 
 
-def _mutate(path: Path, scenario: str, spent: int) -> None:
+CALLS: Final[dict[str, Callable[[int], object]]] = {
+    "pwrite64": lambda descriptor: os.pwrite(descriptor, b"x", 0),
+    "fdatasync": os.fdatasync,
+    "ftruncate": lambda descriptor: os.ftruncate(descriptor, 1),
+    "unlink": _unlink,
+}
+"""The calls by which SQLite changes files, and how to make one in vain."""
+
+LAST: Final = 100
+
+
+def _mutate(path: Path, scenario: str, call: str, spent: int) -> None:
     scratch = os.open(path.with_name("scratch"), os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(spent):
-        os.pwrite(scratch, b"x", 0)
+        CALLS[call](scratch)
     os.close(scratch)
     store = SqliteKeyStore(path)
     SCENARIOS[scenario](store)
     store.close()
 
 
-def _was_killed(path: Path, scenario: str, spent: int) -> bool:
+def _was_killed(path: Path, scenario: str, call: str, spent: int) -> bool:
     child = os.fork()
     if not child:
         try:
-            _mutate(path, scenario, spent)
+            _mutate(path, scenario, call, spent)
             os._exit(0)
         finally:
             os._exit(1)
@@ -49,13 +65,18 @@ def _was_killed(path: Path, scenario: str, spent: int) -> bool:
 
 
 def main(template: str, folder: str, scenario: str) -> None:
-    """Kill one child after the other, until one is not killed."""
-    nth = 1
-    while _was_killed(
-        copy_of(Path(template), Path(folder) / f"call-{nth}"), scenario, LAST - nth
-    ):
-        nth += 1
-    sys.stdout.write(f"{nth - 1}\n")
+    """Kill one child after the other, for each call until one is not killed."""
+    for call in CALLS:
+        nth = 1
+        while _was_killed(
+            copy_of(Path(template), Path(folder) / f"{call}-{nth}"),
+            scenario,
+            call,
+            LAST - nth,
+        ):
+            nth += 1
+        sys.stdout.write(f"{call} {nth - 1}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
