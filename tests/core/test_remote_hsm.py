@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""A whole HSM over a vault whose answers get lost, late or held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.assembly import OpenHSM
+from hsm_core.errors import (
+    KeyNotFoundError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from hsm_core.factory import open_hsm, open_verifier
+from hsm_core.model import KeyState, Role
+from hsm_core.operations import VerifyAudit, VerifyStore
+from hsm_core.session import Session
+from hsm_core.settings import Settings
+from hsm_core.testing import FakeClock, MemoryVault, caller
+from tests.core.remote_support import no_pauses
+
+EVERYBODY = caller(Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR)
+HMAC_KEY = bytes(range(32))
+
+
+class World:
+    """A vault, a clock and a trail that outlive the HSMs over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.vault = MemoryVault()
+        self.clock = FakeClock()
+        self.trail = folder / "audit.log"
+
+    def open(self) -> OpenHSM:
+        """Open an HSM."""
+        return open_hsm(
+            Settings(audit_log=self.trail),
+            master_key=bytes(32),
+            hmac_key=HMAC_KEY,
+            vault=self.vault,
+            clock=self.clock,
+        )
+
+    def open_next(self) -> OpenHSM:
+        """Open an HSM after the lease of a process that died has ended."""
+        self.clock.advance(31)
+        return self.open()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Give a world in which tries follow each other at once."""
+    with no_pauses():
+        yield World(tmp_path)
+
+
+def session_of(gateway: OpenHSM) -> Session:
+    """Return a session of somebody who may do everything."""
+    return Session(gateway.act_as(EVERYBODY))
+
+
+def check(gateway: OpenHSM) -> None:
+    """Check that trail and store agree, and that no intent is open."""
+    hsm = gateway.act_as(EVERYBODY)
+    hsm.execute(VerifyAudit())
+    verification = hsm.execute(VerifyStore())
+    assert () == tuple(verification.findings)
+
+
+def lose(vault: MemoryVault, *, after: int = 0) -> None:
+    """Do every put of a key, and answer none after some, nor any look at one."""
+    vault.lose_answers("put", name="keys/", after=after, times=10**6)
+    vault.refuse("get", name="keys/", times=10**6)
+
+
+def hold(vault: MemoryVault, *, after: int = 0) -> None:
+    """Hold every put of a key back, after some."""
+    vault.hold("put", name="keys/", after=after, times=10**6)
+
+
+def fill(session: Session) -> None:
+    """Make the key that the tests change."""
+    session.create_key("Ed25519", name="signer", idempotency_key="first")
+
+
+def revoke(session: Session) -> None:
+    """Change it, with the put of its document alone."""
+    session.revoke("signer", reason="test", idempotency_key="second")
+
+
+def test_lost_answers(world: World) -> None:
+    """
+    A change whose answer is lost is found to be made; a repetition gives the answer.
+    """
+    with world.open() as gateway:
+        session = session_of(gateway)
+        fill(session)
+        lose(world.vault)
+        with pytest.raises(OutcomeUnknownError):
+            revoke(session)
+        with pytest.raises(StoreUnavailableError):
+            session.describe("signer")
+        world.vault.clear()
+
+        revoke(session)
+
+        assert KeyState.REVOKED is session.describe("signer").state
+        check(gateway)
+    open_verifier(world.trail, HMAC_KEY).verify()
+
+
+def test_late_put(world: World) -> None:
+    """
+    A change that was given up stays undone, whatever arrives later.
+    """
+    with world.open() as gateway:
+        session = session_of(gateway)
+        fill(session)
+        before = session.describe("signer")
+        hold(world.vault)
+        with pytest.raises(OutcomeUnknownError):
+            revoke(session)
+        world.vault.clear()
+
+        with pytest.raises(OperationAbortedError):
+            revoke(session)
+
+        assert 0 == world.vault.deliver()
+        assert before == session.describe("signer")
+        session.revoke("signer", reason="test")
+        check(gateway)
+
+
+@pytest.mark.parametrize("begin", [fill, revoke])
+@pytest.mark.parametrize("fate", ["lost", "held"])
+def test_next_process(
+    world: World, begin: Callable[[Session], object], fate: str
+) -> None:
+    """
+    The next process settles what the one before has left open, before anything late.
+    """
+    gateway = world.open()
+    session = session_of(gateway)
+    if begin is revoke:
+        fill(session)
+    fail = lose if fate == "lost" else hold
+    fail(world.vault, after=1 if begin is fill else 0)  # the blob of a new key
+    with pytest.raises(OutcomeUnknownError):
+        begin(session)
+    gateway.close()
+    world.vault.clear()
+
+    with world.open_next() as gateway:
+        session = session_of(gateway)
+        assert 0 == world.vault.deliver()
+        if fate == "lost":
+            begin(session)
+        else:
+            with pytest.raises(OperationAbortedError):
+                begin(session)
+            if begin is fill:
+                with pytest.raises(KeyNotFoundError):
+                    session.describe("signer")
+        check(gateway)
+
+    with world.open() as gateway:
+        check(gateway)
+
+
+def test_list_that_lags_behind(world: World) -> None:
+    """
+    A key that the start's list lacks, and the trail knows, is there all the same.
+    """
+    world.vault.freeze_lists()
+    with world.open() as gateway:
+        fill(session_of(gateway))
+
+    with world.open() as gateway:
+        session = session_of(gateway)
+        assert "signer" == session.describe("signer").name
+        assert ["signer"] == [key.name for key in session.keys()]
+        check(gateway)
+
+
+def test_lost_lease(world: World) -> None:
+    """
+    An HSM that lost its lease serves nothing, and goes on when it has it again.
+    """
+    with world.open() as gateway:
+        session = session_of(gateway)
+        fill(session)
+        world.vault.refuse("get", name="leases/", times=10**6)
+        world.clock.advance(40)
+        with pytest.raises(StoreUnavailableError):
+            session.sign("signer", b"hello")
+        world.vault.clear()
+
+        session.rotate("signer")
+
+        assert 2 == session.describe("signer").version
+        check(gateway)
