@@ -8,7 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_core._internal.census import Census
@@ -37,6 +37,7 @@ def census_of(*keys: KnownKey) -> Census:
 CHANGES = st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=20)
 
 
+@settings(max_examples=40, deadline=None)
 @given(CHANGES)
 def test_changes_come_to_the_same_as_counting_anew(
     changes: list[tuple[int, bool]],

@@ -21,6 +21,7 @@ TOLD = {
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
     "data-keys": ["of 3865470566 (0 %)", "retired"],
+    "recover-a-store": ["keys compared"],
     "full-disk": ["audit  ", "available"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
     "batches": ["invoice 3", "signature_mismatch"],
