@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +33,14 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import ABSENT, Lease, Leases, RemoteKeyVault, VaultObject
 from hsm_core.testing import FakeClock, FakeEntropy
-from tests.core.filesystem_support import as_directory, as_fifo, as_giant
+from tests.core.filesystem_support import (
+    FaultyOS,
+    as_directory,
+    as_fifo,
+    as_giant,
+    patched,
+    struck,
+)
 
 NAME = "writer"
 LEASES = Schema(application_id=0x46484C53, steps=(make_lease_table,))
@@ -437,6 +446,28 @@ class TestFilesystem:
         lock.release()
 
         assert 1 == leases.acquire(NAME, "a", 10).epoch
+
+    @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
+    def test_fault_at_every_call(self, tmp_path: Path, *, sticky: bool) -> None:
+        """
+        Whatever call fails, a lease that was given is there, and no epoch comes twice.
+        """
+        nth, fake = 0, FaultyOS()
+        while fake.count >= nth:
+            nth += 1
+            clock = FakeClock()
+            leases = FilesystemLeases(tmp_path / str(nth), clock)
+            leases.acquire(NAME, "a", 10)
+            clock.advance(10)
+            fake = struck(errno.EIO, nth, sticky=sticky)
+            given = None
+            with patched(fake), suppress(StoreUnavailableError):
+                given = leases.acquire(NAME, "b", 10)
+            if given is not None:
+                assert 2 == leases.renew(given, 10).epoch
+            clock.advance(20)
+            assert leases.acquire(NAME, "c", 10).epoch in ({3} if given else {2, 3})
+        assert nth >= 10
 
     def test_leftovers(self, leases: FilesystemLeases, tmp_path: Path) -> None:
         """
