@@ -44,6 +44,24 @@ vectors, the system's OpenSSL, crashes at every point, killed servers and the
 repository's tools show.
 """
 
+FAULTS: Final = (
+    "core/test_approval_kills.py",
+    "core/test_audit_crashes.py",
+    "core/test_audit_healing.py",
+    "core/test_audit_pruning.py",
+    "core/test_audit_tampering.py",
+    "core/test_filesystem_kills.py",
+    "core/test_remote_faults.py",
+    "core/test_rollback.py",
+    "core/test_sqlite_audit_crashes.py",
+    "core/test_sqlite_audit_tampering.py",
+    "core/test_sqlite_faults.py",
+    "core/test_sqlite_kills.py",
+    "core/test_tamper_trail.py",
+    "faults/test_store_disks.py",
+)
+"""Tests of crashes, failing disks and tampering; the long form of some is longer."""
+
 WHEELS: Final = Path("dist")
 REPORTS: Final = Path(".nox/reports")
 
@@ -259,6 +277,38 @@ def fuzz(session: nox.Session) -> None:
     """Send a running server what its OpenAPI document allows, and what it does not."""
     _install(session, "test", "fuzz")
     session.run("python", "-m", "tests.e2e.fuzz", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """
+    Fail and kill every call of the disk, break the trail's place, cut the power.
+
+    Takes most of an hour; needs root, strace, and loop devices. Not part of CI, which
+    runs a short form of each.
+    """
+    _install(session, "test")
+    session.run(
+        *("pytest", "--timeout=3600", *(f"tests/{path}" for path in FAULTS)),
+        env={"FERROHSM_FAULTS": "1", "FERROHSM_REQUIRE_SERVICES": "1"},
+    )
+    for words in (
+        ("tests.faults.store_sweep",),
+        ("tests.faults.histories", "--count", "100"),
+        ("tests.faults.sink_trials", "--trials", "40"),
+        ("tests.faults.powercut", "--images", "60"),
+    ):
+        session.run("python", "-m", *words)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure stores and durable keys beside raw baselines of the same run."""
+    _install(session, "test", "bench")
+    session.run(
+        *("pytest", "--benchmark-columns=min,median,rounds", "-s", "--timeout=1200"),
+        *("-o", "python_files=bench_*.py", "tests/bench", *session.posargs),
+    )
 
 
 @nox.session
