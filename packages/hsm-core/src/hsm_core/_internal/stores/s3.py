@@ -134,7 +134,8 @@ class S3Vault(RemoteKeyVault):
             ) from error
         except Exception as error:
             raise StoreUnavailableError(
-                f"The bucket {self._bucket} gave no answer to a {call}."
+                f"The bucket {self._bucket} gave no answer to a {call} "
+                f"({type(error).__name__})."
             ) from error
 
 

@@ -47,7 +47,9 @@ def _translated() -> Iterator[None]:
     except (StoreUnavailableError, VaultConflictError):
         raise
     except Exception as error:
-        raise StoreUnavailableError("The vault failed.") from error
+        raise StoreUnavailableError(
+            f"The vault failed ({type(error).__name__})."
+        ) from error
 
 
 class VaultAccess(RemoteKeyVault):
