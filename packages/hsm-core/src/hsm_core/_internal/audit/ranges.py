@@ -8,7 +8,7 @@ from typing import Final
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.audit.verify import verify_lines
-from hsm_core.errors import InvalidInputError
+from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
 
@@ -45,9 +45,7 @@ def verify_range(
     before = _before(audit, start_seq)
     seq = start_seq
     while seq < end:
-        lines = audit.lines(seq, min(_BLOCK, end - seq))
-        if not lines:
-            raise tampered(Reason.SHORTER, seq)
+        lines = _lines(audit, seq, min(_BLOCK, end - seq))
         found = verify_lines(
             lines, log_id=audit.log_id, hmac_key=hmac_key, start=before
         )
@@ -62,6 +60,20 @@ def verify_range(
         head_seq=head.seq,
         head_hash=head.leaf_hash,
     )
+
+
+def _lines(audit: AuditLog, seq: int, limit: int) -> list[bytes]:
+    try:
+        lines = audit.lines(seq, limit)
+    except AuditTamperedError as error:
+        # A record is missing. One before it may be bad, and is to be named first.
+        missing = error.facts["seq"]
+        if not isinstance(missing, int) or missing <= seq:
+            raise
+        lines = audit.lines(seq, missing - seq)
+    if not lines:
+        raise tampered(Reason.SHORTER, seq)
+    return lines
 
 
 def _before(audit: AuditLog, start_seq: int) -> tuple[int, str] | None:

@@ -208,14 +208,26 @@ class _Replay:
         expected_seq = 0
         for position, segment in enumerate(self._closed):
             if segment.number != number or segment.first_seq < expected_seq:
-                if position:
-                    self._stand_after(position - 1)
-                raise tampered(Reason.SEGMENT, self.follower.seq + 1)
+                seq = self._reach(position - 1) if position else self.follower.seq
+                raise tampered(Reason.SEGMENT, seq + 1)
             number += 1
             expected_seq = segment.first_seq + 1
         live_seq = self._beginning.live_seq
         if live_seq is not None and live_seq < expected_seq:
             raise tampered(Reason.SEGMENT, live_seq)
+
+    def _reach(self, position: int) -> int:
+        """Return the newest record of a segment that can be followed within it."""
+        segment = self._closed[position]
+        follower = Follower(
+            log_id=self._head.log_id,
+            hmac_key=self._hmac_key,
+            seq=segment.first_seq - 1,
+            leaf_hash="",
+        )
+        with open_reader(segment.path) as file:
+            scan_segment(file, follower, lambda *_: None)
+        return follower.seq
 
     def _place(self) -> int:
         """Stand before the first record needed; return the position of its segment."""
