@@ -36,7 +36,7 @@ class ChangedStore:
 
     def __init__(self) -> None:
         self.asked: list[RecoverStore | RecoverKey] = []
-        self.findings = FINDINGS
+        self.findings: tuple[KeyFinding, ...] = FINDINGS
         self.locked = "The store is a copy from record 12."
         self.audit = AuditStatus(
             available=True, sync="strict", log_id="0" * 32, head_seq=3, head_hash="ab"
@@ -69,7 +69,8 @@ class ChangedStore:
             case RecoverStore() | RecoverKey():
                 self.asked.append(operation)
                 return Recovered(accepted=(KEY,), forgotten=(OTHER,))
-        raise AssertionError(type(operation))
+            case _:
+                raise AssertionError(type(operation))
 
 
 @pytest.fixture
