@@ -97,6 +97,26 @@ def test_half_a_reserve_is_none(tmp_path: Path, faults: Faults) -> None:
     reserve.close()
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_reserve_is_written_where_it_can_not_be_allocated(
+    tmp_path: Path, faults: Faults, code: int
+) -> None:
+    """Not every file system and C library can allocate what is not written."""
+    path = tmp_path / "reserve"
+    size = 3 * SIZE // 2
+    faults.fail("posix_fallocate", code=code, times=2)
+    faults.fail("pwrite", code=errno.ENOSPC, skip=1, short=True)
+    reserve = Reserve(path, size)
+    assert not reserve.take()
+    assert _allocated(path) == 0
+
+    assert reserve.take()
+    assert _allocated(path) == size
+    assert reserve.give_up()
+    assert _allocated(path) == 0
+    reserve.close()
+
+
 def test_a_reserve_that_is_not_wanted_makes_no_file(tmp_path: Path) -> None:
     """A size of 0 is always held and never given up."""
     path = tmp_path / "reserve"

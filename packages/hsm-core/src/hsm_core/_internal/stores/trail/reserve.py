@@ -22,6 +22,11 @@ __all__ = ["FULL_ERRORS", "Reserve"]
 FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers that say that there is no room."""
 
+_UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""Of file systems and C libraries that can't allocate what is not written."""
+
+_CHUNK: Final = 65536
+
 
 class Reserve:
     """
@@ -53,12 +58,23 @@ class Reserve:
                 self._descriptor = open_no_follow(self._path, os.O_RDWR | os.O_CREAT)
                 check_private(self._path)
             os.ftruncate(self._descriptor, self._size)
-            os.posix_fallocate(self._descriptor, 0, self._size)
+            self._allocate()
             self.held = True
         except (OSError, UnavailableError, ConfigurationError):
             # Half a reserve would take room and promise nothing.
             self._empty()
         return self.held
+
+    def _allocate(self) -> None:
+        try:
+            os.posix_fallocate(self._descriptor, 0, self._size)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            for offset in range(0, self._size, _CHUNK):
+                chunk = bytes(min(_CHUNK, self._size - offset))
+                if os.pwrite(self._descriptor, chunk, offset) != len(chunk):
+                    raise OSError(errno.ENOSPC, "no room for the reserve") from error
 
     def give_up(self) -> bool:
         """Free its room; return whether it held any, so that trying again may help."""
