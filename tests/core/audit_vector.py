@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import sys
 
+from hsm_core._internal.audit.baseline import (
+    FORMAT,
+    BaselineHeader,
+    encode_baseline,
+)
 from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.keys import key_check_value
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.record import leaf_hash
-from hsm_core.model import AuditedCaller, AuditedKey, Phase
-from hsm_core.protocols import AuditDraft
+from hsm_core.model import AuditedCaller, AuditedKey, KeyId, Phase
+from hsm_core.protocols import AuditDraft, KnownKey
 
 __all__ = ["HMAC_KEY", "LOG_ID", "example"]
 
@@ -49,6 +54,21 @@ def example() -> str:
     )
     lines = [line[:-1] for line in chain.extend(DRAFTS, TIME)]
     offset, slot = HeadCodec(HMAC_KEY, LOG_ID).slot(2, chain.mark())
+    baseline, kept = encode_baseline(
+        BaselineHeader(
+            format=FORMAT,
+            log_id=LOG_ID,
+            first_seq=0,
+            next_seq=1,
+            last_leaf_hash=leaf_hash(lines[0]),
+            roots=(leaf_hash(lines[0]),),
+            policy="records older than 365 days",
+            keys=1,
+            after_seq=1,
+        ),
+        [KnownKey(KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"), 1, "ab" * 32)],
+        HMAC_KEY,
+    )
     values = {
         "HMAC key": HMAC_KEY.hex(),
         "log id": LOG_ID,
@@ -59,6 +79,10 @@ def example() -> str:
         "key check value": key_check_value(HMAC_KEY).hex(),
         "offset of slot 2": str(offset),
         "slot 2 without padding": slot.rstrip(b"\0").hex(),
+        "baseline header": kept[0].decode().rstrip(),
+        "baseline key": kept[1].decode().rstrip(),
+        "baseline MAC": kept[2].decode().rstrip(),
+        "baseline SHA-256": baseline.sha256,
     }
     return "".join(f"{name}: {value}\n" for name, value in values.items())
 

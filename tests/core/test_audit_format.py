@@ -96,6 +96,27 @@ def test_the_example_of_a_head_mark_follows_from_the_page() -> None:
     assert "512" == values["offset of slot 2"]
 
 
+def test_the_example_of_a_baseline_follows_from_the_page() -> None:
+    """Lines, MAC and digest are computed here as the page says."""
+    values = _values()
+    label = b"FerroHSM audit baseline 1"
+    header, key = values["baseline header"], values["baseline key"]
+    content = f"{header}\n{key}\n".encode()
+    mac = hmac.digest(_key(values, label), label + b"\0" + content, "sha256").hex()
+    facts = json.loads(header)
+
+    assert mac == values["baseline MAC"]
+    whole = content + mac.encode() + b"\n"
+    assert hashlib.sha256(whole).hexdigest() == values["baseline SHA-256"]
+    assert (1, 1, values["log id"]) == (
+        facts["keys"],
+        facts["next_seq"],
+        facts["log_id"],
+    )
+    assert [values["leaf hash 0"]] == facts["roots"] == [facts["last_leaf_hash"]]
+    assert [1, "ab" * 32, False] == json.loads(key)[1:]
+
+
 def test_the_page_names_every_field_in_order() -> None:
     """A field that is added must be published, and means a new format."""
     table = _page().split("### Event")[1].split("## Keys")[0]
