@@ -581,7 +581,7 @@ def outcome(call: Callable[[], object]) -> object:
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
