@@ -122,10 +122,11 @@ class History:
 
     def _tear(self) -> None:
         path = self._copy()
-        with path.open("ab") as file:
-            file.write(
-                b'{"event":{"format":1,"log_id":"'[: self._chance.randint(1, 30)]
-            )
+        torn = b'{"event":{"format":1,"log_id":"'[: self._chance.randint(1, 30)]
+        if path.exists():
+            # Else it dies between closing a segment and beginning the next.
+            with path.open("ab") as file:
+                file.write(torn)
         self._die(path)
 
     def _prune(self) -> None:
