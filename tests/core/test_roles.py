@@ -52,6 +52,10 @@ EXPECTED = {
     "VerifyAudit":      "A - U -",
     "Status":           "A O U S",
     "ListAlgorithms":   "A O U S",
+    "VerifyStore":      "A - U -",
+    "BackUpStores":     "A - - -",
+    "RecoverStore":     "A - - -",
+    "RecoverKey":       "A - - -",
     "SelfTest":         "A O - -",
 }  # fmt: skip
 LETTERS = {
@@ -83,6 +87,8 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.VerifyMacBatch: {"items": (ops.VerifyMacItem(message=b"", mac=b""),)},
     ops.ImportKey: {"algorithm": "ed25519", "wrapped": b""},
     ops.DeriveKey: {"algorithm": "aes256gcm"},
+    ops.RecoverStore: {"reason": "x"},
+    ops.RecoverKey: {"reason": "x"},
 }
 
 
