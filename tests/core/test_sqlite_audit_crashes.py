@@ -101,11 +101,11 @@ def test_a_kill_at_each_point_of_a_prune_is_finished_by_the_next_start(
 
 @pytest.mark.parametrize("sync", list(AuditSync))
 def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, sync: AuditSync) -> None:
-    """A writer that prunes too is killed at random moments, six times on one trail."""
+    """A writer that prunes too is killed at random moments, four times on one trail."""
     path = tmp_path / "log" / "audit.sqlite"
     moments = random.Random(20)
 
-    for run in range(6):
+    for run in range(4):
         process = _start(path, sync=sync, count=100_000, seed=run, prune=run % 2 == 0)
         assert process.stdout is not None
         process.stdout.readline()
@@ -127,7 +127,7 @@ def test_a_kill_before_a_call_that_changes_the_disk_loses_nothing(
     tmp_path: Path, call: str
 ) -> None:
     """The n-th such call of the process is its last, for some n of each half."""
-    for number in (2, 5, 9, 14, 20):
+    for number in (3, 9, 20):
         path = tmp_path / str(number) / "audit.sqlite"
         rule = f"{call}:signal=SIGKILL:when={number}"
         process = _start(path, count=60, under=_strace(rule), prune=True)
@@ -144,7 +144,7 @@ FAULTS = [
     "fdatasync,fsync:error=EIO:when=6",
     "fdatasync,fsync:error=EIO:when=6..9",
     "pwrite64:error=EIO:when=20",
-    "pwrite64:error=ENOSPC:when=20..24",
+    "pwrite64:error=ENOSPC:when=20..21",
 ]
 
 
