@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hsm_core._internal.audit.mark import (
@@ -98,9 +96,10 @@ class HeadFile:
         self._check()
         self._counter += 1
         offset, slot = self._codec.slot(self._counter, mark)
-        with self._failing():
-            if os.pwrite(self._descriptor, slot, offset) != len(slot):
-                raise OSError("the head mark was not written wholly")
+        self.failed = True
+        if os.pwrite(self._descriptor, slot, offset) != len(slot):
+            raise OSError("the head mark was not written wholly")
+        self.failed = False
         if self.dirty_since is None:
             self.dirty_since = time.monotonic()
 
@@ -112,9 +111,9 @@ class HeadFile:
             OSError: It may not be.
         """
         self._check()
-        with self._failing():
-            os.fdatasync(self._descriptor)
-        self.dirty_since = None
+        self.failed = True
+        os.fdatasync(self._descriptor)
+        self.dirty_since, self.failed = None, False
         failpoint("audit.after_head_sync")
 
     def is_in_place(self) -> bool:
@@ -145,14 +144,6 @@ class HeadFile:
     def _check(self) -> None:
         if self.failed:
             raise OSError("an earlier write or sync of the head mark failed")
-
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.failed = True
-            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -77,7 +77,10 @@ class FileMedium:
         """Return when the head mark, a full segment or a look is due."""
         if self._is_full():
             return 0.0
-        return min(self._head_at(), self._look_at)
+        since = self._head.dirty_since
+        if since is None or since > self._look_at - _HEAD_SECONDS:
+            return self._look_at
+        return since + _HEAD_SECONDS
 
     def tidy(self) -> None:
         """

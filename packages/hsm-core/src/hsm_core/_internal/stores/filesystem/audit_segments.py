@@ -21,7 +21,6 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     close_quietly,
     create_file,
     is_still_at,
-    medium_errors,
     open_reader,
     write_all,
 )
@@ -208,10 +207,15 @@ class Segments:
         Raises:
             MediumError: It was moved, replaced or changed.
         """
-        with medium_errors(Cause.MOVED):
-            size = self.live.size + more
-            if not self.is_in_place() or os.fstat(self.descriptor).st_size != size:
-                raise MediumError(Cause.MOVED)
+        live = self._all[-1]
+        try:
+            named = os.stat(live.path, follow_symlinks=False)
+            opened = os.fstat(self.descriptor)
+        except OSError as error:
+            raise MediumError(Cause.MOVED) from error
+        is_ours = named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
+        if not is_ours or opened.st_size != live.size + more:
+            raise MediumError(Cause.MOVED)
 
     def rotate(self) -> None:
         """
