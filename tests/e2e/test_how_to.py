@@ -23,6 +23,7 @@ TOLD = {
     "data-keys": ["of 3865470566 (0 %)", "retired"],
     "recover-a-store": ["keys compared"],
     "full-disk": ["audit  ", "available"],
+    "prune-the-trail": ["intact, says the server"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
     "batches": ["invoice 3", "signature_mismatch"],
 }
