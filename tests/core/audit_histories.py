@@ -42,6 +42,8 @@ HEAL_POINTS = (
     "audit.heal.before_sync",
     "audit.heal.after_link",
     "audit.heal.after_link_sync",
+    "audit.heal.after_rename",
+    "audit.heal.after_rename_sync",
 )
 
 
