@@ -135,12 +135,13 @@ class Acceptance:
             for key_id in key_ids
             if (decision := self._decide(key_id, pinned, destroyed)) is not None
         ]
+        changed = [d for d in decisions if d.before != d.after]
         if with_all_uses:
             self._forfeit_all()
-        for decision in decisions:
-            if decision.document is not None and decision.before != decision.after:
-                self._uses.forfeit(decision.document)
-        self._record([d for d in decisions if d.before != d.after], reason)
+        else:
+            for document in filter(None, (d.document for d in changed)):
+                self._uses.forfeit(document)
+        self._record(changed, reason)
         for decision in decisions:
             self._make(decision)
         self._inventory.store.write_account(self._inventory.census.account())

@@ -116,7 +116,8 @@ class Keeper:
         """
 
         def judge() -> None:
-            if self._inventory.doubtful:
+            # What is unsettled would look as if nobody had recorded it.
+            if self._inventory.doubtful and not self.healer.is_needed:
                 pay()
                 self._judge()
 
