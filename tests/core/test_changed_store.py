@@ -15,7 +15,7 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM, open_hsm
-from hsm_core.model import Integrity, KeyState
+from hsm_core.model import Integrity, KeyState, MessageDetail
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import caller
@@ -141,7 +141,8 @@ def test_a_restore_can_be_accepted(folder: Path) -> None:
 
     assert ["system.start", "system.key-accepted"] == [e.kind for e in events]
     assert first == events[1].key_id
-    assert "accepted as it is: accept_changed_store" == events[1].detail.text
+    detail = MessageDetail(text="accepted as it is: accept_changed_store")
+    assert detail == events[1].detail
 
 
 def test_an_unchanged_store_needs_no_acceptance(folder: Path) -> None:
@@ -325,6 +326,36 @@ class TestNoFalseAlarm:
             assert wanted in codes
         with filesystem_hsm(folder):
             pass
+
+    @pytest.mark.parametrize("point", ["mutation.after_intent", "mutation.after_store"])
+    def test_a_document_that_is_put_right_while_it_runs(
+        self, folder: Path, point: str
+    ) -> None:
+        """Once its key is recovered, what a crash left open is settled too."""
+        with filesystem_hsm(folder) as gateway:
+            key = Session(gateway.act_as(caller())).describe("second").key_id
+        crash(folder, point)
+        path = folder / "keys" / "keys" / key / "key.json"
+        original = path.read_bytes()
+        path.write_bytes(b"junk")
+        with filesystem_hsm(folder) as gateway:
+            hsm = gateway.act_as(caller())
+            assert {key: "document"} == problems(gateway)
+            asked = ops.RecoverKey(key_id=key, reason="put right")
+            assert (key,) == hsm.execute(asked).left
+            path.write_bytes(original)
+
+            assert (key,) == hsm.execute(asked).accepted
+
+            committed = point == "mutation.after_store"
+            codes = {e.event.code for e in Session(hsm).audit_events(limit=20)}
+            wanted = "recovered-committed" if committed else "recovered-aborted"
+            assert wanted in codes
+            assert {} == problems(gateway)
+            Session(hsm).rotate("second")
+            assert (3 if committed else 2) == Session(hsm).describe(key).version
+        with filesystem_hsm(folder) as gateway:
+            assert {} == problems(gateway)
 
     def test_an_outcome_that_came_late(self, tmp_path: Path) -> None:
         """An outcome that is appended after those of others does not turn time back."""

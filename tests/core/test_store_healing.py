@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,13 @@ from hsm_core import errors
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.session import Session
-from hsm_core.testing import Faults, caller, memory_hsm
+from hsm_core.testing import Faults, memory_hsm
 from tests.core.changed_stores import FilesystemData, problems, session_on
-from tests.core.filesystem_support import failing_sync_of_directories, patched
+from tests.core.filesystem_support import (
+    failing_sync_of_directories,
+    patched,
+    struck,
+)
 
 Change = Callable[[Session, str], KeyInfo]
 
@@ -185,19 +190,23 @@ def test_on_disk(tmp_path: Path) -> None:
         assert 2 == session_on(gateway).describe(key).generation
 
 
-def test_out_of_descriptors_is_no_missing_key() -> None:
+def test_out_of_descriptors_is_no_missing_key(tmp_path: Path) -> None:
     """A store that can't read is unavailable, and never "not found" or "tampered"."""
-    faults = Faults()
-    with memory_hsm(faults=faults) as gateway:
-        session = Session(gateway.act_as(caller()))
-        key = session.create_key("aes", name="old").key_id
-        gateway._services.inventory._documents.drop(key)  # noqa: SLF001 (to read it)
-        failure = errors.StoreUnavailableError()
-        failure.__cause__ = OSError(24, "Too many open files")
-        faults.plan("store.get", failure)
-
-        with pytest.raises(errors.StoreUnavailableError):
-            session.encrypt(key, b"m")
-
-        session.encrypt(key, b"m")
+    data = FilesystemData(tmp_path / "data")
+    data.folder.mkdir(mode=0o700)
+    with data.open() as gateway:
+        key = session_on(gateway).create_key("aes", name="old").key_id
+    with data.open() as gateway:
+        session = session_on(gateway)
+        for number in (errno.EMFILE, errno.EIO):
+            with patched(struck(number, 1, sticky=True)):
+                for refused in (
+                    lambda: session.encrypt(key, b"m"),
+                    lambda: session.describe("old"),
+                    lambda: list(session.keys()),
+                ):
+                    with pytest.raises(errors.StoreUnavailableError):
+                        refused()
         assert 0 == session.status().tampered_keys
+        session.encrypt(key, b"m")
+        assert {} == problems(gateway)

@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core.model import Integrity, KeyState
+from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.contract.hsm_ways import filesystem_hsm
@@ -82,13 +82,13 @@ def test_every_byte_of_a_key(folder: Path) -> None:
         original = (key_folder(folder, "bad") / file).read_bytes()
         with filesystem_hsm(folder / "data") as gateway:
             inventory = gateway._services.inventory  # noqa: SLF001 (many at once)
-            bad = (folder / "bad").read_text()
+            bad = KeyId((folder / "bad").read_text())
             for position in range(len(original)):
                 changed = bytearray(original)
                 changed[position] ^= 0x20
                 (key_folder(folder, "bad") / file).write_bytes(changed)
                 inventory.accept(bad)  # to look again
-                _, integrity = inventory.inspect(bad, with_blobs=True)  # type: ignore[arg-type]
+                _, integrity = inventory.inspect(bad, with_blobs=True)
                 if integrity is Integrity.OK:
                     missed.append((file, position))
         (key_folder(folder, "bad") / file).write_bytes(original)
