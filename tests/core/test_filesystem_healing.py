@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -370,6 +371,63 @@ def test_new_key_that_somebody_changed_meanwhile(
     with pytest.raises(KeyTamperedError, match="missing"):
         store.get(key_id_of(9))
     assert (folder / "foreign").is_dir()
+
+
+def test_blob_whose_key_is_gone(store: FilesystemKeyStore, tmp_path: Path) -> None:
+    """
+    A key that disappeared while a blob of it was unsettled stays away.
+    """
+    attempt(store, SCENARIOS["rotate"], failing_sync_of_directories())
+    shutil.rmtree(key_path(tmp_path / "store", 1))
+
+    store.reopen()
+
+    with pytest.raises(KeyTamperedError, match="missing"):
+        store.get(key_id_of(1))
+
+
+def test_removal_that_was_done_after_all(
+    store: FilesystemKeyStore, tmp_path: Path
+) -> None:
+    """
+    A removal that failed and yet was done is not called "nothing changed".
+    """
+
+    def strike(name: str, args: tuple[Any, ...]) -> None:
+        os.unlink(*args)
+        raise OSError(errno.EIO, "Input/output error")
+
+    fake = FaultyOS(strike, 1, 1, frozenset({"unlink"}))
+
+    error = attempt(store, lambda s: s.discard_blobs(key_id_of(1), [1]), fake)
+    unavailable(store)
+    store.reopen()
+
+    assert isinstance(error, StoreUnavailableError)
+    assert store.get_blob(key_id_of(1), 1) is None
+
+
+def test_interrupted_write(store: FilesystemKeyStore) -> None:
+    """
+    A write that was interrupted from outside is unsettled, whatever it had done.
+    """
+
+    def interrupt(name: str, args: tuple[Any, ...]) -> None:
+        raise KeyboardInterrupt
+
+    for nth in range(1, 30):
+        fake = FaultyOS(interrupt, nth, nth, CHANGES)
+        with patched(fake):
+            try:
+                store.write_meta("ring", b"number %d" % nth)
+            except KeyboardInterrupt:
+                pass
+        store.reopen()
+        assert store.read_meta("ring") in {b"sealed", b"number %d" % nth}
+        store.write_meta("ring", b"sealed")
+        if fake.count < nth:
+            break
+    assert nth > 4
 
 
 def test_nothing_failed(store: FilesystemKeyStore) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -175,19 +177,6 @@ class TestStart:
         assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
         assert all_of(without_index(directory)) == all_of(directory)
 
-    def test_no_start_is_known(
-        self, directory: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """
-        Nor is any where nobody can tell one start of the machine from another.
-        """
-        monkeypatch.setattr(index_files, "_read_boot_id", lambda: "")
-        store = FilesystemKeyStore(directory)
-        SCENARIOS["edit"](store)
-        abandon(store)
-
-        assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
-
     @pytest.mark.parametrize("cut", range(1, 60))
     def test_torn_journal(self, directory: Path, cut: int) -> None:
         """
@@ -268,6 +257,63 @@ class TestStart:
         assert store.entry("root") is None
         assert {key_id_of(n) for n in (1, 2, 3)} == set(page(store))
         store.close()
+
+    def test_whole_file_of_another_form(self, directory: Path) -> None:
+        """
+        A snapshot whose checksum is right and whose rows are none is not used.
+        """
+        payload = b"\x91\x01"
+        digest = hashlib.sha256(payload).digest()
+        (directory / "index").write_bytes(b"FHIX\x01" + digest + payload)
+
+        assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
+
+    def test_step_of_another_form(self, directory: Path) -> None:
+        """
+        A step whose checksum is right and that is none ends the journal.
+        """
+        store = FilesystemKeyStore(directory)
+        SCENARIOS["edit"](store)
+        abandon(store)
+        payload = b"\x91\x09"
+        step = len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big")
+        with (directory / "index.journal").open("ab") as journal:
+            journal.write(step + payload)
+
+        assert all_of(without_index(directory)) == all_of(directory)
+
+    def test_key_that_is_forgotten(self, directory: Path) -> None:
+        """
+        A key that nothing is stored of is forgotten, by the journal too.
+        """
+        store = FilesystemKeyStore(directory)
+        folder = key_path(directory, 2)
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        forgotten = store.refresh(key_id_of(2))
+        abandon(store)
+
+        store = FilesystemKeyStore(directory)
+
+        assert forgotten is None
+        assert {key_id_of(1), key_id_of(3)} == set(page(store))
+        store.close()
+
+    def test_unknown_run_of_the_system(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Where the system does not say which of its runs this is, no journal is believed.
+        """
+        monkeypatch.setattr(index_files, "_BOOT", directory / "absent")
+        store = FilesystemKeyStore(directory)
+        SCENARIOS["edit"](store)
+        abandon(store)
+
+        assert {key_id_of(n) for n in (1, 2, 3)} == reads_of(directory)
+        monkeypatch.setattr(index_files, "_BOOT", directory)
+        assert all_of(without_index(directory)) == all_of(directory)
 
     def test_stale_snapshot(self, directory: Path) -> None:
         """
@@ -412,6 +458,69 @@ class TestWriting:
         assert set() == reads_of(copy(directory, directory.parent / "copy"))
         assert all_of(without_index(directory)) == all_of(directory)
         assert not (directory / "index.journal.old").exists()
+
+    @pytest.mark.parametrize("failing", ["rename", "fsync", "no thread"])
+    def test_compaction_that_fails(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    ) -> None:
+        """
+        A snapshot that can't be begun or written disturbs no change and no later start.
+        """
+        monkeypatch.setattr(index_files, "_LEAST_JOURNAL_BYTES", 2000)
+        compact = IndexFiles.compact
+
+        def failing_compact(files: IndexFiles, found: list[IndexEntry]) -> None:
+            fake = struck(errno.EIO, 1, sticky=False)
+            fake.names = frozenset({failing})
+            with patched(fake):
+                compact(files, found)
+                files._wait()  # noqa: SLF001
+
+        def no_thread(thread: threading.Thread) -> None:
+            raise RuntimeError
+
+        if failing == "no thread":
+            monkeypatch.setattr(threading.Thread, "start", no_thread)
+        monkeypatch.setattr(IndexFiles, "compact", failing_compact)
+        store = FilesystemKeyStore(directory)
+        for number in range(10, 40):
+            document = document_of(number, operations=(operation_of(number),))
+            store.commit(change_of(document, operation_of(number)))
+        abandon(store)
+
+        assert all_of(without_index(directory)) == all_of(directory)
+
+    def test_index_given_up_while_it_is_compacted(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A snapshot that is ready after the journal was given up is not written.
+        """
+        monkeypatch.setattr(index_files, "_LEAST_JOURNAL_BYTES", 2000)
+        encoding = threading.Event()
+
+        def slow(found: list[IndexEntry]) -> bytes:
+            assert encoding.wait(10)
+            return encode_snapshot(found)
+
+        store = FilesystemKeyStore(directory)
+        monkeypatch.setattr(index_files, "encode_snapshot", slow)
+        for number in range(10, 40):
+            document = document_of(number, operations=(operation_of(number),))
+            store.commit(change_of(document, operation_of(number)))
+        begin = IndexFiles.begin
+
+        def failing(files: IndexFiles, key_id: KeyId) -> None:
+            with patched(struck(errno.EIO, 1, sticky=False)):
+                begin(files, key_id)
+
+        with mock.patch.object(IndexFiles, "begin", failing):
+            SCENARIOS["edit"](store)
+        encoding.set()
+        abandon(store)
+
+        assert not (directory / "index").exists()
+        assert all_of(without_index(directory)) == all_of(directory)
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
     @pytest.mark.parametrize("sticky", [False, True], ids=["once", "from then on"])
