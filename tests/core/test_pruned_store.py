@@ -1,0 +1,97 @@
+"""A store is compared with its trail, even where records of its keys were pruned."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core._internal.clock import SystemClock
+from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core.settings import AuditSync
+from hsm_core.testing import FakeEntropy, caller
+from tests.core.audit_support import draft
+from tests.core.changed_stores import DATA, Data, problems, session_on
+
+
+def prune(data: Data) -> int:
+    """Prune all that was recorded so far; return the oldest record that is left."""
+    log = FileAuditLog.open(
+        data.folder / "audit.log",
+        b"\x02" * 32,
+        clock=SystemClock(),
+        entropy=FakeEntropy(),
+        sync=AuditSync.STRICT,
+        segment_bytes=1,
+        timeout_seconds=20.0,
+        node="",
+    )
+    before = log.head().seq + 1
+    ended = time.monotonic() + 20
+    while log.first_seq < before and time.monotonic() < ended:
+        # A segment is closed after the answer, and the newest record stays.
+        log.append([draft(0)]).wait()
+        log.prune(before, "for a test")
+    first = log.first_seq
+    log.close()
+    assert before <= first
+    return first
+
+
+@pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
+    """Give the data of an HSM with two keys; a copy is from before a rotation."""
+    made: Data = request.param(tmp_path / "data")
+    made.folder.mkdir(mode=0o700)
+    with made.open() as gateway:
+        for name in ("first", "second"):
+            key = session_on(gateway).create_key("aes", name=name).key_id
+            (tmp_path / name).write_text(key)
+    made.keep("older")
+    with made.open() as gateway:
+        session_on(gateway).rotate("first")
+    return made
+
+
+def id_of(data: Data, name: str) -> str:
+    """Return the id of a key."""
+    return (data.folder.parent / name).read_text()
+
+
+def test_what_was_pruned_still_counts(data: Data) -> None:
+    """Start, comparison, use and verification are as before, prune after prune."""
+    for _ in range(2):
+        first = prune(data)
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {} == problems(gateway)
+            assert 2 == session.describe("first").version
+            session.rotate("second")
+            found = gateway.act_as(caller()).execute(ops.VerifyAudit())
+            assert first == found.start_seq == session.status().audit.first_seq
+            oldest = gateway.act_as(caller()).execute(
+                ops.ListAuditEvents(ascending=True, limit=1)
+            )
+            assert [first] == [entry.event.seq for entry in oldest.items]
+
+
+def test_an_older_document_is_named_though_its_record_is_gone(data: Data) -> None:
+    """What is kept of pruned records tells what the key must be."""
+    prune(data)
+    key = id_of(data, "first")
+    data.write_document(key, data.kept("older").document(key))
+
+    with data.open() as gateway:
+        assert {key: "older"} == problems(gateway)
+
+
+def test_a_missing_key_is_named_though_its_record_is_gone(data: Data) -> None:
+    """A key that was removed from the store is missed."""
+    prune(data)
+    key = id_of(data, "second")
+    data.remove(key)
+
+    with data.open() as gateway:
+        assert {key: "missing"} == problems(gateway)
