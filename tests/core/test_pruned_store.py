@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.clock import SystemClock
+from hsm_core._internal.comparison import Walk
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core.model import KeyId
+from hsm_core.protocols import KnownKey
 from hsm_core.settings import AuditSync
-from hsm_core.testing import FakeEntropy, caller
-from tests.core.audit_support import draft
+from hsm_core.testing import FakeClock, FakeEntropy, caller
+from tests.core.audit_prune_support import change
+from tests.core.audit_support import KEY, draft
 from tests.core.changed_stores import DATA, Data, problems, session_on
 
 
@@ -95,3 +102,28 @@ def test_a_missing_key_is_named_though_its_record_is_gone(data: Data) -> None:
 
     with data.open() as gateway:
         assert {key: "missing"} == problems(gateway)
+
+
+def test_a_walk_that_is_overtaken_by_a_prune_begins_anew() -> None:
+    """Who reads the trail from its beginning misses nothing that goes meanwhile."""
+    clock = FakeClock()
+    log = MemoryAuditLog(KEY, clock=clock, entropy=FakeEntropy())
+    for number in range(60):
+        log.append([change(number, number % 5)])
+    before = Walk(log, partial(verify_range, log, KEY)).known()
+    begun: list[int] = []
+
+    def verify(start: int, limit: int) -> ops.AuditVerification:
+        if not begun:
+            begun.append(start)
+            log.prune(50, "meanwhile")
+        return verify_range(log, KEY, start, limit)
+
+    walk = Walk(log, verify)
+    assert [0] == begun
+    assert 50 == log.first_seq
+    assert before == walk.known()
+    log.append([change(60, 7)])
+    log.prune(61, "again")
+    walk.advance()
+    assert KnownKey(KeyId("key-7"), 61, f"{60:064x}") == walk.known()[KeyId("key-7")]

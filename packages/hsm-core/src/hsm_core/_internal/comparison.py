@@ -22,7 +22,12 @@ from hsm_core._internal.clock import instant
 from hsm_core._internal.documents import document_digest
 from hsm_core._internal.inventory import Inventory, Present
 from hsm_core._internal.tampering import tampering
-from hsm_core.errors import Fact, KeyNotFoundError, KeyTamperedError
+from hsm_core.errors import (
+    Fact,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyTamperedError,
+)
 from hsm_core.model import AuditEvent, Integrity, KeyId, Phase
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
@@ -86,14 +91,35 @@ class Walk:
         self._audit = audit
         self._verify = verify
         self._wanted = frozenset(wanted)
-        self._next = audit.first_seq
-        self._keys = KnownKeys(audit.baseline())
-        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
+        self._next = -1
+        self._keys = KnownKeys()
+        self.destroyed: set[KeyId] = set()
         self.met: dict[str, tuple[int, int]] = {}
+        self._begin()
         self.advance()
+
+    def _begin(self) -> None:
+        """Start with what is kept of the records that were pruned."""
+        while self._next != self._audit.first_seq:
+            self._next = self._audit.first_seq
+            self._keys = KnownKeys(self._audit.baseline())
+        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
+        self.met = {}
 
     def advance(self) -> None:
         """Read what was recorded since."""
+        while True:
+            try:
+                self._read()
+            except InvalidInputError:
+                # Unless it was pruned before it was read, nothing helps.
+                if self._next >= self._audit.first_seq:
+                    raise
+                self._begin()
+            else:
+                return
+
+    def _read(self) -> None:
         for event in verified_events(self._audit, self._verify, self._next):
             self._next = event.seq + 1
             self._keys.note(event)
