@@ -418,6 +418,24 @@ class TestFolders:
         assert b"" == store.get_blob(key_id_of(2), 1)
         store.close()
 
+    def test_nothing_is_written_through_a_link(self, directory: Path) -> None:
+        """
+        Nor is anything written or removed behind it.
+        """
+        store = FilesystemKeyStore(directory)
+        elsewhere = directory.parent / "elsewhere"
+        key_path(directory, 1).rename(elsewhere)
+        key_path(directory, 1).symlink_to(elsewhere)
+        before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+        for scenario in ("rotate", "destroy"):
+            with pytest.raises(StoreUnavailableError):
+                SCENARIOS[scenario](store)
+        store.discard_blobs(key_id_of(1), [1])
+
+        assert before == {path: path.read_bytes() for path in elsewhere.iterdir()}
+        assert store.available
+        store.close()
+
 
 class TestWriting:
     def test_compaction(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

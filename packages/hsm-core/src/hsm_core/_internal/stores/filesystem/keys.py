@@ -2,10 +2,6 @@
 """
 A key store in a directory, which survives kills and power cuts.
 
-A new key is staged as a whole directory and appears by one rename. A change of a key
-writes its blobs first and then replaces the document by one rename. That rename is the
-only commit point; what is in memory follows it.
-
 A sync that failed after a rename leaves nobody sure of the disk, and a later one that
 succeeds proves nothing about it. So the store then refuses everything until it has
 written afresh, and read again, what is really there.
@@ -16,38 +12,25 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores import naming
+from hsm_core._internal.stores.filesystem.commits import Commits
 from hsm_core._internal.stores.filesystem.files import (
-    UnsettledWriteError,
     check_private,
-    discard_directory,
     list_directory,
     lock_file,
     make_private_directory,
-    path_exists,
-    publish_directory,
     read_file,
-    stage_directory,
 )
 from hsm_core._internal.stores.filesystem.healing import Unsettled
 from hsm_core._internal.stores.filesystem.kept_index import KeptIndex
-from hsm_core._internal.stores.filesystem.layout import (
-    DOCUMENT_NAME,
-    Layout,
-    blob_name,
-)
+from hsm_core._internal.stores.filesystem.layout import Layout
 from hsm_core._internal.stores.filesystem.uses import FilesystemUseCounters
 from hsm_core.errors import (
-    ConflictError,
-    HSMError,
     KeyNotFoundError,
     KeyTamperedError,
-    OutcomeUnknownError,
     StoreUnavailableError,
 )
 from hsm_core.model import Integrity, KeyId
@@ -94,6 +77,7 @@ class FilesystemKeyStore(KeyStore):
         self._index = self._kept.memory
         self._reading = self._kept.lock
         self._writing = threading.Lock()
+        self._commits = Commits(self._layout, self._kept, self._unsettled)
         self._process = os.getpid()
         self._is_closed = False
         make_private_directory(directory)
@@ -190,86 +174,7 @@ class FilesystemKeyStore(KeyStore):
             self._check_usable()
             with self._reading:
                 self._index.check(change)
-            self._kept.begin(change.entry.key_id)
-            if change.expected_generation:
-                self._replace(change)
-            else:
-                self._create(change)
-
-    def _create(self, change: KeyChange) -> None:
-        key_id = change.entry.key_id
-        contents = {blob_name(n): blob for n, blob in change.blobs.items()}
-        failpoint("store.before_blobs")
-        staged = stage_directory(
-            self._layout.keys, {**contents, DOCUMENT_NAME: change.document}
-        )
-        try:
-            failpoint("store.after_blobs")
-            failpoint("store.before_document")
-        except BaseException:
-            discard_directory(staged)
-            raise
-        folder = self._layout.folder(key_id)
-        with self._committing(change), self._unsettled.unless_kept(folder):
-            publish_directory(staged, folder)
-        self._after_commit(change)
-
-    def _replace(self, change: KeyChange) -> None:
-        key_id = change.entry.key_id
-        failpoint("store.before_blobs")
-        for version, blob in change.blobs.items():
-            self._write_blob(key_id, version, blob)
-        failpoint("store.after_blobs")
-        failpoint("store.before_document")
-        path = self._layout.document(key_id)
-        with self._committing(change), self._unsettled.unless_kept(path):
-            self._layout.write(path, change.document)
-        self._after_commit(change)
-
-    def _write_blob(self, key_id: KeyId, version: int, blob: bytes) -> None:
-        # A blob that no document names was left by a commit that did not come about.
-        path = self._layout.blob(key_id, version)
-        if path_exists(path) and self._layout.names_blob(key_id, version):
-            raise ConflictError(
-                f"The sealed blob of version {version} can't be replaced."
-            )
-        self._write_settled(path, blob)
-
-    @contextmanager
-    def _committing(self, change: KeyChange) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            unsettled = isinstance(error, UnsettledWriteError)
-            if isinstance(error, HSMError) and not unsettled:
-                raise
-            self._unsettled.changed(change.entry.key_id)
-            if not isinstance(error, Exception):
-                raise
-            raise OutcomeUnknownError(
-                "The change may have been made; the store must be opened again.",
-                operation_id=change.operation_id,
-            ) from error
-
-    def _after_commit(self, change: KeyChange) -> None:
-        key_id = change.entry.key_id
-        paths = [self._layout.blob(key_id, version) for version in change.removed_blobs]
-        with self._committing(change):
-            self._kept.put(change.entry)
-            failpoint("store.after_document")
-            self._remove_blobs(paths)
-            failpoint("store.after_remove")
-
-    def _remove_blobs(self, paths: Sequence[Path]) -> None:
-        # The change is made; what is left of it is done when the store is reopened.
-        try:
-            self._unsettled.remove(paths)
-        except BaseException as error:
-            for path in paths:
-                self._unsettled.removed(path)
-            if isinstance(error, StoreUnavailableError):
-                raise UnsettledWriteError from error
-            raise
+            self._commits.make(change)
 
     def entry(self, reference: str, /) -> IndexEntry | None:
         """Return the index entry of a key by id, or by name if not destroyed."""
@@ -296,16 +201,9 @@ class FilesystemKeyStore(KeyStore):
             self._check_usable()
             with self._reading:
                 self._index.check_abort(operation_id)
-            self._write_settled(self._layout.aborted / operation_id, b"aborted\n")
+            self._commits.write(self._layout.aborted / operation_id, b"aborted\n")
             with self._reading:
                 self._index.abort(operation_id)
-
-    def _write_settled(self, path: Path, data: bytes) -> None:
-        try:
-            with self._unsettled.unless_kept(path):
-                self._layout.write(path, data)
-        except UnsettledWriteError as error:
-            raise StoreUnavailableError from error
 
     def scan(self) -> Iterator[StoredKey]:
         """
@@ -369,8 +267,7 @@ class FilesystemKeyStore(KeyStore):
         naming.check_versions(key_id, versions)
         with self._writing:
             self._check_usable()
-            paths = [self._layout.blob(key_id, version) for version in versions]
-            self._unsettled.remove(paths)
+            self._commits.discard(key_id, versions)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """
@@ -388,7 +285,7 @@ class FilesystemKeyStore(KeyStore):
         naming.check_meta_name(name)
         with self._writing:
             self._check_usable()
-            self._write_settled(self._layout.meta / name, value)
+            self._commits.write(self._layout.meta / name, value)
 
     def close(self) -> None:
         """Save the index and release the lock, after the commit that is under way."""

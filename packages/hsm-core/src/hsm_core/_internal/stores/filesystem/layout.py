@@ -188,6 +188,18 @@ class Layout:
         except IntegrityError:
             return b""
 
+    def has_folder(self, key_id: KeyId) -> bool:
+        """
+        Return whether there is a directory of a key, and no link in its place.
+
+        Raises:
+            StoreUnavailableError: Other users may reach it, or it can't be examined.
+        """
+        try:
+            return find_directory(self.folder(key_id)) is True
+        except UnsafeFileModeError as error:
+            raise StoreUnavailableError from error
+
     def write(self, path: Path, data: bytes) -> None:
         """Create or replace a file of the store; see `atomic_write`."""
         atomic_write(path, data, staging=self.staging)
