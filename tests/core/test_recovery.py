@@ -8,7 +8,6 @@ what it shows is the old state or the new one, wholly, and the trail tells which
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from hsm_core._internal.failpoints import install
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.session import Session
 from hsm_core.testing import caller
-from tests.contract.hsm_ways import filesystem_hsm
+from tests.core.changed_stores import DATA, Data, FilesystemData, problems
 
 Change = Callable[[Session, str, str], KeyInfo]
 
@@ -35,12 +34,15 @@ SET_UP_EVENTS = 7
 """system.start, then intent and outcome of a creation and a rotation, and two uses."""
 
 
-def snapshots(folder: Path, change: Change) -> tuple[str, dict[str, Path]]:
+def snapshots(
+    kind: type[Data], folder: Path, change: Change
+) -> tuple[str, dict[str, Data]]:
     """Make a change; return its key, and copies of the data at every point."""
-    found: dict[str, Path] = {}
-    data = folder / "data"
+    found: dict[str, Data] = {}
+    data = kind(folder / "data")
+    data.folder.mkdir(mode=0o700)
 
-    with filesystem_hsm(data) as gateway:
+    with data.open() as gateway:
         session = Session(gateway.act_as(caller()))
         key = session.create_key("aes", name="old").key_id
         (folder / "v1").write_bytes(session.encrypt(key, b"one"))
@@ -49,8 +51,8 @@ def snapshots(folder: Path, change: Change) -> tuple[str, dict[str, Path]]:
 
         def copy(name: str) -> None:
             label = f"{len(found):02d}-{name}"
-            shutil.copytree(data, folder / label)
-            found[label] = folder / label
+            data.keep(label)
+            found[label] = data.kept(label)
 
         with install(copy):
             change(session, key, "first")
@@ -77,20 +79,22 @@ def settled(session: Session) -> list[str]:
     return [event.code for event in outcomes]
 
 
+@pytest.mark.parametrize("store", DATA, ids=lambda store: store.kind.value)
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_crash_at_every_point(kind: str, tmp_path: Path) -> None:
+def test_a_crash_at_every_point(kind: str, store: type[Data], tmp_path: Path) -> None:
     """Old or new state, never half; intent settled; a repeat does it once."""
     change = CHANGES[kind]
-    key, copies = snapshots(tmp_path, change)
-    with filesystem_hsm(tmp_path / "data") as gateway:
+    key, copies = snapshots(store, tmp_path, change)
+    with store(tmp_path / "data").open() as gateway:
         new = facts(Session(gateway.act_as(caller())))
     old = {"old": (2, [KeyState.RETIRED, KeyState.ACTIVE])}
 
     points = {label[3:] for label in copies}
     assert {"mutation.after_intent", "mutation.after_store"} <= points
     for label, copy in copies.items():
-        with filesystem_hsm(copy) as gateway:
+        with copy.open() as gateway:
             session = Session(gateway.act_as(caller()))
+            assert {} == problems(gateway), label
             shown, codes = facts(session), settled(session)
 
             assert shown in (old, new), label
@@ -102,15 +106,16 @@ def test_a_crash_at_every_point(kind: str, tmp_path: Path) -> None:
                 change(session, key, "second")
             assert new == facts(session), label
             session.verify_audit()
+            assert {} == problems(gateway), label
 
 
 def test_ciphertexts_survive_every_crash_of_a_rotation(tmp_path: Path) -> None:
     """What was encrypted before the crash is decrypted after it."""
-    _, copies = snapshots(tmp_path, CHANGES["RotateKey"])
+    _, copies = snapshots(FilesystemData, tmp_path, CHANGES["RotateKey"])
     sealed = {b"one": tmp_path / "v1", b"two": tmp_path / "v2"}
 
     for copy in copies.values():
-        with filesystem_hsm(copy) as gateway:
+        with copy.open() as gateway:
             session = Session(gateway.act_as(caller()))
             for plaintext, path in sealed.items():
                 assert plaintext == session.decrypt("old", path.read_bytes())
@@ -118,20 +123,21 @@ def test_ciphertexts_survive_every_crash_of_a_rotation(tmp_path: Path) -> None:
 
 def test_a_crash_during_recovery(tmp_path: Path) -> None:
     """Recovery can itself be cut off and begun again."""
-    _, copies = snapshots(tmp_path, CHANGES["RotateKey"])
-    crashed = next(path for label, path in copies.items() if "after_intent" in label)
-    taken: list[Path] = []
+    _, copies = snapshots(FilesystemData, tmp_path, CHANGES["RotateKey"])
+    crashed = next(data for label, data in copies.items() if "after_intent" in label)
+    taken: list[Data] = []
 
     def copy(name: str) -> None:
-        taken.append(tmp_path / f"again-{len(taken)}-{name}")
-        shutil.copytree(crashed, taken[-1])
+        label = f"again-{len(taken)}-{name}"
+        crashed.keep(label)
+        taken.append(crashed.kept(label))
 
-    with install(copy), filesystem_hsm(crashed):
+    with install(copy), crashed.open():
         pass
 
-    assert any("recovery.before_record" in path.name for path in taken)
-    for path in taken:
-        with filesystem_hsm(path) as gateway:
+    assert any("recovery.before_record" in data.folder.name for data in taken)
+    for data in taken:
+        with data.open() as gateway:
             session = Session(gateway.act_as(caller()))
-            assert ["recovered-aborted"] == settled(session), path.name
+            assert ["recovered-aborted"] == settled(session), data.folder.name
             assert 2 == session.describe("old").generation
