@@ -33,7 +33,7 @@ from hsm_core.protocols import Clock, StoredKey
 
 __all__ = ["Scrubber"]
 
-_SLICE_SECONDS: Final = 0.004
+_SLICE_SECONDS: Final = 0.001
 """How long it works at a time; others wait for the interpreter that long."""
 
 _SHOWN: Final = 100
