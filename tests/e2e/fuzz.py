@@ -208,7 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ferrohsm-fuzz-") as folder:
         site = Site(Path(folder) / "site")
-        with site.start("--log-level", "warning") as server:
+        # Keys in a database, so that there is something to back up.
+        database = ("--key-store", "sqlite", "--sqlite-path", str(site.database))
+        copies = ("--backup-dir", str(site.data / "copies"))
+        with site.start("--log-level", "warning", *database, *copies) as server:
             status, counts = fuzz(
                 site, server, max_examples=chosen.max_examples, seed=chosen.seed
             )
