@@ -368,6 +368,16 @@ class TestStart:
         assert key_id_of(9) in page(store)
         store.close()
 
+    def test_key_that_came_and_others_may_reach(self, directory: Path) -> None:
+        """
+        One that others may reach is refused, as any is.
+        """
+        key_path(directory, 9).mkdir()
+        key_path(directory, 9).chmod(0o755)
+
+        with pytest.raises(UnsafeFileModeError, match=key_id_of(9)):
+            FilesystemKeyStore(directory)
+
     def test_key_that_came_while_open(self, directory: Path) -> None:
         """
         One that comes while the store is open is shown to who walks over all keys.

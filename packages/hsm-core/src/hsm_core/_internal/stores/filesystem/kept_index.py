@@ -65,8 +65,8 @@ class KeptIndex:
         if not all(map(is_key_id, missing | doubtful)):
             return False
         if len(names) <= _FEW:
-            for key_id in sorted(saved.entries.keys() - missing):
-                check_private(self._layout.folder(key_id))
+            for name in sorted(filter(is_key_id, names)):
+                check_private(self._layout.folder(KeyId(name)))
         self.memory.replace(saved.entries.values())
         if not saved.is_whole:
             self._files.replace(self.memory.entries())
