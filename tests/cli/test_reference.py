@@ -45,6 +45,10 @@ BY_OPERATION = {
     "VerifyAudit": "audit",
     "Status": "status",
     "ListAlgorithms": "algorithms",
+    "VerifyStore": "store",
+    "BackUpStores": "store",
+    "RecoverStore": "store",
+    "RecoverKey": "store",
     "SelfTest": "selftest",
 }
 
