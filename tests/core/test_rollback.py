@@ -12,6 +12,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity, KeyState
 from hsm_core.testing import caller
@@ -69,7 +70,10 @@ class TestAnOlderStore:
     def test_locks_the_whole_hsm(self, data: Data) -> None:
         """Nothing but status, the trail, verification and recovery is served."""
         data.restore_store("older")
+        with data.open() as gateway:
+            assert "locked" == session_on(gateway).status().state
 
+        # Another start does not get used to it.
         with data.open() as gateway:
             session = session_on(gateway)
             status = session.status()
@@ -130,6 +134,33 @@ class TestAnOlderStore:
 
             with pytest.raises(errors.HSMLockedError):
                 session_on(gateway).describe("second")
+
+    def test_a_crash_during_recovery(self, data: Data) -> None:
+        """It has no effect, or its effect; either way what may be old is not used."""
+        data.restore_store("older")
+        points: list[str] = []
+
+        def take(name: str) -> None:
+            if name.startswith("acceptance."):
+                data.keep(name)
+                points.append(name)
+
+        with install(take), data.open() as gateway:
+            recover(gateway)
+
+        assert 3 == len(points)
+        for name in points:
+            with data.kept(name).open() as gateway:
+                session = session_on(gateway)
+                is_locked = session.status().state == "locked"
+                assert is_locked == (name == "acceptance.before_record")
+                if is_locked:
+                    recover(gateway)
+                assert {} == problems(gateway)
+                with pytest.raises(errors.KeyTamperedError, match="rotate"):
+                    session.encrypt("second", b"m")
+                session.rotate("second")
+                session.encrypt("second", b"m")
 
     def test_does_not_bring_destroyed_material_back(self, data: Data) -> None:
         """Whoever accepts an older copy does not undo the end of a key."""

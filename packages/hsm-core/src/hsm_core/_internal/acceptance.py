@@ -19,6 +19,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.audit.known import ACCEPTED
 from hsm_core._internal.comparison import Walk
 from hsm_core._internal.documents import KeyDocument, document_digest, index_of
+from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.healing import Healer
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.recovery import intent_of
@@ -141,10 +142,14 @@ class Acceptance:
         else:
             for document in filter(None, (d.document for d in changed)):
                 self._uses.forfeit(document)
+        failpoint("acceptance.before_record")
         self._record(changed, reason)
+        failpoint("acceptance.after_record")
         for decision in decisions:
             self._make(decision)
-        self._inventory.store.write_account(self._inventory.census.account())
+        if not self._inventory.census.pinned():
+            self._inventory.store.write_account(self._inventory.census.account())
+        failpoint("acceptance.after_account")
         settled = {decision.key_id for decision in decisions}
         return ops.Recovered(
             accepted=tuple(d.key_id for d in decisions if d.after),

@@ -54,13 +54,11 @@ class Judgement:
     What a start found.
 
     Attributes:
-        is_equal: Whether the store is what the trail knows; nothing else was read.
         problems: What is wrong with each key that differs.
         lock: Why the whole HSM is locked, or empty.
         facts: The same for programs.
     """
 
-    is_equal: bool = True
     problems: Mapping[KeyId, str] = field(default_factory=dict)
     lock: str = ""
     facts: Mapping[str, Fact] = field(default_factory=dict)
@@ -164,13 +162,15 @@ def compare(
     counted = census.read(kept) if kept is not None else None
     if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):
         return Judgement()
-    judgement = Judgement()
     if kept is not None or not _counts_equal(inventory, audit, recorded):
         store.rebuild()
         if not _counts_equal(inventory, audit, recorded):
             judgement = _judge(inventory, audit, verify, recorded)
+            if judgement.problems:
+                # No account is kept of what is not there: the next start looks again.
+                return judgement
     store.write_account(census.account())
-    return judgement
+    return Judgement()
 
 
 def _counts_equal(inventory: Inventory, audit: AuditLog, recorded: str) -> bool:
@@ -228,7 +228,7 @@ def _judge(
         _condemn(inventory, key_id, problem, known.get(key_id), walk.destroyed)
     for key_id, error in loaded.blobs.items():
         inventory.tampered.condemn(key_id, error)
-    return Judgement(False, problems, lock, facts)
+    return Judgement(problems, lock, facts)
 
 
 def _counted(present: Mapping[KeyId, Present]) -> Iterable[KeyDigest]:

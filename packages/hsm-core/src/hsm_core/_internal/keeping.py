@@ -101,7 +101,7 @@ class Keeper:
         self.acceptance = Acceptance(
             inventory, uses, audit, self.healer, verify, policy_hash, waiting
         )
-        if settings.accept_changed_store and not judgement.is_equal:
+        if settings.accept_changed_store and judgement.problems:
             self.acceptance.recover_store("accept_changed_store")
 
     def begin(self, caretaker: Caretaker, pay: Callable[[], None]) -> None:
