@@ -19,6 +19,8 @@ from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
+from tests.core.audit_faults import until
+from tests.core.audit_faults import Faults
 from tests.core.audit_prune_support import (
     DAY,
     age,
@@ -258,21 +260,17 @@ def test_files_that_can_not_be_removed_go_later(
     verified(path)
 
 
-def test_a_full_disk_prunes_nothing(
-    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_prunes_nothing(path: Path, clock: FakeClock) -> None:
     """What is to be kept can't be written, so nothing is removed."""
     log = open_aged(path, clock)
     age(log, clock, 20)
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "no space")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
+    with Faults().installed() as faults:
+        faults.fail("fsync", code=errno.ENOSPC, at="baseline")
         with pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)
+        assert 1 == faults.failed
     assert 0 == log.first_seq
+    assert log.available
     prune(log, clock, 5)
     log.close()
     verified(path)
@@ -294,6 +292,8 @@ def test_offline_verification_bears_a_prune_under_way(
             begun.append(reached)
             prune(log, clock, 5)
 
+    # There is no live segment while the newest one is being closed.
+    until(path.exists)
     with install(interrupt):
         found = verified(path)
     assert begun == [point]
