@@ -19,8 +19,7 @@ from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
-from tests.core.audit_faults import until
-from tests.core.audit_faults import Faults
+from tests.core.audit_faults import Faults, until
 from tests.core.audit_prune_support import (
     DAY,
     age,
@@ -265,7 +264,7 @@ def test_a_full_disk_prunes_nothing(path: Path, clock: FakeClock) -> None:
     log = open_aged(path, clock)
     age(log, clock, 20)
     with Faults().installed() as faults:
-        faults.fail("fsync", code=errno.ENOSPC, at="baseline")
+        faults.fail("fsync", code=errno.ENOSPC, at="baseline.new")
         with pytest.raises(AuditUnavailableError):
             prune(log, clock, 5)
         assert 1 == faults.failed
