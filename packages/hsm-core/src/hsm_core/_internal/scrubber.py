@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from hsm_core import operations as ops
@@ -125,17 +126,17 @@ class Scrubber:
         return ops.StoreStatus(
             available=self._inventory.store.available,
             locked=self._inventory.lock.reason,
-            findings=self._findings()[:_SHOWN],
+            findings=self._findings(_SHOWN),
             compared=self._progress.compared,
             to_compare=self._progress.to_compare,
             compared_at=self._compared_at,
         )
 
-    def _findings(self) -> tuple[ops.KeyFinding, ...]:
+    def _findings(self, most: int | None = None) -> tuple[ops.KeyFinding, ...]:
         problems = self._inventory.tampered.problems()
         return tuple(
             ops.KeyFinding(key_id=key_id, problem=problem)
-            for key_id, problem in problems.items()
+            for key_id, problem in islice(problems.items(), most)
         )
 
     def _compare_all(self, progress: _Progress) -> Iterator[None]:
