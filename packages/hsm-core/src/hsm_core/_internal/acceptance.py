@@ -17,7 +17,7 @@ from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.known import ACCEPTED
-from hsm_core._internal.comparison import Walk
+from hsm_core._internal.audit.walk import Walk
 from hsm_core._internal.documents import KeyDocument, document_digest, index_of
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.healing import Healer

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""A walk over a trail: what it says of every key, and where it said certain things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from hsm_core._internal.audit.events import verified_events
+from hsm_core._internal.audit.known import KnownKeys
+from hsm_core.errors import InvalidInputError
+from hsm_core.model import AuditEvent, KeyId, Phase
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditLog, KnownKey
+
+__all__ = ["Walk"]
+
+_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
+
+
+class Walk:
+    """
+    What the trail says of every key, read from its beginning.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        wanted: Set digests to look out for.
+
+    Attributes:
+        destroyed: Keys that were destroyed.
+        met: Where each wanted digest was recorded last: sequence number and time.
+    """
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        verify: Callable[[int, int], AuditVerification],
+        wanted: Iterable[str] = (),
+    ) -> None:
+        self._audit = audit
+        self._verify = verify
+        self._wanted = frozenset(wanted)
+        self._next = -1
+        self._keys = KnownKeys()
+        self.destroyed: set[KeyId] = set()
+        self.met: dict[str, tuple[int, int]] = {}
+        self._begin()
+        self.advance()
+
+    def _begin(self) -> None:
+        """Start with what is kept of the records that were pruned."""
+        while self._next != self._audit.first_seq:
+            self._next = self._audit.first_seq
+            self._keys = KnownKeys(self._audit.baseline())
+        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
+        self.met = {}
+
+    def advance(self) -> None:
+        """Read what was recorded since."""
+        while True:
+            try:
+                self._read()
+            except InvalidInputError:
+                # Unless it was pruned before it was read, nothing helps.
+                if self._next >= self._audit.first_seq:
+                    raise
+                self._begin()
+            else:
+                return
+
+    def _read(self) -> None:
+        for event in verified_events(self._audit, self._verify, self._next):
+            self._next = event.seq + 1
+            self._keys.note(event)
+            if event.kind == "DestroyKey" and _is_done(event):
+                self.destroyed.add(KeyId(event.key_id))
+            if event.set_digest in self._wanted:
+                self.met[event.set_digest] = event.seq, event.time
+
+    def known(self) -> dict[KeyId, KnownKey]:
+        """Return what is known of each key."""
+        return {known.key_id: known for known in self._keys}
+
+
+def _is_done(event: AuditEvent) -> bool:
+    return event.phase is Phase.OUTCOME and event.code in _COMMITTED
