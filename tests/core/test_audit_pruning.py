@@ -19,7 +19,7 @@ from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
-from tests.core.audit_faults import Faults, until
+from tests.core.audit_faults import Faults
 from tests.core.audit_prune_support import (
     DAY,
     age,
@@ -284,6 +284,8 @@ def test_offline_verification_bears_a_prune_under_way(
     """Wherever the verifier stands while segments go, it finds the trail intact."""
     log = open_aged(path, clock)
     age(log, clock, 20)
+    # Past the moment at which a segment is closed and there is no live one.
+    fill(log, 3, one_by_one=True)
     begun: list[str] = []
 
     def interrupt(reached: str) -> None:
@@ -291,8 +293,6 @@ def test_offline_verification_bears_a_prune_under_way(
             begun.append(reached)
             prune(log, clock, 5)
 
-    # There is no live segment while the newest one is being closed.
-    until(path.exists)
     with install(interrupt):
         found = verified(path)
     assert begun == [point]
