@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""
+What is read from an untrusted store, and when it is believed.
+
+A document is believed if its MAC is right, if it is what was counted, and if the index
+that led to it says the same. Whatever looks wrong is read again while no change is
+landing; only then its key is condemned.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from hsm_core._internal.cache import BoundedCache
+from hsm_core._internal.census import Census
+from hsm_core._internal.documents import (
+    KeyDocument,
+    decode_document,
+    document_digest,
+    index_of,
+)
+from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.tampering import Finding, TamperedKeys, tampering
+from hsm_core.errors import (
+    HSMError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    StoreUnavailableError,
+)
+from hsm_core.model import Integrity, KeyId
+from hsm_core.protocols import IndexEntry, KeyStore, KnownKey, StoredKey, bucket_of
+
+__all__ = ["Reader"]
+
+_DOCUMENT_ENTRIES: Final = 8192
+_KEY_ID_CHARACTERS: Final = 36
+
+
+class Reader:
+    """
+    Reads documents from a `KeyStore`. Safe for many threads.
+
+    Args:
+        store: Not trusted.
+
+        ring: Opened key ring.
+
+        on_tampering: Called once for each key that is found tampered with.
+
+        on_correction: Called for each key that the index told something wrong of.
+
+    Attributes:
+        census: What the trail knows of all keys, in sums.
+        tampered: Keys that something was found wrong with.
+        committing: Held while a change is stored and recorded, so that nobody takes
+            what is landing for tampering.
+        doubtful: Buckets that are not as they were counted, to be compared with the
+            trail; their keys serve nothing until then.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        ring: KeyRing,
+        on_tampering: Callable[[KeyId, Finding], None],
+        on_correction: Callable[[KeyId], None],
+    ) -> None:
+        self.store = store
+        self.ring = ring
+        self.census = Census(ring)
+        self.tampered = TamperedKeys(on_tampering)
+        self.committing = threading.RLock()
+        self.doubtful: set[int] = set()
+        self._on_correction = on_correction
+        self._documents: BoundedCache[KeyId, tuple[str, KeyDocument]] = BoundedCache(
+            _DOCUMENT_ENTRIES
+        )
+
+    def entry(self, reference: str) -> IndexEntry | None:
+        """
+        Return the index entry of a key by id or name.
+
+        Raises:
+            KeyTamperedError: The index makes no sense.
+        """
+        try:
+            return self.store.entry(reference)
+        except KeyTamperedError as error:
+            if len(reference) == _KEY_ID_CHARACTERS:
+                self.tampered.condemn(KeyId(reference), error)
+            raise
+
+    def absence(self, reference: str) -> HSMError:
+        """Return why the index has no entry of a key: it is not there, or is gone."""
+        if len(reference) == _KEY_ID_CHARACTERS:
+            try:
+                self.check_bucket(bucket_of(reference))
+                self.tampered.check(KeyId(reference))
+            except HSMError as error:
+                return error
+            except ValueError:
+                pass  # It is a name of this length.
+        return KeyNotFoundError()
+
+    def examine(self, stored: StoredKey) -> KeyDocument:
+        """Return a document that was read from the store; errors as of `reread`."""
+        self.check_bucket(bucket_of(stored.key_id))
+        entry = self.entry(stored.key_id)
+        if entry is None:
+            raise KeyNotFoundError
+        document = None
+        if document_digest(stored.document) == entry.digest:
+            with suppress(KeyTamperedError):
+                document = self._believed(entry, stored)
+        if document is None:
+            document = self._read(stored.key_id, entry)[0]
+        self._check_name(document)
+        return document
+
+    def _check_name(self, document: KeyDocument) -> None:
+        """Give a key its name back that leads nowhere."""
+        is_named = document.name and not document.is_destroyed
+        if is_named and self.store.entry(document.name) is None:
+            # Unless it was destroyed in this very moment.
+            with self.committing:
+                entry = self.store.entry(document.key_id)
+                if entry is not None and entry.generation == document.generation:
+                    self._correct(index_of(document, entry.digest))
+
+    def _correct(self, entry: IndexEntry) -> None:
+        self.store.correct(entry)
+        self._on_correction(entry.key_id)
+
+    def _read(self, key_id: KeyId, entry: IndexEntry) -> tuple[KeyDocument, str]:
+        with suppress(KeyTamperedError):
+            stored = self.store.get(key_id)
+            digest = document_digest(stored.document)
+            if digest == entry.digest:
+                return self._believed(entry, stored), digest
+        # Either it was tampered with, or a commit was just landing: not any more now.
+        with self.committing:
+            entry = self.store.entry(key_id) or entry
+            try:
+                stored = self.store.get(key_id)
+                return self._believed(entry, stored), document_digest(stored.document)
+            except KeyTamperedError as error:
+                self.condemn(key_id, error, entry)
+                raise
+
+    def _believed(self, entry: IndexEntry, stored: StoredKey) -> KeyDocument:
+        document = self.decode(stored)
+        if document.generation < entry.generation:
+            raise tampering(
+                entry.key_id, "An older document was put back.", problem="older"
+            )
+        counted = entry.generation, entry.digest
+        if counted != (document.generation, document_digest(stored.document)):
+            raise tampering(
+                entry.key_id, "It is newer than the trail says.", problem="newer"
+            )
+        self._check_facts(entry, document)
+        return document
+
+    def _check_facts(self, entry: IndexEntry, document: KeyDocument) -> None:
+        """Put the index right where its facts are not those of the document."""
+        true = index_of(document, entry.digest)
+        if _facts(entry) != _facts(true):
+            self._correct(true)
+
+    def condemn(
+        self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
+    ) -> None:
+        """Note a key whose document can't be believed; what was counted stays."""
+        counted = entry if entry and entry.digest else None
+        if counted is not None and not self.census.is_pinned(key_id):
+            known = KnownKey(key_id, counted.generation, counted.digest)
+            self.census.pin(key_id, known)
+        self._documents.drop(key_id)
+        self.tampered.condemn(key_id, error)
+
+    def check_bucket(self, bucket: int) -> None:
+        """
+        Compare the keys of a bucket with what was counted, if nobody did yet.
+
+        Raises:
+            StoreUnavailableError: They differ, and it is not known yet which.
+        """
+        if bucket not in self.census.unverified:
+            return
+        if bucket not in self.doubtful:
+            if self._agrees(bucket):
+                self.census.unverified.discard(bucket)
+                return
+            with self.committing:
+                # A commit was landing; or the index says what no document does.
+                if not self._agrees(bucket):
+                    for key in list(self.store.digests(bucket)):
+                        self.store.refresh(key.key_id)
+                if self._agrees(bucket):
+                    self.census.unverified.discard(bucket)
+                    return
+                self.doubtful.add(bucket)
+        raise StoreUnavailableError(
+            "The key store is not as it was; this part of it is being compared with "
+            "the trail."
+        )
+
+    def _agrees(self, bucket: int) -> bool:
+        return self.census.agrees(bucket, self.store.digests(bucket))
+
+    def decode(self, stored: StoredKey) -> KeyDocument:
+        """
+        Return the document of a stored form.
+
+        Raises:
+            KeyTamperedError: Its MAC, store or key is not what it should be.
+        """
+        if not stored.document:
+            raise tampering(
+                stored.key_id,
+                "Its document is missing.",
+                Integrity.MISSING,
+                "missing",
+            )
+        return decode_document(
+            stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
+        )
+
+
+def _facts(entry: IndexEntry) -> tuple[object, ...]:
+    return entry.name, entry.algorithm, entry.state, entry.tags, entry.created_at
