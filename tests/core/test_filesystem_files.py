@@ -449,6 +449,15 @@ class TestMakePrivateDirectory:
         with pytest.raises(StoreUnavailableError):
             make_private_directory(tmp_path / "file" / "below")
 
+    def test_parent_that_leads_nowhere(self, tmp_path: Path) -> None:
+        """
+        Where a parent is there and nothing can be made in it, the error is ours.
+        """
+        (tmp_path / "link").symlink_to("nowhere")
+
+        with pytest.raises(StoreUnavailableError):
+            make_private_directory(tmp_path / "link" / "below")
+
 
 class TestLockFile:
     def test_exclusive(self, tmp_path: Path) -> None:

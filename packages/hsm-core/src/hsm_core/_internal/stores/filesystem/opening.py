@@ -102,18 +102,14 @@ def make_private_directory(path: Path) -> None:
             return
         if not isinstance(cause, FileNotFoundError) or path.parent == path:
             raise
-        _make_parent(path.parent)
+        # A parent that is there already belongs to somebody else, and is not judged;
+        # then nothing can be made in it.
+        if path_exists(path.parent):
+            raise
+        make_private_directory(path.parent)
         make_private_directory(path)
         return
     sync_directory(path.parent)
-
-
-def _make_parent(path: Path) -> None:
-    # A parent that is there already belongs to somebody else, and is not judged.
-    with storage_errors():
-        exists = path_exists(path)
-    if not exists:
-        make_private_directory(path)
 
 
 def check_private(path: Path) -> None:
