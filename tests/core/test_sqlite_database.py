@@ -88,6 +88,24 @@ class TestFiles:
 
         assert 0o755 == mode_of(tmp_path)
 
+    @pytest.mark.parametrize(
+        "name",
+        [":memory:", "file:x", "file:x?mode=memory", "a?mode=ro#b%20\n", "a\udcff"],
+    )
+    def test_names_are_names(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """
+        The file has the very name that was given, whatever SQLite would make of it.
+        """
+        monkeypatch.chdir(tmp_path)
+        with opened(Path(name)) as database:
+            add(database)
+
+        assert {name, f"{name}.lock"} == set(os.listdir())
+        with opened(tmp_path / name) as database:
+            assert 1 == count(database)
+
     @pytest.mark.parametrize("side", ["", "-wal", "-shm", "-journal", ".lock"])
     @pytest.mark.parametrize("kind", ["mode", "link", "fifo", "directory"])
     def test_unsafe_files(self, path: Path, side: str, kind: str) -> None:
@@ -351,15 +369,16 @@ class TestSchema:
         [
             "CREATE TRIGGER t AFTER INSERT ON things BEGIN DELETE FROM things; END",
             "CREATE VIEW v AS SELECT * FROM things",
+            "CREATE VIRTUAL TABLE v USING fts5(a)",
         ],
     )
-    def test_triggers_and_views(self, path: Path, statement: str) -> None:
+    def test_what_runs_code(self, path: Path, statement: str) -> None:
         """
-        Statements that somebody put into the database are never run.
+        Statements and modules that somebody put into the database are never run.
         """
         edited(path, statement)
 
-        with pytest.raises(IntegrityError, match="triggers or views"):
+        with pytest.raises(IntegrityError, match="triggers, views or virtual"):
             Database(path, SCHEMA)
 
 

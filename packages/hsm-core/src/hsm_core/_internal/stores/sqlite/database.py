@@ -74,6 +74,8 @@ class Database:
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:
+        # SQLite would take some relative names for an address of something else.
+        path = path.absolute()
         self.path = path
         self._log = files.beside(path, "-wal")
         self._schema = schema

@@ -58,7 +58,7 @@ def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
     Raises:
         ConfigurationError: It was written by a newer program, or sqlite-utils is not
             installed.
-        IntegrityError: It has triggers or views, which we never make.
+        IntegrityError: It has triggers, views or virtual tables, which we never make.
         sqlite3.Error: As SQLite says.
     """
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -67,9 +67,12 @@ def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
             f"{name} has schema version {found}, and this program knows versions up "
             f"to {schema.version}."
         )
-    foreign = "SELECT 1 FROM sqlite_schema WHERE type NOT IN ('table', 'index')"
+    # What has no pages of its own runs code: a trigger, a view, a virtual table.
+    foreign = "SELECT 1 FROM sqlite_schema WHERE coalesce(rootpage, 0) = 0"
     if connection.execute(foreign).fetchone() is not None:
-        raise IntegrityError(f"{name} holds triggers or views that are not ours.")
+        raise IntegrityError(
+            f"{name} holds triggers, views or virtual tables that are not ours."
+        )
     if found < schema.version:
         _apply(connection, schema, found)
 
