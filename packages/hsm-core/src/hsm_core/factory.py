@@ -14,6 +14,7 @@ from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import RootKey
+from hsm_core._internal.stores.apart import check_apart
 from hsm_core._internal.stores.locations import (
     open_approval_store,
     open_key_store,
@@ -96,6 +97,7 @@ def open_hsm(
         UnavailableError: Trail or store can't be read or written, or the random
             generator is not healthy.
     """
+    check_apart(settings)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
     if len(hmac_key) != _KEY_BYTES:
