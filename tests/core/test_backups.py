@@ -2,17 +2,22 @@
 """Backups of databases in use."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from hsm_core._internal.backups import Backups
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import AccessDeniedError, HSMError, UnsupportedOperationError
 from hsm_core.factory import open_hsm
 from hsm_core.model import Role
 from hsm_core.operations import BackUpStores, CreateKey, ListKeys, Status, VerifyStore
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
-from hsm_core.testing import caller, memory_hsm
+from hsm_core.testing import FakeClock, caller, memory_hsm
 
 MASTER, AUDIT = b"\1" * 32, b"\2" * 32
 
@@ -59,6 +64,54 @@ def test_copies_agree_while_keys_are_made(tmp_path: Path) -> None:
             counts.append(hsm.execute(ListKeys()).total)
     assert sorted(counts) == counts
     assert backup.head_seq > made[0].head_seq
+
+
+def test_changes_wait_for_the_end_alone(tmp_path: Path) -> None:
+    """No key is changed while copying ends, which the trail is the last to do."""
+    steps: list[str] = []
+
+    def copier(to: Path, before_end: Callable[[], None]) -> None:
+        steps.append(f"most of {to.name}")
+        before_end()
+        to.touch()
+        steps.append(f"all of {to.name}")
+
+    @contextmanager
+    def resting() -> Iterator[None]:
+        steps.append("rest")
+        yield
+        steps.append("go on")
+
+    clock, copies = FakeClock(), tmp_path / "copies"
+    with closing(MemoryAuditLog(AUDIT, clock=clock, entropy=SystemEntropy())) as trail:
+        backups = Backups(
+            copies, {"keys": copier, "trail": copier}, trail, clock, resting()
+        )
+        made = backups.make()
+
+    assert [
+        "most of trail",
+        "most of keys",
+        "rest",
+        "all of keys",
+        "all of trail",
+        "go on",
+    ] == steps
+    assert 0 == made.head_seq
+
+
+def test_one_folder_for_each(tmp_path: Path) -> None:
+    """A backup that would have the folder of another fails, and the other stays."""
+    settings, clock = settings_in(tmp_path / "data", tmp_path / "copies"), FakeClock()
+    with open_hsm(settings, master_key=MASTER, hmac_key=AUDIT, clock=clock) as gateway:
+        hsm = gateway.act_as(caller())
+        made = hsm.execute(BackUpStores())
+        with pytest.raises(HSMError):
+            hsm.execute(BackUpStores())
+
+    files = [tmp_path / "copies" / made.folder / file.name for file in made.files]
+    assert 2 == len(files)
+    assert all(file.stat().st_size for file in files)
 
 
 def test_no_directory(tmp_path: Path) -> None:

@@ -569,6 +569,47 @@ class TestBackup:
                 database.rows("SELECT id FROM things WHERE length(value) = 160000")
             )
 
+    @pytest.mark.parametrize("size", [1, 8_000_000])
+    def test_what_is_written_before_the_end(self, path: Path, size: int) -> None:
+        """
+        The end waits for whoever asked, others can write, and all of that is copied.
+        """
+        copy = path.with_name("copy.sqlite")
+        sizes: list[int] = []
+        with opened(path) as database:
+            add(database, b"x" * size)
+
+            def before_end() -> None:
+                sizes.extend(found.stat().st_size for found in files_of(copy))
+                writer = threading.Thread(target=add, args=(database, b"late"))
+                writer.start()
+                writer.join(10)
+                assert 5 == count(database)
+
+            database.backup(copy, before_end)
+
+        assert 1 == len(sizes)
+        assert sizes[0] > size - 600 * 4096
+        with opened(copy) as database:
+            database.verify()
+            assert 5 == count(database)
+
+    def test_an_error_before_the_end(self, path: Path) -> None:
+        """
+        What the caller raises ends the copy, and the database goes on.
+        """
+        copy = path.with_name("copy.sqlite")
+
+        def fail() -> None:
+            raise ValueError("not now")
+
+        with opened(path) as database:
+            with pytest.raises(ValueError, match="not now"):
+                database.backup(copy, fail)
+            add(database)
+
+        assert [] == list(path.parent.glob("copy*"))
+
     def test_never_over_a_file(self, path: Path) -> None:
         """
         What is there already is not replaced.

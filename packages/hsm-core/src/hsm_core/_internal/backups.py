@@ -2,16 +2,19 @@
 """
 Backups of databases in use.
 
-Keys and trail are copied while no key is changed: a change is in both copies, or it is
-one that recovery settles at the next start. All of it is sealed or authenticated.
+The copying of keys and trail ends while no key is changed: a change is in both copies,
+or it is one that recovery settles at the next start. The longest part is done before,
+so that changes wait for the end alone. All of it is sealed or authenticated.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -21,15 +24,19 @@ from hsm_core._internal.stores.filesystem.opening import (
     storage_errors,
     sync_directory,
 )
-from hsm_core.errors import UnsupportedOperationError
+from hsm_core.errors import StoreUnavailableError, UnsupportedOperationError
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import BackedUpFile, BackUp
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
 __all__ = ["Backups", "Copier"]
 
-Copier: TypeAlias = Callable[[Path], None]
-"""Copies a database into a new file."""
+Copier: TypeAlias = Callable[[Path, Callable[[], None]], None]
+"""
+Copies a database into a new file.
+
+It makes a call once, when little is left: what is written until this returns is copied.
+"""
 
 _CHUNK: Final = 1024 * 1024
 
@@ -41,13 +48,14 @@ class Backups:
     Args:
         directory: Where a folder is made for each backup; None refuses them.
 
-        copiers: The databases, by the name of their copy; the trail comes last.
+        copiers: The databases, by the name of their copy; the last is copied to the
+            end after all others, and is the trail.
 
         audit: The trail.
 
         clock: For the name of the folder.
 
-        resting: Held while it is copied; no key is changed meanwhile.
+        resting: Held while copying ends; no key is changed meanwhile.
     """
 
     def __init__(
@@ -84,23 +92,36 @@ class Backups:
         now = instant(self._clock.now()).strftime("%Y%m%dT%H%M%S.%fZ")
         make_private_directory(self._directory)
         folder = self._directory / now
-        make_private_directory(folder)
+        with storage_errors():
+            # One that is there is another backup, and stays.
+            os.mkdir(folder, 0o700)
         try:
+            sync_directory(self._directory)
             return self._copy(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def _copy(self, folder: Path) -> BackUp:
-        with self._resting:
-            # Whoever waits for this record waits for all before it.
-            self._audit.append([_begin(folder.name)], durable=True).wait()
-            head = self._audit.head()
+        with ExitStack() as stack:
+            heads: list[int] = []
+
+            def rest() -> None:
+                stack.enter_context(self._resting)
+                # Whoever waits for this record waits for all before it.
+                self._audit.append([_begin(folder.name)], durable=True).wait()
+                heads.append(self._audit.head().seq)
+
+            # Each is called when the one after it has little left to copy.
+            begin: Callable[[], None] = rest
             for name, copy in self._copiers.items():
-                copy(folder / name)
+                begin = partial(copy, folder / name, begin)
+            begin()
+        if not heads:
+            raise StoreUnavailableError("A store was not copied as it must be.")
         files = tuple(_described(folder / name) for name in self._copiers)
         sync_directory(folder)
-        return BackUp(folder=folder.name, head_seq=head.seq, files=files)
+        return BackUp(folder=folder.name, head_seq=heads[0], files=files)
 
 
 def _begin(name: str) -> AuditDraft:

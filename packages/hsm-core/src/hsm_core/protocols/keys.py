@@ -376,12 +376,14 @@ class OpenedStore:
 
     Attributes:
         backup: Copies all of it, in use, into a new file of mode 0600, durably; None
-            where it can't be copied so.
+            where it can't be copied so. It calls what it is given once, when little is
+            left to be copied; all that was committed until this returns must be in the
+            copy.
     """
 
     keys: KeyStore
     uses: UseCounters
-    backup: Callable[[Path], None] | None = None
+    backup: Callable[[Path, Callable[[], None]], None] | None = None
 
 
 class KeyStoreOpener(Protocol):

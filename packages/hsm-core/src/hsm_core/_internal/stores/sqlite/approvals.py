@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -103,9 +103,9 @@ class SqliteApprovalStore(ApprovalStore):
         """Whether it is open, and no write has failed."""
         return self.database.available
 
-    def backup(self, to: Path) -> None:
+    def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy it, in use, into a new file; see `Database.backup`."""
-        self.database.backup(to)
+        self.database.backup(to, before_end)
 
     def reopen(self) -> None:
         """After a failed write: make durable what is there; see `Database.reopen`."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -79,9 +79,9 @@ class SqliteAuditLog(TrailLog):
             open_events=open_events,
         )
 
-    def backup(self, to: Path) -> None:
+    def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy the trail, in use, into a new file; see `Database.backup`."""
-        self._database_medium.backup(to)
+        self._database_medium.backup(to, before_end)
 
     @classmethod
     def open(

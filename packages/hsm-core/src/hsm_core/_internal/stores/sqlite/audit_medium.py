@@ -80,9 +80,9 @@ class SqliteMedium:
         self._fold_at = _NEVER
         self._prune: _Prune | None = None
 
-    def backup(self, to: Path) -> None:
+    def backup(self, to: Path, before_end: Callable[[], None]) -> None:
         """Copy all that is written into a new file; see `Database.backup`."""
-        self._database.backup(to)
+        self._database.backup(to, before_end)
 
     def prune_with(
         self, record_seq: int, next_seq: int, adopt: Callable[[], None]

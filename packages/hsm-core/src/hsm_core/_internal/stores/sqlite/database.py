@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -54,6 +54,10 @@ Row: TypeAlias = tuple[Any, ...]
 _CHECKPOINT_COMMITS: Final = 64
 _LOG_BYTES: Final = 64 * 1024 * 1024
 _BACKUP_PAUSE_SECONDS: Final = 0.001
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class Database:
@@ -306,12 +310,15 @@ class Database:
         with self.reading() as connection:
             connections.verify(connection)
 
-    def backup(self, to: Path) -> None:
+    def backup(self, to: Path, before_end: Callable[[], None] = _nothing) -> None:
         """
         Copy the database as it is now, or a little later, while it is used.
 
         Args:
             to: A new file; it gets mode 0600 and is durable afterwards.
+
+            before_end: Called once, when little is left to be copied; all that was
+                written until it returns is in the copy.
 
         Raises:
             ConfigurationError: There is a file of this name.
@@ -320,15 +327,20 @@ class Database:
         """
         with self.reading() as source:
 
-            def give_way() -> None:
+            def give_way(call: Callable[[], None] | None) -> None:
                 self._mutex.release()
-                time.sleep(_BACKUP_PAUSE_SECONDS)
-                self._mutex.acquire()
+                try:
+                    if call is None:
+                        time.sleep(_BACKUP_PAUSE_SECONDS)
+                    else:
+                        call()
+                finally:
+                    self._mutex.acquire()
                 self.check_usable()
                 if source is not self._connection:
                     raise StoreUnavailableError("The database was opened again.")
 
-            back_up(source, to, give_way)
+            back_up(source, to, give_way, before_end)
 
     # Ending
 
@@ -359,7 +371,7 @@ class Database:
         if not self._anchor.is_deleted or files.identity_of(self.path) is not None:
             raise StoreUnavailableError("The database was moved or deleted.")
         with sqlite_errors():
-            back_up(self._connection, self.path, lambda: None)
+            back_up(self._connection, self.path, lambda _: None, _nothing)
         self._identity = self._identities()
 
     def _open_again(self) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "publish",
     "rewrite_log",
     "size_of",
+    "sync_file",
 ]
 
 _MAGIC: Final = b"SQLite format 3\x00"
@@ -201,11 +202,22 @@ def publish(temporary: Path, path: Path) -> None:
     Raises:
         StoreUnavailableError: It may have the name, but is not known to be durable.
     """
+    sync_file(temporary)
     with storage_errors():
-        descriptor = open_no_follow(temporary, os.O_RDWR)
+        os.rename(temporary, path)
+    sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """
+    Make what was written to a temporary file durable.
+
+    Raises:
+        StoreUnavailableError: It may not be.
+    """
+    with storage_errors():
+        descriptor = open_no_follow(path, os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(temporary, path)
-    sync_directory(path.parent)
