@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["REPOSITORY", "require_program", "require_service", "vectors_folder"]
+__all__ = [
+    "REPOSITORY",
+    "require_mounts",
+    "require_program",
+    "require_service",
+    "vectors_folder",
+]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Top of the source tree."""
@@ -31,6 +37,24 @@ def require_service(name: str, found: object) -> None:
     if os.environ.get("FERROHSM_REQUIRE_SERVICES") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def require_mounts(reason: str) -> None:
+    """
+    Skip the running test where file systems can't be mounted.
+
+    That is the kernel's to allow, and not something to install: a run that must be
+    complete says with ``FERROHSM_REQUIRE_MOUNTS=1`` that it is allowed here.
+
+    Args:
+        reason: Why they can't be; empty if they can.
+    """
+    if not reason:
+        return
+    text = f"File systems can't be mounted here: {reason}."
+    if os.environ.get("FERROHSM_REQUIRE_MOUNTS") == "1":
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
 
 
 def require_program(name: str) -> str:

@@ -29,7 +29,7 @@ from tests.core.audit_support import (
     outcome,
     verified,
 )
-from tests.support import REPOSITORY, require_program
+from tests.support import REPOSITORY, require_mounts, require_program
 
 SIZE = 65536
 
@@ -320,5 +320,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         timeout=60,
     )
 
+    if result.stderr.startswith(("mount:", "unshare:")):
+        require_mounts(result.stderr.strip())
     assert 0 == result.returncode, result.stderr
     assert ["full", "1", "True"] == result.stdout.split()

@@ -36,7 +36,7 @@ from tests.core.sqlite_support import (
     outsider,
     still_there,
 )
-from tests.support import REPOSITORY, require_program, require_service
+from tests.support import REPOSITORY, require_mounts, require_program
 
 
 @pytest.fixture
@@ -187,13 +187,13 @@ def test_no_room_in_the_database(path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 256 KiB, where that is allowed."""
-    require_service("The right to mount file systems", os.geteuid() == 0)
+    require_mounts("" if os.geteuid() == 0 else "only root may")
     folder = tmp_path / "disk"
     folder.mkdir()
     options = "size=256k,mode=0700"
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, check=False)
-    require_service("The right to mount file systems", not done.returncode)
+    require_mounts(done.stderr.decode(errors="replace").strip())
     try:
         yield folder
     finally:

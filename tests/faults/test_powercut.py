@@ -4,7 +4,7 @@
 import pytest
 
 from tests.faults.powercut import KINDS, run, why_not
-from tests.support import require_service
+from tests.support import require_mounts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -12,7 +12,6 @@ def test_power_cut(kind: str) -> None:
     """
     After the power has failed nothing acknowledged is lost, and nobody has to help.
     """
-    reason = why_not()
-    require_service(f"A file system in a file ({reason})", not reason)
+    require_mounts(why_not())
 
     assert (1, 0) == run(images=1, seed=7, kind=kind)

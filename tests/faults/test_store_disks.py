@@ -22,7 +22,7 @@ from tests.core.filesystem_support import (
 )
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of, page
 from tests.faults.powercut import why_not
-from tests.support import require_service
+from tests.support import require_mounts
 
 
 @pytest.fixture
@@ -35,8 +35,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def mount(folder: Path) -> Iterator[Callable[[str], Path]]:
     """Give a function that mounts a file system of its own, with these options."""
-    reason = why_not()
-    require_service(f"A file system of one's own ({reason})", not reason)
+    require_mounts(why_not())
     with ExitStack() as stack:
 
         def make(options: str) -> Path:
