@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import require_program, require_service, vectors_folder
+from tests.support import (
+    require_mounts,
+    require_program,
+    require_service,
+    vectors_folder,
+)
 
 
 class TestRequireService:
@@ -66,3 +71,23 @@ class TestVectorsFolder:
 
         with pytest.raises(pytest.skip.Exception, match="some-set"):
             vectors_folder("some-set")
+
+
+class TestRequireMounts:
+    def test_possible(self) -> None:
+        """Where nothing speaks against it, the test goes on."""
+        require_mounts("")
+
+    def test_impossible_skips(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the kernel forbids it, the test is skipped with the reason."""
+        monkeypatch.delenv("FERROHSM_REQUIRE_MOUNTS", raising=False)
+
+        with pytest.raises(pytest.skip.Exception, match="only root may"):
+            require_mounts("only root may")
+
+    def test_impossible_but_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where it was found to work, a test can't pass by skipping."""
+        monkeypatch.setenv("FERROHSM_REQUIRE_MOUNTS", "1")
+
+        with pytest.raises(pytest.fail.Exception, match="only root may"):
+            require_mounts("only root may")
