@@ -29,6 +29,7 @@ from tests.support import require_service
 __all__ = [
     "METHODS",
     "DyingEntropy",
+    "FaultyHandle",
     "FaultyProvider",
     "StuckProvider",
     "faulty_registry",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -22,6 +23,7 @@ from hsm_core.protocols import CryptoProvider, KeyHandle, OAEPParameters
 from tests.core.faulty_crypto import (
     METHODS,
     DyingEntropy,
+    FaultyHandle,
     FaultyProvider,
     StuckProvider,
     faulty_registry,
@@ -65,6 +67,21 @@ def material(algorithm: Algorithm) -> bytes:
 def stopped_with(algorithm: Algorithm) -> set[Algorithm]:
     """Return an algorithm and its composites."""
     return {algorithm} | {a for a, r in ALGORITHMS.items() if algorithm in r.components}
+
+
+class Disagreeing(FaultyProvider):
+    """A provider whose private keys agree on another secret each time."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        super().__init__(provider_of(algorithm), algorithm, "none")
+
+    def _wrap(self, algorithm: Algorithm, handle: KeyHandle) -> KeyHandle:
+        return _DisagreeingHandle(handle, "none") if self.broken else handle
+
+
+class _DisagreeingHandle(FaultyHandle):
+    def agree(self, peer_public_der: bytes, /) -> bytes:
+        return os.urandom(32)
 
 
 def use(handle: KeyHandle) -> None:
@@ -268,6 +285,35 @@ class TestPairwiseConsistency:
 
         with pytest.raises(SelfTestFailedError):
             pairwise_consistency_test(algorithm, provider, material(algorithm))
+
+    @pytest.mark.parametrize("agrees", [True, False])
+    def test_purpose_of_a_curve(self, *, agrees: bool) -> None:
+        """
+        A key that may sign is tested for agreement only if it may agree too.
+        """
+        algorithm, key = Algorithm.EC_P256, material(Algorithm.EC_P256)
+        fault = pytest.raises(SelfTestFailedError) if agrees else nullcontext()
+
+        with fault:
+            pairwise_consistency_test(
+                algorithm, Disagreeing(algorithm), key, agrees=agrees
+            )
+
+    def test_purpose_of_a_new_key(self) -> None:
+        """
+        A key that may only agree is not made where agreement is broken.
+        """
+        algorithm = Algorithm.EC_P256
+        registry, provider = faulty_registry(
+            algorithm, lambda _: Disagreeing(algorithm)
+        )
+        provider.broken = False
+        registry.require(algorithm)
+        provider.broken = True
+
+        registry.generate(algorithm, agrees=False)
+        with pytest.raises(SelfTestFailedError):
+            registry.generate(algorithm)
 
     @pytest.mark.parametrize("algorithm", QUICK)
     def test_fault_stops_output(self, algorithm: Algorithm) -> None:

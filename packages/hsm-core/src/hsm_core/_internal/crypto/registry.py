@@ -79,9 +79,14 @@ class CryptoRegistry(ServedAlgorithms):
         self._entropy = entropy
         super().__init__((*providers, composites(self)), order, preferred)
 
-    def generate(self, algorithm: Algorithm) -> GeneratedKey:
+    def generate(self, algorithm: Algorithm, *, agrees: bool = True) -> GeneratedKey:
         """
         Make a key and test that its halves belong together.
+
+        Args:
+            algorithm: Of the key.
+
+            agrees: Whether it may ever agree on a secret, if its algorithm can.
 
         Raises:
             AlgorithmUnavailableError: No provider serves the algorithm.
@@ -94,7 +99,7 @@ class CryptoRegistry(ServedAlgorithms):
             material = slot.provider.generate(algorithm, self._entropy)
             try:
                 public_der = pairwise_consistency_test(
-                    algorithm, slot.provider, material
+                    algorithm, slot.provider, material, agrees=agrees
                 )
             except SelfTestFailedError as failure:
                 self.stop(algorithm, str(failure))

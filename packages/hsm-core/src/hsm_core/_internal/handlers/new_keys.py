@@ -100,7 +100,11 @@ class CreateKeyHandler(NewKeyHandler[ops.CreateKey]):
 
     def plan(self, subject: Subject[ops.CreateKey], /) -> Plan:
         """Generate material, test it, and seal it."""
-        made = self._services.crypto.generate(Algorithm(subject.operation.algorithm))
+        operation = subject.operation
+        # Usages never change, so what a key is for can be told when it is made.
+        made = self._services.crypto.generate(
+            Algorithm(operation.algorithm), agrees=KeyUsage.DERIVE in operation.usages
+        )
         return self._new_key(subject, made, KeyOrigin.GENERATED)
 
 

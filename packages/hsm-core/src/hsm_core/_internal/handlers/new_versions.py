@@ -12,7 +12,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import MutationHandler
 from hsm_core._internal.handlers.sealed import SealedVersion, seal_version
 from hsm_core._internal.views import key_info
-from hsm_core.algorithms import Algorithm
+from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model import KeyInfo
 
 __all__ = ["KeyMutation"]
@@ -29,7 +29,10 @@ class KeyMutation(MutationHandler[Op, KeyInfo]):
         return key_info(document, integrity, version=version)
 
     def _fresh(self, document: KeyDocument, now: int) -> SealedVersion:
-        made = self._services.crypto.generate(Algorithm(document.algorithm))
+        made = self._services.crypto.generate(
+            Algorithm(document.algorithm),
+            agrees=KeyUsage.DERIVE.value in document.usages,
+        )
         return self._seal_new(document, made, now)
 
     def _seal_new(

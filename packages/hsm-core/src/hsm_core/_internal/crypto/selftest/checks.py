@@ -58,6 +58,7 @@ class Pair:
     Attributes:
         public: Of a symmetric key the same as *private*.
         known: Of the known answers of its algorithm.
+        agrees: Whether it may agree on a secret, where it can do other things too.
     """
 
     provider: CryptoProvider
@@ -65,6 +66,7 @@ class Pair:
     public: KeyHandle
     material: bytes = field(repr=False)
     known: Mapping[str, bytes] = field(repr=False)
+    agrees: bool = True
 
     @property
     def algorithm(self) -> Algorithm:

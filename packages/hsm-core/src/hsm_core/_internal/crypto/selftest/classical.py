@@ -94,9 +94,9 @@ def pair_rsa(pair: Pair) -> None:
 
 
 def pair_curve(pair: Pair) -> None:
-    """Sign and verify, and agree where the curve may."""
+    """Sign and verify, and agree where the curve and this key may."""
     sign_and_verify(pair)
-    if spec(pair.algorithm).shared_secret_bytes:
+    if pair.agrees and spec(pair.algorithm).shared_secret_bytes:
         pair_agreement(pair)
 
 
