@@ -59,6 +59,18 @@ class TestEveryImplementation:
         assert counters.get(TWO) is None
         assert [ONE] == list(counters.material_ids())
 
+    def test_first_value(self, counters: UseCounters) -> None:
+        """
+        A first value is there at once, and can be replaced and discarded.
+        """
+        counters.put_first(ONE, b"first")
+        counters.put_first(TWO, b"other")
+        counters.put(ONE, b"second")
+        counters.discard(TWO)
+
+        assert b"second" == counters.get(ONE)
+        assert [ONE] == list(counters.material_ids())
+
     def test_discard(self, counters: UseCounters) -> None:
         """
         A discarded value is gone, and discarding what is not there is no error.

@@ -112,6 +112,25 @@ class TestStoreFails:
             )
             assert "k" == session.create_key("ed25519", name="k").name
 
+    def test_a_counter_that_cannot_be_stored_has_its_outcome(self) -> None:
+        """A key without its first use counter is not made, and the trail says so."""
+        faults = Faults()
+        with memory_hsm(faults=faults) as gateway:
+            session = Session(gateway.act_as(caller()))
+            faults.plan("counters.put", errors.StorageFullError())
+
+            with pytest.raises(errors.StorageFullError):
+                session.create_key("AES-256-GCM", name="k")
+
+            outcome, intent = (e.event for e in session.audit_events(limit=3)[:2])
+            assert ("outcome", "intent") == (outcome.phase, intent.phase)
+            assert (errors.StorageFullError.code, intent.operation_id) == (
+                outcome.code,
+                outcome.operation_id,
+            )
+            assert [] == list(session.keys())
+            assert "k" == session.create_key("AES-256-GCM", name="k").name
+
     def test_an_unknown_commit_leaves_the_intent_open(self) -> None:
         """If the store itself does not know, the trail does not pretend to."""
         faults = Faults()

@@ -353,6 +353,11 @@ class FaultyUseCounters:
         self._faults.strike("counters.put")
         self._counters.put(material_id, value)
 
+    def put_first(self, material_id: str, value: bytes, /) -> None:
+        """See `UseCounters.put_first`; it fails as `put` does."""
+        self._faults.strike("counters.put")
+        self._counters.put_first(material_id, value)
+
     def discard(self, material_id: str, /) -> None:
         """See `UseCounters.discard`."""
         self._faults.strike("counters.discard")

@@ -165,11 +165,11 @@ class Mutations:
                 attempt.document.key_id
             )
         attempt.key_id = after.key_id
-        opened = self._open_accounts(attempt, after)
-        self._write_intent(attempt, plan)
+        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
+        opened = self._begin(attempt, after, intent)
         failpoint("mutation.after_intent")
         with self._commit:
-            digest = self._store(attempt, after, stored, plan, opened)
+            digest = self._store(attempt, after, stored, plan, opened, intent)
             try:
                 failpoint("mutation.after_store")
                 ticket = self._append_outcome(attempt, after, digest, plan)
@@ -184,22 +184,33 @@ class Mutations:
         self._services.uses.discard(_destroyed_by(attempt.document, after))
         return after
 
-    def _open_accounts(self, attempt: Attempt, after: KeyDocument) -> list[str]:
-        """Store first use counters before a document names their materials."""
-        known = _materials_of(attempt.document)
-        fresh = [v for v in after.versions if v.material_id not in known]
-        return self._services.uses.open(after, fresh)
-
-    def _write_intent(self, attempt: Attempt, plan: Plan) -> None:
-        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
+    def _begin(
+        self, attempt: Attempt, after: KeyDocument, intent: AuditDraft
+    ) -> list[str]:
+        """Write the intent, and while it is synced the first use counters."""
         self.pay()
         ticket = self._services.audit.append([intent], durable=True)
+        opened, problem = list[str](), None
+        try:
+            opened = self._open_accounts(attempt, after)
+        except Exception as error:
+            problem = error
         try:
             ticket.wait()
         except AuditUnavailableError as error:
             draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
             self._owed[attempt.operation_id] = _Owed(draft)
             raise
+        if problem is not None:
+            self._record_outcome(attempt, problem)
+            raise _SettledError(problem) from problem.__cause__
+        return opened
+
+    def _open_accounts(self, attempt: Attempt, after: KeyDocument) -> list[str]:
+        """Store first use counters before a document names their materials."""
+        known = _materials_of(attempt.document)
+        fresh = [v for v in after.versions if v.material_id not in known]
+        return self._services.uses.open(after, fresh)
 
     def pay(self) -> None:
         """
@@ -230,9 +241,9 @@ class Mutations:
         stored: bytes,
         plan: Plan,
         opened: list[str],
+        intent: AuditDraft,
     ) -> str:
         """Commit; an error means that nothing was changed, unless it says otherwise."""
-        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
         try:
             self._healer.heal()
             return self._services.inventory.commit(
@@ -327,9 +338,9 @@ class Mutations:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.pop(attempt.operation_id, None)
 
-    def _record_outcome(self, attempt: Attempt, error: HSMError) -> None:
+    def _record_outcome(self, attempt: Attempt, error: Exception) -> None:
         """Close the intent of a mutation that did not happen."""
-        draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
+        draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
         try:
             self._append(draft).wait()
         except AuditUnavailableError:
@@ -384,7 +395,7 @@ def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> set[str]:
 class _SettledError(Exception):
     """The trail has what can be said of this failure; only raise it."""
 
-    def __init__(self, error: HSMError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
 

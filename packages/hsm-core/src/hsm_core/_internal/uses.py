@@ -150,7 +150,7 @@ class UseAccounts:
         self._fresh.update(fresh)
         for material_id in fresh:
             value = encode_value(material_id, UseValue(), self._mac_of)
-            self._counters.put(material_id, value)
+            self._counters.put_first(material_id, value)
         return fresh
 
     def discard(self, material_ids: Iterable[str]) -> None:

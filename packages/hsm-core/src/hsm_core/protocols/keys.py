@@ -348,6 +348,19 @@ class UseCounters(Protocol):
         """
         ...
 
+    def put_first(self, material_id: str, value: bytes, /) -> None:
+        """
+        Store the first value of a material whose key has not been committed yet.
+
+        It may become durable later than when this returns, but not later than the
+        next commit of the key store.
+
+        Raises:
+            StorageFullError: There is no room.
+            StoreUnavailableError: It can't be written.
+        """
+        self.put(material_id, value)
+
     def discard(self, material_id: str, /) -> None:
         """
         Delete the value of a material that was destroyed, if there is one.

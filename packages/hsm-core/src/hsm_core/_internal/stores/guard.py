@@ -199,6 +199,11 @@ class GuardedUseCounters(UseCounters):
         with _guarded():
             self._inner.put(material_id, value)
 
+    def put_first(self, material_id: str, value: bytes, /) -> None:
+        """See `UseCounters.put_first`."""
+        with _guarded():
+            self._inner.put_first(material_id, value)
+
     def discard(self, material_id: str, /) -> None:
         """See `UseCounters.discard`."""
         with _guarded():

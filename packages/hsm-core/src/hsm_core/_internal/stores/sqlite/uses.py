@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Use counters in the database of a key store, each durable when it is put."""
+"""Use counters in the database of a key store."""
 
 from __future__ import annotations
 
@@ -46,8 +46,16 @@ class SqliteUseCounters(UseCounters):
 
     def put(self, material_id: str, value: bytes, /) -> None:
         """Replace the value of a material; see `UseCounters.put`."""
+        self._put(material_id, value, durable=True)
+
+    def put_first(self, material_id: str, value: bytes, /) -> None:
+        """Store the first value of a material; see `UseCounters.put_first`."""
+        # The commit of the key goes into the same log behind it, and syncs both.
+        self._put(material_id, value, durable=False)
+
+    def _put(self, material_id: str, value: bytes, *, durable: bool) -> None:
         check_material_id(material_id)
-        with self._database.transaction() as connection:
+        with self._database.transaction(durable=durable) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO uses (material_id, value) VALUES (?, ?)",
                 (material_id, value),
