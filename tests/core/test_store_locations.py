@@ -52,6 +52,9 @@ def something(location):
 def failing(location):
     raise OSError(location)
 
+def leaving(location):
+    raise SystemExit(0)
+
 def locked(location):
     raise StoreLockedError("It is locked.")
 """
@@ -139,6 +142,32 @@ class TestOurOwn:
         text = str(caught.value)
         assert all(name in text for name in ("key_store", "filesystem", "sqlite", "s3"))
         assert len(text) < 300
+
+
+class TestApprovals:
+    @pytest.mark.parametrize("kind", ["file", "sqlite", "memory"])
+    def test_our_kinds_take_no_place(self, kind: str) -> None:
+        """
+        What follows a kind of ours is refused, and not looked for elsewhere.
+        """
+        with pytest.raises(ConfigurationError, match=f"approval_store: {kind} takes"):
+            open_approval_store(Settings(approval_store=f"{kind}:x"))
+
+    @pytest.mark.parametrize("kind", ["file", "sqlite"])
+    def test_not_available(self, tmp_path: Path, kind: str) -> None:
+        """
+        The error says that it is the approvals that can't be reached, not the keys.
+        """
+        (tmp_path / "file").touch()
+        below = tmp_path / "file" / "below"
+        settings = Settings(
+            approval_store=kind, approval_dir=below, approval_sqlite_path=below
+        )
+
+        with pytest.raises(StoreUnavailableError, match="store of approvals") as caught:
+            open_approval_store(settings)
+
+        assert caught.value.__cause__ is not None
 
 
 class TestEntryPoints:
@@ -264,6 +293,7 @@ class TestEntryPoints:
             ("vaults", "keys", ConfigurationError),
             ("vaults", "failing", StoreUnavailableError),
             ("key_stores", "failing", StoreUnavailableError),
+            ("vaults", "leaving", StoreUnavailableError),
             ("key_stores", "locked", StoreLockedError),
         ],
     )

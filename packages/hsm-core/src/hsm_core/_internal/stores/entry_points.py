@@ -57,7 +57,7 @@ class Opener:
             opened: object = self._load(location)
         except HSMError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StoreUnavailableError(
                 f"{self.field}: what opens {self.scheme}: failed "
                 f"({type(error).__name__})."

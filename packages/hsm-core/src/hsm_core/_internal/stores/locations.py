@@ -32,7 +32,7 @@ from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.s3 import open_s3
 from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
-from hsm_core.errors import ConfigurationError
+from hsm_core.errors import ConfigurationError, StoreUnavailableError
 from hsm_core.protocols import (
     ApprovalStore,
     Clock,
@@ -110,6 +110,15 @@ def open_approval_store(settings: Settings) -> ApprovalStore:
         StoreLockedError: Another process has it open.
         StoreUnavailableError: It can't be read or written.
     """
+    try:
+        return _open_approvals(settings)
+    except StoreUnavailableError as error:
+        if str(error) != type(error).sentence:
+            raise
+        raise type(error)("The store of approvals is not available.") from error
+
+
+def _open_approvals(settings: Settings) -> ApprovalStore:
     match settings.approval_store:
         case ApprovalStoreKind.MEMORY:
             return MemoryApprovalStore()
@@ -120,6 +129,12 @@ def open_approval_store(settings: Settings) -> ApprovalStore:
             return GuardedApprovalStore(SqliteApprovalStore(path))
         case location:
             scheme, _, rest = location.partition(":")
+            if scheme in frozenset(ApprovalStoreKind):
+                raise ConfigurationError(
+                    f"{_APPROVALS}: {scheme} takes nothing after it; its place is a "
+                    "setting of its own.",
+                    field=_APPROVALS,
+                )
             opener = find_opener(
                 (APPROVAL_STORES,), scheme, field=_APPROVALS, known=ApprovalStoreKind
             )
