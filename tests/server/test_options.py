@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line: every flag has its variable, and none is ignored."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hsm_core.errors import (
     HSMError,
     KeyRingTamperedError,
     StoreLockedError,
+    StoreUnavailableError,
     WrongAuditKeyError,
     WrongMasterKeyError,
 )
@@ -332,6 +334,47 @@ def test_a_store_of_no_form_is_refused(server: Server, flag: str, value: str) ->
     assert 2 == result.exit_code
     assert f"--{flag}" in result.stderr
     assert "SCHEME:REST" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "flag", "path"),
+    [
+        ("sqlite:a.db", "--sqlite-path", "b.db"),
+        ("filesystem:a", "--key-dir", "data/keys"),
+    ],
+)
+def test_a_place_that_is_said_twice_is_refused(
+    server: Server, uri: str, flag: str, path: str
+) -> None:
+    """Neither a flag nor its variable is ignored because a URI says another place."""
+    variable = environment_name(flag.removeprefix("--"))
+    results = [
+        run("--key-store", uri, flag, path),
+        run("--key-store", uri, **{variable: path}),
+    ]
+
+    for result in results:
+        assert 2 == result.exit_code
+        assert flag in result.stderr
+        assert variable in result.stderr
+    assert 0 == run("--key-store", uri).exit_code
+    other = {"--key-dir": "--sqlite-path", "--sqlite-path": "--key-dir"}[flag]
+    assert 0 == run("--key-store", uri, other, path).exit_code
+
+
+def test_why_a_store_is_not_available(server: Server) -> None:
+    """What the system said of a store stands in the message of a failed start."""
+    reason = PermissionError(errno.EACCES, "a word", "/a/path")
+    server.error = StoreUnavailableError()
+    server.error.__cause__ = RuntimeError()
+    server.error.__cause__.__cause__ = reason
+
+    result = run()
+
+    said = os.strerror(errno.EACCES)
+    assert 1 == result.exit_code
+    assert result.stderr.endswith(f"The key store is not available. ({said})\n")
+    assert "a word" not in result.stderr
 
 
 class TestProviders:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 import click
 from click.core import ParameterSource
 
-from hsm_core.errors import HSMError, IntegrityError
+from hsm_core.errors import HSMError, IntegrityError, UnavailableError
 from hsm_core.secret_input import is_literal_secret, read_secret
 from hsm_server.__about__ import __version__
 from hsm_server.bootstrap import serve
@@ -22,6 +22,7 @@ from hsm_server.logs import location
 from hsm_server.options import (
     SECRET_OPTIONS,
     UNAVAILABLE,
+    check_places,
     environment_name,
     options,
     settings_from,
@@ -51,6 +52,7 @@ def _run(**values: Any) -> None:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     context = click.get_current_context()
+    check_places(context, values["key_store"])
     try:
         settings = settings_from(values)
         secrets = _read_secrets(context, values)
@@ -132,8 +134,11 @@ def _announce(url: str) -> None:
 
 
 def _sentence(error: HSMError) -> str:
-    """Return the message, with where the damage is if the message lacks it."""
+    """Return the message, with where the damage is, or why, if the message lacks it."""
     text = str(error)
+    if isinstance(error, UnavailableError):
+        reason = _reason(error)
+        return f"{text} ({reason})" if reason else text
     if isinstance(error, IntegrityError):
         missing = [
             f"{name} {value}"
@@ -143,6 +148,15 @@ def _sentence(error: HSMError) -> str:
         if missing:
             return f"{text} ({', '.join(missing)})"
     return text
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the operating system said, if it is behind an error."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    # What it says beyond its number may come from a store that is not ours.
+    return os.strerror(cause.errno) if cause is not None and cause.errno else ""
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -8,12 +8,14 @@ is silently ignored would promise a protection that nobody gives.
 
 from hsm_server.options.flags import SECRET_OPTIONS, options
 from hsm_server.options.names import environment_name
+from hsm_server.options.stores import check_places
 from hsm_server.options.unavailable import UNAVAILABLE
 from hsm_server.options.values import settings_from
 
 __all__ = [
     "SECRET_OPTIONS",
     "UNAVAILABLE",
+    "check_places",
     "environment_name",
     "options",
     "settings_from",

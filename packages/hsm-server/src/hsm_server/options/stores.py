@@ -8,21 +8,47 @@ from pathlib import Path
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from hsm_core.settings import KeyStoreKind
+from hsm_server.options.names import environment_name
 from hsm_server.options.option import option
 
-__all__ = ["stores"]
+__all__ = ["check_places", "stores"]
 
 _PATH: Final = click.Path(path_type=Path)
 _URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
 _DAYS: Final = click.IntRange(0, 36500)
 _INTERVAL: Final = click.IntRange(60)
+_PLACES: Final = {
+    KeyStoreKind.FILESYSTEM.value: "key-dir",
+    KeyStoreKind.SQLITE.value: "sqlite-path",
+}
+"""Flags that say where a kind of key store lies."""
 
 
 def stores() -> list[click.Parameter]:
     """Return the options of all stores."""
     return [*_keys(), *_trail(), *_approvals()]
+
+
+def check_places(context: click.Context, key_store: str) -> None:
+    """
+    Refuse a key store whose place is said twice.
+
+    Raises:
+        click.UsageError: It is in the URI and in a flag or variable of its own.
+    """
+    scheme, colon, _ = key_store.partition(":")
+    flag = _PLACES.get(scheme)
+    if not colon or flag is None:
+        return
+    source = context.get_parameter_source(flag.replace("-", "_"))
+    if source in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}:
+        raise click.UsageError(
+            f"--key-store {scheme}:… says where keys are kept, so that --{flag} "
+            f"({environment_name(flag)}) must not."
+        )
 
 
 def _keys() -> list[click.Parameter]:
