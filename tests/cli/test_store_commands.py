@@ -122,6 +122,22 @@ class TestRecover:
         assert "a copy from record 12" in outcome.err
         assert f"{KEY}: older" in outcome.err
 
+    def test_what_a_server_says_is_shown(
+        self, shell: Shell, store: ChangedStore
+    ) -> None:
+        """No key id or problem acts on the terminal, in a question or a status."""
+        store.locked = "\x1b[2J"
+        store.findings = (KeyFinding(key_id="\x1b[31mred", problem="\x1b]0;title\7"),)
+
+        asked = shell("store", "recover", "--reason", "x", stdin=b"")
+        shown = shell.ok("status")
+
+        assert (2, False) == (asked.code, bool(store.asked))
+        for text in (asked.err, shown.text):
+            assert "\x1b" not in text
+            assert "\\x1b[2J" in text
+            assert "\\x1b[31mred" in text
+
     def test_answer(self, shell: Shell, store: ChangedStore) -> None:
         """The word itself lets it go on."""
         outcome = shell("store", "recover", "--reason", "x", stdin=b"recover\n")

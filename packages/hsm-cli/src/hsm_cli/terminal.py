@@ -53,8 +53,9 @@ def neutral_json(text: str, /) -> str:
 
 def render_pairs(pairs: Sequence[tuple[str, str]]) -> str:
     """Return names and values, aligned, one pair a line."""
-    width = max(len(name) for name, _ in pairs)
-    return "\n".join(f"{name:<{width}}  {neutral(value)}" for name, value in pairs)
+    clean = [(neutral(name), neutral(value)) for name, value in pairs]
+    width = max(len(name) for name, _ in clean)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in clean)
 
 
 def render_table(

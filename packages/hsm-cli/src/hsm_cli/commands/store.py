@@ -108,7 +108,7 @@ def _ask(invocation: Invocation, key_id: str) -> None:
         click.echo(neutral(store.locked), err=True)
     for finding in store.findings:
         if key_id in ("", finding.key_id):
-            click.echo(f"{finding.key_id}: {finding.problem}", err=True)
+            click.echo(neutral(f"{finding.key_id}: {finding.problem}"), err=True)
     what = f"Key {neutral(key_id)}" if key_id else "The whole key store"
     click.echo(
         f"{what} will be taken for right as it is now.\nType {_ANSWER} to go on: ",
