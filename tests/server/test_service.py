@@ -54,6 +54,27 @@ async def test_health_is_open_and_cheap(api: API) -> None:
     assert "ok" == answer.json["status"]
 
 
+async def test_metrics_forget_an_hsm_that_is_gone(
+    api: API, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was true of store and trail is not shown for ever."""
+    assert "ferrohsm_store_available 1.0" in await _metrics(api)
+
+    check = api.app[HEALTH]
+    monkeypatch.setattr(check, "_hsm", Broken(StoreUnavailableError()))
+    monkeypatch.setattr(check, "_asked_at", float("-inf"))
+    text = await _metrics(api)
+
+    assert "ferrohsm_store_available 0.0" in text
+    assert "ferrohsm_audit_available 0.0" in text
+    assert 'ferrohsm_audit_state{state="ok"} 0.0' in text
+
+
+async def _metrics(api: API) -> str:
+    answer = await api.send("GET", "//metrics", token="")
+    return answer.body.decode()
+
+
 async def test_health_asks_the_hsm_once_a_second(api: API) -> None:
     """A flood of questions is one question, and none is recorded."""
     before = len(await api.events())

@@ -64,6 +64,11 @@ class TrailMetrics:
         self._failures.show(audit.failures)
         self._resumes.show(audit.resumes)
 
+    def show_nothing(self) -> None:
+        """Show that nobody knows how it is."""
+        for state in _TRAIL_STATES:
+            self._state.labels(state).set(0)
+
 
 class StoreMetrics:
     """How the key store is."""
@@ -96,6 +101,10 @@ class StoreMetrics:
         self._locked.set(1 if status.store.locked else 0)
         self._tampered.set(status.tampered_keys)
         self._compared.set(status.store.compared)
+
+    def show_nothing(self) -> None:
+        """Show that nobody can reach it."""
+        self._available.set(0)
 
 
 class Metrics:
@@ -174,7 +183,10 @@ class Metrics:
         """Show what the HSM says of itself; None if it doesn't answer."""
         available = status is not None and status.audit.available
         self._audit.set(1 if available else 0)
-        if status is not None:
+        if status is None:
+            self._trail.show_nothing()
+            self._store.show_nothing()
+        else:
             self._trail.show(status.audit)
             self._store.show(status)
 
