@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -342,12 +343,17 @@ class TestOpening:
         self, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
-        Settings that boto3 can't use stop the start.
+        Settings that boto3 can't use stop the start, and no password is told.
         """
         with storage.found():
-            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "not a url")
-            with pytest.raises(ConfigurationError, match="boto3"):
+            address = "http://user:secret w@ord@no host"
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+            with pytest.raises(ConfigurationError, match="boto3") as caught:
                 open_s3("//bucket")
+
+        text = "".join(traceback.format_exception(caught.value))
+        assert "no host" in text
+        assert "secret" not in text
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """

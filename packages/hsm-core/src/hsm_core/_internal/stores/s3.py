@@ -28,6 +28,8 @@ __all__ = ["S3Vault", "make_client", "open_s3"]
 _LOCATION: Final = re.compile(
     r"//([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9_-][A-Za-z0-9._/-]{0,511})?)?"
 )
+_USER_INFO: Final = re.compile("//.*@")
+"""What stands before the host in an address, such as a password."""
 _CONNECT_SECONDS: Final = 2
 _READ_SECONDS: Final = 5
 _CONNECTIONS: Final = 16
@@ -183,6 +185,7 @@ def make_client() -> Any:
     try:
         return boto3.session.Session().client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
+        reason = _USER_INFO.sub("//", str(error))
         raise ConfigurationError(
-            f"key_store: boto3 can't use its settings: {error}", field="key_store"
-        ) from error
+            f"key_store: boto3 can't use its settings: {reason}", field="key_store"
+        ) from None
