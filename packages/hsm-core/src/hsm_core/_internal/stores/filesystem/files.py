@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -155,17 +156,37 @@ def write_new(path: Path, data: bytes) -> None:
     Raises:
         OSError: It may be there in part, and must be removed, never synced again.
     """
-    descriptor = open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        view = memoryview(data)
-        while view:
-            written = os.write(descriptor, view)
-            if not written:
-                raise OSError(errno.EIO, "nothing was written")
-            view = view[written:]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _write_together({path: data})
+
+
+def _write_together(contents: Mapping[Path, bytes]) -> None:
+    """
+    Write new files and sync each of them; errors as of `write_new`.
+
+    All are on their way to the disk before the first is waited for, so that the file
+    system has one transaction for all of them.
+    """
+    opened: list[int] = []
+    with ExitStack() as stack:
+        for path, data in contents.items():
+            descriptor = open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            stack.callback(os.close, descriptor)
+            opened.append(descriptor)
+            _write_to(descriptor, data)
+            if len(contents) > 1 and hasattr(os, "posix_fadvise"):
+                # Only a hint: on Linux it begins to write out what was written.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        for descriptor in opened:
+            os.fsync(descriptor)
+
+
+def _write_to(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.write(descriptor, view)
+        if not written:
+            raise OSError(errno.EIO, "nothing was written")
+        view = view[written:]
 
 
 def _discard(temporary: Path) -> bool:
@@ -187,8 +208,7 @@ def stage_directory(parent: Path, contents: Mapping[str, bytes]) -> Path:
     try:
         with storage_errors():
             os.mkdir(staged, 0o700)
-            for name, data in contents.items():
-                write_new(staged / name, data)
+            _write_together({staged / name: data for name, data in contents.items()})
         sync_directory(staged)
     except BaseException:
         discard_directory(staged)
