@@ -168,10 +168,13 @@ class Database:
             IntegrityError: The database is damaged.
             StoreUnavailableError: It can't be read.
         """
-        # Written out, as every request comes here: context managers cost as much.
-        self.check_usable()
-        with self._mutex:
+        # Written out, as every request comes here: calls and context managers cost as
+        # much as the statement. In a child made by fork the mutex may be held for ever.
+        if self._refusal or os.getpid() != self._process:
             self.check_usable()
+        with self._mutex:
+            if self._refusal:
+                self.check_usable()
             try:
                 return self._connection.execute(statement, values).fetchall()
             except sqlite3.Error as error:
