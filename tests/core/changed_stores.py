@@ -104,6 +104,10 @@ class Data(ABC):
     def remove(self, key: str) -> None:
         """Remove a key, with all that is there of it."""
 
+    @abstractmethod
+    def bring_back(self, key: str, name: str) -> None:
+        """Put back all of a key that was removed, as a copy has it."""
+
 
 class FilesystemData(Data):
     """With keys in files."""
@@ -136,6 +140,11 @@ class FilesystemData(Data):
     def remove(self, key: str) -> None:
         """See `Data.remove`."""
         shutil.rmtree(self._path(key, ""))
+
+    def bring_back(self, key: str, name: str) -> None:
+        """See `Data.bring_back`."""
+        folder = Path("keys") / "keys" / key
+        shutil.copytree(self.kept(name).folder / folder, self.folder / folder)
 
 
 class SqliteData(Data):
@@ -187,6 +196,29 @@ class SqliteData(Data):
         n = self._number(key)
         self._do("DELETE FROM keys WHERE n = ?", n)
         self._do("DELETE FROM documents WHERE n = ?", n)
+
+    def bring_back(self, key: str, name: str) -> None:
+        """See `Data.bring_back`."""
+        connection = sqlite3.connect(self.folder / "keys.sqlite")
+        path = str(self.kept(name).folder / "keys.sqlite")
+        connection.execute("ATTACH ? AS kept", (path,))
+        (n,) = connection.execute(
+            "SELECT n FROM kept.keys WHERE key_id = ?", (key,)
+        ).fetchone()
+        with connection:
+            connection.execute("DELETE FROM keys WHERE key_id = ?", (key,))
+            for table in ("keys", "documents"):
+                connection.execute(
+                    f"INSERT OR REPLACE INTO {table} "  # noqa: S608 (our own names)
+                    f"SELECT * FROM kept.{table} WHERE n = ?",
+                    (n,),
+                )
+            connection.execute(
+                "INSERT OR REPLACE INTO blobs "
+                "SELECT * FROM kept.blobs WHERE id >> 27 = ?",
+                (n,),
+            )
+        connection.close()
 
 
 DATA = (FilesystemData, SqliteData)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.walk import Walk
@@ -102,6 +103,39 @@ def test_a_missing_key_is_named_though_its_record_is_gone(data: Data) -> None:
 
     with data.open() as gateway:
         assert {key: "missing"} == problems(gateway)
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_destroyed_key_stays_so_though_it_was_forgotten(
+    data: Data, *, pruned: bool
+) -> None:
+    """A copy from before its end opens nothing, even if nothing else tells of it."""
+    key = id_of(data, "second")
+    with data.open() as gateway:
+        secret = session_on(gateway).encrypt(key, b"m")
+    data.keep("living")
+    with data.open() as gateway:
+        session_on(gateway).destroy(key)
+        session_on(gateway).rotate("first")
+    data.remove(key)
+    with data.open() as gateway:
+        assert {key: "missing"} == problems(gateway)
+        asked = ops.RecoverKey(key_id=key, reason="gone")
+        assert (key,) == gateway.act_as(caller()).execute(asked).forgotten
+        session_on(gateway).rotate("first")
+    if pruned:
+        prune(data)
+    data.bring_back(key, "living")
+
+    with data.open() as gateway:
+        assert {key: "foreign"} == problems(gateway)
+        session = session_on(gateway)
+        session.encrypt("first", b"m")
+        asked = ops.RecoverKey(key_id=key, reason="put back")
+        assert (key,) == gateway.act_as(caller()).execute(asked).left
+        with pytest.raises(errors.KeyTamperedError):
+            session.decrypt(key, secret)
+    assert data.blob(key, 1) is None
 
 
 def test_a_walk_that_is_overtaken_by_a_prune_begins_anew() -> None:

@@ -66,6 +66,7 @@ class KnownKey:
     What the trail says of a key: generation and digest after its last change.
 
     Attributes:
+        digest: Empty if the key was forgotten, after it had been destroyed.
         destroyed: Whether all its material was destroyed.
     """
 

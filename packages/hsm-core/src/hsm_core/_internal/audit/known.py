@@ -22,6 +22,9 @@ class KnownKeys:
     """
     The last state of each key, gathered from events in their order.
 
+    Of a key that was destroyed and then forgotten, that it was destroyed stays known:
+    with generation 0 and no digest, as nothing of it should be there.
+
     Args:
         before: What is known from records before them.
     """
@@ -34,7 +37,7 @@ class KnownKeys:
         key_id = KeyId(event.key_id)
         accepted = event.kind == ACCEPTED
         if accepted and not event.document_after:
-            self._keys.pop(key_id, None)
+            self._forget(key_id)
             return
         committed = event.phase is Phase.OUTCOME and event.code in _COMMITTED
         if event.document_after and (committed or accepted):
@@ -44,6 +47,11 @@ class KnownKeys:
             self._keys[key_id] = KnownKey(
                 key_id, event.generation, event.document_after, destroyed
             )
+
+    def _forget(self, key_id: KeyId) -> None:
+        before = self._keys.pop(key_id, None)
+        if before is not None and before.destroyed:
+            self._keys[key_id] = KnownKey(key_id, 0, "", destroyed=True)
 
     def __len__(self) -> int:
         return len(self._keys)

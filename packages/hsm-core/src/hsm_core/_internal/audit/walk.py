@@ -81,8 +81,8 @@ class Walk:
                 self.met[event.set_digest] = event.seq, event.time
 
     def known(self) -> dict[KeyId, KnownKey]:
-        """Return what is known of each key."""
-        return {known.key_id: known for known in self._keys}
+        """Return what is known of each key that should be there."""
+        return {known.key_id: known for known in self._keys if known.digest}
 
 
 def _is_done(event: AuditEvent) -> bool:
