@@ -197,6 +197,20 @@ class TestCaretaker:
         time.sleep(0.05)
         assert 5 == len(steps)
 
+    @pytest.mark.parametrize("seconds", [1e12, float("inf"), 10**400])
+    def test_however_long_it_is_until_the_next_time(
+        self, caretaker: Caretaker, seconds: float
+    ) -> None:
+        """A task that comes again in ages does not keep others from being done."""
+        first, second = threading.Event(), threading.Event()
+        caretaker.every(seconds, first.set)
+        assert first.wait(5)
+        time.sleep(0.02)
+
+        caretaker.every(1.0, second.set)
+
+        assert second.wait(5)
+
     def test_nothing_is_begun_after_the_end(self, caretaker: Caretaker) -> None:
         """Once it is stopped no task runs any more."""
         runs: list[int] = []

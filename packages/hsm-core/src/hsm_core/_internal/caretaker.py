@@ -19,6 +19,7 @@ for the usual time.
 """
 
 _IDLE_SECONDS: Final = 3600.0
+_LONGEST_SECONDS: Final = 1e9
 
 
 @dataclass(slots=True)
@@ -86,7 +87,9 @@ class Caretaker:
             except Exception:
                 # It is tried again; whoever needs the work done finds out themselves.
                 self.failures += 1
-            job.due = time.monotonic() + (job.seconds if again is None else again)
+            seconds = job.seconds if again is None else again
+            # No number may end the thread, on which healing depends.
+            job.due = time.monotonic() + min(seconds, _LONGEST_SECONDS)
 
     def _next(self) -> _Job | None:
         with self._changed:
@@ -95,5 +98,5 @@ class Caretaker:
                 left = job.due - time.monotonic() if job else _IDLE_SECONDS
                 if job is not None and left <= 0:
                     return job
-                self._changed.wait(left)
+                self._changed.wait(min(left, _IDLE_SECONDS))
             return None
