@@ -377,6 +377,28 @@ def test_why_a_store_is_not_available(server: Server) -> None:
     assert "a word" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "audit-retention-days",
+        "audit-retention-interval-secs",
+        "approval-retention-days",
+        "approval-retention-interval-secs",
+        "scrub-interval-secs",
+        "audit-reserve-bytes",
+    ],
+)
+@pytest.mark.parametrize("value", ["-1", "1" + 19 * "0", "1" + 400 * "0"])
+def test_a_number_that_makes_no_sense_is_refused(
+    server: Server, flag: str, value: str
+) -> None:
+    """No span of time or space is so long that a clock or a disk can't have it."""
+    result = run(f"--{flag}", value)
+
+    assert 2 == result.exit_code
+    assert f"--{flag}" in result.stderr
+
+
 class TestProviders:
     def test_orders_reach_the_settings(self, server: Server) -> None:
         """Flags are repeated; each names an algorithm and who may serve it."""

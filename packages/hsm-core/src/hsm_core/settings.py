@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, field
 
@@ -34,6 +34,10 @@ TRAIL_DAYS: Final = 365
 
 APPROVAL_DAYS: Final = 90
 """How long approvals in SQLite are kept after their end where nothing else is said."""
+
+
+_LONGEST_SECONDS: Final = 10 * 365 * 24 * 3600
+_Interval: TypeAlias = Annotated[int, Meta(ge=60, le=_LONGEST_SECONDS)]
 
 
 class KeyStoreKind(StrEnum):
@@ -150,15 +154,15 @@ class Settings(Record, frozen=True, kw_only=True):
     audit_log: Path | None = Path("data/audit.log")
     audit_sqlite_path: Path = Path("data/audit.sqlite")
     audit_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
-    audit_retention_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
-    audit_reserve_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
+    audit_retention_interval_seconds: _Interval = 86400
+    audit_reserve_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 1024 * 1024
     approval_store: str = ApprovalStoreKind.MEMORY
     approval_dir: Path = Path("data/approvals")
     approval_sqlite_path: Path = Path("data/approvals.sqlite")
     approval_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
-    approval_retention_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
+    approval_retention_interval_seconds: _Interval = 86400
     backup_dir: Path | None = None
-    scrub_interval_seconds: Annotated[int, Meta(ge=60)] = 86400
+    scrub_interval_seconds: _Interval = 86400
     scrub_share: Annotated[float, Meta(gt=0, le=1)] = 0.25
     audit_sync: AuditSync = AuditSync.STRICT
     audit_segment_bytes: Annotated[int, Meta(ge=4096)] = 64 * 1024 * 1024

@@ -19,7 +19,7 @@ __all__ = ["check_places", "stores"]
 _PATH: Final = click.Path(path_type=Path)
 _URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
 _DAYS: Final = click.IntRange(0, 36500)
-_INTERVAL: Final = click.IntRange(60)
+_INTERVAL: Final = click.IntRange(60, 10 * 365 * 24 * 3600)
 _PLACES: Final = {
     KeyStoreKind.FILESYSTEM.value: "key-dir",
     KeyStoreKind.SQLITE.value: "sqlite-path",
@@ -140,7 +140,7 @@ def _trail() -> list[click.Parameter]:
             "audit-reserve-bytes",
             "Disk space kept back for records of recovery and administration.",
             default=1024 * 1024,
-            type=click.IntRange(0),
+            type=click.IntRange(0, 2**40),
         ),
         option(
             "audit-retention-days",
