@@ -281,6 +281,7 @@ def assemble(
         policy=policy,
         audit=audit,
         audit_sync=settings.audit_sync,
+        audit_timeout=settings.audit_timeout_seconds,
         clock=clock,
         entropy=entropy,
         limits=settings.limits,

@@ -42,6 +42,7 @@ class Attempt:
         key_id: Id of the key, or what the caller named where there is none.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
+        waited: For how many seconds it has waited for the trail.
     """
 
     caller: Caller
@@ -54,6 +55,7 @@ class Attempt:
     decision: Decision | None = None
     digest: str = ""
     document_before: str = ""
+    waited: float = 0.0
 
     def check(self, limits: Limits) -> None:
         """

@@ -8,10 +8,11 @@ Until then nothing is changed any more: nobody knows what is stored.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.recovery import settle
-from hsm_core.protocols import AuditDraft, AuditLog
+from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
 
 __all__ = ["Healer"]
 
@@ -43,11 +44,14 @@ class Healer:
         with self._lock:
             self._unsettled[intent.operation_id] = intent
 
-    def heal(self) -> None:
+    def heal(self, wait: Callable[[AuditTicket], None] | None = None) -> None:
         """
         Open the store again if it must be, and settle what is unsettled.
 
         Nothing happens where nothing failed.
+
+        Args:
+            wait: Waits for the trail; None is its own limit for each record.
 
         Raises:
             HSMError: Store or trail still can't be used; to be tried again later.
@@ -61,15 +65,21 @@ class Healer:
                 # While it was closed, what lies there may have become anything.
                 self._inventory.census.doubt()
             for operation_id, intent in list(self._unsettled.items()):
-                self._settle(operation_id, intent)
+                self._settle(operation_id, intent, wait)
 
-    def _settle(self, operation_id: str, intent: AuditDraft) -> None:
+    def _settle(
+        self,
+        operation_id: str,
+        intent: AuditDraft,
+        wait: Callable[[AuditTicket], None] | None,
+    ) -> None:
         # It is counted once, however often it must be tried to record it.
         if operation_id not in self._outcomes:
             self._outcomes[operation_id] = settle(self._inventory, intent)
         outcome = self._outcomes[operation_id]
         if outcome is not None:
-            self._audit.append([outcome], durable=True, reserved=True).wait()
+            ticket = self._audit.append([outcome], durable=True, reserved=True)
+            ticket.wait() if wait is None else wait(ticket)
         with self._lock:
             self._unsettled.pop(operation_id, None)
             self._outcomes.pop(operation_id, None)

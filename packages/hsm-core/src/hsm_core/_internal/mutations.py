@@ -5,13 +5,18 @@ Mutations: intent durable → one store commit → outcome durable → answer.
 Each has an operation id: an HMAC of principal and idempotency key, or random. It
 stands in the intent, in the document that it changes, and in the outcome; so a repeated
 request finds what was done, and recovery finds what became of an intent.
+
+An answer waits for all its records together no longer than the trail's own limit. What
+the trail still lacks then is owed: it is appended as soon as that is possible.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -106,7 +111,7 @@ class Mutations:
         handler = self._admission.handler(sent)
         assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
         self._admission.check_lock(sent)
-        self._healer.heal()
+        self._healer.heal(partial(self._wait, attempt))
         request_digest = self._admission.digest(sent)
         repeated = self._repeat(attempt, handler, request_digest)
         if repeated is not None:
@@ -168,15 +173,20 @@ class Mutations:
         intent = self._draft(attempt, Phase.INTENT, version=plan.version)
         opened = self._begin(attempt, after, intent)
         failpoint("mutation.after_intent")
-        with self._commit:
-            digest = self._store(attempt, after, stored, plan, opened, intent)
-            try:
-                failpoint("mutation.after_store")
-                ticket = self._append_outcome(attempt, after, digest, plan)
-            except Exception as error:
-                raise _SettledError(_unknown(attempt)) from error
         try:
-            ticket.wait()
+            with self._commit:
+                digest = self._store(attempt, after, stored, plan, opened, intent)
+                try:
+                    failpoint("mutation.after_store")
+                    ticket = self._append_outcome(attempt, after, digest, plan)
+                except Exception as error:
+                    raise _SettledError(_unknown(attempt)) from error
+        except _RefusedError as refused:
+            # Outside, for waiting for the trail must not hold up all other changes.
+            self._record_outcome(attempt, refused.error)
+            raise _SettledError(refused.error) from refused.error
+        try:
+            self._wait(attempt, ticket)
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.pop(attempt.operation_id, None)
@@ -196,10 +206,11 @@ class Mutations:
         except Exception as error:
             problem = error
         try:
-            ticket.wait()
+            self._wait(attempt, ticket)
         except AuditUnavailableError as error:
             draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
             self._owed[attempt.operation_id] = _Owed(draft)
+            self._services.uses.discard(opened)
             raise
         if problem is not None:
             self._record_outcome(attempt, problem)
@@ -245,7 +256,7 @@ class Mutations:
     ) -> str:
         """Commit; an error means that nothing was changed, unless it says otherwise."""
         try:
-            self._healer.heal()
+            self._healer.heal(partial(self._wait, attempt))
             return self._services.inventory.commit(
                 attempt.document, after, stored, attempt.operation_id, plan.blobs
             )
@@ -254,8 +265,7 @@ class Mutations:
             raise _SettledError(error) from error
         except HSMError as error:
             self._services.uses.discard(opened)
-            self._record_outcome(attempt, error)
-            raise _SettledError(error) from error
+            raise _RefusedError(error) from error
         except Exception as error:
             self._healer.note(intent)
             raise _SettledError(_unknown(attempt)) from error
@@ -324,7 +334,7 @@ class Mutations:
             self._draft(attempt, Phase.SINGLE, version=version),
             detail=MessageDetail(text="answered again"),
         )
-        self._services.audit.append([draft], durable=True).wait()
+        self._wait(attempt, self._services.audit.append([draft], durable=True))
 
     def _settle_outcome(self, attempt: Attempt) -> None:
         if attempt.operation_id not in self._owed:
@@ -333,7 +343,7 @@ class Mutations:
             self.pay()
             owed = self._owed.get(attempt.operation_id)
             if owed is not None and owed.ticket is not None:
-                owed.ticket.wait()
+                self._wait(attempt, owed.ticket)
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
         self._owed.pop(attempt.operation_id, None)
@@ -342,7 +352,12 @@ class Mutations:
         """Close the intent of a mutation that did not happen."""
         draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
         try:
-            self._append(draft).wait()
+            ticket = self._append(draft)
+        except AuditUnavailableError:
+            self._owed[attempt.operation_id] = _Owed(draft)
+            raise _SettledError(_unknown(attempt)) from error
+        try:
+            self._wait(attempt, ticket)
         except AuditUnavailableError:
             raise _SettledError(_unknown(attempt)) from error
 
@@ -354,7 +369,15 @@ class Mutations:
         if isinstance(error, AuditUnavailableError):
             return
         draft = self._draft(attempt, Phase.SINGLE, code=code_of(error))
-        self._services.audit.append([draft], durable=True).wait()
+        self._wait(attempt, self._services.audit.append([draft], durable=True))
+
+    def _wait(self, attempt: Attempt, ticket: AuditTicket) -> None:
+        """Wait for the trail, for what is left of the time that an answer has."""
+        began = time.monotonic()
+        try:
+            ticket.wait(max(self._services.audit_timeout - attempt.waited, 0))
+        finally:
+            attempt.waited += time.monotonic() - began
 
     def _operation_id(self, request: Request) -> str:
         key: object = request.idempotency_key
@@ -390,6 +413,14 @@ def _materials_of(document: KeyDocument | None, *, living: bool = False) -> set[
 def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> set[str]:
     """Return the materials that no version has any more."""
     return _materials_of(before, living=True) - _materials_of(after, living=True)
+
+
+class _RefusedError(Exception):
+    """The store refused a change, and the trail has yet to be told; only raise it."""
+
+    def __init__(self, error: HSMError) -> None:
+        super().__init__()
+        self.error = error
 
 
 class _SettledError(Exception):

@@ -66,6 +66,7 @@ class Services:
 
     Attributes:
         uses: How often the material of each key was used.
+        audit_timeout: How long an answer waits for the trail, in seconds.
         verify_range: Verifies a range of the trail; it knows the audit key.
         store_status: Tells how the key store is.
         verify_store: Compares every key, unless the HSM is closed meanwhile.
@@ -82,6 +83,7 @@ class Services:
     policy: PolicyEngine
     audit: AuditLog
     audit_sync: AuditSync
+    audit_timeout: float
     clock: Clock
     entropy: Entropy
     limits: Limits
