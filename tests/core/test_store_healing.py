@@ -13,6 +13,7 @@ import pytest
 from hsm_core import errors
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyInfo, KeyState
+from hsm_core.protocols import bucket_of
 from hsm_core.session import Session
 from hsm_core.testing import Faults, memory_hsm
 from tests.core.changed_stores import FilesystemData, problems, session_on
@@ -150,6 +151,25 @@ def test_while_its_outcome_can_not_be_recorded() -> None:
 
         assert ["ok", "recovered-committed", "ok"] == outcomes(gateway)
         assert {} == problems(gateway)
+
+
+def test_an_outcome_that_is_owed_is_no_tampering() -> None:
+    """A part of the store that is in doubt is compared with a trail that knows all."""
+    faults = Faults()
+    with memory_hsm(faults=faults) as gateway:
+        session = session_on(gateway)
+        key = session.create_key("aes", name="old").key_id
+        faults.plan("audit.append.outcome", errors.AuditUnavailableError())
+        with pytest.raises(errors.OutcomeUnknownError):
+            session.rotate("old")
+        inventory = gateway._services.inventory  # noqa: SLF001 (to raise the doubt)
+        inventory.census.doubt()
+        inventory.doubtful.add(bucket_of(key))
+
+        assert {} == problems(gateway)
+
+        session.encrypt("old", b"m")
+        assert ["ok", "ok"] == outcomes(gateway)
 
 
 def test_a_lost_answer_of_a_store_that_stays_open() -> None:

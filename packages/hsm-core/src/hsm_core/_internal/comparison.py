@@ -246,18 +246,30 @@ def judge_doubtful(
     inventory: Inventory,
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
+    settle: Callable[[], None],
 ) -> None:
     """
     Compare the keys of buckets that are not as they were counted with the trail.
 
+    Args:
+        inventory: Of the store.
+
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        settle: Brings into the trail, durably, all that was committed to the store.
+
     Raises:
         AuditTamperedError: A record is bad.
-        UnavailableError: Store or trail can't be read.
+        UnavailableError: Store or trail can't be read or written.
     """
     if not inventory.doubtful:
         return
     walk = Walk(audit, verify)
     with inventory.committing:
+        # What nobody has recorded yet would look as if somebody else had made it.
+        settle()
         walk.advance()
         known, buckets = walk.known(), set(inventory.doubtful)
         here = {k: v for k, v in known.items() if bucket_of(k) in buckets}

@@ -76,7 +76,12 @@ class Keeper:
     ) -> None:
         self._inventory = inventory
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
-        self._judge = partial(judge_doubtful, inventory, audit, verify)
+        self._audit = audit
+        self._policy_hash = policy_hash
+        self._pay: Callable[[], None] = lambda: None
+        self._judge = partial(
+            judge_doubtful, inventory, audit, verify, self._settle_all
+        )
         self.healer = Healer(inventory, audit)
         self.scrubber = Scrubber(
             inventory,
@@ -111,20 +116,26 @@ class Keeper:
         Args:
             caretaker: Does it.
 
-            pay: Appends outcomes that are owed to the trail; after it the trail knows
-                all that was committed.
+            pay: Appends outcomes that are owed to the trail.
         """
-
-        def judge() -> None:
-            # What is unsettled would look as if nobody had recorded it.
-            if self._inventory.doubtful and not self.healer.is_needed:
-                pay()
-                self._judge()
-
+        self._pay = pay
         caretaker.every(_HEALING_SECONDS, self.healer.heal)
-        caretaker.every(_HEALING_SECONDS, judge)
+        caretaker.every(_HEALING_SECONDS, self._judge)
         if self._is_lasting:
             caretaker.every(_SCRUBBING_SECONDS, self.scrubber.step)
+
+    def _settle_all(self) -> None:
+        """Let the trail know all that was committed; callers hold `committing`."""
+        self.healer.heal()
+        self._pay()
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.store-compared",
+            policy=self._policy_hash,
+            detail=MessageDetail(text="A part of it is not as it was counted."),
+        )
+        # Once this is durable, all that was appended before it is.
+        self._audit.append([draft], durable=True, reserved=True).wait()
 
 
 def _lock_draft(reason: str, policy_hash: str) -> AuditDraft:
