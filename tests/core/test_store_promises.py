@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""What a key store must never do, each shown on files and on SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hsm_core.errors import KeyTamperedError
+from hsm_core.model import Integrity
+from tests.core.changed_stores import DATA, Data, session_on
+
+
+@pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
+    """Give the place of a new HSM."""
+    made: Data = request.param(tmp_path / "data")
+    made.folder.mkdir(mode=0o700)
+    return made
+
+
+def test_old_versions_serve_what_was_made_with_them(data: Data) -> None:
+    """
+    After three rotations, with restarts, every ciphertext and signature is good.
+
+    Where only the current version is asked, the first ones are lost.
+    """
+    with data.open() as gateway:
+        session = session_on(gateway)
+        session.create_key("aes", name="secret")
+        session.create_key("ed25519", name="signing")
+    made = []
+    for number in range(4):
+        message = b"%d" % number
+        with data.open() as gateway:
+            session = session_on(gateway)
+            sealed = session.encrypt("secret", message)
+            signature = session.sign("signing", message).signature
+            made.append((message, sealed, signature))
+            session.rotate("secret")
+            session.rotate("signing")
+
+    with data.open() as gateway:
+        session = session_on(gateway)
+        assert 5 == session.describe("secret").version
+        for message, sealed, signature in made:
+            assert message == session.decrypt("secret", sealed)
+            session.verify("signing", message, signature)
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"\0" * 70_000])
+def test_an_unreadable_key_is_listed_as_tampered(data: Data, junk: bytes) -> None:
+    """A record that can't be read is neither skipped nor "not found"."""
+    with data.open() as gateway:
+        session = session_on(gateway)
+        bad = session.create_key("aes", name="bad").key_id
+        good = session.create_key("aes", name="good").key_id
+    data.write_document(bad, junk)
+
+    with data.open() as gateway:
+        session = session_on(gateway)
+        listed = {key.key_id: key.integrity for key in session.keys()}
+        assert {bad: Integrity.TAMPERED, good: Integrity.OK} == listed
+        assert 1 == session.status().tampered_keys
+        with pytest.raises(KeyTamperedError):
+            session.encrypt(bad, b"m")
+
+
+def test_an_unreadable_blob_is_tampered_with(data: Data) -> None:
+    """A damaged blob is an error of its own, and other keys serve on."""
+    with data.open() as gateway:
+        session = session_on(gateway)
+        bad = session.create_key("aes", name="bad").key_id
+        session.create_key("aes", name="good")
+    blob = data.blob(bad, 1)
+    assert blob is not None
+    data.write_blob(bad, 1, blob[:-1] + bytes([blob[-1] ^ 1]))
+
+    with data.open() as gateway:
+        session = session_on(gateway)
+        with pytest.raises(KeyTamperedError):
+            session.encrypt("bad", b"m")
+        session.encrypt("good", b"m")
+        assert Integrity.TAMPERED is session.describe("bad").integrity
