@@ -350,6 +350,11 @@ class TestLife:
 class Broken(MemoryApprovalStore):
     """A store that raises what no store may."""
 
+    @property
+    def available(self) -> bool:
+        """Fail."""
+        raise ZeroDivisionError
+
     def commit(self, change: ApprovalChange, /) -> None:
         """Make the change, and fail."""
         super().commit(change)
@@ -362,9 +367,11 @@ class Broken(MemoryApprovalStore):
 
 def test_guard() -> None:
     """
-    A foreign exception leaves a guarded store as one of ours.
+    A foreign exception leaves a guarded store as one of ours, or is no "yes".
     """
     store = GuardedApprovalStore(Broken())
+
+    assert not store.available
 
     with pytest.raises(OutcomeUnknownError) as caught:
         store.commit(change_of(approval_of(1)))

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from hsm_core.errors import HSMError, OutcomeUnknownError, StoreUnavailableError
+from hsm_core._internal.stores.guard import guarded
+from hsm_core.errors import HSMError, OutcomeUnknownError
 from hsm_core.protocols import (
     ApprovalChange,
     ApprovalEntry,
@@ -15,16 +15,6 @@ from hsm_core.protocols import (
 )
 
 __all__ = ["GuardedApprovalStore"]
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    try:
-        yield
-    except HSMError:
-        raise
-    except Exception as error:
-        raise StoreUnavailableError from error
 
 
 class GuardedApprovalStore(ApprovalStore):
@@ -43,18 +33,20 @@ class GuardedApprovalStore(ApprovalStore):
 
     @property
     def available(self) -> bool:
-        """See `ApprovalStore.available`."""
-        with _guarded():
+        """See `ApprovalStore.available`; a store that can't even tell is not."""
+        try:
             return self._inner.available
+        except Exception:
+            return False
 
     def reopen(self) -> None:
         """See `ApprovalStore.reopen`."""
-        with _guarded():
+        with guarded():
             self._inner.reopen()
 
     def get(self, approval_id: str, /) -> bytes | None:
         """See `ApprovalStore.get`."""
-        with _guarded():
+        with guarded():
             return self._inner.get(approval_id)
 
     def commit(self, change: ApprovalChange, /) -> None:
@@ -71,20 +63,20 @@ class GuardedApprovalStore(ApprovalStore):
 
     def find(self, query: ApprovalQuery, /) -> list[ApprovalEntry]:
         """See `ApprovalStore.find`."""
-        with _guarded():
+        with guarded():
             return self._inner.find(query)
 
     def approval_ids(self) -> Sequence[str]:
         """See `ApprovalStore.approval_ids`."""
-        with _guarded():
+        with guarded():
             return self._inner.approval_ids()
 
     def remove(self, approval_ids: Sequence[str], /) -> None:
         """See `ApprovalStore.remove`."""
-        with _guarded():
+        with guarded():
             self._inner.remove(approval_ids)
 
     def close(self) -> None:
         """See `ApprovalStore.close`."""
-        with _guarded():
+        with guarded():
             self._inner.close()

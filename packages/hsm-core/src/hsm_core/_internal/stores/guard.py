@@ -26,11 +26,17 @@ from hsm_core.protocols import (
     UseCounters,
 )
 
-__all__ = ["GuardedKeyStore", "GuardedUseCounters"]
+__all__ = ["GuardedKeyStore", "GuardedUseCounters", "guarded"]
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
+def guarded() -> Iterator[None]:
+    """
+    Let nothing foreign out of a block.
+
+    Raises:
+        StoreUnavailableError: The block raised something that is no `HSMError`.
+    """
     try:
         yield
     except HSMError:
@@ -63,17 +69,17 @@ class GuardedKeyStore(KeyStore):
 
     def reopen(self) -> None:
         """See `KeyStore.reopen`."""
-        with _guarded():
+        with guarded():
             self._inner.reopen()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """See `KeyStore.get`."""
-        with _guarded():
+        with guarded():
             return self._inner.get(key_id)
 
     def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
         """See `KeyStore.get_blob`."""
-        with _guarded():
+        with guarded():
             return self._inner.get_blob(key_id, version)
 
     def commit(self, change: KeyChange, /) -> None:
@@ -100,78 +106,78 @@ class GuardedKeyStore(KeyStore):
 
     def find(self, query: IndexQuery, /) -> IndexPage:
         """See `KeyStore.find`."""
-        with _guarded():
+        with guarded():
             return self._inner.find(query)
 
     def find_operation(self, operation_id: str, /) -> OperationMark | None:
         """See `KeyStore.find_operation`."""
-        with _guarded():
+        with guarded():
             return self._inner.find_operation(operation_id)
 
     def abort(self, operation_id: str, /) -> None:
         """See `KeyStore.abort`."""
-        with _guarded():
+        with guarded():
             self._inner.abort(operation_id)
 
     def scan(self) -> Iterator[StoredKey]:
         """See `KeyStore.scan`."""
-        with _guarded():
+        with guarded():
             # What the consumer raises never passes here: only the store's next() does.
             yield from self._inner.scan()
 
     def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
         """See `KeyStore.digests`."""
-        with _guarded():
+        with guarded():
             yield from self._inner.digests(bucket)
 
     def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
         """See `KeyStore.refresh`."""
-        with _guarded():
+        with guarded():
             return self._inner.refresh(key_id)
 
     def correct(self, entry: IndexEntry, /) -> None:
         """See `KeyStore.correct`."""
-        with _guarded():
+        with guarded():
             self._inner.correct(entry)
 
     def rebuild(self) -> None:
         """See `KeyStore.rebuild`."""
-        with _guarded():
+        with guarded():
             self._inner.rebuild()
 
     def read_account(self) -> StoreAccount | None:
         """See `KeyStore.read_account`."""
-        with _guarded():
+        with guarded():
             return self._inner.read_account()
 
     def write_account(self, account: StoreAccount, /) -> None:
         """See `KeyStore.write_account`."""
-        with _guarded():
+        with guarded():
             self._inner.write_account(account)
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """See `KeyStore.reindex`."""
-        with _guarded():
+        with guarded():
             self._inner.reindex(entries)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """See `KeyStore.discard_blobs`."""
-        with _guarded():
+        with guarded():
             self._inner.discard_blobs(key_id, versions)
 
     def read_meta(self, name: str, /) -> bytes | None:
         """See `KeyStore.read_meta`."""
-        with _guarded():
+        with guarded():
             return self._inner.read_meta(name)
 
     def write_meta(self, name: str, value: bytes, /) -> None:
         """See `KeyStore.write_meta`."""
-        with _guarded():
+        with guarded():
             self._inner.write_meta(name, value)
 
     def close(self) -> None:
         """See `KeyStore.close`."""
-        with _guarded():
+        with guarded():
             self._inner.close()
 
 
@@ -191,25 +197,25 @@ class GuardedUseCounters(UseCounters):
 
     def get(self, material_id: str, /) -> bytes | None:
         """See `UseCounters.get`."""
-        with _guarded():
+        with guarded():
             return self._inner.get(material_id)
 
     def put(self, material_id: str, value: bytes, /) -> None:
         """See `UseCounters.put`."""
-        with _guarded():
+        with guarded():
             self._inner.put(material_id, value)
 
     def put_first(self, material_id: str, value: bytes, /) -> None:
         """See `UseCounters.put_first`."""
-        with _guarded():
+        with guarded():
             self._inner.put_first(material_id, value)
 
     def discard(self, material_id: str, /) -> None:
         """See `UseCounters.discard`."""
-        with _guarded():
+        with guarded():
             self._inner.discard(material_id)
 
     def material_ids(self) -> Sequence[str]:
         """See `UseCounters.material_ids`."""
-        with _guarded():
+        with guarded():
             return self._inner.material_ids()
