@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import sys
@@ -22,6 +23,7 @@ from hsm_core.errors import (
     StoreLockedError,
     UnsafeFileModeError,
 )
+from hsm_core.factory import open_verifier
 from hsm_core.model import ResumeDetail
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock
@@ -350,3 +352,27 @@ def test_a_trail_is_verified_from_a_folder_that_can_not_be_written(
         assert 5 == verified(evidence / path.name).records
     finally:
         evidence.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["a\udcff", "a?mode=rw#b%20\n", "file:a"])
+def test_a_trail_of_any_name_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No name of a file is anything else to whoever verifies it."""
+    monkeypatch.chdir(tmp_path)
+    with opened(Path(name)) as log:
+        fill(log, 5)
+
+    assert 5 == verified(Path(name)).records
+
+
+@pytest.mark.parametrize("name", ["", "..", "/", "a\0b", "pipe", "a" * 300, "nothing"])
+def test_what_is_no_file_is_no_trail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The error is of the configuration, and nothing is waited for."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+
+    with pytest.raises(ConfigurationError):
+        open_verifier(Path(name), None).verify()

@@ -157,6 +157,9 @@ def open_verifier(
             HSM of this process may have open.
 
         hmac_key: 32 bytes, or None to check the chain only.
+
+    Raises:
+        ConfigurationError: No file can have this name.
     """
     if is_sqlite_trail(path):
         return SqliteAuditVerifier(path, hmac_key)

@@ -56,11 +56,20 @@ _CAREFUL: Final = (
 
 
 def is_sqlite_trail(path: Path) -> bool:
-    """Return whether a SQLite database lies here; not while this process has it."""
-    if wal_of(path).exists():
-        return True
+    """
+    Return whether a SQLite database lies here; not while this process has it.
+
+    Raises:
+        ConfigurationError: No file can have this name.
+    """
+    if path.name in {"", ".."} or "\0" in path.name:
+        raise ConfigurationError("The audit trail must be a file.", path=str(path))
     try:
-        with path.open("rb") as file:
+        if wal_of(path).exists():
+            return True
+        # A pipe is not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False
@@ -127,7 +136,7 @@ class SqliteAuditVerifier:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         wal = wal_of(self._path)
         if not (wal.exists() and wal.stat().st_size):
-            uri = f"file:{quote(str(self._path))}?mode=ro&immutable=1"
+            uri = f"{_address(self._path)}?mode=ro&immutable=1"
             with closing(_connect(uri)) as connection:
                 yield connection
             return
@@ -135,7 +144,7 @@ class SqliteAuditVerifier:
             copy = Path(folder) / "trail"
             shutil.copyfile(self._path, copy)
             shutil.copyfile(wal, wal_of(copy))
-            with closing(_connect(f"file:{quote(str(copy))}?mode=rw")) as connection:
+            with closing(_connect(f"{_address(copy)}?mode=rw")) as connection:
                 yield connection
 
     def _verify(
@@ -207,6 +216,10 @@ def _prefix(
     covered = baseline.header.next_seq if baseline else 0
     # Those before are left by a removal that was interrupted, and count for nothing.
     return PrunedPrefix(max(first_row(connection) or 0, covered), baseline)
+
+
+def _address(path: Path) -> str:
+    return f"file:{quote(os.fsencode(path))}"
 
 
 def _connect(uri: str) -> sqlite3.Connection:
