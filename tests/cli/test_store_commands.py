@@ -113,6 +113,14 @@ class TestRecover:
 
         assert [RecoverKey(key_id=OTHER, reason="lost")] == store.asked
 
+    def test_no_key_is_not_every_key(self, shell: Shell, store: ChangedStore) -> None:
+        """An empty id, as of a variable that is not set, recovers nothing."""
+        outcome = shell("store", "recover", "--reason", "x", "--key-id", "", "--yes")
+
+        assert 2 == outcome.code
+        assert "--key-id" in outcome.err
+        assert not store.asked
+
     def test_asks_first(self, shell: Shell, store: ChangedStore) -> None:
         """What is wrong is shown, and without the word nothing is recovered."""
         outcome = shell("store", "recover", "--reason", "x", stdin=b"yes\n")

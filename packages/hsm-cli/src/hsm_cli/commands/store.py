@@ -78,12 +78,10 @@ def back_up(invocation: Invocation) -> None:
     metavar="TEXT",
     help="Why; stands in the audit trail.",
 )
-@click.option(
-    "--key-id", default="", metavar="KEY", help="Recover this key alone, by its id."
-)
+@click.option("--key-id", metavar="KEY", help="Recover this key alone, by its id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def recover(invocation: Invocation, reason: str, key_id: str, yes: bool) -> None:
+def recover(invocation: Invocation, reason: str, key_id: str | None, yes: bool) -> None:
     """
     Accept the store, or one key, as it is now, and unlock it.
 
@@ -91,23 +89,26 @@ def recover(invocation: Invocation, reason: str, key_id: str, yes: bool) -> None
     about gets its record. Recovered keys for authenticated encryption must be rotated
     before they encrypt again.
     """
+    if key_id == "":
+        # A variable that is not set must not stand for the whole store.
+        raise click.BadParameter("must be the id of a key.", param_hint="--key-id")
     if not yes:
         _ask(invocation, key_id)
     invocation.wait_at_least(_SECONDS)
     found = invocation.execute(
         RecoverKey(key_id=key_id, reason=reason)
-        if key_id
+        if key_id is not None
         else RecoverStore(reason=reason)
     )
     invocation.output.table(found, ("Key", "Now"), _states(found), _sum(found))
 
 
-def _ask(invocation: Invocation, key_id: str) -> None:
+def _ask(invocation: Invocation, key_id: str | None) -> None:
     store = invocation.execute(Status()).store
     if store.locked:
         click.echo(neutral(store.locked), err=True)
     for finding in store.findings:
-        if key_id in ("", finding.key_id):
+        if key_id in {None, finding.key_id}:
             click.echo(neutral(f"{finding.key_id}: {finding.problem}"), err=True)
     what = f"Key {neutral(key_id)}" if key_id else "The whole key store"
     click.echo(
