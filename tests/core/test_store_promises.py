@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core.errors import KeyTamperedError
+from hsm_core.errors import InvalidInputError, KeyTamperedError
 from hsm_core.model import Integrity
+from hsm_core.operations import RecoverKey, RecoverStore
+from hsm_core.testing import caller
 from tests.core.changed_stores import DATA, Data, session_on
 
 
@@ -83,3 +85,13 @@ def test_an_unreadable_blob_is_tampered_with(data: Data) -> None:
             session.encrypt("bad", b"m")
         session.encrypt("good", b"m")
         assert Integrity.TAMPERED is session.describe("bad").integrity
+
+
+def test_a_recovery_has_a_reason(data: Data) -> None:
+    """Whoever accepts a changed store or key says why."""
+    with data.open() as gateway:
+        hsm = gateway.act_as(caller())
+        key = session_on(gateway).create_key("aes").key_id
+        for operation in (RecoverStore(reason=""), RecoverKey(key_id=key, reason="")):
+            with pytest.raises(InvalidInputError, match="reason"):
+                hsm.execute(operation)

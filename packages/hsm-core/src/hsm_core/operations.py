@@ -164,6 +164,7 @@ Text: TypeAlias = Annotated[str, Meta(max_length=1024)]
 Reason: TypeAlias = Annotated[
     str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
+Why: TypeAlias = Annotated[Line, Meta(min_length=1)]
 
 
 class Effect(StrEnum):
@@ -1413,7 +1414,7 @@ class RecoverStore(Operation[Recovered], frozen=True, kw_only=True):
         reason: Why; stands in the trail.
     """
 
-    reason: Line
+    reason: Why
     effect: ClassVar = Effect.RECOVERY
     while_locked: ClassVar = True
 
@@ -1428,7 +1429,7 @@ class RecoverKey(Operation[Recovered], frozen=True, kw_only=True):
     """
 
     key_id: str
-    reason: Line
+    reason: Why
     effect: ClassVar = Effect.RECOVERY
     while_locked: ClassVar = True
 
