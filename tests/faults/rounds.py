@@ -17,6 +17,7 @@ __all__ = ["failpoint_round", "failpoints", "finale", "random_round"]
 _DYING: Final = Path(__file__).with_name("dying_server.py")
 _POINT: Final = re.compile(r"\bfailpoint\(\s*\"([a-z_.]+)\"")
 _ELSEWHERE: Final = (
+    "acceptance.",
     "approvals.",
     "audit.heal.",
     "audit.outage",
