@@ -30,6 +30,7 @@ EXPECTED = {
     "transport": 9,
     "outcome_unknown": 10,
     "approval_required": 11,
+    "approval_not_found": 4,
     "batch_failed": 12,
 }
 

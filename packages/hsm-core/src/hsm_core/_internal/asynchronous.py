@@ -212,10 +212,10 @@ class AsyncGateway:
                 return
             if error is None:
                 done.set_result(None)
-            elif isinstance(error, AuditUnavailableError):
-                done.set_exception(error)
             else:
-                unavailable = AuditUnavailableError()
+                # What the medium says stays inside; its sentence may be told.
+                is_ours = isinstance(error, AuditUnavailableError)
+                unavailable = AuditUnavailableError(str(error) if is_ours else "")
                 unavailable.__cause__ = error
                 done.set_exception(unavailable)
 
