@@ -587,9 +587,25 @@ def _edit_last_record_of_last_closed(path: Path) -> int:
     return int(last.name[-16:]) + len(lines) - 1
 
 
+def _renumber_last_closed(path: Path) -> int:
+    last = _closed(path)[-1]
+    number, first_seq = last.name.split(".")[2:]
+    last.rename(path.with_name(f"audit.log.{int(number) + 3:08d}.{first_seq}"))
+    return int(first_seq)
+
+
+def _renumber_all_closed(path: Path) -> int:
+    for segment in reversed(_closed(path)):
+        number, first_seq = segment.name.split(".")[2:]
+        segment.rename(path.with_name(f"audit.log.{int(number) + 1:08d}.{first_seq}"))
+    return 0
+
+
 @pytest.mark.parametrize(
     "attack",
     [
+        _renumber_last_closed,
+        _renumber_all_closed,
         _delete_last_closed,
         _delete_middle_closed,
         _delete_first_closed,

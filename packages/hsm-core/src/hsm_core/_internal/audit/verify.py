@@ -191,8 +191,11 @@ class AuditVerifier:
             prefix = PrunedPrefix(first, baseline)
             trail = _Trail(self._hmac_key, head, prefix, progress)
             ends = [*(name.first_seq for name in closed[1:]), live_seq]
+            # Numbers begin anywhere in a trail whose beginning was pruned.
+            number = closed[0].number if closed and baseline else 1
             for name, end in zip(closed, ends, strict=False):
-                self._follow_closed(name, end, trail)
+                self._follow_closed(name, number, end, trail)
+                number += 1
             torn = self._follow_live(live, trail)
         return self._result(trail, torn)
 
@@ -274,9 +277,11 @@ class AuditVerifier:
         except FileNotFoundError:
             raise tampered(Reason.SEGMENT, name.first_seq) from None
 
-    def _follow_closed(self, name: ClosedName, end: int | None, trail: _Trail) -> None:
+    def _follow_closed(
+        self, name: ClosedName, number: int, end: int | None, trail: _Trail
+    ) -> None:
         follower = trail.follower
-        joins = name.first_seq == follower.seq + 1
+        joins = name == (number, follower.seq + 1)
         if not joins or (end is not None and end <= name.first_seq):
             raise tampered(Reason.SEGMENT, follower.seq + 1)
         file = _open_regular(self._place(name))
