@@ -57,6 +57,41 @@ def _allocated(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
+def test_a_reserve_with_another_name_is_left_alone(path: Path) -> None:
+    """A link to another file is not written to: the reserve is a file of its own."""
+    with opened(path) as log:
+        fill(log, 3)
+    reserve = path.with_name("audit.log.reserve")
+    for linked in (path, path.with_name("audit.log.head")):
+        reserve.unlink(missing_ok=True)
+        reserve.hardlink_to(linked)
+        log = open_log(path, reserve_bytes=SIZE)
+        log.append([draft(4)]).wait()
+        assert (log.health.state, _allocated(reserve)) == ("ok", SIZE)
+        log.close()
+        assert not reserve.samefile(linked)
+    assert verified(path).records == 5
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("at", ["audit.log.head.new", "audit.log", "log"])
+def test_a_start_that_fails_leaves_nothing_half_made(
+    path: Path, faults: Faults, call: str, at: str
+) -> None:
+    """One clear error, no file that is not whole, and the next start goes on."""
+    faults.fail(call, code=errno.ENOSPC, at=at)
+    try:
+        open_log(path).close()
+    except AuditUnavailableError:
+        left = {name.name: name.stat().st_size for name in path.parent.iterdir()}
+        assert not any(name.endswith(".new") for name in left)
+        assert left.get("audit.log.head", 1536) == 1536
+    faults.lift()
+    with opened(path) as log:
+        fill(log, 2)
+    assert verified(path).clean
+
+
 def test_a_reserve_has_its_blocks(tmp_path: Path) -> None:
     """It is taken with real blocks, given up without, and taken again."""
     path = tmp_path / "reserve"

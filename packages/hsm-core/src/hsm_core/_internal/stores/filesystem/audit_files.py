@@ -115,7 +115,9 @@ def create_file(path: Path) -> int:
         os.fsync(descriptor)
         sync_directory(path.parent)
     except BaseException:
-        os.close(descriptor)
+        close_quietly(descriptor)
+        with suppress(OSError):
+            os.unlink(path)
         raise
     return descriptor
 
@@ -140,7 +142,7 @@ def replace_file(temporary: Path, path: Path, data: bytes) -> None:
     """
     Create or replace a file of mode 0600, wholly and durably.
 
-    What an interrupted call left at *temporary* is removed by the next one.
+    What a kill left at *temporary* is removed by the next call.
 
     Raises:
         OSError: It can't be written.
@@ -150,11 +152,16 @@ def replace_file(temporary: Path, path: Path, data: bytes) -> None:
         os.unlink(temporary)
     descriptor = open_no_follow(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        write_all(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(temporary, path)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
     sync_directory(path.parent)
 
 

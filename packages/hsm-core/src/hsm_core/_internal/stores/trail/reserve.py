@@ -55,8 +55,7 @@ class Reserve:
             return True
         try:
             if self._descriptor < 0:
-                self._descriptor = open_no_follow(self._path, os.O_RDWR | os.O_CREAT)
-                check_private(self._path)
+                self._descriptor = self._open()
             os.ftruncate(self._descriptor, self._size)
             self._allocate()
             self.held = True
@@ -64,6 +63,20 @@ class Reserve:
             # Half a reserve would take room and promise nothing.
             self._empty()
         return self.held
+
+    def _open(self) -> int:
+        descriptor = open_no_follow(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            check_private(self._path)
+            if os.fstat(descriptor).st_nlink == 1:
+                return descriptor
+            # It has another name, and may be anything: one of our own is made.
+            os.unlink(self._path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return open_no_follow(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def _allocate(self) -> None:
         try:
