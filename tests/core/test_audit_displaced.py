@@ -105,6 +105,26 @@ def test_an_idle_trail_sees_that_a_file_is_gone(
     close_and_check(log, writer, path)
 
 
+@pytest.mark.parametrize("disturb", [_without_mark, _without_lock])
+def test_a_busy_trail_sees_that_a_file_is_gone(
+    path: Path, disturb: Callable[[Path], None]
+) -> None:
+    """However often something is appended, it looks; so nobody else gets the lock."""
+    log = open_log(path)
+    writer = Writer(log)
+    disturb(path)
+
+    def written() -> int:
+        writer.append()
+        return log.health.resumes
+
+    until(written)
+    assert ["moved"] == [detail_of(event).cause for event in resumes(log)]
+    with pytest.raises(StoreLockedError):
+        open_log(path)
+    close_and_check(log, writer, path)
+
+
 def test_a_file_that_is_put_back_is_gone_on_with(path: Path, hasty: None) -> None:
     """Who moved it by mistake undoes that; a file of others is never overwritten."""
     log = open_log(path)

@@ -21,7 +21,7 @@ __all__ = ["FileMedium"]
 
 _HEAD_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0
-"""How often an idle trail looks whether its files are still there."""
+"""How often a trail looks whether all its files are still there."""
 
 _NEVER: Final = float("inf")
 
@@ -58,7 +58,6 @@ class FileMedium:
         """
         with medium_errors(Cause.WRITE):
             self._segments.write(lines)
-        self._look_at = time.monotonic() + _LOOK_SECONDS
         return False
 
     def sync(self, mark: HeadMark, /) -> None:
