@@ -394,6 +394,34 @@ def test_who_reads_while_it_heals_sees_no_damage(path: Path, hasty: None) -> Non
     close_and_check(log, writer, path)
 
 
+def test_who_reads_while_a_segment_is_made_again_sees_all_or_is_told(
+    path: Path, hasty: None, faults: Faults
+) -> None:
+    """No page lacks the newest records as if they had never been."""
+    log = open_log(path, sync=AuditSync.BOUNDED)
+    writer = Writer(log)
+    for _ in range(5):
+        writer.append(durable=True)
+    writer.append()
+    seen: list[int] = []
+
+    def handler(reached: str) -> None:
+        if reached != "audit.heal.after_rename":
+            return
+        try:
+            seen.append(len(log.lines(0, 100)) - log.head().seq)
+        except AuditUnavailableError as error:
+            seen.append(1)
+            assert "again" in str(error)
+
+    with install(handler):
+        faults.fail("fdatasync", code=errno.EIO)
+        writer.append(durable=True)
+        until(lambda: is_well(log))
+    assert seen == [1]
+    close_and_check(log, writer, path)
+
+
 def test_a_failure_that_is_no_error_of_the_system_is_one_all_the_same(
     path: Path, hasty: None
 ) -> None:

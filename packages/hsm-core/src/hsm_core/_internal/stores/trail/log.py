@@ -188,6 +188,7 @@ class TrailLog:
         start_seq = max(start_seq, 0)
         if start_seq < self.first_seq:
             raise pruned_before(self.first_seq)
+        written = self._flusher.written.seq
         try:
             found = self._medium.read(start_seq, limit)
         except AuditTamperedError:
@@ -195,8 +196,10 @@ class TrailLog:
             if start_seq >= self.first_seq:
                 raise
             found = []
-        if not found and start_seq < self.first_seq:
-            raise pruned_before(self.first_seq)
+        if len(found) < min(limit, written + 1 - start_seq):
+            if start_seq < self.first_seq:
+                raise pruned_before(self.first_seq)
+            raise AuditUnavailableError("The audit trail is being written again.")
         return found
 
     def open_intents(self) -> list[AuditEvent]:
