@@ -344,6 +344,12 @@ class TestOneKey:
             recover_key(gateway, "00000000-0000-4000-8000-000000000000")
 
 
+SWAPPED_CLAIMS = [
+    "UPDATE keys SET claim = 'second' WHERE name = 'first'",
+    "UPDATE keys SET claim = 'first' WHERE name = 'second'",
+]
+
+
 class TestForgedIndex:
     """Who edits the index of a database without knowing any key."""
 
@@ -354,8 +360,10 @@ class TestForgedIndex:
         made.folder.mkdir(mode=0o700)
         with made.open() as gateway:
             for name in ("first", "second"):
-                key = session_on(gateway).create_key("ed25519", name=name).key_id
-                (tmp_path / name).write_text(key)
+                key = session_on(gateway).create_key(
+                    "ed25519", name=name, tags=["t"], idempotency_key=name
+                )
+                (tmp_path / name).write_text(key.key_id)
         return made
 
     def do(self, data: SqliteData, statement: str, *values: object) -> None:
@@ -386,6 +394,57 @@ class TestForgedIndex:
             signature = session.sign("first", b"m").signature
             session.verify(first, b"m", signature)
             session.sign("second", b"m")
+
+    @pytest.mark.parametrize(
+        "statements",
+        [
+            ["UPDATE keys SET claim = name || 'x'", *SWAPPED_CLAIMS],
+            ["DELETE FROM places WHERE hex(key_id) = '{1}'"],
+            ["DELETE FROM facets WHERE tag = 't'"],
+            ["UPDATE facets SET number = 1"],
+            ["DELETE FROM operations"],
+            ["UPDATE keys SET operations = '[]'", "DELETE FROM operations"],
+            ["UPDATE keys SET tags = '[]' WHERE key_id = '{0}'"],
+            ["UPDATE keys SET state = 'destroyed' WHERE key_id = '{0}'"],
+            ["UPDATE keys SET algorithm = 'AES-256-GCM' WHERE key_id = '{0}'"],
+        ],
+        ids=[
+            "names",
+            "places",
+            "facets",
+            "numbers",
+            "operations",
+            "operations-too",
+            "tags",
+            "state",
+            "algorithm",
+        ],
+    )
+    def test_all_leads_to_a_key_again(
+        self, data: SqliteData, statements: list[str]
+    ) -> None:
+        """No key is hidden from names, listings or repeated requests for long."""
+        first = id_of(data, "first")
+        for statement in statements:
+            self.do(data, statement.format(first, first.replace("-", "").upper()))
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {} == problems(gateway)
+            assert "system.index-corrected" in kinds(gateway)
+
+            for asked in ({}, {"tags": ["t"]}, {"algorithm": "ed25519"}):
+                found = [key.name for key in session.keys(**asked)]
+                assert ["second", "first"] == found
+            assert 2 == session.status().keys
+            assert first == session.describe("first").key_id
+            again = session.create_key(
+                "ed25519", name="first", tags=["t"], idempotency_key="first"
+            )
+            assert first == again.key_id
+            corrected = kinds(gateway, 20).count("system.index-corrected")
+            problems(gateway)
+            assert corrected == kinds(gateway, 20).count("system.index-corrected")
 
     def test_digests_that_no_document_has(self, data: SqliteData) -> None:
         """Digests that were edited are read again from the documents."""

@@ -117,18 +117,16 @@ class Reader:
                 document = self._believed(entry, stored)
         if document is None:
             document = self._read(stored.key_id, entry)[0]
-        self._check_name(document)
+        if not stored.is_listed:
+            self._list_again(document)
         return document
 
-    def _check_name(self, document: KeyDocument) -> None:
-        """Give a key its name back that leads nowhere."""
-        is_named = document.name and not document.is_destroyed
-        if is_named and self.store.entry(document.name) is None:
-            # Unless it was destroyed in this very moment.
-            with self.committing:
-                entry = self.store.entry(document.key_id)
-                if entry is not None and entry.generation == document.generation:
-                    self._correct(index_of(document, entry.digest))
+    def _list_again(self, document: KeyDocument) -> None:
+        """Let everything lead to a key again that should, unless it has changed."""
+        with self.committing:
+            entry = self.store.entry(document.key_id)
+            if entry is not None and entry.generation == document.generation:
+                self._correct(index_of(document, entry.digest))
 
     def _correct(self, entry: IndexEntry) -> None:
         self.store.correct(entry)
@@ -231,4 +229,11 @@ class Reader:
 
 
 def _facts(entry: IndexEntry) -> tuple[object, ...]:
-    return entry.name, entry.algorithm, entry.state, entry.tags, entry.created_at
+    return (
+        entry.name,
+        entry.algorithm,
+        entry.state,
+        entry.tags,
+        entry.created_at,
+        entry.operations,
+    )

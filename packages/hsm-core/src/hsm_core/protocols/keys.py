@@ -56,10 +56,17 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key document as it lies in the store: bytes, not trusted."""
+    """
+    A key document as it lies in the store: bytes, not trusted.
+
+    Attributes:
+        is_listed: False if a scan has found that not all leads to the key that should
+            by its index entry: a name, an operation id, a place in a listing.
+    """
 
     key_id: KeyId
     document: bytes
+    is_listed: bool = True
 
 
 BUCKETS: Final = 4096
@@ -267,7 +274,8 @@ class KeyStore(Protocol):
         """
         Put the index right for a key that is there, with authenticated facts.
 
-        Of two keys that claim one name, one that has it already keeps it.
+        After it everything leads to the key that should; but of two keys that claim one
+        name, one that has it already keeps it.
         """
         ...
 

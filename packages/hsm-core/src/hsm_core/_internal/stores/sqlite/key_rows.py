@@ -16,6 +16,7 @@ from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import IndexEntry
 
 __all__ = [
+    "BEHIND",
     "BY_CLAIM",
     "BY_ID",
     "INSERT",
@@ -34,6 +35,10 @@ BY_ID: Final = (
 BY_CLAIM: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
     "operations, digest FROM keys WHERE claim = ?"
+)
+BEHIND: Final = (
+    "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
+    "operations, digest FROM keys WHERE n > ? ORDER BY n LIMIT ?"
 )
 INSERT: Final = (
     "INSERT INTO keys (key_id, created_at, name, algorithm, state, tags, generation, "

@@ -9,6 +9,7 @@ put right after a crash.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from hsm_core._internal.stores.sqlite.database import (
     Database,
     UnsettledCommitError,
 )
+from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
 from hsm_core._internal.stores.sqlite.key_rows import (
     BY_CLAIM,
     BY_ID,
@@ -27,6 +29,7 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     read_entry,
     untrusted_entry,
 )
+from hsm_core._internal.stores.sqlite.listing import Listing, list_anew
 from hsm_core._internal.stores.sqlite.places import find_page
 from hsm_core._internal.stores.sqlite.schema import KEYS_SCHEMA, VERSION_BITS
 from hsm_core._internal.stores.sqlite.uses import SqliteUseCounters
@@ -124,7 +127,10 @@ class SqliteKeyStore(KeyStore):
         """
         if not naming.is_key_id(key_id):
             raise KeyNotFoundError
-        found = self.database.row(_DOCUMENT, (key_id,))
+        try:
+            found = self.database.row(_DOCUMENT, (key_id,))
+        except UnreadableValueError:
+            found = ("",)
         if found is None:
             raise KeyNotFoundError
         document: object = found[0]
@@ -147,7 +153,10 @@ class SqliteKeyStore(KeyStore):
         """Return the sealed blob of a version, or None if there is none."""
         if not naming.is_key_id(key_id) or not 0 < version < 1 << VERSION_BITS:
             return None
-        found = self.database.row(_BLOB, (VERSION_BITS, version, key_id))
+        try:
+            found = self.database.row(_BLOB, (VERSION_BITS, version, key_id))
+        except UnreadableValueError:
+            return b""
         if found is None:
             return None
         blob: object = found[0]
@@ -205,6 +214,13 @@ class SqliteKeyStore(KeyStore):
 
         A key whose document is gone, or none of ours, comes with an empty one.
         """
+        listing = Listing()
+        for stored in self._scan():
+            with self.database.reading() as connection:
+                is_listed = listing.leads_to(connection, stored.key_id)
+            yield stored if is_listed else replace(stored, is_listed=False)
+
+    def _scan(self) -> Iterator[StoredKey]:
         last = -(2**63)
         while page := self.database.rows(_NUMBERED, (last, _ROWS_AT_ONCE)):
             last = page[-1][0]
@@ -230,13 +246,17 @@ class SqliteKeyStore(KeyStore):
             KeyTamperedError: What the index has of it makes no sense.
         """
         found = None
-        if naming.is_key_id(reference):
-            found = self.database.row(BY_ID, (reference,))
-        if found is None or not is_listed(found):
-            try:
+        try:
+            if naming.is_key_id(reference):
+                found = self.database.row(BY_ID, (reference,))
+            if found is None or not is_listed(found):
                 found = self.database.row(BY_CLAIM, (reference,))
-            except UnicodeEncodeError:
-                return None
+        except UnicodeEncodeError:
+            return None
+        except UnreadableValueError as error:
+            raise KeyTamperedError(
+                "The index of the key store was tampered with."
+            ) from error
         return None if found is None else read_entry(found)
 
     def find(self, query: IndexQuery, /) -> IndexPage:
@@ -274,13 +294,15 @@ class SqliteKeyStore(KeyStore):
         with self.database.transaction() as connection:
             if self._lists(entry.key_id):
                 key_index.put(connection, entry)
+                if not Listing().leads_to(connection, entry.key_id):
+                    list_anew(connection, entry)
 
     def rebuild(self) -> None:
         """Build the index anew from all documents."""
         with self.database.transaction() as connection:
             key_index.replace_all(
                 connection,
-                (untrusted_entry(s.key_id, s.document) for s in self.scan()),
+                (untrusted_entry(s.key_id, s.document) for s in self._scan()),
             )
 
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:

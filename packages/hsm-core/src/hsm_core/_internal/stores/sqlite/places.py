@@ -21,7 +21,7 @@ from hsm_core.errors import IntegrityError, InvalidInputError
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery
 
-__all__ = ["find_page", "move", "remove_everywhere"]
+__all__ = ["find_page", "hold", "move", "remove_everywhere"]
 
 _Facet: TypeAlias = tuple[str, str, str]
 _Position: TypeAlias = tuple[int, bytes]
@@ -48,6 +48,7 @@ _ALSO: Final = (
     " AND EXISTS (SELECT 1 FROM places AS q WHERE q.facet = ? "
     "AND q.created_at = p.created_at AND q.key_id = p.key_id)"
 )
+_HOLDS: Final = "SELECT 1 FROM places WHERE facet = ? AND created_at = ? AND key_id = ?"
 _BEHIND: Final = " AND (created_at, key_id) < (?, ?)"
 _NEWEST: Final = " ORDER BY created_at DESC, key_id DESC LIMIT ? OFFSET ?"
 _OLDEST: Final = " ORDER BY created_at, key_id LIMIT ? OFFSET ?"
@@ -108,6 +109,31 @@ def remove_everywhere(connection: sqlite3.Connection, key_id: KeyId) -> None:
     for (facet,) in found.fetchall():
         _leave(connection, facet)
     connection.execute("DELETE FROM places WHERE key_id = ?", (packed,))
+
+
+def hold(connection: sqlite3.Connection, entry: IndexEntry, counted: set[int]) -> bool:
+    """
+    Return whether a key is in all its places, and the numbers of these are right.
+
+    Args:
+        connection: Where.
+
+        entry: Of the key.
+
+        counted: Facets whose numbers are right; added to.
+    """
+    for facet, position in _places_of(entry):
+        found = connection.execute(_FACET, facet).fetchone()
+        if (
+            not found
+            or not connection.execute(_HOLDS, (found[0], *position)).fetchone()
+        ):
+            return False
+        if found[0] not in counted:
+            if connection.execute(_COUNT, found[:1]).fetchone() != found[1:]:
+                return False
+            counted.add(found[0])
+    return True
 
 
 def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""
+Whether everything that leads to a key leads there: its name, operations and places.
+
+In an honest database it does, for all of it is changed in one transaction. Whoever
+edits these tables alone would hide a key from listings that goes on being used.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from hsm_core._internal.stores.sqlite import places
+from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core._internal.stores.sqlite.key_rows import (
+    BEHIND,
+    BY_CLAIM,
+    BY_ID,
+    claimed,
+    is_listed,
+    read_entry,
+)
+from hsm_core.errors import KeyTamperedError
+from hsm_core.model import KeyId
+from hsm_core.protocols import IndexEntry
+
+__all__ = ["Listing", "list_anew"]
+
+_ROWS_AT_ONCE: Final = 256
+_OPERATION: Final = "SELECT n FROM operations WHERE operation_id = ?"
+_CLAIM: Final = (
+    "UPDATE keys SET claim = ? WHERE n = ? "
+    "AND NOT EXISTS (SELECT 1 FROM keys WHERE claim = ?)"
+)
+_REMEMBER: Final = "INSERT OR IGNORE INTO operations (operation_id, n) VALUES (?, ?)"
+
+
+class Listing:
+    """Looks keys up by all that leads to them; each facet is counted once."""
+
+    def __init__(self) -> None:
+        self._counted: set[int] = set()
+
+    def leads_to(self, connection: sqlite3.Connection, key_id: KeyId) -> bool:
+        """
+        Return whether all that should leads to a key.
+
+        Where its entry makes no sense, nothing should.
+        """
+        row: Row | None = connection.execute(BY_ID, (key_id,)).fetchone()
+        entry = _readable(row) if row is not None else None
+        if row is None or entry is None:
+            return True
+        return (
+            _has_its_name(connection, row[1], claimed(entry))
+            and all(
+                connection.execute(_OPERATION, (operation_id,)).fetchone() == (row[0],)
+                for operation_id in entry.operations
+            )
+            and places.hold(connection, entry, self._counted)
+        )
+
+
+def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:
+    """
+    Put all keys into their places again, as their entries say.
+
+    Args:
+        connection: Within a transaction.
+
+        first: Has its name and operations before all others.
+    """
+    for table in ("places", "facets", "operations"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
+    connection.execute("UPDATE keys SET claim = NULL")
+    row: Row | None = connection.execute(BY_ID, (first.key_id,)).fetchone()
+    if row is not None:
+        _enter(connection, row[0], first)
+    last = -(2**63)
+    while rows := connection.execute(BEHIND, (last, _ROWS_AT_ONCE)).fetchall():
+        last = rows[-1][0]
+        for row in rows:
+            entry = _readable(row)
+            if entry is not None and entry.key_id != first.key_id:
+                _enter(connection, row[0], entry)
+
+
+def _enter(connection: sqlite3.Connection, number: int, entry: IndexEntry) -> None:
+    name = claimed(entry)
+    connection.execute(_CLAIM, (name, number, name))
+    connection.executemany(_REMEMBER, [(each, number) for each in entry.operations])
+    places.move(connection, None, entry)
+
+
+def _has_its_name(
+    connection: sqlite3.Connection, claim: object, name: str | None
+) -> bool:
+    if claim == name:
+        return True
+    # Another that says that it has this name, too, may have had it before.
+    holder: Row | None = connection.execute(BY_CLAIM, (name,)).fetchone()
+    other = _readable(holder) if holder is not None else None
+    return claim is None and other is not None and claimed(other) == name
+
+
+def _readable(row: Row) -> IndexEntry | None:
+    if not is_listed(row):
+        return None
+    try:
+        return read_entry(row)
+    except KeyTamperedError:
+        return None
