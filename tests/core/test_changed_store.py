@@ -397,7 +397,7 @@ class TestNoFalseAlarm:
             real, left = audit.append, ["intent"]
 
             class Late:
-                def wait(self) -> None:
+                def wait(self, timeout: float | None = None) -> None:
                     raise errors.AuditUnavailableError
 
             def slow(drafts: Any, **options: Any) -> Any:
