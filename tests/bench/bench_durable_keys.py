@@ -20,18 +20,17 @@ from hsm_core.testing import caller
 
 _ROUNDS = 300
 _SYNCS_ALLOWED = 5
-_OWN_MILLISECONDS = 0.15
+_OWN_SECONDS = 0.15e-3
 
 
 @pytest.fixture
-def hsm(kind: KeyStoreKind, tmp_path: Path) -> Iterator[OpenHSM]:
-    """Give an HSM whose keys and trail are both kept in one way."""
-    in_files = kind is KeyStoreKind.FILESYSTEM
+def hsm(keys: KeyStoreKind, trail: AuditStoreKind, tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM whose keys and trail are kept in these ways."""
     settings = Settings(
-        key_store=kind,
+        key_store=keys,
         key_dir=tmp_path / "keys",
         sqlite_path=tmp_path / "keys.sqlite",
-        audit_store=AuditStoreKind.FILE if in_files else AuditStoreKind.SQLITE,
+        audit_store=trail,
         audit_log=tmp_path / "audit.log",
         audit_sqlite_path=tmp_path / "audit.sqlite",
     )
@@ -39,12 +38,20 @@ def hsm(kind: KeyStoreKind, tmp_path: Path) -> Iterator[OpenHSM]:
         yield opened
 
 
-@pytest.mark.parametrize("kind", [KeyStoreKind.FILESYSTEM, KeyStoreKind.SQLITE])
+@pytest.mark.parametrize(
+    ("keys", "trail"),
+    [
+        (KeyStoreKind.FILESYSTEM, AuditStoreKind.FILE),
+        (KeyStoreKind.SQLITE, AuditStoreKind.FILE),
+        (KeyStoreKind.SQLITE, AuditStoreKind.SQLITE),
+    ],
+)
 @pytest.mark.parametrize("algorithm", [Algorithm.AES_256_GCM, Algorithm.EC_P256])
 def test_new_key(
     benchmark: BenchmarkFixture,
     hsm: OpenHSM,
-    kind: KeyStoreKind,
+    keys: KeyStoreKind,
+    trail: AuditStoreKind,
     algorithm: Algorithm,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -62,7 +69,7 @@ def test_new_key(
         os.write(descriptor, bytes(4096))
         began = time.perf_counter()
         os.fdatasync(descriptor)
-        syncs.append(1000 * (time.perf_counter() - began))
+        syncs.append(time.perf_counter() - began)
 
     try:
         benchmark.pedantic(  # type: ignore[no-untyped-call]
@@ -75,11 +82,22 @@ def test_new_key(
         os.close(descriptor)
     if benchmark.disabled or benchmark.stats is None:
         return
-    took, one = 1000 * benchmark.stats.stats.median, statistics.median(syncs)
-    ratio = (took - _OWN_MILLISECONDS) / one
-    benchmark.extra_info |= {"fdatasync_ms": one, "syncs": ratio}
+    stats = benchmark.stats.stats
     with capsys.disabled():
-        print(  # noqa: T201
-            f"\n{algorithm} in {kind}: {took:.3f} ms, fdatasync {one:.3f} ms: "
-            f"{ratio:.1f} syncs and {_OWN_MILLISECONDS} ms (goal: {_SYNCS_ALLOWED})"
-        )
+        print(f"\n{algorithm}, keys in {keys}, trail in {trail}:")  # noqa: T201
+        # On a disk that others use too, the quickest tell more than the median.
+        for name, took, one in (
+            ("median", stats.median, statistics.median(syncs)),
+            ("quickest tenth", _tenth(stats.data), _tenth(syncs)),
+        ):
+            ratio = (took - _OWN_SECONDS) / one
+            benchmark.extra_info |= {f"syncs, {name}": ratio}
+            print(  # noqa: T201
+                f"  {name}: {1000 * took:.3f} ms, fdatasync {1000 * one:.3f} ms: "
+                f"{ratio:.1f} syncs and {1000 * _OWN_SECONDS:.2f} ms "
+                f"(goal: {_SYNCS_ALLOWED})"
+            )
+
+
+def _tenth(seconds: list[float]) -> float:
+    return statistics.quantiles(seconds, n=10)[0]
