@@ -276,6 +276,9 @@ BEGINNINGS: dict[str, Callable[[Path, Faults], None]] = {
     "sync": lambda path, faults: faults.fail(
         "fdatasync", code=errno.EIO, at="audit.log"
     ),
+    "again": lambda path, faults: faults.fail(
+        "fdatasync", code=errno.EIO, at="audit.log", times=2
+    ),
     "mark": lambda path, faults: faults.fail("pwrite", code=errno.EIO),
     "moved": _move,
 }

@@ -30,6 +30,7 @@ __all__ = [
     "judge_end",
     "last_line",
     "nth_line",
+    "prev_of",
     "scan_segment",
 ]
 
@@ -145,11 +146,21 @@ def _holds_record(tail: bytes, follower: Follower) -> bool:
 
 def claimed_seq(line: bytes) -> int | None:
     """Return what a line says of its place, unauthenticated; None if it is no event."""
+    event = _claimed(line)
+    return None if event is None else event.seq
+
+
+def prev_of(line: bytes) -> str:
+    """Return the leaf hash of the line before, as a line says; empty if it doesn't."""
+    event = _claimed(line)
+    return "" if event is None else event.prev
+
+
+def _claimed(line: bytes) -> AuditEvent | None:
     try:
-        event = decode_event(envelope.split(FRAME, line)[0])
+        return decode_event(envelope.split(FRAME, line)[0])
     except MalformedError:
         return None
-    return None if event is None else event.seq
 
 
 def first_seq(file: BinaryIO) -> int | None:

@@ -19,7 +19,9 @@ records, with records that nobody was promised, or torn: **where two segments ov
 the later one wins from its first record on.** A crash between 2 and 3 leaves the live
 segment under two names, of which a start removes the closed one; a crash before 2
 leaves an ``audit.log.new`` that means nothing. A live segment that holds nothing
-durable is not closed: the new one takes its place.
+durable is not closed: the new one takes its place. So it is with a small one that an
+earlier healing began, lest a disk that fails for hours leave a file each second; what
+is durable of it is copied, and each record of the copy is held against the chain.
 
 A **moved or removed file** is made again from what is durable, which is read through
 the handle that is still open, and from the lines that are not; but never over a file of
@@ -38,6 +40,7 @@ from typing import Final
 
 from hsm_core._internal.audit.naming import new_name
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
+from hsm_core._internal.audit.scan import prev_of
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     close_quietly,
@@ -57,6 +60,8 @@ from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 __all__ = ["heal"]
 
 _CHUNK: Final = 1024 * 1024
+_LEFTOVER_BYTES: Final = 64 * 1024
+"""A segment that a healing began is closed by the next one if it is longer."""
 
 
 def heal(segments: Segments, tail: Tail) -> None:
@@ -79,7 +84,7 @@ def heal(segments: Segments, tail: Tail) -> None:
         _replace(segments, tail)
     elif not segments.sync_failed:
         _cut_back(segments, tail)
-    elif segments.durable.count:
+    elif segments.durable.count and not _is_leftover(segments):
         _fork(segments, tail)
     else:
         _replace(segments, tail)
@@ -97,6 +102,21 @@ def _check_durable(segments: Segments) -> None:
     is_whole = len(end) == durable.size - start and end.endswith(b"\n")
     if not is_whole or leaf_hash(last) != durable.leaf_hash:
         raise MediumError(Cause.MOVED)
+
+
+def _is_leftover(segments: Segments) -> bool:
+    """Return whether a healing began the live segment, and it can be copied safely."""
+    durable = segments.durable
+    if not segments.live.remade or durable.size > _LEFTOVER_BYTES:
+        return False
+    with medium_errors(Cause.WRITE):
+        data = b"".join(_durable_chunks(segments))
+    leaf = durable.leaf_hash
+    for line in reversed(data.splitlines()):
+        if leaf_hash(line) != leaf:
+            return False
+        leaf = prev_of(line)
+    return True
 
 
 def _cut_back(segments: Segments, tail: Tail) -> None:
@@ -133,7 +153,7 @@ def _fork(segments: Segments, tail: Tail) -> None:
             live.path = live.closed_path
             live.cut(durable.count, durable.size)
             first_seq = live.first_seq + durable.count
-            every.append(Segment(path, live.number + 1, first_seq))
+            every.append(Segment(path, live.number + 1, first_seq, remade=True))
     segments.adopt(descriptor)
     _settle(segments, lines, tail)
 

@@ -47,6 +47,7 @@ class Segment:
         count: How many records it holds.
         size: Bytes that they take.
         offsets: Where every `STRIDE`-th line begins; None if not known yet.
+        remade: It was begun by a healing.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Segment:
     count: int = 0
     size: int = 0
     offsets: list[int] | None = field(default_factory=list)
+    remade: bool = False
 
     def add(self, lengths: Iterable[int]) -> None:
         """Take more lines into account, given their lengths with newline."""
