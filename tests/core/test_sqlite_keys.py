@@ -251,6 +251,71 @@ class TestEditedRows:
             assert 64 == len(entry.digest)
             assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
 
+    @pytest.mark.parametrize("value", ["zeroblob(70000000)", "CAST(x'ff' AS TEXT)"])
+    def test_values_that_nobody_can_read(self, path: Path, value: str) -> None:
+        """
+        One value that is too long, or no text, is damage of one key, and named.
+        """
+        edited(
+            path,
+            f"UPDATE documents SET document = {value} WHERE n = 2",  # noqa: S608
+            f"UPDATE blobs SET blob = {value} WHERE id >> 27 = 3",  # noqa: S608
+            f"UPDATE uses SET value = {value}",  # noqa: S608
+        )
+
+        with closing(SqliteKeyStore(path)) as store:
+            with pytest.raises(KeyTamperedError) as caught:
+                store.get(key_id_of(2))
+            documents = {stored.key_id: stored.document for stored in store.scan()}
+
+            assert key_id_of(2) == caught.value.facts["key_id"]
+            assert 3 == len(documents)
+            assert b"" == documents[key_id_of(2)]
+            assert b"" == store.get_blob(key_id_of(3), 1)
+            assert b"" == store.uses.get(MATERIAL)
+            assert store.available
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("name", "CAST(zeroblob(70000000) AS TEXT)"),
+            ("name", "CAST(x'ff' AS TEXT)"),
+            ("tags", "CAST(x'ff' AS TEXT)"),
+            ("claim", "CAST(x'ff' AS TEXT)"),
+        ],
+    )
+    def test_entries_that_nobody_can_read(
+        self, path: Path, column: str, value: str
+    ) -> None:
+        """
+        An entry with such a value is tampered with, and can be put right.
+        """
+        with closing(SqliteKeyStore(path)) as store:
+            good = store.entry(key_id_of(2))
+            assert good is not None
+        edited(path, f"UPDATE keys SET {column} = {value} WHERE n = 2")  # noqa: S608
+
+        with closing(SqliteKeyStore(path)) as store:
+            with pytest.raises(KeyTamperedError):
+                store.entry(key_id_of(2))
+            assert 3 == len(list(store.scan()))
+            store.correct(good)
+
+            assert good == store.entry(key_id_of(2)) == store.entry(good.name)
+            assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
+            store.database.verify()
+
+    def test_numbers_that_leave_no_room(self, path: Path) -> None:
+        """
+        Where a key could get no number of ours, none is made, and it is called damage.
+        """
+        edited(path, "INSERT INTO keys (n, key_id) VALUES (9223372036854775807, 'x')")
+
+        with closing(SqliteKeyStore(path)) as store:
+            with pytest.raises(IntegrityError, match="tampered"):
+                store.commit(change_of(document_of(9), operation_of(9)))
+            assert store.entry(key_id_of(9)) is None
+
     def test_values_of_uses(self, path: Path) -> None:
         """
         A counter that is no short byte string has no bytes.

@@ -20,6 +20,7 @@ from hsm_core._internal.stores.sqlite.database import (
     Schema,
     UnsettledCommitError,
 )
+from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
 from hsm_core.errors import GenerationConflictError, OutcomeUnknownError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import (
@@ -117,9 +118,11 @@ class SqliteApprovalStore(ApprovalStore):
 
         What is no short byte string is empty.
         """
-        found = self.database.row(
-            "SELECT record FROM approvals WHERE approval_id = ?", (approval_id,)
-        )
+        statement = "SELECT record FROM approvals WHERE approval_id = ?"
+        try:
+            found = self.database.row(statement, (approval_id,))
+        except UnreadableValueError:
+            return b""
         if found is None:
             return None
         record: object = found[0]

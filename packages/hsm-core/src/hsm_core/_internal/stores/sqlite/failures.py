@@ -15,7 +15,13 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["UnsettledCommitError", "is_input_output", "sqlite_errors", "translate"]
+__all__ = [
+    "UnreadableValueError",
+    "UnsettledCommitError",
+    "is_input_output",
+    "sqlite_errors",
+    "translate",
+]
 
 _PRIMARY: Final = 0xFF
 _DAMAGED: Final = frozenset(
@@ -26,13 +32,16 @@ _DAMAGED: Final = frozenset(
         sqlite3.SQLITE_FORMAT,
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_TOOBIG,
     }
 )
 
 
 class UnsettledCommitError(StoreUnavailableError):
     """A transaction may have been made; it is known after the database is reopened."""
+
+
+class UnreadableValueError(IntegrityError):
+    """One value is too long, or no text; the database may be healthy otherwise."""
 
 
 def _code_of(error: sqlite3.Error) -> int | None:
@@ -55,9 +64,11 @@ def translate(error: sqlite3.Error) -> HSMError:
     code = _code_of(error)
     if code == sqlite3.SQLITE_FULL:
         return StorageFullError()
-    if code in _DAMAGED or (
+    if code == sqlite3.SQLITE_TOOBIG or (
         code is None and isinstance(error, sqlite3.OperationalError)
     ):
+        return UnreadableValueError("The database holds a value that nobody can read.")
+    if code in _DAMAGED:
         return IntegrityError("The database is damaged.")
     return StoreUnavailableError()
 

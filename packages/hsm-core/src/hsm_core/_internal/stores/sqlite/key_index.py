@@ -13,6 +13,7 @@ from typing import Final
 
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core._internal.stores.sqlite.failures import UnreadableValueError, translate
 from hsm_core._internal.stores.sqlite.key_rows import (
     BY_CLAIM,
     BY_ID,
@@ -23,9 +24,11 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     read_entry,
     values_of,
 )
+from hsm_core._internal.stores.sqlite.schema import VERSION_BITS
 from hsm_core.errors import (
     ConflictError,
     GenerationConflictError,
+    IntegrityError,
     KeyTamperedError,
     NameTakenError,
     OperationAbortedError,
@@ -33,8 +36,9 @@ from hsm_core.errors import (
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry, KeyChange
 
-__all__ = ["check", "check_abort", "put", "remove", "replace_all"]
+__all__ = ["check", "check_abort", "find_row", "put", "remove", "replace_all"]
 
+_NUMBER_LIMIT: Final = 1 << (63 - VERSION_BITS)
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "
     "tags = NULL, generation = NULL, operations = NULL, digest = NULL, claim = NULL "
@@ -46,6 +50,12 @@ _ADD_OPERATION: Final = (
 )
 _DROP_OPERATION: Final = "DELETE FROM operations WHERE operation_id = ? AND n = ?"
 _ABORTED: Final = "SELECT 1 FROM aborted WHERE operation_id = ?"
+_BARE: Final = "SELECT n, NULL, key_id, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL "
+_UNREADABLE: Final = {
+    BY_ID: _BARE + "FROM keys WHERE key_id = ?",
+    BY_CLAIM: _BARE + "FROM keys WHERE claim = ?",
+}
+"""Of a row with a value that can't be read: what is needed to replace it."""
 _PRESENT: Final = "SELECT created_at, generation FROM keys WHERE key_id = ?"
 
 
@@ -72,7 +82,7 @@ def check(connection: sqlite3.Connection, change: KeyChange) -> None:
     if connection.execute(_OPERATION, operation).fetchone():
         raise OperationAbortedError("The operation id was used before.")
     if name := claimed(new):
-        holder: Row | None = connection.execute(BY_CLAIM, (name,)).fetchone()
+        holder = find_row(connection, BY_CLAIM, name)
         if holder and holder[2] != new.key_id:
             raise NameTakenError
 
@@ -88,6 +98,23 @@ def check_abort(connection: sqlite3.Connection, operation_id: str) -> None:
         raise ConflictError("The operation was committed.")
 
 
+def find_row(connection: sqlite3.Connection, statement: str, value: str) -> Row | None:
+    """
+    Return the row of `BY_ID` or `BY_CLAIM`, or None.
+
+    One with a value that nobody can read comes with its number and its key alone, which
+    is no entry.
+    """
+    found: Row | None
+    try:
+        found = connection.execute(statement, (value,)).fetchone()
+    except sqlite3.Error as error:
+        if not isinstance(translate(error), UnreadableValueError):
+            raise
+        found = connection.execute(_UNREADABLE[statement], (value,)).fetchone()
+    return found
+
+
 def put(connection: sqlite3.Connection, entry: IndexEntry) -> int:
     """
     Add or replace the entry of a key.
@@ -97,16 +124,18 @@ def put(connection: sqlite3.Connection, entry: IndexEntry) -> int:
     Returns:
         The number of the key's row.
     """
-    found: Row | None = connection.execute(BY_ID, (entry.key_id,)).fetchone()
+    found = find_row(connection, BY_ID, entry.key_id)
     before = _entry_before(connection, found) if found else None
     name = claimed(entry)
     if name and (found is None or name != found[1]):
-        holder: Row | None = connection.execute(BY_CLAIM, (name,)).fetchone()
+        holder = find_row(connection, BY_CLAIM, name)
         if holder and holder[2] != entry.key_id:
             name = None
     values = (*values_of(entry), name)
     if found is None:
         number = connection.execute(INSERT, values).lastrowid or 0
+        if not 0 < number < _NUMBER_LIMIT:
+            raise IntegrityError("The index of the key store was tampered with.")
     else:
         number = found[0]
         connection.execute(UPDATE, (*values, number))
@@ -142,7 +171,7 @@ def _move_operations(
 
 def remove(connection: sqlite3.Connection, key_id: KeyId) -> None:
     """Forget the entry of a key; what is stored of it stays."""
-    found: Row | None = connection.execute(BY_ID, (key_id,)).fetchone()
+    found = find_row(connection, BY_ID, key_id)
     if found is None:
         return
     before = _entry_before(connection, found)

@@ -65,6 +65,7 @@ _BLOB: Final = (
     "SELECT b.blob FROM keys AS k "
     "JOIN blobs AS b ON b.id = ((k.n << ?) | ?) WHERE k.key_id = ?"
 )
+_LISTED: Final = "SELECT 1 FROM keys WHERE key_id = ? AND created_at NOT NULL"
 _MARK: Final = (
     "SELECT k.key_id FROM operations AS o JOIN keys AS k ON k.n = o.n "
     "WHERE o.operation_id = ?"
@@ -146,8 +147,8 @@ class SqliteKeyStore(KeyStore):
         )
 
     def _lists(self, key_id: KeyId) -> bool:
-        found = self.database.row(BY_ID, (key_id,))
-        return found is not None and is_listed(found)
+        found = self.database.row(_LISTED, (key_id,))
+        return found is not None
 
     def get_blob(self, key_id: KeyId, version: int, /) -> bytes | None:
         """Return the sealed blob of a version, or None if there is none."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.database import Row
+from hsm_core._internal.stores.sqlite.key_index import find_row
 from hsm_core._internal.stores.sqlite.key_rows import (
     BEHIND,
     BY_CLAIM,
@@ -48,7 +49,7 @@ class Listing:
 
         Where its entry makes no sense, nothing should.
         """
-        row: Row | None = connection.execute(BY_ID, (key_id,)).fetchone()
+        row = find_row(connection, BY_ID, key_id)
         entry = _readable(row) if row is not None else None
         if row is None or entry is None:
             return True
@@ -74,7 +75,7 @@ def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:
     for table in ("places", "facets", "operations"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
     connection.execute("UPDATE keys SET claim = NULL")
-    row: Row | None = connection.execute(BY_ID, (first.key_id,)).fetchone()
+    row = find_row(connection, BY_ID, first.key_id)
     if row is not None:
         _enter(connection, row[0], first)
     last = -(2**63)
@@ -99,7 +100,7 @@ def _has_its_name(
     if claim == name:
         return True
     # Another that says that it has this name, too, may have had it before.
-    holder: Row | None = connection.execute(BY_CLAIM, (name,)).fetchone()
+    holder = find_row(connection, BY_CLAIM, name) if name else None
     other = _readable(holder) if holder is not None else None
     return claim is None and other is not None and claimed(other) == name
 

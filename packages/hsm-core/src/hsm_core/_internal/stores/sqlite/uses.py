@@ -7,6 +7,7 @@ from typing import Final
 
 from hsm_core._internal.stores.naming import check_material_id, is_key_id
 from hsm_core._internal.stores.sqlite.database import Database
+from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
 from hsm_core.protocols import UseCounters
 
 __all__ = ["SqliteUseCounters"]
@@ -36,7 +37,10 @@ class SqliteUseCounters(UseCounters):
         """
         check_material_id(material_id)
         statement = "SELECT value FROM uses WHERE material_id = ?"
-        found = self._database.row(statement, (material_id,))
+        try:
+            found = self._database.row(statement, (material_id,))
+        except UnreadableValueError:
+            return b""
         if found is None:
             return None
         value: object = found[0]
