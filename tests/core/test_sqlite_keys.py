@@ -305,17 +305,6 @@ class TestEditedRows:
             assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
             store.database.verify()
 
-    def test_numbers_that_leave_no_room(self, path: Path) -> None:
-        """
-        Where a key could get no number of ours, none is made, and it is called damage.
-        """
-        edited(path, "INSERT INTO keys (n, key_id) VALUES (9223372036854775807, 'x')")
-
-        with closing(SqliteKeyStore(path)) as store:
-            with pytest.raises(IntegrityError, match="tampered"):
-                store.commit(change_of(document_of(9), operation_of(9)))
-            assert store.entry(key_id_of(9)) is None
-
     def test_values_of_uses(self, path: Path) -> None:
         """
         A counter that is no short byte string has no bytes.

@@ -24,11 +24,9 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     read_entry,
     values_of,
 )
-from hsm_core._internal.stores.sqlite.schema import VERSION_BITS
 from hsm_core.errors import (
     ConflictError,
     GenerationConflictError,
-    IntegrityError,
     KeyTamperedError,
     NameTakenError,
     OperationAbortedError,
@@ -38,7 +36,6 @@ from hsm_core.protocols import IndexEntry, KeyChange
 
 __all__ = ["check", "check_abort", "find_row", "put", "remove", "replace_all"]
 
-_NUMBER_LIMIT: Final = 1 << (63 - VERSION_BITS)
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "
     "tags = NULL, generation = NULL, operations = NULL, digest = NULL, claim = NULL "
@@ -134,8 +131,6 @@ def put(connection: sqlite3.Connection, entry: IndexEntry) -> int:
     values = (*values_of(entry), name)
     if found is None:
         number = connection.execute(INSERT, values).lastrowid or 0
-        if not 0 < number < _NUMBER_LIMIT:
-            raise IntegrityError("The index of the key store was tampered with.")
     else:
         number = found[0]
         connection.execute(UPDATE, (*values, number))
