@@ -373,6 +373,13 @@ class TestForgedIndex:
             connection.execute(statement, values)
         connection.close()
 
+    def ask(self, data: SqliteData, statement: str, *values: object) -> tuple[int, ...]:
+        """Return the first row that a statement finds."""
+        connection = sqlite3.connect(data.folder / "keys.sqlite")
+        found = connection.execute(statement, values).fetchone()
+        connection.close()
+        return tuple(found)
+
     def test_a_name_leads_to_no_other_key(self, data: SqliteData) -> None:
         """A name that was moved to another key does not lead there."""
         first, second = id_of(data, "first"), id_of(data, "second")
@@ -445,6 +452,25 @@ class TestForgedIndex:
             corrected = kinds(gateway, 20).count("system.index-corrected")
             problems(gateway)
             assert corrected == kinds(gateway, 20).count("system.index-corrected")
+
+    @pytest.mark.parametrize("table", ["keys", "documents", "both"])
+    def test_what_a_removed_row_left(self, data: SqliteData, table: str) -> None:
+        """No new key gets what still lies there of one whose row was removed."""
+        second = id_of(data, "second")
+        (number,) = self.ask(data, "SELECT n FROM keys WHERE key_id = ?", second)
+        for each in ("keys", "documents") if table == "both" else (table,):
+            self.do(data, f"DELETE FROM {each} WHERE n = ?", number)  # noqa: S608
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {second: "missing"} == problems(gateway)
+            new = session.create_key("ed25519", name="new")
+            session.verify("new", b"m", session.sign("new", b"m").signature)
+            assert (second,) == recover(gateway).forgotten
+            session.create_key("ed25519", name="newer")
+            assert {} == problems(gateway)
+        assert number != self.ask(data, "SELECT n FROM keys WHERE name = ?", "new")[0]
+        assert new.key_id != second
 
     def test_digests_that_no_document_has(self, data: SqliteData) -> None:
         """Digests that were edited are read again from the documents."""

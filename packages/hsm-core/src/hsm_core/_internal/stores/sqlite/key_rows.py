@@ -40,9 +40,14 @@ BEHIND: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
     "operations, digest FROM keys WHERE n > ? ORDER BY n LIMIT ?"
 )
+# Nothing that lies there for a row that others removed may pass to a new key.
 INSERT: Final = (
-    "INSERT INTO keys (key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest, claim) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO keys (n, key_id, created_at, name, algorithm, state, tags, "
+    "generation, operations, digest, claim) VALUES (1 + max("
+    "coalesce((SELECT max(n) FROM keys WHERE n < 1 << 35), 0), "
+    "coalesce((SELECT max(n) FROM documents WHERE n < 1 << 35), 0), "
+    "coalesce((SELECT max(id) FROM blobs WHERE id < 1 << 62), 0) >> 27"
+    "), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE: Final = (
     "UPDATE keys SET key_id = ?, created_at = ?, name = ?, algorithm = ?, state = ?, "
