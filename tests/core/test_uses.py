@@ -367,6 +367,9 @@ class TestOnDisk:
             session.rotate(bad)
             assert b"m" == session.decrypt(bad, session.encrypt(bad, b"m"))
             assert Integrity.OK is session.describe(bad).integrity
+            found = [v.integrity for v in session.versions(bad)]
+            assert [wanted, Integrity.OK] == found
+            assert "operational" == session.status().state
 
     def test_keys_without_a_limit(self, tmp_path: Path) -> None:
         """

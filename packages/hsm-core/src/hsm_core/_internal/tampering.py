@@ -82,6 +82,11 @@ class TamperedKeys:
         if is_news:
             self._on_tampering(key_id, Finding(kind, "counter", ""))
 
+    def trust(self, key_id: KeyId) -> None:
+        """Forget that a key's use counter can't be believed: it has another."""
+        with self._lock:
+            self._suspected.discard(key_id)
+
     def release(self, key_id: KeyId) -> None:
         """Forget what was found of a key's document and blobs."""
         with self._lock:

@@ -23,7 +23,6 @@ from hsm_core._internal.use_account import UseAccount, UseRules
 from hsm_core._internal.use_values import UseValue, decode_value, encode_value
 from hsm_core.errors import (
     GenerationConflictError,
-    KeyTamperedError,
     StoreUnavailableError,
     UnavailableError,
     UseLimitError,
@@ -151,6 +150,9 @@ class UseAccounts:
         for material_id in fresh:
             value = encode_value(material_id, UseValue(), self._mac_of)
             self._counters.put_first(material_id, value)
+        if fresh:
+            # From now on the key protects with these, not with what is suspected.
+            self._tampered.trust(key.key_id)
         return fresh
 
     def discard(self, material_ids: Iterable[str]) -> None:
@@ -162,6 +164,7 @@ class UseAccounts:
                     account.close()
             with suppress(StoreUnavailableError):
                 self._counters.discard(material_id)
+            self._fresh.discard(material_id)
 
     def forfeit(self, key: KeyDocument) -> None:
         """
@@ -214,12 +217,14 @@ class UseAccounts:
         account = self._account(key, version)
         if account.is_loaded:
             return self._shown(account, account.counts()), Integrity.OK
-        try:
-            return self._shown(account, self._read(key, version)), Integrity.OK
-        except KeyTamperedError as error:
-            return None, Integrity(str(error.facts["integrity"]))
-        except GenerationConflictError:
+        value, found = self._judge(version.material_id, account.limit)
+        if value is not None:
+            return self._shown(account, value), Integrity.OK
+        if self._has_moved(key):
             return None, Integrity.OK
+        if version.state is KeyState.ACTIVE:
+            self._tampered.suspect(key.key_id, found)
+        return None, found
 
     def close(self, timeout_seconds: float) -> None:
         """
