@@ -305,6 +305,28 @@ class TestEditedRows:
             assert [key_id_of(n) for n in (3, 2, 1)] == page(store)
             store.database.verify()
 
+    @pytest.mark.parametrize("column", ["key_id", "digest"])
+    def test_rows_that_nobody_can_read(self, path: Path, column: str) -> None:
+        """
+        A row whose id or digest is no text hides no other from whoever compares.
+        """
+        edited(
+            path,
+            f"UPDATE keys SET {column} = CAST(x'61ff' AS TEXT) "  # noqa: S608
+            "WHERE n = 2",
+        )
+
+        with closing(SqliteKeyStore(path)) as store:
+            scanned = {stored.key_id for stored in store.scan()}
+            digests = {digest.key_id: digest.digest for digest in store.digests()}
+            good = {key_id_of(1), key_id_of(3)}
+
+            assert good <= scanned
+            assert good <= digests.keys()
+            assert "" == digests.get(key_id_of(2), "")
+            if column == "key_id":
+                assert good == scanned == digests.keys()
+
     def test_values_of_uses(self, path: Path) -> None:
         """
         A counter that is no short byte string has no bytes.

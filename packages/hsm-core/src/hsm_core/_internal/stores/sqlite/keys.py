@@ -19,6 +19,7 @@ from hsm_core._internal.stores.sqlite import key_index
 from hsm_core._internal.stores.sqlite.account import keep, read_all, write_all
 from hsm_core._internal.stores.sqlite.database import (
     Database,
+    Row,
     UnsettledCommitError,
 )
 from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
@@ -75,7 +76,16 @@ _DIGESTS: Final = (
     "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
     "ORDER BY key_id LIMIT ?"
 )
-_NUMBERED: Final = "SELECT n, key_id FROM keys WHERE n > ? ORDER BY n LIMIT ?"
+# What has other characters is none of ours, and might be no text at all.
+_READABLE_DIGESTS: Final = (
+    "SELECT key_id, generation, iif(digest GLOB '*[^0-9a-f]*', NULL, digest) FROM keys "
+    "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
+    "AND key_id NOT GLOB '*[^0-9a-f-]*' ORDER BY key_id LIMIT ?"
+)
+_NUMBERED: Final = (
+    "SELECT n, key_id FROM keys WHERE n > ? AND key_id NOT GLOB '*[^0-9a-f-]*' "
+    "ORDER BY n LIMIT ?"
+)
 _DISCARD: Final = (
     "DELETE FROM blobs WHERE id = (SELECT (n << ?) | ? FROM keys WHERE key_id = ?)"
 )
@@ -268,11 +278,18 @@ class SqliteKeyStore(KeyStore):
     def digests(self, bucket: int | None = None, /) -> Iterator[KeyDigest]:
         """Return what the index says of all keys, or of those of one bucket."""
         last, end = ("", "g") if bucket is None else _bounds(bucket)
-        while page := self.database.rows(_DIGESTS, (last, end, _ROWS_AT_ONCE)):
+        while page := self._digests_behind(last, end):
             last = page[-1][0]
             for key_id, generation, digest in page:
                 if naming.is_key_id(key_id):
                     yield _digest_of(KeyId(key_id), generation, digest)
+
+    def _digests_behind(self, last: str, end: str) -> list[Row]:
+        values = (last, end, _ROWS_AT_ONCE)
+        try:
+            return self.database.rows(_DIGESTS, values)
+        except UnreadableValueError:
+            return self.database.rows(_READABLE_DIGESTS, values)
 
     def refresh(self, key_id: KeyId, /) -> IndexEntry | None:
         """Read a key's document again; see `KeyStore.refresh`."""
