@@ -25,11 +25,35 @@ OWN_TESTS: Final = {
 ONCE: Final = tuple(
     f"--ignore=tests/{path}"
     for path in (
+        "core/test_approval_kills.py",
         "core/test_audit_crashes.py",
+        "core/test_audit_displaced.py",
+        "core/test_audit_hanging.py",
+        "core/test_audit_healing.py",
+        "core/test_audit_pruning.py",
+        "core/test_audit_reserve.py",
         "core/test_audit_tampering.py",
+        "core/test_backups.py",
         "core/test_crypto_libcrypto.py",
+        "core/test_filesystem_faults.py",
+        "core/test_filesystem_healing.py",
+        "core/test_filesystem_kills.py",
         "core/test_interop_openssl.py",
+        "core/test_pruned_store.py",
         "core/test_recovery.py",
+        "core/test_remote_faults.py",
+        "core/test_remote_hsm.py",
+        "core/test_rollback.py",
+        "core/test_saved_index.py",
+        "core/test_sqlite_audit_crashes.py",
+        "core/test_sqlite_audit_tampering.py",
+        "core/test_sqlite_faults.py",
+        "core/test_sqlite_kills.py",
+        "core/test_store_healing.py",
+        "core/test_tamper_trail.py",
+        "core/test_trail_promises.py",
+        "e2e/test_object_storage.py",
+        "e2e/test_stores.py",
         "faults",
         "tooling",
         "vectors/test_libcrypto_acvp.py",
@@ -40,8 +64,8 @@ ONCE: Final = tuple(
 What the session ``tests`` runs and others don't run again.
 
 Neither what is beside hsm-core nor how old the libraries are changes what published
-vectors, the system's OpenSSL, crashes at every point, killed servers and the
-repository's tools show.
+vectors, the system's OpenSSL, crashes at every point, failing disks, tampered stores,
+killed servers and the repository's tools show.
 """
 
 FAULTS: Final = (
