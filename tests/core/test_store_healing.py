@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hsm_core import errors
+from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.protocols import bucket_of
 from hsm_core.session import Session
 from hsm_core.testing import Faults, memory_hsm
-from tests.core.changed_stores import FilesystemData, problems, session_on
+from tests.core.changed_stores import (
+    FilesystemData,
+    SqliteData,
+    problems,
+    session_on,
+)
 from tests.core.filesystem_support import (
     failing_sync_of_directories,
     patched,
@@ -229,4 +237,39 @@ def test_out_of_descriptors_is_no_missing_key(tmp_path: Path) -> None:
                         refused()
         assert 0 == session.status().tampered_keys
         session.encrypt(key, b"m")
+        assert {} == problems(gateway)
+
+
+def test_a_database_that_hangs(tmp_path: Path) -> None:
+    """Nobody who asks for something waits for a write that does not come to its end."""
+    data = SqliteData(tmp_path / "data")
+    data.folder.mkdir(mode=0o700)
+    is_hanging, may_go_on = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        if name == "sqlite.before_commit":
+            is_hanging.set()
+            may_go_on.wait(30)
+
+    with data.open() as gateway:
+        session = session_on(gateway)
+        key = session.create_key("ed25519", name="old").key_id
+        with install(hang), ThreadPoolExecutor(1) as pool:
+            rotation = pool.submit(session.rotate, key)
+            assert is_hanging.wait(10)
+            try:
+                began = time.monotonic()
+                status = session.status()
+                for _ in range(10):
+                    with pytest.raises(errors.StoreUnavailableError):
+                        session.describe("old")
+                took = time.monotonic() - began
+            finally:
+                may_go_on.set()
+            assert 2 == rotation.result(10).version
+
+        assert ("error", 0) == (status.state, status.keys)
+        assert took < 3
+        assert "operational" == session.status().state
+        session.sign("old", b"m")
         assert {} == problems(gateway)

@@ -8,6 +8,7 @@ from hsm_core.__about__ import __version__
 from hsm_core._internal.clock import instant
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core.algorithms import KeyUsage, spec
+from hsm_core.errors import HSMError
 from hsm_core.model import KeyFilter
 from hsm_core.protocols import IndexQuery
 
@@ -25,7 +26,8 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         tampered = len(services.inventory.tampered)
         impaired = tampered or audit.state != "ok"
         impaired = impaired or any(row.status == "stopped" for row in algorithms)
-        if not audit.available or not store.available:
+        keys = self._count_keys() if store.available else None
+        if not audit.available or keys is None:
             state = "error"
         elif store.locked:
             state = "locked"
@@ -37,7 +39,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 version=__version__,
                 started_at=instant(services.started_at),
                 uptime_seconds=max(0, now - services.started_at) // 1_000_000,
-                keys=self._count_keys() if store.available else 0,
+                keys=keys or 0,
                 tampered_keys=tampered,
                 audit=audit,
                 algorithms=algorithms,
@@ -45,9 +47,13 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
             )
         )
 
-    def _count_keys(self) -> int:
+    def _count_keys(self) -> int | None:
+        """Return how many there are; None if the store does not tell."""
         query = IndexQuery(filter=KeyFilter(), limit=0)
-        return self._services.inventory.store.find(query).total
+        try:
+            return self._services.inventory.store.find(query).total
+        except HSMError:
+            return None
 
     def _audit_status(self) -> ops.AuditStatus:
         audit = self._services.audit

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +39,7 @@ from hsm_core._internal.stores.sqlite.failures import (
     translate,
 )
 from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
+from hsm_core._internal.stores.sqlite.turn import Turn
 from hsm_core.errors import (
     HSMError,
     StorageFullError,
@@ -83,7 +83,7 @@ class Database:
         self.path = path
         self._log = files.beside(path, "-wal")
         self._schema = schema
-        self._mutex = threading.RLock()
+        self._turn = Turn()
         self._process = os.getpid()
         self._refusal = ""
         self._is_closed = False
@@ -152,10 +152,10 @@ class Database:
 
         Raises:
             IntegrityError: The database is damaged.
-            StoreUnavailableError: It can't be read.
+            StoreUnavailableError: It can't be read, or a write hangs.
         """
         self.check_usable()
-        with self._mutex:
+        with self._turn.briefly():
             self.check_usable()
             with sqlite_errors():
                 yield self._connection
@@ -166,19 +166,23 @@ class Database:
 
         Raises:
             IntegrityError: The database is damaged.
-            StoreUnavailableError: It can't be read.
+            StoreUnavailableError: It can't be read, or a write hangs.
         """
         # Written out, as every request comes here: calls and context managers cost as
         # much as the statement. In a child made by fork the mutex may be held for ever.
         if self._refusal or os.getpid() != self._process:
             self.check_usable()
-        with self._mutex:
+        lock = self._turn.lock
+        if not lock.acquire(blocking=False):
+            self._turn.wait()
+        try:
             if self._refusal:
                 self.check_usable()
-            try:
-                return self._connection.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                raise translate(error) from error
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        finally:
+            lock.release()
 
     def row(self, statement: str, values: Sequence[object] = (), /) -> Row | None:
         """Return the one row that a statement finds, or None; see `rows`."""
@@ -206,7 +210,7 @@ class Database:
             StoreUnavailableError: Nothing was changed.
         """
         self.check_usable()
-        with self._mutex:
+        with self._turn.patiently():
             self.check_usable()
             if self._connection.in_transaction:
                 raise RuntimeError("Transactions can't be nested.")
@@ -289,7 +293,7 @@ class Database:
             StoreUnavailableError: It failed; the database must be reopened.
         """
         self.check_usable()
-        with self._mutex:
+        with self._turn.patiently():
             self.check_usable()
             self._commits = 0
             try:
@@ -331,14 +335,14 @@ class Database:
         with self.reading() as source:
 
             def give_way(call: Callable[[], None] | None) -> None:
-                self._mutex.release()
+                self._turn.end()
                 try:
                     if call is None:
                         time.sleep(_BACKUP_PAUSE_SECONDS)
                     else:
                         call()
                 finally:
-                    self._mutex.acquire()
+                    self._turn.begin()
                 self.check_usable()
                 if source is not self._connection:
                     raise StoreUnavailableError("The database was opened again.")
@@ -358,7 +362,7 @@ class Database:
             IntegrityError: The database is damaged.
             StoreUnavailableError: It still can't be used; to be tried again later.
         """
-        with self._mutex:
+        with self._turn.patiently():
             if self._is_closed or os.getpid() != self._process:
                 self.check_usable()
             if self.available:
@@ -402,7 +406,7 @@ class Database:
         """Fold the log, close the connection and release the lock; once is enough."""
         if os.getpid() != self._process:
             return
-        with self._mutex:
+        with self._turn.patiently():
             if self._is_closed:
                 return
             fold = self.available or self._is_moved
