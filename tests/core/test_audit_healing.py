@@ -388,6 +388,52 @@ def test_a_taken_name_of_a_segment_is_waited_for(path: Path) -> None:
     close_and_check(log, writer, path)
 
 
+def test_records_whose_sync_failed_before_a_restart_are_written_again(
+    path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A start believes no sync of a file whose sync has failed, not even its own.
+
+    The kernel holds such records for clean and may drop them; only if they are written
+    once more does a sync mean anything.
+    """
+    log = open_log(path)
+    writer = Writer(log)
+    assert writer.append()
+    begins = path.stat().st_size
+    faults.fail("fdatasync", "fsync", code=errno.EIO, times=float("inf"))
+    assert not writer.append()
+    with pytest.raises(AuditUnavailableError):
+        log.close()
+    faults.lift()
+    undurable = path.read_bytes()[begins:]
+    assert undurable
+    dirty: list[bytes] = []
+    synced: list[bytes] = []
+    pwrite, fsync = os.pwrite, os.fsync
+
+    def noting(descriptor: int, data: bytes, offset: int) -> int:
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            dirty.append(data)
+            assert offset == begins
+        return pwrite(descriptor, data, offset)
+
+    def syncing(descriptor: int) -> None:
+        fsync(descriptor)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            synced.extend(dirty)
+
+    def handler(reached: str) -> None:
+        if reached == "audit.open.after_mark":
+            assert synced == [undurable]
+
+    with monkeypatch.context() as patch, install(handler):
+        patch.setattr(os, "pwrite", noting)
+        patch.setattr(os, "fsync", syncing)
+        log = open_log(path)
+    close_and_check(log, writer, path)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_trail_that_is_closed_while_it_fails_is_as_after_a_crash(
     path: Path, faults: Faults, fault: str

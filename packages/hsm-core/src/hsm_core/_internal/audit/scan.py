@@ -9,7 +9,7 @@ follows a clean stop, and what holds a whole record was not torn by a crash.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -17,7 +17,12 @@ from hsm_core._internal import envelope
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.record import FRAME, MAX_LINE_BYTES, decode_event
+from hsm_core._internal.audit.record import (
+    FRAME,
+    MAX_LINE_BYTES,
+    decode_event,
+    leaf_hash,
+)
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
@@ -27,10 +32,10 @@ __all__ = [
     "begins",
     "claimed_seq",
     "first_seq",
+    "is_chain",
     "judge_end",
     "last_line",
     "nth_line",
-    "prev_of",
     "scan_segment",
 ]
 
@@ -150,10 +155,14 @@ def claimed_seq(line: bytes) -> int | None:
     return None if event is None else event.seq
 
 
-def prev_of(line: bytes) -> str:
-    """Return the leaf hash of the line before, as a line says; empty if it doesn't."""
-    event = _claimed(line)
-    return "" if event is None else event.prev
+def is_chain(lines: Sequence[bytes], leaf: str) -> bool:
+    """Return whether lines, without newline, lead to the one of this leaf hash."""
+    for line in reversed(lines):
+        event = _claimed(line)
+        if event is None or leaf_hash(line) != leaf:
+            return False
+        leaf = event.prev
+    return True
 
 
 def _claimed(line: bytes) -> AuditEvent | None:

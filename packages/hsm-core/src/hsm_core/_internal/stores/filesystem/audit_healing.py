@@ -40,7 +40,7 @@ from typing import Final
 
 from hsm_core._internal.audit.naming import new_name
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
-from hsm_core._internal.audit.scan import prev_of
+from hsm_core._internal.audit.scan import is_chain
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     close_quietly,
@@ -111,12 +111,7 @@ def _is_leftover(segments: Segments) -> bool:
         return False
     with medium_errors(Cause.WRITE):
         data = b"".join(_durable_chunks(segments))
-    leaf = durable.leaf_hash
-    for line in reversed(data.splitlines()):
-        if leaf_hash(line) != leaf:
-            return False
-        leaf = prev_of(line)
-    return True
+    return is_chain(data.split(b"\n")[:-1], durable.leaf_hash)
 
 
 def _cut_back(segments: Segments, tail: Tail) -> None:

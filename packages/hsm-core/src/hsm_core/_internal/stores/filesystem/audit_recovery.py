@@ -42,6 +42,7 @@ from hsm_core._internal.stores.filesystem.audit_pruning import remove_files
 from hsm_core._internal.stores.filesystem.audit_repairs import (
     set_aside,
     unrecorded_repairs,
+    write_again,
 )
 from hsm_core._internal.stores.filesystem.audit_segments import STRIDE, Segment
 from hsm_core._internal.stores.filesystem.files import (
@@ -113,6 +114,9 @@ def recover(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> Recovere
             write_all(descriptor, b"\n")
         if beginning.twin is not None:
             os.unlink(beginning.twin)
+        if replay.unmarked is not None:
+            leaf_hash = replay.follower.leaf_hash
+            write_again(path, replay.unmarked, replay.size, leaf_hash)
         os.fsync(descriptor)
         sync_directory(path.parent)
         failpoint("audit.repair.after_sync")
@@ -137,7 +141,13 @@ def _finish_prune(
 
 
 class _Replay:
-    """Follows the records that the head mark, or an intent, still needs."""
+    """
+    Follows the records that the head mark, or an intent, still needs.
+
+    Attributes:
+        follower: Where they led.
+        unmarked: Where records begin in the live segment that the mark doesn't know.
+    """
 
     def __init__(
         self, path: Path, hmac_key: bytes, head: StoredHead, beginning: Beginning
@@ -152,6 +162,7 @@ class _Replay:
         self._intents = OpenIntents()
         self._events: dict[str, AuditEvent] = {}
         self._set_digest = head.mark.set_digest
+        self.unmarked: int | None = None
         self.follower = self._at_the_beginning()
 
     def run(self, *, exists: bool) -> tuple[int, Scan]:
@@ -170,6 +181,11 @@ class _Replay:
             torn = judge_end(file, scan, self.follower)
         self._live.size = scan.end + scan.unterminated
         return torn, scan
+
+    @property
+    def size(self) -> int:
+        """How many bytes the good records of the live segment take."""
+        return self._live.size
 
     def result(self, descriptor: int, repairs: list[RepairDetail]) -> Recovered:
         """Return what was found."""
@@ -272,6 +288,8 @@ class _Replay:
         if live.offsets is not None and live.count % STRIDE == 0:
             live.offsets.append(offset)
         live.count += 1
+        if self.unmarked is None and event.seq > self._head.mark.seq:
+            self.unmarked = offset
         self._visit(event, offset)
 
     def _visit(self, event: AuditEvent, _offset: int) -> None:

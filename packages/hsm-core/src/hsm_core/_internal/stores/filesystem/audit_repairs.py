@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""A torn tail is kept beside the trail before it is cut off."""
+"""
+How the end of a trail is repaired at a start.
+
+A torn tail is kept beside the trail before it is cut off. Whole records that the head
+mark does not know are written once more, over themselves: if the process before ended
+after a failed sync, the kernel takes for clean what never reached the disk, and a sync
+alone would prove nothing.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.audit.naming import FragmentName, fragment_names
+from hsm_core._internal.audit.scan import is_chain
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import open_reader, replace_file
-from hsm_core._internal.stores.filesystem.files import list_directory, path_exists
+from hsm_core._internal.stores.filesystem.files import (
+    list_directory,
+    open_no_follow,
+    path_exists,
+)
 from hsm_core.model import RepairDetail
 
-__all__ = ["set_aside", "unrecorded_repairs"]
+__all__ = ["set_aside", "unrecorded_repairs", "write_again"]
 
 _CHUNK: Final = 1024 * 1024
 
@@ -50,6 +63,36 @@ def set_aside(path: Path, descriptor: int, end: int, seq: int, now: int) -> None
     failpoint("audit.repair.after_fragment")
     os.ftruncate(descriptor, end)
     failpoint("audit.repair.after_truncate")
+
+
+def write_again(path: Path, start: int, end: int, leaf: str) -> None:
+    """
+    Write records again where they lie, so that the next sync of the file is for them.
+
+    Args:
+        path: The segment.
+
+        start: Where the first of them begins.
+
+        end: Where the last of them ends.
+
+        leaf: Leaf hash of the last one.
+
+    Raises:
+        OSError: They can't be read or written, or are not what they were.
+    """
+    # A file that is open for appending writes at its end whatever it is told.
+    descriptor = open_no_follow(path, os.O_RDWR)
+    try:
+        data = os.pread(descriptor, end - start, start)
+        if len(data) != end - start or not is_chain(data.split(b"\n")[:-1], leaf):
+            raise OSError(errno.EIO, "the segment is not what it was")
+        while data:
+            written = os.pwrite(descriptor, data, end - len(data))
+            data = data[written:]
+    finally:
+        os.close(descriptor)
+    failpoint("audit.repair.after_rewrite")
 
 
 def _is_kept(path: Path, seq: int, fragment: bytes) -> bool:
