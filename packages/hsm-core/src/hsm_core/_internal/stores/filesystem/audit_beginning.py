@@ -93,12 +93,18 @@ def find_beginning(
     places = [(s.path, end) for s, end in zip(found, ends, strict=False)]
     places += [(path, None)] if exists else []
     search = _Search(places, follower)
-    baseline = files.read_staged()
-    is_staged = baseline is not None and search.tells_of(baseline)
-    if not is_staged:
-        baseline = files.read()
-        if baseline is not None and not search.tells_of(baseline):
-            raise tampered(Reason.PRUNED, 0)
+    baseline, staged = files.read(), files.read_staged()
+    covered = baseline.header.next_seq if baseline else 0
+    # An old one that somebody put there again is no step back.
+    is_staged = (
+        staged is not None
+        and staged.header.next_seq > covered
+        and search.tells_of(staged)
+    )
+    if is_staged:
+        baseline = staged
+    elif baseline is not None and not search.tells_of(baseline):
+        raise tampered(Reason.PRUNED, 0)
     covered = baseline.header.next_seq if baseline else 0
     closed = [segment for segment in found if segment.first_seq >= covered]
     first = closed[0].first_seq if closed else max(alone, covered)
