@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -205,6 +206,41 @@ class TestFilesystem:
             assert [] == leftovers(tmp_path)
             store.uses.put(ONE, b"old")
         assert len(outcomes) >= 4
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+    def test_every_failing_call_of_the_first(
+        self, store: FilesystemKeyStore, tmp_path: Path, number: int
+    ) -> None:
+        """
+        Whichever call fails that stores a first value, it is there wholly or not.
+        """
+        failures = 0
+        for nth in range(1, 20):
+            name = str(uuid.UUID(int=100 + nth, version=4))
+            fake = struck(number, nth, sticky=False)
+            fake.names = CHANGES
+            with patched(fake):
+                try:
+                    store.uses.put_first(name, b"first")
+                except StoreUnavailableError:
+                    failures += 1
+            store.reopen()
+            assert store.uses.get(name) in {None, b"first"}
+            assert [] == leftovers(tmp_path)
+            if fake.count < nth:
+                break
+            store.uses.put(name, b"second")
+            assert b"second" == store.uses.get(name)
+        assert failures >= 4
+
+    def test_first_value_of_a_known_material(self, store: FilesystemKeyStore) -> None:
+        """
+        A value that is there already is never replaced by a first one.
+        """
+        with pytest.raises(StoreUnavailableError):
+            store.uses.put_first(ONE, b"first")
+
+        assert b"old" == store.uses.get(ONE)
 
     def test_full_disk(self, store: FilesystemKeyStore) -> None:
         """

@@ -35,6 +35,7 @@ __all__ = [
     "UnsettledWriteError",
     "atomic_write",
     "check_private",
+    "create_file",
     "discard_directory",
     "find_directory",
     "list_directory",
@@ -134,6 +135,29 @@ def atomic_write(path: Path, data: bytes, *, staging: Path | None = None) -> Non
             if _discard(temporary):
                 raise
             raise UnsettledWriteError from error
+    _settle(path.parent)
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """
+    Create a file of mode 0600, durably; killed meanwhile, a part of it may be there.
+
+    For what nobody looks for before this returned: it needs one commit of the file
+    system, where `atomic_write` needs two.
+
+    Raises:
+        StorageFullError: There is no room.
+        UnsettledWriteError: It is there, and its name may not be durable.
+        StoreUnavailableError: It was not created; there may be one of its name.
+    """
+    with storage_errors():
+        try:
+            write_new(path, data)
+        except FileExistsError:
+            raise
+        except BaseException:
+            _discard(path)
+            raise
     _settle(path.parent)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_core._internal.stores.filesystem.files import (
+    create_file,
     list_directory,
     read_file,
 )
@@ -76,6 +77,15 @@ class FilesystemUseCounters(UseCounters):
             self._check_usable()
             with self._unsettled.unless_kept(path):
                 self._layout.write(path, value)
+
+    def put_first(self, material_id: str, value: bytes, /) -> None:
+        """Store the first value of a material; see `UseCounters.put_first`."""
+        check_material_id(material_id)
+        path = self._layout.uses / material_id
+        with self.writing:
+            self._check_usable()
+            with self._unsettled.unless_kept(path):
+                create_file(path, value)
 
     def discard(self, material_id: str, /) -> None:
         """Delete the value of a material, durably, if there is one."""
