@@ -367,7 +367,7 @@ class KeyTamperedError(IntegrityError):
 
 
 class StoreMismatchError(IntegrityError):
-    """The key store holds not what the trail says: an older copy, or a part of it."""
+    """The key store is empty where the trail knows one; or a comparison found something."""
 
     code: ClassVar[str] = "store_mismatch"
     sentence: ClassVar[str] = "The key store is not the one that the trail knows."
