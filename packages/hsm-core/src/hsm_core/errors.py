@@ -367,7 +367,7 @@ class KeyTamperedError(IntegrityError):
 
 
 class StoreMismatchError(IntegrityError):
-    """The key store is empty where the trail knows one; or a comparison found something."""
+    """The key store is empty, and the trail knows one; or something in it differs."""
 
     code: ClassVar[str] = "store_mismatch"
     sentence: ClassVar[str] = "The key store is not the one that the trail knows."
