@@ -34,6 +34,7 @@ from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
 from hsm_core._internal.healing import Healer
 from hsm_core._internal.locks import Locks
+from hsm_core._internal.owed import OwedOutcomes
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,
@@ -62,14 +63,6 @@ class Request:
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Owed:
-    """An outcome that is not known to be durable; its ticket once it is appended."""
-
-    draft: AuditDraft
-    ticket: AuditTicket | None = None
-
-
 class Mutations:
     """
     Executes operations that change a key.
@@ -91,7 +84,7 @@ class Mutations:
         self._operations = Locks()
         self._keys = Locks()
         self._commit = services.inventory.committing
-        self._owed: dict[str, _Owed] = {}
+        self._owed = OwedOutcomes(services.inventory, services.audit)
 
     def execute(self, request: Request) -> Any:
         """Execute a mutation: intent, one store commit, outcome, answer."""
@@ -189,7 +182,7 @@ class Mutations:
             self._wait(attempt, ticket)
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        self._owed.pop(attempt.operation_id, None)
+        self._owed.settle(attempt.operation_id)
         failpoint("mutation.after_outcome")
         self._services.uses.discard(_destroyed_by(attempt.document, after))
         return after
@@ -208,8 +201,7 @@ class Mutations:
         try:
             self._wait(attempt, ticket)
         except AuditUnavailableError as error:
-            draft = self._draft(attempt, Phase.OUTCOME, code=error.code)
-            self._owed[attempt.operation_id] = _Owed(draft)
+            self._owed.owe(self._draft(attempt, Phase.OUTCOME, code=error.code))
             self._services.uses.discard(opened)
             raise
         if problem is not None:
@@ -230,20 +222,7 @@ class Mutations:
         Raises:
             AuditUnavailableError: They still can't be.
         """
-        if not self._owed:
-            return
-        with self._commit:
-            for operation_id, owed in list(self._owed.items()):
-                if owed.ticket is not None:
-                    # Whatever waits for a later record waits for this one too.
-                    self._owed.pop(operation_id, None)
-                    continue
-                draft = owed.draft
-                if draft.document_after:
-                    digest = self._services.inventory.set_digest
-                    draft = replace(draft, set_digest=digest)
-                ticket = self._append(draft)
-                self._owed[operation_id] = _Owed(draft, ticket)
+        self._owed.pay()
 
     def _store(
         self,
@@ -281,10 +260,7 @@ class Mutations:
             document_after=digest,
             set_digest=self._services.inventory.set_digest,
         )
-        self._owed[attempt.operation_id] = _Owed(outcome)
-        ticket = self._append(outcome)
-        self._owed[attempt.operation_id] = _Owed(outcome, ticket)
-        return ticket
+        return self._owed.append(outcome)
 
     def _with_record(
         self, attempt: Attempt, plan: Plan, request_digest: str
@@ -341,29 +317,23 @@ class Mutations:
             return
         try:
             self.pay()
-            owed = self._owed.get(attempt.operation_id)
-            if owed is not None and owed.ticket is not None:
-                self._wait(attempt, owed.ticket)
+            ticket = self._owed.ticket(attempt.operation_id)
+            if ticket is not None:
+                self._wait(attempt, ticket)
         except AuditUnavailableError as error:
             raise _SettledError(_unknown(attempt)) from error
-        self._owed.pop(attempt.operation_id, None)
+        self._owed.settle(attempt.operation_id)
 
     def _record_outcome(self, attempt: Attempt, error: Exception) -> None:
         """Close the intent of a mutation that did not happen."""
         draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
         try:
-            ticket = self._append(draft)
-        except AuditUnavailableError:
-            self._owed[attempt.operation_id] = _Owed(draft)
-            raise _SettledError(_unknown(attempt)) from error
-        try:
+            with self._commit:
+                ticket = self._owed.append(draft)
             self._wait(attempt, ticket)
         except AuditUnavailableError:
             raise _SettledError(_unknown(attempt)) from error
-
-    def _append(self, outcome: AuditDraft) -> AuditTicket:
-        """Append the outcome of what was done; there is room kept back for it."""
-        return self._services.audit.append([outcome], durable=True, reserved=True)
+        self._owed.settle(attempt.operation_id)
 
     def _record_failure(self, attempt: Attempt, error: Exception) -> None:
         if isinstance(error, AuditUnavailableError):
