@@ -3,7 +3,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,12 @@ from msgspec import structs
 from hsm_core._internal.backups import Backups
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
-from hsm_core.errors import AccessDeniedError, HSMError, UnsupportedOperationError
+from hsm_core.errors import (
+    AccessDeniedError,
+    HSMError,
+    StoreUnavailableError,
+    UnsupportedOperationError,
+)
 from hsm_core.factory import open_hsm
 from hsm_core.model import Role
 from hsm_core.operations import BackUpStores, CreateKey, ListKeys, Status, VerifyStore
@@ -98,6 +103,30 @@ def test_changes_wait_for_the_end_alone(tmp_path: Path) -> None:
         "go on",
     ] == steps
     assert 0 == made.head_seq
+
+
+def test_a_name_that_only_a_complete_backup_has(tmp_path: Path) -> None:
+    """What a kill leaves half done has another name; after an error nothing is left."""
+    copies, seen = tmp_path / "copies", list[str]()
+
+    def copier(to: Path, before_end: Callable[[], None]) -> None:
+        before_end()
+        to.touch()
+        seen.extend(found.name for found in copies.iterdir())
+        if len(seen) == 1:
+            raise StoreUnavailableError
+
+    clock = FakeClock()
+    with closing(MemoryAuditLog(AUDIT, clock=clock, entropy=SystemEntropy())) as trail:
+        backups = Backups(copies, {"keys": copier}, trail, clock, nullcontext())
+        with pytest.raises(StoreUnavailableError):
+            backups.make()
+        left = list(copies.iterdir())
+        made = backups.make()
+
+    assert [f"{made.folder}.unfinished"] * 2 == seen
+    assert [] == left
+    assert [made.folder] == [found.name for found in copies.iterdir()]
 
 
 def test_one_folder_for_each(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ Backups of databases in use.
 
 The copying of keys and trail ends while no key is changed: a change is in both copies,
 or it is one that recovery settles at the next start. The longest part is done before,
-so that changes wait for the end alone. All of it is sealed or authenticated.
+so that changes wait for the end alone. All of it is sealed or authenticated. A folder
+has the name of a backup once it is complete.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ It makes a call once, when little is left: what is written until this returns is
 """
 
 _CHUNK: Final = 1024 * 1024
+_UNFINISHED: Final = ".unfinished"
 
 
 class Backups:
@@ -91,37 +93,39 @@ class Backups:
             )
         now = instant(self._clock.now()).strftime("%Y%m%dT%H%M%S.%fZ")
         make_private_directory(self._directory)
-        folder = self._directory / now
+        unfinished = self._directory / f"{now}{_UNFINISHED}"
         with storage_errors():
-            # One that is there is another backup, and stays.
-            os.mkdir(folder, 0o700)
-        try:
-            sync_directory(self._directory)
-            return self._copy(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            os.mkdir(unfinished, 0o700)
+            try:
+                made = self._copy(unfinished, now)
+                # A folder that is there is another backup, and stays.
+                os.rename(unfinished, self._directory / now)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+        sync_directory(self._directory)
+        return made
 
-    def _copy(self, folder: Path) -> BackUp:
+    def _copy(self, folder: Path, name: str) -> BackUp:
         with ExitStack() as stack:
             heads: list[int] = []
 
             def rest() -> None:
                 stack.enter_context(self._resting)
                 # Whoever waits for this record waits for all before it.
-                self._audit.append([_begin(folder.name)], durable=True).wait()
+                self._audit.append([_begin(name)], durable=True).wait()
                 heads.append(self._audit.head().seq)
 
             # Each is called when the one after it has little left to copy.
             begin: Callable[[], None] = rest
-            for name, copy in self._copiers.items():
-                begin = partial(copy, folder / name, begin)
+            for file, copy in self._copiers.items():
+                begin = partial(copy, folder / file, begin)
             begin()
         if not heads:
             raise StoreUnavailableError("A store was not copied as it must be.")
-        files = tuple(_described(folder / name) for name in self._copiers)
+        files = tuple(_described(folder / file) for file in self._copiers)
         sync_directory(folder)
-        return BackUp(folder=folder.name, head_seq=heads[0], files=files)
+        return BackUp(folder=name, head_seq=heads[0], files=files)
 
 
 def _begin(name: str) -> AuditDraft:
