@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""What a locked HSM serves: what is needed to decide about it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core.factory import OpenHSM
+from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.testing import caller, memory_hsm
+from tests.core.changed_stores import session_on
+from tests.core.test_roles import sample
+
+SERVED = {
+    "BackUpStores",
+    "ListAlgorithms",
+    "ListAuditEvents",
+    "RecoverKey",
+    "RecoverStore",
+    "SelfTest",
+    "Status",
+    "VerifyAudit",
+    "VerifyStore",
+}
+
+
+@pytest.fixture
+def locked() -> Iterator[tuple[OpenHSM, str]]:
+    """Give an HSM that is locked, and the id of a key of it."""
+    with memory_hsm() as gateway:
+        key = session_on(gateway).create_key("ed25519", name="old").key_id
+        services: Any = gateway._services  # noqa: SLF001 (to lock it)
+        services.inventory.lock.set("A test.", {"reason": "test"})
+        services.crypto.self_test = list
+        yield gateway, key
+
+
+def is_served(gateway: OpenHSM, operation: Operation[Any], *, loop: bool) -> bool:
+    """Return whether an operation gets past the lock."""
+    try:
+        if loop:
+            asyncio.run(gateway.act_as_async().act_as(caller()).execute(operation))
+        else:
+            gateway.act_as(caller()).execute(operation)
+    except errors.HSMLockedError:
+        return False
+    except errors.HSMError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("loop", [False, True], ids=["called", "awaited"])
+def test_every_operation(locked: tuple[OpenHSM, str], *, loop: bool) -> None:
+    """Exactly these pass, in whatever way they are asked for."""
+    gateway, key = locked
+    last = [ops.RecoverStore]
+    kinds = [kind for kind in OPERATIONS if kind not in last] + last
+
+    passed = {
+        kind.__name__
+        for kind in kinds
+        if is_served(gateway, sample(kind, key), loop=loop)
+    }
+
+    assert passed == SERVED
+    assert passed == {kind.__name__ for kind in OPERATIONS if kind.while_locked}
+
+
+def test_no_repeat_is_answered() -> None:
+    """Nor is a change answered again that was made before."""
+    with memory_hsm() as gateway:
+        session = session_on(gateway)
+        session.create_key("ed25519", idempotency_key="once")
+        gateway._services.inventory.lock.set("A test.", {})  # noqa: SLF001
+
+        with pytest.raises(errors.HSMLockedError):
+            session.create_key("ed25519", idempotency_key="once")
+
+
+def test_recovery_opens_it_once(locked: tuple[OpenHSM, str]) -> None:
+    """Recovered twice, it is open, and there is nothing to accept."""
+    gateway, key = locked
+    hsm, session = gateway.act_as(caller()), session_on(gateway)
+    assert "locked" == session.status().state
+
+    for _ in range(2):
+        assert ops.Recovered() == hsm.execute(ops.RecoverStore(reason="fine"))
+        assert "operational" == session.status().state
+    assert ops.Recovered() == hsm.execute(ops.RecoverKey(key_id=key, reason="fine"))
+    session.sign("old", b"m")
