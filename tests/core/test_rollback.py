@@ -453,6 +453,33 @@ class TestForgedIndex:
             problems(gateway)
             assert corrected == kinds(gateway, 20).count("system.index-corrected")
 
+    @pytest.mark.parametrize(
+        ("column", "value", "problem"),
+        [
+            ("state", b"\0", "document"),
+            ("created_at", None, "missing"),
+        ],
+    )
+    def test_a_row_that_makes_no_sense(
+        self, data: SqliteData, column: str, value: object, problem: str
+    ) -> None:
+        """Its key is named, and is whole again once it is recovered."""
+        first = id_of(data, "first")
+        statement = f"UPDATE keys SET {column} = ? WHERE key_id = ?"  # noqa: S608
+        self.do(data, statement, value, first)
+
+        with data.open() as gateway:
+            session = session_on(gateway)
+            assert {first: problem} == problems(gateway)
+            with pytest.raises(errors.KeyTamperedError):
+                session.sign(first, b"m")
+            assert (first,) == recover_key(gateway, first).accepted
+            assert {} == problems(gateway)
+            session.sign("first", b"m")
+            assert ["second", "first"] == [key.name for key in session.keys()]
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+
     @pytest.mark.parametrize("table", ["keys", "documents", "both"])
     def test_what_a_removed_row_left(self, data: SqliteData, table: str) -> None:
         """No new key gets what still lies there of one whose row was removed."""

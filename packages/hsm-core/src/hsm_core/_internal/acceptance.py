@@ -96,11 +96,10 @@ class Acceptance:
             HSMError: Store or trail can't be read or written; what was recorded until
                 then is accepted at the next try.
         """
+        walk = self._walk() if self._wanted() else None
         with self._inventory.committing:
             is_locked = bool(self._inventory.lock.reason)
-            problems = self._inventory.tampered.problems()
-            wanted = [k for k, problem in problems.items() if problem != "counter"]
-            done = self._accept(wanted, reason, with_all_uses=is_locked)
+            done = self._accept(self._wanted(), reason, walk, with_all_uses=is_locked)
             self._inventory.lock.open()
             self._settle()
         return done
@@ -113,22 +112,42 @@ class Acceptance:
             KeyNotFoundError: There is no such key, and none is missing.
             HSMError: See `recover_store`.
         """
-        with self._inventory.committing:
+        entry = None
+        with suppress(KeyTamperedError):
             entry = self._inventory.entry(reference)
-            key_id = entry.key_id if entry else KeyId(reference)
+        key_id = entry.key_id if entry else KeyId(reference)
+        if self._inventory.integrity(key_id) is Integrity.OK:
+            if entry is None:
+                raise KeyNotFoundError
+            return ops.Recovered()
+        walk = self._walk()
+        with self._inventory.committing:
             if self._inventory.integrity(key_id) is Integrity.OK:
-                if entry is None:
-                    raise KeyNotFoundError
                 return ops.Recovered()
-            done = self._accept([key_id], reason)
+            done = self._accept([key_id], reason, walk)
             if not self._inventory.lock.reason:
                 self._settle()
         return done
 
+    def _wanted(self) -> list[KeyId]:
+        problems = self._inventory.tampered.problems()
+        return [key_id for key_id, problem in problems.items() if problem != "counter"]
+
+    def _walk(self) -> Walk:
+        """Read the trail, which may take long, while others go on changing keys."""
+        return Walk(self._audit, self._verify)
+
     def _accept(
-        self, key_ids: Sequence[KeyId], reason: str, *, with_all_uses: bool = False
+        self,
+        key_ids: Sequence[KeyId],
+        reason: str,
+        walk: Walk | None,
+        *,
+        with_all_uses: bool = False,
     ) -> ops.Recovered:
-        walk = Walk(self._audit, self._verify) if key_ids else None
+        if key_ids:
+            walk = walk or self._walk()
+            walk.advance()
         destroyed = walk.destroyed if walk else set()
         pinned = self._inventory.census.pinned()
         decisions = [
