@@ -207,6 +207,27 @@ def test_lines_of_others_are_cut_off(path: Path) -> None:
     close_and_check(log, writer, path)
 
 
+def test_records_of_a_second_writer_are_not_cut_off(path: Path, hasty: None) -> None:
+    """Where somebody removed the lock, nobody goes on over what another answered."""
+    first = open_log(path)
+    path.with_name("audit.log.lock").unlink()
+    second = open_log(path)
+    try:
+        writer = Writer(first)
+        assert writer.append()
+        answered = path.read_bytes()
+
+        assert not Writer(second).append()
+        time.sleep(0.1)
+        assert ("failing", "moved") == (second.health.state, second.health.cause)
+        assert not writer.append()
+        assert path.read_bytes().startswith(answered)
+    finally:
+        for log in (first, second):
+            with pytest.raises(AuditUnavailableError):
+                log.close()
+
+
 def test_a_directory_that_is_gone_is_waited_for(path: Path, hasty: None) -> None:
     """When it is back, file, head mark and lock are made again."""
     log = open_log(path)

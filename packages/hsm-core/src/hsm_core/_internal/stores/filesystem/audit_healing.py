@@ -3,7 +3,8 @@
 How a live segment is made whole after a failure, so that nothing durable is lost.
 
 A **failed write** leaves garbage behind the last whole line. It is cut off, and the
-rest is written again, on the same handle.
+rest is written again, on the same handle. Records that we did not write stay: then two
+processes write this trail, and neither may go on.
 
 A **failed sync** means that what was written since the last good one may be lost
 whenever the kernel likes, and that a second sync would prove nothing. All lines that
@@ -40,7 +41,7 @@ from typing import Final
 
 from hsm_core._internal.audit.naming import new_name
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
-from hsm_core._internal.audit.scan import is_chain
+from hsm_core._internal.audit.scan import claimed_seq, is_chain
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     close_quietly,
@@ -122,12 +123,23 @@ def _cut_back(segments: Segments, tail: Tail) -> None:
         if size < live.size:
             with segments.changing():
                 live.cut(durable.count, durable.size)
+        rest = _rest(tail, live, live.count)
         if size > live.size:
+            _refuse_records_of_others(segments, size, b"".join(rest))
             os.ftruncate(segments.descriptor, live.size)
         failpoint("audit.heal.after_cut")
-        segments.write(_rest(tail, live, live.count))
+        segments.write(rest)
     with medium_errors(Cause.SYNC):
         segments.sync(tail.mark.leaf_hash)
+
+
+def _refuse_records_of_others(segments: Segments, size: int, ours: bytes) -> None:
+    """Refuse to cut off what another writer of this trail may have answered for."""
+    begins = segments.live.size
+    extra = os.pread(segments.descriptor, min(size - begins, _CHUNK), begins)
+    line = extra.partition(b"\n")[0]
+    if not ours.startswith(extra) and claimed_seq(line) is not None:
+        raise MediumError(Cause.MOVED)
 
 
 def _fork(segments: Segments, tail: Tail) -> None:
