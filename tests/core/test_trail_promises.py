@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -24,11 +25,17 @@ from hsm_core._internal.audit.record import (
 from hsm_core._internal.retention import prune_trail
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
-from hsm_core.errors import AuditTamperedError, StoreLockedError
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    StoreLockedError,
+)
+from hsm_core.factory import open_hsm
 from hsm_core.model import AuditedCaller
 from hsm_core.protocols import AuditLog
-from hsm_core.settings import AuditSync
+from hsm_core.settings import AuditSync, Settings
 from hsm_core.testing import FakeClock, FakeEntropy
+from tests.core.audit_faults import Faults, until
 from tests.core.audit_support import (
     KEY,
     draft,
@@ -39,6 +46,7 @@ from tests.core.audit_support import (
     verified,
     write_lines,
 )
+from tests.core.hsm_support import session_of
 from tests.support import REPOSITORY
 
 Opener: TypeAlias = Callable[[Path, FakeClock], AuditLog]
@@ -250,3 +258,34 @@ def test_a_prune_does_not_break_the_chain(tmp_path: Path, open_trail: Opener) ->
     assert detail.next_seq == log.first_seq > 100
     assert 421 - log.first_seq == verify_range(log, KEY, 0, 1000).verified
     log.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_no_key_appears_that_the_trail_knows_nothing_of(
+    tmp_path: Path, call: str, code: int
+) -> None:
+    """With a trail that can't be written nothing is made, not even on the disk."""
+    settings = Settings(
+        key_dir=tmp_path / "keys", audit_log=tmp_path / "log" / "audit.log"
+    )
+    with (
+        Faults().installed() as faults,
+        open_hsm(settings, master_key=KEY, hmac_key=KEY) as gateway,
+    ):
+        session = session_of(gateway)
+        made = session.create_key("Ed25519").key_id
+        stored = sorted((tmp_path / "keys" / "keys").rglob("*"))
+        faults.fail(call, code=code, at="audit.log", times=float("inf"))
+        for _ in range(3):
+            with pytest.raises(AuditUnavailableError):
+                session.create_key("Ed25519")
+            with pytest.raises(AuditUnavailableError):
+                session.destroy(made)
+        assert [made] == [key.key_id for key in session.keys()]
+        assert stored == sorted((tmp_path / "keys" / "keys").rglob("*"))
+
+        faults.lift()
+        until(lambda: session.status().audit.state == "ok")
+        session.destroy(made)
+    assert verified(settings.audit_log or tmp_path, KEY).clean
