@@ -15,6 +15,7 @@ from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.apart import check_apart
+from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.locations import (
     open_approval_store,
     open_key_store,
@@ -193,8 +194,11 @@ def _copiers(
     found: dict[str, Copier] = {}
     if opened.backup is not None:
         found["keys.sqlite"] = opened.backup
-    if isinstance(approvals, SqliteApprovalStore):
-        found["approvals.sqlite"] = approvals.backup
+    inner = approvals
+    if isinstance(approvals, GuardedApprovalStore):
+        inner = approvals.inner
+    if isinstance(inner, SqliteApprovalStore):
+        found["approvals.sqlite"] = inner.backup
     if isinstance(audit, SqliteAuditLog):
         found["audit.sqlite"] = audit.backup
     return found

@@ -28,6 +28,11 @@ class GuardedApprovalStore(ApprovalStore):
     def __init__(self, inner: ApprovalStore) -> None:
         self._inner = inner
 
+    @property
+    def inner(self) -> ApprovalStore:
+        """The store that does the work."""
+        return self._inner
+
     def __repr__(self) -> str:
         return f"<GuardedApprovalStore over {self._inner!r}>"
 
