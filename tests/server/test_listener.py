@@ -3,12 +3,14 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from hsm_server import listener
 from hsm_server.settings import HTTPLimits, ServerSettings
 from tests.server.support import API, open_api
 
@@ -129,10 +131,14 @@ async def test_connections_are_limited() -> None:
     assert [2] == [line["maximum"] for line in warnings]
 
 
-async def test_connections_leave_descriptors_to_the_stores() -> None:
+async def test_connections_leave_descriptors_to_the_stores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Where few files may be open, fewer connections are accepted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65, hard))
+    few = len(os.listdir("/proc/self/fd")) + 48
+    monkeypatch.setattr(listener, "_RESERVED_DESCRIPTORS", few - 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
     try:
         async with open_api(limited(head_timeout_seconds=30)) as api:
             async with connected(api) as first, connected(api) as second:
