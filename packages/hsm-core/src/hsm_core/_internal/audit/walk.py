@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from hsm_core._internal.audit.events import verified_events
 from hsm_core._internal.audit.known import KnownKeys
 from hsm_core.errors import InvalidInputError
-from hsm_core.model import AuditEvent, KeyId, Phase
+from hsm_core.model import KeyId
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KnownKey
 
 __all__ = ["Walk"]
-
-_COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 
 
 class Walk:
@@ -55,7 +52,6 @@ class Walk:
         while self._next != self._audit.first_seq:
             self._next = self._audit.first_seq
             self._keys = KnownKeys(self._audit.baseline())
-        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
         self.met = {}
 
     def advance(self) -> None:
@@ -69,21 +65,16 @@ class Walk:
                     raise
                 self._begin()
             else:
-                return
+                break
+        self.destroyed = {known.key_id for known in self._keys if known.destroyed}
 
     def _read(self) -> None:
         for event in verified_events(self._audit, self._verify, self._next):
             self._next = event.seq + 1
             self._keys.note(event)
-            if event.kind == "DestroyKey" and _is_done(event):
-                self.destroyed.add(KeyId(event.key_id))
             if event.set_digest in self._wanted:
                 self.met[event.set_digest] = event.seq, event.time
 
     def known(self) -> dict[KeyId, KnownKey]:
         """Return what is known of each key that should be there."""
         return {known.key_id: known for known in self._keys if known.digest}
-
-
-def _is_done(event: AuditEvent) -> bool:
-    return event.phase is Phase.OUTCOME and event.code in _COMMITTED
