@@ -95,6 +95,33 @@ def test_an_older_document_is_named_though_its_record_is_gone(data: Data) -> Non
         assert {key: "older"} == problems(gateway)
 
 
+def test_a_store_that_is_older_than_what_is_left_of_the_trail(data: Data) -> None:
+    """It locks the whole HSM, though the record that it fits to is gone."""
+    prune(data)
+    with data.open() as gateway:
+        session_on(gateway).rotate("second")
+    data.restore_store("older")
+
+    for _ in range(2):
+        with data.open() as gateway:
+            session = session_on(gateway)
+            found = problems(gateway)
+            assert {id_of(data, n): "older" for n in ("first", "second")} == found
+            with pytest.raises(errors.HSMLockedError) as caught:
+                session.encrypt("second", b"m")
+            assert "store_older" == caught.value.facts["reason"]
+    with data.open() as gateway:
+        gateway.act_as(caller()).execute(ops.RecoverStore(reason="restored"))
+        session = session_on(gateway)
+        with pytest.raises(errors.KeyTamperedError, match="rotate"):
+            session.encrypt("second", b"m")
+        session.rotate("second")
+        session.encrypt("second", b"m")
+    with data.open() as gateway:
+        assert {} == problems(gateway)
+        session_on(gateway).describe("first")
+
+
 def test_a_missing_key_is_named_though_its_record_is_gone(data: Data) -> None:
     """A key that was removed from the store is missed."""
     prune(data)

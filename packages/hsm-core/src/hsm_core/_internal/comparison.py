@@ -35,6 +35,12 @@ __all__ = ["Judgement", "compare", "judge_doubtful"]
 _AHEAD: Final = frozenset({"newer", "foreign"})
 """Problems of an authentic document that the trail can't explain."""
 
+_BEHIND: Final = frozenset({"older", "missing"})
+"""Problems of a key that was put back as it was before."""
+
+_BEFORE_ALL: Final = (-1, 0)
+"""Where a store belongs that is older than all records that are left."""
+
 _REASONS: Final[Mapping[str, str]] = {
     "older": "An older document was put back.",
     "newer": "It is newer than the trail says.",
@@ -149,12 +155,20 @@ def _judge(
     # A folder that is no key of ours must not hide that all the rest is older.
     strangers = unreadable.keys().isdisjoint(known)
     met = walk.met.get(raw) or (walk.met.get(readable) if strangers else None)
+    if met is None and _is_before(walk, audit, problems):
+        met = _BEFORE_ALL
     lock, facts = _lock_of(problems, present, walk.destroyed, met)
     for key_id, problem in problems.items():
         _condemn(inventory, key_id, problem, known.get(key_id), walk.destroyed)
     for key_id, error in loaded.blobs.items():
         inventory.tampered.condemn(key_id, error)
     return Judgement(problems, lock, facts)
+
+
+def _is_before(walk: Walk, audit: AuditLog, problems: Mapping[KeyId, str]) -> bool:
+    """Return whether nothing of what is left of a pruned trail is in the store."""
+    behind = {key_id for key_id, problem in problems.items() if problem in _BEHIND}
+    return bool(audit.first_seq and walk.changed) and walk.changed <= behind
 
 
 def _counted(present: Mapping[KeyId, Present]) -> Iterable[KeyDigest]:
@@ -214,6 +228,12 @@ def _lock_of(
     ]
     if met is not None and not problems.keys() <= destroyed:
         seq, time = met
+        if met == _BEFORE_ALL:
+            return (
+                "The key store is an older copy: it has nothing of what the records "
+                "say that are left of the trail.",
+                {"reason": "store_older"},
+            )
         return (
             "The key store is an older copy: it is as it was after record "
             f"{seq} of the trail, of {instant(time):%Y-%m-%dT%H:%M:%SZ}.",

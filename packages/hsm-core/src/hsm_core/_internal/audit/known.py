@@ -32,21 +32,23 @@ class KnownKeys:
     def __init__(self, before: Iterable[KnownKey] = ()) -> None:
         self._keys = {known.key_id: known for known in before}
 
-    def note(self, event: AuditEvent) -> None:
-        """Take one event into account."""
+    def note(self, event: AuditEvent) -> bool:
+        """Take one event into account, and return whether a key was changed by it."""
         key_id = KeyId(event.key_id)
         accepted = event.kind == ACCEPTED
         if accepted and not event.document_after:
             self._forget(key_id)
-            return
+            return True
         committed = event.phase is Phase.OUTCOME and event.code in _COMMITTED
-        if event.document_after and (committed or accepted):
+        changed = bool(event.document_after) and (committed or accepted)
+        if changed:
             before = self._keys.get(key_id)
             # What was destroyed stays so, even if an older document is accepted.
             destroyed = event.kind == _DESTROYS or bool(before and before.destroyed)
             self._keys[key_id] = KnownKey(
                 key_id, event.generation, event.document_after, destroyed
             )
+        return changed
 
     def _forget(self, key_id: KeyId) -> None:
         before = self._keys.pop(key_id, None)

@@ -28,6 +28,7 @@ class Walk:
 
     Attributes:
         destroyed: Keys that were destroyed.
+        changed: Keys that were changed by the records that are left.
         met: Where each wanted digest was recorded last: sequence number and time.
     """
 
@@ -43,6 +44,7 @@ class Walk:
         self._next = -1
         self._keys = KnownKeys()
         self.destroyed: set[KeyId] = set()
+        self.changed: set[KeyId] = set()
         self.met: dict[str, tuple[int, int]] = {}
         self._begin()
         self.advance()
@@ -52,7 +54,7 @@ class Walk:
         while self._next != self._audit.first_seq:
             self._next = self._audit.first_seq
             self._keys = KnownKeys(self._audit.baseline())
-        self.met = {}
+        self.changed, self.met = set(), {}
 
     def advance(self) -> None:
         """Read what was recorded since."""
@@ -71,7 +73,8 @@ class Walk:
     def _read(self) -> None:
         for event in verified_events(self._audit, self._verify, self._next):
             self._next = event.seq + 1
-            self._keys.note(event)
+            if self._keys.note(event):
+                self.changed.add(KeyId(event.key_id))
             if event.set_digest in self._wanted:
                 self.met[event.set_digest] = event.seq, event.time
 
