@@ -105,6 +105,25 @@ async def test_a_broken_hsm_is_not_healthy() -> None:
     assert "ferrohsm_audit_available 0.0" in metrics.body.decode()
 
 
+async def test_a_locked_hsm_is_not_healthy(api: API) -> None:
+    """It answers with its own code, and is shown as locked until it is recovered."""
+    await api.create("Ed25519", name="signer")
+    services: Any = api.hsm._services  # noqa: SLF001 (to lock it)
+    services.inventory.lock.set("A test.", {"reason": "test"})
+    check = api.app[HEALTH]
+    check._asked_at = float("-inf")  # noqa: SLF001 (the second is over)
+
+    health = await api.send("GET", "//healthz", token="")
+    metrics = await _metrics(api)
+    refused = await api.send("GET", "/keys/signer")
+    status = await api.send("GET", "/status")
+
+    assert (503, "degraded") == (health.status, health.json["status"])
+    assert "ferrohsm_locked 1.0" in metrics
+    assert (503, "hsm_locked") == (refused.status, refused.json["code"])
+    assert "locked" == status.json["state"]
+
+
 async def test_metrics_count_what_happened(api: API) -> None:
     """Requests by operation and code, failures, uptime; no key and no name."""
     await api.create("Ed25519", name="signer")
