@@ -15,8 +15,13 @@ import pytest
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.retention import LEASE, prune_trail
+from hsm_core._internal.stores.filesystem import audit_baseline
 from hsm_core._internal.stores.memory.leases import MemoryLeases
-from hsm_core.errors import AuditTamperedError, AuditUnavailableError
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    StoreUnavailableError,
+)
 from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
 from tests.core.audit_faults import Faults
@@ -257,6 +262,62 @@ def test_files_that_can_not_be_removed_go_later(
     assert first == log.first_seq == int(segments_of(path)[0].name[-16:])
     log.close()
     verified(path)
+
+
+def test_what_is_kept_is_read_though_its_name_could_not_be_synced(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes that for tampering, nothing is removed, and the next one goes on."""
+    log = open_aged(path, clock)
+    age(log, clock, 20)
+    before = segments_of(path)
+
+    def fail(_folder: Path) -> None:
+        raise StoreUnavailableError
+
+    with monkeypatch.context() as patch:
+
+        def arm(reached: str) -> None:
+            if reached == "audit.prune.after_record":
+                patch.setattr(audit_baseline, "sync_directory", fail)
+
+        with install(arm), pytest.raises(AuditUnavailableError):
+            prune(log, clock, 5)
+    assert 3 == len(list(log.baseline()))
+    assert set(before) <= set(segments_of(path))
+    assert verified(path).first_seq == log.first_seq > 40
+    assert log.prune(log.prunable(ago(clock, 5)), "again") is None
+    assert log.first_seq == int(segments_of(path)[0].name[-16:])
+    log.close()
+    verified(path)
+
+
+def test_segments_that_go_after_they_were_listed_are_not_missing(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verifier that comes between two removals finds the trail intact."""
+    log = open_aged(path, clock)
+    age(log, clock, 20)
+    with Faults().installed() as faults:
+        faults.fail("unlink", code=errno.EIO, skip=1, at="")
+        with pytest.raises(AuditUnavailableError):
+            prune(log, clock, 5)
+    assert int(segments_of(path)[0].name[-16:]) < log.first_seq
+    listdir, reached = os.listdir, list[str]()
+
+    def listing(folder: Path) -> list[str]:
+        names = listdir(folder)
+        if reached == ["audit.verify.after_head", "audit.verify.after_live"]:
+            reached.append("listed")
+            log.prune(log.prunable(ago(clock, 5)), "again")
+        return names
+
+    monkeypatch.setattr(os, "listdir", listing)
+    with install(reached.append):
+        assert verified(path).first_seq == log.first_seq > 40
+    assert "listed" in reached
+    assert int(segments_of(path)[0].name[-16:]) == log.first_seq
+    log.close()
 
 
 def test_a_full_disk_prunes_nothing(path: Path, clock: FakeClock) -> None:

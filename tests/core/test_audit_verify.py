@@ -6,10 +6,14 @@ import os
 import threading
 import tracemalloc
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from hsm_core._internal.audit import verify
+from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.record import GENESIS, leaf_hash
+from hsm_core._internal.audit.scan import Scan, judge_end
 from hsm_core._internal.audit.verify import AuditVerifier, verify_lines
 from hsm_core._internal.failpoints import install
 from hsm_core.errors import AuditTamperedError, ConfigurationError, WrongAuditKeyError
@@ -116,6 +120,30 @@ def test_all_segments_are_verified(path: Path) -> None:
         answer.torn_bytes,
     )
     assert [100] == told
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_line_that_becomes_whole_meanwhile_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: bytes | None
+) -> None:
+    """Half a line that the writer is about to end is not torn when it has ended it."""
+    path = tmp_path / "busy" / "audit.log"
+    log = open_log(path)
+    fill(log, 3)
+    copied = copy_of(path, tmp_path / "copied")
+    fill(log, 2)
+    lines = path.read_bytes()
+    log.close()
+    copied.write_bytes(lines[:-300])
+    whole = judge_end
+
+    def ending(file: BinaryIO, scan: Scan, follower: Follower) -> int:
+        copied.write_bytes(lines)
+        return whole(file, scan, follower)
+
+    monkeypatch.setattr(verify, "judge_end", ending)
+    found = verified(copied, key)
+    assert (5, 0) == (found.records, found.torn_bytes)
 
 
 def test_without_key_the_chain_alone_is_verified(path: Path) -> None:

@@ -44,6 +44,8 @@ from hsm_core.protocols import AuditHead
 __all__ = ["AuditVerifier", "OfflineVerification", "Verification", "verify_lines"]
 
 _PROGRESS_EVERY: Final = 10_000
+_TRIES: Final = 4
+"""How often a trail is looked at whose files change meanwhile, before it is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +156,16 @@ class AuditVerifier:
             WrongAuditKeyError: The key is not the trail's.
             ConfigurationError: There is no trail, or it can't be read.
         """
+        tries_left = _TRIES
         while True:
-            before = self._baseline_file()
+            tries_left -= 1
+            before = self._places()
             try:
                 return self._verify_once(progress)
             except AuditTamperedError:
-                # A prune under way takes segments away and changes the baseline.
-                if before == self._baseline_file():
+                # A prune under way takes segments away and changes the baseline; a
+                # healing gives the live one another name, or takes it back.
+                if not tries_left or before == self._places():
                     raise
             except OSError as error:
                 raise ConfigurationError(
@@ -238,13 +243,10 @@ class AuditVerifier:
             lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
             return check_baseline(lines, log_id=log_id, hmac_key=self._hmac_key)
 
-    def _baseline_file(self) -> tuple[int, int] | None:
-        path = self._path.with_name(baseline_name(self._path.name))
-        try:
-            found = os.stat(path, follow_symlinks=False)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+    def _places(self) -> tuple[list[ClosedName], int | None, int | None]:
+        """Return which files there are now, the baseline and the live one by inode."""
+        baseline = self._path.with_name(baseline_name(self._path.name))
+        return self._closed_names(), _inode(baseline), _inode(self._path)
 
     def _open_segments(
         self, stack: ExitStack
@@ -256,10 +258,15 @@ class AuditVerifier:
             return self._closed_names(), None
         stack.enter_context(live)
         failpoint("audit.verify.after_live")
-        closed = self._closed_names()
-        opened = os.fstat(live.fileno())
-        twins = [os.path.samestat(opened, self._stat(name)) for name in closed]
-        return closed[: twins.index(True) if any(twins) else None], live
+        opened = os.fstat(live.fileno()).st_ino
+        while True:
+            closed = self._closed_names()
+            inodes = [_inode(self._place(name)) for name in closed]
+            # What was pruned just now, or a name that a healing took back, is not
+            # missing.
+            if None not in inodes:
+                break
+        return closed[: inodes.index(opened) if opened in inodes else None], live
 
     def _closed_names(self) -> list[ClosedName]:
         try:
@@ -270,12 +277,6 @@ class AuditVerifier:
 
     def _place(self, name: ClosedName) -> Path:
         return self._path.with_name(name.of(self._path.name))
-
-    def _stat(self, name: ClosedName) -> os.stat_result:
-        try:
-            return self._place(name).stat()
-        except FileNotFoundError:
-            raise tampered(Reason.SEGMENT, name.first_seq) from None
 
     def _follow_closed(
         self, name: ClosedName, number: int, end: int | None, trail: _Trail
@@ -297,21 +298,25 @@ class AuditVerifier:
     def _follow_live(self, live: BinaryIO | None, trail: _Trail) -> int:
         if live is None:
             return judge_end(BytesIO(), Scan(0), trail.follower)
-        live.seek(0)
-        scan = scan_segment(live, trail.follower, trail.visit)
-        try:
-            return judge_end(live, scan, trail.follower)
-        except AuditTamperedError:
-            if not self._was_opened_since(trail):
-                raise
-        return judge_end(live, scan, trail.follower)
+        scan = _scan_on(live, Scan(0), trail)
+        while True:
+            try:
+                return judge_end(live, scan, trail.follower)
+            except AuditTamperedError:
+                further = _scan_on(live, scan, trail) if scan.error else scan
+                # What was being written just now may be whole by now.
+                if further.end == scan.end and not self._was_opened_since(trail):
+                    raise
+                scan = further
 
     def _was_opened_since(self, trail: _Trail) -> bool:
         # A trail that was closed when its mark was read may be in use by now.
-        now, then = self._read_head(), trail.head
+        now, then, mark = self._read_head(), trail.head, trail.follower.mark
         if now is None or then is None or now.counter == then.counter:
             return False
-        trail.follower.mark = replace(then.mark, clean=False)
+        if mark is None or not mark.clean:
+            return False
+        trail.follower.mark = replace(mark, clean=False)
         return True
 
 
@@ -341,6 +346,20 @@ class _Trail:
         self.prefix.visit(event, self.follower.leaf_hash)
         if self.progress is not None and (event.seq + 1) % _PROGRESS_EVERY == 0:
             self.progress(event.seq + 1)
+
+
+def _scan_on(live: BinaryIO, before: Scan, trail: _Trail) -> Scan:
+    """Follow the records of the live segment from where an earlier scan ended."""
+    live.seek(before.end)
+    more = scan_segment(live, trail.follower, trail.visit)
+    return replace(more, end=before.end + more.end)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except OSError:
+        return None
 
 
 def _open_regular(path: Path) -> BinaryIO | None:

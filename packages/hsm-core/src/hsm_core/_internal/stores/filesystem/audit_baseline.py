@@ -136,9 +136,26 @@ class BaselineFile:
             OSError: It can't be renamed.
             StoreUnavailableError: That can't be made durable.
         """
-        # Where it was renamed before, only the directory has to be synced.
+        self.put_in_place()
+        self.settle()
+
+    def put_in_place(self) -> None:
+        """
+        Give the staged one its name, if it has not got it yet.
+
+        Raises:
+            OSError: It can't be renamed.
+        """
         with suppress(FileNotFoundError):
             os.rename(self._staged, self._path)
+
+    def settle(self) -> None:
+        """
+        Make durable what was put in place.
+
+        Raises:
+            StoreUnavailableError: It can't be.
+        """
         sync_directory(self._path.parent)
 
     def discard(self) -> None:

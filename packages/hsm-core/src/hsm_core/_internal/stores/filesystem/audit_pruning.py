@@ -152,10 +152,13 @@ class Pruner:
         self._remove()
 
     def _adopt(self, staged: Baseline) -> None:
-        with self._guard:
-            with audit_errors():
-                self._file.adopt()
-            self._baseline, self._staged = staged, None
+        with self._guard, audit_errors():
+            self._file.put_in_place()
+            # It is what readers find from now on; only what it tells of must not go
+            # before that is durable.
+            self._baseline = staged
+            self._file.settle()
+            self._staged = None
         failpoint("audit.prune.after_adoption")
 
     def _remove(self) -> None:
