@@ -246,6 +246,19 @@ class TestOneKey:
         with data.open() as gateway:
             assert {} == problems(gateway)
 
+    def test_an_older_document_that_a_start_accepts(self, data: Data) -> None:
+        """Who starts so accepts what only a comparison of everything finds."""
+        first = id_of(data, "first")
+        data.write_document(first, data.kept("older").document(first))
+
+        with data.open(accepting=True) as gateway:
+            assert "system.key-accepted" in kinds(gateway)
+            assert {} == problems(gateway)
+            session_on(gateway).rotate("first")
+            session_on(gateway).encrypt("first", b"m")
+        with data.open() as gateway:
+            assert {} == problems(gateway)
+
     def test_it_is_noticed_at_its_first_use(self, data: Data) -> None:
         """No scrub must have been there before."""
         first = id_of(data, "first")

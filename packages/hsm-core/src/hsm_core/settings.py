@@ -137,8 +137,8 @@ class Settings(Record, frozen=True, kw_only=True):
         node: Name of this node in the trail.
         pool_threads: Threads for slow operations under an event loop; changes of keys
             and long reads have this many each.
-        accept_changed_store: Recover at start, as ``RecoverStore`` does, where the key
-            store is not the one that the trail knows.
+        accept_changed_store: Compare the whole key store at start, and recover, as
+            ``RecoverStore`` does, where it is not the one that the trail knows.
         key_cache_entries: Opened key versions kept in memory.
         providers: Order of providers by algorithm name, where it differs from the
             default.

@@ -8,6 +8,7 @@ later is healed, and everything is looked at again and again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -106,8 +107,11 @@ class Keeper:
         self.acceptance = Acceptance(
             inventory, uses, audit, self.healer, verify, policy_hash, waiting
         )
-        if settings.accept_changed_store and judgement.problems:
-            self.acceptance.recover_store("accept_changed_store")
+        if settings.accept_changed_store and self._is_lasting:
+            # What is to be accepted must be found first, which a start alone need not.
+            self.scrubber.verify(threading.Event())
+            if inventory.tampered.problems():
+                self.acceptance.recover_store("accept_changed_store")
 
     def begin(self, caretaker: Caretaker, pay: Callable[[], None]) -> None:
         """
