@@ -51,7 +51,7 @@ ONCE: Final = tuple(
         "core/test_sqlite_kills.py",
         "core/test_store_healing.py",
         "core/test_tamper_trail.py",
-    "core/test_use_blocks.py",
+        "core/test_use_blocks.py",
         "core/test_trail_promises.py",
         "e2e/test_object_storage.py",
         "e2e/test_stores.py",
