@@ -8,6 +8,7 @@ put right after a crash.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,7 @@ class SqliteKeyStore(KeyStore):
     def __init__(self, path: Path) -> None:
         self.database = Database(path, KEYS_SCHEMA)
         self.uses = SqliteUseCounters(self.database)
+        self._unlisted: set[KeyId] = set()
 
     def __repr__(self) -> str:
         return f"<SqliteKeyStore {str(self.database.path)!r}>"
@@ -229,7 +231,10 @@ class SqliteKeyStore(KeyStore):
         for stored in self._scan():
             with self.database.reading() as connection:
                 is_listed = listing.leads_to(connection, stored.key_id)
-            yield stored if is_listed else replace(stored, is_listed=False)
+            if not is_listed:
+                self._unlisted.add(stored.key_id)
+                stored = replace(stored, is_listed=False)
+            yield stored
 
     def _scan(self) -> Iterator[StoredKey]:
         last = -(2**63)
@@ -312,8 +317,15 @@ class SqliteKeyStore(KeyStore):
         with self.database.transaction() as connection:
             if self._lists(entry.key_id):
                 key_index.put(connection, entry)
-                if not Listing().leads_to(connection, entry.key_id):
-                    list_anew(connection, entry)
+                if entry.key_id in self._unlisted:
+                    self._list(connection, entry)
+
+    def _list(self, connection: sqlite3.Connection, entry: IndexEntry) -> None:
+        if Listing().leads_to(connection, entry.key_id):
+            self._unlisted.discard(entry.key_id)
+        else:
+            list_anew(connection, entry)
+            self._unlisted.clear()
 
     def rebuild(self) -> None:
         """Build the index anew from all documents."""
