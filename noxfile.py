@@ -332,7 +332,8 @@ def bench(session: nox.Session) -> None:
     _install(session, "test", "bench")
     session.run(
         *("pytest", "--benchmark-columns=min,median,rounds", "-s", "--timeout=1200"),
-        *("-o", "python_files=bench_*.py", "tests/bench", *session.posargs),
+        *("-o", "addopts=--import-mode=importlib", "-o", "python_files=bench_*.py"),
+        *("tests/bench", *session.posargs),
     )
 
 
