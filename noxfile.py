@@ -301,7 +301,11 @@ def conformance_all(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Send a running server what its OpenAPI document allows, and what it does not."""
     _install(session, "test", "fuzz")
-    session.run("python", "-m", "tests.e2e.fuzz", *session.posargs)
+    words = session.posargs or (
+        "--max-examples",
+        os.environ.get("FERROHSM_FUZZ", "100"),
+    )
+    session.run("python", "-m", "tests.e2e.fuzz", *words)
 
 
 @nox.session

@@ -54,10 +54,12 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     release = threading.Event()
     generate = CryptoRegistry.generate
 
-    def wait(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
+    def wait(
+        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
+    ) -> GeneratedKey:
         if algorithm is Algorithm.RSA_2048:
             assert release.wait(30)
-        return generate(self, algorithm)
+        return generate(self, algorithm, agrees=agrees)
 
     monkeypatch.setattr(CryptoRegistry, "generate", wait)
     yield release.set

@@ -55,7 +55,14 @@ class Tally:
         sys.stdout.flush()
 
 
-def run(folder: Path, *, kills: int, seed: str, kind: str = "filesystem") -> Tally:
+def run(
+    folder: Path,
+    *,
+    kills: int,
+    seed: str,
+    kind: str = "filesystem",
+    with_points: bool = True,
+) -> Tally:
     """
     Kill a server *kills* times at random and, over files, once at each named point.
 
@@ -67,6 +74,8 @@ def run(folder: Path, *, kills: int, seed: str, kind: str = "filesystem") -> Tal
         seed: Of every choice; the moments of the kills are as random as the machine.
 
         kind: Where it keeps everything: ``filesystem`` or ``sqlite``.
+
+        with_points: Whether to kill it at the named points too.
     """
     tally, chance = Tally(), random.Random(seed)
     with Crew(folder / "random", seed, kind) as crew:
@@ -77,7 +86,7 @@ def run(folder: Path, *, kills: int, seed: str, kind: str = "filesystem") -> Tal
                 tally.say(f"{count} kills: {_told(crew)}")
         tally.run("after the random kills", lambda: finale(crew))
         tally.say(f"in the end: {_told(crew)}")
-    if kind != "filesystem":
+    if kind != "filesystem" or not with_points:
         return tally
     with Crew(folder / "points", seed) as crew:
         if not tally.run("the first of others", lambda: random_round(crew, chance)):
