@@ -170,10 +170,12 @@ def test_a_key_that_is_being_rotated(
     release, began = threading.Event(), threading.Event()
     generate = CryptoRegistry.generate
 
-    def wait(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
+    def wait(
+        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
+    ) -> GeneratedKey:
         began.set()
         assert release.wait(30)
-        return generate(self, algorithm)
+        return generate(self, algorithm, agrees=agrees)
 
     monkeypatch.setattr(CryptoRegistry, "generate", wait)
     hsm = open_async(gateway).act_as(caller())
@@ -309,7 +311,7 @@ def test_together(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def note(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
         names[algorithm.value] = threading.current_thread().name
-        return generate(self, algorithm)
+        return generate(self, algorithm, agrees=agrees)
 
     monkeypatch.setattr(CryptoRegistry, "generate", note)
     me = caller()
