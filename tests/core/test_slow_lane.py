@@ -309,7 +309,9 @@ def test_together(gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, str] = {}
     generate = CryptoRegistry.generate
 
-    def note(self: CryptoRegistry, algorithm: Algorithm) -> GeneratedKey:
+    def note(
+        self: CryptoRegistry, algorithm: Algorithm, *, agrees: bool = True
+    ) -> GeneratedKey:
         names[algorithm.value] = threading.current_thread().name
         return generate(self, algorithm, agrees=agrees)
 
