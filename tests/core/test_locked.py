@@ -31,13 +31,14 @@ SERVED = {
 
 
 @pytest.fixture
-def locked() -> Iterator[tuple[OpenHSM, str]]:
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OpenHSM, str]]:
     """Give an HSM that is locked, and the id of a key of it."""
     with memory_hsm() as gateway:
         key = session_on(gateway).create_key("ed25519", name="old").key_id
         services: Any = gateway._services  # noqa: SLF001 (to lock it)
         services.inventory.lock.set("A test.", {"reason": "test"})
-        services.crypto.self_test = list
+        # The registry is that of all HSMs in memory.
+        monkeypatch.setattr(services.crypto, "self_test", list)
         yield gateway, key
 
 
