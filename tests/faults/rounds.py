@@ -108,15 +108,21 @@ _ONCE: Final = (
 
 def _arrange(crew: Crew, point: str, chance: random.Random) -> None:
     """Bring about what a start must find to pass a point."""
-    if point.startswith("audit.repair."):
+    if point == "audit.repair.after_rewrite":
+        _die_at(crew, "audit.after_write", chance.randint(5, 9))
+    elif point.startswith("audit.repair."):
         crew.tear_trail()
     if point.startswith("recovery."):
-        command = _command("mutation.after_intent", chance.randint(1, 3))
-        server = crew.start_to_die(command)
-        check(server is not None, "a start changes no key, but did", point)
-        assert server is not None
-        with server:
-            _provoke(crew, "mutation.after_intent", server)
+        _die_at(crew, "mutation.after_intent", chance.randint(1, 3))
+
+
+def _die_at(crew: Crew, point: str, times: int) -> None:
+    """Let a running server kill itself at a point that leaves work to a start."""
+    server = crew.start_to_die(_command(point, times))
+    check(server is not None, "a start passed a point too often", point)
+    assert server is not None
+    with server:
+        _provoke(crew, point, server)
 
 
 def _provoke(crew: Crew, point: str, server: ServerProcess) -> None:
