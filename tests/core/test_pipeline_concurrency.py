@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.pipeline import Request
 from hsm_core.factory import open_async
 from hsm_core.model import KeyState
+from hsm_core.protocols import Request
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
 

@@ -17,11 +17,11 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.asynchronous import Lane, Pools
 from hsm_core._internal.crypto.registry import CryptoRegistry, GeneratedKey
-from hsm_core._internal.pipeline import Pipeline, Request
+from hsm_core._internal.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import KeyState
-from hsm_core.protocols import AsyncHSM
+from hsm_core.protocols import AsyncHSM, Request
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm

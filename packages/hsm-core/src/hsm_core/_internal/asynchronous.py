@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hsm_core._internal.admission import checked_caller
 from hsm_core._internal.gate import Gate
-from hsm_core._internal.pipeline import Pipeline, Request
+from hsm_core._internal.pipeline import Computed, Pipeline
 from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import (
@@ -30,7 +31,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller
 from hsm_core.operations import Effect, Operation
-from hsm_core.protocols import AuditTicket
+from hsm_core.protocols import AuditTicket, Request
 
 __all__ = ["AsyncBoundHSM", "AsyncGateway", "Lane", "Pools"]
 
@@ -175,25 +176,58 @@ class AsyncGateway:
     ) -> None:
         """See `HSMGateway.record_refusal`."""
         ticket = self._refusals.record(caller, code, kind=kind, key_id=key_id)
-        if ticket is not None:
-            with suppress(AuditUnavailableError):
-                await self._durable(ticket)
+        if ticket is None:
+            return
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def execute(self, request: Request) -> object:
-        """Execute one request without holding the loop."""
-        with self._gate.passage():
-            if not self._pipeline.is_quick(request.operation):
-                return await self._hand_over(request)
-            try:
-                computed = self._pipeline.compute(request, at_once=True)
-            except NoRoomError:
-                return await self._hand_over(request)
-            ticket = self._pipeline.begin_record([computed])
-            if isinstance(ticket, AuditUnavailableError):
-                raise ticket
-            if ticket is not None:
-                await self._durable(ticket)
-            return computed.outcome.get()
+        def settle(error: AuditUnavailableError | None) -> None:
+            if not told.done():
+                told.set_result(None)
+
+        self._tell_when_durable(ticket, settle, lambda: None)
+        await told
+
+    async def execute(self, request: Request) -> Any:
+        """Execute one request without holding the loop: a batch of one."""
+        (answer,) = self.execute_many([request])
+        return await answer
+
+    def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
+        """See `AsyncHSMGateway.execute_many`."""
+        group = _Group(self._gate)
+        answers = [self._begin(request, group) for request in requests]
+        self._record(group)
+        return answers
+
+    def _begin(self, request: Request, group: _Group) -> asyncio.Future[Any]:
+        """Compute a quick request, or hand over another."""
+        loop = asyncio.get_running_loop()
+        try:
+            request = replace(request, caller=checked_caller(request.caller))
+            is_quick = self._pipeline.is_quick(request.operation)
+            self._gate.enter()
+        except Exception as error:
+            failed: asyncio.Future[Any] = loop.create_future()
+            failed.set_exception(error)
+            return failed
+        try:
+            if is_quick:
+                with suppress(NoRoomError):
+                    return group.add(self._pipeline.compute(request, at_once=True))
+            task = loop.create_task(self._hand_over(request))
+        except BaseException:
+            self._gate.leave()
+            raise
+        task.add_done_callback(lambda _: self._gate.leave())
+        return task
+
+    def _record(self, group: _Group) -> None:
+        """Append the records of a group; its answers go out when they are durable."""
+        ticket = self._pipeline.begin_record(group.computed)
+        if ticket is None or isinstance(ticket, AuditUnavailableError):
+            group.settle(ticket)
+        else:
+            self._tell_when_durable(ticket, group.settle, group.abandon)
 
     async def _hand_over(self, request: Request) -> object:
         operation = request.operation
@@ -203,30 +237,81 @@ class AsyncGateway:
             lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS
         return await self._pools.run(partial(self._pipeline.execute, request), lane)
 
-    async def _durable(self, ticket: AuditTicket) -> None:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+    def _tell_when_durable(
+        self,
+        ticket: AuditTicket,
+        settle: Callable[[AuditUnavailableError | None], None],
+        abandon: Callable[[], None],
+    ) -> None:
+        """
+        Call *settle* on this loop when records are durable, or can't be, or are late.
 
-        def settle(error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                # What the medium says stays inside; its sentence may be told.
-                is_ours = isinstance(error, AuditUnavailableError)
-                unavailable = AuditUnavailableError(str(error) if is_ours else "")
-                unavailable.__cause__ = error
-                done.set_exception(unavailable)
+        It may be called twice. *abandon* is called, on another thread, where the loop
+        is gone.
+        """
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(self._timeout_seconds, settle, AuditUnavailableError())
 
         def tell(error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(settle, error)
+            late.cancel()
+            settle(_unavailable(error) if error is not None else None)
 
-        ticket.add_done_callback(tell)
-        try:
-            await asyncio.wait_for(done, self._timeout_seconds)
-        except TimeoutError as error:
-            raise AuditUnavailableError from error
+        def told(error: BaseException | None) -> None:
+            try:
+                loop.call_soon_threadsafe(tell, error)
+            except RuntimeError:
+                abandon()
+
+        ticket.add_done_callback(told)
+
+
+class _Group:
+    """
+    Answers that wait for the same append, on one event loop.
+
+    Args:
+        gate: Is left for each answer that is settled.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.computed: list[Computed] = []
+        self._answers: list[asyncio.Future[Any]] = []
+        self._gate = gate
+
+    def add(self, computed: Computed) -> asyncio.Future[Any]:
+        """Take in what was computed, and return the future of its answer."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.computed.append(computed)
+        self._answers.append(answer)
+        return answer
+
+    def settle(self, error: AuditUnavailableError | None) -> None:
+        """Give all answers, or *error* in the place of those that have a record."""
+        answers, self._answers = self._answers, []
+        for computed, answer in zip(self.computed, answers, strict=False):
+            self._gate.leave()
+            if answer.done():
+                continue
+            withheld = error is not None and computed.draft is not None
+            found = error if withheld else computed.outcome.error
+            if found is None:
+                answer.set_result(computed.outcome.result)
+            else:
+                answer.set_exception(found)
+
+    def abandon(self) -> None:
+        """Leave the gate for answers that nobody waits for."""
+        answers, self._answers = self._answers, []
+        for _ in answers:
+            self._gate.leave()
+
+
+def _unavailable(error: BaseException) -> AuditUnavailableError:
+    """What the medium says stays inside; our own sentence may be told."""
+    is_ours = isinstance(error, AuditUnavailableError)
+    unavailable = AuditUnavailableError(str(error) if is_ours else "")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 class AsyncBoundHSM:
@@ -241,5 +326,5 @@ class AsyncBoundHSM:
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         request = Request(self._caller, operation, idempotency_key)
-        result: R = await self._gateway.execute(request)  # type: ignore[assignment]
+        result: R = await self._gateway.execute(request)
         return result

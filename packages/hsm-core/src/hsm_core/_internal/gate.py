@@ -28,6 +28,19 @@ class Gate:
         Be inside for the duration of a ``with`` block.
 
         Raises:
+            UnavailableError: See `enter`.
+        """
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """
+        Be inside until `leave`.
+
+        Raises:
             UnavailableError: The gate is closed, or belongs to the parent process.
         """
         if os.getpid() != self._process:
@@ -36,12 +49,12 @@ class Gate:
             if self._is_closed:
                 raise UnavailableError("The HSM is closed.")
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Be outside again."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
 
     def close(self, timeout_seconds: float) -> bool:
         """

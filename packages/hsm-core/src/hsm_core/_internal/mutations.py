@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -43,24 +43,15 @@ from hsm_core.errors import (
     OperationAbortedError,
     OutcomeUnknownError,
 )
-from hsm_core.model import Caller, KeyState, MessageDetail, Phase
+from hsm_core.model import KeyState, MessageDetail, Phase
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, AuditTicket
+from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
-__all__ = ["Mutations", "Request"]
+__all__ = ["Mutations"]
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _TRIES_AHEAD: Final = 3
 """How often a slow change is worked out before its locks are taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Who asks for what; *idempotency_key* is for mutations only."""
-
-    caller: Caller
-    operation: Operation[Any]
-    idempotency_key: str | None = None
 
 
 class Mutations:

@@ -26,7 +26,7 @@ from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers.base import Answer, Handler, Services
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.healing import Healer
-from hsm_core._internal.mutations import Mutations, Request
+from hsm_core._internal.mutations import Mutations
 from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -37,9 +37,9 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, KeyState, Phase
 from hsm_core.operations import Effect, Operation
-from hsm_core.protocols import AuditDraft, AuditTicket
+from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
-__all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline", "Request"]
+__all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline"]
 
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})

@@ -20,6 +20,7 @@ from hsm_core.protocols.callers import (
     AsyncHSM,
     AsyncHSMGateway,
     HSMGateway,
+    Request,
 )
 from hsm_core.protocols.keys import (
     BUCKETS,
@@ -114,6 +115,7 @@ __all__ = [
     "OperationMark",
     "PolicyEngine",
     "RemoteKeyVault",
+    "Request",
     "SignatureParameters",
     "StoreAccount",
     "StoredKey",

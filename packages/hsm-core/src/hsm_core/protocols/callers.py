@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
@@ -13,9 +16,19 @@ __all__ = [
     "AsyncHSM",
     "AsyncHSMGateway",
     "HSMGateway",
+    "Request",
 ]
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for what; *idempotency_key* is for mutations only."""
+
+    caller: Caller
+    operation: Operation[Any]
+    idempotency_key: str | None = None
 
 
 class HSM(Protocol):
@@ -98,6 +111,20 @@ class AsyncHSMGateway(Protocol):
 
     def act_as(self, caller: Caller, /) -> AsyncHSM:
         """Return the HSM as this caller sees it."""
+        ...
+
+    def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
+        """
+        Begin several requests, of any callers, on the running event loop.
+
+        Quick ones are computed before this returns, and recorded with one append and
+        one sync; the others run on their own, and hold nobody up.
+
+        Returns:
+            A future for each request, in the same order. It gives the operation's
+            result or raises as `HSM.execute` does. Who cancels it gives up the answer;
+            what was not begun is then never done.
+        """
         ...
 
     async def record_refusal(
