@@ -8,34 +8,32 @@ from typing import Final
 
 from aiohttp import web
 
-from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.access import VaultAccess
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
 from hsm_server.logs import Logger
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
-from hsm_server.tokens import TokenVerifier
 
 __all__ = [
-    "GATEWAY",
     "HEALTH",
     "IN_FLIGHT",
     "LOGGER",
     "METRICS",
     "SETTINGS",
-    "VERIFIER",
+    "VAULT",
     "Exchange",
+    "begin_operation",
     "exchange_of",
     "start_exchange",
 ]
 
-GATEWAY: Final = web.AppKey("GATEWAY", AsyncHSMGateway)
 HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
 IN_FLIGHT: Final = web.AppKey("IN_FLIGHT", InFlight)
 LOGGER: Final = web.AppKey("LOGGER", Logger)
 METRICS: Final = web.AppKey("METRICS", Metrics)
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
-VERIFIER: Final = web.AppKey("VERIFIER", TokenVerifier)
+VAULT: Final = web.AppKey("VAULT", VaultAccess)
 
 
 @dataclass(slots=True)
@@ -55,6 +53,10 @@ class Exchange:
     code: str = "ok"
     principal: str = ""
 
+    def know(self, principal: str) -> None:
+        """Note who asks."""
+        self.principal = principal
+
 
 _EXCHANGE: Final = web.RequestKey("_EXCHANGE", Exchange)
 
@@ -69,3 +71,12 @@ def start_exchange(request: web.Request, request_id: str) -> Exchange:
 def exchange_of(request: web.Request) -> Exchange | None:
     """Return the notes of a request, if they were begun."""
     return request.get(_EXCHANGE)
+
+
+def begin_operation(request: web.Request, name: str) -> Exchange:
+    """Note which operation or page a request asks for."""
+    exchange = exchange_of(request)
+    if exchange is None:
+        exchange = start_exchange(request, "")
+    exchange.operation = name
+    return exchange

@@ -8,16 +8,14 @@ import time
 from typing import Final
 
 from hsm_core.errors import HSMError
-from hsm_core.model import Caller, Record, Role
-from hsm_core.operations import Status
-from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.model import Record
 from hsm_server.__about__ import __version__
+from hsm_server.access import VaultAccess
 from hsm_server.telemetry import Metrics
 
 __all__ = ["Health", "HealthCheck"]
 
 _PERIOD_SECONDS: Final = 1.0
-_PROBE: Final = Caller(principal="system.health", roles=frozenset({Role.SERVICE}))
 
 
 class Health(Record, frozen=True, kw_only=True):
@@ -35,16 +33,16 @@ class Health(Record, frozen=True, kw_only=True):
 
 class HealthCheck:
     """
-    Asks the HSM for its status, with the least role and without a record.
+    Asks the vault for its status.
 
     Args:
-        gateway: Whom to ask.
+        vault: Whom to ask.
 
         metrics: Show the state of trail and store too.
     """
 
-    def __init__(self, gateway: AsyncHSMGateway, metrics: Metrics) -> None:
-        self._hsm = gateway.act_as(_PROBE)
+    def __init__(self, vault: VaultAccess, metrics: Metrics) -> None:
+        self._vault = vault
         self._metrics = metrics
         self._lock = asyncio.Lock()
         self._asked_at = float("-inf")
@@ -57,7 +55,7 @@ class HealthCheck:
             if time.monotonic() - self._asked_at < _PERIOD_SECONDS:
                 return
             try:
-                status = await self._hsm.execute(Status())
+                status = await self._vault.status()
             except HSMError:
                 self._state, self._serving = "error", False
                 self._metrics.show(None)

@@ -8,7 +8,7 @@ import resource
 import secrets
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -145,22 +145,25 @@ class Listener:
     requests in flight are waited for before that.
 
     Args:
-        app: From `create_app`; its settings say how long to drain.
+        app: From `create_app`.
 
-        bound: Bound socket.
+        bound: Listening sockets.
 
         context: TLS, or None in tests.
+
+    Attributes:
+        context: TLS of new connections; may be replaced at any time.
     """
 
     def __init__(
         self,
         app: web.Application,
-        bound: socket.socket,
+        bound: Sequence[socket.socket],
         context: ssl.SSLContext | None,
     ) -> None:
+        self.context = context
         self._app = app
         self._bound = bound
-        self._context = context
         self._options = _connection_options(app[SETTINGS].limits)
         # What nobody waits for any more is not begun.
         self._runner = web.AppRunner(
@@ -171,19 +174,27 @@ class Listener:
         )
         self._maximum = _most_connections(app[SETTINGS].limits)
         self._connections: set[web.RequestHandler] = set()
-        self._accepting: asyncio.Task[None] | None = None
+        self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._quiet_until = 0.0
 
     async def start(self) -> None:
         """Accept connections."""
         await self._runner.setup()
-        self._bound.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept())
+        for bound in self._bound:
+            bound.setblocking(False)
+            self._accepting.append(asyncio.create_task(self._accept(bound)))
 
-    async def stop(self) -> bool:
-        """Accept no more, answer what was begun, close; return whether all was."""
+    async def stop(self, seconds: float) -> bool:
+        """
+        Accept no more, answer what was begun, close; return whether all was.
+
+        Args:
+            seconds: How long requests in flight may take.
+        """
         await self._stop_accepting()
+        if self._runner.server is None:
+            return True
         in_flight = self._app[IN_FLIGHT]
         in_flight.is_draining = True
         # What has arrived in full gets its turn before its connection counts as idle.
@@ -191,7 +202,7 @@ class Listener:
         for connection in self._manager.connections:
             if connection not in in_flight:
                 connection.close()
-        answered = await in_flight.drain(self._app[SETTINGS].drain_timeout_seconds)
+        answered = await in_flight.drain(seconds)
         await self._runner.cleanup()
         return answered
 
@@ -201,11 +212,11 @@ class Listener:
             raise RuntimeError("The listener was not started.")
         return self._runner.server
 
-    async def _accept(self) -> None:
+    async def _accept(self, bound: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(self._bound)
+                accepted, _ = await loop.sock_accept(bound)
             except OSError as error:
                 self._warn("accepting fails", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -228,12 +239,13 @@ class Listener:
 
     async def _open(self, accepted: socket.socket, connection: _Connection) -> None:
         """Hand a socket to its connection, after the handshake."""
-        is_tls = self._context is not None
+        context = self.context
+        is_tls = context is not None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
                 accepted,
-                ssl=self._context,
+                ssl=context,
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS if is_tls else None,
                 ssl_shutdown_timeout=_CANCEL_SECONDS if is_tls else None,
             )
@@ -245,13 +257,12 @@ class Listener:
             raise
 
     async def _stop_accepting(self) -> None:
-        tasks = [*self._handshakes]
-        if self._accepting is not None:
-            tasks.append(self._accepting)
+        tasks = [*self._handshakes, *self._accepting]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._bound.close()
+        for bound in self._bound:
+            bound.close()
 
     def _warn(self, event: str, **fields: Any) -> None:
         now = asyncio.get_running_loop().time()

@@ -8,7 +8,9 @@ Nothing is configured globally but by `capture_foreign`, which a program calls o
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Final, Protocol, TextIO
@@ -17,7 +19,13 @@ import structlog
 
 from hsm_server.settings import LogFormat, LogLevel
 
-__all__ = ["Logger", "capture_foreign", "location", "make_logger"]
+__all__ = [
+    "Logger",
+    "capture_foreign",
+    "location",
+    "loop_exception_handler",
+    "make_logger",
+]
 
 _LEVELS: Final = logging.getLevelNamesMapping()
 
@@ -56,8 +64,14 @@ class _Stream:
     debug = info = warning = error = msg
 
 
-def make_logger(stream: TextIO | None, level: LogLevel, form: LogFormat) -> Logger:
-    """Return a logger that writes lines of JSON, or readable ones, to *stream*."""
+def make_logger(
+    stream: TextIO | None, level: LogLevel, form: LogFormat, *, process: str = ""
+) -> Logger:
+    """
+    Return a logger that writes lines of JSON, or readable ones, to *stream*.
+
+    Where the server is several processes, each line says which one it is from.
+    """
     renderer: Any = (
         structlog.processors.JSONRenderer(sort_keys=False)
         if form is LogFormat.JSON
@@ -73,6 +87,7 @@ def make_logger(stream: TextIO | None, level: LogLevel, form: LogFormat) -> Logg
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level.upper()]),
         context_class=dict,
         cache_logger_on_first_use=True,
+        **({"process": process} if process else {}),
     )
     return wrapped
 
@@ -85,6 +100,31 @@ def location(traceback: TracebackType | None) -> str:
         traceback = traceback.tb_next
     code = traceback.tb_frame.f_code
     return f"{PurePath(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}"
+
+
+def loop_exception_handler(
+    logger: Logger, judge: Callable[[BaseException | None], None] | None = None
+) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """
+    Return what logs an exception that nobody has caught in an event loop.
+
+    Args:
+        logger: Where to.
+
+        judge: Is given each such exception first; it may end the process.
+    """
+
+    def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if judge is not None:
+            judge(error)
+        logger.warning(
+            "loop",
+            error=type(error).__name__,
+            place=location(error.__traceback__) if error is not None else "",
+        )
+
+    return handle
 
 
 class _ForeignHandler(logging.Handler):

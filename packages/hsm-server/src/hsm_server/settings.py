@@ -15,6 +15,7 @@ from hsm_core.settings import Settings
 
 __all__ = [
     "HTTPLimits",
+    "Isolation",
     "LogFormat",
     "LogLevel",
     "Secrets",
@@ -38,6 +39,13 @@ class LogFormat(StrEnum):
 
     JSON = "json"
     CONSOLE = "console"
+
+
+class Isolation(StrEnum):
+    """Whether keys are kept in a process of their own."""
+
+    PROCESS = "process"
+    INLINE = "inline"
 
 
 class TLSFiles(Record, frozen=True, kw_only=True):
@@ -109,6 +117,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     Attributes:
         port: 0 takes any free one.
         core: Settings of the HSM inside.
+        workers: Front ends, where keys are in a process of their own.
         drain_timeout_seconds: How long requests in flight may finish at the end.
     """
 
@@ -118,7 +127,8 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     core: Settings = Settings()
     tokens: TokenRules = TokenRules()
     limits: HTTPLimits = HTTPLimits()
-    drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 7.0
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON
 

@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The server's counters, in a registry of their own."""
+"""
+The server's counters, in a registry of their own.
+
+Where the server is several processes, each counts into a file of its own in a folder
+that all share, so that every front end shows the sum. A process that takes the place of
+another goes on counting where that one was killed.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, values
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
-from hsm_core.operations import AuditStatus, HSMStatus
+from hsm_core.operations import HSMStatus
 
-__all__ = ["METRICS_CONTENT_TYPE", "Metrics"]
+__all__ = ["METRICS_CONTENT_TYPE", "Metrics", "share_metrics"]
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
@@ -22,102 +34,127 @@ _BUCKETS: Final = (
 )
 
 _TRAIL_STATES: Final = ("ok", "reserve", "failing")
+_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name
 
 
-class _Total:
-    """A counter that follows a number somebody else counts."""
+def share_metrics(folder: Path, slot: str) -> None:
+    """
+    Let all `Metrics` that this process makes from now on count in a shared folder.
 
-    def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
-        self._counter = Counter(name, text, registry=registry)
-        self._seen = 0
+    Args:
+        folder: Of all processes of one server.
 
-    def show(self, value: int) -> None:
-        self._counter.inc(max(0, value - self._seen))
-        self._seen = max(self._seen, value)
+        slot: Name of this process, without underscores. No two running processes
+            have the same; one that is started again has the same as before.
+    """
+    os.environ[_FOLDER] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)
 
 
-class TrailMetrics:
-    """How the audit trail is."""
+class _StateCollector(Collector):
+    """
+    What the vault says of itself, as it was when it was last asked.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._state = Gauge(
+    Args:
+        started: Instant of the monotonic clock at which the service began.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self.status: HSMStatus | None = None
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Time since the service began."""
+        return time.monotonic() - self._started
+
+    def collect(self) -> Iterator[Metric]:
+        """Give each as a family; what nobody knows is 0, or left out."""
+        status = self.status
+        yield _gauge(
+            "ferrohsm_vault_available",
+            "1 if the process that holds the keys answers, else 0.",
+            status is not None,
+        )
+        yield _gauge(
+            "ferrohsm_audit_available",
+            "1 if the audit trail can be written, else 0.",
+            status is not None and status.audit.available,
+        )
+        yield from self._trail(status)
+        yield from self._store(status)
+        yield _gauge(
+            "ferrohsm_uptime_seconds",
+            "Time since the server started, in seconds.",
+            self.uptime_seconds,
+        )
+
+    def _trail(self, status: HSMStatus | None) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
             "ferrohsm_audit_state",
             "1 for the state that the audit trail is in, else 0.",
-            ("state",),
-            registry=registry,
+            labels=("state",),
         )
-        self._failures = _Total(
+        for name in _TRAIL_STATES:
+            is_now = status is not None and status.audit.state == name
+            state.add_metric((name,), float(is_now))
+        yield state
+        yield _counter(
             "ferrohsm_audit_failures_total",
             "How often the audit trail could not be written any more.",
-            registry,
+            status.audit.failures if status else None,
         )
-        self._resumes = _Total(
+        yield _counter(
             "ferrohsm_audit_resumes_total",
             "How often the audit trail has healed itself.",
-            registry,
+            status.audit.resumes if status else None,
         )
 
-    def show(self, audit: AuditStatus) -> None:
-        """Show it."""
-        for state in _TRAIL_STATES:
-            self._state.labels(state).set(1 if audit.state == state else 0)
-        self._failures.show(audit.failures)
-        self._resumes.show(audit.resumes)
-
-    def show_nothing(self) -> None:
-        """Show that nobody knows how it is."""
-        for state in _TRAIL_STATES:
-            self._state.labels(state).set(0)
-
-
-class StoreMetrics:
-    """How the key store is."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._available = Gauge(
+    def _store(self, status: HSMStatus | None) -> Iterator[Metric]:
+        yield _gauge(
             "ferrohsm_store_available",
             "1 if the key store can be read and written, else 0.",
-            registry=registry,
+            status is not None and status.store.available,
         )
-        self._locked = Gauge(
+        yield _gauge(
             "ferrohsm_locked",
             "1 if the HSM is locked, because its store is not what the trail knows.",
-            registry=registry,
+            status is not None and status.store.locked,
         )
-        self._tampered = Gauge(
+        yield _gauge(
             "ferrohsm_tampered_keys",
             "Keys that serve nothing because their stored form is not as it should be.",
-            registry=registry,
+            status.tampered_keys if status else 0,
         )
-        self._compared = Gauge(
+        yield _gauge(
             "ferrohsm_store_compared_keys",
             "Keys that the current or last background comparison has compared.",
-            registry=registry,
+            status.store.compared if status else 0,
         )
 
-    def show(self, status: HSMStatus) -> None:
-        """Show it."""
-        self._available.set(1 if status.store.available else 0)
-        self._locked.set(1 if status.store.locked else 0)
-        self._tampered.set(status.tampered_keys)
-        self._compared.set(status.store.compared)
 
-    def show_nothing(self) -> None:
-        """Show that nobody can reach it."""
-        self._available.set(0)
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: int | None) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
 
 
 class Metrics:
     """
     Everything that ``/metrics`` shows. No label holds a key id or a principal.
 
+    Args:
+        started: Instant of the monotonic clock at which the service began; now by
+            default.
+
     Attributes:
         registry: Registry of this object alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started: float | None = None) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self._started = time.monotonic()
         self._requests = Counter(
             "ferrohsm_requests_total",
             "Requests answered, by operation and result code.",
@@ -141,24 +178,27 @@ class Metrics:
             "Requests that failed for a reason nobody thought of.",
             registry=self.registry,
         )
-        self._audit = Gauge(
-            "ferrohsm_audit_available",
-            "1 if the audit trail can be written, else 0.",
+        self._violations = Counter(
+            "ferrohsm_vault_violations_total",
+            "Connections of front ends that the vault has ended, by reason.",
+            ("reason",),
             registry=self.registry,
         )
-        self._trail = TrailMetrics(self.registry)
-        self._store = StoreMetrics(self.registry)
-        uptime = Gauge(
-            "ferrohsm_uptime_seconds",
-            "Time since the server started, in seconds.",
+        self._restarts = Counter(
+            "ferrohsm_process_restarts_total",
+            "Processes of the server that had to be started again, by kind.",
+            ("process",),
             registry=self.registry,
         )
-        uptime.set_function(lambda: self.uptime_seconds)
+        began = time.monotonic() if started is None else started
+        self._state = _StateCollector(began)
+        self.registry.register(self._state)
+        self._folder = os.environ.get(_FOLDER)
 
     @property
     def uptime_seconds(self) -> float:
-        """Time since this object was made, in seconds."""
-        return time.monotonic() - self._started
+        """Time since the service began, in seconds."""
+        return self._state.uptime_seconds
 
     @property
     def unexpected(self) -> int:
@@ -179,17 +219,23 @@ class Metrics:
         """Count one exception that is a fault of ours."""
         self._unexpected.inc()
 
+    def count_violation(self, reason: str) -> None:
+        """Count one connection that broke the rules between our processes."""
+        self._violations.labels(reason).inc()
+
+    def count_restart(self, process: str) -> None:
+        """Count one process that had to be started again."""
+        self._restarts.labels(process).inc()
+
     def show(self, status: HSMStatus | None, /) -> None:
         """Show what the HSM says of itself; None if it doesn't answer."""
-        available = status is not None and status.audit.available
-        self._audit.set(1 if available else 0)
-        if status is None:
-            self._trail.show_nothing()
-            self._store.show_nothing()
-        else:
-            self._trail.show(status.audit)
-            self._store.show(status)
+        self._state.status = status
 
     def exposition(self) -> bytes:
-        """Return all values in the Prometheus text format."""
-        return generate_latest(self.registry)
+        """Return all values, of all processes, in the Prometheus text format."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        everything = CollectorRegistry()
+        MultiProcessCollector(everything, self._folder)
+        everything.register(self._state)
+        return generate_latest(everything)

@@ -13,7 +13,8 @@ from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
 from hsm_server.options.unavailable import UNAVAILABLE, only, unavailable
-from hsm_server.settings import LogFormat, LogLevel
+from hsm_server.options.users import parse_user
+from hsm_server.settings import Isolation, LogFormat, LogLevel
 
 __all__ = ["SECRET_OPTIONS", "options"]
 
@@ -164,8 +165,9 @@ def _service() -> list[click.Parameter]:
     return [
         option(
             "drain-timeout-secs",
-            "How long requests in flight may finish after SIGTERM, in seconds.",
-            default=10.0,
+            "How long requests in flight may finish after SIGTERM, in seconds; the server "
+            "ends at most 3 seconds later.",
+            default=7.0,
             type=click.FloatRange(0),
         ),
         option(
@@ -196,10 +198,29 @@ def _isolation() -> list[click.Parameter]:
     return [
         option(
             "isolation",
-            "Whether keys live in a process of their own: 'inline' (they don't).",
-            default="inline",
-            type=click.Choice(["inline", "process"]),
-            callback=only("inline"),
+            "Whether keys live in a process of their own ('process'), or where the "
+            "network is too ('inline', for development).",
+            default=Isolation.PROCESS.value,
+            type=click.Choice([kind.value for kind in Isolation]),
             metavar="MODE",
+        ),
+        option(
+            "workers",
+            "Processes that accept connections; with --isolation inline there is one.",
+            default=1,
+            type=click.IntRange(1, 64),
+        ),
+        option(
+            "vault-user",
+            "User who is to hold the keys, where the server is started by root.",
+            callback=parse_user,
+            metavar="USER",
+        ),
+        option(
+            "front-end-user",
+            "User who is to accept connections, where the server is started by root. "
+            "It must be able to read certificate and private key, and nothing else.",
+            callback=parse_user,
+            metavar="USER",
         ),
     ]

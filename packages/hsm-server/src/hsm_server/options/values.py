@@ -50,6 +50,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             max_lifetime_seconds=values["auth_jwt_max_lifetime_secs"],
         ),
         limits=limits,
+        workers=values["workers"],
         drain_timeout_seconds=values["drain_timeout_secs"],
         log_level=LogLevel(values["log_level"]),
         log_format=LogFormat(values["log_format"]),

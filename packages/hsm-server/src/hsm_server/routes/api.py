@@ -13,11 +13,11 @@ from aiohttp import web
 
 from hsm_core import wire
 from hsm_core.errors import HSMError, InvalidInputError
-from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
-from hsm_server.app_keys import GATEWAY, exchange_of
-from hsm_server.auth import authenticate
+from hsm_server.access import Known, Visitor
+from hsm_server.app_keys import VAULT, begin_operation
+from hsm_server.auth import visitor_of
 from hsm_server.problems import RequestRefusedError
 from hsm_server.requests import BYTES, JSON, RequestReader, answer_expectation
 from hsm_server.settings import HTTPLimits
@@ -48,32 +48,45 @@ def _handler(
     name = route.operation.__name__
 
     async def handle(request: web.Request) -> web.Response:
-        exchange = exchange_of(request)
-        if exchange is not None:
-            exchange.operation = name
-        caller = await authenticate(request)
-        operation = await _read(request, reader, route, caller)
-        hsm = request.app[GATEWAY].act_as(caller)
-        result = await hsm.execute(operation, idempotency_key=_idempotency_key(request))
+        exchange = begin_operation(request, name)
+        visitor, vault = visitor_of(request), request.app[VAULT]
+        if not request.content.is_eof():
+            # Nobody sends us much before we know that they may.
+            await vault.greet(visitor, known=exchange.know)
+        operation, idempotency_key = await _read(
+            request, reader, route, visitor, exchange.know
+        )
+        result = await vault.execute(
+            visitor, operation, idempotency_key=idempotency_key, known=exchange.know
+        )
         return _encode(route, result, raw=_wants_bytes(request, route))
 
     return handle
 
 
 async def _read(
-    request: web.Request, reader: RequestReader, route: Route, caller: Caller
-) -> Operation[Any]:
-    """Read the operation; a refusal that concerns a key is recorded."""
+    request: web.Request,
+    reader: RequestReader,
+    route: Route,
+    visitor: Visitor,
+    known: Known,
+) -> tuple[Operation[Any], str | None]:
+    """Read operation and idempotency key; a refusal that concerns a key is recorded."""
+    vault = request.app[VAULT]
     try:
-        return await reader.read(request)
+        return await reader.read(request), _idempotency_key(request)
     except (HSMError, RequestRefusedError) as error:
-        if "key_id" in path_fields(route.path):
-            await request.app[GATEWAY].record_refusal(
-                caller,
-                error.code,
-                kind=route.operation.__name__,
-                key_id=request.match_info["key_id"][:_MAX_REFUSED_KEY],
-            )
+        if "key_id" not in path_fields(route.path):
+            # A stranger is not told what is wrong with what they sent.
+            await vault.greet(visitor, known=known)
+            raise
+        await vault.refuse(
+            visitor,
+            error.code,
+            kind=route.operation.__name__,
+            key_id=request.match_info["key_id"][:_MAX_REFUSED_KEY],
+            known=known,
+        )
         raise
 
 

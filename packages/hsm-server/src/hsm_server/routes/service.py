@@ -10,7 +10,7 @@ from aiohttp import web
 from hsm_core import wire
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.rest import API_PREFIX
-from hsm_server.app_keys import HEALTH, METRICS, exchange_of
+from hsm_server.app_keys import HEALTH, METRICS, begin_operation
 from hsm_server.requests import answer_expectation
 from hsm_server.telemetry import METRICS_CONTENT_TYPE
 
@@ -45,9 +45,7 @@ def _add(
 
 
 def _begin(request: web.Request, name: str) -> None:
-    exchange = exchange_of(request)
-    if exchange is not None:
-        exchange.operation = name
+    begin_operation(request, name)
     if request.query_string:
         raise InvalidInputError("This page takes no query.", field="query")
     if request.body_exists:

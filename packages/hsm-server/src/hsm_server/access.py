@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""
+What a front end may ask of the vault: the seam between the network and the keys.
+
+A front end passes on what a visitor has shown; who that is, the vault decides. So a
+front end that was taken over can misuse credentials that pass through it, and nothing
+more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, TypeAlias, TypeVar
+
+from hsm_core.model import Record
+from hsm_core.operations import (
+    AuditPage,
+    HSMStatus,
+    ListAuditEvents,
+    Operation,
+)
+
+__all__ = ["Known", "VaultAccess", "Visitor"]
+
+R = TypeVar("R")
+
+Known: TypeAlias = Callable[[str], None]
+"""Is told the principal as soon as that is known, whatever the answer will be."""
+
+
+class Visitor(Record, frozen=True, kw_only=True):
+    """
+    Somebody whose identity nobody has checked yet.
+
+    Attributes:
+        credential: Bearer token, or empty.
+        certificate: Certificate of the TLS peer, DER, or empty.
+        address: Network address of the connection.
+        request_id: Ties the trail to log and answer.
+    """
+
+    credential: str = ""
+    certificate: bytes = b""
+    address: str = ""
+    request_id: str = ""
+
+
+class VaultAccess(Protocol):
+    """
+    The HSM as a front end sees it.
+
+    Every method raises `AuthenticationError` where the credential is not good, which is
+    counted and recorded, and `UnavailableError` where the vault can't be reached.
+    """
+
+    async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
+        """
+        Check a credential before much is read from its bearer.
+
+        It may be taken for good that was good a moment ago: this decides what is read,
+        never what is done.
+        """
+        ...
+
+    async def execute(
+        self,
+        visitor: Visitor,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None,
+        known: Known,
+    ) -> R:
+        """Execute one operation for whoever the visitor turns out to be."""
+        ...
+
+    async def refuse(
+        self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
+    ) -> None:
+        """Record that a request was refused before it became an operation."""
+        ...
+
+    def follow(
+        self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
+    ) -> AsyncIterator[AuditPage]:
+        """Give a page of the trail, and then what is recorded later."""
+        ...
+
+    async def status(self) -> HSMStatus:
+        """Return the health of the HSM, without a visitor and without a record."""
+        ...

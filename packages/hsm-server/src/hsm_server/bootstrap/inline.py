@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""All in one process, for development: opens the HSM, listens, drains, closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+
+from hsm_core.errors import HSMError
+from hsm_core.factory import OpenHSM, open_async, open_hsm
+from hsm_server.app import create_app
+from hsm_server.bootstrap.doorkeeping import make_gatekeeper, make_verifier
+from hsm_server.exit_codes import ListenError
+from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.listener import Listener
+from hsm_server.local_vault import LocalVault
+from hsm_server.logs import (
+    Logger,
+    capture_foreign,
+    loop_exception_handler,
+    make_logger,
+)
+from hsm_server.settings import Secrets, ServerSettings
+from hsm_server.sockets import url_of
+from hsm_server.telemetry import Metrics
+from hsm_server.tls import server_context
+
+__all__ = ["serve"]
+
+
+def serve(
+    settings: ServerSettings,
+    secrets: Secrets,
+    sockets: Callable[[], Sequence[socket.socket]],
+    *,
+    on_ready: Callable[[str], None],
+    read_token_secret: Callable[[], bytes],
+) -> None:
+    """
+    Serve until SIGTERM or SIGINT; finish what is in flight, close the HSM.
+
+    SIGHUP has TLS files and the token secret read again. Whatever needs no key is
+    checked first, so that a wrong setting changes nothing.
+
+    Args:
+        settings: Must name TLS files.
+
+        secrets: Keys of the HSM and of the tokens.
+
+        sockets: Gives what to listen on; may raise `ListenError`.
+
+        on_ready: Called with the URL once connections are accepted.
+
+        read_token_secret: Reads it again, at a reload.
+
+    Raises:
+        HSMError: It could not start; see `hsm_core.factory.open_hsm`.
+        ListenError: The address is in use, or the TLS files can't be used.
+    """
+    if settings.tls is None:
+        raise ListenError("There is no certificate to listen with.")
+    logger = make_logger(sys.stderr, settings.log_level, settings.log_format)
+    capture_foreign(logger)
+    context = server_context(settings.tls)
+    with contextlib.ExitStack() as stack:
+        bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        with open_hsm(
+            settings.core,
+            master_key=secrets.master_key,
+            hmac_key=secrets.hmac_key,
+        ) as gateway:
+            server = _InlineServer(settings, secrets, gateway, logger)
+            asyncio.run(server.run(bound, context, on_ready, read_token_secret))
+        logger.info("stopped")
+
+
+class _InlineServer:
+    """A front end and a vault in one."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        secrets: Secrets,
+        gateway: OpenHSM,
+        logger: Logger,
+    ) -> None:
+        self._settings = settings
+        self._logger = logger
+        self._metrics = Metrics()
+        self._gateway = open_async(gateway)
+        self._gatekeeper: Gatekeeper = make_gatekeeper(
+            self._gateway, settings, secrets.jwt_secret, self._metrics
+        )
+
+    async def run(
+        self,
+        bound: Sequence[socket.socket],
+        context: ssl.SSLContext,
+        on_ready: Callable[[str], None],
+        read_token_secret: Callable[[], bytes],
+    ) -> None:
+        """Serve until a signal says that it is enough."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(loop_exception_handler(self._logger))
+        stop = asyncio.Event()
+        app = create_app(
+            LocalVault(self._gateway, self._gatekeeper),
+            self._settings,
+            logger=self._logger,
+            metrics=self._metrics,
+        )
+        serving = Listener(app, bound, context)
+        signals = [signal.SIGTERM, signal.SIGINT]
+        for number in signals:
+            loop.add_signal_handler(number, stop.set)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # Under nohup a hang-up is to be ignored, and is.
+            signals.append(signal.SIGHUP)
+            loop.add_signal_handler(
+                signal.SIGHUP, self._reload, serving, read_token_secret
+            )
+        await serving.start()
+        try:
+            on_ready(url_of(bound[0]))
+            await stop.wait()
+            self._logger.info("draining")
+        finally:
+            if not await serving.stop(self._settings.drain_timeout_seconds):
+                self._logger.warning("requests were cut off")
+            # Another signal must not keep the trail from being closed in order.
+            for number in signals:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+
+    def _reload(
+        self, serving: Listener, read_token_secret: Callable[[], bytes]
+    ) -> None:
+        assert self._settings.tls is not None  # noqa: S101 (for the type checker)
+        try:
+            serving.context = server_context(self._settings.tls)
+            secret = read_token_secret()
+        except HSMError as error:
+            self._logger.error("reload failed", reason=str(error))
+            return
+        self._gatekeeper.verifier = make_verifier(secret, self._settings)
+        self._logger.info("reloaded")

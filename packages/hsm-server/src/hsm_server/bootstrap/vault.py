@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""
+The vault: the process that holds root, keys, trail and token secrets, and no network.
+
+It is a program of its own, which the supervisor starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from typing import Final
+
+from hsm_core.errors import HSMError
+from hsm_core.factory import OpenHSM, open_async, open_hsm
+from hsm_server.bootstrap.doorkeeping import make_gatekeeper, make_verifier
+from hsm_server.console import sentence
+from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.hardening import drop_capabilities, lock_memory, scrub_freed_memory
+from hsm_server.ipc.control import (
+    Beat,
+    Control,
+    FromSupervisor,
+    Link,
+    Ready,
+    Reload,
+    Reloaded,
+    Stop,
+)
+from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.logs import location, loop_exception_handler
+from hsm_server.processes.child import Child, begin_child
+from hsm_server.secret_box import SecretBox, empty_box
+
+__all__ = ["main"]
+
+_OUT_OF_MEMORY: Final = 12
+_FRAME_SPARE: Final = 1024 * 1024
+
+
+def main() -> None:
+    """Hold the keys until the supervisor says that it is enough."""
+    child = begin_child()
+    scrub_freed_memory()
+    is_locked = lock_memory()
+    _drop_capabilities()
+    try:
+        box = empty_box(child.descriptors[0])
+        os.environ.update(box.environment)
+        secrets = box.secrets()
+        gateway = open_hsm(
+            child.plan.settings.core,
+            master_key=secrets.master_key,
+            hmac_key=secrets.hmac_key,
+        )
+    except Exception as error:
+        child.fail(error)
+    child.logger.info("open", memory_locked=is_locked)
+    try:
+        with gateway:
+            asyncio.run(_Vault(child, gateway, box, secrets.jwt_secret).run())
+    except Exception as error:
+        child.fail(error)
+
+
+def _drop_capabilities() -> None:
+    # Root would lose access to files of others, on which it may have been set up.
+    if os.geteuid() != 0:
+        with contextlib.suppress(OSError):
+            drop_capabilities()
+
+
+class _Vault:
+    """Does what the supervisor says."""
+
+    def __init__(
+        self, child: Child, gateway: OpenHSM, box: SecretBox, jwt_secret: bytes
+    ) -> None:
+        self._child = child
+        self._gateway = gateway
+        self._box = box
+        self._jwt_secret = jwt_secret
+
+    async def run(self) -> None:
+        """Serve front ends from the first order to the last."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(loop_exception_handler(self._child.logger, _judge))
+        self._stopping = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        settings = self._child.plan.settings
+        gateway = open_async(self._gateway)
+        self._gatekeeper: Gatekeeper = make_gatekeeper(
+            gateway, settings, self._jwt_secret, self._child.metrics
+        )
+        self._service = VaultService(
+            gateway,
+            self._gatekeeper,
+            _longest(settings.limits.raw_bytes, settings.limits.json_bytes),
+            Surroundings(self._on_violation, self._on_unexpected),
+        )
+        self._control: Control[FromSupervisor] = Control(
+            self._child.control, FromSupervisor, self._take, self._stopping.set
+        )
+        self._control.send(Ready())
+        await self._stopping.wait()
+        self._service.close()
+        # Cancelled requests get their turn to notice it.
+        await asyncio.sleep(0)
+
+    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+        match message:
+            case Link():
+                end = socket.socket(fileno=descriptors.pop())
+                self._service.connect(end, message.uid)
+            case Reload():
+                self._reload()
+            case Stop():
+                self._stopping.set()
+            case Beat():
+                self._control.send(Beat())
+            case _:
+                self._stopping.set()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _reload(self) -> None:
+        """Use the token secret as it is now; what was verified before counts no more."""
+        try:
+            secret = self._box.secret("auth-jwt-secret")
+        except HSMError as error:
+            self._control.send(Reloaded(sentence(error)))
+            return
+        self._gatekeeper.verifier = make_verifier(secret, self._child.plan.settings)
+        self._control.send(Reloaded())
+
+    def _on_violation(self, reason: str) -> None:
+        self._child.metrics.count_violation(reason)
+        self._child.logger.error("front end refused", reason=reason)
+
+    def _on_unexpected(self, error: BaseException) -> None:
+        _judge(error)
+        self._child.metrics.count_unexpected()
+        self._child.logger.error(
+            "unexpected",
+            error=type(error).__name__,
+            place=location(error.__traceback__),
+        )
+
+
+def _judge(error: BaseException | None) -> None:
+    """Begin anew where memory is out: nobody knows what else has failed."""
+    if isinstance(error, MemoryError):
+        os._exit(_OUT_OF_MEMORY)
+
+
+def _longest(raw_bytes: int, json_bytes: int) -> int:
+    """Return the longest operation, packed: a payload, and all that is beside it."""
+    return max(raw_bytes, json_bytes) + _FRAME_SPARE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What the command says on its standard streams, whoever reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TextIO
+
+from hsm_core.errors import HSMError, IntegrityError, UnavailableError
+
+__all__ = ["announce", "drop_unwritable", "plug_standard_streams", "say", "sentence"]
+
+
+def plug_standard_streams() -> None:
+    """Let no file of ours take the number of a standard stream that was closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def say(message: str, *, err: bool = True) -> None:
+    """Write a line; that nobody can read it stops nothing."""
+    stream: TextIO | None = sys.stderr if err else sys.stdout
+    if stream is None:
+        return
+    try:
+        stream.write(f"hsm-server: {message}\n")
+        stream.flush()
+    except (OSError, ValueError):
+        drop_unwritable(stream)
+
+
+def announce(url: str) -> None:
+    """Say where the server listens, now that it does."""
+    say(f"listening on {url}", err=False)
+
+
+def drop_unwritable(*streams: TextIO | None) -> None:
+    """Drop what a stream does not take, or the interpreter fails on it at its end."""
+    for stream in streams:
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+
+
+def sentence(error: HSMError) -> str:
+    """Return the message, with where the damage is, or why, if the message lacks it."""
+    text = str(error)
+    if isinstance(error, UnavailableError):
+        reason = _reason(error)
+        return f"{text} ({reason})" if reason else text
+    if isinstance(error, IntegrityError):
+        missing = [
+            f"{name} {value}"
+            for name, value in error.facts.items()
+            if str(value) not in text
+        ]
+        if missing:
+            return f"{text} ({', '.join(missing)})"
+    return text
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the operating system said, if it is behind an error."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    # What it says beyond its number may come from a store that is not ours.
+    return os.strerror(cause.errno) if cause is not None and cause.errno else ""

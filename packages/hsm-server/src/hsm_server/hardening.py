@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""
+What a process gives up for good when it begins: privileges, core dumps, onlookers.
+
+The calls are few and have no place in Python's library, so they are made by ctypes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from typing import Final
+
+__all__ = [
+    "die_with_parent",
+    "drop_capabilities",
+    "forbid_dumps",
+    "forbid_new_privileges",
+    "lock_memory",
+    "scrub_freed_memory",
+]
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITIES_V3: Final = 0x20080522
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_M_PERTURB: Final = -6
+_PERTURB_BYTE: Final = 0xA5
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, *arguments: int) -> None:
+    padded = [*arguments, 0, 0, 0, 0][:4]
+    if _LIBC.prctl(option, *map(ctypes.c_ulong, padded)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def forbid_dumps() -> None:
+    """
+    Leave no core file, and let no process of the same user look in (prctl(2)).
+
+    Holds until another program is executed.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges() -> None:
+    """Gain nothing by set-user-id programs, nor do our children."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capabilities() -> None:
+    """
+    Give up all capabilities (capabilities(7)).
+
+    Raises:
+        OSError: The kernel refuses that.
+    """
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if _LIBC.capset(ctypes.byref(header), ctypes.byref(nothing)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def die_with_parent(parent: int) -> None:
+    """
+    Be killed as soon as the parent process is gone, however it ended.
+
+    Args:
+        parent: Its process id. If it is gone already, this process ends at once.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def lock_memory() -> bool:
+    """
+    Keep this process out of swap (mlockall(2)), and return whether that is allowed.
+
+    Pages are locked when they are first used. It is not tried where a limit on locked
+    memory could later make allocations fail.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
+        return False
+    flags = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
+    return bool(_LIBC.mlockall(flags) == 0)
+
+
+def scrub_freed_memory() -> None:
+    """
+    Have freed memory overwritten by the allocator (mallopt(3), ``M_PERTURB``).
+
+    Only glibc has this; elsewhere nothing happens.
+    """
+    mallopt = getattr(_LIBC, "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_PERTURB, _PERTURB_BYTE)

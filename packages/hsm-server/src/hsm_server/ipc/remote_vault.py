@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""`VaultAccess` for a front end: the vault is another process, which may die."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar
+
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, UnavailableError
+from hsm_core.operations import (
+    AuditPage,
+    HSMStatus,
+    ListAuditEvents,
+    Operation,
+    result_type,
+)
+from hsm_server.access import Known, Visitor
+from hsm_server.ipc.frames import Purpose, Request
+from hsm_server.ipc.link import Link
+
+__all__ = ["RemoteVault"]
+
+R = TypeVar("R")
+
+_GREETED_SECONDS: Final = 60.0
+_MOST_GREETED: Final = 4096
+
+
+class RemoteVault:
+    """
+    Asks the vault over the connection that was attached last.
+
+    Args:
+        on_trouble: Is told, for the log, when the vault is lost, silent, or heard
+            again.
+    """
+
+    def __init__(self, on_trouble: Callable[[str], None]) -> None:
+        self._on_trouble = on_trouble
+        self._link: Link | None = None
+        self._greeted: OrderedDict[bytes, float] = OrderedDict()
+
+    def attach(self, end: socket.socket) -> None:
+        """Use a new connection; what waits for the former one is given up."""
+        former, self._link = self._link, None
+        if former is not None:
+            former.close()
+        self._link = Link(end, self._on_trouble)
+
+    def close(self) -> None:
+        """Give up the connection."""
+        if self._link is not None:
+            self._link.close()
+
+    async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.greet`."""
+        if not self._was_greeted(visitor):
+            request = Request(0, Purpose.GREET, visitor)
+            await self._ask(request, known)
+
+    async def execute(
+        self,
+        visitor: Visitor,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None,
+        known: Known,
+    ) -> R:
+        """See `VaultAccess.execute`."""
+        request = Request(
+            0,
+            Purpose.EXECUTE,
+            visitor,
+            wire.encode_packed(operation),
+            idempotency_key=idempotency_key,
+        )
+        answer = await self._ask(request, known, operation)
+        result: R = wire.decode_packed(answer, result_type(type(operation)))
+        return result
+
+    async def refuse(
+        self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
+    ) -> None:
+        """See `VaultAccess.refuse`."""
+        request = Request(
+            0, Purpose.REFUSE, visitor, code=code, kind=kind, key_id=key_id
+        )
+        await self._ask(request, known)
+
+    async def follow(
+        self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
+    ) -> AsyncIterator[AuditPage]:
+        """See `VaultAccess.follow`."""
+        request = Request(0, Purpose.FOLLOW, visitor, wire.encode_packed(operation))
+        async for principal, page in self._open_link().events(request, operation):
+            known(principal)
+            yield wire.decode_packed(page, AuditPage)
+
+    async def status(self) -> HSMStatus:
+        """See `VaultAccess.status`."""
+        answer = await self._ask(Request(0, Purpose.STATUS, Visitor()), _nobody)
+        return wire.decode_packed(answer, HSMStatus)
+
+    async def _ask(
+        self, request: Request, known: Known, operation: Operation[Any] | None = None
+    ) -> bytes:
+        answer = await self._open_link().ask(request, operation)
+        if answer.principal:
+            known(answer.principal)
+        if answer.error is None:
+            self._note_greeting(request.visitor)
+            return answer.result
+        error = wire.error_from_record(answer.error)
+        if isinstance(error, AuthenticationError):
+            self._greeted.pop(_digest(request.visitor), None)
+        raise error
+
+    def _open_link(self) -> Link:
+        if self._link is None or not self._link.is_usable:
+            raise UnavailableError(
+                "The process that holds the keys does not answer; it is restarted."
+            )
+        return self._link
+
+    def _was_greeted(self, visitor: Visitor) -> bool:
+        until = self._greeted.get(_digest(visitor), 0.0)
+        return asyncio.get_running_loop().time() < until
+
+    def _note_greeting(self, visitor: Visitor) -> None:
+        if not visitor.credential:
+            return
+        digest = _digest(visitor)
+        now = asyncio.get_running_loop().time()
+        self._greeted[digest] = now + _GREETED_SECONDS
+        self._greeted.move_to_end(digest)
+        if len(self._greeted) > _MOST_GREETED:
+            self._greeted.popitem(last=False)
+
+
+def _digest(visitor: Visitor) -> bytes:
+    return hashlib.sha256(visitor.credential.encode()).digest()
+
+
+def _nobody(principal: str) -> None:
+    """Take no note."""

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""`VaultAccess` in the process that holds the keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, TypeVar
+
+from hsm_core.model import Caller, Role
+from hsm_core.operations import (
+    AuditPage,
+    HSMStatus,
+    ListAuditEvents,
+    Operation,
+    Status,
+)
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.access import Known, Visitor
+from hsm_server.gatekeeper import Gatekeeper
+
+__all__ = ["PROBE", "LocalVault"]
+
+R = TypeVar("R")
+
+PROBE: Final = Caller(principal="system.health", roles=frozenset({Role.SERVICE}))
+"""Who asks for the health of the HSM, with the least role."""
+
+
+class LocalVault:
+    """
+    Serves a front end in the same process.
+
+    Args:
+        gateway: The HSM, which stays the caller's to close.
+
+        gatekeeper: Decides who a visitor is.
+    """
+
+    def __init__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> None:
+        self._gateway = gateway
+        self._gatekeeper = gatekeeper
+
+    async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.greet`."""
+        known((await self._gatekeeper.admit(visitor)).principal)
+
+    async def execute(
+        self,
+        visitor: Visitor,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None,
+        known: Known,
+    ) -> R:
+        """See `VaultAccess.execute`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        hsm = self._gateway.act_as(caller)
+        return await hsm.execute(operation, idempotency_key=idempotency_key)
+
+    async def refuse(
+        self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
+    ) -> None:
+        """See `VaultAccess.refuse`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        await self._gateway.record_refusal(caller, code, kind=kind, key_id=key_id)
+
+    async def follow(
+        self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
+    ) -> AsyncIterator[AuditPage]:
+        """See `VaultAccess.follow`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        async for page in self._gateway.act_as(caller).follow(operation):
+            yield page
+
+    async def status(self) -> HSMStatus:
+        """See `VaultAccess.status`."""
+        return await self._gateway.act_as(PROBE).execute(Status())

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""How a child of the supervisor begins, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from hsm_core.errors import HSMError
+from hsm_server.console import plug_standard_streams, sentence
+from hsm_server.exit_codes import ExitCode, exit_code_of
+from hsm_server.hardening import die_with_parent, forbid_dumps, forbid_new_privileges
+from hsm_server.ipc.control import Failed, receive_begin
+from hsm_server.logs import Logger, capture_foreign, location, make_logger
+from hsm_server.plan import Plan, read_plan
+from hsm_server.telemetry import Metrics, share_metrics
+
+__all__ = ["Child", "begin_child"]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """
+    This process.
+
+    Attributes:
+        control: Socket to the supervisor.
+        slot: Its name, such as ``vault``.
+        descriptors: What came with the first message.
+    """
+
+    control: socket.socket
+    slot: str
+    plan: Plan
+    descriptors: Sequence[int]
+    logger: Logger
+    metrics: Metrics
+
+    def fail(self, error: Exception) -> NoReturn:
+        """Tell the supervisor that this process can't begin, and end."""
+        if isinstance(error, HSMError):
+            message, status = sentence(error), exit_code_of(error)
+        else:
+            place = location(error.__traceback__)
+            message = f"unexpected {type(error).__name__} at {place}."
+            status = ExitCode.FAILED
+        self.control.setblocking(True)
+        self.control.send(msgspec.msgpack.encode(Failed(message[:4096], status)))
+        os._exit(status)
+
+
+def begin_child() -> Child:
+    """
+    Wait for the first message, and give up what this process does not need.
+
+    Signals that a terminal sends to all its processes are the supervisor's to heed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    plug_standard_streams()
+    os.umask(0o077)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    die_with_parent(int(sys.argv[2]))
+    forbid_dumps()
+    forbid_new_privileges()
+    begin, descriptors = receive_begin(control)
+    plan = read_plan(begin.plan)
+    share_metrics(Path(begin.metrics), begin.slot)
+    settings = plan.settings
+    logger = make_logger(
+        sys.stderr, settings.log_level, settings.log_format, process=begin.slot
+    )
+    capture_foreign(logger)
+    return Child(
+        control, begin.slot, plan, descriptors, logger, Metrics(plan.started)
+    )

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""
+A front end: TLS and HTTP, and no key but that of its certificate.
+
+It is a program of its own, which the supervisor starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+
+import msgspec
+
+from hsm_core.errors import HSMError
+from hsm_server.app import create_app
+from hsm_server.console import sentence
+from hsm_server.hardening import drop_capabilities
+from hsm_server.ipc.control import (
+    Beat,
+    Control,
+    FromSupervisor,
+    Link,
+    Ready,
+    Reload,
+    Reloaded,
+    Serve,
+    Stop,
+)
+from hsm_server.ipc.remote_vault import RemoteVault
+from hsm_server.listener import Listener
+from hsm_server.logs import loop_exception_handler
+from hsm_server.processes.child import Child, begin_child
+from hsm_server.settings import ServerSettings
+from hsm_server.tls import server_context
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Serve connections until the supervisor says that it is enough."""
+    child = begin_child()
+    settings = _own_share(child.plan.settings)
+    try:
+        if settings.tls is None:
+            raise AssertionError("A front end has TLS files.")
+        context = server_context(settings.tls)
+    except Exception as error:
+        child.fail(error)
+    with contextlib.suppress(OSError):
+        drop_capabilities()
+    asyncio.run(_FrontEnd(child, settings, context).run())
+
+
+def _own_share(settings: ServerSettings) -> ServerSettings:
+    """Return the settings of one front end among several."""
+    most = max(1, settings.limits.max_connections // settings.workers)
+    limits = msgspec.structs.replace(settings.limits, max_connections=most)
+    return msgspec.structs.replace(settings, limits=limits)
+
+
+class _FrontEnd:
+    """Does what the supervisor says."""
+
+    def __init__(
+        self, child: Child, settings: ServerSettings, context: ssl.SSLContext
+    ) -> None:
+        self._child = child
+        self._settings = settings
+        self._context = context
+        self._logger = child.logger
+        self._stop_seconds = settings.drain_timeout_seconds
+
+    async def run(self) -> None:
+        """Serve from the first order to the last."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(loop_exception_handler(self._logger))
+        self._stopping = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        self._vault = RemoteVault(lambda event: self._logger.warning(event))
+        app = create_app(
+            self._vault,
+            self._settings,
+            logger=self._logger,
+            metrics=self._child.metrics,
+        )
+        sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
+        self._listener = Listener(app, sockets, self._context)
+        self._control: Control[FromSupervisor] = Control(
+            self._child.control, FromSupervisor, self._take, self._stopping.set
+        )
+        self._control.send(Ready())
+        await self._stopping.wait()
+        if not await self._listener.stop(self._stop_seconds):
+            self._logger.warning("requests were cut off")
+        self._vault.close()
+        self._control.close()
+
+    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+        match message:
+            case Link():
+                self._vault.attach(socket.socket(fileno=descriptors.pop()))
+            case Serve():
+                self._serving = asyncio.ensure_future(self._serve())
+            case Reload():
+                self._reload()
+            case Stop():
+                self._stop_seconds = message.seconds
+                self._stopping.set()
+            case Beat():
+                self._control.send(Beat())
+            case _:
+                self._stopping.set()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    async def _serve(self) -> None:
+        await self._listener.start()
+        self._control.send(Serve())
+
+    def _reload(self) -> None:
+        """Use the TLS files as they are now, for new connections."""
+        assert self._settings.tls is not None  # noqa: S101 (for the type checker)
+        try:
+            self._listener.context = server_context(self._settings.tls)
+        except HSMError as error:
+            self._control.send(Reloaded(sentence(error)))
+        else:
+            self._control.send(Reloaded())
+
+
+if __name__ == "__main__":
+    main()

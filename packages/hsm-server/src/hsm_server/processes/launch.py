@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""
+From the command to the supervisor: check, bind, box the secrets, become another program.
+
+What needs no key is checked here, so that a wrong setting changes nothing. Executing
+the supervisor in the place of this process wipes the secrets from its memory,
+environment and arguments; the process id stays.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import site
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from hsm_core.errors import ConfigurationError
+from hsm_core.settings import KeyStoreKind
+from hsm_server.exit_codes import ListenError
+from hsm_server.plan import Plan, User, pack_plan
+from hsm_server.secret_box import SecretBox, fill_box
+from hsm_server.settings import ServerSettings
+from hsm_server.sockets import listening_sockets, url_of
+from hsm_server.tls import server_context
+
+__all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
+
+HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that wait until the supervisor can handle them."""
+
+_KEPT: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
+_PRIVATE: Final = ("FERROHSM_", "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LISTEN_")
+
+
+def launch(
+    settings: ServerSettings,
+    given: Mapping[str, str],
+    *,
+    vault_user: User | None,
+    front_end_user: User | None,
+    started: float,
+) -> NoReturn:
+    """
+    Become the supervisor of a server.
+
+    Args:
+        settings: Must name TLS files.
+
+        given: Secrets by flag, as they were given.
+
+        vault_user: Who is to hold the keys.
+
+        front_end_user: Who is to have the connections.
+
+        started: Instant of the monotonic clock at which the command began.
+
+    Raises:
+        HSMError: A setting is wrong, or the address is in use.
+    """
+    if settings.tls is None:
+        raise ListenError("There is no certificate to listen with.")
+    server_context(settings.tls)
+    box = SecretBox.of(given, _for_stores(settings, os.environ))
+    _check_isolated()
+    sockets = listening_sockets(settings.host, settings.port, os.environ)
+    plan = Plan(
+        settings=settings,
+        url=url_of(sockets[0]),
+        vault_user=vault_user,
+        front_end_user=front_end_user,
+        notify=os.environ.get("NOTIFY_SOCKET", ""),
+        watchdog_seconds=_watchdog_seconds(os.environ),
+        runtime_folder=_runtime_folder(os.environ),
+        started=started,
+    )
+    _become_supervisor(plan, box, sockets)
+
+
+def _become_supervisor(
+    plan: Plan, box: SecretBox, sockets: Sequence[socket.socket]
+) -> NoReturn:
+    secrets = fill_box(box)
+    told = os.memfd_create("ferrohsm-plan", os.MFD_CLOEXEC)
+    os.write(told, pack_plan(plan))
+    descriptors = [told, secrets, *(s.fileno() for s in sockets)]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    command = [
+        *python_command("hsm_server.processes.supervisor"),
+        *map(str, descriptors),
+        # For who looks at the list of processes.
+        *("--bind", f"{plan.settings.host}:{plan.settings.port}"),
+    ]
+    sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    os.execve(sys.executable, command, scrubbed(os.environ))  # noqa: S606 (no shell)
+
+
+def python_command(module: str) -> list[str]:
+    """Return how to run a module of ours, with nothing from around it."""
+    isolation = ["-E", "-P"] if _in_user_site() else ["-I"]
+    return [sys.executable, *isolation, "-m", module]
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the little of an environment that our processes need."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT or name.startswith("LC_")
+    }
+
+
+def _for_stores(
+    settings: ServerSettings, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what a store that is not ours may need to find in its environment."""
+    ours = {*KeyStoreKind, "filesystem", "sqlite"}
+    if settings.core.key_store.partition(":")[0] in ours:
+        approvals = settings.core.approval_store
+        if ":" not in approvals:
+            return {}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_PRIVATE)
+    }
+
+
+def _in_user_site() -> bool:
+    here = Path(__file__).resolve()
+    return bool(site.ENABLE_USER_SITE) and here.is_relative_to(
+        Path(site.getusersitepackages()).resolve()
+    )
+
+
+def _check_isolated() -> None:
+    """
+    See to it that our processes will find this package.
+
+    Raises:
+        ConfigurationError: Only PYTHONPATH leads to it, which they don't follow.
+    """
+    here = Path(__file__).resolve()
+    for name in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if name and here.is_relative_to(Path(name).resolve()):
+            raise ConfigurationError(
+                "hsm_server was found by PYTHONPATH, which its processes don't follow; "
+                "install it, or use --isolation inline."
+            )
+
+
+def _watchdog_seconds(environment: Mapping[str, str]) -> float:
+    """Return half of what sd_watchdog_enabled(3) tells, or 0."""
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    text = environment.get("WATCHDOG_USEC", "")
+    return int(text) / 2_000_000 if text.isascii() and text.isdigit() else 0.0
+
+
+def _runtime_folder(environment: Mapping[str, str]) -> Path | None:
+    """Return the first of systemd's RuntimeDirectory=, if there is one."""
+    first = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(first) if first else None

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""
+What the service manager is told (sd_notify(3)): a datagram of a line or two.
+
+The protocol is so small that a binding to libsystemd would be more than it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+
+from hsm_server.plan import Plan
+
+__all__ = ["ServiceManager"]
+
+
+class ServiceManager:
+    """
+    Tells systemd, or whoever listens, how the server is.
+
+    Args:
+        address: Value of ``NOTIFY_SOCKET``; a name in the abstract namespace begins
+            with ``@``. Empty tells nobody.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+
+    def ready(self) -> None:
+        """The server serves."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """It reads again what may have changed; then it says that it is ready."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
+
+    def stopping(self) -> None:
+        """It begins to end."""
+        self._tell("STOPPING=1")
+
+    async def watch(self, plan: Plan, is_well: Callable[[], bool]) -> None:
+        """Tell as often as the plan says that all is well, while it is."""
+        while plan.watchdog_seconds > 0:
+            await asyncio.sleep(plan.watchdog_seconds)
+            if is_well():
+                self._tell("WATCHDOG=1")
+
+    def _tell(self, text: str) -> None:
+        if not self._address:
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s,
+        ):
+            s.sendto(text.encode(), self._address)

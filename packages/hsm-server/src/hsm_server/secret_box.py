@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""
+How the secrets come to the vault, which alone may hold them.
+
+They are written into a sealed file in memory (memfd_create(2)) before the supervisor
+begins, by the same process under another program: executing the supervisor leaves
+nothing of them in its memory, its arguments or its environment. For each start of the
+vault the kernel moves them from there into a pipe. Of a secret that lies in a file the
+box holds the file's name alone, and the vault reads it at each of its starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from hsm_core.errors import ConfigurationError
+from hsm_core.model import Record
+from hsm_core.secret_input import read_secret
+from hsm_server.settings import Secrets
+
+__all__ = ["SECRET_LENGTHS", "SecretBox", "empty_box", "fill_box", "pour"]
+
+SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
+    "master-key": 32,
+    "hmac-key": 32,
+    "auth-jwt-secret": None,
+}
+"""Length of each secret in bytes, by flag; None is any from 32 on."""
+
+_MINIMUM: Final = 32
+_PIPE_BYTES: Final = 1024 * 1024
+_F_ADD_SEALS: Final = 1033
+_ALL_SEALS: Final = 0x0F  # seal, shrink, grow, write (fcntl(2))
+
+
+class SecretBox(Record, frozen=True, kw_only=True):
+    """
+    What the vault alone is told.
+
+    Attributes:
+        values: Secrets by flag.
+        files: Paths of secrets by flag.
+        environment: Variables for stores that need some, such as ``AWS_…``.
+    """
+
+    values: dict[str, Annotated[bytes, Meta(extra={"secret": True})]]
+    files: dict[str, str]
+    environment: Annotated[dict[str, str], Meta(extra={"secret": True})]
+
+    @classmethod
+    def of(cls, given: Mapping[str, str], environment: Mapping[str, str]) -> SecretBox:
+        """
+        Take in secrets as they were given; see `hsm_core.secret_input`.
+
+        Raises:
+            ConfigurationError: One can't be read, or is too short.
+        """
+        values, files = {}, {}
+        for flag in SECRET_LENGTHS:
+            if given[flag].startswith("@"):
+                files[flag] = os.path.abspath(given[flag][1:])
+            else:
+                values[flag] = _read(flag, given[flag])
+        return cls(values=values, files=files, environment=dict(environment))
+
+    def secret(self, flag: str) -> bytes:
+        """
+        Return a secret; one in a file is read anew each time.
+
+        Raises:
+            ConfigurationError: The file can't be read, or is not as it should be.
+        """
+        if flag in self.files:
+            return _read(flag, f"@{self.files[flag]}")
+        return self.values[flag]
+
+    def secrets(self) -> Secrets:
+        """
+        Return all secrets of the server.
+
+        Raises:
+            ConfigurationError: See `secret`.
+        """
+        return Secrets(
+            master_key=self.secret("master-key"),
+            hmac_key=self.secret("hmac-key"),
+            jwt_secret=self.secret("auth-jwt-secret"),
+        )
+
+
+def fill_box(box: SecretBox) -> int:
+    """
+    Return the descriptor of a sealed file in memory that holds a box.
+
+    Raises:
+        ConfigurationError: It is too large.
+    """
+    data = msgspec.msgpack.encode(box)
+    if len(data) > _PIPE_BYTES // 2:
+        raise ConfigurationError("The environment is too large for the vault.")
+    descriptor = os.memfd_create(
+        "ferrohsm-secrets", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    )
+    os.write(descriptor, data)
+    fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
+    return descriptor
+
+
+def pour(descriptor: int) -> int:
+    """
+    Return the reading end of a pipe that holds what is in the box.
+
+    The kernel copies it; none of it passes through this process.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        length, moved = os.fstat(descriptor).st_size, 0
+        while moved < length:
+            moved += os.splice(
+                descriptor, writer, length - moved, offset_src=moved
+            )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return reader
+
+
+def empty_box(reader: int) -> SecretBox:
+    """Read a box from its pipe, and close that."""
+    with os.fdopen(reader, "rb") as pipe:
+        return msgspec.msgpack.decode(pipe.read(), type=SecretBox)
+
+
+def _read(flag: str, value: str) -> bytes:
+    return read_secret(
+        value, field=flag, minimum=_MINIMUM, exact=SECRET_LENGTHS[flag]
+    )
