@@ -113,9 +113,23 @@ def _events(log: AuditLog) -> list[AuditEvent]:
 
 def test_an_empty_log_has_no_head(log: AuditLog) -> None:
     """An empty log says -1 and zeros, and has no lines."""
-    assert AuditHead(-1, GENESIS) == log.head()
+    assert AuditHead(-1, GENESIS) == log.head() == log.durable_head()
     assert log.lines(0, 10) == []
     assert log.open_intents() == []
+
+
+def test_what_is_durable_is_known(log: AuditLog) -> None:
+    """It includes a record whose ticket says so, never goes back, nor past the head."""
+    seen = []
+    for number in range(20):
+        log.append([_draft(number)]).wait()
+        durable, head = log.durable_head(), log.head()
+        assert durable.seq <= head.seq
+        seen.append(durable.seq)
+    log.append([_draft(20)], durable=True).wait()
+
+    assert sorted(seen) == seen
+    assert AuditHead(20, leaf_hash(log.lines(20, 1)[0])) == log.durable_head()
 
 
 def test_a_new_log_remembers_no_set_digest(log: AuditLog) -> None:

@@ -488,8 +488,9 @@ class AuditPage(Record, frozen=True, kw_only=True):
     Events of the trail.
 
     Attributes:
-        next_seq: Where to go on; None when there is no more. A page may be short, even
-            empty, before the end: one call looks at a bounded number of records.
+        next_seq: Where to go on; None when there is no more. Of a view that follows the
+            trail there is always more. A page may be short, even empty, before the end:
+            one call looks at a bounded number of records.
         head_seq: Sequence number of the newest record.
         head_hash: Its leaf hash, 64 hex digits.
     """
@@ -1338,8 +1339,11 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
 
     Attributes:
         start_seq: First record to look at; None is the newest, or the oldest with
-            *ascending*. Ascending from a record that was pruned begins at the oldest.
+            *ascending*. Ascending from a record that was pruned begins at the oldest;
+            from one that is not there yet, there is nothing to show.
         ascending: Oldest first.
+        follow: Whether the view goes on with what is recorded later, which needs
+            *ascending*; see `AsyncHSM.follow`. Executed, it gives its first page alone.
     """
 
     effect: ClassVar = Effect.VIEW
@@ -1351,6 +1355,7 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     key_id: Annotated[str, Meta(max_length=64)] = ""
     principal: Annotated[str, Meta(max_length=128)] = ""
     kind: Annotated[str, Meta(max_length=64)] = ""
+    follow: bool = False
 
 
 class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):

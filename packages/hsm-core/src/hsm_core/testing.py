@@ -444,6 +444,10 @@ class FaultyAuditLog:
         """See `AuditLog.head`."""
         return self._log.head()
 
+    def durable_head(self) -> AuditHead:
+        """See `AuditLog.durable_head`."""
+        return self._log.durable_head()
+
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """See `AuditLog.lines`."""
         self._faults.strike("audit.lines")

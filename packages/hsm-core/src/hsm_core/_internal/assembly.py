@@ -21,6 +21,7 @@ from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.following import Followers
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
@@ -89,6 +90,7 @@ class OpenHSM:
         self._store = store
         self._settings = settings
         self._gate = Gate()
+        self._followers = Followers(services, self._gate)
         self._pools = Pools(settings.pool_threads)
         handlers = handler_table(services)
         self._pipeline = Pipeline(
@@ -127,6 +129,7 @@ class OpenHSM:
             self._refusals,
             self._pools,
             self._gate,
+            self._followers,
             timeout_seconds=self._settings.audit_timeout_seconds,
         )
 

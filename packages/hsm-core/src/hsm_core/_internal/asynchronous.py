@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from hsm_core._internal.admission import checked_caller
+from hsm_core._internal.following import Followers
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.pipeline import Computed, Pipeline
 from hsm_core._internal.refusals import Refusals
@@ -30,7 +31,7 @@ from hsm_core.errors import (
     UnavailableError,
 )
 from hsm_core.model import Caller
-from hsm_core.operations import Effect, Operation
+from hsm_core.operations import AuditPage, Effect, ListAuditEvents, Operation
 from hsm_core.protocols import AuditTicket, Request
 
 __all__ = ["AsyncBoundHSM", "AsyncGateway", "Lane", "Pools"]
@@ -143,6 +144,8 @@ class AsyncGateway:
 
         gate: Counts what is under way.
 
+        followers: The live views of the trail.
+
         timeout_seconds: How long an answer waits for the trail.
     """
 
@@ -152,6 +155,7 @@ class AsyncGateway:
         refusals: Refusals,
         pools: Pools,
         gate: Gate,
+        followers: Followers,
         *,
         timeout_seconds: float,
     ) -> None:
@@ -159,6 +163,7 @@ class AsyncGateway:
         self._refusals = refusals
         self._pools = pools
         self._gate = gate
+        self._followers = followers
         self._timeout_seconds = timeout_seconds
 
     def act_as(self, caller: Caller, /) -> AsyncBoundHSM:
@@ -191,6 +196,16 @@ class AsyncGateway:
         """Execute one request without holding the loop: a batch of one."""
         (answer,) = self.execute_many([request])
         return await answer
+
+    def follow(
+        self, caller: Caller, operation: ListAuditEvents
+    ) -> AsyncGenerator[AuditPage, None]:
+        """Return a live view of the trail for a caller; see `AsyncHSM.follow`."""
+        return self._followers.pages(
+            operation,
+            lambda sent: self.execute(Request(caller, sent)),
+            partial(self._pools.run, lane=Lane.READS),
+        )
 
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
         """See `AsyncHSMGateway.execute_many`."""
@@ -328,3 +343,7 @@ class AsyncBoundHSM:
         request = Request(self._caller, operation, idempotency_key)
         result: R = await self._gateway.execute(request)
         return result
+
+    def follow(self, operation: ListAuditEvents, /) -> AsyncGenerator[AuditPage, None]:
+        """Return a live view of the trail; see `AsyncHSM.follow`."""
+        return self._gateway.follow(self._caller, operation)

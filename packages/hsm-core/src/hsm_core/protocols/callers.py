@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from hsm_core.model import Caller
-from hsm_core.operations import Operation
+from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 
 __all__ = [
     "HSM",
@@ -62,6 +62,36 @@ class AsyncHSM(Protocol):
         self, operation: Operation[R], /, *, idempotency_key: str | None = None
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
+        ...
+
+    def follow(self, operation: ListAuditEvents, /) -> AsyncGenerator[AuditPage, None]:
+        """
+        Return a live view of the trail: one recorded operation, with events.
+
+        Nothing is done before the first page is asked for. That page is what executing
+        the operation gives, with *follow* set; the record of it is durable by then, and
+        no more of the view is recorded. The pages after it hold every later event that
+        passes the same filters, once, in order, within about a quarter of a second of
+        when it is durable; none is empty, and none holds more than *limit* events. If
+        the view falls behind a prune it goes on with the oldest record that is left.
+
+        It ends when it is closed. Who cancels a wait for the next page ends it, too;
+        its ``next_seq`` is where another view may go on. What the caller may do is
+        asked once, at the beginning.
+
+        Args:
+            operation: What to show; *ascending* must be true. The newest record's
+                sequence number plus one as *start_seq* shows what is recorded from
+                now on.
+
+        Raises:
+            HSMError: From the first page: whatever executing the operation raises.
+            OverloadedError: From the first page: too many views follow the trail;
+                nothing was done.
+            AuditUnavailableError: The trail can't be read.
+            AuditTamperedError: A record is bad.
+            UnavailableError: The HSM was closed.
+        """
         ...
 
 

@@ -178,6 +178,15 @@ class AuditLog(Protocol):
         """Return the newest record's position and leaf hash."""
         ...
 
+    def durable_head(self) -> AuditHead:
+        """
+        Return position and leaf hash of the newest record that no power cut can undo.
+
+        It costs nothing, never goes back, and has passed a record when a ticket for it
+        that was asked for with *durable* is done.
+        """
+        ...
+
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
         Return up to *limit* stored lines from *start_seq* on, without newline.

@@ -9,68 +9,125 @@ from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
+from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEntry, AuditEvent
 from hsm_core.protocols import AuditHead
 
-__all__ = ["ListAuditEventsHandler", "VerifyAuditHandler"]
+__all__ = ["ListAuditEventsHandler", "VerifyAuditHandler", "View"]
 
 _BLOCK: Final = 500
 _SCANNED: Final = 10_000
 """Records that one call looks at, so that a rare filter can't hold it for long."""
 
 
-class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
-    """Show events, newest or oldest first."""
+class View:
+    """
+    The records that the filters of an operation let through.
 
-    def perform(
-        self, subject: Subject[ops.ListAuditEvents], /
-    ) -> Answer[ops.AuditPage]:
-        """Walk the trail a block at a time until the page or the bound is full."""
-        operation, head = subject.operation, self._services.audit.head()
-        wanted = self._wanted_keys(operation.key_id)
+    Args:
+        services: What handlers work with.
+
+        operation: Checked already.
+    """
+
+    def __init__(self, services: Services, operation: ops.ListAuditEvents) -> None:
+        self._services = services
+        self._operation = operation
+        self._keys = frozenset({operation.key_id})
+
+    def learn_keys(self) -> None:
+        """
+        Look up the key that the filter names, beside those that it has named before.
+
+        Raises:
+            HSMError: It can't be looked up.
+        """
+        reference = self._operation.key_id
+        entry = self._services.inventory.entry(reference) if reference else None
+        if entry is not None:
+            self._keys |= {entry.key_id}
+
+    def page(self, start_seq: int | None, head: AuditHead) -> ops.AuditPage:
+        """
+        Walk the trail a block at a time until the page or the bound is full.
+
+        Args:
+            start_seq: As in the operation.
+
+            head: The newest record that may be shown.
+
+        Raises:
+            AuditTamperedError: A record is bad.
+            AuditUnavailableError: The trail can't be read.
+        """
+        operation = self._operation
         items: list[AuditEntry] = []
         first = self._services.audit.first_seq
-        position = _start(operation, head, first)
+        position = _start(start_seq, head, first, ascending=operation.ascending)
         scanned = 0
         while first <= position <= head.seq and scanned < _SCANNED:
-            block = self._block(position, ascending=operation.ascending)
+            block = self._block(position, head)
             for entry in block:
                 if len(items) == operation.limit:
                     break
                 position = entry.event.seq + (1 if operation.ascending else -1)
                 scanned += 1
-                if _matches(entry.event, operation, wanted):
+                if self._matches(entry.event):
                     items.append(entry)
             if len(items) == operation.limit or not block:
                 break
         oldest = 0 if operation.ascending else self._services.audit.first_seq
-        more = oldest <= position <= head.seq
-        return Answer(
-            ops.AuditPage(
-                items=tuple(items),
-                next_seq=position if more else None,
-                head_seq=head.seq,
-                head_hash=head.leaf_hash,
-            )
+        more = operation.follow or oldest <= position <= head.seq
+        return ops.AuditPage(
+            items=tuple(items),
+            next_seq=position if more else None,
+            head_seq=head.seq,
+            head_hash=head.leaf_hash,
         )
 
-    def _wanted_keys(self, reference: str) -> frozenset[str]:
-        """Return the ids that a filter stands for; names may change their key."""
-        entry = self._services.inventory.entry(reference) if reference else None
-        return frozenset({reference, entry.key_id if entry else reference})
-
-    def _block(self, position: int, *, ascending: bool) -> list[AuditEntry]:
+    def _block(self, position: int, head: AuditHead) -> list[AuditEntry]:
         """Return entries around a position; none if they were pruned meanwhile."""
-        wanted = position if ascending else max(0, position - _BLOCK + 1)
-        first, lines = lines_from(self._services.audit, wanted, _BLOCK)
-        if not ascending:
-            lines = lines[: max(position + 1 - first, 0)]
+        if self._operation.ascending:
+            wanted, last = position, min(position + _BLOCK - 1, head.seq)
+        else:
+            wanted, last = max(0, position - _BLOCK + 1), position
+        first, lines = lines_from(self._services.audit, wanted, last + 1 - wanted)
+        lines = lines[: max(last + 1 - first, 0)]
         entries = [
             AuditEntry(event=event_of(line, first + n), leaf_hash=leaf_hash(line))
             for n, line in enumerate(lines)
         ]
-        return entries if ascending else entries[::-1]
+        return entries if self._operation.ascending else entries[::-1]
+
+    def _matches(self, event: AuditEvent) -> bool:
+        operation = self._operation
+        principal = event.caller.principal if event.caller else ""
+        return (
+            (not operation.key_id or event.key_id in self._keys)
+            and operation.principal in ("", principal)
+            and operation.kind in ("", event.kind)
+        )
+
+
+class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
+    """Show events, newest or oldest first."""
+
+    def prepare(self, subject: Subject[ops.ListAuditEvents], /) -> None:
+        """Refuse to go on with what is recorded later, and backwards."""
+        if subject.operation.follow and not subject.operation.ascending:
+            raise InvalidInputError(
+                "ascending must be true where follow is.", field="ascending"
+            )
+
+    def perform(
+        self, subject: Subject[ops.ListAuditEvents], /
+    ) -> Answer[ops.AuditPage]:
+        """Return one page."""
+        view = View(self._services, subject.operation)
+        view.learn_keys()
+        head = self._services.audit.head()
+        return Answer(view.page(subject.operation.start_seq, head))
 
     def is_quick(self, operation: ops.ListAuditEvents, /) -> bool:
         """Never: it reads files."""
@@ -92,20 +149,9 @@ class VerifyAuditHandler(Handler[ops.VerifyAudit, ops.AuditVerification]):
         return False
 
 
-def _start(operation: ops.ListAuditEvents, head: AuditHead, first: int) -> int:
-    if operation.start_seq is None:
-        return first if operation.ascending else head.seq
-    if operation.ascending:
-        return max(operation.start_seq, first)
-    return min(operation.start_seq, head.seq)
-
-
-def _matches(
-    event: AuditEvent, operation: ops.ListAuditEvents, wanted: frozenset[str]
-) -> bool:
-    principal = event.caller.principal if event.caller else ""
-    return (
-        (not operation.key_id or event.key_id in wanted)
-        and operation.principal in ("", principal)
-        and operation.kind in ("", event.kind)
-    )
+def _start(
+    start_seq: int | None, head: AuditHead, first: int, *, ascending: bool
+) -> int:
+    if start_seq is None:
+        return first if ascending else head.seq
+    return max(start_seq, first) if ascending else min(start_seq, head.seq)

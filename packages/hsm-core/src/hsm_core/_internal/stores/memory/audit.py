@@ -182,6 +182,10 @@ class MemoryAuditLog:
         with self._lock:
             return AuditHead(self._chain.seq, self._chain.leaf_hash)
 
+    def durable_head(self) -> AuditHead:
+        """Return the same: nothing is more durable later than at once."""
+        return self.head()
+
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
         Return up to *limit* lines from *start_seq* on, without newline.

@@ -34,15 +34,16 @@ class Backlog:
 
     Attributes:
         written: The end of what was written, and may be read.
+        durable: The end of what is durable.
         sync_at: Instant of ``time.monotonic()`` at which a sync is due, or inf.
     """
 
     def __init__(self, medium: TrailMedium, mark: HeadMark) -> None:
         self._medium = medium
-        self._durable = mark
         self._groups: list[Group] = []
         self._records = 0
         self.written = mark
+        self.durable = mark
         self.sync_at = _NEVER
 
     def write(self, group: Group) -> None:
@@ -89,7 +90,7 @@ class Backlog:
     def tail(self) -> Tail:
         """Return what is not known to be durable."""
         lines = [line for group in self._groups for line in group.lines]
-        mark = self._groups[-1].mark if self._groups else self._durable
+        mark = self._groups[-1].mark if self._groups else self.durable
         return Tail(lines, mark.seq + 1 - len(lines), mark)
 
     def heal(self, tail: Tail, cause: Cause) -> None:
@@ -104,7 +105,7 @@ class Backlog:
         self._settle()
 
     def _settle(self) -> None:
-        self._durable = self.written
+        self.durable = self.written
         durable, self._groups = self._groups, []
         self._records, self.sync_at = 0, _NEVER
         for group in durable:

@@ -118,6 +118,11 @@ class Flusher:
         return self._backlog.written
 
     @property
+    def durable(self) -> HeadMark:
+        """The end of what is durable."""
+        return self._backlog.durable
+
+    @property
     def failure(self) -> BaseException | None:
         """What the trail suffers from now, or did when the thread ended."""
         outage = self._outage

@@ -174,6 +174,11 @@ class TrailLog:
         mark = self._flusher.written
         return AuditHead(mark.seq, mark.leaf_hash)
 
+    def durable_head(self) -> AuditHead:
+        """Return position and leaf hash of the newest record that is durable."""
+        mark = self._flusher.durable
+        return AuditHead(mark.seq, mark.leaf_hash)
+
     def lines(self, start_seq: int, limit: int, /) -> list[bytes]:
         """
         Return up to *limit* written lines from *start_seq* on, without newline.

@@ -1,0 +1,584 @@
+# SPDX-License-Identifier: MIT
+"""Live views of the trail: one recorded operation, with events."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.following import MOST_FOLLOWERS
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import AuditEntry, Caller, Role
+from hsm_core.protocols import AsyncHSM, AuditLog
+from hsm_core.settings import AuditStoreKind, AuditSync, Settings
+from hsm_core.testing import Faults, caller, memory_hsm
+from tests.core.hsm_support import session_of
+
+PATIENCE = 30.0
+LONGER_THAN_A_PAUSE = 0.6
+STRANGER = Caller(principal="stranger", roles=frozenset(), request_id="test")
+
+Pages: TypeAlias = AsyncGenerator[ops.AuditPage, None]
+
+
+def on_disk(
+    folder: Path,
+    *,
+    trail: AuditStoreKind = AuditStoreKind.FILE,
+    sync: AuditSync = AuditSync.STRICT,
+    timeout_seconds: float = 20.0,
+) -> OpenHSM:
+    """Open an HSM whose keys and trail lie in a folder."""
+    settings = Settings(
+        key_dir=folder / "keys",
+        audit_store=trail,
+        audit_log=folder / "audit.log",
+        audit_sqlite_path=folder / "audit.sqlite",
+        audit_sync=sync,
+        audit_timeout_seconds=timeout_seconds,
+    )
+    return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+
+
+OPENERS: dict[str, Callable[[Path], OpenHSM]] = {
+    "memory": lambda folder: memory_hsm(),
+    "files": on_disk,
+    "sqlite": partial(on_disk, trail=AuditStoreKind.SQLITE),
+    "bounded": partial(on_disk, sync=AuditSync.BOUNDED),
+}
+
+
+@pytest.fixture(params=OPENERS)
+def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an open HSM over each kind of trail."""
+    with OPENERS[request.param](tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def memory() -> Iterator[OpenHSM]:
+    """Give an HSM in memory."""
+    with memory_hsm() as opened:
+        yield opened
+
+
+def trail_of(gateway: OpenHSM) -> AuditLog:
+    """Return the trail of an HSM."""
+    return gateway._services.audit  # noqa: SLF001 (there is no public way to it)
+
+
+def as_caller(gateway: OpenHSM, who: Caller | None = None) -> AsyncHSM:
+    """Return an HSM for an event loop, as somebody sees it."""
+    return gateway.act_as_async().act_as(who or caller())
+
+
+def from_now(
+    gateway: OpenHSM, *, key_id: str = "", principal: str = "", kind: str = ""
+) -> ops.ListAuditEvents:
+    """Return a view of what is recorded from now on."""
+    return ops.ListAuditEvents(
+        ascending=True,
+        start_seq=trail_of(gateway).head().seq + 1,
+        key_id=key_id,
+        principal=principal,
+        kind=kind,
+    )
+
+
+def everything(gateway: OpenHSM) -> list[AuditEntry]:
+    """Return all that is in the trail, and record that it was looked at."""
+    found: list[AuditEntry] = []
+    hsm, start = gateway.act_as(caller()), 0
+    end = trail_of(gateway).head().seq
+    while start <= end:
+        page = hsm.execute(
+            ops.ListAuditEvents(ascending=True, start_seq=start, limit=500)
+        )
+        found += page.items
+        start = page.items[-1].event.seq + 1
+    return [entry for entry in found if entry.event.seq <= end]
+
+
+def seqs_of(entries: list[AuditEntry]) -> list[int]:
+    """Return the sequence numbers of entries."""
+    return [entry.event.seq for entry in entries]
+
+
+async def until(
+    pages: Pages, is_last: Callable[[AuditEntry], bool]
+) -> list[AuditEntry]:
+    """Read pages up to one with an entry of a kind, and return all their entries."""
+    found: list[AuditEntry] = []
+    async with asyncio.timeout(PATIENCE):
+        while not any(map(is_last, found)):
+            page = await anext(pages)
+            assert page.items
+            found += page.items
+    return found
+
+
+async def come_true(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def is_waiting(task: asyncio.Task[ops.AuditPage]) -> bool:
+    """Return whether a page has not come after several looks at the trail."""
+    await asyncio.wait({task}, timeout=LONGER_THAN_A_PAUSE)
+    return not task.done()
+
+
+@contextmanager
+def held_sync() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Let syncs of the trail wait while the first event is set, until the second is."""
+    hold, go_on = threading.Event(), threading.Event()
+
+    def wait(name: str) -> None:
+        if name == "audit.before_sync" and hold.is_set():
+            go_on.wait(PATIENCE)
+
+    try:
+        with install(wait):
+            yield hold, go_on
+    finally:
+        go_on.set()
+
+
+def test_one_record_and_then_events(gateway: OpenHSM) -> None:
+    """A view from now on begins empty; its record and all later events follow."""
+    session = session_of(gateway)
+    session.create_key("ed25519", name="k")
+    asked = from_now(gateway)
+
+    async def follow() -> tuple[ops.AuditPage, list[AuditEntry]]:
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            first = await anext(pages)
+            found = await until(pages, lambda e: e.event.kind == "ListAuditEvents")
+            await asyncio.to_thread(session.sign, "k", b"m")
+            found += await until(pages, lambda e: e.event.kind == "Sign")
+            await asyncio.to_thread(session.revoke, "k")
+            found += await until(
+                pages,
+                lambda e: (e.event.kind, e.event.phase) == ("RevokeKey", "outcome"),
+            )
+            return first, found
+
+    first, found = asyncio.run(follow())
+
+    start = asked.start_seq
+    assert start is not None
+    assert ((), start, start - 1) == (first.items, first.next_seq, first.head_seq)
+    kinds = ["ListAuditEvents", "Sign", "RevokeKey", "RevokeKey"]
+    assert kinds == [entry.event.kind for entry in found]
+    assert list(range(start, start + 4)) == seqs_of(found)
+    assert start + 3 == trail_of(gateway).head().seq
+    recorded = found[0].event.parameters
+    assert {"follow": 1, "ascending": 1, "start_seq": start} == recorded
+
+
+def test_every_event_once_whoever_writes(gateway: OpenHSM) -> None:
+    """Under concurrent writers nothing is left out, doubled or out of order."""
+    session = session_of(gateway)
+    session.create_key("ed25519", name="k")
+    asked = ops.ListAuditEvents(ascending=True, limit=7)
+
+    def write() -> None:
+        for _ in range(40):
+            session.sign("k", b"m")
+
+    async def follow() -> list[ops.AuditPage]:
+        with ThreadPoolExecutor(4) as writers:
+            async with aclosing(as_caller(gateway).follow(asked)) as pages:
+                found = [await anext(pages)]
+                written = [writers.submit(write) for _ in range(4)]
+                async with asyncio.timeout(PATIENCE):
+                    while (
+                        not all(work.done() for work in written)
+                        or found[-1].items[-1].event.seq < trail_of(gateway).head().seq
+                    ):
+                        found.append(await anext(pages))
+                return found
+
+    pages = asyncio.run(follow())
+
+    found = [entry for page in pages for entry in page.items]
+    assert everything(gateway) == found
+    assert all(1 <= len(page.items) <= 7 for page in pages)
+    assert all(page.head_seq >= page.items[-1].event.seq for page in pages)
+    assert [page.items[-1].event.seq + 1 for page in pages] == [
+        page.next_seq for page in pages
+    ]
+    views = [entry for entry in found if entry.event.kind == "ListAuditEvents"]
+    assert 1 == len(views)
+
+
+def test_another_view_goes_on_where_one_ended(gateway: OpenHSM) -> None:
+    """From the last page's next_seq on nothing is missed and nothing comes twice."""
+    session = session_of(gateway)
+
+    async def follow(start: int) -> tuple[list[int], int]:
+        asked = ops.ListAuditEvents(ascending=True, start_seq=start, limit=2)
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            page = await anext(pages)
+            return seqs_of(list(page.items)), page.next_seq or 0
+
+    found, start = asyncio.run(follow(0))
+    for _ in range(3):
+        session.random(8)
+        seqs, start = asyncio.run(follow(start))
+        found += seqs
+
+    assert list(range(len(found))) == found
+
+
+def test_the_same_filters(gateway: OpenHSM) -> None:
+    """What another does, what is done otherwise, and other keys do not come."""
+    mine = session_of(gateway)
+    other = type(mine)(gateway.act_as(caller(principal="other")))
+    for name in ("k", "l"):
+        mine.create_key("ed25519", name=name)
+    asked = from_now(gateway, key_id="k", kind="Sign", principal="tester")
+
+    async def follow() -> list[AuditEntry]:
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            assert () == (await anext(pages)).items
+            for session, key, message in (
+                (other, "k", b"1"),
+                (mine, "l", b"22"),
+                (mine, "k", b"333"),
+            ):
+                await asyncio.to_thread(session.sign, key, message)
+            return await until(pages, lambda e: e.event.kind == "Sign")
+
+    (entry,) = asyncio.run(follow())
+
+    assert 3 == entry.event.parameters["message_bytes"]
+    assert entry.event.caller is not None
+    assert "tester" == entry.event.caller.principal
+
+
+def test_a_name_that_comes_and_goes(gateway: OpenHSM) -> None:
+    """A key that gets a name later is followed by it, to its end."""
+    session = session_of(gateway)
+    asked = from_now(gateway, key_id="later")
+
+    async def follow() -> list[AuditEntry]:
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            await anext(pages)
+            await asyncio.to_thread(session.create_key, "ed25519", name="later")
+            await until(pages, lambda e: e.event.phase == "outcome")
+            await asyncio.to_thread(session.destroy, "later")
+            return await until(pages, lambda e: e.event.phase == "outcome")
+
+    found = asyncio.run(follow())
+
+    assert ["DestroyKey"] * 2 == [entry.event.kind for entry in found]
+
+
+def test_closing_ends_it(memory: OpenHSM) -> None:
+    """A closed view gives no page, even if there is something new."""
+
+    async def follow() -> None:
+        pages = as_caller(memory).follow(from_now(memory))
+        await anext(pages)
+        await pages.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(pages)
+
+    asyncio.run(follow())
+
+
+def test_there_is_a_limit(memory: OpenHSM) -> None:
+    """One too many is refused before anything is recorded; one less makes room."""
+    head = trail_of(memory).head
+
+    async def follow() -> tuple[int, int]:
+        views = [
+            as_caller(memory).follow(from_now(memory)) for _ in range(MOST_FOLLOWERS)
+        ]
+        for pages in views:
+            await anext(pages)
+        before = head().seq
+        with pytest.raises(errors.OverloadedError, match="16 views"):
+            await anext(as_caller(memory).follow(from_now(memory)))
+        after = head().seq
+        await views[0].aclose()
+        async with aclosing(as_caller(memory).follow(from_now(memory))) as another:
+            await anext(another)
+        for pages in views:
+            await pages.aclose()
+        return before, after
+
+    before, after = asyncio.run(follow())
+
+    assert before == after
+    assert before + 1 == head().seq
+
+
+def test_whoever_may_not_look(gateway: OpenHSM) -> None:
+    """They are refused, recorded, and take nobody's place."""
+    asked = from_now(gateway)
+
+    async def follow() -> None:
+        for who in (STRANGER, caller(Role.OPERATOR)) * MOST_FOLLOWERS:
+            with pytest.raises(errors.AccessDeniedError):
+                await anext(as_caller(gateway, who).follow(asked))
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            await anext(pages)
+
+    asyncio.run(follow())
+
+    codes = [entry.event.code for entry in everything(gateway)[asked.start_seq :]]
+    assert ["access_denied"] * (2 * MOST_FOLLOWERS) + ["ok"] == codes
+
+
+def test_it_does_not_go_backwards(memory: OpenHSM) -> None:
+    """A view that follows the trail is ascending; refusing another is recorded."""
+    start = trail_of(memory).head().seq + 1
+
+    async def follow() -> None:
+        await anext(as_caller(memory).follow(ops.ListAuditEvents()))
+
+    with pytest.raises(errors.InvalidInputError) as caught:
+        asyncio.run(follow())
+
+    assert "ascending" == caught.value.facts["field"]
+    (entry,) = everything(memory)[start:]
+    assert ("ListAuditEvents", "invalid_input") == (entry.event.kind, entry.event.code)
+
+
+def test_a_field_out_of_its_limits(memory: OpenHSM) -> None:
+    """What is no page size is refused as by any other call."""
+
+    async def follow() -> None:
+        asked = ops.ListAuditEvents(ascending=True, limit=0)
+        await anext(as_caller(memory).follow(asked))
+
+    with pytest.raises(errors.InvalidInputError, match="limit"):
+        asyncio.run(follow())
+
+
+def test_a_locked_hsm_is_followed(memory: OpenHSM) -> None:
+    """Views of the trail are served while the HSM is locked, and show its recovery."""
+    services = memory._services  # noqa: SLF001 (to lock it)
+    services.inventory.lock.set("A test.", {"reason": "test"})
+    hsm = memory.act_as(caller())
+
+    async def follow() -> list[AuditEntry]:
+        async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
+            await anext(pages)
+            await asyncio.to_thread(hsm.execute, ops.RecoverStore(reason="fine"))
+            return await until(pages, lambda e: e.event.kind == "RecoverStore")
+
+    assert "RecoverStore" in {entry.event.kind for entry in asyncio.run(follow())}
+
+
+def test_the_end_of_the_hsm(gateway: OpenHSM) -> None:
+    """Who waits for the next page is told, and holds nobody up."""
+
+    async def follow() -> None:
+        pages = as_caller(gateway).follow(from_now(gateway))
+        await anext(pages)
+        await until(pages, lambda e: e.event.kind == "ListAuditEvents")
+        task = asyncio.ensure_future(anext(pages))
+        await asyncio.to_thread(gateway.close)
+        with pytest.raises(errors.UnavailableError, match="closed") as caught:
+            async with asyncio.timeout(PATIENCE):
+                await task
+        assert errors.UnavailableError is type(caught.value)
+        with pytest.raises(StopAsyncIteration):
+            await anext(pages)
+        with pytest.raises(errors.UnavailableError, match="closed"):
+            await anext(as_caller(gateway).follow(from_now(gateway)))
+
+    asyncio.run(follow())
+
+
+@pytest.mark.parametrize("trail", AuditStoreKind)
+def test_nothing_is_shown_that_a_power_cut_could_undo(
+    trail: AuditStoreKind, tmp_path: Path
+) -> None:
+    """An event that is written waits for its sync before it is shown."""
+    sync = AuditSync.BOUNDED
+
+    async def follow(
+        gateway: OpenHSM, hold: threading.Event, go: threading.Event
+    ) -> None:
+        head = trail_of(gateway).head
+        async with aclosing(as_caller(gateway).follow(from_now(gateway))) as pages:
+            await anext(pages)
+            await until(pages, lambda e: e.event.kind == "ListAuditEvents")
+            hold.set()
+            before = head().seq
+            await asyncio.to_thread(session_of(gateway).random, 8)
+            assert before + 1 == head().seq
+            task = asyncio.ensure_future(anext(pages))
+            assert await is_waiting(task)
+            go.set()
+            async with asyncio.timeout(PATIENCE):
+                assert [before + 1] == seqs_of(list((await task).items))
+
+    with on_disk(tmp_path, trail=trail, sync=sync) as gateway, held_sync() as events:
+        asyncio.run(follow(gateway, *events))
+
+
+def test_the_record_of_the_view_is_durable_first(tmp_path: Path) -> None:
+    """Even where answers do not wait for the sync, the first page does."""
+
+    async def follow(
+        gateway: OpenHSM, hold: threading.Event, go: threading.Event
+    ) -> None:
+        asked = from_now(gateway)
+        hold.set()
+        pages = as_caller(gateway).follow(asked)
+        task = asyncio.ensure_future(anext(pages))
+        await come_true(lambda: trail_of(gateway).head().seq == asked.start_seq)
+        assert await is_waiting(task)
+        go.set()
+        async with asyncio.timeout(PATIENCE):
+            await task
+        assert trail_of(gateway).durable_head().seq == asked.start_seq
+        await pages.aclose()
+
+    sync = AuditSync.BOUNDED
+    with on_disk(tmp_path, sync=sync) as gateway, held_sync() as events:
+        asyncio.run(follow(gateway, *events))
+
+
+def test_a_record_that_does_not_become_durable(tmp_path: Path) -> None:
+    """No page is shown where the record of the view is not durable in time."""
+
+    async def follow(gateway: OpenHSM, hold: threading.Event) -> None:
+        hold.set()
+        with pytest.raises(errors.AuditUnavailableError):
+            async with asyncio.timeout(PATIENCE):
+                await anext(as_caller(gateway).follow(from_now(gateway)))
+
+    with held_sync() as (hold, go_on):
+        gateway = on_disk(tmp_path, sync=AuditSync.BOUNDED, timeout_seconds=1.0)
+        asyncio.run(follow(gateway, hold))
+        go_on.set()
+        gateway.close()
+
+
+def test_one_that_falls_behind_a_prune(memory: OpenHSM) -> None:
+    """It goes on with the oldest record that is left."""
+    session, trail = session_of(memory), trail_of(memory)
+    asked = ops.ListAuditEvents(ascending=True, limit=1)
+
+    async def follow() -> list[AuditEntry]:
+        async with aclosing(as_caller(memory).follow(asked)) as pages:
+            assert [0] == seqs_of(list((await anext(pages)).items))
+            for _ in range(10):
+                session.random(8)
+            trail.prune(8, "for a test")
+            return await until(pages, lambda e: e.event.kind == "system.prune")
+
+    found = asyncio.run(follow())
+
+    assert list(range(8, trail.head().seq + 1)) == seqs_of(found)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.AuditUnavailableError(), errors.AuditTamperedError(seq=3)]
+)
+def test_a_trail_that_cannot_be_read(error: errors.HSMError) -> None:
+    """The view ends with what a call would raise; the place in it is free again."""
+    faults = Faults()
+
+    async def follow(gateway: OpenHSM) -> None:
+        pages = as_caller(gateway).follow(from_now(gateway))
+        await anext(pages)
+        faults.plan("audit.lines", error)
+        with pytest.raises(type(error)) as caught:
+            async with asyncio.timeout(PATIENCE):
+                await anext(pages)
+        assert caught.value is error
+        with pytest.raises(StopAsyncIteration):
+            await anext(pages)
+
+    with memory_hsm(faults=faults) as gateway:
+        for _ in range(MOST_FOLLOWERS + 1):
+            asyncio.run(follow(gateway))
+
+
+def test_a_store_that_fails_meanwhile() -> None:
+    """The records of a key are followed though the key can't be looked up."""
+    faults = Faults()
+
+    async def follow(gateway: OpenHSM) -> list[AuditEntry]:
+        session = session_of(gateway)
+        asked = from_now(gateway, key_id="k")
+        async with aclosing(as_caller(gateway).follow(asked)) as pages:
+            await anext(pages)
+            await asyncio.to_thread(session.sign, "k", b"m")
+            faults.plan("store.entry", errors.StoreUnavailableError(), times=1000)
+            return await until(pages, lambda e: e.event.kind == "Sign")
+
+    with memory_hsm(faults=faults) as gateway:
+        session_of(gateway).create_key("ed25519", name="k")
+        assert 1 == len(asyncio.run(follow(gateway)))
+        faults.clear()
+
+
+def test_reads_that_wait_already(memory: OpenHSM) -> None:
+    """Where too much waits, a view that has begun looks later, and does not end."""
+    pools = memory._pools  # noqa: SLF001 (to fill it)
+
+    async def follow() -> list[AuditEntry]:
+        async with aclosing(as_caller(memory).follow(from_now(memory))) as pages:
+            await anext(pages)
+            pools._waiting += 1024  # noqa: SLF001 (as if so much waited)
+            task = asyncio.ensure_future(anext(pages))
+            assert await is_waiting(task)
+            pools._waiting -= 1024  # noqa: SLF001 (it is done)
+            async with asyncio.timeout(PATIENCE):
+                return list((await task).items)
+
+    assert ["ListAuditEvents"] == [e.event.kind for e in asyncio.run(follow())]
+
+
+def test_executed_it_is_one_page(memory: OpenHSM) -> None:
+    """Executed, a view that would go on gives a page, and where to go on."""
+    asked = from_now(memory)
+    followed = ops.ListAuditEvents(
+        ascending=True, start_seq=asked.start_seq, follow=True
+    )
+
+    for hsm in (memory.act_as(caller()), memory.act_as(caller(Role.AUDITOR))):
+        start = trail_of(memory).head().seq + 1
+        pages = [hsm.execute(asked), hsm.execute(followed)]
+        assert [None, start + 1] == [page.next_seq for page in pages]
+        assert [start - 1, start] == [page.head_seq for page in pages]
+
+
+def test_a_start_that_is_not_there_yet(memory: OpenHSM) -> None:
+    """A view from a later record on shows what comes from that record on."""
+    start = trail_of(memory).head().seq + 4
+    asked = ops.ListAuditEvents(ascending=True, start_seq=start)
+    session = session_of(memory)
+
+    async def follow() -> tuple[ops.AuditPage, list[AuditEntry]]:
+        async with aclosing(as_caller(memory).follow(asked)) as pages:
+            first = await anext(pages)
+            for _ in range(4):
+                session.random(8)
+            return first, await until(pages, lambda e: e.event.seq == start + 1)
+
+    first, found = asyncio.run(follow())
+
+    assert ((), start) == (first.items, first.next_seq)
+    assert [start, start + 1] == seqs_of(found)
