@@ -14,9 +14,12 @@ from hsm_cli.client import RemoteHSM
 from hsm_core.model import Caller
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.app import create_app
+from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.listener import Listener
+from hsm_server.local_vault import LocalVault
 from hsm_server.logs import make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings, TLSFiles
+from hsm_server.telemetry import Metrics
 from hsm_server.tls import server_context
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.certificates import make_authority
@@ -28,7 +31,7 @@ SECRET = b"tests only: 32 bytes or more of it"
 
 
 async def _stop(listener: Listener) -> None:
-    await listener.stop()
+    await listener.stop(1.0)
     # TLS connections say farewell, for which the loop must go round once more.
     await asyncio.sleep(0.1)
 
@@ -39,12 +42,15 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
     authority = make_authority(folder / "certificates")
     server = authority.issue("server", server=True)
     logger = make_logger(io.StringIO(), LogLevel.INFO, LogFormat.JSON)
-    app = create_app(gateway, ServerSettings(), jwt_secret=SECRET, logger=logger)
+    settings, metrics = ServerSettings(), Metrics()
+    gatekeeper = Gatekeeper(gateway, SECRET, settings.tokens, metrics.count_jwt_failure)
+    vault = LocalVault(gateway, gatekeeper)
+    app = create_app(vault, settings, logger=logger, metrics=metrics)
     context = server_context(TLSFiles(cert=server.certificate, key=server.key))
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     port = bound.getsockname()[1]
-    listener = Listener(app, bound, context)
+    listener = Listener(app, [bound], context)
     with running_loop() as loop, ExitStack() as clients:
         asyncio.run_coroutine_threadsafe(listener.start(), loop).result()
 

@@ -19,10 +19,11 @@ import msgspec
 
 from hsm_core._internal.failpoints import install
 from hsm_core.secret_input import read_secret
-from hsm_server.bootstrap import serve
+from hsm_server.bootstrap.inline import serve
 from hsm_server.main import main as command
 from hsm_server.options import settings_from
 from hsm_server.settings import Secrets
+from hsm_server.sockets import bind
 
 __all__ = ["dying_at", "run"]
 
@@ -52,7 +53,9 @@ def run(flags: Sequence[str]) -> None:
     serve(
         msgspec.structs.replace(settings, core=core),
         Secrets(master_key=master_key, hmac_key=hmac_key, jwt_secret=jwt_secret),
+        lambda: [bind(settings.host, settings.port)],
         on_ready=_announce,
+        read_token_secret=lambda: jwt_secret,
     )
 
 

@@ -31,9 +31,12 @@ from hsm_core.testing import memory_hsm
 from hsm_server.app import create_app
 from hsm_server.app_keys import METRICS
 from hsm_server.clock import FlooredClock
+from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.listener import Listener
-from hsm_server.logs import make_logger
+from hsm_server.local_vault import LocalVault
+from hsm_server.logs import Logger, make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
+from hsm_server.telemetry import Metrics
 
 SECRET = b"tests only: 32 bytes or more of it"
 EVERYBODY = ("Administrator", "Operator", "Service", "Auditor")
@@ -185,6 +188,22 @@ class API:
         return [entry["event"] for entry in answer.json["items"]]
 
 
+def local_app(
+    gateway: AsyncHSMGateway,
+    settings: ServerSettings,
+    logger: Logger,
+    clock: FlooredClock,
+    secret: bytes = SECRET,
+) -> web.Application:
+    """Build the application over an HSM of this process."""
+    metrics = Metrics()
+    gatekeeper = Gatekeeper(
+        gateway, secret, settings.tokens, metrics.count_jwt_failure, clock
+    )
+    vault = LocalVault(gateway, gatekeeper)
+    return create_app(vault, settings, logger=logger, metrics=metrics)
+
+
 @contextlib.asynccontextmanager
 async def open_api(
     settings: ServerSettings | None = None,
@@ -195,15 +214,15 @@ async def open_api(
     """Serve a fresh memory HSM, or *gateway*, on loopback without TLS."""
     log = StringIO()
     with memory_hsm() as hsm:
-        app = create_app(
+        settings = settings or ServerSettings()
+        app = local_app(
             gateway or open_async(hsm),
-            settings or ServerSettings(),
-            jwt_secret=SECRET,
-            logger=make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
-            clock=clock,
+            settings,
+            make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
+            clock or FlooredClock(),
         )
         with socket.create_server(("127.0.0.1", 0)) as bound:
-            listener = Listener(app, bound, None)
+            listener = Listener(app, [bound], None)
             await listener.start()
             host, port = bound.getsockname()
             base = f"http://{host}:{port}"
@@ -211,7 +230,7 @@ async def open_api(
                 async with aiohttp.ClientSession(base, auto_decompress=False) as client:
                     yield API(hsm, app, client, (host, port), log)
             finally:
-                await listener.stop()
+                await listener.stop(settings.drain_timeout_seconds)
 
 
 class Authority:

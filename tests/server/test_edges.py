@@ -12,11 +12,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server.app import create_app
+from hsm_server.clock import FlooredClock
 from hsm_server.logs import make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings, TokenRules
 from hsm_server.tokens import TokenVerifier
-from tests.server.support import SECRET, claims, mint
+from tests.server.support import SECRET, claims, local_app, mint
 
 
 async def ask(
@@ -25,9 +25,7 @@ async def ask(
     """Send one request to an application over a memory HSM."""
     logger = make_logger(StringIO(), LogLevel.ERROR, LogFormat.JSON)
     with memory_hsm() as gateway:
-        app = create_app(
-            open_async(gateway), ServerSettings(), jwt_secret=SECRET, logger=logger
-        )
+        app = local_app(open_async(gateway), ServerSettings(), logger, FlooredClock())
         async with TestClient(TestServer(app)) as client:
             answer = await client.request(method, path, headers=headers, data=body)
             lower = {name.lower(): value for name, value in answer.headers.items()}

@@ -4,7 +4,6 @@
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -21,9 +20,11 @@ from hsm_core.errors import (
 )
 from hsm_core.settings import AuditSync, KeyStoreKind
 from hsm_server import main as program
+from hsm_server.console import announce
 from hsm_server.exit_codes import ListenError
 from hsm_server.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
-from hsm_server.settings import Secrets, ServerSettings
+from hsm_server.settings import Isolation, Secrets, ServerSettings
+from hsm_server.starting import Start
 from tests.server.support import b64
 
 KEY = b64(bytes(range(32)))
@@ -45,15 +46,14 @@ class Server:
         self.environment: dict[str, str] = {}
         self.error: Exception | None = None
 
-    def __call__(
-        self, settings: ServerSettings, secrets: Secrets, *, on_ready: Any
-    ) -> None:
+    def __call__(self, start: Start) -> None:
         """Be started."""
-        self.settings, self.secrets = settings, secrets
+        self.settings, self.secrets = start.settings, start.box.secrets()
         self.environment = dict(os.environ)
+        self.start = start
         if self.error is not None:
             raise self.error
-        on_ready("https://127.0.0.1:1")
+        announce("https://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ def test_the_defaults_are_safe(server: Server) -> None:
     assert 64 * 1024 * 1024 == settings.limits.raw_bytes
     assert 64 * 1024 == settings.limits.aad_bytes
     assert settings.core.limits.payload_bytes == settings.limits.raw_bytes
-    assert 10.0 == settings.drain_timeout_seconds
+    assert 7.0 == settings.drain_timeout_seconds
+    assert 1 == settings.workers
+    assert Isolation.PROCESS is server.start.isolation
     assert 60 == settings.tokens.leeway_seconds
     assert "hsm-server: listening on https://127.0.0.1:1\n" == result.stdout
 
@@ -200,7 +202,6 @@ def test_the_original_names_of_variables_are_known() -> None:
     ("flag", "value"),
     [
         ("tls-mode", "acme"),
-        ("isolation", "process"),
     ],
 )
 def test_a_value_that_is_not_there_yet_is_refused(

@@ -3,13 +3,15 @@
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NoReturn
 
 import pytest
 
 from hsm_core.errors import StoreUnavailableError
 from hsm_core.model import Caller
-from hsm_core.operations import Operation, Status
+from hsm_core.operations import AuditPage, ListAuditEvents, Operation
+from hsm_core.protocols import Request
 from hsm_server.app_keys import HEALTH, METRICS
 from tests.server.support import API, SECRET, b64, mint, open_api
 
@@ -24,6 +26,20 @@ class Broken:
     def act_as(self, caller: Caller, /) -> "Broken":
         """Return the same for everybody."""
         return self
+
+    def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
+        """Fail each."""
+        return [asyncio.ensure_future(self.execute(r.operation)) for r in requests]
+
+    async def follow(
+        self, operation: ListAuditEvents, /
+    ) -> AsyncGenerator[AuditPage, None]:
+        """Fail."""
+        yield await self.execute(operation)
+
+    async def status(self) -> NoReturn:
+        """Fail, as a vault."""
+        raise self.error
 
     async def execute(
         self, operation: Operation[Any], /, *, idempotency_key: str | None = None
@@ -61,7 +77,7 @@ async def test_metrics_forget_an_hsm_that_is_gone(
     assert "ferrohsm_store_available 1.0" in await _metrics(api)
 
     check = api.app[HEALTH]
-    monkeypatch.setattr(check, "_hsm", Broken(StoreUnavailableError()))
+    monkeypatch.setattr(check, "_vault", Broken(StoreUnavailableError()))
     monkeypatch.setattr(check, "_asked_at", float("-inf"))
     text = await _metrics(api)
 
@@ -79,15 +95,15 @@ async def test_health_asks_the_hsm_once_a_second(api: API) -> None:
     """A flood of questions is one question, and none is recorded."""
     before = len(await api.events())
     calls = 0
-    hsm = api.app[HEALTH]._hsm  # noqa: SLF001 (counts what goes through)
-    real = hsm.execute
+    vault = api.app[HEALTH]._vault  # noqa: SLF001 (counts what goes through)
+    real = vault.status
 
-    async def counted(operation: Status, /) -> Any:
+    async def counted() -> Any:
         nonlocal calls
         calls += 1
-        return await real(operation)
+        return await real()
 
-    hsm.execute = counted  # type: ignore[method-assign, assignment]
+    vault.status = counted  # type: ignore[method-assign]
     await asyncio.gather(*(api.send("GET", "//healthz", token="") for _ in range(40)))
 
     assert calls <= 1

@@ -9,7 +9,7 @@ more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, TypeAlias, TypeVar
 
 from hsm_core.model import Record
@@ -82,7 +82,7 @@ class VaultAccess(Protocol):
 
     def follow(
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
-    ) -> AsyncIterator[AuditPage]:
+    ) -> AsyncGenerator[AuditPage, None]:
         """Give a page of the trail, and then what is recorded later."""
         ...
 

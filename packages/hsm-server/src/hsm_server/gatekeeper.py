@@ -10,9 +10,13 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import Visitor
+from hsm_server.clock import FlooredClock
+from hsm_server.settings import TokenRules
 from hsm_server.tokens import TokenVerifier
 
 __all__ = ["Gatekeeper"]
+
+_CLOCK = FlooredClock()
 
 
 class Gatekeeper:
@@ -22,23 +26,32 @@ class Gatekeeper:
     Args:
         gateway: Where failures are recorded.
 
-        verifier: Of bearer tokens; may be replaced at any time.
+        jwt_secret: HS256 key of bearer tokens, at least 32 bytes.
+
+        rules: What a token must say.
 
         on_failure: Is called for each failure.
 
-    Attributes:
-        verifier: The one in force.
+        clock: Time by which tokens expire; the system's by default.
     """
 
     def __init__(
         self,
         gateway: AsyncHSMGateway,
-        verifier: TokenVerifier,
+        jwt_secret: bytes,
+        rules: TokenRules,
         on_failure: Callable[[], None],
+        clock: FlooredClock = _CLOCK,
     ) -> None:
-        self.verifier = verifier
         self._gateway = gateway
+        self._rules = rules
         self._on_failure = on_failure
+        self._clock = clock
+        self.use_secret(jwt_secret)
+
+    def use_secret(self, jwt_secret: bytes) -> None:
+        """Verify by another secret; what was found good before counts no more."""
+        self._verifier = TokenVerifier(jwt_secret, self._rules, self._clock.now)
 
     def caller(self, visitor: Visitor) -> Caller:
         """
@@ -52,7 +65,7 @@ class Gatekeeper:
         fingerprint = _fingerprint(visitor.certificate)
         if not visitor.credential:
             raise AuthenticationError
-        identity = self.verifier.verify(
+        identity = self._verifier.verify(
             visitor.credential, certificate_sha256=fingerprint
         )
         return Caller(
@@ -64,7 +77,9 @@ class Gatekeeper:
             request_id=visitor.request_id,
         )
 
-    async def record_failure(self, visitor: Visitor, error: AuthenticationError) -> None:
+    async def record_failure(
+        self, visitor: Visitor, error: AuthenticationError
+    ) -> None:
         """Count and record a failure, before it is answered."""
         self._on_failure()
         unknown = Caller(

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Final, TypeVar
 
 from hsm_core.model import Caller, Role
@@ -69,12 +70,14 @@ class LocalVault:
 
     async def follow(
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
-    ) -> AsyncIterator[AuditPage]:
+    ) -> AsyncGenerator[AuditPage, None]:
         """See `VaultAccess.follow`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
-        async for page in self._gateway.act_as(caller).follow(operation):
-            yield page
+        pages = self._gateway.act_as(caller).follow(operation)
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                yield page
 
     async def status(self) -> HSMStatus:
         """See `VaultAccess.status`."""

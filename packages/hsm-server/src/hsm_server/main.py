@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,7 +17,6 @@ from hsm_core.errors import HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
 from hsm_server.console import (
-    announce,
     drop_unwritable,
     plug_standard_streams,
     say,
@@ -34,7 +32,9 @@ from hsm_server.options import (
     options,
     settings_from,
 )
+from hsm_server.secret_box import SecretBox, for_stores
 from hsm_server.settings import Isolation, ServerSettings
+from hsm_server.starting import Start, serve
 
 __all__ = ["main"]
 
@@ -66,16 +66,16 @@ def _run(**values: Any) -> None:
     check_places(context, values["key_store"])
     try:
         settings = settings_from(values)
-        given = _take_secrets(context, values)
-        serve = _serve_inline
-        if values["isolation"] == Isolation.PROCESS:
-            serve = partial(
-                _launch,
-                started=started,
+        serve(
+            Start(
+                settings=settings,
+                box=_take_secrets(context, values, settings),
+                isolation=Isolation(values["isolation"]),
                 vault_user=values["vault_user"],
                 front_end_user=values["front_end_user"],
+                started=started,
             )
-        serve(settings, given)
+        )
         drop_unwritable(sys.stdout, sys.stderr)
     except HSMError as error:
         _fail(sentence(error), exit_code_of(error))
@@ -84,38 +84,19 @@ def _run(**values: Any) -> None:
         _fail(f"unexpected {type(error).__name__} at {place}.", ExitCode.FAILED)
 
 
-def _launch(settings: ServerSettings, given: dict[str, str], **more: Any) -> None:
-    from hsm_server.processes.launch import launch
-
-    launch(settings, given, **more)
-
-
-def _serve_inline(settings: ServerSettings, given: dict[str, str]) -> None:
-    from hsm_server.bootstrap.inline import serve
-    from hsm_server.hardening import forbid_dumps, forbid_new_privileges
-    from hsm_server.secret_box import SecretBox
-    from hsm_server.sockets import listening_sockets
-
-    forbid_dumps()
-    forbid_new_privileges()
-    box = SecretBox.of(given, {})
-    serve(
-        settings,
-        box.secrets(),
-        lambda: listening_sockets(settings.host, settings.port, os.environ),
-        on_ready=announce,
-        read_token_secret=lambda: box.secret("auth-jwt-secret"),
-    )
-
-
-def _take_secrets(context: click.Context, values: dict[str, Any]) -> dict[str, str]:
-    """Return the secrets as they were given, and leave none in the environment."""
+def _take_secrets(
+    context: click.Context, values: dict[str, Any], settings: ServerSettings
+) -> SecretBox:
+    """Take in the secrets, and leave none in the environment."""
     given: dict[str, str] = {}
-    for flag in SECRET_OPTIONS:
-        _warn_of_literal(context, flag, values)
-        given[flag] = values.pop(flag.replace("-", "_"))
-        os.environ.pop(environment_name(flag), None)
-    return given
+    try:
+        for flag in SECRET_OPTIONS:
+            _warn_of_literal(context, flag, values)
+            given[flag] = values.pop(flag.replace("-", "_"))
+        return SecretBox.of(given, for_stores(settings.core, os.environ))
+    finally:
+        for flag in SECRET_OPTIONS:
+            os.environ.pop(environment_name(flag), None)
 
 
 def _warn_of_literal(context: click.Context, flag: str, values: dict[str, Any]) -> None:

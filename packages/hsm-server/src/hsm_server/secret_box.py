@@ -22,9 +22,17 @@ from msgspec import Meta
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
 from hsm_core.secret_input import read_secret
+from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 from hsm_server.settings import Secrets
 
-__all__ = ["SECRET_LENGTHS", "SecretBox", "empty_box", "fill_box", "pour"]
+__all__ = [
+    "SECRET_LENGTHS",
+    "SecretBox",
+    "empty_box",
+    "fill_box",
+    "for_stores",
+    "pour",
+]
 
 SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
     "master-key": 32,
@@ -34,6 +42,8 @@ SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
 """Length of each secret in bytes, by flag; None is any from 32 on."""
 
 _MINIMUM: Final = 32
+_NEED_NOTHING: Final = frozenset({*KeyStoreKind, *ApprovalStoreKind})
+_OTHERS: Final = ("FERROHSM_", "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LISTEN_")
 _PIPE_BYTES: Final = 1024 * 1024
 _F_ADD_SEALS: Final = 1033
 _ALL_SEALS: Final = 0x0F  # seal, shrink, grow, write (fcntl(2))
@@ -94,6 +104,18 @@ class SecretBox(Record, frozen=True, kw_only=True):
         )
 
 
+def for_stores(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a store may look for which is not all on this disk."""
+    places = (settings.key_store, settings.approval_store)
+    if all(place.partition(":")[0] in _NEED_NOTHING for place in places):
+        return {}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_OTHERS)
+    }
+
+
 def fill_box(box: SecretBox) -> int:
     """
     Return the descriptor of a sealed file in memory that holds a box.
@@ -123,9 +145,7 @@ def pour(descriptor: int) -> int:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         length, moved = os.fstat(descriptor).st_size, 0
         while moved < length:
-            moved += os.splice(
-                descriptor, writer, length - moved, offset_src=moved
-            )
+            moved += os.splice(descriptor, writer, length - moved, offset_src=moved)
     except BaseException:
         os.close(reader)
         raise
@@ -141,6 +161,4 @@ def empty_box(reader: int) -> SecretBox:
 
 
 def _read(flag: str, value: str) -> bytes:
-    return read_secret(
-        value, field=flag, minimum=_MINIMUM, exact=SECRET_LENGTHS[flag]
-    )
+    return read_secret(value, field=flag, minimum=_MINIMUM, exact=SECRET_LENGTHS[flag])

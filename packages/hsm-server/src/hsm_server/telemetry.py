@@ -48,7 +48,7 @@ def share_metrics(folder: Path, slot: str) -> None:
             have the same; one that is started again has the same as before.
     """
     os.environ[_FOLDER] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: slot)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 class _StateCollector(Collector):
@@ -119,7 +119,7 @@ class _StateCollector(Collector):
         yield _gauge(
             "ferrohsm_locked",
             "1 if the HSM is locked, because its store is not what the trail knows.",
-            status is not None and status.store.locked,
+            status is not None and bool(status.store.locked),
         )
         yield _gauge(
             "ferrohsm_tampered_keys",
@@ -236,6 +236,6 @@ class Metrics:
         if self._folder is None:
             return generate_latest(self.registry)
         everything = CollectorRegistry()
-        MultiProcessCollector(everything, self._folder)
+        MultiProcessCollector(everything, self._folder)  # type: ignore[no-untyped-call]
         everything.register(self._state)
         return generate_latest(everything)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from hsm_core.errors import HSMError
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app
-from hsm_server.bootstrap.doorkeeping import make_gatekeeper, make_verifier
+from hsm_server.console import sentence
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.listener import Listener
@@ -93,8 +93,11 @@ class _InlineServer:
         self._logger = logger
         self._metrics = Metrics()
         self._gateway = open_async(gateway)
-        self._gatekeeper: Gatekeeper = make_gatekeeper(
-            self._gateway, settings, secrets.jwt_secret, self._metrics
+        self._gatekeeper = Gatekeeper(
+            self._gateway,
+            secrets.jwt_secret,
+            settings.tokens,
+            self._metrics.count_jwt_failure,
         )
 
     async def run(
@@ -142,10 +145,10 @@ class _InlineServer:
     ) -> None:
         assert self._settings.tls is not None  # noqa: S101 (for the type checker)
         try:
-            serving.context = server_context(self._settings.tls)
-            secret = read_token_secret()
+            context, secret = server_context(self._settings.tls), read_token_secret()
         except HSMError as error:
-            self._logger.error("reload failed", reason=str(error))
+            self._logger.error("reload failed", reason=sentence(error))
             return
-        self._gatekeeper.verifier = make_verifier(secret, self._settings)
+        serving.context = context
+        self._gatekeeper.use_secret(secret)
         self._logger.info("reloaded")

@@ -16,7 +16,6 @@ from typing import Final
 
 from hsm_core.errors import HSMError
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_server.bootstrap.doorkeeping import make_gatekeeper, make_verifier
 from hsm_server.console import sentence
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.hardening import drop_capabilities, lock_memory, scrub_freed_memory
@@ -92,8 +91,11 @@ class _Vault:
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         settings = self._child.plan.settings
         gateway = open_async(self._gateway)
-        self._gatekeeper: Gatekeeper = make_gatekeeper(
-            gateway, settings, self._jwt_secret, self._child.metrics
+        self._gatekeeper = Gatekeeper(
+            gateway,
+            self._jwt_secret,
+            settings.tokens,
+            self._child.metrics.count_jwt_failure,
         )
         self._service = VaultService(
             gateway,
@@ -127,14 +129,13 @@ class _Vault:
             os.close(descriptor)
 
     def _reload(self) -> None:
-        """Use the token secret as it is now; what was verified before counts no more."""
+        """Use the token secret as it is now."""
         try:
-            secret = self._box.secret("auth-jwt-secret")
+            self._gatekeeper.use_secret(self._box.secret("auth-jwt-secret"))
         except HSMError as error:
             self._control.send(Reloaded(sentence(error)))
-            return
-        self._gatekeeper.verifier = make_verifier(secret, self._child.plan.settings)
-        self._control.send(Reloaded())
+        else:
+            self._control.send(Reloaded())
 
     def _on_violation(self, reason: str) -> None:
         self._child.metrics.count_violation(reason)

@@ -56,7 +56,7 @@ CHUNK_BYTES: Final = 256 * 1024
 MAX_WAITING: Final = 4096
 """Requests of one front end that may wait for their answers."""
 
-Id: TypeAlias = Annotated[int, Meta(ge=1, lt=2**63)]
+Id: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
 
 
 class _Frame(

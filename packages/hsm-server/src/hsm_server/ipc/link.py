@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -124,7 +124,7 @@ class Link:
 
     async def events(
         self, request: Request, operation: Operation[Any]
-    ) -> AsyncIterator[tuple[str, bytes]]:
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
         """
         Send a request, and give principal and data of each event until its answer.
 
@@ -261,7 +261,8 @@ async def _next(
         return events.get_nowait()
     getting = asyncio.ensure_future(events.get())
     try:
-        await asyncio.wait({getting, answer}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {getting, answer}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return getting.result() if getting.done() else None
     finally:
         getting.cancel()

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, TypeVar
 
 from hsm_core import wire
@@ -95,12 +96,14 @@ class RemoteVault:
 
     async def follow(
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
-    ) -> AsyncIterator[AuditPage]:
+    ) -> AsyncGenerator[AuditPage, None]:
         """See `VaultAccess.follow`."""
         request = Request(0, Purpose.FOLLOW, visitor, wire.encode_packed(operation))
-        async for principal, page in self._open_link().events(request, operation):
-            known(principal)
-            yield wire.decode_packed(page, AuditPage)
+        events = self._open_link().events(request, operation)
+        async with contextlib.aclosing(events):
+            async for principal, page in events:
+                known(principal)
+                yield wire.decode_packed(page, AuditPage)
 
     async def status(self) -> HSMStatus:
         """See `VaultAccess.status`."""

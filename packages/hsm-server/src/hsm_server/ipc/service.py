@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError, OverloadedError
+from hsm_core.model import Caller
 from hsm_core.operations import ListAuditEvents, Status
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
@@ -236,14 +238,10 @@ class _Connection:
             case Purpose.GREET:
                 self._send(Answer(frame.id, caller.principal))
             case Purpose.REFUSE:
-                work = self._gateway.record_refusal(
-                    caller, frame.code, kind=frame.kind, key_id=frame.key_id
-                )
-                self._start(frame.id, self._then_answer(frame.id, caller.principal, work))
+                self._start(frame.id, self._refuse(frame, caller))
             case Purpose.FOLLOW:
                 view = wire.decode_packed(operation, ListAuditEvents)
-                asked = CoreRequest(caller, view)
-                self._start(frame.id, self._follow(frame.id, asked))
+                self._start(frame.id, self._follow(frame.id, caller, view))
         return None
 
     def _execute(self, batch: Sequence[tuple[int, CoreRequest]]) -> None:
@@ -277,19 +275,22 @@ class _Connection:
         await self._gatekeeper.record_failure(visitor, error)
         return Answer(number, error=wire.error_record(error))
 
-    async def _then_answer(
-        self, number: int, principal: str, work: Coroutine[Any, Any, None]
-    ) -> Answer:
-        await work
-        return Answer(number, principal)
+    async def _refuse(self, frame: Request, caller: Caller) -> Answer:
+        await self._gateway.record_refusal(
+            caller, frame.code, kind=frame.kind, key_id=frame.key_id
+        )
+        return Answer(frame.id, caller.principal)
 
-    async def _follow(self, number: int, asked: CoreRequest) -> Answer:
-        principal = asked.caller.principal
-        hsm = self._gateway.act_as(asked.caller)
-        async for page in hsm.follow(asked.operation):
-            self._send(Event(number, principal, wire.encode_packed(page)))
-            await self._channel.room()
-        return Answer(number, principal)
+    async def _follow(
+        self, number: int, caller: Caller, view: ListAuditEvents
+    ) -> Answer:
+        pages = self._gateway.act_as(caller).follow(view)
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                data = wire.encode_packed(page)
+                self._send(Event(number, caller.principal, data))
+                await self._channel.room()
+        return Answer(number, caller.principal)
 
     def _answer(self, number: int, principal: str, future: asyncio.Future[Any]) -> None:
         self._waiting.pop(number, None)

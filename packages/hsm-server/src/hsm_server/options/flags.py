@@ -165,8 +165,8 @@ def _service() -> list[click.Parameter]:
     return [
         option(
             "drain-timeout-secs",
-            "How long requests in flight may finish after SIGTERM, in seconds; the server "
-            "ends at most 3 seconds later.",
+            "How long requests in flight may finish after SIGTERM, in seconds; the "
+            "server ends at most 3 seconds later.",
             default=7.0,
             type=click.FloatRange(0),
         ),

@@ -79,6 +79,4 @@ def begin_child() -> Child:
         sys.stderr, settings.log_level, settings.log_format, process=begin.slot
     )
     capture_foreign(logger)
-    return Child(
-        control, begin.slot, plan, descriptors, logger, Metrics(plan.started)
-    )
+    return Child(control, begin.slot, plan, descriptors, logger, Metrics(plan.started))

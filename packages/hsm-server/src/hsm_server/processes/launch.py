@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-From the command to the supervisor: check, bind, box the secrets, become another program.
+From the command to the supervisor: check, bind, box the secrets, become another one.
 
 What needs no key is checked here, so that a wrong setting changes nothing. Executing
 the supervisor in the place of this process wipes the secrets from its memory,
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core.errors import ConfigurationError
-from hsm_core.settings import KeyStoreKind
 from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
@@ -33,12 +32,11 @@ HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that wait until the supervisor can handle them."""
 
 _KEPT: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
-_PRIVATE: Final = ("FERROHSM_", "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LISTEN_")
 
 
 def launch(
     settings: ServerSettings,
-    given: Mapping[str, str],
+    box: SecretBox,
     *,
     vault_user: User | None,
     front_end_user: User | None,
@@ -50,7 +48,7 @@ def launch(
     Args:
         settings: Must name TLS files.
 
-        given: Secrets by flag, as they were given.
+        box: Its secrets.
 
         vault_user: Who is to hold the keys.
 
@@ -64,7 +62,6 @@ def launch(
     if settings.tls is None:
         raise ListenError("There is no certificate to listen with.")
     server_context(settings.tls)
-    box = SecretBox.of(given, _for_stores(settings, os.environ))
     _check_isolated()
     sockets = listening_sockets(settings.host, settings.port, os.environ)
     plan = Plan(
@@ -90,7 +87,7 @@ def _become_supervisor(
     for descriptor in descriptors:
         os.set_inheritable(descriptor, True)
     command = [
-        *python_command("hsm_server.processes.supervisor"),
+        *python_command("-m", "hsm_server.processes.supervisor"),
         *map(str, descriptors),
         # For who looks at the list of processes.
         *("--bind", f"{plan.settings.host}:{plan.settings.port}"),
@@ -100,10 +97,10 @@ def _become_supervisor(
     os.execve(sys.executable, command, scrubbed(os.environ))  # noqa: S606 (no shell)
 
 
-def python_command(module: str) -> list[str]:
-    """Return how to run a module of ours, with nothing from around it."""
+def python_command(*words: str) -> list[str]:
+    """Return how to run a program of ours, with nothing from around it."""
     isolation = ["-E", "-P"] if _in_user_site() else ["-I"]
-    return [sys.executable, *isolation, "-m", module]
+    return [sys.executable, *isolation, *words]
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -112,22 +109,6 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
         name: value
         for name, value in environment.items()
         if name in _KEPT or name.startswith("LC_")
-    }
-
-
-def _for_stores(
-    settings: ServerSettings, environment: Mapping[str, str]
-) -> dict[str, str]:
-    """Return what a store that is not ours may need to find in its environment."""
-    ours = {*KeyStoreKind, "filesystem", "sqlite"}
-    if settings.core.key_store.partition(":")[0] in ours:
-        approvals = settings.core.approval_store
-        if ":" not in approvals:
-            return {}
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(_PRIVATE)
     }
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from hsm_server.exit_codes import ExitCode
 from hsm_server.ipc.control import (
     Beat,
@@ -28,7 +26,7 @@ from hsm_server.ipc.control import (
     Stop,
 )
 from hsm_server.logs import Logger
-from hsm_server.plan import Plan, User, pack_plan
+from hsm_server.plan import Plan, pack_plan
 from hsm_server.processes.launch import python_command, scrubbed
 from hsm_server.secret_box import pour
 from hsm_server.telemetry import Metrics
@@ -44,10 +42,10 @@ _STABLE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Modules that the children are; tests put others in their place."""
+    """What the children run, as words for Python; tests put others in their place."""
 
-    vault: Sequence[str] = ("hsm_server.bootstrap.vault",)
-    front_end: Sequence[str] = ("hsm_server.processes.front_end",)
+    vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
+    front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Offspring:
     Args:
         slot: Its name; those of front ends end in a number.
 
-        module: What it runs.
+        program: What it runs, as words for Python.
 
         parts: What it has in common with others.
 
@@ -93,7 +91,7 @@ class Offspring:
     def __init__(
         self,
         slot: str,
-        module: Sequence[str],
+        program: Sequence[str],
         parts: Parts,
         *,
         secrets: int | None = None,
@@ -102,7 +100,7 @@ class Offspring:
         self.slot = slot
         self.failure: tuple[str, int] | None = None
         self.is_ready = self.is_serving = False
-        self._module = module
+        self._program = program
         self._parts = parts
         self._secrets = secrets
         self._sockets = sockets
@@ -189,11 +187,7 @@ class Offspring:
     def _spawn(self, control: int) -> subprocess.Popen[bytes]:
         user = self._user
         return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [
-                *python_command(self._module[0]),
-                *(str(control), str(os.getpid())),
-                *self._module[1:],
-            ],
+            [*python_command(*self._program), str(control), str(os.getpid())],
             env=scrubbed(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from hsm_server.plan import Plan
 __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
+_FILE_BYTES: Final = 64 * 1024
 _NAME: Final = re.compile(r"ferrohsm-([0-9]+)-[^/]+\Z")
 
 
@@ -88,6 +89,8 @@ def _remove_left(place: Path) -> None:
 def _make_file(path: Path, user: int, group: int) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
+        # An empty file can't be read as one without values.
+        os.ftruncate(descriptor, _FILE_BYTES)
         os.fchmod(descriptor, 0o640)
         os.fchown(descriptor, user, group)
     finally:

@@ -159,6 +159,8 @@ class Supervisor:
         if self._vault.is_ready:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             with ours, theirs:
+                # What is sent before this is set would come from nobody.
+                theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 self._vault.tell(Link(front_end.uid), theirs.fileno())
                 front_end.tell(Link(self._vault.uid), ours.fileno())
         if self._vault.is_ready or self._is_announced:
@@ -186,9 +188,7 @@ class Supervisor:
 
     def _note_reload(self, child: Offspring, message: Reloaded) -> None:
         if message.error:
-            self._logger.error(
-                "reload failed", reason=message.error, child=child.slot
-            )
+            self._logger.error("reload failed", reason=message.error, child=child.slot)
         else:
             self._logger.info("reloaded", child=child.slot)
         self._reloading -= 1

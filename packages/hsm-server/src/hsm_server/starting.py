@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""From parsed options to a running server, in one process or in several."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from hsm_server.console import announce
+from hsm_server.plan import User
+from hsm_server.secret_box import SecretBox
+from hsm_server.settings import Isolation, ServerSettings
+
+__all__ = ["Start", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """
+    What the command line asks for.
+
+    Attributes:
+        box: Secrets, as they were given.
+        vault_user: Who is to hold the keys, where that is not who starts the server.
+        front_end_user: The same of who accepts connections.
+        started: Instant of the monotonic clock at which the command began.
+    """
+
+    settings: ServerSettings
+    box: SecretBox
+    isolation: Isolation
+    vault_user: User | None
+    front_end_user: User | None
+    started: float
+
+
+def serve(start: Start) -> None:
+    """
+    Serve until a signal ends it; with processes, this one becomes the supervisor.
+
+    Raises:
+        HSMError: It could not start.
+    """
+    if start.isolation is Isolation.INLINE:
+        _serve_inline(start)
+    else:
+        # What the other way needs is not loaded.
+        from hsm_server.processes.launch import launch
+
+        launch(
+            start.settings,
+            start.box,
+            vault_user=start.vault_user,
+            front_end_user=start.front_end_user,
+            started=start.started,
+        )
+
+
+def _serve_inline(start: Start) -> None:
+    from hsm_server.bootstrap import inline
+    from hsm_server.hardening import forbid_dumps, forbid_new_privileges
+    from hsm_server.sockets import listening_sockets
+
+    settings, box = start.settings, start.box
+    forbid_dumps()
+    forbid_new_privileges()
+    os.environ.update(box.environment)
+    inline.serve(
+        settings,
+        box.secrets(),
+        lambda: listening_sockets(settings.host, settings.port, os.environ),
+        on_ready=announce,
+        read_token_secret=lambda: box.secret("auth-jwt-secret"),
+    )
