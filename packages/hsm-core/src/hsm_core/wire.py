@@ -12,7 +12,8 @@ same bytes again. So one value has one encoding, and a digest of it means someth
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -185,7 +186,7 @@ def decode_packed(data: bytes, cls: type[T]) -> T:
         InvalidInputError: It breaks the type.
     """
     try:
-        value: T = msgspec.msgpack.decode(data, type=cls)
+        value: T = _unpacker(cls).decode(data)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -255,6 +256,12 @@ def _written_and_read(record: RecordT) -> RecordT:
 def decode_packed_operation(data: bytes) -> AnyOperation:
     """Read any operation from deterministic MessagePack; see `decode_packed`."""
     return decode_packed(data, AnyOperation)  # type: ignore[arg-type]
+
+
+@cache
+def _unpacker(cls: Hashable) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of a type; to make one costs more than to use it."""
+    return msgspec.msgpack.Decoder(cls)
 
 
 _JSON: Final = msgspec.json.Encoder()
