@@ -131,6 +131,45 @@ async def test_connections_are_limited() -> None:
     assert [2] == [line["maximum"] for line in warnings]
 
 
+async def test_connections_of_one_address_are_limited() -> None:
+    """Nobody takes all connections; what is not even TLS is forgotten when it ends."""
+    settings = limited(max_connections_per_address=1, head_timeout_seconds=30)
+    async with open_api(settings) as api:
+        async with connected(api) as first:
+            assert await is_answered(*first)
+            async with connected(api) as second:
+                assert not await is_answered(*second)
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            async with connected(api) as again:
+                assert await is_answered(*again)
+        events = [line["event"] for line in api.log]
+
+    assert 1 == events.count("too many connections from one address")
+
+
+@pytest.mark.parametrize(
+    ("peer", "counted"),
+    [
+        (("192.0.2.1", 5), "192.0.2.1"),
+        (("::ffff:192.0.2.1", 5, 0, 0), "192.0.2.1"),
+        (("2001:db8:1:2:3:4:5:6", 5, 0, 0), "2001:db8:1:2::/64"),
+        (("fe80::1%lo", 5, 0, 1), "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_address(peer: object, counted: str) -> None:
+    """A machine has one address of IPv4, and a whole network of IPv6."""
+
+    class Accepted:
+        def getpeername(self) -> object:
+            return peer
+
+    found = listener._address_of(Accepted())  # type: ignore[arg-type]  # noqa: SLF001 (no peer here has such addresses)
+
+    assert counted == found
+
+
 async def test_connections_leave_descriptors_to_the_stores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -186,7 +186,8 @@ def decode_packed(data: bytes, cls: type[T]) -> T:
         InvalidInputError: It breaks the type.
     """
     try:
-        value: T = _unpacker(cls).decode(data)
+        kind: Any = cls
+        value: T = _unpacker(kind).decode(data)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

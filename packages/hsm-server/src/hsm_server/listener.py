@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import resource
 import secrets
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -97,11 +100,15 @@ class _Connection(web.RequestHandler):
         finally:
             self._app[IN_FLIGHT].end(self)
 
+    def forget(self) -> None:
+        """Be counted no more."""
+        self._on_lost(self)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody waits for an answer any more."""
         self._end_head()
         self._app[IN_FLIGHT].end(self)
-        self._on_lost(self)
+        self.forget()
         super().connection_lost(exc)
 
     def handle_error(
@@ -173,7 +180,9 @@ class Listener:
             **self._options,
         )
         self._maximum = _most_connections(app[SETTINGS].limits)
+        self._maximum_per_address = app[SETTINGS].limits.max_connections_per_address
         self._connections: set[web.RequestHandler] = set()
+        self._by_address: Counter[str] = Counter()
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._quiet_until = 0.0
@@ -225,10 +234,16 @@ class Listener:
                 accepted.close()
                 self._warn("too many connections", maximum=self._maximum)
                 continue
+            address = _address_of(accepted)
+            if self._by_address[address] >= self._maximum_per_address:
+                accepted.close()
+                self._warn("too many connections from one address")
+                continue
+            self._by_address[address] += 1
             connection = _Connection(
                 self._manager,
                 self._app,
-                self._connections.discard,
+                partial(self._forget, address),
                 loop=loop,
                 **self._options,
             )
@@ -251,10 +266,19 @@ class Listener:
             )
         except OSError:
             # A handshake that fails is the client's affair.
-            self._connections.discard(connection)
+            connection.forget()
         except BaseException:
-            self._connections.discard(connection)
+            connection.forget()
             raise
+
+    def _forget(self, address: str, connection: web.RequestHandler) -> None:
+        """Count a connection no more; that it is gone may be told twice."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
     async def _stop_accepting(self) -> None:
         tasks = [*self._handshakes, *self._accepting]
@@ -269,6 +293,25 @@ class Listener:
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_SECONDS
             self._app[LOGGER].warning(event, **fields)
+
+
+def _address_of(accepted: socket.socket) -> str:
+    """
+    Return what is counted as one peer: an IPv4 address, or half of an IPv6 one.
+
+    A network of IPv6 has 2^64 addresses for a single machine to use. Those of a Unix
+    socket are all the same.
+    """
+    try:
+        peer = accepted.getpeername()
+        address = ipaddress.ip_address(peer[0].partition("%")[0])
+    except (OSError, ValueError, TypeError, IndexError):
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _most_connections(limits: HTTPLimits) -> int:

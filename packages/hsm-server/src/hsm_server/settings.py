@@ -14,6 +14,7 @@ from hsm_core.model import Record
 from hsm_core.settings import Settings
 
 __all__ = [
+    "EventLoop",
     "HTTPLimits",
     "Isolation",
     "LogFormat",
@@ -46,6 +47,13 @@ class Isolation(StrEnum):
 
     PROCESS = "process"
     INLINE = "inline"
+
+
+class EventLoop(StrEnum):
+    """What front ends and vault run on."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
 
 
 class TLSFiles(Record, frozen=True, kw_only=True):
@@ -93,6 +101,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
             base64 with every character escaped.
         header_bytes: Longest header field.
         max_connections: Connections at one time; fewer if descriptors are scarce.
+        max_connections_per_address: Of these, how many one network address may have.
         head_timeout_seconds: How long the head of a request may take to arrive.
         body_timeout_seconds: How long a body may take to arrive.
         keepalive_seconds: How long an idle connection stays open.
@@ -105,6 +114,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     line_bytes: Annotated[int, Meta(ge=1024)] = 272 * 1024
     header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
     max_connections: Annotated[int, Meta(ge=1)] = 1000
+    max_connections_per_address: Annotated[int, Meta(ge=1)] = 500
     head_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     body_timeout_seconds: Annotated[float, Meta(gt=0)] = 60.0
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
@@ -118,6 +128,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         port: 0 takes any free one.
         core: Settings of the HSM inside.
         workers: Front ends, where keys are in a process of their own.
+        event_loop: What they and the vault run on.
         drain_timeout_seconds: How long requests in flight may finish at the end.
     """
 
@@ -128,6 +139,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     tokens: TokenRules = TokenRules()
     limits: HTTPLimits = HTTPLimits()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    event_loop: EventLoop = EventLoop.ASYNCIO
     drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 7.0
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from hsm_server.console import announce
+from hsm_server.loops import check_loop
 from hsm_server.plan import User
 from hsm_server.secret_box import SecretBox
 from hsm_server.settings import Isolation, ServerSettings
@@ -41,6 +42,7 @@ def serve(start: Start) -> None:
     Raises:
         HSMError: It could not start.
     """
+    check_loop(start.settings.event_loop)
     if start.isolation is Isolation.INLINE:
         _serve_inline(start)
     else:

@@ -25,6 +25,7 @@ from hsm_server.logs import (
     loop_exception_handler,
     make_logger,
 )
+from hsm_server.loops import run
 from hsm_server.settings import Secrets, ServerSettings
 from hsm_server.sockets import url_of
 from hsm_server.telemetry import Metrics
@@ -75,7 +76,8 @@ def serve(
             hmac_key=secrets.hmac_key,
         ) as gateway:
             server = _InlineServer(settings, secrets, gateway, logger)
-            asyncio.run(server.run(bound, context, on_ready, read_token_secret))
+            serving = server.run(bound, context, on_ready, read_token_secret)
+            run(serving, settings.event_loop)
         logger.info("stopped")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 from typing import Final
 
@@ -31,6 +30,7 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.logs import location, loop_exception_handler
+from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child
 from hsm_server.secret_box import SecretBox, empty_box
 
@@ -60,7 +60,8 @@ def main() -> None:
     child.logger.info("open", memory_locked=is_locked)
     try:
         with gateway:
-            asyncio.run(_Vault(child, gateway, box, secrets.jwt_secret).run())
+            vault = _Vault(child, gateway, box, secrets.jwt_secret)
+            run(vault.run(), child.plan.settings.event_loop)
     except Exception as error:
         child.fail(error)
 
@@ -88,7 +89,6 @@ class _Vault:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._child.logger, _judge))
         self._stopping = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         settings = self._child.plan.settings
         gateway = open_async(self._gateway)
         self._gatekeeper = Gatekeeper(

@@ -15,6 +15,7 @@ from hsm_core.settings import (
 )
 from hsm_core.settings import Limits as CoreLimits
 from hsm_server.settings import (
+    EventLoop,
     HTTPLimits,
     LogFormat,
     LogLevel,
@@ -35,6 +36,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         raw_bytes=values["max_raw_bytes"],
         aad_bytes=values["max_aad_bytes"],
         max_connections=values["max_connections"],
+        max_connections_per_address=values["max_connections_per_address"],
     )
     return ServerSettings(
         host=host,
@@ -51,6 +53,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         ),
         limits=limits,
         workers=values["workers"],
+        event_loop=EventLoop(values["event_loop"]),
         drain_timeout_seconds=values["drain_timeout_secs"],
         log_level=LogLevel(values["log_level"]),
         log_format=LogFormat(values["log_format"]),

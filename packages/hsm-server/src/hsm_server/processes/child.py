@@ -61,10 +61,11 @@ def begin_child() -> Child:
     """
     Wait for the first message, and give up what this process does not need.
 
-    Signals that a terminal sends to all its processes are the supervisor's to heed.
+    Signals that a terminal or a service manager sends to all processes together are the
+    supervisor's to heed: the vault must not end before the front ends have.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     plug_standard_streams()
     os.umask(0o077)
     control = socket.socket(fileno=int(sys.argv[1]))

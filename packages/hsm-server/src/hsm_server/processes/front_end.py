@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import ssl
 
@@ -34,6 +33,7 @@ from hsm_server.ipc.control import (
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.listener import Listener
 from hsm_server.logs import loop_exception_handler
+from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child
 from hsm_server.settings import ServerSettings
 from hsm_server.tls import server_context
@@ -53,13 +53,19 @@ def main() -> None:
         child.fail(error)
     with contextlib.suppress(OSError):
         drop_capabilities()
-    asyncio.run(_FrontEnd(child, settings, context).run())
+    run(_FrontEnd(child, settings, context).run(), settings.event_loop)
 
 
 def _own_share(settings: ServerSettings) -> ServerSettings:
     """Return the settings of one front end among several."""
-    most = max(1, settings.limits.max_connections // settings.workers)
-    limits = msgspec.structs.replace(settings.limits, max_connections=most)
+    workers, limits = settings.workers, settings.limits
+    limits = msgspec.structs.replace(
+        limits,
+        max_connections=max(1, limits.max_connections // workers),
+        max_connections_per_address=max(
+            1, limits.max_connections_per_address // workers
+        ),
+    )
     return msgspec.structs.replace(settings, limits=limits)
 
 
@@ -80,7 +86,6 @@ class _FrontEnd:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._logger))
         self._stopping = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         self._vault = RemoteVault(lambda event: self._logger.warning(event))
         app = create_app(
             self._vault,
