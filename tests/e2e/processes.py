@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Servers as processes of their own: started, waited for, stopped, killed."""
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -18,11 +19,21 @@ _READY: Final = re.compile(
 )
 _READY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.01
+_GONE_SECONDS: Final = 5.0
 
 
 def program(name: str) -> list[str]:
     """Return how to run an installed command of this Python environment."""
     return [str(Path(sys.executable).with_name(name))]
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process has a thread that has not ended; it may hold locks."""
+    for status in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            if status.read_text().rpartition(")")[2].split()[0] not in "ZX":
+                return True
+    return False
 
 
 class ServerExitError(Exception):
@@ -118,10 +129,23 @@ class ServerProcess:
         self.ready_seconds = time.monotonic() - self._started
         self.port = int(found[1])
 
+    @property
+    def children(self) -> list[int]:
+        """Process ids of the vault and the front ends."""
+        try:
+            found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        except OSError:
+            return []
+        return [int(word) for word in found.split()]
+
     def kill(self) -> None:
-        """End it as a power switch would: SIGKILL."""
+        """End it as a power switch would: SIGKILL, and all its children with it."""
+        children = self.children
         self._process.kill()
         self._process.wait()
+        until = time.monotonic() + _GONE_SECONDS
+        while any(map(_is_running, children)) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
 
     def terminate(self) -> None:
         """Ask it to end, and do not wait."""
