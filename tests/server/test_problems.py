@@ -103,19 +103,21 @@ def test_a_refusal_to_authenticate_names_the_scheme() -> None:
     assert "Bearer" == response.headers["WWW-Authenticate"]
 
 
-def test_unavailability_says_when_to_come_back() -> None:
-    """503 comes with Retry-After."""
-    response = problem_response(errors.StoreUnavailableError(), "r")
-
-    assert response.headers["Retry-After"].isdigit()
-
-
-def test_what_a_restart_heals_is_not_retried() -> None:
-    """A trail that can't be written stays so; a client must not wait for it."""
-    response = problem_response(errors.AuditUnavailableError(), "r")
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.StoreUnavailableError(),
+        errors.AuditUnavailableError(),
+        errors.OutcomeUnknownError(),
+    ],
+    ids=lambda error: str(error.code),
+)
+def test_unavailability_says_when_to_come_back(error: errors.HSMError) -> None:
+    """503 comes with Retry-After: store, trail and processes heal by themselves."""
+    response = problem_response(error, "r")
 
     assert 503 == response.status
-    assert "Retry-After" not in response.headers
+    assert response.headers["Retry-After"].isdigit()
 
 
 @pytest.mark.parametrize("code", REQUEST_CODES)

@@ -139,11 +139,7 @@ def problem_response(
         problem = problem_of(error, request_id)
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": "Bearer"}
-    elif (
-        problem.status == HTTPStatus.SERVICE_UNAVAILABLE
-        # Only a restart heals a trail that can't be written.
-        and problem.code != errors.AuditUnavailableError.code
-    ):
+    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": _RETRY_SECONDS}
     return web.Response(
         body=wire.encode_json(problem),
