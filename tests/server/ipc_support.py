@@ -208,4 +208,5 @@ def events(hsm: OpenHSM) -> Sequence[Any]:
 
 def recorded(hsm: OpenHSM, kind: str) -> list[tuple[str, str]]:
     """Return by whom and with which code something is on record."""
-    return [(e.caller.principal, e.code) for e in events(hsm) if e.kind == kind]
+    found = [event for event in events(hsm) if event.kind == kind]
+    return [(e.caller.principal if e.caller else "", e.code) for e in found]
