@@ -25,7 +25,7 @@ def _main() -> None:
     if sys.argv[1] == "supervise":
         del sys.argv[1]
         program = str(_HERE.with_name("hostile_program.py"))
-        supervisor.Roles = lambda: Roles(front_end=(program,))  # type: ignore[attr-defined]
+        supervisor.Roles = lambda: Roles(front_end=(program,))  # type: ignore[attr-defined,misc,assignment]
         supervisor.main()
     else:
         os.execve = _execute  # type: ignore[assignment]

@@ -151,12 +151,12 @@ class Bench:
     def _count(self) -> None:
         self.failures += 1
 
-    def end(self, peer_uid: int | None = None) -> socket.socket:
+    def end(self, peer_uid: int | None = None, slot: str = "") -> socket.socket:
         """Connect somebody, and return their end."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         uid = os.geteuid() if peer_uid is None else peer_uid
-        self.service.connect(theirs, uid)
+        self.service.connect(theirs, uid, slot=slot)
         return ours
 
     def front_end(self) -> RemoteVault:
@@ -166,9 +166,9 @@ class Bench:
         self._remotes.append(vault)
         return vault
 
-    async def raw(self, *, greet: bool = True, peer_uid: int | None = None) -> Raw:
+    async def raw(self, *, greet: bool = True, slot: str = "") -> Raw:
         """Connect somebody who sends what they like."""
-        raw = await Raw(self.end(peer_uid), FRONT).open()
+        raw = await Raw(self.end(slot=slot), FRONT).open()
         self._raws.append(raw)
         assert isinstance(await raw.receive(), Hello)
         if greet:

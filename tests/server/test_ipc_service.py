@@ -425,6 +425,22 @@ class TestBounds:
         assert 2 * len(wire.encode_packed(stub.pages[0])) == sent
 
 
+async def test_one_connection_for_each_front_end(bench: Bench, stub: Stub) -> None:
+    """A new connection of a front end ends its former one, and nobody else's."""
+    former, other = await bench.raw(slot="front1"), await bench.raw(slot="front2")
+    await former.send(asks(1, RANDOM))
+    await until(lambda: stub.futures)
+
+    new = await bench.raw(slot="front1")
+
+    assert [] == await former.rest()
+    assert stub.futures[0].cancelled()
+    for raw in (new, other):
+        await raw.send(Request(1, Purpose.GREET, visitor()))
+        assert "alice" == (await raw.answer()).principal
+    assert [] == bench.violations
+
+
 async def test_over_a_real_hsm() -> None:
     """A front end that sends raw frames is answered like any other."""
     async with open_bench() as bench:

@@ -69,9 +69,11 @@ class Link(_Message, frozen=True, tag="link"):
 
     Attributes:
         uid: User of the process that has the other end.
+        slot: Name of that process; its former connection is not used any more.
     """
 
     uid: int
+    slot: Annotated[str, Meta(max_length=32)] = ""
 
 
 class Serve(_Message, frozen=True, tag="serve"):

@@ -102,9 +102,20 @@ class VaultService:
         self._longest = longest
         self._surroundings = surroundings
         self._connections: set[_Connection] = set()
+        self._named: dict[str, _Connection] = {}
 
-    def connect(self, end: socket.socket, peer_uid: int) -> None:
-        """Serve a front end that runs as this user, until its connection ends."""
+    def connect(self, end: socket.socket, peer_uid: int, *, slot: str = "") -> None:
+        """
+        Serve a front end that runs as this user, until its connection ends.
+
+        Args:
+            end: Connected socket, which is closed then.
+
+            peer_uid: The user.
+
+            slot: Name of the front end, whose former connection ends now: so one that
+                was taken over can't pile them up. Without a name there is no former.
+        """
         connection = _Connection(
             end,
             peer_uid,
@@ -115,6 +126,11 @@ class VaultService:
             self._connections.discard,
         )
         self._connections.add(connection)
+        if slot:
+            former = self._named.pop(slot, None)
+            self._named[slot] = connection
+            if former is not None:
+                former.close()
 
     def close(self) -> None:
         """End all connections."""
