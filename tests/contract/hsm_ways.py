@@ -23,12 +23,15 @@ __all__ = ["WAYS", "Connect", "connect", "filesystem_hsm", "running_loop"]
 R = TypeVar("R")
 Connect: TypeAlias = Callable[[Caller], HSM]
 
-_HAS_SIBLINGS = all(
-    importlib.util.find_spec(name) is not None for name in ("hsm_server", "hsm_cli")
-)
+_HAS_SERVER = importlib.util.find_spec("hsm_server") is not None
+_HAS_CLIENT = importlib.util.find_spec("hsm_cli") is not None
 
-WAYS = ("pipeline", "fake", "async", *(("http",) if _HAS_SIBLINGS else ()))
-"""Where server and client are not installed there is no HTTP to run over."""
+WAYS = (
+    *("pipeline", "fake", "async"),
+    *(("ipc",) if _HAS_SERVER else ()),
+    *(("http",) if _HAS_SERVER and _HAS_CLIENT else ()),
+)
+"""Where server and client are not installed there is nothing of theirs to run over."""
 
 
 def filesystem_hsm(folder: Path) -> OpenHSM:
@@ -82,6 +85,11 @@ def connect(way: str, folder: Path) -> Iterator[Connect]:
                 gateway = open_async(stack.enter_context(filesystem_hsm(folder)))
                 loop = stack.enter_context(running_loop())
                 yield lambda caller: _BlockingHSM(gateway.act_as(caller), loop)
+            case "ipc":
+                from tests.e2e.ipc_serving import serve_over_ipc
+
+                gateway = open_async(stack.enter_context(filesystem_hsm(folder)))
+                yield stack.enter_context(serve_over_ipc(gateway))
             case _:
                 from tests.e2e.serving import serve_and_connect
 

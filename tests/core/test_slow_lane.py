@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -405,3 +407,34 @@ def test_closing_does_not_wait_for_a_long_batch() -> None:
         gateway.close()
 
         assert time.perf_counter() - began < 50 * one
+
+
+async def test_cancelled_work_is_let_go() -> None:
+    """What is cancelled while it waits for a thread is neither done nor kept."""
+
+    class Work:
+        """Something whose end can be seen."""
+
+        def __call__(self) -> None:
+            done.append("never")
+
+    done: list[str] = []
+    pools, release = Pools(1), threading.Event()
+    first = asyncio.ensure_future(pools.run(release.wait, Lane.READS))
+    work = Work()
+    kept = weakref.ref(work)
+    second = asyncio.ensure_future(pools.run(work, Lane.READS))
+    await asyncio.sleep(0)
+
+    del work
+    second.cancel()
+    await asyncio.wait([second])
+    del second
+    gc.collect()
+    is_kept = kept() is not None
+    release.set()
+    await first
+    pools.close()
+
+    assert not is_kept
+    assert [] == done

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, TypeAlias, TypeVar
 
-from hsm_core.model import Record
+from hsm_core.model import Line, Record
 from hsm_core.operations import (
     AuditPage,
     HSMStatus,
@@ -41,8 +41,8 @@ class Visitor(Record, frozen=True, kw_only=True):
 
     credential: str = ""
     certificate: bytes = b""
-    address: str = ""
-    request_id: str = ""
+    address: Line = ""
+    request_id: Line = ""
 
 
 class VaultAccess(Protocol):

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from hsm_core._internal.admission import checked_caller
 from hsm_core._internal.following import Followers
@@ -112,9 +112,11 @@ class Pools:
             self._waiting_slowly -= 1
 
     async def _run_on(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
+        job = _Job(work)
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            return await asyncio.get_running_loop().run_in_executor(pool, job)
         except asyncio.CancelledError:
+            job.forget()
             if not self._is_closed:
                 raise
             raise UnavailableError("The HSM is closed.") from None
@@ -124,6 +126,29 @@ class Pools:
         self._is_closed = True
         for pool in (self.changes, self.reads, self.slow):
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Job(Generic[R]):
+    """
+    Work that may wait for a thread.
+
+    A pool keeps what was cancelled until a thread comes to it: that must not hold
+    megabytes of somebody's request.
+    """
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self._work: Callable[[], R] | None = work
+
+    def __call__(self) -> R:
+        """Do it, unless it was cancelled."""
+        work = self._work
+        if work is None:
+            raise CancelledError
+        return work()
+
+    def forget(self) -> None:
+        """Let go of work that nobody waits for."""
+        self._work = None
 
 
 def _slow_threads() -> int:

@@ -116,7 +116,7 @@ class _Vault:
         match message:
             case Link():
                 end = socket.socket(fileno=descriptors.pop())
-                self._service.connect(end, message.uid)
+                self._service.connect(end, message.uid, slot=message.slot)
             case Reload():
                 self._reload()
             case Stop():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Operations that arrive in pieces."""
+"""Operations that arrive, whole or in pieces, and what they take while under way."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class Assemblies:
     """
     Keeps the pieces of one connection, within bounds.
 
+    An operation counts from its first piece until it is dropped, which is due when it
+    is answered.
+
     Args:
         longest: Longest operation, in bytes. All that are under way together may be
             eight times as long.
@@ -26,6 +29,7 @@ class Assemblies:
         self._longest = longest
         self._pieces: dict[int, bytearray] = {}
         self._refused: dict[int, HSMError] = {}
+        self._sizes: dict[int, int] = {}
         self._total = 0
 
     def __contains__(self, number: int) -> bool:
@@ -41,16 +45,17 @@ class Assemblies:
         pieces = self._pieces.setdefault(number, bytearray())
         if number in self._refused:
             return
-        pieces += piece
-        self._total += len(piece)
-        if len(pieces) > self._longest:
-            self._refuse(number, self._too_large(len(pieces)))
-        elif self._total > self._longest * _MOST_AT_ONCE:
-            self._refuse(number, OverloadedError())
+        try:
+            self._count(number, len(piece))
+        except HSMError as error:
+            self._pieces[number] = bytearray()
+            self._refused[number] = error
+        else:
+            pieces += piece
 
     def complete(self, number: int, rest: bytes) -> bytes:
         """
-        Return a whole operation, and forget its pieces.
+        Return a whole operation, and keep nothing but its size.
 
         Raises:
             PayloadTooLargeError: It is too long.
@@ -60,28 +65,38 @@ class Assemblies:
         error = self._refused.pop(number, None)
         if error is not None:
             raise error
+        self._count(number, len(rest))
         if pieces is None:
             return rest
-        self._total -= len(pieces)
-        if len(pieces) + len(rest) > self._longest:
-            raise self._too_large(len(pieces) + len(rest))
-        return bytes(pieces) + rest
+        pieces += rest
+        return bytes(pieces)
 
     def drop(self, number: int) -> None:
-        """Forget an operation that will not be completed."""
-        self._total -= len(self._pieces.pop(number, b""))
+        """Forget an operation."""
+        self._pieces.pop(number, None)
         self._refused.pop(number, None)
+        self._total -= self._sizes.pop(number, 0)
 
     def clear(self) -> None:
         """Forget everything."""
         self._pieces.clear()
         self._refused.clear()
+        self._sizes.clear()
         self._total = 0
 
-    def _refuse(self, number: int, error: HSMError) -> None:
-        self._total -= len(self._pieces[number])
-        self._pieces[number] = bytearray()
-        self._refused[number] = error
+    def _count(self, number: int, more: int) -> None:
+        """
+        Count bytes in; of an operation that is refused, none count any more.
 
-    def _too_large(self, actual: int) -> HSMError:
-        return PayloadTooLargeError("operation", actual=actual, maximum=self._longest)
+        Raises:
+            HSMError: See `complete`.
+        """
+        size = self._sizes.get(number, 0) + more
+        total = self._total + more
+        if size <= self._longest and total <= self._longest * _MOST_AT_ONCE:
+            self._sizes[number], self._total = size, total
+            return
+        self._total -= self._sizes.pop(number, 0)
+        if size > self._longest:
+            raise PayloadTooLargeError("operation", actual=size, maximum=self._longest)
+        raise OverloadedError

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _FRAME_SECONDS: Final = 5.0
 _READ_BYTES: Final = 256 * 1024
 _MOST_UNSENT: Final = 512 * 1024 * 1024
+_MUCH_UNSENT: Final = 8 * 1024 * 1024
 _FEW_UNSENT: Final = 1024 * 1024
 _SCM_CREDENTIALS: Final = 2  # <linux/socket.h>; Python names it from 3.14 on
 _CREDENTIALS: Final = struct.Struct("3i")  # unix(7): pid, uid, gid
@@ -48,6 +49,9 @@ class Channel(Generic[T]):
             side, ``gone`` by the other, or the fault.
 
         peer_uid: User whose frames are read; None reads anybody's.
+
+        is_paced: Whether nothing more is read while the other side does not read what
+            it is sent. Only one side may do that, or both could wait for ever.
     """
 
     def __init__(
@@ -58,18 +62,20 @@ class Channel(Generic[T]):
         on_lost: Callable[[str], None],
         *,
         peer_uid: int | None = None,
+        is_paced: bool = False,
     ) -> None:
         self._socket = end
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(frames)
         self._on_frames = on_frames
         self._on_lost = on_lost
         self._peer_uid = peer_uid
+        self._is_paced = is_paced
         self._loop = asyncio.get_running_loop()
         self._unread = bytearray()
         self._late: asyncio.TimerHandle | None = None
         self._unsent: deque[bytes | memoryview] = deque()
         self._unsent_bytes = 0
-        self._is_flushing = self._is_writing = False
+        self._is_flushing = self._is_writing = self._is_paused = False
         self._has_room = asyncio.Event()
         self._has_room.set()
         self.is_open = True
@@ -89,9 +95,16 @@ class Channel(Generic[T]):
             if self._unsent_bytes > _MOST_UNSENT:
                 self.close("reads nothing")
                 return
+            if self._is_paced and self._unsent_bytes > _MUCH_UNSENT:
+                self._pause()
         if not self._is_flushing and not self._is_writing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether little is left to be sent."""
+        return self._has_room.is_set()
 
     async def room(self) -> None:
         """Wait until little is left to be sent, or the connection is gone."""
@@ -102,12 +115,12 @@ class Channel(Generic[T]):
         if not self.is_open:
             return
         self.is_open = False
-        if self._late is not None:
-            self._late.cancel()
+        self._stop_clock()
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._unsent.clear()
+        self._unread = bytearray()
         self._has_room.set()
         self._on_lost(reason)
 
@@ -163,25 +176,47 @@ class Channel(Generic[T]):
                     fault = "a frame that can't be read"
                     break
                 at = begin + length
+        del self._unread[:at]
         if frames:
-            self._on_frames(frames)
-        if not self.is_open:
-            return
+            self._hand_on(frames)
         if fault:
             self.close(fault)
-            return
-        del self._unread[:at]
-        self._watch_rest(has_moved=at > 0)
+        elif self.is_open and not self._is_paused:
+            self._watch_rest(has_moved=at > 0)
+
+    def _hand_on(self, frames: list[T]) -> None:
+        try:
+            self._on_frames(frames)
+        except BaseException:
+            # Nobody knows which of them were heeded.
+            self.close("an unexpected error")
+            raise
+
+    def _pause(self) -> None:
+        """Read nothing more for now; what is read only in part is not late."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._loop.remove_reader(self._socket.fileno())
+            self._stop_clock()
+
+    def _go_on(self) -> None:
+        self._is_paused = False
+        self._loop.add_reader(self._socket.fileno(), self._read)
+        self._watch_rest(has_moved=True)
 
     def _watch_rest(self, *, has_moved: bool) -> None:
         """Give a frame that has begun to arrive its time."""
-        if self._late is not None and (has_moved or not self._unread):
-            self._late.cancel()
-            self._late = None
+        if has_moved or not self._unread:
+            self._stop_clock()
         if self._unread and self._late is None:
             self._late = self._loop.call_later(
                 _FRAME_SECONDS, self.close, "a frame that does not arrive"
             )
+
+    def _stop_clock(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def _flush(self) -> None:
         self._is_flushing = False
@@ -215,3 +250,5 @@ class Channel(Generic[T]):
             self._unsent.popleft()
         if self._unsent_bytes <= _FEW_UNSENT:
             self._has_room.set()
+            if self._is_paused:
+                self._go_on()

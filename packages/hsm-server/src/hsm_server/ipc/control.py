@@ -69,9 +69,11 @@ class Link(_Message, frozen=True, tag="link"):
 
     Attributes:
         uid: User of the process that has the other end.
+        slot: Name of that process; its former connection is not used any more.
     """
 
     uid: int
+    slot: Annotated[str, Meta(max_length=32)] = ""
 
 
 class Serve(_Message, frozen=True, tag="serve"):
@@ -138,7 +140,7 @@ def receive_begin(control: socket.socket) -> tuple[Begin, list[int]]:
         ControlLostError: It does not come.
     """
     control.setblocking(True)
-    data, descriptors, _, _ = socket.recv_fds(control, _MOST_BYTES, _MOST_DESCRIPTORS)
+    data, descriptors = _receive(control)
     if not data:
         raise ControlLostError
     return msgspec.msgpack.decode(data, type=Begin), descriptors
@@ -207,9 +209,7 @@ class Control(Generic[T]):
     def _read_one(self) -> bool:
         """Read a message, and return whether there was something to read."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._socket, _MOST_BYTES, _MOST_DESCRIPTORS
-            )
+            data, descriptors = _receive(self._socket)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -231,3 +231,12 @@ class Control(Generic[T]):
         if self._is_open:
             self.close()
             self._on_lost()
+
+
+def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
+    """Read a message, and its descriptors, which no program that is run inherits."""
+    data, descriptors, _, _ = socket.recv_fds(end, _MOST_BYTES, _MOST_DESCRIPTORS)
+    for descriptor in descriptors:
+        # Older releases of Python take flags here, such as CLOEXEC, and ignore them.
+        os.set_inheritable(descriptor, False)
+    return data, descriptors

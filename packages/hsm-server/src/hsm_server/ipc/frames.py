@@ -25,6 +25,7 @@ __all__ = [
     "HEADER_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_WAITING",
+    "MOST_REFUSED_KEY",
     "PROTOCOL",
     "Answer",
     "Cancel",
@@ -55,6 +56,9 @@ CHUNK_BYTES: Final = 256 * 1024
 
 MAX_WAITING: Final = 4096
 """Requests of one front end that may wait for their answers."""
+
+MOST_REFUSED_KEY: Final = 64
+"""Characters of a key's name that a refusal tells."""
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
 
@@ -112,7 +116,7 @@ class Request(_Frame, frozen=True, tag="request"):
     idempotency_key: Annotated[str, Meta(max_length=1024)] | None = None
     code: Annotated[str, Meta(max_length=64)] = ""
     kind: Annotated[str, Meta(max_length=64)] = ""
-    key_id: Annotated[str, Meta(max_length=64)] = ""
+    key_id: Annotated[str, Meta(max_length=MOST_REFUSED_KEY)] = ""
 
 
 class Answer(_Frame, frozen=True, tag="answer"):
@@ -140,11 +144,17 @@ class Chunk(_Frame, frozen=True, tag="chunk"):
 
 
 class Event(_Frame, frozen=True, tag="event"):
-    """A part of a long answer that has a meaning of its own, such as a page."""
+    """
+    A part of a long answer that has a meaning of its own, such as a page.
+
+    Attributes:
+        data: MessagePack of the part; with *in_chunks*, what is left of it.
+    """
 
     id: Id
     principal: str
     data: bytes
+    in_chunks: bool = False
 
 
 class Cancel(_Frame, frozen=True, tag="cancel"):

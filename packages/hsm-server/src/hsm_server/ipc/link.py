@@ -43,6 +43,7 @@ _PING_SECONDS: Final = 0.15
 _SILENT_SECONDS: Final = 0.6
 _ASLEEP_SECONDS: Final = 0.4
 _MOST_EVENTS: Final = 64
+_MOST_ANSWER_BYTES: Final = 1024 * 1024 * 1024
 _PING: Final = packed(Ping())
 
 
@@ -53,12 +54,39 @@ class _Waiting:
     operation: Operation[Any] | None
     answer: asyncio.Future[Answer]
     pieces: list[bytes] = field(default_factory=list)
+    pieces_bytes: int = 0
     events: asyncio.Queue[Event] | None = None
+    is_sent: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is an answer of the vault."""
+        answer = self.answer
+        return answer.done() and not answer.cancelled() and not answer.exception()
 
     def give_up(self) -> None:
         """Say that the answer will not come."""
+        self.fail(_lost(self.operation if self.is_sent else None))
+
+    def fail(self, error: HSMError) -> None:
+        """Give this in the place of an answer."""
         if not self.answer.done():
-            self.answer.set_exception(_lost(self.operation))
+            self.answer.set_exception(error)
+            # Who waited may be gone, which is nobody's fault.
+            self.answer.exception()
+
+    def keep(self, piece: bytes) -> bool:
+        """Keep a piece of what comes; return whether that is not too much."""
+        self.pieces.append(piece)
+        self.pieces_bytes += len(piece)
+        return self.pieces_bytes <= _MOST_ANSWER_BYTES
+
+    def whole(self, rest: bytes) -> bytes:
+        """Return all pieces and the rest, and forget them."""
+        data = b"".join([*self.pieces, rest])
+        self.pieces.clear()
+        self.pieces_bytes = 0
+        return data
 
 
 class Link:
@@ -114,13 +142,10 @@ class Link:
         waiting = self._begin(operation)
         number = self._last_id
         try:
-            await self._send(number, request)
+            await self._send(number, request, waiting)
             return await waiting.answer
-        except asyncio.CancelledError:
-            self._channel.send(packed(Cancel(number)))
-            raise
         finally:
-            self._waiting.pop(number, None)
+            self._end(number)
 
     async def events(
         self, request: Request, operation: Operation[Any]
@@ -135,7 +160,7 @@ class Link:
         waiting.events = asyncio.Queue(_MOST_EVENTS)
         number = self._last_id
         try:
-            await self._send(number, request)
+            await self._send(number, request, waiting)
             while True:
                 event = await _next(waiting.events, waiting.answer)
                 if event is None:
@@ -145,10 +170,11 @@ class Link:
             if answer.error is not None:
                 raise wire.error_from_record(answer.error)
         finally:
-            if self._waiting.pop(number, None) and not waiting.answer.done():
-                self._channel.send(packed(Cancel(number)))
+            self._end(number)
 
     def _begin(self, operation: Operation[Any] | None) -> _Waiting:
+        if not self.is_usable:
+            raise _lost(None)
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError
         self._last_id += 1
@@ -156,17 +182,37 @@ class Link:
         self._waiting[self._last_id] = waiting
         return waiting
 
-    async def _send(self, number: int, request: Request) -> None:
+    def _end(self, number: int) -> None:
+        """Wait no more, and say so where the vault has not answered."""
+        if not self._waiting.pop(number).is_answered:
+            self._channel.send(packed(Cancel(number)))
+
+    async def _send(self, number: int, request: Request, waiting: _Waiting) -> None:
+        """Send a request as far as somebody waits for its answer."""
         pieces, rest = cut(request.operation)
         in_chunks = False
         for piece in pieces:
             in_chunks = True
             self._channel.send(packed(Chunk(number, piece)))
-            await self._channel.room()
+            await self._room(waiting)
+            if waiting.answer.done():
+                return
         request = msgspec.structs.replace(
             request, id=number, operation=rest, in_chunks=in_chunks
         )
+        waiting.is_sent = True
         self._channel.send(packed(request))
+
+    async def _room(self, waiting: _Waiting) -> None:
+        """Wait until little is left to be sent, or the answer is given up."""
+        if self._channel.has_room:
+            return
+        room = asyncio.ensure_future(self._channel.room())
+        either: set[asyncio.Future[Any]] = {room, waiting.answer}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            room.cancel()
 
     def _take(self, frames: list[FromVault]) -> None:
         self._asked_at = None
@@ -196,18 +242,21 @@ class Link:
                 return waiting is None or self._give(waiting, frame)
 
     def _give(self, waiting: _Waiting, frame: Answer | Chunk | Event) -> bool:
+        if isinstance(frame, Chunk):
+            return waiting.keep(frame.data)
+        if frame.in_chunks != bool(waiting.pieces):
+            return False
         match frame:
-            case Chunk():
-                waiting.pieces.append(frame.data)
             case Event():
                 if waiting.events is None:
                     return False
+                if frame.in_chunks:
+                    data = waiting.whole(frame.data)
+                    frame = msgspec.structs.replace(frame, data=data)
                 self._give_event(waiting, waiting.events, frame)
             case Answer():
-                if frame.in_chunks != bool(waiting.pieces):
-                    return False
                 if frame.in_chunks:
-                    result = b"".join([*waiting.pieces, frame.result])
+                    result = waiting.whole(frame.result)
                     frame = msgspec.structs.replace(frame, result=result)
                 if not waiting.answer.done():
                     waiting.answer.set_result(frame)
@@ -220,7 +269,7 @@ class Link:
             events.put_nowait(event)
         elif not waiting.answer.done():
             # Who reads too slowly must not hold up the others.
-            waiting.answer.set_exception(OverloadedError())
+            waiting.fail(OverloadedError())
             self._channel.send(packed(Cancel(event.id)))
 
     def _tick(self) -> None:
@@ -263,7 +312,9 @@ async def _next(
     try:
         either: set[asyncio.Future[Any]] = {getting, answer}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        return getting.result() if getting.done() else None
+        if getting.done():
+            return getting.result()
+        return None if events.empty() else events.get_nowait()
     finally:
         getting.cancel()
 

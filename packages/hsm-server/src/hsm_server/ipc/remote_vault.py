@@ -11,8 +11,14 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from hsm_core import wire
-from hsm_core.errors import AuthenticationError, UnavailableError
+from hsm_core.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    UnavailableError,
+)
 from hsm_core.operations import (
     AuditPage,
     HSMStatus,
@@ -21,8 +27,9 @@ from hsm_core.operations import (
     result_type,
 )
 from hsm_server.access import Known, Visitor
-from hsm_server.ipc.frames import Purpose, Request
+from hsm_server.ipc.frames import MOST_REFUSED_KEY, Purpose, Request
 from hsm_server.ipc.link import Link
+from hsm_server.tokens import MAX_TOKEN_BYTES
 
 __all__ = ["RemoteVault"]
 
@@ -30,6 +37,7 @@ R = TypeVar("R")
 
 _GREETED_SECONDS: Final = 60.0
 _MOST_GREETED: Final = 4096
+_MOST_KEY_CHARACTERS: Final = 1024
 
 
 class RemoteVault:
@@ -60,6 +68,7 @@ class RemoteVault:
 
     async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
         """See `VaultAccess.greet`."""
+        visitor = _fitting(visitor)
         if not self._was_greeted(visitor):
             request = Request(0, Purpose.GREET, visitor)
             await self._ask(request, known)
@@ -74,13 +83,18 @@ class RemoteVault:
         known: Known,
     ) -> R:
         """See `VaultAccess.execute`."""
-        request = Request(
-            0,
-            Purpose.EXECUTE,
-            visitor,
-            wire.encode_packed(operation),
-            idempotency_key=idempotency_key,
-        )
+        visitor = _fitting(visitor)
+        try:
+            data = wire.encode_packed(operation)
+        except UnicodeEncodeError:
+            # A stranger is not told what is wrong with what they sent.
+            await self.greet(visitor, known=known)
+            name = type(operation).__name__
+            raise InvalidInputError(f"{name}: a field can't be written down.") from None
+        key = None
+        if idempotency_key is not None:
+            key = _sendable(idempotency_key, _MOST_KEY_CHARACTERS)
+        request = Request(0, Purpose.EXECUTE, visitor, data, idempotency_key=key)
         answer = await self._ask(request, known, operation)
         result: R = wire.decode_packed(answer, result_type(type(operation)))
         return result
@@ -90,7 +104,12 @@ class RemoteVault:
     ) -> None:
         """See `VaultAccess.refuse`."""
         request = Request(
-            0, Purpose.REFUSE, visitor, code=code, kind=kind, key_id=key_id
+            0,
+            Purpose.REFUSE,
+            _fitting(visitor),
+            code=code,
+            kind=kind,
+            key_id=_sendable(key_id, MOST_REFUSED_KEY),
         )
         await self._ask(request, known)
 
@@ -98,7 +117,8 @@ class RemoteVault:
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
     ) -> AsyncGenerator[AuditPage, None]:
         """See `VaultAccess.follow`."""
-        request = Request(0, Purpose.FOLLOW, visitor, wire.encode_packed(operation))
+        data = wire.encode_packed(operation)
+        request = Request(0, Purpose.FOLLOW, _fitting(visitor), data)
         events = self._open_link().events(request, operation)
         async with contextlib.aclosing(events):
             async for principal, page in events:
@@ -147,7 +167,29 @@ class RemoteVault:
 
 
 def _digest(visitor: Visitor) -> bytes:
-    return hashlib.sha256(visitor.credential.encode()).digest()
+    parts = (visitor.credential.encode(), visitor.certificate)
+    return b"".join(hashlib.sha256(part).digest() for part in parts)
+
+
+def _fitting(visitor: Visitor) -> Visitor:
+    """
+    Return a visitor whom a frame can hold.
+
+    What strangers send must not end the connection. A token that is too long is refused
+    whatever it says.
+    """
+    credential = visitor.credential
+    if len(credential) <= MAX_TOKEN_BYTES:
+        return visitor
+    return msgspec.structs.replace(
+        visitor, credential=credential[: MAX_TOKEN_BYTES + 1]
+    )
+
+
+def _sendable(text: str, longest: int) -> str:
+    """Return text that a frame can hold, and that is still wrong if it was wrong."""
+    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return whole[:longest]
 
 
 def _nobody(principal: str) -> None:

@@ -6,15 +6,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from hsm_core import wire
-from hsm_core.errors import AuthenticationError, HSMError, OverloadedError
+from hsm_core.errors import (
+    AuthenticationError,
+    HSMError,
+    OverloadedError,
+    error_classes,
+)
 from hsm_core.model import Caller
-from hsm_core.operations import ListAuditEvents, Status
+from hsm_core.operations import OPERATIONS, ListAuditEvents, Status
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
 from hsm_server.__about__ import __version__
@@ -23,6 +29,7 @@ from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.frames import (
+    CHUNK_BYTES,
     MAX_WAITING,
     PROTOCOL,
     Answer,
@@ -39,11 +46,16 @@ from hsm_server.ipc.frames import (
     packed,
 )
 from hsm_server.local_vault import PROBE
+from hsm_server.problems import REQUEST_CODES
 
 __all__ = ["Surroundings", "VaultService"]
 
 _PONG: Final = packed(Pong())
 _HELLO: Final = packed(Hello(PROTOCOL, __version__))
+_BATCH: Final = 32
+_MOST_OWED: Final = 512 * 1024 * 1024
+_ERROR_CODES: Final = frozenset(error_classes())
+_KINDS: Final = frozenset(operation.__name__ for operation in OPERATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +102,35 @@ class VaultService:
         self._longest = longest
         self._surroundings = surroundings
         self._connections: set[_Connection] = set()
+        self._named: dict[str, _Connection] = {}
 
-    def connect(self, end: socket.socket, peer_uid: int) -> None:
-        """Serve a front end that runs as this user, until its connection ends."""
+    def connect(self, end: socket.socket, peer_uid: int, *, slot: str = "") -> None:
+        """
+        Serve a front end that runs as this user, until its connection ends.
+
+        Args:
+            end: Connected socket, which is closed then.
+
+            peer_uid: The user.
+
+            slot: Name of the front end, whose former connection ends now: so one that
+                was taken over can't pile them up. Without a name there is no former.
+        """
         connection = _Connection(
             end,
             peer_uid,
             self._gateway,
             self._gatekeeper,
-            Assemblies(self._longest),
+            self._longest,
             self._surroundings,
             self._connections.discard,
         )
         self._connections.add(connection)
+        if slot:
+            former = self._named.pop(slot, None)
+            self._named[slot] = connection
+            if former is not None:
+                former.close()
 
     def close(self) -> None:
         """End all connections."""
@@ -119,21 +147,31 @@ class _Connection:
         peer_uid: int,
         gateway: AsyncHSMGateway,
         gatekeeper: Gatekeeper,
-        assemblies: Assemblies,
+        longest: int,
         surroundings: Surroundings,
         on_end: Callable[[_Connection], None],
     ) -> None:
         self._gateway = gateway
         self._gatekeeper = gatekeeper
-        self._assemblies = assemblies
+        self._assemblies = Assemblies(longest)
         self._surroundings = surroundings
         self._on_end = on_end
-        self._greeted = False
+        self._loop = asyncio.get_running_loop()
+        self._greeted = self._is_executing = False
         self._last_id = 0
+        self._ready: dict[int, CoreRequest] = {}
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._recording: set[asyncio.Task[Answer]] = set()
+        self._sending: dict[int, asyncio.Task[None]] = {}
+        self._owed_bytes = 0
+        self._most_owed = max(_MOST_OWED, longest * 8)
         self._channel: Channel[FromFrontEnd] = Channel(
-            end, FromFrontEnd, self._take, self._on_lost, peer_uid=peer_uid
+            end,
+            FromFrontEnd,
+            self._take,
+            self._on_lost,
+            peer_uid=peer_uid,
+            is_paced=True,
         )
         self._channel.send(_HELLO)
 
@@ -142,10 +180,9 @@ class _Connection:
         self._channel.close()
 
     def _on_lost(self, reason: str) -> None:
-        for future in list(self._waiting.values()):
+        self._ready.clear()
+        for future in [*self._waiting.values(), *self._sending.values()]:
             future.cancel()
-        for task in self._sending:
-            task.cancel()
         self._assemblies.clear()
         self._on_end(self)
         if reason not in {"closed", "gone"}:
@@ -153,23 +190,21 @@ class _Connection:
 
     def _take(self, frames: list[FromFrontEnd]) -> None:
         """Take all frames in, and execute together what they ask for."""
-        batch: list[tuple[int, CoreRequest]] = []
         try:
             for frame in frames:
-                asked = self._accept(frame)
-                if asked is not None:
-                    batch.append(asked)
+                if self._channel.is_open:
+                    self._accept(frame)
         except _Violation as violation:
             self._channel.close(str(violation))
-            return
-        self._execute(batch)
+        if not self._is_executing:
+            self._execute()
 
-    def _accept(self, frame: FromFrontEnd) -> tuple[int, CoreRequest] | None:
+    def _accept(self, frame: FromFrontEnd) -> None:
         if not self._greeted:
             if not isinstance(frame, Hello) or frame.protocol != PROTOCOL:
                 raise _Violation("another protocol")
             self._greeted = True
-            return None
+            return
         match frame:
             case Ping():
                 self._channel.send(_PONG)
@@ -180,12 +215,11 @@ class _Connection:
                         raise _Violation("too many requests at one time")
                 self._assemblies.add(frame.id, frame.data)
             case Request():
-                return self._begin(frame)
+                self._begin(frame)
             case Cancel():
                 self._cancel(frame.id)
             case Hello():
                 raise _Violation("a second greeting")
-        return None
 
     def _check_next(self, number: int) -> None:
         if number <= self._last_id:
@@ -195,71 +229,100 @@ class _Connection:
     def _cancel(self, number: int) -> None:
         if number > self._last_id:
             raise _Violation("an id that was never used")
-        self._assemblies.drop(number)
-        future = self._waiting.get(number)
+        self._ready.pop(number, None)
+        future = self._waiting.get(number) or self._sending.get(number)
         if future is not None:
             future.cancel()
+        else:
+            self._assemblies.drop(number)
 
-    def _begin(self, frame: Request) -> tuple[int, CoreRequest] | None:
-        """Return what is to be executed; begin everything else, or answer it."""
+    def _begin(self, frame: Request) -> None:
+        """Begin a request, or have it executed with others, or answer it."""
         if frame.in_chunks != (frame.id in self._assemblies):
             raise _Violation("chunks without a request, or the reverse")
         if not frame.in_chunks:
             self._check_next(frame.id)
+        if frame.purpose is Purpose.REFUSE and not _is_refusal(frame):
+            raise _Violation("a refusal of nothing")
         try:
-            if len(self._waiting) >= MAX_WAITING:
+            if self._under_way >= MAX_WAITING:
                 raise OverloadedError
-            operation = self._assemblies.complete(frame.id, frame.operation)
-            return self._sort(frame, operation)
+            self._sort(frame, self._assemblies.complete(frame.id, frame.operation))
         except AuthenticationError as error:
-            self._start(frame.id, self._fail(frame.id, frame.visitor, error))
-        except HSMError as error:
-            self._send(Answer(frame.id, error=wire.error_record(error)))
-        return None
+            self._record(frame.id, self._fail(frame.id, frame.visitor, error))
+        except Exception as error:
+            self._send_error(frame.id, "", error)
+        if frame.id not in self._ready:
+            self._assemblies.drop(frame.id)
 
-    def _sort(self, frame: Request, operation: bytes) -> tuple[int, CoreRequest] | None:
+    @property
+    def _under_way(self) -> int:
+        begun = len(self._ready) + len(self._waiting) + len(self._recording)
+        return begun + len(self._sending)
+
+    def _sort(self, frame: Request, operation: bytes) -> None:
         """
-        Begin a request by its purpose, or return it for the batch.
+        Begin a request by its purpose.
 
         Raises:
             HSMError: It is answered with this error.
         """
         if frame.purpose is Purpose.STATUS:
-            return frame.id, CoreRequest(PROBE, Status())
+            self._ready[frame.id] = CoreRequest(PROBE, Status())
+            return
         caller = self._gatekeeper.caller(frame.visitor)
         match frame.purpose:
             case Purpose.EXECUTE:
-                asked = CoreRequest(
+                self._ready[frame.id] = CoreRequest(
                     caller,
                     wire.decode_packed_operation(operation),
                     frame.idempotency_key,
                 )
-                return frame.id, asked
             case Purpose.GREET:
                 self._send(Answer(frame.id, caller.principal))
             case Purpose.REFUSE:
-                self._start(frame.id, self._refuse(frame, caller))
+                self._record(frame.id, self._refuse(frame, caller))
             case Purpose.FOLLOW:
                 view = wire.decode_packed(operation, ListAuditEvents)
-                self._start(frame.id, self._follow(frame.id, caller, view))
-        return None
+                self._follow(frame.id, caller, view)
 
-    def _execute(self, batch: Sequence[tuple[int, CoreRequest]]) -> None:
-        if not batch:
+    def _execute(self) -> None:
+        """Execute together what is ready, but let others have their turn, too."""
+        self._is_executing = False
+        numbers = list(islice(self._ready, _BATCH))
+        if not numbers:
             return
-        futures = self._gateway.execute_many([asked for _, asked in batch])
-        for (number, asked), future in zip(batch, futures, strict=True):
+        batch = [self._ready.pop(number) for number in numbers]
+        if self._ready:
+            self._is_executing = True
+            self._loop.call_soon(self._execute)
+        try:
+            futures = self._gateway.execute_many(batch)
+        except Exception as error:
+            for number in numbers:
+                self._assemblies.drop(number)
+                self._send_error(number, "", error)
+            return
+        for number, asked, future in zip(numbers, batch, futures, strict=True):
             self._waiting[number] = future
             principal = "" if asked.caller is PROBE else asked.caller.principal
             future.add_done_callback(partial(self._answer, number, principal))
 
-    def _start(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
-        """Begin something that takes time and ends in an answer."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._waiting[number] = task
-        task.add_done_callback(partial(self._conclude, number))
+    def _record(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
+        """Begin what is to be on record, whether somebody waits for it or not."""
+        task = self._loop.create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+        task.add_done_callback(partial(self._conclude, number, ""))
 
-    def _conclude(self, number: int, task: asyncio.Future[Answer]) -> None:
+    def _follow(self, number: int, caller: Caller, view: ListAuditEvents) -> None:
+        task = self._loop.create_task(self._send_pages(number, caller, view))
+        self._waiting[number] = task
+        task.add_done_callback(partial(self._conclude, number, caller.principal))
+
+    def _conclude(
+        self, number: int, principal: str, task: asyncio.Future[Answer]
+    ) -> None:
         self._waiting.pop(number, None)
         if task.cancelled():
             return
@@ -267,7 +330,7 @@ class _Connection:
         if error is None:
             self._send(task.result())
         else:
-            self._send_error(number, "", error)
+            self._send_error(number, principal, error)
 
     async def _fail(
         self, number: int, visitor: Visitor, error: AuthenticationError
@@ -281,26 +344,35 @@ class _Connection:
         )
         return Answer(frame.id, caller.principal)
 
-    async def _follow(
+    async def _send_pages(
         self, number: int, caller: Caller, view: ListAuditEvents
     ) -> Answer:
         pages = self._gateway.act_as(caller).follow(view)
         async with contextlib.aclosing(pages):
             async for page in pages:
                 data = wire.encode_packed(page)
-                self._send(Event(number, caller.principal, data))
+                rest = await self._send_pieces(number, data)
+                in_chunks = len(rest) < len(data)
+                event = Event(number, caller.principal, rest, in_chunks)
+                self._channel.send(packed(event))
                 await self._channel.room()
         return Answer(number, caller.principal)
 
     def _answer(self, number: int, principal: str, future: asyncio.Future[Any]) -> None:
         self._waiting.pop(number, None)
-        if future.cancelled():
+        self._assemblies.drop(number)
+        if future.cancelled() or not self._channel.is_open:
             return
         error = future.exception()
         if error is not None:
             self._send_error(number, principal, error)
             return
-        self._send(Answer(number, principal, wire.encode_packed(future.result())))
+        try:
+            result = wire.encode_packed(future.result())
+        except Exception as failure:
+            self._send_error(number, principal, failure)
+        else:
+            self._send(Answer(number, principal, result))
 
     def _send_error(self, number: int, principal: str, error: BaseException) -> None:
         if not isinstance(error, HSMError):
@@ -309,24 +381,38 @@ class _Connection:
         record = wire.error_record(error)
         self._send(Answer(number, principal, error=record))
 
-    def _send(self, frame: Answer | Event) -> None:
-        """Send a frame; a long answer goes in pieces, so that others pass it."""
-        if isinstance(frame, Answer):
-            pieces, rest = cut(frame.result)
-            if len(rest) < len(frame.result):
-                task = asyncio.get_running_loop().create_task(
-                    self._send_pieces(list(pieces), frame, rest)
-                )
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
-                return
-        self._channel.send(packed(frame))
+    def _send(self, answer: Answer) -> None:
+        """Send an answer; a long one goes in pieces, so that others pass it."""
+        if len(answer.result) <= CHUNK_BYTES or not self._channel.is_open:
+            self._channel.send(packed(answer))
+            return
+        self._owed_bytes += len(answer.result)
+        if self._owed_bytes > self._most_owed:
+            self._channel.close("reads nothing")
+            return
+        task = self._loop.create_task(self._send_long(answer))
+        self._sending[answer.id] = task
+        task.add_done_callback(partial(self._note_sent, answer.id, len(answer.result)))
 
-    async def _send_pieces(
-        self, pieces: list[bytes], frame: Answer, rest: bytes
-    ) -> None:
-        for piece in pieces:
-            self._channel.send(packed(Chunk(frame.id, piece)))
-            await self._channel.room()
-        last = Answer(frame.id, frame.principal, rest, in_chunks=True)
+    def _note_sent(self, number: int, size: int, _: asyncio.Task[None]) -> None:
+        del self._sending[number]
+        self._owed_bytes -= size
+
+    async def _send_long(self, answer: Answer) -> None:
+        rest = await self._send_pieces(answer.id, answer.result)
+        last = Answer(answer.id, answer.principal, rest, in_chunks=True)
         self._channel.send(packed(last))
+
+    async def _send_pieces(self, number: int, data: bytes) -> bytes:
+        """Send all but the rest of something long, and return that."""
+        pieces, rest = cut(data)
+        for piece in pieces:
+            self._channel.send(packed(Chunk(number, piece)))
+            await self._channel.room()
+        return rest
+
+
+def _is_refusal(frame: Request) -> bool:
+    """Whether the trail may be told this: no front end puts a success on record."""
+    is_code = frame.code in REQUEST_CODES or frame.code in _ERROR_CODES
+    return is_code and frame.kind in _KINDS

@@ -161,7 +161,8 @@ class Supervisor:
             with ours, theirs:
                 # What is sent before this is set would come from nobody.
                 theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-                self._vault.tell(Link(front_end.uid), theirs.fileno())
+                told = Link(front_end.uid, front_end.slot)
+                self._vault.tell(told, theirs.fileno())
                 front_end.tell(Link(self._vault.uid), ours.fileno())
         if self._vault.is_ready or self._is_announced:
             front_end.tell_once(Serve())

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""The frames between front ends and vault."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core.wire import ErrorRecord
+from hsm_server.access import Visitor
+from hsm_server.ipc.frames import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    Answer,
+    Cancel,
+    Chunk,
+    Event,
+    Hello,
+    Ping,
+    Pong,
+    Purpose,
+    Request,
+    cut,
+    packed,
+)
+from tests.server.ipc_support import BACK, FRONT
+
+IDS = st.integers(1, 2**53 - 1)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=64)
+LINE = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=64)
+VISITORS = st.builds(
+    Visitor, credential=TEXT, certificate=st.binary(), address=LINE, request_id=LINE
+)
+RECORDS = st.builds(
+    ErrorRecord,
+    code=TEXT,
+    message=TEXT,
+    facts=st.dictionaries(TEXT, st.integers(-(2**53), 2**53) | TEXT, max_size=3),
+)
+BOTH = st.builds(Hello, st.integers(0, 2**31), TEXT) | st.builds(
+    Chunk, IDS, st.binary()
+)
+REQUESTS = st.builds(
+    Request,
+    IDS,
+    st.sampled_from(Purpose),
+    VISITORS,
+    st.binary(),
+    st.booleans(),
+    st.none() | TEXT,
+    TEXT,
+    TEXT,
+    TEXT,
+)
+OF_FRONT_ENDS = BOTH | REQUESTS | st.builds(Cancel, IDS) | st.just(Ping())
+OF_VAULTS = (
+    BOTH
+    | st.builds(Answer, IDS, TEXT, st.binary(), st.booleans(), st.none() | RECORDS)
+    | st.builds(Event, IDS, TEXT, st.binary(), st.booleans())
+    | st.just(Pong())
+)
+
+
+def unpacked(data: bytes, kinds: Any) -> Any:
+    """Return what a frame holds, whose length must be right."""
+    length = int.from_bytes(data[:HEADER_BYTES], "big")
+    assert length == len(data) - HEADER_BYTES
+    return msgspec.msgpack.decode(data[HEADER_BYTES:], type=kinds)
+
+
+@given(OF_FRONT_ENDS)
+def test_what_front_ends_send(frame: Any) -> None:
+    """A vault reads what a front end has packed."""
+    assert frame == unpacked(packed(frame), BACK)
+
+
+@given(OF_VAULTS)
+def test_what_vaults_send(frame: Any) -> None:
+    """A front end reads what a vault has packed."""
+    assert frame == unpacked(packed(frame), FRONT)
+
+
+@pytest.mark.parametrize("frame", [Answer(1), Event(1, "", b""), Pong()])
+def test_a_front_end_sends_no_answers(frame: Any) -> None:
+    """What only a vault sends is unknown to it."""
+    with pytest.raises(msgspec.ValidationError):
+        unpacked(packed(frame), BACK)
+
+
+@pytest.mark.parametrize(
+    "frame", [Request(1, Purpose.STATUS, Visitor()), Cancel(1), Ping()]
+)
+def test_a_vault_sends_no_requests(frame: Any) -> None:
+    """What only a front end sends is unknown to it."""
+    with pytest.raises(msgspec.ValidationError):
+        unpacked(packed(frame), FRONT)
+
+
+@given(st.integers(0, 5 * CHUNK_BYTES))
+def test_cutting(size: int) -> None:
+    """Pieces and rest are the whole, in order, and none is longer than allowed."""
+    data = (b"abcdefg" * (size // 7 + 1))[:size]
+
+    pieces, rest = cut(data)
+    found = list(pieces)
+
+    assert data == b"".join([*found, rest])
+    assert all(CHUNK_BYTES == len(piece) for piece in found)
+    assert (0 if not data else 1) <= len(rest) <= CHUNK_BYTES
+
+
+def test_the_longest_frames_are_short_enough() -> None:
+    """A frame with all that a stranger may put into it can be sent."""
+    who = Visitor(
+        credential="t" * 8193,
+        certificate=b"c" * 128 * 1024,
+        address="a" * 128,
+        request_id="r" * 128,
+    )
+    request = Request(
+        2**53 - 1, Purpose.EXECUTE, who, b"o" * CHUNK_BYTES, True, "\U0001f511" * 1024
+    )
+
+    assert len(packed(request)) < MAX_FRAME_BYTES
+
+
+@given(OF_FRONT_ENDS | OF_VAULTS)
+def test_a_frame_shows_nothing_of_itself(frame: Any) -> None:
+    """A frame's repr is its type alone."""
+    assert f"<{type(frame).__name__}>" == repr(frame)
+
+
+@pytest.mark.parametrize("field", ["address", "request_id"])
+@pytest.mark.parametrize("text", ["x" * 129, "a\nb", "\x9b2J"])
+def test_what_the_trail_can_not_hold(field: str, text: str) -> None:
+    """A visitor's address or request id that is no short line is not read."""
+    who = msgspec.structs.replace(Visitor(), **{field: text})
+    frame = Request(1, Purpose.STATUS, who)
+
+    with pytest.raises(msgspec.ValidationError):
+        unpacked(packed(frame), BACK)

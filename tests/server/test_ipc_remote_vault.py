@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: MIT
+"""A front end's view of a vault, over a real connection with a real vault."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hsm_core import errors, wire
+from hsm_core import operations as ops
+from hsm_core.algorithms import Algorithm, KeyUsage
+from hsm_core.errors import AuthenticationError
+from hsm_core.testing import caller
+from hsm_server.access import Visitor
+from hsm_server.ipc.frames import MAX_FRAME_BYTES
+from hsm_server.ipc.remote_vault import RemoteVault
+from hsm_server.tokens import MAX_TOKEN_BYTES
+from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
+from tests.server.support import claims, mint
+
+LONG = 2 * 1024 * 1024
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """Give a vault over memory."""
+    async with open_bench() as opened:
+        yield opened
+        assert [] == opened.unexpected
+        assert [] == opened.violations
+
+
+class Heard(list[str]):
+    """Notes the principals that were told."""
+
+    def __call__(self, principal: str) -> None:
+        """Note one."""
+        self.append(principal)
+
+
+async def run(
+    vault: RemoteVault, operation: ops.Operation[Any], who: Visitor | None = None
+) -> Any:
+    """Execute an operation for somebody, by default for Alice."""
+    return await vault.execute(
+        who or visitor(), operation, idempotency_key=None, known=Heard()
+    )
+
+
+async def create(vault: RemoteVault, algorithm: Algorithm, name: str) -> str:
+    """Make a key and return its id."""
+    info = await run(vault, ops.CreateKey(algorithm=algorithm, name=name))
+    return str(info.key_id)
+
+
+class TestExecute:
+    async def test_a_result(self, bench: Bench) -> None:
+        """An operation gives its result, and who asked is told."""
+        vault, heard = bench.front_end(), Heard()
+
+        info = await vault.execute(
+            visitor(),
+            ops.CreateKey(algorithm=Algorithm.ED25519, name="one"),
+            idempotency_key="k-1",
+            known=heard,
+        )
+
+        assert "one" == info.name
+        assert ["alice"] == heard
+        assert [("alice", "ok")] == recorded(bench.hsm, "CreateKey")[:1]
+
+    async def test_an_idempotency_key(self, bench: Bench) -> None:
+        """The same key gives the same answer again, over another connection, too."""
+        operation = ops.CreateKey(algorithm=Algorithm.ED25519, name="one")
+        found = []
+
+        for vault in (bench.front_end(), bench.front_end()):
+            info = await vault.execute(
+                visitor(), operation, idempotency_key="k-1", known=Heard()
+            )
+            found.append(info.key_id)
+
+        assert 1 == len(set(found))
+
+    @pytest.mark.parametrize(
+        "key", ["", "x" * 129, "x" * 30_000, "\udcff", "schlüssel", "a\n"]
+    )
+    async def test_a_wrong_idempotency_key(self, bench: Bench, key: str) -> None:
+        """What a header holds is refused by the HSM, and ends no connection."""
+        vault = bench.front_end()
+        operation = ops.CreateKey(algorithm=Algorithm.ED25519, name="one")
+
+        with pytest.raises(errors.InvalidInputError) as caught:
+            await vault.execute(
+                visitor(), operation, idempotency_key=key, known=Heard()
+            )
+
+        assert "idempotency_key" == caught.value.facts["field"]
+        assert ("alice", "ok") not in recorded(bench.hsm, "CreateKey")
+        assert (await vault.status()).audit.available
+
+    @pytest.mark.parametrize(
+        ("operation", "kind"),
+        [
+            (ops.DescribeKey(key_id="nobody"), errors.KeyNotFoundError),
+            (
+                ops.CreateKey(algorithm=Algorithm.ED25519, name="taken"),
+                errors.NameTakenError,
+            ),
+            (
+                ops.CreateKey(algorithm=Algorithm.ED25519, usages=(KeyUsage.WRAP,)),
+                errors.UnsupportedOperationError,
+            ),
+        ],
+    )
+    async def test_an_error(
+        self,
+        bench: Bench,
+        operation: ops.Operation[Any],
+        kind: type[errors.HSMError],
+    ) -> None:
+        """An error of the HSM comes as it was: class, message and facts."""
+        vault, heard = bench.front_end(), Heard()
+        await create(vault, Algorithm.ED25519, "taken")
+        with pytest.raises(kind) as expected:
+            bench.hsm.act_as(caller()).execute(operation)
+
+        with pytest.raises(kind) as caught:
+            await vault.execute(visitor(), operation, idempotency_key=None, known=heard)
+
+        assert ["alice"] == heard
+        assert type(expected.value) is type(caught.value)
+        assert str(expected.value) == str(caught.value)
+        assert expected.value.facts == caught.value.facts
+
+    async def test_long_ways(self, bench: Bench) -> None:
+        """Long operations and answers go both ways while short ones pass them."""
+        vault = bench.front_end()
+        key = await create(vault, Algorithm.AES_256_GCM, "one")
+        texts = [bytes([n]) * LONG for n in range(1, 5)]
+
+        async def both_ways(text: bytes) -> bytes:
+            sealed = await run(vault, ops.Encrypt(key_id=key, plaintext=text))
+            operation = ops.Decrypt(key_id=key, ciphertext=sealed.ciphertext)
+            opened = await run(vault, operation)
+            return bytes(opened.plaintext)
+
+        async def short(number: int) -> bytes:
+            await asyncio.sleep(number / 1000)
+            text = str(number).encode()
+            sealed = await run(vault, ops.Encrypt(key_id=key, plaintext=text))
+            operation = ops.Decrypt(key_id=key, ciphertext=sealed.ciphertext)
+            return bytes((await run(vault, operation)).plaintext)
+
+        async with asyncio.timeout(60):
+            found = await asyncio.gather(
+                *map(both_ways, texts), *(short(n) for n in range(50))
+            )
+
+        assert [*texts, *(str(n).encode() for n in range(50))] == found
+
+    async def test_too_long(self, bench: Bench) -> None:
+        """An operation that is longer than the vault takes is refused by itself."""
+        vault = bench.front_end()
+        key = await create(vault, Algorithm.AES_256_GCM, "one")
+
+        with pytest.raises(errors.PayloadTooLargeError):
+            await run(vault, ops.Encrypt(key_id=key, plaintext=b"x" * 3 * LONG))
+
+        assert (await vault.status()).audit.available
+
+    async def test_a_field_that_can_not_be_written(self, bench: Bench) -> None:
+        """A text that is no Unicode is told to those alone who may ask."""
+        vault = bench.front_end()
+        operation = ops.DescribeKey(key_id="\udcff")
+
+        with pytest.raises(errors.InvalidInputError):
+            await run(vault, operation)
+        with pytest.raises(AuthenticationError):
+            await run(vault, operation, visitor(""))
+
+        assert (await vault.status()).audit.available
+
+
+class TestGreet:
+    async def test_a_good_credential(self, bench: Bench) -> None:
+        """Who has a good token is let in, and is not looked at again for a while."""
+        vault, heard, who = bench.front_end(), Heard(), visitor()
+
+        for _ in range(3):
+            await vault.greet(who, known=heard)
+
+        assert ["alice"] == heard
+
+    async def test_a_bad_credential(self, bench: Bench) -> None:
+        """Who has none is refused each time; that is counted and recorded."""
+        vault = bench.front_end()
+
+        for token in ("", "x", "x" * (MAX_TOKEN_BYTES + 1), "x" * 2_000_000):
+            with pytest.raises(AuthenticationError):
+                await vault.greet(visitor(token), known=Heard())
+
+        assert 4 == bench.failures
+        expected = [("", AuthenticationError.code)] * 4
+        assert expected == recorded(bench.hsm, "Authenticate")
+
+    async def test_a_greeting_authorises_nothing(self, bench: Bench) -> None:
+        """Who was greeted a moment ago is examined all the same when they act."""
+        vault, who = bench.front_end(), visitor()
+        await vault.greet(who, known=Heard())
+        bench.gatekeeper.use_secret(b"another secret, 32 bytes or more")
+
+        await vault.greet(who, known=Heard())
+        with pytest.raises(AuthenticationError):
+            await run(vault, ops.GenerateRandom(length=16), who)
+        with pytest.raises(AuthenticationError):
+            await vault.greet(who, known=Heard())
+
+        assert [] == recorded(bench.hsm, "GenerateRandom")
+
+    async def test_another_certificate(self, bench: Bench) -> None:
+        """A greeting is for token and certificate together."""
+        vault, token = bench.front_end(), mint()
+        heard = Heard()
+
+        for certificate in (b"one", b"two", b"one"):
+            who = Visitor(credential=token, certificate=certificate)
+            await vault.greet(who, known=heard)
+
+        assert ["alice", "alice"] == heard
+
+
+class TestRefuse:
+    async def test_it_is_on_record(self, bench: Bench) -> None:
+        """A refusal is recorded under the name of whoever asked."""
+        vault, heard = bench.front_end(), Heard()
+
+        await vault.refuse(
+            visitor(),
+            "malformed",
+            kind="Sign",
+            key_id="\udcff" + "k" * 100,
+            known=heard,
+        )
+
+        assert ["alice"] == heard
+        assert [("alice", "malformed")] == recorded(bench.hsm, "Sign")
+
+    async def test_by_a_stranger(self, bench: Bench) -> None:
+        """A stranger's refusal is a failure to authenticate, and nothing else."""
+        vault = bench.front_end()
+
+        with pytest.raises(AuthenticationError):
+            await vault.refuse(
+                visitor(""), "malformed", kind="Sign", key_id="", known=Heard()
+            )
+
+        assert [] == recorded(bench.hsm, "Sign")
+        assert 1 == bench.failures
+
+
+class TestFollow:
+    async def test_pages(self, bench: Bench) -> None:
+        """A view gives what is recorded later; closing it ends it in the vault."""
+        vault, heard = bench.front_end(), Heard()
+        view = ops.ListAuditEvents(ascending=True, follow=True)
+        pages = vault.follow(visitor(), view, known=heard)
+
+        async with asyncio.timeout(PATIENCE), contextlib.aclosing(pages):
+            await anext(pages)
+            await create(vault, Algorithm.ED25519, "one")
+            kinds: list[str] = []
+            while "CreateKey" not in kinds:
+                kinds += [entry.event.kind for entry in (await anext(pages)).items]
+
+        assert {"alice"} == set(heard)
+        # Sixteen views are allowed at one time.
+        for _ in range(20):
+            again = vault.follow(visitor(), view, known=heard)
+            async with asyncio.timeout(PATIENCE), contextlib.aclosing(again):
+                await anext(again)
+
+    async def test_a_stranger(self, bench: Bench) -> None:
+        """A stranger sees nothing."""
+        pages = bench.front_end().follow(
+            visitor(mint(secret=b"x" * 32)),
+            ops.ListAuditEvents(ascending=True, follow=True),
+            known=Heard(),
+        )
+
+        with pytest.raises(AuthenticationError):
+            await anext(pages)
+
+    async def test_a_long_page(self, bench: Bench) -> None:
+        """A page that is longer than a frame comes whole."""
+        vault = bench.front_end()
+        who = Visitor(
+            credential=mint(claims(sub="s" * 128, jti="j" * 128)),
+            certificate=b"c",
+            address="a" * 128,
+            request_id="r" * 128,
+        )
+        operation = ops.GenerateRandom(length=16)
+        await asyncio.gather(*(run(vault, operation, who) for _ in range(1000)))
+        view = ops.ListAuditEvents(ascending=True, follow=True, limit=1000)
+        pages = vault.follow(visitor(), view, known=Heard())
+
+        async with asyncio.timeout(PATIENCE), contextlib.aclosing(pages):
+            page = await anext(pages)
+
+        assert 1000 == len(page.items)
+        assert MAX_FRAME_BYTES < len(wire.encode_packed(page))
+
+
+class TestConnections:
+    async def test_none(self) -> None:
+        """Without a connection nothing can be asked."""
+        vault = RemoteVault(Heard())
+
+        with pytest.raises(errors.UnavailableError):
+            await vault.status()
+
+    async def test_closed(self, bench: Bench) -> None:
+        """After the end nothing can be asked, and nobody is troubled by it."""
+        vault = bench.front_end()
+        await vault.status()
+
+        vault.close()
+
+        with pytest.raises(errors.UnavailableError):
+            await vault.status()
+        assert [] == bench.troubles
+
+    async def test_lost(self, bench: Bench) -> None:
+        """When the vault ends, that is told, and nothing can be asked."""
+        vault = bench.front_end()
+        await vault.status()
+
+        bench.service.close()
+        async with asyncio.timeout(PATIENCE):
+            while not bench.troubles:
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(errors.UnavailableError):
+            await vault.status()
+        assert ["the connection to the vault ended: gone"] == bench.troubles
+
+    async def test_attached_again(self, bench: Bench) -> None:
+        """A new connection is used from then on."""
+        vault = bench.front_end()
+        await vault.status()
+
+        vault.attach(bench.end())
+
+        assert (await vault.status()).audit.available
