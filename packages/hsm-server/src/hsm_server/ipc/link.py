@@ -200,8 +200,12 @@ class Link:
             case Chunk():
                 waiting.pieces.append(frame.data)
             case Event():
-                if waiting.events is None:
+                if waiting.events is None or frame.in_chunks != bool(waiting.pieces):
                     return False
+                if frame.in_chunks:
+                    data = b"".join([*waiting.pieces, frame.data])
+                    frame = msgspec.structs.replace(frame, data=data)
+                    waiting.pieces.clear()
                 self._give_event(waiting, waiting.events, frame)
             case Answer():
                 if frame.in_chunks != bool(waiting.pieces):

@@ -241,7 +241,7 @@ class _Connection:
                 self._start(frame.id, self._refuse(frame, caller))
             case Purpose.FOLLOW:
                 view = wire.decode_packed(operation, ListAuditEvents)
-                self._start(frame.id, self._follow(frame.id, caller, view))
+                self._start(frame.id, self._follow(frame, caller, view))
         return None
 
     def _execute(self, batch: Sequence[tuple[int, CoreRequest]]) -> None:
@@ -282,15 +282,21 @@ class _Connection:
         return Answer(frame.id, caller.principal)
 
     async def _follow(
-        self, number: int, caller: Caller, view: ListAuditEvents
+        self, frame: Request, caller: Caller, view: ListAuditEvents
     ) -> Answer:
-        pages = self._gateway.act_as(caller).follow(view)
+        pages = self._gatekeeper.while_good(
+            frame.visitor, self._gateway.act_as(caller).follow(view)
+        )
         async with contextlib.aclosing(pages):
             async for page in pages:
-                data = wire.encode_packed(page)
-                self._send(Event(number, caller.principal, data))
+                pieces, rest = cut(data := wire.encode_packed(page))
+                for piece in pieces:
+                    self._channel.send(packed(Chunk(frame.id, piece)))
+                    await self._channel.room()
+                in_chunks = len(rest) < len(data)
+                self._send(Event(frame.id, caller.principal, rest, in_chunks=in_chunks))
                 await self._channel.room()
-        return Answer(number, caller.principal)
+        return Answer(frame.id, caller.principal)
 
     def _answer(self, number: int, principal: str, future: asyncio.Future[Any]) -> None:
         self._waiting.pop(number, None)
