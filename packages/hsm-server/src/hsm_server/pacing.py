@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
@@ -57,8 +56,12 @@ async def with_pauses(
 
 async def _give_up(step: asyncio.Future[Any]) -> None:
     """Cancel a step, and wait until it is at its end."""
+    step.add_done_callback(_forget)
     step.cancel()
     await asyncio.wait({step})
-    with contextlib.suppress(asyncio.CancelledError):
-        # One that failed has said so, and nobody is told twice.
+
+
+def _forget(step: asyncio.Future[Any]) -> None:
+    """Take note of an error for which nobody waits any more."""
+    if not step.cancelled():
         step.exception()
