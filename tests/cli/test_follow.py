@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import pytest
 
@@ -21,9 +22,10 @@ from hsm_core.operations import GenerateRandom, ListAuditEvents
 from hsm_core.testing import caller
 from tests.cli.certificates import Certificates
 from tests.cli.stub import PROBLEM, TOKEN, Fault, Stub, answer, problem, stream
-from tests.cli.support import Remote, Shell
+from tests.cli.support import Shell
 
 FROM_NOW = ListAuditEvents()
+DENIED = answer(403, PROBLEM, problem(errors.AccessDeniedError()))
 
 
 @pytest.fixture
@@ -131,27 +133,31 @@ class TestFollow:
 
     def test_a_server_that_is_away(
         self,
+        hsm: RemoteHSM,
         stub: Stub,
-        remote: Remote,
         entries: Sequence[AuditEntry],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A view that had begun waits for a server as long as it takes."""
-        port = stub.port
-        hsm = remote()
-        stub.faults = [streamed(entries[0], whole=False), streamed(entries[1])]
+        transport = hsm._transport  # noqa: SLF001 (to take the server away)
         told: list[HSMError] = []
 
-        def come_back(error: HSMError) -> None:
-            told.append(error)
-            pool = hsm._transport._pool  # noqa: SLF001 (to lead it astray)
-            pool.port = 9 if len(told) < 8 else port
+        def away(*_: object) -> NoReturn:
+            raise TransportError("Nobody is there.", reason="connect")
 
-        view = hsm.follow(FROM_NOW, on_interruption=come_back)
+        def tell(error: HSMError) -> None:
+            told.append(error)
+            monkeypatch.setattr(transport, "stream", away)
+            if len(told) == 8:
+                monkeypatch.undo()
+
+        stub.faults = [streamed(entries[0], whole=False), streamed(entries[1])]
+        view = hsm.follow(FROM_NOW, on_interruption=tell)
         seen = list(itertools.islice(view, 2))
         view.close()
 
         assert list(entries[:2]) == seen
-        assert {"connect"} == {error.facts["reason"] for error in told[1:]}
+        assert ["lost", *["connect"] * 7] == [error.facts["reason"] for error in told]
 
     def test_a_view_that_can_not_begin(self, hsm: RemoteHSM, stub: Stub) -> None:
         """What never began is tried as often as anything else."""
@@ -163,7 +169,7 @@ class TestFollow:
 
     def test_refused(self, hsm: RemoteHSM, stub: Stub) -> None:
         """What does not change by itself is raised at once."""
-        stub.faults = [answer(403, PROBLEM, problem(errors.AccessDeniedError()))]
+        stub.faults = [DENIED]
 
         with pytest.raises(errors.AccessDeniedError):
             next(hsm.follow(FROM_NOW))
@@ -251,13 +257,11 @@ def start(environment: dict[str, str]) -> Start:
 
 
 class TestCommand:
-    DENIED = answer(403, PROBLEM, problem(errors.AccessDeniedError()))
-
     def test_lines(
         self, connected: Shell, stub: Stub, entries: Sequence[AuditEntry]
     ) -> None:
         """Each event is a line; an interruption is told beside them."""
-        stub.faults = [streamed(*entries[:2], whole=False), self.DENIED]
+        stub.faults = [streamed(*entries[:2], whole=False), DENIED]
         outcome = connected("audit", "follow", "--key-id", "k", "--start-seq", "0")
         first = outcome.lines[0].split("  ")
 
@@ -271,7 +275,7 @@ class TestCommand:
         self, connected: Shell, stub: Stub, entries: Sequence[AuditEntry]
     ) -> None:
         """With --json each line is an entry as the list has it."""
-        stub.faults = [streamed(*entries), self.DENIED]
+        stub.faults = [streamed(*entries), DENIED]
         outcome = connected("audit", "follow", "--json")
         found = [
             wire.decode_json(line, AuditEntry) for line in outcome.out.split(b"\n")[:-1]

@@ -40,9 +40,8 @@ def read_blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
     unread = bytearray()
     for chunk in chunks:
         unread += chunk
-        *blocks, rest = bytes(unread).split(b"\n\n") if b"\n\n" in unread else [unread]
+        *blocks, unread = unread.split(b"\n\n")
         yield from map(_parse, blocks)
-        unread = bytearray(rest)
         if len(unread) > _LONGEST_BLOCK:
             raise TransportError(
                 f"An event is longer than {_LONGEST_BLOCK} bytes.",
@@ -51,16 +50,15 @@ def read_blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
             )
 
 
-def _parse(text: bytes) -> Block:
+def _parse(text: bytearray) -> Block:
     block = Block()
     for line in bytes(text).splitlines():
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        match name:
-            case b"id":
-                block.id = value.decode("ascii", "replace")
-            case b"event":
-                block.event = value.decode("ascii", "replace")
-            case b"data":
-                block.data += value
+        if name == b"id":
+            block.id = value.decode("ascii", "replace")
+        elif name == b"event":
+            block.event = value.decode("ascii", "replace")
+        elif name == b"data":
+            block.data += value
     return block
