@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +33,7 @@ __all__ = [
     "drop",
     "problem",
     "serving",
+    "stream",
 ]
 
 TOKEN = "stub.bearer.token"
@@ -153,6 +154,38 @@ def drop(*, executed: bool) -> Fault:
         if executed:
             handler.execute(request)
         handler.hang_up()
+
+    return fault
+
+
+def stream(
+    blocks: Sequence[bytes], *, whole: bool = True, then_wait: bool = False
+) -> Fault:
+    """
+    Return a fault: a stream of events.
+
+    Args:
+        blocks: What it sends.
+
+        whole: Whether it ends in order; else the connection breaks.
+
+        then_wait: Whether it goes on in silence until the client leaves.
+    """
+
+    def fault(handler: _Handler, request: Received) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        with suppress(OSError):
+            for block in filter(None, blocks):
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
+            if then_wait:
+                handler.connection.recv(1)
+            elif whole:
+                handler.wfile.write(b"0\r\n\r\n")
+        if not whole or then_wait:
+            handler.hang_up()
 
     return fault
 

@@ -43,6 +43,7 @@ def test_a_row_is_true(route: rest.Route) -> None:
     assert located <= result
     assert {route.raw_request} - {""} <= fields
     assert {route.raw_response} - {""} <= result
+    assert not route.events or {"follow", "start_seq"} <= fields
     assert (route.method == "GET") == (
         route.operation.effect is not Effect.MUTATION and not route.has_body
     )

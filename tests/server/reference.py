@@ -56,10 +56,11 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 
 def _routes() -> str:
-    rows = [("Operation", "Request", "Success", "Bytes", "What it does")]
+    rows = [("Operation", "Request", "Success", "Other forms", "What it does")]
     for route in ROUTES:
         both = (("in", route.raw_request), ("out", route.raw_response))
         raw = ", ".join(f"{way}: `{name}`" for way, name in both if name)
+        raw += "events" if route.events else ""
         rows.append(
             (
                 f"`{route.operation.__name__}`",

@@ -8,13 +8,13 @@ import hmac
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import web
@@ -28,6 +28,7 @@ from hsm_core.factory import OpenHSM, open_async
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.rest import API_PREFIX
 from hsm_core.testing import memory_hsm
+from hsm_server.access import VaultAccess
 from hsm_server.app import create_app
 from hsm_server.app_keys import METRICS
 from hsm_server.clock import FlooredClock
@@ -37,6 +38,9 @@ from hsm_server.local_vault import LocalVault
 from hsm_server.logs import Logger, make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.telemetry import Metrics
+
+Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]
+"""Makes what an application asks, over an HSM and who guards it."""
 
 SECRET = b"tests only: 32 bytes or more of it"
 EVERYBODY = ("Administrator", "Operator", "Service", "Auditor")
@@ -194,13 +198,14 @@ def local_app(
     logger: Logger,
     clock: FlooredClock,
     secret: bytes = SECRET,
+    between: Between = LocalVault,
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
     gatekeeper = Gatekeeper(
         gateway, secret, settings.tokens, metrics.count_jwt_failure, clock
     )
-    vault = LocalVault(gateway, gatekeeper)
+    vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics)
 
 
@@ -210,6 +215,7 @@ async def open_api(
     *,
     gateway: AsyncHSMGateway | None = None,
     clock: FlooredClock | None = None,
+    between: Between = LocalVault,
 ) -> AsyncIterator[API]:
     """Serve a fresh memory HSM, or *gateway*, on loopback without TLS."""
     log = StringIO()
@@ -220,6 +226,7 @@ async def open_api(
             settings,
             make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
             clock or FlooredClock(),
+            between=between,
         )
         with socket.create_server(("127.0.0.1", 0)) as bound:
             listener = Listener(app, [bound], None)

@@ -80,7 +80,8 @@ def test_every_parameter_is_described(route: Route) -> None:
     assert fields == places["path"] | places["query"] | in_body
     assert not places["query"] & in_body
     mutates = route.operation.effect is Effect.MUTATION
-    assert ({"Idempotency-Key"} if mutates else set()) == places["header"]
+    headers = {"Idempotency-Key"} if mutates else set()
+    assert headers | ({"Last-Event-ID"} if route.events else set()) == places["header"]
     assert bool(route.raw_request) == ("application/octet-stream" in body)
 
 
@@ -96,6 +97,7 @@ def test_every_answer_is_described(route: Route) -> None:
         assert ["application/problem+json"] == list(responses[status]["content"])
     content = responses[str(route.success)]["content"]
     assert bool(route.raw_response) == ("application/octet-stream" in content)
+    assert route.events == ("text/event-stream" in content)
 
 
 def _schemas(value: Any) -> list[dict[str, Any]]:
@@ -198,5 +200,6 @@ def test_open_pages_need_no_token() -> None:
         if operation.get("security") == []
     }
 
-    assert {"/healthz", "/metrics", "/api/v1/openapi.json"} == open_pages
+    health = {"/healthz", "/livez", "/readyz"}
+    assert health | {"/metrics", "/api/v1/openapi.json"} == open_pages
     assert [{"bearer": []}] == DOCUMENT["security"]

@@ -60,6 +60,18 @@ class Broken:
         self.refusals.append((kind, code))
 
 
+class Stuck:
+    """A vault that never answers."""
+
+    asked = 0
+
+    async def status(self) -> NoReturn:
+        """Wait."""
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError("Nobody sets it.")
+
+
 async def test_health_is_open_and_cheap(api: API) -> None:
     """Anybody may ask, and learns nothing of keys."""
     await api.create("Ed25519", name="signer")
@@ -68,6 +80,37 @@ async def test_health_is_open_and_cheap(api: API) -> None:
     assert 200 == answer.status
     assert {"status", "version", "uptime_seconds"} == answer.json.keys()
     assert "ok" == answer.json["status"]
+
+
+@pytest.mark.parametrize("page", ["//livez", "//readyz"])
+async def test_live_and_ready(api: API, page: str) -> None:
+    """Both are open, and good where all is well."""
+    answer = await api.send("GET", page, token="")
+
+    assert 200 == answer.status
+    assert {"status", "version", "uptime_seconds"} == answer.json.keys()
+    assert "ok" == answer.json["status"]
+
+
+async def test_live_without_a_vault() -> None:
+    """Who looks whether a process lives learns nothing of the vault."""
+    async with open_api(gateway=Broken(StoreUnavailableError())) as api:
+        pages = ("//livez", "//readyz", "//healthz")
+        answers = [await api.send("GET", page, token="") for page in pages]
+
+    assert [200, 503, 503] == [answer.status for answer in answers]
+    assert ["ok", "unavailable", "degraded"] == [a.json["status"] for a in answers]
+
+
+async def test_a_live_page_asks_nobody(
+    api: API, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vault that gives no answer at all doesn't hold it up."""
+    vault = Stuck()
+    monkeypatch.setattr(api.app[HEALTH], "_vault", vault)
+    answer = await api.send("GET", "//livez", token="")
+
+    assert (200, 0) == (answer.status, vault.asked)
 
 
 async def test_metrics_forget_an_hsm_that_is_gone(
@@ -176,7 +219,9 @@ async def test_labels_are_bounded(api: API) -> None:
     assert "made-up" not in text
 
 
-@pytest.mark.parametrize("page", ["//healthz", "//metrics", "/openapi.json"])
+@pytest.mark.parametrize(
+    "page", ["//healthz", "//livez", "//readyz", "//metrics", "/openapi.json"]
+)
 async def test_open_pages_are_strict_too(api: API, page: str) -> None:
     """No query, no body, no other method."""
     query = await api.send("GET", page, token="", query="x=1")

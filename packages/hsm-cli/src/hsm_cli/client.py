@@ -7,15 +7,26 @@ Public, like the modules of hsm-core.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from hsm_cli.messages import Answer, Request, request_of, result_of
+from hsm_cli.events import Block, read_blocks
+from hsm_cli.messages import (
+    Answer,
+    Request,
+    entry_of,
+    error_of,
+    error_of_event,
+    request_of,
+    result_of,
+    view_request_of,
+)
 from hsm_cli.settings import DEFAULT_TIMEOUT_SECONDS
 from hsm_cli.tls import open_tls_context
 from hsm_cli.transport import Transport
@@ -31,7 +42,8 @@ from hsm_core.errors import (
     TransportError,
     UnavailableError,
 )
-from hsm_core.operations import Effect, Operation
+from hsm_core.model import AuditEntry
+from hsm_core.operations import Effect, ListAuditEvents, Operation
 
 __all__ = ["RemoteHSM", "new_idempotency_key"]
 
@@ -40,6 +52,9 @@ R = TypeVar("R")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _FIRST_PAUSE_SECONDS: Final = 0.2
+_MOST_DOUBLINGS: Final = 6
+"""Attempts after which pauses grow no more: some 6 seconds."""
+
 _MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024
 _LASTING: Final = (AlgorithmUnavailableError, SelfTestFailedError, StorageFullError)
 """Errors of unavailability that trying again at once does not end."""
@@ -166,6 +181,62 @@ class RemoteHSM:
         attempts = 1 if effect is Effect.USE else self._attempts
         return self._exchange(type(operation), request, attempts=attempts)
 
+    def follow(
+        self,
+        operation: ListAuditEvents,
+        /,
+        *,
+        on_interruption: Callable[[HSMError], None] | None = None,
+    ) -> Generator[AuditEntry, None, None]:
+        """
+        Give entries of the trail as they are recorded, oldest first, without end.
+
+        A view that was interrupted goes on where it was, without gap or repetition,
+        as soon as the server can be reached again; it is then recorded once more.
+
+        Args:
+            operation: What to show. Without *start_seq* it is what is recorded from now
+                on; its *limit* means nothing.
+
+            on_interruption: Is told each time why the view has to begin again.
+
+        Raises:
+            HSMError: The view could not begin, or can't go on: the credential is not
+                good any more, or the server says what won't change by itself.
+        """
+        position, failures = "", 0
+        while True:
+            is_open = False
+            try:
+                for block in self._view(operation, position):
+                    position, failures, is_open = block.id or position, 0, True
+                    if block.event == "entry":
+                        yield entry_of(block.data)
+                raise TransportError("The server has ended the view.", reason="lost")
+            except (UnavailableError, AuthenticationError) as error:
+                failures += 1
+                if not _can_go_on(error, is_open=is_open, has_begun=bool(position)):
+                    raise
+                if not position and failures >= self._attempts:
+                    raise
+                if on_interruption is not None:
+                    on_interruption(error)
+            self._wait(min(failures, _MOST_DOUBLINGS), None)
+
+    def _view(
+        self, operation: ListAuditEvents, position: str
+    ) -> Generator[Block, None, None]:
+        """Give the blocks of one answer."""
+        request = view_request_of(operation, position)
+        answer = self._transport.stream(request, self._credentials())
+        if isinstance(answer, Answer):
+            raise error_of(answer)
+        with contextlib.closing(answer):
+            for block in read_blocks(answer):
+                if block.event == "problem":
+                    raise error_of_event(block.data)
+                yield block
+
     def _exchange(
         self,
         cls: type[Operation[R]],
@@ -199,13 +270,16 @@ class RemoteHSM:
             attempt += 1
 
     def _send(self, request: Request) -> Answer:
+        return self._transport.send(request, self._credentials())
+
+    def _credentials(self) -> dict[str, str]:
         token = self._token()
         if not _TOKEN.fullmatch(token):
             raise InvalidInputError(
                 "The bearer token holds characters that no token has.",
                 field="auth_token",
             )
-        return self._transport.send(request, {"Authorization": f"Bearer {token}"})
+        return {"Authorization": f"Bearer {token}"}
 
     def _wait(self, attempt: int, answer: Answer | None) -> None:
         wish = answer.retry_after_seconds if answer is not None else None
@@ -213,6 +287,24 @@ class RemoteHSM:
             spread = 0.5 + secrets.randbelow(1000) / 1000
             wish = _FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * spread
         self._pause(wish)
+
+
+def _can_go_on(error: HSMError, *, is_open: bool, has_begun: bool) -> bool:
+    """
+    Return whether a view may go on after an error.
+
+    Args:
+        error: What has ended it.
+
+        is_open: Whether the last answer had begun.
+
+        has_begun: Whether any had; then a server that is not there comes back.
+    """
+    if isinstance(error, AuthenticationError):
+        # The token has expired; the next may be a fresh one.
+        return is_open
+    is_away = error.facts.get("reason") == "connect"
+    return _is_worth_trying_again(error) or (has_begun and is_away)
 
 
 def _checked_key(key: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +13,9 @@ from hsm_cli.settings import ClientSettings
 
 if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
-    from hsm_core.operations import Operation
+    from hsm_core.errors import HSMError
+    from hsm_core.model import AuditEntry
+    from hsm_core.operations import ListAuditEvents, Operation
     from hsm_core.protocols import HSM
 
 __all__ = ["Invocation"]
@@ -65,6 +68,12 @@ class Invocation:
             )
             raise
 
+    def follow(
+        self, operation: ListAuditEvents, on_interruption: Callable[[HSMError], None]
+    ) -> Generator[AuditEntry, None, None]:
+        """Give entries of the server's trail without end; see `RemoteHSM.follow`."""
+        return self._open().follow(operation, on_interruption=on_interruption)
+
     def wait_at_least(self, seconds: float) -> None:
         """Wait this long for the answer to what takes long by its nature."""
         longest = max(seconds, self.settings.timeout_seconds)
@@ -75,7 +84,7 @@ class Invocation:
         if self._opened is not None:
             self._opened.close()
 
-    def _open(self) -> HSM:
+    def _open(self) -> RemoteHSM:
         if self._opened is None:
             from hsm_cli.bootstrap import open_remote
 

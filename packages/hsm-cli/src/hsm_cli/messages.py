@@ -21,13 +21,27 @@ from hsm_core.errors import (
     InvalidInputError,
     TransportError,
 )
-from hsm_core.operations import Operation, result_type
+from hsm_core.model import AuditEntry
+from hsm_core.operations import ListAuditEvents, Operation, result_type
 from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-__all__ = ["Answer", "Request", "error_of", "request_of", "result_of"]
+__all__ = [
+    "EVENTS",
+    "Answer",
+    "Request",
+    "entry_of",
+    "error_of",
+    "error_of_event",
+    "request_of",
+    "result_of",
+    "view_request_of",
+]
 
 R = TypeVar("R")
+
+EVENTS: Final = "text/event-stream"
+"""Media type of live views."""
 
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
@@ -115,6 +129,51 @@ def request_of(operation: Operation[Any], /) -> Request:
     return Request(
         method=route.method, target=path, headers=headers, body=wire.encode_json(fields)
     )
+
+
+def view_request_of(operation: ListAuditEvents, position: str, /) -> Request:
+    """
+    Return the request for a live view.
+
+    Args:
+        operation: What to show. It has no *limit*, and goes on from its first page.
+
+        position: Id of the last event that was seen, or empty.
+
+    Raises:
+        InvalidInputError: The operation breaks its own type.
+    """
+    fields = _checked_fields(operation)
+    for name in ("limit", "ascending", "follow"):
+        fields.pop(name, None)
+    path = API_PREFIX + route_of(ListAuditEvents).path
+    headers = {"Accept": f"{EVENTS}, application/problem+json"}
+    if position:
+        headers["Last-Event-ID"] = position
+    return Request(
+        method="GET", target=_with_query(path, fields), headers=headers, body=None
+    )
+
+
+def entry_of(data: bytes, /) -> AuditEntry:
+    """
+    Return the entry that an event of a live view holds.
+
+    Raises:
+        TransportError: It holds none.
+    """
+    try:
+        return wire.decode_json(data, AuditEntry)
+    except InvalidInputError as error:
+        raise TransportError(
+            f"An event of the server's could not be read: {error}", reason="answer"
+        ) from None
+
+
+def error_of_event(data: bytes, /) -> HSMError:
+    """Return the error that ended a live view."""
+    answer = Answer(status=503, content_type="application/problem+json", body=data)
+    return error_of(answer)
 
 
 def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import RemoteDisconnected
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,7 +26,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from hsm_cli.messages import Answer, Request
+from hsm_cli.messages import EVENTS, Answer, Request
 from hsm_cli.tls import innermost, reason, tls_words
 from hsm_core.errors import ConfigurationError, TransportError
 
@@ -32,6 +35,8 @@ __all__ = ["Transport"]
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600
+_LONGEST_SILENCE_SECONDS: Final = 45.0
+"""A stream is silent for 15 seconds at most; more than that is a lost connection."""
 
 
 class Transport:
@@ -89,22 +94,65 @@ class Transport:
             TransportError: No answer, or none that could be read; ``facts["reason"]``
                 is ``connect``, ``certificate``, ``tls``, ``lost`` or ``answer``.
         """
+        with self._failures():
+            return self._read(self._open(request, headers, self._timeout_seconds))
+
+    def stream(
+        self, request: Request, headers: dict[str, str]
+    ) -> Answer | Generator[bytes, None, None]:
+        """
+        Send one request, and return the pieces of an answer that has no end.
+
+        Args:
+            request: What to send.
+
+            headers: See `send`.
+
+        Returns:
+            Pieces as they come, which raise `TransportError` too; closing them closes
+            the connection. An answer that is no stream of events comes as a whole.
+
+        Raises:
+            TransportError: See `send`.
+        """
+        with self._failures():
+            longest = max(self._timeout_seconds, _LONGEST_SILENCE_SECONDS)
+            response = self._open(request, headers, longest)
+            kind = response.headers.get("Content-Type", "").partition(";")[0]
+            if response.status != HTTPStatus.OK or kind.strip().lower() != EVENTS:
+                return self._read(response)
+        return self._pieces(response)
+
+    def _pieces(
+        self, response: urllib3.BaseHTTPResponse
+    ) -> Generator[bytes, None, None]:
         try:
-            response = self._pool.urlopen(
-                request.method,
-                self._prefix + request.target,
-                body=request.body,
-                headers={
-                    **request.headers,
-                    **headers,
-                    "Accept-Encoding": "identity",
-                },
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            return self._read(response)
+            with self._failures():
+                while piece := response.read1(_CHUNK_BYTES, decode_content=False):
+                    yield piece
+        finally:
+            response.close()
+
+    def _open(
+        self, request: Request, headers: dict[str, str], read_seconds: float
+    ) -> urllib3.BaseHTTPResponse:
+        return self._pool.urlopen(
+            request.method,
+            self._prefix + request.target,
+            body=request.body,
+            headers={**request.headers, **headers, "Accept-Encoding": "identity"},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=urllib3.Timeout(connect=self._timeout_seconds, read=read_seconds),
+        )
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn what goes wrong into an error of ours."""
+        try:
+            yield
         except (HTTPError, OSError, ValueError) as error:
             raise self._failure(error) from None
         except AttributeError:

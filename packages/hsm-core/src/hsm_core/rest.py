@@ -6,7 +6,8 @@ A path parameter or query parameter is a field of the operation; all other field
 the members of a JSON body. For rows with a *raw_request*, the body may be that field
 alone as ``application/octet-stream``, the other fields then being query parameters;
 for rows with a *raw_response*, ``Accept: application/octet-stream`` asks for that field
-of the result alone.
+of the result alone. For rows with *events*, ``Accept: text/event-stream`` asks for a
+live view.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Route(Record, frozen=True, kw_only=True):
         location: Template of the Location header over fields of the result.
         raw_request: Field that may be the whole body.
         raw_response: Field of the result that may be the whole answer.
+        events: Whether the answer may go on as server-sent events.
     """
 
     operation: type[ops.Operation[Any]]
@@ -41,6 +43,7 @@ class Route(Record, frozen=True, kw_only=True):
     location: str = ""
     raw_request: str = ""
     raw_response: str = ""
+    events: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -167,7 +170,9 @@ ROUTES: Final = (
         path="/random",
         raw_response="random",
     ),
-    Route(operation=ops.ListAuditEvents, method="GET", path="/audit/events"),
+    Route(
+        operation=ops.ListAuditEvents, method="GET", path="/audit/events", events=True
+    ),
     Route(operation=ops.VerifyAudit, method="POST", path="/audit/verify"),
     Route(operation=ops.Status, method="GET", path="/status"),
     Route(operation=ops.ListAlgorithms, method="GET", path="/algorithms"),

@@ -83,7 +83,11 @@ class VaultAccess(Protocol):
     def follow(
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
     ) -> AsyncGenerator[AuditPage, None]:
-        """Give a page of the trail, and then what is recorded later."""
+        """
+        Give a page of the trail, and then what is recorded later.
+
+        It ends with `AuthenticationError` when the credential is good no more.
+        """
         ...
 
     async def status(self) -> HSMStatus:

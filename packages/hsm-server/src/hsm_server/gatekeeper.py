@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, TypeVar
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import Visitor
 from hsm_server.clock import FlooredClock
+from hsm_server.pacing import with_pauses
 from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenVerifier
+from hsm_server.tokens import Identity, TokenVerifier
 
 __all__ = ["Gatekeeper"]
 
+T = TypeVar("T")
+
 _CLOCK = FlooredClock()
+_LOOK_SECONDS: Final = 1.0
+"""How often it is asked whether a credential is still good: secrets are replaced."""
 
 
 class Gatekeeper:
@@ -62,17 +69,12 @@ class Gatekeeper:
         Raises:
             AuthenticationError: No token, or no good one; have it recorded.
         """
-        fingerprint = _fingerprint(visitor.certificate)
-        if not visitor.credential:
-            raise AuthenticationError
-        identity = self._verifier.verify(
-            visitor.credential, certificate_sha256=fingerprint
-        )
+        identity = self._identity(visitor)
         return Caller(
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
-            certificate_sha256=fingerprint,
+            certificate_sha256=_fingerprint(visitor.certificate),
             source_address=visitor.address,
             request_id=visitor.request_id,
         )
@@ -103,6 +105,36 @@ class Gatekeeper:
         except AuthenticationError as error:
             await self.record_failure(visitor, error)
             raise
+
+    async def while_good(
+        self, visitor: Visitor, pages: AsyncGenerator[T, None]
+    ) -> AsyncGenerator[T, None]:
+        """
+        Give what a generator gives as long as the visitor's credential is good.
+
+        Raises:
+            AuthenticationError: It is good no more; that is no attempt, and not
+                recorded.
+        """
+        paced = with_pauses(pages, lambda: self._seconds_left(visitor))
+        async with contextlib.aclosing(paced):
+            async for page in paced:
+                self._seconds_left(visitor)
+                if page is not None:
+                    yield page
+
+    def _seconds_left(self, visitor: Visitor) -> float:
+        """Return until when to look at a credential again."""
+        left = self._identity(visitor).expires_at - self._clock.now()
+        return max(0.0, min(left, _LOOK_SECONDS))
+
+    def _identity(self, visitor: Visitor) -> Identity:
+        if not visitor.credential:
+            raise AuthenticationError
+        return self._verifier.verify(
+            visitor.credential,
+            certificate_sha256=_fingerprint(visitor.certificate),
+        )
 
 
 def _fingerprint(certificate: bytes) -> str:

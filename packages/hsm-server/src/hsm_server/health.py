@@ -20,10 +20,11 @@ _PERIOD_SECONDS: Final = 1.0
 
 class Health(Record, frozen=True, kw_only=True):
     """
-    The answer of ``/healthz``.
+    The answer of ``/healthz``, ``/livez`` and ``/readyz``.
 
     Attributes:
-        status: ``ok`` or ``degraded``.
+        status: ``ok``; ``degraded`` where something is not as it should be;
+            ``unavailable`` where requests can't be served, which ``/readyz`` says.
     """
 
     status: str
@@ -69,9 +70,21 @@ class HealthCheck:
     async def check(self) -> tuple[Health, bool]:
         """Return the state, and whether requests can be served at all."""
         await self.refresh()
-        health = Health(
-            status="ok" if self._state == "operational" else "degraded",
+        is_whole = self._state == "operational"
+        return self._health("ok" if is_whole else "degraded"), self._serving
+
+    async def check_ready(self) -> tuple[Health, bool]:
+        """Return whether requests can be served, and nothing else."""
+        await self.refresh()
+        return self._health("ok" if self._serving else "unavailable"), self._serving
+
+    def alive(self) -> Health:
+        """Return that this process answers, whatever the vault does."""
+        return self._health("ok")
+
+    def _health(self, status: str) -> Health:
+        return Health(
+            status=status,
             version=__version__,
             uptime_seconds=int(self._metrics.uptime_seconds),
         )
-        return health, self._serving

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 from aiohttp import web
 
@@ -20,6 +22,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._busy: set[web.RequestHandler] = set()
+        self._endless: set[asyncio.Future[None]] = set()
         self._changed = asyncio.Event()
         self.is_draining = False
 
@@ -35,9 +38,33 @@ class InFlight:
         self._busy.discard(connection)
         self._changed.set()
 
+    @contextlib.contextmanager
+    def endless(self, connection: web.RequestHandler) -> Iterator[asyncio.Future[None]]:
+        """
+        Note that an answer goes on until it is told to end: nobody waits for it.
+
+        What is given is done when the drain begins.
+        """
+        self.end(connection)
+        ends: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.is_draining:
+            ends.set_result(None)
+        self._endless.add(ends)
+        try:
+            yield ends
+        finally:
+            self._endless.discard(ends)
+
+    def begin_drain(self) -> None:
+        """Let answers close their connections, and end those that have no end."""
+        self.is_draining = True
+        for ends in self._endless:
+            if not ends.done():
+                ends.set_result(None)
+
     async def drain(self, timeout_seconds: float) -> bool:
         """Wait until all is answered; return whether that came in time."""
-        self.is_draining = True
+        self.begin_drain()
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self._busy:

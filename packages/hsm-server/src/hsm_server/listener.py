@@ -205,7 +205,7 @@ class Listener:
         if self._runner.server is None:
             return True
         in_flight = self._app[IN_FLIGHT]
-        in_flight.is_draining = True
+        in_flight.begin_drain()
         # What has arrived in full gets its turn before its connection counts as idle.
         await asyncio.sleep(0)
         for connection in self._manager.connections:

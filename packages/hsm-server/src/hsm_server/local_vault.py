@@ -74,7 +74,9 @@ class LocalVault:
         """See `VaultAccess.follow`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
-        pages = self._gateway.act_as(caller).follow(operation)
+        pages = self._gatekeeper.while_good(
+            visitor, self._gateway.act_as(caller).follow(operation)
+        )
         async with contextlib.aclosing(pages):
             async for page in pages:
                 yield page

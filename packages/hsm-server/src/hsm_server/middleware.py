@@ -12,7 +12,6 @@ from typing import Final
 
 from aiohttp import web
 
-from hsm_core.errors import HSMError
 from hsm_server.app_keys import (
     IN_FLIGHT,
     LOGGER,
@@ -21,12 +20,7 @@ from hsm_server.app_keys import (
     exchange_of,
     start_exchange,
 )
-from hsm_server.logs import location
-from hsm_server.problems import (
-    RequestRefusedError,
-    problem_response,
-    status_of,
-)
+from hsm_server.failures import answer_failure
 
 __all__ = [
     "COMMON_HEADERS",
@@ -39,10 +33,6 @@ REQUEST_ID_HEADER: Final = "X-Request-Id"
 """Header that ties a request to log and trail, in both directions."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_CODES: Final = {
-    404: "route_not_found",
-    405: "method_not_allowed",
-}
 COMMON_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -98,50 +88,8 @@ async def _answer(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except (HSMError, RequestRefusedError) as error:
-        if isinstance(error, HSMError) and status_of(type(error)) >= 500:
-            request.app[LOGGER].warning(
-                "unavailable", request_id=exchange.request_id, code=error.code
-            )
-        exchange.code = error.code
-        return problem_response(error, exchange.request_id)
-    except web.HTTPException as error:
-        refusal = _refusal(error)
-        exchange.code = refusal.code
-        return problem_response(refusal, exchange.request_id)
     except Exception as error:
-        return _unexpected(request, error, exchange)
-
-
-def _refusal(error: web.HTTPException) -> RequestRefusedError:
-    code = _CODES.get(error.status, "internal")
-    match code:
-        case "route_not_found":
-            return RequestRefusedError(code, "There is no such route.")
-        case "method_not_allowed":
-            allowed = error.headers.get("Allow", "")
-            return RequestRefusedError(
-                code, f"This route takes {allowed}.", {"Allow": allowed}
-            )
-        case _:
-            return RequestRefusedError(code, "The request can't be answered.")
-
-
-def _unexpected(
-    request: web.Request, error: Exception, exchange: Exchange
-) -> web.Response:
-    """Answer 500 and say nothing: who asked can't help it, and may be an attacker."""
-    request.app[METRICS].count_unexpected()
-    request.app[LOGGER].error(
-        "unexpected",
-        request_id=exchange.request_id,
-        operation=exchange.operation,
-        error=type(error).__name__,
-        place=location(error.__traceback__),
-    )
-    exchange.code = "internal"
-    refusal = RequestRefusedError("internal", "The request failed.")
-    return problem_response(refusal, exchange.request_id)
+        return answer_failure(request, error, exchange)
 
 
 async def set_common_headers(

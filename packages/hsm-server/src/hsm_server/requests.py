@@ -15,17 +15,21 @@ from aiohttp import web
 
 from hsm_core import wire
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
-from hsm_core.operations import Operation
+from hsm_core.operations import ListAuditEvents, Operation
 from hsm_core.rest import Route, path_fields
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.app_keys import METRICS, start_exchange
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.settings import HTTPLimits
 
-__all__ = ["BYTES", "JSON", "RequestReader", "answer_expectation"]
+__all__ = ["BYTES", "EVENTS", "JSON", "RequestReader", "answer_expectation"]
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
+EVENTS: Final = "text/event-stream"
+
+_OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
+"""What has no meaning for a view that does not end."""
 
 _MAX_QUERY_FIELDS: Final = 64
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
@@ -87,6 +91,28 @@ class RequestReader:
             self._route.operation,
             path=path,
             payload_limit=self._limits.payload_bytes,
+        )
+
+    def read_view(self, request: web.Request) -> ListAuditEvents:
+        """
+        Return the live view that a request asks for.
+
+        Raises:
+            InvalidInputError: It is malformed, or breaks a rule.
+        """
+        if request.body_exists:
+            raise MalformedError(f"A {self._route.method} request has no body.")
+        tree = self._query(request, "")
+        for name in sorted(_OF_PAGES & tree.keys()):
+            raise InvalidInputError(f"A live view takes no {name}.", field=name)
+        last = request.headers.getall("Last-Event-ID", [])
+        if len(last) > 1:
+            raise InvalidInputError("Last-Event-ID is given twice.", field="start_seq")
+        if last:
+            # It is sent where a view is resumed, with the query of its beginning.
+            tree["start_seq"] = _parse_integer("start_seq", last[0])
+        return wire.convert(
+            {**tree, "ascending": True, "follow": True}, ListAuditEvents
         )
 
     def _convert(self, tree: dict[str, Any]) -> Operation[Any]:

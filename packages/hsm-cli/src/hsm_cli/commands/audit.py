@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,12 +17,32 @@ from hsm_cli.options import HSMCommand
 from hsm_cli.output import print_note
 from hsm_cli.progress import Progress
 from hsm_cli.views import EVENT_HEADER, event_row
+from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 from hsm_core.secret_input import read_secret
 
 __all__ = ["command"]
 
 _HMAC_KEY_BYTES = 32
+
+
+def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command options for what it shows."""
+    options = (
+        click.option("--key-id", default="", metavar="KEY", help="Only of this key."),
+        click.option(
+            "--principal", default="", metavar="NAME", help="Only of this person."
+        ),
+        click.option(
+            "--kind",
+            default="",
+            metavar="NAME",
+            help="Only of this operation, such as Sign.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.group("audit", no_args_is_help=False)
@@ -43,11 +66,7 @@ def command() -> None:
     help="First record looked at; else the newest, or 0 with --ascending.",
 )
 @click.option("--ascending", is_flag=True, help="Oldest first.")
-@click.option("--key-id", default="", metavar="KEY", help="Only of this key.")
-@click.option("--principal", default="", metavar="NAME", help="Only of this person.")
-@click.option(
-    "--kind", default="", metavar="NAME", help="Only of this operation, such as Sign."
-)
+@_filters
 @click.pass_obj
 def events(
     invocation: Invocation,
@@ -78,6 +97,43 @@ def events(
         [event_row(entry) for entry in page.items],
         f"head: {page.head_seq} {page.head_hash}{more}",
     )
+
+
+@command.command("follow", cls=HSMCommand)
+@click.option(
+    "--start-seq",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="First record looked at; else what is recorded from now on.",
+)
+@_filters
+@click.pass_obj
+def follow(
+    invocation: Invocation,
+    start_seq: int | None,
+    key_id: str,
+    principal: str,
+    kind: str,
+) -> None:
+    """
+    Show events of the trail as they are recorded, one a line, until Ctrl-C.
+
+    A lost connection is opened again, and nothing is left out or shown twice. The look
+    itself is recorded, once for each connection.
+    """
+    operation = ListAuditEvents(
+        start_seq=start_seq, key_id=key_id, principal=principal, kind=kind
+    )
+    with closing(invocation.follow(operation, _tell_interruption)) as entries:
+        for entry in entries:
+            cells = (cell or "-" for cell in event_row(entry))
+            invocation.output.record(entry, "  ".join(cells))
+
+
+def _tell_interruption(error: HSMError) -> None:
+    # Tokens are minted for minutes, and expire while everything is well.
+    if not isinstance(error, AuthenticationError):
+        print_note(f"{error} [{error.code}]; the view goes on when it can.")
 
 
 @command.command("verify", cls=HSMCommand)

@@ -3,9 +3,9 @@
 What front ends and vault send each other.
 
 A frame is its length, 4 bytes, big endian, and MessagePack: an array of the type's name
-and its fields in order. No frame is longer than `MAX_FRAME_BYTES`; a longer operation
-or answer goes in chunks before the frame that completes it. A type that the other side
-may not send is as unknown as one that nobody knows.
+and its fields in order. No frame is longer than `MAX_FRAME_BYTES`; a longer operation,
+event or answer goes in chunks before the frame that completes it. A type that the other
+side may not send is as unknown as one that nobody knows.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Answer(_Frame, frozen=True, tag="answer"):
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):
-    """A piece of the operation or answer that has this id."""
+    """A piece of the operation, event or answer that has this id."""
 
     id: Id
     data: bytes

@@ -284,7 +284,7 @@ class _Connection:
                 self._record(frame.id, self._refuse(frame, caller))
             case Purpose.FOLLOW:
                 view = wire.decode_packed(operation, ListAuditEvents)
-                self._follow(frame.id, caller, view)
+                self._follow(frame, caller, view)
 
     def _execute(self) -> None:
         """Execute together what is ready, but let others have their turn, too."""
@@ -315,10 +315,10 @@ class _Connection:
         task.add_done_callback(self._recording.discard)
         task.add_done_callback(partial(self._conclude, number, ""))
 
-    def _follow(self, number: int, caller: Caller, view: ListAuditEvents) -> None:
-        task = self._loop.create_task(self._send_pages(number, caller, view))
-        self._waiting[number] = task
-        task.add_done_callback(partial(self._conclude, number, caller.principal))
+    def _follow(self, frame: Request, caller: Caller, view: ListAuditEvents) -> None:
+        task = self._loop.create_task(self._send_pages(frame, caller, view))
+        self._waiting[frame.id] = task
+        task.add_done_callback(partial(self._conclude, frame.id, caller.principal))
 
     def _conclude(
         self, number: int, principal: str, task: asyncio.Future[Answer]
@@ -345,18 +345,20 @@ class _Connection:
         return Answer(frame.id, caller.principal)
 
     async def _send_pages(
-        self, number: int, caller: Caller, view: ListAuditEvents
+        self, frame: Request, caller: Caller, view: ListAuditEvents
     ) -> Answer:
-        pages = self._gateway.act_as(caller).follow(view)
+        pages = self._gatekeeper.while_good(
+            frame.visitor, self._gateway.act_as(caller).follow(view)
+        )
         async with contextlib.aclosing(pages):
             async for page in pages:
                 data = wire.encode_packed(page)
-                rest = await self._send_pieces(number, data)
+                rest = await self._send_pieces(frame.id, data)
                 in_chunks = len(rest) < len(data)
-                event = Event(number, caller.principal, rest, in_chunks)
+                event = Event(frame.id, caller.principal, rest, in_chunks)
                 self._channel.send(packed(event))
                 await self._channel.room()
-        return Answer(number, caller.principal)
+        return Answer(frame.id, caller.principal)
 
     def _answer(self, number: int, principal: str, future: asyncio.Future[Any]) -> None:
         self._waiting.pop(number, None)

@@ -25,6 +25,7 @@ __all__ = ["openapi_document"]
 
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
+_EVENTS: Final = "text/event-stream"
 
 _PROBLEMS: Final = {
     400: "The request could not be read.",
@@ -118,6 +119,13 @@ def _description(route: Route, schema: Schema) -> str:
             f"Accept: {_BYTES} asks for {route.raw_response} alone; the other fields "
             "then stand in the header FerroHSM-Result."
         )
+    if route.events:
+        parts.append(
+            f"Accept: {_EVENTS} asks for a live view, from start_seq or else from now "
+            "on, oldest first, which takes neither limit nor ascending nor follow. "
+            "Each `entry` event holds one item of the list; a `problem` event holds a "
+            "problem document, and is the last."
+        )
     return "\n\n".join(parts)
 
 
@@ -140,6 +148,18 @@ def _parameters(route: Route, schema: Schema) -> list[Schema]:
             for name, field in schema["properties"].items()
             if name != "type" and name not in in_path
         ]
+    if route.events:
+        found.append(
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": (
+                    "Resumes a live view after the event with this id; goes before "
+                    "start_seq."
+                ),
+                "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"},
+            }
+        )
     if route.operation.effect is Effect.MUTATION:
         found.append(
             {
@@ -195,6 +215,8 @@ def _responses(route: Route) -> Schema:
             "description": f"The other fields, as JSON; only beside {_BYTES}.",
             "schema": {"type": "string"},
         }
+    if route.events:
+        content[_EVENTS] = {"schema": {"type": "string"}}
     if route.location:
         headers["Location"] = {
             "description": "Path of what was made.",
@@ -234,6 +256,19 @@ def _service_paths() -> dict[str, Schema]:
         "/healthz": _page(
             "Healthz",
             "Whether requests can be served.",
+            {
+                "200": {"description": "They can.", "content": health},
+                "503": {"description": "They can't.", "content": health},
+            },
+        ),
+        "/livez": _page(
+            "Livez",
+            "Whether this process answers, whatever the one with the keys does.",
+            {"200": {"description": "It does.", "content": health}},
+        ),
+        "/readyz": _page(
+            "Readyz",
+            "Whether requests can be served, for who distributes them.",
             {
                 "200": {"description": "They can.", "content": health},
                 "503": {"description": "They can't.", "content": health},

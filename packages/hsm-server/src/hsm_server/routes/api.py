@@ -18,8 +18,15 @@ from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
 from hsm_server.access import Known, Visitor
 from hsm_server.app_keys import VAULT, begin_operation
 from hsm_server.auth import visitor_of
+from hsm_server.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.problems import RequestRefusedError
-from hsm_server.requests import BYTES, JSON, RequestReader, answer_expectation
+from hsm_server.requests import (
+    BYTES,
+    EVENTS,
+    JSON,
+    RequestReader,
+    answer_expectation,
+)
 from hsm_server.settings import HTTPLimits
 
 __all__ = ["RESULT_HEADER", "add_api_routes"]
@@ -43,11 +50,13 @@ def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
 
 def _handler(
     route: Route, limits: HTTPLimits
-) -> Callable[[web.Request], Awaitable[web.Response]]:
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     reader = RequestReader(route, limits)
     name = route.operation.__name__
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if route.events and _wants(request, EVENTS):
+            return await _answer_live(request, reader)
         exchange = begin_operation(request, name)
         visitor, vault = visitor_of(request), request.app[VAULT]
         if not request.content.is_eof():
@@ -59,9 +68,23 @@ def _handler(
         result = await vault.execute(
             visitor, operation, idempotency_key=idempotency_key, known=exchange.know
         )
-        return _encode(route, result, raw=_wants_bytes(request, route))
+        raw = bool(route.raw_response) and _wants(request, BYTES)
+        return _encode(route, result, raw=raw)
 
     return handle
+
+
+async def _answer_live(
+    request: web.Request, reader: RequestReader
+) -> web.StreamResponse:
+    exchange = begin_operation(request, LIVE_VIEW)
+    visitor = visitor_of(request)
+    try:
+        operation = reader.read_view(request)
+    except HSMError:
+        await request.app[VAULT].greet(visitor, known=exchange.know)
+        raise
+    return await answer_live_view(request, visitor, operation, exchange)
 
 
 async def _read(
@@ -99,15 +122,13 @@ def _idempotency_key(request: web.Request) -> str | None:
     return given[0] if given else None
 
 
-def _wants_bytes(request: web.Request, route: Route) -> bool:
-    """Return whether the answer is to be one field, bare: only if that is said."""
-    if not route.raw_response:
-        return False
+def _wants(request: web.Request, form: str) -> bool:
+    """Return whether the answer is to have another form than JSON: only if said so."""
     qualities: dict[str, float] = {}
     for part in ",".join(request.headers.getall("Accept", [])).lower().split(","):
         kind, *parameters = (word.strip() for word in part.split(";"))
         qualities[kind] = next(map(_quality, parameters), 1.0)
-    wanted = qualities.get(BYTES, 0.0)
+    wanted = qualities.get(form, 0.0)
     return wanted > 0 and wanted >= qualities.get(JSON, 0.0)
 
 

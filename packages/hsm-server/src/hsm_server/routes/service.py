@@ -11,6 +11,7 @@ from hsm_core import wire
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.rest import API_PREFIX
 from hsm_server.app_keys import HEALTH, METRICS, begin_operation
+from hsm_server.health import Health
 from hsm_server.requests import answer_expectation
 from hsm_server.telemetry import METRICS_CONTENT_TYPE
 
@@ -32,6 +33,8 @@ def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
         return web.Response(body=document, content_type="application/json")
 
     _add(router, "/healthz", _healthz)
+    _add(router, "/livez", _livez)
+    _add(router, "/readyz", _readyz)
     _add(router, "/metrics", _metrics)
     _add(router, f"{API_PREFIX}/openapi.json", openapi)
 
@@ -55,9 +58,24 @@ def _begin(request: web.Request, name: str) -> None:
 async def _healthz(request: web.Request) -> web.Response:
     _begin(request, "healthz")
     health, serving = await request.app[HEALTH].check()
+    return _show(health, serving)
+
+
+async def _livez(request: web.Request) -> web.Response:
+    _begin(request, "livez")
+    return _show(request.app[HEALTH].alive(), True)
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    _begin(request, "readyz")
+    health, serving = await request.app[HEALTH].check_ready()
+    return _show(health, serving)
+
+
+def _show(health: Health, is_good: bool) -> web.Response:
     return web.Response(
         body=wire.encode_json(health),
-        status=200 if serving else 503,
+        status=200 if is_good else 503,
         content_type="application/json",
     )
 

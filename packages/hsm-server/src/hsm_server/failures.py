@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""From an exception to the problem that is answered, with what is to be noted of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from hsm_core.errors import HSMError
+from hsm_server.app_keys import LOGGER, METRICS, Exchange
+from hsm_server.logs import location
+from hsm_server.problems import RequestRefusedError, problem_response, status_of
+
+__all__ = ["answer_failure"]
+
+_CODES: Final = {
+    404: "route_not_found",
+    405: "method_not_allowed",
+}
+
+
+def answer_failure(
+    request: web.Request, error: Exception, exchange: Exchange
+) -> web.Response:
+    """Return the answer to a request that failed for any reason, and note its code."""
+    match error:
+        case HSMError():
+            if status_of(type(error)) >= 500:
+                request.app[LOGGER].warning(
+                    "unavailable", request_id=exchange.request_id, code=error.code
+                )
+            known: HSMError | RequestRefusedError = error
+        case RequestRefusedError():
+            known = error
+        case web.HTTPException():
+            known = _refusal(error)
+        case _:
+            known = _unexpected(request, error, exchange)
+    exchange.code = known.code
+    return problem_response(known, exchange.request_id)
+
+
+def _refusal(error: web.HTTPException) -> RequestRefusedError:
+    code = _CODES.get(error.status, "internal")
+    match code:
+        case "route_not_found":
+            return RequestRefusedError(code, "There is no such route.")
+        case "method_not_allowed":
+            allowed = error.headers.get("Allow", "")
+            return RequestRefusedError(
+                code, f"This route takes {allowed}.", {"Allow": allowed}
+            )
+        case _:
+            return RequestRefusedError(code, "The request can't be answered.")
+
+
+def _unexpected(
+    request: web.Request, error: Exception, exchange: Exchange
+) -> RequestRefusedError:
+    """Answer 500 and say nothing: who asked can't help it, and may be an attacker."""
+    request.app[METRICS].count_unexpected()
+    request.app[LOGGER].error(
+        "unexpected",
+        request_id=exchange.request_id,
+        operation=exchange.operation,
+        error=type(error).__name__,
+        place=location(error.__traceback__),
+    )
+    return RequestRefusedError("internal", "The request failed.")

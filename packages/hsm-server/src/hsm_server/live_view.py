@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""
+A live view of the trail as server-sent events (HTML, section 9.2).
+
+The id of each event is the ``start_seq`` with which the view goes on after it, so that
+``Last-Event-ID`` resumes a view without gap or repetition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.operations import AuditPage, ListAuditEvents
+from hsm_server.access import Visitor
+from hsm_server.app_keys import IN_FLIGHT, VAULT, Exchange
+from hsm_server.failures import answer_failure
+from hsm_server.pacing import with_pauses
+
+__all__ = ["LIVE_VIEW", "answer_live_view"]
+
+LIVE_VIEW: Final = "live_view"
+"""How log and metrics call it; it is the one operation that takes hours."""
+
+_KEEP_ALIVE_SECONDS: Final = 15.0
+_KEEP_ALIVE: Final = b": nothing new\n\n"
+_WRITE_SECONDS: Final = 30.0
+"""How long a client may take nothing before it counts as gone."""
+
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    # Proxies that collect an answer before they pass it on would hold up a live view.
+    "X-Accel-Buffering": "no",
+}
+
+
+async def answer_live_view(
+    request: web.Request,
+    visitor: Visitor,
+    operation: ListAuditEvents,
+    exchange: Exchange,
+) -> web.StreamResponse:
+    """
+    Answer with events until the client leaves, or the server has reason to end it.
+
+    Args:
+        request: What is answered.
+
+        visitor: Who asks.
+
+        operation: What to show; without *start_seq*, what is recorded from now on.
+
+        exchange: The notes of the request.
+
+    Raises:
+        HSMError: The view could not begin. Later errors are events.
+    """
+    pages = await _follow(request, visitor, operation, exchange)
+    async with contextlib.aclosing(pages):
+        first = await anext(pages)
+        response = web.StreamResponse(headers=_HEADERS)
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            await _write(request, response, _events(first))
+            await _go_on(request, response, pages, exchange)
+    return response
+
+
+async def _go_on(
+    request: web.Request,
+    response: web.StreamResponse,
+    pages: AsyncGenerator[AuditPage, None],
+    exchange: Exchange,
+) -> None:
+    """
+    Send pages until they end, the server does, or something is wrong.
+
+    Raises:
+        ConnectionError: The client is gone.
+    """
+    try:
+        with request.app[IN_FLIGHT].endless(request.protocol) as ends:
+            paced = with_pauses(pages, lambda: _KEEP_ALIVE_SECONDS, ends=ends)
+            async with contextlib.aclosing(paced):
+                async for page in paced:
+                    data = _KEEP_ALIVE if page is None else _events(page)
+                    await _write(request, response, data)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        problem = answer_failure(request, error, exchange).body
+        assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
+        await _write(request, response, _event("problem", problem))
+
+
+async def _follow(
+    request: web.Request,
+    visitor: Visitor,
+    operation: ListAuditEvents,
+    exchange: Exchange,
+) -> AsyncGenerator[AuditPage, None]:
+    vault = request.app[VAULT]
+    if operation.start_seq is None:
+        # A stranger must not make the vault compute anything.
+        await vault.greet(visitor, known=exchange.know)
+        head = (await vault.status()).audit.head_seq
+        operation = msgspec.structs.replace(operation, start_seq=head + 1)
+    return vault.follow(visitor, operation, known=exchange.know)
+
+
+async def _write(
+    request: web.Request, response: web.StreamResponse, data: bytes
+) -> None:
+    """
+    Send a part of the answer.
+
+    Raises:
+        ConnectionError: The client is gone, or takes nothing.
+    """
+    try:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await response.write(data)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("The client takes nothing.") from None
+
+
+def _events(page: AuditPage) -> bytes:
+    """Return entries as events, and where to go on, which is no event by itself."""
+    entries = (
+        f"id: {entry.event.seq + 1}\n".encode()
+        + _event("entry", wire.encode_json(entry))
+        for entry in page.items
+    )
+    return b"".join(entries) + f"id: {page.next_seq}\n\n".encode()
+
+
+def _event(kind: str, data: bytes) -> bytes:
+    # JSON has no line breaks but those that somebody puts in.
+    return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
