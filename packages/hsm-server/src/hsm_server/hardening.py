@@ -11,9 +11,12 @@ import ctypes
 import os
 import resource
 import signal
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 __all__ = [
+    "close_all_but",
     "die_with_parent",
     "drop_capabilities",
     "forbid_dumps",
@@ -22,6 +25,7 @@ __all__ = [
     "scrub_freed_memory",
 ]
 
+_MOST_DESCRIPTORS: Final = 2**31 - 1
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -39,6 +43,13 @@ def _prctl(option: int, *arguments: int) -> None:
     padded = [*arguments, 0, 0, 0, 0][:4]
     if _LIBC.prctl(option, *map(ctypes.c_ulong, padded)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close all descriptors but these and the standard streams."""
+    bounds = [*sorted({0, 1, 2, *kept}), _MOST_DESCRIPTORS]
+    for before, after in pairwise(bounds):
+        os.closerange(before + 1, after)
 
 
 def forbid_dumps() -> None:
@@ -89,8 +100,10 @@ def lock_memory() -> bool:
     Pages are locked when they are first used. It is not tried where a limit on locked
     memory could later make allocations fail.
     """
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
+    unlimited = resource.RLIM_INFINITY
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
+    except (OSError, ValueError):
         return False
     flags = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
     return bool(_LIBC.mlockall(flags) == 0)

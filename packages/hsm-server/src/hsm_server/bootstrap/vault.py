@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 from typing import Final
 
@@ -88,7 +87,6 @@ class _Vault:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._child.logger, _judge))
         self._stopping = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         settings = self._child.plan.settings
         gateway = open_async(self._gateway)
         self._gatekeeper = Gatekeeper(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -61,10 +60,8 @@ def begin_child() -> Child:
     """
     Wait for the first message, and give up what this process does not need.
 
-    Signals that a terminal sends to all its processes are the supervisor's to heed.
+    The signals that end a server stay blocked: they are the supervisor's to heed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     plug_standard_streams()
     os.umask(0o077)
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import ssl
 
@@ -80,7 +79,6 @@ class _FrontEnd:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._logger))
         self._stopping = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         self._vault = RemoteVault(lambda event: self._logger.warning(event))
         app = create_app(
             self._vault,
@@ -112,7 +110,7 @@ class _FrontEnd:
                 self._stop_seconds = message.seconds
                 self._stopping.set()
             case Beat():
-                self._control.send(Beat())
+                self._control.send(Beat(self._vault.is_linked))
             case _:
                 self._stopping.set()
         for descriptor in descriptors:
