@@ -7,6 +7,7 @@ The calls are few and have no place in Python's library, so they are made by cty
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -101,10 +102,23 @@ def lock_memory() -> bool:
     memory could later make allocations fail.
     """
     unlimited = resource.RLIM_INFINITY
-    try:
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
-    except (OSError, ValueError):
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == unlimited:
+        return _lock_all()
+    if os.geteuid() != 0:
         return False
+    # Under a limit of 0 this succeeds only where limits don't count; not every root,
+    # such as that of a container, is so free.
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, hard))
+    try:
+        return _lock_all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
+
+
+def _lock_all() -> bool:
     flags = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
     return bool(_LIBC.mlockall(flags) == 0)
 

@@ -9,7 +9,7 @@ __all__ = ["Backoff"]
 
 _FIRST_SECONDS: Final = 0.05
 _LONGEST_SECONDS: Final = 10.0
-_STABLE_SECONDS: Final = 5.0
+_STABLE_SECONDS: Final = 1.0
 
 
 class Backoff:

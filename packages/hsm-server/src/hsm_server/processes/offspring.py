@@ -232,7 +232,8 @@ class Offspring:
             return
         self._unanswered += 1
         if self._unanswered == _MOST_UNANSWERED:
-            self._parts.logger.error("hangs, and is killed", child=self.slot)
+            reason = f"The process {self.slot} did not answer, and was killed."
+            self.failure = (reason, ExitCode.FAILED)
         if self._unanswered >= _MOST_UNANSWERED:
             self._kill()
         self.tell(Beat())

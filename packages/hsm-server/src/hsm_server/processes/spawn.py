@@ -44,6 +44,9 @@ def spawn(program: Sequence[str], user: User | None) -> Spawned:
     Raises:
         OSError: There is no room for it, or it can't become that user.
     """
+    if os.geteuid() != 0:
+        # Then it is this user, who may not even choose their own groups.
+        user = None
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.enter_context(ours)
