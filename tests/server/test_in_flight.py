@@ -37,27 +37,30 @@ class _Client:
             self._make(f"{self._name}-{number}")
 
     def _make(self, name: str) -> None:
-        end = time.monotonic() + _PATIENCE
+        end, key = time.monotonic() + _PATIENCE, name
         while time.monotonic() < end:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                status, answer = self._send(name)
+                status, answer = self._send(name, key)
                 if status == 201:
                     self.made[name] = answer["key_id"]
                     return
-                if status != 503:
+                if answer.get("code") == "operation_aborted":
+                    # Nothing was done, and the answer asks for another key.
+                    key += "+"
+                elif status != 503:
                     self.failures.append((status, answer))
                     return
             time.sleep(0.05)
         self.failures.append("no answer")
 
-    def _send(self, name: str) -> tuple[int, dict[str, str]]:
+    def _send(self, name: str, key: str) -> tuple[int, dict[str, str]]:
         connection = http.client.HTTPSConnection(
             *self._server.address, context=self._context, timeout=20
         )
         headers = {
             "Authorization": f"Bearer {mint()}",
             "Content-Type": "application/json",
-            "Idempotency-Key": f'"{name}"',
+            "Idempotency-Key": f'"{key}"',
         }
         with contextlib.closing(connection):
             body = json.dumps({"algorithm": "Ed25519", "name": name})

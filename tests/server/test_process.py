@@ -33,7 +33,6 @@ from tests.server.process import (
 )
 from tests.server.support import Authority, b64, b64url, claims, mint
 
-
 both = pytest.mark.parametrize("site", ["process", "inline"], indirect=True)
 """Runs a test with keys in a process of their own, and with everything in one."""
 
