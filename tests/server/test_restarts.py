@@ -149,7 +149,7 @@ def test_requests_in_flight_are_told_at_once(server: Running, site: Site) -> Non
     family.kill_vault(signal.SIGSTOP)
     body = {"algorithm": "Ed25519", "name": "in-flight"}
     threads = [
-        threading.Thread(target=lambda a=a: answers.append(server.send(*a)))  # type: ignore[misc]
+        threading.Thread(target=lambda a=a: answers.append(server.send(*a)))
         for a in (("GET", _KEY), ("POST", "/api/v1/keys", body))
     ]
     for thread in threads:
@@ -294,7 +294,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_stopped_vault_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """With a client that hangs, and a vault that hangs, it ends within 10 seconds."""
+    """Client and vault hang, and it ends soon after the drain all the same."""
     site = Site(tmp_path)
     with site.serve("--drain-timeout-secs", "1") as server:
         connection = keep_alive(server, site)
@@ -309,7 +309,7 @@ def test_a_stopped_vault_does_not_hold_up_the_end(tmp_path: Path) -> None:
         seconds = time.monotonic() - began
         connection.close()
 
-    assert seconds < 1 + 3
+    assert seconds < 5
 
 
 def test_its_end_leaves_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a service manager gives and hears: sockets, notes, and a watchdog."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from hsm_server.plan import Plan
+from hsm_server.processes.service_manager import ServiceManager
+from hsm_server.settings import ServerSettings
 from tests.server.family import Family, retrying, wait_until
 from tests.server.process import Site, client_context, request
 
@@ -118,6 +122,22 @@ def test_the_watchdog_is_fed(site: Site) -> None:
         assert 0 == server.stop()
 
     assert [b"WATCHDOG=1"] * 5 == notes_after
+
+
+async def test_a_manager_that_does_not_read_holds_up_nothing(tmp_path: Path) -> None:
+    """What there is no room for is not said."""
+    address = str(tmp_path / "notify")
+    plan = Plan(settings=ServerSettings(), url="", watchdog_seconds=0.001)
+    with notes(address) as listener:
+        watching = asyncio.create_task(
+            ServiceManager(address).watch(plan, lambda: True)
+        )
+        await asyncio.sleep(1)
+        watching.cancel()
+        listener.setblocking(False)
+        heard_last = listener.recv(4096)
+
+    assert b"WATCHDOG=1" == heard_last
 
 
 def test_a_reload_that_comes_too_early_is_not_lost(site: Site) -> None:
