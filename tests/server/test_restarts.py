@@ -261,7 +261,7 @@ def test_restarts_cost_the_supervisor_nothing(server: Running) -> None:
     """Neither descriptors nor dead processes remain, and no long wait."""
     family = Family(server)
     before = len(descriptors(family.supervisor))
-    for _ in range(3):
+    for _ in range(2):
         victims = [family.vault, family.front_ends[0]]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)

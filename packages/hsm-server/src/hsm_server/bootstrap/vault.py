@@ -158,7 +158,7 @@ def _judge(error: BaseException | None) -> None:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     match error:
-        case MemoryError() | OSError(errno=errno.ENOMEM | errno.EAGAIN):
+        case MemoryError() | OSError(errno=errno.ENOMEM):
             return True
         case RuntimeError():
             # Python has no better word for a thread that there is no room for.
