@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,10 +29,13 @@ class Site:
 
     Args:
         folder: Empty directory.
+
+        isolation: Value of ``--isolation``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, isolation: str = "process") -> None:
         folder.chmod(0o700)
+        self._isolation = isolation
         self.folder = folder
         self.authority = Authority(folder)
         self.cert, self.key = self.authority.issue("server", server=True)
@@ -45,6 +48,7 @@ class Site:
             *("--cert", str(self.cert), "--key", str(self.key)),
             *("--key-dir", str(self.keys), "--audit-log", str(self.audit)),
             *("--approval-dir", str(self.folder / "data/approvals")),
+            *("--isolation", self._isolation),
             *arguments,
         ]
 
@@ -74,7 +78,13 @@ class Site:
 
     @contextlib.contextmanager
     def serve(
-        self, *arguments: str, variables: dict[str, str] | None = None
+        self,
+        *arguments: str,
+        variables: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+        changes: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+        cwd: Path | None = None,
     ) -> Iterator["Running"]:
         """
         Run a server until the end of the block, then stop it.
@@ -83,8 +93,17 @@ class Site:
             arguments: More flags.
 
             variables: If given, all of its settings; it then has no flags.
+
+            before: Command that executes the server's, which follows it.
+
+            changes: More environment.
+
+            descriptors: What it inherits beside its standard streams.
+
+            cwd: Folder it runs in.
         """
-        command, environment = self.command(*arguments), self.environment()
+        command = [*before, *self.command(*arguments)]
+        environment = self.environment(**(changes or {}))
         if variables is not None:
             command, environment = [sys.executable, "-m", "hsm_server"], variables
         with (
@@ -95,6 +114,8 @@ class Site:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                pass_fds=descriptors,
+                cwd=cwd,
             ) as process,
         ):
             try:

@@ -7,13 +7,17 @@ The calls are few and have no place in Python's library, so they are made by cty
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final
 
 __all__ = [
+    "close_all_but",
     "die_with_parent",
     "drop_capabilities",
     "forbid_dumps",
@@ -22,6 +26,7 @@ __all__ = [
     "scrub_freed_memory",
 ]
 
+_MOST_DESCRIPTORS: Final = 2**31 - 1
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -39,6 +44,13 @@ def _prctl(option: int, *arguments: int) -> None:
     padded = [*arguments, 0, 0, 0, 0][:4]
     if _LIBC.prctl(option, *map(ctypes.c_ulong, padded)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close all descriptors but these and the standard streams."""
+    bounds = [*sorted({0, 1, 2, *kept}), _MOST_DESCRIPTORS]
+    for before, after in pairwise(bounds):
+        os.closerange(before + 1, after)
 
 
 def forbid_dumps() -> None:
@@ -89,9 +101,24 @@ def lock_memory() -> bool:
     Pages are locked when they are first used. It is not tried where a limit on locked
     memory could later make allocations fail.
     """
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
+    unlimited = resource.RLIM_INFINITY
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == unlimited:
+        return _lock_all()
+    if os.geteuid() != 0:
         return False
+    # Under a limit of 0 this succeeds only where limits don't count; not every root,
+    # such as that of a container, is so free.
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, hard))
+    try:
+        return _lock_all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
+
+
+def _lock_all() -> bool:
     flags = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
     return bool(_LIBC.mlockall(flags) == 0)
 

@@ -55,7 +55,7 @@ class SecretBox(Record, frozen=True, kw_only=True):
 
     Attributes:
         values: Secrets by flag.
-        files: Paths of secrets by flag.
+        files: Paths of secrets by flag, from the folder that the server runs in.
         environment: Variables for stores that need some, such as ``AWS_…``.
     """
 
@@ -74,7 +74,7 @@ class SecretBox(Record, frozen=True, kw_only=True):
         values, files = {}, {}
         for flag in SECRET_LENGTHS:
             if given[flag].startswith("@"):
-                files[flag] = os.path.abspath(given[flag][1:])
+                files[flag] = given[flag][1:]
             else:
                 values[flag] = _read(flag, given[flag])
         return cls(values=values, files=files, environment=dict(environment))
@@ -139,11 +139,15 @@ def pour(descriptor: int) -> int:
     Return the reading end of a pipe that holds what is in the box.
 
     The kernel copies it; none of it passes through this process.
+
+    Raises:
+        OSError: There is no room for a pipe.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         length, moved = os.fstat(descriptor).st_size, 0
+        # Not more than is needed: all pipes of a user share a limit (pipe(7)).
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, length)
         while moved < length:
             moved += os.splice(descriptor, writer, length - moved, offset_src=moved)
     except BaseException:

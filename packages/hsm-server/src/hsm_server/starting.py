@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from hsm_server.console import announce
+from hsm_server.hardening import forbid_dumps
 from hsm_server.loops import check_loop
 from hsm_server.plan import User
 from hsm_server.secret_box import SecretBox
@@ -43,6 +44,7 @@ def serve(start: Start) -> None:
         HSMError: It could not start.
     """
     check_loop(start.settings.event_loop)
+    forbid_dumps()
     if start.isolation is Isolation.INLINE:
         _serve_inline(start)
     else:
@@ -60,11 +62,10 @@ def serve(start: Start) -> None:
 
 def _serve_inline(start: Start) -> None:
     from hsm_server.bootstrap import inline
-    from hsm_server.hardening import forbid_dumps, forbid_new_privileges
+    from hsm_server.hardening import forbid_new_privileges
     from hsm_server.sockets import listening_sockets
 
     settings, box = start.settings, start.box
-    forbid_dumps()
     forbid_new_privileges()
     os.environ.update(box.environment)
     inline.serve(

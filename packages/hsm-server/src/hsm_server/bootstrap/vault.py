@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from typing import Final
@@ -153,8 +154,19 @@ class _Vault:
 
 def _judge(error: BaseException | None) -> None:
     """Begin anew where memory is out: nobody knows what else has failed."""
-    if isinstance(error, MemoryError):
+    if error is not None and _is_out_of_memory(error):
         os._exit(_OUT_OF_MEMORY)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    match error:
+        case MemoryError() | OSError(errno=errno.ENOMEM):
+            return True
+        case RuntimeError():
+            # Python has no better word for a thread that there is no room for.
+            return "can't start new thread" in str(error)
+        case _:
+            return False
 
 
 def _longest(raw_bytes: int, json_bytes: int) -> int:

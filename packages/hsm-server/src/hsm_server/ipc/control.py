@@ -96,7 +96,14 @@ class Stop(_Message, frozen=True, tag="stop"):
 
 
 class Beat(_Message, frozen=True, tag="beat"):
-    """Are you there? It is answered with the same."""
+    """
+    Are you there? It is answered with the same.
+
+    Attributes:
+        is_linked: Whether this side has a connection to the vault, if it needs one.
+    """
+
+    is_linked: bool = True
 
 
 class Ready(_Message, frozen=True, tag="ready"):

@@ -117,6 +117,11 @@ class Link:
         self._timer = self._loop.call_later(_PING_SECONDS, self._tick)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the connection has not ended."""
+        return self._channel.is_open
+
+    @property
     def is_usable(self) -> bool:
         """Whether requests can be sent."""
         return self._channel.is_open and not self._is_silent

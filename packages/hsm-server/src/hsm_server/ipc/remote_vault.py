@@ -61,6 +61,11 @@ class RemoteVault:
             former.close()
         self._link = Link(end, self._on_trouble)
 
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a connection, be it one to a vault that is silent."""
+        return self._link is not None and self._link.is_open
+
     def close(self) -> None:
         """Give up the connection."""
         if self._link is not None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -61,11 +60,8 @@ def begin_child() -> Child:
     """
     Wait for the first message, and give up what this process does not need.
 
-    Signals that a terminal or a service manager sends to all processes together are the
-    supervisor's to heed: the vault must not end before the front ends have.
+    The signals that end a server stay blocked: they are the supervisor's to heed.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     plug_standard_streams()
     os.umask(0o077)
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -117,7 +117,7 @@ class _FrontEnd:
                 self._stop_seconds = message.seconds
                 self._stopping.set()
             case Beat():
-                self._control.send(Beat())
+                self._control.send(Beat(self._vault.is_linked))
             case _:
                 self._stopping.set()
         for descriptor in descriptors:

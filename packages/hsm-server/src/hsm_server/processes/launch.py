@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core.errors import ConfigurationError
+from hsm_server.console import drop_unwritable
 from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
@@ -92,7 +93,7 @@ def _become_supervisor(
         # For who looks at the list of processes.
         *("--bind", f"{plan.settings.host}:{plan.settings.port}"),
     ]
-    sys.stdout.flush()
+    drop_unwritable(sys.stdout, sys.stderr)
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     os.execve(sys.executable, command, scrubbed(os.environ))  # noqa: S606 (no shell)
 

@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +26,15 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.logs import Logger
 from hsm_server.plan import Plan, pack_plan
-from hsm_server.processes.launch import python_command, scrubbed
+from hsm_server.processes.backoff import Backoff
+from hsm_server.processes.spawn import Spawned, spawn
 from hsm_server.secret_box import pour
 from hsm_server.telemetry import Metrics
 
 __all__ = ["Offspring", "Parts", "Roles"]
 
 _BEAT_SECONDS: Final = 0.5
-_HUNG_SECONDS: Final = 5.0
-_FIRST_DELAY: Final = 0.05
-_LONGEST_DELAY: Final = 30.0
-_STABLE_SECONDS: Final = 60.0
+_MOST_UNANSWERED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +103,13 @@ class Offspring:
         self._sockets = sockets
         plan = parts.plan
         self._user = plan.vault_user if slot == "vault" else plan.front_end_user
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawned: Spawned | None = None
         self._control: Control[FromChild] | None = None
         self._ended = asyncio.Event()
         self._is_stopping = self._was_told_to_serve = False
-        self._quick_ends = 0
-        self._began_at = self._heard_at = 0.0
+        self._backoff = Backoff()
+        self._ready_at = 0.0
+        self._unanswered = 0
         self._timers: list[asyncio.TimerHandle] = []
 
     @property
@@ -120,29 +118,26 @@ class Offspring:
         return self._user.uid if self._user is not None else os.geteuid()
 
     @property
+    def is_running(self) -> bool:
+        """Whether there is a process."""
+        return self._control is not None
+
+    @property
     def is_well(self) -> bool:
-        """Whether it has begun and was heard lately."""
-        return self.is_ready and self._now() - self._heard_at < _HUNG_SECONDS
+        """Whether nothing is known against it; opening, too, may take its time."""
+        return self._unanswered < _MOST_UNANSWERED
 
     def start(self) -> None:
         """Start the process."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._began_at = self._heard_at = self._now()
         self._ended.clear()
-        with theirs:
-            try:
-                self._process = self._spawn(theirs.fileno())
-            except OSError as error:
-                ours.close()
-                self._parts.logger.error(
-                    "no process", child=self.slot, error=type(error).__name__
-                )
-                self._end_with(None)
-                return
-        self._control = Control(ours, FromChild, self._take, lambda: None)
-        self._watch(self._process.pid)
-        self._begin()
-        self._later(_BEAT_SECONDS, self._beat)
+        self._unanswered = 0
+        try:
+            self._begin()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            said = f"The process {self.slot} can't be started ({reason})."
+            self.failure = (said, ExitCode.FAILED)
+            self._note_end("never started")
 
     def tell(self, message: FromSupervisor, *descriptors: int) -> None:
         """Send a message, if there is somebody to read it."""
@@ -165,7 +160,7 @@ class Offspring:
             deadline: Instant of the monotonic clock at which it is killed.
         """
         self._is_stopping = True
-        if self._process is None or self._ended.is_set():
+        if not self.is_running:
             return
         self.failure = None
         self.tell(Stop(seconds))
@@ -174,80 +169,97 @@ class Offspring:
                 await self._ended.wait()
         except TimeoutError:
             self._parts.logger.warning("killed", child=self.slot)
-            self._process.kill()
-            await self._ended.wait()
+            await self.abandon()
 
     async def abandon(self) -> None:
         """End the process at once; there is nothing to be finished."""
         self._is_stopping = True
-        if self._process is not None and not self._ended.is_set():
-            self._process.kill()
+        if self.is_running:
+            self._kill()
             await self._ended.wait()
 
-    def _spawn(self, control: int) -> subprocess.Popen[bytes]:
-        user = self._user
-        return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [*python_command(*self._program), str(control), str(os.getpid())],
-            env=scrubbed(os.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(control,),
-            user=user.uid if user is not None else None,
-            group=user.gid if user is not None else None,
-            extra_groups=[] if user is not None else None,
-        )
-
     def _begin(self) -> None:
-        descriptors = [listening.fileno() for listening in self._sockets]
+        """
+        Start the process, and tell it what it is.
+
+        Raises:
+            OSError: That can't be done; there is no process then.
+        """
         begin = Begin(pack_plan(self._parts.plan), self.slot, str(self._parts.folder))
-        if self._secrets is None:
-            self.tell(begin, *descriptors)
-            return
-        reader = pour(self._secrets)
+        descriptors = [listening.fileno() for listening in self._sockets]
+        secrets = [pour(self._secrets)] if self._secrets is not None else []
         try:
-            self.tell(begin, reader)
+            spawned = self._spawned = spawn(self._program, self._user)
+            self._control = Control(
+                spawned.control, FromChild, self._take, lambda: None
+            )
+            self._control.send(begin, *descriptors, *secrets)
         finally:
-            os.close(reader)
+            for descriptor in secrets:
+                os.close(descriptor)
+        asyncio.get_running_loop().add_reader(spawned.descriptor, self._on_end, spawned)
+        self._later(_BEAT_SECONDS, self._beat)
 
     def _take(self, message: FromChild, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        self._heard_at = self._now()
+        self._unanswered = 0
         match message:
             case Ready():
-                self.is_ready = True
-                self._parts.on_change(self)
+                self._note_ready()
             case Failed():
                 self.failure = (message.message, message.status)
-            case Beat():
+            case Beat(is_linked=True):
                 pass
             case _:
                 self._parts.on_message(self, message)
 
+    def _note_ready(self) -> None:
+        if not self.is_ready:
+            self.is_ready = True
+            self._ready_at = self._now()
+            self._parts.on_change(self)
+
     def _beat(self) -> None:
-        """Ask whether the process is there; end one that has not answered for long."""
+        """
+        Ask whether the process is there; end one that has not answered often.
+
+        Questions are counted and not seconds, for it may be this process that was
+        stopped. One that has not begun can't answer, and may open its files for long.
+        """
         self._later(_BEAT_SECONDS, self._beat)
-        if not self.is_ready or self._process is None:
-            self._heard_at = self._now()
+        if not self.is_ready and not self._is_stopped():
             return
-        if self._now() - self._heard_at > _HUNG_SECONDS:
-            self._parts.logger.error("hangs, and is killed", child=self.slot)
-            self._process.kill()
+        self._unanswered += 1
+        if self._unanswered == _MOST_UNANSWERED:
+            reason = f"The process {self.slot} did not answer, and was killed."
+            self.failure = (reason, ExitCode.FAILED)
+        if self._unanswered >= _MOST_UNANSWERED:
+            self._kill()
         self.tell(Beat())
 
-    def _watch(self, pid: int) -> None:
-        descriptor = os.pidfd_open(pid)
-        loop = asyncio.get_running_loop()
+    def _is_stopped(self) -> bool:
+        """Return whether a signal holds the process."""
+        if self._spawned is None:
+            return False
+        how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        try:
+            found = os.waitid(os.P_PIDFD, self._spawned.descriptor, how)
+        except ChildProcessError:
+            return False
+        return found is not None and found.si_code == os.CLD_STOPPED
 
-        def ended() -> None:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-            assert self._process is not None  # noqa: S101 (for the type checker)
-            self._end_with(self._process.wait())
+    def _kill(self) -> None:
+        if self._spawned is not None:
+            self._spawned.process.kill()
 
-        loop.add_reader(descriptor, ended)
+    def _on_end(self, spawned: Spawned) -> None:
+        asyncio.get_running_loop().remove_reader(spawned.descriptor)
+        os.close(spawned.descriptor)
+        self._spawned = None
+        self._note_end(_told(spawned.process.wait()))
 
-    def _end_with(self, status: int | None) -> None:
+    def _note_end(self, status: str) -> None:
         """Note the end, and start the process again where it is still wanted."""
         if self._control is not None:
             # What it said last may still be unread.
@@ -257,27 +269,22 @@ class Offspring:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        ran_seconds = self._now() - self._ready_at if self.is_ready else 0.0
         self.is_ready = self.is_serving = self._was_told_to_serve = False
+        self._unanswered = 0
         self._ended.set()
         if self._is_stopping:
             return
         if self.failure is None:
-            reason = f"The process {self.slot} ended ({_told(status)}) by itself."
+            reason = f"The process {self.slot} ended ({status}) by itself."
             self.failure = (reason, ExitCode.FAILED)
         if self._parts.on_change(self):
             self._parts.logger.error(
-                "ended", child=self.slot, status=_told(status), reason=self.failure[0]
+                "ended", child=self.slot, status=status, reason=self.failure[0]
             )
-            self._start_again()
-
-    def _start_again(self) -> None:
-        self.failure = None
-        self._parts.metrics.count_restart(self.slot.rstrip("0123456789"))
-        if self._now() - self._began_at > _STABLE_SECONDS:
-            self._quick_ends = 0
-        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2**self._quick_ends)
-        self._quick_ends += 1
-        self._later(delay, self._restart)
+            self.failure = None
+            self._parts.metrics.count_restart(self.slot.rstrip("0123456789"))
+            self._later(self._backoff.after(ran_seconds), self._restart)
 
     def _restart(self) -> None:
         if not self._is_stopping:
@@ -292,9 +299,10 @@ class Offspring:
         return asyncio.get_running_loop().time()
 
 
-def _told(status: int | None) -> str:
-    if status is None:
-        return "never started"
+def _told(status: int) -> str:
     if status < 0:
-        return signal.Signals(-status).name
+        try:
+            return signal.Signals(-status).name
+        except ValueError:
+            return f"signal {-status}"
     return f"status {status}"

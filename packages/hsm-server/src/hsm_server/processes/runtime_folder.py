@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from hsm_server.plan import Plan
 __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
+_PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _FILE_BYTES: Final = 64 * 1024
 _NAME: Final = re.compile(r"ferrohsm-([0-9]+)-[^/]+\Z")
 
@@ -38,6 +40,9 @@ class RuntimeFolder:
 
     def __init__(self, plan: Plan) -> None:
         self.path = Path(_make(plan.runtime_folder))
+        # A lock shows that the server lives, also where its process id says nothing.
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         group = plan.front_end_user.gid if plan.front_end_user else -1
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
@@ -59,17 +64,17 @@ class RuntimeFolder:
         traceback: TracebackType | None,
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
 
 def _make(wanted: Path | None) -> str:
-    places = [wanted] if wanted else [Path("/dev/shm"), Path(tempfile.gettempdir())]  # noqa: S108 (a folder of our own is made there)
-    for place in places:
+    for place in [wanted] if wanted else _PLACES:
         with contextlib.suppress(OSError):
             _remove_left(place)
             return tempfile.mkdtemp(prefix=f"ferrohsm-{os.getpid()}-", dir=place)
     raise ConfigurationError(
-        "There is no place for what the server's processes share: neither /dev/shm nor "
-        "the folder for temporary files can be written."
+        "There is no place for what the server's processes share: none of "
+        f"{', '.join(map(str, [wanted] if wanted else _PLACES))} can be written."
     )
 
 
@@ -83,7 +88,16 @@ def _remove_left(place: Path) -> None:
                 and found.lstat().st_uid == os.geteuid()
                 and not Path(f"/proc/{name[1]}").exists()
             ):
-                shutil.rmtree(found)
+                _remove_unlocked(found)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(lock)
 
 
 def _make_file(path: Path, user: int, group: int) -> None:

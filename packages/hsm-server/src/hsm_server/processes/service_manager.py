@@ -48,13 +48,15 @@ class ServiceManager:
         while plan.watchdog_seconds > 0:
             await asyncio.sleep(plan.watchdog_seconds)
             if is_well():
-                self._tell("WATCHDOG=1")
+                self._tell("WATCHDOG=1", patience_seconds=0.0)
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, patience_seconds: float = 1.0) -> None:
+        """Say something; who does not listen must not hold up the server."""
         if not self._address:
             return
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s,
         ):
+            s.settimeout(patience_seconds)
             s.sendto(text.encode(), self._address)

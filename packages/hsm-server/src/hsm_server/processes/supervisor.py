@@ -17,22 +17,40 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from hsm_server.console import announce, drop_unwritable, plug_standard_streams, say
-from hsm_server.exit_codes import ExitCode
-from hsm_server.hardening import forbid_dumps, forbid_new_privileges
-from hsm_server.ipc.control import FromChild, Link, Reload, Reloaded, Serve
-from hsm_server.logs import capture_foreign, loop_exception_handler, make_logger
+from hsm_core.errors import HSMError
+from hsm_server.console import (
+    announce,
+    drop_unwritable,
+    plug_standard_streams,
+    say,
+    sentence,
+)
+from hsm_server.exit_codes import ExitCode, exit_code_of
+from hsm_server.hardening import (
+    close_all_but,
+    forbid_dumps,
+    forbid_new_privileges,
+)
+from hsm_server.ipc.control import Beat, FromChild, Link, Reloaded, Serve
+from hsm_server.logs import (
+    capture_foreign,
+    location,
+    loop_exception_handler,
+    make_logger,
+)
 from hsm_server.plan import Plan, read_plan
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.offspring import Offspring, Parts, Roles
+from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
 from hsm_server.telemetry import Metrics, share_metrics
 
 __all__ = ["Supervisor", "main"]
 
-_KILL_AFTER_SECONDS: Final = 1.0
-_LEAST_FOR_VAULT_SECONDS: Final = 2.0
+_LINK_AGAIN_SECONDS: Final = 1.0
+_KILL_AFTER_SECONDS: Final = 1.25
+"""How long after the drain a front end may still take, and then the vault."""
 
 
 def main() -> None:
@@ -40,7 +58,28 @@ def main() -> None:
     plug_standard_streams()
     forbid_dumps()
     forbid_new_privileges()
-    told, secrets, *listening = _descriptors(sys.argv[1:])
+    # Who has started us may have it ignored, and so nobody would hear of an end.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    descriptors = _descriptors(sys.argv[1:])
+    close_all_but(descriptors)
+    try:
+        status = _run(*descriptors)
+    except HSMError as error:
+        say(f"error: {sentence(error)}")
+        status = exit_code_of(error)
+    except Exception as error:
+        place = location(error.__traceback__)
+        say(f"error: unexpected {type(error).__name__} at {place}.")
+        status = ExitCode.FAILED
+    drop_unwritable(sys.stdout, sys.stderr)
+    raise SystemExit(status)
+
+
+def _descriptors(words: Sequence[str]) -> list[int]:
+    return [int(word) for word in words[: words.index("--bind")]]
+
+
+def _run(told: int, secrets: int, *listening: int) -> int:
     plan = read_plan(os.pread(told, os.fstat(told).st_size, 0))
     os.close(told)
     for descriptor in (secrets, *listening):
@@ -49,13 +88,7 @@ def main() -> None:
     with RuntimeFolder(plan) as folder:
         share_metrics(folder.path, "supervisor")
         supervisor = Supervisor(plan, secrets, sockets, folder)
-        status = asyncio.run(supervisor.run())
-    drop_unwritable(sys.stdout, sys.stderr)
-    raise SystemExit(status)
-
-
-def _descriptors(words: Sequence[str]) -> list[int]:
-    return [int(word) for word in words[: words.index("--bind")]]
+        return asyncio.run(supervisor.run())
 
 
 class Supervisor:
@@ -88,6 +121,7 @@ class Supervisor:
         )
         capture_foreign(self._logger)
         self._manager = ServiceManager(plan.notify)
+        self._linked_at: dict[Offspring, float] = {}
         parts = Parts(
             plan=plan,
             logger=self._logger,
@@ -102,13 +136,10 @@ class Supervisor:
             Offspring(f"front{n}", roles.front_end, parts, sockets=sockets)
             for n in range(1, settings.workers + 1)
         ]
+        self._children = [self._vault, *self._front_ends]
+        self._reloading = Reloading(self._children, self._manager, self._logger)
         self._is_announced = False
         self._is_stopping = False
-        self._reloading = 0
-
-    @property
-    def _children(self) -> list[Offspring]:
-        return [self._vault, *self._front_ends]
 
     async def run(self) -> int:
         """Run until a signal, or until nothing can begin; return the exit status."""
@@ -120,20 +151,26 @@ class Supervisor:
             loop.add_signal_handler(number, self._end.set)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup a hang-up is to be ignored, and is.
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(signal.SIGHUP, self._reloading.ask)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
         for child in self._children:
             child.start()
         watching = asyncio.create_task(self._manager.watch(self._plan, self._is_well))
         await self._end.wait()
         watching.cancel()
-        return await self._finish()
+        try:
+            return await self._finish()
+        finally:
+            # The loop gives its handlers up before the interpreter has ended.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
 
     def _is_well(self) -> bool:
         return all(child.is_well for child in self._children)
 
     def _on_change(self, child: Offspring) -> bool:
         """Act on what a child has become; say whether it is to be started again."""
+        if not child.is_ready:
+            self._reloading.forget(child)
         if self._is_stopping:
             return False
         if child.is_ready:
@@ -161,6 +198,7 @@ class Supervisor:
             with ours, theirs:
                 # What is sent before this is set would come from nobody.
                 theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                self._linked_at[front_end] = time.monotonic()
                 told = Link(front_end.uid, front_end.slot)
                 self._vault.tell(told, theirs.fileno())
                 front_end.tell(Link(self._vault.uid), ours.fileno())
@@ -174,51 +212,36 @@ class Supervisor:
                 self._is_announced = True
                 announce(self._plan.url)
                 self._manager.ready()
+                self._reloading.allow()
         elif isinstance(message, Reloaded):
-            self._note_reload(child, message)
+            self._reloading.note(child, message)
+        elif isinstance(message, Beat):
+            self._link_again(child)
 
-    def _reload(self) -> None:
-        if self._is_stopping or self._reloading or not self._is_announced:
-            return
-        self._manager.reloading()
-        asked = [child for child in self._children if child.is_ready]
-        self._reloading = len(asked)
-        for child in asked:
-            child.tell(Reload())
-        asyncio.get_running_loop().call_later(5.0, self._end_reload)
-
-    def _note_reload(self, child: Offspring, message: Reloaded) -> None:
-        if message.error:
-            self._logger.error("reload failed", reason=message.error, child=child.slot)
-        else:
-            self._logger.info("reloaded", child=child.slot)
-        self._reloading -= 1
-        if self._reloading == 0:
-            self._end_reload()
-
-    def _end_reload(self) -> None:
-        """Be ready again, also where a child did not answer."""
-        if not self._is_stopping:
-            self._reloading = 0
-            self._manager.ready()
+    def _link_again(self, front_end: Offspring) -> None:
+        """Connect a front end that has lost its vault, and not because that ended."""
+        age = time.monotonic() - self._linked_at.get(front_end, 0.0)
+        if self._vault.is_ready and age > _LINK_AGAIN_SECONDS:
+            self._link(front_end)
 
     async def _finish(self) -> int:
         """Drain front ends, then close the vault; kill what takes too long."""
         self._is_stopping = True
+        self._reloading.forbid()
         self._manager.stopping()
         for bound in self._sockets:
             bound.close()
         if self._failure is not None:
             # Nobody was served yet.
-            await asyncio.gather(*(child.abandon() for child in self._children))
+            ending = [child.abandon() for child in reversed(self._children)]
+            await asyncio.gather(*ending)
             return self._verdict()
         self._logger.info("draining")
         drain = self._plan.settings.drain_timeout_seconds
         deadline = time.monotonic() + drain + _KILL_AFTER_SECONDS
         ending = [front.stop(drain, deadline) for front in self._front_ends]
         await asyncio.gather(*ending)
-        deadline = max(deadline, time.monotonic() + _LEAST_FOR_VAULT_SECONDS)
-        await self._vault.stop(_LEAST_FOR_VAULT_SECONDS, deadline)
+        await self._vault.stop(0.0, deadline + _KILL_AFTER_SECONDS)
         return self._verdict()
 
     def _verdict(self) -> int:

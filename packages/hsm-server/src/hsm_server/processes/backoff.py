@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""How long to wait before a process that has ended is started again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["Backoff"]
+
+_FIRST_SECONDS: Final = 0.05
+_LONGEST_SECONDS: Final = 10.0
+_STABLE_SECONDS: Final = 1.0
+
+
+class Backoff:
+    """Waits twice as long after each quick end, up to 10 s; who ran is forgiven."""
+
+    def __init__(self) -> None:
+        self._seconds = _FIRST_SECONDS
+
+    def after(self, ran_seconds: float) -> float:
+        """
+        Return how long to wait, in seconds.
+
+        Args:
+            ran_seconds: How long the process was at work, without its start.
+        """
+        if ran_seconds >= _STABLE_SECONDS:
+            self._seconds = _FIRST_SECONDS
+        wait = self._seconds
+        self._seconds = min(_LONGEST_SECONDS, wait * 2)
+        return wait

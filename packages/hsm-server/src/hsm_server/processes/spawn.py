@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""How the process of a child comes to be: executed, with only what is meant for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hsm_server.plan import User
+from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
+
+__all__ = ["Spawned", "spawn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """
+    A process that has just been started.
+
+    Attributes:
+        descriptor: Tells of its end (pidfd_open(2)); the owner closes it.
+        control: Our end of its control socket; the owner closes it.
+    """
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+    control: socket.socket
+
+
+def spawn(program: Sequence[str], user: User | None) -> Spawned:
+    """
+    Start a process with a control socket and standard error, and no other descriptor.
+
+    Args:
+        program: What it runs, as words for Python.
+
+        user: Whom it runs as; None is this user.
+
+    Raises:
+        OSError: There is no room for it, or it can't become that user.
+    """
+    if os.geteuid() != 0:
+        # Then it is this user, who may not even choose their own groups.
+        user = None
+    with contextlib.ExitStack() as undo:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.enter_context(ours)
+        with theirs, _held_signals():
+            process = _execute(program, user, theirs.fileno())
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        descriptor = os.pidfd_open(process.pid)
+        undo.pop_all()
+    return Spawned(process, descriptor, ours)
+
+
+def _execute(
+    program: Sequence[str], user: User | None, control: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+        [*python_command(*program), str(control), str(os.getpid())],
+        env=scrubbed(os.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(control,),
+        user=user.uid if user is not None else None,
+        group=user.gid if user is not None else None,
+        extra_groups=[] if user is not None else None,
+    )
+
+
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """
+    Let a child begin with these signals blocked; it leaves them so.
+
+    A terminal sends them to the whole group of processes, and a service manager may do
+    so: then the supervisor ends its children in order, and no signal may be faster.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

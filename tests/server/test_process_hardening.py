@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""What the processes of a server have and lack, seen from outside."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.family import (
+    Family,
+    create,
+    descriptors,
+    environment,
+    listening,
+    retrying,
+    status,
+    wait_until,
+)
+from tests.server.process import MASTER, Running, Site
+from tests.server.support import SECRET, b64
+
+_HOSTILE = """
+import sys
+from pathlib import Path
+with Path({marker!r}).open("a") as file:
+    file.write(" ".join(sys.orig_argv[1:]) + "\\n")
+"""
+_OPEN_TO_ALL = (
+    *(sys.executable, "-c"),
+    "import os, resource, sys\n"
+    "os.umask(0)\n"
+    "_, hard = resource.getrlimit(resource.RLIMIT_CORE)\n"
+    "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\n"
+    "os.execv(sys.argv[1], sys.argv[1:])",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Give a folder to serve from."""
+    return Site(tmp_path_factory.mktemp("hardening"))
+
+
+@pytest.fixture(scope="module")
+def server(site: Site) -> Iterator[Running]:
+    """Give a server with two front ends, started in surroundings that are careless."""
+    folder = site.folder / "cwd"
+    folder.mkdir()
+    reader, writer = os.pipe()
+    with site.serve(
+        *("--workers", "2"),
+        before=_OPEN_TO_ALL,
+        changes={
+            "LD_PRELOAD": "libc.so.6",
+            "HOSTILE": "1",
+            "AWS_SECRET_ACCESS_KEY": MASTER,
+            "LC_ALL": "C.UTF-8",
+        },
+        descriptors=[reader, writer],
+        cwd=folder,
+    ) as running:
+        os.close(reader)
+        os.close(writer)
+        create(running, "signer")
+        yield running
+        assert 0 == running.stop()
+
+
+@pytest.fixture
+def family(server: Running) -> Family:
+    """Give its processes, all at work."""
+    found = Family(server)
+    wait_until(lambda: len(found.front_ends) == 2)
+    assert 200 == retrying(server, "/api/v1/keys/signer").status
+    return found
+
+
+def test_no_environment_holds_more_than_it_must(family: Family) -> None:
+    """Only what a program needs to run is handed on, and so no secret."""
+    found = {name for pid in family.everybody for name in environment(pid)}
+
+    assert {"PATH", "LC_ALL"} == found
+
+
+def test_no_secret_stands_in_an_argument_or_variable(family: Family) -> None:
+    """Whoever lists processes learns nothing."""
+    secrets = [MASTER.encode(), b64(b"\10" * 32).encode(), SECRET]
+    shown = b"".join(
+        Path(f"/proc/{pid}/{name}").read_bytes()
+        for pid in family.everybody
+        for name in ("cmdline", "environ")
+    )
+
+    assert [] == [secret for secret in secrets if secret in shown]
+
+
+def test_every_process_has_given_up_what_it_can(family: Family) -> None:
+    """No new privileges, no core files, a strict mask, and no look inside."""
+    for pid in family.everybody:
+        fields = status(pid)
+        assert "1" == fields["NoNewPrivs"]
+        assert "0077" == fields["Umask"]
+        assert (0, 0) == resource.prlimit(pid, resource.RLIMIT_CORE)
+        # Who can't be dumped belongs to root, whoever it is.
+        assert 0 == Path(f"/proc/{pid}/fd").stat().st_uid
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert {b"-I", b"-E"} & set(arguments)
+
+
+def test_front_ends_have_no_capabilities(family: Family) -> None:
+    """Not even where the server was started by root."""
+    found = {
+        status(pid)[name]
+        for pid in family.front_ends
+        for name in ("CapEff", "CapPrm", "CapAmb")
+    }
+
+    assert {"0000000000000000"} == found
+
+
+def test_a_front_end_holds_neither_secrets_nor_stores(
+    site: Site, server: Running, family: Family
+) -> None:
+    """It has the listening socket; box, trail and store are others' alone."""
+    for pid in family.front_ends:
+        found = set(descriptors(pid).values())
+        assert listening(server.address[1]) <= found
+        assert not [path for path in found if "ferrohsm-secrets" in path]
+        assert not [
+            path for path in found if path.startswith(str(site.folder / "data"))
+        ]
+
+
+def test_the_vault_holds_no_listening_socket(
+    site: Site, server: Running, family: Family
+) -> None:
+    """It has the trail; network and box are others'."""
+    found = set(descriptors(family.vault).values())
+
+    assert str(site.audit) in found
+    assert not listening(server.address[1]) & found
+    assert not [path for path in found if "ferrohsm-secrets" in path]
+
+
+def test_no_inherited_descriptor_is_kept(family: Family) -> None:
+    """A pipe that the starter had open ends up with nobody."""
+    pipes = {
+        path
+        for pid in family.everybody
+        for number, path in descriptors(pid).items()
+        if path.startswith("pipe:") and number > 2
+    }
+
+    assert set() == pipes
+
+
+def test_memory_is_locked_as_the_log_says(site: Site, family: Family) -> None:
+    """The vault locks its memory where it may, and tells."""
+    told = [line for line in site.log() if line["event"] == "open"][-1]
+    locked = int(status(family.vault)["VmLck"].split()[0])
+
+    assert told["memory_locked"] == (locked > 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
+def test_a_crash_leaves_no_core_file(
+    site: Site, server: Running, family: Family, number: signal.Signals
+) -> None:
+    """However a process ends, nothing of its memory comes to a disk."""
+    vault, front_ends = family.vault, family.front_ends
+    for pid in (vault, front_ends[0]):
+        os.kill(pid, number)
+    wait_until(lambda: not {vault, front_ends[0]} & set(family.everybody))
+    answer = retrying(server, "/api/v1/keys/signer")
+
+    assert 200 == answer.status
+    assert [] == list((site.folder / "cwd").iterdir())
+
+
+def test_signals_for_all_do_no_harm_to_a_child(server: Running, family: Family) -> None:
+    """Children leave it to the supervisor what SIGTERM, SIGINT and SIGHUP mean."""
+    children = [family.vault, *family.front_ends]
+    for pid in children:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)
+    answers = [server.send("GET", "/api/v1/keys/signer").status for _ in range(5)]
+
+    assert [200] * 5 == answers
+    assert children == [family.vault, *family.front_ends]
+
+
+def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
+    """What PYTHONPATH names may run in the command, and in no process that follows."""
+    marker = tmp_path / "marker"
+    (tmp_path / "sitecustomize.py").write_text(_HOSTILE.format(marker=str(marker)))
+    command = str(Path(sys.executable).parent / "hsm-server")
+    with subprocess.Popen(
+        [
+            *(command, *site.command()[4:], "--key-dir", str(tmp_path / "keys")),
+            *("--audit-log", str(tmp_path / "audit.log")),
+            *("--approval-dir", str(tmp_path / "approvals")),
+        ],
+        env=site.environment(PYTHONPATH=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "listening" in process.stdout.readline()
+        process.terminate()
+        assert 0 == process.wait(20)
+    (line,) = marker.read_text().splitlines()
+
+    assert command in line

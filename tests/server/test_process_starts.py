@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""How a server of several processes starts, or does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hsm_server.processes.backoff import Backoff
+from hsm_server.secret_box import SecretBox, empty_box, fill_box, pour
+from tests.server.family import create
+from tests.server.process import Site
+from tests.server.support import b64
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Give a folder to serve from."""
+    return Site(tmp_path)
+
+
+def test_waits_grow_to_an_end() -> None:
+    """Each quick end doubles the wait, up to 10 seconds; work makes it short again."""
+    backoff = Backoff()
+    waits = [backoff.after(0.0) for _ in range(12)]
+
+    assert [0.05, 0.1, 0.2, 0.4] == waits[:4]
+    assert [10.0, 10.0] == waits[-2:]
+    assert 0.05 == backoff.after(60.0)
+    assert 0.1 == backoff.after(0.5)
+
+
+@pytest.mark.parametrize("length", [1, 4096, 400_000])
+def test_a_box_is_poured_as_often_as_one_likes(length: int) -> None:
+    """Each pipe holds all of it, and the box can't be changed any more."""
+    box = SecretBox(
+        values={"master-key": b"\7" * length}, files={"hmac-key": "/f"}, environment={}
+    )
+    descriptor = fill_box(box)
+    try:
+        found = [empty_box(pour(descriptor)) for _ in range(3)]
+        with pytest.raises(PermissionError):
+            os.pwrite(descriptor, b"x", 0)
+    finally:
+        os.close(descriptor)
+
+    assert [box, box, box] == found
+    assert "\\x07" not in repr(box)
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 0.6, 1.0])
+def test_a_signal_at_the_start_ends_it_in_order(site: Site, delay: float) -> None:
+    """SIGTERM at any time before it serves: exit code 0, no complaint, all gone."""
+    with subprocess.Popen(
+        site.command(),
+        env=site.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        time.sleep(delay)
+        # As a terminal or a service manager does it: to all at one time.
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode in {0, -signal.SIGTERM}
+    assert "error" not in err
+    assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_start_that_fails_says_one_line(site: Site) -> None:
+    """The vault's reason and status are the server's, and nothing else is said."""
+    site.keys.mkdir(parents=True)
+    site.keys.chmod(0o755)
+    code, message = site.fails("--workers", "2")
+
+    assert 3 == code
+    assert 1 == message.count("\n")
+
+
+def test_a_deleted_folder_is_as_good_as_any(site: Site) -> None:
+    """A server whose current folder is gone serves, and starts again what dies."""
+    gone = site.folder / "gone"
+    gone.mkdir()
+    remove = (
+        *(sys.executable, "-c"),
+        "import os, sys\nos.rmdir(os.getcwd())\nos.execv(sys.argv[1], sys.argv[1:])",
+    )
+    with site.serve(before=remove, cwd=gone) as server:
+        create(server, "signer")
+        assert 0 == server.stop()
+
+
+def test_large_surroundings_reach_the_vault_alone(site: Site) -> None:
+    """A store that is elsewhere may need variables; too many of them are refused."""
+    many = {f"AWS_{n}": "x" * 100_000 for n in range(6)}
+    code, message = site.fails(
+        *("--key-store", "s3://bucket/path"), **many, FERROHSM_HMAC_KEY=b64(b"\10" * 32)
+    )
+
+    assert 2 == code
+    assert 1 == message.count("\n")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""SIGHUP: certificate, private key and token secret are read again."""
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.family import Family, retrying, wait_until
+from tests.server.process import Running, Site, client_context, connect
+from tests.server.support import SECRET, mint
+
+_STATUS = "/api/v1/status"
+_NEW = b"another secret of tests, 32 bytes long"
+
+
+@pytest.fixture(scope="module", params=["process", "inline"])
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Site:
+    """Give a folder to serve from, once for each isolation."""
+    return Site(tmp_path_factory.mktemp("reload"), request.param)
+
+
+@pytest.fixture(scope="module")
+def server(site: Site) -> Iterator[Running]:
+    """Give a server whose token secret is in a file."""
+    replace_secret(site, SECRET)
+    changes = {"FERROHSM_JWT_SECRET": f"@{secret_file(site)}"}
+    with site.serve("--workers", "2", changes=changes) as running:
+        yield running
+        assert 0 == running.stop()
+
+
+def secret_file(site: Site) -> Path:
+    """Return where the token secret is."""
+    return site.folder / "token-secret"
+
+
+def replace_secret(site: Site, secret: bytes) -> None:
+    """Put another token secret in the place of what is there."""
+    new = site.folder / "new-secret"
+    new.write_text(f"text:{secret.decode()}")
+    new.chmod(0o600)
+    new.replace(secret_file(site))
+
+
+def reload(server: Running, site: Site) -> set[str]:
+    """Send SIGHUP, and return the events that tell how it went."""
+    seen = len(site.log())
+    expected = len(Family(server).front_ends) + 1 if is_divided(site) else 1
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(outcomes(site, seen)) >= expected)
+    return {line["event"] for line in outcomes(site, seen)}
+
+
+def is_divided(site: Site) -> bool:
+    """Return whether the server has several processes."""
+    return "process" in site.command()
+
+
+def outcomes(site: Site, seen: int) -> list[dict[str, str]]:
+    """Return the lines of the log, after those that were seen, about reloads."""
+    return [line for line in site.log()[seen:] if line["event"].startswith("reload")]
+
+
+def fingerprint(server: Running, site: Site) -> bytes | None:
+    """Return the certificate that a new connection is shown."""
+    with connect(server.address, client_context(site.authority)) as tls:
+        return tls.getpeercert(binary_form=True)
+
+
+def test_a_new_certificate_is_used(server: Running, site: Site) -> None:
+    """New connections see it; one that is open stays."""
+    connection = http.client.HTTPSConnection(
+        *server.address, context=client_context(site.authority), timeout=20
+    )
+    connection.connect()
+    connection.auto_open = False
+    before = fingerprint(server, site)
+    cert, key = site.authority.issue("renewed", server=True)
+    shutil.copy2(cert, site.cert)
+    shutil.copy2(key, site.key)
+    events = reload(server, site)
+    with contextlib.closing(connection):
+        connection.request(
+            "GET", _STATUS, headers={"Authorization": f"Bearer {mint()}"}
+        )
+        open_status = connection.getresponse().status
+    seen = {fingerprint(server, site) for _ in range(6)}
+
+    assert {"reloaded"} == events
+    assert 200 == open_status
+    assert 1 == len(seen)
+    assert before not in seen
+
+
+def test_a_pair_that_does_not_fit_changes_nothing(server: Running, site: Site) -> None:
+    """The old one stays in use, and the log has an error."""
+    before = fingerprint(server, site)
+    good = site.key.read_bytes()
+    _, other = site.authority.issue("stranger", server=True)
+    shutil.copy2(other, site.key)
+    try:
+        events = reload(server, site)
+    finally:
+        site.key.write_bytes(good)
+
+    assert "reload failed" in events
+    assert before == fingerprint(server, site)
+    assert [line for line in site.log() if "not belong" in line.get("reason", "")]
+
+
+def test_an_unreadable_secret_changes_nothing(server: Running, site: Site) -> None:
+    """Tokens of the old one stay good, and the log has an error."""
+    secret_file(site).chmod(0o644)
+    try:
+        events = reload(server, site)
+    finally:
+        secret_file(site).chmod(0o600)
+
+    assert "reload failed" in events
+    assert 200 == server.send("GET", _STATUS).status
+
+
+def test_a_new_token_secret_is_used(server: Running, site: Site) -> None:
+    """Old tokens are refused and new ones accepted, also by a later vault."""
+    assert 200 == server.send("GET", _STATUS).status
+    replace_secret(site, _NEW)
+    fresh = mint(secret=_NEW)
+    try:
+        assert {"reloaded"} == reload(server, site)
+        statuses = _statuses(server, fresh)
+        if is_divided(site):
+            os.kill(Family(server).vault, signal.SIGKILL)
+            wait_until(lambda: server.send("GET", _STATUS, token=fresh).status == 200)
+        later = _statuses(server, fresh)
+    finally:
+        replace_secret(site, SECRET)
+        reload(server, site)
+
+    assert {(401, 200)} == statuses == later
+    assert 200 == retrying(server, _STATUS).status
+
+
+def _statuses(server: Running, fresh: str) -> set[tuple[int, int]]:
+    """Return how an old and a new token are taken, by all front ends."""
+    return {
+        (
+            server.send("GET", _STATUS).status,
+            server.send("GET", _STATUS, token=fresh).status,
+        )
+        for _ in range(5)
+    }

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The supervisor over children that do not behave."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_server.plan import Plan
+from hsm_server.processes.launch import HELD_SIGNALS
+from hsm_server.processes.offspring import Roles
+from hsm_server.processes.runtime_folder import RuntimeFolder
+from hsm_server.processes.supervisor import Supervisor
+from hsm_server.secret_box import SecretBox, fill_box
+from hsm_server.settings import LogLevel, ServerSettings
+
+_STUB = """
+import socket, sys
+from hsm_server.ipc import control as c
+import msgspec
+pack, read = msgspec.msgpack.encode, msgspec.msgpack.Decoder(c.FromSupervisor).decode
+end = socket.socket(fileno=int(sys.argv[1]))
+c.receive_begin(end)
+end.send(pack(c.Ready()))
+while True:
+    data, descriptors, _, _ = socket.recv_fds(end, 131072, 64)
+    match read(data):
+        case c.Serve():
+            end.send(pack(c.Serve()))
+        case c.Beat():
+            end.send(pack(c.Beat({is_linked})))
+        case c.Link():
+            print("linked", flush=True, file=sys.stderr)
+        case c.Stop():
+            break
+"""
+_GOOD = ("-c", _STUB.format(is_linked=True))
+_UNLINKED = ("-c", _STUB.format(is_linked=False))
+_DYING = ("-c", "raise SystemExit(3)")
+_STOPPED = ("-c", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Keep what a supervisor does to signals from the other tests."""
+    handlers = {number: signal.getsignal(number) for number in HELD_SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def run(folder: Path, roles: Roles, seconds: float | None = None) -> int:
+    """Run a supervisor over such children, and return its status."""
+    settings = ServerSettings(log_level=LogLevel.ERROR, drain_timeout_seconds=0.5)
+    plan = Plan(settings=settings, url="https://here", runtime_folder=folder)
+    box = fill_box(SecretBox(values={}, files={}, environment={}))
+
+    async def supervise(shared: RuntimeFolder, bound: socket.socket) -> int:
+        loop = asyncio.get_running_loop()
+        if seconds is not None:
+            loop.call_later(seconds, os.kill, os.getpid(), signal.SIGTERM)
+        return await Supervisor(plan, box, [bound], shared, roles).run()
+
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as bound,
+            RuntimeFolder(plan) as shared,
+        ):
+            return asyncio.run(supervise(shared, bound))
+    finally:
+        os.close(box)
+
+
+@pytest.mark.parametrize("which", ["vault", "front_end"])
+def test_a_child_that_dies_at_once_ends_the_start(
+    tmp_path: Path, which: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One line says which, and how; the status is 1, and nothing remains."""
+    roles = Roles(**{"vault": _GOOD, "front_end": _GOOD, which: _DYING})
+    status = run(tmp_path, roles)
+    out, err = capfd.readouterr()
+    lines = [line for line in err.splitlines() if line != "linked"]
+
+    assert 1 == status
+    assert "" == out
+    (line,) = lines
+    assert f"The process {'vault' if which == 'vault' else 'front1'} ended" in line
+    assert "(status 3) by itself" in line
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_child_that_is_stopped_at_its_start_is_ended(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Opening may take long; who can't go on at all is not waited for."""
+    status = run(tmp_path, Roles(vault=_STOPPED, front_end=_GOOD))
+
+    assert 1 == status
+    assert "vault did not answer, and was killed" in capfd.readouterr().err
+
+
+def test_a_front_end_that_lost_its_vault_gets_another_connection(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It says so when it is asked, and is connected again, at most once a second."""
+    status = run(tmp_path, Roles(vault=_GOOD, front_end=_UNLINKED), seconds=4.5)
+    linked = capfd.readouterr().err.count("linked") / 2
+
+    assert 0 == status
+    assert 2 <= linked <= 5
+
+
+def test_who_is_linked_is_left_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both are given one connection, and no more."""
+    status = run(tmp_path, Roles(vault=_GOOD, front_end=_GOOD), seconds=3.5)
+
+    assert 0 == status
+    assert 2 == capfd.readouterr().err.count("linked")
+
+
+def test_folders_of_the_dead_are_removed_and_of_the_living_are_not(
+    tmp_path: Path,
+) -> None:
+    """What a killed server left goes; what is locked or is not ours stays."""
+    gone, alive = (
+        tmp_path / "ferrohsm-4194305-x",
+        tmp_path / f"ferrohsm-{os.getpid()}-x",
+    )
+    other = tmp_path / "ferrohsm-notes"
+    for folder in (gone, alive, other):
+        folder.mkdir()
+        (folder / "file").touch()
+    plan = Plan(settings=ServerSettings(), url="", runtime_folder=tmp_path)
+    with RuntimeFolder(plan) as first, RuntimeFolder(plan) as second:
+        renamed = tmp_path / "ferrohsm-4194306-y"
+        first.path.rename(renamed)
+        with RuntimeFolder(plan):
+            kept = renamed.exists() and second.path.exists()
+        renamed.rename(first.path)
+
+    assert kept
+    assert {alive, other} == set(tmp_path.iterdir())
