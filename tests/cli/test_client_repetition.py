@@ -13,6 +13,7 @@ from hsm_core.errors import (
     AuthenticationError,
     ConflictError,
     HSMError,
+    OperationAbortedError,
     OutcomeUnknownError,
     TransportError,
 )
@@ -73,6 +74,32 @@ class TestRepetition:
             hsm.execute(ops.CreateKey(algorithm="aes"))
 
         assert len(stub.received) == 2
+
+    def test_aborted_by_a_crash(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """What a crash has ended before it was done is begun under another key."""
+        aborted = answer(409, PROBLEM, problem(OperationAbortedError()))
+        stub.faults.extend([drop(executed=False), aborted])
+        hsm.execute(ops.CreateKey(algorithm="aes"))
+        first, again, fresh = (r.headers["idempotency-key"] for r in stub.received)
+
+        assert first == again != fresh
+
+    def test_aborted_for_good(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """It is not begun again and again."""
+        aborted = answer(409, PROBLEM, problem(OperationAbortedError()))
+        stub.faults.extend([aborted] * 3)
+        with pytest.raises(OperationAbortedError):
+            hsm.execute(ops.CreateKey(algorithm="aes"))
+
+        assert 3 == len({r.headers["idempotency-key"] for r in stub.received})
+
+    def test_aborted_under_a_given_key(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """Who chose the key also chooses the next."""
+        stub.faults.append(answer(409, PROBLEM, problem(OperationAbortedError())))
+        with pytest.raises(OperationAbortedError):
+            hsm.execute(ops.CreateKey(algorithm="aes"), idempotency_key="mine")
+
+        assert 1 == len(stub.received)
 
     def test_unreadable_success(self, hsm: RemoteHSM, stub: Stub) -> None:
         """A mutation whose answers can't be read has an unknown outcome."""

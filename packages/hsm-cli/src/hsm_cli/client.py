@@ -36,6 +36,7 @@ from hsm_core.errors import (
     HSMError,
     InputSizeError,
     InvalidInputError,
+    OperationAbortedError,
     OutcomeUnknownError,
     SelfTestFailedError,
     StorageFullError,
@@ -70,8 +71,8 @@ class RemoteHSM:
     The HSM of a server, over HTTPS (TLS 1.3), as the bearer of a token sees it.
 
     Reads and mutations are tried again when the server can't answer or its answer is
-    lost: a mutation under the same idempotency key, so that it is done once. Uses, such
-    as signing, are not. Safe for many threads. To be closed, or used in a ``with``
+    lost: a mutation under the same idempotency key, so that it is done once, or under a
+    fresh one after a crash that has left nothing of it. Uses, such as signing, are not. Safe for many threads. To be closed, or used in a ``with``
     block.
 
     Args:
@@ -172,14 +173,30 @@ class RemoteHSM:
         request = request_of(operation)
         effect = operation.effect
         if effect is Effect.MUTATION:
-            given = idempotency_key
-            key = new_idempotency_key() if given is None else _checked_key(given)
-            request.headers["Idempotency-Key"] = key
-            return self._exchange(
-                type(operation), request, attempts=self._attempts, key=key
-            )
+            return self._change(type(operation), request, idempotency_key)
         attempts = 1 if effect is Effect.USE else self._attempts
         return self._exchange(type(operation), request, attempts=attempts)
+
+    def _change(
+        self, cls: type[Operation[R]], request: Request, given: str | None
+    ) -> R:
+        """
+        Send a mutation under its idempotency key, or one that is made for it.
+
+        Where a crash has ended it before anything was done, its operation id stays
+        aborted. Then it is begun once more under another key, if the key is our own.
+        """
+        key = new_idempotency_key() if given is None else _checked_key(given)
+        for _ in range(1, self._attempts):
+            request.headers["Idempotency-Key"] = key
+            try:
+                return self._exchange(cls, request, attempts=self._attempts, key=key)
+            except OperationAbortedError:
+                if given is not None:
+                    raise
+                key = new_idempotency_key()
+        request.headers["Idempotency-Key"] = key
+        return self._exchange(cls, request, attempts=self._attempts, key=key)
 
     def follow(
         self,
