@@ -16,6 +16,7 @@ __all__ = ["ServerExitError", "ServerProcess", "program"]
 _READY: Final = re.compile(
     rb"^hsm-server: listening on https://[^ ]*:([0-9]+)\s*$", re.MULTILINE
 )
+_BESIDE: Final = frozenset({"supervisor", "vault"})
 _READY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.01
 
@@ -99,6 +100,21 @@ class ServerProcess:
     def output(self) -> str:
         """All it printed so far, on both streams."""
         return self._log.read_text(errors="replace")
+
+    def processes(self) -> dict[str, int]:
+        """
+        Return the process ids of a server of several processes.
+
+        They are those of ``supervisor``, ``vault``, ``front1`` and so on.
+        """
+        found = {"supervisor": self.pid}
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        for pid in map(int, listed.split()):
+            is_vault = b"bootstrap.vault" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            found[
+                "vault" if is_vault else f"front{len(found.keys() - _BESIDE) + 1}"
+            ] = pid
+        return found
 
     def wait_ready(self) -> None:
         """

@@ -27,7 +27,11 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.logs import Logger
 from hsm_server.plan import Plan, pack_plan
-from hsm_server.processes.launch import python_command, scrubbed
+from hsm_server.processes.launch import (
+    SCRUBBING_ALLOCATOR,
+    python_command,
+    scrubbed,
+)
 from hsm_server.secret_box import pour
 from hsm_server.telemetry import Metrics
 
@@ -185,10 +189,11 @@ class Offspring:
             await self._ended.wait()
 
     def _spawn(self, control: int) -> subprocess.Popen[bytes]:
-        user = self._user
+        user, holds_keys = self._user, self._secrets is not None
+        command = python_command(*self._program, allocator=holds_keys)
         return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [*python_command(*self._program), str(control), str(os.getpid())],
-            env=scrubbed(os.environ),
+            [*command, str(control), str(os.getpid())],
+            env=scrubbed(os.environ) | (SCRUBBING_ALLOCATOR if holds_keys else {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(control,),
