@@ -25,12 +25,13 @@ class KeyUser:
         marker: At least 16 bytes that stand for everything that is encrypted.
 
     Attributes:
+        client: May be replaced: a server closes what is idle for long.
         keys: Ids of the keys that were made, by name.
         passing: Secrets that pass through a front end, as they must, by name.
     """
 
     def __init__(self, client: Client, marker: bytes) -> None:
-        self._client = client
+        self.client = client
         self._marker = marker
         self.keys: dict[str, str] = {}
         self.passing: dict[str, bytes] = {"plaintext": marker}
@@ -39,7 +40,7 @@ class KeyUser:
     def post(self, path: str, **body: object) -> dict[str, Any]:
         """Send an operation, and return its result; bytes go and come as base64."""
         plain = {name: _plain(value) for name, value in body.items()}
-        answer = self._client.request("POST", f"/api/v1{path}", plain)
+        answer = self.client.request("POST", f"/api/v1{path}", plain)
         assert answer.status in {200, 201}, (path, answer.body)
         result: dict[str, Any] = answer.json
         return result
@@ -76,13 +77,13 @@ class KeyUser:
 
     def destroy(self, name: str) -> None:
         """Destroy a key."""
-        answer = self._client.request("DELETE", f"/api/v1/keys/{self.keys[name]}")
+        answer = self.client.request("DELETE", f"/api/v1/keys/{self.keys[name]}")
         assert answer.status == 200, answer.body
 
     def _fail(self, path: str, **body: object) -> None:
         """Ask for what is refused, so that errors have had the key in their hands."""
         plain = {name: _plain(value) for name, value in body.items()}
-        answer = self._client.request("POST", f"/api/v1{path}", plain)
+        answer = self.client.request("POST", f"/api/v1{path}", plain)
         assert 400 <= answer.status < 500, (path, answer.body)
 
     def _use(self, name: str, usages: frozenset[KeyUsage]) -> None:
@@ -122,7 +123,7 @@ class KeyUser:
     def _derive(self, name: str, *, has_peer: bool) -> None:
         body: dict[str, object] = {"algorithm": "AES-256-GCM", "base_key_id": name}
         if has_peer:
-            found = self._client.request("GET", f"/api/v1/keys/{name}/public-key")
+            found = self.client.request("GET", f"/api/v1/keys/{name}/public-key")
             body["peer_public_key"] = found.json["der"]
         made = self.post("/derive", **body, name=f"{name}-derived")
         self.keys[f"{name}-derived"] = made["key_id"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["ServerExitError", "ServerProcess", "program"]
+__all__ = ["ServerExitError", "ServerProcess", "children_of", "program"]
 
 _READY: Final = re.compile(
     rb"^hsm-server: listening on https://[^ ]*:([0-9]+)\s*$", re.MULTILINE
@@ -24,6 +24,13 @@ _POLL_SECONDS: Final = 0.01
 def program(name: str) -> list[str]:
     """Return how to run an installed command of this Python environment."""
     return [str(Path(sys.executable).with_name(name))]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, whichever thread has started them."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    listed = " ".join((thread / "children").read_text() for thread in threads)
+    return [int(word) for word in listed.split()]
 
 
 class ServerExitError(Exception):
@@ -108,8 +115,7 @@ class ServerProcess:
         They are those of ``supervisor``, ``vault``, ``front1`` and so on.
         """
         found = {"supervisor": self.pid}
-        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        for pid in map(int, listed.split()):
+        for pid in children_of(self.pid):
             is_vault = b"bootstrap.vault" in Path(f"/proc/{pid}/cmdline").read_bytes()
             found[
                 "vault" if is_vault else f"front{len(found.keys() - _BESIDE) + 1}"

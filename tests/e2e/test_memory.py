@@ -15,17 +15,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from hsm_core.algorithms import Algorithm, Family, spec
-from hsm_server.processes.launch import SCRUBBING_ALLOCATOR, scrubbed
+from hsm_core.settings import SCRUBBING_ALLOCATOR
+from hsm_server.processes.launch import scrubbed
 from tests.e2e.key_uses import KeyUser
 from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.memory import Wanted, guises, require_memory, scan, summary
+from tests.e2e.processes import children_of
 from tests.e2e.site import Site
+from tests.support import require_service
 
 COUNT = int(os.environ.get("FERROHSM_LEAKS", "1"))
 MOST_SLOW = 5
@@ -90,11 +94,6 @@ def end_keys(user: KeyUser) -> None:
             user.destroy(name)
 
 
-def secrets_of(site: Site, keys: dict[str, bytes]) -> dict[str, bytes]:
-    """Return what nobody but the vault may have."""
-    return keys | site.secrets
-
-
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
     """Give what was seen of a server from the first key to the last."""
@@ -109,18 +108,19 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
             use_keys(user)
             shutil.copytree(site.key_dir, folder / "copy")
             keys = sealed_secrets(folder / "copy", site.secrets["master-key"])
+            wanted = Wanted(keys | site.secrets)
             life = Life(keys)
-            look_outside(life, processes, Wanted(secrets_of(site, keys)))
+            look_outside(life, processes, wanted)
             passing = Wanted(user.passing)
             life.passed = summary(scan(processes["supervisor"], passing))
-            wanted = Wanted(secrets_of(site, keys))
             life.alive = {found.secret for found in scan(processes["vault"], wanted)}
+        with site.client(server.port, "ada", *ROLES) as user.client:
             end_keys(user)
         life.left = summary(scan(processes["vault"], Wanted(keys)))
         assert processes == server.processes()
         assert 0 == server.stop()
     life.told |= {"log": server.output.encode()}
-    life.outside["arguments"] = find(secrets_of(site, {}), life.told)
+    life.outside["arguments"] = find(site.secrets, life.told)
     return life
 
 
@@ -194,6 +194,34 @@ def test_vault_alone_scrubs(site: Site) -> None:
     assert {"supervisor": {}, "vault": SCRUBBING_ALLOCATOR, "front1": {}} == found
 
 
+def test_children_of_the_vault_keep_nothing(site: Site) -> None:
+    """
+    Processes that compute for a provider keep no key longer than they need it.
+    """
+    require_memory()
+    require_service("The package pqcrypto", find_spec("pqcrypto"))
+    algorithm = Algorithm.SLH_DSA_SHA2_128F
+    flags = ("--isolation", "process", "--provider", f"{algorithm}=pqcrypto")
+    with site.start(*flags) as server:
+        with site.client(server.port, "ada", *ROLES) as client:
+            user = KeyUser(client, secrets.token_bytes(32))
+            for number in range(3):
+                user.use_everything(algorithm, number)
+        shutil.copytree(site.key_dir, site.folder / "copy")
+        keys = sealed_secrets(site.folder / "copy", site.secrets["master-key"])
+        vault = server.processes()["vault"]
+        children = children_of(vault)
+
+        left = [line for pid in children for line in summary(scan(pid, Wanted(keys)))]
+        with site.client(server.port, "ada", *ROLES) as user.client:
+            for name in list(user.keys):
+                user.destroy(name)
+        after = summary(scan(vault, Wanted(keys)))
+
+    assert children
+    assert ([], []) == (left, after)
+
+
 def environment_of(pid: int) -> dict[str, str]:
     """Return the environment of a process."""
     entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
@@ -209,7 +237,7 @@ def test_evicted_keys_leave_nothing(tmp_path: Path, kept: int) -> None:
     master_key, hmac_key = secrets.token_bytes(32), secrets.token_bytes(32)
     with subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.embedded_hsm", str(tmp_path), str(kept)],
-        env=scrubbed(os.environ) | SCRUBBING_ALLOCATOR,
+        env=scrubbed(os.environ) | dict(SCRUBBING_ALLOCATOR),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -26,27 +26,10 @@ from hsm_server.settings import ServerSettings
 from hsm_server.sockets import listening_sockets, url_of
 from hsm_server.tls import server_context
 
-__all__ = [
-    "HELD_SIGNALS",
-    "SCRUBBING_ALLOCATOR",
-    "launch",
-    "python_command",
-    "scrubbed",
-]
+__all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
 
 HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that wait until the supervisor can handle them."""
-
-SCRUBBING_ALLOCATOR: Final = {
-    "PYTHONMALLOC": "malloc",
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-}
-"""
-Variables that have freed memory overwritten, where glibc is.
-
-Python's own allocator keeps small objects to itself, and glibc's cache of each thread
-takes memory back as it is; so neither is used.
-"""
 
 _KEPT: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
 
@@ -121,8 +104,8 @@ def python_command(*words: str, allocator: bool = False) -> list[str]:
     Args:
         words: The program, and its arguments.
 
-        allocator: Whether it is run with `SCRUBBING_ALLOCATOR` in its environment.
-            Nothing else there is for Python: `scrubbed` lets nothing through.
+        allocator: Whether `SCRUBBING_ALLOCATOR` is in its environment. Nothing else
+            there is for Python: `scrubbed` lets nothing through.
     """
     if allocator:
         isolation = ["-P"] if _in_user_site() else ["-s", "-P"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hsm_core.settings import SCRUBBING_ALLOCATOR
 from hsm_server.exit_codes import ExitCode
 from hsm_server.ipc.control import (
     Beat,
@@ -27,11 +28,7 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.logs import Logger
 from hsm_server.plan import Plan, pack_plan
-from hsm_server.processes.launch import (
-    SCRUBBING_ALLOCATOR,
-    python_command,
-    scrubbed,
-)
+from hsm_server.processes.launch import python_command, scrubbed
 from hsm_server.secret_box import pour
 from hsm_server.telemetry import Metrics
 
@@ -193,7 +190,7 @@ class Offspring:
         command = python_command(*self._program, allocator=holds_keys)
         return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             [*command, str(control), str(os.getpid())],
-            env=scrubbed(os.environ) | (SCRUBBING_ALLOCATOR if holds_keys else {}),
+            env=scrubbed(os.environ) | dict(SCRUBBING_ALLOCATOR if holds_keys else {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(control,),
