@@ -335,7 +335,7 @@ def leaks(session: nox.Session) -> None:
     """
     Look for what keys leave in the memory of a server's processes.
 
-    Takes a quarter of an hour; needs root. After ``--`` may stand how many keys of each
+    Takes some ten minutes; needs root. After ``--`` may stand how many keys of each
     algorithm are made; of the slow sets of SLH-DSA there are five at most.
     """
     _install(session, "test")

@@ -23,6 +23,7 @@ _CHUNK_BYTES = 256 * 1024
 _OVERLAP_BYTES = 4096
 _TEXT_OCTETS = 96
 _DIGIT_BITS = 30
+_KERNELS = ("[vvar", "[vsyscall")
 _NOTHING = bytes(_CHUNK_BYTES + _OVERLAP_BYTES)
 
 
@@ -176,10 +177,12 @@ def scan(pid: int, wanted: Wanted) -> list[Finding]:
     """
     found: dict[tuple[int, str], Finding] = {}
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for start, end, name in _mappings(pid):
+        mappings = _mappings(pid)
+        for start, end in _joined(mappings):
             for address, data in _pieces(memory.fileno(), start, end):
                 for at, guise, length in wanted.find(data):
                     place = address + at
+                    name = next(n for a, b, n in mappings if a <= place < b)
                     finding = Finding(guise.secret, guise.dress, length, place, name)
                     before = found.get((place, guise.secret))
                     # Pieces overlap, and the end of one may cut a secret in two.
@@ -188,23 +191,27 @@ def scan(pid: int, wanted: Wanted) -> list[Finding]:
     return list(found.values())
 
 
-def _mappings(pid: int) -> Iterator[tuple[int, int, str]]:
-    """Return start, end and name of what is readable; neighbours come as one."""
-    begun: tuple[int, int, str] | None = None
+def _mappings(pid: int) -> list[tuple[int, int, str]]:
+    """Return start, end and name of what is readable."""
+    found = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        words = line.split(None, 5)
-        name = words[5] if len(words) > 5 else ""
-        if "r" not in words[1] or name in {"[vvar]", "[vsyscall]", "[vvar_vclock]"}:
+        place, rights, *_, name = [*line.split(None, 5), ""][:6]
+        if "r" in rights and not name.startswith(_KERNELS):
+            start, end = (int(number, 16) for number in place.split("-"))
+            found.append((start, end, name))
+    return found
+
+
+def _joined(mappings: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, int]]:
+    """Return neighbours as one: what is looked for may lie in two of them."""
+    begun = 0, 0
+    for start, end, _ in mappings:
+        if begun[1] == start:
+            begun = begun[0], end
             continue
-        start, end = (int(number, 16) for number in words[0].split("-"))
-        if begun is not None and begun[1] == start:
-            begun = begun[0], end, begun[2] or name
-            continue
-        if begun is not None:
-            yield begun
-        begun = start, end, name
-    if begun is not None:
         yield begun
+        begun = start, end
+    yield begun
 
 
 def _pieces(memory: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
