@@ -331,6 +331,22 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def leaks(session: nox.Session) -> None:
+    """
+    Look for what keys leave in the memory of a server's processes.
+
+    Takes some ten minutes; needs root. After ``--`` may stand how many keys of each
+    algorithm are made; of the slow sets of SLH-DSA there are five at most.
+    """
+    _install(session, "test")
+    keys, *more = session.posargs or [os.environ.get("FERROHSM_LEAKS", "20")]
+    session.run(
+        *("pytest", "tests/e2e/test_memory.py", "--timeout=3600", *more),
+        env={"FERROHSM_LEAKS": keys},
+    )
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure stores and durable keys beside raw baselines of the same run."""
     _install(session, "test", "bench")

@@ -27,6 +27,7 @@ from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import OverloadedError, UnavailableError
 from hsm_core.protocols import KeyHandle
+from hsm_core.settings import SCRUBBING_ALLOCATOR
 from tests.support import REPOSITORY, require_service
 
 QUICK = Algorithm.SLH_DSA_SHA2_128F
@@ -134,20 +135,22 @@ class TestHardening:
         arguments = (process / "cmdline").read_bytes().decode().split("\0")
 
         assert arguments == [*worker_command(), ""]
-        assert arguments[1:3] == ["-I", "-S"]
+        assert arguments[1:4] == ["-s", "-P", "-S"]
 
     def test_environment(
         self, monkeypatch: pytest.MonkeyPatch, new_pool: Callable[..., WorkerPool]
     ) -> None:
         """
-        Nothing of the environment reaches a child.
+        Nothing of the environment reaches a child; it overwrites what it frees.
         """
         monkeypatch.setenv("FERROHSM_MASTER_KEY", "secret")
         pool = new_pool()
         sign(key(pool))
         (pid,) = pool.pids()
 
-        assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+        entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        found = dict(entry.split("=", 1) for entry in entries if entry)
+        assert SCRUBBING_ALLOCATOR == found
 
     def test_descriptors(self, new_pool: Callable[..., WorkerPool]) -> None:
         """

@@ -5,7 +5,13 @@ import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import (
+    ec,
+    ed448,
+    ed25519,
+    rsa,
+    x25519,
+)
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from hsm_core._internal.crypto.der import read_private_form, read_private_key_info
@@ -92,15 +98,24 @@ def _private_parts(algorithm: str, material: bytes) -> Iterator[tuple[str, bytes
         yield "seed", octets[:size]
         yield "other half", octets[size:]
         return
+    if row.family is Family.SLH_DSA:
+        # SK.seed and SK.prf; what follows them is public.
+        octets = read_private_key_info(row.algorithm, material)
+        yield "seed", octets[: row.private_bytes // 2]
+        return
     key = load_der_private_key(material, None)
     match key:
-        case ed25519.Ed25519PrivateKey():
+        case (
+            ed25519.Ed25519PrivateKey()
+            | ed448.Ed448PrivateKey()
+            | x25519.X25519PrivateKey()
+        ):
             yield "seed", key.private_bytes_raw()
         case ec.EllipticCurvePrivateKey():
             yield "scalar", _octets(key.private_numbers().private_value)
         case rsa.RSAPrivateKey():
             numbers = key.private_numbers()
-            for part in ("d", "p", "q"):
+            for part in ("d", "p", "q", "dmp1", "dmq1", "iqmp"):
                 yield part, _octets(getattr(numbers, part))
         case _:
             raise AssertionError(f"no rule for {algorithm}")

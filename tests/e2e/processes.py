@@ -12,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["ServerExitError", "ServerProcess", "program"]
+__all__ = ["ServerExitError", "ServerProcess", "children_of", "program"]
 
 _READY: Final = re.compile(
     rb"^hsm-server: listening on https://[^ ]*:([0-9]+)\s*$", re.MULTILINE
 )
+_BESIDE: Final = frozenset({"supervisor", "vault"})
 _READY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.01
 _GONE_SECONDS: Final = 5.0
@@ -34,6 +35,13 @@ def _is_running(pid: int) -> bool:
             if status.read_text().rpartition(")")[2].split()[0] not in "ZX":
                 return True
     return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, whichever thread has started them."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    listed = " ".join((thread / "children").read_text() for thread in threads)
+    return [int(word) for word in listed.split()]
 
 
 class ServerExitError(Exception):
@@ -111,6 +119,20 @@ class ServerProcess:
         """All it printed so far, on both streams."""
         return self._log.read_text(errors="replace")
 
+    def processes(self) -> dict[str, int]:
+        """
+        Return the process ids of a server of several processes.
+
+        They are those of ``supervisor``, ``vault``, ``front1`` and so on.
+        """
+        found = {"supervisor": self.pid}
+        for pid in children_of(self.pid):
+            is_vault = b"bootstrap.vault" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            found[
+                "vault" if is_vault else f"front{len(found.keys() - _BESIDE) + 1}"
+            ] = pid
+        return found
+
     def wait_ready(self) -> None:
         """
         Wait until it says where it listens.
@@ -133,10 +155,9 @@ class ServerProcess:
     def children(self) -> list[int]:
         """Process ids of the vault and the front ends."""
         try:
-            found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+            return children_of(self.pid)
         except OSError:
             return []
-        return [int(word) for word in found.split()]
 
     def kill(self) -> None:
         """End it as a power switch would: SIGKILL, and all its children with it."""

@@ -72,8 +72,8 @@ class RemoteHSM:
 
     Reads and mutations are tried again when the server can't answer or its answer is
     lost: a mutation under the same idempotency key, so that it is done once, or under a
-    fresh one after a crash that has left nothing of it. Uses, such as signing, are not. Safe for many threads. To be closed, or used in a ``with``
-    block.
+    fresh one after a crash that has left nothing of it. Uses, such as signing, are not.
+    Safe for many threads. To be closed, or used in a ``with`` block.
 
     Args:
         endpoint: ``https://HOST[:PORT][/PREFIX]``.

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, field
@@ -14,6 +16,7 @@ from hsm_core.model import Record
 __all__ = [
     "APPROVAL_DAYS",
     "CIPHERTEXT_OVERHEAD_BYTES",
+    "SCRUBBING_ALLOCATOR",
     "TRAIL_DAYS",
     "ApprovalStoreKind",
     "AuditStoreKind",
@@ -28,6 +31,19 @@ __all__ = [
 CIPHERTEXT_OVERHEAD_BYTES: Final = 4096
 """What an envelope may add to the longest payload, an encapsulation included."""
 
+
+SCRUBBING_ALLOCATOR: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "PYTHONMALLOC": "malloc",
+        "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
+    }
+)
+"""
+Environment of a Python that overwrites memory when it is freed, where glibc is.
+
+Python's own allocator keeps small objects to itself, and glibc's cache of each thread
+takes memory back as it is; so neither is used.
+"""
 
 TRAIL_DAYS: Final = 365
 """How long the records of a trail in SQLite are kept where nothing else is said."""

@@ -98,9 +98,20 @@ def _become_supervisor(
     os.execve(sys.executable, command, scrubbed(os.environ))  # noqa: S606 (no shell)
 
 
-def python_command(*words: str) -> list[str]:
-    """Return how to run a program of ours, with nothing from around it."""
-    isolation = ["-E", "-P"] if _in_user_site() else ["-I"]
+def python_command(*words: str, allocator: bool = False) -> list[str]:
+    """
+    Return how to run a program of ours, with nothing from around it.
+
+    Args:
+        words: The program, and its arguments.
+
+        allocator: Whether `SCRUBBING_ALLOCATOR` is in its environment. Nothing else
+            there is for Python: `scrubbed` lets nothing through.
+    """
+    if allocator:
+        isolation = ["-P"] if _in_user_site() else ["-s", "-P"]
+    else:
+        isolation = ["-E", "-P"] if _in_user_site() else ["-I"]
     return [sys.executable, *isolation, *words]
 
 

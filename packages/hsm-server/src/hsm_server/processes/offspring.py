@@ -189,7 +189,9 @@ class Offspring:
         descriptors = [listening.fileno() for listening in self._sockets]
         secrets = [pour(self._secrets)] if self._secrets is not None else []
         try:
-            spawned = self._spawned = spawn(self._program, self._user)
+            spawned = self._spawned = spawn(
+                self._program, self._user, holds_keys=self._secrets is not None
+            )
             self._control = Control(
                 spawned.control, FromChild, self._take, lambda: None
             )

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hsm_core.settings import SCRUBBING_ALLOCATOR
 from hsm_server.plan import User
 from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
 
@@ -32,7 +33,7 @@ class Spawned:
     control: socket.socket
 
 
-def spawn(program: Sequence[str], user: User | None) -> Spawned:
+def spawn(program: Sequence[str], user: User | None, *, holds_keys: bool) -> Spawned:
     """
     Start a process with a control socket and standard error, and no other descriptor.
 
@@ -40,6 +41,8 @@ def spawn(program: Sequence[str], user: User | None) -> Spawned:
         program: What it runs, as words for Python.
 
         user: Whom it runs as; None is this user.
+
+        holds_keys: Whether what it frees is to be overwritten.
 
     Raises:
         OSError: There is no room for it, or it can't become that user.
@@ -51,7 +54,7 @@ def spawn(program: Sequence[str], user: User | None) -> Spawned:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.enter_context(ours)
         with theirs, _held_signals():
-            process = _execute(program, user, theirs.fileno())
+            process = _execute(program, user, theirs.fileno(), holds_keys)
         undo.callback(process.wait)
         undo.callback(process.kill)
         descriptor = os.pidfd_open(process.pid)
@@ -60,11 +63,12 @@ def spawn(program: Sequence[str], user: User | None) -> Spawned:
 
 
 def _execute(
-    program: Sequence[str], user: User | None, control: int
+    program: Sequence[str], user: User | None, control: int, holds_keys: bool
 ) -> subprocess.Popen[bytes]:
+    command = python_command(*program, allocator=holds_keys)
     return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-        [*python_command(*program), str(control), str(os.getpid())],
-        env=scrubbed(os.environ),
+        [*command, str(control), str(os.getpid())],
+        env=scrubbed(os.environ) | dict(SCRUBBING_ALLOCATOR if holds_keys else {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(control,),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from hsm_core._internal.crypto.pqcrypto_wheel.worker import ANSWER_BYTES, HEADER
+from hsm_core.settings import SCRUBBING_ALLOCATOR
 
 __all__ = ["Child", "ChildError"]
 
@@ -23,8 +24,8 @@ class Child:
     """
     A running child.
 
-    It gets no environment, no open file but its pipes, no controlling terminal, and
-    nothing secret among its arguments.
+    It gets no environment but the allocator's, no open file but its pipes, no
+    controlling terminal, and nothing secret among its arguments.
 
     Args:
         command: What to start.
@@ -37,7 +38,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={},
+            env=dict(SCRUBBING_ALLOCATOR),
             cwd="/",
             umask=0o077,
             close_fds=True,

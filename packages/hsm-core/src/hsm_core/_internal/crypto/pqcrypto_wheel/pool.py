@@ -142,6 +142,8 @@ class WorkerPool:
                 job = None
             if job is not None:
                 child = self._do(job, child)
+                # Its key must not wait here for the next one.
+                del job
                 continue
             if child is not None:
                 self._bury(child)

@@ -53,7 +53,8 @@ def worker_command() -> tuple[str, ...]:
     wheel = open_wheel()
     folder = str(wheel.folder) if wheel is not None else ""
     return (
-        *(sys.executable, "-I", "-S", str(Path(worker.__file__))),
+        # As -I isolates, but for the environment, which says how memory is freed.
+        *(sys.executable, "-s", "-P", "-S", str(Path(worker.__file__))),
         *(str(os.getpid()), folder),
     )
 

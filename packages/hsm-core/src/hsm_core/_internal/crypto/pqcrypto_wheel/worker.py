@@ -101,6 +101,8 @@ def serve(source: int, target: int, module: Callable[[str], SignatureModule]) ->
             return
         reply = answer(body, module)
         _write(target, HEADER.pack(len(reply)) + reply)
+        # There may be keys in both, and nothing else to do for long.
+        del body, reply
 
 
 def answer(body: bytes, module: Callable[[str], SignatureModule]) -> bytes:
