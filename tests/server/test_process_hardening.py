@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core.settings import SCRUBBING_ALLOCATOR
 from tests.server.family import (
     Family,
     create,
@@ -82,9 +83,11 @@ def family(server: Running) -> Family:
 
 def test_no_environment_holds_more_than_it_must(family: Family) -> None:
     """Only what a program needs to run is handed on, and so no secret."""
-    found = {name for pid in family.everybody for name in environment(pid)}
+    others = [pid for pid in family.everybody if pid != family.vault]
+    found = {name for pid in others for name in environment(pid)}
 
     assert {"PATH", "LC_ALL"} == found
+    assert {*found, *SCRUBBING_ALLOCATOR} == set(environment(family.vault))
 
 
 def test_no_secret_stands_in_an_argument_or_variable(family: Family) -> None:
@@ -109,7 +112,10 @@ def test_every_process_has_given_up_what_it_can(family: Family) -> None:
         # Who can't be dumped belongs to root, whoever it is.
         assert 0 == Path(f"/proc/{pid}/fd").stat().st_uid
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        assert {b"-I", b"-E"} & set(arguments)
+        # The vault's variables are all ours, and say how memory is overwritten.
+        assert {b"-I", b"-E", *([b"-P"] if pid == family.vault else [])} & set(
+            arguments
+        )
 
 
 def test_front_ends_have_no_capabilities(family: Family) -> None:
