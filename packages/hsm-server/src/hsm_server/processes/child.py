@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -23,7 +23,9 @@ from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.plan import Plan, read_plan
 from hsm_server.telemetry import Metrics, share_metrics
 
-__all__ = ["Child", "begin_child"]
+__all__ = ["Child", "begin_child", "end_without_memory"]
+
+_OUT_OF_MEMORY: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +83,9 @@ def begin_child() -> Child:
     )
     capture_foreign(logger)
     return Child(control, begin.slot, plan, descriptors, logger, Metrics(plan.started))
+
+
+def end_without_memory(error: BaseException | None) -> None:
+    """End, to begin anew, where memory is out: nobody knows what else has failed."""
+    if isinstance(error, MemoryError):
+        os._exit(_OUT_OF_MEMORY)
