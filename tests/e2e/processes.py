@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Servers as processes of their own: started, waited for, stopped, killed."""
 
-import contextlib
 import re
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from tests.e2e.family import children, is_gone
 
 __all__ = ["ServerExitError", "ServerProcess", "program"]
 
@@ -25,15 +26,6 @@ _GONE_SECONDS: Final = 5.0
 def program(name: str) -> list[str]:
     """Return how to run an installed command of this Python environment."""
     return [str(Path(sys.executable).with_name(name))]
-
-
-def _is_running(pid: int) -> bool:
-    """Return whether a process has a thread that has not ended; it may hold locks."""
-    for status in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError):
-            if status.read_text().rpartition(")")[2].split()[0] not in "ZX":
-                return True
-    return False
 
 
 class ServerExitError(Exception):
@@ -59,6 +51,7 @@ class ServerProcess:
         pass_fds: File descriptors that it inherits.
 
     Attributes:
+        log: As given.
         ready_seconds: How long it took from start to ready line.
     """
 
@@ -69,7 +62,7 @@ class ServerProcess:
         log: Path,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self._log = log
+        self.log = log
         self.command = tuple(command)
         self.port = 0
         self.ready_seconds = 0.0
@@ -109,7 +102,7 @@ class ServerProcess:
     @property
     def output(self) -> str:
         """All it printed so far, on both streams."""
-        return self._log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
     def wait_ready(self) -> None:
         """
@@ -119,7 +112,7 @@ class ServerProcess:
             ServerExitError: It ended instead.
             TimeoutError: It did neither in a minute; it was killed.
         """
-        while not (found := _READY.search(self._log.read_bytes())):
+        while not (found := _READY.search(self.log.read_bytes())):
             if not self.is_running:
                 raise ServerExitError(self._process.returncode, self.output)
             if time.monotonic() - self._started > _READY_SECONDS:
@@ -129,22 +122,15 @@ class ServerProcess:
         self.ready_seconds = time.monotonic() - self._started
         self.port = int(found[1])
 
-    @property
-    def children(self) -> list[int]:
-        """Process ids of the vault and the front ends."""
-        try:
-            found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        except OSError:
-            return []
-        return [int(word) for word in found.split()]
-
     def kill(self) -> None:
         """End it as a power switch would: SIGKILL, and all its children with it."""
-        children = self.children
+        # Stopped, it starts no more of them.
+        self._process.send_signal(signal.SIGSTOP)
+        others = children(self.pid)
         self._process.kill()
         self._process.wait()
         until = time.monotonic() + _GONE_SECONDS
-        while any(map(_is_running, children)) and time.monotonic() < until:
+        while not all(map(is_gone, others)) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
 
     def terminate(self) -> None:
