@@ -365,5 +365,18 @@ def kill(session: nox.Session) -> None:
     session.run("python", "-m", "tests.faults.kill_loop", *words)
 
 
+@nox.session
+def soak(session: nox.Session) -> None:
+    """
+    Keep a server busy for ten minutes while something goes wrong every ten seconds.
+
+    Some faults need root, mounts or strace, and are left out without. Not part of CI,
+    which runs a short form.
+    """
+    _install(session, "test")
+    words = session.posargs or ("--minutes", "10")
+    session.run("python", "-m", "tests.faults.soak", *words)
+
+
 if __name__ == "__main__":
     sys.exit("Run this file with nox.")

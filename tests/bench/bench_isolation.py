@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.e2e.family import PROGRAMS, children, members
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
 
@@ -39,10 +40,10 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _processes(server: ServerProcess) -> dict[int, str]:
-    found = {server.pid: "supervisor" if server.children else "server"}
-    for child in server.children:
-        command = Path(f"/proc/{child}/cmdline").read_text()
-        found[child] = "vault" if ".vault\0" in command else "front ends"
+    others = children(server.pid)
+    found = {server.pid: "supervisor" if others else "server"}
+    for kind in PROGRAMS:
+        found |= dict.fromkeys(members(server.pid, kind), kind)
     return found
 
 

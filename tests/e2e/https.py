@@ -60,12 +60,20 @@ class Client:
         context: See `client_context`.
 
         token: Bearer token, or empty.
+
+        timeout_seconds: How long nothing may be heard.
     """
 
-    def __init__(self, port: int, context: ssl.SSLContext, token: str = "") -> None:
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        token: str = "",
+        timeout_seconds: float = 60.0,
+    ) -> None:
         self._token = token
         self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", port, context=context, timeout=60
+            "127.0.0.1", port, context=context, timeout=timeout_seconds
         )
 
     def __enter__(self) -> Self:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Servers as processes of their own: started, waited for, stopped, killed."""
 
-import contextlib
 import re
 import signal
 import subprocess
@@ -12,12 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["ServerExitError", "ServerProcess", "children_of", "program"]
+from tests.e2e.family import children, is_gone, members
+
+__all__ = ["ServerExitError", "ServerProcess", "program"]
 
 _READY: Final = re.compile(
     rb"^hsm-server: listening on https://[^ ]*:([0-9]+)\s*$", re.MULTILINE
 )
-_BESIDE: Final = frozenset({"supervisor", "vault"})
 _READY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.01
 _GONE_SECONDS: Final = 5.0
@@ -26,22 +26,6 @@ _GONE_SECONDS: Final = 5.0
 def program(name: str) -> list[str]:
     """Return how to run an installed command of this Python environment."""
     return [str(Path(sys.executable).with_name(name))]
-
-
-def _is_running(pid: int) -> bool:
-    """Return whether a process has a thread that has not ended; it may hold locks."""
-    for status in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError):
-            if status.read_text().rpartition(")")[2].split()[0] not in "ZX":
-                return True
-    return False
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the children of a process, whichever thread has started them."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    listed = " ".join((thread / "children").read_text() for thread in threads)
-    return [int(word) for word in listed.split()]
 
 
 class ServerExitError(Exception):
@@ -67,6 +51,7 @@ class ServerProcess:
         pass_fds: File descriptors that it inherits.
 
     Attributes:
+        log: As given.
         ready_seconds: How long it took from start to ready line.
     """
 
@@ -77,7 +62,7 @@ class ServerProcess:
         log: Path,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self._log = log
+        self.log = log
         self.command = tuple(command)
         self.port = 0
         self.ready_seconds = 0.0
@@ -117,7 +102,7 @@ class ServerProcess:
     @property
     def output(self) -> str:
         """All it printed so far, on both streams."""
-        return self._log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
     def processes(self) -> dict[str, int]:
         """
@@ -125,13 +110,10 @@ class ServerProcess:
 
         They are those of ``supervisor``, ``vault``, ``front1`` and so on.
         """
-        found = {"supervisor": self.pid}
-        for pid in children_of(self.pid):
-            is_vault = b"bootstrap.vault" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            found[
-                "vault" if is_vault else f"front{len(found.keys() - _BESIDE) + 1}"
-            ] = pid
-        return found
+        (vault,) = members(self.pid, "vault")
+        front_ends = enumerate(members(self.pid, "front end"), 1)
+        found = {f"front{number}": pid for number, pid in front_ends}
+        return {"supervisor": self.pid, "vault": vault, **found}
 
     def wait_ready(self) -> None:
         """
@@ -141,7 +123,7 @@ class ServerProcess:
             ServerExitError: It ended instead.
             TimeoutError: It did neither in a minute; it was killed.
         """
-        while not (found := _READY.search(self._log.read_bytes())):
+        while not (found := _READY.search(self.log.read_bytes())):
             if not self.is_running:
                 raise ServerExitError(self._process.returncode, self.output)
             if time.monotonic() - self._started > _READY_SECONDS:
@@ -151,21 +133,15 @@ class ServerProcess:
         self.ready_seconds = time.monotonic() - self._started
         self.port = int(found[1])
 
-    @property
-    def children(self) -> list[int]:
-        """Process ids of the vault and the front ends."""
-        try:
-            return children_of(self.pid)
-        except OSError:
-            return []
-
     def kill(self) -> None:
         """End it as a power switch would: SIGKILL, and all its children with it."""
-        children = self.children
+        # Stopped, it starts no more of them.
+        self._process.send_signal(signal.SIGSTOP)
+        others = children(self.pid)
         self._process.kill()
         self._process.wait()
         until = time.monotonic() + _GONE_SECONDS
-        while any(map(_is_running, children)) and time.monotonic() < until:
+        while not all(map(is_gone, others)) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
 
     def terminate(self) -> None:

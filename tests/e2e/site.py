@@ -28,13 +28,16 @@ class Site:
         folder: Made with mode 0700 if absent; everything lies below it.
 
         kind: Where keys, trail and approvals lie: ``filesystem`` or ``sqlite``.
+
+    Attributes:
+        trail_folder: Where trail and approvals lie; may be changed before a start.
     """
 
     def __init__(self, folder: Path, kind: str = "filesystem") -> None:
         self.kind = kind
         folder.mkdir(mode=0o700, exist_ok=True)
         self.folder = folder
-        self.data = folder / "data"
+        self.data = self.trail_folder = folder / "data"
         self.logs = folder / "logs"
         self.logs.mkdir(mode=0o700)
         self.authority: Authority = make_authority(folder / "certificates")
@@ -57,7 +60,7 @@ class Site:
     def audit_log(self) -> Path:
         """Live file of the trail, or its database."""
         is_file = self.kind == "filesystem"
-        return self.data / ("audit.log" if is_file else "audit.sqlite")
+        return self.trail_folder / ("audit.log" if is_file else "audit.sqlite")
 
     @property
     def database(self) -> Path:
@@ -149,9 +152,12 @@ class Site:
         """Return a bearer token that this site's server accepts for an hour."""
         return mint(self.secrets["jwt-secret"], principal, roles)
 
-    def client(self, port: int, principal: str, *roles: str) -> Client:
+    def client(
+        self, port: int, principal: str, *roles: str, timeout_seconds: float = 60.0
+    ) -> Client:
         """Return a client of the server on *port*, who has these roles."""
-        return Client(port, self.context, self.token(principal, *roles))
+        token = self.token(principal, *roles)
+        return Client(port, self.context, token, timeout_seconds)
 
     def cli(
         self,

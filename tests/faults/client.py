@@ -4,6 +4,7 @@
 import base64
 import random
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,17 @@ _ALGORITHMS: Final = tuple(_USES)
 _LIVE_KEYS: Final = 6
 _RETRY_SECONDS: Final = 30.0
 _JOURNAL_ONLY: Final = frozenset({"plaintext"})
+_REFUSALS: Final = frozenset(
+    {
+        "audit_unavailable",
+        "outcome_unknown",
+        "overloaded",
+        "storage_full",
+        "store_unavailable",
+        "unavailable",
+    }
+)
+"""Codes that an answer of 503 may have while something is broken."""
 
 
 class JournalingClient:
@@ -63,6 +75,16 @@ class JournalingClient:
         shared: Ids of keys that all clients use and rotate, by name.
 
         seed: Of its choices.
+
+        rotating: Which part of its uses of shared keys are rotations instead.
+
+    Attributes:
+        retried: How many changes were sent again, for want of an answer.
+        aborted: How many of its changes had been aborted by recovery.
+        refused_now: How often it was told to come back later.
+        lost: How often a connection broke before an answer was read.
+        answered: How many requests it has the outcome of.
+        longest: Longest time from a request to its answer, in seconds.
     """
 
     def __init__(
@@ -73,6 +95,7 @@ class JournalingClient:
         context: ssl.SSLContext,
         shared: dict[str, str],
         seed: str,
+        rotating: float = 0.2,
     ) -> None:
         self.name = name
         self.journal = Journal(folder / f"{name}.journal")
@@ -82,8 +105,10 @@ class JournalingClient:
         self._context = context
         self._random = random.Random(seed)
         self._client: Client | None = None
+        self._rotating = rotating
         self._created = 0
-        self.retried = self.aborted = self.refused_now = 0
+        self.retried = self.aborted = self.refused_now = self.lost = self.answered = 0
+        self.longest = 0.0
 
     def connect(self, port: int) -> None:
         """Speak to the server on *port* from now on."""
@@ -115,6 +140,36 @@ class JournalingClient:
                 self._step()
         except NoAnswerError:
             return
+
+    def persist(self, enough: threading.Event, interval: float = 0.0) -> None:
+        """
+        Send requests until it is enough, also where connections break.
+
+        What was cut off is settled with the same server before anything else is sent.
+
+        Args:
+            enough: Set by somebody else.
+
+            interval: Seconds from one request to the next, at least.
+
+        Raises:
+            Violation: Nobody answers any more.
+        """
+        heard = due = time.monotonic()
+        while not enough.is_set():
+            answered = self.answered
+            try:
+                self.settle()
+                self._step()
+            except NoAnswerError as error:
+                self.lost += 1
+                silent = time.monotonic() - heard
+                check(silent < _RETRY_SECONDS, "nobody answers any more", error)
+                enough.wait(0.05)
+            if self.answered != answered:
+                heard = time.monotonic()
+            due = max(due + interval, time.monotonic() - interval)
+            enough.wait(max(0.0, due - time.monotonic()))
 
     def request(self, method: str, path: str, body: Any = None) -> Answer:
         """Send a request that is no part of the journal."""
@@ -178,7 +233,7 @@ class JournalingClient:
         make, judge = ("Encrypt", "Decrypt") if "seal" in name else ("Sign", "Verify")
         older = self.expected.shared_uses[name]
         chance = self._random.random()
-        if chance < 0.2:
+        if chance < self._rotating:
             self._mutate("RotateKey", name, {})
         elif older and chance < 0.5:
             self._judge(judge, name, self._random.choice(older))
@@ -218,6 +273,7 @@ class JournalingClient:
     def _finish(self, entry: Entry, outcome: Outcome) -> None:
         self.journal.end(outcome)
         self.expected.apply(entry, outcome)
+        self.answered += outcome.status != 0
         if outcome.answer.get("code") == "operation_aborted":
             self.aborted += 1
 
@@ -229,6 +285,13 @@ class JournalingClient:
             if answer.status != 503:
                 break
             self.refused_now += 1
+            check(answer.code in _REFUSALS, "503 with another code", entry, answer)
+            check(
+                "retry-after" in answer.headers,
+                "503 without Retry-After",
+                entry,
+                answer,
+            )
             if time.monotonic() > give_up:
                 raise Violation(f"the server stays unavailable: {answer.body!r}")
             if entry.kind not in MUTATIONS:
@@ -250,9 +313,12 @@ class JournalingClient:
         headers = {"X-Request-Id": f"{self.name}.{entry.number}"}
         if entry.idempotency_key:
             headers["Idempotency-Key"] = entry.idempotency_key
-        return self._client.request(
+        started = time.monotonic()
+        answer = self._client.request(
             method, f"/api/v1{target}", None if method == "DELETE" else body, headers
         )
+        self.longest = max(self.longest, time.monotonic() - started)
+        return answer
 
 
 def _text(data: bytes) -> str:

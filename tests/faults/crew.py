@@ -2,6 +2,7 @@
 """Four clients against a server that is killed again and again."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -11,6 +12,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hsm_core.factory import open_verifier
+from tests.e2e.family import members
+from tests.e2e.https import NoAnswerError
 from tests.e2e.processes import ServerExitError, ServerProcess
 from tests.e2e.site import Site
 from tests.faults.client import JournalingClient
@@ -20,11 +23,17 @@ from tests.faults.journal import Journal
 from tests.faults.leftovers import check_files
 from tests.faults.trail import check_trail, events_of_files, events_of_server
 
-__all__ = ["CLIENTS", "READY_SECONDS", "Crew"]
+__all__ = ["CLIENTS", "READY_SECONDS", "RECOVERY_SECONDS", "WORKERS", "Crew"]
 
 CLIENTS: Final = 4
 READY_SECONDS: Final = 10.0
 """How long a start may take, on a machine that does other things too."""
+
+RECOVERY_SECONDS: Final = 10.0
+"""How long a server that was hurt may take until all is well again."""
+
+WORKERS: Final = 2
+"""Front ends."""
 
 _ROLES: Final = ("operator", "administrator")
 _SHARED: Final = {"shared-sign": "EC-P256", "shared-seal": "AES-256-GCM"}
@@ -41,15 +50,36 @@ class Crew:
 
         kind: Where the server keeps everything: ``filesystem`` or ``sqlite``.
 
+        flags: More flags of the server.
+
+        command: Program to run in its place.
+
+        rotating: See `JournalingClient`.
+
     Attributes:
         starts: How long each start took, in seconds.
+        recoveries: The same of what came back while the server ran on.
         records: Length of the trail when it was last verified.
     """
 
-    def __init__(self, folder: Path, seed: str, kind: str = "filesystem") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: str,
+        kind: str = "filesystem",
+        *,
+        flags: Sequence[str] = (),
+        command: Sequence[str] = (),
+        rotating: float = 0.2,
+    ) -> None:
         self.site = Site(folder, kind)
         self.starts: list[float] = []
+        self.recoveries: list[float] = []
         self.records = 0
+        self._flags = ("--workers", str(WORKERS), *flags)
+        self._command = command
+        self._rotating = rotating
+        self._server: ServerProcess | None = None
         self._seed = seed
         self._random = random.Random(seed)
         self._pool = ThreadPoolExecutor(CLIENTS)
@@ -66,9 +96,17 @@ class Crew:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._server is not None and self._server.is_running:
+            self._server.kill()
         self._pool.shutdown(wait=True)
         for client in self.clients:
             client.close()
+
+    @property
+    def server(self) -> ServerProcess | None:
+        """The server that runs, if one does."""
+        server = self._server
+        return server if server is not None and server.is_running else None
 
     @property
     def acknowledged(self) -> int:
@@ -92,17 +130,22 @@ class Crew:
 
     def start(self) -> ServerProcess:
         """Start the real server and check that it is ready soon."""
-        server = self.site.start()
+        server = self.start_again()
+        if not self.clients:
+            self._hire(server.port)
+        for client in self.clients:
+            client.connect(server.port)
+        return server
+
+    def start_again(self) -> ServerProcess:
+        """Start a server, for clients that look for it by themselves."""
+        server = self._server = self.site.start(*self._flags, command=self._command)
         self.starts.append(server.ready_seconds)
         check(
             server.ready_seconds <= READY_SECONDS,
             "a start took too long",
             server.ready_seconds,
         )
-        if not self.clients:
-            self._hire(server.port)
-        for client in self.clients:
-            client.connect(server.port)
         return server
 
     def settle_and_examine(self, server: ServerProcess, *, everything: bool) -> None:
@@ -145,6 +188,90 @@ class Crew:
         self.finish(working)
         # As the crash left it, before anything is repaired.
         open_verifier(self.site.audit_log, self.site.secrets["hmac-key"]).verify()
+
+    def work_through(self, blow: Callable[[], None], before_seconds: float) -> None:
+        """
+        Keep a server that goes on busy while something befalls a part of it.
+
+        Raises:
+            Violation: It does not recover in time, or a client was told wrong things.
+        """
+        enough = threading.Event()
+        working = self.persist(enough)
+        try:
+            time.sleep(before_seconds)
+            blow()
+            self.recoveries.append(self.wait_well(working))
+        finally:
+            enough.set()
+            self.finish(working)
+
+    def persist(
+        self, enough: threading.Event, interval: float = 0.0
+    ) -> list[Future[None]]:
+        """Let all clients work until it is enough; see `JournalingClient.persist`."""
+        if self._server is not None:
+            for client in self.clients:
+                client.connect(self._server.port)
+        return [
+            self._pool.submit(client.persist, enough, interval)
+            for client in self.clients
+        ]
+
+    def wait_well(self, working: Sequence[Future[None]]) -> float:
+        """
+        Wait until all processes are there and all clients have answers again.
+
+        Returns:
+            How long that took, in seconds.
+
+        Raises:
+            Violation: It took too long.
+        """
+        started = time.monotonic()
+        answered: list[int] | None = None
+        while True:
+            if answered is None and self._is_well():
+                answered = [client.answered for client in self.clients]
+            if answered is not None and all(
+                client.answered > before
+                for client, before in zip(self.clients, answered, strict=True)
+            ):
+                return time.monotonic() - started
+            self._raise_early(working)
+            check(
+                time.monotonic() - started < RECOVERY_SECONDS,
+                "the server does not recover",
+                answered,
+                [client.answered for client in self.clients],
+                self._server and self._server.output[-2000:],
+            )
+            time.sleep(0.02)
+
+    def _is_well(self) -> bool:
+        """Whether vault and front ends are there, and every front end says so."""
+        server = self.server
+        if server is None:
+            return False
+        if len(members(server.pid, "front end")) != WORKERS:
+            return False
+        if len(members(server.pid, "vault")) != 1:
+            return False
+        try:
+            return all(self._health(server.port) == "ok" for _ in range(2 * WORKERS))
+        except NoAnswerError:
+            return False
+
+    def _health(self, port: int) -> str:
+        """Ask how the server is, over a connection of its own."""
+        with self.site.client(port, "watchman", timeout_seconds=1.0) as watchman:
+            return str(watchman.request("GET", "/healthz").json["status"])
+
+    @staticmethod
+    def _raise_early(working: Sequence[Future[None]]) -> None:
+        for future in working:
+            if future.done():
+                future.result()
 
     def work(self, server: ServerProcess, seconds: float) -> list[Future[None]]:
         """Let all clients work until the server is gone, or time is up."""
@@ -223,7 +350,13 @@ class Crew:
             token = self.site.token(name, *_ROLES)
             seed = f"{self._seed}-{number}"
             client = JournalingClient(
-                name, self.site.folder, token, self.site.context, self._shared, seed
+                name,
+                self.site.folder,
+                token,
+                self.site.context,
+                self._shared,
+                seed,
+                self._rotating,
             )
             self.clients.append(client)
             self._examiners.append(Examiner(client, seed))

@@ -2,9 +2,11 @@
 """
 Kills a busy server again and again: nothing acknowledged is lost, nothing is half-done.
 
-Four clients over HTTPS keep journals of what they were promised. A real hsm-server is
-killed at random moments, then at each named point of the core. After every kill it is
-started again and compared with the journals, and the trail is verified offline.
+Four clients over HTTPS keep journals of what they were promised. A real hsm-server with
+two front ends is killed at random moments, then at each named point of the core. After
+every kill it is started again and compared with the journals, and the trail is verified
+offline. Of the random kills some hit the vault or a front end alone, or only stop it;
+then the server goes on, and so do the clients.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +25,13 @@ from tests.e2e.https import NoAnswerError
 from tests.e2e.processes import ServerExitError
 from tests.faults.crew import Crew
 from tests.faults.expectation import Violation
-from tests.faults.rounds import failpoint_round, failpoints, finale, random_round
+from tests.faults.rounds import (
+    failpoint_round,
+    failpoints,
+    finale,
+    random_round,
+    server_round,
+)
 
 __all__ = ["Tally", "main", "run"]
 
@@ -42,11 +51,15 @@ class Tally:
         try:
             call()
         except _FAILURES as error:
-            self.failed += 1
-            self.say(f"FAILED {name}: {type(error).__name__}: {error}")
+            self.fail(name, error)
             return False
         self.passed += 1
         return True
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Count one that failed."""
+        self.failed += 1
+        self.say(f"FAILED {name}: {type(error).__name__}: {error}")
 
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
@@ -78,18 +91,21 @@ def run(
         with_points: Whether to kill it at the named points too.
     """
     tally, chance = Tally(), random.Random(seed)
+    hit: Counter[str] = Counter()
     with Crew(folder / "random", seed, kind) as crew:
         for count in range(1, kills + 1):
-            if not tally.run(f"kill {count}", lambda: random_round(crew, chance)):
+            if not tally.run(
+                f"kill {count}", lambda: hit.update([random_round(crew, chance)])
+            ):
                 return tally
             if count % _EVERY == 0:
-                tally.say(f"{count} kills: {_told(crew)}")
+                tally.say(f"{count} kills ({_counted(hit)}): {_told(crew)}")
         tally.run("after the random kills", lambda: finale(crew))
         tally.say(f"in the end: {_told(crew)}")
     if kind != "filesystem" or not with_points:
         return tally
     with Crew(folder / "points", seed) as crew:
-        if not tally.run("the first of others", lambda: random_round(crew, chance)):
+        if not tally.run("the first of others", lambda: server_round(crew, chance)):
             return tally
         for point in failpoints():
             if not tally.run(point, partial(_at, folder, crew, point, chance)):
@@ -109,13 +125,18 @@ def _at(folder: Path, crew: Crew, point: str, chance: random.Random) -> None:
         finale(newcomers)
 
 
+def _counted(hit: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in hit.most_common())
+
+
 def _told(crew: Crew) -> str:
     median, longest = statistics.median(crew.starts), max(crew.starts)
     return (
         f"{crew.acknowledged} requests acknowledged, {crew.retried} changes sent again "
         f"({crew.aborted} had been aborted), {crew.records} records, "
         f"{crew.examined} comparisons, ready after {median:.2f} s "
-        f"(at most {longest:.2f} s)"
+        f"(at most {longest:.2f} s), well again after at most "
+        f"{max(crew.recoveries, default=0.0):.2f} s"
     )
 
 

@@ -4,15 +4,36 @@
 import random
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import hsm_core
 from tests.e2e.processes import ServerProcess
+from tests.faults import blows
 from tests.faults.crew import Crew
 from tests.faults.expectation import check
 
-__all__ = ["failpoint_round", "failpoints", "finale", "random_round"]
+__all__ = [
+    "VICTIMS",
+    "failpoint_round",
+    "failpoints",
+    "finale",
+    "part_round",
+    "random_round",
+    "server_round",
+]
+
+VICTIMS: Final = {
+    "server": 8,
+    "vault": 5,
+    "front end": 3,
+    "vault, stopped": 2,
+    "front end, stopped": 1,
+    "vault, hanging": 1,
+}
+"""What a round may hurt, and how often it does, of twenty."""
 
 _DYING: Final = Path(__file__).with_name("dying_server.py")
 _POINT: Final = re.compile(r"\bfailpoint\(\s*\"([a-z_.]+)\"")
@@ -47,18 +68,65 @@ def failpoints() -> list[str]:
     return sorted(names)
 
 
-def random_round(crew: Crew, chance: random.Random) -> None:
+def random_round(crew: Crew, chance: random.Random) -> str:
     """
-    Kill a busy server at a random moment; now and then one that is only starting.
+    Hurt a busy server, or one of its processes, at a random moment.
+
+    Returns:
+        Which of `VICTIMS` it was.
 
     Raises:
         Violation: Something that was acknowledged is lost, or something is half-done.
     """
-    if chance.random() < 0.2:
+    chosen = chance.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+    if chosen == "server":
+        server_round(crew, chance)
+    else:
+        part_round(crew, chance, chosen)
+    return chosen
+
+
+def server_round(crew: Crew, chance: random.Random) -> None:
+    """
+    Kill a busy server at a random moment; now and then one that is only starting.
+
+    Raises:
+        Violation: As `random_round`.
+    """
+    if crew.server is None and chance.random() < 0.5:
         crew.kill_while_starting(chance.uniform(0.0, 1.2))
-    with crew.start() as server:
+    server = _running(crew)
+    crew.work_until_killed(server, chance.uniform(0.05, 1.0))
+
+
+def part_round(crew: Crew, chance: random.Random, chosen: str) -> None:
+    """
+    Hurt one process of a busy server, which must come back while the server goes on.
+
+    That is one of `VICTIMS`, but not the server as a whole.
+
+    Raises:
+        Violation: As `random_round`, or not all is well again in time.
+    """
+    server = _running(crew)
+    kind, _, how = chosen.partition(", ")
+    pid = blows.victim(server.pid, kind, chance)
+    strikes: dict[str, Callable[[], None]] = {
+        "": partial(blows.kill, pid),
+        "stopped": partial(blows.stop_for, pid, chance.uniform(0.3, 3.0)),
+        "hanging": partial(blows.stop_until_killed, pid),
+    }
+    crew.work_through(strikes[how], chance.uniform(0.05, 1.0))
+    crew.settle_and_examine(server, everything=False)
+
+
+def _running(crew: Crew) -> ServerProcess:
+    """Return the server that runs; start and examine one if none does."""
+    server = crew.server
+    if server is None:
+        server = crew.start()
         crew.settle_and_examine(server, everything=False)
-        crew.work_until_killed(server, chance.uniform(0.05, 1.0))
+    return server
 
 
 def failpoint_round(crew: Crew, point: str, chance: random.Random) -> None:
@@ -86,7 +154,7 @@ def finale(crew: Crew) -> None:
     Raises:
         Violation: As `random_round`, or the end was not clean.
     """
-    with crew.start() as server:
+    with crew.server or crew.start() as server:
         crew.settle_and_examine(server, everything=True)
         status = server.stop()
         check(

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The kill loop in its short form; the session ``kill`` runs it, and all points."""
 
+import random
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.faults.crew import Crew
 from tests.faults.kill_loop import run
+from tests.faults.rounds import finale, part_round
+
+DYING_VAULT = Path(__file__).with_name("dying_vault.py")
+POINT_SECONDS = 30.0
 
 
 @pytest.mark.parametrize("kind", ["filesystem", "sqlite"])
@@ -16,3 +24,44 @@ def test_nothing_is_lost_or_half_done(tmp_path: Path, kind: str) -> None:
     tally = run(tmp_path, kills=2, seed="short", kind=kind, with_points=False)
 
     assert (3, 0) == (tally.passed, tally.failed)
+
+
+def test_a_server_survives_its_processes(tmp_path: Path) -> None:
+    """
+    Vault and front ends are killed, or stopped, while the server and its clients go on.
+    """
+    chance = random.Random("parts")
+    with Crew(tmp_path / "site", "parts") as crew:
+        for victim in ("vault", "front end", "vault, stopped", "front end, stopped"):
+            part_round(crew, chance, victim)
+        finale(crew)
+
+        assert 1 == len(crew.starts)
+        assert 4 == len(crew.recoveries)
+
+
+@pytest.mark.parametrize(
+    "point", ["audit.after_write", "mutation.after_intent", "mutation.after_store"]
+)
+def test_a_vault_may_die_at_any_point(tmp_path: Path, point: str) -> None:
+    """
+    A vault killed between two steps of a change is replaced, and nothing is half-done.
+    """
+    marker = tmp_path / "died"
+    words = [sys.executable, str(DYING_VAULT), point, "20", str(marker)]
+    with Crew(tmp_path / "site", point, command=words) as crew:
+        server = crew.start()
+        crew.work_through(lambda: wait_for(marker), 0.0)
+        crew.settle_and_examine(server, everything=True)
+        status = server.stop()
+
+        assert 0 == status, server.output[-2000:]
+        assert 1 == server.output.count('"status": "SIGKILL"')
+
+
+def wait_for(marker: Path) -> None:
+    """Wait until a file is there."""
+    until = time.monotonic() + POINT_SECONDS
+    while not marker.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)

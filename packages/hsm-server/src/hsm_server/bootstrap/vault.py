@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 from typing import Final
@@ -32,12 +31,11 @@ from hsm_server.ipc.control import (
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
-from hsm_server.processes.child import Child, begin_child
+from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.secret_box import SecretBox, empty_box
 
 __all__ = ["main"]
 
-_OUT_OF_MEMORY: Final = 12
 _FRAME_SPARE: Final = 1024 * 1024
 
 
@@ -88,7 +86,9 @@ class _Vault:
     async def run(self) -> None:
         """Serve front ends from the first order to the last."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(loop_exception_handler(self._child.logger, _judge))
+        loop.set_exception_handler(
+            loop_exception_handler(self._child.logger, end_without_memory)
+        )
         self._stopping = asyncio.Event()
         settings = self._child.plan.settings
         gateway = open_async(self._gateway)
@@ -143,30 +143,13 @@ class _Vault:
         self._child.logger.error("front end refused", reason=reason)
 
     def _on_unexpected(self, error: BaseException) -> None:
-        _judge(error)
+        end_without_memory(error)
         self._child.metrics.count_unexpected()
         self._child.logger.error(
             "unexpected",
             error=type(error).__name__,
             place=location(error.__traceback__),
         )
-
-
-def _judge(error: BaseException | None) -> None:
-    """Begin anew where memory is out: nobody knows what else has failed."""
-    if error is not None and _is_out_of_memory(error):
-        os._exit(_OUT_OF_MEMORY)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    match error:
-        case MemoryError() | OSError(errno=errno.ENOMEM):
-            return True
-        case RuntimeError():
-            # Python has no better word for a thread that there is no room for.
-            return "can't start new thread" in str(error)
-        case _:
-            return False
 
 
 def _longest(raw_bytes: int, json_bytes: int) -> int:

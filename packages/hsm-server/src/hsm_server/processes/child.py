@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -22,7 +23,9 @@ from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.plan import Plan, read_plan
 from hsm_server.telemetry import Metrics, share_metrics
 
-__all__ = ["Child", "begin_child"]
+__all__ = ["Child", "begin_child", "end_without_memory"]
+
+_OUT_OF_MEMORY: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +80,20 @@ def begin_child() -> Child:
     )
     capture_foreign(logger)
     return Child(control, begin.slot, plan, descriptors, logger, Metrics(plan.started))
+
+
+def end_without_memory(error: BaseException | None) -> None:
+    """End, to begin anew, where memory is out: nobody knows what else has failed."""
+    if error is not None and _is_out_of_memory(error):
+        os._exit(_OUT_OF_MEMORY)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    match error:
+        case MemoryError() | OSError(errno=errno.ENOMEM):
+            return True
+        case RuntimeError():
+            # Python has no better word for a thread that there is no room for.
+            return "can't start new thread" in str(error)
+        case _:
+            return False

@@ -12,8 +12,10 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 
 import msgspec
+from aiohttp import web
 
 from hsm_core.errors import HSMError
 from hsm_server.app import create_app
@@ -34,7 +36,7 @@ from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.listener import Listener
 from hsm_server.logs import loop_exception_handler
 from hsm_server.loops import run
-from hsm_server.processes.child import Child, begin_child
+from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.settings import ServerSettings
 from hsm_server.tls import server_context
 
@@ -84,7 +86,9 @@ class _FrontEnd:
     async def run(self) -> None:
         """Serve from the first order to the last."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(loop_exception_handler(self._logger))
+        loop.set_exception_handler(
+            loop_exception_handler(self._logger, end_without_memory)
+        )
         self._stopping = asyncio.Event()
         self._vault = RemoteVault(lambda event: self._logger.warning(event))
         app = create_app(
@@ -93,6 +97,7 @@ class _FrontEnd:
             logger=self._logger,
             metrics=self._child.metrics,
         )
+        app.middlewares.append(_need_memory)
         sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
         self._listener = Listener(app, sockets, self._context)
         self._control: Control[FromSupervisor] = Control(
@@ -136,6 +141,19 @@ class _FrontEnd:
             self._control.send(Reloaded(sentence(error)))
         else:
             self._control.send(Reloaded())
+
+
+@web.middleware
+async def _need_memory(
+    request: web.Request,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> web.StreamResponse:
+    """Answer nothing where memory is out: what became of the request is not known."""
+    try:
+        return await handler(request)
+    except Exception as error:
+        end_without_memory(error)
+        raise
 
 
 if __name__ == "__main__":

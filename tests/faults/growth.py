@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Whether the processes of a server grow: memory, threads, open files."""
+
+import contextlib
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from tests.e2e.family import PROGRAMS, members
+from tests.faults.expectation import check
+
+__all__ = ["Growth", "Sample", "check_growth", "look", "measure"]
+
+_LEAST_SAMPLES: Final = 12
+_RSS_SHARE: Final = 0.10
+_RSS_BYTES: Final = 20 * 1024 * 1024
+_COUNT: Final = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One process at one moment.
+
+    Attributes:
+        kind: ``supervisor``, ``vault`` or ``front end``.
+        rss: Resident memory, in bytes.
+    """
+
+    kind: str
+    pid: int
+    rss: int
+    threads: int
+    descriptors: int
+
+
+@dataclass(frozen=True)
+class Growth:
+    """
+    The medians of the quarters of some samples, in their order in time.
+
+    What grows does so from each quarter to the next. A single step, as by the largest
+    body so far, is no growth: memory that was needed once is kept to be used again.
+
+    Attributes:
+        of: What they are of.
+        count: How many there were.
+        rss: In bytes.
+        threads: Number.
+        descriptors: Number.
+    """
+
+    of: str
+    count: int
+    rss: Sequence[float]
+    threads: Sequence[float]
+    descriptors: Sequence[float]
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is less than 10 % and 20 MiB, and 3 threads and files."""
+        return (
+            _steady(self.rss) < min(self.rss[0] * _RSS_SHARE, _RSS_BYTES)
+            and _steady(self.threads) < _COUNT
+            and _steady(self.descriptors) < _COUNT
+        )
+
+    def __str__(self) -> str:
+        rss = [value / 1024**2 for value in self.rss]
+        return (
+            f"{self.of} ({self.count} samples): {_told(rss, 1)} MiB, "
+            f"{_told(self.threads)} threads, {_told(self.descriptors)} files"
+        )
+
+
+def _steady(quarters: Sequence[float]) -> float:
+    """Return by how much a value would grow if each step were the least one."""
+    return 3 * min(after - before for before, after in pairwise(quarters))
+
+
+def _told(values: Sequence[float], digits: int = 0) -> str:
+    return " ".join(f"{value:.{digits}f}" for value in values)
+
+
+def look(server: int) -> Iterator[Sample]:
+    """Give a sample of each process of a server that is still there."""
+    found = {"supervisor": [server]} | {k: members(server, k) for k in PROGRAMS}
+    for kind, pids in found.items():
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                yield _sample(kind, pid)
+
+
+def _sample(kind: str, pid: int) -> Sample:
+    place = Path(f"/proc/{pid}")
+    pages = int((place / "statm").read_text().split()[1])
+    return Sample(
+        kind,
+        pid,
+        pages * os.sysconf("SC_PAGE_SIZE"),
+        len(list((place / "task").iterdir())),
+        len(list((place / "fd").iterdir())),
+    )
+
+
+def measure(samples: Sequence[Sample]) -> list[Growth]:
+    """Return the growth of each kind, and of each process that lived long enough."""
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[f"every {sample.kind}"].append(sample)
+        groups[f"{sample.kind} {sample.pid}"].append(sample)
+    return [
+        _growth(name, group)
+        for name, group in groups.items()
+        if len(group) >= _LEAST_SAMPLES
+    ]
+
+
+def check_growth(found: Sequence[Growth]) -> None:
+    """
+    Check that nothing grows by more than noise.
+
+    Raises:
+        Violation: Something does.
+    """
+    for growth in found:
+        check(growth.is_noise, "a process grows", str(growth))
+
+
+def _growth(name: str, group: Sequence[Sample]) -> Growth:
+    bounds = [len(group) * n // 4 for n in range(5)]
+    parts = [group[begin:end] for begin, end in pairwise(bounds)]
+
+    def medians(attribute: str) -> list[float]:
+        return [
+            statistics.median(getattr(s, attribute) for s in part) for part in parts
+        ]
+
+    return Growth(
+        name, len(group), medians("rss"), medians("threads"), medians("descriptors")
+    )
