@@ -53,9 +53,19 @@ ONCE: Final = tuple(
         "core/test_tamper_trail.py",
         "core/test_use_blocks.py",
         "core/test_trail_promises.py",
+        "e2e/test_memory.py",
         "e2e/test_object_storage.py",
         "e2e/test_stores.py",
         "faults",
+        "server/test_hostile_process.py",
+        "server/test_in_flight.py",
+        "server/test_process_hardening.py",
+        "server/test_process_starts.py",
+        "server/test_process_users.py",
+        "server/test_reload.py",
+        "server/test_restarts.py",
+        "server/test_service_manager.py",
+        "server/test_supervisor.py",
         "tooling",
         "vectors/test_libcrypto_acvp.py",
         "vectors/test_published.py",
@@ -66,7 +76,7 @@ What the session ``tests`` runs and others don't run again.
 
 Neither what is beside hsm-core nor how old the libraries are changes what published
 vectors, the system's OpenSSL, crashes at every point, failing disks, tampered stores,
-killed servers and the repository's tools show.
+killed servers and processes, and the repository's tools show.
 """
 
 FAULTS: Final = (

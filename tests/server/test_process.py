@@ -52,6 +52,8 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
     with site.serve() as server:
         answer = server.send("GET", "/api/v1/keys/signer")
         assert 200 == answer.status
+        counted = server.send("GET", "/metrics").body.decode()
+        assert 'requests_total{code="ok",operation="DescribeKey"} 1.0' in counted
         server.process.send_signal(signal.SIGINT)
         assert 0 == server.process.wait(20)
 
