@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Servers as processes of their own: started, waited for, stopped, killed."""
 
+import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -141,9 +143,14 @@ class ServerProcess:
         self.port = int(found[1])
 
     def kill(self) -> None:
-        """End it as a power switch would: SIGKILL."""
+        """End it as a power switch would: SIGKILL; its children end with it."""
+        children = [os.pidfd_open(pid) for pid in children_of(self.pid)]
         self._process.kill()
         self._process.wait()
+        for child in children:
+            # A vault that is still ending has its store locked.
+            select.select([child], [], [], _READY_SECONDS)
+            os.close(child)
 
     def terminate(self) -> None:
         """Ask it to end, and do not wait."""
