@@ -24,10 +24,10 @@ import pytest
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.settings import SCRUBBING_ALLOCATOR
 from hsm_server.processes.launch import scrubbed
+from tests.e2e.family import children as children_of
 from tests.e2e.key_uses import KeyUser
 from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.memory import Wanted, guises, require_memory, scan, summary
-from tests.e2e.family import children as children_of
 from tests.e2e.site import Site
 from tests.support import require_service
 
