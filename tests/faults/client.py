@@ -78,6 +78,8 @@ class JournalingClient:
 
         rotating: Which part of its uses of shared keys are rotations instead.
 
+        changing: Which part of what it does with its own keys changes them.
+
     Attributes:
         retried: How many changes were sent again, for want of an answer.
         aborted: How many of its changes had been aborted by recovery.
@@ -96,6 +98,7 @@ class JournalingClient:
         shared: dict[str, str],
         seed: str,
         rotating: float = 0.2,
+        changing: float = 0.4,
     ) -> None:
         self.name = name
         self.journal = Journal(folder / f"{name}.journal")
@@ -106,6 +109,7 @@ class JournalingClient:
         self._random = random.Random(seed)
         self._client: Client | None = None
         self._rotating = rotating
+        self._changing = changing
         self._created = 0
         self.retried = self.aborted = self.refused_now = self.lost = self.answered = 0
         self.longest = 0.0
@@ -195,7 +199,9 @@ class JournalingClient:
             self._use_shared(self._random.choice(sorted(self._shared)))
         else:
             key = self._random.choice(live)
-            choose = self._change if self._random.random() < 0.4 else self._use
+            choose = (
+                self._change if self._random.random() < self._changing else self._use
+            )
             choose(key)
 
     def _create(self) -> None:

@@ -56,6 +56,8 @@ class Crew:
 
         rotating: See `JournalingClient`.
 
+        changing: The same.
+
     Attributes:
         starts: How long each start took, in seconds.
         recoveries: The same of what came back while the server ran on.
@@ -71,6 +73,7 @@ class Crew:
         flags: Sequence[str] = (),
         command: Sequence[str] = (),
         rotating: float = 0.2,
+        changing: float = 0.4,
     ) -> None:
         self.site = Site(folder, kind)
         self.starts: list[float] = []
@@ -79,6 +82,7 @@ class Crew:
         self._flags = ("--workers", str(WORKERS), *flags)
         self._command = command
         self._rotating = rotating
+        self._changing = changing
         self._server: ServerProcess | None = None
         self._seed = seed
         self._random = random.Random(seed)
@@ -357,6 +361,7 @@ class Crew:
                 self._shared,
                 seed,
                 self._rotating,
+                self._changing,
             )
             self.clients.append(client)
             self._examiners.append(Examiner(client, seed))

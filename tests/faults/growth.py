@@ -19,7 +19,7 @@ __all__ = ["Growth", "Sample", "check_growth", "look", "measure"]
 _LEAST_SAMPLES: Final = 12
 _RSS_SHARE: Final = 0.10
 _RSS_BYTES: Final = 20 * 1024 * 1024
-_COUNT: Final = 3
+_COUNT: Final = 6
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Growth:
 
     @property
     def is_noise(self) -> bool:
-        """Whether it is less than 10 % and 20 MiB, and 3 threads and files."""
+        """Whether it is less than 10 % and 20 MiB, and 6 threads and files."""
         return (
             _steady(self.rss) < min(self.rss[0] * _RSS_SHARE, _RSS_BYTES)
             and _steady(self.threads) < _COUNT

@@ -47,6 +47,9 @@ _BEFORE_NEXT_SECONDS: Final = 2.0
 _FAULTS_PER_EXAMINATION: Final = 6
 _MEGABYTES: Final = 1024
 _ROTATING: Final = 0.01
+_CHANGING: Final = 0.1
+"""Less than in the kill loop, so that what is stored grows little meanwhile."""
+
 _UNEXPECTED: Final = "ferrohsm_unexpected_exceptions_total"
 
 
@@ -199,7 +202,14 @@ def run(
     """
     tally = Tally()
     flags = ("--bind", f"127.0.0.1:{_free_port()}")
-    crew = Crew(folder / "site", seed, kind, flags=flags, rotating=_ROTATING)
+    crew = Crew(
+        folder / "site",
+        seed,
+        kind,
+        flags=flags,
+        rotating=_ROTATING,
+        changing=_CHANGING,
+    )
     disk = crew.site.folder / "disk"
     disk.mkdir(mode=0o700)
     crew.site.trail_folder = disk

@@ -125,18 +125,29 @@ def _hostile() -> Iterator[Fault]:
 
 
 def _broken(kind: str, has_disk: bool) -> Iterator[Fault]:
+    absent = set[str]()
+    if not has_disk:
+        absent.add("full")
+    if shutil.which("strace") is None:
+        absent |= _INJECTED
+    if kind == "sqlite":
+        absent |= _NOT_WITH_SQLITE
     for name in SINKS:
-        if name == "full" and not has_disk:
-            continue
-        if kind != "filesystem" and name in {"deleted", "moved", "replaced"}:
-            # A database is no file that somebody may touch while it is open.
-            continue
-        if "fails" in name or "short" in name or "hangs" in name:
-            if shutil.which("strace") is None:
-                continue
-        seen = _is_nothing_or_trail if name in _HEALED_AT_ONCE else _is_broken_trail
-        yield Fault(f"trail: {name}", partial(_break_trail, name), seen)
+        if name not in absent:
+            seen = _is_nothing_or_trail if name in _HEALED_AT_ONCE else _is_broken_trail
+            yield Fault(f"trail: {name}", partial(_break_trail, name), seen)
 
+
+_INJECTED: Final = frozenset(
+    {"write fails", "write is short", "sync fails", "sync hangs"}
+)
+_NOT_WITH_SQLITE: Final = frozenset({"deleted", "moved", "replaced", "write is short"})
+"""
+What happens to no database that is open.
+
+SQLite believes a short write that is told it, and writes the rest; the injected one
+writes nothing, which is a disk that lies.
+"""
 
 _HEALED_AT_ONCE: Final = frozenset({"deleted", "moved", "replaced", "write is short"})
 """What a trail may put right before anybody is refused."""

@@ -222,3 +222,33 @@ def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
     (line,) = marker.read_text().splitlines()
 
     assert command in line
+
+
+_LARGE_BUFFERS = """
+import sys
+from pathlib import Path
+from hsm_server.hardening import return_large_buffers
+if sys.argv[1] == "returned":
+    return_large_buffers()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+before, small = resident(), []
+for _ in range(3):
+    large = [b"x" * (16 * 2**20 + n) for n in range(2)]
+    small.append(b"y" * 100_000)
+    del large
+print(resident() - before)
+"""
+
+
+@pytest.mark.parametrize(("how", "is_kept"), [("returned", False), ("kept", True)])
+def test_large_buffers_go_back_to_the_system(how: str, is_kept: bool) -> None:
+    """What a few large bodies took is not kept for ever, as it would be by itself."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _LARGE_BUFFERS, how],
+        capture_output=True,
+        check=True,
+    )
+
+    kept = int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
+    assert is_kept == (kept > 8 * 2**20)

@@ -23,6 +23,7 @@ __all__ = [
     "forbid_dumps",
     "forbid_new_privileges",
     "lock_memory",
+    "return_large_buffers",
     "scrub_freed_memory",
 ]
 
@@ -35,6 +36,8 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITIES_V3: Final = 0x20080522
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _M_PERTURB: Final = -6
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_BYTES: Final = 256 * 1024
 _PERTURB_BYTE: Final = 0xA5
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -132,3 +135,15 @@ def scrub_freed_memory() -> None:
     mallopt = getattr(_LIBC, "mallopt", None)
     if mallopt is not None:
         mallopt(_M_PERTURB, _PERTURB_BYTE)
+
+
+def return_large_buffers() -> None:
+    """
+    Have large buffers given back to the system as soon as they are freed (mallopt(3)).
+
+    By itself glibc keeps those of a size that was freed once: after a few large bodies
+    a process would have hundreds of megabytes for ever. Elsewhere nothing happens.
+    """
+    mallopt = getattr(_LIBC, "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

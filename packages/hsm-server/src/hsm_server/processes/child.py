@@ -17,7 +17,12 @@ import msgspec
 from hsm_core.errors import HSMError
 from hsm_server.console import plug_standard_streams, sentence
 from hsm_server.exit_codes import ExitCode, exit_code_of
-from hsm_server.hardening import die_with_parent, forbid_dumps, forbid_new_privileges
+from hsm_server.hardening import (
+    die_with_parent,
+    forbid_dumps,
+    forbid_new_privileges,
+    return_large_buffers,
+)
 from hsm_server.ipc.control import Failed, receive_begin
 from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.plan import Plan, read_plan
@@ -71,6 +76,7 @@ def begin_child() -> Child:
     die_with_parent(int(sys.argv[2]))
     forbid_dumps()
     forbid_new_privileges()
+    return_large_buffers()
     begin, descriptors = receive_begin(control)
     plan = read_plan(begin.plan)
     share_metrics(Path(begin.metrics), begin.slot)
