@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,7 +20,7 @@ __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
 _FILE_BYTES: Final = 64 * 1024
-_NAME: Final = re.compile(r"ferrohsm-([0-9]+)-[^/]+\Z")
+_PREFIX: Final = "ferrohsm-"
 
 
 class RuntimeFolder:
@@ -27,7 +28,8 @@ class RuntimeFolder:
     Is made in memory where that is possible, and removed at the end of a ``with``.
 
     Each process finds the files that it writes, and no others may write them: front
-    ends read those of all.
+    ends read those of all. It is locked (flock(2)) as long as its server lives, which
+    shows also where process ids don't: in containers, and where /proc is hidden.
 
     Args:
         plan: Says who the processes are.
@@ -37,7 +39,7 @@ class RuntimeFolder:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.path = Path(_make(plan.runtime_folder))
+        self.path, self._lock = _make(plan.runtime_folder)
         group = plan.front_end_user.gid if plan.front_end_user else -1
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
@@ -59,31 +61,59 @@ class RuntimeFolder:
         traceback: TracebackType | None,
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
 
-def _make(wanted: Path | None) -> str:
-    places = [wanted] if wanted else [Path("/dev/shm"), Path(tempfile.gettempdir())]  # noqa: S108 (a folder of our own is made there)
-    for place in places:
+def _make(wanted: Path | None) -> tuple[Path, int]:
+    """Return a new folder, and the descriptor that holds its lock."""
+    for place in [wanted] if wanted else _places():
         with contextlib.suppress(OSError):
             _remove_left(place)
-            return tempfile.mkdtemp(prefix=f"ferrohsm-{os.getpid()}-", dir=place)
+            path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
+            return path, _lock(path)
     raise ConfigurationError(
         "There is no place for what the server's processes share: neither /dev/shm nor "
         "the folder for temporary files can be written."
     )
 
 
+def _places() -> Iterator[Path]:
+    yield Path("/dev/shm")  # noqa: S108 (a folder of our own is made there)
+    # Looking for the other one fails where nothing on disk can be written.
+    with contextlib.suppress(FileNotFoundError):
+        yield Path(tempfile.gettempdir())
+
+
+def _lock(path: Path) -> int:
+    """
+    Lock a folder, and return the descriptor that holds the lock.
+
+    Raises:
+        OSError: It can't be opened, or another process has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Until it was locked, another start could take it for one left behind.
+        if not path.is_dir():
+            raise FileNotFoundError(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _remove_left(place: Path) -> None:
     """Remove what servers have left behind that were killed."""
-    for found in place.glob("ferrohsm-*"):
-        name = _NAME.match(found.name)
+    for found in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if (
-                name is not None
-                and found.lstat().st_uid == os.geteuid()
-                and not Path(f"/proc/{name[1]}").exists()
-            ):
+            if found.lstat().st_uid != os.geteuid():
+                continue
+            lock = _lock(found)
+            try:
                 shutil.rmtree(found)
+            finally:
+                os.close(lock)
 
 
 def _make_file(path: Path, user: int, group: int) -> None:
