@@ -8,7 +8,6 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,6 +19,7 @@ __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
 _FILE_BYTES: Final = 64 * 1024
+_PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _PREFIX: Final = "ferrohsm-"
 
 
@@ -66,22 +66,16 @@ class RuntimeFolder:
 
 def _make(wanted: Path | None) -> tuple[Path, int]:
     """Return a new folder, and the descriptor that holds its lock."""
-    for place in [wanted] if wanted else _places():
+    places = [wanted] if wanted else _PLACES
+    for place in places:
         with contextlib.suppress(OSError):
             _remove_left(place)
             path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
             return path, _lock(path)
     raise ConfigurationError(
-        "There is no place for what the server's processes share: neither /dev/shm nor "
-        "the folder for temporary files can be written."
+        "There is no place for what the server's processes share: none of "
+        f"{', '.join(map(str, places))} can be written."
     )
-
-
-def _places() -> Iterator[Path]:
-    yield Path("/dev/shm")  # noqa: S108 (a folder of our own is made there)
-    # Looking for the other one fails where nothing on disk can be written.
-    with contextlib.suppress(FileNotFoundError):
-        yield Path(tempfile.gettempdir())
 
 
 def _lock(path: Path) -> int:

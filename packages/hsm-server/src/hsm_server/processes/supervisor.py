@@ -17,15 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from hsm_core.errors import HSMError
-from hsm_server.console import (
-    announce,
-    drop_unwritable,
-    plug_standard_streams,
-    say,
-    sentence,
-)
-from hsm_server.exit_codes import ExitCode, exit_code_of
+from hsm_server.console import announce, drop_unwritable, plug_standard_streams, say
+from hsm_server.exit_codes import ExitCode
 from hsm_server.hardening import forbid_dumps, forbid_new_privileges
 from hsm_server.ipc.control import FromChild, Link, Reload, Reloaded, Serve
 from hsm_server.logs import capture_foreign, loop_exception_handler, make_logger
@@ -53,14 +46,10 @@ def main() -> None:
     for descriptor in (secrets, *listening):
         os.set_inheritable(descriptor, False)
     sockets = [socket.socket(fileno=fd) for fd in listening]
-    try:
-        with RuntimeFolder(plan) as folder:
-            share_metrics(folder.path, "supervisor")
-            supervisor = Supervisor(plan, secrets, sockets, folder)
-            status = asyncio.run(supervisor.run())
-    except HSMError as error:
-        say(f"error: {sentence(error)}")
-        status = exit_code_of(error)
+    with RuntimeFolder(plan) as folder:
+        share_metrics(folder.path, "supervisor")
+        supervisor = Supervisor(plan, secrets, sockets, folder)
+        status = asyncio.run(supervisor.run())
     drop_unwritable(sys.stdout, sys.stderr)
     raise SystemExit(status)
 
