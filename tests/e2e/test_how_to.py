@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The blocks of the how-to guides do what they say, typed one after the other."""
 
+import contextlib
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,16 @@ TOLD = {
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
     "batches": ["invoice 3", "signature_mismatch"],
 }
+
+STARTS_ITS_OWN = {
+    "restart-and-reload": [
+        "bootstrap.vault",
+        "processes.front_end",
+        "operational",
+        "ended with status 0",
+    ],
+}
+"""Guides that start a server, and what they show."""
 
 
 def typed(site: Site, port: int) -> str:
@@ -75,3 +87,33 @@ def test_guide(place: tuple[str, dict[str, str]], tmp_path: Path, name: str) -> 
     assert 0 == done.returncode, done.stdout + done.stderr
     for text in TOLD[name]:
         assert text in done.stdout
+
+
+@pytest.mark.parametrize("name", STARTS_ITS_OWN)
+def test_guide_that_starts_a_server(tmp_path: Path, name: str) -> None:
+    """Every block of a guide succeeds in order, with a free port for the usual one."""
+    require_program("ps")
+    site = Site(tmp_path / "site")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    pair = site.server_pair
+    script = (
+        f"{typed(site, port)}set -m\n"
+        f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
+        f"export FERROHSM_CERT={pair.certificate} FERROHSM_KEY={pair.key}\n"
+        + "".join(BLOCK.findall((GUIDES / f"{name}.md").read_text()))
+    ).replace("8443", str(port))
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    for text in STARTS_ITS_OWN[name]:
+        assert text in done.stdout
+    assert "reload failed" not in done.stderr

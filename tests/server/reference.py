@@ -5,14 +5,19 @@ Fills the tables of the server's reference from the server itself.
 Run ``python -m tests.server.reference`` after a change of routes, flags or metrics.
 """
 
+import inspect
 import re
 from collections.abc import Callable
+from typing import get_args
 
 import click
+import msgspec
 
 from hsm_core import errors
 from hsm_core.rest import API_PREFIX, ROUTES
 from hsm_server.exit_codes import EXIT_CODES, ExitCode
+from hsm_server.ipc.control import FromChild, FromSupervisor
+from hsm_server.ipc.frames import FromFrontEnd, FromVault
 from hsm_server.main import main as command
 from hsm_server.openapi.schemas import summary_of
 from hsm_server.options import UNAVAILABLE
@@ -24,7 +29,7 @@ __all__ = ["PAGES", "render"]
 
 PAGES = [
     REPOSITORY / "docs" / "reference" / name
-    for name in ("api.md", "settings-server.md", "metrics.md")
+    for name in ("api.md", "settings-server.md", "metrics.md", "ipc.md")
 ]
 
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -137,6 +142,36 @@ def _metrics() -> str:
     return _table(*rows)
 
 
+def _messages(one: object, other: object, *names: str) -> str:
+    """Return a table of types that two sides may send, each under its name."""
+    ways: dict[type[msgspec.Struct], list[str]] = {
+        kind: [] for kind in (*get_args(one), *get_args(other))
+    }
+    for name, union in zip(names, (one, other), strict=True):
+        for kind in get_args(union):
+            ways[kind].append(name)
+    rows = [("Type", "Sent by", "Fields", "Meaning")]
+    for kind, senders in ways.items():
+        meaning = (inspect.getdoc(kind) or "").split("\n\n", maxsplit=1)[0]
+        rows.append(
+            (
+                f"`{kind.__struct_config__.tag}`",
+                ", ".join(senders),
+                ", ".join(f"`{name}`" for name in kind.__struct_fields__),
+                meaning.replace("\n", " ").replace("*", "`"),
+            )
+        )
+    return _table(*rows)
+
+
+def _frames() -> str:
+    return _messages(FromFrontEnd, FromVault, "front end", "vault")
+
+
+def _orders() -> str:
+    return _messages(FromSupervisor, FromChild, "supervisor", "child")
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "routes": _routes,
     "statuses": _statuses,
@@ -144,6 +179,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "unavailable": _unavailable,
     "exits": _exits,
     "metrics": _metrics,
+    "frames": _frames,
+    "orders": _orders,
 }
 """What stands between the marks of each name."""
 

@@ -10,8 +10,10 @@ import pytest
 from hsm_core import wire
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.operations import VerifiedBatch
+from hsm_server.ipc import frames
 from hsm_server.settings import HTTPLimits, TokenRules
 from tests.server.reference import BLOCKS, PAGES, render
+from tests.support import REPOSITORY
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -40,6 +42,19 @@ def test_the_numbers_of_the_text_are_those_of_the_settings() -> None:
     assert f"closed after {limits.keepalive_seconds:.0f} seconds" in page
     assert f"A leeway ({rules.leeway_seconds} s)" in page
     assert f"at most {rules.max_lifetime_seconds // 3600} hours" in page
+
+
+def test_the_limits_between_processes_are_those_of_the_code() -> None:
+    """So are what the page says of frames, requests and the version."""
+    page = (REPOSITORY / "docs" / "reference" / "ipc.md").read_text()
+
+    assert f"its header | {frames.MAX_FRAME_BYTES // 1024**2} MiB |" in page
+    assert f"| piece | {frames.CHUNK_BYTES // 1024} KiB |" in page
+    assert f"that wait | {frames.MAX_WAITING};" in page
+    assert f"`protocol` is {frames.PROTOCOL} and" in page
+    assert f"its length, {frames.HEADER_BYTES} bytes, big endian" in page
+    purposes = [f"`{purpose}`" for purpose in frames.Purpose]
+    assert f"{', '.join(purposes[:-1])} or {purposes[-1]}" in page
 
 
 def test_the_examples_are_json() -> None:

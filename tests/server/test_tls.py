@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The listener's TLS context: version 1.3 alone, and clear words about files."""
 
+import os
 import ssl
+import struct
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hsm_server.exit_codes import ListenError
 from hsm_server.settings import TLSFiles
 from hsm_server.tls import server_context
 from tests.server.support import Authority
+from tests.support import require_service
 
 
 @pytest.fixture
@@ -35,6 +38,21 @@ def test_only_tls_1_3_is_spoken(files: TLSFiles) -> None:
     assert ssl.TLSVersion.TLSv1_3 == context.maximum_version
     assert 0 == context.num_tickets
     assert ssl.CERT_NONE == context.verify_mode
+
+
+def test_a_key_that_one_user_more_may_read_is_ours(files: TLSFiles) -> None:
+    """A private key may be root's and readable by us, as systemd's credentials are."""
+    entries = [(0x01, 4, -1), (0x02, 4, os.geteuid()), (0x04, 0, -1)]
+    entries += [(0x10, 4, -1), (0x20, 0, -1)]
+    data = struct.pack("<I", 2)
+    data += b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(files.key, "system.posix_acl_access", data)
+    except OSError:
+        require_service("A temporary folder with access lists", None)
+
+    assert 0o440 == files.key.stat().st_mode & 0o777
+    assert ssl.TLSVersion.TLSv1_3 == server_context(files).minimum_version
 
 
 def test_a_client_ca_demands_certificates(

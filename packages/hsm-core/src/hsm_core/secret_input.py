@@ -6,7 +6,8 @@ One string says both::
 
     AAAA…=    standard base64 of the secret (RFC 4648, section 4)
     text:…    the secret itself, as UTF-8
-    @PATH     a file that holds one of the two above and is its owner's alone
+    @PATH     a file that holds one of the two above and is its owner's alone, or
+              root's and ours
     fd:N      an open file descriptor that holds one of them; it is closed
 
 There is no guessing: what is not base64 in its one canonical form is refused rather
@@ -22,11 +23,13 @@ import re
 import stat
 from typing import Final
 
+from hsm_core._access_lists import is_open_to_others
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
 __all__ = [
     "MAX_SECRET_FILE_BYTES",
     "is_literal_secret",
+    "is_open_to_others",
     "read_secret",
     "read_secret_text",
 ]
@@ -123,7 +126,7 @@ def _read_all(descriptor: int, field: str, *, check_modes: bool) -> str:
     try:
         with os.fdopen(descriptor, "rb") as file:
             if check_modes:
-                _check_owner_alone(os.fstat(file.fileno()), field)
+                _check_owner_alone(file.fileno(), field)
             data = file.read(MAX_SECRET_FILE_BYTES + 1)
     except OSError as error:
         raise _unreadable(field, error) from None
@@ -139,9 +142,10 @@ def _read_all(descriptor: int, field: str, *, check_modes: bool) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _check_owner_alone(status: os.stat_result, field: str) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
+def _check_owner_alone(descriptor: int, field: str) -> None:
+    status = os.fstat(descriptor)
+    if is_open_to_others(descriptor):
+        mode = stat.S_IMODE(status.st_mode)
         raise UnsafeFileModeError(
             f"{field}: the file has mode {mode:04o}, but only its owner may read and "
             "write a secret; use mode 0600.",

@@ -7,8 +7,10 @@ import os
 import ssl
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from hsm_core.errors import UnsafeFileModeError
+from hsm_core.secret_input import is_open_to_others
 from hsm_server.exit_codes import ListenError
 from hsm_server.settings import TLSFiles
 
@@ -83,10 +85,13 @@ def _demand_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
     context.verify_flags |= ssl.VERIFY_X509_STRICT
 
 
-def _check_readable(path: Path, what: str) -> os.stat_result:
+def _check_readable(path: Path, what: str) -> None:
+    _open_readable(path, what).close()
+
+
+def _open_readable(path: Path, what: str) -> BinaryIO:
     try:
-        with path.open("rb") as file:
-            return os.fstat(file.fileno())
+        return path.open("rb")
     except OSError as error:
         raise ListenError(
             f"The {what} {path} can't be read ({error.strerror})."
@@ -94,9 +99,10 @@ def _check_readable(path: Path, what: str) -> os.stat_result:
 
 
 def _check_key_file(path: Path) -> None:
-    status = _check_readable(path, "private key")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
+    with _open_readable(path, "private key") as file:
+        is_open = is_open_to_others(file.fileno())
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    if is_open:
         raise UnsafeFileModeError(
             f"The private key {path} has mode {mode:04o}, but only its owner may read "
             "it; use mode 0600.",

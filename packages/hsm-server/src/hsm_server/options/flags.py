@@ -40,7 +40,8 @@ def options() -> list[click.Parameter]:
 
 
 def _listener() -> list[click.Parameter]:
-    file = click.Path(path_type=Path)
+    # Who may read it is the front end's user, which this process may not be.
+    file = click.Path(path_type=Path, readable=False)
     return [
         option(
             "bind",

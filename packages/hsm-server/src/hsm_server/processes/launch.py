@@ -9,12 +9,13 @@ environment and arguments; the process id stays.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import site
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -62,7 +63,8 @@ def launch(
     """
     if settings.tls is None:
         raise ListenError("There is no certificate to listen with.")
-    server_context(settings.tls)
+    with _acting_as(front_end_user):
+        server_context(settings.tls)
     _check_isolated()
     sockets = listening_sockets(settings.host, settings.port, os.environ)
     plan = Plan(
@@ -76,6 +78,26 @@ def launch(
         started=started,
     )
     _become_supervisor(plan, box, sockets)
+
+
+@contextlib.contextmanager
+def _acting_as(user: User | None) -> Iterator[None]:
+    """
+    See files for a while as another user does.
+
+    Root may have been left without the capability to read what is others'.
+    """
+    before = os.geteuid(), os.getegid()
+    if user is None or before == (user.uid, user.gid):
+        yield
+        return
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
 
 
 def _become_supervisor(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,9 +18,9 @@ from hsm_server.plan import Plan
 __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
-_PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _FILE_BYTES: Final = 64 * 1024
-_NAME: Final = re.compile(r"ferrohsm-([0-9]+)-[^/]+\Z")
+_PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
+_PREFIX: Final = "ferrohsm-"
 
 
 class RuntimeFolder:
@@ -29,7 +28,8 @@ class RuntimeFolder:
     Is made in memory where that is possible, and removed at the end of a ``with``.
 
     Each process finds the files that it writes, and no others may write them: front
-    ends read those of all.
+    ends read those of all. It is locked (flock(2)) as long as its server lives, which
+    shows also where process ids don't: in containers, and where /proc is hidden.
 
     Args:
         plan: Says who the processes are.
@@ -39,10 +39,7 @@ class RuntimeFolder:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.path = Path(_make(plan.runtime_folder))
-        # A lock shows that the server lives, also where its process id says nothing.
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path, self._lock = _make(plan.runtime_folder)
         group = plan.front_end_user.gid if plan.front_end_user else -1
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
@@ -67,37 +64,50 @@ class RuntimeFolder:
         os.close(self._lock)
 
 
-def _make(wanted: Path | None) -> str:
-    for place in [wanted] if wanted else _PLACES:
+def _make(wanted: Path | None) -> tuple[Path, int]:
+    """Return a new folder, and the descriptor that holds its lock."""
+    places = [wanted] if wanted else _PLACES
+    for place in places:
         with contextlib.suppress(OSError):
             _remove_left(place)
-            return tempfile.mkdtemp(prefix=f"ferrohsm-{os.getpid()}-", dir=place)
+            path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
+            return path, _lock(path)
     raise ConfigurationError(
         "There is no place for what the server's processes share: none of "
-        f"{', '.join(map(str, [wanted] if wanted else _PLACES))} can be written."
+        f"{', '.join(map(str, places))} can be written."
     )
+
+
+def _lock(path: Path) -> int:
+    """
+    Lock a folder, and return the descriptor that holds the lock.
+
+    Raises:
+        OSError: It can't be opened, or another process has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Until it was locked, another start could take it for one left behind.
+        if not path.is_dir():
+            raise FileNotFoundError(path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _remove_left(place: Path) -> None:
     """Remove what servers have left behind that were killed."""
-    for found in place.glob("ferrohsm-*"):
-        name = _NAME.match(found.name)
+    for found in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if (
-                name is not None
-                and found.lstat().st_uid == os.geteuid()
-                and not Path(f"/proc/{name[1]}").exists()
-            ):
-                _remove_unlocked(found)
-
-
-def _remove_unlocked(folder: Path) -> None:
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
-    finally:
-        os.close(lock)
+            if found.lstat().st_uid != os.geteuid():
+                continue
+            lock = _lock(found)
+            try:
+                shutil.rmtree(found)
+            finally:
+                os.close(lock)
 
 
 def _make_file(path: Path, user: int, group: int) -> None:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""The folder that a server's processes share: made, locked, removed."""
+
+import multiprocessing
+import os
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from hsm_core.errors import ConfigurationError
+from hsm_server.plan import Plan
+from hsm_server.processes.runtime_folder import RuntimeFolder
+from hsm_server.settings import ServerSettings
+
+
+def plan(folder: Path | None, workers: int = 1) -> Plan:
+    """Return the plan of a server that shares its metrics below *folder*."""
+    settings = ServerSettings(workers=workers)
+    return Plan(settings=settings, url="https://localhost", runtime_folder=folder)
+
+
+def hold(place: Path, is_there: Event) -> None:
+    """Be a server that does not end by itself."""
+    with RuntimeFolder(plan(place)):
+        is_there.set()
+        multiprocessing.Event().wait()
+
+
+def start_another(place: Path) -> multiprocessing.process.BaseProcess:
+    """Start another server, and wait until it has its folder."""
+    context = multiprocessing.get_context("spawn")
+    is_there = context.Event()
+    other = context.Process(target=hold, args=(place, is_there), daemon=True)
+    other.start()
+    assert is_there.wait(60)
+    return other
+
+
+def test_it_has_a_file_for_each_process_and_ends_with_them(tmp_path: Path) -> None:
+    """Each process finds the files that it writes; others can't read them."""
+    with RuntimeFolder(plan(tmp_path, workers=2)) as folder:
+        names = {path.name for path in folder.path.iterdir()}
+        modes = {path.stat().st_mode & 0o777 for path in folder.path.iterdir()}
+
+    slots = ("supervisor", "vault", "front1", "front2")
+    kinds = ("counter", "histogram")
+    assert {f"{kind}_{slot}.db" for kind in kinds for slot in slots} == names
+    assert {0o640} == modes
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_that_of_a_living_server_stays(tmp_path: Path) -> None:
+    """Another server's folder is not touched, whatever process ids say."""
+    other = start_another(tmp_path)
+    try:
+        (theirs,) = tmp_path.iterdir()
+        # As it looks from a container, or where /proc is hidden.
+        renamed = theirs.with_name("ferrohsm-999999999-x")
+        theirs.rename(renamed)
+        with RuntimeFolder(plan(tmp_path)):
+            assert renamed.is_dir()
+    finally:
+        other.kill()
+        other.join()
+
+    assert [renamed] == list(tmp_path.iterdir())
+
+
+def test_that_of_a_killed_server_is_removed(tmp_path: Path) -> None:
+    """What a killed server left, even under an id that is in use, does not pile up."""
+    other = start_another(tmp_path)
+    other.kill()
+    other.join()
+    (left,) = tmp_path.iterdir()
+    left.rename(tmp_path / f"ferrohsm-{os.getpid()}-x")
+
+    with RuntimeFolder(plan(tmp_path)) as folder:
+        assert [folder.path] == list(tmp_path.iterdir())
+
+
+def test_it_is_in_memory_where_nothing_else_is_said() -> None:
+    """No disk is needed, which may be read-only."""
+    with RuntimeFolder(plan(None)) as folder:
+        assert Path("/dev/shm") == folder.path.parent
+
+
+def test_no_place_is_told(tmp_path: Path) -> None:
+    """A folder that is not there is a sentence, not a traceback."""
+    with pytest.raises(ConfigurationError, match="no place"):
+        RuntimeFolder(plan(tmp_path / "nothing"))
