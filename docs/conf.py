@@ -30,7 +30,10 @@ doctest_test_doctest_blocks = ""
 # Types of other projects, whose inventories would have to be fetched, type variables,
 # and what is private.
 nitpick_ignore_regex = [
-    ("py:.*", r"(msgspec|datetime|pathlib|collections|typing|concurrent|_?asyncio)\..*"),
+    (
+        "py:.*",
+        r"(msgspec|datetime|pathlib|collections|typing|concurrent|_?asyncio)\..*",
+    ),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
     ("py:.*", r"hsm_core\..*\.(T|R|R_co|Op|RecordT)"),
     ("py:.*", r"hsm_core\._internal\..*"),
