@@ -10,6 +10,7 @@ from hsm_core import testing
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm
+from hsm_core.errors import StoreUnavailableError
 from hsm_core.factory import OpenHSM
 from hsm_core.protocols import HSM
 from tests.core.crypto_samples import PYCA
@@ -86,3 +87,24 @@ def test_self_test(hsm: HSM) -> None:
     assert [i.algorithm for i in listed if i.status == "available"] == [
         result.algorithm for result in report.results
     ]
+
+
+def test_a_store_that_refuses_shows() -> None:
+    """A change that the store refused leaves a mark for a while, or until one works."""
+    clock, faults = testing.FakeClock(), testing.Faults()
+    with testing.memory_hsm(clock=clock, faults=faults) as gateway:
+        hsm = gateway.act_as(testing.caller())
+        states = []
+        for seconds in (1.0, 10.0):
+            faults.plan("store.commit", StoreUnavailableError())
+            with pytest.raises(StoreUnavailableError):
+                hsm.execute(ops.CreateKey(algorithm="Ed25519"))
+            clock.advance(seconds)
+            states.append(hsm.execute(ops.Status()).state)
+        faults.plan("store.commit", StoreUnavailableError())
+        with pytest.raises(StoreUnavailableError):
+            hsm.execute(ops.CreateKey(algorithm="Ed25519"))
+        hsm.execute(ops.CreateKey(algorithm="Ed25519"))
+        states.append(hsm.execute(ops.Status()).state)
+
+    assert ["degraded", "operational", "operational"] == states

@@ -28,6 +28,7 @@ from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
+from hsm_core._internal.lately import Lately
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PROFILES, RolePolicy
 from hsm_core._internal.refusals import (
@@ -290,6 +291,7 @@ def assemble(
         limits=settings.limits,
         verify_range=verified,
         store_status=keeper.scrubber.status,
+        store_refused=Lately(clock),
         verify_store=keeper.scrubber.verify,
         back_up=Backups(
             settings.backup_dir, copiers or {}, audit, clock, inventory.committing

@@ -42,6 +42,7 @@ from hsm_core.errors import (
     InvalidInputError,
     OperationAbortedError,
     OutcomeUnknownError,
+    StoreUnavailableError,
 )
 from hsm_core.model import KeyState, MessageDetail, Phase
 from hsm_core.operations import Operation
@@ -79,6 +80,15 @@ class Mutations:
 
     def execute(self, request: Request) -> Any:
         """Execute a mutation: intent, one store commit, outcome, answer."""
+        try:
+            answer = self._execute(request)
+        except StoreUnavailableError:
+            self._services.store_refused.note()
+            raise
+        self._services.store_refused.forget()
+        return answer
+
+    def _execute(self, request: Request) -> Any:
         attempt = Attempt(request.caller, request.operation)
         try:
             attempt.check(self._services.limits)

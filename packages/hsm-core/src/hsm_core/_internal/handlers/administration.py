@@ -24,7 +24,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         now, algorithms = services.clock.now(), services.crypto.statuses()
         audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
-        impaired = tampered or audit.state != "ok"
+        impaired = tampered or audit.state != "ok" or bool(services.store_refused)
         impaired = impaired or any(row.status == "stopped" for row in algorithms)
         keys = self._count_keys() if store.available else None
         if not audit.available or keys is None:

@@ -18,6 +18,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.lately import Lately
 from hsm_core._internal.uses import Use, UseAccounts
 from hsm_core.algorithms import (
     Algorithm,
@@ -69,6 +70,7 @@ class Services:
         audit_timeout: How long an answer waits for the trail, in seconds.
         verify_range: Verifies a range of the trail; it knows the audit key.
         store_status: Tells how the key store is.
+        store_refused: Whether it has refused a change lately.
         verify_store: Compares every key, unless the HSM is closed meanwhile.
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
@@ -89,6 +91,7 @@ class Services:
     limits: Limits
     verify_range: Callable[[int, int], AuditVerification]
     store_status: Callable[[], ops.StoreStatus]
+    store_refused: Lately
     verify_store: Callable[[threading.Event], ops.StoreVerification]
     back_up: Callable[[], ops.BackUp]
     recover_store: Callable[[str], ops.Recovered]
