@@ -21,7 +21,8 @@ from hsm_server.ipc.frames import FromFrontEnd, FromVault
 from hsm_server.main import main as command
 from hsm_server.openapi.schemas import summary_of
 from hsm_server.options import UNAVAILABLE
-from hsm_server.problems import REQUEST_CODES, status_of
+from hsm_server.problems import status_of
+from hsm_server.request_codes import REQUEST_CODES
 from hsm_server.telemetry import Metrics
 from tests.support import REPOSITORY
 

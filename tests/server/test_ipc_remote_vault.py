@@ -16,7 +16,7 @@ from hsm_core.testing import caller
 from hsm_server.access import Visitor
 from hsm_server.ipc.frames import MAX_FRAME_BYTES
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.tokens import MAX_TOKEN_BYTES
+from hsm_server.settings import MAX_TOKEN_BYTES
 from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
 from tests.server.support import claims, mint
 

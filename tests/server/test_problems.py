@@ -9,7 +9,6 @@ from hsm_core import errors
 from hsm_core.errors import HSMError
 from hsm_server.exit_codes import EXIT_CODES, ExitCode, ListenError, exit_code_of
 from hsm_server.problems import (
-    REQUEST_CODES,
     STATUS,
     Problem,
     RequestRefusedError,
@@ -17,6 +16,7 @@ from hsm_server.problems import (
     problem_response,
     status_of,
 )
+from hsm_server.request_codes import REQUEST_CODES
 
 PUBLIC = [
     cls

@@ -10,8 +10,8 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server import tokens
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import MAX_TOKEN_BYTES, TokenVerifier
+from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
+from hsm_server.tokens import TokenVerifier
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000

@@ -65,6 +65,14 @@ VIOLATIONS = {
         (f"{SERVER}/routes/api.py", "import hsm_server.routes.service"),
         (f"{CLI}/commands/verify.py", "import hsm_cli.commands.audit"),
     ],
+    "The vault knows no network": [
+        (f"{SERVER}/bootstrap/vault.py", "import hsm_server.app"),
+        (f"{SERVER}/gatekeeper.py", "from aiohttp import web"),
+    ],
+    "Front ends and the supervisor hold nothing that opens keys or verifies tokens": [
+        (f"{SERVER}/processes/front_end.py", "import hsm_server.tokens"),
+        (f"{SERVER}/processes/supervisor.py", "import joserfc"),
+    ],
     "Core knows no transport, no terminal, no telemetry": [
         (f"{CORE}/session.py", "import aiohttp"),
         (f"{CORE}/factory.py", "import structlog"),

@@ -18,10 +18,10 @@ from aiohttp import web
 from hsm_core import errors, wire
 from hsm_core.errors import Fact, HSMError
 from hsm_core.model import Record
+from hsm_server.request_codes import REQUEST_CODES
 
 __all__ = [
     "PROBLEM_TYPE",
-    "REQUEST_CODES",
     "STATUS",
     "Problem",
     "RequestRefusedError",
@@ -52,16 +52,6 @@ STATUS: Final[dict[type[HSMError], int]] = {
     errors.ConfigurationError: 503,
 }
 """Status by the nearest class of the error's MRO."""
-
-REQUEST_CODES: Final = {
-    "route_not_found": 404,
-    "method_not_allowed": 405,
-    "request_timeout": 408,
-    "unsupported_media_type": 415,
-    "expectation_failed": 417,
-    "internal": 500,
-}
-"""Codes of requests that never became an operation, with their status."""
 
 _SILENT: Final = (errors.AuthenticationError, errors.DecryptionError)
 

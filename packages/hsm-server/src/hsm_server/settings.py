@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -14,6 +14,7 @@ from hsm_core.model import Record
 from hsm_core.settings import Settings
 
 __all__ = [
+    "MAX_TOKEN_BYTES",
     "EventLoop",
     "HTTPLimits",
     "Isolation",
@@ -24,6 +25,10 @@ __all__ = [
     "TLSFiles",
     "TokenRules",
 ]
+
+
+MAX_TOKEN_BYTES: Final = 8192
+"""Longest bearer token that is looked at, in bytes."""
 
 
 class LogLevel(StrEnum):

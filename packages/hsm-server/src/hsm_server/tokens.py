@@ -24,12 +24,9 @@ from joserfc.errors import JoseError
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import Role, parse_role
-from hsm_server.settings import TokenRules
+from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 
-__all__ = ["MAX_TOKEN_BYTES", "Identity", "TokenVerifier"]
-
-MAX_TOKEN_BYTES: Final = 8192
-"""Longest token that is looked at, in bytes."""
+__all__ = ["Identity", "TokenVerifier"]
 
 _CACHE_ENTRIES: Final = 4096
 _ALGORITHM: Final = "HS256"

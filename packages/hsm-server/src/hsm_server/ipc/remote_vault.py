@@ -29,7 +29,7 @@ from hsm_core.operations import (
 from hsm_server.access import Known, Visitor
 from hsm_server.ipc.frames import MOST_REFUSED_KEY, Purpose, Request
 from hsm_server.ipc.link import Link
-from hsm_server.tokens import MAX_TOKEN_BYTES
+from hsm_server.settings import MAX_TOKEN_BYTES
 
 __all__ = ["RemoteVault"]
 

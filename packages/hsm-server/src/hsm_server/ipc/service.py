@@ -46,7 +46,7 @@ from hsm_server.ipc.frames import (
     packed,
 )
 from hsm_server.local_vault import PROBE
-from hsm_server.problems import REQUEST_CODES
+from hsm_server.request_codes import REQUEST_CODES
 
 __all__ = ["Surroundings", "VaultService"]
 

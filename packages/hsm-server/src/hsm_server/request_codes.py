@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+"""Codes of requests that never became an operation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["REQUEST_CODES"]
+
+REQUEST_CODES: Final = {
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "unsupported_media_type": 415,
+    "expectation_failed": 417,
+    "internal": 500,
+}
+"""Codes of requests that never became an operation, with their status."""
