@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Servers as processes of their own: started, waited for, stopped, killed."""
 
+import contextlib
 import os
 import re
 import select
@@ -18,7 +19,6 @@ __all__ = ["ServerExitError", "ServerProcess", "children_of", "program"]
 _READY: Final = re.compile(
     rb"^hsm-server: listening on https://[^ ]*:([0-9]+)\s*$", re.MULTILINE
 )
-_BESIDE: Final = frozenset({"supervisor", "vault"})
 _READY_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.01
 
@@ -30,9 +30,18 @@ def program(name: str) -> list[str]:
 
 def children_of(pid: int) -> list[int]:
     """Return the children of a process, whichever thread has started them."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    listed = " ".join((thread / "children").read_text() for thread in threads)
-    return [int(word) for word in listed.split()]
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def _command_of(pid: int) -> bytes:
+    """Return the command line of a process; nothing if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 class ServerExitError(Exception):
@@ -114,14 +123,18 @@ class ServerProcess:
         """
         Return the process ids of a server of several processes.
 
-        They are those of ``supervisor``, ``vault``, ``front1`` and so on.
+        They are those of ``supervisor``, ``vault``, ``front1`` and so on. Who has
+        ended, or has not quite begun, is left out.
         """
         found = {"supervisor": self.pid}
+        fronts = 0
         for pid in children_of(self.pid):
-            is_vault = b"bootstrap.vault" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            found[
-                "vault" if is_vault else f"front{len(found.keys() - _BESIDE) + 1}"
-            ] = pid
+            command = _command_of(pid)
+            if b"hsm_server.bootstrap.vault" in command:
+                found["vault"] = pid
+            elif b"hsm_server.processes.front_end" in command:
+                fronts += 1
+                found[f"front{fronts}"] = pid
         return found
 
     def wait_ready(self) -> None:
