@@ -108,12 +108,14 @@ class ServerProcess:
         """
         Return the process ids of a server of several processes.
 
-        They are those of ``supervisor``, ``vault``, ``front1`` and so on.
+        They are those of ``supervisor``, ``vault``, ``front1`` and so on. Who has
+        ended, or has not quite begun, is left out.
         """
-        (vault,) = members(self.pid, "vault")
+        found = {"supervisor": self.pid}
+        for pid in members(self.pid, "vault"):
+            found["vault"] = pid
         front_ends = enumerate(members(self.pid, "front end"), 1)
-        found = {f"front{number}": pid for number, pid in front_ends}
-        return {"supervisor": self.pid, "vault": vault, **found}
+        return found | {f"front{number}": pid for number, pid in front_ends}
 
     def wait_ready(self) -> None:
         """

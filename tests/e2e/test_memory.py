@@ -28,7 +28,7 @@ from tests.e2e.family import children as children_of
 from tests.e2e.key_uses import KeyUser
 from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.memory import Wanted, guises, require_memory, scan, summary
-from tests.e2e.site import Site
+from tests.e2e.site import SECRETS, Site
 from tests.support import require_service
 
 COUNT = int(os.environ.get("FERROHSM_LEAKS", "1"))
@@ -151,7 +151,7 @@ def test_supervisor_has_no_payload(life: Life) -> None:
 
 def test_scan_sees_the_vault(life: Life) -> None:
     """
-    The same search finds root, token secret and keys where they are.
+    The same search finds root, audit key, token secret and keys where they are.
     """
     algorithms = {
         algorithm
@@ -162,7 +162,7 @@ def test_scan_sees_the_vault(life: Life) -> None:
 
     # Of keys of HMAC and HKDF, the library keeps what it made of them, not themselves.
     unseen = {a for a in Algorithm if spec(a).family in {Family.MAC, Family.KDF}}
-    assert {"master-key", "jwt-secret"} <= life.alive
+    assert set(SECRETS) <= life.alive
     assert set(Algorithm) - unseen <= algorithms
 
 
