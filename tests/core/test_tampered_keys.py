@@ -146,8 +146,13 @@ def test_a_change_under_a_running_hsm(folder: Path) -> None:
     good, bad = ((folder / name).read_text() for name in ("good", "bad"))
     with filesystem_hsm(folder / "data") as gateway:
         session = Session(gateway.act_as(caller()))
-        (key_folder(folder, "bad") / "v00000001").write_bytes(b"x")
-        (key_folder(folder, "good") / "key.json").write_bytes(b"x")
+        for path in (
+            key_folder(folder, "bad") / "v00000001",
+            key_folder(folder, "good") / "key.json",
+        ):
+            # At once: the comparison in the background must not see an empty file.
+            (folder / "junk").write_bytes(b"x")
+            (folder / "junk").replace(path)
 
         described = session.describe(bad).integrity
         listed = {key.key_id: key.integrity for key in session.keys()}
