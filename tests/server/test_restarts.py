@@ -280,7 +280,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     with site.serve() as server:
         create(server, "signer")
         everybody = Family(server).everybody
-        folders = set(Path("/dev/shm").glob(f"ferrohsm-{server.process.pid}-*"))
+        folders = set(Path("/dev/shm").glob(f"ferrohsm-metrics-{server.process.pid}-*"))
         server.process.kill()
         server.process.wait(20)
         port = server.address[1]
@@ -317,10 +317,10 @@ def test_its_end_leaves_nothing(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.serve() as server:
         everybody = Family(server).everybody
-        assert list(Path("/dev/shm").glob(f"ferrohsm-{server.process.pid}-*"))
+        assert list(Path("/dev/shm").glob(f"ferrohsm-metrics-{server.process.pid}-*"))
         assert 0 == server.stop()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(server.address)
 
     assert not [pid for pid in everybody if is_alive(pid)]
-    assert not list(Path("/dev/shm").glob(f"ferrohsm-{server.process.pid}-*"))
+    assert not list(Path("/dev/shm").glob(f"ferrohsm-metrics-{server.process.pid}-*"))

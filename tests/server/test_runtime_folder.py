@@ -56,7 +56,7 @@ def test_that_of_a_living_server_stays(tmp_path: Path) -> None:
     try:
         (theirs,) = tmp_path.iterdir()
         # As it looks from a container, or where /proc is hidden.
-        renamed = theirs.with_name("ferrohsm-999999999-x")
+        renamed = theirs.with_name("ferrohsm-metrics-999999999-abcdefgh")
         theirs.rename(renamed)
         with RuntimeFolder(plan(tmp_path)):
             assert renamed.is_dir()
@@ -73,10 +73,24 @@ def test_that_of_a_killed_server_is_removed(tmp_path: Path) -> None:
     other.kill()
     other.join()
     (left,) = tmp_path.iterdir()
-    left.rename(tmp_path / f"ferrohsm-{os.getpid()}-x")
+    left.rename(tmp_path / f"ferrohsm-metrics-{os.getpid()}-abcdefgh")
 
     with RuntimeFolder(plan(tmp_path)) as folder:
         assert [folder.path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["ferrohsm-metrics-notes", "ferrohsm-metrics-1-abcdefgh"]
+)
+def test_what_is_not_ours_stays(tmp_path: Path, name: str) -> None:
+    """Nobody's files are removed for a name that begins as ours does."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "counter.txt").write_text("precious")
+
+    with RuntimeFolder(plan(tmp_path)):
+        pass
+
+    assert "precious" == (tmp_path / name / "counter.txt").read_text()
 
 
 def test_it_is_in_memory_where_nothing_else_is_said() -> None:

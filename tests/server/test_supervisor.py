@@ -124,27 +124,3 @@ def test_who_is_linked_is_left_alone(
 
     assert 0 == status
     assert 2 == capfd.readouterr().err.count("linked")
-
-
-def test_folders_of_the_dead_are_removed_and_of_the_living_are_not(
-    tmp_path: Path,
-) -> None:
-    """What a killed server left goes; what is locked or is not ours stays."""
-    gone, alive = (
-        tmp_path / "ferrohsm-4194305-x",
-        tmp_path / f"ferrohsm-{os.getpid()}-x",
-    )
-    other = tmp_path / "ferrohsm-notes"
-    for folder in (gone, alive, other):
-        folder.mkdir()
-        (folder / "file").touch()
-    plan = Plan(settings=ServerSettings(), url="", runtime_folder=tmp_path)
-    with RuntimeFolder(plan) as first, RuntimeFolder(plan) as second:
-        renamed = tmp_path / "ferrohsm-4194306-y"
-        first.path.rename(renamed)
-        with RuntimeFolder(plan):
-            kept = renamed.exists() and second.path.exists()
-        renamed.rename(first.path)
-
-    assert kept
-    assert {alive, other} == set(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
+import re
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,8 @@ __all__ = ["RuntimeFolder"]
 _KINDS: Final = ("counter", "histogram")
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
-_PREFIX: Final = "ferrohsm-"
+_PREFIX: Final = "ferrohsm-metrics-"
+_NAME: Final = re.compile(_PREFIX + r"[0-9]+-[a-z0-9_]{8}\Z")  # mkdtemp's own letters
 
 
 class RuntimeFolder:
@@ -60,7 +61,8 @@ class RuntimeFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove(self.path)
         os.close(self._lock)
 
 
@@ -101,13 +103,26 @@ def _remove_left(place: Path) -> None:
     """Remove what servers have left behind that were killed."""
     for found in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if found.lstat().st_uid != os.geteuid():
+            if not _NAME.match(found.name) or found.lstat().st_uid != os.geteuid():
                 continue
             lock = _lock(found)
             try:
-                shutil.rmtree(found)
+                _remove(found)
             finally:
                 os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """
+    Remove a folder and what servers write there.
+
+    Raises:
+        OSError: There is something else, too; that stays.
+    """
+    for kind in _KINDS:
+        for path in folder.glob(f"{kind}_*.db"):
+            path.unlink()
+    folder.rmdir()
 
 
 def _make_file(path: Path, user: int, group: int) -> None:
