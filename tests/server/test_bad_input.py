@@ -512,3 +512,18 @@ async def test_a_bad_length_of_random_bytes_is_refused(
     got = await refusal(small, "POST", "/random", body={"length": length})
 
     assert (422, "invalid_input") == got
+
+
+@pytest.mark.parametrize("given", ["", "x", "-1", "01", "12345678901234567"])
+async def test_an_event_id_of_nobody(api: API, given: str) -> None:
+    """Even where no live view is asked for, an id that no event has is refused."""
+    answer = await api.send("GET", "/audit/events", headers={"Last-Event-ID": given})
+
+    assert (422, "invalid_input") == (answer.status, answer.code)
+
+
+async def test_an_event_id_means_nothing_to_a_page(api: API) -> None:
+    """A page begins where its query says."""
+    answer = await api.send("GET", "/audit/events", headers={"Last-Event-ID": "5"})
+
+    assert 200 == answer.status

@@ -32,6 +32,7 @@ _OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
 """What has no meaning for a view that does not end."""
 
 _MAX_QUERY_FIELDS: Final = 64
+_EVENT_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -69,6 +70,9 @@ class RequestReader:
             RequestRefusedError: Its body is of a type that this route does not take.
         """
         path = {name: request.match_info[name] for name in self._path}
+        if self._route.events:
+            # It means nothing to a page, but what is malformed is never passed over.
+            _last_event_id(request)
         if not self._route.has_body:
             if request.body_exists:
                 raise MalformedError(f"A {self._route.method} request has no body.")
@@ -105,12 +109,10 @@ class RequestReader:
         tree = self._query(request, "")
         for name in sorted(_OF_PAGES & tree.keys()):
             raise InvalidInputError(f"A live view takes no {name}.", field=name)
-        last = request.headers.getall("Last-Event-ID", [])
-        if len(last) > 1:
-            raise InvalidInputError("Last-Event-ID is given twice.", field="start_seq")
-        if last:
+        last = _last_event_id(request)
+        if last is not None:
             # It is sent where a view is resumed, with the query of its beginning.
-            tree["start_seq"] = _parse_integer("start_seq", last[0])
+            tree["start_seq"] = last
         return wire.convert(
             {**tree, "ascending": True, "follow": True}, ListAuditEvents
         )
@@ -188,6 +190,25 @@ class RequestReader:
         except (web.RequestPayloadError, ConnectionError):
             raise MalformedError("The body broke off.") from None
         return bytes(body)
+
+
+def _last_event_id(request: web.Request) -> int | None:
+    """
+    Return after which event a live view is resumed, if that is said.
+
+    Raises:
+        InvalidInputError: It is given twice, or is no id of ours.
+    """
+    given = request.headers.getall("Last-Event-ID", [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidInputError("Last-Event-ID is given twice.", field="start_seq")
+    if not _EVENT_ID.match(given[0]):
+        raise InvalidInputError(
+            "Last-Event-ID must be the id of an event.", field="start_seq"
+        )
+    return int(given[0])
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
