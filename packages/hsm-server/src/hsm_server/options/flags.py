@@ -219,7 +219,7 @@ def _isolation() -> list[click.Parameter]:
         option(
             "event-loop",
             "What front ends and vault run on: 'asyncio', or 'uvloop' where it is "
-            "installed, which needs about a tenth less of a processor.",
+            "installed, which needs a little less of a processor.",
             default=EventLoop.ASYNCIO.value,
             type=click.Choice([kind.value for kind in EventLoop]),
             metavar="KIND",
