@@ -83,7 +83,9 @@ class Mutations:
         try:
             answer = self._execute(request)
         except StoreUnavailableError:
-            self._services.store_refused.note()
+            # A store that must be opened again shows until it was.
+            if self._services.inventory.store.available:
+                self._services.store_refused.note()
             raise
         self._services.store_refused.forget()
         return answer
