@@ -321,3 +321,11 @@ def test_secrets_are_marked() -> None:
         ("Seal", "plaintext"),
         ("SharedSecret", "shared_secret"),
     } == marked
+
+
+@pytest.mark.parametrize("body", [b"\n", b" ", b"\t\r\n"])
+def test_white_space_is_no_body(body: bytes) -> None:
+    """Nothing at all stands for no fields; white space alone is not JSON."""
+    assert ops.SelfTest() == wire.decode_operation(b"", ops.SelfTest)
+    with pytest.raises(errors.MalformedError):
+        wire.decode_operation(body, ops.SelfTest)

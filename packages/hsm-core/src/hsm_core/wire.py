@@ -157,7 +157,7 @@ def decode_operation(
         InvalidInputError: It breaks the operation's type; the message names the field.
         PayloadTooLargeError: A byte string is longer than *payload_limit*.
     """
-    tree = scan_json(data) if data.strip() else {}
+    tree = scan_json(data) if data else {}
     if not isinstance(tree, dict):
         raise InvalidInputError("The body must be a JSON object.", field="body")
     for name in path or ():
