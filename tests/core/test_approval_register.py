@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.approvals import SteadyTime, prune_approvals, same_person
+from hsm_core._internal.approvals import SteadyTime, prune_approvals
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import (
     ApprovalNotFoundError,
     GenerationConflictError,
     StoreUnavailableError,
 )
+from hsm_core.identities import same_person
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalEntry, ApprovalQuery
 from hsm_core.testing import FakeClock

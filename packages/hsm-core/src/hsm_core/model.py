@@ -20,6 +20,7 @@ from hsm_core.errors import InvalidInputError
 __all__ = [
     "Approval",
     "ApprovalDecision",
+    "ApprovalDemand",
     "ApprovalState",
     "AuditDetail",
     "AuditEntry",
@@ -277,6 +278,31 @@ class ApprovalState(StrEnum):
     DENIED = "denied"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+
+
+class ApprovalDemand(Record, frozen=True, kw_only=True):
+    """
+    What one rule of the policy asks for before an operation is done.
+
+    Attributes:
+        rule: Name of the rule.
+        quorum: How many other people must grant it.
+        roles: Roles of which each of them must have one; empty for any role that may
+            approve.
+        distinct_roles: Roles that must each be held by a person of its own among them,
+            such as Operator and Auditor.
+        seconds: For how long the approval may be granted and used.
+        uses: For how many operations it may be used.
+        signed: Whether each of them must sign with a registered key of their own.
+    """
+
+    rule: Line
+    quorum: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    roles: tuple[Role, ...] = ()
+    distinct_roles: tuple[Role, ...] = ()
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 24 * 3600)] = 3600
+    uses: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    signed: bool = False
 
 
 class ApprovalDecision(Record, frozen=True, kw_only=True):

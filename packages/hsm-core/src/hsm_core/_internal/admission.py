@@ -29,6 +29,7 @@ from hsm_core.errors import (
     KeyNotFoundError,
     KeyTamperedError,
 )
+from hsm_core.identities import is_reserved
 from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Effect, Operation
 from hsm_core.protocols import Decision
@@ -212,8 +213,14 @@ def checked_caller(caller: Caller) -> Caller:
     Return a caller whom the trail can name.
 
     Raises:
-        InvalidInputError: The principal is empty, or a field breaks its limits.
+        InvalidInputError: The principal is empty or reserved, or a field breaks its
+            limits.
     """
     if not caller.principal:
         raise InvalidInputError("principal must not be empty.", field="principal")
+    if is_reserved(caller.principal):
+        raise InvalidInputError(
+            "principal must be none of the names under which the HSM itself acts.",
+            field="principal",
+        )
     return wire.checked(caller)

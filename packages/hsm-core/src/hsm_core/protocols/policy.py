@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hsm_core.algorithms import ALGORITHMS, Algorithm
-from hsm_core.model import Caller, KeyState
+from hsm_core.model import ApprovalDemand, Caller, KeyState
 from hsm_core.operations import Operation
 
 __all__ = [
@@ -65,13 +65,13 @@ class Decision:
         allowed: Whether it may go on.
         may_describe: Whether the caller may know that the key exists.
         rule: Name of the rule that decided; recorded.
-        approvals: Names of approval demands that must be met first.
+        approvals: What other people must consent to first; all of it.
     """
 
     allowed: bool
     may_describe: bool
     rule: str
-    approvals: tuple[str, ...] = ()
+    approvals: tuple[ApprovalDemand, ...] = ()
 
 
 class PolicyEngine(Protocol):

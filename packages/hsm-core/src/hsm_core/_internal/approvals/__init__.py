@@ -13,7 +13,7 @@ from hsm_core._internal.approvals.records import (
     read_entry,
 )
 from hsm_core._internal.approvals.register import ApprovalPage, ApprovalRegister
-from hsm_core._internal.approvals.requests import ApprovalRequest, same_person
+from hsm_core._internal.approvals.requests import ApprovalRequest
 from hsm_core._internal.approvals.retention import PrunedApprovals, prune_approvals
 from hsm_core._internal.approvals.rules import MOVES
 from hsm_core._internal.approvals.steady_time import SteadyTime
@@ -31,5 +31,4 @@ __all__ = [
     "entry_of",
     "prune_approvals",
     "read_entry",
-    "same_person",
 ]

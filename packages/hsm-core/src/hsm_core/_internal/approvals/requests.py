@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What an approval begins with, and whether two names are one person."""
+"""What an approval begins with."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
 from hsm_core.errors import InputSizeError, InvalidInputError
+from hsm_core.identities import identity
 from hsm_core.model import Approval, ApprovalState, Parameters
 
-__all__ = ["ApprovalRequest", "is_approval_id", "new_approval", "same_person"]
+__all__ = ["ApprovalRequest", "is_approval_id", "new_approval"]
 
 _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -48,23 +48,6 @@ def is_approval_id(text: str) -> bool:
     return _APPROVAL_ID.fullmatch(text) is not None
 
 
-def same_person(one: str, other: str) -> bool:
-    """
-    Return whether two principals may be one person.
-
-    Case, compatibility forms (NFKC), characters that show nothing and spaces at the
-    ends make no other person. Letters that only look alike do: who gives out names must
-    keep them apart.
-    """
-    return _identity(one) == _identity(other)
-
-
-def _identity(principal: str) -> str:
-    shown = "".join(c for c in principal if unicodedata.category(c) != "Cf")
-    folded = unicodedata.normalize("NFKC", shown).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
 def new_approval(request: ApprovalRequest, now: int) -> Approval:
     """
     Return the pending approval that a request begins with.
@@ -98,7 +81,7 @@ def _check_request(request: ApprovalRequest) -> None:
         )
     if not _DIGEST.fullmatch(request.digest):
         raise InvalidInputError("digest must be 64 hex digits.", field="digest")
-    if not _identity(request.requester):
+    if not identity(request.requester):
         raise InvalidInputError("requester must not be empty.", field="requester")
     if not 1 <= request.quorum <= _MOST_PEOPLE:
         raise InputSizeError(

@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal.approvals.requests import same_person
 from hsm_core.errors import (
     AccessDeniedError,
     ConflictError,
     InvalidInputError,
 )
+from hsm_core.identities import same_person
 from hsm_core.model import (
     Approval,
     ApprovalDecision,

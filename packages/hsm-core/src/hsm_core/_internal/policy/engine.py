@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from hsm_core._internal.policy.governance import PROFILES, AlgorithmRule
 from hsm_core._internal.policy.roles import GRANTS, REVOKED_USES
+from hsm_core._internal.system_callers import SYSTEM_GRANTS
 from hsm_core.algorithms import Algorithm
-from hsm_core.model import Caller, Role
+from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import Operation
 from hsm_core.protocols import Decision, KeyFacts
 from hsm_core.settings import PolicyProfile
@@ -59,10 +60,14 @@ class RolePolicy:
         """
         kind = type(operation).__name__
         may_describe = any(self._granted(r, caller, "DescribeKey") for r in Role)
-        granting = [role for role in Role if self._granted(role, caller, kind)]
+        granting = [
+            f"role:{role}" for role in Role if self._granted(role, caller, kind)
+        ]
+        if kind in SYSTEM_GRANTS.get(caller.principal, ()):
+            granting = [caller.principal]
         if not granting:
             return _denial("default-deny", may_describe=may_describe)
-        approvals: dict[str, None] = {}
+        approvals: dict[ApprovalDemand, None] = {}
         for rule in self._concerning(operation, key):
             if rule.roles is not None and rule.roles.isdisjoint(caller.roles):
                 return _denial(rule.name, may_describe=may_describe)
@@ -70,7 +75,7 @@ class RolePolicy:
         return Decision(
             allowed=True,
             may_describe=may_describe,
-            rule=f"role:{granting[0]}",
+            rule=granting[0],
             approvals=tuple(approvals),
         )
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from hsm_core.algorithms import Algorithm, spec
-from hsm_core.model import Role
+from hsm_core.model import ApprovalDemand, Role
 from hsm_core.settings import PolicyProfile
 
 __all__ = ["LIFE_CYCLE", "PROFILES", "AlgorithmRule"]
@@ -42,7 +44,7 @@ class AlgorithmRule:
     kinds: frozenset[str]
     algorithms: frozenset[Algorithm]
     roles: frozenset[Role] | None = None
-    approvals: tuple[str, ...] = ()
+    approvals: tuple[ApprovalDemand, ...] = ()
 
     def concerns(self, kind: str, algorithm: Algorithm) -> bool:
         """Return whether the rule is about an operation on a key of an algorithm."""
@@ -56,7 +58,7 @@ class AlgorithmRule:
             sorted(self.kinds),
             sorted(self.algorithms),
             None if self.roles is None else sorted(self.roles),
-            list(self.approvals),
+            msgspec.to_builtins(self.approvals),
         ]
 
 
@@ -88,7 +90,7 @@ _TWO_PEOPLE: Final = AlgorithmRule(
     name="pqc-dual-control",
     kinds=LIFE_CYCLE,
     algorithms=_DUAL_CONTROL,
-    approvals=("pqc-dual-control",),
+    approvals=(ApprovalDemand(rule="pqc-dual-control"),),
 )
 
 PROFILES: Final[dict[PolicyProfile, tuple[AlgorithmRule, ...]]] = {
