@@ -161,6 +161,12 @@ class Settings(Record, frozen=True, kw_only=True):
         enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
             that it is not for production.
         policy_profile: Which built-in policy is in force.
+        destroy_waiting_days: How long a key waits at least before it is destroyed, and
+            where nothing else is asked for; 0 is at once.
+        rotation_interval_seconds: How often it is looked which keys are due for
+            rotation.
+        destruction_interval_seconds: How often it is looked which keys that wait for
+            their destruction are due.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -191,6 +197,9 @@ class Settings(Record, frozen=True, kw_only=True):
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     enable_oqs: bool = False
     policy_profile: PolicyProfile = PolicyProfile.DEFAULT
+    destroy_waiting_days: Annotated[int, Meta(ge=0, le=3650)] = 0
+    rotation_interval_seconds: _Interval = 3600
+    destruction_interval_seconds: _Interval = 3600
 
     @property
     def trail_days(self) -> int:

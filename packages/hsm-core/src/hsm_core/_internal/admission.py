@@ -19,6 +19,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -38,7 +39,7 @@ __all__ = ["Admission", "checked_caller"]
 
 _KEYED: Final = frozenset(
     operation
-    for operation in OPERATIONS
+    for operation in (*OPERATIONS, *INTERNAL_OPERATIONS)
     for field in msgspec.structs.fields(operation)
     if field.name == "key_id" and field.required
     if operation.effect is not Effect.RECOVERY

@@ -299,6 +299,7 @@ def assemble(
         recover_store=keeper.acceptance.recover_store,
         recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),
+        destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)

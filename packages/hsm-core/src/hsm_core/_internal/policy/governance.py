@@ -22,7 +22,15 @@ __all__ = ["LIFE_CYCLE", "PROFILES", "AlgorithmRule"]
 _A = Algorithm
 
 LIFE_CYCLE: Final = frozenset(
-    {"CreateKey", "ImportKey", "RotateKey", "Rollback", "DestroyKey"}
+    {
+        "ActivateKey",
+        "CreateKey",
+        "DestroyKey",
+        "ImportKey",
+        "ResumeKey",
+        "Rollback",
+        "RotateKey",
+    }
 )
 """Operations that these rules are about; use is governed by roles alone."""
 

@@ -44,15 +44,25 @@ _USE: Final = frozenset(
 )
 _RENEW: Final = frozenset({"CreateKey", "Rollback", "RotateKey"})
 _TRANSFER: Final = frozenset({"DeriveKey", "ExportKey", "ImportKey"})
-_END: Final = frozenset({"DestroyKey", "RevokeKey"})
+_END: Final = frozenset({"CancelDestroy", "DestroyKey", "RevokeKey"})
+_STAGE: Final = frozenset({"ActivateKey", "ResumeKey", "SuspendKey"})
+_LABEL: Final = frozenset({"SetRotation", "UpdateKey"})
 _AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit", "VerifyStore"})
 _RECOVER: Final = frozenset({"BackUpStores", "RecoverKey", "RecoverStore"})
 
 GRANTS: Final[dict[Role, frozenset[str]]] = {
     Role.ADMINISTRATOR: (
-        _DESCRIBE | _RENEW | _TRANSFER | _END | _AUDIT | _RECOVER | {"SelfTest"}
+        _DESCRIBE
+        | _RENEW
+        | _STAGE
+        | _LABEL
+        | _TRANSFER
+        | _END
+        | _AUDIT
+        | _RECOVER
+        | {"SelfTest"}
     ),
-    Role.OPERATOR: _DESCRIBE | _RENEW | _USE | {"DeriveKey", "SelfTest"},
+    Role.OPERATOR: _DESCRIBE | _RENEW | _STAGE | _USE | {"DeriveKey", "SelfTest"},
     Role.AUDITOR: _DESCRIBE | _AUDIT,
     Role.SERVICE: _DESCRIBE | _USE,
 }
