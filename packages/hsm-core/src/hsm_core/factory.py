@@ -13,6 +13,7 @@ from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.apart import check_apart
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
@@ -27,8 +28,9 @@ from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
 )
-from hsm_core._internal.stores.trails import open_trail
+from hsm_core._internal.stores.trails import open_ledger, open_trail
 from hsm_core.errors import (
+    AuditTamperedError,
     AuditUnavailableError,
     ConfigurationError,
     InputSizeError,
@@ -120,7 +122,9 @@ def open_hsm(
     except BaseException:
         _close(store, approvals)
         raise
+    ledger: LedgerFile | None = None
     try:
+        ledger = _open_ledger(settings, hmac_key, clock, entropy)
         return assemble(
             settings,
             store=store,
@@ -134,8 +138,12 @@ def open_hsm(
             registry=registry,
             copiers=_copiers(opened, approvals, audit),
             approvals=approvals,
+            ledger=ledger,
         )
     except BaseException:
+        with suppress(AuditUnavailableError):
+            if ledger is not None and ledger.log is not None:
+                ledger.log.close()
         with suppress(AuditUnavailableError):
             audit.close()
         _close(store, approvals)
@@ -178,6 +186,18 @@ def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySou
             maximum=_KEY_BYTES,
         )
     return RootKey(master_key, entropy=entropy)
+
+
+def _open_ledger(
+    settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
+) -> LedgerFile | None:
+    """Open the ledger; one that is damaged keeps purges back, and nothing else."""
+    try:
+        log = open_ledger(settings, hmac_key, clock, entropy)
+    except AuditTamperedError as error:
+        seq = error.facts.get("seq", 0)
+        return LedgerFile(None, f"The retention ledger is damaged at record {seq}.")
+    return LedgerFile(log) if log is not None else None
 
 
 def _close(store: KeyStore, approvals: ApprovalStore | None) -> None:

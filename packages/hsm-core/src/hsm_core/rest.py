@@ -189,6 +189,12 @@ ROUTES: Final = (
     Route(operation=ops.UpdateKey, method="PATCH", path=_KEY),
     Route(operation=ops.SetRotation, method="PUT", path=f"{_KEY}/rotation"),
     Route(operation=ops.CancelDestroy, method="POST", path=f"{_KEY}/cancel-destroy"),
+    Route(
+        operation=ops.ExtendRetention, method="POST", path=f"{_KEY}/retention/extend"
+    ),
+    Route(operation=ops.HoldKey, method="POST", path=f"{_KEY}/hold"),
+    Route(operation=ops.ReleaseKey, method="POST", path=f"{_KEY}/release"),
+    Route(operation=ops.RetentionStatus, method="GET", path="/retention"),
 )
 """One row per operation."""
 

@@ -167,6 +167,13 @@ class Settings(Record, frozen=True, kw_only=True):
             rotation.
         destruction_interval_seconds: How often it is looked which keys that wait for
             their destruction are due.
+        retention_config: File of the retention policy (see `retention_policy`), which
+            is read again when it changes. None purges nothing.
+        retention_ledger: Where purges are attested; needed with a policy. Made, with
+            its directory, if absent.
+        retention_interval_seconds: How often it is looked what may be purged.
+        retention_grace_seconds: How long a purge waits after it was approved.
+        retention_max_purges: More than this at once need an approval of their own.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -200,6 +207,11 @@ class Settings(Record, frozen=True, kw_only=True):
     destroy_waiting_days: Annotated[int, Meta(ge=0, le=3650)] = 0
     rotation_interval_seconds: _Interval = 3600
     destruction_interval_seconds: _Interval = 3600
+    retention_config: Path | None = None
+    retention_ledger: Path | None = None
+    retention_interval_seconds: _Interval = 3600
+    retention_grace_seconds: Annotated[int, Meta(ge=0, le=366 * 24 * 3600)] = 86400
+    retention_max_purges: Annotated[int, Meta(ge=1, le=100_000)] = 100
 
     @property
     def trail_days(self) -> int:

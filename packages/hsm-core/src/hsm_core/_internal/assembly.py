@@ -10,10 +10,10 @@ before the first operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from hsm_core.__about__ import __version__
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
@@ -25,12 +25,16 @@ from hsm_core._internal.following import Followers
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.housekeeping import Housekeeping
+from hsm_core._internal.housekeeping import Housekeeping, newest_time
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.leaps import Leaps, decode_leaps, encode_leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PROFILES, RolePolicy
+from hsm_core._internal.purging.approvals import NoApprovals, PurgeApprovals
+from hsm_core._internal.purging.keeper import Retention
+from hsm_core._internal.purging.slot import LedgerFile, RetentionSlot, removal_method
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
@@ -56,6 +60,7 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
+    Request,
     UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
@@ -63,6 +68,7 @@ from hsm_core.settings import KeyStoreKind, Settings
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
 _RING: Final = "ring"
+_LEAPS: Final = "leaps"
 _PATIENCE: Final = 4
 """Closing waits for what runs this many times as long as an answer for the trail."""
 
@@ -84,8 +90,10 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
+        retention: RetentionSlot,
     ) -> None:
         self._housekeeping = housekeeping
+        self._retention = retention
         self.caretaker = Caretaker()
         self._services = services
         self._store = store
@@ -107,6 +115,7 @@ class OpenHSM:
         self._closing = threading.Lock()
         keeper.begin(self.caretaker, self._pipeline.pay)
         self.caretaker.start()
+        retention.begin(self._pipeline.execute)
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +175,7 @@ class OpenHSM:
             self._gate.close(patience)
             self._services.closing.set()
             self.caretaker.stop(patience)
+            self._retention.stop(patience)
             self._pools.close()
             try:
                 self._housekeeping.stop(patience)
@@ -238,11 +248,15 @@ def assemble(
     use_rules: UseRules | None = None,
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
+    ledger: LedgerFile | None = None,
+    purge_approvals: PurgeApprovals | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
-    *copiers* copy what of them can be backed up in use, the trail last.
+    *copiers* copy what of them can be backed up in use, the trail last. *ledger* is
+    where purges are attested; without one nothing is purged. *purge_approvals* asks
+    people about purges.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -278,6 +292,7 @@ def assemble(
     keeper = Keeper(
         settings, inventory, uses, audit, clock, verified, policy.policy_hash
     )
+    slot = RetentionSlot(ledger)
     services = Services(
         inventory=inventory,
         uses=uses,
@@ -299,12 +314,44 @@ def assemble(
         recover_store=keeper.acceptance.recover_store,
         recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),
+        retention_status=slot.status,
         destroy_waiting_days=settings.destroy_waiting_days,
     )
+    leaps = _open_leaps(store, ring, audit, clock)
     _record_system(services, "system.start")
     _record_stopped(services)
+    if ledger is not None and ledger.log is not None:
+        log, asked = ledger.log, purge_approvals or NoApprovals()
+
+        def build(execute: Callable[[Request], Any]) -> Retention:
+            return Retention(
+                settings,
+                inventory=inventory,
+                audit=audit,
+                ledger=log,
+                hmac_key=hmac_key,
+                verify=verified,
+                approvals=asked,
+                execute=execute,
+                clock=clock,
+                leaps=leaps,
+                entropy=entropy,
+                method=removal_method(settings.key_store),
+            )
+
+        slot.build = build
     housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping)
+    return OpenHSM(services, store, settings, keeper, housekeeping, slot)
+
+
+def _open_leaps(store: KeyStore, ring: KeyRing, audit: AuditLog, clock: Clock) -> Leaps:
+    """Return what time is known to have passed, from before this start on."""
+    return Leaps(
+        clock,
+        newest_time(audit),
+        decode_leaps(store.read_meta(_LEAPS), ring.leaps_mac),
+        lambda leaps: store.write_meta(_LEAPS, encode_leaps(leaps, ring.leaps_mac)),
+    )
 
 
 def _record_stopped(services: Services) -> None:

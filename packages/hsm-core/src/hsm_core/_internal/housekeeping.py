@@ -18,7 +18,7 @@ from hsm_core._internal.sealing import KeyRing
 from hsm_core.protocols import ApprovalStore, AuditLog, Clock
 from hsm_core.settings import Settings
 
-__all__ = ["Housekeeping"]
+__all__ = ["Housekeeping", "newest_time"]
 
 _HEALING_SECONDS: Final = 1.0
 _FIRST_SECONDS: Final = 5.0
@@ -59,7 +59,7 @@ class Housekeeping:
         self._approval_days = settings.approval_days
         self._register: ApprovalRegister | None = None
         if approvals is not None:
-            floor = _newest_time(audit)
+            floor = newest_time(audit)
             self._register = ApprovalRegister(
                 approvals, ring.approval_mac, clock, floor=floor
             )
@@ -96,7 +96,8 @@ class Housekeeping:
             self._approvals.close()
 
 
-def _newest_time(audit: AuditLog) -> int:
+def newest_time(audit: AuditLog) -> int:
+    """Return the time of the newest record of a trail; 0 if there is none."""
     head = audit.head()
     lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
     return event_of(lines[0], head.seq).time if lines else 0

@@ -75,6 +75,7 @@ class Services:
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
         started_at: When this HSM was opened, microseconds since 1970.
+        retention_status: Tells how the retention of old versions stands.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
@@ -98,6 +99,9 @@ class Services:
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
     started_at: int
+    retention_status: Callable[[], ops.RetentionReport] = field(
+        default=lambda: ops.RetentionReport(enabled=False)
+    )
     destroy_waiting_days: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
 

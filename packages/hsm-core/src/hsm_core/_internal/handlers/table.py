@@ -24,6 +24,7 @@ from hsm_core._internal.handlers import (
     macs,
     new_keys,
     recovery,
+    retention,
     signatures,
     trail,
 )
@@ -80,11 +81,19 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.UpdateKey: facts.UpdateKeyHandler,
     ops.SetRotation: life.SetRotationHandler,
     ops.CancelDestroy: endings.CancelDestroyHandler,
+    ops.ExtendRetention: retention.ExtendRetentionHandler,
+    ops.HoldKey: retention.HoldKeyHandler,
+    ops.ReleaseKey: retention.ReleaseKeyHandler,
+    ops.RetentionStatus: retention.RetentionStatusHandler,
 }
 
 
 _INTERNAL: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     internal.CompleteDestruction: endings.CompleteDestructionHandler,
+    internal.SchedulePurge: retention.SchedulePurgeHandler,
+    internal.CancelPurge: retention.CancelPurgeHandler,
+    internal.PurgeVersion: retention.PurgeVersionHandler,
+    internal.AllowPurges: retention.AllowPurgesHandler,
 }
 """What only the HSM itself asks for."""
 

@@ -48,6 +48,8 @@ _END: Final = frozenset({"CancelDestroy", "DestroyKey", "RevokeKey"})
 _STAGE: Final = frozenset({"ActivateKey", "ResumeKey", "SuspendKey"})
 _LABEL: Final = frozenset({"SetRotation", "UpdateKey"})
 _AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit", "VerifyStore"})
+_HOLD: Final = frozenset({"ExtendRetention", "HoldKey", "ReleaseKey"})
+_RETAIN: Final = frozenset({"RetentionStatus"})
 _RECOVER: Final = frozenset({"BackUpStores", "RecoverKey", "RecoverStore"})
 
 GRANTS: Final[dict[Role, frozenset[str]]] = {
@@ -60,10 +62,14 @@ GRANTS: Final[dict[Role, frozenset[str]]] = {
         | _END
         | _AUDIT
         | _RECOVER
+        | _HOLD
+        | _RETAIN
         | {"SelfTest"}
     ),
-    Role.OPERATOR: _DESCRIBE | _RENEW | _STAGE | _USE | {"DeriveKey", "SelfTest"},
-    Role.AUDITOR: _DESCRIBE | _AUDIT,
+    Role.OPERATOR: (
+        _DESCRIBE | _RENEW | _STAGE | _USE | _RETAIN | {"DeriveKey", "SelfTest"}
+    ),
+    Role.AUDITOR: _DESCRIBE | _AUDIT | _RETAIN | {"ExtendRetention", "HoldKey"},
     Role.SERVICE: _DESCRIBE | _USE,
 }
 """Operations each role may do. An Administrator manages keys and does not use them."""
