@@ -128,6 +128,11 @@ class OpenHSM:
     ) -> None:
         self.close()
 
+    @property
+    def retention(self) -> Retention | None:
+        """What purges old versions; None where nothing does."""
+        return self._retention.retention
+
     def act_as(self, caller: Caller, /) -> HSM:
         """Return the HSM as this caller sees it."""
         return BoundHSM(self._pipeline, self._gate, caller)

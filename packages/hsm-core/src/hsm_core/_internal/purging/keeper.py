@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -148,6 +149,7 @@ class Retention:
             most=settings.retention_max_purges,
         )
         self._told = ""
+        self._stepping = threading.RLock()
         self._walk: Iterator[None] | None = None
         self._tally = Tally()
         self._done = Tally()
@@ -164,6 +166,10 @@ class Retention:
         Raises:
             HSMError: Something can't be used now; the sweep is begun anew.
         """
+        with self._stepping:
+            return self._step()
+
+    def _step(self) -> float:
         began = time.perf_counter()
         if self._walk is None:
             waiting = self._begin()
@@ -186,11 +192,16 @@ class Retention:
         return self._interval
 
     def sweep(self) -> None:
-        """Make one whole sweep, now; as `step` does, without a break."""
-        while True:
-            self.step()
-            if self._walk is None:
-                return
+        """
+        Make one whole sweep, now, if there is a policy.
+
+        Raises:
+            HSMError: As `step`.
+        """
+        with self._stepping:
+            self._step()
+            while self._walk is not None:
+                self._step()
 
     def _begin(self) -> float | None:
         """Begin a sweep; or return in how many seconds to try again."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What keeps purges back that people have consented to, until others say they may go."""
+"""What keeps purges back that were consented to, until people say they may go."""
 
 from __future__ import annotations
 
