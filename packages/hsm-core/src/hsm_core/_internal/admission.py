@@ -20,6 +20,7 @@ from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.policy import decide_update
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -32,8 +33,8 @@ from hsm_core.errors import (
 )
 from hsm_core.identities import is_reserved
 from hsm_core.model import Caller, KeyId
-from hsm_core.operations import OPERATIONS, Effect, Operation
-from hsm_core.protocols import Decision
+from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
+from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["Admission", "checked_caller"]
 
@@ -175,16 +176,21 @@ class Admission:
         """Return the first denial, or the first decision with all approvals."""
         documents = [attempt.document, *attempt.others.values()]
         decisions = [
-            self._services.policy.decide(
-                attempt.operation, attempt.caller, key_facts(d) if d else None
-            )
-            for d in documents
+            self._decide_on(attempt, key_facts(d) if d else None) for d in documents
         ]
         for decision in decisions:
             if not decision.allowed:
                 return decision
         asked = {name: None for d in decisions for name in d.approvals}
         return replace(decisions[0], approvals=tuple(asked))
+
+    def _decide_on(self, attempt: Attempt, key: KeyFacts | None) -> Decision:
+        def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
+            return self._services.policy.decide(operation, attempt.caller, key)
+
+        if isinstance(attempt.operation, UpdateKey) and key is not None:
+            return decide_update(decide, attempt.operation, key)
+        return decide(attempt.operation, key)
 
     def check_approvals(self, attempt: Attempt) -> None:
         """
