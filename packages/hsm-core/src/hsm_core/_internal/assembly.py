@@ -32,7 +32,7 @@ from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
 from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PROFILES, RolePolicy
+from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
@@ -264,8 +264,8 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    policy = RolePolicy(rules=PROFILES[settings.policy_profile])
-    leaps = open_leaps(store, ring, audit, clock, policy.policy_hash)
+    policy = PolicyHolder(RuleEngine(policy_of(settings)))
+    leaps = open_leaps(store, ring, audit, clock, policy.policy_hash())
     recorder = TamperingRecorder(audit, policy.policy_hash)
     inventory = Inventory(
         store,
@@ -324,7 +324,7 @@ def _record_stopped(services: Services) -> None:
             phase=Phase.SINGLE,
             kind="system.self-test",
             code=SelfTestFailedError.code,
-            policy=services.policy.policy_hash,
+            policy=services.policy.policy_hash(),
             detail=MessageDetail(text=row.algorithm.value),
         )
         for row in services.crypto.statuses()
@@ -338,7 +338,7 @@ def _record_system(services: Services, kind: str) -> None:
     draft = AuditDraft(
         phase=Phase.SINGLE,
         kind=kind,
-        policy=services.policy.policy_hash,
+        policy=services.policy.policy_hash(),
         set_digest=services.inventory.set_digest,
         detail=MessageDetail(text=f"hsm-core {__version__}"),
     )
