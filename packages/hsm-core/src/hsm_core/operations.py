@@ -112,6 +112,7 @@ __all__ = [
     "Rewrap",
     "Rollback",
     "RotateKey",
+    "ScheduleStatus",
     "Seal",
     "SelfTest",
     "SelfTestReport",
@@ -733,6 +734,30 @@ class Recovered(Record, frozen=True, kw_only=True):
     left: tuple[str, ...] = ()
 
 
+class ScheduleStatus(Record, frozen=True, kw_only=True):
+    """
+    What the schedulers found when they last looked at every key.
+
+    Attributes:
+        rotating: Keys that the HSM rotates by itself.
+        rotations_due: Those of them that are due, and could not be rotated yet: an
+            approval is missing, a staged version waits, or it failed.
+        destructions: Keys that wait for their destruction.
+        destructions_due: Those of them whose time is over, and that are still there.
+        held: Those of these that wait because the clock leapt: for as long as it leapt,
+            or until `DestroyKey` is sent again.
+        left_out_seconds: Wall time that does not count because the clock leapt over it,
+            beyond a day in the life of a process, or a week between two of these.
+    """
+
+    rotating: int = 0
+    rotations_due: int = 0
+    destructions: int = 0
+    destructions_due: int = 0
+    held: int = 0
+    left_out_seconds: int = 0
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -753,6 +778,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     audit: AuditStatus
     algorithms: tuple[AlgorithmStatus, ...]
     store: StoreStatus
+    schedules: ScheduleStatus = ScheduleStatus()
 
 
 # Keys

@@ -13,12 +13,13 @@ from typing import Annotated, Final
 
 import msgspec
 
-from hsm_core._strict_yaml import load_strictly
-from hsm_core.errors import ConfigurationError, MalformedError
+from hsm_core._policies.texts import read_tree
+from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 
 __all__ = [
     "DEFAULT_DAYS",
+    "MAX_BYTES",
     "MOST_DAYS",
     "RetentionOverride",
     "RetentionPolicy",
@@ -27,6 +28,9 @@ __all__ = [
 
 DEFAULT_DAYS: Final = 365
 """Window of keys that nothing in the file concerns, if it says nothing else."""
+
+MAX_BYTES: Final = 64 * 1024
+"""Longest file."""
 
 MOST_DAYS: Final = 36_500
 """Longest window."""
@@ -94,13 +98,17 @@ def parse_retention_policy(data: bytes) -> RetentionPolicy:
             the field or the line. No window is ever shorter than a day.
 
     Example:
-        >>> parse_retention_policy(b"tags: {test: 30}").default_days
+        >>> parse_retention_policy(b"tags: {test.ephemeral: 30}").default_days
         365
     """
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"A retention policy has at most {MAX_BYTES} bytes.")
     try:
-        tree = load_strictly(data)
+        tree, _ = read_tree(data.decode())
         policy = msgspec.convert(tree, RetentionPolicy)
-    except (MalformedError, msgspec.ValidationError) as error:
+    except UnicodeDecodeError:
+        raise ConfigurationError("The retention policy is not UTF-8.") from None
+    except (InvalidInputError, msgspec.ValidationError) as error:
         raise ConfigurationError(
             f"The retention policy is not valid: {error}"
         ) from None

@@ -25,13 +25,14 @@ from hsm_core._internal.following import Followers
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers import handler_table
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.housekeeping import Housekeeping, newest_time
+from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
+from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
-from hsm_core._internal.leaps import Leaps, decode_leaps, encode_leaps
+from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PROFILES, RolePolicy
+from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.purging.approvals import NoApprovals, PurgeApprovals
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import LedgerFile, RetentionSlot, removal_method
@@ -40,6 +41,7 @@ from hsm_core._internal.refusals import (
     Refusals,
     TamperingRecorder,
 )
+from hsm_core._internal.schedulers import Schedulers
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
@@ -68,7 +70,6 @@ from hsm_core.settings import KeyStoreKind, Settings
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
 _RING: Final = "ring"
-_LEAPS: Final = "leaps"
 _PATIENCE: Final = 4
 """Closing waits for what runs this many times as long as an answer for the trail."""
 
@@ -81,6 +82,7 @@ class OpenHSM:
 
     Attributes:
         caretaker: Recurring work; it runs until the HSM is closed.
+        schedulers: What the HSM does to keys by itself; the same.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
+        leaps: Leaps,
         retention: RetentionSlot,
     ) -> None:
         self._housekeeping = housekeeping
@@ -113,6 +116,9 @@ class OpenHSM:
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
+        self.schedulers = Schedulers(
+            settings, services, leaps, services.schedule, self._pipeline.execute
+        )
         keeper.begin(self.caretaker, self._pipeline.pay)
         self.caretaker.start()
         retention.begin(self._pipeline.execute)
@@ -180,6 +186,7 @@ class OpenHSM:
             self._gate.close(patience)
             self._services.closing.set()
             self.caretaker.stop(patience)
+            self.schedulers.stop(patience)
             self._retention.stop(patience)
             self._pools.close()
             try:
@@ -274,7 +281,8 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    policy = RolePolicy(rules=PROFILES[settings.policy_profile])
+    policy = PolicyHolder(RuleEngine(policy_of(settings)))
+    leaps = open_leaps(store, ring, audit, clock, policy.policy_hash())
     recorder = TamperingRecorder(audit, policy.policy_hash)
     inventory = Inventory(
         store,
@@ -322,7 +330,6 @@ def assemble(
         retention_status=slot.status,
         destroy_waiting_days=settings.destroy_waiting_days,
     )
-    leaps = _open_leaps(store, ring, audit, clock)
     _record_system(services, "system.start")
     _record_stopped(services)
     if ledger is not None and ledger.log is not None:
@@ -346,17 +353,7 @@ def assemble(
 
         slot.build = build
     housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping, slot)
-
-
-def _open_leaps(store: KeyStore, ring: KeyRing, audit: AuditLog, clock: Clock) -> Leaps:
-    """Return what time is known to have passed, from before this start on."""
-    return Leaps(
-        clock,
-        newest_time(audit),
-        decode_leaps(store.read_meta(_LEAPS), ring.leaps_mac),
-        lambda leaps: store.write_meta(_LEAPS, encode_leaps(leaps, ring.leaps_mac)),
-    )
+    return OpenHSM(services, store, settings, keeper, housekeeping, leaps, slot)
 
 
 def _record_stopped(services: Services) -> None:
@@ -366,7 +363,7 @@ def _record_stopped(services: Services) -> None:
             phase=Phase.SINGLE,
             kind="system.self-test",
             code=SelfTestFailedError.code,
-            policy=services.policy.policy_hash,
+            policy=services.policy.policy_hash(),
             detail=MessageDetail(text=row.algorithm.value),
         )
         for row in services.crypto.statuses()
@@ -380,7 +377,7 @@ def _record_system(services: Services, kind: str) -> None:
     draft = AuditDraft(
         phase=Phase.SINGLE,
         kind=kind,
-        policy=services.policy.policy_hash,
+        policy=services.policy.policy_hash(),
         set_digest=services.inventory.set_digest,
         detail=MessageDetail(text=f"hsm-core {__version__}"),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.clock import utc_text
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_key
 from hsm_core.errors import HSMError
@@ -24,7 +26,7 @@ from hsm_core.model import (
     Record,
 )
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Decision
+from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 __all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
@@ -37,6 +39,7 @@ class Attempt:
 
     Attributes:
         operation: As sent at first, as checked and resolved later.
+        policy: The policy that was in force when the request came, to the end.
         is_checked: Whether it has been checked against its type; before that nothing
             of what it holds is recorded.
         key_id: Id of the key, or what the caller named where there is none.
@@ -47,6 +50,7 @@ class Attempt:
 
     caller: Caller
     operation: Operation[Any]
+    policy: PolicyEngine
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""
@@ -72,7 +76,6 @@ class Attempt:
     def draft(
         self,
         phase: Phase,
-        policy_hash: str,
         *,
         code: str = "ok",
         version: int = 0,
@@ -99,7 +102,7 @@ class Attempt:
             key=audited_key(shown) if shown else None,
             parameters=parameters_of(self.operation) if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
-            policy=policy_hash,
+            policy=self.policy.policy_hash,
             digest=self.digest,
             detail=detail,
         )
@@ -149,6 +152,8 @@ def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
 def _plain(value: object) -> ParameterValue:
     if isinstance(value, bool | int):
         return int(value)
+    if isinstance(value, datetime):
+        return utc_text(value)
     if isinstance(value, tuple) and value and isinstance(value[0], Record):
         return len(value)
     if isinstance(value, tuple):

@@ -19,6 +19,8 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.uses import Use, UseAccounts
 from hsm_core.algorithms import (
     Algorithm,
@@ -75,6 +77,7 @@ class Services:
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
         started_at: When this HSM was opened, microseconds since 1970.
+        schedule: What the schedulers have found.
         retention_status: Tells how the retention of old versions stands.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
@@ -84,7 +87,7 @@ class Services:
     inventory: Inventory
     uses: UseAccounts
     crypto: CryptoRegistry
-    policy: PolicyEngine
+    policy: PolicyHolder
     audit: AuditLog
     audit_sync: AuditSync
     audit_timeout: float
@@ -99,6 +102,7 @@ class Services:
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
     started_at: int
+    schedule: Schedule = field(default_factory=Schedule)
     retention_status: Callable[[], ops.RetentionReport] = field(
         default=lambda: ops.RetentionReport(enabled=False)
     )
@@ -114,13 +118,15 @@ class Subject(Generic[Op]):
     Attributes:
         document: The key's document, where the operation names a key that can be read.
         others: Documents of the further keys it names, by field.
+        policy: The policy that it was authorised by.
         prepared: What `Handler.prepare` leaves for the steps after it.
     """
 
     operation: Op
     caller: Caller
-    document: KeyDocument | None = None
-    others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    document: KeyDocument | None
+    others: Mapping[str, KeyDocument]
+    policy: PolicyEngine
     prepared: list[Any] = field(default_factory=list)
 
     @property

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.clock import instant
+from hsm_core._internal.clock import instant, utc_text
 from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
@@ -62,8 +62,8 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         if days or self._services.clock.now() < document.destroy_at:
             raise KeyStateError(
                 "The key is to be destroyed already, at "
-                f"{instant(document.destroy_at):%Y-%m-%dT%H:%M:%SZ}; cancel that to "
-                "choose another time.",
+                f"{utc_text(instant(document.destroy_at))}; cancel that to choose "
+                "another time.",
                 state=document.current_version.state.value,
             )
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core._strict_yaml import MAX_YAML_BYTES
 from hsm_core.errors import ConfigurationError
 from hsm_core.protocols import Clock
-from hsm_core.retention_policy import RetentionPolicy, parse_retention_policy
+from hsm_core.retention_policy import (
+    MAX_BYTES,
+    RetentionPolicy,
+    parse_retention_policy,
+)
 
 __all__ = ["PolicyFile"]
 
@@ -94,7 +97,7 @@ class PolicyFile:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConfigurationError("The retention policy is no regular file.")
             try:
-                return file.read(MAX_YAML_BYTES + 1)
+                return file.read(MAX_BYTES + 1)
             except OSError as error:
                 raise ConfigurationError(
                     f"The retention policy can't be read: {error.strerror}."
