@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from hsm_core import wire
+from hsm_core._internal.admission import Admission
 from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
+from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.locations import open_key_store
 from hsm_core._internal.stores.trails import open_ledger, open_trail
-from hsm_core.errors import AuditTamperedError
+from hsm_core.errors import ApprovalRequiredError, AuditTamperedError
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
@@ -41,7 +44,15 @@ from hsm_core.testing import (
     caller,
 )
 
-__all__ = ["DAY", "HMAC_KEY", "POLICY", "People", "World", "events_of"]
+__all__ = [
+    "DAY",
+    "HMAC_KEY",
+    "POLICY",
+    "People",
+    "World",
+    "events_of",
+    "keep_pipeline",
+]
 
 DAY = 86_400
 HMAC_KEY = b"\x02" * 32
@@ -56,6 +67,12 @@ def _registry() -> CryptoRegistry:
         made.power_up_test()
         _registries.append(made)
     return _registries[0]
+
+
+@pytest.fixture(autouse=True)
+def keep_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pipeline be as it was after a test whose people it has asked."""
+    monkeypatch.setattr(Admission, "check_approvals", Admission.check_approvals)
 
 
 class People:
@@ -157,6 +174,21 @@ class People:
         """Let an approval be denied, cancelled or consumed."""
         self._put(approval, state=state, closed_at=self.clock.now())
 
+    def spend(self, attempt: Attempt) -> None:
+        """
+        Consume the consent to an operation, as the pipeline does before it acts.
+
+        Raises:
+            ApprovalRequiredError: There is none.
+        """
+        if attempt.decision is None or not attempt.decision.approvals:
+            return
+        found = self.find(attempt.caller, attempt.operation)
+        if found is None or found.state is not ApprovalState.GRANTED:
+            raise ApprovalRequiredError
+        if type(attempt.operation).__name__ == "AllowPurges":
+            self.end(found, ApprovalState.CONSUMED)
+
 
 class World:
     """
@@ -183,6 +215,10 @@ class World:
         self.folder = folder
         self.clock = clock or FakeClock()
         self.people = people or People(self.clock)
+        # The pipeline asks these people, and not those of another test.
+        Admission.check_approvals = (  # type: ignore[method-assign]
+            lambda _, attempt: self.people.spend(attempt)
+        )
         self.policy_path = folder / "retention.yaml"
         if policy is not None:
             self.policy_path.write_bytes(policy)

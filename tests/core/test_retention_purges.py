@@ -9,7 +9,9 @@ import pytest
 
 from hsm_core.errors import HSMError, KeyStateError
 from hsm_core.model import ApprovalState, KeyState
-from tests.core.retention_support import DAY, World, events_of
+from tests.core.retention_support import DAY, World, events_of, keep_pipeline
+
+__all__ = ["keep_pipeline"]
 
 RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
