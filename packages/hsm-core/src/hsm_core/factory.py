@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,8 @@ from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.purging import offline
+from hsm_core._internal.purging.offline import LedgerVerification
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.apart import check_apart
@@ -50,12 +53,14 @@ from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = [
     "AuditVerifier",
+    "LedgerVerification",
     "OfflineVerification",
     "OpenHSM",
     "SqliteAuditVerifier",
     "open_async",
     "open_hsm",
     "open_verifier",
+    "verify_ledger",
 ]
 
 _KEY_BYTES: Final = 32
@@ -173,6 +178,35 @@ def open_verifier(
     if is_sqlite_trail(path):
         return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)
+
+
+def verify_ledger(
+    path: Path,
+    hmac_key: bytes | None,
+    *,
+    trail: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> LedgerVerification:
+    """
+    Verify a retention ledger in files, and compare it with its trail.
+
+    Args:
+        path: The ledger's live file.
+
+        hmac_key: 32 bytes, or None to check the chains only.
+
+        trail: The trail, in files or in SQLite; None compares nothing.
+
+        progress: Called now and then with the number of records verified.
+
+    Raises:
+        LedgerTamperedError: The ledger is damaged, or not what the trail says of it.
+        AuditTamperedError: The trail is damaged.
+        WrongAuditKeyError: The key is not theirs.
+        ConfigurationError: One of them is not there, or can't be read.
+    """
+    verifier = open_verifier(trail, hmac_key) if trail is not None else None
+    return offline.verify_ledger(AuditVerifier(path, hmac_key), verifier, progress)
 
 
 def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySource:

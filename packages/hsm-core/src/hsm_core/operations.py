@@ -106,6 +106,7 @@ __all__ = [
     "Recovered",
     "ReleaseKey",
     "ResumeKey",
+    "RetentionCounts",
     "RetentionReport",
     "RetentionStatus",
     "RevokeKey",
@@ -758,6 +759,26 @@ class ScheduleStatus(Record, frozen=True, kw_only=True):
     left_out_seconds: int = 0
 
 
+class RetentionCounts(Record, frozen=True, kw_only=True):
+    """
+    Retention in numbers; the whole of it is `RetentionStatus`.
+
+    Attributes:
+        enabled: Whether there is a scheduler.
+        healthy: Whether nothing keeps it from its work: its policy's file and its
+            ledger are well, and no purge waits for an approval of its own.
+        queue: Materials that are due or wait for their purge.
+        scheduled_total: Purges scheduled since the HSM was opened.
+        completed_total: Purges done since the HSM was opened.
+    """
+
+    enabled: bool = False
+    healthy: bool = True
+    queue: int = 0
+    scheduled_total: int = 0
+    completed_total: int = 0
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -779,6 +800,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     algorithms: tuple[AlgorithmStatus, ...]
     store: StoreStatus
     schedules: ScheduleStatus = ScheduleStatus()
+    retention: RetentionCounts = RetentionCounts()
 
 
 # Keys

@@ -46,6 +46,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 algorithms=algorithms,
                 store=store,
                 schedules=services.schedule.status(),
+                retention=_counts(services.retention_status()),
             )
         )
 
@@ -72,6 +73,18 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
             resumes=health.resumes,
             first_seq=audit.first_seq,
         )
+
+
+def _counts(report: ops.RetentionReport) -> ops.RetentionCounts:
+    ledger = report.ledger
+    is_whole = ledger is None or (ledger.available and not ledger.problem)
+    return ops.RetentionCounts(
+        enabled=report.enabled,
+        healthy=is_whole and not report.problem and not report.paused,
+        queue=report.queue,
+        scheduled_total=report.scheduled_total,
+        completed_total=report.completed_total,
+    )
 
 
 class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):
