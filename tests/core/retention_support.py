@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,12 @@ from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.locations import open_key_store
 from hsm_core._internal.stores.trails import open_ledger, open_trail
-from hsm_core.errors import ApprovalRequiredError, AuditTamperedError
+from hsm_core.errors import (
+    ApprovalNotFoundError,
+    ApprovalRequiredError,
+    AuditTamperedError,
+    UnavailableError,
+)
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
@@ -84,30 +89,45 @@ class People:
 
         demands: Whether the policy demands approvals at all.
 
+        spends: Whether what was granted is good for one use only.
+
     Attributes:
         made: All approvals, oldest first.
         asked: What each is about, by its id.
+        keys: Who asked each for what, by its id.
     """
 
-    def __init__(self, clock: Clock, *, demands: bool = True) -> None:
+    def __init__(
+        self, clock: Clock, *, demands: bool = True, spends: bool = True
+    ) -> None:
         self.clock = clock
+        self.spends = spends
         self.demands = demands
         self.made: list[Approval] = []
         self.asked: dict[str, Any] = {}
-        self._keys: dict[str, tuple[str, bytes]] = {}
+        self.keys: dict[str, tuple[str, bytes]] = {}
 
-    def find(self, caller: Caller, operation: Operation[Any], /) -> Approval | None:
-        """Return the newest approval of an operation."""
+    def find(self, caller: Caller, operation: Operation[Any]) -> Approval | None:
+        """Return the open approval for an operation."""
         wanted = (caller.principal, wire.encode_packed(operation))
         self._expire()
-        found = [a for a in self.made if self._keys[a.approval_id] == wanted]
-        return found[-1] if found else None
+        for found in self.made:
+            if self.keys[found.approval_id] == wanted and not found.closed_at:
+                return found
+        return None
+
+    def state_of(self, approval_id: str) -> Approval:
+        """Return an approval."""
+        self._expire()
+        for found in self.made:
+            if found.approval_id == approval_id:
+                return found
+        raise ApprovalNotFoundError
 
     def request(
         self,
         caller: Caller,
         operation: Operation[Any],
-        /,
         *,
         minimum_seconds: int = 0,
     ) -> Approval | None:
@@ -115,7 +135,7 @@ class People:
         if not self.demands:
             return None
         found = self.find(caller, operation)
-        if found is not None and not found.closed_at:
+        if found is not None:
             return found
         now = self.clock.now()
         made = Approval(
@@ -132,7 +152,7 @@ class People:
         )
         packed = wire.encode_packed(operation)
         self.asked[made.approval_id] = operation
-        self._keys[made.approval_id] = (caller.principal, packed)
+        self.keys[made.approval_id] = (caller.principal, packed)
         self.made.append(made)
         return made
 
@@ -186,7 +206,7 @@ class People:
         found = self.find(attempt.caller, attempt.operation)
         if found is None or found.state is not ApprovalState.GRANTED:
             raise ApprovalRequiredError
-        if type(attempt.operation).__name__ == "AllowPurges":
+        if self.spends:
             self.end(found, ApprovalState.CONSUMED)
 
 
@@ -216,8 +236,10 @@ class World:
         self.clock = clock or FakeClock()
         self.people = people or People(self.clock)
         # The pipeline asks these people, and not those of another test.
+        self.spend: Callable[[Attempt], None] = self.people.spend
+        outer = self
         Admission.check_approvals = (  # type: ignore[method-assign]
-            lambda _, attempt: self.people.spend(attempt)
+            lambda self, attempt: outer.spend(attempt)
         )
         self.policy_path = folder / "retention.yaml"
         if policy is not None:
@@ -262,7 +284,7 @@ class World:
             entropy=entropy,
             registry=_registry(),
             ledger=ledger,
-            purge_approvals=self.people,
+            desk=self.people,
         )
         self.session = Session(self.hsm.act_as(caller(*Role)))
         self.adopt()
@@ -303,6 +325,13 @@ class World:
     def states(self, key_id: str) -> list[KeyState]:
         """Return the states of all versions of a key."""
         return [version.state for version in self.session.versions(key_id)]
+
+    def states_or_none(self, key_id: str) -> list[KeyState] | None:
+        """Return the states of all versions of a key; None if nobody can tell."""
+        try:
+            return self.states(key_id)
+        except UnavailableError:
+            return None
 
     def attested(self) -> list[AuditEvent]:
         """Return what the ledger says of purges."""

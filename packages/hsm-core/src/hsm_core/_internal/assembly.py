@@ -33,7 +33,7 @@ from hsm_core._internal.lately import Lately
 from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
-from hsm_core._internal.purging.approvals import NoApprovals, PurgeApprovals
+from hsm_core._internal.purging.approvals import NoDesk, PurgeDesk
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import LedgerFile, RetentionSlot, removal_method
 from hsm_core._internal.refusals import (
@@ -94,6 +94,7 @@ class OpenHSM:
         housekeeping: Housekeeping,
         leaps: Leaps,
         retention: RetentionSlot,
+        desk: PurgeDesk,
     ) -> None:
         self._housekeeping = housekeeping
         self._retention = retention
@@ -121,7 +122,7 @@ class OpenHSM:
         )
         keeper.begin(self.caretaker, self._pipeline.pay)
         self.caretaker.start()
-        retention.begin(self._pipeline.execute)
+        retention.begin(self._pipeline.execute, desk)
 
     def __enter__(self) -> Self:
         return self
@@ -261,14 +262,14 @@ def assemble(
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
     ledger: LedgerFile | None = None,
-    purge_approvals: PurgeApprovals | None = None,
+    desk: PurgeDesk | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
     *copiers* copy what of them can be backed up in use, the trail last. *ledger* is
-    where purges are attested; without one nothing is purged. *purge_approvals* asks
-    people about purges.
+    where purges are attested; without one nothing is purged. *desk* asks people about
+    purges.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -333,9 +334,9 @@ def assemble(
     _record_system(services, "system.start")
     _record_stopped(services)
     if ledger is not None and ledger.log is not None:
-        log, asked = ledger.log, purge_approvals or NoApprovals()
+        log = ledger.log
 
-        def build(execute: Callable[[Request], Any]) -> Retention:
+        def build(execute: Callable[[Request], Any], desk: PurgeDesk) -> Retention:
             return Retention(
                 settings,
                 inventory=inventory,
@@ -343,7 +344,7 @@ def assemble(
                 ledger=log,
                 hmac_key=hmac_key,
                 verify=verified,
-                approvals=asked,
+                desk=desk,
                 execute=execute,
                 clock=clock,
                 leaps=leaps,
@@ -353,7 +354,9 @@ def assemble(
 
         slot.build = build
     housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping, leaps, slot)
+    return OpenHSM(
+        services, store, settings, keeper, housekeeping, leaps, slot, desk or NoDesk()
+    )
 
 
 def _record_stopped(services: Services) -> None:

@@ -101,27 +101,44 @@ def window_of(
 
     Of equal ones an override is named before a tag.
     """
-    found = [
-        Window(override.days, f"override:{override.key_id}")
-        for override in policy.overrides
-        if override.key_id in (document.key_id, document.name)
-        if override.version in (None, version.version)
-    ]
-    found += [
-        Window(policy.tags[tag], f"tag:{tag}")
-        for tag in sorted(document.tags)
-        if tag in policy.tags
-    ]
-    usual = Window(policy.default_days, "default")
-    return max(found, key=lambda window: window.days, default=usual)
+    return _Windows(policy, document).of(version)
+
+
+class _Windows:
+    """The windows that concern one key, found once for all of its versions."""
+
+    def __init__(self, policy: RetentionPolicy, document: KeyDocument) -> None:
+        overrides = [
+            (override.version, Window(override.days, f"override:{override.key_id}"))
+            for override in policy.overrides
+            if override.key_id in (document.key_id, document.name)
+        ]
+        tags = [
+            Window(policy.tags[tag], f"tag:{tag}")
+            for tag in sorted(document.tags)
+            if tag in policy.tags
+        ]
+        self._usual = Window(policy.default_days, "default")
+        self._all = [*(w for number, w in overrides if number is None), *tags]
+        self._some: dict[int, list[Window]] = {}
+        for number, window in overrides:
+            if number is not None:
+                self._some.setdefault(number, []).append(window)
+
+    def of(self, version: VersionDocument) -> Window:
+        found = (*self._some.get(version.version, ()), *self._all)
+        return max(found, key=lambda window: window.days, default=self._usual)
 
 
 def candidates(policy: RetentionPolicy, document: KeyDocument) -> Iterator[Candidate]:
     """Return each material of a key that has not been destroyed, oldest first."""
-    for material_id in dict.fromkeys(v.material_id for v in document.versions):
-        found = candidate_of(policy, document, material_id)
-        if found is not None:
-            yield found
+    windows = _Windows(policy, document)
+    groups: dict[str, list[VersionDocument]] = {}
+    for version in document.versions:
+        if version.state is not _S.DESTROYED:
+            groups.setdefault(version.material_id, []).append(version)
+    for versions in groups.values():
+        yield _candidate(windows, document, tuple(versions))
 
 
 def candidate_of(
@@ -133,16 +150,21 @@ def candidate_of(
         for version in document.versions
         if version.material_id == material_id and version.state is not _S.DESTROYED
     )
-    if not versions:
-        return None
-    windows = [(window_of(policy, document, v), v) for v in versions]
-    window = max((w for w, _ in windows), key=lambda w: w.days)
-    ends = (max(opened_at(v) + w.days * DAY, v.retain_until) for w, v in windows)
+    return (
+        _candidate(_Windows(policy, document), document, versions) if versions else None
+    )
+
+
+def _candidate(
+    windows: _Windows, document: KeyDocument, versions: tuple[VersionDocument, ...]
+) -> Candidate:
+    found = [(windows.of(version), version) for version in versions]
+    ends = (max(opened_at(v) + w.days * DAY, v.retain_until) for w, v in found)
     return Candidate(
         document=document,
         versions=versions,
         opened_at=max(map(opened_at, versions)),
-        window=window,
+        window=max((w for w, _ in found), key=lambda w: w.days),
         due_at=max(ends),
         kept=kept(document, versions),
     )

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from hsm_core._internal.purge_windows import DAY
-from hsm_core._internal.purging.approvals import PurgeApprovals
+from hsm_core._internal.purging.approvals import Remembered
 from hsm_core._internal.system_callers import SystemPrincipal, system_caller
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
@@ -64,7 +64,7 @@ class Consents:
     """
 
     def __init__(
-        self, approvals: PurgeApprovals, grace_seconds: int, interval_seconds: int
+        self, approvals: Remembered, grace_seconds: int, interval_seconds: int
     ) -> None:
         self._approvals = approvals
         self._wait = grace_seconds + interval_seconds
@@ -77,7 +77,7 @@ class Consents:
         Raises:
             HSMError: It can't be told now.
         """
-        found = self._approvals.find(_CALLER, operation)
+        found = self._approvals.newest(_CALLER, operation)
         if found is None:
             return None
         state = found.state
@@ -98,11 +98,15 @@ class Consents:
             NobodyAskedError: The policy demands no approval of this.
             HSMError: It can't be asked now.
         """
-        found = self._approvals.request(_CALLER, operation, minimum_seconds=self._life)
+        found = self._approvals.ask(_CALLER, operation, self._life)
         if found is None:
             raise NobodyAskedError
         granted = found.state is ApprovalState.GRANTED
         return Answer(Consent.GRANTED if granted else Consent.ASKED, found)
+
+    def forget(self, operation: Operation[Any]) -> None:
+        """Forget what was said about something that is done."""
+        self._approvals.forget(operation)
 
     def outlives(self, approval: Approval, now: int) -> bool:
         """Return whether an approval can still be used when its grace is over."""

@@ -14,7 +14,7 @@ import msgspec
 from hsm_core._internal.clock import instant
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.purging.approvals import PurgeApprovals
+from hsm_core._internal.purging.approvals import PurgeDesk, Remembered
 from hsm_core._internal.purging.consent import Consents
 from hsm_core._internal.purging.ledger import Ledger
 from hsm_core._internal.purging.outlook import KnownTime
@@ -79,7 +79,7 @@ class Retention:
 
         verify: Verifies a range of the trail.
 
-        approvals: Where people are asked.
+        desk: Where people are asked.
 
         execute: The pipeline.
 
@@ -105,7 +105,7 @@ class Retention:
         ledger: AuditLog,
         hmac_key: bytes,
         verify: Callable[[int, int], AuditVerification],
-        approvals: PurgeApprovals,
+        desk: PurgeDesk,
         execute: Callable[[Request], Any],
         clock: Clock,
         leaps: Leaps,
@@ -130,7 +130,7 @@ class Retention:
         )
         known = KnownTime(clock, leaps)
         consents = Consents(
-            approvals,
+            Remembered(desk, self._state),
             settings.retention_grace_seconds,
             settings.retention_interval_seconds,
         )

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.caretaker import Caretaker
+from hsm_core._internal.purging.approvals import PurgeDesk
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core.operations import LedgerStatus, RetentionReport
 from hsm_core.protocols import AuditLog, Request
 from hsm_core.settings import KeyStoreKind
 
 __all__ = ["LedgerFile", "RetentionSlot", "removal_method"]
+
+Execute: TypeAlias = Callable[[Request], Any]
+"""The pipeline."""
 
 _FIRST_SECONDS: Final = 5.0
 """How long after the start the first sweep is; a start has other things to do."""
@@ -69,14 +73,14 @@ class RetentionSlot:
     def __init__(self, ledger: LedgerFile | None) -> None:
         self._ledger = ledger
         self._caretaker: Caretaker | None = None
-        self.build: Callable[[Callable[[Request], Any]], Retention] | None = None
+        self.build: Callable[[Execute, PurgeDesk], Retention] | None = None
         self.retention: Retention | None = None
 
-    def begin(self, execute: Callable[[Request], Any]) -> None:
+    def begin(self, execute: Execute, desk: PurgeDesk) -> None:
         """Build it and begin to work, if there is one."""
         if self.build is None:
             return
-        self.retention = self.build(execute)
+        self.retention = self.build(execute, desk)
         self._caretaker = Caretaker()
         self._caretaker.every(
             _BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS

@@ -79,6 +79,8 @@ class RetentionState(_Stored, frozen=True, kw_only=True):
         leaps_allowed: Leaps of the clock that ended before this instant count as time
             that has passed.
         anchor: How far the ledger reached when the trail was told so last.
+        asked: The newest approval for each operation that people were asked about, by
+            a digest of it.
     """
 
     format: int = _FORMAT
@@ -87,6 +89,7 @@ class RetentionState(_Stored, frozen=True, kw_only=True):
     leaps_allowed: int = 0
     allowance: Allowance | None = None
     anchor: Anchor | None = None
+    asked: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 _ENCODER: Final = msgspec.json.Encoder()

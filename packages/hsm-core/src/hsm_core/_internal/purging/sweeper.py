@@ -260,4 +260,5 @@ class Sweeper:
             if answer is None or answer.consent is not Consent.GRANTED:
                 return False
             self.purger.purge(candidate, answer.approval, policy.sha256)
+            self.consents.forget(purge_of(candidate))
             return True
