@@ -30,7 +30,6 @@ from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
-from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.refusals import (
@@ -88,7 +87,6 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
-        leaps: Leaps,
     ) -> None:
         self._housekeeping = housekeeping
         self.caretaker = Caretaker()
@@ -110,9 +108,7 @@ class OpenHSM:
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
-        self.schedulers = Schedulers(
-            settings, services, leaps, services.schedule, self._pipeline.execute
-        )
+        self.schedulers = Schedulers(settings, services, self._pipeline.execute)
         keeper.begin(self.caretaker, self._pipeline.pay)
         self.caretaker.start()
 
@@ -309,12 +305,13 @@ def assemble(
         recover_store=keeper.acceptance.recover_store,
         recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),
+        leaps=leaps,
         destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
     housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping, leaps)
+    return OpenHSM(services, store, settings, keeper, housekeeping)
 
 
 def _record_stopped(services: Services) -> None:

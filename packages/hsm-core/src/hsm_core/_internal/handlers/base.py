@@ -19,6 +19,7 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.policy import PolicyHolder
 from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.uses import Use, UseAccounts
@@ -77,6 +78,7 @@ class Services:
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
         started_at: When this HSM was opened, microseconds since 1970.
+        leaps: How much time is known to have passed.
         schedule: What the schedulers have found.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
@@ -101,6 +103,7 @@ class Services:
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
     started_at: int
+    leaps: Leaps
     schedule: Schedule = field(default_factory=Schedule)
     destroy_waiting_days: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
