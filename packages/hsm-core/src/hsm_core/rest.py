@@ -183,6 +183,10 @@ ROUTES: Final = (
     Route(operation=ops.RecoverStore, method="POST", path="/store/recover"),
     Route(operation=ops.RecoverKey, method="POST", path="/store/keys/{key_id}/recover"),
     Route(operation=ops.SelfTest, method="POST", path="/selftest"),
+    # Policy
+    Route(operation=ops.ShowPolicy, method="GET", path="/policy"),
+    Route(operation=ops.ExplainPolicy, method="POST", path="/policy/explain"),
+    Route(operation=ops.TestPolicy, method="POST", path="/policy/test"),
 )
 """One row per operation."""
 

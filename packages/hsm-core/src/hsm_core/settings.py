@@ -162,6 +162,7 @@ class Settings(Record, frozen=True, kw_only=True):
             that it is not for production.
         policy_profile: Which built-in policy is in force, where no file is.
         policy_config: File of the policy; see the page *Policy* of the reference.
+        policy_reload_interval_seconds: How often it is looked at for a change.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -193,6 +194,7 @@ class Settings(Record, frozen=True, kw_only=True):
     enable_oqs: bool = False
     policy_profile: PolicyProfile = PolicyProfile.DEFAULT
     policy_config: Path | None = None
+    policy_reload_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = 2.0
 
     @property
     def trail_days(self) -> int:

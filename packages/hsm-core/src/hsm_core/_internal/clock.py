@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["SystemClock", "instant"]
+__all__ = ["SystemClock", "instant", "microseconds"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -32,3 +32,8 @@ def instant(microseconds: int) -> datetime:
         return _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         return _EARLIEST if microseconds < 0 else _LATEST
+
+
+def microseconds(at: datetime) -> int:
+    """Return the stored form of an aware datetime."""
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -24,8 +24,12 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         now, algorithms = services.clock.now(), services.crypto.statuses()
         audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
-        impaired = tampered or audit.state != "ok" or bool(services.store_refused)
-        impaired = impaired or any(row.status == "stopped" for row in algorithms)
+        policy = services.policy
+        impaired = (
+            bool(tampered or services.store_refused or policy.problem)
+            or audit.state != "ok"
+            or any(row.status == "stopped" for row in algorithms)
+        )
         keys = self._count_keys() if store.available else None
         if not audit.available or keys is None:
             state = "error"
@@ -44,6 +48,12 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 audit=audit,
                 algorithms=algorithms,
                 store=store,
+                policy=ops.PolicyStatus(
+                    policy=policy.policy_hash(),
+                    source=policy.source,
+                    current=not policy.problem,
+                    failures=policy.failures,
+                ),
             )
         )
 

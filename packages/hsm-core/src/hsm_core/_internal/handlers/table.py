@@ -20,6 +20,7 @@ from hsm_core._internal.handlers import (
     keys,
     macs,
     new_keys,
+    policy,
     recovery,
     signatures,
     trail,
@@ -71,6 +72,10 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.RecoverStore: recovery.RecoverStoreHandler,
     ops.RecoverKey: recovery.RecoverKeyHandler,
     ops.SelfTest: administration.SelfTestHandler,
+    # Policy
+    ops.ShowPolicy: policy.ShowPolicyHandler,
+    ops.ExplainPolicy: policy.ExplainPolicyHandler,
+    ops.TestPolicy: policy.TestPolicyHandler,
 }
 
 

@@ -2,7 +2,19 @@
 """Who may do what: pure functions of operation, caller, key facts and time."""
 
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
+from hsm_core._internal.policy.explaining import explain
 from hsm_core._internal.policy.holder import PolicyHolder
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
+from hsm_core._internal.policy.reloading import PolicyReloader
+from hsm_core._internal.policy.replay import change_of
 
-__all__ = ["PolicyHolder", "RuleEngine", "joined", "outcome_of_rule", "policy_of"]
+__all__ = [
+    "PolicyHolder",
+    "PolicyReloader",
+    "RuleEngine",
+    "change_of",
+    "explain",
+    "joined",
+    "outcome_of_rule",
+    "policy_of",
+]
