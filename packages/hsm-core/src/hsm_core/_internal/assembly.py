@@ -28,7 +28,9 @@ from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
+from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import (
     PolicyHolder,
@@ -41,6 +43,7 @@ from hsm_core._internal.refusals import (
     Refusals,
     TamperingRecorder,
 )
+from hsm_core._internal.schedulers import Schedulers
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
@@ -81,6 +84,7 @@ class OpenHSM:
 
     Attributes:
         caretaker: Recurring work; it runs until the HSM is closed.
+        schedulers: What the HSM does to keys by itself; the same.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
+        leaps: Leaps,
     ) -> None:
         self._housekeeping = housekeeping
         self.caretaker = Caretaker()
@@ -113,6 +118,9 @@ class OpenHSM:
         self._closing = threading.Lock()
         self._policy = PolicyReloader(
             settings.policy_config, services.policy, services.audit, services.clock
+        )
+        self.schedulers = Schedulers(
+            settings, services, leaps, services.schedule, self._pipeline.execute
         )
         keeper.begin(self.caretaker, self._pipeline.pay)
         if settings.policy_config is not None:
@@ -199,6 +207,7 @@ class OpenHSM:
             self._gate.close(patience)
             self._services.closing.set()
             self.caretaker.stop(patience)
+            self.schedulers.stop(patience)
             self._pools.close()
             try:
                 self._housekeeping.stop(patience)
@@ -294,6 +303,7 @@ def assemble(
     source = "file" if settings.policy_config else settings.policy_profile.value
     engine = RuleEngine(policy or policy_of(settings))
     holder = PolicyHolder(engine, source, clock.now())
+    leaps = open_leaps(store, ring, audit, clock, holder.policy_hash)
     recorder = TamperingRecorder(audit, holder.policy_hash)
     inventory = Inventory(
         store,
@@ -337,11 +347,12 @@ def assemble(
         recover_store=keeper.acceptance.recover_store,
         recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),
+        destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
     housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping)
+    return OpenHSM(services, store, settings, keeper, housekeeping, leaps)
 
 
 def _record_stopped(services: Services) -> None:

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["SystemClock", "instant", "microseconds"]
+__all__ = ["SystemClock", "instant", "microseconds", "utc_text"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -26,14 +26,19 @@ class SystemClock:
         return time.monotonic()
 
 
+def microseconds(when: datetime) -> int:
+    """Return microseconds since 1970-01-01T00:00:00Z of an aware datetime."""
+    return (when - _EPOCH) // timedelta(microseconds=1)
+
+
+def utc_text(when: datetime) -> str:
+    """Return an aware datetime as text, in UTC (RFC 3339)."""
+    return when.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
 def instant(microseconds: int) -> datetime:
     """Return the aware UTC datetime of a stored time, within the years 1 to 9999."""
     try:
         return _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:
         return _EARLIEST if microseconds < 0 else _LATEST
-
-
-def microseconds(at: datetime) -> int:
-    """Return the stored form of an aware datetime."""
-    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -27,6 +27,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         policy = services.policy
         impaired = (
             bool(tampered or services.store_refused or policy.problem)
+            or services.schedule.held > 0
             or audit.state != "ok"
             or any(row.status == "stopped" for row in algorithms)
         )
@@ -48,6 +49,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 audit=audit,
                 algorithms=algorithms,
                 store=store,
+                schedules=services.schedule.status(),
                 policy=ops.PolicyStatus(
                     policy=policy.policy_hash(),
                     source=policy.source,

@@ -134,7 +134,7 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
         materials = self._services.inventory.materials
         use, found = self._services.uses.info(document, version)
         integrity = _worse(materials.blob_integrity(document, version), found)
-        return version_info(version, integrity, use)
+        return version_info(document, version, integrity, use)
 
     def is_quick(self, operation: ops.ListVersions, /) -> bool:
         """Never: a key may have thousands of versions."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who may do what: pure functions of operation, caller, key facts and time."""
 
+from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.explaining import explain
 from hsm_core._internal.policy.holder import PolicyHolder
@@ -13,6 +14,7 @@ __all__ = [
     "PolicyReloader",
     "RuleEngine",
     "change_of",
+    "decide_update",
     "explain",
     "joined",
     "outcome_of_rule",

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
 from hsm_core._internal.policy.sides import Asked, sides_as_asked
@@ -21,7 +22,7 @@ from hsm_core.model import (
     PolicyOutcome,
     Role,
 )
-from hsm_core.operations import PolicyChange
+from hsm_core.operations import Operation, PolicyChange, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["OTHER_FACTS", "change_of", "was_decided"]
@@ -75,6 +76,8 @@ def _decide(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> Decisi
         certificate_sha256=who.certificate_sha256,
         source_address=who.source_address,
     )
+    if event.kind == UpdateKey.__name__ and event.key is not None:
+        return _decide_update(event, caller, engine)
     asked = _asked(event)
     keys = [_facts(event.key), *_others(event.parameters)]
     decisions = []
@@ -85,6 +88,21 @@ def _decide(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> Decisi
             return decision
         decisions.append(decision)
     return joined(decisions)
+
+
+def _decide_update(event: AuditEvent, caller: Caller, engine: RuleEngine) -> Decision:
+    """Decide on a change of facts by those that were and those that would be."""
+    asked, key = _asked(event), _facts(event.key)
+    assert key is not None  # noqa: S101 (for the type checker)
+
+    def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
+        return engine.decide(operation, caller, key, at=event.time)
+
+    operation = UpdateKey(
+        key_id=event.key_id, name=asked.name, owner=asked.owner, tags=asked.tags
+    )
+    decision = decide_update(decide, operation, key)
+    return joined([decision]) if decision.allowed else decision
 
 
 def _asked(event: AuditEvent) -> Asked:
