@@ -189,6 +189,10 @@ ROUTES: Final = (
     Route(operation=ops.UpdateKey, method="PATCH", path=_KEY),
     Route(operation=ops.SetRotation, method="PUT", path=f"{_KEY}/rotation"),
     Route(operation=ops.CancelDestroy, method="POST", path=f"{_KEY}/cancel-destroy"),
+    # Policy
+    Route(operation=ops.ShowPolicy, method="GET", path="/policy"),
+    Route(operation=ops.ExplainPolicy, method="POST", path="/policy/explain"),
+    Route(operation=ops.TestPolicy, method="POST", path="/policy/test"),
 )
 """One row per operation."""
 

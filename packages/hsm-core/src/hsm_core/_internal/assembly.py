@@ -10,7 +10,7 @@ before the first operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -31,7 +31,12 @@ from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
+from hsm_core._internal.policy import (
+    PolicyHolder,
+    PolicyReloader,
+    RuleEngine,
+    policy_of,
+)
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
@@ -48,6 +53,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, MessageDetail, Phase
 from hsm_core.operations import AuditVerification
+from hsm_core.policies import Policy
 from hsm_core.protocols import (
     HSM,
     ApprovalStore,
@@ -108,8 +114,14 @@ class OpenHSM:
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
+        self._policy = PolicyReloader(
+            settings.policy_config, services.policy, services.audit, services.clock
+        )
         self.schedulers = Schedulers(settings, services, self._pipeline.execute)
         keeper.begin(self.caretaker, self._pipeline.pay)
+        if settings.policy_config is not None:
+            seconds = settings.policy_reload_interval_seconds
+            self.caretaker.every(seconds, self._policy.poll)
         self.caretaker.start()
 
     def __enter__(self) -> Self:
@@ -152,6 +164,27 @@ class OpenHSM:
         if ticket is not None:
             with suppress(AuditUnavailableError):
                 ticket.wait()
+
+    def reload_policy(self) -> str:
+        """
+        Put what the policy file holds in force now; else the last good one stays.
+
+        It blocks until that is recorded.
+
+        Returns:
+            Why the file is not in force; empty if it is, or if there is none.
+        """
+        return self._policy.reload()
+
+    def on_policy_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told of every change of the policy, and of every one refused.
+
+        Args:
+            told: Is given the problem, or an empty text after a success. It runs in a
+                thread of its own and must not block.
+        """
+        self._policy.on_change = told
 
     def close(self) -> None:
         """
@@ -243,9 +276,12 @@ def assemble(
     use_rules: UseRules | None = None,
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
+    policy: Policy | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
+
+    *policy* is what the settings name, where that was read already.
 
     *copiers* copy what of them can be backed up in use, the trail last.
 
@@ -260,9 +296,11 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    policy = PolicyHolder(RuleEngine(policy_of(settings)))
-    leaps = open_leaps(store, ring, audit, clock, policy.policy_hash())
-    recorder = TamperingRecorder(audit, policy.policy_hash)
+    source = "file" if settings.policy_config else settings.policy_profile.value
+    engine = RuleEngine(policy or policy_of(settings))
+    holder = PolicyHolder(engine, source, clock.now())
+    leaps = open_leaps(store, ring, audit, clock, holder.policy_hash)
+    recorder = TamperingRecorder(audit, holder.policy_hash)
     inventory = Inventory(
         store,
         ring,
@@ -278,17 +316,17 @@ def assemble(
         store,
         inventory.tampered,
         clock,
-        on_near_limit=NearLimitRecorder(audit, policy.policy_hash),
+        on_near_limit=NearLimitRecorder(audit, holder.policy_hash),
         rules=use_rules,
     )
     keeper = Keeper(
-        settings, inventory, uses, audit, clock, verified, policy.policy_hash
+        settings, inventory, uses, audit, clock, verified, holder.policy_hash
     )
     services = Services(
         inventory=inventory,
         uses=uses,
         crypto=registry,
-        policy=policy,
+        policy=holder,
         audit=audit,
         audit_sync=settings.audit_sync,
         audit_timeout=settings.audit_timeout_seconds,
