@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
+from hsm_core._internal.consents import Consents
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
@@ -74,6 +75,8 @@ class Services:
         verify_store: Compares every key, unless the HSM is closed meanwhile.
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
+        consents: Dual control.
+        approval_status: Tells how the approvals are.
         started_at: When this HSM was opened, microseconds since 1970.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
@@ -96,6 +99,8 @@ class Services:
     back_up: Callable[[], ops.BackUp]
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
+    consents: Consents
+    approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -109,6 +114,8 @@ class Subject(Generic[Op]):
         document: The key's document, where the operation names a key that can be read.
         others: Documents of the further keys it names, by field.
         prepared: What `Handler.prepare` leaves for the steps after it.
+        rule: Name of the rule that allowed it.
+        digest: Keyed digest of the operation, hex.
     """
 
     operation: Op
@@ -116,6 +123,8 @@ class Subject(Generic[Op]):
     document: KeyDocument | None = None
     others: Mapping[str, KeyDocument] = field(default_factory=dict)
     prepared: list[Any] = field(default_factory=list)
+    rule: str = ""
+    digest: str = ""
 
     @property
     def key(self) -> KeyDocument:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from hsm_core import operations as ops
 from hsm_core._internal.handlers import (
     administration,
+    approvals,
     batches,
     ciphers,
     data_keys,
@@ -71,6 +72,11 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.RecoverStore: recovery.RecoverStoreHandler,
     ops.RecoverKey: recovery.RecoverKeyHandler,
     ops.SelfTest: administration.SelfTestHandler,
+    ops.ListApprovals: approvals.ListApprovalsHandler,
+    ops.GetApproval: approvals.GetApprovalHandler,
+    ops.Approve: approvals.ApproveHandler,
+    ops.Deny: approvals.DenyHandler,
+    ops.CancelApproval: approvals.CancelApprovalHandler,
 }
 
 
