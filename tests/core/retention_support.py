@@ -20,7 +20,7 @@ from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
-from hsm_core._internal.stores.locations import open_key_store
+from hsm_core._internal.stores.locations import open_approval_store, open_key_store
 from hsm_core._internal.stores.trails import open_ledger, open_trail
 from hsm_core.errors import (
     ApprovalNotFoundError,
@@ -31,6 +31,7 @@ from hsm_core.errors import (
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
+    ApprovalDemand,
     ApprovalState,
     AuditEvent,
     Caller,
@@ -40,7 +41,7 @@ from hsm_core.model import (
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditLog, Clock
 from hsm_core.session import Session
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import (
     FakeClock,
     Faults,
@@ -77,7 +78,8 @@ def _registry() -> CryptoRegistry:
 @pytest.fixture(autouse=True)
 def keep_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the pipeline be as it was after a test whose people it has asked."""
-    monkeypatch.setattr(Admission, "check_approvals", Admission.check_approvals)
+    for name in ("check_approvals", "take_approval"):
+        monkeypatch.setattr(Admission, name, getattr(Admission, name))
 
 
 class People:
@@ -146,7 +148,7 @@ class People:
             digest="",
             requester=caller.principal,
             key_id=getattr(operation, "key_id", ""),
-            quorum=2,
+            demands=(ApprovalDemand(rule="retention-purge", quorum=2),),
             created_at=now,
             expires_at=now + max(3600, minimum_seconds) * 1_000_000,
         )
@@ -219,6 +221,8 @@ class World:
 
         policy: What the policy's file holds; None for no file.
 
+        asks_people: Whether real approvals are asked for, and not *people*.
+
         settings: Further settings.
     """
 
@@ -230,26 +234,35 @@ class World:
         memory: bool = True,
         clock: FakeClock | None = None,
         people: People | None = None,
+        asks_people: bool = False,
         **settings: Any,
     ) -> None:
         self.folder = folder
         self.clock = clock or FakeClock()
         self.people = people or People(self.clock)
+        self._has_desk = asks_people
         # The pipeline asks these people, and not those of another test.
         self.spend: Callable[[Attempt], None] = self.people.spend
         outer = self
-        Admission.check_approvals = (  # type: ignore[method-assign]
-            lambda self, attempt: outer.spend(attempt)
-        )
+        if not asks_people:
+            Admission.check_approvals = (  # type: ignore[method-assign]
+                lambda self, attempt: None
+            )
+            Admission.take_approval = (  # type: ignore[method-assign]
+                lambda self, attempt: outer.spend(attempt)
+            )
         self.policy_path = folder / "retention.yaml"
         if policy is not None:
             self.policy_path.write_bytes(policy)
         self.faults = Faults()
         self.ledger_faults = Faults()
+        kind = ApprovalStoreKind.MEMORY if memory else ApprovalStoreKind.FILE
         self.settings = Settings(
             key_store=KeyStoreKind.MEMORY if memory else KeyStoreKind.FILESYSTEM,
             key_dir=folder / "keys",
             audit_log=None if memory else folder / "audit.log",
+            approval_store=kind,
+            approval_dir=folder / "approvals",
             retention_config=self.policy_path,
             retention_ledger=folder / "ledger.log",
             **settings,
@@ -283,8 +296,9 @@ class World:
             clock=self.clock,
             entropy=entropy,
             registry=_registry(),
-            ledger=ledger,
-            desk=self.people,
+            purges=ledger,
+            approvals=open_approval_store(self.settings),
+            desk=None if self._has_desk else self.people,
         )
         self.session = Session(self.hsm.act_as(caller(*Role)))
         self.adopt()

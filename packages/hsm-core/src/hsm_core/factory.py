@@ -14,6 +14,7 @@ from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.policy import policy_of
 from hsm_core._internal.purging import offline
 from hsm_core._internal.purging.offline import LedgerVerification
 from hsm_core._internal.purging.slot import LedgerFile
@@ -105,6 +106,7 @@ def open_hsm(
         UnavailableError: Trail or store can't be read or written, or the random
             generator is not healthy.
     """
+    policy = policy_of(settings)
     check_apart(settings)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
@@ -143,7 +145,8 @@ def open_hsm(
             registry=registry,
             copiers=_copiers(opened, approvals, audit),
             approvals=approvals,
-            ledger=ledger,
+            policy=policy,
+            purges=ledger,
         )
     except BaseException:
         with suppress(AuditUnavailableError):

@@ -217,13 +217,13 @@ def _retention() -> list[click.Parameter]:
             "retention-interval-secs",
             "How often it is looked for what may be purged, in seconds.",
             default=3600,
-            type=_INTERVAL,
+            type=click.IntRange(60, 30 * 24 * 3600),
         ),
         option(
             "retention-grace-secs",
             "How long a purge waits after it was approved, in seconds.",
             default=86400,
-            type=click.IntRange(0, 366 * 24 * 3600),
+            type=click.IntRange(0, 300 * 24 * 3600),
         ),
         option(
             "retention-max-purges",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.drafts import audited_caller, code_of
+from hsm_core._internal.drafts import code_of
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.internal_operations import PurgeVersion
 from hsm_core._internal.inventory import Inventory
@@ -23,6 +23,7 @@ from hsm_core._internal.purge_windows import Candidate
 from hsm_core._internal.purging.approvals import granted_at
 from hsm_core._internal.purging.ledger import Attestation, Intent, Ledger
 from hsm_core._internal.system_callers import SystemPrincipal, system_caller
+from hsm_core._internal.views import audited_caller
 from hsm_core.errors import HSMError, KeyNotFoundError, UnavailableError
 from hsm_core.model import Approval, Integrity, KeyId, Parameters
 from hsm_core.protocols import Entropy, Request
