@@ -20,7 +20,7 @@ import pytest
 from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.purging.offline import verify_ledger
+from hsm_core._internal.purging.offline import LedgerVerification, verify_ledger
 from hsm_core._internal.purging.outlook import KnownTime
 from hsm_core._internal.purging.sweeper import Sweeper
 from hsm_core._internal.purging.tally import Tally, Totals
@@ -35,7 +35,7 @@ from hsm_core.protocols import bucket_of
 from hsm_core.retention_policy import RetentionPolicy
 from hsm_core.testing import FakeClock
 from tests.core.key_support import document_of
-from tests.core.retention_support import DAY, HMAC_KEY, People, World, keep_pipeline
+from tests.core.retention_support import DAY, HMAC_KEY, World, keep_pipeline
 
 __all__ = ["keep_pipeline"]
 
@@ -62,27 +62,28 @@ def ripe(world: World, keys: int = 1) -> list[str]:
 
 
 class TestKills:
-    """A kill at every system call and failpoint of a purge."""
+    """A kill at every system call and failpoint of a purge, with real approvals."""
 
     @staticmethod
     @contextmanager
-    def images(world: World, folder: Path) -> Iterator[list[tuple[str, People]]]:
+    def images(world: World, folder: Path, kinds: set[str]) -> Iterator[list[str]]:
         """Keep a copy of all files before each change of one, as a kill leaves it."""
-        taken: list[tuple[str, People]] = []
+        taken: list[str] = []
+        before: list[tuple[str, bytes]] = []
         guard = threading.RLock()
 
         def take(what: str) -> None:
             with guard:
-                name = f"{len(taken):03d}-{what}"
-                shutil.copytree(world.folder, folder / name)
-                people = People(world.clock, spends=False)
-                people.made = list(world.people.made)
-                people.asked = world.people.asked
-                people.keys = dict(world.people.keys)
-                taken.append((name, people))
+                files = sorted(p for p in world.folder.rglob("*") if p.is_file())
+                now = [(str(path), path.read_bytes()) for path in files]
+                kinds.add(what)
+                if now != before:
+                    before[:] = now
+                    taken.append(f"{len(taken):03d}-{what}")
+                    shutil.copytree(world.folder, folder / taken[-1])
 
         with ExitStack() as stack:
-            stack.enter_context(install(lambda name: take(name)))
+            stack.enter_context(install(take))
             for name in ("write", "fsync", "rename", "unlink"):
                 real = getattr(os, name)
 
@@ -99,27 +100,30 @@ class TestKills:
         """Whatever it left: nothing is served any more, one purge, one attestation."""
         first, second = tmp_path / "world", tmp_path / "images"
         first.mkdir(mode=0o700)
-        world = World(first, memory=False, people=People(FakeClock(), spends=False))
-        world.people.clock = world.clock
-        (key,) = ripe(world)
+        world = World(first, memory=False, asks_people=True)
+        key = world.old_key()
+        world.pass_time(31, every=15.5)
+        world.consent()
+        world.sweep()
+        world.clock.advance(1.5 * DAY)
         now = world.clock.now()
-        with self.images(world, second) as images:
+        kinds = set[str]()
+        with self.images(world, second, kinds) as images:
             world.sweep()
 
         assert [DESTROYED, ACTIVE] == world.states(key)
         world.close()
-        assert {"write", "fsync", "rename", "unlink"} <= {
-            name.partition("-")[2] for name, _ in images
-        }
-        for name, people in images:
-            self.check(second / name, people, key, now)
+        assert {"write", "fsync", "rename", "unlink"} <= kinds
+        assert {"purge.after_ledger_intent", "purge.after_mutation"} <= kinds
+        for name in images:
+            self.check(second / name, key, now)
 
     @staticmethod
-    def check(folder: Path, people: People, key: str, now: int) -> None:
+    def check(folder: Path, key: str, now: int) -> None:
         """Start with what a kill has left, and see it through."""
-        clock = FakeClock(now)
-        people.clock = clock
-        world = World(folder, memory=False, clock=clock, people=people, policy=None)
+        world = World(
+            folder, memory=False, clock=FakeClock(now), asks_people=True, policy=None
+        )
         before = world.states(key)[0]
         begun = world.attested()
 
@@ -138,13 +142,18 @@ class TestKills:
         assert report.ledger is not None
         assert ("", 0) == (report.ledger.problem, report.failures), folder.name
         world.close()
-        found = verify_ledger(
-            AuditVerifier(folder / "ledger.log", HMAC_KEY),
-            AuditVerifier(folder / "audit.log", HMAC_KEY),
-        )
+        found = verified(folder)
         assert (1, 0) == (found.purges, found.unfinished), folder.name
         blobs = [p.name for p in (folder / "keys").rglob("v0000*")]
         assert ["v00000002"] == blobs, folder.name
+
+
+def verified(folder: Path) -> LedgerVerification:
+    """Verify a ledger against its trail, without the HSM."""
+    return verify_ledger(
+        AuditVerifier(folder / "ledger.log", HMAC_KEY),
+        AuditVerifier(folder / "audit.log", HMAC_KEY),
+    )
 
 
 class TestLedgerFaults:

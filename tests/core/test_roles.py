@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -66,6 +67,15 @@ EXPECTED = {
     "ShowPolicy":       "A - U -",
     "ExplainPolicy":    "A - U -",
     "TestPolicy":       "A - U -",
+    "ListApprovals":    "A O U S",
+    "GetApproval":      "A O U S",
+    "Approve":          "A O U -",
+    "Deny":             "A O U -",
+    "CancelApproval":   "A O U S",
+    "ExtendRetention":  "A - U -",
+    "HoldKey":          "A - U -",
+    "ReleaseKey":       "A - - -",
+    "RetentionStatus":  "A O U -",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,
@@ -76,6 +86,16 @@ LETTERS = {
 
 ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.CreateKey: {"algorithm": "ed25519"},
+    ops.ExtendRetention: {
+        "version": 1,
+        "until": datetime(2100, 1, 1, tzinfo=UTC),
+    },
+    ops.GetApproval: {"approval_id": "0" * 36},
+    ops.Approve: {"approval_id": "0" * 36},
+    ops.Deny: {"approval_id": "0" * 36, "reason": "no"},
+    ops.CancelApproval: {"approval_id": "0" * 36},
+    ops.HoldKey: {"reason": "case"},
+    ops.ReleaseKey: {"reason": "closed"},
     ops.Rollback: {"version": 1},
     ops.Sign: {"message": b""},
     ops.Verify: {"message": b"", "signature": b""},

@@ -12,7 +12,7 @@ from hsm_core._internal.internal_operations import AllowPurges
 from hsm_core._internal.purge_windows import DAY
 from hsm_core._internal.purging.consent import Consent, Consents, NobodyAskedError
 from hsm_core._internal.purging.outlook import KnownTime
-from hsm_core._internal.purging.state import LOST, Allowance, Pause, StateFile
+from hsm_core._internal.purging.state import LOST, Allowance, Anchor, Pause, StateFile
 from hsm_core._internal.system_callers import SystemPrincipal, system_caller
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import Request
@@ -52,6 +52,7 @@ class Pauses:
         self._consents = consents
         self._execute = execute
         self._time = time
+        self._is_loss_allowed = False
         self.cause = ""
         self.approval_id = ""
 
@@ -95,8 +96,10 @@ class Pauses:
         if not count:
             self._drop("limit")
             return False
-        if self._find("state") is not None and not self._is_allowed("state", count):
-            return False
+        if self._find("state") is not None:
+            if not self._is_allowed("state", count):
+                return False
+            self._is_loss_allowed = True
         if count <= max(most, self.allowed):
             return True
         if not self._is_allowed("limit", count):
@@ -105,14 +108,18 @@ class Pauses:
         self._put(allowance=Allowance(purges=count, until=until))
         return False  # The next sweep finds all that may be purged.
 
-    def notice_loss(self, *, knows_ledger: bool) -> bool:
+    def notice_loss(self, known: Anchor | None) -> bool:
         """
         Begin a pause if what was remembered is lost; return whether that is so.
 
         Args:
-            knows_ledger: Whether the trail knows a ledger, which the state then must.
+            known: The newest place of the ledger that the trail names, of which the
+                state then knows too.
         """
-        if self._file.state.anchor is not None or not knows_ledger:
+        if self._file.state.anchor is not None or known is None:
+            return False
+        if self._is_loss_allowed:
+            self._put(anchor=known)
             return False
         if self._find("state") is None:
             self._put(pauses=(*self._file.state.pauses, LOST))

@@ -231,7 +231,7 @@ class Sweeper:
             return
         # Nothing is destroyed on the word of a trail that was tampered with.
         yield from self.trail.verify()
-        if self.pauses.notice_loss(knows_ledger=self.trail.knows_ledger):
+        if self.pauses.notice_loss(self.trail.known):
             return
         for ripe in tally.ripe:
             try:

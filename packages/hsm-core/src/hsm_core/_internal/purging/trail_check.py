@@ -8,6 +8,7 @@ from typing import Final
 
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.purging.ledger import Ledger, anchor_of
+from hsm_core._internal.purging.state import Anchor
 from hsm_core.errors import InvalidInputError
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
@@ -29,7 +30,7 @@ class TrailCheck:
         ledger: Compared with what the trail says of it.
 
     Attributes:
-        knows_ledger: Whether the trail says anything of a ledger.
+        known: The newest place of the ledger that the trail names, if it names any.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class TrailCheck:
         self._ledger = ledger
         self._next = 0
         self._is_ledger_verified = False
-        self.knows_ledger = False
+        self.known: Anchor | None = None
 
     def verify(self) -> Iterator[None]:
         """
@@ -69,7 +70,7 @@ class TrailCheck:
             for line in lines:
                 anchor = anchor_of(event_of(line, self._next))
                 if anchor is not None:
-                    self.knows_ledger = True
                     self._ledger.check(anchor)
+                    self.known = anchor
                 self._next += 1
             yield
