@@ -50,6 +50,10 @@ BY_OPERATION = {
     "RecoverStore": "store",
     "RecoverKey": "store",
     "SelfTest": "selftest",
+    "ExtendRetention": "retention",
+    "HoldKey": "retention",
+    "ReleaseKey": "retention",
+    "RetentionStatus": "retention",
 }
 
 

@@ -42,7 +42,10 @@ def status(invocation: Invocation) -> None:
     """Show what is due, what waits for its purge, and what keeps purges back."""
     report = invocation.execute(RetentionStatus())
     invocation.output.table(
-        report, _HEADER, [_row(item) for item in report.items], _summary(report)
+        report,
+        _HEADER,
+        [_row(item) for item in report.items],
+        _summary(report),
     )
 
 
@@ -189,9 +192,7 @@ def _day(when: datetime | None) -> str:
 
 def _summary(report: RetentionReport) -> str:
     if not report.enabled:
-        return (
-            "there is no retention: the server was started without --retention-config"
-        )
+        return "there is no retention: the server has no --retention-config"
     parts = [
         f"{report.queue} waiting, {report.scheduled_total} scheduled and "
         f"{report.completed_total} purged since the start; last sweep "
@@ -214,7 +215,7 @@ def _summary(report: RetentionReport) -> str:
         state = found.problem or ("" if found.available else "it can't be written")
         head = f"ledger: {found.head_seq} {found.head_hash}"
         parts.append(f"{head}; {state}" if state else head)
-    return "\n".join(parts)
+    return "; ".join(parts)
 
 
 def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
