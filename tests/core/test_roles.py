@@ -14,6 +14,7 @@ from hsm_core._internal.policy import GRANTS, RolePolicy
 from hsm_core.model import Role
 from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.testing import caller, memory_hsm
+from tests import self_tests
 
 #                   Administrator, Operator, Auditor, Service
 EXPECTED = {
@@ -107,8 +108,11 @@ def test_the_expected_table_is_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
-def test_every_cell(kind: type[Operation[Any]]) -> None:
+def test_every_cell(
+    kind: type[Operation[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each role is let through or denied as the table says, and no role is denied."""
+    self_tests.once(monkeypatch)
     allowed = {
         LETTERS[letter] for letter in EXPECTED[kind.__name__] if letter in "AOUS"
     }
