@@ -116,6 +116,7 @@ ALONE: Final = (
     "core/test_mutation_deadline.py",
     "core/test_slow_lane.py",
     "core/test_store_healing.py",
+    "e2e/test_raw_bodies.py",
     "faults/test_kill.py",
     "faults/test_powercut.py",
     "faults/test_soak.py",
@@ -130,7 +131,8 @@ What runs with no other test beside it, after the others.
 
 They say how quickly something is noticed, refused or given up, within a second or so,
 while a neighbour may take the processor for as long; or they are such a neighbour,
-keeping all processors or disks busy for as long as they run.
+keeping all processors or disks busy for as long as they run. A request of 64 MiB is of
+both kinds: a server that gets no processor for a second takes its vault for silent.
 """
 
 SIDE_BY_SIDE: Final = ("--numprocesses=2", "--dist=loadfile")
