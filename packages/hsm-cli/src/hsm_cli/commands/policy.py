@@ -114,7 +114,7 @@ def check(invocation: Invocation, file: Path) -> None:
 )
 @click.option("--source-address", default="", metavar="IP", help="Where they would be.")
 @click.pass_obj
-def explain(invocation: Invocation, **values: Any) -> None:
+def explain(invocation: Invocation, /, **values: Any) -> None:
     """
     Say what the policy would say to a request, why, and what would be needed.
 
