@@ -24,11 +24,13 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         now, algorithms = services.clock.now(), services.crypto.statuses()
         audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
-        policy = services.policy
+        policy, approvals = services.policy, services.approval_status()
         impaired = (
             bool(tampered or services.store_refused or policy.problem)
             or services.schedule.held > 0
             or audit.state != "ok"
+            or approvals.findings > 0
+            or not approvals.available
             or any(row.status == "stopped" for row in algorithms)
         )
         keys = self._count_keys() if store.available else None
@@ -56,6 +58,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                     current=not policy.problem,
                     failures=policy.failures,
                 ),
+                approvals=approvals,
             )
         )
 

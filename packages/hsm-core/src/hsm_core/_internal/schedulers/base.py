@@ -9,8 +9,6 @@ from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.schedulers.walk import Walk
 from hsm_core._internal.system_callers import SystemPrincipal, system_caller
 from hsm_core.errors import HSMError, UnavailableError
@@ -33,11 +31,7 @@ class KeyScheduler(ABC):
     Looks at keys, and changes those that are due.
 
     Args:
-        services: Clock, keys and their uses.
-
-        leaps: What of the wall clock's time does not count.
-
-        schedule: Where it is shown how many are due.
+        services: Keys, their uses, and how much time has passed.
 
         execute: Executes its requests.
     """
@@ -45,16 +39,12 @@ class KeyScheduler(ABC):
     def __init__(
         self,
         services: Services,
-        leaps: Leaps,
-        schedule: Schedule,
         execute: Execute,
         *,
         state: KeyState,
         principal: SystemPrincipal,
     ) -> None:
         self._services = services
-        self._leaps = leaps
-        self._schedule = schedule
         self._execute = execute
         self._caller = system_caller(principal)
         self._walk = Walk(services.inventory, state)
@@ -116,6 +106,6 @@ class KeyScheduler(ABC):
         return True
 
     def _note_leaps(self) -> None:
-        leaps = self._leaps.look()
+        leaps = self._services.leaps.look()
         left_out = sum(leap.end - leap.begin for leap in leaps)
-        self._schedule.left_out_seconds = left_out // 1_000_000
+        self._services.schedule.left_out_seconds = left_out // 1_000_000
