@@ -272,12 +272,18 @@ class DualControl:
         self.granted = False
 
     def decide(
-        self, operation: Operation[object], caller: Caller, key: KeyFacts | None, /
+        self,
+        operation: Operation[object],
+        caller: Caller,
+        key: KeyFacts | None,
+        /,
+        *,
+        at: int,
     ) -> Decision:
         """Let the built-in policy decide, and raise in place of an approval."""
         if isinstance(operation, ops.RotateKey) and not self.granted:
             raise errors.ApprovalRequiredError("two people")
-        found: Decision = self._inner.decide(operation, caller, key)
+        found: Decision = self._inner.decide(operation, caller, key, at=at)
         return found
 
     def allows_revoked(self, kind: str, /) -> bool:
@@ -295,9 +301,9 @@ class TestRefused:
         key = session.create_key("aes").key_id
         session.set_rotation(key, max_age_days=1)
         clock.advance(DAY)
-        services = gateway._services  # noqa: SLF001 (no setting takes a policy)
-        policy = DualControl(services.policy)
-        object.__setattr__(services, "policy", policy)
+        holder: Any = gateway._services.policy  # noqa: SLF001 (it takes rules only)
+        policy = DualControl(holder.engine)
+        holder.replace(policy)
         for _ in range(2):
             look(gateway)
             assert 1 == session.describe(key).version

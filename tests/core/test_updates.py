@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,7 +202,13 @@ class Tags:
     policy_hash = "00" * 32
 
     def decide(
-        self, operation: Operation[object], caller: Caller, key: KeyFacts | None, /
+        self,
+        operation: Operation[object],
+        caller: Caller,
+        key: KeyFacts | None,
+        /,
+        *,
+        at: int = 0,
     ) -> Decision:
         """Decide by the tags and the owner of the key."""
         kind = type(operation).__name__
@@ -303,8 +310,8 @@ class TestPolicy:
         """
         session = Session(gateway.act_as(caller(principal="bob")))
         key = session.create_key("ed25519", tags=["dual"]).key_id
-        services = gateway._services  # noqa: SLF001 (no setting takes a policy)
-        object.__setattr__(services, "policy", Tags())
+        holder: Any = gateway._services.policy  # noqa: SLF001 (it takes rules only)
+        holder.replace(Tags())
 
         with pytest.raises(errors.ApprovalRequiredError):
             session.update(key, tags=[])

@@ -98,7 +98,7 @@ class PolicyProfile(StrEnum):
 
     ``strict`` asks for the approval of other people before a key of the strongest and
     some strong post-quantum algorithms is made, imported, rotated, rolled back or
-    destroyed. Approvals can't be collected yet, so it refuses these.
+    destroyed.
     """
 
     DEFAULT = "default"
@@ -160,7 +160,8 @@ class Settings(Record, frozen=True, kw_only=True):
             default.
         enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
             that it is not for production.
-        policy_profile: Which built-in policy is in force.
+        policy_profile: Which built-in policy is in force, where no file is.
+        policy_config: File of the policy; see the page *Policy* of the reference.
         destroy_waiting_days: How long a key waits at least before it is destroyed, and
             where nothing else is asked for; 0 is at once.
         rotation_interval_seconds: How often it is looked which keys are due for
@@ -200,6 +201,7 @@ class Settings(Record, frozen=True, kw_only=True):
     destroy_waiting_days: Annotated[int, Meta(ge=0, le=3650)] = 0
     rotation_interval_seconds: _Interval = 3600
     destruction_interval_seconds: _Interval = 3600
+    policy_config: Path | None = None
 
     @property
     def trail_days(self) -> int:

@@ -9,7 +9,6 @@ key that they may not describe look the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +19,7 @@ from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
-from hsm_core._internal.policy import decide_update
+from hsm_core._internal.policy import decide_update, joined
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -79,7 +78,11 @@ class Admission:
             raise fault
         self._check_deadline(attempt.caller)
         return Subject(
-            attempt.operation, attempt.caller, attempt.document, attempt.others
+            attempt.operation,
+            attempt.caller,
+            attempt.document,
+            attempt.others,
+            attempt.policy,
         )
 
     def check_lock(self, operation: Operation[Any]) -> None:
@@ -174,19 +177,20 @@ class Admission:
 
     def _decide(self, attempt: Attempt) -> Decision:
         """Return the first denial, or the first decision with all approvals."""
-        documents = [attempt.document, *attempt.others.values()]
-        decisions = [
-            self._decide_on(attempt, key_facts(d) if d else None) for d in documents
-        ]
-        for decision in decisions:
+        at = self._services.clock.now()
+        decisions = []
+        for document in (attempt.document, *attempt.others.values()):
+            decision = self._decide_on(
+                attempt, key_facts(document) if document else None, at
+            )
             if not decision.allowed:
                 return decision
-        asked = {name: None for d in decisions for name in d.approvals}
-        return replace(decisions[0], approvals=tuple(asked))
+            decisions.append(decision)
+        return joined(decisions)
 
-    def _decide_on(self, attempt: Attempt, key: KeyFacts | None) -> Decision:
+    def _decide_on(self, attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
         def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
-            return self._services.policy.decide(operation, attempt.caller, key)
+            return attempt.policy.decide(operation, attempt.caller, key, at=at)
 
         if isinstance(attempt.operation, UpdateKey) and key is not None:
             return decide_update(decide, attempt.operation, key)

@@ -272,6 +272,8 @@ def index_of(document: KeyDocument, digest: str) -> IndexEntry:
         generation=document.generation,
         operations=tuple(record.id for record in document.operations),
         digest=digest,
+        owner=document.owner,
+        usages=frozenset(document.usages),
     )
 
 
