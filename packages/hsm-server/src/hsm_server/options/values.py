@@ -86,6 +86,9 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         backup_dir=values["backup_dir"],
         scrub_interval_seconds=values["scrub_interval_secs"],
         accept_changed_store=values["accept_changed_store"],
+        destroy_waiting_days=values["destroy_waiting_days"],
+        destruction_interval_seconds=values["destroy_interval_secs"],
+        rotation_interval_seconds=values["rotation_interval_secs"],
         providers=values["provider"],
         enable_oqs=values["enable_oqs"],
         limits=CoreLimits(
