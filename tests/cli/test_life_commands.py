@@ -28,9 +28,9 @@ class TestStaging:
         """A staged key signs when it is activated, and not before."""
         shell.ok("create", "ed25519", "--name", "s", "--staged")
 
-        assert 5 == shell("sign", "s", stdin=b"m").code
+        assert 5 == shell("sign", "s", "--in", "-", stdin=b"m").code
         assert "active" == shown(shell, "activate", "s")["state"]
-        shell.ok("sign", "s", stdin=b"m")
+        shell.ok("sign", "s", "--in", "-", stdin=b"m")
 
     def test_of_a_version(self, shell: Shell) -> None:
         """A staged version takes the place of the current one."""
