@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.approvals import SteadyTime, prune_approvals, same_person
+from hsm_core._internal.approvals import SteadyTime, prune_approvals
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import (
     ApprovalNotFoundError,
     GenerationConflictError,
     StoreUnavailableError,
 )
+from hsm_core.identities import same_person
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalEntry, ApprovalQuery
 from hsm_core.testing import FakeClock
@@ -72,12 +73,12 @@ def test_overtaken(store: OddStore) -> None:
     """
     A step that was overtaken is made on what is there then.
     """
-    mine, other = register_of(store), register_of(store)
+    mine = register_of(store)
     left = ["x", "y", "z"]
 
     def overtake(change: ApprovalChange) -> None:
         if left:
-            other.decide(ONE, person(left.pop()), granted=True)
+            register_of(store).decide(ONE, person(left.pop()), granted=True)
 
     store.before_commit = overtake
     made = mine.decide(ONE, person("bob"), granted=True)

@@ -20,6 +20,8 @@ from hsm_core.errors import InvalidInputError
 __all__ = [
     "Approval",
     "ApprovalDecision",
+    "ApprovalDemand",
+    "ApprovalDetail",
     "ApprovalState",
     "AuditDetail",
     "AuditEntry",
@@ -40,11 +42,13 @@ __all__ = [
     "ParameterValue",
     "Parameters",
     "Phase",
+    "PolicyOutcome",
     "PruneDetail",
     "Record",
     "RepairDetail",
     "ResumeDetail",
     "Role",
+    "RotationRule",
     "Secret",
     "UseInfo",
     "VersionInfo",
@@ -186,6 +190,20 @@ class UseInfo(Record, frozen=True, kw_only=True):
     near_limit: bool = False
 
 
+class RotationRule(Record, frozen=True, kw_only=True):
+    """
+    When the HSM rotates a key by itself: as soon as one of the two is reached.
+
+    Attributes:
+        max_age_days: Days of 86 400 seconds since the current version became active;
+            None is no limit.
+        max_uses: How often its material has protected something; None is no limit.
+    """
+
+    max_age_days: int | None = None
+    max_uses: int | None = None
+
+
 class KeyInfo(Record, frozen=True, kw_only=True):
     """
     What may be known of a key.
@@ -203,6 +221,8 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         exportable: Whether it may be exported, wrapped; decided when it was made.
         draft: For a composite, the draft and revision that define it.
         use: Use of the current version's material; from `DescribeKey` only.
+        rotation: When the HSM rotates it by itself; None if it does not.
+        destroy_at: When it is to be destroyed, unless that is cancelled.
 
     Of a key whose document was tampered with nothing but the id is known: algorithm,
     state and instants are then None, version and generation 0.
@@ -225,6 +245,8 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     exportable: bool = False
     draft: str = ""
     use: UseInfo | None = None
+    rotation: RotationRule | None = None
+    destroy_at: datetime | None = None
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -235,8 +257,11 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         version: Number, from 1.
         material_id: Versions made by rollback share it with their source.
         rolled_back_from: The version whose material this one has, or 0.
-        reason: Why it was revoked, or empty.
+        reason: Why it was revoked or suspended, or empty.
         use: Use of its material.
+        retired_at: When it was retired, in UTC.
+        purge_at: When it is to be destroyed, in UTC, alone or with the whole key.
+        compromised_at: Since when its material is compromised, as far as was told.
     """
 
     version: int
@@ -248,6 +273,9 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     rolled_back_from: int = 0
     reason: str = ""
     use: UseInfo | None = None
+    retired_at: datetime | None = None
+    purge_at: datetime | None = None
+    compromised_at: datetime | None = None
 
 
 class KeyFilter(Record, frozen=True, kw_only=True):
@@ -262,12 +290,21 @@ class KeyFilter(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class PolicyOutcome(StrEnum):
+    """What a policy says to a request."""
+
+    ALLOW = "allow"
+    APPROVAL = "approval"
+    DENY = "deny"
+
+
 class ApprovalState(StrEnum):
     """
     Where an approval stands.
 
-    pending → granted, denied, cancelled, expired; granted → reserved, denied,
-    cancelled, expired; reserved → granted (given back), consumed. No others.
+    pending → granted, denied, cancelled, expired; granted → reserved, pending (more is
+    asked by now, or a grant counts no more), denied, cancelled, expired; reserved →
+    granted (given back, or more uses are left), consumed. No others.
     """
 
     PENDING = "pending"
@@ -279,6 +316,31 @@ class ApprovalState(StrEnum):
     EXPIRED = "expired"
 
 
+class ApprovalDemand(Record, frozen=True, kw_only=True):
+    """
+    What one rule of the policy asks for before an operation is done.
+
+    Attributes:
+        rule: Name of the rule.
+        quorum: How many other people must grant it.
+        roles: Roles of which each of them must have one; empty for any role that may
+            approve.
+        distinct_roles: Roles that must each be held by a person of its own among them,
+            such as Operator and Auditor.
+        seconds: For how long the approval may be granted and used.
+        uses: For how many operations it may be used.
+        signed: Whether each of them must sign with a registered key of their own.
+    """
+
+    rule: Line
+    quorum: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    roles: tuple[Role, ...] = ()
+    distinct_roles: tuple[Role, ...] = ()
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 24 * 3600)] = 3600
+    uses: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    signed: bool = False
+
+
 class ApprovalDecision(Record, frozen=True, kw_only=True):
     """
     What one person said to a request.
@@ -287,6 +349,10 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
         credential_id: Of the credential that was used.
         certificate_sha256: Of the client certificate, hex, or empty.
         at: Microseconds since 1970.
+        roles: Roles that they had then.
+        signature: Their signature over the statement, or empty.
+        signer: The public key that it was checked with, as text.
+        withdrawn_at: When it was found that their grant counts no more; else 0.
     """
 
     principal: str
@@ -295,6 +361,15 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     credential_id: str = ""
     certificate_sha256: str = ""
     comment: str = ""
+    roles: tuple[Role, ...] = ()
+    signature: bytes = b""
+    signer: str = ""
+    withdrawn_at: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a grant that still counts."""
+        return self.granted and not self.withdrawn_at
 
 
 class Approval(Record, frozen=True, kw_only=True):
@@ -305,17 +380,22 @@ class Approval(Record, frozen=True, kw_only=True):
         approval_id: A UUID in lower-case canonical form.
         generation: From 1; grows by one with every change.
         kind: Name of the operation.
-        digest: Keyed digest of the whole operation, hex; it binds every field.
+        digest: Keyed digest of requester and resolved operation, hex; it binds every
+            field, and the versions that the operation does not name.
         requester: Principal that asked, and alone may use it.
-        key_id: The key that it is about, or empty.
-        parameters: Names and lengths in the operation, to be shown; never payloads.
-        quorum: How many other people must grant it.
-        rule: Name of the rule that asks for it.
-        policy: SHA-256 of the policy in force, hex.
+        demands: What must be consented to; all of it.
         created_at: Microseconds since 1970.
         expires_at: Microseconds since 1970; from then on it serves nothing.
-        decisions: In the order in which they were made, one for each person.
-        operation_id: The operation that has reserved or consumed it, or empty.
+        salt: 32 random bytes, under which the operation is shown.
+        shown_sha256: Digest of the operation as it is shown, hex.
+        sealed: The operation as it is shown, sealed.
+        uses_left: For how many operations it may still be used.
+        key_id: The key that it is about, or empty.
+        credential_id: Of the requester's credential.
+        certificate_sha256: Of the requester's client certificate, hex, or empty.
+        policy: SHA-256 of the policy in force when it was asked for, hex.
+        decisions: In the order in which they were made.
+        operation_id: The operation that has reserved or used it last, or empty.
         closed_at: When it was denied, cancelled, consumed or expired; else 0.
     """
 
@@ -325,12 +405,16 @@ class Approval(Record, frozen=True, kw_only=True):
     kind: str
     digest: str
     requester: str
-    quorum: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    demands: tuple[ApprovalDemand, ...]
     created_at: int
     expires_at: int
+    salt: bytes = b""
+    shown_sha256: str = ""
+    sealed: bytes = b""
+    uses_left: int = 1
     key_id: str = ""
-    parameters: Parameters = msgspec.field(default_factory=dict)
-    rule: str = ""
+    credential_id: str = ""
+    certificate_sha256: str = ""
     policy: str = ""
     decisions: tuple[ApprovalDecision, ...] = ()
     operation_id: str = ""
@@ -443,6 +527,25 @@ class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
     baseline_sha256: str
 
 
+class ApprovalDetail(Record, frozen=True, kw_only=True, tag="approval"):
+    """
+    A step of an approval; in an intent, the one that is about to be made.
+
+    Attributes:
+        generation: Of the approval after it.
+        state: Of the approval after it.
+        record_sha256: SHA-256 of the stored form after it, hex.
+        before_sha256: The same before it; empty for a new approval.
+        operation_id: The operation that reserves, uses or gives it back, or empty.
+    """
+
+    generation: int
+    state: ApprovalState
+    record_sha256: str
+    before_sha256: str = ""
+    operation_id: str = ""
+
+
 AuditDetail: TypeAlias = (
     RepairDetail
     | CountedDetail
@@ -450,6 +553,7 @@ AuditDetail: TypeAlias = (
     | BatchDetail
     | ResumeDetail
     | PruneDetail
+    | ApprovalDetail
 )
 
 
@@ -471,7 +575,10 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         generation: Generation of the key after the operation, or 0.
         document_before: SHA-256 of the key document before, hex.
         document_after: SHA-256 of the key document after, hex.
-        set_digest: Keyed digest over all keys after a mutation, hex.
+        set_digest: Keyed digest over all keys after a change, hex; where there are
+            approvals, followed by the one over all approvals.
+        approval_id: The approval that it is about, or that served it.
+        approval_signatures: What approvers signed with keys of their own.
         parameters: Facts of the operation; never a payload.
         rule: Name of the rule that decided.
         policy: SHA-256 of the policy in force, hex.

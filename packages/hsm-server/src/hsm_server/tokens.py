@@ -23,6 +23,7 @@ from joserfc.errors import JoseError
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.identities import is_reserved
 from hsm_core.model import Role, parse_role
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 
@@ -32,7 +33,6 @@ _CACHE_ENTRIES: Final = 4096
 _ALGORITHM: Final = "HS256"
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
 _HEADER_MEMBERS: Final = frozenset({"alg", "typ"})
-_RESERVED: Final = frozenset({"system", "retention-scheduler", "unauthenticated"})
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -232,8 +232,7 @@ def _printable(name: str) -> str:
 
 
 def _subject(name: str) -> str:
-    plain = unicodedata.normalize("NFKC", _printable(name)).casefold()
-    if plain in _RESERVED or plain.startswith("system."):
+    if is_reserved(_printable(name)):
         raise AuthenticationError
     return name
 

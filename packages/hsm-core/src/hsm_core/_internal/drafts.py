@@ -5,18 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.approvals.requests import is_approval_id
+from hsm_core._internal.clock import utc_text
+from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.views import audited_key
-from hsm_core.errors import HSMError
+from hsm_core._internal.views import audited_caller, audited_key
+from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
     AuditDetail,
-    AuditedCaller,
     Caller,
     Parameters,
     ParameterValue,
@@ -24,10 +27,10 @@ from hsm_core.model import (
     Record,
 )
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Decision
+from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
-__all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
+__all__ = ["Attempt", "code_of", "parameters_of"]
 
 
 @dataclass(slots=True)
@@ -37,16 +40,22 @@ class Attempt:
 
     Attributes:
         operation: As sent at first, as checked and resolved later.
+        policy: The policy that was in force when the request came, to the end.
         is_checked: Whether it has been checked against its type; before that nothing
             of what it holds is recorded.
         key_id: Id of the key, or what the caller named where there is none.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
+        approval_id: The approval that it is done under, or waits for; at first the one
+            that the caller named.
+        is_named: Whether the caller named it.
+        hold: The approval that it has, while it has one.
         waited: For how many seconds it has waited for the trail.
     """
 
     caller: Caller
     operation: Operation[Any]
+    policy: PolicyEngine
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""
@@ -55,6 +64,9 @@ class Attempt:
     decision: Decision | None = None
     digest: str = ""
     document_before: str = ""
+    approval_id: str = ""
+    is_named: bool = False
+    hold: Hold | None = None
     waited: float = 0.0
 
     def check(self, limits: Limits) -> None:
@@ -68,11 +80,29 @@ class Attempt:
             self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         )
         self.is_checked = True
+        self.approval_id = self.approval_id or getattr(
+            self.operation, "approval_id", ""
+        )
+
+    def name_approval(self, approval_id: object) -> None:
+        """
+        Take the approval that the caller named, if they did.
+
+        Raises:
+            InvalidInputError: It can't be the id of one.
+        """
+        if not isinstance(approval_id, str) or (
+            approval_id and not is_approval_id(approval_id)
+        ):
+            raise InvalidInputError(
+                "approval_id must be a UUID in lower-case canonical form.",
+                field="approval_id",
+            )
+        self.approval_id, self.is_named = approval_id, bool(approval_id)
 
     def draft(
         self,
         phase: Phase,
-        policy_hash: str,
         *,
         code: str = "ok",
         version: int = 0,
@@ -97,28 +127,35 @@ class Attempt:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=parameters_of(self.operation) if self.is_checked else {},
+            parameters=self._parameters() if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
-            policy=policy_hash,
+            policy=self.policy.policy_hash,
+            approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
+
+    def _parameters(self) -> Parameters:
+        return parameters_of(self.operation) | facts_of_others(self.others)
+
+
+def facts_of_others(others: Mapping[str, KeyDocument]) -> Parameters:
+    """Return what rules could match of the further keys that an operation names."""
+    found: Parameters = {}
+    for name, document in others.items():
+        stem = name.removesuffix("_id")
+        found[f"{stem}_algorithm"] = document.algorithm
+        found[f"{stem}_usages"] = list(document.usages)
+        texts = {"name": document.name, "owner": document.owner}
+        found |= {f"{stem}_{fact}": text for fact, text in texts.items() if text}
+        if document.tags:
+            found[f"{stem}_tags"] = list(document.tags)
+    return found
 
 
 def code_of(error: BaseException) -> str:
     """Return the code that an error is recorded under."""
     return error.code if isinstance(error, HSMError) else HSMError.code
-
-
-def audited_caller(caller: Caller) -> AuditedCaller:
-    """Return the caller as the trail keeps it."""
-    return AuditedCaller(
-        principal=caller.principal,
-        roles=tuple(sorted(role.value for role in caller.roles)),
-        credential_id=caller.credential_id,
-        certificate_sha256=caller.certificate_sha256,
-        source_address=caller.source_address,
-    )
 
 
 def parameters_of(operation: Operation[Any]) -> Parameters:
@@ -149,6 +186,8 @@ def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
 def _plain(value: object) -> ParameterValue:
     if isinstance(value, bool | int):
         return int(value)
+    if isinstance(value, datetime):
+        return utc_text(value)
     if isinstance(value, tuple) and value and isinstance(value[0], Record):
         return len(value)
     if isinstance(value, tuple):
