@@ -63,6 +63,9 @@ EXPECTED = {
     "UpdateKey":        "A - - -",
     "SetRotation":      "A - - -",
     "CancelDestroy":    "A - - -",
+    "ShowPolicy":       "A - U -",
+    "ExplainPolicy":    "A - U -",
+    "TestPolicy":       "A - U -",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,
@@ -94,6 +97,8 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.ImportKey: {"algorithm": "ed25519", "wrapped": b""},
     ops.DeriveKey: {"algorithm": "aes256gcm"},
     ops.RecoverStore: {"reason": "x"},
+    ops.ExplainPolicy: {"operation": "Sign", "principal": "x"},
+    ops.TestPolicy: {"policy": "version: 1"},
     ops.RecoverKey: {"reason": "x"},
 }
 
@@ -101,7 +106,10 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
 def sample(kind: type[Operation[Any]], key_id: str) -> Operation[Any]:
     """Return a valid operation of a kind."""
     arguments = dict(ARGUMENTS.get(kind, {}))
-    if "key_id" in kind.__struct_fields__ and kind is not ops.ListAuditEvents:
+    if "key_id" in kind.__struct_fields__ and kind not in {
+        ops.ListAuditEvents,
+        ops.ExplainPolicy,
+    }:
         arguments["key_id"] = key_id
     arguments |= dict.fromkeys(kind.other_keys, key_id)
     return kind(**arguments)

@@ -26,13 +26,18 @@ from hsm_core.algorithms import (
     SignatureScheme,
     WrapMechanism,
 )
+from hsm_core.consent import ShownOperation
 from hsm_core.model import (
+    ApprovalDemand,
+    ApprovalState,
     AuditEntry,
     KeyId,
     KeyInfo,
     KeyState,
     Line,
+    PolicyOutcome,
     Record,
+    Role,
     Secret,
     VersionInfo,
 )
@@ -44,12 +49,17 @@ __all__ = [
     "AlgorithmList",
     "AlgorithmStatus",
     "AnyOperation",
+    "ApprovalInfo",
+    "ApprovalPage",
+    "ApprovalStatus",
+    "Approve",
     "AuditPage",
     "AuditStatus",
     "AuditVerification",
     "BackUp",
     "BackUpStores",
     "BackedUpFile",
+    "CancelApproval",
     "CancelDestroy",
     "Ciphertext",
     "CiphertextBatch",
@@ -58,10 +68,12 @@ __all__ = [
     "CreateKey",
     "DataKey",
     "Decapsulate",
+    "DecisionInfo",
     "Decrypt",
     "DecryptBatch",
     "DecryptItem",
     "DecryptedItem",
+    "Deny",
     "DeriveKey",
     "DescribeKey",
     "DestroyKey",
@@ -72,9 +84,11 @@ __all__ = [
     "EncryptBatch",
     "EncryptItem",
     "EncryptedItem",
+    "ExplainPolicy",
     "ExportKey",
     "GenerateDataKey",
     "GenerateRandom",
+    "GetApproval",
     "GetPublicKey",
     "HSMStatus",
     "ImportKey",
@@ -84,6 +98,7 @@ __all__ = [
     "KeyPage",
     "KeyReference",
     "ListAlgorithms",
+    "ListApprovals",
     "ListAuditEvents",
     "ListKeys",
     "ListVersions",
@@ -95,6 +110,11 @@ __all__ = [
     "Operation",
     "Plaintext",
     "PlaintextBatch",
+    "PolicyChange",
+    "PolicyExplanation",
+    "PolicyInfo",
+    "PolicyStatus",
+    "PolicyTest",
     "PublicKey",
     "RandomBytes",
     "RecoverKey",
@@ -105,6 +125,7 @@ __all__ = [
     "Rewrap",
     "Rollback",
     "RotateKey",
+    "RuleExplanation",
     "ScheduleStatus",
     "Seal",
     "SelfTest",
@@ -112,6 +133,7 @@ __all__ = [
     "SelfTestResult",
     "SetRotation",
     "SharedSecret",
+    "ShowPolicy",
     "Sign",
     "SignBatch",
     "SignItem",
@@ -122,6 +144,7 @@ __all__ = [
     "StoreStatus",
     "StoreVerification",
     "SuspendKey",
+    "TestPolicy",
     "UpdateKey",
     "Verified",
     "VerifiedBatch",
@@ -183,6 +206,18 @@ Instant: TypeAlias = Annotated[
 ]
 WaitingDays: TypeAlias = Annotated[int, Meta(ge=0, le=3650)]
 NewOwner: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+ApprovalReference: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z",
+        max_length=36,
+        description="UUID of an approval.",
+        examples=["5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"],
+    ),
+]
+ApprovalDigest: TypeAlias = Annotated[
+    str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
+]
 
 
 class Effect(StrEnum):
@@ -191,7 +226,8 @@ class Effect(StrEnum):
 
     A mutation has intent and outcome; a use and a view have one record; a recovery has
     one for each key that it is about, before it takes effect, and one for itself; a
-    read of public facts has none unless it is refused.
+    read of public facts has none unless it is refused. A consent changes an approval;
+    it has intent and outcome, too.
     """
 
     MUTATION = "mutation"
@@ -199,6 +235,7 @@ class Effect(StrEnum):
     VIEW = "view"
     RECOVERY = "recovery"
     READ = "read"
+    CONSENT = "consent"
 
 
 class Operation(Record, Generic[R_co], frozen=True, kw_only=True, tag=True):
@@ -720,11 +757,30 @@ class Recovered(Record, frozen=True, kw_only=True):
         accepted: Keys that are now as they are stored.
         forgotten: Keys that are missing, and not expected any more.
         left: Keys whose document can't be believed; they stay tampered.
+        approvals: Approvals that were not as the trail says; they are no more.
     """
 
     accepted: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
+
+
+class ApprovalStatus(Record, frozen=True, kw_only=True):
+    """
+    How the approvals are.
+
+    Attributes:
+        available: Whether their store can be read and written.
+        pending: How many wait for consent; some may have expired unnoticed.
+        granted: How many are granted and not used.
+        findings: How many are not as the trail says; none of these serves.
+    """
+
+    available: bool = True
+    pending: int = 0
+    granted: int = 0
+    findings: int = 0
 
 
 class ScheduleStatus(Record, frozen=True, kw_only=True):
@@ -751,6 +807,127 @@ class ScheduleStatus(Record, frozen=True, kw_only=True):
     left_out_seconds: int = 0
 
 
+class PolicyStatus(Record, frozen=True, kw_only=True):
+    """
+    Which policy is in force.
+
+    Attributes:
+        policy: Its SHA-256, hex, as it stands in the trail.
+        source: ``file``, or the name of a built-in policy.
+        current: False if the file that lies there now could not be put in force.
+        failures: How often a file was refused since the HSM was opened.
+    """
+
+    policy: str = ""
+    source: str = ""
+    current: bool = True
+    failures: int = 0
+
+
+class PolicyInfo(Record, frozen=True, kw_only=True):
+    """
+    The policy in force.
+
+    Attributes:
+        policy: Its SHA-256, hex, as it stands in the trail.
+        source: ``file``, or the name of a built-in policy.
+        text: What it was read from.
+        warnings: What in it was probably not meant.
+        loaded_at: When it was read.
+        failures: How often a file was refused since the HSM was opened.
+        problem: Why the file that lies there now is not in force; else empty.
+    """
+
+    policy: str
+    source: str
+    text: str
+    warnings: tuple[str, ...] = ()
+    loaded_at: datetime
+    failures: int = 0
+    problem: str = ""
+
+
+class RuleExplanation(Record, frozen=True, kw_only=True):
+    """
+    Whether one rule holds in a request.
+
+    Attributes:
+        effect: ``deny``, ``require-approval`` or ``allow``.
+        missing: Conditions that are not fulfilled, by their names in the file;
+            ``except`` where it is excepted, ``key`` where there is none.
+    """
+
+    name: str
+    effect: str
+    holds: bool
+    missing: tuple[str, ...] = ()
+
+
+class PolicyExplanation(Record, frozen=True, kw_only=True):
+    """
+    What the policy would say to a request.
+
+    Attributes:
+        rule: Which rule decides, as it would stand in the trail.
+        policy: SHA-256 of the policy, hex.
+        demands: What other people would have to consent to.
+        needed: What would be needed, a sentence each.
+        rules: Every rule about this operation, by name.
+    """
+
+    outcome: PolicyOutcome
+    rule: str
+    policy: str
+    demands: tuple[ApprovalDemand, ...] = ()
+    needed: tuple[str, ...] = ()
+    rules: tuple[RuleExplanation, ...] = ()
+
+
+class PolicyChange(Record, frozen=True, kw_only=True):
+    """
+    A recorded request that another policy would answer otherwise.
+
+    Attributes:
+        seq: Its record.
+        time: When, in microseconds since 1970.
+        before: What was decided.
+        before_rule: By which rule, as it stands in the trail.
+        after: What would be decided.
+        after_rule: By which rule.
+    """
+
+    seq: int
+    time: int
+    principal: str
+    operation: str
+    key_id: str = ""
+    before: PolicyOutcome
+    before_rule: str
+    after: PolicyOutcome
+    after_rule: str
+
+
+class PolicyTest(Record, frozen=True, kw_only=True):
+    """
+    What a policy would have changed.
+
+    Attributes:
+        policy: SHA-256 of the policy that was tried, hex.
+        warnings: What in it was probably not meant.
+        start_seq: First record that was looked at.
+        next_seq: Where to go on; None at the head of the trail.
+        requests: Requests that were decided again.
+        changes: Those that would be answered otherwise, up to 1000.
+    """
+
+    policy: str
+    warnings: tuple[str, ...] = ()
+    start_seq: int
+    next_seq: int | None
+    requests: int
+    changes: tuple[PolicyChange, ...] = ()
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -772,6 +949,77 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     algorithms: tuple[AlgorithmStatus, ...]
     store: StoreStatus
     schedules: ScheduleStatus = ScheduleStatus()
+    policy: PolicyStatus = PolicyStatus()
+    approvals: ApprovalStatus = ApprovalStatus()
+
+
+class DecisionInfo(Record, frozen=True, kw_only=True):
+    """
+    What one person said to a request.
+
+    Attributes:
+        roles: Roles that they had then.
+        signed: Whether they signed it with a key of their own.
+        withdrawn: Whether it counts no more, because they may not do this any more.
+    """
+
+    principal: str
+    granted: bool
+    at: datetime
+    comment: str = ""
+    roles: tuple[Role, ...] = ()
+    signed: bool = False
+    withdrawn: bool = False
+
+
+class ApprovalInfo(Record, frozen=True, kw_only=True):
+    """
+    A request for approval, as requester and approvers see it.
+
+    Attributes:
+        generation: Counts its changes, from 1.
+        operation: What is asked for.
+        salt: 32 bytes; with it ``consent.shown_sha256`` of *operation* is *digest*.
+        digest: What approvers see and sign, hex.
+        demands: What must be consented to; all of it.
+        missing: What of that is still needed, in words.
+        uses_left: For how many operations it may still be used.
+        policy: SHA-256 of the policy in force when it was asked for, hex.
+        expires_at: From then on it serves nothing.
+        closed_at: When it was denied, cancelled, used up or expired.
+        operation_id: The operation that has it, or used it last; see the trail.
+    """
+
+    approval_id: str
+    state: ApprovalState
+    generation: int
+    operation: ShownOperation
+    salt: bytes
+    digest: str
+    demands: tuple[ApprovalDemand, ...]
+    created_at: datetime
+    expires_at: datetime
+    missing: tuple[str, ...] = ()
+    decisions: tuple[DecisionInfo, ...] = ()
+    uses_left: int = 1
+    policy: str = ""
+    closed_at: datetime | None = None
+    operation_id: str = ""
+
+
+class ApprovalPage(Record, frozen=True, kw_only=True):
+    """
+    One page of approvals, newest first.
+
+    Attributes:
+        tampered: Ids of approvals met that are not as the HSM wrote them.
+        next_cursor: Where the next page begins; empty on the last one. A page may be
+            short, or empty, and yet say where to go on.
+    """
+
+    items: tuple[ApprovalInfo, ...]
+    tampered: tuple[str, ...] = ()
+    next_cursor: str = ""
 
 
 # Keys
@@ -1610,6 +1858,156 @@ class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
     key_id: KeyReference
 
 
+# Policy
+
+
+class ShowPolicy(Operation[PolicyInfo], frozen=True, kw_only=True):
+    """Return the policy in force, and whether a file was refused since it is."""
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+
+class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
+    """
+    Say what the policy would say to a request, which rule decides, and what is needed.
+
+    Nothing is done. Of a key that is to be made, its facts are given here.
+
+    Attributes:
+        operation: Name of the operation, such as ``Sign``.
+        principal: Who would ask; no such person need exist.
+        roles: Roles that they would have.
+        key_id: The key that it would be about, or empty.
+        algorithm: Of a key that would be made.
+        usages: Of a key that would be made; empty for its algorithm's defaults.
+        name: Of a key that would be made, or the new name of one that is there.
+        owner: The same of its owner.
+        tags: The same of its tags.
+        certificate_sha256: Fingerprint of their client certificate, hex, or empty.
+        source_address: Their network address, or empty.
+        at: When; None means now.
+    """
+
+    effect: ClassVar = Effect.VIEW
+
+    operation: Annotated[str, Meta(min_length=1, max_length=64)]
+    principal: Annotated[Line, Meta(min_length=1)]
+    roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
+    key_id: Annotated[str, Meta(max_length=64)] = ""
+    algorithm: Annotated[str, Meta(max_length=64)] = ""
+    usages: Usages = ()
+    name: KeyName | None = None
+    owner: Owner | None = None
+    tags: Tags | None = None
+    certificate_sha256: Line = ""
+    source_address: Line = ""
+    at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class TestPolicy(Operation[PolicyTest], frozen=True, kw_only=True):
+    """
+    Replay the trail against a policy, and list every request that it changes.
+
+    Nothing is put in force. Requests that the policy was not asked about, and reads,
+    which are not recorded where they succeed, are not among them.
+
+    Attributes:
+        policy: The policy: the text of a file.
+        start_seq: First record to look at.
+        limit: Most records to look at; ``next_seq`` tells where to go on.
+    """
+
+    effect: ClassVar = Effect.VIEW
+
+    policy: Annotated[str, Meta(max_length=262_144)]
+    start_seq: Sequence53 = 0
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+
+
+# Approvals
+
+
+class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
+    """
+    Return a page of approvals, newest first.
+
+    Who may not approve sees their own requests only.
+
+    Attributes:
+        states: Any of these; empty for all.
+        kind: Name of the operation that is asked for, or empty.
+        key_id: Id of the key that it is about, or empty.
+        requester: Principal that asked, or empty.
+        cursor: ``next_cursor`` of the page before.
+    """
+
+    effect: ClassVar = Effect.READ
+
+    states: Annotated[tuple[ApprovalState, ...], Meta(max_length=7)] = ()
+    kind: Annotated[str, Meta(max_length=64)] = ""
+    key_id: Annotated[str, Meta(max_length=64)] = ""
+    requester: Line = ""
+    per_page: Annotated[int, Meta(ge=1, le=100)] = 50
+    cursor: Annotated[str, Meta(max_length=128)] = ""
+
+
+class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """Return an approval; who may not approve sees their own requests only."""
+
+    effect: ClassVar = Effect.READ
+
+    approval_id: ApprovalReference
+
+
+class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """
+    Consent to what somebody else asked for.
+
+    Never to one's own request, nor twice as the same person. Said again, it changes
+    nothing.
+
+    Attributes:
+        digest: ``digest`` of what was shown; another one is refused. Empty leaves that
+            to the approver.
+        comment: Recorded.
+        signature: Signature over ``consent.statement`` with a key of one's own.
+        signer: Which of one's registered keys made it; empty tries all.
+    """
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+    digest: ApprovalDigest = ""
+    comment: Reason = ""
+    signature: Annotated[bytes, Meta(max_length=1024)] | None = None
+    signer: Line = ""
+
+
+class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """
+    Refuse what somebody else asked for; it ends the approval, granted or not.
+
+    Attributes:
+        reason: Recorded.
+        digest: As in `Approve`.
+    """
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+    reason: Annotated[Reason, Meta(min_length=1)]
+    digest: ApprovalDigest = ""
+
+
+class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """Give up a request of one's own; done again, it changes nothing."""
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+
+
 AnyOperation: TypeAlias = (
     CreateKey
     | ImportKey
@@ -1657,6 +2055,15 @@ AnyOperation: TypeAlias = (
     | UpdateKey
     | SetRotation
     | CancelDestroy
+    # Policy
+    | ShowPolicy
+    | ExplainPolicy
+    | TestPolicy
+    | ListApprovals
+    | GetApproval
+    | Approve
+    | Deny
+    | CancelApproval
 )
 """Tagged union of all operations."""
 

@@ -17,7 +17,17 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core.model import Record
 
-__all__ = ["API_PREFIX", "ROUTES", "Route", "path_fields", "route_of"]
+__all__ = [
+    "API_PREFIX",
+    "APPROVAL_HEADER",
+    "ROUTES",
+    "Route",
+    "path_fields",
+    "route_of",
+]
+
+APPROVAL_HEADER: Final = "FerroHSM-Approval"
+"""Header that names the approval under which an operation is to be done."""
 
 API_PREFIX: Final = "/api/v1"
 """Path under which every route stands."""
@@ -52,6 +62,7 @@ class Route(Record, frozen=True, kw_only=True):
 
 
 _KEY: Final = "/keys/{key_id}"
+_APPROVAL: Final = "/approvals/{approval_id}"
 
 ROUTES: Final = (
     Route(
@@ -189,6 +200,15 @@ ROUTES: Final = (
     Route(operation=ops.UpdateKey, method="PATCH", path=_KEY),
     Route(operation=ops.SetRotation, method="PUT", path=f"{_KEY}/rotation"),
     Route(operation=ops.CancelDestroy, method="POST", path=f"{_KEY}/cancel-destroy"),
+    # Policy
+    Route(operation=ops.ShowPolicy, method="GET", path="/policy"),
+    Route(operation=ops.ExplainPolicy, method="POST", path="/policy/explain"),
+    Route(operation=ops.TestPolicy, method="POST", path="/policy/test"),
+    Route(operation=ops.ListApprovals, method="GET", path="/approvals"),
+    Route(operation=ops.GetApproval, method="GET", path=_APPROVAL),
+    Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
+    Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
+    Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
 )
 """One row per operation."""
 

@@ -144,6 +144,9 @@ class Settings(Record, frozen=True, kw_only=True):
         approval_retention_days: Age at which approvals that came to an end are removed;
             0 keeps them all. None is 90 on SQLite, and 0 on files.
         approval_retention_interval_seconds: How often they are.
+        approval_requests: How many open requests for approval one principal may have.
+        distinct_certificates: Whether two people with the same client certificate count
+            as one. To be turned off where a proxy shows its own for all of them.
         backup_dir: Directory that backups of SQLite databases are made in; None where
             there shall be none.
         scrub_interval_seconds: How often every key is compared in the background.
@@ -160,14 +163,15 @@ class Settings(Record, frozen=True, kw_only=True):
             default.
         enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
             that it is not for production.
-        policy_profile: Which built-in policy is in force, where no file is.
-        policy_config: File of the policy; see the page *Policy* of the reference.
         destroy_waiting_days: How long a key waits at least before it is destroyed, and
             where nothing else is asked for; 0 is at once.
         rotation_interval_seconds: How often it is looked which keys are due for
             rotation.
         destruction_interval_seconds: How often it is looked which keys that wait for
             their destruction are due.
+        policy_profile: Which built-in policy is in force, where no file is.
+        policy_config: File of the policy; see the page *Policy* of the reference.
+        policy_reload_interval_seconds: How often it is looked at for a change.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -184,6 +188,8 @@ class Settings(Record, frozen=True, kw_only=True):
     approval_sqlite_path: Path = Path("data/approvals.sqlite")
     approval_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
     approval_retention_interval_seconds: _Interval = 86400
+    approval_requests: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    distinct_certificates: bool = True
     backup_dir: Path | None = None
     scrub_interval_seconds: _Interval = 86400
     scrub_share: Annotated[float, Meta(gt=0, le=1)] = 0.25
@@ -202,6 +208,7 @@ class Settings(Record, frozen=True, kw_only=True):
     rotation_interval_seconds: _Interval = 3600
     destruction_interval_seconds: _Interval = 3600
     policy_config: Path | None = None
+    policy_reload_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = 2.0
 
     @property
     def trail_days(self) -> int:

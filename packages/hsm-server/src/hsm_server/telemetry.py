@@ -84,6 +84,7 @@ class _StateCollector(Collector):
         yield from self._trail(status)
         yield from self._store(status)
         yield from self._schedules(status)
+        yield from self._policy(status)
         yield _gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
@@ -109,6 +110,18 @@ class _StateCollector(Collector):
             "ferrohsm_audit_resumes_total",
             "How often the audit trail has healed itself.",
             status.audit.resumes if status else None,
+        )
+
+    def _policy(self, status: HSMStatus | None) -> Iterator[Metric]:
+        yield _gauge(
+            "ferrohsm_policy_current",
+            "1 if the policy file that lies there is in force, or there is none.",
+            status is not None and status.policy.current,
+        )
+        yield _counter(
+            "ferrohsm_policy_reload_failures_total",
+            "How often a policy file was refused, and the last good one kept.",
+            status.policy.failures if status else None,
         )
 
     def _store(self, status: HSMStatus | None) -> Iterator[Metric]:

@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "algorithms": "Show algorithms, and who serves them or what to install.",
     "audit": "Read and verify the audit trail.",
     "store": "Compare the key store with the trail, back it up, recover it.",
+    "policy": "Show, check, explain and try policies.",
     "token": "Mint and inspect bearer tokens.",
     "completion": "Print a script that completes commands in a shell.",
 }
@@ -311,6 +312,10 @@ def _load_other(name: str) -> click.Command:
             from hsm_cli.commands import audit
 
             return audit.command
+        case "policy":
+            from hsm_cli.commands import policy
+
+            return policy.command
         case "token":
             from hsm_cli.commands import token
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.consents import Asked
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
@@ -67,6 +68,10 @@ class Admission:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
 
+    def attempt(self, caller: Caller, operation: Operation[Any]) -> Attempt:
+        """Begin an attempt, by the policy that is in force now."""
+        return Attempt(caller, operation, self._services.policy.engine)
+
     def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
         """Resolve and authorise; nothing is told before the policy has spoken."""
         self.check_lock(attempt.operation)
@@ -83,6 +88,8 @@ class Admission:
             attempt.document,
             attempt.others,
             attempt.policy,
+            rule=attempt.decision.rule if attempt.decision else "",
+            digest=attempt.digest,
         )
 
     def check_lock(self, operation: Operation[Any]) -> None:
@@ -163,51 +170,76 @@ class Admission:
             AccessDeniedError: It says no.
             KeyNotFoundError: It says no, and that the caller may not know of the key.
         """
-        decision = self._decide(attempt)
-        attempt.decision = decision
-        if decision.allowed:
-            return
-        if attempt.key_id and not decision.may_describe:
-            raise KeyNotFoundError
-        raise AccessDeniedError(
-            f"The policy does not allow you this: {type(attempt.operation).__name__} "
-            f"({decision.rule}).",
+        at, decisions = self._services.clock.now(), []
+        for field, document in (("", attempt.document), *attempt.others.items()):
+            key = key_facts(document) if document else None
+            decision = _decide(attempt, key, at)
+            if not decision.allowed:
+                attempt.decision = decision
+                raise _refusal(attempt, decision, field)
+            decisions.append(decision)
+        attempt.decision = joined(decisions)
+
+    def asked(self, attempt: Attempt) -> Asked | None:
+        """Return what needs consent of an operation that was admitted, or None."""
+        decision = attempt.decision
+        if decision is None or not decision.approvals:
+            return None
+        return Asked(
+            caller=attempt.caller,
+            operation=attempt.operation,
+            document=attempt.document,
+            others=attempt.others,
+            demands=decision.approvals,
+            approval_id=attempt.approval_id if attempt.is_named else "",
             rule=decision.rule,
         )
 
-    def _decide(self, attempt: Attempt) -> Decision:
-        """Return the first denial, or the first decision with all approvals."""
-        at = self._services.clock.now()
-        decisions = []
-        for document in (attempt.document, *attempt.others.values()):
-            decision = self._decide_on(
-                attempt, key_facts(document) if document else None, at
-            )
-            if not decision.allowed:
-                return decision
-            decisions.append(decision)
-        return joined(decisions)
-
-    def _decide_on(self, attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
-        def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
-            return attempt.policy.decide(operation, attempt.caller, key, at=at)
-
-        if isinstance(attempt.operation, UpdateKey) and key is not None:
-            return decide_update(decide, attempt.operation, key)
-        return decide(attempt.operation, key)
-
     def check_approvals(self, attempt: Attempt) -> None:
         """
-        Refuse what needs other people's consent.
+        Refuse what needs other people's consent and has it not.
 
         Raises:
-            ApprovalRequiredError: A rule asks for it.
+            ApprovalRequiredError: They were asked now, or before.
+            HSMError: See `Consents.require`.
         """
-        if attempt.decision is not None and attempt.decision.approvals:
-            raise ApprovalRequiredError(
-                "This needs the approval of other people, which this HSM can't "
-                "collect yet."
-            )
+        asked = self.asked(attempt)
+        if asked is None:
+            return
+        try:
+            granted = self._services.consents.require(asked)
+        except ApprovalRequiredError as error:
+            attempt.approval_id = str(error.facts["approval_id"])
+            raise
+        attempt.approval_id = granted.approval_id
+
+    def take_approval(self, attempt: Attempt) -> None:
+        """
+        Reserve the approval that an operation needs, if it needs one.
+
+        It stays in ``attempt.hold`` until `settle_approval`.
+
+        Raises:
+            ApprovalRequiredError: Other people must agree first.
+            HSMError: See `Consents.reserve`.
+        """
+        asked = self.asked(attempt)
+        if asked is None:
+            return
+        if not attempt.operation_id:
+            attempt.operation_id = self._services.entropy.random_bytes(16).hex()
+        try:
+            hold = self._services.consents.reserve(asked, attempt.operation_id)
+        except ApprovalRequiredError as error:
+            attempt.approval_id = str(error.facts["approval_id"])
+            raise
+        attempt.hold, attempt.approval_id = hold, hold.approval_id
+
+    def settle_approval(self, attempt: Attempt, *, done: bool | None) -> None:
+        """Use the approval up that an operation has, or give it back."""
+        hold, attempt.hold = attempt.hold, None
+        if hold is not None:
+            self._services.consents.settle(hold, done=done)
 
     def _check_deadline(self, caller: Caller) -> None:
         if caller.deadline and self._services.clock.monotonic() > caller.deadline:
@@ -235,3 +267,25 @@ def checked_caller(caller: Caller) -> Caller:
             field="principal",
         )
     return wire.checked(caller)
+
+
+def _decide(attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
+    def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
+        return attempt.policy.decide(operation, attempt.caller, key, at=at)
+
+    if isinstance(attempt.operation, UpdateKey) and key is not None:
+        return decide_update(decide, attempt.operation, key)
+    return decide(attempt.operation, key)
+
+
+def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:
+    """Return the error for a denial because of the key, or the one in a field."""
+    if not decision.may_describe and field:
+        return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+    if not decision.may_describe and attempt.key_id:
+        return KeyNotFoundError()
+    return AccessDeniedError(
+        f"The policy does not allow you this: {type(attempt.operation).__name__} "
+        f"({decision.rule}).",
+        rule=decision.rule,
+    )

@@ -116,5 +116,14 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.UpdateKey: {**_SIGNER, "owner": "release team", "tags": ["operational"]},
     ops.SetRotation: {**_SIGNER, "max_age_days": 365},
     ops.CancelDestroy: _SIGNER,
+    ops.ShowPolicy: {},
+    ops.ExplainPolicy: {
+        "operation": "Sign",
+        "principal": "ci-release",
+        "roles": ["Service"],
+        "key_id": "release-signer",
+        "source_address": "10.1.2.3",
+    },
+    ops.TestPolicy: {"policy": "version: 1\nextends: strict\n"},
 }
 """All fields of a valid request, as JSON, by operation."""

@@ -9,6 +9,7 @@ from hsm_core import operations as ops
 from hsm_core._internal import internal_operations as internal
 from hsm_core._internal.handlers import (
     administration,
+    approvals,
     batches,
     ciphers,
     data_keys,
@@ -23,6 +24,7 @@ from hsm_core._internal.handlers import (
     life,
     macs,
     new_keys,
+    policy,
     recovery,
     signatures,
     trail,
@@ -80,6 +82,15 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.UpdateKey: facts.UpdateKeyHandler,
     ops.SetRotation: life.SetRotationHandler,
     ops.CancelDestroy: endings.CancelDestroyHandler,
+    # Policy
+    ops.ShowPolicy: policy.ShowPolicyHandler,
+    ops.ExplainPolicy: policy.ExplainPolicyHandler,
+    ops.TestPolicy: policy.TestPolicyHandler,
+    ops.ListApprovals: approvals.ListApprovalsHandler,
+    ops.GetApproval: approvals.GetApprovalHandler,
+    ops.Approve: approvals.ApproveHandler,
+    ops.Deny: approvals.DenyHandler,
+    ops.CancelApproval: approvals.CancelApprovalHandler,
 }
 
 
