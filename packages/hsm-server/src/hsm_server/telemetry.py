@@ -83,8 +83,8 @@ class _StateCollector(Collector):
         )
         yield from self._trail(status)
         yield from self._store(status)
-        yield from self._schedules(status)
         yield from self._policy(status)
+        yield from self._schedules(status)
         yield _gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
