@@ -50,6 +50,9 @@ BY_OPERATION = {
     "RecoverStore": "store",
     "RecoverKey": "store",
     "SelfTest": "selftest",
+    "ShowPolicy": "policy",
+    "ExplainPolicy": "policy",
+    "TestPolicy": "policy",
 }
 
 

@@ -35,6 +35,7 @@ def server(site: Site) -> Iterator[Running]:
     replace_secret(site, SECRET)
     changes = {"FERROHSM_JWT_SECRET": f"@{secret_file(site)}"}
     policy_file(site).write_text(_POLICY)
+    policy_file(site).chmod(0o600)
     more = ["--workers", "2", "--policy-config", str(policy_file(site))]
     with site.serve(*more, changes=changes) as running:
         yield running
