@@ -53,6 +53,12 @@ BY_OPERATION = {
     "ShowPolicy": "policy",
     "ExplainPolicy": "policy",
     "TestPolicy": "policy",
+    "ActivateKey": "activate",
+    "SuspendKey": "suspend",
+    "ResumeKey": "resume",
+    "UpdateKey": "update",
+    "SetRotation": "set-rotation",
+    "CancelDestroy": "cancel-destroy",
 }
 
 

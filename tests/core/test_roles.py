@@ -14,6 +14,7 @@ from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.policies import built_in_policy, built_in_text, parse_policy
 from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
+from tests import self_tests
 
 #                   Administrator, Operator, Auditor, Service
 EXPECTED = {
@@ -132,8 +133,11 @@ def test_the_expected_table_is_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
-def test_every_cell(kind: type[Operation[Any]]) -> None:
+def test_every_cell(
+    kind: type[Operation[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each role is let through or denied as the table says, and no role is denied."""
+    self_tests.once(monkeypatch)
     allowed = {
         LETTERS[letter] for letter in EXPECTED[kind.__name__] if letter in "AOUS"
     }

@@ -119,5 +119,11 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
         "source_address": "10.1.2.3",
     },
     ops.TestPolicy: {"policy": "version: 1\nextends: strict\n"},
+    ops.ActivateKey: {**_SIGNER, "version": 4},
+    ops.SuspendKey: {**_SIGNER, "reason": "under investigation"},
+    ops.ResumeKey: _SIGNER,
+    ops.UpdateKey: {**_SIGNER, "owner": "release team", "tags": ["operational"]},
+    ops.SetRotation: {**_SIGNER, "max_age_days": 365},
+    ops.CancelDestroy: _SIGNER,
 }
 """All fields of a valid request, as JSON, by operation."""
