@@ -57,6 +57,11 @@ EXPECTED = {
     "RecoverStore":     "A - - -",
     "RecoverKey":       "A - - -",
     "SelfTest":         "A O - -",
+    "ListApprovals":    "A O U S",
+    "GetApproval":      "A O U S",
+    "Approve":          "A O U -",
+    "Deny":             "A O U -",
+    "CancelApproval":   "A O U S",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,
@@ -64,6 +69,8 @@ LETTERS = {
     "U": Role.AUDITOR,
     "S": Role.SERVICE,
 }
+
+APPROVAL = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
 
 ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.CreateKey: {"algorithm": "ed25519"},
@@ -89,6 +96,10 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.DeriveKey: {"algorithm": "aes256gcm"},
     ops.RecoverStore: {"reason": "x"},
     ops.RecoverKey: {"reason": "x"},
+    ops.GetApproval: {"approval_id": APPROVAL},
+    ops.Approve: {"approval_id": APPROVAL},
+    ops.Deny: {"approval_id": APPROVAL, "reason": "x"},
+    ops.CancelApproval: {"approval_id": APPROVAL},
 }
 
 
