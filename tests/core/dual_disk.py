@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from unittest.mock import Mock, patch
+
+import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
+from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import ApprovalInfo
@@ -59,17 +65,26 @@ def settings_of(folder: Path, kind: str) -> Settings:
 def open_disk(folder: Path, kind: str = "filesystem") -> OpenHSM:
     """Open the HSM of a folder."""
     settings = settings_of(folder, kind)
-    return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+    with patch("hsm_core.factory.default_registry", return_value=_tested()):
+        return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
 
 
-def ask(gateway: OpenHSM) -> ApprovalInfo:
-    """Let ann ask for the operation."""
-    try:
-        gateway.act_as(ANN).execute(CREATE)
-    except errors.ApprovalRequiredError as error:
-        assert isinstance(error.approval, ApprovalInfo)
-        return error.approval
-    raise AssertionError("it was done without an approval")
+@cache
+def _tested() -> CryptoRegistry:
+    """Return a registry whose self-tests were run, once for all that is opened."""
+    registry = default_registry(SystemEntropy(), {})
+    registry.power_up_test()
+    registry.power_up_test = Mock()  # type: ignore[method-assign]
+    return registry
+
+
+def ask(gateway: OpenHSM, operation: ops.CreateKey = CREATE) -> ApprovalInfo:
+    """Let ann ask for an operation."""
+    with pytest.raises(errors.ApprovalRequiredError) as caught:
+        gateway.act_as(ANN).execute(operation)
+    asked = caught.value.approval
+    assert isinstance(asked, ApprovalInfo)
+    return asked
 
 
 def grant(gateway: OpenHSM, asked: ApprovalInfo) -> None:

@@ -79,7 +79,7 @@ def test_every_point_of_a_life(tmp_path: Path, kind: str) -> None:
     copy raises an alarm.
     """
     folder, copies = tmp_path / "hsm", tmp_path / "copies"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     camera = Camera(folder, copies)
     marks = {}
     with open_disk(folder, kind) as gateway, install(camera):
@@ -123,7 +123,7 @@ def test_every_point_of_a_life(tmp_path: Path, kind: str) -> None:
 def test_other_ends(tmp_path: Path, step: str) -> None:
     """An end that was acknowledged stays; one that was not is there or is not."""
     folder, copies = tmp_path / "hsm", tmp_path / "copies"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     with open_disk(folder) as gateway:
         asked = ask(gateway)
         grant(gateway, asked)

@@ -18,6 +18,7 @@ from hsm_core.testing import caller
 from tests.core.dual_disk import (
     ANN,
     CREATE,
+    KINDS,
     approval,
     ask,
     grant,
@@ -99,40 +100,42 @@ def test_every_way(tmp_path: Path, how: str, *, running: bool) -> None:
         assert 0 == keys_named(gateway)
 
 
-@pytest.mark.parametrize("kind", ["filesystem", "sqlite"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_older_store(tmp_path: Path, kind: str) -> None:
     """AP-03: a used approval that is put back with its whole store serves nothing."""
-    folder, place = tmp_path / "hsm", "approvals"
-    folder.mkdir()
+    folder, kept = tmp_path / "hsm", tmp_path / "kept"
+    folder.mkdir(mode=0o700)
+    nameless = ops.CreateKey(algorithm="ML-KEM-768")
     with open_disk(folder, kind) as gateway:
-        asked = ask(gateway)
+        asked = ask(gateway, nameless)
         grant(gateway, asked)
-    for file in folder.glob(f"{place}*"):
-        copy = shutil.copytree if file.is_dir() else shutil.copy
-        copy(file, tmp_path / file.name)
+    shutil.copytree(folder, kept)
     with open_disk(folder, kind) as gateway:
-        key = gateway.act_as(ANN).execute(CREATE)
-        gateway.act_as(ANN).execute(ops.RevokeKey(key_id=key.key_id, version=1))
+        gateway.act_as(ANN).execute(nameless)
         assert S.CONSUMED is approval(gateway, asked.approval_id)
-    for file in folder.glob(f"{place}*"):
+    for file in folder.glob("approvals*"):
         shutil.rmtree(file) if file.is_dir() else file.unlink()
-    for file in tmp_path.glob(f"{place}*"):
+    for file in kept.glob("approvals*"):
         shutil.move(file, folder / file.name)
 
     with open_disk(folder, kind) as gateway:
         assert ("degraded", 1) == findings(gateway)
-        again = ask_or_taken(gateway)
-        assert again != asked.approval_id
+        assert asked.approval_id != ask(gateway, nameless).approval_id
         with pytest.raises(errors.ApprovalTamperedError):
-            gateway.act_as(ANN).execute(CREATE, approval_id=asked.approval_id)  # type: ignore[call-arg]
+            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)  # type: ignore[call-arg]
 
 
-def ask_or_taken(gateway: OpenHSM) -> str:
-    """Return the approval that is asked for now, if any."""
-    try:
-        return ask(gateway).approval_id
-    except errors.NameTakenError:
-        return ""
+def test_used_up_for_ever(tmp_path: Path) -> None:
+    """AP-03: after a restart a used approval serves nothing either."""
+    nameless = ops.CreateKey(algorithm="ML-KEM-768")
+    with open_disk(tmp_path) as gateway:
+        asked = ask(gateway, nameless)
+        grant(gateway, asked)
+        gateway.act_as(ANN).execute(nameless)
+    with open_disk(tmp_path) as gateway:
+        assert asked.approval_id != ask(gateway, nameless).approval_id
+        with pytest.raises(errors.ConflictError, match="consumed"):
+            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)  # type: ignore[call-arg]
 
 
 def test_recovery_forgets(tmp_path: Path) -> None:
@@ -182,7 +185,7 @@ def test_a_store_of_another_hsm(tmp_path: Path) -> None:
     """Approvals that another HSM has written are foreign here."""
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
         with open_disk(folder) as gateway:
             grant(gateway, ask(gateway))
     shutil.rmtree(one / "approvals")
