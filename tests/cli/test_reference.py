@@ -50,6 +50,12 @@ BY_OPERATION = {
     "RecoverStore": "store",
     "RecoverKey": "store",
     "SelfTest": "selftest",
+    "ActivateKey": "activate",
+    "SuspendKey": "suspend",
+    "ResumeKey": "resume",
+    "UpdateKey": "update",
+    "SetRotation": "set-rotation",
+    "CancelDestroy": "cancel-destroy",
 }
 
 

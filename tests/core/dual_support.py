@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +12,20 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import RolePolicy
+from hsm_core._internal.policy import RuleEngine, policy_of
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, AuditEvent, Caller, Role
 from hsm_core.operations import ApprovalInfo, Operation
 from hsm_core.protocols import HSM, Decision, KeyFacts
-from hsm_core.testing import caller
+from hsm_core.settings import Settings
+from hsm_core.testing import caller, memory_hsm
 
 __all__ = [
     "TWO_PEOPLE",
     "DemandingPolicy",
     "approve",
     "ask",
+    "dual_hsm",
     "ed25519",
     "events_of",
     "person",
@@ -32,9 +35,9 @@ __all__ = [
 TWO_PEOPLE = ApprovalDemand(rule="two-people")
 
 
-class DemandingPolicy:
+class DemandingPolicy(RuleEngine):
     """
-    The roles, and demands by the name of the operation; both may change.
+    The built-in policy, and demands by the name of the operation; both may change.
 
     Attributes:
         demands: By operation.
@@ -42,30 +45,36 @@ class DemandingPolicy:
     """
 
     def __init__(self, **demands: ApprovalDemand) -> None:
+        super().__init__(policy_of(Settings()))
         self.demands: dict[str, Sequence[ApprovalDemand]] = {
             kind: (demand,) for kind, demand in demands.items()
         }
         self.blocked: set[str] = set()
-        self._roles = RolePolicy()
-
-    @property
-    def policy_hash(self) -> str:
-        """Hash of the roles."""
-        return self._roles.policy_hash
 
     def decide(
-        self, operation: Operation[object], caller: Caller, key: KeyFacts | None, /
+        self,
+        operation: Operation[object],
+        caller: Caller,
+        key: KeyFacts | None,
+        /,
+        *,
+        at: int,
     ) -> Decision:
         """Decide by roles, and demand."""
-        decision = self._roles.decide(operation, caller, key)
+        decision = super().decide(operation, caller, key, at=at)
         if caller.principal in self.blocked:
             return replace(decision, allowed=False, rule="blocked")
         demands = self.demands.get(type(operation).__name__, ())
         return replace(decision, approvals=tuple(demands))
 
-    def allows_revoked(self, kind: str, /) -> bool:
-        """As the roles do."""
-        return self._roles.allows_revoked(kind)
+
+@contextmanager
+def dual_hsm(policy: DemandingPolicy, **facts: Any) -> Iterator[OpenHSM]:
+    """Open an HSM in memory under a policy that demands."""
+    with memory_hsm(**facts) as gateway:
+        holder = gateway._services.policy  # noqa: SLF001 (no file says this)
+        holder.replace(policy, 0)
+        yield gateway
 
 
 def person(gateway: OpenHSM, name: str, *roles: Role, certificate: str = "") -> HSM:

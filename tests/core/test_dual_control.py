@@ -20,6 +20,7 @@ from tests.core.dual_support import (
     DemandingPolicy,
     approve,
     ask,
+    dual_hsm,
     ed25519,
     events_of,
     person,
@@ -51,7 +52,7 @@ def policy() -> DemandingPolicy:
 @pytest.fixture
 def gateway(policy: DemandingPolicy, clock: FakeClock) -> Iterator[OpenHSM]:
     """Give an HSM in memory."""
-    with memory_hsm(policy=policy, clock=clock) as opened:
+    with dual_hsm(policy, clock=clock) as opened:
         yield opened
 
 
@@ -182,7 +183,7 @@ class TestPeople:
     def test_a_certificate_that_all_share(self, policy: DemandingPolicy) -> None:
         """Behind a proxy it tells nobody apart, where the setting says so."""
         settings = Settings(distinct_certificates=False)
-        with memory_hsm(policy=policy, settings=settings) as gateway:
+        with dual_hsm(policy, settings=settings) as gateway:
             ann = person(gateway, "ann", certificate="aa" * 32)
             asked = ask(ann, sign(ed25519(gateway)))
 
@@ -417,7 +418,7 @@ class TestWhatIsShown:
         """Of a secret there is a length and a salted hash, and no byte at rest."""
         secret = b"a plaintext that nobody else may see"
         policy.demands["Encrypt"] = (TWO_PEOPLE,)
-        with memory_hsm(policy=policy) as gateway:
+        with dual_hsm(policy) as gateway:
             ann = person(gateway, "ann")
             key = person(gateway, "maker").execute(
                 ops.CreateKey(algorithm="AES-256-GCM")
@@ -455,7 +456,7 @@ class TestWhatIsShown:
             for number in range(16)
         ]
         policy.demands["SignBatch"] = demands
-        with memory_hsm(policy=policy) as gateway:
+        with dual_hsm(policy) as gateway:
             key = ed25519(gateway)
             ann = gateway.act_as(caller(principal="\u20ac" * 128))
 
@@ -516,7 +517,7 @@ class TestVisibility:
     def test_a_flood_is_dammed(self, policy: DemandingPolicy) -> None:
         """AP-10: one person has so many open requests, and others are not concerned."""
         settings = Settings(approval_requests=3)
-        with memory_hsm(policy=policy, settings=settings) as gateway:
+        with dual_hsm(policy, settings=settings) as gateway:
             ann, key = person(gateway, "ann"), ed25519(gateway)
             asked = [ask(ann, sign(key, bytes([n]))) for n in range(3)]
 

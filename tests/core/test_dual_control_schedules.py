@@ -21,9 +21,9 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, Role
-from hsm_core.testing import FakeClock, caller, memory_hsm
+from hsm_core.testing import FakeClock, caller
 from tests.core.approval_histories import Model, Step, is_linearizable
-from tests.core.dual_support import DemandingPolicy, ask, ed25519, sign
+from tests.core.dual_support import DemandingPolicy, ask, dual_hsm, ed25519, sign
 
 SCHEDULES = int(os.environ.get("FERROHSM_SCHEDULES", "5000"))
 _PER_HSM = 250
@@ -154,7 +154,7 @@ def test_schedules() -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, SCHEDULES, _PER_HSM):
             clock, policy = FakeClock(), DemandingPolicy()
-            with memory_hsm(policy=policy, clock=clock) as gateway:
+            with dual_hsm(policy, clock=clock) as gateway:
                 stage = Stage(gateway, policy, clock)
                 for seed in range(first, min(first + _PER_HSM, SCHEDULES)):
                     stage.play(seed, pool)

@@ -13,13 +13,25 @@ from typing import ClassVar, Final
 
 from hsm_core import errors
 
-__all__ = ["EXIT_CODES", "BatchFailedError", "ExitCode", "exit_code"]
+__all__ = [
+    "EXIT_CODES",
+    "BatchFailedError",
+    "ExitCode",
+    "PolicyDiffersError",
+    "exit_code",
+]
 
 
 class BatchFailedError(errors.HSMError):
     """Some items of a batch failed; the others were done."""
 
     code: ClassVar[str] = "batch_failed"
+
+
+class PolicyDiffersError(errors.VerificationError):
+    """A policy that was tried would have answered requests otherwise."""
+
+    code: ClassVar[str] = "policy_differs"
 
 
 class ExitCode(IntEnum):
@@ -55,7 +67,8 @@ _MEANINGS: Final = {
     ExitCode.NOT_FOUND: "There is no such key or version, as far as you may know.",
     ExitCode.CONFLICT: "Not in the present state: wrong state or usage, name taken.",
     ExitCode.VERIFICATION_FAILED: (
-        "A signature or MAC does not match, or a ciphertext can't be opened."
+        "A signature or MAC does not match, a ciphertext can't be opened, or a policy "
+        "that was tried would change answers."
     ),
     ExitCode.INTEGRITY: "A stored key or the audit trail was tampered with.",
     ExitCode.UNAVAILABLE: "The HSM can't do it now; it may succeed later.",

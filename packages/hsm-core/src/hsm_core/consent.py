@@ -43,7 +43,7 @@ class ShownField(Record, frozen=True, kw_only=True):
         text: Its value, if it is text, or of an enumeration.
         number: Its value, if it is an integer; 0 or 1 if it is a truth value.
         data: Its value, if it is bytes that may be shown.
-        length: Of bytes that are not shown.
+        length: Of bytes that are not shown; 0, without a hash, of a list that is empty.
         sha256: `hidden_sha256` of bytes that are not shown, hex.
     """
 

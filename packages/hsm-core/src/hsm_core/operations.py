@@ -35,6 +35,7 @@ from hsm_core.model import (
     KeyInfo,
     KeyState,
     Line,
+    PolicyOutcome,
     Record,
     Role,
     Secret,
@@ -43,6 +44,7 @@ from hsm_core.model import (
 
 __all__ = [
     "OPERATIONS",
+    "ActivateKey",
     "AlgorithmInfo",
     "AlgorithmList",
     "AlgorithmStatus",
@@ -58,6 +60,7 @@ __all__ = [
     "BackUpStores",
     "BackedUpFile",
     "CancelApproval",
+    "CancelDestroy",
     "Ciphertext",
     "CiphertextBatch",
     "ComputeMac",
@@ -81,6 +84,7 @@ __all__ = [
     "EncryptBatch",
     "EncryptItem",
     "EncryptedItem",
+    "ExplainPolicy",
     "ExportKey",
     "GenerateDataKey",
     "GenerateRandom",
@@ -92,6 +96,7 @@ __all__ = [
     "JSONWebKey",
     "KeyFinding",
     "KeyPage",
+    "KeyReference",
     "ListAlgorithms",
     "ListApprovals",
     "ListAuditEvents",
@@ -105,20 +110,30 @@ __all__ = [
     "Operation",
     "Plaintext",
     "PlaintextBatch",
+    "PolicyChange",
+    "PolicyExplanation",
+    "PolicyInfo",
+    "PolicyStatus",
+    "PolicyTest",
     "PublicKey",
     "RandomBytes",
     "RecoverKey",
     "RecoverStore",
     "Recovered",
+    "ResumeKey",
     "RevokeKey",
     "Rewrap",
     "Rollback",
     "RotateKey",
+    "RuleExplanation",
+    "ScheduleStatus",
     "Seal",
     "SelfTest",
     "SelfTestReport",
     "SelfTestResult",
+    "SetRotation",
     "SharedSecret",
+    "ShowPolicy",
     "Sign",
     "SignBatch",
     "SignItem",
@@ -128,6 +143,9 @@ __all__ = [
     "Status",
     "StoreStatus",
     "StoreVerification",
+    "SuspendKey",
+    "TestPolicy",
+    "UpdateKey",
     "Verified",
     "VerifiedBatch",
     "VerifiedItem",
@@ -178,6 +196,16 @@ Reason: TypeAlias = Annotated[
     str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
 Why: TypeAlias = Annotated[Line, Meta(min_length=1)]
+Instant: TypeAlias = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="Date and time with an offset from UTC.",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+WaitingDays: TypeAlias = Annotated[int, Meta(ge=0, le=3650)]
+NewOwner: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 ApprovalReference: TypeAlias = Annotated[
     str,
     Meta(
@@ -755,6 +783,151 @@ class ApprovalStatus(Record, frozen=True, kw_only=True):
     findings: int = 0
 
 
+class ScheduleStatus(Record, frozen=True, kw_only=True):
+    """
+    What the schedulers found when they last looked at every key.
+
+    Attributes:
+        rotating: Keys that the HSM rotates by itself.
+        rotations_due: Those of them that are due, and could not be rotated yet: an
+            approval is missing, a staged version waits, or it failed.
+        destructions: Keys that wait for their destruction.
+        destructions_due: Those of them whose time is over, and that are still there.
+        held: Those of these that wait because the clock leapt: for as long as it leapt,
+            or until `DestroyKey` is sent again.
+        left_out_seconds: Wall time that does not count because the clock leapt over it,
+            beyond a day in the life of a process, or a week between two of these.
+    """
+
+    rotating: int = 0
+    rotations_due: int = 0
+    destructions: int = 0
+    destructions_due: int = 0
+    held: int = 0
+    left_out_seconds: int = 0
+
+
+class PolicyStatus(Record, frozen=True, kw_only=True):
+    """
+    Which policy is in force.
+
+    Attributes:
+        policy: Its SHA-256, hex, as it stands in the trail.
+        source: ``file``, or the name of a built-in policy.
+        current: False if the file that lies there now could not be put in force.
+        failures: How often a file was refused since the HSM was opened.
+    """
+
+    policy: str = ""
+    source: str = ""
+    current: bool = True
+    failures: int = 0
+
+
+class PolicyInfo(Record, frozen=True, kw_only=True):
+    """
+    The policy in force.
+
+    Attributes:
+        policy: Its SHA-256, hex, as it stands in the trail.
+        source: ``file``, or the name of a built-in policy.
+        text: What it was read from.
+        warnings: What in it was probably not meant.
+        loaded_at: When it was read.
+        failures: How often a file was refused since the HSM was opened.
+        problem: Why the file that lies there now is not in force; else empty.
+    """
+
+    policy: str
+    source: str
+    text: str
+    warnings: tuple[str, ...] = ()
+    loaded_at: datetime
+    failures: int = 0
+    problem: str = ""
+
+
+class RuleExplanation(Record, frozen=True, kw_only=True):
+    """
+    Whether one rule holds in a request.
+
+    Attributes:
+        effect: ``deny``, ``require-approval`` or ``allow``.
+        missing: Conditions that are not fulfilled, by their names in the file;
+            ``except`` where it is excepted, ``key`` where there is none.
+    """
+
+    name: str
+    effect: str
+    holds: bool
+    missing: tuple[str, ...] = ()
+
+
+class PolicyExplanation(Record, frozen=True, kw_only=True):
+    """
+    What the policy would say to a request.
+
+    Attributes:
+        rule: Which rule decides, as it would stand in the trail.
+        policy: SHA-256 of the policy, hex.
+        demands: What other people would have to consent to.
+        needed: What would be needed, a sentence each.
+        rules: Every rule about this operation, by name.
+    """
+
+    outcome: PolicyOutcome
+    rule: str
+    policy: str
+    demands: tuple[ApprovalDemand, ...] = ()
+    needed: tuple[str, ...] = ()
+    rules: tuple[RuleExplanation, ...] = ()
+
+
+class PolicyChange(Record, frozen=True, kw_only=True):
+    """
+    A recorded request that another policy would answer otherwise.
+
+    Attributes:
+        seq: Its record.
+        time: When, in microseconds since 1970.
+        before: What was decided.
+        before_rule: By which rule, as it stands in the trail.
+        after: What would be decided.
+        after_rule: By which rule.
+    """
+
+    seq: int
+    time: int
+    principal: str
+    operation: str
+    key_id: str = ""
+    before: PolicyOutcome
+    before_rule: str
+    after: PolicyOutcome
+    after_rule: str
+
+
+class PolicyTest(Record, frozen=True, kw_only=True):
+    """
+    What a policy would have changed.
+
+    Attributes:
+        policy: SHA-256 of the policy that was tried, hex.
+        warnings: What in it was probably not meant.
+        start_seq: First record that was looked at.
+        next_seq: Where to go on; None at the head of the trail.
+        requests: Requests that were decided again.
+        changes: Those that would be answered otherwise, up to 1000.
+    """
+
+    policy: str
+    warnings: tuple[str, ...] = ()
+    start_seq: int
+    next_seq: int | None
+    requests: int
+    changes: tuple[PolicyChange, ...] = ()
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -775,6 +948,8 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     audit: AuditStatus
     algorithms: tuple[AlgorithmStatus, ...]
     store: StoreStatus
+    schedules: ScheduleStatus = ScheduleStatus()
+    policy: PolicyStatus = PolicyStatus()
     approvals: ApprovalStatus = ApprovalStatus()
 
 
@@ -852,7 +1027,7 @@ class ApprovalPage(Record, frozen=True, kw_only=True):
 
 class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a key; its first version is active at once.
+    Make a key; its first version is active at once, unless it is to be staged.
 
     Attributes:
         algorithm: Any accepted spelling of an algorithm.
@@ -860,6 +1035,8 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
             may not derive keys too (SP 800-57 part 1, section 5.2).
         owner: Empty means the caller.
         exportable: Whether it may ever leave the HSM, wrapped. It can't be changed.
+        staged: Whether its first version serves nothing but its public key, until
+            `ActivateKey`.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -871,6 +1048,7 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     usages: Usages = ()
     tags: Tags = ()
     exportable: bool = False
+    staged: bool = False
 
 
 class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
@@ -1023,12 +1201,18 @@ class RotateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
     Make a new version from fresh material; the old one still decrypts and verifies.
 
-    A key whose current version is revoked can be rotated as well.
+    A key whose current version is revoked can be rotated as well. One that has a staged
+    version can't: that is activated or revoked first.
+
+    Attributes:
+        staged: Whether the new version serves nothing but its public key, and the old
+            one stays current, until `ActivateKey`.
     """
 
     effect: ClassVar = Effect.MUTATION
 
     key_id: KeyReference
+    staged: bool = False
 
 
 class Rollback(Operation[KeyInfo], frozen=True, kw_only=True):
@@ -1052,6 +1236,8 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
         version: None revokes all versions. Other versions with the same material are
             revoked too.
         reason: Kept in the document and in the trail; up to 256 characters.
+        compromised_at: Since when the material is compromised, as far as is known; not
+            later than now. Kept and shown with each version that is revoked.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -1059,14 +1245,27 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     key_id: KeyReference
     version: VersionNumber | None = None
     reason: Reason = ""
+    compromised_at: Instant | None = None
 
 
 class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):
-    """Destroy all material of a key; a tombstone per material stays."""
+    """
+    Destroy all material of a key, at once or after a waiting time.
+
+    While it waits, every version is ``purge_scheduled`` and serves nothing, and
+    `CancelDestroy` gives it back. Then the HSM destroys it; a tombstone per material
+    stays. Time that the clock leapt over does not count (see ``HSMStatus.schedules``);
+    sent again after the time is over, this destroys the key at once.
+
+    Attributes:
+        waiting_days: Days of 86 400 seconds; None means as many as this HSM asks for at
+            least, which may be none. Of a key that waits already, None or 0.
+    """
 
     effect: ClassVar = Effect.MUTATION
 
     key_id: KeyReference
+    waiting_days: WaitingDays | None = None
 
 
 class GetPublicKey(Operation[PublicKey], frozen=True, kw_only=True):
@@ -1562,6 +1761,170 @@ class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
     while_locked: ClassVar = True
 
 
+# Life of a key
+
+
+class ActivateKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Make a staged version the current one; an active one before it is retired.
+
+    Refused while the current version is suspended.
+
+    Attributes:
+        version: None means the staged version, of which a key has one at most.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    version: VersionNumber | None = None
+
+
+class SuspendKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Let the current version serve nothing but its public key, until `ResumeKey`.
+
+    Older versions, which are retired, still decrypt and verify.
+
+    Attributes:
+        reason: Kept in the document, until it is resumed, and in the trail.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    reason: Reason = ""
+
+
+class ResumeKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """Let a suspended version be active again."""
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+
+
+class UpdateKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Change what is said of a key: each field that is not None.
+
+    Rules of the policy match on these facts. So this is decided by the facts that were
+    and by those that would be: both must allow it, and what both ask approvals for must
+    be approved. Moreover nobody frees a key from a rule by taking off the label that
+    the rule goes by. What any operation on the key would need approvals for before the
+    change, and not after it, is asked for the change itself; and a change that would
+    allow the caller something with this key which they may not do now is refused.
+
+    Attributes:
+        name: Unique; empty leaves the key without a name.
+        owner: Not empty.
+        tags: All of them; those that are not named here are removed.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    name: KeyName | None = None
+    description: Text | None = None
+    owner: NewOwner | None = None
+    tags: Tags | None = None
+
+
+class SetRotation(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Say when the HSM rotates a key by itself: as soon as one of the two is reached.
+
+    It asks as ``system.rotation``. Where the policy demands approvals for a rotation,
+    the key is rotated when they are given.
+
+    Attributes:
+        max_age_days: Days of 86 400 seconds since the current version became active;
+            time that the clock leapt over does not count. None is no limit.
+        max_uses: How often its material has protected something. None is no limit.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    max_age_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    max_uses: Annotated[int, Meta(ge=1, lt=2**53)] | None = None
+
+
+class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
+    """Give a key back that waits for its destruction, in the state it was in."""
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+
+
+# Policy
+
+
+class ShowPolicy(Operation[PolicyInfo], frozen=True, kw_only=True):
+    """Return the policy in force, and whether a file was refused since it is."""
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+
+class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
+    """
+    Say what the policy would say to a request, which rule decides, and what is needed.
+
+    Nothing is done. Of a key that is to be made, its facts are given here.
+
+    Attributes:
+        operation: Name of the operation, such as ``Sign``.
+        principal: Who would ask; no such person need exist.
+        roles: Roles that they would have.
+        key_id: The key that it would be about, or empty.
+        algorithm: Of a key that would be made.
+        usages: Of a key that would be made; empty for its algorithm's defaults.
+        name: Of a key that would be made, or the new name of one that is there.
+        owner: The same of its owner.
+        tags: The same of its tags.
+        certificate_sha256: Fingerprint of their client certificate, hex, or empty.
+        source_address: Their network address, or empty.
+        at: When; None means now.
+    """
+
+    effect: ClassVar = Effect.VIEW
+
+    operation: Annotated[str, Meta(min_length=1, max_length=64)]
+    principal: Annotated[Line, Meta(min_length=1)]
+    roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
+    key_id: Annotated[str, Meta(max_length=64)] = ""
+    algorithm: Annotated[str, Meta(max_length=64)] = ""
+    usages: Usages = ()
+    name: KeyName | None = None
+    owner: Owner | None = None
+    tags: Tags | None = None
+    certificate_sha256: Line = ""
+    source_address: Line = ""
+    at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class TestPolicy(Operation[PolicyTest], frozen=True, kw_only=True):
+    """
+    Replay the trail against a policy, and list every request that it changes.
+
+    Nothing is put in force. Requests that the policy was not asked about, and reads,
+    which are not recorded where they succeed, are not among them.
+
+    Attributes:
+        policy: The policy: the text of a file.
+        start_seq: First record to look at.
+        limit: Most records to look at; ``next_seq`` tells where to go on.
+    """
+
+    effect: ClassVar = Effect.VIEW
+
+    policy: Annotated[str, Meta(max_length=262_144)]
+    start_seq: Sequence53 = 0
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+
+
 # Approvals
 
 
@@ -1686,6 +2049,16 @@ AnyOperation: TypeAlias = (
     | RecoverStore
     | RecoverKey
     | SelfTest
+    | ActivateKey
+    | SuspendKey
+    | ResumeKey
+    | UpdateKey
+    | SetRotation
+    | CancelDestroy
+    # Policy
+    | ShowPolicy
+    | ExplainPolicy
+    | TestPolicy
     | ListApprovals
     | GetApproval
     | Approve

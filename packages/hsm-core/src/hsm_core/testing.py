@@ -31,6 +31,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import AuditEvent, Caller, KeyId, PruneDetail, Role
+from hsm_core.policies import Policy
 from hsm_core.protocols import (
     ApprovalStore,
     AuditDraft,
@@ -48,7 +49,6 @@ from hsm_core.protocols import (
     KeyStore,
     KnownKey,
     OperationMark,
-    PolicyEngine,
     StoreAccount,
     StoredKey,
     UseCounters,
@@ -478,7 +478,7 @@ def memory_hsm(
     entropy: Entropy | None = None,
     faults: Faults | None = None,
     use_limit: int = 0,
-    policy: PolicyEngine | None = None,
+    policy: Policy | None = None,
     settings: Settings | None = None,
     approvals: ApprovalStore | None = None,
 ) -> OpenHSM:

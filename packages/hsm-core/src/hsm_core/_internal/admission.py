@@ -9,7 +9,6 @@ key that they may not describe look the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,8 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.policy import decide_update, joined
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -32,14 +33,14 @@ from hsm_core.errors import (
 )
 from hsm_core.identities import is_reserved
 from hsm_core.model import Caller, KeyId
-from hsm_core.operations import OPERATIONS, Effect, Operation
-from hsm_core.protocols import Decision
+from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
+from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["Admission", "checked_caller"]
 
 _KEYED: Final = frozenset(
     operation
-    for operation in OPERATIONS
+    for operation in (*OPERATIONS, *INTERNAL_OPERATIONS)
     for field in msgspec.structs.fields(operation)
     if field.name == "key_id" and field.required
     if operation.effect is not Effect.RECOVERY
@@ -67,6 +68,10 @@ class Admission:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
 
+    def attempt(self, caller: Caller, operation: Operation[Any]) -> Attempt:
+        """Begin an attempt, by the policy that is in force now."""
+        return Attempt(caller, operation, self._services.policy.engine)
+
     def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
         """Resolve and authorise; nothing is told before the policy has spoken."""
         self.check_lock(attempt.operation)
@@ -82,6 +87,7 @@ class Admission:
             attempt.caller,
             attempt.document,
             attempt.others,
+            attempt.policy,
             rule=attempt.decision.rule if attempt.decision else "",
             digest=attempt.digest,
         )
@@ -164,32 +170,15 @@ class Admission:
             AccessDeniedError: It says no.
             KeyNotFoundError: It says no, and that the caller may not know of the key.
         """
-        decision = self._decide(attempt)
-        attempt.decision = decision
-        if decision.allowed:
-            return
-        if attempt.key_id and not decision.may_describe:
-            raise KeyNotFoundError
-        raise AccessDeniedError(
-            f"The policy does not allow you this: {type(attempt.operation).__name__} "
-            f"({decision.rule}).",
-            rule=decision.rule,
-        )
-
-    def _decide(self, attempt: Attempt) -> Decision:
-        """Return the first denial, or the first decision with all approvals."""
-        documents = [attempt.document, *attempt.others.values()]
-        decisions = [
-            self._services.policy.decide(
-                attempt.operation, attempt.caller, key_facts(d) if d else None
-            )
-            for d in documents
-        ]
-        for decision in decisions:
+        at, decisions = self._services.clock.now(), []
+        for field, document in (("", attempt.document), *attempt.others.items()):
+            key = key_facts(document) if document else None
+            decision = _decide(attempt, key, at)
             if not decision.allowed:
-                return decision
-        asked = {name: None for d in decisions for name in d.approvals}
-        return replace(decisions[0], approvals=tuple(asked))
+                attempt.decision = decision
+                raise _refusal(attempt, decision, field)
+            decisions.append(decision)
+        attempt.decision = joined(decisions)
 
     def asked(self, attempt: Attempt) -> Asked | None:
         """Return what needs consent of an operation that was admitted, or None."""
@@ -278,3 +267,25 @@ def checked_caller(caller: Caller) -> Caller:
             field="principal",
         )
     return wire.checked(caller)
+
+
+def _decide(attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
+    def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
+        return attempt.policy.decide(operation, attempt.caller, key, at=at)
+
+    if isinstance(attempt.operation, UpdateKey) and key is not None:
+        return decide_update(decide, attempt.operation, key)
+    return decide(attempt.operation, key)
+
+
+def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:
+    """Return the error for a denial because of the key, or the one in a field."""
+    if not decision.may_describe and field:
+        return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+    if not decision.may_describe and attempt.key_id:
+        return KeyNotFoundError()
+    return AccessDeniedError(
+        f"The policy does not allow you this: {type(attempt.operation).__name__} "
+        f"({decision.rule}).",
+        rule=decision.rule,
+    )

@@ -10,7 +10,7 @@ before the first operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -38,14 +38,21 @@ from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
+from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PROFILES, RolePolicy
+from hsm_core._internal.policy import (
+    PolicyHolder,
+    PolicyReloader,
+    RuleEngine,
+    policy_of,
+)
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
     TamperingRecorder,
 )
+from hsm_core._internal.schedulers import Schedulers
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.uses import UseAccounts, UseRules
@@ -57,6 +64,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, MessageDetail, Phase
 from hsm_core.operations import AuditVerification
+from hsm_core.policies import Policy
 from hsm_core.protocols import (
     HSM,
     ApprovalStore,
@@ -67,7 +75,6 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
-    PolicyEngine,
     UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
@@ -90,6 +97,7 @@ class OpenHSM:
 
     Attributes:
         caretaker: Recurring work; it runs until the HSM is closed.
+        schedulers: What the HSM does to keys by itself; the same.
     """
 
     def __init__(
@@ -120,7 +128,14 @@ class OpenHSM:
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
+        self._policy = PolicyReloader(
+            settings.policy_config, services.policy, services.audit, services.clock
+        )
+        self.schedulers = Schedulers(settings, services, self._pipeline.execute)
         keeper.begin(self.caretaker, self._pipeline.pay)
+        if settings.policy_config is not None:
+            seconds = settings.policy_reload_interval_seconds
+            self.caretaker.every(seconds, self._policy.poll)
         self.caretaker.start()
 
     def __enter__(self) -> Self:
@@ -169,6 +184,27 @@ class OpenHSM:
             with suppress(AuditUnavailableError):
                 ticket.wait()
 
+    def reload_policy(self) -> str:
+        """
+        Put what the policy file holds in force now; else the last good one stays.
+
+        It blocks until that is recorded.
+
+        Returns:
+            Why the file is not in force; empty if it is, or if there is none.
+        """
+        return self._policy.reload()
+
+    def on_policy_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told of every change of the policy, and of every one refused.
+
+        Args:
+            told: Is given the problem, or an empty text after a success. It runs in a
+                thread of its own and must not block.
+        """
+        self._policy.on_change = told
+
     def close(self) -> None:
         """
         Let nothing more in, finish what runs, record the stop, release trail and store.
@@ -186,6 +222,7 @@ class OpenHSM:
             self._gate.close(patience)
             self._services.closing.set()
             self.caretaker.stop(patience)
+            self.schedulers.stop(patience)
             self._pools.close()
             try:
                 self._housekeeping.stop(patience)
@@ -258,14 +295,15 @@ def assemble(
     use_rules: UseRules | None = None,
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
-    policy: PolicyEngine | None = None,
+    policy: Policy | None = None,
     check_signature: SignatureCheck = no_signatures,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
     *copiers* copy what of them can be backed up in use, the trail last. Without
-    *approvals* they are kept in memory, without *policy* the settings choose one.
+    *approvals* they are kept in memory; *policy* is what the settings name, where that
+    was read already.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -278,9 +316,11 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    if policy is None:
-        policy = RolePolicy(rules=PROFILES[settings.policy_profile])
-    recorder = TamperingRecorder(audit, policy.policy_hash)
+    source = "file" if settings.policy_config else settings.policy_profile.value
+    engine = RuleEngine(policy or policy_of(settings))
+    holder = PolicyHolder(engine, source, clock.now())
+    leaps = open_leaps(store, ring, audit, clock, holder.policy_hash)
+    recorder = TamperingRecorder(audit, holder.policy_hash)
     inventory = Inventory(
         store,
         ring,
@@ -298,11 +338,11 @@ def assemble(
         store,
         inventory.tampered,
         clock,
-        on_near_limit=NearLimitRecorder(audit, policy.policy_hash),
+        on_near_limit=NearLimitRecorder(audit, holder.policy_hash),
         rules=use_rules,
     )
     keeper = Keeper(
-        settings, inventory, uses, audit, clock, verified, policy.policy_hash
+        settings, inventory, uses, audit, clock, verified, holder.policy_hash
     )
     dual = open_dual_control(
         settings,
@@ -311,7 +351,7 @@ def assemble(
         inventory,
         audit,
         verified,
-        policy,
+        holder,
         clock,
         entropy,
         check_signature,
@@ -326,7 +366,7 @@ def assemble(
         inventory=inventory,
         uses=uses,
         crypto=registry,
-        policy=policy,
+        policy=holder,
         audit=audit,
         audit_sync=settings.audit_sync,
         audit_timeout=settings.audit_timeout_seconds,
@@ -345,6 +385,8 @@ def assemble(
         consents=dual.consents,
         approval_status=lambda: dual.care.status,
         started_at=clock.now(),
+        leaps=leaps,
+        destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
@@ -359,7 +401,7 @@ def _record_stopped(services: Services) -> None:
             phase=Phase.SINGLE,
             kind="system.self-test",
             code=SelfTestFailedError.code,
-            policy=services.policy.policy_hash,
+            policy=services.policy.policy_hash(),
             detail=MessageDetail(text=row.algorithm.value),
         )
         for row in services.crypto.statuses()
@@ -373,7 +415,7 @@ def _record_system(services: Services, kind: str) -> None:
     draft = AuditDraft(
         phase=Phase.SINGLE,
         kind=kind,
-        policy=services.policy.policy_hash,
+        policy=services.policy.policy_hash(),
         set_digest=services.inventory.set_digest,
         detail=MessageDetail(text=f"hsm-core {__version__}"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from hsm_core import wire
 from hsm_core._internal.approvals.requests import is_approval_id
+from hsm_core._internal.clock import utc_text
 from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_caller, audited_key
@@ -25,7 +27,7 @@ from hsm_core.model import (
     Record,
 )
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Decision
+from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 __all__ = ["Attempt", "code_of", "parameters_of"]
@@ -38,6 +40,7 @@ class Attempt:
 
     Attributes:
         operation: As sent at first, as checked and resolved later.
+        policy: The policy that was in force when the request came, to the end.
         is_checked: Whether it has been checked against its type; before that nothing
             of what it holds is recorded.
         key_id: Id of the key, or what the caller named where there is none.
@@ -52,6 +55,7 @@ class Attempt:
 
     caller: Caller
     operation: Operation[Any]
+    policy: PolicyEngine
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""
@@ -99,7 +103,6 @@ class Attempt:
     def draft(
         self,
         phase: Phase,
-        policy_hash: str,
         *,
         code: str = "ok",
         version: int = 0,
@@ -124,13 +127,30 @@ class Attempt:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=parameters_of(self.operation) if self.is_checked else {},
+            parameters=self._parameters() if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
-            policy=policy_hash,
+            policy=self.policy.policy_hash,
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
+
+    def _parameters(self) -> Parameters:
+        return parameters_of(self.operation) | facts_of_others(self.others)
+
+
+def facts_of_others(others: Mapping[str, KeyDocument]) -> Parameters:
+    """Return what rules could match of the further keys that an operation names."""
+    found: Parameters = {}
+    for name, document in others.items():
+        stem = name.removesuffix("_id")
+        found[f"{stem}_algorithm"] = document.algorithm
+        found[f"{stem}_usages"] = list(document.usages)
+        texts = {"name": document.name, "owner": document.owner}
+        found |= {f"{stem}_{fact}": text for fact, text in texts.items() if text}
+        if document.tags:
+            found[f"{stem}_tags"] = list(document.tags)
+    return found
 
 
 def code_of(error: BaseException) -> str:
@@ -166,6 +186,8 @@ def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
 def _plain(value: object) -> ParameterValue:
     if isinstance(value, bool | int):
         return int(value)
+    if isinstance(value, datetime):
+        return utc_text(value)
     if isinstance(value, tuple) and value and isinstance(value[0], Record):
         return len(value)
     if isinstance(value, tuple):

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any, Final, get_type_hints
 
 import msgspec
 
+from hsm_core._internal.clock import utc_text
 from hsm_core._internal.documents import KeyDocument
 from hsm_core.consent import ShownField, ShownOperation, hidden_sha256
 from hsm_core.model import Record
@@ -71,7 +73,7 @@ def _fields(
 ) -> Iterator[ShownField]:
     for field in msgspec.structs.fields(type(record)):
         value = getattr(record, field.name)
-        if value is None or value == field.default or value == ():
+        if value is None or value == field.default:
             continue
         name = prefix + field.name
         if isinstance(value, bytes) and field.name in _secrets(type(record)):
@@ -99,6 +101,9 @@ def _is_secret(hint: Any) -> bool:
 def _value(name: str, value: Any, salt: bytes, longest: int) -> Iterator[ShownField]:
     if isinstance(value, Record):
         yield from _fields(value, salt, longest, f"{name}.")
+    elif value == ():
+        # That no tags are to be left says something else than nothing about tags.
+        yield ShownField(name=name, length=0)
     elif isinstance(value, tuple):
         for number, item in enumerate(value):
             yield from _value(f"{name}.{number}", item, salt, longest)
@@ -107,6 +112,8 @@ def _value(name: str, value: Any, salt: bytes, longest: int) -> Iterator[ShownFi
         yield ShownField(name=name, data=value) if shown else _hidden(name, value, salt)
     elif isinstance(value, Enum):
         yield ShownField(name=name, text=str(value.value))
+    elif isinstance(value, datetime):
+        yield ShownField(name=name, text=utc_text(value))
     elif isinstance(value, int):
         yield ShownField(name=name, number=int(value))
     else:
@@ -122,7 +129,7 @@ def _folded(record: Record, salt: bytes) -> Iterator[ShownField]:
     """Show scalars, and each list or long value as one hash of its packed form."""
     for field in msgspec.structs.fields(type(record)):
         value = getattr(record, field.name)
-        if value is None or value == field.default or value == ():
+        if value is None or value == field.default:
             continue
         if isinstance(value, tuple | Record):
             yield _hidden(field.name, _PACKED.encode(value), salt)

@@ -26,6 +26,7 @@ from hsm_core._internal.consents.using import Hold, Users, step_of
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.locks import Locks
+from hsm_core._internal.policy import PolicyHolder
 from hsm_core._internal.presentation import present
 from hsm_core._internal.sealing import KeyRing
 from hsm_core.errors import (
@@ -43,7 +44,7 @@ from hsm_core.model import (
     ApprovalState,
     Caller,
 )
-from hsm_core.protocols import ApprovalQuery, AuditTicket, Entropy, PolicyEngine
+from hsm_core.protocols import ApprovalQuery, AuditTicket, Entropy
 
 __all__ = ["Asked", "Consents"]
 
@@ -102,7 +103,7 @@ class Consents:
         people: People,
         ring: KeyRing,
         entropy: Entropy,
-        policy: PolicyEngine,
+        policy: PolicyHolder,
         *,
         most_open: int,
         distinct_certificates: bool,
@@ -297,7 +298,7 @@ class Consents:
             key_id=asked.document.key_id if asked.document else "",
             credential_id=asked.caller.credential_id,
             certificate_sha256=asked.caller.certificate_sha256,
-            policy=self._policy.policy_hash,
+            policy=self._policy.policy_hash(),
         )
         step = step_of(
             "system.approval-requested", asked.caller, rule=asked.rule, digest=digest

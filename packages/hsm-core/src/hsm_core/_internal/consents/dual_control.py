@@ -16,13 +16,13 @@ from hsm_core._internal.consents.people import People, SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.consents.using import Users
 from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.policy import PolicyHolder
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import (
     ApprovalStore,
     AuditLog,
     Clock,
     Entropy,
-    PolicyEngine,
 )
 from hsm_core.settings import ApprovalStoreKind, Settings
 
@@ -52,7 +52,7 @@ def open_dual_control(
     inventory: Inventory,
     audit: AuditLog,
     verify: Callable[[int, int], AuditVerification],
-    policy: PolicyEngine,
+    policy: PolicyHolder,
     clock: Clock,
     entropy: Entropy,
     check_signature: SignatureCheck,
@@ -90,7 +90,7 @@ def open_dual_control(
     register = ApprovalRegister(
         store, ring.approval_mac, clock, floor=_newest_time(audit)
     )
-    steps = Steps(ledger, inventory, audit, entropy, lambda: policy.policy_hash)
+    steps = Steps(ledger, inventory, audit, entropy, policy.policy_hash)
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
     open_consents(register, ledger, steps, audit, verify, is_lasting=is_lasting)
     users = Users(register, steps)

@@ -15,6 +15,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals import ApprovalRegister, missing
 from hsm_core._internal.clock import instant
 from hsm_core._internal.consents.steps import Steps
+from hsm_core._internal.policy import PolicyHolder
 from hsm_core._internal.sealing import KeyRing
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
@@ -33,7 +34,7 @@ from hsm_core.model import (
     Parameters,
     Phase,
 )
-from hsm_core.protocols import ApprovalQuery, AuditDraft, PolicyEngine
+from hsm_core.protocols import ApprovalQuery, AuditDraft
 
 __all__ = ["People", "SignatureCheck", "no_signatures"]
 
@@ -82,7 +83,7 @@ class People:
         register: ApprovalRegister,
         steps: Steps,
         ring: KeyRing,
-        policy: PolicyEngine,
+        policy: PolicyHolder,
         *,
         distinct_certificates: bool,
         check_signature: SignatureCheck,
@@ -215,7 +216,8 @@ class People:
 
     def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
         """Return whether the policy lets somebody do what is about no key."""
-        return self._policy.decide(operation, caller, None).allowed
+        at = self._register.time.now()
+        return self._policy.engine.decide(operation, caller, None, at=at).allowed
 
     def list(self, caller: Caller, query: ops.ListApprovals) -> ops.ApprovalPage:
         """

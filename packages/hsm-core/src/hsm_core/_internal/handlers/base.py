@@ -20,6 +20,9 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.leaps import Leaps
+from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.uses import Use, UseAccounts
 from hsm_core.algorithms import (
     Algorithm,
@@ -78,6 +81,9 @@ class Services:
         consents: Dual control.
         approval_status: Tells how the approvals are.
         started_at: When this HSM was opened, microseconds since 1970.
+        leaps: How much time is known to have passed.
+        schedule: What the schedulers have found.
+        destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
     """
@@ -85,7 +91,7 @@ class Services:
     inventory: Inventory
     uses: UseAccounts
     crypto: CryptoRegistry
-    policy: PolicyEngine
+    policy: PolicyHolder
     audit: AuditLog
     audit_sync: AuditSync
     audit_timeout: float
@@ -102,6 +108,9 @@ class Services:
     consents: Consents
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
+    leaps: Leaps
+    schedule: Schedule = field(default_factory=Schedule)
+    destroy_waiting_days: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
 
 
@@ -113,6 +122,7 @@ class Subject(Generic[Op]):
     Attributes:
         document: The key's document, where the operation names a key that can be read.
         others: Documents of the further keys it names, by field.
+        policy: The policy that it was authorised by.
         prepared: What `Handler.prepare` leaves for the steps after it.
         rule: Name of the rule that allowed it.
         digest: Keyed digest of the operation, hex.
@@ -120,8 +130,9 @@ class Subject(Generic[Op]):
 
     operation: Op
     caller: Caller
-    document: KeyDocument | None = None
-    others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    document: KeyDocument | None
+    others: Mapping[str, KeyDocument]
+    policy: PolicyEngine
     prepared: list[Any] = field(default_factory=list)
     rule: str = ""
     digest: str = ""

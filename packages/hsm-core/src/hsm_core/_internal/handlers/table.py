@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from hsm_core import operations as ops
+from hsm_core._internal import internal_operations as internal
 from hsm_core._internal.handlers import (
     administration,
     approvals,
@@ -14,13 +14,17 @@ from hsm_core._internal.handlers import (
     ciphers,
     data_keys,
     derivation,
+    endings,
     exports,
+    facts,
     imports,
     inspection,
     kems,
     keys,
+    life,
     macs,
     new_keys,
+    policy,
     recovery,
     signatures,
     trail,
@@ -31,7 +35,7 @@ __all__ = ["AnyHandler", "handler_table"]
 
 AnyHandler: TypeAlias = Handler[Any, Any] | MutationHandler[Any, Any]
 
-_CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
+_CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.CreateKey: new_keys.CreateKeyHandler,
     ops.ImportKey: imports.ImportKeyHandler,
     ops.DeriveKey: derivation.DeriveKeyHandler,
@@ -42,7 +46,7 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.RotateKey: keys.RotateKeyHandler,
     ops.Rollback: keys.RollbackHandler,
     ops.RevokeKey: keys.RevokeKeyHandler,
-    ops.DestroyKey: keys.DestroyKeyHandler,
+    ops.DestroyKey: endings.DestroyKeyHandler,
     ops.GetPublicKey: inspection.GetPublicKeyHandler,
     ops.Sign: signatures.SignHandler,
     ops.Verify: signatures.VerifyHandler,
@@ -72,6 +76,16 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.RecoverStore: recovery.RecoverStoreHandler,
     ops.RecoverKey: recovery.RecoverKeyHandler,
     ops.SelfTest: administration.SelfTestHandler,
+    ops.ActivateKey: life.ActivateKeyHandler,
+    ops.SuspendKey: life.SuspendKeyHandler,
+    ops.ResumeKey: life.ResumeKeyHandler,
+    ops.UpdateKey: facts.UpdateKeyHandler,
+    ops.SetRotation: life.SetRotationHandler,
+    ops.CancelDestroy: endings.CancelDestroyHandler,
+    # Policy
+    ops.ShowPolicy: policy.ShowPolicyHandler,
+    ops.ExplainPolicy: policy.ExplainPolicyHandler,
+    ops.TestPolicy: policy.TestPolicyHandler,
     ops.ListApprovals: approvals.ListApprovalsHandler,
     ops.GetApproval: approvals.GetApprovalHandler,
     ops.Approve: approvals.ApproveHandler,
@@ -80,6 +94,13 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
 }
 
 
+_INTERNAL: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
+    internal.CompleteDestruction: endings.CompleteDestructionHandler,
+}
+"""What only the HSM itself asks for."""
+
+
 def handler_table(services: Services) -> dict[type[ops.Operation[Any]], AnyHandler]:
-    """Return one handler per operation."""
-    return {operation: cls(services) for operation, cls in _CLASSES.items()}
+    """Return one handler per operation, those that no caller can send among them."""
+    classes = _CLASSES | _INTERNAL
+    return {operation: cls(services) for operation, cls in classes.items()}

@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Who may do what: pure functions of operation, caller and key facts."""
+"""Who may do what: pure functions of operation, caller, key facts and time."""
 
-from hsm_core._internal.policy.engine import RolePolicy
-from hsm_core._internal.policy.governance import PROFILES, AlgorithmRule
-from hsm_core._internal.policy.roles import GRANTS
+from hsm_core._internal.policy.changes import decide_update
+from hsm_core._internal.policy.engine import RuleEngine, policy_of
+from hsm_core._internal.policy.explaining import explain
+from hsm_core._internal.policy.holder import PolicyHolder
+from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
+from hsm_core._internal.policy.reloading import PolicyReloader
+from hsm_core._internal.policy.replay import change_of
 
-__all__ = ["GRANTS", "PROFILES", "AlgorithmRule", "RolePolicy"]
+__all__ = [
+    "PolicyHolder",
+    "PolicyReloader",
+    "RuleEngine",
+    "change_of",
+    "decide_update",
+    "explain",
+    "joined",
+    "outcome_of_rule",
+    "policy_of",
+]
