@@ -31,6 +31,7 @@ from hsm_core.model import (
     ApprovalState,
     Caller,
     MessageDetail,
+    Parameters,
     Phase,
 )
 from hsm_core.protocols import ApprovalQuery, AuditDraft
@@ -144,7 +145,9 @@ class People:
         signature, signer = b"", ""
         if isinstance(operation, ops.Approve):
             signature, signer = self._signed(caller, approval, operation)
-        step = replace(step, parameters={**step.parameters, "shown_sha256": shown})
+        said = {"comment" if granted else "reason": _said(operation)}
+        told: Parameters = {name: text for name, text in said.items() if text}
+        step = replace(step, parameters={**told, "shown_sha256": shown})
         if signature:
             text = base64.b64encode(signature).decode()
             step = replace(step, approval_signatures=(f"{signer} {text}",))
