@@ -21,6 +21,7 @@ from hsm_core.model import Record
 __all__ = [
     "SALT_BYTES",
     "SHOWN_FORMAT",
+    "SSH_NAMESPACE",
     "ShownField",
     "ShownOperation",
     "check_shown",
@@ -34,6 +35,9 @@ SALT_BYTES: Final = 32
 
 SHOWN_FORMAT: Final = 1
 """Version of the form in which operations are shown."""
+
+SSH_NAMESPACE: Final = "ferrohsm-approval"
+"""What ``ssh-keygen -Y sign -n`` is given."""
 
 _OPERATION: Final = b"ferrohsm approval operation v1\0"
 _HIDDEN: Final = b"ferrohsm approval field v1\0"
