@@ -13,13 +13,25 @@ from typing import ClassVar, Final
 
 from hsm_core import errors
 
-__all__ = ["EXIT_CODES", "BatchFailedError", "ExitCode", "exit_code"]
+__all__ = [
+    "EXIT_CODES",
+    "ApprovalEndedError",
+    "BatchFailedError",
+    "ExitCode",
+    "exit_code",
+]
 
 
 class BatchFailedError(errors.HSMError):
     """Some items of a batch failed; the others were done."""
 
     code: ClassVar[str] = "batch_failed"
+
+
+class ApprovalEndedError(errors.HSMError):
+    """What was waited for was denied, cancelled, or has expired."""
+
+    code: ClassVar[str] = "approval_ended"
 
 
 class ExitCode(IntEnum):
@@ -38,6 +50,7 @@ class ExitCode(IntEnum):
     OUTCOME_UNKNOWN = 10
     APPROVAL_REQUIRED = 11
     BATCH_FAILED = 12
+    APPROVAL_ENDED = 13
     INTERRUPTED = 130
     OUTPUT_CLOSED = 141
 
@@ -65,8 +78,13 @@ _MEANINGS: Final = {
     ExitCode.OUTCOME_UNKNOWN: (
         "A change was sent and its answer lost; repeat with the same idempotency key."
     ),
-    ExitCode.APPROVAL_REQUIRED: "Other people must approve it first.",
+    ExitCode.APPROVAL_REQUIRED: (
+        "Other people must approve it first, or have not done so while it waited."
+    ),
     ExitCode.BATCH_FAILED: "Some items of a batch failed; their lines say why.",
+    ExitCode.APPROVAL_ENDED: (
+        "The approval that it waited for was denied, cancelled, or has expired."
+    ),
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitCode.OUTPUT_CLOSED: "The reader of standard output went away.",
 }
@@ -88,6 +106,7 @@ EXIT_CODES: Final[dict[type[errors.HSMError], ExitCode]] = {
     errors.OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
     errors.ApprovalRequiredError: ExitCode.APPROVAL_REQUIRED,
     BatchFailedError: ExitCode.BATCH_FAILED,
+    ApprovalEndedError: ExitCode.APPROVAL_ENDED,
 }
 """Exit codes by error family."""
 
