@@ -112,7 +112,7 @@ class TestLife:
         """
         A request is granted by enough people, used once, and keeps who said what.
         """
-        made = register.insert(request_of(1, quorum=2, key_id="k", rule="r"))
+        made = register.insert(request_of(1, quorum=2, key_id="k"))
         clock.advance(1)
         once = register.decide(ONE, person("bob"), granted=True, comment="fine")
         clock.advance(1)
@@ -132,7 +132,7 @@ class TestLife:
         ]
         assert (START, START + 3_600_000_000) == (used.created_at, used.expires_at)
         assert ("op", START + 3_000_000) == (used.operation_id, used.closed_at)
-        assert ("k", "r", "ann") == (used.key_id, used.rule, used.requester)
+        assert ("k", "ann") == (used.key_id, used.requester)
         assert used == register.get(ONE)
 
     def test_given_back(self, register: ApprovalRegister) -> None:
@@ -176,6 +176,7 @@ class TestMoves:
             (S.PENDING, S.DENIED),
             (S.PENDING, S.CANCELLED),
             (S.PENDING, S.EXPIRED),
+            (S.GRANTED, S.PENDING),
             (S.GRANTED, S.RESERVED),
             (S.GRANTED, S.DENIED),
             (S.GRANTED, S.CANCELLED),
@@ -435,8 +436,8 @@ class TestInsert:
         However many agree at length, there is room for a denial, and for the use.
         """
         with pytest.raises(InputSizeError):
-            register.insert(request_of(1, parameters={"x": "y" * 33_000}))
-        register.insert(request_of(1, quorum=100, parameters={"x": "y" * 32_000}))
+            register.insert(request_of(1, sealed=bytes(25_000)))
+        register.insert(request_of(1, quorum=100, sealed=bytes(23_500)))
         long = "\U0001f511" * 256
         grants = (
             register.decide(ONE, person(f"p{number}"), granted=True, comment=long)

@@ -19,7 +19,7 @@ from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.stores.sqlite.approvals import SqliteApprovalStore
-from hsm_core.model import Approval, ApprovalState, Caller
+from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller
 from hsm_core.protocols import ApprovalChange, ApprovalStore
 from hsm_core.testing import FakeClock
 
@@ -92,14 +92,14 @@ def person(name: str) -> Caller:
     return Caller(principal=name, roles=frozenset(), credential_id=f"token-{name}")
 
 
-def request_of(number: int, **facts: object) -> ApprovalRequest:
+def request_of(number: int, *, quorum: int = 1, **facts: object) -> ApprovalRequest:
     """Return a request for the n-th approval, by ann, for an hour."""
     usual: dict[str, object] = {
         "approval_id": approval_id_of(number),
         "kind": "DestroyKey",
         "digest": digest_of(number),
         "requester": "ann",
-        "quorum": 1,
+        "demands": (ApprovalDemand(rule="two-people", quorum=quorum),),
         "seconds": 3600,
     }
     return ApprovalRequest(**usual | facts)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def approval_of(number: int, **facts: object) -> Approval:
         "kind": "DestroyKey",
         "digest": digest_of(number),
         "requester": "ann",
-        "quorum": 1,
+        "demands": (ApprovalDemand(rule="two-people"),),
         "created_at": START + number * 1_000_000,
         "expires_at": START + 3600 * 1_000_000,
     }

@@ -73,12 +73,12 @@ def test_overtaken(store: OddStore) -> None:
     """
     A step that was overtaken is made on what is there then.
     """
-    mine, other = register_of(store), register_of(store)
+    mine = register_of(store)
     left = ["x", "y", "z"]
 
     def overtake(change: ApprovalChange) -> None:
         if left:
-            other.decide(ONE, person(left.pop()), granted=True)
+            register_of(store).decide(ONE, person(left.pop()), granted=True)
 
     store.before_commit = overtake
     made = mine.decide(ONE, person("bob"), granted=True)

@@ -40,6 +40,7 @@ Every error that hsm-core raises on purpose.
     │   ├── EntropyUnavailableError
     │   ├── OutcomeUnknownError
     │   ├── OverloadedError
+    │   │   └── TooManyApprovalsError
     │   ├── SelfTestFailedError
     │   ├── StoreUnavailableError
     │   │   └── StorageFullError
@@ -101,6 +102,7 @@ __all__ = [
     "StoreLockedError",
     "StoreMismatchError",
     "StoreUnavailableError",
+    "TooManyApprovalsError",
     "TransportError",
     "UnavailableError",
     "UnknownAlgorithmError",
@@ -233,10 +235,21 @@ class AccessDeniedError(HSMError, PermissionError):
 
 
 class ApprovalRequiredError(HSMError):
-    """Other people must agree first; ``facts["approval_id"]`` names the approval."""
+    """
+    Other people must agree first; ``facts["approval_id"]`` names the approval.
+
+    ``facts`` hold its ``digest`` and ``expires_at`` (RFC 3339), too. Who asked sends the
+    same operation again when they have agreed.
+
+    Attributes:
+        approval: What they are asked, an ``operations.ApprovalInfo``; None where the
+            HSM did not tell.
+    """
 
     code: ClassVar[str] = "approval_required"
     sentence: ClassVar[str] = "This needs the approval of other people."
+
+    approval: object | None = None
 
 
 class ApprovalNotFoundError(HSMError, LookupError):
@@ -448,6 +461,13 @@ class SelfTestFailedError(UnavailableError):
     """A self-test of the algorithm failed; it gives no output any more."""
 
     code: ClassVar[str] = "self_test_failed"
+
+
+class TooManyApprovalsError(OverloadedError):
+    """The caller has too many open requests for approval; ``facts`` name the limit."""
+
+    code: ClassVar[str] = "too_many_approvals"
+    sentence: ClassVar[str] = "You have too many open requests for approval."
 
 
 class StoreUnavailableError(UnavailableError):

@@ -21,6 +21,7 @@ __all__ = [
     "Approval",
     "ApprovalDecision",
     "ApprovalDemand",
+    "ApprovalDetail",
     "ApprovalState",
     "AuditDetail",
     "AuditEntry",
@@ -267,8 +268,9 @@ class ApprovalState(StrEnum):
     """
     Where an approval stands.
 
-    pending → granted, denied, cancelled, expired; granted → reserved, denied,
-    cancelled, expired; reserved → granted (given back), consumed. No others.
+    pending → granted, denied, cancelled, expired; granted → reserved, pending (more is
+    asked by now, or a grant counts no more), denied, cancelled, expired; reserved →
+    granted (given back, or more uses are left), consumed. No others.
     """
 
     PENDING = "pending"
@@ -313,6 +315,10 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
         credential_id: Of the credential that was used.
         certificate_sha256: Of the client certificate, hex, or empty.
         at: Microseconds since 1970.
+        roles: Roles that they had then.
+        signature: Their signature over the statement, or empty.
+        signer: The public key that it was checked with, as text.
+        withdrawn_at: When it was found that their grant counts no more; else 0.
     """
 
     principal: str
@@ -321,6 +327,15 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     credential_id: str = ""
     certificate_sha256: str = ""
     comment: str = ""
+    roles: tuple[Role, ...] = ()
+    signature: bytes = b""
+    signer: str = ""
+    withdrawn_at: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a grant that still counts."""
+        return self.granted and not self.withdrawn_at
 
 
 class Approval(Record, frozen=True, kw_only=True):
@@ -331,17 +346,22 @@ class Approval(Record, frozen=True, kw_only=True):
         approval_id: A UUID in lower-case canonical form.
         generation: From 1; grows by one with every change.
         kind: Name of the operation.
-        digest: Keyed digest of the whole operation, hex; it binds every field.
+        digest: Keyed digest of requester and resolved operation, hex; it binds every
+            field, and the versions that the operation does not name.
         requester: Principal that asked, and alone may use it.
-        key_id: The key that it is about, or empty.
-        parameters: Names and lengths in the operation, to be shown; never payloads.
-        quorum: How many other people must grant it.
-        rule: Name of the rule that asks for it.
-        policy: SHA-256 of the policy in force, hex.
+        demands: What must be consented to; all of it.
         created_at: Microseconds since 1970.
         expires_at: Microseconds since 1970; from then on it serves nothing.
-        decisions: In the order in which they were made, one for each person.
-        operation_id: The operation that has reserved or consumed it, or empty.
+        salt: 32 random bytes, under which the operation is shown.
+        shown_sha256: Digest of the operation as it is shown, hex.
+        sealed: The operation as it is shown, sealed.
+        uses_left: For how many operations it may still be used.
+        key_id: The key that it is about, or empty.
+        credential_id: Of the requester's credential.
+        certificate_sha256: Of the requester's client certificate, hex, or empty.
+        policy: SHA-256 of the policy in force when it was asked for, hex.
+        decisions: In the order in which they were made.
+        operation_id: The operation that has reserved or used it last, or empty.
         closed_at: When it was denied, cancelled, consumed or expired; else 0.
     """
 
@@ -351,12 +371,16 @@ class Approval(Record, frozen=True, kw_only=True):
     kind: str
     digest: str
     requester: str
-    quorum: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    demands: tuple[ApprovalDemand, ...]
     created_at: int
     expires_at: int
+    salt: bytes = b""
+    shown_sha256: str = ""
+    sealed: bytes = b""
+    uses_left: int = 1
     key_id: str = ""
-    parameters: Parameters = msgspec.field(default_factory=dict)
-    rule: str = ""
+    credential_id: str = ""
+    certificate_sha256: str = ""
     policy: str = ""
     decisions: tuple[ApprovalDecision, ...] = ()
     operation_id: str = ""
@@ -469,6 +493,25 @@ class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
     baseline_sha256: str
 
 
+class ApprovalDetail(Record, frozen=True, kw_only=True, tag="approval"):
+    """
+    A step of an approval; in an intent, the one that is about to be made.
+
+    Attributes:
+        generation: Of the approval after it.
+        state: Of the approval after it.
+        record_sha256: SHA-256 of the stored form after it, hex.
+        before_sha256: The same before it; empty for a new approval.
+        operation_id: The operation that reserves, uses or gives it back, or empty.
+    """
+
+    generation: int
+    state: ApprovalState
+    record_sha256: str
+    before_sha256: str = ""
+    operation_id: str = ""
+
+
 AuditDetail: TypeAlias = (
     RepairDetail
     | CountedDetail
@@ -476,6 +519,7 @@ AuditDetail: TypeAlias = (
     | BatchDetail
     | ResumeDetail
     | PruneDetail
+    | ApprovalDetail
 )
 
 
@@ -497,7 +541,10 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         generation: Generation of the key after the operation, or 0.
         document_before: SHA-256 of the key document before, hex.
         document_after: SHA-256 of the key document after, hex.
-        set_digest: Keyed digest over all keys after a mutation, hex.
+        set_digest: Keyed digest over all keys after a change, hex; where there are
+            approvals, followed by the one over all approvals.
+        approval_id: The approval that it is about, or that served it.
+        approval_signatures: What approvers signed with keys of their own.
         parameters: Facts of the operation; never a payload.
         rule: Name of the rule that decided.
         policy: SHA-256 of the policy in force, hex.

@@ -17,7 +17,17 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core.model import Record
 
-__all__ = ["API_PREFIX", "ROUTES", "Route", "path_fields", "route_of"]
+__all__ = [
+    "API_PREFIX",
+    "APPROVAL_HEADER",
+    "ROUTES",
+    "Route",
+    "path_fields",
+    "route_of",
+]
+
+APPROVAL_HEADER: Final = "FerroHSM-Approval"
+"""Header that names the approval under which an operation is to be done."""
 
 API_PREFIX: Final = "/api/v1"
 """Path under which every route stands."""
@@ -52,6 +62,7 @@ class Route(Record, frozen=True, kw_only=True):
 
 
 _KEY: Final = "/keys/{key_id}"
+_APPROVAL: Final = "/approvals/{approval_id}"
 
 ROUTES: Final = (
     Route(
@@ -183,6 +194,11 @@ ROUTES: Final = (
     Route(operation=ops.RecoverStore, method="POST", path="/store/recover"),
     Route(operation=ops.RecoverKey, method="POST", path="/store/keys/{key_id}/recover"),
     Route(operation=ops.SelfTest, method="POST", path="/selftest"),
+    Route(operation=ops.ListApprovals, method="GET", path="/approvals"),
+    Route(operation=ops.GetApproval, method="GET", path=_APPROVAL),
+    Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
+    Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
+    Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
 )
 """One row per operation."""
 

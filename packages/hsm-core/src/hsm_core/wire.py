@@ -22,6 +22,7 @@ from hsm_core import errors
 from hsm_core._byte_fields import bytes_fields, item_types, with_bytes
 from hsm_core._strict_json import MAX_DEPTH, Json, scan_json
 from hsm_core.errors import (
+    ApprovalRequiredError,
     Fact,
     HSMError,
     InvalidInputError,
@@ -29,11 +30,12 @@ from hsm_core.errors import (
     PayloadTooLargeError,
 )
 from hsm_core.model import Record
-from hsm_core.operations import AnyOperation, Operation
+from hsm_core.operations import AnyOperation, ApprovalInfo, Operation
 
 __all__ = [
     "MAX_DEPTH",
     "ErrorRecord",
+    "asked_approval",
     "checked",
     "convert",
     "decode_json",
@@ -60,22 +62,42 @@ _NAMED: Final = re.compile(r"(?:missing required|contains unknown) field `([^`]+
 
 
 class ErrorRecord(Record, frozen=True, kw_only=True):
-    """An error as it travels."""
+    """
+    An error as it travels.
+
+    Attributes:
+        approval: Of an `ApprovalRequiredError`, what other people are asked.
+    """
 
     code: str
     message: str
     facts: dict[str, Fact] = msgspec.field(default_factory=dict)
+    approval: ApprovalInfo | None = None
 
 
 def error_record(error: HSMError) -> ErrorRecord:
     """Return the form of an error that travels."""
-    return ErrorRecord(code=error.code, message=str(error), facts=error.facts)
+    return ErrorRecord(
+        code=error.code,
+        message=str(error),
+        facts=error.facts,
+        approval=asked_approval(error),
+    )
+
+
+def asked_approval(error: HSMError) -> ApprovalInfo | None:
+    """Return what other people are asked where an error says that they must agree."""
+    approval = error.approval if isinstance(error, ApprovalRequiredError) else None
+    return approval if isinstance(approval, ApprovalInfo) else None
 
 
 def error_from_record(record: ErrorRecord) -> HSMError:
     """Return the error that a record stands for; an unknown code becomes `HSMError`."""
     cls = errors.error_classes().get(record.code, HSMError)
-    return cls.from_wire(record.message, record.facts)
+    error = cls.from_wire(record.message, record.facts)
+    if isinstance(error, ApprovalRequiredError):
+        error.approval = record.approval
+    return error
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInputError:

@@ -70,6 +70,7 @@ class VaultAccess(Protocol):
         *,
         idempotency_key: str | None,
         known: Known,
+        approval_id: str = "",
     ) -> R:
         """Execute one operation for whoever the visitor turns out to be."""
         ...

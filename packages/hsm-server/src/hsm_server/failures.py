@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
+from hsm_core import wire
 from hsm_core.errors import HSMError
+from hsm_core.operations import ApprovalInfo
+from hsm_core.rest import API_PREFIX
+from hsm_core.wire import asked_approval
 from hsm_server.app_keys import LOGGER, METRICS, Exchange
 from hsm_server.logs import location
 from hsm_server.problems import RequestRefusedError, problem_response, status_of
@@ -38,7 +43,19 @@ def answer_failure(
         case _:
             known = _unexpected(request, error, exchange)
     exchange.code = known.code
+    if isinstance(known, HSMError) and (asked := asked_approval(known)) is not None:
+        return _accepted(asked)
     return problem_response(known, exchange.request_id)
+
+
+def _accepted(asked: ApprovalInfo) -> web.Response:
+    """Answer what other people must agree to first: no problem, but not done yet."""
+    return web.Response(
+        body=wire.encode_json(asked),
+        status=HTTPStatus.ACCEPTED,
+        content_type="application/json",
+        headers={"Location": f"{API_PREFIX}/approvals/{asked.approval_id}"},
+    )
 
 
 def _refusal(error: web.HTTPException) -> RequestRefusedError:

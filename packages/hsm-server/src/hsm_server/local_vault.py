@@ -15,7 +15,7 @@ from hsm_core.operations import (
     Operation,
     Status,
 )
-from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.protocols import AsyncHSMGateway, Request
 from hsm_server.access import Known, Visitor
 from hsm_server.gatekeeper import Gatekeeper
 
@@ -53,12 +53,15 @@ class LocalVault:
         *,
         idempotency_key: str | None,
         known: Known,
+        approval_id: str = "",
     ) -> R:
         """See `VaultAccess.execute`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
-        hsm = self._gateway.act_as(caller)
-        return await hsm.execute(operation, idempotency_key=idempotency_key)
+        asked = Request(caller, operation, idempotency_key, approval_id)
+        (answer,) = self._gateway.execute_many([asked])
+        result: R = await answer
+        return result
 
     async def refuse(
         self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known

@@ -34,6 +34,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 """Media type of RFC 9457."""
 
 _RETRY_SECONDS: Final = "1"
+_RETRIED: Final = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
 
 STATUS: Final[dict[type[HSMError], int]] = {
     errors.ApprovalRequiredError: 202,
@@ -48,6 +49,7 @@ STATUS: Final[dict[type[HSMError], int]] = {
     errors.InvalidInputError: 422,
     errors.VerificationError: 422,
     errors.DecryptionError: 422,
+    errors.TooManyApprovalsError: 429,
     errors.UnavailableError: 503,
     errors.ConfigurationError: 503,
 }
@@ -129,7 +131,7 @@ def problem_response(
         problem = problem_of(error, request_id)
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": "Bearer"}
-    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    elif problem.status in _RETRIED:
         headers = {"Retry-After": _RETRY_SECONDS}
     return web.Response(
         body=wire.encode_json(problem),

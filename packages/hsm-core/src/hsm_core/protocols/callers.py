@@ -24,11 +24,19 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks for what; *idempotency_key* is for mutations only."""
+    """
+    Who asks for what.
+
+    Attributes:
+        idempotency_key: For mutations only.
+        approval_id: The approval that it is to be done under. Left empty, it is found:
+            one of the same person for the same operation.
+    """
 
     caller: Caller
     operation: Operation[Any]
     idempotency_key: str | None = None
+    approval_id: str = ""
 
 
 class HSM(Protocol):

@@ -48,6 +48,8 @@ class AuditDraft:
     parameters: Parameters = field(default_factory=dict)
     rule: str = ""
     policy: str = ""
+    approval_id: str = ""
+    approval_signatures: tuple[str, ...] = ()
     digest: str = ""
     detail: AuditDetail | None = None
 

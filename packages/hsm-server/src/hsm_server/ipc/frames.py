@@ -25,6 +25,7 @@ __all__ = [
     "HEADER_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_WAITING",
+    "MOST_APPROVAL_ID",
     "MOST_REFUSED_KEY",
     "PROTOCOL",
     "Answer",
@@ -42,7 +43,7 @@ __all__ = [
     "packed",
 ]
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Version of this protocol; both sides must speak the same."""
 
 HEADER_BYTES: Final = 4
@@ -59,6 +60,9 @@ MAX_WAITING: Final = 4096
 
 MOST_REFUSED_KEY: Final = 64
 """Characters of a key's name that a refusal tells."""
+
+MOST_APPROVAL_ID: Final = 64
+"""Characters of the id of an approval that a request names."""
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
 
@@ -106,6 +110,7 @@ class Request(_Frame, frozen=True, tag="request"):
         code: Of a refusal: the error that is answered.
         kind: Of a refusal: the operation that was meant.
         key_id: Of a refusal: the key that was named.
+        approval_id: The approval that it is to be done under, if one is named.
     """
 
     id: Id
@@ -117,6 +122,7 @@ class Request(_Frame, frozen=True, tag="request"):
     code: Annotated[str, Meta(max_length=64)] = ""
     kind: Annotated[str, Meta(max_length=64)] = ""
     key_id: Annotated[str, Meta(max_length=MOST_REFUSED_KEY)] = ""
+    approval_id: Annotated[str, Meta(max_length=MOST_APPROVAL_ID)] = ""
 
 
 class Answer(_Frame, frozen=True, tag="answer"):

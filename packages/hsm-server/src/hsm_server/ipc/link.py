@@ -39,6 +39,7 @@ from hsm_server.ipc.frames import (
 
 __all__ = ["Link"]
 
+_CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.RECOVERY})
 _PING_SECONDS: Final = 0.15
 _SILENT_SECONDS: Final = 0.6
 _ASLEEP_SECONDS: Final = 0.4
@@ -326,7 +327,7 @@ async def _next(
 
 def _lost(operation: Operation[Any] | None) -> HSMError:
     """Return what is known of a request whose answer does not come."""
-    if operation is not None and operation.effect in {Effect.MUTATION, Effect.RECOVERY}:
+    if operation is not None and operation.effect in _CHANGES:
         return OutcomeUnknownError(
             "The process that holds the keys ended before it told the outcome; send "
             "the same request again, with the same idempotency key."

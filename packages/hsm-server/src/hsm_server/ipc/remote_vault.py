@@ -27,7 +27,12 @@ from hsm_core.operations import (
     result_type,
 )
 from hsm_server.access import Known, Visitor
-from hsm_server.ipc.frames import MOST_REFUSED_KEY, Purpose, Request
+from hsm_server.ipc.frames import (
+    MOST_APPROVAL_ID,
+    MOST_REFUSED_KEY,
+    Purpose,
+    Request,
+)
 from hsm_server.ipc.link import Link
 from hsm_server.settings import MAX_TOKEN_BYTES
 
@@ -86,6 +91,7 @@ class RemoteVault:
         *,
         idempotency_key: str | None,
         known: Known,
+        approval_id: str = "",
     ) -> R:
         """See `VaultAccess.execute`."""
         visitor = _fitting(visitor)
@@ -99,7 +105,14 @@ class RemoteVault:
         key = None
         if idempotency_key is not None:
             key = _sendable(idempotency_key, _MOST_KEY_CHARACTERS)
-        request = Request(0, Purpose.EXECUTE, visitor, data, idempotency_key=key)
+        request = Request(
+            0,
+            Purpose.EXECUTE,
+            visitor,
+            data,
+            idempotency_key=key,
+            approval_id=_sendable(approval_id, MOST_APPROVAL_ID),
+        )
         answer = await self._ask(request, known, operation)
         result: R = wire.decode_packed(answer, result_type(type(operation)))
         return result

@@ -277,6 +277,7 @@ class _Connection:
                     caller,
                     wire.decode_packed_operation(operation),
                     frame.idempotency_key,
+                    frame.approval_id,
                 )
             case Purpose.GREET:
                 self._send(Answer(frame.id, caller.principal))

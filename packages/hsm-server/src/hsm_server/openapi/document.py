@@ -6,8 +6,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hsm_core import wire
-from hsm_core.operations import Effect, Operation, result_type
-from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_core.operations import ApprovalInfo, Effect, Operation, result_type
+from hsm_core.rest import (
+    API_PREFIX,
+    APPROVAL_HEADER,
+    ROUTES,
+    Route,
+    path_fields,
+)
 from hsm_server.__about__ import __version__
 from hsm_server.health import Health
 from hsm_server.openapi.examples import EXAMPLES
@@ -37,6 +43,7 @@ _PROBLEMS: Final = {
     413: "Body or payload is too large.",
     415: "The body is of a type that this route does not take.",
     422: "A field breaks a rule, or a check was made and its answer is no.",
+    429: "The caller has too many open requests for approval.",
     503: "The HSM can't do this now.",
 }
 _NO_KEY: Final = {404}
@@ -160,6 +167,17 @@ def _parameters(route: Route, schema: Schema) -> list[Schema]:
                 "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"},
             }
         )
+    if route.operation.effect is not Effect.CONSENT:
+        found.append(
+            {
+                "name": APPROVAL_HEADER,
+                "in": "header",
+                "description": (
+                    "The approval under which it is to be done; without, it is found."
+                ),
+                "schema": {"type": "string", "format": "uuid"},
+            }
+        )
     if route.operation.effect is Effect.MUTATION:
         found.append(
             {
@@ -234,7 +252,24 @@ def _responses(route: Route) -> Schema:
         for status, words in _PROBLEMS.items()
         if status not in left_out
     }
-    return {str(route.success): success, **problems}
+    return {str(route.success): success, "202": _waiting(), **problems}
+
+
+def _waiting() -> Schema:
+    return {
+        "description": (
+            "Other people must agree first: this approval was asked for, or still is. "
+            "Send the same request again when they have."
+        ),
+        "content": {_JSON: {"schema": _reference(ApprovalInfo)}},
+        "headers": {
+            "Location": {
+                "description": "Path of the approval.",
+                "required": True,
+                "schema": {"type": "string"},
+            }
+        },
+    }
 
 
 def _reference(cls: type) -> Schema:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -14,7 +15,13 @@ from aiohttp import web
 from hsm_core import wire
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
-from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
+from hsm_core.rest import (
+    API_PREFIX,
+    APPROVAL_HEADER,
+    ROUTES,
+    Route,
+    path_fields,
+)
 from hsm_server.access import Known, Visitor
 from hsm_server.app_keys import VAULT, begin_operation
 from hsm_server.auth import visitor_of
@@ -35,6 +42,7 @@ RESULT_HEADER: Final = "FerroHSM-Result"
 """Header of a raw answer that holds the result's other fields, as ASCII JSON."""
 
 _MAX_REFUSED_KEY: Final = 64
+_APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
@@ -62,11 +70,15 @@ def _handler(
         if not request.content.is_eof():
             # Nobody sends us much before we know that they may.
             await vault.greet(visitor, known=exchange.know)
-        operation, idempotency_key = await _read(
+        operation, idempotency_key, approval_id = await _read(
             request, reader, route, visitor, exchange.know
         )
         result = await vault.execute(
-            visitor, operation, idempotency_key=idempotency_key, known=exchange.know
+            visitor,
+            operation,
+            idempotency_key=idempotency_key,
+            known=exchange.know,
+            approval_id=approval_id,
         )
         raw = bool(route.raw_response) and _wants(request, BYTES)
         return _encode(route, result, raw=raw)
@@ -93,11 +105,16 @@ async def _read(
     route: Route,
     visitor: Visitor,
     known: Known,
-) -> tuple[Operation[Any], str | None]:
-    """Read operation and idempotency key; a refusal that concerns a key is recorded."""
+) -> tuple[Operation[Any], str | None, str]:
+    """
+    Read operation, idempotency key and the id of the approval, if one is named.
+
+    A refusal that concerns a key is recorded.
+    """
     vault = request.app[VAULT]
     try:
-        return await reader.read(request), _idempotency_key(request)
+        operation = await reader.read(request)
+        return operation, _idempotency_key(request), _approval_id(request)
     except (HSMError, RequestRefusedError) as error:
         if "key_id" not in path_fields(route.path):
             # A stranger is not told what is wrong with what they sent.
@@ -120,6 +137,19 @@ def _idempotency_key(request: web.Request) -> str | None:
             "Idempotency-Key is given twice.", field="idempotency_key"
         )
     return given[0] if given else None
+
+
+def _approval_id(request: web.Request) -> str:
+    given = request.headers.getall(APPROVAL_HEADER, [])
+    if len(given) > 1:
+        raise InvalidInputError(
+            f"{APPROVAL_HEADER} is given twice.", field="approval_id"
+        )
+    if given and not _APPROVAL_ID.match(given[0]):
+        raise InvalidInputError(
+            f"{APPROVAL_HEADER} must be the id of an approval.", field="approval_id"
+        )
+    return given[0] if given else ""
 
 
 def _wants(request: web.Request, form: str) -> bool:

@@ -15,6 +15,8 @@ from hsm_core._internal.approvals.records import (
 )
 from hsm_core._internal.approvals.requests import is_approval_id
 from hsm_core._internal.approvals.steady_time import SteadyTime
+from hsm_core._internal.approvals.witness import Unwitnessed, Witness
+from hsm_core._internal.locks import Locks
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import Approval
 from hsm_core.protocols import ApprovalEntry, ApprovalQuery, ApprovalStore, Clock
@@ -45,6 +47,7 @@ class ApprovalReader:
 
     Attributes:
         store: As given.
+        witness: Knows what was written, and is told what is.
         time: By which everything is judged.
         opened_at: When it was made, by that time.
     """
@@ -59,7 +62,9 @@ class ApprovalReader:
     ) -> None:
         self.store = store
         self.time = SteadyTime(clock, floor)
+        self.witness: Witness = Unwitnessed()
         self._mac_of = mac_of
+        self._locks = Locks()
         self._tampered: set[str] = set()
         for entry in store.find(ApprovalQuery(limit=_NEWEST)):
             self.believed(entry.approval_id)
@@ -87,6 +92,7 @@ class ApprovalReader:
             raise ApprovalNotFoundError
         try:
             approval = decode_approval(approval_id, stored, self._mac_of)
+            self.witness.vouch(approval, stored)
         except ApprovalTamperedError:
             self._tampered.add(approval_id)
             raise
@@ -96,7 +102,8 @@ class ApprovalReader:
     def believed(self, approval_id: str) -> Approval | None:
         """Return what `read` returns, or None where it isn't found or tampered with."""
         try:
-            return self.read(approval_id)
+            with self._locks.held(approval_id):
+                return self.read(approval_id)
         except (ApprovalTamperedError, ApprovalNotFoundError):
             return None
 

@@ -10,9 +10,9 @@ time never goes back, so that no clock revives it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from hsm_core._internal.approvals import rules
 from hsm_core._internal.approvals.reader import ApprovalReader, place_of
@@ -29,13 +29,17 @@ from hsm_core.errors import (
     GenerationConflictError,
     InputSizeError,
 )
-from hsm_core.model import Approval, Caller
+from hsm_core.model import Approval, ApprovalDecision, ApprovalDemand, Caller, Role
 from hsm_core.protocols import (
     ApprovalChange,
     ApprovalQuery,
+    AuditDraft,
 )
 
 __all__ = ["ApprovalPage", "ApprovalRegister"]
+
+Rule: TypeAlias = Callable[[Approval, int], Approval]
+"""Gives an approval after a step, of it before and the time."""
 
 _ATTEMPTS: Final = 128
 _EXAMINED: Final = 10
@@ -73,9 +77,21 @@ class ApprovalRegister(ApprovalReader):
             ApprovalTamperedError: What lies there is not what was written.
             StoreUnavailableError: It can't be read, or its end not be written down.
         """
-        return self._change(approval_id, lambda approval, now: approval)
+        return self._change(approval_id, _unchanged)
 
-    def insert(self, request: ApprovalRequest) -> Approval:
+    def remove(self, approval_ids: Sequence[str]) -> None:
+        """
+        Delete approvals that came to an end.
+
+        Raises:
+            StoreUnavailableError: Some may be deleted.
+        """
+        with self.witness.removal(approval_ids):
+            self.store.remove(approval_ids)
+
+    def insert(
+        self, request: ApprovalRequest, *, step: AuditDraft | None = None
+    ) -> Approval:
         """
         Write down a new request; the same one a second time changes nothing.
 
@@ -85,37 +101,99 @@ class ApprovalRegister(ApprovalReader):
             StoreUnavailableError: It was not written, unless it is an
                 OutcomeUnknownError.
         """
+        with self._locks.held(request.approval_id):
+            return self._insert(request, step)
+
+    def _insert(self, request: ApprovalRequest, step: AuditDraft | None) -> Approval:
         wanted = new_approval(request, self.time.now())
         record = self._encoded(wanted, _REQUEST_BYTES)
         try:
-            self.store.commit(ApprovalChange(entry_of(wanted), record, 0))
+            if self.store.get(request.approval_id) is not None:
+                raise GenerationConflictError
+            with self.witness.change(None, wanted, record, step):
+                self.store.commit(ApprovalChange(entry_of(wanted), record, 0))
         except GenerationConflictError:
-            found = self.get(request.approval_id)
+            found = self._changed(request.approval_id, _unchanged)
             if (found.digest, found.requester) != (wanted.digest, wanted.requester):
                 raise ConflictError("Another approval has this id.") from None
             return found
         return wanted
 
     def decide(
-        self, approval_id: str, caller: Caller, *, granted: bool, comment: str = ""
+        self,
+        approval_id: str,
+        caller: Caller,
+        *,
+        granted: bool,
+        comment: str = "",
+        signature: bytes = b"",
+        signer: str = "",
+        distinct_certificates: bool = True,
+        step: AuditDraft | None = None,
     ) -> Approval:
         """
         Note what a person says; see `rules.decided`.
 
         Raises:
-            AccessDeniedError: They decide on their own request.
+            AccessDeniedError: They decide on their own request, or may not decide.
             ConflictError: They said the opposite before, or it is too late.
             HSMError: As `get` and `insert`.
         """
         limit = _GRANT_BYTES if granted else _DENIAL_BYTES
+
+        def rule(found: Approval, now: int) -> Approval:
+            decision = ApprovalDecision(
+                principal=caller.principal,
+                granted=granted,
+                at=now,
+                credential_id=caller.credential_id,
+                certificate_sha256=caller.certificate_sha256,
+                comment=comment,
+                roles=tuple(role for role in Role if role in caller.roles),
+                signature=signature,
+                signer=signer,
+            )
+            return rules.decided(
+                found, decision, distinct_certificates=distinct_certificates
+            )
+
+        return self._change(approval_id, rule, limit, step)
+
+    def review(
+        self,
+        approval_id: str,
+        demands: Sequence[ApprovalDemand],
+        is_trusted: Callable[[ApprovalDecision], bool],
+        *,
+        distinct_certificates: bool = True,
+        step: AuditDraft | None = None,
+    ) -> Approval:
+        """
+        Look at an approval with the eyes of today's policy; see `rules.reviewed`.
+
+        Raises:
+            HSMError: As `get` and `insert`.
+        """
         return self._change(
             approval_id,
-            lambda found, now: rules.decided(found, caller, granted, comment, now),
-            limit,
+            lambda found, now: rules.reviewed(
+                found,
+                demands,
+                is_trusted,
+                now,
+                distinct_certificates=distinct_certificates,
+            ),
+            step=step,
         )
 
     def reserve(
-        self, approval_id: str, *, operation_id: str, digest: str, requester: str
+        self,
+        approval_id: str,
+        *,
+        operation_id: str,
+        digest: str,
+        requester: str,
+        step: AuditDraft | None = None,
     ) -> Approval:
         """
         Take a granted approval for one operation; of many who ask one gets it.
@@ -128,9 +206,12 @@ class ApprovalRegister(ApprovalReader):
         return self._change(
             approval_id,
             lambda found, now: rules.reserved(found, operation_id, digest, requester),
+            step=step,
         )
 
-    def release(self, approval_id: str, *, operation_id: str) -> Approval:
+    def release(
+        self, approval_id: str, *, operation_id: str, step: AuditDraft | None = None
+    ) -> Approval:
         """
         Give an approval back, because its operation was not done.
 
@@ -139,10 +220,14 @@ class ApprovalRegister(ApprovalReader):
             HSMError: As `get` and `insert`.
         """
         return self._change(
-            approval_id, lambda found, now: rules.released(found, operation_id)
+            approval_id,
+            lambda found, now: rules.released(found, operation_id),
+            step=step,
         )
 
-    def consume(self, approval_id: str, *, operation_id: str) -> Approval:
+    def consume(
+        self, approval_id: str, *, operation_id: str, step: AuditDraft | None = None
+    ) -> Approval:
         """
         Close an approval, because its operation was done.
 
@@ -151,10 +236,14 @@ class ApprovalRegister(ApprovalReader):
             HSMError: As `get` and `insert`.
         """
         return self._change(
-            approval_id, lambda found, now: rules.consumed(found, operation_id, now)
+            approval_id,
+            lambda found, now: rules.consumed(found, operation_id, now),
+            step=step,
         )
 
-    def cancel(self, approval_id: str, *, requester: str) -> Approval:
+    def cancel(
+        self, approval_id: str, *, requester: str, step: AuditDraft | None = None
+    ) -> Approval:
         """
         Close an approval that its requester wants no more.
 
@@ -164,7 +253,9 @@ class ApprovalRegister(ApprovalReader):
             HSMError: As `get` and `insert`.
         """
         return self._change(
-            approval_id, lambda found, now: rules.cancelled(found, requester, now)
+            approval_id,
+            lambda found, now: rules.cancelled(found, requester, now),
+            step=step,
         )
 
     def find(self, query: ApprovalQuery) -> ApprovalPage:
@@ -202,12 +293,23 @@ class ApprovalRegister(ApprovalReader):
     def _change(
         self,
         approval_id: str,
-        rule: Callable[[Approval, int], Approval],
+        rule: Rule,
         limit: int = MAX_RECORD_BYTES,
+        step: AuditDraft | None = None,
+    ) -> Approval:
+        with self._locks.held(approval_id):
+            return self._changed(approval_id, rule, limit, step)
+
+    def _changed(
+        self,
+        approval_id: str,
+        rule: Rule,
+        limit: int = MAX_RECORD_BYTES,
+        step: AuditDraft | None = None,
     ) -> Approval:
         found = self.read(approval_id)
         for _ in range(_ATTEMPTS):
-            wanted = self._step(found, rule, limit)
+            wanted = self._step(found, rule, limit, step)
             if wanted is not None:
                 return wanted
             refused, found = found, self.read(approval_id)
@@ -216,25 +318,29 @@ class ApprovalRegister(ApprovalReader):
         raise GenerationConflictError("The approval changes all the time; try again.")
 
     def _step(
-        self, found: Approval, rule: Callable[[Approval, int], Approval], limit: int
+        self, found: Approval, rule: Rule, limit: int, step: AuditDraft | None
     ) -> Approval | None:
         now = self.time.now()
         current = rules.expired(found, now)
         if current is not found and not self._replace(found, current):
             return None
         wanted = rule(current, now)
-        if wanted is current or self._replace(current, wanted, limit):
+        if wanted is current or self._replace(current, wanted, limit, step):
             return wanted
         return None
 
     def _replace(
-        self, before: Approval, after: Approval, limit: int = MAX_RECORD_BYTES
+        self,
+        before: Approval,
+        after: Approval,
+        limit: int = MAX_RECORD_BYTES,
+        step: AuditDraft | None = None,
     ) -> bool:
         record = self._encoded(after, limit)
+        change = ApprovalChange(entry_of(after), record, before.generation)
         try:
-            self.store.commit(
-                ApprovalChange(entry_of(after), record, before.generation)
-            )
+            with self.witness.change(before, after, record, step):
+                self.store.commit(change)
         except GenerationConflictError:
             return False
         return True
@@ -244,6 +350,10 @@ class ApprovalRegister(ApprovalReader):
         if len(record) > limit:
             raise InputSizeError("approval", actual=len(record), maximum=limit)
         return record
+
+
+def _unchanged(approval: Approval, now: int) -> Approval:
+    return approval
 
 
 def _is_wanted(approval: Approval, query: ApprovalQuery) -> bool:

@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from hsm_core.errors import InputSizeError, InvalidInputError
 from hsm_core.identities import identity
-from hsm_core.model import Approval, ApprovalState, Parameters
+from hsm_core.model import Approval, ApprovalDemand, ApprovalState
 
-__all__ = ["ApprovalRequest", "is_approval_id", "new_approval"]
+__all__ = ["MOST_DEMANDS", "ApprovalRequest", "is_approval_id", "new_approval"]
 
 _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MOST_SECONDS: Final = 366 * 24 * 3600
 _MOST_PEOPLE: Final = 100
+_MOST_USES: Final = 1_000_000
+
+MOST_DEMANDS: Final = 16
+"""Demands of one approval; a longer list has no room in its record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +39,14 @@ class ApprovalRequest:
     kind: str
     digest: str
     requester: str
-    quorum: int
+    demands: tuple[ApprovalDemand, ...]
     seconds: int
+    salt: bytes = b""
+    shown_sha256: str = ""
+    sealed: bytes = b""
     key_id: str = ""
-    parameters: Parameters = field(default_factory=dict)
-    rule: str = ""
+    credential_id: str = ""
+    certificate_sha256: str = ""
     policy: str = ""
 
 
@@ -63,12 +70,16 @@ def new_approval(request: ApprovalRequest, now: int) -> Approval:
         kind=request.kind,
         digest=request.digest,
         requester=request.requester,
-        quorum=request.quorum,
+        demands=request.demands,
         created_at=now,
         expires_at=now + request.seconds * 1_000_000,
+        salt=request.salt,
+        shown_sha256=request.shown_sha256,
+        sealed=request.sealed,
+        uses_left=min(demand.uses for demand in request.demands),
         key_id=request.key_id,
-        parameters=request.parameters,
-        rule=request.rule,
+        credential_id=request.credential_id,
+        certificate_sha256=request.certificate_sha256,
         policy=request.policy,
     )
 
@@ -83,19 +94,19 @@ def _check_request(request: ApprovalRequest) -> None:
         raise InvalidInputError("digest must be 64 hex digits.", field="digest")
     if not identity(request.requester):
         raise InvalidInputError("requester must not be empty.", field="requester")
-    if not 1 <= request.quorum <= _MOST_PEOPLE:
+    _check_number("demands", len(request.demands), 1, MOST_DEMANDS, "demands")
+    _check_number("seconds", request.seconds, 1, _MOST_SECONDS, "seconds")
+    for demand in request.demands:
+        # Records that a program has built were checked by nobody.
+        _check_number("quorum", demand.quorum, 1, _MOST_PEOPLE, "people")
+        _check_number("uses", demand.uses, 1, _MOST_USES, "uses")
+        _check_number("seconds", demand.seconds, 1, _MOST_SECONDS, "seconds")
+
+
+def _check_number(
+    field: str, actual: int, minimum: int, maximum: int, unit: str
+) -> None:
+    if not minimum <= actual <= maximum:
         raise InputSizeError(
-            "quorum",
-            actual=request.quorum,
-            minimum=1,
-            maximum=_MOST_PEOPLE,
-            unit="people",
-        )
-    if not 1 <= request.seconds <= _MOST_SECONDS:
-        raise InputSizeError(
-            "seconds",
-            actual=request.seconds,
-            minimum=1,
-            maximum=_MOST_SECONDS,
-            unit="seconds",
+            field, actual=actual, minimum=minimum, maximum=maximum, unit=unit
         )

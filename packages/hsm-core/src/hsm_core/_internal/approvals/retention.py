@@ -76,7 +76,7 @@ def prune_approvals(register: ApprovalRegister, days: int) -> PrunedApprovals:
     age = _Age(register, sorted(instants))
     old = [name for name, end in closed.items() if age.of(end) > days * _DAY]
     for start in range(0, len(old), _BATCH):
-        register.store.remove(old[start : start + _BATCH])
+        register.remove(old[start : start + _BATCH])
     return PrunedApprovals(removed=tuple(old), tampered=tuple(tampered))
 
 

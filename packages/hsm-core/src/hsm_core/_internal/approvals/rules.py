@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
+from hsm_core._internal.approvals.demands import are_one, may_serve, missing
+from hsm_core._internal.approvals.requests import MOST_DEMANDS
 from hsm_core.errors import (
     AccessDeniedError,
     ConflictError,
@@ -23,8 +26,8 @@ from hsm_core.identities import same_person
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
+    ApprovalDemand,
     ApprovalState,
-    Caller,
 )
 
 __all__ = [
@@ -36,13 +39,16 @@ __all__ = [
     "expired",
     "released",
     "reserved",
+    "reviewed",
 ]
 
 _S: Final = ApprovalState
 
 MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {
     _S.PENDING: frozenset({_S.GRANTED, _S.DENIED, _S.CANCELLED, _S.EXPIRED}),
-    _S.GRANTED: frozenset({_S.RESERVED, _S.DENIED, _S.CANCELLED, _S.EXPIRED}),
+    _S.GRANTED: frozenset(
+        {_S.PENDING, _S.RESERVED, _S.DENIED, _S.CANCELLED, _S.EXPIRED}
+    ),
     _S.RESERVED: frozenset({_S.GRANTED, _S.CONSUMED}),
     _S.CONSUMED: frozenset(),
     _S.DENIED: frozenset(),
@@ -75,55 +81,118 @@ def _illegal(before: ApprovalState, after: ApprovalState) -> ConflictError:
 
 
 def decided(
-    approval: Approval, caller: Caller, granted: bool, comment: str, now: int
+    approval: Approval,
+    decision: ApprovalDecision,
+    *,
+    distinct_certificates: bool = True,
 ) -> Approval:
     """
     Return an approval with what one more person said.
 
-    Whoever said it before changes nothing. Enough grants make it granted, one denial
-    makes it denied. After it was granted more people may still agree.
+    Whoever said it before changes nothing. When all demands are met it is granted; one
+    denial makes it denied. After it was granted more people may still agree.
 
     Raises:
-        AccessDeniedError: The requester decides on their own request.
+        AccessDeniedError: They decide on their own request, are a person who has
+            decided already, or have no role that is asked for.
         ConflictError: They said the opposite before, or it is too late.
         InvalidInputError: The comment is too long, or no line.
     """
-    if same_person(caller.principal, approval.requester):
+    who = decision.principal, decision.certificate_sha256
+    asked = approval.requester, approval.certificate_sha256
+    if are_one(who, asked, distinct_certificates=distinct_certificates):
         raise AccessDeniedError("Nobody decides on their own request.")
-    for decision in approval.decisions:
-        if same_person(decision.principal, caller.principal):
-            if decision.granted is granted:
+    for other in approval.decisions:
+        if other.withdrawn_at:
+            continue
+        if same_person(other.principal, decision.principal):
+            if other.granted is decision.granted:
                 return approval
             raise ConflictError(
                 "Who has decided can't decide otherwise; "
                 f"the approval is {approval.state}.",
                 state=approval.state.value,
             )
-    if not _LINE.fullmatch(comment):
+        others = other.principal, other.certificate_sha256
+        if are_one(who, others, distinct_certificates=distinct_certificates):
+            raise AccessDeniedError(
+                "Somebody has decided with this certificate already."
+            )
+    if not may_serve(approval.demands, decision.roles):
+        raise AccessDeniedError("None of your roles is asked for here.")
+    if not _LINE.fullmatch(decision.comment):
         raise InvalidInputError(
             "comment must be at most 256 characters without control characters.",
             field="comment",
         )
-    decision = ApprovalDecision(
-        principal=caller.principal,
-        granted=granted,
-        at=now,
-        credential_id=caller.credential_id,
-        certificate_sha256=caller.certificate_sha256,
-        comment=comment,
-    )
-    return _with(approval, decision, now)
+    return _with(approval, decision, distinct_certificates)
 
 
-def _with(approval: Approval, decision: ApprovalDecision, now: int) -> Approval:
+def _with(
+    approval: Approval, decision: ApprovalDecision, distinct_certificates: bool
+) -> Approval:
     decisions = (*approval.decisions, decision)
     if not decision.granted:
-        return _moved(approval, _S.DENIED, decisions=decisions, closed_at=now)
+        return _moved(approval, _S.DENIED, decisions=decisions, closed_at=decision.at)
     # One that is reserved becomes granted only when its operation gives it back.
     if approval.state not in {_S.PENDING, _S.GRANTED}:
         raise _illegal(approval.state, _S.GRANTED)
-    state = _S.GRANTED if len(decisions) >= approval.quorum else approval.state
+    short = missing(
+        approval.demands, decisions, distinct_certificates=distinct_certificates
+    )
+    state = approval.state if short else _S.GRANTED
     return _changed(approval, state=state, decisions=decisions)
+
+
+def reviewed(
+    approval: Approval,
+    demands: Sequence[ApprovalDemand],
+    is_trusted: Callable[[ApprovalDecision], bool],
+    now: int,
+    *,
+    distinct_certificates: bool = True,
+) -> Approval:
+    """
+    Return an approval as today's policy sees it, before it is used.
+
+    What is demanded by now is demanded besides; a grant by somebody who might not give
+    it today counts no more, and they may give it anew. Nothing becomes easier.
+
+    Raises:
+        ConflictError: The policy has changed too often since it was asked for.
+    """
+    if approval.state not in {_S.PENDING, _S.GRANTED}:
+        return approval
+    new = tuple(d for d in dict.fromkeys(demands) if d not in approval.demands)
+    decisions = tuple(
+        d
+        if not d.counts or is_trusted(d)
+        else msgspec.structs.replace(d, withdrawn_at=now)
+        for d in approval.decisions
+    )
+    asked = (*approval.demands, *new)
+    if len(asked) > MOST_DEMANDS:
+        raise ConflictError(
+            "The policy has changed too often since this was asked for; cancel it and "
+            "ask again."
+        )
+    short = missing(asked, decisions, distinct_certificates=distinct_certificates)
+    state = _S.PENDING if short else approval.state
+    if (asked, decisions, state) == (
+        approval.demands,
+        approval.decisions,
+        approval.state,
+    ):
+        return approval
+    latest = [approval.created_at + d.seconds * 1_000_000 for d in new]
+    return _changed(
+        approval,
+        state=state,
+        demands=asked,
+        decisions=decisions,
+        expires_at=min([approval.expires_at, *latest]),
+        uses_left=min([approval.uses_left, *(d.uses for d in new)]),
+    )
 
 
 def reserved(
@@ -167,16 +236,21 @@ def released(approval: Approval, operation_id: str) -> Approval:
 
 def consumed(approval: Approval, operation_id: str, now: int) -> Approval:
     """
-    Return an approval whose operation was done.
+    Return an approval whose operation was done; it is granted while uses are left.
 
     Raises:
         ConflictError: Another operation has it, or none.
     """
-    if approval.state is _S.CONSUMED and approval.operation_id == operation_id:
+    done = {_S.CONSUMED, _S.GRANTED}
+    if approval.state in done and approval.operation_id == operation_id:
         return approval
-    check_move(approval.state, _S.CONSUMED)
+    if approval.state is not _S.RESERVED:
+        raise _illegal(approval.state, _S.CONSUMED)
     _check_operation(approval, operation_id)
-    return _moved(approval, _S.CONSUMED, closed_at=now)
+    left = approval.uses_left - 1
+    if left > 0:
+        return _moved(approval, _S.GRANTED, uses_left=left)
+    return _moved(approval, _S.CONSUMED, uses_left=0, closed_at=now)
 
 
 def _check_operation(approval: Approval, operation_id: str) -> None:

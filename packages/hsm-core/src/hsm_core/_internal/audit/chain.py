@@ -141,6 +141,8 @@ class Chain:
             parameters=draft.parameters,
             rule=draft.rule,
             policy=draft.policy,
+            approval_id=draft.approval_id,
+            approval_signatures=draft.approval_signatures,
             digest=draft.digest,
             detail=draft.detail,
         )

@@ -45,16 +45,28 @@ _USE: Final = frozenset(
 _RENEW: Final = frozenset({"CreateKey", "Rollback", "RotateKey"})
 _TRANSFER: Final = frozenset({"DeriveKey", "ExportKey", "ImportKey"})
 _END: Final = frozenset({"DestroyKey", "RevokeKey"})
+_ASK: Final = frozenset({"CancelApproval", "GetApproval", "ListApprovals"})
+_CONSENT: Final = frozenset({"Approve", "Deny"})
 _AUDIT: Final = frozenset({"ListAuditEvents", "VerifyAudit", "VerifyStore"})
 _RECOVER: Final = frozenset({"BackUpStores", "RecoverKey", "RecoverStore"})
 
 GRANTS: Final[dict[Role, frozenset[str]]] = {
     Role.ADMINISTRATOR: (
-        _DESCRIBE | _RENEW | _TRANSFER | _END | _AUDIT | _RECOVER | {"SelfTest"}
+        _DESCRIBE
+        | _RENEW
+        | _TRANSFER
+        | _END
+        | _AUDIT
+        | _RECOVER
+        | {"SelfTest"}
+        | _ASK
+        | _CONSENT
     ),
-    Role.OPERATOR: _DESCRIBE | _RENEW | _USE | {"DeriveKey", "SelfTest"},
-    Role.AUDITOR: _DESCRIBE | _AUDIT,
-    Role.SERVICE: _DESCRIBE | _USE,
+    Role.OPERATOR: (
+        _DESCRIBE | _RENEW | _USE | {"DeriveKey", "SelfTest"} | _ASK | _CONSENT
+    ),
+    Role.AUDITOR: _DESCRIBE | _AUDIT | _ASK | _CONSENT,
+    Role.SERVICE: _DESCRIBE | _USE | _ASK,
 }
 """Operations each role may do. An Administrator manages keys and does not use them."""
 

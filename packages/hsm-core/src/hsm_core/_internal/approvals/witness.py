@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Who sees every change of an approval, and knows later what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from hsm_core.model import Approval
+from hsm_core.protocols import AuditDraft
+
+__all__ = ["Unwitnessed", "Witness"]
+
+
+class Witness(Protocol):
+    """Is asked under the lock of the approval."""
+
+    def vouch(self, approval: Approval, stored: bytes, /) -> None:
+        """
+        Compare what lies in the store, authentic, with what was written.
+
+        Raises:
+            ApprovalTamperedError: It is another state of the approval.
+        """
+        ...
+
+    def change(
+        self,
+        before: Approval | None,
+        after: Approval,
+        record: bytes,
+        step: AuditDraft | None,
+        /,
+    ) -> AbstractContextManager[None]:
+        """
+        Return a context within which the change is committed.
+
+        Args:
+            before: None for a new one.
+
+            after: As it becomes.
+
+            record: Its stored form.
+
+            step: Who does what, for the trail; None for what time does.
+
+        Raises:
+            AuditUnavailableError: On entry, and nothing is to be committed.
+            OutcomeUnknownError: At the end, where it was committed and not recorded.
+        """
+        ...
+
+    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
+        """Return a context within which approvals that ended are removed."""
+        ...
+
+
+class Unwitnessed:
+    """A witness that sees nothing."""
+
+    def vouch(self, approval: Approval, stored: bytes, /) -> None:
+        """Believe it."""
+
+    def change(
+        self,
+        before: Approval | None,
+        after: Approval,
+        record: bytes,
+        step: AuditDraft | None,
+        /,
+    ) -> AbstractContextManager[None]:
+        """Look away."""
+        return nullcontext()
+
+    def removal(self, approval_ids: Sequence[str], /) -> AbstractContextManager[None]:
+        """Look away."""
+        return nullcontext()
