@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.policy import GRANTS, RolePolicy
 from hsm_core.model import Role
 from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.policies import built_in_policy, built_in_text, parse_policy
+from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
 
 #                   Administrator, Operator, Auditor, Service
@@ -134,10 +134,15 @@ def test_every_cell(kind: type[Operation[Any]]) -> None:
 
 def test_the_policy_hash_follows_the_table() -> None:
     """Another table has another hash, and the same one the same."""
-    other = GRANTS | {Role.AUDITOR: GRANTS[Role.AUDITOR] | {"Sign"}}
+    text = built_in_text(PolicyProfile.DEFAULT)
+    other = text.replace(
+        "Auditor: [describe, audit]", "Auditor: [describe, audit, Sign]"
+    )
 
-    assert RolePolicy().policy_hash == RolePolicy(dict(GRANTS)).policy_hash
-    assert RolePolicy().policy_hash != RolePolicy(other).policy_hash
+    hashes = [parse_policy(t).policy_hash for t in (text, f"# Hm.\n{text}", other)]
+
+    assert hashes[0] == hashes[1] == built_in_policy(PolicyProfile.DEFAULT).policy_hash
+    assert hashes[0] != hashes[2]
 
 
 def test_a_caller_who_may_not_describe_is_told_nothing() -> None:
@@ -153,19 +158,3 @@ def test_a_caller_who_may_not_describe_is_told_nothing() -> None:
             answers.add((str(caught.value), tuple(caught.value.facts.items())))
 
     assert 1 == len(answers)
-
-
-def test_the_table_in_the_documentation() -> None:
-    """The published table is the one that is enforced."""
-    page = Path(__file__).parents[2] / "docs" / "reference" / "roles.md"
-
-    rows = [
-        f"| `{kind.__name__}` | "
-        + " | ".join("yes" if kind.__name__ in GRANTS[r] else "no" for r in Role)
-        + " |"
-        for kind in OPERATIONS
-    ]
-
-    assert rows == [
-        line for line in page.read_text().splitlines() if line.startswith("| `")
-    ]

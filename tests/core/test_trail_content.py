@@ -231,7 +231,7 @@ class TestRefusals:
         """Above the budget refusals are counted, and the count is one record."""
         clock = FakeClock()
         log = MemoryAuditLog(b"\2" * 32, clock=clock, entropy=FakeEntropy())
-        refusals = Refusals(log, clock, "")
+        refusals = Refusals(log, clock, lambda: "")
         nobody = Caller(principal="", roles=frozenset(), source_address="127.0.0.1")
 
         for _ in range(1000):
@@ -249,7 +249,7 @@ class TestRefusals:
         """What was counted is not forgotten when the HSM is closed."""
         clock = FakeClock()
         log = MemoryAuditLog(b"\2" * 32, clock=clock, entropy=FakeEntropy())
-        refusals = Refusals(log, clock, "")
+        refusals = Refusals(log, clock, lambda: "")
 
         for _ in range(103):
             refusals.record(caller(), "malformed", kind="Sign", key_id="k" * 500)

@@ -42,6 +42,7 @@ __all__ = [
     "ParameterValue",
     "Parameters",
     "Phase",
+    "PolicyOutcome",
     "PruneDetail",
     "Record",
     "RepairDetail",
@@ -262,6 +263,14 @@ class KeyFilter(Record, frozen=True, kw_only=True):
     algorithm: Algorithm | None = None
     state: KeyState | None = None
     tags: tuple[str, ...] = ()
+
+
+class PolicyOutcome(StrEnum):
+    """What a policy says to a request."""
+
+    ALLOW = "allow"
+    APPROVAL = "approval"
+    DENY = "deny"
 
 
 class ApprovalState(StrEnum):

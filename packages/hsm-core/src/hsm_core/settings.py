@@ -163,7 +163,8 @@ class Settings(Record, frozen=True, kw_only=True):
             default.
         enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
             that it is not for production.
-        policy_profile: Which built-in policy is in force.
+        policy_profile: Which built-in policy is in force, where no file is.
+        policy_config: File of the policy; see the page *Policy* of the reference.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -196,6 +197,7 @@ class Settings(Record, frozen=True, kw_only=True):
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     enable_oqs: bool = False
     policy_profile: PolicyProfile = PolicyProfile.DEFAULT
+    policy_config: Path | None = None
 
     @property
     def trail_days(self) -> int:

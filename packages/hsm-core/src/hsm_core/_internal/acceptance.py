@@ -65,7 +65,7 @@ class Acceptance:
 
         verify: Verifies a range of the trail.
 
-        policy_hash: Hash of the policy in force.
+        policy_hash: Tells the hash of the policy in force.
 
         waiting: Open intents that could not be settled at the start.
     """
@@ -77,7 +77,7 @@ class Acceptance:
         audit: AuditLog,
         healer: Healer,
         verify: Callable[[int, int], AuditVerification],
-        policy_hash: str,
+        policy_hash: Callable[[], str],
         waiting: Iterable[AuditEvent] = (),
     ) -> None:
         self._inventory = inventory
@@ -247,7 +247,7 @@ class Acceptance:
             generation=after.generation if after else 0,
             document_after=after.digest if after else "",
             set_digest=total,
-            policy=self._policy_hash,
+            policy=self._policy_hash(),
             detail=MessageDetail(
                 text=f"{'accepted as it is' if after else 'missing'}: {reason}"
             ),

@@ -9,7 +9,6 @@ key that they may not describe look the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +18,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.policy import joined
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -77,7 +77,11 @@ class Admission:
             raise fault
         self._check_deadline(attempt.caller)
         return Subject(
-            attempt.operation, attempt.caller, attempt.document, attempt.others
+            attempt.operation,
+            attempt.caller,
+            attempt.document,
+            attempt.others,
+            attempt.policy,
         )
 
     def check_lock(self, operation: Operation[Any]) -> None:
@@ -172,18 +176,19 @@ class Admission:
 
     def _decide(self, attempt: Attempt) -> Decision:
         """Return the first denial, or the first decision with all approvals."""
-        documents = [attempt.document, *attempt.others.values()]
-        decisions = [
-            self._services.policy.decide(
-                attempt.operation, attempt.caller, key_facts(d) if d else None
+        at = self._services.clock.now()
+        decisions = []
+        for document in (attempt.document, *attempt.others.values()):
+            decision = attempt.policy.decide(
+                attempt.operation,
+                attempt.caller,
+                key_facts(document) if document else None,
+                at=at,
             )
-            for d in documents
-        ]
-        for decision in decisions:
             if not decision.allowed:
                 return decision
-        asked = {name: None for d in decisions for name in d.approvals}
-        return replace(decisions[0], approvals=tuple(asked))
+            decisions.append(decision)
+        return joined(decisions)
 
     def check_approvals(self, attempt: Attempt) -> None:
         """

@@ -30,7 +30,7 @@ from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.lately import Lately
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PROFILES, RolePolicy
+from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
@@ -255,7 +255,7 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    policy = RolePolicy(rules=PROFILES[settings.policy_profile])
+    policy = PolicyHolder(RuleEngine(policy_of(settings)))
     recorder = TamperingRecorder(audit, policy.policy_hash)
     inventory = Inventory(
         store,
@@ -313,7 +313,7 @@ def _record_stopped(services: Services) -> None:
             phase=Phase.SINGLE,
             kind="system.self-test",
             code=SelfTestFailedError.code,
-            policy=services.policy.policy_hash,
+            policy=services.policy.policy_hash(),
             detail=MessageDetail(text=row.algorithm.value),
         )
         for row in services.crypto.statuses()
@@ -327,7 +327,7 @@ def _record_system(services: Services, kind: str) -> None:
     draft = AuditDraft(
         phase=Phase.SINGLE,
         kind=kind,
-        policy=services.policy.policy_hash,
+        policy=services.policy.policy_hash(),
         set_digest=services.inventory.set_digest,
         detail=MessageDetail(text=f"hsm-core {__version__}"),
     )

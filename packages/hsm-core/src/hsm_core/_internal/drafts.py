@@ -24,7 +24,7 @@ from hsm_core.model import (
     Record,
 )
 from hsm_core.operations import Operation
-from hsm_core.protocols import AuditDraft, Decision
+from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 __all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
@@ -37,6 +37,7 @@ class Attempt:
 
     Attributes:
         operation: As sent at first, as checked and resolved later.
+        policy: The policy that was in force when the request came, to the end.
         is_checked: Whether it has been checked against its type; before that nothing
             of what it holds is recorded.
         key_id: Id of the key, or what the caller named where there is none.
@@ -47,6 +48,7 @@ class Attempt:
 
     caller: Caller
     operation: Operation[Any]
+    policy: PolicyEngine
     is_checked: bool = False
     operation_id: str = ""
     key_id: str = ""
@@ -72,7 +74,6 @@ class Attempt:
     def draft(
         self,
         phase: Phase,
-        policy_hash: str,
         *,
         code: str = "ok",
         version: int = 0,
@@ -99,7 +100,7 @@ class Attempt:
             key=audited_key(shown) if shown else None,
             parameters=parameters_of(self.operation) if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
-            policy=policy_hash,
+            policy=self.policy.policy_hash,
             digest=self.digest,
             detail=detail,
         )

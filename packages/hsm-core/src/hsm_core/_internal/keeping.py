@@ -53,7 +53,7 @@ class Keeper:
 
         verify: Verifies a range of the trail.
 
-        policy_hash: Hash of the policy in force.
+        policy_hash: Tells the hash of the policy in force.
 
     Raises:
         AuditTamperedError: A record is bad.
@@ -73,7 +73,7 @@ class Keeper:
         audit: AuditLog,
         clock: Clock,
         verify: Callable[[int, int], AuditVerification],
-        policy_hash: str,
+        policy_hash: Callable[[], str],
     ) -> None:
         self._inventory = inventory
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
@@ -135,18 +135,18 @@ class Keeper:
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind="system.store-compared",
-            policy=self._policy_hash,
+            policy=self._policy_hash(),
             detail=MessageDetail(text="A part of it is not as it was counted."),
         )
         # Once this is durable, all that was appended before it is.
         self._audit.append([draft], durable=True, reserved=True).wait()
 
 
-def _lock_draft(reason: str, policy_hash: str) -> AuditDraft:
+def _lock_draft(reason: str, policy_hash: Callable[[], str]) -> AuditDraft:
     return AuditDraft(
         phase=Phase.SINGLE,
         kind="system.locked",
         code=HSMLockedError.code,
-        policy=policy_hash,
+        policy=policy_hash(),
         detail=MessageDetail(text=reason),
     )

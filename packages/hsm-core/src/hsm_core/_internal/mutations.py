@@ -91,7 +91,9 @@ class Mutations:
         return answer
 
     def _execute(self, request: Request) -> Any:
-        attempt = Attempt(request.caller, request.operation)
+        attempt = Attempt(
+            request.caller, request.operation, self._services.policy.engine
+        )
         try:
             attempt.check(self._services.limits)
             attempt.operation_id = self._operation_id(request)
@@ -365,7 +367,7 @@ class Mutations:
         return ring.operation_id(request.caller.principal, key)
 
     def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
-        return attempt.draft(phase, self._services.policy.policy_hash, **facts)
+        return attempt.draft(phase, **facts)
 
 
 def _keys_of(attempt: Attempt) -> frozenset[str]:

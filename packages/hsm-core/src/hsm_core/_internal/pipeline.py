@@ -178,7 +178,9 @@ class Pipeline:
         Raises:
             NoRoomError: With *at_once*, it would have to wait; nothing was done.
         """
-        attempt = Attempt(request.caller, request.operation)
+        attempt = Attempt(
+            request.caller, request.operation, self._services.policy.engine
+        )
         effect = request.operation.effect
         try:
             if request.idempotency_key is not None:
@@ -301,7 +303,7 @@ class Pipeline:
             return unavailable
 
     def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
-        return attempt.draft(phase, self._services.policy.policy_hash, **facts)
+        return attempt.draft(phase, **facts)
 
 
 class BoundHSM:

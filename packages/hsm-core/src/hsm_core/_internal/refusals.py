@@ -9,6 +9,7 @@ are counted, and the count is one record.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -41,10 +42,12 @@ class Refusals:
 
         clock: Time.
 
-        policy_hash: Hash of the policy in force.
+        policy_hash: Tells the hash of the policy in force.
     """
 
-    def __init__(self, audit: AuditLog, clock: Clock, policy_hash: str) -> None:
+    def __init__(
+        self, audit: AuditLog, clock: Clock, policy_hash: Callable[[], str]
+    ) -> None:
         self._audit = audit
         self._clock = clock
         self._policy_hash = policy_hash
@@ -72,7 +75,7 @@ class Refusals:
                 request_id=caller.request_id,
                 key_id=key_id[:_KEPT_CHARACTERS],
                 caller=audited_caller(caller),
-                policy=self._policy_hash,
+                policy=self._policy_hash(),
             )
         ]
         with self._lock:
@@ -112,7 +115,7 @@ class Refusals:
         return AuditDraft(
             phase=Phase.SINGLE,
             kind="system.refusals",
-            policy=self._policy_hash,
+            policy=self._policy_hash(),
             detail=detail,
         )
 
@@ -130,10 +133,10 @@ class TamperingRecorder:
     Args:
         audit: The trail.
 
-        policy_hash: Hash of the policy in force.
+        policy_hash: Tells the hash of the policy in force.
     """
 
-    def __init__(self, audit: AuditLog, policy_hash: str) -> None:
+    def __init__(self, audit: AuditLog, policy_hash: Callable[[], str]) -> None:
         self._audit = audit
         self._policy_hash = policy_hash
 
@@ -156,7 +159,7 @@ class TamperingRecorder:
             kind=kind,
             code=code,
             key_id=key_id,
-            policy=self._policy_hash,
+            policy=self._policy_hash(),
             detail=MessageDetail(text=text) if text else None,
         )
         with suppress(HSMError):
@@ -170,10 +173,10 @@ class NearLimitRecorder:
     Args:
         audit: The trail.
 
-        policy_hash: Hash of the policy in force.
+        policy_hash: Tells the hash of the policy in force.
     """
 
-    def __init__(self, audit: AuditLog, policy_hash: str) -> None:
+    def __init__(self, audit: AuditLog, policy_hash: Callable[[], str]) -> None:
         self._audit = audit
         self._policy_hash = policy_hash
 
@@ -189,7 +192,7 @@ class NearLimitRecorder:
             kind="system.use-limit-near",
             key_id=use.key.key_id,
             version=use.version.version,
-            policy=self._policy_hash,
+            policy=self._policy_hash(),
             detail=MessageDetail(text=f"{uses} of {limit} uses"),
         )
         self._audit.append([draft])

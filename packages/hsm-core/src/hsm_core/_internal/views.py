@@ -89,6 +89,7 @@ def key_facts(document: KeyDocument) -> KeyFacts:
         name=document.name,
         owner=document.owner,
         tags=frozenset(document.tags),
+        usages=frozenset(document.usages),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.model import ApprovalDemand, Caller, KeyState
 from hsm_core.operations import Operation
+from hsm_core.protocols.scopes import KeyScope
 
 __all__ = [
     "Decision",
@@ -28,6 +29,7 @@ class KeyFacts:
     name: str = ""
     owner: str = ""
     tags: frozenset[str] = frozenset()
+    usages: frozenset[str] = frozenset()
 
     @property
     def facts(self) -> frozenset[str]:
@@ -64,7 +66,10 @@ class Decision:
     Attributes:
         allowed: Whether it may go on.
         may_describe: Whether the caller may know that the key exists.
-        rule: Name of the rule that decided; recorded.
+        rule: Which rule decided; recorded. Of a denial, its name, or ``default-deny``.
+            Else what granted it, ``role:ROLE``, ``allow:RULE`` or the name of one of
+            the HSM's own doings; or where approvals are asked for, the rules that do,
+            ``approval:RULE+RULE…``.
         approvals: What other people must consent to first; all of it.
     """
 
@@ -83,9 +88,31 @@ class PolicyEngine(Protocol):
         ...
 
     def decide(
-        self, operation: Operation[object], caller: Caller, key: KeyFacts | None, /
+        self,
+        operation: Operation[object],
+        caller: Caller,
+        key: KeyFacts | None,
+        /,
+        *,
+        at: int,
     ) -> Decision:
-        """Decide; *key* is None for operations without key, or if it is missing."""
+        """
+        Decide.
+
+        Args:
+            operation: Resolved as far as it could be.
+
+            caller: Who asks.
+
+            key: The key that it is about; None if it is about none, or if that key
+                is missing.
+
+            at: When, in microseconds since 1970.
+        """
+        ...
+
+    def visible(self, caller: Caller, /, *, at: int) -> KeyScope:
+        """Return which keys a listing may show to a caller."""
         ...
 
     def allows_revoked(self, kind: str, /) -> bool:

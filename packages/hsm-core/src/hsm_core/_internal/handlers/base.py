@@ -19,6 +19,7 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.policy import PolicyHolder
 from hsm_core._internal.uses import Use, UseAccounts
 from hsm_core.algorithms import (
     Algorithm,
@@ -82,7 +83,7 @@ class Services:
     inventory: Inventory
     uses: UseAccounts
     crypto: CryptoRegistry
-    policy: PolicyEngine
+    policy: PolicyHolder
     audit: AuditLog
     audit_sync: AuditSync
     audit_timeout: float
@@ -108,13 +109,15 @@ class Subject(Generic[Op]):
     Attributes:
         document: The key's document, where the operation names a key that can be read.
         others: Documents of the further keys it names, by field.
+        policy: The policy that it was authorised by.
         prepared: What `Handler.prepare` leaves for the steps after it.
     """
 
     operation: Op
     caller: Caller
-    document: KeyDocument | None = None
-    others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    document: KeyDocument | None
+    others: Mapping[str, KeyDocument]
+    policy: PolicyEngine
     prepared: list[Any] = field(default_factory=list)
 
     @property

@@ -123,7 +123,9 @@ class BatchHandler(
             single = self._single.resolve(
                 self.one(subject.operation, item), subject.document
             )
-            alone = Subject(single, subject.caller, subject.document)
+            alone = Subject(
+                single, subject.caller, subject.document, {}, subject.policy
+            )
             try:
                 self._single.prepare(alone)
             except HSMError as error:

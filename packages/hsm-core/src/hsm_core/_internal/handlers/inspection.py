@@ -148,7 +148,7 @@ class GetPublicKeyHandler(Handler[ops.GetPublicKey, ops.PublicKey]):
     def perform(self, subject: Subject[ops.GetPublicKey], /) -> Answer[ops.PublicKey]:
         """Show it as DER, PEM, JWK and bare bytes."""
         key = subject.key
-        allowed = self._services.policy.allows_revoked("GetPublicKey")
+        allowed = subject.policy.allows_revoked("GetPublicKey")
         version = require_version(
             key, subject.operation.version, "GetPublicKey", revoked_allowed=allowed
         )

@@ -66,7 +66,7 @@ class VerifyMacHandler(Handler[ops.VerifyMac, ops.Verified]):
     def perform(self, subject: Subject[ops.VerifyMac], /) -> Answer[ops.Verified]:
         """Try the versions that may verify, newest first, in constant time each."""
         operation, key = subject.operation, subject.key
-        allowed = self._services.policy.allows_revoked("VerifyMac")
+        allowed = subject.policy.allows_revoked("VerifyMac")
         for version in usable_versions(
             key, operation.version, "VerifyMac", revoked_allowed=allowed
         ):

@@ -141,7 +141,7 @@ class VerifyHandler(Handler[ops.Verify, ops.Verified]):
     def perform(self, subject: Subject[ops.Verify], /) -> Answer[ops.Verified]:
         """Try the versions that may verify, newest first."""
         operation, key = subject.operation, subject.key
-        allowed = self._services.policy.allows_revoked("Verify")
+        allowed = subject.policy.allows_revoked("Verify")
         versions = usable_versions(
             key, operation.version, "Verify", revoked_allowed=allowed
         )

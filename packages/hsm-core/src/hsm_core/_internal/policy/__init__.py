@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who may do what: pure functions of operation, caller and key facts."""
+"""Who may do what: pure functions of operation, caller, key facts and time."""
 
-from hsm_core._internal.policy.engine import RolePolicy
-from hsm_core._internal.policy.governance import PROFILES, AlgorithmRule
-from hsm_core._internal.policy.roles import GRANTS
+from hsm_core._internal.policy.engine import RuleEngine, policy_of
+from hsm_core._internal.policy.holder import PolicyHolder
+from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
 
-__all__ = ["GRANTS", "PROFILES", "AlgorithmRule", "RolePolicy"]
+__all__ = ["PolicyHolder", "RuleEngine", "joined", "outcome_of_rule", "policy_of"]

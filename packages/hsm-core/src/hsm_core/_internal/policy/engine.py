@@ -1,102 +1,209 @@
 # SPDX-License-Identifier: MIT
-"""The built-in policy: role grants, rules for algorithms, default deny."""
+"""A policy in force: grants by role, then rules, whose order means nothing."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
 
-from hsm_core._internal.policy.governance import PROFILES, AlgorithmRule
-from hsm_core._internal.policy.roles import GRANTS, REVOKED_USES
+from hsm_core import policies
+from hsm_core._internal.policy.clauses import (
+    applies_to_all,
+    applies_to_any,
+    clause_of,
+)
+from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
+from hsm_core._internal.policy.sides import sides_of
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
-from hsm_core.algorithms import Algorithm
+from hsm_core._policies.operations import KNOWN_OPERATIONS
+from hsm_core._policies.rules import Policy, PolicyRule
+from hsm_core._policies.schema import Effect
 from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.operations import Operation
-from hsm_core.protocols import Decision, KeyFacts
-from hsm_core.settings import PolicyProfile
+from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope
+from hsm_core.settings import PolicyProfile, Settings
 
-__all__ = ["RolePolicy"]
+__all__ = ["RuleEngine", "policy_of"]
+
+_PURGE: Final = "PurgeVersion"
+_DESCRIBE: Final = "DescribeKey"
+_LIST: Final = "ListKeys"
 
 
-class RolePolicy:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of the policy, but for the keys."""
+
+    kind: str
+    caller: Caller
+    at: int
+
+
+class RuleEngine:
     """
-    Grants by role, narrowed by rules for algorithms.
+    `PolicyEngine` of a policy file.
 
     Args:
-        grants: Operation names by role.
+        policy: What to enforce; by default the built-in one.
 
-        revoked_uses: Operations that may use revoked versions.
-
-        rules: What is asked besides, where the algorithm is of certain ones.
+    Attributes:
+        policy: The same.
     """
 
-    def __init__(
-        self,
-        grants: Mapping[Role, frozenset[str]] = GRANTS,
-        revoked_uses: frozenset[str] = REVOKED_USES,
-        rules: Sequence[AlgorithmRule] = PROFILES[PolicyProfile.DEFAULT],
-    ) -> None:
-        self._grants = grants
-        self._revoked_uses = revoked_uses
-        self._rules = tuple(rules)
-        table = {role.value: sorted(kinds) for role, kinds in grants.items()}
-        stated = [rule.as_text() for rule in self._rules]
-        text = json.dumps([table, sorted(revoked_uses), stated], sort_keys=True)
-        self._hash = hashlib.sha256(text.encode()).hexdigest()
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or policies.built_in_policy(PolicyProfile.DEFAULT)
+        self._rules: dict[str, dict[Effect, tuple[PolicyRule, ...]]] = {
+            kind: {effect: self._about(kind, effect) for effect in Effect}
+            for kind in KNOWN_OPERATIONS
+        }
+
+    def _about(self, kind: str, effect: Effect) -> tuple[PolicyRule, ...]:
+        return tuple(
+            rule
+            for rule in self.policy.rules
+            if rule.effect is effect
+            and (rule.match.operations is None or kind in rule.match.operations)
+        )
 
     @property
     def policy_hash(self) -> str:
-        """SHA-256 of grants and rules, hex."""
-        return self._hash
-
-    def decide(
-        self, operation: Operation[object], caller: Caller, key: KeyFacts | None, /
-    ) -> Decision:
-        """
-        Decide by the caller's roles, then by the rules that concern the algorithm.
-
-        The deciding rule is the first role that grants, or the rule that denies.
-        """
-        kind = type(operation).__name__
-        may_describe = any(self._granted(r, caller, "DescribeKey") for r in Role)
-        granting = [
-            f"role:{role}" for role in Role if self._granted(role, caller, kind)
-        ]
-        if kind in SYSTEM_GRANTS.get(caller.principal, ()):
-            granting = [caller.principal]
-        if not granting:
-            return _denial("default-deny", may_describe=may_describe)
-        approvals: dict[ApprovalDemand, None] = {}
-        for rule in self._concerning(operation, key):
-            if rule.roles is not None and rule.roles.isdisjoint(caller.roles):
-                return _denial(rule.name, may_describe=may_describe)
-            approvals |= dict.fromkeys(rule.approvals)
-        return Decision(
-            allowed=True,
-            may_describe=may_describe,
-            rule=granting[0],
-            approvals=tuple(approvals),
-        )
+        """SHA-256 of the policy, hex."""
+        return self.policy.policy_hash
 
     def allows_revoked(self, kind: str, /) -> bool:
         """Whether *kind* may use a revoked version."""
-        return kind in self._revoked_uses
+        return kind in self.policy.revoked_uses
 
-    def _granted(self, role: Role, caller: Caller, kind: str) -> bool:
-        return role in caller.roles and kind in self._grants.get(role, frozenset())
-
-    def _concerning(
-        self, operation: Operation[object], key: KeyFacts | None
-    ) -> list[AlgorithmRule]:
-        """Return the rules about this operation; of a new key, about its algorithm."""
+    def decide(
+        self,
+        operation: Operation[object],
+        caller: Caller,
+        key: KeyFacts | None,
+        /,
+        *,
+        at: int,
+    ) -> Decision:
+        """Decide; a rule about keys says nothing where there is none."""
         kind = type(operation).__name__
-        name = getattr(operation, "algorithm", None) or (key.algorithm if key else "")
-        try:
-            algorithm = Algorithm(name)
-        except ValueError:
-            return []  # It could not be resolved, which is refused right after.
-        return [rule for rule in self._rules if rule.concerns(kind, algorithm)]
+        decision = self.judge(kind, caller, sides_of(operation, caller, key), at)
+        if decision.allowed:
+            return decision
+        seen: tuple[KeyFacts, ...] = ()
+        if key is not None:
+            # What is denied whatever the key, is denied alike if there is none.
+            blind = self.judge(kind, caller, sides_of(operation, caller, None), at)
+            if blind.allowed:
+                seen = (key,)
+            else:
+                decision = blind
+        described = self.judge(_DESCRIBE, caller, seen, at)
+        return _denial(decision.rule, may_describe=described.allowed)
+
+    def judge(
+        self, kind: str, caller: Caller, sides: tuple[KeyFacts, ...], at: int
+    ) -> Decision:
+        """
+        Decide on facts, as they are or as they were recorded.
+
+        Args:
+            kind: Name of the operation.
+
+            caller: Who asks.
+
+            sides: Facts of the keys that it is about; see `sides`.
+
+            at: When, in microseconds since 1970.
+
+        Returns:
+            A decision whose *may_describe* says nothing of a denial.
+        """
+        question = _Question(kind, caller, at)
+        for rule, clause in self._holding(Effect.DENY, question):
+            if applies_to_any(rule, clause, sides):
+                return _denial(rule.name, may_describe=False)
+        granted = self._granted_by(kind, caller) or self._allowed_by(question, sides)
+        if granted is None:
+            return _denial(DEFAULT_DENY, may_describe=False)
+        demands = tuple(
+            rule.demand
+            for rule, clause in self._holding(Effect.REQUIRE_APPROVAL, question)
+            if rule.demand is not None and applies_to_any(rule, clause, sides)
+        )
+        if kind == _PURGE and not demands:
+            demands = (_purge_demand(),)
+        return Decision(
+            allowed=True,
+            may_describe=True,
+            rule=asking_rule(demands) if demands else granted,
+            approvals=demands,
+        )
+
+    def visible(self, caller: Caller, /, *, at: int) -> KeyScope:
+        """Return the keys that the caller may both describe and list."""
+        granted: list[tuple[KeyClause, ...]] = []
+        withheld: list[KeyClause] = []
+        for kind in (_DESCRIBE, _LIST):
+            question = _Question(kind, caller, at)
+            if self._granted_by(kind, caller) is None:
+                allowing = self._holding(Effect.ALLOW, question)
+                granted.append(tuple(clause for _, clause in allowing))
+            withheld += [clause for _, clause in self._holding(Effect.DENY, question)]
+            withheld += [
+                clause
+                for rule, clause in self._holding(Effect.REQUIRE_APPROVAL, question)
+                # A listing that was approved as such shows its keys.
+                if kind != _LIST or rule.is_about_keys
+            ]
+        return KeyScope(tuple(granted), tuple(withheld))
+
+    def _holding(
+        self, effect: Effect, question: _Question
+    ) -> Iterator[tuple[PolicyRule, KeyClause]]:
+        """Give the rules that hold for some key, and for which."""
+        for rule in self._rules.get(question.kind, {}).get(effect, ()):
+            clause = clause_of(rule, question.kind, question.caller, question.at)
+            if clause is not None:
+                yield rule, clause
+
+    def _granted_by(self, kind: str, caller: Caller) -> str | None:
+        if kind in SYSTEM_GRANTS.get(caller.principal, ()):
+            return caller.principal
+        for role in Role:
+            if role in caller.roles and kind in self.policy.grants[role]:
+                return f"role:{role}"
+        return None
+
+    def _allowed_by(
+        self, question: _Question, sides: tuple[KeyFacts, ...]
+    ) -> str | None:
+        """Return the rule that allows it; a listing shows only what it is about."""
+        for rule, clause in self._holding(Effect.ALLOW, question):
+            if question.kind == _LIST or applies_to_all(rule, clause, sides):
+                return f"allow:{rule.name}"
+        return None
+
+
+def policy_of(settings: Settings) -> Policy:
+    """
+    Return the policy that settings name.
+
+    Raises:
+        ConfigurationError: A file is named, and holds no valid policy.
+    """
+    if settings.policy_config is not None:
+        return policies.load_policy(settings.policy_config)
+    return policies.built_in_policy(settings.policy_profile)
+
+
+@cache
+def _purge_demand() -> ApprovalDemand:
+    """Return what is asked for before a purge, whatever a policy leaves out."""
+    policy = policies.built_in_policy(PolicyProfile.DEFAULT)
+    (demand,) = (r.demand for r in policy.rules if r.name == "retention-purge")
+    assert demand is not None  # noqa: S101 (for the type checker)
+    return demand
 
 
 def _denial(rule: str, *, may_describe: bool) -> Decision:

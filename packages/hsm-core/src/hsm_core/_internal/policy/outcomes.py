@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""
+How a decision is named in the trail, so that the name alone tells what it was.
+
+No rule has a name with a colon, and none begins with what the HSM's own doings do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from hsm_core.identities import SYSTEM_PREFIX
+from hsm_core.model import ApprovalDemand, PolicyOutcome
+from hsm_core.protocols import Decision
+
+__all__ = ["DEFAULT_DENY", "asking_rule", "joined", "outcome_of_rule"]
+
+DEFAULT_DENY: Final = "default-deny"
+"""Stands for a rule where nothing grants what was asked for."""
+
+_APPROVAL: Final = "approval:"
+_ALLOWING: Final = ("role:", "allow:", SYSTEM_PREFIX)
+
+
+def asking_rule(demands: Iterable[ApprovalDemand]) -> str:
+    """Return what is recorded where rules ask for approvals."""
+    return _APPROVAL + "+".join(sorted({demand.rule for demand in demands}))
+
+
+def outcome_of_rule(rule: str) -> PolicyOutcome:
+    """Return what a decision was, by the rule that was recorded."""
+    if rule.startswith(_APPROVAL):
+        return PolicyOutcome.APPROVAL
+    return PolicyOutcome.ALLOW if rule.startswith(_ALLOWING) else PolicyOutcome.DENY
+
+
+def joined(decisions: Sequence[Decision]) -> Decision:
+    """
+    Return what decisions about several keys of one operation come to.
+
+    Args:
+        decisions: At least one; all allow.
+    """
+    demands = tuple(
+        {demand.rule: demand for d in decisions for demand in d.approvals}.values()
+    )
+    if not demands:
+        return decisions[0]
+    return replace(decisions[0], approvals=demands, rule=asking_rule(demands))

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""What a policy knows of operations: their names, and which are about keys."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_core.operations import OPERATIONS
+
+__all__ = ["INTERNAL_OPERATIONS", "KEYED", "KNOWN_OPERATIONS", "MAKING", "REVOCABLE"]
+
+INTERNAL_OPERATIONS: Final = frozenset(
+    {"CancelPurge", "CompleteDestruction", "PurgeVersion", "SchedulePurge"}
+)
+"""Operations that only the HSM itself asks for."""
+
+KNOWN_OPERATIONS: Final = INTERNAL_OPERATIONS | {o.__name__ for o in OPERATIONS}
+"""Operations that a policy may name."""
+
+MAKING: Final = frozenset({"CreateKey", "DeriveKey", "ImportKey"})
+"""Operations that make a key, whose facts they state."""
+
+KEYED: Final = (
+    INTERNAL_OPERATIONS
+    | MAKING
+    | {"ListKeys"}
+    | {
+        operation.__name__
+        for operation in OPERATIONS
+        if "key_id" in operation.__struct_fields__ or operation.other_keys
+    }
+) - {"ListApprovals", "ListAuditEvents", "RecoverKey"}
+"""Operations that conditions about keys can hold for."""
+
+REVOCABLE: Final = frozenset({"GetPublicKey", "Verify", "VerifyMac"})
+"""What a policy may allow for revoked versions; nothing else, ever."""

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""From a policy file as it is written to the rules that it means."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
+from hsm_core._policies.rules import CallerTerms, Conditions, Network, PolicyRule
+from hsm_core._policies.schema import (
+    ApprovalSection,
+    Effect,
+    Fact,
+    MatchSection,
+    PolicyFile,
+    RuleSection,
+)
+from hsm_core._policies.texts import Path, policy_fault
+from hsm_core._policies.windows import read_window
+from hsm_core.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    Family,
+    KeyUsage,
+    parse_algorithm,
+    spec,
+)
+from hsm_core.errors import UnknownAlgorithmError
+from hsm_core.identities import identity
+from hsm_core.model import ApprovalDemand
+from hsm_core.protocols import KeyTerms, NameTerms, algorithm_facts
+
+__all__ = ["Groups", "read_groups", "read_operations", "read_revoked_uses", "read_rule"]
+
+Groups = Mapping[str, frozenset[str]]
+"""Operations by name of the group."""
+
+_SELF: Final = "self"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_FAMILIES: Final = {family.value.lower(): family for family in Family}
+
+
+def read_groups(file: PolicyFile, known: Groups) -> Groups:
+    """
+    Return the groups of a file, beside those that it has from elsewhere.
+
+    Raises:
+        InvalidInputError: One holds what is no operation, or has a taken name.
+    """
+    found = dict(known)
+    for name, operations in file.groups.items():
+        path = ("groups", name)
+        if name in known:
+            raise policy_fault("There is a group of this name already.", path)
+        found[name] = read_operations(operations, {}, path)
+    return found
+
+
+def read_operations(names: Iterable[str], groups: Groups, path: Path) -> frozenset[str]:
+    """
+    Return the operations that names of operations and groups stand for.
+
+    Raises:
+        InvalidInputError: A name is neither.
+    """
+    found: set[str] = set()
+    for number, name in enumerate(names):
+        if name in KNOWN_OPERATIONS:
+            found.add(name)
+        elif name in groups:
+            found |= groups[name]
+        else:
+            raise policy_fault(
+                f"There is no operation, and no group of operations, {name!r}.",
+                (*path, number),
+            )
+    return frozenset(found)
+
+
+def read_revoked_uses(names: Iterable[str], path: Path) -> frozenset[str]:
+    """
+    Return what may be done with revoked versions.
+
+    Raises:
+        InvalidInputError: It is something that never may.
+    """
+    found = set()
+    for number, name in enumerate(names):
+        if name not in REVOCABLE:
+            raise policy_fault(
+                f"A revoked version may at most serve {', '.join(sorted(REVOCABLE))}.",
+                (*path, number),
+            )
+        found.add(name)
+    return frozenset(found)
+
+
+def read_rule(section: RuleSection, groups: Groups, path: Path) -> PolicyRule:
+    """
+    Return the rule that a section means.
+
+    Raises:
+        InvalidInputError: Something in it makes no sense.
+    """
+    if section.name.startswith("system"):
+        raise policy_fault("This name is the HSM's own.", (*path, "name"))
+    asks = section.effect is Effect.REQUIRE_APPROVAL
+    if section.approval is not None and not asks:
+        raise policy_fault(
+            "Only a rule that requires approval says which.", (*path, "approval")
+        )
+    demand = None
+    if asks:
+        asked = section.approval or ApprovalSection()
+        demand = _read_demand(section.name, asked, (*path, "approval"))
+    exclusion = None
+    if section.except_ is not None:
+        exclusion = _read_conditions(section.except_, groups, (*path, "except"))
+        if exclusion.is_open:
+            raise policy_fault(
+                "This excepts everything; give a condition.", (*path, "except")
+            )
+    return PolicyRule(
+        name=section.name,
+        effect=section.effect,
+        match=_read_conditions(section.match, groups, (*path, "match")),
+        exclusion=exclusion,
+        demand=demand,
+    )
+
+
+def _read_demand(name: str, section: ApprovalSection, path: Path) -> ApprovalDemand:
+    distinct = section.distinct_roles or ()
+    if len(set(distinct)) != len(distinct):
+        raise policy_fault("A role stands here twice.", (*path, "distinct_roles"))
+    quorum = section.quorum if section.quorum is not None else max(len(distinct), 1)
+    if quorum < len(distinct):
+        raise policy_fault(
+            f"{len(distinct)} distinct_roles need a quorum of at least as many.",
+            (*path, "quorum"),
+        )
+    return ApprovalDemand(
+        rule=name,
+        quorum=quorum,
+        roles=tuple(sorted(set(section.roles or ()))),
+        distinct_roles=tuple(sorted(distinct)),
+        seconds=section.ttl_seconds,
+        uses=section.uses,
+        signed=section.signed,
+    )
+
+
+def _read_conditions(section: MatchSection, groups: Groups, path: Path) -> Conditions:
+    operations, time = section.operations, section.time
+    owners = None
+    if section.owners is not None:
+        owners = frozenset(identity(o) for o in section.owners if o != _SELF) or None
+    return Conditions(
+        operations=None
+        if operations is None
+        else read_operations(operations, groups, (*path, "operations")),
+        caller=_read_caller(section, path),
+        key=KeyTerms(
+            algorithms=_read_algorithms(section, path),
+            usages=_read_usages(section.usages, (*path, "usages")),
+            tags=None if section.tags is None else frozenset(section.tags),
+            owners=owners,
+            names=None
+            if section.key_names is None
+            else _read_names(section.key_names, (*path, "key_names")),
+        ),
+        own=section.owners is not None and _SELF in section.owners,
+        window=None if time is None else read_window(time, (*path, "time")),
+    )
+
+
+def _read_caller(section: MatchSection, path: Path) -> CallerTerms:
+    certificates = networks = principals = None
+    if section.certificates is not None:
+        certificates = _read_certificates(section.certificates, (*path, "certificates"))
+    if section.networks is not None:
+        at = (*path, "networks")
+        networks = tuple(
+            sorted(
+                {_read_network(n, (*at, i)) for i, n in enumerate(section.networks)},
+                key=str,
+            )
+        )
+    if section.principals is not None:
+        principals = _read_principals(section.principals, (*path, "principals"))
+    return CallerTerms(
+        principals=principals,
+        roles=None if section.roles is None else frozenset(section.roles),
+        certificates=certificates,
+        networks=networks,
+    )
+
+
+def _read_algorithms(section: MatchSection, path: Path) -> frozenset[str] | None:
+    """Return the algorithms that all conditions about them leave; None for any."""
+    left: set[Algorithm] | None = None
+    for wanted in _wanted_algorithms(section, path):
+        left = wanted if left is None else left & wanted
+    return None if left is None else frozenset(a.value for a in left)
+
+
+def _wanted_algorithms(section: MatchSection, path: Path) -> list[set[Algorithm]]:
+    found: list[set[Algorithm]] = []
+    if section.algorithms is not None:
+        at = (*path, "algorithms")
+        named = {_read_algorithm(n, (*at, i)) for i, n in enumerate(section.algorithms)}
+        found.append({a for a in ALGORITHMS if not named.isdisjoint(_parts(a))})
+    if section.families is not None:
+        at = (*path, "families")
+        families = {_read_family(n, (*at, i)) for i, n in enumerate(section.families)}
+        found.append(
+            {
+                a
+                for a in ALGORITHMS
+                if any(spec(p).family in families for p in _parts(a))
+            }
+        )
+    if section.categories is not None:
+        found.append({a for a in ALGORITHMS if spec(a).category in section.categories})
+    if section.facts is not None:
+        facts: frozenset[Fact] = frozenset(section.facts)
+        found.append(
+            {a for a in ALGORITHMS if not facts.isdisjoint(algorithm_facts(a))}
+        )
+    return found
+
+
+def _parts(algorithm: Algorithm) -> set[Algorithm]:
+    return {algorithm, *spec(algorithm).components}
+
+
+def _read_algorithm(name: str, path: Path) -> Algorithm:
+    try:
+        return parse_algorithm(name)
+    except UnknownAlgorithmError as error:
+        raise policy_fault(str(error), path) from None
+
+
+def _read_family(name: str, path: Path) -> Family:
+    try:
+        return _FAMILIES[name.lower()]
+    except KeyError:
+        raise policy_fault(
+            f"There is no family {name!r}; there are {', '.join(Family)}.", path
+        ) from None
+
+
+def _read_usages(names: tuple[str, ...] | None, path: Path) -> frozenset[str] | None:
+    if names is None:
+        return None
+    for number, name in enumerate(names):
+        if name not in set(KeyUsage):
+            raise policy_fault(
+                f"There is no usage {name!r}; there are {', '.join(KeyUsage)}.",
+                (*path, number),
+            )
+    return frozenset(names)
+
+
+def _read_names(names: tuple[str, ...], path: Path) -> NameTerms:
+    exact, prefixes = set(), set()
+    for number, name in enumerate(names):
+        if "*" in name[:-1]:
+            raise policy_fault("A * may stand at the end alone.", (*path, number))
+        if name.endswith("*"):
+            prefixes.add(name[:-1])
+        else:
+            exact.add(name)
+    return NameTerms(frozenset(exact), tuple(sorted(prefixes)))
+
+
+def _read_principals(names: tuple[str, ...], path: Path) -> NameTerms:
+    written = _read_names(names, path)
+    for prefix in written.prefixes:
+        if prefix != prefix.strip():
+            raise policy_fault(f"No space may stand next to the * of {prefix!r}.", path)
+    return NameTerms(
+        frozenset(map(identity, written.exact)),
+        tuple(sorted(map(identity, written.prefixes))),
+    )
+
+
+def _read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
+    found = set()
+    for number, name in enumerate(names):
+        plain = name.replace(":", "").lower()
+        if _SHA256.fullmatch(plain) is None:
+            raise policy_fault(
+                "This is no SHA-256 fingerprint, which has 64 hex digits.",
+                (*path, number),
+            )
+        found.add(plain)
+    return frozenset(found)
+
+
+def _read_network(text: str, path: Path) -> Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise policy_fault(f"This is no network: {error}.", path) from None
+    if isinstance(network, ipaddress.IPv6Network):
+        first = network.network_address.ipv4_mapped
+        if first is not None and network.prefixlen >= 96:
+            return ipaddress.IPv4Network((first, network.prefixlen - 96))
+    return network

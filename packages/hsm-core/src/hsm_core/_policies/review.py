@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""What in a policy was probably not meant, though it is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hsm_core._policies.operations import KEYED
+from hsm_core._policies.rules import Conditions, PolicyRule
+from hsm_core._policies.schema import Effect
+from hsm_core.algorithms import Algorithm, spec
+from hsm_core.model import Role
+
+__all__ = ["review"]
+
+_PURGE = "PurgeVersion"
+
+
+def review(
+    grants: Mapping[Role, frozenset[str]],
+    rules: tuple[PolicyRule, ...],
+    approver_keys: Mapping[str, tuple[str, ...]],
+) -> tuple[str, ...]:
+    """Return warnings about a policy, one sentence each."""
+    found: list[str] = []
+    for rule in rules:
+        found += [f"Rule {rule.name} {reason}" for reason in _doubts(rule)]
+        if rule.demand is not None and rule.demand.signed:
+            signers = len(approver_keys)
+            if signers < rule.demand.quorum:
+                found.append(
+                    f"Rule {rule.name} asks for {rule.demand.quorum} signatures, and "
+                    f"approvers names {signers} people with a key."
+                )
+    if not any(grants.values()) and not any(r.effect is Effect.ALLOW for r in rules):
+        found.append("Nothing is granted to anybody.")
+    asked = [r for r in rules if r.effect is Effect.REQUIRE_APPROVAL]
+    if not any(_PURGE in (r.match.operations or {_PURGE}) for r in asked):
+        found.append(
+            "No rule asks for approval before material is purged; that of the built-in "
+            "policies, retention-purge, holds then."
+        )
+    return tuple(found)
+
+
+def _doubts(rule: PolicyRule) -> Iterator[str]:
+    match, exclusion = rule.match, rule.exclusion
+    if match.key.algorithms == frozenset():
+        yield "never matches: no algorithm fulfils all its conditions."
+    elif not _usable(match):
+        yield "never matches: its algorithms have none of its usages."
+    if rule.is_about_keys and match.operations and match.operations.isdisjoint(KEYED):
+        yield "never matches: it is about keys, and its operations are not."
+    if match.operations == frozenset():
+        yield "never matches: its groups of operations are empty."
+    if exclusion is not None and _includes(exclusion, match):
+        yield "never matches: it excepts all that it is about."
+    if (
+        rule.effect is Effect.DENY
+        and match.is_open
+        and (exclusion is None or exclusion.caller.is_open)
+        and not rule.is_about_keys
+    ):
+        yield "may deny everything to everybody, its own correction included."
+
+
+def _usable(match: Conditions) -> bool:
+    algorithms, usages = match.key.algorithms, match.key.usages
+    if algorithms is None or usages is None:
+        return True
+    return any(not usages.isdisjoint(spec(Algorithm(a)).usages) for a in algorithms)
+
+
+def _includes(wider: Conditions, narrower: Conditions) -> bool:
+    """Return whether the one surely holds wherever the other does."""
+    if wider.window not in (None, narrower.window):
+        return False
+    if wider.caller.networks not in (None, narrower.caller.networks):
+        return False
+    if wider.own and not narrower.own:
+        return False
+    pairs = (
+        (wider.operations, narrower.operations),
+        (wider.caller.roles, narrower.caller.roles),
+        (wider.caller.certificates, narrower.caller.certificates),
+        (wider.key.algorithms, narrower.key.algorithms),
+        (wider.key.usages, narrower.key.usages),
+        (wider.key.tags, narrower.key.tags),
+    )
+    same = (
+        (wider.caller.principals, narrower.caller.principals),
+        (wider.key.names, narrower.key.names),
+        (wider.key.owners, narrower.key.owners),
+    )
+    return all(a is None or (b is not None and a >= b) for a, b in pairs) and all(
+        a is None or a == b for a, b in same
+    )

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""
+Policy files: read, checked and looked up; enforced by the HSM alone.
+
+A file is YAML, or JSON if it begins with ``{``. What it may hold, and what it means, is
+on the page *Policy* of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hsm_core._policies.operations import INTERNAL_OPERATIONS, KNOWN_OPERATIONS
+from hsm_core._policies.resolving import (
+    Groups,
+    read_groups,
+    read_operations,
+    read_revoked_uses,
+    read_rule,
+)
+from hsm_core._policies.review import review
+from hsm_core._policies.rules import Policy, PolicyRule
+from hsm_core._policies.schema import PolicyFile
+from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
+from hsm_core._policies.texts import Path as Place
+from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_core.identities import identity
+from hsm_core.model import Role
+from hsm_core.settings import PolicyProfile
+
+__all__ = [
+    "INTERNAL_OPERATIONS",
+    "KNOWN_OPERATIONS",
+    "MAX_POLICY_BYTES",
+    "Policy",
+    "PolicyRule",
+    "built_in_policy",
+    "built_in_text",
+    "load_policy",
+    "parse_policy",
+    "parse_policy_file",
+    "read_policy_file",
+]
+
+MAX_POLICY_BYTES: Final = MAX_BYTES
+"""Longest policy, in bytes of UTF-8."""
+
+
+def parse_policy(text: str) -> Policy:
+    """
+    Return the policy that a text states.
+
+    Raises:
+        InvalidInputError: It is no valid policy. The message begins with the line,
+            where it is known, and names the field; ``facts`` hold both, as ``line`` and
+            ``field``.
+    """
+    tree, lines = read_tree(text)
+    if not isinstance(tree, dict):
+        raise policy_fault("A policy is a mapping of names to values.")
+    try:
+        file = msgspec.convert(tree, PolicyFile)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error), lines) from None
+    try:
+        return _resolve(file, text)
+    except InvalidInputError as error:
+        raise _with_line(error, lines) from None
+
+
+def load_policy(path: Path) -> Policy:
+    """
+    Return the policy that a file states.
+
+    Raises:
+        ConfigurationError: It can't be read or is no valid policy; the message names
+            file, line and field.
+    """
+    return parse_policy_file(path, read_policy_file(path))
+
+
+def read_policy_file(path: Path) -> bytes:
+    """
+    Return what a policy file holds.
+
+    Raises:
+        ConfigurationError: It can't be read, or is too long.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The policy {path} can't be read: {error.strerror}.",
+            field="policy_config",
+        ) from None
+    return data
+
+
+def parse_policy_file(path: Path, data: bytes) -> Policy:
+    """
+    Return the policy that the bytes of a file state.
+
+    Raises:
+        ConfigurationError: They are no valid policy.
+    """
+    try:
+        return parse_policy(data.decode())
+    except UnicodeDecodeError:
+        problem = "It is not UTF-8."
+    except InvalidInputError as error:
+        problem = str(error)
+    raise ConfigurationError(
+        f"The policy {path} is not valid: {problem}", field="policy_config"
+    )
+
+
+@cache
+def built_in_text(profile: PolicyProfile) -> str:
+    """Return the file of a built-in policy."""
+    name = f"{profile.value}.yaml"
+    return (files("hsm_core") / "profiles" / name).read_text(encoding="utf-8")
+
+
+@cache
+def built_in_policy(profile: PolicyProfile) -> Policy:
+    """Return a built-in policy."""
+    return parse_policy(built_in_text(profile))
+
+
+def _resolve(file: PolicyFile, text: str) -> Policy:
+    base = built_in_policy(file.extends) if file.extends is not None else None
+    groups = read_groups(file, base.groups if base else {})
+    grants = _grants(file, base, groups)
+    if file.revoked_uses is not None or base is None:
+        named = file.revoked_uses or ()
+        revoked_uses = read_revoked_uses(named, ("revoked_uses",))
+    else:
+        revoked_uses = base.revoked_uses
+    rules = _rules(file, base, groups)
+    approver_keys = _approver_keys(file)
+    return Policy(
+        groups=groups,
+        grants=grants,
+        revoked_uses=revoked_uses,
+        rules=rules,
+        approver_keys=approver_keys,
+        warnings=review(grants, rules, approver_keys),
+        text=text,
+    )
+
+
+def _grants(
+    file: PolicyFile, base: Policy | None, groups: Groups
+) -> Mapping[Role, frozenset[str]]:
+    found = dict(base.grants) if base else dict.fromkeys(Role, frozenset[str]())
+    for role, names in file.grants.items():
+        found[role] = read_operations(names, groups, ("grants", role.value))
+    return found
+
+
+def _rules(
+    file: PolicyFile, base: Policy | None, groups: Groups
+) -> tuple[PolicyRule, ...]:
+    found = {rule.name: rule for rule in base.rules} if base else {}
+    for number, section in enumerate(file.rules):
+        if section.name in found:
+            raise policy_fault(
+                f"There is a rule {section.name!r} already.", ("rules", number, "name")
+            )
+        found[section.name] = read_rule(section, groups, ("rules", number))
+    return tuple(found[name] for name in sorted(found))
+
+
+def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for principal, keys in file.approvers.items():
+        person = identity(principal)
+        if person in found:
+            raise policy_fault(
+                "Another name of this person stands here already.",
+                ("approvers", principal),
+            )
+        found[person] = keys
+    return found
+
+
+def _misfit(message: str, lines: Lines) -> InvalidInputError:
+    """Return the error for a tree that does not fit the schema."""
+    problem, _, where = message.partition(" - at `$")
+    path = _place_of(where.rstrip("`"), lines)
+    return policy_fault(f"{problem}.", path, _line_of(path, lines))
+
+
+def _place_of(where: str, lines: Lines) -> Place:
+    """Return the place that msgspec names, as far as it names it."""
+    path: list[str | int] = []
+    for step in where.replace("[", ".[").split("."):
+        if step == "[...]":
+            break
+        if step.startswith("["):
+            path.append(int(step[1:-1]))
+        elif step:
+            path.append(step)
+    return tuple(path)
+
+
+def _with_line(error: InvalidInputError, lines: Lines) -> InvalidInputError:
+    field = str(error.facts.get("field", ""))
+    path = next((place for place in lines if shown(place) == field), ())
+    if not path or "line" in error.facts:
+        return error
+    return policy_fault(str(error).removeprefix(f"{field}: "), path, lines[path])
+
+
+def _line_of(path: Place, lines: Lines) -> int:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 0)
