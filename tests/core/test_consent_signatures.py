@@ -16,9 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_core._internal.approvals.signatures import (
     MAX_SIGNATURE_BYTES,
+    verify_consent,
+)
+from hsm_core.approver_keys import (
     ApproverKey,
     read_approver_key,
-    verify_consent,
+    read_approver_keys,
+    read_key_lines,
 )
 from hsm_core.consent import statement
 from hsm_core.errors import (
@@ -35,6 +39,7 @@ MESSAGE = statement(APPROVAL_ID, "41" * 32, granted=True)
 OTHER = statement(APPROVAL_ID, "41" * 32, granted=False)
 NAMESPACE = "ferrohsm-approval"
 ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+ANOTHER = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
 P256 = ec.derive_private_key(1234567890123456789, ec.SECP256R1())
 
 
@@ -362,3 +367,42 @@ def test_point_in_another_form() -> None:
         read_approver_key(
             f"-----BEGIN PUBLIC KEY-----\n{body}-----END PUBLIC KEY-----\n"
         )
+
+
+def test_lines() -> None:
+    """A file of lines gives people their keys; names of one person are joined."""
+    found = read_key_lines(
+        f"""# people
+bob {LINE}
+
+"Mary Ann" {line_of(P256)} her laptop
+  BOB {line_of(ANOTHER)}
+"""
+    )
+
+    assert {
+        "bob": (key_of(ED25519), key_of(ANOTHER)),
+        "mary ann": (key_of(P256),),
+    } == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("bob", "Line 1: there is no key"),
+        ("\n# x\nbob ssh-rsa AAAA", "Line 3: An approver's key must be"),
+        (f"bob {LINE}\nada {LINE}", "is registered for two people"),
+        (f'"bob {LINE}', "Line 1"),
+    ],
+)
+def test_wrong_lines(text: str, reason: str) -> None:
+    """A line that names nobody's key is told by its number."""
+    with pytest.raises(InvalidInputError, match=reason):
+        read_key_lines(text)
+
+
+def test_keys_of_a_policy() -> None:
+    """Keys of a policy are read in either form; two people have no key in common."""
+    assert {"bob": (key_of(ED25519),)} == read_approver_keys({"Bob ": (PEM,)})
+    with pytest.raises(InvalidInputError, match="two people"):
+        read_approver_keys({"bob": (PEM,), "ada": (LINE,)})
