@@ -57,6 +57,12 @@ EXPECTED = {
     "RecoverStore":     "A - - -",
     "RecoverKey":       "A - - -",
     "SelfTest":         "A O - -",
+    "ActivateKey":      "A O - -",
+    "SuspendKey":       "A O - -",
+    "ResumeKey":        "A O - -",
+    "UpdateKey":        "A - - -",
+    "SetRotation":      "A - - -",
+    "CancelDestroy":    "A - - -",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,

@@ -28,8 +28,14 @@ EXPECTED = {
     "VerifyMac":    "no     yes    yes     no        no      no     no",
     "GetPublicKey": "yes    yes    yes     yes       yes     no     no",
     "RotateKey":    "no     yes    no      no        yes     no     no",
-    "RevokeKey":    "no     yes    yes     yes       no      no     no",
+    "RevokeKey":    "yes    yes    yes     yes       no      no     no",
     "DestroyKey":   "yes    yes    yes     yes       yes     yes    no",
+    "ActivateKey":  "yes    no     no      no        no      no     no",
+    "SuspendKey":   "no     yes    no      no        no      no     no",
+    "ResumeKey":    "no     no     no      yes       no      no     no",
+    "UpdateKey":    "yes    yes    yes     yes       yes     yes    no",
+    "SetRotation":  "yes    yes    yes     yes       yes     yes    no",
+    "CancelDestroy": "no    no     no      no        no      no     no",
     "DescribeKey":  "yes    yes    yes     yes       yes     yes    yes",
     "ListVersions": "yes    yes    yes     yes       yes     yes    yes",
 }  # fmt: skip
@@ -44,6 +50,16 @@ STATES = (
 )
 ALGORITHM = {"Encrypt": "aes", "Decrypt": "aes"} | dict.fromkeys(
     ("ComputeMac", "VerifyMac"), "hmac-sha256"
+)
+MOVING = frozenset(
+    {
+        "ActivateKey",
+        "DestroyKey",
+        "ResumeKey",
+        "RevokeKey",
+        "RotateKey",
+        "SuspendKey",
+    }
 )
 CELLS = [
     (kind, state, word == "yes")
@@ -95,6 +111,8 @@ def prepared(session: Session, kind: str) -> tuple[str, Operation[Any]]:
         case "VerifyMac":
             made = session.mac(key, b"m").mac
             return key, ops.VerifyMac(key_id=key, message=b"m", mac=made)
+        case "UpdateKey":
+            return key, ops.UpdateKey(key_id=key, description="changed")
         case _:
             operation: Operation[Any] = getattr(ops, kind)(key_id=key)
             return key, operation
@@ -112,9 +130,7 @@ def test_every_cell(kind: str, state: KeyState, permitted: bool) -> None:
         if permitted:
             hsm.execute(operation)
             newest = Session(hsm).describe(key)
-            assert kind in {"RotateKey", "RevokeKey", "DestroyKey"} or (
-                state is newest.state
-            )
+            assert kind in MOVING or state is newest.state
         else:
             with pytest.raises(errors.KeyStateError):
                 hsm.execute(operation)

@@ -75,7 +75,7 @@ def read_approver_file(path: Path) -> ApproverKeys:
     Return the keys of approvers that a file names.
 
     Args:
-        path: A policy (``.yaml``, ``.yml`` or ``.json``), or lines of principal and key.
+        path: A policy (``.yaml``, ``.yml``, ``.json``), or lines of principal and key.
 
     Raises:
         ConfigurationError: It can't be read, or is no valid policy.

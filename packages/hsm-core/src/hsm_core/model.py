@@ -48,6 +48,7 @@ __all__ = [
     "RepairDetail",
     "ResumeDetail",
     "Role",
+    "RotationRule",
     "Secret",
     "UseInfo",
     "VersionInfo",
@@ -189,6 +190,20 @@ class UseInfo(Record, frozen=True, kw_only=True):
     near_limit: bool = False
 
 
+class RotationRule(Record, frozen=True, kw_only=True):
+    """
+    When the HSM rotates a key by itself: as soon as one of the two is reached.
+
+    Attributes:
+        max_age_days: Days of 86 400 seconds since the current version became active;
+            None is no limit.
+        max_uses: How often its material has protected something; None is no limit.
+    """
+
+    max_age_days: int | None = None
+    max_uses: int | None = None
+
+
 class KeyInfo(Record, frozen=True, kw_only=True):
     """
     What may be known of a key.
@@ -206,6 +221,8 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         exportable: Whether it may be exported, wrapped; decided when it was made.
         draft: For a composite, the draft and revision that define it.
         use: Use of the current version's material; from `DescribeKey` only.
+        rotation: When the HSM rotates it by itself; None if it does not.
+        destroy_at: When it is to be destroyed, unless that is cancelled.
 
     Of a key whose document was tampered with nothing but the id is known: algorithm,
     state and instants are then None, version and generation 0.
@@ -228,6 +245,8 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     exportable: bool = False
     draft: str = ""
     use: UseInfo | None = None
+    rotation: RotationRule | None = None
+    destroy_at: datetime | None = None
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -238,8 +257,11 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         version: Number, from 1.
         material_id: Versions made by rollback share it with their source.
         rolled_back_from: The version whose material this one has, or 0.
-        reason: Why it was revoked, or empty.
+        reason: Why it was revoked or suspended, or empty.
         use: Use of its material.
+        retired_at: When it was retired, in UTC.
+        purge_at: When it is to be destroyed, in UTC, alone or with the whole key.
+        compromised_at: Since when its material is compromised, as far as was told.
     """
 
     version: int
@@ -251,6 +273,9 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     rolled_back_from: int = 0
     reason: str = ""
     use: UseInfo | None = None
+    retired_at: datetime | None = None
+    purge_at: datetime | None = None
+    compromised_at: datetime | None = None
 
 
 class KeyFilter(Record, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from hsm_core.model import (
 
 __all__ = [
     "OPERATIONS",
+    "ActivateKey",
     "AlgorithmInfo",
     "AlgorithmList",
     "AlgorithmStatus",
@@ -58,6 +59,7 @@ __all__ = [
     "BackUpStores",
     "BackedUpFile",
     "CancelApproval",
+    "CancelDestroy",
     "Ciphertext",
     "CiphertextBatch",
     "ComputeMac",
@@ -92,6 +94,7 @@ __all__ = [
     "JSONWebKey",
     "KeyFinding",
     "KeyPage",
+    "KeyReference",
     "ListAlgorithms",
     "ListApprovals",
     "ListAuditEvents",
@@ -110,14 +113,17 @@ __all__ = [
     "RecoverKey",
     "RecoverStore",
     "Recovered",
+    "ResumeKey",
     "RevokeKey",
     "Rewrap",
     "Rollback",
     "RotateKey",
+    "ScheduleStatus",
     "Seal",
     "SelfTest",
     "SelfTestReport",
     "SelfTestResult",
+    "SetRotation",
     "SharedSecret",
     "Sign",
     "SignBatch",
@@ -128,6 +134,8 @@ __all__ = [
     "Status",
     "StoreStatus",
     "StoreVerification",
+    "SuspendKey",
+    "UpdateKey",
     "Verified",
     "VerifiedBatch",
     "VerifiedItem",
@@ -190,6 +198,16 @@ ApprovalReference: TypeAlias = Annotated[
 ApprovalDigest: TypeAlias = Annotated[
     str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
 ]
+Instant: TypeAlias = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="Date and time with an offset from UTC.",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+WaitingDays: TypeAlias = Annotated[int, Meta(ge=0, le=3650)]
+NewOwner: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Effect(StrEnum):
@@ -753,6 +771,30 @@ class ApprovalStatus(Record, frozen=True, kw_only=True):
     findings: int = 0
 
 
+class ScheduleStatus(Record, frozen=True, kw_only=True):
+    """
+    What the schedulers found when they last looked at every key.
+
+    Attributes:
+        rotating: Keys that the HSM rotates by itself.
+        rotations_due: Those of them that are due, and could not be rotated yet: an
+            approval is missing, a staged version waits, or it failed.
+        destructions: Keys that wait for their destruction.
+        destructions_due: Those of them whose time is over, and that are still there.
+        held: Those of these that wait because the clock leapt: for as long as it leapt,
+            or until `DestroyKey` is sent again.
+        left_out_seconds: Wall time that does not count because the clock leapt over it,
+            beyond a day in the life of a process, or a week between two of these.
+    """
+
+    rotating: int = 0
+    rotations_due: int = 0
+    destructions: int = 0
+    destructions_due: int = 0
+    held: int = 0
+    left_out_seconds: int = 0
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -774,6 +816,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     algorithms: tuple[AlgorithmStatus, ...]
     store: StoreStatus
     approvals: ApprovalStatus = ApprovalStatus()
+    schedules: ScheduleStatus = ScheduleStatus()
 
 
 class DecisionInfo(Record, frozen=True, kw_only=True):
@@ -850,7 +893,7 @@ class ApprovalPage(Record, frozen=True, kw_only=True):
 
 class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
-    Make a key; its first version is active at once.
+    Make a key; its first version is active at once, unless it is to be staged.
 
     Attributes:
         algorithm: Any accepted spelling of an algorithm.
@@ -858,6 +901,8 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
             may not derive keys too (SP 800-57 part 1, section 5.2).
         owner: Empty means the caller.
         exportable: Whether it may ever leave the HSM, wrapped. It can't be changed.
+        staged: Whether its first version serves nothing but its public key, until
+            `ActivateKey`.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -869,6 +914,7 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     usages: Usages = ()
     tags: Tags = ()
     exportable: bool = False
+    staged: bool = False
 
 
 class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
@@ -1021,12 +1067,18 @@ class RotateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     """
     Make a new version from fresh material; the old one still decrypts and verifies.
 
-    A key whose current version is revoked can be rotated as well.
+    A key whose current version is revoked can be rotated as well. One that has a staged
+    version can't: that is activated or revoked first.
+
+    Attributes:
+        staged: Whether the new version serves nothing but its public key, and the old
+            one stays current, until `ActivateKey`.
     """
 
     effect: ClassVar = Effect.MUTATION
 
     key_id: KeyReference
+    staged: bool = False
 
 
 class Rollback(Operation[KeyInfo], frozen=True, kw_only=True):
@@ -1050,6 +1102,8 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
         version: None revokes all versions. Other versions with the same material are
             revoked too.
         reason: Kept in the document and in the trail; up to 256 characters.
+        compromised_at: Since when the material is compromised, as far as is known; not
+            later than now. Kept and shown with each version that is revoked.
     """
 
     effect: ClassVar = Effect.MUTATION
@@ -1057,14 +1111,27 @@ class RevokeKey(Operation[KeyInfo], frozen=True, kw_only=True):
     key_id: KeyReference
     version: VersionNumber | None = None
     reason: Reason = ""
+    compromised_at: Instant | None = None
 
 
 class DestroyKey(Operation[KeyInfo], frozen=True, kw_only=True):
-    """Destroy all material of a key; a tombstone per material stays."""
+    """
+    Destroy all material of a key, at once or after a waiting time.
+
+    While it waits, every version is ``purge_scheduled`` and serves nothing, and
+    `CancelDestroy` gives it back. Then the HSM destroys it; a tombstone per material
+    stays. Time that the clock leapt over does not count (see ``HSMStatus.schedules``);
+    sent again after the time is over, this destroys the key at once.
+
+    Attributes:
+        waiting_days: Days of 86 400 seconds; None means as many as this HSM asks for at
+            least, which may be none. Of a key that waits already, None or 0.
+    """
 
     effect: ClassVar = Effect.MUTATION
 
     key_id: KeyReference
+    waiting_days: WaitingDays | None = None
 
 
 class GetPublicKey(Operation[PublicKey], frozen=True, kw_only=True):
@@ -1643,6 +1710,103 @@ class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
     approval_id: ApprovalReference
 
 
+# Life of a key
+
+
+class ActivateKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Make a staged version the current one; an active one before it is retired.
+
+    Refused while the current version is suspended.
+
+    Attributes:
+        version: None means the staged version, of which a key has one at most.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    version: VersionNumber | None = None
+
+
+class SuspendKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Let the current version serve nothing but its public key, until `ResumeKey`.
+
+    Older versions, which are retired, still decrypt and verify.
+
+    Attributes:
+        reason: Kept in the document, until it is resumed, and in the trail.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    reason: Reason = ""
+
+
+class ResumeKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """Let a suspended version be active again."""
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+
+
+class UpdateKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Change what is said of a key: each field that is not None.
+
+    Rules of the policy match on these facts. So this is decided by the facts that were
+    and by those that would be: both must allow it, and what both ask approvals for must
+    be approved. Moreover nobody frees a key from a rule by taking off the label that
+    the rule goes by. What any operation on the key would need approvals for before the
+    change, and not after it, is asked for the change itself; and a change that would
+    allow the caller something with this key which they may not do now is refused.
+
+    Attributes:
+        name: Unique; empty leaves the key without a name.
+        owner: Not empty.
+        tags: All of them; those that are not named here are removed.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    name: KeyName | None = None
+    description: Text | None = None
+    owner: NewOwner | None = None
+    tags: Tags | None = None
+
+
+class SetRotation(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Say when the HSM rotates a key by itself: as soon as one of the two is reached.
+
+    It asks as ``system.rotation``. Where the policy demands approvals for a rotation,
+    the key is rotated when they are given.
+
+    Attributes:
+        max_age_days: Days of 86 400 seconds since the current version became active;
+            time that the clock leapt over does not count. None is no limit.
+        max_uses: How often its material has protected something. None is no limit.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+    max_age_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    max_uses: Annotated[int, Meta(ge=1, lt=2**53)] | None = None
+
+
+class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
+    """Give a key back that waits for its destruction, in the state it was in."""
+
+    effect: ClassVar = Effect.MUTATION
+
+    key_id: KeyReference
+
+
 AnyOperation: TypeAlias = (
     CreateKey
     | ImportKey
@@ -1689,6 +1853,12 @@ AnyOperation: TypeAlias = (
     | Approve
     | Deny
     | CancelApproval
+    | ActivateKey
+    | SuspendKey
+    | ResumeKey
+    | UpdateKey
+    | SetRotation
+    | CancelDestroy
 )
 """Tagged union of all operations."""
 

@@ -199,6 +199,12 @@ ROUTES: Final = (
     Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
     Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
     Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
+    Route(operation=ops.ActivateKey, method="POST", path=f"{_KEY}/activate"),
+    Route(operation=ops.SuspendKey, method="POST", path=f"{_KEY}/suspend"),
+    Route(operation=ops.ResumeKey, method="POST", path=f"{_KEY}/resume"),
+    Route(operation=ops.UpdateKey, method="PATCH", path=_KEY),
+    Route(operation=ops.SetRotation, method="PUT", path=f"{_KEY}/rotation"),
+    Route(operation=ops.CancelDestroy, method="POST", path=f"{_KEY}/cancel-destroy"),
 )
 """One row per operation."""
 

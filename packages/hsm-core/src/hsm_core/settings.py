@@ -165,6 +165,12 @@ class Settings(Record, frozen=True, kw_only=True):
             that it is not for production.
         policy_profile: Which built-in policy is in force, where no file is.
         policy_config: File of the policy; see the page *Policy* of the reference.
+        destroy_waiting_days: How long a key waits at least before it is destroyed, and
+            where nothing else is asked for; 0 is at once.
+        rotation_interval_seconds: How often it is looked which keys are due for
+            rotation.
+        destruction_interval_seconds: How often it is looked which keys that wait for
+            their destruction are due.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -197,6 +203,9 @@ class Settings(Record, frozen=True, kw_only=True):
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     enable_oqs: bool = False
     policy_profile: PolicyProfile = PolicyProfile.DEFAULT
+    destroy_waiting_days: Annotated[int, Meta(ge=0, le=3650)] = 0
+    rotation_interval_seconds: _Interval = 3600
+    destruction_interval_seconds: _Interval = 3600
     policy_config: Path | None = None
 
     @property

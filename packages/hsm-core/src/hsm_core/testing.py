@@ -474,6 +474,7 @@ def memory_hsm(
     entropy: Entropy | None = None,
     faults: Faults | None = None,
     use_limit: int = 0,
+    destroy_waiting_days: int = 0,
 ) -> OpenHSM:
     """
     Open a fresh HSM in memory, with fixed keys.
@@ -490,6 +491,8 @@ def memory_hsm(
         use_limit: How often a key may protect something, where its algorithm has a
             limit; 0 means as often as it really may.
 
+        destroy_waiting_days: How long a key waits at least before it is destroyed.
+
     Example:
         >>> from hsm_core.session import Session
         >>> with memory_hsm() as gateway:
@@ -504,7 +507,11 @@ def memory_hsm(
     hmac_key = b"\x02" * 32
     trail = MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
     return assemble(
-        Settings(key_store=KeyStoreKind.MEMORY, audit_log=None),
+        Settings(
+            key_store=KeyStoreKind.MEMORY,
+            audit_log=None,
+            destroy_waiting_days=destroy_waiting_days,
+        ),
         store=FaultyKeyStore(MemoryKeyStore(), planned),
         counters=FaultyUseCounters(MemoryUseCounters(), planned),
         audit=FaultyAuditLog(trail, planned),

@@ -18,7 +18,8 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
-from hsm_core._internal.policy import joined
+from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.policy import decide_update, joined
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -31,14 +32,14 @@ from hsm_core.errors import (
 )
 from hsm_core.identities import is_reserved
 from hsm_core.model import Caller, KeyId
-from hsm_core.operations import OPERATIONS, Effect, Operation
-from hsm_core.protocols import Decision
+from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
+from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["Admission", "checked_caller"]
 
 _KEYED: Final = frozenset(
     operation
-    for operation in OPERATIONS
+    for operation in (*OPERATIONS, *INTERNAL_OPERATIONS)
     for field in msgspec.structs.fields(operation)
     if field.name == "key_id" and field.required
     if operation.effect is not Effect.RECOVERY
@@ -179,16 +180,21 @@ class Admission:
         at = self._services.clock.now()
         decisions = []
         for document in (attempt.document, *attempt.others.values()):
-            decision = attempt.policy.decide(
-                attempt.operation,
-                attempt.caller,
-                key_facts(document) if document else None,
-                at=at,
+            decision = self._decide_on(
+                attempt, key_facts(document) if document else None, at
             )
             if not decision.allowed:
                 return decision
             decisions.append(decision)
         return joined(decisions)
+
+    def _decide_on(self, attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
+        def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
+            return attempt.policy.decide(operation, attempt.caller, key, at=at)
+
+        if isinstance(attempt.operation, UpdateKey) and key is not None:
+            return decide_update(decide, attempt.operation, key)
+        return decide(attempt.operation, key)
 
     def check_approvals(self, attempt: Attempt) -> None:
         """

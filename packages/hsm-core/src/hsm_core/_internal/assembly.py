@@ -28,7 +28,9 @@ from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
+from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
 from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.refusals import (
@@ -36,6 +38,7 @@ from hsm_core._internal.refusals import (
     Refusals,
     TamperingRecorder,
 )
+from hsm_core._internal.schedulers import Schedulers
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
@@ -75,6 +78,7 @@ class OpenHSM:
 
     Attributes:
         caretaker: Recurring work; it runs until the HSM is closed.
+        schedulers: What the HSM does to keys by itself; the same.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
+        leaps: Leaps,
     ) -> None:
         self._housekeeping = housekeeping
         self.caretaker = Caretaker()
@@ -105,6 +110,9 @@ class OpenHSM:
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
+        self.schedulers = Schedulers(
+            settings, services, leaps, services.schedule, self._pipeline.execute
+        )
         keeper.begin(self.caretaker, self._pipeline.pay)
         self.caretaker.start()
 
@@ -166,6 +174,7 @@ class OpenHSM:
             self._gate.close(patience)
             self._services.closing.set()
             self.caretaker.stop(patience)
+            self.schedulers.stop(patience)
             self._pools.close()
             try:
                 self._housekeeping.stop(patience)
@@ -256,6 +265,7 @@ def assemble(
         return verify_range(audit, hmac_key, start_seq, limit)
 
     policy = PolicyHolder(RuleEngine(policy_of(settings)))
+    leaps = open_leaps(store, ring, audit, clock, policy.policy_hash())
     recorder = TamperingRecorder(audit, policy.policy_hash)
     inventory = Inventory(
         store,
@@ -299,11 +309,12 @@ def assemble(
         recover_store=keeper.acceptance.recover_store,
         recover_key=keeper.acceptance.recover_key,
         started_at=clock.now(),
+        destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
     housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping)
+    return OpenHSM(services, store, settings, keeper, housekeeping, leaps)
 
 
 def _record_stopped(services: Services) -> None:

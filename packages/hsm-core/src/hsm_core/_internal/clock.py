@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["SystemClock", "instant"]
+__all__ = ["SystemClock", "instant", "microseconds", "utc_text"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -24,6 +24,16 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return a time that never goes back, in seconds."""
         return time.monotonic()
+
+
+def microseconds(when: datetime) -> int:
+    """Return microseconds since 1970-01-01T00:00:00Z of an aware datetime."""
+    return (when - _EPOCH) // timedelta(microseconds=1)
+
+
+def utc_text(when: datetime) -> str:
+    """Return an aware datetime as text, in UTC (RFC 3339)."""
+    return when.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def instant(microseconds: int) -> datetime:

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_DOCUMENT_BYTES",
     "KeyDocument",
     "OperationRecord",
+    "RotationDocument",
     "Tombstone",
     "VersionDocument",
     "check_document_size",
@@ -65,7 +66,15 @@ class VersionDocument(_Stored, frozen=True, kw_only=True):
         material_id: Random UUID; shared by versions made by rollback.
         blob_sha256: Digest of the sealed blob, hex; empty once destroyed.
         public_der: SubjectPublicKeyInfo; empty for symmetric keys.
-        came_from: State before purge_scheduled.
+        came_from: State before purge_scheduled, the only one to go back to. A version
+            that was active is retired on the way, and goes back to active.
+        activated_at: When a staged version became active; 0 for one that never was
+            staged, which is active from *created_at* on.
+        retired_at: When it was retired; 0 if it never was, or was by a program that
+            did not write this down (see *state_changed_at* then).
+        purge_at: When the purge of this version alone is due; 0 where the whole key is
+            to be destroyed (see *destroy_at* of the key).
+        compromised_at: Since when its material is compromised, as far as it was told.
     """
 
     version: int
@@ -78,6 +87,22 @@ class VersionDocument(_Stored, frozen=True, kw_only=True):
     rolled_back_from: int = 0
     reason: str = ""
     came_from: KeyState | None = None
+    activated_at: int = 0
+    retired_at: int = 0
+    purge_at: int = 0
+    compromised_at: int = 0
+
+    @property
+    def active_since(self) -> int:
+        """When it became active, if it did; suspensions don't count."""
+        return self.activated_at or self.created_at
+
+
+class RotationDocument(_Stored, frozen=True, kw_only=True):
+    """When a key is rotated by the HSM itself; 0 is no limit."""
+
+    max_age_days: int = 0
+    max_uses: int = 0
 
 
 class OperationRecord(_Stored, frozen=True, kw_only=True):
@@ -111,6 +136,10 @@ class KeyDocument(_Stored, frozen=True, kw_only=True):
 
     Attributes:
         draft: For a composite, the draft and revision that its material follows.
+        destroy_at: When the key is to be destroyed; 0 if it is not to be. Until then
+            every version that it had is purge_scheduled, and knows where it came from.
+        destroy_asked_at: When that was asked for.
+        rotation: When the HSM rotates it by itself.
     """
 
     format: int
@@ -133,6 +162,9 @@ class KeyDocument(_Stored, frozen=True, kw_only=True):
     origin: KeyOrigin = KeyOrigin.GENERATED
     exportable: bool = False
     draft: str = ""
+    destroy_at: int = 0
+    destroy_asked_at: int = 0
+    rotation: RotationDocument | None = None
 
     def version(self, number: int) -> VersionDocument | None:
         """Return a version by its number."""
@@ -240,6 +272,8 @@ def index_of(document: KeyDocument, digest: str) -> IndexEntry:
         generation=document.generation,
         operations=tuple(record.id for record in document.operations),
         digest=digest,
+        owner=document.owner,
+        usages=frozenset(document.usages),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.clock import utc_text
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_key
 from hsm_core.errors import HSMError
@@ -150,6 +152,8 @@ def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
 def _plain(value: object) -> ParameterValue:
     if isinstance(value, bool | int):
         return int(value)
+    if isinstance(value, datetime):
+        return utc_text(value)
     if isinstance(value, tuple) and value and isinstance(value[0], Record):
         return len(value)
     if isinstance(value, tuple):

@@ -17,16 +17,23 @@ __all__ = ["MOVES", "PERMITTED", "REVOKED_BY_POLICY", "check_move", "permits"]
 _S: Final = KeyState
 
 MOVES: Final[dict[KeyState, frozenset[KeyState]]] = {
-    _S.STAGED: frozenset({_S.ACTIVE, _S.DESTROYED}),
+    _S.STAGED: frozenset({_S.ACTIVE, _S.REVOKED, _S.PURGE_SCHEDULED, _S.DESTROYED}),
     _S.ACTIVE: frozenset({_S.RETIRED, _S.SUSPENDED, _S.REVOKED}),
     _S.RETIRED: frozenset({_S.REVOKED, _S.PURGE_SCHEDULED}),
     _S.SUSPENDED: frozenset({_S.ACTIVE, _S.REVOKED}),
     _S.REVOKED: frozenset({_S.PURGE_SCHEDULED}),
-    _S.PURGE_SCHEDULED: frozenset({_S.RETIRED, _S.REVOKED, _S.DESTROYED}),
+    _S.PURGE_SCHEDULED: frozenset(
+        {_S.STAGED, _S.ACTIVE, _S.SUSPENDED, _S.RETIRED, _S.REVOKED, _S.DESTROYED}
+    ),
     _S.DESTROYED: frozenset(),
 }
-"""From each state, the states it may move to; purge_scheduled goes back only to the
-state it came from, which `check_move` is told."""
+"""
+From each state, the states it may move to (SP 800-57 part 1, section 7).
+
+purge_scheduled goes back only to the state it came from, which `check_move` is told:
+where a whole key is to be destroyed, active and suspended versions are retired on their
+way there, and the state they came from is the one before that.
+"""
 
 _PROTECT: Final = frozenset(
     {

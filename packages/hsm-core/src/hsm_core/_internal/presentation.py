@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from itertools import islice
@@ -12,6 +12,7 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
+from hsm_core._internal.clock import utc_text
 from hsm_core._internal.documents import KeyDocument
 from hsm_core.consent import SHOWN_FORMAT, ShownField, ShownOperation, hidden_sha256
 from hsm_core.model import Record
@@ -147,7 +148,7 @@ def _scalar(name: str, value: Any, salt: bytes, longest: int) -> ShownField:
         case int():
             return ShownField(name=name, number=int(value))
         case datetime():
-            return ShownField(name=name, text=value.astimezone(UTC).isoformat())
+            return ShownField(name=name, text=utc_text(value))
         case str():
             text = value.value if isinstance(value, Enum) else value
             encoded = text.encode()

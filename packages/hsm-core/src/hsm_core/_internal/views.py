@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from hsm_core._internal.clock import instant
 from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core.algorithms import Algorithm, KeyUsage
@@ -11,6 +13,8 @@ from hsm_core.model import (
     Integrity,
     KeyId,
     KeyInfo,
+    KeyState,
+    RotationRule,
     UseInfo,
     VersionInfo,
 )
@@ -46,7 +50,22 @@ def key_info(
         exportable=document.exportable,
         draft=document.draft,
         use=use,
+        rotation=_rotation(document),
+        destroy_at=_told(document.destroy_at),
     )
+
+
+def _rotation(document: KeyDocument) -> RotationRule | None:
+    kept = document.rotation
+    if kept is None:
+        return None
+    return RotationRule(
+        max_age_days=kept.max_age_days or None, max_uses=kept.max_uses or None
+    )
+
+
+def _told(microseconds: int) -> datetime | None:
+    return instant(microseconds) if microseconds else None
 
 
 def tampered_info(key_id: KeyId, integrity: Integrity) -> KeyInfo:
@@ -64,9 +83,13 @@ def tampered_info(key_id: KeyId, integrity: Integrity) -> KeyInfo:
 
 
 def version_info(
-    version: VersionDocument, integrity: Integrity, use: UseInfo | None = None
+    document: KeyDocument,
+    version: VersionDocument,
+    integrity: Integrity,
+    use: UseInfo | None = None,
 ) -> VersionInfo:
     """Return the public facts of a version."""
+    scheduled = version.state is KeyState.PURGE_SCHEDULED
     return VersionInfo(
         version=version.version,
         state=version.state,
@@ -77,6 +100,9 @@ def version_info(
         rolled_back_from=version.rolled_back_from,
         reason=version.reason,
         use=use,
+        retired_at=_told(version.retired_at),
+        purge_at=_told((version.purge_at or document.destroy_at) * scheduled),
+        compromised_at=_told(version.compromised_at),
     )
 
 

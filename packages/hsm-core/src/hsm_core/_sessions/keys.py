@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from hsm_core import operations as ops
 from hsm_core._sessions.base import SessionBase
@@ -25,6 +26,7 @@ class KeyMethods(SessionBase):
         usages: Iterable[KeyUsage] = (),
         tags: Iterable[str] = (),
         exportable: bool = False,
+        staged: bool = False,
         idempotency_key: str | None = None,
     ) -> KeyInfo:
         """Make a key; see `CreateKey`."""
@@ -35,6 +37,7 @@ class KeyMethods(SessionBase):
             usages=tuple(usages),
             tags=tuple(tags),
             exportable=exportable,
+            staged=staged,
         )
         return self._hsm.execute(operation, idempotency_key=idempotency_key)
 
@@ -71,9 +74,11 @@ class KeyMethods(SessionBase):
         """Return all versions of a key, ascending."""
         return self._hsm.execute(ops.ListVersions(key_id=key_id)).items
 
-    def rotate(self, key_id: str, *, idempotency_key: str | None = None) -> KeyInfo:
+    def rotate(
+        self, key_id: str, *, staged: bool = False, idempotency_key: str | None = None
+    ) -> KeyInfo:
         """Make a version from fresh material; see `RotateKey`."""
-        operation = ops.RotateKey(key_id=key_id)
+        operation = ops.RotateKey(key_id=key_id, staged=staged)
         return self._hsm.execute(operation, idempotency_key=idempotency_key)
 
     def rollback(
@@ -89,15 +94,91 @@ class KeyMethods(SessionBase):
         *,
         version: int | None = None,
         reason: str = "",
+        compromised_at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> KeyInfo:
         """Mark a version, or all, as compromised; see `RevokeKey`."""
-        operation = ops.RevokeKey(key_id=key_id, version=version, reason=reason)
+        operation = ops.RevokeKey(
+            key_id=key_id,
+            version=version,
+            reason=reason,
+            compromised_at=compromised_at,
+        )
         return self._hsm.execute(operation, idempotency_key=idempotency_key)
 
-    def destroy(self, key_id: str, *, idempotency_key: str | None = None) -> KeyInfo:
-        """Destroy all material of a key; see `DestroyKey`."""
-        operation = ops.DestroyKey(key_id=key_id)
+    def destroy(
+        self,
+        key_id: str,
+        *,
+        waiting_days: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> KeyInfo:
+        """Destroy all material of a key, at once or later; see `DestroyKey`."""
+        operation = ops.DestroyKey(key_id=key_id, waiting_days=waiting_days)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def cancel_destroy(
+        self, key_id: str, *, idempotency_key: str | None = None
+    ) -> KeyInfo:
+        """Give a key back that waits for its destruction; see `CancelDestroy`."""
+        operation = ops.CancelDestroy(key_id=key_id)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def activate(
+        self,
+        key_id: str,
+        *,
+        version: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> KeyInfo:
+        """Make a staged version the current one; see `ActivateKey`."""
+        operation = ops.ActivateKey(key_id=key_id, version=version)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def suspend(
+        self, key_id: str, *, reason: str = "", idempotency_key: str | None = None
+    ) -> KeyInfo:
+        """Let the current version rest; see `SuspendKey`."""
+        operation = ops.SuspendKey(key_id=key_id, reason=reason)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def resume(self, key_id: str, *, idempotency_key: str | None = None) -> KeyInfo:
+        """Let a suspended version be active again; see `ResumeKey`."""
+        operation = ops.ResumeKey(key_id=key_id)
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def update(
+        self,
+        key_id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        owner: str | None = None,
+        tags: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> KeyInfo:
+        """Change what is said of a key, where it is not None; see `UpdateKey`."""
+        operation = ops.UpdateKey(
+            key_id=key_id,
+            name=name,
+            description=description,
+            owner=owner,
+            tags=None if tags is None else tuple(tags),
+        )
+        return self._hsm.execute(operation, idempotency_key=idempotency_key)
+
+    def set_rotation(
+        self,
+        key_id: str,
+        *,
+        max_age_days: int | None = None,
+        max_uses: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> KeyInfo:
+        """Say when the HSM rotates a key by itself; see `SetRotation`."""
+        operation = ops.SetRotation(
+            key_id=key_id, max_age_days=max_age_days, max_uses=max_uses
+        )
         return self._hsm.execute(operation, idempotency_key=idempotency_key)
 
     def public_key(self, key_id: str, *, version: int | None = None) -> ops.PublicKey:

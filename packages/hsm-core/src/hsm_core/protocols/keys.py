@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hsm_core.model import KeyFilter, KeyId
+from hsm_core.protocols.scopes import EVERY_KEY, KeyScope
 
 __all__ = [
     "BUCKETS",
@@ -52,6 +53,8 @@ class IndexEntry:
     generation: int
     operations: tuple[str, ...] = ()
     digest: str = ""
+    owner: str = ""
+    usages: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +158,14 @@ class IndexQuery:
     Attributes:
         after: Order of the last key of the page before, or None.
         offset: How many to skip; 0 with *after*.
+        scope: Keys that it leaves out are neither shown nor counted.
     """
 
     filter: KeyFilter
     limit: int
     offset: int = 0
     after: tuple[int, str] | None = None
+    scope: KeyScope = EVERY_KEY
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Signed consents in the trail: written there, and checked by whoever reads it.
 
 A consent is one line of text, ``DIGEST SIGNATURE PRINCIPAL``: the digest of what was
-shown in hex, the signature in base64, and who signed. Which approval it is about is said
-by its record.
+shown in hex, the signature in base64, and who signed. Its record says which approval it
+is about.
 """
 
 from __future__ import annotations

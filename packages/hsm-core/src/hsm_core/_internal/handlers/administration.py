@@ -26,6 +26,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         tampered = len(services.inventory.tampered)
         impaired = tampered or audit.state != "ok" or bool(services.store_refused)
         impaired = impaired or any(row.status == "stopped" for row in algorithms)
+        impaired = impaired or services.schedule.held > 0
         keys = self._count_keys() if store.available else None
         if not audit.available or keys is None:
             state = "error"
@@ -44,6 +45,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 audit=audit,
                 algorithms=algorithms,
                 store=store,
+                schedules=services.schedule.status(),
             )
         )
 

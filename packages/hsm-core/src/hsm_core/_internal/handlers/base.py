@@ -20,6 +20,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.lately import Lately
 from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.uses import Use, UseAccounts
 from hsm_core.algorithms import (
     Algorithm,
@@ -76,6 +77,8 @@ class Services:
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
         started_at: When this HSM was opened, microseconds since 1970.
+        schedule: What the schedulers have found.
+        destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
     """
@@ -98,6 +101,8 @@ class Services:
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
     started_at: int
+    schedule: Schedule = field(default_factory=Schedule)
+    destroy_waiting_days: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
 
 

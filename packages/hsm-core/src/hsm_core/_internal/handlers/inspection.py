@@ -17,11 +17,11 @@ from hsm_core._internal.crypto.public import (
 from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.versions import require_version
-from hsm_core._internal.views import key_info, tampered_info, version_info
+from hsm_core._internal.views import key_facts, key_info, tampered_info, version_info
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo
-from hsm_core.protocols import IndexQuery
+from hsm_core.protocols import IndexQuery, KeyScope
 
 __all__ = [
     "DescribeKeyHandler",
@@ -75,6 +75,8 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         """Read the index, then check every document that is shown."""
         operation = subject.operation
         after = _read_cursor(operation.cursor) if operation.cursor else None
+        at = self._services.clock.now()
+        scope = subject.policy.visible(subject.caller, at=at)
         page = self._services.inventory.store.find(
             IndexQuery(
                 filter=KeyFilter(
@@ -87,13 +89,14 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
                 limit=operation.per_page + 1,
                 offset=0 if after else (operation.page - 1) * operation.per_page,
                 after=after,
+                scope=scope,
             )
         )
         shown = page.keys[: operation.per_page]
         more = len(page.keys) > len(shown)
         return Answer(
             ops.KeyPage(
-                items=tuple(self._show(key_id) for _, key_id in shown),
+                items=tuple(filter(None, (self._show(k, scope) for _, k in shown))),
                 total=page.total,
                 page=0 if after else operation.page,
                 per_page=operation.per_page,
@@ -101,10 +104,13 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
             )
         )
 
-    def _show(self, key_id: KeyId) -> KeyInfo:
+    def _show(self, key_id: KeyId, scope: KeyScope) -> KeyInfo | None:
+        """Show what can be believed of a key; None if the index was wrong of it."""
         document, integrity = self._services.inventory.inspect(key_id)
         if document is None:
             return tampered_info(key_id, integrity)
+        if not scope.shows(key_facts(document)):
+            return None
         return key_info(document, integrity)
 
     def is_quick(self, operation: ops.ListKeys, /) -> bool:
@@ -128,7 +134,7 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
         materials = self._services.inventory.materials
         use, found = self._services.uses.info(document, version)
         integrity = _worse(materials.blob_integrity(document, version), found)
-        return version_info(version, integrity, use)
+        return version_info(document, version, integrity, use)
 
     def is_quick(self, operation: ops.ListVersions, /) -> bool:
         """Never: a key may have thousands of versions."""

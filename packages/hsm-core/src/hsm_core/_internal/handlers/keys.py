@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
+from hsm_core._internal.clock import microseconds
+from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.handlers.sealed import seal_version
@@ -16,14 +17,14 @@ from hsm_core._internal.handlers.versions import (
     append_version,
     check_room,
     move,
+    staged_version,
     with_versions,
 )
 from hsm_core.algorithms import Algorithm
-from hsm_core.errors import KeyNotFoundError, KeyStateError
+from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState
 
 __all__ = [
-    "DestroyKeyHandler",
     "RevokeKeyHandler",
     "RollbackHandler",
     "RotateKeyHandler",
@@ -36,17 +37,26 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
     """Make a version from fresh material."""
 
     def prepare(self, subject: Subject[ops.RotateKey], /) -> None:
-        """Refuse unless the current version is active or revoked."""
+        """Refuse unless the current version is active or revoked, and none staged."""
         _check_current(subject.key, _S.ACTIVE, _S.REVOKED)
+        staged = staged_version(subject.key)
+        if staged is not None:
+            raise KeyStateError(
+                f"Version {staged.version} is staged; activate or revoke it first.",
+                state=staged.state.value,
+                version=staged.version,
+            )
         check_room(subject.key)
         self._services.crypto.require(Algorithm(subject.key.algorithm))
 
     def plan(self, subject: Subject[ops.RotateKey], /) -> Plan:
         """Generate, test, seal; the old version is retired, a revoked one stays so."""
         now = self._services.clock.now()
-        fresh = self._fresh(subject.key, now)
+        state = _S.STAGED if subject.operation.staged else _S.ACTIVE
+        fresh = self._fresh(subject.key, now, state)
         document = append_version(subject.key, lambda _: fresh.version, now)
-        return Plan(document, document.current, {document.current: fresh.blob})
+        number = fresh.version.version
+        return Plan(document, number, {number: fresh.blob})
 
 
 class RollbackHandler(KeyMutation[ops.Rollback]):
@@ -91,7 +101,13 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     """Mark material as compromised."""
 
     def prepare(self, subject: Subject[ops.RevokeKey], /) -> None:
-        """Refuse where nothing is left to revoke."""
+        """Refuse where nothing is left to revoke, and a compromise in the future."""
+        since, now = subject.operation.compromised_at, self._services.clock.now()
+        if since is not None and not 0 < microseconds(since) <= now:
+            raise InvalidInputError(
+                "compromised_at must be later than 1970, and not later than now.",
+                field="compromised_at",
+            )
         wanted, number = subject.operation.version, subject.operation.version
         document = subject.key
         if number is not None and document.version(number) is None:
@@ -110,8 +126,12 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
             for v in document.versions
             if operation.version in (None, v.version)
         }
+        since = operation.compromised_at
+        facts = {"compromised_at": microseconds(since)} if since else {}
         versions = [
-            move(v, _S.REVOKED, now, reason=operation.reason)
+            msgspec.structs.replace(
+                move(v, _S.REVOKED, now, reason=operation.reason), **facts
+            )
             if v.material_id in material and v.state in _REVOCABLE
             else v
             for v in document.versions
@@ -120,48 +140,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
         return Plan(with_versions(document, versions, now), number)
 
 
-class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
-    """Destroy all material of a key."""
-
-    def prepare(self, subject: Subject[ops.DestroyKey], /) -> None:
-        """Refuse a key that is destroyed already."""
-        if subject.key.is_destroyed:
-            raise KeyStateError("The key is destroyed already.", state="destroyed")
-
-    def plan(self, subject: Subject[ops.DestroyKey], /) -> Plan:
-        """Take all through purge_scheduled; leave a tombstone per material."""
-        document, now = subject.key, self._services.clock.now()
-        versions = [_destroyed(v, now) for v in document.versions]
-        buried = {t.material_id for t in document.tombstones}
-        fresh = dict.fromkeys(
-            v.material_id for v in document.versions if v.material_id not in buried
-        )
-        after = msgspec.structs.replace(
-            with_versions(document, versions, now),
-            tombstones=(
-                *document.tombstones,
-                *(Tombstone(material_id=m, destroyed_at=now) for m in fresh),
-            ),
-        )
-        return Plan(after, document.current)
-
-
-_REVOCABLE: Final = frozenset({_S.ACTIVE, _S.RETIRED, _S.SUSPENDED})
-_WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {
-    _S.STAGED: (_S.DESTROYED,),
-    _S.ACTIVE: (_S.RETIRED, _S.PURGE_SCHEDULED, _S.DESTROYED),
-    _S.RETIRED: (_S.PURGE_SCHEDULED, _S.DESTROYED),
-    _S.SUSPENDED: (_S.ACTIVE, _S.RETIRED, _S.PURGE_SCHEDULED, _S.DESTROYED),
-    _S.REVOKED: (_S.PURGE_SCHEDULED, _S.DESTROYED),
-    _S.PURGE_SCHEDULED: (_S.DESTROYED,),
-    _S.DESTROYED: (),
-}
-
-
-def _destroyed(version: VersionDocument, now: int) -> VersionDocument:
-    for state in _WAY_TO_PURGE[version.state]:
-        version = move(version, state, now)
-    return msgspec.structs.replace(version, blob_sha256="")
+_REVOCABLE: Final = frozenset({_S.STAGED, _S.ACTIVE, _S.RETIRED, _S.SUSPENDED})
 
 
 def _check_current(document: KeyDocument, *wanted: KeyState) -> None:

@@ -26,9 +26,9 @@ from hsm_core.errors import (
     NameTakenError,
     UnsupportedOperationError,
 )
-from hsm_core.model import KeyId, KeyOrigin
+from hsm_core.model import KeyId, KeyOrigin, KeyState
 
-__all__ = ["CreateKeyHandler", "NewKeyHandler"]
+__all__ = ["CreateKeyHandler", "NewKeyHandler", "check_name"]
 
 NewKey = TypeVar("NewKey", ops.CreateKey, ops.ImportKey, ops.DeriveKey)
 
@@ -56,17 +56,18 @@ class NewKeyHandler(KeyMutation[NewKey]):
         operation = subject.operation
         row = spec(Algorithm(operation.algorithm))
         _check_usages(row, operation.usages)
-        if _is_uuid(operation.name):
-            raise InvalidInputError(
-                "name must not have the form of a UUID.", field="name"
-            )
+        check_name(operation.name)
         # The store has the last word; this spares making a key for nothing.
         if operation.name and self._services.inventory.entry(operation.name):
             raise NameTakenError
         self._services.crypto.require(row.algorithm)
 
     def _new_key(
-        self, subject: Subject[NewKey], made: GeneratedKey, origin: KeyOrigin
+        self,
+        subject: Subject[NewKey],
+        made: GeneratedKey,
+        origin: KeyOrigin,
+        state: KeyState = KeyState.ACTIVE,
     ) -> Plan:
         operation, now = subject.operation, self._services.clock.now()
         ring = self._services.inventory.ring
@@ -90,7 +91,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
             exportable=operation.exportable,
             draft=spec(Algorithm(operation.algorithm)).draft,
         )
-        sealed = self._seal_new(empty, made, now)
+        sealed = self._seal_new(empty, made, now, state)
         document = append_version(empty, lambda _: sealed.version, now)
         return Plan(document, 1, {1: sealed.blob})
 
@@ -105,7 +106,19 @@ class CreateKeyHandler(NewKeyHandler[ops.CreateKey]):
         made = self._services.crypto.generate(
             Algorithm(operation.algorithm), agrees=KeyUsage.DERIVE in operation.usages
         )
-        return self._new_key(subject, made, KeyOrigin.GENERATED)
+        state = KeyState.STAGED if operation.staged else KeyState.ACTIVE
+        return self._new_key(subject, made, KeyOrigin.GENERATED, state)
+
+
+def check_name(name: str) -> None:
+    """
+    Check that a name can't be taken for an id.
+
+    Raises:
+        InvalidInputError: It has the form of a UUID.
+    """
+    if _is_uuid(name):
+        raise InvalidInputError("name must not have the form of a UUID.", field="name")
 
 
 def _check_usages(row: AlgorithmSpec, usages: tuple[KeyUsage, ...]) -> None:

@@ -13,7 +13,7 @@ from hsm_core._internal.handlers.base import MutationHandler
 from hsm_core._internal.handlers.sealed import SealedVersion, seal_version
 from hsm_core._internal.views import key_info
 from hsm_core.algorithms import Algorithm, KeyUsage
-from hsm_core.model import KeyInfo
+from hsm_core.model import KeyInfo, KeyState
 
 __all__ = ["KeyMutation"]
 
@@ -28,15 +28,15 @@ class KeyMutation(MutationHandler[Op, KeyInfo]):
         integrity = self._services.inventory.integrity(document.key_id)
         return key_info(document, integrity, version=version)
 
-    def _fresh(self, document: KeyDocument, now: int) -> SealedVersion:
+    def _fresh(self, document: KeyDocument, now: int, state: KeyState) -> SealedVersion:
         made = self._services.crypto.generate(
             Algorithm(document.algorithm),
             agrees=KeyUsage.DERIVE.value in document.usages,
         )
-        return self._seal_new(document, made, now)
+        return self._seal_new(document, made, now, state)
 
     def _seal_new(
-        self, document: KeyDocument, made: GeneratedKey, now: int
+        self, document: KeyDocument, made: GeneratedKey, now: int, state: KeyState
     ) -> SealedVersion:
         return seal_version(
             self._services.inventory,
@@ -46,6 +46,7 @@ class KeyMutation(MutationHandler[Op, KeyInfo]):
             material_id=self._random_uuid(),
             rolled_back_from=0,
             now=now,
+            state=state,
         )
 
     def _random_uuid(self) -> str:

@@ -32,12 +32,13 @@ def seal_version(
     material_id: str,
     rolled_back_from: int,
     now: int,
+    state: KeyState = KeyState.ACTIVE,
 ) -> SealedVersion:
-    """Seal *material* as the next version of a key, active at once."""
+    """Seal *material* as the next version of a key, by default active at once."""
     version = VersionDocument(
         version=len(document.versions) + 1,
         material_id=material_id,
-        state=KeyState.ACTIVE,
+        state=state,
         created_at=now,
         state_changed_at=now,
         public_der=public_der,

@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from hsm_core import operations as ops
+from hsm_core._internal import internal_operations as internal
 from hsm_core._internal.handlers import (
     administration,
     batches,
     ciphers,
     data_keys,
     derivation,
+    endings,
     exports,
+    facts,
     imports,
     inspection,
     kems,
     keys,
+    life,
     macs,
     new_keys,
     recovery,
@@ -30,7 +33,7 @@ __all__ = ["AnyHandler", "handler_table"]
 
 AnyHandler: TypeAlias = Handler[Any, Any] | MutationHandler[Any, Any]
 
-_CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
+_CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.CreateKey: new_keys.CreateKeyHandler,
     ops.ImportKey: imports.ImportKeyHandler,
     ops.DeriveKey: derivation.DeriveKeyHandler,
@@ -41,7 +44,7 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.RotateKey: keys.RotateKeyHandler,
     ops.Rollback: keys.RollbackHandler,
     ops.RevokeKey: keys.RevokeKeyHandler,
-    ops.DestroyKey: keys.DestroyKeyHandler,
+    ops.DestroyKey: endings.DestroyKeyHandler,
     ops.GetPublicKey: inspection.GetPublicKeyHandler,
     ops.Sign: signatures.SignHandler,
     ops.Verify: signatures.VerifyHandler,
@@ -71,9 +74,22 @@ _CLASSES: Final[Mapping[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.RecoverStore: recovery.RecoverStoreHandler,
     ops.RecoverKey: recovery.RecoverKeyHandler,
     ops.SelfTest: administration.SelfTestHandler,
+    ops.ActivateKey: life.ActivateKeyHandler,
+    ops.SuspendKey: life.SuspendKeyHandler,
+    ops.ResumeKey: life.ResumeKeyHandler,
+    ops.UpdateKey: facts.UpdateKeyHandler,
+    ops.SetRotation: life.SetRotationHandler,
+    ops.CancelDestroy: endings.CancelDestroyHandler,
 }
 
 
+_INTERNAL: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
+    internal.CompleteDestruction: endings.CompleteDestructionHandler,
+}
+"""What only the HSM itself asks for."""
+
+
 def handler_table(services: Services) -> dict[type[ops.Operation[Any]], AnyHandler]:
-    """Return one handler per operation."""
-    return {operation: cls(services) for operation, cls in _CLASSES.items()}
+    """Return one handler per operation, those that no caller can send among them."""
+    classes = _CLASSES | _INTERNAL
+    return {operation: cls(services) for operation, cls in classes.items()}

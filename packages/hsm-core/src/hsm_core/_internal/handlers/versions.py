@@ -22,15 +22,18 @@ from hsm_core.model import KeyState
 __all__ = [
     "MAX_VERSIONS",
     "append_version",
+    "check_living",
     "check_room",
     "check_usage",
     "is_short_walk",
     "move",
     "require_version",
+    "staged_version",
     "usable_versions",
     "with_versions",
 ]
 
+_S: Final = KeyState
 _SHORT_WALK: Final = 8
 
 MAX_VERSIONS: Final = 4096
@@ -43,17 +46,24 @@ def move(
     """
     Return a version in another state.
 
+    What is given back from purge_scheduled keeps the instants that it had.
+
     Raises:
         KeyStateError: The move is not legal.
     """
-    check_move(version.state, wanted, came_from=version.came_from)
-    scheduled = wanted is KeyState.PURGE_SCHEDULED
+    before = version.state
+    check_move(before, wanted, came_from=version.came_from)
+    retired = wanted is _S.RETIRED and before is not _S.PURGE_SCHEDULED
+    activated = wanted is _S.ACTIVE and before is _S.STAGED
     return msgspec.structs.replace(
         version,
         state=wanted,
         state_changed_at=now,
-        came_from=version.state if scheduled else None,
+        came_from=before if wanted is _S.PURGE_SCHEDULED else None,
         reason=reason or version.reason,
+        activated_at=now if activated else version.activated_at,
+        retired_at=now if retired else version.retired_at,
+        purge_at=0,
     )
 
 
@@ -72,6 +82,23 @@ def with_versions(
         generation=document.generation + 1,
         updated_at=now,
     )
+
+
+def check_living(document: KeyDocument) -> None:
+    """
+    Check that a key is not destroyed.
+
+    Raises:
+        KeyStateError: It is.
+    """
+    if document.is_destroyed:
+        raise KeyStateError("The key is destroyed.", state=_S.DESTROYED.value)
+
+
+def staged_version(document: KeyDocument) -> VersionDocument | None:
+    """Return the version that waits to be activated; a key has one at most."""
+    staged = (v for v in document.versions if v.state is _S.STAGED)
+    return next(staged, None)
 
 
 def check_room(document: KeyDocument) -> None:
@@ -96,15 +123,22 @@ def append_version(
     build: Callable[[int], VersionDocument],
     now: int,
 ) -> KeyDocument:
-    """Add a version as the current one; an active one before it is retired."""
+    """
+    Add a version as the current one; an active one before it is retired.
+
+    A staged one becomes the current one only where it is the first.
+    """
+    number = len(document.versions) + 1
+    made = build(number)
+    if made.state is _S.STAGED and document.versions:
+        return with_versions(document, [*document.versions, made], now)
     kept = [
         move(v, KeyState.RETIRED, now)
         if v.version == document.current and v.state is KeyState.ACTIVE
         else v
         for v in document.versions
     ]
-    number = len(kept) + 1
-    return with_versions(document, [*kept, build(number)], now, current=number)
+    return with_versions(document, [*kept, made], now, current=number)
 
 
 def check_usage(

@@ -49,6 +49,7 @@ _COUNTER_LABEL: Final = b"hsm-core/use-counter/1"
 _APPROVAL_LABEL: Final = b"hsm-core/approval-mac/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
+_LEAPS_LABEL: Final = b"hsm-core/clock-leaps/1"
 
 _KEY_ID_CHARACTERS: Final = 36
 _DIGEST_CHARACTERS: Final = 64
@@ -100,6 +101,7 @@ class KeyRing:
     Attributes:
         document_mac: HMAC-SHA-256 over a key document, 32 bytes.
         account_mac: The same over what was counted of the store.
+        leaps_mac: The same over leaps of the clock.
     """
 
     __slots__ = (
@@ -112,10 +114,12 @@ class KeyRing:
         "_set_mac",
         "account_mac",
         "document_mac",
+        "leaps_mac",
     )
 
     account_mac: Callable[[bytes], bytes]
     document_mac: Callable[[bytes], bytes]
+    leaps_mac: Callable[[bytes], bytes]
 
     def __init__(self, contents: _Contents) -> None:
         self._contents = contents
@@ -127,6 +131,7 @@ class KeyRing:
         self._approval_mac = self._mac(_APPROVAL_LABEL)
         self._bucket_mac = self._mac(_BUCKET_LABEL)
         self.account_mac = self._mac(_ACCOUNT_LABEL)
+        self.leaps_mac = self._mac(_LEAPS_LABEL)
 
     def __repr__(self) -> str:
         return f"<KeyRing of store {self.store_id}>"

@@ -4,6 +4,7 @@ The index of a key store, in memory: what is answered without reading a document
 
 Every filter of a listing but tags has a list in order, so a page costs the same with
 ten keys and with a million. With tags, the keys of the rarest of them are walked.
+With a scope, all that are left are walked.
 Nothing here is trusted: the facts come from documents that nobody has authenticated.
 """
 
@@ -240,6 +241,12 @@ class KeyIndex:
     def find(self, query: IndexQuery) -> IndexPage:
         """Return a page, newest key first."""
         positions = self._matching(query.filter)
+        if not query.scope.is_everything:
+            positions = [
+                position
+                for position in positions
+                if query.scope.shows(self._entries[KeyId(position[1])])
+            ]
         end = len(positions)
         if query.after is not None:
             end = bisect_left(positions, query.after)

@@ -32,7 +32,7 @@ __all__ = [
     "steps_of",
 ]
 
-_MAGIC: Final = b"FHIX\x01"
+_MAGIC: Final = b"FHIX\x02"
 _DIGEST_BYTES: Final = 32
 _HEAD_BYTES: Final = 8
 
@@ -47,6 +47,8 @@ class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     generation: int
     operations: tuple[str, ...]
     digest: str
+    owner: str
+    usages: tuple[str, ...]
 
 
 class Boot(msgspec.Struct, array_like=True, frozen=True, tag=0):
@@ -91,6 +93,9 @@ class _Reader:
         tags = self._tags.get(row.tags)
         if tags is None:
             tags = self._tags[row.tags] = frozenset(row.tags)
+        usages = self._tags.get(row.usages)
+        if usages is None:
+            usages = self._tags[row.usages] = frozenset(row.usages)
         return IndexEntry(
             key_id=KeyId(row.key_id),
             created_at=row.created_at,
@@ -101,6 +106,8 @@ class _Reader:
             generation=row.generation,
             operations=row.operations,
             digest=row.digest,
+            owner=self._texts.setdefault(row.owner, row.owner),
+            usages=usages,
         )
 
 
@@ -125,6 +132,8 @@ def _row_of(entry: IndexEntry) -> _Row:
         entry.generation,
         entry.operations,
         entry.digest,
+        entry.owner,
+        tuple(sorted(entry.usages)),
     )
 
 

@@ -38,7 +38,8 @@ __all__ = ["check", "check_abort", "find_row", "put", "remove", "replace_all"]
 
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "
-    "tags = NULL, generation = NULL, operations = NULL, digest = NULL, claim = NULL "
+    "tags = NULL, generation = NULL, operations = NULL, digest = NULL, owner = NULL, "
+    "usages = NULL, claim = NULL "
     "WHERE n = ?1 OR ?1 IS NULL"
 )
 _OPERATION: Final = "SELECT n FROM operations WHERE operation_id = ?"
@@ -47,7 +48,9 @@ _ADD_OPERATION: Final = (
 )
 _DROP_OPERATION: Final = "DELETE FROM operations WHERE operation_id = ? AND n = ?"
 _ABORTED: Final = "SELECT 1 FROM aborted WHERE operation_id = ?"
-_BARE: Final = "SELECT n, NULL, key_id, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL "
+_BARE: Final = (
+    "SELECT n, NULL, key_id, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL "
+)
 _UNREADABLE: Final = {
     BY_ID: _BARE + "FROM keys WHERE key_id = ?",
     BY_CLAIM: _BARE + "FROM keys WHERE claim = ?",

@@ -30,31 +30,32 @@ __all__ = [
 
 BY_ID: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest FROM keys WHERE key_id = ?"
+    "operations, digest, owner, usages FROM keys WHERE key_id = ?"
 )
 BY_CLAIM: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest FROM keys WHERE claim = ?"
+    "operations, digest, owner, usages FROM keys WHERE claim = ?"
 )
 BEHIND: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
-    "operations, digest FROM keys WHERE n > ? ORDER BY n LIMIT ?"
+    "operations, digest, owner, usages FROM keys WHERE n > ? ORDER BY n LIMIT ?"
 )
 # Nothing that lies there for a row that others removed may pass to a new key.
 INSERT: Final = (
     "INSERT INTO keys (n, key_id, created_at, name, algorithm, state, tags, "
-    "generation, operations, digest, claim) VALUES (1 + max("
+    "generation, operations, digest, owner, usages, claim) VALUES (1 + max("
     "coalesce((SELECT max(n) FROM keys WHERE n < 1 << 35), 0), "
     "coalesce((SELECT max(n) FROM documents WHERE n < 1 << 35), 0), "
     "coalesce((SELECT max(id) FROM blobs WHERE id < 1 << 62), 0) >> 27"
-    "), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 UPDATE: Final = (
     "UPDATE keys SET key_id = ?, created_at = ?, name = ?, algorithm = ?, state = ?, "
-    "tags = ?, generation = ?, operations = ?, digest = ?, claim = ? WHERE n = ?"
+    "tags = ?, generation = ?, operations = ?, digest = ?, owner = ?, "
+    "usages = ?, claim = ? WHERE n = ?"
 )
 
-_TYPES: Final = (str, int, str, str, str, str, int, str, str)
+_TYPES: Final = (str, int, str, str, str, str, int, str, str, str, str)
 _STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
 _ENCODER: Final = msgspec.json.Encoder()
 _INTEGER_LIMIT: Final = 2**63
@@ -85,6 +86,8 @@ def read_entry(row: Row) -> IndexEntry:
                 generation=facts[6],
                 operations=_STRINGS.decode(facts[7]),
                 digest=facts[8],
+                owner=facts[9],
+                usages=frozenset(_STRINGS.decode(facts[10])),
             )
         except (msgspec.DecodeError, UnicodeError):
             pass
@@ -103,6 +106,8 @@ def values_of(entry: IndexEntry) -> Row:
         entry.generation,
         _ENCODER.encode(entry.operations).decode(),
         entry.digest,
+        entry.owner,
+        _ENCODER.encode(sorted(entry.usages)).decode(),
     )
 
 

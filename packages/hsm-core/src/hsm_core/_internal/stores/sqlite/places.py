@@ -4,7 +4,8 @@ Keys in order under everything that a listing can be narrowed to.
 
 A facet is a tag or none, an algorithm or any, a state or any but destroyed. Each knows
 how many keys it has and has them in order, so a page costs the same with ten keys and
-with a million. With several tags the keys of the rarest of them are walked.
+with a million. With several tags the keys of the rarest of them are walked, with a
+scope all that are left.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from binascii import hexlify
 from collections.abc import Iterable
 from struct import Struct
 from typing import Final, TypeAlias, cast
+
+import msgspec
 
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.sqlite.database import Row
@@ -49,6 +52,15 @@ _ALSO: Final = (
     "AND q.created_at = p.created_at AND q.key_id = p.key_id)"
 )
 _HOLDS: Final = "SELECT 1 FROM places WHERE facet = ? AND created_at = ? AND key_id = ?"
+_WALK: Final = (
+    "SELECT p.created_at, p.key_id, k.name, k.algorithm, k.tags, k.owner, k.usages "
+    "FROM places AS p JOIN keys AS k ON k.key_id = lower("
+    "hex(substr(p.key_id, 1, 4)) || '-' || hex(substr(p.key_id, 5, 2)) || '-' || "
+    "hex(substr(p.key_id, 7, 2)) || '-' || hex(substr(p.key_id, 9, 2)) || '-' || "
+    "hex(substr(p.key_id, 11, 6))) WHERE p.facet = ?"
+)
+_IN_ORDER: Final = " ORDER BY p.created_at DESC, p.key_id DESC"
+_STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
 _BEHIND: Final = " AND (created_at, key_id) < (?, ?)"
 _NEWEST: Final = " ORDER BY created_at DESC, key_id DESC LIMIT ? OFFSET ?"
 _OLDEST: Final = " ORDER BY created_at, key_id LIMIT ? OFFSET ?"
@@ -145,8 +157,10 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
         IntegrityError: The index holds what we don't write.
     """
     facets = _facets(connection, query.filter)
-    if facets is None:
+    if facets is None or query.scope.is_nothing:
         return IndexPage(keys=(), total=0)
+    if not query.scope.is_everything:
+        return _find_in_scope(connection, query, [facet for facet, _ in facets])
     (rarest, total), *others = sorted(facets, key=lambda facet: facet[1])
     values: list[object] = [rarest, *(facet for facet, _ in others)]
     condition = _SELECT + _ALSO * len(others)
@@ -171,6 +185,41 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
             ::-1
         ]
     return IndexPage(keys=_unpack(rows), total=total)
+
+
+def _find_in_scope(
+    connection: sqlite3.Connection, query: IndexQuery, facets: list[int]
+) -> IndexPage:
+    """Return a page of the keys that a scope shows; all that are left are walked."""
+    rows = connection.execute(_WALK + _ALSO * (len(facets) - 1) + _IN_ORDER, facets)
+    shown = [row[:2] for row in rows if query.scope.shows(_scoped(row[2:]))]
+    total = len(shown)
+    if query.after is not None:
+        after = _position(*query.after)
+        shown = [row for row in shown if row < after]
+    page = shown[query.offset : query.offset + query.limit]
+    return IndexPage(keys=_unpack(page), total=total)
+
+
+def _scoped(facts: Row) -> IndexEntry:
+    """Return what a scope looks at."""
+    if {str} != set(map(type, facts)):
+        raise IntegrityError("The index of the key store was tampered with.")
+    name, algorithm, tags, owner, usages = facts
+    try:
+        return IndexEntry(
+            key_id=KeyId(""),
+            created_at=0,
+            name=name,
+            algorithm=algorithm,
+            state="",
+            tags=frozenset(_STRINGS.decode(tags)),
+            generation=0,
+            owner=owner,
+            usages=frozenset(_STRINGS.decode(usages)),
+        )
+    except (msgspec.DecodeError, UnicodeError):
+        raise IntegrityError("The index of the key store was tampered with.") from None
 
 
 def _facets(

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
+from hsm_core._internal.documents import peek
 from hsm_core._internal.stores.sqlite.migration import Schema
+from hsm_core.model import KeyId
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -17,6 +20,13 @@ VERSION_BITS: Final = 27
 
 ACCOUNT_SEAL: Final = "Account"
 """Where the account's seal lies among the named values; none of them has a capital."""
+
+
+_DOCUMENTS: Final = (
+    "SELECT keys.n, key_id, document FROM keys LEFT JOIN documents USING (n) "
+    "WHERE keys.n > ? AND created_at IS NOT NULL ORDER BY keys.n LIMIT 256"
+)
+_LEARN: Final = "UPDATE keys SET owner = ?, usages = ? WHERE n = ?"
 
 
 def _first(tables: sqlite_utils.Database) -> None:
@@ -68,5 +78,21 @@ def _first(tables: sqlite_utils.Database) -> None:
     tables.create_table("account", {"bucket": int, "value": bytes}, pk="bucket")
 
 
-KEYS_SCHEMA: Final = Schema(application_id=0x46484B31, steps=(_first,))
+def _second(tables: sqlite_utils.Database) -> None:
+    """Let the index know owners and usages, which a policy may ask for."""
+    tables.execute("ALTER TABLE keys ADD COLUMN owner TEXT")
+    tables.execute("ALTER TABLE keys ADD COLUMN usages TEXT")
+    last = -1
+    while rows := tables.execute(_DOCUMENTS, (last,)).fetchall():
+        last = rows[-1][0]
+        for number, key_id, document in rows:
+            known = peek(
+                KeyId(str(key_id)), document if type(document) is bytes else b""
+            )
+            owner, usages = (known.owner, known.usages) if known else ("", ())
+            listed = json.dumps(sorted(usages))
+            tables.execute(_LEARN, (owner, listed, number))
+
+
+KEYS_SCHEMA: Final = Schema(application_id=0x46484B31, steps=(_first, _second))
 """Keys: ``FHK1``."""

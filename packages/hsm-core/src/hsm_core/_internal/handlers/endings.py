@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The end of a key: at once, or after a waiting time in which it can be cancelled."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.clock import instant, utc_text
+from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
+from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.new_versions import KeyMutation
+from hsm_core._internal.handlers.versions import move, with_versions
+from hsm_core._internal.internal_operations import CompleteDestruction
+from hsm_core.errors import InvalidInputError, KeyStateError
+from hsm_core.model import KeyState
+
+__all__ = ["CancelDestroyHandler", "CompleteDestructionHandler", "DestroyKeyHandler"]
+
+_S: Final = KeyState
+_DAY: Final = 24 * 3600 * 1_000_000
+_WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {
+    _S.STAGED: (_S.PURGE_SCHEDULED,),
+    _S.ACTIVE: (_S.RETIRED, _S.PURGE_SCHEDULED),
+    _S.RETIRED: (_S.PURGE_SCHEDULED,),
+    _S.SUSPENDED: (_S.ACTIVE, _S.RETIRED, _S.PURGE_SCHEDULED),
+    _S.REVOKED: (_S.PURGE_SCHEDULED,),
+    _S.PURGE_SCHEDULED: (),
+    _S.DESTROYED: (),
+}
+
+
+class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
+    """Destroy all material of a key, or say when that shall be."""
+
+    def resolve(
+        self, operation: ops.DestroyKey, document: KeyDocument | None, /
+    ) -> ops.DestroyKey:
+        """Fill the waiting time; a key whose time has come waits no more."""
+        if operation.waiting_days is not None:
+            return operation
+        is_waiting = document is not None and document.destroy_at
+        usual = 0 if is_waiting else self._services.destroy_waiting_days
+        return msgspec.structs.replace(operation, waiting_days=usual)
+
+    def prepare(self, subject: Subject[ops.DestroyKey], /) -> None:
+        """Refuse a key that is destroyed or waits for it, and too short a time."""
+        document, days = subject.key, subject.operation.waiting_days or 0
+        if document.is_destroyed:
+            raise KeyStateError("The key is destroyed already.", state="destroyed")
+        least = self._services.destroy_waiting_days
+        if not document.destroy_at:
+            if days < least:
+                raise InvalidInputError(
+                    f"waiting_days must be at least {least} on this HSM.",
+                    field="waiting_days",
+                )
+            return
+        if days or self._services.clock.now() < document.destroy_at:
+            raise KeyStateError(
+                "The key is to be destroyed already, at "
+                f"{utc_text(instant(document.destroy_at))}; cancel that to choose "
+                "another time.",
+                state=document.current_version.state.value,
+            )
+
+    def plan(self, subject: Subject[ops.DestroyKey], /) -> Plan:
+        """Schedule every version, or destroy it."""
+        document, now = subject.key, self._services.clock.now()
+        days = subject.operation.waiting_days or 0
+        after = _waiting(document, now, days) if days else _ended(document, now)
+        return Plan(after, document.current)
+
+
+class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
+    """Destroy all material of a key whose waiting time is over."""
+
+    def prepare(self, subject: Subject[CompleteDestruction], /) -> None:
+        """Refuse a key that nobody wanted destroyed, or whose time has not come."""
+        due_at = subject.key.destroy_at
+        if not due_at or self._services.clock.now() < due_at:
+            raise KeyStateError(
+                "The key is not due to be destroyed.",
+                state=subject.key.current_version.state.value,
+            )
+
+    def plan(self, subject: Subject[CompleteDestruction], /) -> Plan:
+        """Leave a tombstone per material."""
+        document = subject.key
+        return Plan(_ended(document, self._services.clock.now()), document.current)
+
+
+class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
+    """Give a key back that waits for its destruction."""
+
+    def prepare(self, subject: Subject[ops.CancelDestroy], /) -> None:
+        """Refuse a key that is not to be destroyed, or is destroyed already."""
+        if not subject.key.destroy_at:
+            raise KeyStateError(
+                "The key does not wait for its destruction.",
+                state=subject.key.current_version.state.value,
+            )
+
+    def plan(self, subject: Subject[ops.CancelDestroy], /) -> Plan:
+        """Move each version back to the state that it came from."""
+        document, now = subject.key, self._services.clock.now()
+        after = with_versions(
+            document, (_given_back(v, now) for v in document.versions), now
+        )
+        return Plan(_cleared(after), document.current)
+
+
+def _waiting(document: KeyDocument, now: int, days: int) -> KeyDocument:
+    after = with_versions(
+        document, (_scheduled(v, now) for v in document.versions), now
+    )
+    return msgspec.structs.replace(
+        after, destroy_at=now + days * _DAY, destroy_asked_at=now
+    )
+
+
+def _scheduled(version: VersionDocument, now: int) -> VersionDocument:
+    """Move a version to purge_scheduled, from where it comes back as it was."""
+    moved = version
+    for state in _WAY_TO_PURGE[version.state]:
+        moved = move(moved, state, now)
+    if moved is version:
+        return version
+    # It was not retired by a rotation, so that no retention window opens.
+    return msgspec.structs.replace(
+        moved, came_from=version.state, retired_at=version.retired_at
+    )
+
+
+def _given_back(version: VersionDocument, now: int) -> VersionDocument:
+    # One that has its own time was scheduled alone, before the key was.
+    if version.state is not _S.PURGE_SCHEDULED or version.purge_at:
+        return version
+    if version.came_from is None:
+        raise AssertionError("a version knows where it came from")
+    return move(version, version.came_from, now)
+
+
+def _ended(document: KeyDocument, now: int) -> KeyDocument:
+    """Take all through purge_scheduled to destroyed."""
+    versions = [_destroyed(v, now) for v in document.versions]
+    buried = {t.material_id for t in document.tombstones}
+    fresh = dict.fromkeys(
+        v.material_id for v in document.versions if v.material_id not in buried
+    )
+    after = msgspec.structs.replace(
+        with_versions(document, versions, now),
+        tombstones=(
+            *document.tombstones,
+            *(Tombstone(material_id=m, destroyed_at=now) for m in fresh),
+        ),
+    )
+    return _cleared(after)
+
+
+def _destroyed(version: VersionDocument, now: int) -> VersionDocument:
+    if version.state is _S.DESTROYED:
+        return version
+    way = (*_WAY_TO_PURGE[version.state], _S.DESTROYED)
+    # A version that was never active has nothing to be retired from.
+    for state in way if version.state is not _S.STAGED else (_S.DESTROYED,):
+        version = move(version, state, now)
+    return msgspec.structs.replace(version, blob_sha256="")
+
+
+def _cleared(document: KeyDocument) -> KeyDocument:
+    return msgspec.structs.replace(document, destroy_at=0, destroy_asked_at=0)
