@@ -238,7 +238,7 @@ class ApprovalRequiredError(HSMError):
     """
     Other people must agree first; ``facts["approval_id"]`` names the approval.
 
-    ``facts`` hold its ``digest`` and ``expires_at`` (RFC 3339), too. Who asked sends the
+    ``facts`` hold its ``digest`` and ``expires_at`` (RFC 3339). Whoever asked sends the
     same operation again when they have agreed.
 
     Attributes:

@@ -747,11 +747,13 @@ class Recovered(Record, frozen=True, kw_only=True):
         accepted: Keys that are now as they are stored.
         forgotten: Keys that are missing, and not expected any more.
         left: Keys whose document can't be believed; they stay tampered.
+        approvals: Approvals that were not as the trail says; they are no more.
     """
 
     accepted: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
 
 
 class ApprovalStatus(Record, frozen=True, kw_only=True):

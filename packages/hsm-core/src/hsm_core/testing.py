@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from hsm_core._internal.assembly import OpenHSM, assemble
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
@@ -30,6 +32,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEvent, Caller, KeyId, PruneDetail, Role
 from hsm_core.protocols import (
+    ApprovalStore,
     AuditDraft,
     AuditHead,
     AuditHealth,
@@ -45,6 +48,7 @@ from hsm_core.protocols import (
     KeyStore,
     KnownKey,
     OperationMark,
+    PolicyEngine,
     StoreAccount,
     StoredKey,
     UseCounters,
@@ -475,6 +479,9 @@ def memory_hsm(
     faults: Faults | None = None,
     use_limit: int = 0,
     destroy_waiting_days: int = 0,
+    policy: PolicyEngine | None = None,
+    settings: Settings | None = None,
+    approvals: ApprovalStore | None = None,
 ) -> OpenHSM:
     """
     Open a fresh HSM in memory, with fixed keys.
@@ -491,7 +498,14 @@ def memory_hsm(
         use_limit: How often a key may protect something, where its algorithm has a
             limit; 0 means as often as it really may.
 
-        destroy_waiting_days: How long a key waits at least before it is destroyed.
+        destroy_waiting_days: How long a key waits at least before it is destroyed,
+            without *settings*.
+
+        policy: Who may do what; by default the policy of the settings.
+
+        settings: What else is to be set; the stores are in memory nevertheless.
+
+        approvals: Where approvals are kept.
 
     Example:
         >>> from hsm_core.session import Session
@@ -506,12 +520,13 @@ def memory_hsm(
     planned = faults or Faults()
     hmac_key = b"\x02" * 32
     trail = MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
+    chosen = msgspec.structs.replace(
+        settings or Settings(destroy_waiting_days=destroy_waiting_days),
+        key_store=KeyStoreKind.MEMORY,
+        audit_log=None,
+    )
     return assemble(
-        Settings(
-            key_store=KeyStoreKind.MEMORY,
-            audit_log=None,
-            destroy_waiting_days=destroy_waiting_days,
-        ),
+        chosen,
         store=FaultyKeyStore(MemoryKeyStore(), planned),
         counters=FaultyUseCounters(MemoryUseCounters(), planned),
         audit=FaultyAuditLog(trail, planned),
@@ -522,6 +537,8 @@ def memory_hsm(
         entropy=entropy,
         registry=_registry(),
         use_rules=_rules(use_limit),
+        approvals=approvals,
+        policy=policy,
     )
 
 

@@ -246,7 +246,7 @@ class Acceptance:
             key_id=decision.key_id,
             generation=after.generation if after else 0,
             document_after=after.digest if after else "",
-            set_digest=total,
+            set_digest=total + self._inventory.beside(),
             policy=self._policy_hash(),
             detail=MessageDetail(
                 text=f"{'accepted as it is' if after else 'missing'}: {reason}"

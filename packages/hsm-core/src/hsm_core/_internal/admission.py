@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.consents import Asked
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
@@ -33,7 +34,7 @@ from hsm_core.errors import (
 from hsm_core.identities import is_reserved
 from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
-from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.protocols import Decision, KeyFacts, PolicyEngine
 
 __all__ = ["Admission", "checked_caller"]
 
@@ -63,6 +64,11 @@ class Admission:
         self._services = services
         self._handlers = handlers
 
+    @property
+    def policy(self) -> PolicyEngine:
+        """The policy in force now."""
+        return self._services.policy.engine
+
     def handler(self, operation: Operation[Any]) -> AnyHandler:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
@@ -83,6 +89,8 @@ class Admission:
             attempt.document,
             attempt.others,
             attempt.policy,
+            rule=attempt.decision.rule if attempt.decision else "",
+            digest=attempt.digest,
         )
 
     def check_lock(self, operation: Operation[Any]) -> None:
@@ -196,18 +204,66 @@ class Admission:
             return decide_update(decide, attempt.operation, key)
         return decide(attempt.operation, key)
 
+    def asked(self, attempt: Attempt) -> Asked | None:
+        """Return what needs consent of an operation that was admitted, or None."""
+        decision = attempt.decision
+        if decision is None or not decision.approvals:
+            return None
+        return Asked(
+            caller=attempt.caller,
+            operation=attempt.operation,
+            document=attempt.document,
+            others=attempt.others,
+            demands=decision.approvals,
+            approval_id=attempt.approval_id if attempt.is_named else "",
+            rule=decision.rule,
+        )
+
     def check_approvals(self, attempt: Attempt) -> None:
         """
-        Refuse what needs other people's consent.
+        Refuse what needs other people's consent and has it not.
 
         Raises:
-            ApprovalRequiredError: A rule asks for it.
+            ApprovalRequiredError: They were asked now, or before.
+            HSMError: See `Consents.require`.
         """
-        if attempt.decision is not None and attempt.decision.approvals:
-            raise ApprovalRequiredError(
-                "This needs the approval of other people, which this HSM can't "
-                "collect yet."
-            )
+        asked = self.asked(attempt)
+        if asked is None:
+            return
+        try:
+            granted = self._services.consents.require(asked)
+        except ApprovalRequiredError as error:
+            attempt.approval_id = str(error.facts["approval_id"])
+            raise
+        attempt.approval_id = granted.approval_id
+
+    def take_approval(self, attempt: Attempt) -> None:
+        """
+        Reserve the approval that an operation needs, if it needs one.
+
+        It stays in ``attempt.hold`` until `settle_approval`.
+
+        Raises:
+            ApprovalRequiredError: Other people must agree first.
+            HSMError: See `Consents.reserve`.
+        """
+        asked = self.asked(attempt)
+        if asked is None:
+            return
+        if not attempt.operation_id:
+            attempt.operation_id = self._services.entropy.random_bytes(16).hex()
+        try:
+            hold = self._services.consents.reserve(asked, attempt.operation_id)
+        except ApprovalRequiredError as error:
+            attempt.approval_id = str(error.facts["approval_id"])
+            raise
+        attempt.hold, attempt.approval_id = hold, hold.approval_id
+
+    def settle_approval(self, attempt: Attempt, *, done: bool | None) -> None:
+        """Use the approval up that an operation has, or give it back."""
+        hold, attempt.hold = attempt.hold, None
+        if hold is not None:
+            self._services.consents.settle(hold, done=done)
 
     def _check_deadline(self, caller: Caller) -> None:
         if caller.deadline and self._services.clock.monotonic() > caller.deadline:

@@ -10,16 +10,34 @@ before the first operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
+
+from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
+from hsm_core._internal.approval_desk import ApprovalDesk
+from hsm_core._internal.approvals import ApprovalRegister
+from hsm_core._internal.approvals.ledger import Ledger
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
+from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
+from hsm_core._internal.consents import (
+    Care,
+    Consents,
+    People,
+    SignatureCheck,
+    Steps,
+    Users,
+    open_consents,
+    signature_check,
+)
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.following import Followers
 from hsm_core._internal.gate import Gate
@@ -40,6 +58,7 @@ from hsm_core._internal.refusals import (
 )
 from hsm_core._internal.schedulers import Schedulers
 from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import (
     AuditUnavailableError,
@@ -59,13 +78,17 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
+    PolicyEngine,
     UseCounters,
 )
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
 _RING: Final = "ring"
+_KEYS: Final = 64
+"""How much of a recorded set digest is about keys; the rest is about approvals."""
+
 _PATIENCE: Final = 4
 """Closing waits for what runs this many times as long as an answer for the trail."""
 
@@ -130,6 +153,11 @@ class OpenHSM:
     def act_as(self, caller: Caller, /) -> HSM:
         """Return the HSM as this caller sees it."""
         return BoundHSM(self._pipeline, self._gate, caller)
+
+    @property
+    def desk(self) -> ApprovalDesk:
+        """Where schedulers ask for approvals."""
+        return self._pipeline.desk
 
     def act_as_async(self) -> AsyncHSMGateway:
         """Return this HSM for an event loop."""
@@ -247,11 +275,14 @@ def assemble(
     use_rules: UseRules | None = None,
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
+    policy: PolicyEngine | None = None,
+    check_signature: SignatureCheck | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
-    *copiers* copy what of them can be backed up in use, the trail last.
+    *copiers* copy what of them can be backed up in use, the trail last. Without
+    *approvals* they are kept in memory, without *policy* the settings choose one.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -264,9 +295,9 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    policy = PolicyHolder(RuleEngine(policy_of(settings)))
-    leaps = open_leaps(store, ring, audit, clock, policy.policy_hash())
-    recorder = TamperingRecorder(audit, policy.policy_hash)
+    in_force = PolicyHolder(policy or RuleEngine(policy_of(settings)))
+    leaps = open_leaps(store, ring, audit, clock, in_force.policy_hash())
+    recorder = TamperingRecorder(audit, in_force.policy_hash)
     inventory = Inventory(
         store,
         ring,
@@ -276,23 +307,43 @@ def assemble(
         on_tampering=recorder,
         on_correction=recorder.correct,
     )
+    ledger = Ledger(ring.approval_element, audit.set_digest_at_open[_KEYS:])
+    inventory.beside = lambda: ledger.digest
     uses = UseAccounts(
         counters,
         ring,
         store,
         inventory.tampered,
         clock,
-        on_near_limit=NearLimitRecorder(audit, policy.policy_hash),
+        on_near_limit=NearLimitRecorder(audit, in_force.policy_hash),
         rules=use_rules,
     )
     keeper = Keeper(
-        settings, inventory, uses, audit, clock, verified, policy.policy_hash
+        settings, inventory, uses, audit, clock, verified, in_force.policy_hash
     )
+    dual = _open_dual_control(
+        settings,
+        approvals or MemoryApprovalStore(),
+        ledger,
+        inventory,
+        audit,
+        verified,
+        in_force,
+        clock,
+        entropy,
+        check_signature or signature_check(in_force),
+    )
+
+    def recover_store(reason: str) -> ops.Recovered:
+        done = keeper.acceptance.recover_store(reason)
+        forgotten = dual.care.forget(reason)
+        return msgspec.structs.replace(done, approvals=forgotten)
+
     services = Services(
         inventory=inventory,
         uses=uses,
         crypto=registry,
-        policy=policy,
+        policy=in_force,
         audit=audit,
         audit_sync=settings.audit_sync,
         audit_timeout=settings.audit_timeout_seconds,
@@ -306,15 +357,74 @@ def assemble(
         back_up=Backups(
             settings.backup_dir, copiers or {}, audit, clock, inventory.committing
         ).make,
-        recover_store=keeper.acceptance.recover_store,
+        recover_store=recover_store,
         recover_key=keeper.acceptance.recover_key,
+        consents=dual.consents,
+        approval_status=lambda: dual.care.status,
         started_at=clock.now(),
         destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
-    housekeeping = Housekeeping(settings, audit, approvals, ring, clock)
+    dual.care.settle_reserved()
+    housekeeping = Housekeeping(settings, audit, dual.register, dual.care, clock)
     return OpenHSM(services, store, settings, keeper, housekeeping, leaps)
+
+
+@dataclass(frozen=True, slots=True)
+class _DualControl:
+    register: ApprovalRegister
+    care: Care
+    consents: Consents
+
+
+def _open_dual_control(
+    settings: Settings,
+    store: ApprovalStore,
+    ledger: Ledger,
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    policy: PolicyHolder,
+    clock: Clock,
+    entropy: Entropy,
+    check_signature: SignatureCheck,
+) -> _DualControl:
+    """Compare the approvals with the trail, and make what works with them."""
+    ring = inventory.ring
+    floor = _newest_time(audit)
+    register = ApprovalRegister(store, ring.approval_mac, clock, floor=floor)
+    steps = Steps(ledger, inventory, audit, entropy, policy.policy_hash)
+    is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
+    open_consents(register, ledger, steps, audit, verify, is_lasting=is_lasting)
+    users = Users(register, steps)
+    people = People(
+        register,
+        steps,
+        ring,
+        policy,
+        clock,
+        distinct_certificates=settings.distinct_certificates,
+        check_signature=check_signature,
+    )
+    consents = Consents(
+        register,
+        users,
+        people,
+        ring,
+        entropy,
+        policy,
+        most_open=settings.approval_requests,
+        distinct_certificates=settings.distinct_certificates,
+    )
+    care = Care(register, ledger, steps, audit, users)
+    return _DualControl(register, care, consents)
+
+
+def _newest_time(audit: AuditLog) -> int:
+    head = audit.head()
+    lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
+    return event_of(lines[0], head.seq).time if lines else 0
 
 
 def _record_stopped(services: Services) -> None:

@@ -40,7 +40,7 @@ R = TypeVar("R")
 _MOST_WAITING: Final = 1024
 _MOST_SLOW: Final = 64
 _SLOW_THREADS: Final = 2
-_CHANGES: Final = frozenset({Effect.MUTATION, Effect.USE})
+_CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.USE})
 
 
 class Lane(Enum):
@@ -362,10 +362,15 @@ class AsyncBoundHSM:
         self._caller = checked_caller(caller)
 
     async def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
-        """Execute one operation; see `HSM.execute`."""
-        request = Request(self._caller, operation, idempotency_key)
+        """Execute one operation; see `HSM.execute` and `Request`."""
+        request = Request(self._caller, operation, idempotency_key, approval_id)
         result: R = await self._gateway.execute(request)
         return result
 

@@ -38,6 +38,9 @@ _AHEAD: Final = frozenset({"newer", "foreign"})
 _BEHIND: Final = frozenset({"older", "missing"})
 """Problems of a key that was put back as it was before."""
 
+_KEYS: Final = 64
+"""How much of a recorded set digest is about keys; the rest is about approvals."""
+
 _BEFORE_ALL: Final = (-1, 0)
 """Where a store belongs that is older than all records that are left."""
 
@@ -89,7 +92,7 @@ def compare(
         UnavailableError: Store or trail can't be read.
     """
     store, census = inventory.store, inventory.census
-    recorded = f"{int(audit.set_digest_at_open or '0', 16):064x}"
+    recorded = f"{int(audit.set_digest_at_open[:_KEYS] or '0', 16):064x}"
     kept = store.read_account()
     counted = census.read(kept) if kept is not None else None
     if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.approvals.requests import is_approval_id
 from hsm_core._internal.clock import utc_text
+from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.views import audited_key
-from hsm_core.errors import HSMError
+from hsm_core._internal.views import audited_caller, audited_key
+from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
     AuditDetail,
-    AuditedCaller,
     Caller,
     Parameters,
     ParameterValue,
@@ -29,7 +30,7 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
-__all__ = ["Attempt", "audited_caller", "code_of", "parameters_of"]
+__all__ = ["Attempt", "code_of", "parameters_of"]
 
 
 @dataclass(slots=True)
@@ -45,6 +46,10 @@ class Attempt:
         key_id: Id of the key, or what the caller named where there is none.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
+        approval_id: The approval that it is done under, or waits for; at first the one
+            that the caller named.
+        is_named: Whether the caller named it.
+        hold: The approval that it has, while it has one.
         waited: For how many seconds it has waited for the trail.
     """
 
@@ -59,6 +64,9 @@ class Attempt:
     decision: Decision | None = None
     digest: str = ""
     document_before: str = ""
+    approval_id: str = ""
+    is_named: bool = False
+    hold: Hold | None = None
     waited: float = 0.0
 
     def check(self, limits: Limits) -> None:
@@ -72,6 +80,25 @@ class Attempt:
             self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         )
         self.is_checked = True
+        self.approval_id = self.approval_id or getattr(
+            self.operation, "approval_id", ""
+        )
+
+    def name_approval(self, approval_id: object) -> None:
+        """
+        Take the approval that the caller named, if they did.
+
+        Raises:
+            InvalidInputError: It can't be the id of one.
+        """
+        if not isinstance(approval_id, str) or (
+            approval_id and not is_approval_id(approval_id)
+        ):
+            raise InvalidInputError(
+                "approval_id must be a UUID in lower-case canonical form.",
+                field="approval_id",
+            )
+        self.approval_id, self.is_named = approval_id, bool(approval_id)
 
     def draft(
         self,
@@ -103,6 +130,7 @@ class Attempt:
             parameters=parameters_of(self.operation) if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
             policy=self.policy.policy_hash,
+            approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
@@ -111,17 +139,6 @@ class Attempt:
 def code_of(error: BaseException) -> str:
     """Return the code that an error is recorded under."""
     return error.code if isinstance(error, HSMError) else HSMError.code
-
-
-def audited_caller(caller: Caller) -> AuditedCaller:
-    """Return the caller as the trail keeps it."""
-    return AuditedCaller(
-        principal=caller.principal,
-        roles=tuple(sorted(role.value for role in caller.roles)),
-        credential_id=caller.credential_id,
-        certificate_sha256=caller.certificate_sha256,
-        source_address=caller.source_address,
-    )
 
 
 def parameters_of(operation: Operation[Any]) -> Parameters:

@@ -11,16 +11,16 @@ from typing import Final
 
 from hsm_core._internal.approvals import ApprovalRegister
 from hsm_core._internal.approvals.retention import prune_approvals
-from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.caretaker import Caretaker
+from hsm_core._internal.consents import Care
 from hsm_core._internal.retention import prune_trail
-from hsm_core._internal.sealing import KeyRing
-from hsm_core.protocols import ApprovalStore, AuditLog, Clock
+from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import Settings
 
 __all__ = ["Housekeeping"]
 
 _HEALING_SECONDS: Final = 1.0
+_EXPIRY_SECONDS: Final = 60.0
 _FIRST_SECONDS: Final = 5.0
 """How long after the start the first prune is; a start has other things to do."""
 
@@ -34,69 +34,60 @@ class Housekeeping:
 
         audit: The trail.
 
-        approvals: Where approvals lie; closed at the end. None if there are none.
+        register: The approvals, whose store is closed at the end.
 
-        ring: Authenticates approvals.
+        care: Looks after them.
 
         clock: Time.
-
-    Raises:
-        StoreUnavailableError: The approvals can't be read.
     """
 
     def __init__(
         self,
         settings: Settings,
         audit: AuditLog,
-        approvals: ApprovalStore | None,
-        ring: KeyRing,
+        register: ApprovalRegister,
+        care: Care,
         clock: Clock,
     ) -> None:
         self._audit = audit
-        self._approvals = approvals
+        self._register = register
+        self._care = care
         self._clock = clock
         self._trail_days = settings.trail_days
         self._approval_days = settings.approval_days
-        self._register: ApprovalRegister | None = None
-        if approvals is not None:
-            floor = _newest_time(audit)
-            self._register = ApprovalRegister(
-                approvals, ring.approval_mac, clock, floor=floor
-            )
         self._caretaker = Caretaker()
         every = self._caretaker.every
         if self._trail_days:
             seconds = settings.audit_retention_interval_seconds
             every(seconds, self.prune_trail, first=_FIRST_SECONDS)
-        if self._register is not None:
-            every(_HEALING_SECONDS, self.heal_approvals)
-            seconds = settings.approval_retention_interval_seconds
-            if self._approval_days:
-                every(seconds, self.prune_approvals, first=_FIRST_SECONDS)
+        every(_HEALING_SECONDS, self.heal_approvals)
+        every(_EXPIRY_SECONDS, care.expire, first=_EXPIRY_SECONDS)
+        seconds = settings.scrub_interval_seconds
+        every(seconds, self.compare_approvals, first=seconds)
+        seconds = settings.approval_retention_interval_seconds
+        if self._approval_days:
+            every(seconds, self.prune_approvals, first=_FIRST_SECONDS)
         self._caretaker.start()
 
     def prune_trail(self) -> None:
         """Remove the records that are too old."""
-        prune_trail(self._audit, self._clock, self._trail_days)
+        prune_trail(
+            self._audit, self._clock, self._trail_days, before=self._care.anchor
+        )
 
     def prune_approvals(self) -> None:
         """Remove the approvals that came to an end too long ago."""
-        if self._register is not None:
-            prune_approvals(self._register, self._approval_days)
+        prune_approvals(self._register, self._approval_days)
 
     def heal_approvals(self) -> None:
-        """Open their store again if a write to it has failed."""
-        if self._approvals is not None and not self._approvals.available:
-            self._approvals.reopen()
+        """Open their store again if a write to it has failed; write what is owed."""
+        self._care.heal()
+
+    def compare_approvals(self) -> None:
+        """Look for approvals that are not as they were written."""
+        self._care.compare()
 
     def stop(self, timeout_seconds: float) -> None:
         """Begin nothing any more, wait for what runs, and close the approvals."""
         self._caretaker.stop(timeout_seconds)
-        if self._approvals is not None:
-            self._approvals.close()
-
-
-def _newest_time(audit: AuditLog) -> int:
-    head = audit.head()
-    lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
-    return event_of(lines[0], head.seq).time if lines else 0
+        self._register.store.close()

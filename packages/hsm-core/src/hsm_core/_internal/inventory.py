@@ -108,6 +108,7 @@ class Inventory(Reader):
             store, ring, crypto, entropy, self.tampered, cache_entries=cache_entries
         )
         self.lock = StoreLock()
+        self.beside: Callable[[], str] = str
 
     def load(self) -> Loaded:
         """
@@ -142,8 +143,12 @@ class Inventory(Reader):
 
     @property
     def set_digest(self) -> str:
-        """Sum of keyed hashes over (key id, generation, document digest), hex."""
-        return self.census.set_digest
+        """
+        Sum of keyed hashes over (key id, generation, document digest), hex.
+
+        Where there are approvals, the same over all of them follows.
+        """
+        return self.census.set_digest + self.beside()
 
     def integrity(self, key_id: KeyId) -> Integrity:
         """Return what is known of a key's integrity, without looking again."""

@@ -18,7 +18,7 @@ from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.comparison import Judgement, compare, judge_doubtful
 from hsm_core._internal.healing import Healer
 from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.recovery import recover
+from hsm_core._internal.recovery import key_intents, recover
 from hsm_core._internal.scrubber import Scrubber
 from hsm_core._internal.uses import UseAccounts
 from hsm_core.errors import HSMLockedError
@@ -99,7 +99,7 @@ class Keeper:
             inventory.census.adopt(inventory.census.sums(()), verified=True)
         if judgement.lock:
             inventory.lock.set(judgement.lock, judgement.facts)
-            waiting = audit.open_intents()
+            waiting = key_intents(audit)
             draft = _lock_draft(judgement.lock, policy_hash)
             audit.append([draft], durable=True, reserved=True).wait()
         else:

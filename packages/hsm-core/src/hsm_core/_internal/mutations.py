@@ -95,9 +95,11 @@ class Mutations:
             request.caller, request.operation, self._services.policy.engine
         )
         try:
+            attempt.name_approval(request.approval_id)
             attempt.check(self._services.limits)
             attempt.operation_id = self._operation_id(request)
-            with self._operations.held(attempt.operation_id):
+            waiting = self._services.consents.waiting(partial(self._wait, attempt))
+            with self._operations.held(attempt.operation_id), waiting:
                 return self._mutate_once(attempt, attempt.operation)
         except _SettledError as settled:
             raise settled.error from settled.error.__cause__
@@ -160,6 +162,21 @@ class Mutations:
         return False
 
     def _act(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
+        """Make the change, under the approval that it needs, if it needs one."""
+        self._admission.take_approval(attempt)
+        try:
+            document = self._make(attempt, plan, request_digest)
+        except _SettledError as settled:
+            unknown = isinstance(settled.error, OutcomeUnknownError)
+            self._admission.settle_approval(attempt, done=None if unknown else False)
+            raise
+        except BaseException:
+            self._admission.settle_approval(attempt, done=False)
+            raise
+        self._admission.settle_approval(attempt, done=True)
+        return document
+
+    def _make(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
         after = self._with_record(attempt, plan, request_digest)
         stored = self._services.inventory.encode(after)
         check_document_size(stored)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from hsm_core._internal.admission import Admission, checked_caller
+from hsm_core._internal.approval_desk import ApprovalDesk
+from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.gate import Gate
@@ -43,6 +45,9 @@ __all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline"]
 
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
+_UNRECORDED: Final = frozenset({Effect.READ, Effect.CONSENT})
+"""What has no record of its own if it succeeds; a consent's steps have theirs."""
+
 _TRIES: Final = 5
 """How often a use is computed anew because its key changed meanwhile."""
 
@@ -68,11 +73,13 @@ class Computed:
 
     Attributes:
         reserved: Whether the record may use the space that is kept back.
+        hold: The approval that it has, to be settled once it is recorded.
     """
 
     outcome: Outcome
     draft: AuditDraft | None = None
     reserved: bool = False
+    hold: Hold | None = None
 
 
 class Pipeline:
@@ -89,6 +96,9 @@ class Pipeline:
         slow_pool: Where its slow ones run.
 
         healer: Where changes go whose outcome the store does not tell.
+
+    Attributes:
+        desk: Where approvals are asked for ahead of time.
     """
 
     def __init__(
@@ -102,6 +112,7 @@ class Pipeline:
         self._services = services
         self._admission = Admission(services, handlers)
         self._mutations = Mutations(services, self._admission, healer)
+        self.desk = ApprovalDesk(self._admission, services.consents)
         self._pool = pool
         self._slow_pool = slow_pool
 
@@ -183,6 +194,7 @@ class Pipeline:
         )
         effect = request.operation.effect
         try:
+            attempt.name_approval(request.approval_id)
             if request.idempotency_key is not None:
                 raise InvalidInputError(
                     "An idempotency key is for operations that change a key.",
@@ -199,13 +211,16 @@ class Pipeline:
                 Outcome(error=error),
                 self._draft(attempt, Phase.SINGLE, code=code_of(error)),
             )
-        if effect is Effect.READ:
+        if effect in _UNRECORDED and attempt.hold is None:
             return Computed(Outcome(answer.result))
         draft = self._draft(
             attempt, Phase.SINGLE, version=answer.version, detail=answer.detail
         )
         return Computed(
-            Outcome(answer.result), draft, reserved=effect is Effect.RECOVERY
+            Outcome(answer.result),
+            draft,
+            reserved=effect is Effect.RECOVERY,
+            hold=attempt.hold,
         )
 
     def _compute_stably(self, attempt: Attempt, *, at_once: bool) -> Answer[Any]:
@@ -226,8 +241,16 @@ class Pipeline:
                 if not self._has_moved(attempt):
                     raise
                 continue
-            if not self._has_moved(attempt) or self._still_stands(attempt, answer):
+            try:
+                stands = not self._has_moved(attempt) or self._still_stands(
+                    attempt, answer
+                )
+            except BaseException:
+                self._admission.settle_approval(attempt, done=False)
+                raise
+            if stands:
                 return answer
+            self._admission.settle_approval(attempt, done=False)
         raise GenerationConflictError
 
     def _still_stands(self, attempt: Attempt, answer: Answer[Any]) -> bool:
@@ -236,6 +259,8 @@ class Pipeline:
         document = self._services.inventory.document(attempt.document.key_id)
         attempt.document = document
         self._admission.authorise(attempt)
+        if self._admission.asked(attempt) is not None and attempt.hold is None:
+            return False
         if any(self._is_newer(other) for other in attempt.others.values()):
             return False
         used = [document.version(n) for n in (answer.version, answer.source) if n]
@@ -246,11 +271,17 @@ class Pipeline:
         assert isinstance(handler, Handler)  # noqa: S101 (for the type checker)
         subject = self._admission.admit(attempt, handler)
         handler.prepare(subject)
-        self._admission.check_approvals(attempt)
-        uses = handler.uses(subject)
-        for use in uses:
-            self._services.uses.take(use, at_once=at_once)
-        answer = handler.perform(subject)
+        if at_once and self._admission.asked(attempt) is not None:
+            raise NoRoomError  # Approvals are read from the disk, and written to it.
+        self._admission.take_approval(attempt)
+        try:
+            uses = handler.uses(subject)
+            for use in uses:
+                self._services.uses.take(use, at_once=at_once)
+            answer = handler.perform(subject)
+        except BaseException:
+            self._admission.settle_approval(attempt, done=False)
+            raise
         if not uses and attempt.operation.usage is not None:
             self._touch(attempt.document, answer.version)
         return answer
@@ -274,13 +305,22 @@ class Pipeline:
         """Record computed requests with one append, wait, and return the outcomes."""
         ticket = self.begin_record(computed)
         if isinstance(ticket, AuditUnavailableError):
+            self._settle(computed, done=False)
             return _withheld(computed, ticket)
         if ticket is not None:
             try:
                 ticket.wait()
             except AuditUnavailableError as error:
+                # The record may yet be written, so nobody may do it again.
+                self._settle(computed, done=None)
                 return _withheld(computed, error)
+        self._settle(computed, done=True)
         return [item.outcome for item in computed]
+
+    def _settle(self, computed: Sequence[Computed], *, done: bool | None) -> None:
+        for item in computed:
+            if item.hold is not None:
+                self._services.consents.settle(item.hold, done=done)
 
     def begin_record(
         self, computed: Sequence[Computed]
@@ -292,8 +332,11 @@ class Pipeline:
             return None
         # Of a recovery, what it did is in the trail already; so this must be too.
         reserved = all(item.reserved for item in recorded)
+        durable = any(item.hold for item in recorded)
         try:
-            return self._services.audit.append(drafts, reserved=reserved)
+            return self._services.audit.append(
+                drafts, reserved=reserved, durable=durable
+            )
         except AuditUnavailableError as error:
             return error
         except HSMError as error:
@@ -315,10 +358,15 @@ class BoundHSM:
         self._caller = checked_caller(caller)
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
-        """Execute one operation; see `HSM.execute`."""
-        request = Request(self._caller, operation, idempotency_key)
+        """Execute one operation; see `HSM.execute` and `Request`."""
+        request = Request(self._caller, operation, idempotency_key, approval_id)
         with self._gate.passage():
             result: R = self._pipeline.execute(request)
         return result

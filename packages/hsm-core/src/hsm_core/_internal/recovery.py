@@ -17,10 +17,20 @@ from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.views import audited_key
 from hsm_core.errors import ConflictError, KeyTamperedError
-from hsm_core.model import AuditEvent, Integrity, KeyId, Phase
+from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, KnownKey, OperationMark
 
-__all__ = ["intent_of", "recover", "settle"]
+__all__ = [
+    "REMOVED",
+    "intent_of",
+    "is_of_approvals",
+    "key_intents",
+    "recover",
+    "settle",
+]
+
+REMOVED: Final = "system.approvals-removed"
+"""Kind of the records of a removal of approvals that came to an end."""
 
 _ABORTED: Final = "recovered-aborted"
 _COMMITTED: Final = "recovered-committed"
@@ -34,7 +44,7 @@ def recover(inventory: Inventory, audit: AuditLog) -> list[AuditEvent]:
         HSMError: Store or trail can't be written; the HSM must not open.
     """
     left = []
-    for event in audit.open_intents():
+    for event in key_intents(audit):
         with inventory.committing:
             draft = settle(inventory, intent_of(event))
             if draft is None:
@@ -43,6 +53,16 @@ def recover(inventory: Inventory, audit: AuditLog) -> list[AuditEvent]:
             failpoint("recovery.before_record")
             audit.append([draft], durable=True, reserved=True).wait()
     return left
+
+
+def key_intents(audit: AuditLog) -> list[AuditEvent]:
+    """Return the open intents that are about keys, and not about approvals."""
+    return [event for event in audit.open_intents() if not is_of_approvals(event)]
+
+
+def is_of_approvals(event: AuditEvent) -> bool:
+    """Return whether an intent is a step of an approval, or a removal of some."""
+    return isinstance(event.detail, ApprovalDetail) or event.kind == REMOVED
 
 
 def intent_of(event: AuditEvent) -> AuditDraft:
@@ -61,6 +81,8 @@ def intent_of(event: AuditEvent) -> AuditDraft:
         parameters=event.parameters,
         rule=event.rule,
         policy=event.policy,
+        approval_id=event.approval_id,
+        approval_signatures=event.approval_signatures,
         digest=event.digest,
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -27,6 +28,7 @@ def prune_trail(
     *,
     leases: Leases | None = None,
     holder: str = "",
+    before: Callable[[], None] = lambda: None,
 ) -> PruneDetail | None:
     """
     Remove the records of a trail that are older than so many days.
@@ -43,6 +45,8 @@ def prune_trail(
         leases: Where several processes may do this, so that one does.
 
         holder: Who takes the lease.
+
+        before: Called before records are removed.
 
     Returns:
         What was recorded; None if nothing was removed, or another does it just now.
@@ -65,6 +69,7 @@ def prune_trail(
         end = audit.prunable(clock.now() - days * _DAY)
         if end <= audit.first_seq:
             return None
+        before()
         return audit.prune(end, policy or f"records older than {days} days")
     finally:
         if leases is not None and lease is not None:

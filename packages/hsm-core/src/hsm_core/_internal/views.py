@@ -9,7 +9,9 @@ from hsm_core._internal.clock import instant
 from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model import (
+    AuditedCaller,
     AuditedKey,
+    Caller,
     Integrity,
     KeyId,
     KeyInfo,
@@ -20,7 +22,14 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import KeyFacts
 
-__all__ = ["audited_key", "key_facts", "key_info", "tampered_info", "version_info"]
+__all__ = [
+    "audited_caller",
+    "audited_key",
+    "key_facts",
+    "key_info",
+    "tampered_info",
+    "version_info",
+]
 
 
 def key_info(
@@ -116,6 +125,17 @@ def key_facts(document: KeyDocument) -> KeyFacts:
         owner=document.owner,
         tags=frozenset(document.tags),
         usages=frozenset(document.usages),
+    )
+
+
+def audited_caller(caller: Caller) -> AuditedCaller:
+    """Return the caller as the trail keeps it."""
+    return AuditedCaller(
+        principal=caller.principal,
+        roles=tuple(sorted(role.value for role in caller.roles)),
+        credential_id=caller.credential_id,
+        certificate_sha256=caller.certificate_sha256,
+        source_address=caller.source_address,
     )
 
 

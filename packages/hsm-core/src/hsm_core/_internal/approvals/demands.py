@@ -82,9 +82,13 @@ def _missing_of(
     signed = ", signed" if demand.signed else ""
     found = []
     if len(suited) < demand.quorum:
-        whom = " or ".join(demand.roles)
-        kind = f"of {whom}" if whom else "from other people"
-        found.append(f"{demand.quorum - len(suited)} more {kind}{signed}")
+        more = demand.quorum - len(suited)
+        people_or_roles = (
+            f"of {' or '.join(demand.roles)}"
+            if demand.roles
+            else ("person" if more == 1 else "people")
+        )
+        found.append(f"{more} more {people_or_roles}{signed}")
     for role in _unfilled(demand.distinct_roles, suited):
         found.append(f"1 more of {role}{signed}")
     return found

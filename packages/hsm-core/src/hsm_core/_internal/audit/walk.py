@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from hsm_core._internal.audit.events import verified_events
 from hsm_core._internal.audit.known import KnownKeys
@@ -13,6 +14,10 @@ from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KnownKey
 
 __all__ = ["Walk"]
+
+
+_KEYS: Final = 64
+"""How much of a set digest is about keys."""
 
 
 class Walk:
@@ -75,8 +80,9 @@ class Walk:
             self._next = event.seq + 1
             if self._keys.note(event):
                 self.changed.add(KeyId(event.key_id))
-            if event.set_digest in self._wanted:
-                self.met[event.set_digest] = event.seq, event.time
+            keys = event.set_digest[:_KEYS]
+            if keys in self._wanted:
+                self.met[keys] = event.seq, event.time
 
     def known(self) -> dict[KeyId, KnownKey]:
         """Return what is known of each key that should be there."""

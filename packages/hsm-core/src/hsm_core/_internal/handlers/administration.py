@@ -24,7 +24,9 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         now, algorithms = services.clock.now(), services.crypto.statuses()
         audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
+        approvals = services.approval_status()
         impaired = tampered or audit.state != "ok" or bool(services.store_refused)
+        impaired = impaired or approvals.findings or not approvals.available
         impaired = impaired or any(row.status == "stopped" for row in algorithms)
         impaired = impaired or services.schedule.held > 0
         keys = self._count_keys() if store.available else None
@@ -46,6 +48,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 algorithms=algorithms,
                 store=store,
                 schedules=services.schedule.status(),
+                approvals=approvals,
             )
         )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
+from hsm_core._internal.consents import Consents
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
@@ -76,6 +77,8 @@ class Services:
         verify_store: Compares every key, unless the HSM is closed meanwhile.
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
+        consents: Dual control.
+        approval_status: Tells how the approvals are.
         started_at: When this HSM was opened, microseconds since 1970.
         schedule: What the schedulers have found.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
@@ -100,6 +103,8 @@ class Services:
     back_up: Callable[[], ops.BackUp]
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
+    consents: Consents
+    approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
     schedule: Schedule = field(default_factory=Schedule)
     destroy_waiting_days: int = 0
@@ -116,6 +121,8 @@ class Subject(Generic[Op]):
         others: Documents of the further keys it names, by field.
         policy: The policy that it was authorised by.
         prepared: What `Handler.prepare` leaves for the steps after it.
+        rule: Name of the rule that allowed it.
+        digest: Keyed digest of the operation, hex.
     """
 
     operation: Op
@@ -124,6 +131,8 @@ class Subject(Generic[Op]):
     others: Mapping[str, KeyDocument]
     policy: PolicyEngine
     prepared: list[Any] = field(default_factory=list)
+    rule: str = ""
+    digest: str = ""
 
     @property
     def key(self) -> KeyDocument:

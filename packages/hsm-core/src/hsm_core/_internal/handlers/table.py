@@ -9,6 +9,7 @@ from hsm_core import operations as ops
 from hsm_core._internal import internal_operations as internal
 from hsm_core._internal.handlers import (
     administration,
+    approvals,
     batches,
     ciphers,
     data_keys,
@@ -80,6 +81,11 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.UpdateKey: facts.UpdateKeyHandler,
     ops.SetRotation: life.SetRotationHandler,
     ops.CancelDestroy: endings.CancelDestroyHandler,
+    ops.ListApprovals: approvals.ListApprovalsHandler,
+    ops.GetApproval: approvals.GetApprovalHandler,
+    ops.Approve: approvals.ApproveHandler,
+    ops.Deny: approvals.DenyHandler,
+    ops.CancelApproval: approvals.CancelApprovalHandler,
 }
 
 

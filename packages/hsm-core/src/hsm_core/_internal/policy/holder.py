@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core.protocols import PolicyEngine
 
 __all__ = ["PolicyHolder"]
 
@@ -16,11 +16,11 @@ class PolicyHolder:
         engine: The first.
     """
 
-    def __init__(self, engine: RuleEngine) -> None:
+    def __init__(self, engine: PolicyEngine) -> None:
         self._engine = engine
 
     @property
-    def engine(self) -> RuleEngine:
+    def engine(self) -> PolicyEngine:
         """The engine in force."""
         return self._engine
 
@@ -28,6 +28,6 @@ class PolicyHolder:
         """Return the hash of the policy in force, hex."""
         return self._engine.policy_hash
 
-    def replace(self, engine: RuleEngine) -> None:
+    def replace(self, engine: PolicyEngine) -> None:
         """Put another engine in force, for what begins from now on."""
         self._engine = engine

@@ -5,7 +5,7 @@ The key ring: KEKs by id, and one integrity secret from which the rest is derive
 A key-encryption key (KEK) seals the material of key versions. Under the integrity
 secret stand, with one HKDF label each: the MACs of key documents, use counters,
 approvals and of the store's account, ids of repeatable operations, digests of payloads
-and the set digest.
+and of what approvals bind, and the digests over all keys and all approvals.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
 from hsm_core._internal.sealing.aead import KEY_BYTES, open_sealed, seal
 from hsm_core.errors import (
+    ApprovalTamperedError,
     KeyRingTamperedError,
     KeyTamperedError,
     WrongMasterKeyError,
@@ -36,6 +37,7 @@ _LENGTH_BYTES: Final = 4
 
 _RING_START: Final = b"FHKR\x01"
 _BLOB_START: Final = b"FHKB\x01"
+_APPROVAL_START: Final = b"FHKA\x01"
 
 _RING_CONTEXT: Final = b"hsm-core/key-ring/1"
 _CHECK_CONTEXT: Final = b"hsm-core/key-check/1"
@@ -47,6 +49,9 @@ _PAYLOAD_LABEL: Final = b"hsm-core/payload-digest/1"
 _SET_LABEL: Final = b"hsm-core/set-digest/1"
 _COUNTER_LABEL: Final = b"hsm-core/use-counter/1"
 _APPROVAL_LABEL: Final = b"hsm-core/approval-mac/1"
+_APPROVAL_DIGEST_LABEL: Final = b"hsm-core/approval-digest/1"
+_APPROVAL_SET_LABEL: Final = b"hsm-core/approval-set/1"
+_APPROVAL_SEAL_LABEL: Final = b"hsm-core/approval-seal/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
 _LEAPS_LABEL: Final = b"hsm-core/clock-leaps/1"
@@ -105,7 +110,9 @@ class KeyRing:
     """
 
     __slots__ = (
+        "_approval_digest_mac",
         "_approval_mac",
+        "_approval_set_mac",
         "_bucket_mac",
         "_contents",
         "_counter_mac",
@@ -129,6 +136,8 @@ class KeyRing:
         self._set_mac = self._mac(_SET_LABEL)
         self._counter_mac = self._mac(_COUNTER_LABEL)
         self._approval_mac = self._mac(_APPROVAL_LABEL)
+        self._approval_digest_mac = self._mac(_APPROVAL_DIGEST_LABEL)
+        self._approval_set_mac = self._mac(_APPROVAL_SET_LABEL)
         self._bucket_mac = self._mac(_BUCKET_LABEL)
         self.account_mac = self._mac(_ACCOUNT_LABEL)
         self.leaps_mac = self._mac(_LEAPS_LABEL)
@@ -252,6 +261,55 @@ class KeyRing:
     def approval_mac(self, payload: bytes) -> bytes:
         """Return the MAC of an approval of this store, 32 bytes."""
         return self._approval_mac(length_prefixed(_utf8(self.store_id), payload))
+
+    def approval_digest(self, *parts: bytes) -> str:
+        """Return the keyed digest that an approval binds, of its parts: hex."""
+        return self._approval_digest_mac(length_prefixed(*parts)).hex()
+
+    def approval_element(self, approval_id: str, generation: int, sha256: str) -> int:
+        """Return one approval's part of the digest over all, a number below 2²⁵⁶."""
+        number = generation.to_bytes(_NUMBER_BYTES, "big")
+        named = length_prefixed(_utf8(approval_id), number, _utf8(sha256))
+        return int.from_bytes(self._approval_set_mac(named), "big")
+
+    def seal_approval(
+        self, data: bytes, *, approval_id: str, entropy: Entropy
+    ) -> bytes:
+        """Return *data* sealed under the current KEK for one approval."""
+        kek_id = self._contents.current_kek
+        return seal(
+            self._contents.keks[kek_id],
+            data,
+            label=_APPROVAL_SEAL_LABEL,
+            start=_APPROVAL_START + bytes.fromhex(kek_id),
+            bound=length_prefixed(_utf8(self.store_id), _utf8(approval_id)),
+            entropy=entropy,
+        )
+
+    def open_approval(self, blob: bytes, *, approval_id: str) -> bytes:
+        """
+        Return what `seal_approval` was given.
+
+        Raises:
+            ApprovalTamperedError: It was changed, or is another's.
+        """
+        start_bytes = len(_APPROVAL_START) + _KEK_ID_BYTES
+        kek = self._contents.keks.get(blob[len(_APPROVAL_START) : start_bytes].hex())
+        data = None
+        if kek is not None and blob.startswith(_APPROVAL_START):
+            data = open_sealed(
+                kek,
+                blob,
+                label=_APPROVAL_SEAL_LABEL,
+                start_bytes=start_bytes,
+                bound=length_prefixed(_utf8(self.store_id), _utf8(approval_id)),
+            )
+        if data is None:
+            raise ApprovalTamperedError(
+                f"The approval {approval_id} was tampered with.",
+                approval_id=approval_id,
+            )
+        return data
 
     def seal_material(
         self, material: bytes, *, context: BlobContext, entropy: Entropy

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""
+What is known to have been written of each approval, and a digest over all of it.
+
+The digest stands in the trail. So a store in which a record was edited, added, removed
+or put back as it was before is told from the one that was left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_core.model import ApprovalState
+
+__all__ = ["Anchor", "Ledger", "record_sha256"]
+
+_MODULUS: Final = 1 << 256
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Generation, SHA-256 of the stored form (hex) and state of an approval."""
+
+    generation: int
+    sha256: str
+    state: ApprovalState
+
+
+class Ledger:
+    """
+    Anchors by approval. Safe for many threads.
+
+    Args:
+        element: One approval's part of the digest; `KeyRing.approval_element`.
+
+        recorded: The digest that the trail held last, hex, or empty.
+    """
+
+    def __init__(
+        self, element: Callable[[str, int, str], int], recorded: str = ""
+    ) -> None:
+        self._element = element
+        self._total = int(recorded or "0", 16)
+        self._anchors: dict[str, Anchor] = {}
+        self._states: Counter[ApprovalState] = Counter()
+        self._lock = threading.Lock()
+        self.condemned: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<Ledger of {len(self._anchors)} approvals>"
+
+    @property
+    def digest(self) -> str:
+        """The digest over all, hex; empty where there is none."""
+        return f"{self._total:064x}" if self._total else ""
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            return iter(list(self._anchors))
+
+    def count(self, state: ApprovalState) -> int:
+        """Return how many approvals were left in a state."""
+        return self._states[state]
+
+    def get(self, approval_id: str) -> Anchor | None:
+        """Return what is known of an approval."""
+        return self._anchors.get(approval_id)
+
+    def put(self, approval_id: str, anchor: Anchor) -> None:
+        """Note a new state of an approval."""
+        with self._lock:
+            self._forget(approval_id)
+            self._anchors[approval_id] = anchor
+            self._states[anchor.state] += 1
+            self._add(approval_id, anchor, 1)
+
+    def remove(self, approval_ids: Iterable[str]) -> None:
+        """Note that approvals are no more."""
+        with self._lock:
+            for approval_id in approval_ids:
+                self._forget(approval_id)
+                self.condemned.pop(approval_id, None)
+
+    def adopt(self, anchors: dict[str, Anchor], *, total: int | None = None) -> None:
+        """
+        Know these and nothing else.
+
+        Args:
+            anchors: By approval.
+
+            total: What the digest is nevertheless; None to count it.
+        """
+        with self._lock:
+            self._anchors = dict(anchors)
+            self._states = Counter(anchor.state for anchor in anchors.values())
+            self._total = self.sum_of(anchors) if total is None else total
+
+    def sum_of(self, anchors: dict[str, Anchor]) -> int:
+        """Return the sum that the digest over these would be."""
+        parts = (self._element(k, a.generation, a.sha256) for k, a in anchors.items())
+        return sum(parts) % _MODULUS
+
+    @property
+    def total(self) -> int:
+        """The digest as a number."""
+        return self._total
+
+    def _forget(self, approval_id: str) -> None:
+        before = self._anchors.pop(approval_id, None)
+        if before is not None:
+            self._states[before.state] -= 1
+            self._add(approval_id, before, -1)
+
+    def _add(self, approval_id: str, anchor: Anchor, sign: int) -> None:
+        part = self._element(approval_id, anchor.generation, anchor.sha256)
+        self._total = (self._total + sign * part) % _MODULUS
+
+
+def record_sha256(stored: bytes) -> str:
+    """Return SHA-256 of a stored form, hex."""
+    return hashlib.sha256(stored).hexdigest()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Approvals: ListApprovals, GetApproval, Approve, Deny, CancelApproval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hsm_core import operations as ops
+from hsm_core._internal.handlers.base import Answer, Handler, Op, R, Subject
+from hsm_core._internal.views import audited_caller
+from hsm_core.model import Phase
+from hsm_core.protocols import AuditDraft
+
+__all__ = [
+    "ApproveHandler",
+    "CancelApprovalHandler",
+    "DenyHandler",
+    "GetApprovalHandler",
+    "ListApprovalsHandler",
+]
+
+
+class _ApprovalHandler(Handler[Op, R]):
+    """Base of them: all read a store, and may write down that something has expired."""
+
+    def is_quick(self, operation: Op, /) -> bool:
+        """Never: it reads and writes files."""
+        return False
+
+    def _step(self, subject: Subject[Any]) -> AuditDraft:
+        caller = subject.caller
+        return AuditDraft(
+            phase=Phase.INTENT,
+            kind=type(subject.operation).__name__,
+            caller=audited_caller(caller),
+            request_id=caller.request_id,
+            rule=subject.rule,
+            digest=subject.digest,
+        )
+
+
+class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]):
+    """Show a page of approvals."""
+
+    def perform(
+        self, subject: Subject[ops.ListApprovals], /
+    ) -> Answer[ops.ApprovalPage]:
+        """Read the index, then authenticate every approval that is shown."""
+        people = self._services.consents.people
+        return Answer(people.list(subject.caller, subject.operation))
+
+
+class GetApprovalHandler(_ApprovalHandler[ops.GetApproval, ops.ApprovalInfo]):
+    """Show an approval."""
+
+    def perform(self, subject: Subject[ops.GetApproval], /) -> Answer[ops.ApprovalInfo]:
+        """Read it."""
+        people = self._services.consents.people
+        return Answer(people.get(subject.caller, subject.operation.approval_id))
+
+
+class ApproveHandler(_ApprovalHandler[ops.Approve, ops.ApprovalInfo]):
+    """Consent."""
+
+    def perform(self, subject: Subject[ops.Approve], /) -> Answer[ops.ApprovalInfo]:
+        """Note and record it."""
+        people = self._services.consents.people
+        step = self._step(subject)
+        return Answer(people.decide(subject.caller, subject.operation, step))
+
+
+class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
+    """Refuse."""
+
+    def perform(self, subject: Subject[ops.Deny], /) -> Answer[ops.ApprovalInfo]:
+        """Note and record it."""
+        people = self._services.consents.people
+        step = self._step(subject)
+        return Answer(people.decide(subject.caller, subject.operation, step))
+
+
+class CancelApprovalHandler(_ApprovalHandler[ops.CancelApproval, ops.ApprovalInfo]):
+    """Give up a request."""
+
+    def perform(
+        self, subject: Subject[ops.CancelApproval], /
+    ) -> Answer[ops.ApprovalInfo]:
+        """Note and record it."""
+        people = self._services.consents.people
+        approval_id, step = subject.operation.approval_id, self._step(subject)
+        return Answer(people.cancel(subject.caller, approval_id, step))
