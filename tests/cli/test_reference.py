@@ -50,6 +50,11 @@ BY_OPERATION = {
     "RecoverStore": "store",
     "RecoverKey": "store",
     "SelfTest": "selftest",
+    "ListApprovals": "approvals",
+    "GetApproval": "approvals",
+    "Approve": "approvals",
+    "Deny": "approvals",
+    "CancelApproval": "approvals",
 }
 
 
