@@ -192,8 +192,8 @@ def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
     lines.write_text(f"bob {public_line()}\n")
     others = tmp_path / "others"
     others.write_text(f"mary {public_line()}\n")
-    words = ("audit", "verify", "--audit-path", str(tmp_path / "audit.log"))
-    words = (*words, "--hmac-key", f"@{hmac_key}", "--approver-keys")
+    trail = ("--audit-path", str(tmp_path / "audit.log"))
+    words = ("audit", "verify", *trail, "--hmac-key", f"@{hmac_key}", "--approver-keys")
     for good in (lines, tmp_path / "policy.yaml"):
         outcome = two.bob.ok(*words, str(good))
         assert "each by a key of its approver" in outcome.text

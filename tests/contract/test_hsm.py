@@ -30,6 +30,7 @@ from hsm_core.algorithms import (
 from hsm_core.model import BatchDetail, Integrity, KeyOrigin, KeyState, Role
 from hsm_core.session import Session
 from hsm_core.testing import caller
+from tests import self_tests
 from tests.contract.hsm_ways import WAYS, Connect, connect
 from tests.core.hsm_support import facts_of, require_algorithm
 
@@ -920,8 +921,11 @@ class TestTrail:
         assert (2, 3, 5) == (part.start_seq, part.verified, part.next_seq)
         assert whole.head_seq + 1 == whole.verified
 
-    def test_status_and_self_tests(self, session: Session) -> None:
+    def test_status_and_self_tests(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Status shows every algorithm, and the self-tests of those there pass."""
+        self_tests.once(monkeypatch)
         status, report = session.status(), session.self_test()
 
         served = {r.algorithm for r in status.algorithms if r.status == "available"}

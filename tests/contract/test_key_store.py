@@ -33,8 +33,11 @@ from hsm_core.protocols import (
     AccountChange,
     IndexQuery,
     KeyChange,
+    KeyClause,
     KeyDigest,
+    KeyScope,
     KeyStore,
+    KeyTerms,
     OperationMark,
     StoreAccount,
 )
@@ -171,6 +174,71 @@ class TestCommit:
 
         found = store.entry("new"), store.entry("old")
         assert [key_id_of(1), key_id_of(2)] == [e.key_id for e in found if e]
+
+    def test_name_given_up(self, store: KeyStore) -> None:
+        """
+        A key may give its name up; another takes it, and the first can't have it back.
+        """
+        create(store, 1, name="pay")
+        store.commit(change_of(document_of(1, generation=2), operation_of(7)))
+        create(store, 2, name="pay")
+
+        with pytest.raises(NameTakenError):
+            store.commit(
+                change_of(document_of(1, generation=3, name="pay"), operation_of(8))
+            )
+
+        found = store.entry("pay")
+        assert found is not None
+        assert key_id_of(2) == found.key_id
+
+    def test_many_want_one_name(self, store: KeyStore) -> None:
+        """
+        Of many keys that are renamed at once to one name, one gets it.
+        """
+        for number in range(1, 9):
+            create(store, number, name=f"old-{number}")
+
+        def rename(number: int) -> bool:
+            document = document_of(number, generation=2, name="pay")
+            try:
+                store.commit(change_of(document, operation_of(100 + number)))
+            except NameTakenError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            done = list(pool.map(rename, range(1, 9)))
+
+        found = store.entry("pay")
+        assert found is not None
+        assert [key_id_of(done.index(True) + 1)] == [found.key_id]
+        assert 1 == done.count(True)
+        kept = [store.entry(f"old-{number}") for number in range(1, 9)]
+        assert [not won for won in done] == [entry is not None for entry in kept]
+
+    @pytest.mark.parametrize("row", DURABLE, ids=str)
+    def test_names_after_opening_again(self, row: StoreRow, tmp_path: Path) -> None:
+        """
+        What was renamed is found by its new name alone, also by a store opened anew.
+        """
+        opened = row.open(tmp_path).keys
+        create(opened, 1, name="old")
+        create(opened, 2, name="other")
+        document = document_of(1, generation=2, name="new")
+        opened.commit(change_of(document, operation_of(7)))
+        document = document_of(2, generation=2, name="old")
+        opened.commit(change_of(document, operation_of(8)))
+        opened.close()
+
+        again = row.open(tmp_path).keys
+        found = [again.entry(name) for name in ("old", "new", "other")]
+        again.rebuild()
+        rebuilt = [again.entry(name) for name in ("old", "new", "other")]
+        again.close()
+
+        assert found == rebuilt
+        assert [key_id_of(2), key_id_of(1), None] == [e and e.key_id for e in found]
 
     def test_operation_used_before(self, store: KeyStore) -> None:
         """
@@ -406,6 +474,52 @@ class TestFind:
         assert expected == page(store, wanted=wanted)
         assert expected[1:2] == page(store, wanted=wanted, limit=1, offset=1)
         assert {len(numbers)} == totals
+
+    def test_scope(self, store: KeyStore) -> None:
+        """A page shows and counts the keys of a scope alone, in the usual order."""
+        named = KeyTerms(tags=frozenset({"even"}))
+        third = KeyTerms(tags=frozenset({"third"}))
+        scopes = {
+            KeyScope(((KeyClause(named),),)): {0, 2, 4, 6, 8, 10},
+            KeyScope(((KeyClause(named, third),),)): {2, 4, 8, 10},
+            KeyScope(((KeyClause(named), KeyClause(third)),)): {
+                0,
+                2,
+                3,
+                4,
+                6,
+                8,
+                9,
+                10,
+            },
+            KeyScope((), (KeyClause(named),)): {1, 3, 5, 7, 9, 11},
+            KeyScope(((),)): set(),
+            KeyScope(((KeyClause(KeyTerms(owners=frozenset({"bob"}))),),)): set(),
+            KeyScope(
+                (
+                    (KeyClause(KeyTerms(owners=frozenset({"alice"}))),),
+                    (KeyClause(KeyTerms(usages=frozenset({"decrypt", "mac"}))),),
+                ),
+                (KeyClause(KeyTerms(algorithms=frozenset({"EC-P256"}))),),
+            ): {0, 2, 4, 6, 8, 10},
+        }
+
+        for scope, numbers in scopes.items():
+            wanted = [key_id_of(number) for number in sorted(numbers, reverse=True)]
+            first = store.find(IndexQuery(filter=KeyFilter(), limit=3, scope=scope))
+            shown, last = list(first.keys), first
+            while len(last.keys) == 3:
+                query = IndexQuery(
+                    filter=KeyFilter(), limit=3, after=last.keys[-1], scope=scope
+                )
+                last = store.find(query)
+                shown += last.keys
+            skipped = IndexQuery(filter=KeyFilter(), limit=2, offset=1, scope=scope)
+            assert wanted == [key_id for _, key_id in shown]
+            assert len(wanted) == first.total == last.total
+            assert wanted[1:3] == [key_id for _, key_id in store.find(skipped).keys]
+            even = IndexQuery(filter=KeyFilter(tags=("even",)), limit=99, scope=scope)
+            assert len([n for n in numbers if n % 2 == 0]) == store.find(even).total
 
     def test_destroyed_keys(self, store: KeyStore) -> None:
         """

@@ -162,6 +162,9 @@ def folder_in_memory() -> Iterator[Path]:
         yield Path(folder)
 
 
+NAMES = ("new", "third", "renamed")
+"""Names that keys of these stores have, or have had."""
+
 Seen = dict[KeyId, tuple[bytes, tuple[bytes | None, ...]]]
 """Of each key the document, and the blobs of the versions that it names."""
 
@@ -173,7 +176,7 @@ def seen(store: KeyStore) -> Seen:
     What a crash kept of destroyed versions is discarded first, as a start does.
     """
     found: Seen = {}
-    living = []
+    living, named = [], []
     for stored in store.scan():
         document = peek(stored.key_id, stored.document)
         assert document is not None
@@ -181,11 +184,15 @@ def seen(store: KeyStore) -> Seen:
         store.discard_blobs(stored.key_id, gone)
         if not document.is_destroyed:
             living.append(stored.key_id)
+            if document.name:
+                named.append((document.name, stored.key_id))
         found[stored.key_id] = (
             store.get(stored.key_id).document,
             tuple(store.get_blob(stored.key_id, v.version) for v in document.versions),
         )
     assert living[::-1] == page(store)
+    leads = [(n, e.key_id) for n in NAMES if (e := store.entry(n)) is not None]
+    assert sorted(named) == sorted(leads)
     return found
 
 
@@ -197,8 +204,8 @@ def leftovers(directory: Path) -> list[Path]:
 def make_template(directory: Path) -> Path:
     """Make a closed store with three keys, one of them with two versions."""
     store = FilesystemKeyStore(directory)
-    for number in (1, 2, 3):
-        document = document_of(number, operations=(operation_of(number),))
+    for number, name in ((1, ""), (2, ""), (3, "third")):
+        document = document_of(number, name=name, operations=(operation_of(number),))
         store.commit(
             change_of(document, operation_of(number), blobs={1: b"blob-%d" % number})
         )
@@ -229,7 +236,21 @@ def rotate(store: KeyStore) -> None:
 
 def edit(store: KeyStore) -> None:
     """Change the document of a key alone."""
-    document = document_of(3, generation=2, tags=("t",), operations=(operation_of(90),))
+    document = document_of(
+        3,
+        generation=2,
+        name="third",
+        tags=("t",),
+        operations=(operation_of(90),),
+    )
+    store.commit(change_of(document, operation_of(90)))
+
+
+def rename(store: KeyStore) -> None:
+    """Give a key another name, which frees the one that it had."""
+    document = document_of(
+        3, generation=2, name="renamed", operations=(operation_of(90),)
+    )
     store.commit(change_of(document, operation_of(90)))
 
 
@@ -245,6 +266,7 @@ SCENARIOS: dict[str, Callable[[KeyStore], None]] = {
     "create": create,
     "rotate": rotate,
     "edit": edit,
+    "rename": rename,
     "destroy": destroy,
 }
 """Mutations of a template store; the operation id of each is number 90."""

@@ -204,7 +204,8 @@ def test_what_is_found_is_written_afresh(
     store = FilesystemKeyStore(directory)
     attempt(store, SCENARIOS[scenario], failing_sync_of_directories())
     folder = key_path(
-        directory, {"create": 9, "rotate": 1, "edit": 3, "destroy": 1}[scenario]
+        directory,
+        {"create": 9, "rotate": 1, "edit": 3, "rename": 3, "destroy": 1}[scenario],
     )
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     fake = FaultyOS(names=CHANGES)

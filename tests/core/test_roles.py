@@ -14,6 +14,7 @@ from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.policies import built_in_policy, built_in_text, parse_policy
 from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
+from tests import self_tests
 
 #                   Administrator, Operator, Auditor, Service
 EXPECTED = {
@@ -63,6 +64,14 @@ EXPECTED = {
     "UpdateKey":        "A - - -",
     "SetRotation":      "A - - -",
     "CancelDestroy":    "A - - -",
+    "ShowPolicy":       "A - U -",
+    "ExplainPolicy":    "A - U -",
+    "TestPolicy":       "A - U -",
+    "ListApprovals":    "A O U S",
+    "GetApproval":      "A O U S",
+    "Approve":          "A O U -",
+    "Deny":             "A O U -",
+    "CancelApproval":   "A O U S",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,
@@ -70,6 +79,8 @@ LETTERS = {
     "U": Role.AUDITOR,
     "S": Role.SERVICE,
 }
+
+APPROVAL = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
 
 ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.CreateKey: {"algorithm": "ed25519"},
@@ -94,14 +105,23 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.ImportKey: {"algorithm": "ed25519", "wrapped": b""},
     ops.DeriveKey: {"algorithm": "aes256gcm"},
     ops.RecoverStore: {"reason": "x"},
+    ops.ExplainPolicy: {"operation": "Sign", "principal": "x"},
+    ops.TestPolicy: {"policy": "version: 1"},
     ops.RecoverKey: {"reason": "x"},
+    ops.GetApproval: {"approval_id": APPROVAL},
+    ops.Approve: {"approval_id": APPROVAL},
+    ops.Deny: {"approval_id": APPROVAL, "reason": "x"},
+    ops.CancelApproval: {"approval_id": APPROVAL},
 }
 
 
 def sample(kind: type[Operation[Any]], key_id: str) -> Operation[Any]:
     """Return a valid operation of a kind."""
     arguments = dict(ARGUMENTS.get(kind, {}))
-    if "key_id" in kind.__struct_fields__ and kind is not ops.ListAuditEvents:
+    if "key_id" in kind.__struct_fields__ and kind not in {
+        ops.ListAuditEvents,
+        ops.ExplainPolicy,
+    }:
         arguments["key_id"] = key_id
     arguments |= dict.fromkeys(kind.other_keys, key_id)
     return kind(**arguments)
@@ -113,8 +133,11 @@ def test_the_expected_table_is_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
-def test_every_cell(kind: type[Operation[Any]]) -> None:
+def test_every_cell(
+    kind: type[Operation[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each role is let through or denied as the table says, and no role is denied."""
+    self_tests.once(monkeypatch)
     allowed = {
         LETTERS[letter] for letter in EXPECTED[kind.__name__] if letter in "AOUS"
     }

@@ -181,7 +181,7 @@ def test_key_taken_away(opened: OpenHSM) -> None:
     agree(bob, approval_id, sign(bob, approval_id))
     assert ApprovalState.GRANTED is bob.approval(approval_id).state
     later = parse_policy(policy(f"bob: ['{line(EVE)}']"))
-    opened._services.policy.replace(RuleEngine(later))  # noqa: SLF001
+    opened._services.policy.replace(RuleEngine(later), 0)  # noqa: SLF001
 
     with pytest.raises(ApprovalRequiredError):
         alice.destroy("k")

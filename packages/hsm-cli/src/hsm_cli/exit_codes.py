@@ -18,6 +18,7 @@ __all__ = [
     "ApprovalEndedError",
     "BatchFailedError",
     "ExitCode",
+    "PolicyDiffersError",
     "exit_code",
 ]
 
@@ -32,6 +33,12 @@ class ApprovalEndedError(errors.HSMError):
     """What was waited for was denied, cancelled, or has expired."""
 
     code: ClassVar[str] = "approval_ended"
+
+
+class PolicyDiffersError(errors.VerificationError):
+    """A policy that was tried would have answered requests otherwise."""
+
+    code: ClassVar[str] = "policy_differs"
 
 
 class ExitCode(IntEnum):
@@ -68,7 +75,8 @@ _MEANINGS: Final = {
     ExitCode.NOT_FOUND: "There is no such key or version, as far as you may know.",
     ExitCode.CONFLICT: "Not in the present state: wrong state or usage, name taken.",
     ExitCode.VERIFICATION_FAILED: (
-        "A signature or MAC does not match, or a ciphertext can't be opened."
+        "A signature or MAC does not match, a ciphertext can't be opened, or a policy "
+        "that was tried would change answers."
     ),
     ExitCode.INTEGRITY: "A stored key or the audit trail was tampered with.",
     ExitCode.UNAVAILABLE: "The HSM can't do it now; it may succeed later.",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from hsm_cli.invocation import Invocation
 __all__ = [
     "CommaList",
     "HSMCommand",
+    "Instant",
     "aad_options",
     "choice",
     "idempotency_option",
@@ -52,6 +54,28 @@ class CommaList(_ParamType):
         if isinstance(value, tuple):
             return value
         return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+class Instant(_ParamType):
+    """A date and time with an offset from UTC (RFC 3339)."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Read a text; without an offset nobody knows which instant is meant."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-01-31T12:00:00Z.", param, ctx)
+        if found.tzinfo is None:
+            self.fail(
+                f"{value!r} has no offset from UTC, such as Z or +01:00.", param, ctx
+            )
+        return found
 
 
 class HSMCommand(click.Command):

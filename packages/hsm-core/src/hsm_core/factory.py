@@ -14,6 +14,7 @@ from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.policy import policy_of
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.apart import check_apart
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
@@ -100,6 +101,7 @@ def open_hsm(
         UnavailableError: Trail or store can't be read or written, or the random
             generator is not healthy.
     """
+    policy = policy_of(settings)
     check_apart(settings)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
@@ -136,6 +138,7 @@ def open_hsm(
             registry=registry,
             copiers=_copiers(opened, approvals, audit),
             approvals=approvals,
+            policy=policy,
         )
     except BaseException:
         with suppress(AuditUnavailableError):

@@ -35,6 +35,7 @@ from hsm_core.model import (
     KeyInfo,
     KeyState,
     Line,
+    PolicyOutcome,
     Record,
     Role,
     Secret,
@@ -83,6 +84,7 @@ __all__ = [
     "EncryptBatch",
     "EncryptItem",
     "EncryptedItem",
+    "ExplainPolicy",
     "ExportKey",
     "GenerateDataKey",
     "GenerateRandom",
@@ -108,6 +110,11 @@ __all__ = [
     "Operation",
     "Plaintext",
     "PlaintextBatch",
+    "PolicyChange",
+    "PolicyExplanation",
+    "PolicyInfo",
+    "PolicyStatus",
+    "PolicyTest",
     "PublicKey",
     "RandomBytes",
     "RecoverKey",
@@ -118,6 +125,7 @@ __all__ = [
     "Rewrap",
     "Rollback",
     "RotateKey",
+    "RuleExplanation",
     "ScheduleStatus",
     "Seal",
     "SelfTest",
@@ -125,6 +133,7 @@ __all__ = [
     "SelfTestResult",
     "SetRotation",
     "SharedSecret",
+    "ShowPolicy",
     "Sign",
     "SignBatch",
     "SignItem",
@@ -135,6 +144,7 @@ __all__ = [
     "StoreStatus",
     "StoreVerification",
     "SuspendKey",
+    "TestPolicy",
     "UpdateKey",
     "Verified",
     "VerifiedBatch",
@@ -186,6 +196,16 @@ Reason: TypeAlias = Annotated[
     str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
 Why: TypeAlias = Annotated[Line, Meta(min_length=1)]
+Instant: TypeAlias = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="Date and time with an offset from UTC.",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+WaitingDays: TypeAlias = Annotated[int, Meta(ge=0, le=3650)]
+NewOwner: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 ApprovalReference: TypeAlias = Annotated[
     str,
     Meta(
@@ -198,16 +218,6 @@ ApprovalReference: TypeAlias = Annotated[
 ApprovalDigest: TypeAlias = Annotated[
     str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
 ]
-Instant: TypeAlias = Annotated[
-    datetime,
-    Meta(
-        tz=True,
-        description="Date and time with an offset from UTC.",
-        examples=["2026-01-31T12:00:00Z"],
-    ),
-]
-WaitingDays: TypeAlias = Annotated[int, Meta(ge=0, le=3650)]
-NewOwner: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Effect(StrEnum):
@@ -797,6 +807,127 @@ class ScheduleStatus(Record, frozen=True, kw_only=True):
     left_out_seconds: int = 0
 
 
+class PolicyStatus(Record, frozen=True, kw_only=True):
+    """
+    Which policy is in force.
+
+    Attributes:
+        policy: Its SHA-256, hex, as it stands in the trail.
+        source: ``file``, or the name of a built-in policy.
+        current: False if the file that lies there now could not be put in force.
+        failures: How often a file was refused since the HSM was opened.
+    """
+
+    policy: str = ""
+    source: str = ""
+    current: bool = True
+    failures: int = 0
+
+
+class PolicyInfo(Record, frozen=True, kw_only=True):
+    """
+    The policy in force.
+
+    Attributes:
+        policy: Its SHA-256, hex, as it stands in the trail.
+        source: ``file``, or the name of a built-in policy.
+        text: What it was read from.
+        warnings: What in it was probably not meant.
+        loaded_at: When it was read.
+        failures: How often a file was refused since the HSM was opened.
+        problem: Why the file that lies there now is not in force; else empty.
+    """
+
+    policy: str
+    source: str
+    text: str
+    warnings: tuple[str, ...] = ()
+    loaded_at: datetime
+    failures: int = 0
+    problem: str = ""
+
+
+class RuleExplanation(Record, frozen=True, kw_only=True):
+    """
+    Whether one rule holds in a request.
+
+    Attributes:
+        effect: ``deny``, ``require-approval`` or ``allow``.
+        missing: Conditions that are not fulfilled, by their names in the file;
+            ``except`` where it is excepted, ``key`` where there is none.
+    """
+
+    name: str
+    effect: str
+    holds: bool
+    missing: tuple[str, ...] = ()
+
+
+class PolicyExplanation(Record, frozen=True, kw_only=True):
+    """
+    What the policy would say to a request.
+
+    Attributes:
+        rule: Which rule decides, as it would stand in the trail.
+        policy: SHA-256 of the policy, hex.
+        demands: What other people would have to consent to.
+        needed: What would be needed, a sentence each.
+        rules: Every rule about this operation, by name.
+    """
+
+    outcome: PolicyOutcome
+    rule: str
+    policy: str
+    demands: tuple[ApprovalDemand, ...] = ()
+    needed: tuple[str, ...] = ()
+    rules: tuple[RuleExplanation, ...] = ()
+
+
+class PolicyChange(Record, frozen=True, kw_only=True):
+    """
+    A recorded request that another policy would answer otherwise.
+
+    Attributes:
+        seq: Its record.
+        time: When, in microseconds since 1970.
+        before: What was decided.
+        before_rule: By which rule, as it stands in the trail.
+        after: What would be decided.
+        after_rule: By which rule.
+    """
+
+    seq: int
+    time: int
+    principal: str
+    operation: str
+    key_id: str = ""
+    before: PolicyOutcome
+    before_rule: str
+    after: PolicyOutcome
+    after_rule: str
+
+
+class PolicyTest(Record, frozen=True, kw_only=True):
+    """
+    What a policy would have changed.
+
+    Attributes:
+        policy: SHA-256 of the policy that was tried, hex.
+        warnings: What in it was probably not meant.
+        start_seq: First record that was looked at.
+        next_seq: Where to go on; None at the head of the trail.
+        requests: Requests that were decided again.
+        changes: Those that would be answered otherwise, up to 1000.
+    """
+
+    policy: str
+    warnings: tuple[str, ...] = ()
+    start_seq: int
+    next_seq: int | None
+    requests: int
+    changes: tuple[PolicyChange, ...] = ()
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -817,8 +948,9 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     audit: AuditStatus
     algorithms: tuple[AlgorithmStatus, ...]
     store: StoreStatus
-    approvals: ApprovalStatus = ApprovalStatus()
     schedules: ScheduleStatus = ScheduleStatus()
+    policy: PolicyStatus = PolicyStatus()
+    approvals: ApprovalStatus = ApprovalStatus()
 
 
 class DecisionInfo(Record, frozen=True, kw_only=True):
@@ -1629,89 +1761,6 @@ class SelfTest(Operation[SelfTestReport], frozen=True, kw_only=True):
     while_locked: ClassVar = True
 
 
-# Approvals
-
-
-class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
-    """
-    Return a page of approvals, newest first.
-
-    Who may not approve sees their own requests only.
-
-    Attributes:
-        states: Any of these; empty for all.
-        kind: Name of the operation that is asked for, or empty.
-        key_id: Id of the key that it is about, or empty.
-        requester: Principal that asked, or empty.
-        cursor: ``next_cursor`` of the page before.
-    """
-
-    effect: ClassVar = Effect.READ
-
-    states: Annotated[tuple[ApprovalState, ...], Meta(max_length=7)] = ()
-    kind: Annotated[str, Meta(max_length=64)] = ""
-    key_id: Annotated[str, Meta(max_length=64)] = ""
-    requester: Line = ""
-    per_page: Annotated[int, Meta(ge=1, le=100)] = 50
-    cursor: Annotated[str, Meta(max_length=128)] = ""
-
-
-class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
-    """Return an approval; who may not approve sees their own requests only."""
-
-    effect: ClassVar = Effect.READ
-
-    approval_id: ApprovalReference
-
-
-class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
-    """
-    Consent to what somebody else asked for.
-
-    Never to one's own request, nor twice as the same person. Said again, it changes
-    nothing.
-
-    Attributes:
-        digest: ``digest`` of what was shown; another one is refused. Empty leaves that
-            to the approver.
-        comment: Recorded.
-        signature: Signature over ``consent.statement`` with a key of one's own.
-        signer: Which of one's registered keys made it; empty tries all.
-    """
-
-    effect: ClassVar = Effect.CONSENT
-
-    approval_id: ApprovalReference
-    digest: ApprovalDigest = ""
-    comment: Reason = ""
-    signature: Annotated[bytes, Meta(max_length=1024)] | None = None
-    signer: Line = ""
-
-
-class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
-    """
-    Refuse what somebody else asked for; it ends the approval, granted or not.
-
-    Attributes:
-        reason: Recorded.
-        digest: As in `Approve`.
-    """
-
-    effect: ClassVar = Effect.CONSENT
-
-    approval_id: ApprovalReference
-    reason: Annotated[Reason, Meta(min_length=1)]
-    digest: ApprovalDigest = ""
-
-
-class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
-    """Give up a request of one's own; done again, it changes nothing."""
-
-    effect: ClassVar = Effect.CONSENT
-
-    approval_id: ApprovalReference
-
-
 # Life of a key
 
 
@@ -1809,6 +1858,156 @@ class CancelDestroy(Operation[KeyInfo], frozen=True, kw_only=True):
     key_id: KeyReference
 
 
+# Policy
+
+
+class ShowPolicy(Operation[PolicyInfo], frozen=True, kw_only=True):
+    """Return the policy in force, and whether a file was refused since it is."""
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+
+class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
+    """
+    Say what the policy would say to a request, which rule decides, and what is needed.
+
+    Nothing is done. Of a key that is to be made, its facts are given here.
+
+    Attributes:
+        operation: Name of the operation, such as ``Sign``.
+        principal: Who would ask; no such person need exist.
+        roles: Roles that they would have.
+        key_id: The key that it would be about, or empty.
+        algorithm: Of a key that would be made.
+        usages: Of a key that would be made; empty for its algorithm's defaults.
+        name: Of a key that would be made, or the new name of one that is there.
+        owner: The same of its owner.
+        tags: The same of its tags.
+        certificate_sha256: Fingerprint of their client certificate, hex, or empty.
+        source_address: Their network address, or empty.
+        at: When; None means now.
+    """
+
+    effect: ClassVar = Effect.VIEW
+
+    operation: Annotated[str, Meta(min_length=1, max_length=64)]
+    principal: Annotated[Line, Meta(min_length=1)]
+    roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
+    key_id: Annotated[str, Meta(max_length=64)] = ""
+    algorithm: Annotated[str, Meta(max_length=64)] = ""
+    usages: Usages = ()
+    name: KeyName | None = None
+    owner: Owner | None = None
+    tags: Tags | None = None
+    certificate_sha256: Line = ""
+    source_address: Line = ""
+    at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class TestPolicy(Operation[PolicyTest], frozen=True, kw_only=True):
+    """
+    Replay the trail against a policy, and list every request that it changes.
+
+    Nothing is put in force. Requests that the policy was not asked about, and reads,
+    which are not recorded where they succeed, are not among them.
+
+    Attributes:
+        policy: The policy: the text of a file.
+        start_seq: First record to look at.
+        limit: Most records to look at; ``next_seq`` tells where to go on.
+    """
+
+    effect: ClassVar = Effect.VIEW
+
+    policy: Annotated[str, Meta(max_length=262_144)]
+    start_seq: Sequence53 = 0
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+
+
+# Approvals
+
+
+class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
+    """
+    Return a page of approvals, newest first.
+
+    Who may not approve sees their own requests only.
+
+    Attributes:
+        states: Any of these; empty for all.
+        kind: Name of the operation that is asked for, or empty.
+        key_id: Id of the key that it is about, or empty.
+        requester: Principal that asked, or empty.
+        cursor: ``next_cursor`` of the page before.
+    """
+
+    effect: ClassVar = Effect.READ
+
+    states: Annotated[tuple[ApprovalState, ...], Meta(max_length=7)] = ()
+    kind: Annotated[str, Meta(max_length=64)] = ""
+    key_id: Annotated[str, Meta(max_length=64)] = ""
+    requester: Line = ""
+    per_page: Annotated[int, Meta(ge=1, le=100)] = 50
+    cursor: Annotated[str, Meta(max_length=128)] = ""
+
+
+class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """Return an approval; who may not approve sees their own requests only."""
+
+    effect: ClassVar = Effect.READ
+
+    approval_id: ApprovalReference
+
+
+class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """
+    Consent to what somebody else asked for.
+
+    Never to one's own request, nor twice as the same person. Said again, it changes
+    nothing.
+
+    Attributes:
+        digest: ``digest`` of what was shown; another one is refused. Empty leaves that
+            to the approver.
+        comment: Recorded.
+        signature: Signature over ``consent.statement`` with a key of one's own.
+        signer: Which of one's registered keys made it; empty tries all.
+    """
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+    digest: ApprovalDigest = ""
+    comment: Reason = ""
+    signature: Annotated[bytes, Meta(max_length=1024)] | None = None
+    signer: Line = ""
+
+
+class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """
+    Refuse what somebody else asked for; it ends the approval, granted or not.
+
+    Attributes:
+        reason: Recorded.
+        digest: As in `Approve`.
+    """
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+    reason: Annotated[Reason, Meta(min_length=1)]
+    digest: ApprovalDigest = ""
+
+
+class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """Give up a request of one's own; done again, it changes nothing."""
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+
+
 AnyOperation: TypeAlias = (
     CreateKey
     | ImportKey
@@ -1850,17 +2049,21 @@ AnyOperation: TypeAlias = (
     | RecoverStore
     | RecoverKey
     | SelfTest
-    | ListApprovals
-    | GetApproval
-    | Approve
-    | Deny
-    | CancelApproval
     | ActivateKey
     | SuspendKey
     | ResumeKey
     | UpdateKey
     | SetRotation
     | CancelDestroy
+    # Policy
+    | ShowPolicy
+    | ExplainPolicy
+    | TestPolicy
+    | ListApprovals
+    | GetApproval
+    | Approve
+    | Deny
+    | CancelApproval
 )
 """Tagged union of all operations."""
 

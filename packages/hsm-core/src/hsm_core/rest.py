@@ -194,17 +194,21 @@ ROUTES: Final = (
     Route(operation=ops.RecoverStore, method="POST", path="/store/recover"),
     Route(operation=ops.RecoverKey, method="POST", path="/store/keys/{key_id}/recover"),
     Route(operation=ops.SelfTest, method="POST", path="/selftest"),
-    Route(operation=ops.ListApprovals, method="GET", path="/approvals"),
-    Route(operation=ops.GetApproval, method="GET", path=_APPROVAL),
-    Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
-    Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
-    Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
     Route(operation=ops.ActivateKey, method="POST", path=f"{_KEY}/activate"),
     Route(operation=ops.SuspendKey, method="POST", path=f"{_KEY}/suspend"),
     Route(operation=ops.ResumeKey, method="POST", path=f"{_KEY}/resume"),
     Route(operation=ops.UpdateKey, method="PATCH", path=_KEY),
     Route(operation=ops.SetRotation, method="PUT", path=f"{_KEY}/rotation"),
     Route(operation=ops.CancelDestroy, method="POST", path=f"{_KEY}/cancel-destroy"),
+    # Policy
+    Route(operation=ops.ShowPolicy, method="GET", path="/policy"),
+    Route(operation=ops.ExplainPolicy, method="POST", path="/policy/explain"),
+    Route(operation=ops.TestPolicy, method="POST", path="/policy/test"),
+    Route(operation=ops.ListApprovals, method="GET", path="/approvals"),
+    Route(operation=ops.GetApproval, method="GET", path=_APPROVAL),
+    Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
+    Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
+    Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
 )
 """One row per operation."""
 

@@ -163,14 +163,15 @@ class Settings(Record, frozen=True, kw_only=True):
             default.
         enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
             that it is not for production.
-        policy_profile: Which built-in policy is in force, where no file is.
-        policy_config: File of the policy; see the page *Policy* of the reference.
         destroy_waiting_days: How long a key waits at least before it is destroyed, and
             where nothing else is asked for; 0 is at once.
         rotation_interval_seconds: How often it is looked which keys are due for
             rotation.
         destruction_interval_seconds: How often it is looked which keys that wait for
             their destruction are due.
+        policy_profile: Which built-in policy is in force, where no file is.
+        policy_config: File of the policy; see the page *Policy* of the reference.
+        policy_reload_interval_seconds: How often it is looked at for a change.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -207,6 +208,7 @@ class Settings(Record, frozen=True, kw_only=True):
     rotation_interval_seconds: _Interval = 3600
     destruction_interval_seconds: _Interval = 3600
     policy_config: Path | None = None
+    policy_reload_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = 2.0
 
     @property
     def trail_days(self) -> int:

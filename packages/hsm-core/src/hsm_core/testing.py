@@ -31,6 +31,7 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import AuditEvent, Caller, KeyId, PruneDetail, Role
+from hsm_core.policies import Policy
 from hsm_core.protocols import (
     ApprovalStore,
     AuditDraft,
@@ -48,7 +49,6 @@ from hsm_core.protocols import (
     KeyStore,
     KnownKey,
     OperationMark,
-    PolicyEngine,
     StoreAccount,
     StoredKey,
     UseCounters,
@@ -478,8 +478,7 @@ def memory_hsm(
     entropy: Entropy | None = None,
     faults: Faults | None = None,
     use_limit: int = 0,
-    destroy_waiting_days: int = 0,
-    policy: PolicyEngine | None = None,
+    policy: Policy | None = None,
     settings: Settings | None = None,
     approvals: ApprovalStore | None = None,
 ) -> OpenHSM:
@@ -497,9 +496,6 @@ def memory_hsm(
 
         use_limit: How often a key may protect something, where its algorithm has a
             limit; 0 means as often as it really may.
-
-        destroy_waiting_days: How long a key waits at least before it is destroyed,
-            without *settings*.
 
         policy: Who may do what; by default the policy of the settings.
 
@@ -521,9 +517,7 @@ def memory_hsm(
     hmac_key = b"\x02" * 32
     trail = MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
     chosen = msgspec.structs.replace(
-        settings or Settings(destroy_waiting_days=destroy_waiting_days),
-        key_store=KeyStoreKind.MEMORY,
-        audit_log=None,
+        settings or Settings(), key_store=KeyStoreKind.MEMORY, audit_log=None
     )
     return assemble(
         chosen,

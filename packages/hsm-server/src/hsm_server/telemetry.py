@@ -21,7 +21,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from hsm_core.operations import HSMStatus
+from hsm_core.operations import HSMStatus, ScheduleStatus
 
 __all__ = ["METRICS_CONTENT_TYPE", "Metrics", "share_metrics"]
 
@@ -83,6 +83,8 @@ class _StateCollector(Collector):
         )
         yield from self._trail(status)
         yield from self._store(status)
+        yield from self._policy(status)
+        yield from self._schedules(status)
         yield _gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
@@ -110,6 +112,18 @@ class _StateCollector(Collector):
             status.audit.resumes if status else None,
         )
 
+    def _policy(self, status: HSMStatus | None) -> Iterator[Metric]:
+        yield _gauge(
+            "ferrohsm_policy_current",
+            "1 if the policy file that lies there is in force, or there is none.",
+            status is not None and status.policy.current,
+        )
+        yield _counter(
+            "ferrohsm_policy_reload_failures_total",
+            "How often a policy file was refused, and the last good one kept.",
+            status.policy.failures if status else None,
+        )
+
     def _store(self, status: HSMStatus | None) -> Iterator[Metric]:
         yield _gauge(
             "ferrohsm_store_available",
@@ -130,6 +144,29 @@ class _StateCollector(Collector):
             "ferrohsm_store_compared_keys",
             "Keys that the current or last background comparison has compared.",
             status.store.compared if status else 0,
+        )
+
+    def _schedules(self, status: HSMStatus | None) -> Iterator[Metric]:
+        found = status.schedules if status else ScheduleStatus()
+        yield _gauge(
+            "ferrohsm_rotations_due",
+            "Keys that should have been rotated, and could not be yet.",
+            found.rotations_due,
+        )
+        yield _gauge(
+            "ferrohsm_destructions_waiting",
+            "Keys that wait for their destruction.",
+            found.destructions,
+        )
+        yield _gauge(
+            "ferrohsm_destructions_held",
+            "Those of them whose time is over only because the clock leapt.",
+            found.held,
+        )
+        yield _gauge(
+            "ferrohsm_clock_left_out_seconds",
+            "Wall time that does not count because the clock leapt over it.",
+            found.left_out_seconds,
         )
 
 

@@ -34,7 +34,7 @@ from hsm_core.errors import (
 from hsm_core.identities import is_reserved
 from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
-from hsm_core.protocols import Decision, KeyFacts, PolicyEngine
+from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["Admission", "checked_caller"]
 
@@ -64,14 +64,13 @@ class Admission:
         self._services = services
         self._handlers = handlers
 
-    @property
-    def policy(self) -> PolicyEngine:
-        """The policy in force now."""
-        return self._services.policy.engine
-
     def handler(self, operation: Operation[Any]) -> AnyHandler:
         """Return the handler of an operation."""
         return self._handlers[type(operation)]
+
+    def attempt(self, caller: Caller, operation: Operation[Any]) -> Attempt:
+        """Begin an attempt, by the policy that is in force now."""
+        return Attempt(caller, operation, self._services.policy.engine)
 
     def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
         """Resolve and authorise; nothing is told before the policy has spoken."""
@@ -171,38 +170,15 @@ class Admission:
             AccessDeniedError: It says no.
             KeyNotFoundError: It says no, and that the caller may not know of the key.
         """
-        decision = self._decide(attempt)
-        attempt.decision = decision
-        if decision.allowed:
-            return
-        if attempt.key_id and not decision.may_describe:
-            raise KeyNotFoundError
-        raise AccessDeniedError(
-            f"The policy does not allow you this: {type(attempt.operation).__name__} "
-            f"({decision.rule}).",
-            rule=decision.rule,
-        )
-
-    def _decide(self, attempt: Attempt) -> Decision:
-        """Return the first denial, or the first decision with all approvals."""
-        at = self._services.clock.now()
-        decisions = []
-        for document in (attempt.document, *attempt.others.values()):
-            decision = self._decide_on(
-                attempt, key_facts(document) if document else None, at
-            )
+        at, decisions = self._services.clock.now(), []
+        for field, document in (("", attempt.document), *attempt.others.items()):
+            key = key_facts(document) if document else None
+            decision = _decide(attempt, key, at)
             if not decision.allowed:
-                return decision
+                attempt.decision = decision
+                raise _refusal(attempt, decision, field)
             decisions.append(decision)
-        return joined(decisions)
-
-    def _decide_on(self, attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
-        def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
-            return attempt.policy.decide(operation, attempt.caller, key, at=at)
-
-        if isinstance(attempt.operation, UpdateKey) and key is not None:
-            return decide_update(decide, attempt.operation, key)
-        return decide(attempt.operation, key)
+        attempt.decision = joined(decisions)
 
     def asked(self, attempt: Attempt) -> Asked | None:
         """Return what needs consent of an operation that was admitted, or None."""
@@ -291,3 +267,25 @@ def checked_caller(caller: Caller) -> Caller:
             field="principal",
         )
     return wire.checked(caller)
+
+
+def _decide(attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
+    def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
+        return attempt.policy.decide(operation, attempt.caller, key, at=at)
+
+    if isinstance(attempt.operation, UpdateKey) and key is not None:
+        return decide_update(decide, attempt.operation, key)
+    return decide(attempt.operation, key)
+
+
+def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:
+    """Return the error for a denial because of the key, or the one in a field."""
+    if not decision.may_describe and field:
+        return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+    if not decision.may_describe and attempt.key_id:
+        return KeyNotFoundError()
+    return AccessDeniedError(
+        f"The policy does not allow you this: {type(attempt.operation).__name__} "
+        f"({decision.rule}).",
+        rule=decision.rule,
+    )

@@ -99,6 +99,6 @@ class ApprovalDesk:
         return self._consents.cancel(caller, approval_id)
 
     def _admitted(self, caller: Caller, operation: Operation[Any]) -> Attempt:
-        attempt = Attempt(caller, operation, self._admission.policy)
+        attempt = self._admission.attempt(caller, operation)
         self._admission.admit(attempt, self._admission.handler(operation))
         return attempt

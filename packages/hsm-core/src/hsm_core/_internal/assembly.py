@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,21 +20,14 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
 from hsm_core._internal.approval_desk import ApprovalDesk
-from hsm_core._internal.approvals import ApprovalRegister
 from hsm_core._internal.approvals.ledger import Ledger
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
-from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.consents import (
-    Care,
-    Consents,
-    People,
     SignatureCheck,
-    Steps,
-    Users,
-    open_consents,
+    open_dual_control,
     signature_check,
 )
 from hsm_core._internal.crypto.registry import CryptoRegistry
@@ -48,9 +40,13 @@ from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.kept_leaps import open_leaps
 from hsm_core._internal.lately import Lately
-from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
+from hsm_core._internal.policy import (
+    PolicyHolder,
+    PolicyReloader,
+    RuleEngine,
+    policy_of,
+)
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
@@ -68,6 +64,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import Caller, MessageDetail, Phase
 from hsm_core.operations import AuditVerification
+from hsm_core.policies import Policy
 from hsm_core.protocols import (
     HSM,
     ApprovalStore,
@@ -78,10 +75,9 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
-    PolicyEngine,
     UseCounters,
 )
-from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
+from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
@@ -111,7 +107,6 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
-        leaps: Leaps,
     ) -> None:
         self._housekeeping = housekeeping
         self.caretaker = Caretaker()
@@ -133,10 +128,14 @@ class OpenHSM:
         self._refusals = Refusals(services.audit, services.clock, policy_hash)
         self._is_closed = False
         self._closing = threading.Lock()
-        self.schedulers = Schedulers(
-            settings, services, leaps, services.schedule, self._pipeline.execute
+        self._policy = PolicyReloader(
+            settings.policy_config, services.policy, services.audit, services.clock
         )
+        self.schedulers = Schedulers(settings, services, self._pipeline.execute)
         keeper.begin(self.caretaker, self._pipeline.pay)
+        if settings.policy_config is not None:
+            seconds = settings.policy_reload_interval_seconds
+            self.caretaker.every(seconds, self._policy.poll)
         self.caretaker.start()
 
     def __enter__(self) -> Self:
@@ -184,6 +183,27 @@ class OpenHSM:
         if ticket is not None:
             with suppress(AuditUnavailableError):
                 ticket.wait()
+
+    def reload_policy(self) -> str:
+        """
+        Put what the policy file holds in force now; else the last good one stays.
+
+        It blocks until that is recorded.
+
+        Returns:
+            Why the file is not in force; empty if it is, or if there is none.
+        """
+        return self._policy.reload()
+
+    def on_policy_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told of every change of the policy, and of every one refused.
+
+        Args:
+            told: Is given the problem, or an empty text after a success. It runs in a
+                thread of its own and must not block.
+        """
+        self._policy.on_change = told
 
     def close(self) -> None:
         """
@@ -275,14 +295,15 @@ def assemble(
     use_rules: UseRules | None = None,
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
-    policy: PolicyEngine | None = None,
+    policy: Policy | None = None,
     check_signature: SignatureCheck | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
     *copiers* copy what of them can be backed up in use, the trail last. Without
-    *approvals* they are kept in memory, without *policy* the settings choose one.
+    *approvals* they are kept in memory; *policy* is what the settings name, where that
+    was read already.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -295,9 +316,11 @@ def assemble(
     def verified(start_seq: int, limit: int) -> AuditVerification:
         return verify_range(audit, hmac_key, start_seq, limit)
 
-    in_force = PolicyHolder(policy or RuleEngine(policy_of(settings)))
-    leaps = open_leaps(store, ring, audit, clock, in_force.policy_hash())
-    recorder = TamperingRecorder(audit, in_force.policy_hash)
+    source = "file" if settings.policy_config else settings.policy_profile.value
+    engine = RuleEngine(policy or policy_of(settings))
+    holder = PolicyHolder(engine, source, clock.now())
+    leaps = open_leaps(store, ring, audit, clock, holder.policy_hash)
+    recorder = TamperingRecorder(audit, holder.policy_hash)
     inventory = Inventory(
         store,
         ring,
@@ -315,23 +338,23 @@ def assemble(
         store,
         inventory.tampered,
         clock,
-        on_near_limit=NearLimitRecorder(audit, in_force.policy_hash),
+        on_near_limit=NearLimitRecorder(audit, holder.policy_hash),
         rules=use_rules,
     )
     keeper = Keeper(
-        settings, inventory, uses, audit, clock, verified, in_force.policy_hash
+        settings, inventory, uses, audit, clock, verified, holder.policy_hash
     )
-    dual = _open_dual_control(
+    dual = open_dual_control(
         settings,
         approvals or MemoryApprovalStore(),
         ledger,
         inventory,
         audit,
         verified,
-        in_force,
+        holder,
         clock,
         entropy,
-        check_signature or signature_check(in_force),
+        check_signature or signature_check(holder),
     )
 
     def recover_store(reason: str) -> ops.Recovered:
@@ -343,7 +366,7 @@ def assemble(
         inventory=inventory,
         uses=uses,
         crypto=registry,
-        policy=in_force,
+        policy=holder,
         audit=audit,
         audit_sync=settings.audit_sync,
         audit_timeout=settings.audit_timeout_seconds,
@@ -362,69 +385,13 @@ def assemble(
         consents=dual.consents,
         approval_status=lambda: dual.care.status,
         started_at=clock.now(),
+        leaps=leaps,
         destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
-    dual.care.settle_reserved()
     housekeeping = Housekeeping(settings, audit, dual.register, dual.care, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping, leaps)
-
-
-@dataclass(frozen=True, slots=True)
-class _DualControl:
-    register: ApprovalRegister
-    care: Care
-    consents: Consents
-
-
-def _open_dual_control(
-    settings: Settings,
-    store: ApprovalStore,
-    ledger: Ledger,
-    inventory: Inventory,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-    policy: PolicyHolder,
-    clock: Clock,
-    entropy: Entropy,
-    check_signature: SignatureCheck,
-) -> _DualControl:
-    """Compare the approvals with the trail, and make what works with them."""
-    ring = inventory.ring
-    floor = _newest_time(audit)
-    register = ApprovalRegister(store, ring.approval_mac, clock, floor=floor)
-    steps = Steps(ledger, inventory, audit, entropy, policy.policy_hash)
-    is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
-    open_consents(register, ledger, steps, audit, verify, is_lasting=is_lasting)
-    users = Users(register, steps)
-    people = People(
-        register,
-        steps,
-        ring,
-        policy,
-        clock,
-        distinct_certificates=settings.distinct_certificates,
-        check_signature=check_signature,
-    )
-    consents = Consents(
-        register,
-        users,
-        people,
-        ring,
-        entropy,
-        policy,
-        most_open=settings.approval_requests,
-        distinct_certificates=settings.distinct_certificates,
-    )
-    care = Care(register, ledger, steps, audit, users)
-    return _DualControl(register, care, consents)
-
-
-def _newest_time(audit: AuditLog) -> int:
-    head = audit.head()
-    lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
-    return event_of(lines[0], head.seq).time if lines else 0
+    return OpenHSM(services, store, settings, keeper, housekeeping)
 
 
 def _record_stopped(services: Services) -> None:

@@ -127,13 +127,30 @@ class Attempt:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=parameters_of(self.operation) if self.is_checked else {},
+            parameters=self._parameters() if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
             policy=self.policy.policy_hash,
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
+
+    def _parameters(self) -> Parameters:
+        return parameters_of(self.operation) | facts_of_others(self.others)
+
+
+def facts_of_others(others: Mapping[str, KeyDocument]) -> Parameters:
+    """Return what rules could match of the further keys that an operation names."""
+    found: Parameters = {}
+    for name, document in others.items():
+        stem = name.removesuffix("_id")
+        found[f"{stem}_algorithm"] = document.algorithm
+        found[f"{stem}_usages"] = list(document.usages)
+        texts = {"name": document.name, "owner": document.owner}
+        found |= {f"{stem}_{fact}": text for fact, text in texts.items() if text}
+        if document.tags:
+            found[f"{stem}_tags"] = list(document.tags)
+    return found
 
 
 def code_of(error: BaseException) -> str:

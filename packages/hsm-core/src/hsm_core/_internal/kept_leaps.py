@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from hsm_core._internal.audit.events import event_of
@@ -18,7 +19,11 @@ _LOOKED_AT: Final = 8
 
 
 def open_leaps(
-    store: KeyStore, ring: KeyRing, audit: AuditLog, clock: Clock, policy_hash: str
+    store: KeyStore,
+    ring: KeyRing,
+    audit: AuditLog,
+    clock: Clock,
+    policy_hash: Callable[[], str],
 ) -> Leaps:
     """
     Return the leaps that are remembered; to be called before this start is recorded.
@@ -37,7 +42,7 @@ def open_leaps(
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind="system.clock-leap",
-            policy=policy_hash,
+            policy=policy_hash(),
             detail=MessageDetail(text=text),
         )
         audit.append([draft], durable=True, reserved=True).wait()

@@ -86,31 +86,44 @@ class Leaps:
         """Look at the clocks, and return the leaps that are known, ascending."""
         with self._lock:
             self._advance()
+            if self._leaps != self._told:
+                self._on_change(self._leaps)
+                self._told = self._leaps
             return self._leaps
+
+    def now(self) -> int:
+        """
+        Return an instant from which `age` counts well, in microseconds since 1970.
+
+        It is the wall clock's, or a later one while that is behind what is known to
+        have been already; so setting it right makes nothing old.
+        """
+        with self._lock:
+            return self._advance()
 
     def age(self, at: int) -> int:
         """
         Return how much time is known to have passed since an instant.
 
         Args:
-            at: Microseconds since 1970, by the wall clock of then.
+            at: Microseconds since 1970, by the wall clock of then. Where that was
+                behind, an age may be too high; one of an instant of `now` is not.
 
         Returns:
             Microseconds, 0 or more.
         """
         with self._lock:
-            self._advance()
+            now = self._advance()
             uncounted = sum(
-                max(0, min(leap.end, self._wall) - max(leap.begin, at))
-                for leap in self._leaps
+                max(0, min(leap.end, now) - max(leap.begin, at)) for leap in self._leaps
             )
-            return max(0, self._wall - at - uncounted)
+            return max(0, now - at - uncounted)
 
     def _left_out(self, until: int) -> int:
         """Return how much of the wall time before an instant does not count."""
         return sum(max(0, min(leap.end, until) - leap.begin) for leap in self._leaps)
 
-    def _advance(self) -> None:
+    def _advance(self) -> int:
         wall, at = self._clock.now(), self._clock.monotonic()
         passed = max(0, int((at - self._at) * 1_000_000))
         self._at = at
@@ -123,9 +136,7 @@ class Leaps:
             self._slack -= gained
             known += gained
         self._note(wall, expected, known)
-        if self._leaps != self._told:
-            self._on_change(self._leaps)
-            self._told = self._leaps
+        return max(self._wall, self._vouched)
 
     def _note(self, wall: int, expected: int, known: int) -> None:
         """Take note of what the wall clock says, where *known* is what is believed."""

@@ -45,7 +45,7 @@ def serve(
     """
     Serve until SIGTERM or SIGINT; finish what is in flight, close the HSM.
 
-    SIGHUP has TLS files and the token secret read again. Whatever needs no key is
+    SIGHUP has TLS files, token secret and policy read again. Whatever needs no key is
     checked first, so that a wrong setting changes nothing.
 
     Args:
@@ -94,7 +94,9 @@ class _InlineServer:
         self._settings = settings
         self._logger = logger
         self._metrics = Metrics()
+        self._open = gateway
         self._gateway = open_async(gateway)
+        gateway.on_policy_change(self._on_policy)
         self._gatekeeper = Gatekeeper(
             self._gateway,
             secrets.jwt_secret,
@@ -153,4 +155,12 @@ class _InlineServer:
             return
         serving.context = context
         self._gatekeeper.use_secret(secret)
+        if self._open.reload_policy():
+            return  # The log has the reason already.
         self._logger.info("reloaded")
+
+    def _on_policy(self, problem: str) -> None:
+        if problem:
+            self._logger.error("policy refused", reason=problem)
+        else:
+            self._logger.info("policy loaded")

@@ -37,6 +37,7 @@ from hsm_server.secret_box import SecretBox, empty_box
 __all__ = ["main"]
 
 _FRAME_SPARE: Final = 1024 * 1024
+_LONGEST_TEXT: Final = 4096
 
 
 def main() -> None:
@@ -82,6 +83,8 @@ class _Vault:
         self._gateway = gateway
         self._box = box
         self._jwt_secret = jwt_secret
+        self._reloads: set[asyncio.Future[None]] = set()
+        gateway.on_policy_change(self._on_policy)
 
     async def run(self) -> None:
         """Serve front ends from the first order to the last."""
@@ -119,7 +122,7 @@ class _Vault:
                 end = socket.socket(fileno=descriptors.pop())
                 self._service.connect(end, message.uid, slot=message.slot)
             case Reload():
-                self._reload()
+                self._reloads.add(asyncio.ensure_future(self._reload()))
             case Stop():
                 self._stopping.set()
             case Beat():
@@ -129,14 +132,21 @@ class _Vault:
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _reload(self) -> None:
-        """Use the token secret as it is now."""
+    async def _reload(self) -> None:
+        """Use the token secret as it is now, and the policy."""
+        problems = []
         try:
             self._gatekeeper.use_secret(self._box.secret("auth-jwt-secret"))
         except HSMError as error:
-            self._control.send(Reloaded(sentence(error)))
+            problems.append(sentence(error))
+        problems.append(await asyncio.to_thread(self._gateway.reload_policy))
+        self._control.send(Reloaded(" ".join(filter(None, problems))[:_LONGEST_TEXT]))
+
+    def _on_policy(self, problem: str) -> None:
+        if problem:
+            self._child.logger.error("policy refused", reason=problem)
         else:
-            self._control.send(Reloaded())
+            self._child.logger.info("policy loaded")
 
     def _on_violation(self, reason: str) -> None:
         self._child.metrics.count_violation(reason)

@@ -9,6 +9,8 @@ from typing import Final
 
 import click
 
+from hsm_core.settings import PolicyProfile
+from hsm_server.options.key_life import key_life_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
@@ -29,9 +31,11 @@ def options() -> list[click.Parameter]:
     return [
         *_listener(),
         *stores(),
+        *key_life_options(),
         *_secrets(),
         *_tokens(),
         *_limits(),
+        *_policy(),
         *_cryptography(),
         *_service(),
         *_isolation(),
@@ -142,6 +146,32 @@ def _limits() -> list[click.Parameter]:
     return [
         option(flag, text, default=default, type=click.IntRange(least))
         for flag, (text, default, least) in rows.items()
+    ]
+
+
+def _policy() -> list[click.Parameter]:
+    return [
+        option(
+            "policy-config",
+            "Policy: who may do what, and who must agree; YAML or JSON. By default the "
+            "built-in one of --policy-profile. A change takes effect by itself.",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+        ),
+        option(
+            "policy-profile",
+            "Built-in policy, where there is no --policy-config.",
+            type=click.Choice([profile.value for profile in PolicyProfile]),
+            default=PolicyProfile.DEFAULT.value,
+            metavar="NAME",
+        ),
+        option(
+            "policy-reload-interval-secs",
+            "How often the file is looked at for a change, in seconds. What it holds "
+            "is put in force when it was there twice in a row, or after SIGHUP.",
+            default=2.0,
+            type=click.FloatRange(0.1, 3600),
+        ),
     ]
 
 

@@ -11,6 +11,7 @@ from hsm_core.settings import (
     AuditStoreKind,
     AuditSync,
     KeyStoreKind,
+    PolicyProfile,
     Settings,
 )
 from hsm_core.settings import Limits as CoreLimits
@@ -86,8 +87,14 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         backup_dir=values["backup_dir"],
         scrub_interval_seconds=values["scrub_interval_secs"],
         accept_changed_store=values["accept_changed_store"],
+        destroy_waiting_days=values["destroy_waiting_days"],
+        destruction_interval_seconds=values["destroy_interval_secs"],
+        rotation_interval_seconds=values["rotation_interval_secs"],
         providers=values["provider"],
         enable_oqs=values["enable_oqs"],
+        policy_profile=PolicyProfile(values["policy_profile"]),
+        policy_config=values["policy_config"],
+        policy_reload_interval_seconds=values["policy_reload_interval_secs"],
         limits=CoreLimits(
             payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
             aad_bytes=limits.aad_bytes,

@@ -19,7 +19,7 @@ _LONGEST_SECONDS: Final = 5.0
 
 class Reloading:
     """
-    Has certificate, private key and token secret read again.
+    Has certificate, private key, token secret and policy read again.
 
     A reload that is asked for while another one is under way, or before the server
     serves, follows afterwards: what has changed since may not have been read.

@@ -32,9 +32,10 @@ from hsm_core.model import (
     ApprovalState,
     Caller,
     MessageDetail,
+    Parameters,
     Phase,
 )
-from hsm_core.protocols import ApprovalQuery, AuditDraft, Clock
+from hsm_core.protocols import ApprovalQuery, AuditDraft
 
 __all__ = ["People"]
 
@@ -57,8 +58,6 @@ class People:
 
         policy: Says who may approve.
 
-        clock: Time, which the policy may go by.
-
         distinct_certificates: Whether a client certificate is one person's.
 
         check_signature: Checks what approvers sign.
@@ -70,7 +69,6 @@ class People:
         steps: Steps,
         ring: KeyRing,
         policy: PolicyHolder,
-        clock: Clock,
         *,
         distinct_certificates: bool,
         check_signature: SignatureCheck,
@@ -79,7 +77,6 @@ class People:
         self._steps = steps
         self._ring = ring
         self._policy = policy
-        self._clock = clock
         self._distinct_certificates = distinct_certificates
         self._check_signature = check_signature
 
@@ -133,7 +130,9 @@ class People:
         signature, signer = b"", ""
         if isinstance(operation, ops.Approve):
             signature, signer = self._signed(caller, approval, operation)
-        step = replace(step, parameters={**step.parameters, CONSENT_DIGEST: shown})
+        said = {"comment" if granted else "reason": _said(operation)}
+        told: Parameters = {name: text for name, text in said.items() if text}
+        step = replace(step, parameters={**told, CONSENT_DIGEST: shown})
         if signature:
             step = replace(step, approval_signatures=(consent_text(signer, signature),))
         decided = self._register.decide(
@@ -216,7 +215,7 @@ class People:
 
     def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
         """Return whether the policy lets somebody do what is about no key."""
-        at = self._clock.now()
+        at = self._register.time.now()
         return self._policy.engine.decide(operation, caller, None, at=at).allowed
 
     def list(self, caller: Caller, query: ops.ListApprovals) -> ops.ApprovalPage:

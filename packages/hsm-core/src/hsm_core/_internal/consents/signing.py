@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from hsm_core._internal.approvals.signatures import verify_consent
-from hsm_core._internal.policy import PolicyHolder, RuleEngine
+from hsm_core._internal.policy import PolicyHolder
 from hsm_core.approver_keys import ApproverKey, read_approver_key
 from hsm_core.errors import InvalidInputError
 from hsm_core.identities import identity
@@ -41,8 +41,5 @@ def signature_check(policy: PolicyHolder) -> SignatureCheck:
 
 
 def _keys_of(policy: PolicyHolder, principal: str) -> list[ApproverKey]:
-    engine = policy.engine
-    if not isinstance(engine, RuleEngine):
-        return []
-    texts = engine.policy.approver_keys.get(identity(principal), ())
+    texts = policy.engine.policy.approver_keys.get(identity(principal), ())
     return list(map(read_approver_key, texts))

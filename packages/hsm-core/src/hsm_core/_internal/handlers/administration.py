@@ -24,11 +24,15 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
         now, algorithms = services.clock.now(), services.crypto.statuses()
         audit, store = self._audit_status(), services.store_status()
         tampered = len(services.inventory.tampered)
-        approvals = services.approval_status()
-        impaired = tampered or audit.state != "ok" or bool(services.store_refused)
-        impaired = impaired or approvals.findings or not approvals.available
-        impaired = impaired or any(row.status == "stopped" for row in algorithms)
-        impaired = impaired or services.schedule.held > 0
+        policy, approvals = services.policy, services.approval_status()
+        impaired = (
+            bool(tampered or services.store_refused or policy.problem)
+            or services.schedule.held > 0
+            or audit.state != "ok"
+            or approvals.findings > 0
+            or not approvals.available
+            or any(row.status == "stopped" for row in algorithms)
+        )
         keys = self._count_keys() if store.available else None
         if not audit.available or keys is None:
             state = "error"
@@ -48,6 +52,12 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 algorithms=algorithms,
                 store=store,
                 schedules=services.schedule.status(),
+                policy=ops.PolicyStatus(
+                    policy=policy.policy_hash(),
+                    source=policy.source,
+                    current=not policy.problem,
+                    failures=policy.failures,
+                ),
                 approvals=approvals,
             )
         )

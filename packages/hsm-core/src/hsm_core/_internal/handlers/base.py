@@ -20,6 +20,7 @@ from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.lately import Lately
+from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.policy import PolicyHolder
 from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.uses import Use, UseAccounts
@@ -80,6 +81,7 @@ class Services:
         consents: Dual control.
         approval_status: Tells how the approvals are.
         started_at: When this HSM was opened, microseconds since 1970.
+        leaps: How much time is known to have passed.
         schedule: What the schedulers have found.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
@@ -106,6 +108,7 @@ class Services:
     consents: Consents
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int
+    leaps: Leaps
     schedule: Schedule = field(default_factory=Schedule)
     destroy_waiting_days: int = 0
     closing: threading.Event = field(default_factory=threading.Event)

@@ -58,7 +58,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
                     field="waiting_days",
                 )
             return
-        if days or self._services.clock.now() < document.destroy_at:
+        if days or self._services.leaps.now() < document.destroy_at:
             raise KeyStateError(
                 "The key is to be destroyed already, at "
                 f"{utc_text(instant(document.destroy_at))}; cancel that to choose "
@@ -70,7 +70,16 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         """Schedule every version, or destroy it."""
         document, now = subject.key, self._services.clock.now()
         days = subject.operation.waiting_days or 0
-        after = _waiting(document, now, days) if days else _ended(document, now)
+        if not days:
+            return Plan(_ended(document, now), document.current)
+        asked_at = self._services.leaps.now()
+        after = msgspec.structs.replace(
+            with_versions(
+                document, (_scheduled(v, now) for v in document.versions), now
+            ),
+            destroy_at=asked_at + days * _DAY,
+            destroy_asked_at=asked_at,
+        )
         return Plan(after, document.current)
 
 
@@ -80,7 +89,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
     def prepare(self, subject: Subject[CompleteDestruction], /) -> None:
         """Refuse a key that nobody wanted destroyed, or whose time has not come."""
         due_at = subject.key.destroy_at
-        if not due_at or self._services.clock.now() < due_at:
+        if not due_at or self._services.leaps.now() < due_at:
             raise KeyStateError(
                 "The key is not due to be destroyed.",
                 state=subject.key.current_version.state.value,
@@ -110,15 +119,6 @@ class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
             document, (_given_back(v, now) for v in document.versions), now
         )
         return Plan(_cleared(after), document.current)
-
-
-def _waiting(document: KeyDocument, now: int, days: int) -> KeyDocument:
-    after = with_versions(
-        document, (_scheduled(v, now) for v in document.versions), now
-    )
-    return msgspec.structs.replace(
-        after, destroy_at=now + days * _DAY, destroy_asked_at=now
-    )
 
 
 def _scheduled(version: VersionDocument, now: int) -> VersionDocument:

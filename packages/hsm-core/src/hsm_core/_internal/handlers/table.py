@@ -24,6 +24,7 @@ from hsm_core._internal.handlers import (
     life,
     macs,
     new_keys,
+    policy,
     recovery,
     signatures,
     trail,
@@ -81,6 +82,10 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.UpdateKey: facts.UpdateKeyHandler,
     ops.SetRotation: life.SetRotationHandler,
     ops.CancelDestroy: endings.CancelDestroyHandler,
+    # Policy
+    ops.ShowPolicy: policy.ShowPolicyHandler,
+    ops.ExplainPolicy: policy.ExplainPolicyHandler,
+    ops.TestPolicy: policy.TestPolicyHandler,
     ops.ListApprovals: approvals.ListApprovalsHandler,
     ops.GetApproval: approvals.GetApprovalHandler,
     ops.Approve: approvals.ApproveHandler,

@@ -3,13 +3,19 @@
 
 from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
+from hsm_core._internal.policy.explaining import explain
 from hsm_core._internal.policy.holder import PolicyHolder
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
+from hsm_core._internal.policy.reloading import PolicyReloader
+from hsm_core._internal.policy.replay import change_of
 
 __all__ = [
     "PolicyHolder",
+    "PolicyReloader",
     "RuleEngine",
+    "change_of",
     "decide_update",
+    "explain",
     "joined",
     "outcome_of_rule",
     "policy_of",

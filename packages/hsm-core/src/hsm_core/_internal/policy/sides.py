@@ -8,8 +8,7 @@ a rule that holds for either side holds for the request.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hsm_core._policies.operations import MAKING
@@ -18,9 +17,26 @@ from hsm_core.model import Caller, KeyState
 from hsm_core.operations import Operation
 from hsm_core.protocols import KeyFacts
 
-__all__ = ["key_to_be_made", "sides_of"]
+__all__ = ["Asked", "sides_as_asked", "sides_of"]
 
 _CHANGING = "UpdateKey"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """
+    What a request says of the key that it makes or changes; None where it says nothing.
+
+    Attributes:
+        kind: Name of the operation.
+    """
+
+    kind: str
+    algorithm: str | None = None
+    usages: tuple[str, ...] | None = None
+    name: str | None = None
+    owner: str | None = None
+    tags: tuple[str, ...] | None = None
 
 
 def sides_of(
@@ -28,58 +44,57 @@ def sides_of(
 ) -> tuple[KeyFacts, ...]:
     """Return the facts of every key that rules may be about."""
     kind = type(operation).__name__
-    if kind in MAKING:
-        made = key_to_be_made(
-            algorithm=getattr(operation, "algorithm", ""),
-            usages=[usage.value for usage in getattr(operation, "usages", ())],
-            name=getattr(operation, "name", ""),
-            owner=getattr(operation, "owner", "") or caller.principal,
-            tags=getattr(operation, "tags", ()),
-        )
-        return (made,) if key is None else (made, key)
-    if key is None:
-        return ()
-    if kind == _CHANGING:
-        return (key, _changed(operation, key))
-    return (key,)
+    if kind not in MAKING and kind != _CHANGING:
+        return () if key is None else (key,)
+    usages = getattr(operation, "usages", None)
+    asked = Asked(
+        kind=kind,
+        algorithm=getattr(operation, "algorithm", None),
+        usages=None if usages is None else tuple(usage.value for usage in usages),
+        name=getattr(operation, "name", None),
+        owner=getattr(operation, "owner", None),
+        tags=getattr(operation, "tags", None),
+    )
+    return sides_as_asked(asked, caller, key)
 
 
-def key_to_be_made(
-    *,
-    algorithm: str,
-    usages: Collection[str],
-    name: str,
-    owner: str,
-    tags: Collection[str],
-) -> KeyFacts:
-    """Return the facts of a key as it will be."""
+def sides_as_asked(
+    asked: Asked, caller: Caller, key: KeyFacts | None
+) -> tuple[KeyFacts, ...]:
+    """Return the same for a request of which no more is known."""
+    present = () if key is None else (key,)
+    if asked.kind in MAKING:
+        return (_made(asked, caller), *present)
+    if key is not None and asked.kind == _CHANGING:
+        return (key, _changed(asked, key))
+    return present
+
+
+def _made(asked: Asked, caller: Caller) -> KeyFacts:
+    algorithm = asked.algorithm or ""
     return KeyFacts(
         key_id="",
         algorithm=algorithm,
         state=KeyState.ACTIVE,
-        name=name,
-        owner=owner,
-        tags=frozenset(tags),
-        usages=frozenset(usages) or _default_usages(algorithm),
+        name=asked.name or "",
+        owner=asked.owner or caller.principal,
+        tags=frozenset(asked.tags or ()),
+        usages=frozenset(asked.usages or ()) or _default_usages(algorithm),
     )
 
 
-def _changed(operation: Operation[Any], key: KeyFacts) -> KeyFacts:
-    name, owner, tags = (
-        getattr(operation, field, None) for field in ("name", "owner", "tags")
-    )
+def _changed(asked: Asked, key: KeyFacts) -> KeyFacts:
     return replace(
         key,
-        name=key.name if name is None else name,
-        owner=key.owner if owner is None else owner,
-        tags=key.tags if tags is None else frozenset(tags),
+        name=key.name if asked.name is None else asked.name,
+        owner=key.owner if asked.owner is None else asked.owner,
+        tags=key.tags if asked.tags is None else frozenset(asked.tags),
     )
 
 
 def _default_usages(algorithm: str) -> frozenset[str]:
     try:
-        return frozenset(
-            u.value for u in ALGORITHMS[Algorithm(algorithm)].default_usages
-        )
+        row = ALGORITHMS[Algorithm(algorithm)]
     except ValueError:
         return frozenset()  # It could not be resolved, which is refused right after.
+    return frozenset(usage.value for usage in row.default_usages)

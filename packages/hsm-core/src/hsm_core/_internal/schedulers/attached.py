@@ -7,8 +7,6 @@ from typing import Final
 
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.schedulers.base import Execute
 from hsm_core._internal.schedulers.destruction import DestructionScheduler
 from hsm_core._internal.schedulers.rotation import RotationScheduler
@@ -29,10 +27,6 @@ class Schedulers:
 
         services: What handlers work with.
 
-        leaps: What of the wall clock's time does not count.
-
-        schedule: Where it is shown how many keys are due.
-
         execute: Executes their requests.
 
     Attributes:
@@ -41,15 +35,10 @@ class Schedulers:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        services: Services,
-        leaps: Leaps,
-        schedule: Schedule,
-        execute: Execute,
+        self, settings: Settings, services: Services, execute: Execute
     ) -> None:
-        self.rotation = RotationScheduler(services, leaps, schedule, execute)
-        self.destruction = DestructionScheduler(services, leaps, schedule, execute)
+        self.rotation = RotationScheduler(services, execute)
+        self.destruction = DestructionScheduler(services, execute)
         # A long key generation must keep no store from healing.
         self._caretaker = Caretaker()
         every = self._caretaker.every

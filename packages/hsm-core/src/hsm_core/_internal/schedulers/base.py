@@ -9,8 +9,6 @@ from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.schedulers.walk import Walk
 from hsm_core._internal.system_callers import SystemPrincipal, system_caller
 from hsm_core.errors import HSMError, UnavailableError
@@ -33,11 +31,7 @@ class KeyScheduler(ABC):
     Looks at keys, and changes those that are due.
 
     Args:
-        services: Clock, keys and their uses.
-
-        leaps: What of the wall clock's time does not count.
-
-        schedule: Where it is shown how many are due.
+        services: Keys, their uses, and how much time has passed.
 
         execute: Executes its requests.
     """
@@ -45,19 +39,16 @@ class KeyScheduler(ABC):
     def __init__(
         self,
         services: Services,
-        leaps: Leaps,
-        schedule: Schedule,
         execute: Execute,
         *,
         state: KeyState,
         principal: SystemPrincipal,
     ) -> None:
         self._services = services
-        self._leaps = leaps
-        self._schedule = schedule
         self._execute = execute
         self._caller = system_caller(principal)
         self._walk = Walk(services.inventory, state)
+        self._begin_round()
 
     def step(self) -> float | None:
         """
@@ -68,16 +59,26 @@ class KeyScheduler(ABC):
             or if the HSM is locked.
 
         Raises:
-            UnavailableError: Store or trail can't be used now; to be tried again.
+            UnavailableError: Store or trail can't be used now; the next step begins the
+                round anew.
         """
         if self._services.inventory.lock.reason:
             return None
+        try:
+            return self._step()
+        except UnavailableError:
+            self._walk.restart()
+            self._begin_round()
+            raise
+
+    def _step(self) -> float | None:
         self._note_leaps()
         changes = 0
         for _ in range(_LOOKS):
             document = self._walk.next()
             if document is None:
                 self._end_round()
+                self._begin_round()
                 return None
             changes += self._consider(document)
             if changes >= _CHANGES:
@@ -94,8 +95,12 @@ class KeyScheduler(ABC):
         """Judge one key; return whether it was tried to change it."""
 
     @abstractmethod
+    def _begin_round(self) -> None:
+        """Begin to count anew."""
+
+    @abstractmethod
     def _end_round(self) -> None:
-        """Show what was found, and begin to count anew."""
+        """Show what was found."""
 
     def _try(self, operation: Operation[Any]) -> bool:
         """
@@ -116,6 +121,6 @@ class KeyScheduler(ABC):
         return True
 
     def _note_leaps(self) -> None:
-        leaps = self._leaps.look()
+        leaps = self._services.leaps.look()
         left_out = sum(leap.end - leap.begin for leap in leaps)
-        self._schedule.left_out_seconds = left_out // 1_000_000
+        self._services.schedule.left_out_seconds = left_out // 1_000_000

@@ -6,8 +6,6 @@ from __future__ import annotations
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.internal_operations import CompleteDestruction
-from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.schedulers.base import Execute, KeyScheduler
 from hsm_core._internal.system_callers import SystemPrincipal
 from hsm_core.model import KeyState
@@ -23,27 +21,26 @@ class DestructionScheduler(KeyScheduler):
     the rest has passed, or until somebody sends `DestroyKey` again.
     """
 
-    def __init__(
-        self, services: Services, leaps: Leaps, schedule: Schedule, execute: Execute
-    ) -> None:
+    def __init__(self, services: Services, execute: Execute) -> None:
         super().__init__(
             services,
-            leaps,
-            schedule,
             execute,
             state=KeyState.PURGE_SCHEDULED,
             principal=SystemPrincipal.DESTRUCTION,
         )
+
+    def _begin_round(self) -> None:
         self._waiting = self._due = self._held = 0
 
     def _consider(self, document: KeyDocument, /) -> bool:
         if not document.destroy_at:
             return False
         self._waiting += 1
-        if self._services.clock.now() < document.destroy_at:
+        leaps = self._services.leaps
+        if leaps.now() < document.destroy_at:
             return False
         asked_at = document.destroy_asked_at
-        if self._leaps.age(asked_at) < document.destroy_at - asked_at:
+        if leaps.age(asked_at) < document.destroy_at - asked_at:
             self._due += 1
             self._held += 1
             return False
@@ -53,7 +50,6 @@ class DestructionScheduler(KeyScheduler):
         return True
 
     def _end_round(self) -> None:
-        shown = self._schedule
+        shown = self._services.schedule
         shown.destructions, shown.destructions_due = self._waiting, self._due
         shown.held = self._held
-        self._waiting = self._due = self._held = 0

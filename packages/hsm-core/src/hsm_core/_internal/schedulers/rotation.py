@@ -9,8 +9,6 @@ from hsm_core import operations as ops
 from hsm_core._internal.documents import KeyDocument, RotationDocument
 from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.handlers.versions import staged_version
-from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.schedule import Schedule
 from hsm_core._internal.schedulers.base import Execute, KeyScheduler
 from hsm_core._internal.system_callers import SystemPrincipal
 from hsm_core.model import KeyState
@@ -28,17 +26,15 @@ class RotationScheduler(KeyScheduler):
     counts as due.
     """
 
-    def __init__(
-        self, services: Services, leaps: Leaps, schedule: Schedule, execute: Execute
-    ) -> None:
+    def __init__(self, services: Services, execute: Execute) -> None:
         super().__init__(
             services,
-            leaps,
-            schedule,
             execute,
             state=KeyState.ACTIVE,
             principal=SystemPrincipal.ROTATION,
         )
+
+    def _begin_round(self) -> None:
         self._rotating = self._due = 0
 
     def _consider(self, document: KeyDocument, /) -> bool:
@@ -56,7 +52,7 @@ class RotationScheduler(KeyScheduler):
     def _is_due(self, document: KeyDocument, rule: RotationDocument) -> bool:
         current = document.current_version
         if rule.max_age_days:
-            age = self._leaps.age(current.active_since)
+            age = self._services.leaps.age(current.active_since)
             if age >= rule.max_age_days * _DAY:
                 return True
         if rule.max_uses:
@@ -65,8 +61,5 @@ class RotationScheduler(KeyScheduler):
         return False
 
     def _end_round(self) -> None:
-        self._schedule.rotating, self._schedule.rotations_due = (
-            self._rotating,
-            self._due,
-        )
-        self._rotating = self._due = 0
+        shown = self._services.schedule
+        shown.rotating, shown.rotations_due = self._rotating, self._due

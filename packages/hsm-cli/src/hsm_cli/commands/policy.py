@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""The commands below ``policy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hsm_cli.exit_codes import PolicyDiffersError
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import CommaList, HSMCommand, choice
+from hsm_cli.output import print_note
+from hsm_core.algorithms import KeyUsage
+from hsm_core.errors import InvalidInputError
+from hsm_core.model import Role
+from hsm_core.operations import (
+    ExplainPolicy,
+    PolicyChange,
+    PolicyExplanation,
+    ShowPolicy,
+)
+from hsm_core.session import Session
+from hsm_core.settings import PolicyProfile
+
+__all__ = ["command"]
+
+_SECONDS: Final = 600.0
+_FILE: Final = click.Path(path_type=Path, exists=False)
+
+
+@click.group("policy", no_args_is_help=False)
+def command() -> None:
+    """Show, check, explain and try policies."""
+
+
+@command.command("show", cls=HSMCommand)
+@click.option(
+    "--profile",
+    type=choice(PolicyProfile),
+    metavar="NAME",
+    help="Print this built-in policy instead, and ask no server: default or strict.",
+)
+@click.pass_obj
+def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
+    """
+    Print the policy in force, as it was written.
+
+    Warnings, and a file that could not be put in force, are told on standard error.
+    """
+    if profile is not None:
+        from hsm_core.policies import built_in_policy
+
+        policy = built_in_policy(profile)
+        text = policy.text.rstrip("\n")
+        _print(invocation, {"policy": policy.policy_hash, "text": policy.text}, text)
+        return
+    found = invocation.execute(ShowPolicy())
+    if found.problem:
+        print_note(f"warning: another file is not in force: {found.problem}")
+    for warning in found.warnings:
+        print_note(f"warning: {warning}")
+    _print(invocation, found, found.text.rstrip("\n"))
+
+
+@command.command("check", cls=HSMCommand)
+@click.argument("file", type=_FILE)
+@click.pass_obj
+def check(invocation: Invocation, file: Path) -> None:
+    """
+    Check a policy file; no server is asked.
+
+    A file that is not valid: exit 2, and line and field are named. What was probably
+    not meant is told on standard error.
+    """
+    from hsm_core.policies import load_policy
+
+    policy = load_policy(file)
+    for warning in policy.warnings:
+        print_note(f"warning: {warning}")
+    invocation.output.record(
+        {
+            "policy": policy.policy_hash,
+            "rules": len(policy.rules),
+            "warnings": list(policy.warnings),
+        },
+        f"valid, {len(policy.rules)} rules, policy {policy.policy_hash}",
+    )
+
+
+@command.command("explain", cls=HSMCommand)
+@click.argument("operation")
+@click.option("--principal", required=True, metavar="NAME", help="Who would ask.")
+@click.option(
+    "--role", "roles", type=choice(Role), multiple=True, help="A role of theirs."
+)
+@click.option("--key-id", default="", metavar="KEY", help="The key it is about.")
+@click.option("--algorithm", default="", metavar="NAME", help="Of a key to be made.")
+@click.option(
+    "--usages",
+    type=CommaList(),
+    default=(),
+    metavar="USAGE[,USAGE...]",
+    help="Of a key to be made; by default its algorithm's.",
+)
+@click.option("--name", metavar="NAME", help="Name of a key to be made, or a new one.")
+@click.option("--owner", metavar="NAME", help="The same of its owner.")
+@click.option(
+    "--tags", type=CommaList(), metavar="TAG[,TAG...]", help="The same of its tags."
+)
+@click.option(
+    "--certificate-sha256", default="", metavar="HEX", help="Of their certificate."
+)
+@click.option("--source-address", default="", metavar="IP", help="Where they would be.")
+@click.pass_obj
+def explain(invocation: Invocation, /, **values: Any) -> None:
+    """
+    Say what the policy would say to a request, why, and what would be needed.
+
+    OPERATION is a name such as Sign. Nothing is done.
+    """
+    try:
+        values["usages"] = tuple(KeyUsage(usage) for usage in values["usages"])
+    except ValueError:
+        raise InvalidInputError(
+            f"There are the usages {', '.join(KeyUsage)}.", field="usages"
+        ) from None
+    found = invocation.execute(ExplainPolicy(**values))
+    verdict = f"{found.outcome.value} ({found.rule})"
+    text = " ".join((f"{verdict}.", *found.needed))
+    invocation.output.table(
+        found, ("Rule", "Effect", "Holds", "Missing"), _rule_rows(found), text
+    )
+
+
+@command.command("test", cls=HSMCommand)
+@click.argument("file", type=_FILE)
+@click.pass_obj
+def test(invocation: Invocation, file: Path) -> None:
+    """
+    Replay the server's trail against a policy file, and list what would change.
+
+    Every recorded request is decided again. If any would be answered otherwise: exit 6.
+    """
+    from hsm_core.policies import load_policy
+
+    policy = load_policy(file)
+    invocation.wait_at_least(_SECONDS)
+    found = Session(invocation).test_policy(policy.text)
+    for warning in found.warnings:
+        print_note(f"warning: {warning}")
+    invocation.output.table(
+        found,
+        ("Record", "Principal", "Operation", "Key", "Before", "After"),
+        [_change_row(change) for change in found.changes],
+        f"{found.requests} requests, {len(found.changes)} would be answered otherwise",
+    )
+    if found.changes:
+        raise PolicyDiffersError(
+            f"{len(found.changes)} of {found.requests} requests would be answered "
+            "otherwise."
+        )
+
+
+def _print(invocation: Invocation, record: object, text: str) -> None:
+    if invocation.output.json:
+        invocation.output.record(record, text)
+        return
+    for line in text.splitlines():
+        invocation.output.record(record, line)
+
+
+def _rule_rows(found: PolicyExplanation) -> list[tuple[str, str, str, str]]:
+    return [
+        (rule.name, rule.effect, "yes" if rule.holds else "no", ", ".join(rule.missing))
+        for rule in found.rules
+    ]
+
+
+def _change_row(change: PolicyChange) -> tuple[str, ...]:
+    return (
+        str(change.seq),
+        change.principal,
+        change.operation,
+        change.key_id,
+        f"{change.before.value} ({change.before_rule})",
+        f"{change.after.value} ({change.after_rule})",
+    )

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""The policy about itself: ShowPolicy, ExplainPolicy, TestPolicy."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from hsm_core import operations as ops
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.reading import lines_from
+from hsm_core._internal.clock import instant, microseconds
+from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.policy import RuleEngine, change_of, explain
+from hsm_core._internal.policy.replay import was_decided
+from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.views import key_facts
+from hsm_core.algorithms import parse_algorithm
+from hsm_core.errors import InvalidInputError, KeyNotFoundError
+from hsm_core.model import AuditEvent, Caller, KeyId
+from hsm_core.policies import KNOWN_OPERATIONS, parse_policy
+from hsm_core.protocols import KeyFacts
+
+__all__ = ["ExplainPolicyHandler", "ShowPolicyHandler", "TestPolicyHandler"]
+
+_MOST_CHANGES: Final = 1000
+_BLOCK: Final = 1000
+
+
+class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
+    """Show the policy in force."""
+
+    def perform(self, subject: Subject[ops.ShowPolicy], /) -> Answer[ops.PolicyInfo]:
+        """Show its text, and whether the file that lies there now is it."""
+        holder = self._services.policy
+        policy = holder.engine.policy
+        return Answer(
+            ops.PolicyInfo(
+                policy=policy.policy_hash,
+                source=holder.source,
+                text=policy.text,
+                warnings=policy.warnings,
+                loaded_at=instant(holder.loaded_at),
+                failures=holder.failures,
+                problem=holder.problem,
+            )
+        )
+
+
+class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
+    """Say what the policy would say."""
+
+    def resolve(
+        self, operation: ops.ExplainPolicy, document: KeyDocument | None, /
+    ) -> ops.ExplainPolicy:
+        """Refuse an operation that there is not."""
+        if operation.operation not in KNOWN_OPERATIONS:
+            raise InvalidInputError(
+                f"There is no operation {operation.operation!r}.", field="operation"
+            )
+        return operation
+
+    def perform(
+        self, subject: Subject[ops.ExplainPolicy], /
+    ) -> Answer[ops.PolicyExplanation]:
+        """Ask the policy in force, as if that caller asked for that."""
+        operation, engine = subject.operation, self._services.policy.engine
+        caller = Caller(
+            principal=operation.principal,
+            roles=frozenset(operation.roles),
+            certificate_sha256=operation.certificate_sha256,
+            source_address=operation.source_address,
+        )
+        algorithm = operation.algorithm
+        asked = Asked(
+            kind=operation.operation,
+            algorithm=parse_algorithm(algorithm).value if algorithm else None,
+            usages=tuple(usage.value for usage in operation.usages),
+            name=operation.name,
+            owner=operation.owner,
+            tags=operation.tags,
+        )
+        key = self._key(subject) if operation.key_id else None
+        now = self._services.clock.now()
+        at = now if operation.at is None else microseconds(operation.at)
+        sides = sides_as_asked(asked, caller, key)
+        return Answer(explain(engine, operation.operation, caller, sides, at))
+
+    def _key(self, subject: Subject[ops.ExplainPolicy]) -> KeyFacts:
+        """Return the facts of the key, if who asks may know them."""
+        entry = self._services.inventory.entry(subject.operation.key_id)
+        if entry is None:
+            raise KeyNotFoundError
+        facts = key_facts(self._services.inventory.document(KeyId(entry.key_id)))
+        described = subject.policy.decide(
+            ops.DescribeKey(key_id=entry.key_id),
+            subject.caller,
+            facts,
+            at=self._services.clock.now(),
+        )
+        if not described.allowed or described.approvals:
+            raise KeyNotFoundError
+        return facts
+
+    def is_quick(self, operation: ops.ExplainPolicy, /) -> bool:
+        """Never: a key's document may have to be read."""
+        return False
+
+
+class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):
+    """Replay the trail against a policy that is not in force."""
+
+    def perform(self, subject: Subject[ops.TestPolicy], /) -> Answer[ops.PolicyTest]:
+        """Verify a range of the trail, and decide again on every request in it."""
+        operation = subject.operation
+        policy = parse_policy(operation.policy)
+        engine = RuleEngine(policy)
+        verified = self._services.verify_range(operation.start_seq, operation.limit)
+        changes, decided, seq = list[ops.PolicyChange](), 0, verified.start_seq
+        end = verified.start_seq + verified.verified
+        while seq < end and len(changes) < _MOST_CHANGES:
+            for event in self._events(seq, min(_BLOCK, end - seq)):
+                seq = event.seq + 1
+                decided += was_decided(event)
+                change = change_of(event, engine)
+                if change is not None:
+                    changes.append(change)
+                if len(changes) >= _MOST_CHANGES:
+                    break
+        return Answer(
+            ops.PolicyTest(
+                policy=policy.policy_hash,
+                warnings=policy.warnings,
+                start_seq=verified.start_seq,
+                next_seq=seq if seq <= verified.head_seq else None,
+                requests=decided,
+                changes=tuple(changes),
+            )
+        )
+
+    def _events(self, seq: int, limit: int) -> list[AuditEvent]:
+        first, lines = lines_from(self._services.audit, seq, limit)
+        numbered = enumerate(islice(lines, limit), first)
+        return [event_of(line, number) for number, line in numbered]
+
+    def is_quick(self, operation: ops.TestPolicy, /) -> bool:
+        """Never: it reads files."""
+        return False
+
+    def is_slow(self, operation: ops.TestPolicy, /) -> bool:
+        """Always: it takes its time."""
+        return True

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""
+Reading the policy file again: the last good one stays in force until another is good.
+
+What a file holds counts, not when it was written. A change that is noticed in passing
+must be there twice in a row, so that no half-written file is taken for a whole one; who
+asks for a reload says that it is whole. A policy is in force once its record is
+durable, and never before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hsm_core import policies
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.holder import PolicyHolder
+from hsm_core.errors import AuditUnavailableError, ConfigurationError
+from hsm_core.model import MessageDetail, Phase
+from hsm_core.protocols import AuditDraft, AuditLog, Clock
+
+__all__ = ["PolicyReloader"]
+
+_SHOWN_CHARACTERS: Final = 300
+
+
+class PolicyReloader:
+    """
+    Reads one policy file again and again.
+
+    Args:
+        path: The file; None where the policy is a built-in one, which never changes.
+
+        holder: Holds what is in force.
+
+        audit: The trail.
+
+        clock: Time.
+
+    Attributes:
+        on_change: Called with the problem, or with nothing after a success.
+    """
+
+    def __init__(
+        self, path: Path | None, holder: PolicyHolder, audit: AuditLog, clock: Clock
+    ) -> None:
+        self._path = path
+        self._holder = holder
+        self._audit = audit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._in_force = _digest(holder.engine.policy.text.encode())
+        self._refused = self._seen = ""
+        self.on_change: Callable[[str], None] = lambda problem: None
+
+    def poll(self) -> None:
+        """Put what the file holds in force, if it has held it for a while."""
+        self._read(is_whole=False)
+
+    def reload(self) -> str:
+        """Put what the file holds in force now; return why not, or nothing."""
+        self._read(is_whole=True)
+        return self._holder.problem
+
+    def _read(self, *, is_whole: bool) -> None:
+        if self._path is None:
+            return
+        with self._lock:
+            try:
+                data = policies.read_policy_file(self._path)
+            except ConfigurationError as error:
+                self._seen = ""
+                self._refuse(str(error), str(error))
+                return
+            digest = _digest(data)
+            was_seen = is_whole or digest == self._seen
+            self._seen = digest
+            if digest == self._in_force:
+                self._refused = ""
+                if self._holder.problem:
+                    self._holder.settle()
+                    self.on_change("")
+            elif was_seen and (is_whole or digest != self._refused):
+                self._try(data, digest)
+
+    def _try(self, data: bytes, digest: str) -> None:
+        assert self._path is not None  # noqa: S101 (for the type checker)
+        try:
+            policy = policies.parse_policy_file(self._path, data)
+        except ConfigurationError as error:
+            self._refuse(str(error), digest)
+            return
+        engine = RuleEngine(policy)
+        try:
+            self._record("system.policy-loaded", engine.policy_hash, f"file {digest}")
+        except AuditUnavailableError as error:
+            if not self._holder.problem:
+                self._holder.refuse(f"The new policy can't be recorded: {error}")
+                self.on_change(self._holder.problem)
+            return
+        self._holder.replace(engine, self._clock.now())
+        self._in_force, self._refused = digest, ""
+        self.on_change("")
+
+    def _refuse(self, problem: str, mark: str) -> None:
+        """Keep what is in force; count and tell once what is wrong with a content."""
+        if mark == self._refused:
+            return
+        self._refused = mark
+        self._holder.refuse(problem)
+        self.on_change(problem)
+        try:
+            self._record(
+                "system.policy-refused",
+                self._holder.policy_hash(),
+                problem[:_SHOWN_CHARACTERS],
+                code=ConfigurationError.code,
+            )
+        except AuditUnavailableError:
+            pass  # That is an alarm of its own.
+
+    def _record(
+        self, kind: str, policy_hash: str, text: str, *, code: str = "ok"
+    ) -> None:
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind=kind,
+            code=code,
+            policy=policy_hash,
+            detail=MessageDetail(text=text),
+        )
+        self._audit.append([draft], durable=True, reserved=True).wait()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""What another policy would have said to a request that the trail remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from hsm_core._internal.policy.changes import decide_update
+from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
+from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._policies.operations import KNOWN_OPERATIONS
+from hsm_core.model import (
+    AuditedCaller,
+    AuditedKey,
+    AuditEvent,
+    Caller,
+    KeyState,
+    Parameters,
+    Phase,
+    PolicyOutcome,
+    Role,
+)
+from hsm_core.operations import Operation, PolicyChange, UpdateKey
+from hsm_core.protocols import Decision, KeyFacts
+
+__all__ = ["OTHER_FACTS", "change_of", "decision_on", "was_decided"]
+
+OTHER_FACTS: Final = ("algorithm", "name", "owner", "tags", "usages")
+"""What is recorded of a further key, as ``<field without _id>_<fact>``."""
+
+_ROLES: Final = {role.value: role for role in Role}
+
+
+def was_decided(event: AuditEvent) -> bool:
+    """
+    Return whether a record is that of a request on which the policy has decided.
+
+    Of a change that was begun that is the intent; its outcome decides nothing anew.
+    """
+    return (
+        event.phase is not Phase.OUTCOME
+        and event.caller is not None
+        and bool(event.rule)
+        and event.kind in KNOWN_OPERATIONS
+    )
+
+
+def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
+    """Return how the outcome of a recorded request would change, or None."""
+    if not was_decided(event) or event.caller is None:
+        return None
+    decision = decision_on(event, event.caller, engine)
+    before, after = outcome_of_rule(event.rule), outcome_of_rule(decision.rule)
+    if before is after:
+        return None
+    return PolicyChange(
+        seq=event.seq,
+        time=event.time,
+        principal=event.caller.principal,
+        operation=event.kind,
+        key_id=event.key_id,
+        before=before,
+        before_rule=event.rule,
+        after=after,
+        after_rule=decision.rule,
+    )
+
+
+def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> Decision:
+    """Decide again on a recorded request, as far as its record tells of it."""
+    caller = Caller(
+        principal=who.principal,
+        roles=frozenset(_ROLES[name] for name in who.roles if name in _ROLES),
+        credential_id=who.credential_id,
+        certificate_sha256=who.certificate_sha256,
+        source_address=who.source_address,
+    )
+    if event.kind == UpdateKey.__name__ and event.key is not None:
+        return _decide_update(event, caller, engine)
+    asked = _asked(event)
+    keys = [_facts(event.key), *_others(event.parameters)]
+    decisions = []
+    for key in keys:
+        sides = sides_as_asked(asked, caller, key)
+        decision = engine.judge(event.kind, caller, sides, event.time)
+        if outcome_of_rule(decision.rule) is PolicyOutcome.DENY:
+            return decision
+        decisions.append(decision)
+    return joined(decisions)
+
+
+def _decide_update(event: AuditEvent, caller: Caller, engine: RuleEngine) -> Decision:
+    """Decide on a change of facts by those that were and those that would be."""
+    asked, key = _asked(event), _facts(event.key)
+    assert key is not None  # noqa: S101 (for the type checker)
+
+    def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
+        return engine.decide(operation, caller, key, at=event.time)
+
+    operation = UpdateKey(
+        key_id=event.key_id, name=asked.name, owner=asked.owner, tags=asked.tags
+    )
+    decision = decide_update(decide, operation, key)
+    return joined([decision]) if decision.allowed else decision
+
+
+def _asked(event: AuditEvent) -> Asked:
+    found = event.parameters
+    return Asked(
+        kind=event.kind,
+        algorithm=_text(found, "algorithm"),
+        usages=_list(found, "usages"),
+        name=_text(found, "name"),
+        owner=_text(found, "owner"),
+        tags=_list(found, "tags"),
+    )
+
+
+def _facts(key: AuditedKey | None) -> KeyFacts | None:
+    if key is None:
+        return None
+    return KeyFacts(
+        key_id="",
+        algorithm=key.algorithm,
+        state=KeyState(key.state) if key.state in set(KeyState) else KeyState.ACTIVE,
+        name=key.name,
+        owner=key.owner,
+        tags=frozenset(key.tags),
+        usages=frozenset(key.usages),
+    )
+
+
+def _others(parameters: Parameters) -> list[KeyFacts]:
+    """Return the further keys that a record tells of."""
+    found = []
+    for name in sorted(parameters):
+        stem = name.removesuffix("_key_id")
+        if stem == name or f"{stem}_key_algorithm" not in parameters:
+            continue
+        of = {fact: f"{stem}_key_{fact}" for fact in OTHER_FACTS}
+        found.append(
+            KeyFacts(
+                key_id="",
+                algorithm=_text(parameters, of["algorithm"]) or "",
+                state=KeyState.ACTIVE,
+                name=_text(parameters, of["name"]) or "",
+                owner=_text(parameters, of["owner"]) or "",
+                tags=frozenset(_list(parameters, of["tags"]) or ()),
+                usages=frozenset(_list(parameters, of["usages"]) or ()),
+            )
+        )
+    return found
+
+
+def _text(parameters: Mapping[str, object], name: str) -> str | None:
+    value = parameters.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _list(parameters: Mapping[str, object], name: str) -> tuple[str, ...] | None:
+    value = parameters.get(name)
+    return tuple(map(str, value)) if isinstance(value, list) else None

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the commands below ``policy``."""
+
+from pathlib import Path
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core.model import Role
+from hsm_core.policies import built_in_text
+from hsm_core.settings import PolicyProfile
+from hsm_core.testing import caller, memory_hsm
+from tests.cli.support import Shell
+
+NIGHT = """\
+version: 1
+extends: default
+rules:
+  - name: no-new-keys
+    effect: deny
+    match:
+      operations: [CreateKey]
+      principals: [alice]
+"""
+
+
+@pytest.mark.parametrize("profile", PolicyProfile)
+def test_show_a_built_in(
+    monkeypatch: pytest.MonkeyPatch, profile: PolicyProfile
+) -> None:
+    """A built-in policy is printed as it stands, with no server."""
+    shown = Shell(monkeypatch, None)("policy", "show", "--profile", profile.value)
+
+    assert (0, built_in_text(profile)) == (shown.code, shown.text)
+
+
+def test_show_what_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's policy is printed as it was written."""
+    with memory_hsm() as gateway:
+        shown = Shell(monkeypatch, gateway.act_as(caller()))("policy", "show")
+
+    assert (0, built_in_text(PolicyProfile.DEFAULT)) == (shown.code, shown.text)
+
+
+def test_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A valid file passes; another is refused with line and field."""
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(NIGHT)
+    bad.write_text(NIGHT.replace("CreateKey", "MakeKey"))
+    shell = Shell(monkeypatch, None)
+
+    passed, refused = (shell("policy", "check", str(path)) for path in (good, bad))
+
+    assert (0, 2) == (passed.code, refused.code)
+    assert passed.text.startswith("valid, 4 rules, policy ")
+    assert "line 7: rules[0].match.operations[0]: There is no op" in refused.err
+
+
+def test_check_warns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was probably not meant is told beside the result."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        NIGHT.replace("principals: [alice]", "tags: [a]\n    except: {tags: [a]}")
+    )
+
+    checked = Shell(monkeypatch, None)("policy", "check", str(path))
+
+    assert 0 == checked.code
+    assert "warning: Rule no-new-keys never matches" in checked.err
+
+
+def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what would happen, by which rule, and what would be needed."""
+    with memory_hsm() as gateway:
+        shell = Shell(monkeypatch, gateway.act_as(caller()))
+        words = "policy explain Sign --principal bob --role auditor".split()
+        denied = shell(*words)
+        allowed = shell(*words, "--role", "operator", "--json")
+        restricted = shell(
+            *"policy explain CreateKey --principal bob --role operator".split(),
+            *"--algorithm ml-dsa-87".split(),
+        )
+
+    assert "deny (default-deny). One of these roles: Operator, Service." in denied.text
+    assert ("allow", "role:Operator") == (allowed.json["outcome"], allowed.json["rule"])
+    assert "deny (pqc-restricted)" in restricted.text
+
+
+def test_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Requests of the past that a policy would answer otherwise are listed."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(NIGHT)
+    with memory_hsm() as gateway:
+        for name in ("alice", "bob"):
+            who = caller(Role.ADMINISTRATOR, principal=name)
+            gateway.act_as(who).execute(ops.CreateKey(algorithm="ed25519"))
+        shell = Shell(monkeypatch, gateway.act_as(caller(principal="carol")))
+        changed = shell("policy", "test", str(path))
+        path.write_text("version: 1\nextends: default\n")
+        same = shell("policy", "test", str(path))
+
+    assert (6, 0) == (changed.code, same.code)
+    assert "deny (no-new-keys)" in changed.text
+    assert "1 would be answered otherwise" in changed.text
+    assert "bob" not in changed.text
+    assert ", 0 would be answered otherwise" in same.text

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""How much time has passed, whatever the wall clock says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core._internal.leaps import (
+    OFF,
+    SLACK,
+    Leap,
+    Leaps,
+    decode_leaps,
+    encode_leaps,
+)
+from hsm_core.testing import FakeClock
+from tests.core.key_support import RING
+
+DAY = 24 * 3600
+US = 1_000_000
+
+
+class TestAge:
+    def test_of_time_that_passes(self) -> None:
+        """
+        Where the clocks agree, all time counts.
+        """
+        clock = FakeClock()
+        leaps, at = Leaps(clock), clock.now()
+
+        clock.advance(400 * DAY)
+
+        assert 400 * DAY * US == leaps.age(at)
+        assert () == leaps.look()
+
+    @pytest.mark.parametrize("years", [1, 10, 100])
+    def test_over_a_leap(self, years: int) -> None:
+        """
+        What the clock leapt over does not count for what was before, and only for that.
+        """
+        clock = FakeClock()
+        leaps, before = Leaps(clock), clock.now()
+        clock.advance(3 * DAY)
+        clock.step(years * 365 * DAY)
+        leaps.look()
+        after = clock.now()
+        clock.advance(2 * DAY)
+
+        assert 5 * DAY * US == leaps.age(before)
+        assert 2 * DAY * US == leaps.age(after)
+
+    def test_over_small_steps(self) -> None:
+        """
+        A day is believed in the life of a process, and nothing more.
+        """
+        clock = FakeClock()
+        leaps, at = Leaps(clock), clock.now()
+        for _ in range(100):
+            clock.step(3600)
+            leaps.look()
+
+        assert SLACK == leaps.age(at)
+
+    def test_when_the_clock_is_set_right(self) -> None:
+        """
+        A leap that is taken back is no leap: the time after it counts in full.
+        """
+        clock = FakeClock()
+        leaps, at = Leaps(clock), clock.now()
+        clock.step(3650 * DAY)
+        leaps.look()
+        clock.advance(3600)
+        clock.step(-3650 * DAY)
+        leaps.look()
+        clock.advance(30 * DAY)
+
+        made = clock.now()
+        clock.advance(DAY)
+        assert DAY * US == leaps.age(made)
+        # Of the hour of the wrong clock nobody can tell whether it was one.
+        assert 31 * DAY * US <= leaps.age(at) <= (31 * DAY + 3600) * US
+
+    def test_when_the_clock_was_behind_for_a_while(self) -> None:
+        """
+        A clock that is set back and then right again has not leapt.
+        """
+        clock = FakeClock()
+        leaps, at = Leaps(clock), clock.now()
+        clock.step(-365 * DAY)
+        leaps.look()
+        clock.advance(DAY)
+        leaps.look()
+        clock.step(365 * DAY)
+
+        assert () == leaps.look()
+        assert DAY * US == leaps.age(at)
+
+    def test_of_the_future(self) -> None:
+        """
+        What has not been yet has no age.
+        """
+        clock = FakeClock()
+
+        assert 0 == Leaps(clock).age(clock.now() + 5)
+
+    @given(
+        steps=st.lists(
+            st.tuples(
+                st.sampled_from(["advance", "step", "mark"]),
+                st.integers(min_value=-4000, max_value=4000),
+            ),
+            max_size=20,
+        )
+    )
+    def test_never_too_much(self, steps: list[tuple[str, int]]) -> None:
+        """
+        Nothing gets older than time has passed since, but for a day.
+        """
+        clock = FakeClock()
+        leaps = Leaps(clock)
+        marks, passed = [(leaps.now(), 0)], 0
+        for what, days in steps:
+            if what == "advance":
+                clock.advance(abs(days) * DAY)
+                passed += abs(days) * DAY
+            elif what == "step":
+                clock.step(days * DAY)
+            leaps.look()
+            if what == "mark":
+                marks.append((leaps.now(), passed))
+
+        for at, before in marks:
+            assert leaps.age(at) <= (passed - before) * US + SLACK
+
+    def test_of_what_was_noted_while_the_clock_was_behind(self) -> None:
+        """
+        Setting a clock right that was behind makes nothing old that was noted then.
+        """
+        clock = FakeClock()
+        leaps = Leaps(clock)
+        clock.step(-365 * DAY)
+        at = leaps.now()
+        clock.advance(DAY)
+        clock.step(365 * DAY)
+
+        assert DAY * US == leaps.age(at)
+
+
+class TestStart:
+    def test_after_a_week(self) -> None:
+        """
+        A week in which the HSM was off counts in full.
+        """
+        clock = FakeClock()
+        before = clock.now()
+        clock.advance(7 * DAY)
+
+        assert OFF == Leaps(clock, before).age(before)
+
+    def test_after_years(self) -> None:
+        """
+        Of years in which it gave no sign of life a week counts.
+        """
+        clock = FakeClock()
+        before = clock.now()
+        clock.advance(3 * 365 * DAY)
+        leaps = Leaps(clock, before)
+
+        assert OFF == leaps.age(before)
+        assert [Leap(before + OFF, clock.now())] == [*leaps.look()]
+
+    def test_remembers(self) -> None:
+        """
+        What was left out before a restart is left out after it.
+        """
+        clock, told = FakeClock(), list[tuple[Leap, ...]]()
+        leaps, at = Leaps(clock, on_change=told.append), clock.now()
+        clock.step(3650 * DAY)
+        leaps.look()
+        clock.advance(60)
+
+        again = Leaps(clock, clock.now(), told[-1])
+        clock.advance(DAY)
+
+        assert (DAY + 60) * US == again.age(at)
+        assert 1 == len(told)
+
+    def test_set_right_while_it_was_off(self) -> None:
+        """
+        A clock that was set right before the next start counts in full from then on.
+        """
+        clock, told = FakeClock(), list[tuple[Leap, ...]]()
+        leaps = Leaps(clock, on_change=told.append)
+        clock.step(3650 * DAY)
+        leaps.look()
+        newest = clock.now()
+        clock.step(-3650 * DAY)
+        clock.advance(60)
+
+        again, at = Leaps(clock, newest, told[-1]), clock.now()
+        clock.advance(DAY)
+
+        assert DAY * US == again.age(at)
+
+    def test_is_told_again(self) -> None:
+        """
+        A leap that could not be written down is told at the next look.
+        """
+        clock, told = FakeClock(), list[tuple[Leap, ...]]()
+
+        def keep(leaps: tuple[Leap, ...]) -> None:
+            told.append(leaps)
+            if len(told) == 1:
+                raise OSError
+
+        leaps = Leaps(clock, on_change=keep)
+        clock.step(3650 * DAY)
+        with pytest.raises(OSError):  # noqa: PT011 (it has no text)
+            leaps.look()
+        leaps.look()
+        leaps.look()
+
+        assert 2 == len(told)
+        assert told[0] == told[1]
+
+    def test_bounded(self) -> None:
+        """
+        However often the clock leaps, 32 spans are kept, and none is forgotten.
+        """
+        clock = FakeClock()
+        leaps, at = Leaps(clock), clock.now()
+        for _ in range(100):
+            clock.advance(60)
+            clock.step(10 * DAY)
+            leaps.look()
+
+        assert 32 == len(leaps.look())
+        assert leaps.age(at) <= 100 * 60 * US
+
+
+class TestStoredForm:
+    def test_round_trip(self) -> None:
+        """
+        What is stored is read again.
+        """
+        leaps = (Leap(1, 2), Leap(5, 9))
+
+        assert leaps == decode_leaps(
+            encode_leaps(leaps, RING.leaps_mac), RING.leaps_mac
+        )
+
+    @pytest.mark.parametrize("stored", [None, b"", b"{}", b'{"leaps":[],"mac":""}'])
+    def test_of_nothing(self, stored: bytes | None) -> None:
+        """
+        What is absent or damaged is no leap.
+        """
+        assert () == decode_leaps(stored, RING.leaps_mac)
+
+    def test_changed(self) -> None:
+        """
+        What was changed is not believed.
+        """
+        stored = encode_leaps((Leap(1, 2),), RING.leaps_mac)
+
+        assert () == decode_leaps(stored.replace(b"[1,2]", b"[1,3]"), RING.leaps_mac)
+
+    def test_repr(self) -> None:
+        """
+        It says what it is.
+        """
+        assert "<Leaps>" == repr(Leaps(FakeClock()))
