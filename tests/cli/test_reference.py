@@ -59,6 +59,11 @@ BY_OPERATION = {
     "UpdateKey": "update",
     "SetRotation": "set-rotation",
     "CancelDestroy": "cancel-destroy",
+    "ListApprovals": "approvals",
+    "GetApproval": "approvals",
+    "Approve": "approvals",
+    "Deny": "approvals",
+    "CancelApproval": "approvals",
 }
 
 

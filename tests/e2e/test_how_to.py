@@ -28,6 +28,7 @@ TOLD = {
     "full-disk": ["audit  ", "available"],
     "prune-the-trail": ["intact, says the server"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
+    "dual-control": ["exit code 11", "as agreed", "consumed", "destroyed"],
     "batches": ["invoice 3", "signature_mismatch"],
 }
 

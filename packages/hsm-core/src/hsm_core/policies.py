@@ -31,6 +31,7 @@ from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
 from hsm_core._policies.texts import Path as Place
+from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -211,6 +212,10 @@ def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
                 ("approvers", principal),
             )
         found[person] = keys
+        try:
+            read_approver_keys(found)
+        except InvalidInputError as error:
+            raise policy_fault(str(error), ("approvers", principal)) from None
     return found
 
 
