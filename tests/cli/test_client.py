@@ -17,6 +17,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyState
 from hsm_core.session import Session
+from tests import self_tests
 from tests.cli.stub import PROBLEM, TOKEN, Stub, answer, drop, problem
 from tests.cli.support import Remote
 
@@ -59,8 +60,11 @@ class TestOperations:
         assert session.verify_mac("mac", b"message", mac).version == 1
         assert len(session.random(33)) == 33
 
-    def test_trail_and_health(self, remote: Remote) -> None:
+    def test_trail_and_health(
+        self, remote: Remote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Views of the trail, status and self-tests come back typed."""
+        self_tests.once(monkeypatch)
         # All self-tests take seconds, more so on a busy machine.
         session = Session(remote(timeout_seconds=120.0))
         session.create_key("aes")

@@ -19,6 +19,7 @@ from hsm_core.operations import (
     SelfTestResult,
 )
 from hsm_core.protocols import HSM
+from tests import self_tests
 from tests.cli.certificates import Certificates
 from tests.cli.stub import TOKEN, Stub
 from tests.cli.support import Shell
@@ -56,8 +57,9 @@ class TestHealth:
             words.index("provider") + 1 : words.index("provider") + 3
         ]
 
-    def test_self_test(self, shell: Shell) -> None:
+    def test_self_test(self, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
         """Self-tests that pass are listed, with exit code 0."""
+        self_tests.once(monkeypatch)
         outcome = shell.ok("selftest")
 
         assert len(ALGORITHMS) + 1 == len(outcome.lines)

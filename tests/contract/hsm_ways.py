@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
-from hsm_core.protocols import HSM, AsyncHSM
+from hsm_core.protocols import HSM, AsyncHSM, Clock
 from hsm_core.settings import Settings
 from hsm_core.testing import memory_hsm
 
@@ -34,10 +34,12 @@ WAYS = (
 """Where server and client are not installed there is nothing of theirs to run over."""
 
 
-def filesystem_hsm(folder: Path) -> OpenHSM:
+def filesystem_hsm(folder: Path, clock: Clock | None = None) -> OpenHSM:
     """Open an HSM on disk with fixed keys."""
     settings = Settings(key_dir=folder / "keys", audit_log=folder / "audit.log")
-    return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+    return open_hsm(
+        settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32, clock=clock
+    )
 
 
 class _BlockingHSM:

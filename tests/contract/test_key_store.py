@@ -33,8 +33,11 @@ from hsm_core.protocols import (
     AccountChange,
     IndexQuery,
     KeyChange,
+    KeyClause,
     KeyDigest,
+    KeyScope,
     KeyStore,
+    KeyTerms,
     OperationMark,
     StoreAccount,
 )
@@ -471,6 +474,52 @@ class TestFind:
         assert expected == page(store, wanted=wanted)
         assert expected[1:2] == page(store, wanted=wanted, limit=1, offset=1)
         assert {len(numbers)} == totals
+
+    def test_scope(self, store: KeyStore) -> None:
+        """A page shows and counts the keys of a scope alone, in the usual order."""
+        named = KeyTerms(tags=frozenset({"even"}))
+        third = KeyTerms(tags=frozenset({"third"}))
+        scopes = {
+            KeyScope(((KeyClause(named),),)): {0, 2, 4, 6, 8, 10},
+            KeyScope(((KeyClause(named, third),),)): {2, 4, 8, 10},
+            KeyScope(((KeyClause(named), KeyClause(third)),)): {
+                0,
+                2,
+                3,
+                4,
+                6,
+                8,
+                9,
+                10,
+            },
+            KeyScope((), (KeyClause(named),)): {1, 3, 5, 7, 9, 11},
+            KeyScope(((),)): set(),
+            KeyScope(((KeyClause(KeyTerms(owners=frozenset({"bob"}))),),)): set(),
+            KeyScope(
+                (
+                    (KeyClause(KeyTerms(owners=frozenset({"alice"}))),),
+                    (KeyClause(KeyTerms(usages=frozenset({"decrypt", "mac"}))),),
+                ),
+                (KeyClause(KeyTerms(algorithms=frozenset({"EC-P256"}))),),
+            ): {0, 2, 4, 6, 8, 10},
+        }
+
+        for scope, numbers in scopes.items():
+            wanted = [key_id_of(number) for number in sorted(numbers, reverse=True)]
+            first = store.find(IndexQuery(filter=KeyFilter(), limit=3, scope=scope))
+            shown, last = list(first.keys), first
+            while len(last.keys) == 3:
+                query = IndexQuery(
+                    filter=KeyFilter(), limit=3, after=last.keys[-1], scope=scope
+                )
+                last = store.find(query)
+                shown += last.keys
+            skipped = IndexQuery(filter=KeyFilter(), limit=2, offset=1, scope=scope)
+            assert wanted == [key_id for _, key_id in shown]
+            assert len(wanted) == first.total == last.total
+            assert wanted[1:3] == [key_id for _, key_id in store.find(skipped).keys]
+            even = IndexQuery(filter=KeyFilter(tags=("even",)), limit=99, scope=scope)
+            assert len([n for n in numbers if n % 2 == 0]) == store.find(even).total
 
     def test_destroyed_keys(self, store: KeyStore) -> None:
         """

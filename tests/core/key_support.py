@@ -77,6 +77,7 @@ def document_of(
     versions: int = 1,
     state: KeyState = KeyState.ACTIVE,
     name: str = "",
+    owner: str = "alice",
     tags: tuple[str, ...] = (),
     algorithm: str = "AES-256-GCM",
     created_at: int | None = None,
@@ -98,7 +99,7 @@ def document_of(
         generation=generation,
         current=versions,
         name=name,
-        owner="alice",
+        owner=owner,
         tags=tags,
         versions=tuple(
             VersionDocument(

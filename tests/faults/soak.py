@@ -84,13 +84,15 @@ class Soak:
         self._interval = CLIENTS * seconds / (_LOAD * answered)
         return answered / seconds
 
-    def suffer(self, found: Sequence[Fault], seconds: float, period: float) -> None:
+    def suffer(
+        self, found: Sequence[Fault], seconds: float, period: float, least: int
+    ) -> None:
         """Bring about one fault after the other, in an order that chance decides."""
         until = time.monotonic() + seconds
         pack: list[Fault] = []
         self._begin()
         try:
-            while time.monotonic() < until:
+            while time.monotonic() < until or self.suffered.total() < least:
                 if not pack:
                     pack = self._scene.chance.sample(found, len(found))
                 due = time.monotonic() + period
@@ -182,7 +184,14 @@ class Soak:
 
 
 def run(
-    folder: Path, *, minutes: float, seed: str, kind: str, period: float, only: str = ""
+    folder: Path,
+    *,
+    minutes: float,
+    seed: str,
+    kind: str,
+    period: float,
+    only: str = "",
+    least: int = 1,
 ) -> Tally:
     """
     Soak a server.
@@ -199,6 +208,8 @@ def run(
         period: Seconds from one fault to the next.
 
         only: Part of the names of the faults that are to be brought about.
+
+        least: How many faults, even if the time is up, for each takes its own.
     """
     tally = Tally()
     flags = ("--bind", f"127.0.0.1:{_free_port()}")
@@ -221,7 +232,7 @@ def run(
         try:
             rate = soak.calibrate(min(_CALIBRATION_SECONDS, minutes * 10))
             tally.say(f"{rate:.0f} requests/s at most; {len(found)} kinds of faults")
-            soak.suffer(found, minutes * 60, period)
+            soak.suffer(found, minutes * 60, period, least)
         except Violation as violation:
             tally.fail("load", violation)
             return tally

@@ -307,6 +307,8 @@ def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:
         *("--approval-store", "sqlite", "--approval-sqlite-path", "a.db"),
         *("--approval-dir", "approvals", "--approval-retention-days", "8"),
         *("--approval-retention-interval-secs", "90"),
+        *("--destroy-waiting-days", "30", "--destroy-interval-secs", "61"),
+        *("--rotation-interval-secs", "62"),
     )
     core = server.settings.core
     assert 0 == result.exit_code, result.output
@@ -323,6 +325,11 @@ def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:
     assert (8, 90) == (
         core.approval_retention_days,
         core.approval_retention_interval_seconds,
+    )
+    assert (30, 61, 62) == (
+        core.destroy_waiting_days,
+        core.destruction_interval_seconds,
+        core.rotation_interval_seconds,
     )
 
 
@@ -387,6 +394,9 @@ def test_why_a_store_is_not_available(server: Server) -> None:
         "approval-retention-interval-secs",
         "scrub-interval-secs",
         "audit-reserve-bytes",
+        "destroy-waiting-days",
+        "destroy-interval-secs",
+        "rotation-interval-secs",
     ],
 )
 @pytest.mark.parametrize("value", ["-1", "1" + 19 * "0", "1" + 400 * "0"])

@@ -111,6 +111,8 @@ def test_the_watchdog_is_fed(site: Site) -> None:
     address = str(site.folder / "notify")
     changes = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
     with notes(address) as listener, site.serve(changes=changes) as server:
+        # Said after it listens: later it would stand among what follows the kill.
+        ready = heard(listener)
         Family(server).kill_vault()
         listener.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -121,6 +123,7 @@ def test_the_watchdog_is_fed(site: Site) -> None:
         assert 200 == retrying(server, "/healthz").status
         assert 0 == server.stop()
 
+    assert {"READY": "1"} == ready
     assert [b"WATCHDOG=1"] * 5 == notes_after
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ from hsm_cli.invocation import Invocation
 __all__ = [
     "CommaList",
     "HSMCommand",
+    "Instant",
     "aad_options",
     "choice",
     "idempotency_option",
@@ -54,8 +56,30 @@ class CommaList(_ParamType):
         return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
+class Instant(_ParamType):
+    """A date and time with an offset from UTC (RFC 3339)."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Read a text; without an offset nobody knows which instant is meant."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-01-31T12:00:00Z.", param, ctx)
+        if found.tzinfo is None:
+            self.fail(
+                f"{value!r} has no offset from UTC, such as Z or +01:00.", param, ctx
+            )
+        return found
+
+
 class HSMCommand(click.Command):
-    """A command that takes ``--json`` too, so that it may stand after its name."""
+    """A command that takes ``--json`` and ``--wait`` too, after its name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,12 +92,43 @@ class HSMCommand(click.Command):
                 help="Print the result as JSON.",
             )
         )
+        self.params.append(
+            click.Option(
+                ["--wait"],
+                is_flag=True,
+                expose_value=False,
+                callback=_wait,
+                help="Where other people must agree, wait until they have.",
+            )
+        )
+        self.params.append(
+            click.Option(
+                ["--wait-seconds"],
+                type=click.FloatRange(min=0),
+                metavar="SECONDS",
+                expose_value=False,
+                callback=_wait,
+                help="Wait so long at most.",
+            )
+        )
 
 
 def _switch_to_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     invocation = ctx.find_object(Invocation)
     if value and invocation is not None:
         invocation.output.json = True
+
+
+def _wait(
+    ctx: click.Context, param: click.Parameter, value: bool | float | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if invocation is None or value is None or value is False:
+        return
+    if value is not True:
+        invocation.be_patient(value)
+    elif invocation.patience is None:
+        invocation.be_patient()
 
 
 def parse_choice(enum: type[E], word: str) -> E:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from hsm_core.model import AuditEntry, KeyInfo, UseInfo, VersionInfo
+from hsm_core.model import AuditEntry, KeyInfo, RotationRule, UseInfo, VersionInfo
 
 __all__ = [
     "EVENT_HEADER",
@@ -42,6 +42,9 @@ VERSION_HEADER = (
     "Uses",
     "Bytes",
     "Last used",
+    "Retired",
+    "Destroyed at",
+    "Compromised",
     "Reason",
 )
 EVENT_HEADER = ("Seq", "Time", "Kind", "Phase", "Code", "Principal", "Key", "Version")
@@ -78,8 +81,17 @@ def key_pairs(key: KeyInfo) -> list[tuple[str, str]]:
         ("origin", key.origin),
         ("exportable", "yes" if key.exportable else "no"),
         ("draft", key.draft),
+        ("rotation", _rotation(key.rotation)),
+        ("destroyed at", instant(key.destroy_at)),
         *_use_pairs(key.use),
     ]
+
+
+def _rotation(rule: RotationRule | None) -> str:
+    if rule is None:
+        return ""
+    limits = {"days": rule.max_age_days, "uses": rule.max_uses}
+    return "every " + " or ".join(f"{n} {unit}" for unit, n in limits.items() if n)
 
 
 def _use_pairs(use: UseInfo | None) -> list[tuple[str, str]]:
@@ -126,6 +138,9 @@ def version_row(version: VersionInfo) -> tuple[str, ...]:
         uses(version.use) if version.use is not None else "",
         str(version.use.bytes) if version.use is not None else "",
         instant(version.use.last_used_at) if version.use is not None else "",
+        instant(version.retired_at),
+        instant(version.purge_at),
+        instant(version.compromised_at),
         version.reason,
     )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from hsm_core import operations as ops
+from hsm_core._sessions.approvals import ApprovalMethods
 from hsm_core._sessions.batches import BatchMethods
 from hsm_core._sessions.keys import KeyMethods
 from hsm_core._sessions.policy import PolicyMethods
@@ -21,6 +22,7 @@ class Session(
     TransferMethods,
     BatchMethods,
     PolicyMethods,
+    ApprovalMethods,
     RetentionMethods,
 ):
     """

@@ -21,7 +21,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from hsm_core.operations import HSMStatus
+from hsm_core.operations import HSMStatus, ScheduleStatus
 
 __all__ = ["METRICS_CONTENT_TYPE", "Metrics", "share_metrics"]
 
@@ -84,6 +84,7 @@ class _StateCollector(Collector):
         yield from self._trail(status)
         yield from self._store(status)
         yield from self._policy(status)
+        yield from self._schedules(status)
         yield from self._retention(status)
         yield _gauge(
             "ferrohsm_uptime_seconds",
@@ -167,6 +168,29 @@ class _StateCollector(Collector):
             "ferrohsm_store_compared_keys",
             "Keys that the current or last background comparison has compared.",
             status.store.compared if status else 0,
+        )
+
+    def _schedules(self, status: HSMStatus | None) -> Iterator[Metric]:
+        found = status.schedules if status else ScheduleStatus()
+        yield _gauge(
+            "ferrohsm_rotations_due",
+            "Keys that should have been rotated, and could not be yet.",
+            found.rotations_due,
+        )
+        yield _gauge(
+            "ferrohsm_destructions_waiting",
+            "Keys that wait for their destruction.",
+            found.destructions,
+        )
+        yield _gauge(
+            "ferrohsm_destructions_held",
+            "Those of them whose time is over only because the clock leapt.",
+            found.held,
+        )
+        yield _gauge(
+            "ferrohsm_clock_left_out_seconds",
+            "Wall time that does not count because the clock leapt over it.",
+            found.left_out_seconds,
         )
 
 

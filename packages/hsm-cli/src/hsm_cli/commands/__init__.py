@@ -32,9 +32,15 @@ COMMANDS: Final = {
     "describe": "Show what may be known of a key.",
     "versions": "Show all versions of a key.",
     "rotate": "Make a new version from fresh material.",
+    "activate": "Make the staged version the current one.",
     "rollback": "Make a new version from the material of an older one.",
+    "suspend": "Let the current version serve nothing but its public key.",
+    "resume": "Let a suspended version be active again.",
     "revoke": "Mark a version, or all of a key, as compromised; for ever.",
     "destroy": "Destroy all material of a key; for ever.",
+    "cancel-destroy": "Give a key back that waits for its destruction.",
+    "update": "Change what is said of a key.",
+    "set-rotation": "Say when the HSM rotates a key by itself.",
     "public-key": "Print a public key.",
     "sign": "Sign data.",
     "verify": "Check a signature.",
@@ -52,6 +58,7 @@ COMMANDS: Final = {
     "status": "Show the health of the HSM.",
     "selftest": "Run all self-tests now.",
     "algorithms": "Show algorithms, and who serves them or what to install.",
+    "approvals": "See what others ask for, and agree or refuse.",
     "audit": "Read and verify the audit trail.",
     "store": "Compare the key store with the trail, back it up, recover it.",
     "policy": "Show, check, explain and try policies.",
@@ -118,6 +125,8 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
         json=values["json"], colour=not values["no_color"] and wants_colour()
     )
     ctx.obj = Invocation(settings, output, ctx.obj)
+    if settings.waits:
+        ctx.obj.be_patient()
     ctx.call_on_close(ctx.obj.close)
 
 
@@ -128,6 +137,8 @@ def _mints(ctx: click.Context, token: TokenSettings) -> bool:
 
 def _load(name: str) -> click.Command:
     names = list(COMMANDS)
+    if name in _LIFE:
+        return _load_life_command(name)
     if names.index(name) < names.index("sign"):
         return _load_key_command(name)
     if names.index(name) < names.index("random"):
@@ -185,6 +196,46 @@ def _load_key_command(name: str) -> click.Command:
             from hsm_cli.commands import public_key
 
             return public_key.command
+
+
+_LIFE: Final = frozenset(
+    {
+        "activate",
+        "cancel-destroy",
+        "resume",
+        "set-rotation",
+        "suspend",
+        "update",
+    }
+)
+
+
+def _load_life_command(name: str) -> click.Command:
+    match name:
+        case "activate":
+            from hsm_cli.commands import activate
+
+            return activate.command
+        case "suspend":
+            from hsm_cli.commands import suspend
+
+            return suspend.command
+        case "resume":
+            from hsm_cli.commands import resume
+
+            return resume.command
+        case "cancel-destroy":
+            from hsm_cli.commands import cancel_destroy
+
+            return cancel_destroy.command
+        case "update":
+            from hsm_cli.commands import update
+
+            return update.command
+        case _:
+            from hsm_cli.commands import set_rotation
+
+            return set_rotation.command
 
 
 def _load_use(name: str) -> click.Command:
@@ -261,6 +312,10 @@ def _load_other(name: str) -> click.Command:
             from hsm_cli.commands import algorithms
 
             return algorithms.command
+        case "approvals":
+            from hsm_cli.commands import approvals
+
+            return approvals.command
         case "audit":
             from hsm_cli.commands import audit
 

@@ -22,17 +22,23 @@ __all__ = ["command"]
     metavar="NAME",
     help="The same; see the command algorithms for names.",
 )
+@click.option(
+    "--staged",
+    is_flag=True,
+    help="Let it show its public key and nothing else, until it is activated.",
+)
 @new_key_options
 @click.pass_obj
 def command(
     invocation: Invocation,
     algorithm: str | None,
     algorithm_option: str | None,
+    staged: bool,
     facts: NewKey,
     idempotency_key: str | None,
 ) -> None:
-    """Make a key. Its first version is active at once."""
+    """Make a key. Its first version is active at once, unless it is staged."""
     name = one_of(algorithm, algorithm_option, name="ALGORITHM", flag="--algorithm")
-    operation = CreateKey(algorithm=name, **facts)
+    operation = CreateKey(algorithm=name, staged=staged, **facts)
     key = invocation.execute(operation, idempotency_key=idempotency_key)
     invocation.output.pairs(key, key_pairs(key))

@@ -18,16 +18,28 @@ __all__ = ["command"]
 
 @click.command("destroy", cls=HSMCommand)
 @key_operand
+@click.option(
+    "--waiting-days",
+    type=click.IntRange(0, 3650),
+    metavar="DAYS",
+    help="Let it wait so long, in which it serves nothing and can be given back; else "
+    "as long as the server asks for.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @idempotency_option
 @click.pass_obj
 def command(
-    invocation: Invocation, key_id: str, yes: bool, idempotency_key: str | None
+    invocation: Invocation,
+    key_id: str,
+    waiting_days: int | None,
+    yes: bool,
+    idempotency_key: str | None,
 ) -> None:
     """Destroy all material of a key, for ever. Asks for the key's name first."""
     if not yes:
         _ask(invocation, key_id)
-    key = invocation.execute(DestroyKey(key_id=key_id), idempotency_key=idempotency_key)
+    operation = DestroyKey(key_id=key_id, waiting_days=waiting_days)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
     invocation.output.pairs(key, key_pairs(key))
 
 

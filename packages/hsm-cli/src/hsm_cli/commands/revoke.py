@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import HSMCommand, Instant, idempotency_option, key_operand
 from hsm_cli.views import key_pairs
 from hsm_core.operations import RevokeKey
 
@@ -22,6 +24,12 @@ __all__ = ["command"]
     help="Only this version, and others of the same material; else all.",
 )
 @click.option("--reason", default="", metavar="TEXT", help="Kept in key and trail.")
+@click.option(
+    "--compromised-at",
+    type=Instant(),
+    metavar="TIME",
+    help="Since when it is compromised, such as 2026-01-31T12:00:00Z; kept too.",
+)
 @idempotency_option
 @click.pass_obj
 def command(
@@ -29,9 +37,12 @@ def command(
     key_id: str,
     version: int | None,
     reason: str,
+    compromised_at: datetime | None,
     idempotency_key: str | None,
 ) -> None:
     """Mark a version, or all of a key, as compromised; for ever."""
-    operation = RevokeKey(key_id=key_id, version=version, reason=reason)
+    operation = RevokeKey(
+        key_id=key_id, version=version, reason=reason, compromised_at=compromised_at
+    )
     key = invocation.execute(operation, idempotency_key=idempotency_key)
     invocation.output.pairs(key, key_pairs(key))

@@ -15,10 +15,17 @@ __all__ = ["command"]
 
 @click.command("rotate", cls=HSMCommand)
 @key_operand
+@click.option(
+    "--staged",
+    is_flag=True,
+    help="Let the old version stay current, until the new one is activated.",
+)
 @idempotency_option
 @click.pass_obj
-def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
+def command(
+    invocation: Invocation, key_id: str, staged: bool, idempotency_key: str | None
+) -> None:
     """Make a new version; the old one still decrypts and verifies."""
-    operation = RotateKey(key_id=key_id)
+    operation = RotateKey(key_id=key_id, staged=staged)
     key = invocation.execute(operation, idempotency_key=idempotency_key)
     invocation.output.pairs(key, key_pairs(key))

@@ -14,6 +14,7 @@ from hsm_core.operations import (
     AlgorithmStatus,
     AuditStatus,
     HSMStatus,
+    ScheduleStatus,
     Status,
     StoreStatus,
 )
@@ -45,6 +46,7 @@ def _pairs(status: HSMStatus) -> list[tuple[str, str]]:
         ("audit log id", trail.log_id),
         ("audit head", f"{trail.head_seq} {trail.head_hash}"),
         ("audit begins at", str(trail.first_seq) if trail.first_seq else ""),
+        *_schedules(status.schedules),
     ]
     return pairs + _providers(status) + [_algorithm(row) for row in status.algorithms]
 
@@ -58,6 +60,19 @@ def _store(store: StoreStatus) -> str:
         return f"available; compared {store.compared} of {store.to_compare} keys"
     when = f" at {instant(store.compared_at)}" if store.compared_at else ""
     return f"available; compared all keys{when}" if when else "available"
+
+
+def _schedules(found: ScheduleStatus) -> list[tuple[str, str]]:
+    """Return what the HSM is to do by itself, where there is something."""
+    rotations = f"{found.rotations_due} of {found.rotating} keys are due"
+    ends = f"{found.destructions} keys wait, {found.destructions_due} are due"
+    held = f"; HELD: {found.held}, because the clock leapt" if found.held else ""
+    leapt = f"{found.left_out_seconds} s of wall time do not count"
+    return [
+        ("rotation", rotations if found.rotating else ""),
+        ("destruction", f"{ends}{held}" if found.destructions else ""),
+        ("clock", leapt if found.left_out_seconds else ""),
+    ]
 
 
 def _audit(trail: AuditStatus) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from hsm_core.settings import PolicyProfile
+from hsm_server.options.key_life import key_life_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
@@ -30,6 +31,7 @@ def options() -> list[click.Parameter]:
     return [
         *_listener(),
         *stores(),
+        *key_life_options(),
         *_secrets(),
         *_tokens(),
         *_limits(),

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final
 
 from hsm_core._internal.audit.baseline import Baseline, check_baseline
 from hsm_core._internal.audit.check import Follower
@@ -45,12 +45,8 @@ __all__ = [
     "AuditVerifier",
     "OfflineVerification",
     "Verification",
-    "Visit",
     "verify_lines",
 ]
-
-Visit: TypeAlias = Callable[[AuditEvent, str], None]
-"""Takes a record that was verified, and its leaf hash, hex."""
 
 _PROGRESS_EVERY: Final = 10_000
 _TRIES: Final = 4
@@ -153,7 +149,7 @@ class AuditVerifier:
     def verify(
         self,
         progress: Callable[[int], None] | None = None,
-        visit: Visit | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
     ) -> OfflineVerification:
         """
         Verify every record of every segment, and the end against the head mark.
@@ -161,8 +157,8 @@ class AuditVerifier:
         Args:
             progress: Called now and then with the number of records verified.
 
-            visit: Called with each record that was verified, and its leaf hash; from
-                the first one again if files have changed meanwhile.
+            look: Called with each good record, with some more than once; what it raises
+                ends the verification.
 
         Raises:
             AuditTamperedError: The trail is damaged; ``facts`` name the first bad
@@ -175,7 +171,7 @@ class AuditVerifier:
             tries_left -= 1
             before = self._places()
             try:
-                return self._verify_once(progress, visit)
+                return self._verify_once(progress, look)
             except AuditTamperedError:
                 # A prune under way takes segments away and changes the baseline; a
                 # healing gives the live one another name, or takes it back.
@@ -188,7 +184,9 @@ class AuditVerifier:
                 ) from error
 
     def _verify_once(
-        self, progress: Callable[[int], None] | None, visit: Visit | None
+        self,
+        progress: Callable[[int], None] | None,
+        look: Callable[[AuditEvent], None] | None,
     ) -> OfflineVerification:
         # The mark is read first: what it names was written before, so it is found.
         head = self._read_head()
@@ -208,7 +206,7 @@ class AuditVerifier:
             alone = begins(live, judge, 0)
             first = closed[0].first_seq if closed else max(alone, covered)
             prefix = PrunedPrefix(first, baseline)
-            trail = _Trail(self._hmac_key, head, prefix, progress, visit)
+            trail = _Trail(self._hmac_key, head, prefix, progress, look)
             ends = [*(name.first_seq for name in closed[1:]), live_seq]
             # Numbers begin anywhere in a trail whose beginning was pruned.
             number = closed[0].number if closed and baseline else 1
@@ -343,9 +341,9 @@ class _Trail:
         head: StoredHead | None,
         prefix: PrunedPrefix,
         progress: Callable[[int], None] | None,
-        visit: Visit | None,
+        look: Callable[[AuditEvent], None] | None,
     ) -> None:
-        self._visit = visit
+        self.look = look
         self.head = head
         self.prefix = prefix
         seq, leaf_hash = prefix.start
@@ -360,8 +358,8 @@ class _Trail:
 
     def visit(self, event: AuditEvent, _offset: int) -> None:
         self.prefix.visit(event, self.follower.leaf_hash)
-        if self._visit is not None:
-            self._visit(event, self.follower.leaf_hash)
+        if self.look is not None:
+            self.look(event)
         if self.progress is not None and (event.seq + 1) % _PROGRESS_EVERY == 0:
             self.progress(event.seq + 1)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from hsm_core._internal.policy.outcomes import joined
 from hsm_core.model import ApprovalDemand
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
@@ -52,17 +53,16 @@ def decide_update(decide: Decide, operation: UpdateKey, key: KeyFacts) -> Decisi
     then = decide(operation, after)
     if not then.allowed:
         return replace(then, may_describe=first.may_describe)
-    asked = dict.fromkeys((*first.approvals, *then.approvals))
+    spared: list[ApprovalDemand] = []
     for other in _others(key):
         now, would = decide(other, key), decide(other, after)
         if now.allowed:
-            lost = (d for d in now.approvals if d not in would.approvals)
-            asked |= dict[ApprovalDemand, None].fromkeys(lost)
+            spared += (d for d in now.approvals if d not in would.approvals)
         elif would.allowed:
             return replace(
                 first, allowed=False, rule=f"update-gives:{type(other).__name__}"
             )
-    return replace(first, approvals=tuple(asked))
+    return joined([first, then, replace(first, approvals=tuple(spared))])
 
 
 _CONCERNED: Final = tuple(

@@ -25,7 +25,7 @@ from hsm_core.model import (
 from hsm_core.operations import Operation, PolicyChange, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["OTHER_FACTS", "change_of", "was_decided"]
+__all__ = ["OTHER_FACTS", "change_of", "decision_on", "was_decided"]
 
 OTHER_FACTS: Final = ("algorithm", "name", "owner", "tags", "usages")
 """What is recorded of a further key, as ``<field without _id>_<fact>``."""
@@ -51,7 +51,7 @@ def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
     """Return how the outcome of a recorded request would change, or None."""
     if not was_decided(event) or event.caller is None:
         return None
-    decision = _decide(event, event.caller, engine)
+    decision = decision_on(event, event.caller, engine)
     before, after = outcome_of_rule(event.rule), outcome_of_rule(decision.rule)
     if before is after:
         return None
@@ -68,7 +68,8 @@ def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
     )
 
 
-def _decide(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> Decision:
+def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> Decision:
+    """Decide again on a recorded request, as far as its record tells of it."""
     caller = Caller(
         principal=who.principal,
         roles=frozenset(_ROLES[name] for name in who.roles if name in _ROLES),

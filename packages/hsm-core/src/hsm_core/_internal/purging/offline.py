@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hsm_core._internal.audit.verify import OfflineVerification, Visit
+from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.purging.ledger import PURGE_KIND, anchor_of
 from hsm_core._internal.purging.state import Anchor
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError
@@ -20,7 +20,7 @@ class _Verifier(Protocol):
     def verify(
         self,
         progress: Callable[[int], None] | None = None,
-        visit: Visit | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
     ) -> OfflineVerification: ...
 
 
@@ -52,17 +52,18 @@ class _Reading:
     begun: dict[str, AuditEvent] = field(default_factory=dict)
     ended: dict[str, AuditEvent] = field(default_factory=dict)
 
-    def visit(self, event: AuditEvent, leaf_hash: str) -> None:
+    def look(self, event: AuditEvent) -> None:
         if event.seq == 0:
             self.leaves, self.begun, self.ended = {}, {}, {}
-        self.leaves[event.seq] = leaf_hash
+        self.leaves[event.seq - 1] = event.prev
         if event.kind != PURGE_KIND:
             return
         if event.phase is Phase.INTENT:
             self.begun.setdefault(event.operation_id, event)
             return
         begun = self.begun.get(event.operation_id)
-        if begun is None or event.operation_id in self.ended:
+        ended = self.ended.get(event.operation_id, event)
+        if begun is None or ended.seq != event.seq:
             raise LedgerTamperedError(
                 f"Record {event.seq} of the ledger ends a purge that is not under way."
             )
@@ -86,7 +87,7 @@ class _Trail:
     anchors: list[Anchor] = field(default_factory=list)
     purged: set[tuple[str, int]] = field(default_factory=set)
 
-    def visit(self, event: AuditEvent, _leaf_hash: str) -> None:
+    def look(self, event: AuditEvent) -> None:
         anchor = anchor_of(event)
         if anchor is not None:
             self.anchors.append(anchor)
@@ -119,17 +120,18 @@ def verify_ledger(
     """
     reading = _Reading()
     try:
-        chain = ledger.verify(progress, reading.visit)
+        chain = ledger.verify(progress, reading.look)
     except AuditTamperedError as error:
         facts = {"seq": error.facts.get("seq", 0)}
         raise LedgerTamperedError(
             f"The retention ledger is damaged at record {facts['seq']}.", **facts
         ) from error
+    reading.leaves[chain.head_seq] = chain.head_hash
     done = reading.done()
     anchors = None
     if trail is not None:
         told = _Trail()
-        trail.verify(progress, told.visit)
+        trail.verify(progress, told.look)
         _compare(chain, reading, told)
         anchors = len(told.anchors)
     return LedgerVerification(

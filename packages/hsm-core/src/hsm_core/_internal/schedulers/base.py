@@ -48,6 +48,7 @@ class KeyScheduler(ABC):
         self._execute = execute
         self._caller = system_caller(principal)
         self._walk = Walk(services.inventory, state)
+        self._begin_round()
 
     def step(self) -> float | None:
         """
@@ -58,16 +59,26 @@ class KeyScheduler(ABC):
             or if the HSM is locked.
 
         Raises:
-            UnavailableError: Store or trail can't be used now; to be tried again.
+            UnavailableError: Store or trail can't be used now; the next step begins the
+                round anew.
         """
         if self._services.inventory.lock.reason:
             return None
+        try:
+            return self._step()
+        except UnavailableError:
+            self._walk.restart()
+            self._begin_round()
+            raise
+
+    def _step(self) -> float | None:
         self._note_leaps()
         changes = 0
         for _ in range(_LOOKS):
             document = self._walk.next()
             if document is None:
                 self._end_round()
+                self._begin_round()
                 return None
             changes += self._consider(document)
             if changes >= _CHANGES:
@@ -84,8 +95,12 @@ class KeyScheduler(ABC):
         """Judge one key; return whether it was tried to change it."""
 
     @abstractmethod
+    def _begin_round(self) -> None:
+        """Begin to count anew."""
+
+    @abstractmethod
     def _end_round(self) -> None:
-        """Show what was found, and begin to count anew."""
+        """Show what was found."""
 
     def _try(self, operation: Operation[Any]) -> bool:
         """

@@ -28,6 +28,8 @@ class DestructionScheduler(KeyScheduler):
             state=KeyState.PURGE_SCHEDULED,
             principal=SystemPrincipal.DESTRUCTION,
         )
+
+    def _begin_round(self) -> None:
         self._waiting = self._due = self._held = 0
 
     def _consider(self, document: KeyDocument, /) -> bool:
@@ -51,4 +53,3 @@ class DestructionScheduler(KeyScheduler):
         shown = self._services.schedule
         shown.destructions, shown.destructions_due = self._waiting, self._due
         shown.held = self._held
-        self._waiting = self._due = self._held = 0

@@ -33,6 +33,8 @@ class RotationScheduler(KeyScheduler):
             state=KeyState.ACTIVE,
             principal=SystemPrincipal.ROTATION,
         )
+
+    def _begin_round(self) -> None:
         self._rotating = self._due = 0
 
     def _consider(self, document: KeyDocument, /) -> bool:
@@ -61,4 +63,3 @@ class RotationScheduler(KeyScheduler):
     def _end_round(self) -> None:
         shown = self._services.schedule
         shown.rotating, shown.rotations_due = self._rotating, self._due
-        self._rotating = self._due = 0

@@ -41,8 +41,7 @@ class Walk:
         Return the next key, or None at the end of a round.
 
         Raises:
-            StoreUnavailableError: The store can't be read now; the walk stays where it
-                is.
+            StoreUnavailableError: The store can't be read now.
         """
         while True:
             if not self._ahead:
@@ -57,6 +56,11 @@ class Walk:
             self._after = place
             if document is not None:
                 return document
+
+    def restart(self) -> None:
+        """Begin a round anew."""
+        self._ahead.clear()
+        self._after = None
 
     def _read(self, key_id: KeyId) -> KeyDocument | None:
         try:

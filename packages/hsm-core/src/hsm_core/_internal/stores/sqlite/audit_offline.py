@@ -24,7 +24,7 @@ from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MAX_LINE_BYTES
-from hsm_core._internal.audit.verify import OfflineVerification, Visit
+from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.stores.sqlite.audit_beside import check_beside, peek_beside
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
@@ -101,7 +101,7 @@ class SqliteAuditVerifier:
     def verify(
         self,
         progress: Callable[[int], None] | None = None,
-        visit: Visit | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
     ) -> OfflineVerification:
         """
         Verify every record, and the end against the head mark.
@@ -109,7 +109,7 @@ class SqliteAuditVerifier:
         Args:
             progress: Called now and then with the number of records verified.
 
-            visit: Called with each record that was verified, and its leaf hash.
+            look: Called with each good record; what it raises ends the verification.
 
         Raises:
             AuditTamperedError: The trail is damaged; ``facts`` name the first bad
@@ -120,7 +120,7 @@ class SqliteAuditVerifier:
         """
         try:
             with _locked(self._path), self._connection() as connection:
-                return self._verify(connection, progress, visit)
+                return self._verify(connection, progress, look)
         except sqlite3.Error as error:
             raise self._own(translated(error, 0)) from error
         except (AuditUnavailableError, OSError) as error:
@@ -155,7 +155,7 @@ class SqliteAuditVerifier:
         self,
         connection: sqlite3.Connection,
         progress: Callable[[int], None] | None,
-        told: Visit | None,
+        look: Callable[[AuditEvent], None] | None,
     ) -> OfflineVerification:
         self._check_kind(connection)
         check_schema(connection)
@@ -174,8 +174,8 @@ class SqliteAuditVerifier:
 
         def visit(event: AuditEvent, leaf_hash: str) -> None:
             prefix.visit(event, leaf_hash)
-            if told is not None:
-                told(event, leaf_hash)
+            if look is not None:
+                look(event)
             if progress is not None and (event.seq - seq) % _PROGRESS_EVERY == 0:
                 progress(event.seq - seq)
 

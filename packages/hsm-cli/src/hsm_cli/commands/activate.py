@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""The command ``activate``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import ActivateKey
+
+__all__ = ["command"]
+
+
+@click.command("activate", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only if this is the staged version.",
+)
+@idempotency_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    version: int | None,
+    idempotency_key: str | None,
+) -> None:
+    """Make the staged version the current one; the one before it is retired."""
+    operation = ActivateKey(key_id=key_id, version=version)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""The command ``cancel-destroy``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import CancelDestroy
+
+__all__ = ["command"]
+
+
+@click.command("cancel-destroy", cls=HSMCommand)
+@key_operand
+@idempotency_option
+@click.pass_obj
+def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
+    """Give a key back that waits for its destruction, as it was."""
+    operation = CancelDestroy(key_id=key_id)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

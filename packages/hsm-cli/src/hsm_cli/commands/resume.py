@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""The command ``resume``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import ResumeKey
+
+__all__ = ["command"]
+
+
+@click.command("resume", cls=HSMCommand)
+@key_operand
+@idempotency_option
+@click.pass_obj
+def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
+    """Let a suspended version be active again."""
+    operation = ResumeKey(key_id=key_id)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

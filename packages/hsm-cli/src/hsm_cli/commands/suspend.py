@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""The command ``suspend``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import SuspendKey
+
+__all__ = ["command"]
+
+
+@click.command("suspend", cls=HSMCommand)
+@key_operand
+@click.option("--reason", default="", metavar="TEXT", help="Kept in key and trail.")
+@idempotency_option
+@click.pass_obj
+def command(
+    invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
+) -> None:
+    """Let the current version serve nothing but its public key, for a time."""
+    operation = SuspendKey(key_id=key_id, reason=reason)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""The command ``update``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import CommaList, HSMCommand, idempotency_option, key_operand
+from hsm_cli.views import key_pairs
+from hsm_core.operations import UpdateKey
+
+__all__ = ["command"]
+
+
+@click.command("update", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--name", metavar="NAME", help="A unique name; an empty one takes it away."
+)
+@click.option("--description", metavar="TEXT", help="What it is for.")
+@click.option("--owner", metavar="NAME", help="Whose it is.")
+@click.option(
+    "--tags",
+    type=CommaList(),
+    metavar="TAGS",
+    help="All its tags, with commas between; an empty list takes them away.",
+)
+@idempotency_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    name: str | None,
+    description: str | None,
+    owner: str | None,
+    tags: tuple[str, ...] | None,
+    idempotency_key: str | None,
+) -> None:
+    """Change what is said of a key. What is not given stays as it is."""
+    operation = UpdateKey(
+        key_id=key_id, name=name, description=description, owner=owner, tags=tags
+    )
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

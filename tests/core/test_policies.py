@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: MIT
+"""Policy files: what is read, what is refused, and that nothing else happens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core import policies
+from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.lifecycle import REVOKED_BY_POLICY
+from hsm_core._internal.system_callers import SYSTEM_GRANTS
+from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
+from hsm_core.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    UnsafeFileModeError,
+)
+from hsm_core.model import Role
+from hsm_core.operations import OPERATIONS
+from hsm_core.policies import built_in_text, load_policy, parse_policy
+from hsm_core.settings import PolicyProfile
+
+
+def rule(text: str) -> str:
+    """Return a policy with one rule; *text* is in flow style."""
+    return f"version: 1\nextends: default\nrules:\n  - {{name: a, {text}}}\n"
+
+
+def match(text: str) -> str:
+    """Return a policy with one rule of this match."""
+    return rule(f"effect: deny, match: {{{text}}}")
+
+
+REFUSED = {
+    "empty": ("", "empty"),
+    "a comment": ("# nothing", "empty"),
+    "a list": ("- 1", "mapping"),
+    "another version": ("version: 2", "version"),
+    "no version": ("rules: []", "version"),
+    "unknown field": ("version: 1\nrule: []", "unknown field `rule`"),
+    "twice": ("version: 1\nversion: 1", "line 2: version: This name stands here twice"),
+    "two documents": (
+        "version: 1\n---\nversion: 1",
+        "line 2: A policy is one document",
+    ),
+    "anchor": ("version: &v 1", "Anchors"),
+    "alias": ("a: &x [1]\nb: *x", "Anchors"),
+    "merge key": ("version: 1\n<<: {rules: []}", "unknown field `<<`"),
+    "tag": ("version: !!python/object/apply:os.system ['true']", "Tags"),
+    "local tag": ("version: !int 1", "Tags"),
+    "tagged name": ("!!str version: 1", "Anchors and tags"),
+    "binary": ("version: !!binary aGk=", "Tags"),
+    "a list as name": ("? [version]\n: 1", "A name must be a text"),
+    "hex": ("version: 0x1", "version"),
+    "octal": ("version: 01", "not written as in JSON"),
+    "huge": (f"version: {'9' * 5000}", "not written as in JSON"),
+    "a float": ("version: 1.0", "version"),
+    "deep": (f"version: {'[' * 20}{']' * 20}", "nested deeper"),
+    "deep JSON": ('{"a": ' * 20 + "1" + "}" * 20, "nested deeper"),
+    "JSON twice": ('{"version": 1, "version": 1}', "repeats a name"),
+    "broken": ("version: [1", "line 1: This is no YAML"),
+    "broken escape": ('version: "\\UFFFFFFFF"', "This is no YAML"),
+    "lone surrogate": ('description: "\\uD800"', "surrogate"),
+    "control": ("version: 1\x00", "This is no YAML"),
+    "too long": ("#" * 300_000, "at most 262144 bytes"),
+    "no such operation": (match("operations: [Fly]"), "no operation"),
+    "no such group": ("version: 1\ngrants: {Auditor: [fly]}", "no operation"),
+    "no such role": (match("roles: [Boss]"), "Boss"),
+    "no such algorithm": (match("algorithms: [rsa-7]"), "rsa-7"),
+    "no such family": (match("families: [Rot13]"), "family 'Rot13'"),
+    "no such usage": (match("usages: [eat]"), "usage 'eat'"),
+    "no such fact": (match("facts: [nice]"), "nice"),
+    "no such category": (match("categories: [6]"), "categories[0]"),
+    "no values": (match("tags: []"), "length >= 1"),
+    "no network": (match("networks: [10.0.0.1/8]"), "no network"),
+    "no certificate": (match("certificates: [abc]"), "64 hex digits"),
+    "a star inside": (match("key_names: ['a*b']"), "at the end alone"),
+    "no zone": (match("time: {zone: Moon/Tranquility}"), "not known on this machine"),
+    "a path as zone": (match("time: {zone: ../../etc/passwd}"), "not known"),
+    "no clock": (match("time: {from: 25:00}"), "from"),
+    "no span": (match("time: {from: 10:00, to: 10:00}"), "no time between"),
+    "no offset": (match("time: {not_after: '2030-01-01T00:00:00'}"), "offset"),
+    "backwards": (
+        match("time: {not_before: 2030-01-01T00:00Z, not_after: 2029-01-01T00:00Z}"),
+        "not after not_before",
+    ),
+    "quorum 0": (rule("effect: require-approval, approval: {quorum: 0}"), "quorum"),
+    "quorum too small": (
+        rule(
+            "effect: require-approval, "
+            "approval: {quorum: 1, distinct_roles: [Operator, Auditor]}"
+        ),
+        "quorum of at least",
+    ),
+    "a role twice": (
+        rule(
+            "effect: require-approval, approval: {distinct_roles: [Auditor, Auditor]}"
+        ),
+        "stands here twice",
+    ),
+    "approval of a denial": (rule("effect: deny, approval: {}"), "requires approval"),
+    "no effect": (rule("effect: maybe"), "maybe"),
+    "excepts everything": (rule("effect: deny, except: {}"), "excepts everything"),
+    "name of a built-in": (
+        rule("effect: deny").replace("name: a", "name: pqc-restricted"),
+        "already",
+    ),
+    "name of a system": (
+        rule("effect: deny").replace("name: a", "name: system"),
+        "own",
+    ),
+    "name with a colon": (
+        rule("effect: deny").replace("name: a", "name: 'a:b'"),
+        "name",
+    ),
+    "group of a built-in": (
+        "version: 1\nextends: default\ngroups: {use: [Sign]}",
+        "already",
+    ),
+    "revoked keys sign": ("version: 1\nrevoked_uses: [Sign]", "at most serve"),
+    "one person twice": (
+        "version: 1\napprovers: {Bob: [x], bob: [y]}",
+        "stands here already",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), REFUSED.values(), ids=REFUSED)
+def test_refused(text: str, problem: str) -> None:
+    """What is no policy is refused with a sentence about it."""
+    with pytest.raises(InvalidInputError) as caught:
+        parse_policy(text)
+
+    assert problem in str(caught.value)
+
+
+def test_the_place_is_named() -> None:
+    """Line and field stand in the message and in its facts."""
+    with pytest.raises(InvalidInputError) as caught:
+        parse_policy(
+            "version: 1\nrules:\n- name: a\n  effect: deny\n  match:\n    x: 1"
+        )
+
+    assert {"line": 6, "field": "rules[0].match"} == dict(caught.value.facts)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
+def test_any_text(text: str) -> None:
+    """Any text is a policy, or is refused by the declared error."""
+    for prefix in ("", "version: 1\n", "{"):
+        try:
+            parse_policy(prefix + text)
+        except InvalidInputError:
+            continue
+
+
+_PIECES = st.sampled_from(
+    [
+        "version: 1\n", "rules:\n", "  - name: a\n", "    effect: deny\n", "- ", "? ",
+        ": ", "!!python/name:os.system ", "&a ", "*a", "[", "]", "{", "}", "'", '"',
+        "\\x", "|\n", ">\n", "%YAML 1.2\n", "%TAG ! tag:x:\n", "---\n", "...\n", "\t",
+        "9" * 40, "1e999", ".inf", "2026-01-01", "22:00", "<<: ", "\u2028", "\ufeff",
+        "match: ", "time: {from: 22:00}", "\n", "  ", "#", ",", "extends: strict\n",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, max_size=30).map("".join))
+def test_any_heap_of_yaml(text: str) -> None:
+    """Pieces of YAML in any order raise nothing but the declared error."""
+    try:
+        parse_policy(text)
+    except InvalidInputError:
+        pass
+
+
+def test_times_are_texts() -> None:
+    """22:00 is no number of base 60, nor is a date an object, nor off a no."""
+    found = parse_policy(
+        match(
+            "key_names: [off, yes, 22:30, 2026-01-01], time: {from: 22:00, to: 06:00}"
+        )
+    )
+
+    (made,) = (r for r in found.rules if r.name == "a")
+    assert made.match.key.names is not None
+    assert {"off", "yes", "22:30", "2026-01-01"} == made.match.key.names.exact
+    assert made.match.window is not None
+    assert (22 * 60, 6 * 60) == (made.match.window.begin, made.match.window.end)
+
+
+def test_json() -> None:
+    """JSON says the same as YAML, and has the same hash."""
+    tree: dict[str, Any] = {
+        "version": 1,
+        "extends": "default",
+        "rules": [{"name": "a", "effect": "deny", "match": {"tags": ["x"]}}],
+    }
+
+    found = parse_policy(msgspec.json.encode(tree).decode())
+
+    assert parse_policy(match("tags: [x]")).policy_hash == found.policy_hash
+
+
+WARNED = {
+    "no algorithm": match("algorithms: [rsa-3072], families: [ML-KEM]"),
+    "no usage": match("algorithms: [ed25519], usages: [encrypt]"),
+    "no key": match("operations: [Status], tags: [x]"),
+    "excepted": rule("effect: deny, match: {tags: [x]}, except: {tags: [x, y]}"),
+    "everything": rule("effect: deny"),
+    "signatures": rule("effect: require-approval, approval: {signed: true}"),
+    "nothing": "version: 1",
+}
+
+
+@pytest.mark.parametrize("text", WARNED.values(), ids=WARNED)
+def test_warned(text: str) -> None:
+    """What was probably not meant is valid, and warned of."""
+    assert parse_policy(text).warnings
+
+
+@pytest.mark.parametrize("profile", PolicyProfile)
+def test_built_in(profile: PolicyProfile) -> None:
+    """The built-in policies are files like any other, and nothing is odd in them."""
+    found = parse_policy(built_in_text(profile))
+
+    assert () == found.warnings
+    assert set(Role) == set(found.grants)
+
+
+def test_operations_are_known() -> None:
+    """A policy may name every operation, those that only the HSM asks for too."""
+    granted = set[str]().union(*SYSTEM_GRANTS.values())
+    internal = {operation.__name__ for operation in INTERNAL_OPERATIONS}
+
+    assert granted | internal <= KNOWN_OPERATIONS
+    assert policies.INTERNAL_OPERATIONS.isdisjoint(o.__name__ for o in OPERATIONS)
+    assert REVOKED_BY_POLICY == REVOCABLE
+
+
+def test_files(tmp_path: Path) -> None:
+    """A file that is not there, not UTF-8 or not valid is named with the problem."""
+    path = tmp_path / "policy.yaml"
+    problems = []
+    for content in (None, b"\xff", b"version: 2", b"#" * 300_000):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ConfigurationError) as caught:
+            load_policy(path)
+        problems.append(str(caught.value))
+
+    assert all(str(path) in problem for problem in problems)
+    assert "can't be read" in problems[0]
+    assert "not UTF-8" in problems[1]
+    assert "line 1: version" in problems[2]
+    assert "at most" in problems[3]
+
+
+def test_files_that_others_may_change(tmp_path: Path) -> None:
+    """A policy that others may write to is refused, and so is what is no file."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1")
+    for mode in (0o620, 0o602):
+        path.chmod(mode)
+        with pytest.raises(UnsafeFileModeError, match="by others"):
+            load_policy(path, for_use=True)
+        load_policy(path)
+    path.unlink()
+    os.mkfifo(path)
+    for place in (path, tmp_path):
+        with pytest.raises(ConfigurationError, match="can't be read"):
+            load_policy(place)

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: MIT
+"""What a policy says: deny beats approval beats allow, whatever the order of rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.policy import RuleEngine, outcome_of_rule
+from hsm_core._internal.system_callers import SystemPrincipal, system_caller
+from hsm_core.model import Caller, KeyState, PolicyOutcome, Role
+from hsm_core.operations import OPERATIONS, Operation
+from hsm_core.policies import built_in_policy, parse_policy
+from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.settings import PolicyProfile
+from hsm_core.testing import caller, memory_hsm
+from tests.core.test_roles import EXPECTED, LETTERS, sample
+
+O = PolicyOutcome  # noqa: E741 (read in tables)
+SIGN = ops.Sign(key_id="k", message=b"")
+NOON = int(datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000  # a Wednesday
+
+
+def key(
+    *,
+    algorithm: str = "Ed25519",
+    name: str = "ci-one",
+    owner: str = "alice",
+    tags: tuple[str, ...] = ("prod",),
+    usages: tuple[str, ...] = ("sign", "verify"),
+) -> KeyFacts:
+    """Return the facts of a key."""
+    return KeyFacts(
+        key_id="k",
+        algorithm=algorithm,
+        state=KeyState.ACTIVE,
+        name=name,
+        owner=owner,
+        tags=frozenset(tags),
+        usages=frozenset(usages),
+    )
+
+
+def person(name: str = "bob", *roles: Role, **facts: Any) -> Caller:
+    """Return somebody, an Operator by default."""
+    return Caller(principal=name, roles=frozenset(roles or {Role.OPERATOR}), **facts)
+
+
+def engine(*rules: str) -> RuleEngine:
+    """Return an engine of the default policy and these rules, each in flow style."""
+    lines = [f"  - {{name: r{n}, {text}}}\n" for n, text in enumerate(rules)]
+    return RuleEngine(
+        parse_policy("version: 1\nextends: default\nrules:\n" + "".join(lines))
+    )
+
+
+def outcome(
+    rules: RuleEngine,
+    who: Caller,
+    facts: KeyFacts | None = None,
+    operation: Operation[Any] = SIGN,
+    at: int = NOON,
+) -> PolicyOutcome:
+    """Return what a policy says."""
+    decision = rules.decide(operation, who, facts or key(), at=at)
+    found = outcome_of_rule(decision.rule)
+    assert (found is not O.DENY) == decision.allowed
+    assert (found is O.APPROVAL) == bool(decision.approvals)
+    return found
+
+
+@pytest.mark.parametrize("profile", PolicyProfile)
+@pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.__name__)
+def test_roles_and_profiles(kind: type[Operation[Any]], profile: PolicyProfile) -> None:
+    """Every role may do in every built-in policy what the table of roles says."""
+    rules = RuleEngine(built_in_policy(profile))
+    granted = {LETTERS[x] for x in EXPECTED[kind.__name__] if x in LETTERS}
+
+    allowed = {
+        role
+        for role in Role
+        if rules.decide(sample(kind, "k"), person("x", role), None, at=0).allowed
+    }
+
+    assert granted == allowed
+
+
+CONDITIONS = {
+    "operations: [Sign]": True,
+    "operations: [use]": True,
+    "operations: [Verify]": False,
+    "algorithms: [ed25519]": True,
+    "algorithms: [ml-dsa-65, Ed25519]": True,
+    "algorithms: [ml-dsa-65]": False,
+    "families: [EdDSA]": True,
+    "families: [RSA]": False,
+    "categories: [0]": True,
+    "categories: [5]": False,
+    "facts: [signature]": True,
+    "facts: [pqc, kem]": False,
+    "usages: [sign]": True,
+    "usages: [encrypt]": False,
+    "tags: [x, prod]": True,
+    "tags: [Prod]": False,
+    "owners: [Alice]": True,
+    "owners: [self]": False,
+    "owners: [self, alice]": True,
+    "key_names: ['ci-*']": True,
+    "key_names: [ci-one]": True,
+    "key_names: ['cd-*', ci]": False,
+    "key_names: ['*']": True,
+    "principals: [BOB]": True,
+    "principals: ['bo*']": True,
+    "principals: ['bob ', x]": True,
+    "principals: [bo]": False,
+    "roles: [Operator, Auditor]": True,
+    "roles: [Auditor]": False,
+    f"certificates: ['{'AB' * 32}']": True,
+    f"certificates: ['{'ac' * 32}']": False,
+    "networks: [10.0.0.0/8]": True,
+    "networks: ['::ffff:10.0.0.0/104']": True,
+    "networks: [192.168.0.0/16, '::/0']": False,
+    "time: {from: 08:00, to: 18:00}": True,
+    "time: {from: 22:00, to: 06:00}": False,
+    "time: {days: [wed]}": True,
+    "time: {days: [sat, sun]}": False,
+    "time: {not_before: 2026-07-01T12:00Z}": True,
+    "time: {not_after: 2026-07-01T12:00Z}": False,
+    "time: {from: 14:00, to: 15:00, zone: Europe/Berlin}": True,
+    "roles: [Operator], tags: [other]": False,
+    "roles: [Operator], tags: [prod]": True,
+}
+
+
+@pytest.mark.parametrize(("match", "holds"), CONDITIONS.items())
+def test_conditions(match: str, holds: bool) -> None:
+    """All conditions of a rule must hold; of each, one value is enough."""
+    rules = engine(f"effect: deny, match: {{{match}}}")
+    reverse = engine(f"effect: deny, except: {{{match}}}")
+    who = person(certificate_sha256="ab" * 32, source_address="::ffff:10.1.2.3")
+
+    assert holds == (outcome(rules, who) is O.DENY)
+    assert holds != (outcome(reverse, who) is O.DENY)
+
+
+def test_composites_are_what_their_components_are() -> None:
+    """A rule about an algorithm or family holds for a hybrid that has it."""
+    hybrid = key(algorithm="MLDSA65-Ed25519-SHA512")
+
+    for match in ("algorithms: [ml-dsa-65]", "families: [ML-DSA]", "families: [EdDSA]"):
+        assert O.DENY is outcome(
+            engine(f"effect: deny, match: {{{match}}}"), person(), hybrid
+        )
+
+
+@pytest.mark.parametrize(
+    ("utc", "inside"),
+    [
+        (datetime(2026, 3, 28, 8, 30, tzinfo=UTC), True),  # 09:30 before the change
+        (datetime(2026, 3, 29, 7, 30, tzinfo=UTC), True),  # 09:30 after it
+        (datetime(2026, 3, 29, 8, 30, tzinfo=UTC), False),
+        (datetime(2026, 10, 24, 7, 30, tzinfo=UTC), True),
+        (datetime(2026, 10, 25, 8, 30, tzinfo=UTC), True),
+        (datetime(2026, 10, 25, 7, 30, tzinfo=UTC), False),
+    ],
+)
+def test_daylight_saving(utc: datetime, inside: bool) -> None:
+    """The clock on the wall counts, before and after it is put forward."""
+    rules = engine(
+        "effect: deny, match: {time: {from: 09:00, to: 10:00, zone: Europe/Berlin}}"
+    )
+
+    found = outcome(rules, person(), at=int(utc.timestamp()) * 1_000_000)
+
+    assert inside == (found is O.DENY)
+
+
+def test_a_night_belongs_to_the_day_it_begins_on() -> None:
+    """A window of Friday that goes past midnight holds on Saturday morning."""
+    rules = engine("effect: deny, match: {time: {days: [fri], from: 22:00, to: 06:00}}")
+    hours = [(3, 21), (3, 23), (4, 5), (4, 7), (4, 23), (3, 5)]
+
+    found = [
+        outcome(
+            rules,
+            person(),
+            at=int(datetime(2026, 7, d, h, tzinfo=UTC).timestamp()) * 1_000_000,
+        )
+        is O.DENY
+        for d, h in hours
+    ]
+
+    assert [False, True, True, False, False, False] == found
+
+
+@pytest.mark.parametrize("at", [-(2**62), -1, 0, 2**62, 2**63])
+def test_any_instant(at: int) -> None:
+    """No clock is so wrong that the policy can't speak."""
+    rules = engine("effect: deny, match: {time: {from: 01:00, zone: Asia/Tokyo}}")
+
+    outcome(rules, person(), at=at)
+
+
+def test_own_keys_only() -> None:
+    """Who may use their own keys alone may not use another's, by any spelling."""
+    rules = engine("effect: deny, match: {operations: [use]}, except: {owners: [self]}")
+
+    assert O.ALLOW is outcome(rules, person("Alice"))
+    assert O.DENY is outcome(rules, person("bob"))
+    # Nothing is said of what is about no key.
+    keyless = rules.decide(ops.GenerateRandom(length=1), person("bob"), None, at=0)
+    assert keyless.allowed
+
+
+def test_an_allowance_needs_every_side() -> None:
+    """Who may derive to a name may not derive to it from any key."""
+    rules = engine(
+        "effect: allow, match: {operations: [DeriveKey], key_names: ['ci-*']}"
+    )
+    derive = ops.DeriveKey(algorithm="AES-256-GCM", base_key_id="k", name="ci-new")
+    service = person("x", Role.SERVICE)
+
+    assert O.ALLOW is outcome(rules, service, key(), derive)
+    assert O.DENY is outcome(rules, service, key(name="root"), derive)
+
+
+def test_a_denial_needs_one_side() -> None:
+    """A rule about the key to be made and one about the key it comes from both hold."""
+    derive = ops.DeriveKey(
+        algorithm="AES-256-GCM", base_key_id="k", name="new", tags=("new",)
+    )
+    for tag in ("new", "prod"):
+        rules = engine(f"effect: deny, match: {{tags: [{tag}]}}")
+        assert O.DENY is outcome(rules, person(), key(), derive)
+
+
+def test_an_administrator_has_no_way_round() -> None:
+    """A key with the tag dual is not destroyed by an Administrator alone (O-04)."""
+    with memory_hsm() as gateway:
+        administrator = gateway.act_as(caller(Role.ADMINISTRATOR))
+        made = administrator.execute(ops.CreateKey(algorithm="ed25519", tags=("dual",)))
+        for operation in (
+            ops.DestroyKey(key_id=made.key_id),
+            ops.UpdateKey(key_id=made.key_id, tags=()),
+        ):
+            for _ in range(2):
+                with pytest.raises(errors.ApprovalRequiredError):
+                    administrator.execute(operation)
+        found = administrator.execute(ops.DescribeKey(key_id=made.key_id))
+
+    assert (KeyState.ACTIVE, ("dual",)) == (found.state, found.tags)
+
+
+def test_no_purge_without_approval() -> None:
+    """A policy that leaves the rule out, or has none at all, is asked for it too."""
+    scheduler = system_caller(SystemPrincipal.RETENTION)
+    for text in ("version: 1", "version: 1\nextends: strict"):
+        rules = RuleEngine(parse_policy(text))
+        decision = rules.judge("PurgeVersion", scheduler, (key(),), NOON)
+        (demand,) = decision.approvals
+        assert {Role.OPERATOR, Role.AUDITOR} == set(demand.distinct_roles)
+
+
+def test_the_hsm_comes_from_nowhere() -> None:
+    """A rule about who asks keeps no scheduler from its work, unless it names it."""
+    scheduler = system_caller(SystemPrincipal.ROTATION)
+    rotate = ops.RotateKey(key_id="k")
+    away = engine("effect: deny, except: {networks: [10.0.0.0/8]}")
+    named = engine("effect: deny, match: {principals: [system.rotation]}")
+    asked = engine("effect: require-approval, match: {operations: [RotateKey]}")
+
+    assert O.ALLOW is outcome(away, scheduler, key(), rotate)
+    assert O.DENY is outcome(named, scheduler, key(), rotate)
+    assert O.APPROVAL is outcome(asked, scheduler, key(), rotate)
+
+
+def test_what_is_hidden_looks_missing() -> None:
+    """A key that a rule hides gives the same answers as one that is not there."""
+    hidden = engine(
+        "effect: deny, match: {operations: [describe, use], tags: [prod]}",
+        "effect: deny, match: {operations: [Verify]}",
+    )
+
+    def told(facts: KeyFacts | None, operation: Operation[Any]) -> tuple[bool, bool]:
+        decision: Decision = hidden.decide(operation, person(), facts, at=0)
+        return decision.allowed, decision.may_describe
+
+    for operation in (SIGN, ops.Verify(key_id="k", message=b"", signature=b"")):
+        there, missing = told(key(), operation), told(None, operation)
+        # Who is let through to a missing key is told that there is none.
+        assert missing == there if not missing[0] else (False, False) == there
+
+
+_EFFECTS = st.sampled_from(["deny", "require-approval", "allow"])
+_MATCHES = st.sampled_from([*CONDITIONS, "operations: [Sign, Verify, DestroyKey]"])
+_RULES = st.lists(
+    st.builds("effect: {}, match: {{{}}}".format, _EFFECTS, _MATCHES), max_size=6
+)
+_CALLERS = st.builds(
+    lambda name, role: Caller(
+        principal=name, roles=frozenset({role}), source_address="10.1.2.3"
+    ),
+    st.sampled_from(["alice", "bob", "carol"]),
+    st.sampled_from(Role),
+)
+_KEYS = st.builds(
+    lambda algorithm, tags: key(algorithm=algorithm, tags=tags),
+    st.sampled_from(["Ed25519", "ML-DSA-65", "AES-256-GCM"]),
+    st.sampled_from([(), ("prod",), ("other",)]),
+)
+_ASKED = st.sampled_from(
+    [SIGN, ops.DestroyKey(key_id="k"), ops.DescribeKey(key_id="k")]
+)
+
+
+def _named(rules: list[str], order: list[int]) -> RuleEngine:
+    lines = [f"  - {{name: r{n}, {rules[n]}}}\n" for n in order]
+    text = "version: 1\nextends: default\nrules:" + ("\n" + "".join(lines) or " []")
+    return RuleEngine(parse_policy(text if lines else text.replace("rules:\n", "")))
+
+
+@given(_RULES, _CALLERS, _KEYS, _ASKED, st.randoms())
+def test_order_means_nothing(
+    rules: list[str], who: Caller, facts: KeyFacts, operation: Any, random: Any
+) -> None:
+    """The same rules in any order are one policy, and say the same."""
+    order = list(range(len(rules)))
+    shuffled = order.copy()
+    random.shuffle(shuffled)
+
+    one, other = _named(rules, order), _named(rules, shuffled)
+
+    assert one.policy_hash == other.policy_hash
+    assert one.decide(operation, who, facts, at=NOON) == other.decide(
+        operation, who, facts, at=NOON
+    )
+
+
+@given(_RULES, _MATCHES, _CALLERS, _KEYS, _ASKED)
+def test_a_denial_more_allows_nothing(
+    rules: list[str], match: str, who: Caller, facts: KeyFacts, operation: Any
+) -> None:
+    """Another deny rule takes away or changes nothing; an approval more only asks."""
+    ranks = [O.DENY, O.APPROVAL, O.ALLOW]
+    before = ranks.index(
+        outcome(_named(rules, list(range(len(rules)))), who, facts, operation)
+    )
+    for effect in ("deny", "require-approval"):
+        more = [*rules, f"effect: {effect}, match: {{{match}}}"]
+        after = outcome(_named(more, list(range(len(more)))), who, facts, operation)
+        assert ranks.index(after) <= before
+
+
+@given(_RULES, _CALLERS, _KEYS)
+def test_a_listing_shows_what_may_be_described(
+    rules: list[str], who: Caller, facts: KeyFacts
+) -> None:
+    """The scope of a listing is what deciding on each key would come to."""
+    tried = _named(rules, list(range(len(rules))))
+    if tried.decide(ops.ListKeys(), who, None, at=NOON).rule.startswith(
+        ("role:", "allow:")
+    ):
+        verdicts = [
+            tried.judge(kind, who, (facts,), NOON)
+            for kind in ("DescribeKey", "ListKeys")
+        ]
+        shown = all(v.allowed and not v.approvals for v in verdicts)
+        assert shown == tried.visible(who, at=NOON).shows(facts)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""The policy file in use: read again, recorded, refused, never half put in force."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.policy import PolicyHolder, PolicyReloader, RuleEngine
+from hsm_core.errors import AuditUnavailableError, ConfigurationError
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import Role
+from hsm_core.operations import ExplainPolicy
+from hsm_core.policies import built_in_policy, load_policy, parse_policy
+from hsm_core.protocols import AuditDraft
+from hsm_core.settings import PolicyProfile, Settings
+from hsm_core.testing import FakeClock, caller
+
+OPEN = "version: 1\nextends: default\n"
+SHUT = (
+    OPEN + "rules:\n  - {name: shut, effect: deny, match: {operations: [CreateKey]}}\n"
+)
+BROKEN = OPEN + "rules: oops\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Give a policy file."""
+    found = tmp_path / "policy.yaml"
+    before = os.umask(0o077)
+    found.write_text(OPEN)
+    yield found
+    os.umask(before)
+
+
+@pytest.fixture
+def hsm(path: Path) -> Iterator[OpenHSM]:
+    """Give an open HSM that looks at the file twenty times a second."""
+    settings = Settings(
+        key_store="memory",
+        audit_log=None,
+        policy_config=path,
+        policy_reload_interval_seconds=0.05,
+    )
+    with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as opened:
+        yield opened
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something holds, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+class TestInUse:
+    """Over a whole HSM."""
+
+    def test_a_change_takes_effect(self, hsm: OpenHSM, path: Path) -> None:
+        """A new file is in force by itself, after its record."""
+        session = hsm.act_as(caller())
+        session.execute(ops.CreateKey(algorithm="ed25519"))
+
+        path.write_text(SHUT)
+        wanted = parse_policy(SHUT).policy_hash
+        wait_for(lambda: session.execute(ops.Status()).policy.policy == wanted)
+
+        with pytest.raises(errors.AccessDeniedError, match="shut"):
+            session.execute(ops.CreateKey(algorithm="ed25519"))
+        auditor = hsm.act_as(caller(Role.AUDITOR))
+        page = auditor.execute(ops.ListAuditEvents(limit=10))
+        kinds = [(e.event.kind, e.event.policy == wanted) for e in page.items]
+        assert ("system.policy-loaded", True) in kinds
+        before = kinds[kinds.index(("system.policy-loaded", True)) + 1 :]
+        assert not any(is_new for _, is_new in before)
+
+    def test_a_bad_file_weakens_nothing(self, hsm: OpenHSM, path: Path) -> None:
+        """The last good policy stays, and the HSM says so, until the file is mended."""
+        session = hsm.act_as(caller())
+        path.write_text(SHUT)
+        assert "" == hsm.reload_policy()
+        for bad in (BROKEN, "", None):
+            path.unlink() if bad is None else path.write_text(bad)
+            assert hsm.reload_policy()
+            with pytest.raises(errors.AccessDeniedError, match="shut"):
+                session.execute(ops.CreateKey(algorithm="ed25519"))
+        status = session.execute(ops.Status())
+        shown = session.execute(ops.ShowPolicy())
+
+        assert ("degraded", False) == (status.state, status.policy.current)
+        assert 3 == status.policy.failures == shown.failures
+        assert "can't be read" in shown.problem
+        assert SHUT == shown.text
+        path.write_text(SHUT)
+        assert "" == hsm.reload_policy()
+        assert "operational" == session.execute(ops.Status()).state
+
+    def test_explained_by_what_is_in_force(self, hsm: OpenHSM, path: Path) -> None:
+        """Explanations go with the policy that is in force."""
+        session = hsm.act_as(caller())
+        asked = ExplainPolicy(
+            operation="CreateKey", principal="x", roles=(Role.OPERATOR,)
+        )
+        before = session.execute(asked)
+        path.write_text(SHUT)
+        hsm.reload_policy()
+        after = session.execute(asked)
+
+        assert ("role:Operator", "shut") == (before.rule, after.rule)
+        assert ["pqc-restricted", "shut"] == [rule.name for rule in after.rules]
+        assert [False, True] == [rule.holds for rule in after.rules]
+
+
+def test_a_bad_file_at_the_start(path: Path) -> None:
+    """No HSM opens with a policy that is not valid, and nothing is written."""
+    path.write_text(BROKEN)
+    settings = Settings(
+        key_dir=path.parent / "keys",
+        audit_log=path.parent / "audit.log",
+        policy_config=path,
+    )
+
+    with pytest.raises(ConfigurationError, match=r"policy\.yaml .* line 3: rules"):
+        open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32))
+
+    assert [path] == list(path.parent.iterdir())
+
+
+class _Log:
+    """A trail that keeps drafts, or fails."""
+
+    def __init__(self) -> None:
+        self.drafts: list[AuditDraft] = []
+        self.fails = False
+
+    def append(self, drafts: list[AuditDraft], **how: object) -> _Log:
+        if self.fails:
+            raise AuditUnavailableError
+        self.drafts += drafts
+        return self
+
+    def wait(self) -> None:
+        """It is durable."""
+
+
+def reloader(path: Path | None) -> tuple[PolicyReloader, PolicyHolder, _Log, list[str]]:
+    """Return a reloader with all that it works on, and what it tells."""
+    policy = load_policy(path) if path else built_in_policy(PolicyProfile.DEFAULT)
+    holder, log, told = PolicyHolder(RuleEngine(policy), "file", 0), _Log(), list[str]()
+    made = PolicyReloader(path, holder, log, FakeClock())  # type: ignore[arg-type]
+    made.on_change = told.append
+    return made, holder, log, told
+
+
+def test_what_was_seen_once_is_not_in_force(path: Path) -> None:
+    """A file that is being written is not taken for a whole one."""
+    made, holder, log, told = reloader(path)
+    first = holder.engine
+    path.write_text(SHUT[:40])
+    made.poll()
+    path.write_text(SHUT)
+    made.poll()
+
+    assert (first, [], []) == (holder.engine, log.drafts, told)
+    made.poll()
+    assert parse_policy(SHUT).policy_hash == holder.policy_hash()
+    assert [""] == told
+
+
+def test_a_bad_content_is_told_once(path: Path) -> None:
+    """However often it is looked at, it counts once, and is recorded once."""
+    made, holder, log, told = reloader(path)
+    path.write_text(BROKEN)
+    for _ in range(5):
+        made.poll()
+
+    assert (1, 1, 1) == (holder.failures, len(log.drafts), len(told))
+    (draft,) = log.drafts
+    assert ("system.policy-refused", "configuration") == (draft.kind, draft.code)
+    assert holder.policy_hash() == draft.policy
+
+
+def test_no_policy_without_its_record(path: Path) -> None:
+    """While the trail can't be written, the policy stays; then it is tried anew."""
+    made, holder, log, _ = reloader(path)
+    first = holder.engine
+    path.write_text(SHUT)
+    log.fails = True
+    for _ in range(3):
+        made.poll()
+
+    assert first is holder.engine
+    assert holder.problem
+    log.fails = False
+    made.poll()
+    assert parse_policy(SHUT).policy_hash == holder.policy_hash()
+    assert ("", 1) == (holder.problem, holder.failures)
+
+
+def test_touched_is_not_changed(path: Path) -> None:
+    """A file that was written again with the same content is no change."""
+    made, _, log, told = reloader(path)
+    path.write_text(OPEN)
+    made.poll()
+
+    assert "" == made.reload()
+    assert ([], []) == (log.drafts, told)
+
+
+def test_a_built_in_policy_is_never_read_again() -> None:
+    """There is no file to look at."""
+    made, _, log, _ = reloader(None)
+    made.poll()
+
+    assert ("", []) == (made.reload(), log.drafts)
+
+
+def test_one_operation_one_policy(path: Path) -> None:
+    """An operation that has begun ends under the policy that it began with."""
+    holder = PolicyHolder(RuleEngine(load_policy(path)), "file", 0)
+    engine = holder.engine
+    holder.replace(RuleEngine(parse_policy(SHUT)), 1)
+    create = ops.CreateKey(algorithm="ed25519")
+
+    assert engine.decide(create, caller(), None, at=0).allowed
+    assert not holder.engine.decide(create, caller(), None, at=0).allowed

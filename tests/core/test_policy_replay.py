@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""The trail tried against a policy: nothing false, and nothing left out."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.policy import RuleEngine, change_of
+from hsm_core._internal.policy.replay import decision_on, was_decided
+from hsm_core._internal.views import audited_caller
+from hsm_core.model import AuditedKey, AuditEvent, Caller, Phase, Role
+from hsm_core.policies import parse_policy
+from hsm_core.session import Session
+from hsm_core.settings import PolicyProfile
+from hsm_core.testing import caller, memory_hsm
+from tests.core.test_roles import sample
+
+DEFAULT = "version: 1\nextends: default\n"
+
+
+def events_of(gateway: object) -> list[AuditEvent]:
+    """Return the whole trail."""
+    auditor = gateway.act_as(caller(Role.AUDITOR, principal="ute"))  # type: ignore[attr-defined]
+    page = auditor.execute(ops.ListAuditEvents(ascending=True, start_seq=0, limit=1000))
+    return [entry.event for entry in page.items]
+
+
+def test_every_kind_of_request() -> None:
+    """What was decided is what a replay of its record decides, for every kind."""
+    asked = [kind for kind in ops.OPERATIONS if kind is not ops.SelfTest]
+    with memory_hsm() as gateway:
+        admin = gateway.act_as(caller())
+        made = admin.execute(ops.CreateKey(algorithm="aes256kw", tags=("dual",)))
+        for role in Role:
+            hsm = gateway.act_as(caller(role, principal=f"p-{role}"))
+            for kind in asked:
+                for key in (made.key_id, "missing"):
+                    try:
+                        hsm.execute(sample(kind, key))
+                    except errors.HSMError:
+                        continue
+        for operation in (
+            ops.UpdateKey(key_id=made.key_id, tags=()),
+            ops.CreateKey(algorithm="ml-kem-1024"),
+            ops.CreateKey(algorithm="ed25519", name="same"),
+            ops.CreateKey(algorithm="ed25519", name="same"),
+        ):
+            for role in (Role.ADMINISTRATOR, Role.OPERATOR):
+                try:
+                    gateway.act_as(caller(role)).execute(operation)
+                except errors.HSMError:
+                    continue
+        events = events_of(gateway)
+
+    engine = RuleEngine(parse_policy(DEFAULT))
+    decided = {event.kind for event in events if was_decided(event)}
+    # Reads are recorded where they are refused alone.
+    kinds = {kind.__name__ for kind in asked if kind.effect is not ops.Effect.READ}
+    assert kinds <= decided
+    assert [] == [c for c in (change_of(e, engine) for e in events) if c]
+
+
+def test_facts_of_further_keys() -> None:
+    """A rule about the key that wraps is replayed, for its facts are recorded."""
+    text = (
+        DEFAULT + "rules:\n  - {name: no, effect: deny, match: "
+        "{operations: [ExportKey], tags: [weak], algorithms: [aes256kw]}}\n"
+    )
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller(Role.ADMINISTRATOR)))
+        hsm = gateway.act_as(caller(Role.ADMINISTRATOR))
+        wrapping = hsm.execute(
+            ops.CreateKey(algorithm="aes256kw", usages=("wrap",), tags=("weak",))  # type: ignore[arg-type]
+        )
+        key = hsm.execute(ops.CreateKey(algorithm="ed25519", exportable=True))
+        hsm.execute(ops.ExportKey(key_id=key.key_id, wrapping_key_id=wrapping.key_id))
+        found = session.test_policy(text)
+
+    assert ["ExportKey"] == [change.operation for change in found.changes]
+
+
+def _record(seq: int, engine: RuleEngine, rng: random.Random) -> AuditEvent:
+    """Return the record of a request that an engine has decided on."""
+    who = Caller(
+        principal=rng.choice(["alice", "bob", "carol", "dora"]),
+        roles=frozenset({rng.choice(list(Role))}),
+        source_address=rng.choice(["10.0.0.1", "192.0.2.7", ""]),
+    )
+    key = AuditedKey(
+        algorithm=rng.choice(["Ed25519", "ML-DSA-87", "AES-256-GCM", "ML-KEM-768"]),
+        usages=("sign",),
+        name=f"key-{seq}",
+        owner=rng.choice(["alice", "bob"]),
+        tags=rng.choice([(), ("prod",), ("dual",), ("prod", "dual")]),
+        state="active",
+    )
+    kind = rng.choice(
+        ["Sign", "Verify", "RotateKey", "DestroyKey", "ExportKey", "RevokeKey"]
+    )
+    event = AuditEvent(
+        format=1, log_id="0" * 32, seq=seq, prev="", epoch=0, code="ok",
+        time=1_780_000_000_000_000 + seq * 60_000_000,
+        phase=rng.choice([Phase.INTENT, Phase.SINGLE]),
+        kind=kind, key=key, key_id=f"{seq:08}", caller=audited_caller(who), rule="?",
+    )  # fmt: skip
+    assert event.caller is not None
+    decision = decision_on(event, event.caller, engine)
+    return msgspec.structs.replace(event, rule=decision.rule)
+
+
+def test_ten_thousand_requests() -> None:
+    """The same policy changes nothing of 10,000; another its 20, which are listed."""
+    rng = random.Random(6)
+    busy = (
+        DEFAULT.replace("default", PolicyProfile.STRICT.value)
+        + "rules:\n"
+        + "  - {name: office, effect: deny, match: {operations: [RotateKey]}, except: "
+        "{time: {from: 08:00, to: 18:00, zone: Europe/Berlin}}}\n"
+        "  - {name: inside, effect: require-approval, match: {tags: [prod]}, except: "
+        "{networks: [10.0.0.0/8]}}\n"
+        "  - {name: own, effect: deny, match: {roles: [Service]}, except: "
+        "{owners: [self]}}\n"
+    )
+    engine = RuleEngine(parse_policy(busy))
+    events = [_record(seq, engine, rng) for seq in range(10_000)]
+    outcomes = {e.rule.partition(":")[0] for e in events}
+    assert {"approval", "default-deny", "office", "own", "role"} <= outcomes
+    allowed = [e for e in events if e.rule.startswith("role:")]
+    planted = sorted(e.seq for e in rng.sample(allowed, 20))
+    names = ", ".join(f"key-{seq}" for seq in planted)
+    other = (
+        busy + f"  - {{name: planted, effect: deny, match: {{key_names: [{names}]}}}}\n"
+    )
+    changed = RuleEngine(parse_policy(other))
+
+    same = [c for c in (change_of(e, engine) for e in events) if c]
+    found = [c for c in (change_of(e, changed) for e in events) if c]
+
+    assert [] == same
+    assert planted == [change.seq for change in found]
+    assert {("allow", "deny", "planted")} == {
+        (c.before, c.after, c.after_rule) for c in found
+    }
+
+
+def test_a_bad_policy_is_refused() -> None:
+    """What is no policy can't be tried, and the place is named."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        with pytest.raises(errors.InvalidInputError, match="line 1: version"):
+            session.test_policy("version: 7")
+
+
+def test_page_by_page() -> None:
+    """A trail that is longer than one answer is tried to its end."""
+    text = (
+        DEFAULT + "rules:\n  - {name: n, effect: deny, match: {operations: [Sign]}}\n"
+    )
+    with memory_hsm() as gateway:
+        hsm = gateway.act_as(caller())
+        key = hsm.execute(ops.CreateKey(algorithm="ed25519"))
+        for _ in range(30):
+            hsm.execute(ops.Sign(key_id=key.key_id, message=b""))
+        start, found = 0, list[int]()
+        while True:
+            page = hsm.execute(ops.TestPolicy(policy=text, start_seq=start, limit=7))
+            found += [change.seq for change in page.changes]
+            if page.next_seq is None or len(found) == 30:
+                break
+            start = page.next_seq
+
+    assert 30 == len(found) == len(set(found))

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: MIT
+"""What is said of a key can be changed, and no rule is got round that way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.policy import decide_update
+from hsm_core._internal.presentation import present
+from hsm_core.consent import shown_sha256
+from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalDemand, ApprovalState, Caller, KeyState, Role
+from hsm_core.operations import Operation
+from hsm_core.policies import parse_policy
+from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.session import Session
+from hsm_core.testing import Faults, caller, memory_hsm
+from tests.contract.hsm_ways import filesystem_hsm
+
+
+@pytest.fixture
+def gateway() -> Iterator[OpenHSM]:
+    """Give a fresh HSM in memory."""
+    with memory_hsm() as opened:
+        yield opened
+
+
+@pytest.fixture
+def session(gateway: OpenHSM) -> Session:
+    """Give a session of somebody who may do everything."""
+    return Session(gateway.act_as(caller()))
+
+
+class TestFacts:
+    def test_all(self, session: Session) -> None:
+        """
+        Each field is changed where it is given, and left where it is not.
+        """
+        made = session.create_key("aes", name="box", description="d", tags=["a", "b"])
+
+        session.update("box", description="other")
+        session.update("box", owner="eve")
+        session.update("box", tags=["c", "a", "c"])
+        found = session.update("box", name="chest")
+
+        assert ("chest", "other", "eve", ("a", "c")) == (
+            found.name,
+            found.description,
+            found.owner,
+            found.tags,
+        )
+        assert made.generation + 4 == found.generation
+        assert found == session.describe("chest").__replace__(use=None)
+        session.verify_audit()
+
+    def test_emptied(self, session: Session) -> None:
+        """
+        Name, description and tags can be taken away, and an owner there always is.
+        """
+        key = session.create_key("aes", name="box", description="d", tags=["a"]).key_id
+        found = session.update(key, name="", description="", tags=[])
+
+        assert ("", "", ()) == (found.name, found.description, found.tags)
+        with pytest.raises(errors.InvalidInputError, match="owner"):
+            session.update(key, owner="")
+
+    def test_of_nothing(self, session: Session) -> None:
+        """
+        A change of nothing is a mistake.
+        """
+        key = session.create_key("aes").key_id
+
+        with pytest.raises(errors.InvalidInputError, match="at least one"):
+            session.update(key)
+
+    def test_listing_follows(self, session: Session) -> None:
+        """
+        A listing by tag shows what has it now.
+        """
+        first = session.create_key("aes", tags=["old"]).key_id
+        session.update(first, tags=["new"])
+
+        assert [] == [*session.keys(tags=["old"])]
+        assert [first] == [info.key_id for info in session.keys(tags=["new"])]
+
+    def test_what_was_made_is_still_processed(self, session: Session) -> None:
+        """
+        Ciphertexts are bound to the key's id, not to what is said of it.
+        """
+        session.create_key("aes", name="box", tags=["a"])
+        sealed = session.encrypt("box", b"m")
+        session.update("box", name="chest", owner="eve", tags=[])
+
+        assert b"m" == session.decrypt("chest", sealed)
+
+    def test_repeated(self, session: Session) -> None:
+        """
+        A request that is sent again is answered again, by the old name too.
+        """
+        session.create_key("aes", name="box")
+        first = session.update("box", name="chest", idempotency_key="once")
+
+        assert first == session.update("box", name="chest", idempotency_key="once")
+        assert 2 == session.describe("chest").generation
+
+
+class TestNames:
+    def test_freed_and_taken(self, session: Session) -> None:
+        """
+        The old name is free at once, and the new one is taken.
+        """
+        first = session.create_key("aes", name="box").key_id
+        session.update("box", name="chest")
+        second = session.create_key("aes", name="box").key_id
+
+        assert first == session.describe("chest").key_id
+        assert second == session.describe("box").key_id
+        for key, name in ((second, "chest"), (first, "box")):
+            with pytest.raises(errors.NameTakenError):
+                session.update(key, name=name)
+
+    def test_its_own(self, session: Session) -> None:
+        """
+        A key may be given the name that it has.
+        """
+        session.create_key("aes", name="box")
+
+        assert "box" == session.update("box", name="box").name
+
+    def test_like_an_id(self, session: Session) -> None:
+        """
+        A name that could be taken for an id is refused.
+        """
+        key = session.create_key("aes").key_id
+
+        with pytest.raises(errors.InvalidInputError, match="form of a UUID"):
+            session.update(key, name=key)
+
+    def test_wanted_by_many(self, gateway: OpenHSM, session: Session) -> None:
+        """
+        Of many who want one name at once, one gets it.
+        """
+        keys = [session.create_key("aes").key_id for _ in range(8)]
+
+        def rename(key: str) -> bool:
+            try:
+                Session(gateway.act_as(caller())).update(key, name="pay")
+            except errors.NameTakenError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            done = list(pool.map(rename, keys))
+
+        assert 1 == done.count(True)
+        assert keys[done.index(True)] == session.describe("pay").key_id
+
+    def test_after_a_restart(self, tmp_path: Path) -> None:
+        """
+        A name is where it went, in a later process too.
+        """
+        with filesystem_hsm(tmp_path) as opened:
+            session = Session(opened.act_as(caller()))
+            key = session.create_key("aes", name="box").key_id
+            session.update(key, name="chest")
+
+        with filesystem_hsm(tmp_path) as opened:
+            session = Session(opened.act_as(caller()))
+            assert key == session.describe("chest").key_id
+            with pytest.raises(errors.KeyNotFoundError):
+                session.describe("box")
+
+    def test_store_that_refuses(self) -> None:
+        """
+        Where the store can't commit a rename, the old name stays.
+        """
+        faults = Faults()
+        with memory_hsm(faults=faults) as opened:
+            session = Session(opened.act_as(caller()))
+            key = session.create_key("aes", name="box").key_id
+            faults.plan("store.commit", errors.StorageFullError())
+            with pytest.raises(errors.StorageFullError):
+                session.update(key, name="chest")
+
+            assert "box" == session.describe("box").name
+
+
+DUAL = """
+version: 1
+extends: default
+rules:
+  - name: two-people-destroy
+    effect: require-approval
+    match: {operations: [DestroyKey], tags: [dual]}
+    approval: {quorum: 1}
+"""
+
+
+def open_approvals(gateway: OpenHSM) -> tuple[ops.ApprovalInfo, ...]:
+    """Return what waits for somebody's consent."""
+    hsm = gateway.act_as(caller(principal="carol"))
+    pending = (ApprovalState.PENDING,)
+    return hsm.execute(ops.ListApprovals(states=pending)).items
+
+
+class Tags:
+    """
+    A policy of tags: what needs two people, what is denied, and the owner's own keys.
+
+    ``dual`` asks for an approval before a destruction, ``watched`` before an update;
+    ``keep`` denies destruction; only the owner signs.
+    """
+
+    policy_hash = "00" * 32
+
+    def decide(
+        self,
+        operation: Operation[object],
+        caller: Caller,
+        key: KeyFacts | None,
+        /,
+        *,
+        at: int = 0,
+    ) -> Decision:
+        """Decide by the tags and the owner of the key."""
+        kind = type(operation).__name__
+        tags = key.tags if key else frozenset()
+        denied = (kind == "DestroyKey" and "keep" in tags) or (
+            kind == "Sign" and key is not None and key.owner != caller.principal
+        )
+        denied |= kind == "UpdateKey" and "frozen" in tags
+        asks = {"dual": "DestroyKey", "watched": "UpdateKey"}
+        approvals = tuple(
+            ApprovalDemand(rule=tag)
+            for tag, asked in asks.items()
+            if tag in tags and kind == asked
+        )
+        return Decision(
+            allowed=not denied, may_describe=True, rule="tags", approvals=approvals
+        )
+
+    def allows_revoked(self, kind: str, /) -> bool:
+        """Nothing."""
+        return False
+
+
+def decided(before: set[str], after: set[str] | None, **facts: str) -> Decision:
+    """Decide whether bob may give a key of alice other tags."""
+    policy, bob = Tags(), caller(principal="bob")
+    operation = ops.UpdateKey(
+        key_id="k", tags=None if after is None else tuple(after), **facts
+    )
+    key = KeyFacts(
+        key_id="k",
+        algorithm="Ed25519",
+        state=KeyState.ACTIVE,
+        owner="alice",
+        tags=frozenset(before),
+    )
+    return decide_update(lambda op, k: policy.decide(op, bob, k), operation, key)
+
+
+class TestPolicy:
+    @pytest.mark.parametrize(
+        ("before", "after", "rules"),
+        [
+            ({"a"}, {"b"}, set()),
+            # What a tag demands of a destruction, it demands of its own removal.
+            ({"dual"}, {"a"}, {"dual"}),
+            ({"dual"}, {"dual", "a"}, set()),
+            ({"a"}, {"a", "dual"}, set()),
+            # A rule about updates holds before and after.
+            ({"watched"}, {"a"}, {"watched"}),
+            ({"a"}, {"watched"}, {"watched"}),
+            ({"dual", "watched"}, set(), {"dual", "watched"}),
+        ],
+    )
+    def test_approvals(
+        self, before: set[str], after: set[str], rules: set[str]
+    ) -> None:
+        """
+        What old and new facts ask is asked, and whatever the change would spare.
+        """
+        found = decided(before, after)
+
+        assert found.allowed
+        assert rules == {demand.rule for demand in found.approvals}
+
+    def test_nobody_frees_themselves(self) -> None:
+        """
+        To whom something is denied, they can't allow it to themselves by a tag.
+        """
+        found = decided({"keep"}, {"a"})
+
+        assert (False, "update-gives:DestroyKey") == (found.allowed, found.rule)
+
+    def test_nobody_takes_a_key_for_their_own(self) -> None:
+        """
+        Who signs with keys of their own may make none their own, but somebody else's.
+        """
+        assert "update-gives:Sign" == decided(set(), None, owner="bob").rule
+        assert decided(set(), None, owner="carol").allowed
+
+    @pytest.mark.parametrize(
+        ("before", "after"), [({"frozen"}, {"a"}), ({"a"}, {"frozen"})]
+    )
+    def test_denied_by_either(self, before: set[str], after: set[str]) -> None:
+        """
+        What the old or the new facts deny is denied.
+        """
+        assert not decided(before, after).allowed
+
+    def test_description_alone(self) -> None:
+        """
+        A change that no rule can match is decided as any operation is.
+        """
+        assert () == decided({"dual"}, None, description="d").approvals
+
+    def test_in_the_pipeline(self) -> None:
+        """
+        What two people must agree to for a destruction, they must for taking its tag.
+        """
+        with memory_hsm(policy=parse_policy(DUAL)) as gateway:
+            session = Session(gateway.act_as(caller(principal="bob")))
+            key = session.create_key("ed25519", tags=["dual"]).key_id
+            with pytest.raises(errors.ApprovalRequiredError):
+                session.update(key, tags=[])
+            with pytest.raises(errors.ApprovalRequiredError):
+                session.destroy(key)
+            assert ("dual",) == session.describe(key).tags
+            assert "d" == session.update(key, description="d").description
+
+            for info in open_approvals(gateway):
+                other = gateway.act_as(caller(principal="carol"))
+                other.execute(ops.Approve(approval_id=info.approval_id))
+            assert () == session.update(key, tags=[]).tags
+
+    def test_roles(self, gateway: OpenHSM, session: Session) -> None:
+        """
+        By the built-in policy an Administrator changes facts, and nobody else.
+        """
+        key = session.create_key("aes").key_id
+        for role in (Role.OPERATOR, Role.AUDITOR, Role.SERVICE):
+            with pytest.raises(errors.AccessDeniedError):
+                Session(gateway.act_as(caller(role))).update(key, tags=["a"])
+        Session(gateway.act_as(caller(Role.ADMINISTRATOR))).update(key, tags=["a"])
+
+
+def test_shown_to_approvers() -> None:
+    """That no tags are to be left is shown, and has another digest than nothing."""
+    salt = bytes(32)
+    cleared, silent = (
+        present(
+            ops.UpdateKey(key_id="k", name="n", tags=tags),
+            requester="bob",
+            document=None,
+            salt=salt,
+        )
+        for tags in ((), None)
+    )
+
+    assert {"tags": 0} == {f.name: f.length for f in cleared.fields if f.name == "tags"}
+    assert shown_sha256(salt, cleared) != shown_sha256(salt, silent)
