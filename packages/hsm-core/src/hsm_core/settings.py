@@ -172,8 +172,9 @@ class Settings(Record, frozen=True, kw_only=True):
         policy_profile: Which built-in policy is in force, where no file is.
         policy_config: File of the policy; see the page *Policy* of the reference.
         policy_reload_interval_seconds: How often it is looked at for a change.
-        retention_config: File of the retention policy (see ``hsm_core.retention_policy``), which
-            is read again when it changes. None purges nothing.
+        retention_config: File of the retention policy (see
+            ``hsm_core.retention_policy``), which is read again when it changes. None
+            purges nothing.
         retention_ledger: Where purges are attested; needed with a policy. Made, with
             its directory, if absent.
         retention_interval_seconds: How often it is looked what may be purged.
