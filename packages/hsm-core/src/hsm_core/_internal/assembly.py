@@ -27,8 +27,8 @@ from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.consents import (
     SignatureCheck,
-    no_signatures,
     open_dual_control,
+    signature_check,
 )
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.following import Followers
@@ -296,7 +296,7 @@ def assemble(
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
     policy: Policy | None = None,
-    check_signature: SignatureCheck = no_signatures,
+    check_signature: SignatureCheck | None = None,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
@@ -354,7 +354,7 @@ def assemble(
         holder,
         clock,
         entropy,
-        check_signature,
+        check_signature or signature_check(holder),
     )
 
     def recover_store(reason: str) -> ops.Recovered:

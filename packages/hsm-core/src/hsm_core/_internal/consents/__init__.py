@@ -4,7 +4,7 @@
 from hsm_core._internal.consents.care import Care
 from hsm_core._internal.consents.consents import Asked, Consents
 from hsm_core._internal.consents.dual_control import DualControl, open_dual_control
-from hsm_core._internal.consents.people import SignatureCheck, no_signatures
+from hsm_core._internal.consents.signing import SignatureCheck, signature_check
 from hsm_core._internal.consents.using import Hold
 
 __all__ = [
@@ -14,6 +14,6 @@ __all__ = [
     "DualControl",
     "Hold",
     "SignatureCheck",
-    "no_signatures",
     "open_dual_control",
+    "signature_check",
 ]

@@ -12,7 +12,8 @@ from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.consents.care import Care
 from hsm_core._internal.consents.consents import Consents
 from hsm_core._internal.consents.opening import open_consents
-from hsm_core._internal.consents.people import People, SignatureCheck
+from hsm_core._internal.consents.people import People
+from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.consents.using import Users
 from hsm_core._internal.inventory import Inventory
