@@ -61,6 +61,9 @@ BY_OPERATION = {
     "Approve": "approvals",
     "Deny": "approvals",
     "CancelApproval": "approvals",
+    "ShowPolicy": "policy",
+    "ExplainPolicy": "policy",
+    "TestPolicy": "policy",
 }
 
 
