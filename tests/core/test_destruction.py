@@ -22,6 +22,7 @@ from tests.core.test_staging import states, told
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 DAY = 24 * 3600
+WAIT = Settings(destroy_waiting_days=30)
 
 
 @pytest.fixture
@@ -167,9 +168,7 @@ class TestLeast:
         """
         An HSM may ask for a waiting time, which holds where nothing else is asked for.
         """
-        with memory_hsm(
-            clock=clock, settings=Settings(destroy_waiting_days=30)
-        ) as gateway:
+        with memory_hsm(clock=clock, settings=WAIT) as gateway:
             session = Session(gateway.act_as(caller()))
             key = session.create_key("aes").key_id
 
@@ -182,7 +181,7 @@ class TestLeast:
         """
         Nobody gets round it by asking for less.
         """
-        with memory_hsm(settings=Settings(destroy_waiting_days=30)) as gateway:
+        with memory_hsm(settings=WAIT) as gateway:
             session = Session(gateway.act_as(caller()))
             key = session.create_key("aes").key_id
             with pytest.raises(errors.InvalidInputError, match="at least 30"):

@@ -22,6 +22,7 @@ TOLD = {
     "sign-large-files": ["The signature is good; version 1 made it."],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
+    "life-of-a-key": ["staged", "2026-01-31T12:00:00Z", "purge_scheduled", "team"],
     "data-keys": ["of 3865470566 (0 %)", "retired"],
     "recover-a-store": ["keys compared"],
     "full-disk": ["audit  ", "available"],

@@ -23,7 +23,7 @@ __all__ = ["PROBE", "LocalVault"]
 
 R = TypeVar("R")
 
-PROBE: Final = Caller(principal="system.health", roles=frozenset({Role.SERVICE}))
+PROBE: Final = Caller(principal="health-check", roles=frozenset({Role.SERVICE}))
 """Who asks for the health of the HSM, with the least role."""
 
 
