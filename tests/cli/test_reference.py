@@ -64,9 +64,6 @@ BY_OPERATION = {
     "Approve": "approvals",
     "Deny": "approvals",
     "CancelApproval": "approvals",
-    "ShowPolicy": "policy",
-    "ExplainPolicy": "policy",
-    "TestPolicy": "policy",
 }
 
 
