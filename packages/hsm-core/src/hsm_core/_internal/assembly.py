@@ -115,9 +115,10 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
+        new_caretaker: Callable[[], Caretaker] = Caretaker,
     ) -> None:
         self._housekeeping = housekeeping
-        self.caretaker = Caretaker()
+        self.caretaker = new_caretaker()
         self._services = services
         self._store = store
         self._settings = settings
@@ -139,7 +140,9 @@ class OpenHSM:
         self._policy = PolicyReloader(
             settings.policy_config, services.policy, services.audit, services.clock
         )
-        self.schedulers = Schedulers(settings, services, self._pipeline.execute)
+        self.schedulers = Schedulers(
+            settings, services, self._pipeline.execute, new_caretaker()
+        )
         keeper.begin(self.caretaker, self._pipeline.pay)
         if settings.policy_config is not None:
             seconds = settings.policy_reload_interval_seconds
@@ -305,13 +308,14 @@ def assemble(
     approvals: ApprovalStore | None = None,
     policy: Policy | None = None,
     check_signature: SignatureCheck = no_signatures,
+    new_caretaker: Callable[[], Caretaker] = Caretaker,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
 
     *copiers* copy what of them can be backed up in use, the trail last. Without
     *approvals* they are kept in memory; *policy* is what the settings name, where that
-    was read already.
+    was read already. All recurring work is given to what *new_caretaker* makes.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -399,8 +403,10 @@ def assemble(
     _record_system(services, "system.start")
     _record_stopped(services)
     dual.care.settle_reserved()
-    housekeeping = Housekeeping(settings, audit, dual.register, dual.care, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping)
+    housekeeping = Housekeeping(
+        settings, audit, dual.register, dual.care, clock, new_caretaker()
+    )
+    return OpenHSM(services, store, settings, keeper, housekeeping, new_caretaker)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Whoever plants a bug in the product is found out by some seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import pytest
+
+from hsm_core._internal.owed import OwedOutcomes
+from tests.simulation.run import FailedLifeError, simulate
+
+MOST_SEEDS: Final = 500
+
+Plant: TypeAlias = Callable[[pytest.MonkeyPatch], None]
+
+
+class _Done:
+    """A ticket that promises nothing."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for nobody."""
+
+
+def lost_outcome(patch: pytest.MonkeyPatch) -> None:
+    """The answer does not wait for the record of what was done."""
+    append = OwedOutcomes.append
+
+    def hurried(self: OwedOutcomes, draft: Any) -> Any:
+        append(self, draft)
+        return _Done()
+
+    patch.setattr(OwedOutcomes, "append", hurried)
+
+
+BUGS: Final[Mapping[str, Plant]] = {
+    "lost outcome": lost_outcome,
+}
+
+
+@contextmanager
+def planted(plant: Plant) -> Iterator[None]:
+    """Let a bug be in the product for the duration of a ``with`` block."""
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        yield
+
+
+def first_to_fail(plant: Plant) -> tuple[int, FailedLifeError] | None:
+    """Return the first seed that a bug shows in, and how."""
+    with planted(plant):
+        for seed in range(MOST_SEEDS):
+            try:
+                simulate(seed)
+            except FailedLifeError as failure:
+                return seed, failure
+    return None
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug: str) -> None:
+    """Each is found within 500 seeds; which one found it is printed."""
+    found = first_to_fail(BUGS[bug])
+
+    assert found is not None
+    seed, failure = found
+    print(f"{bug}: found by seed {seed}: {str(failure).splitlines()[-2]}")  # noqa: T201
