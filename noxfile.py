@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import nox
+from nox.command import CommandFailed
 
 DISTS: Final = ("hsm-core", "hsm-server", "hsm-cli")
 
@@ -110,6 +111,34 @@ FAULTS: Final = (
 )
 """Tests of crashes, failing disks and tampering; the long form of some is longer."""
 
+ALONE: Final = (
+    "core/test_audit_hanging.py",
+    "core/test_crypto_pqcrypto_children.py",
+    "core/test_mutation_deadline.py",
+    "core/test_slow_lane.py",
+    "core/test_store_healing.py",
+    "e2e/test_raw_bodies.py",
+    "faults/test_kill.py",
+    "faults/test_powercut.py",
+    "faults/test_soak.py",
+    "faults/test_stop.py",
+    "server/test_in_flight.py",
+    "server/test_listener.py",
+    "server/test_restarts.py",
+    "server/test_slow_operations.py",
+)
+"""
+What runs with no other test beside it, after the others.
+
+They say how quickly something is noticed, refused or given up, within a second or so,
+while a neighbour may take the processor for as long; or they are such a neighbour,
+keeping all processors or disks busy for as long as they run. A request of 64 MiB is of
+both kinds: a server that gets no processor for a second takes its vault for silent.
+"""
+
+SIDE_BY_SIDE: Final = ("--numprocesses=2", "--dist=loadfile")
+"""Tests of one file share fixtures, and so stay in one process."""
+
 WHEELS: Final = Path("dist")
 REPORTS: Final = Path(".nox/reports")
 
@@ -132,11 +161,58 @@ def _install_groups(
     session.install(*options, *(word for name in groups for word in ("--group", name)))
 
 
-def _report(session: nox.Session) -> Path:
-    """Return where this session's JUnit report goes."""
+def _report(session: nox.Session, part: str = "") -> Path:
+    """Return where the JUnit report of this session, or a part of it, goes."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     name = "".join(c if c.isalnum() else "-" for c in session.name).strip("-")
-    return REPORTS / f"{name}.xml"
+    return REPORTS / f"{name}{part}.xml"
+
+
+def _run_tests(
+    session: nox.Session,
+    *options: str,
+    folders: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+) -> list[Path]:
+    """
+    Run tests two at a time, then those that must be alone; return the reports.
+
+    What a person asked for, after ``--``, runs one by one and in a single run.
+
+    Args:
+        session: Where pytest is installed.
+
+        options: Of pytest.
+
+        folders: Where the tests are; empty for all that there are.
+
+        left_out: Options of pytest, ``--ignore`` of each file or folder to leave out.
+    """
+    whole = ("pytest", *options, *left_out)
+    if session.posargs:
+        report = _report(session)
+        session.run(*whole, f"--junit-xml={report}", *folders, *session.posargs)
+        return [report]
+    ignored = {option.removeprefix("--ignore=") for option in left_out}
+    alone = [
+        path
+        for path in (f"tests/{name}" for name in ALONE)
+        if not ignored & {path, str(Path(path).parent)}
+        and (not folders or str(Path(path).parent) in folders)
+    ]
+    parts = [("", [*SIDE_BY_SIDE, *(f"--ignore={path}" for path in alone), *folders])]
+    if alone:
+        parts.append(("-alone", alone))
+    reports, failures = [], 0
+    for part, words in parts:
+        reports.append(_report(session, part))
+        try:
+            session.run(*whole, f"--junit-xml={reports[-1]}", *words)
+        except CommandFailed:
+            failures += 1  # What the other part finds is of interest, too.
+    if failures:
+        session.error("Tests failed.")
+    return reports
 
 
 @nox.session
@@ -144,11 +220,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests of all three distributions, with coverage."""
     _install(session, "test", "lint")
     session.run("coverage", "erase")
-    session.run(
-        *("coverage", "run", "-m", "pytest", f"--junit-xml={_report(session)}"),
-        *session.posargs,
-    )
-    session.run("coverage", "combine", "--quiet")
+    # The plugin measures what pytest-xdist's processes run, too, and adds it up.
+    _run_tests(session, "--cov", "--cov-append", "--cov-report=")
     session.run("coverage", "report")
 
 
@@ -179,12 +252,8 @@ def isolated(session: nox.Session, dist: str) -> None:
             success_codes=[1],
             silent=True,
         )
-    report = _report(session)
-    session.run(
-        *("pytest", *ONCE, f"--junit-xml={report}"),
-        *(*OWN_TESTS[dist], *session.posargs),
-    )
-    _refuse_many_skips(session, report)
+    reports = _run_tests(session, folders=OWN_TESTS[dist], left_out=ONCE)
+    _refuse_many_skips(session, reports)
 
 
 def _requirements(dist: str) -> tuple[list[str], list[str]]:
@@ -209,14 +278,14 @@ def _requirements(dist: str) -> tuple[list[str], list[str]]:
     return own, foreign
 
 
-def _refuse_many_skips(session: nox.Session, report: Path) -> None:
+def _refuse_many_skips(session: nox.Session, reports: Sequence[Path]) -> None:
     """Fail when more than a tenth of the tests were skipped."""
-    # The report was written by pytest a moment ago.
-    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314
     total = skipped = 0
-    for suite in suites:
-        total += int(suite.get("tests", "0"))
-        skipped += int(suite.get("skipped", "0"))
+    for report in reports:
+        # It was written by pytest a moment ago.
+        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314
+            total += int(suite.get("tests", "0"))
+            skipped += int(suite.get("skipped", "0"))
     if skipped * 10 > total:
         session.error(f"{skipped} of {total} tests were skipped.")
 
@@ -225,7 +294,7 @@ def _refuse_many_skips(session: nox.Session, report: Path) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the distributions allow."""
     _install(session, "test", options=["--resolution", "lowest-direct"])
-    session.run("pytest", *ONCE, f"--junit-xml={_report(session)}", *session.posargs)
+    _run_tests(session, left_out=ONCE)
 
 
 @nox.session

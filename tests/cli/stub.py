@@ -38,7 +38,7 @@ __all__ = [
 
 TOKEN = "stub.bearer.token"
 PROBLEM = "application/problem+json"
-_TUPLES = frozenset({"tags", "usages"})
+_TUPLES = frozenset({"states", "tags", "usages"})
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
             key = request.headers.get("idempotency-key")
             result = self.server.stub.hsm.execute(operation, idempotency_key=key)
         except HSMError as error:
+            if (asked := wire.asked_approval(error)) is not None:
+                return 202, "application/json", wire.encode_json(asked)
             return 422, PROBLEM, problem(error)
         return route.success, "application/json", wire.encode_json(result)
 

@@ -32,6 +32,7 @@ EXPECTED = {
     "approval_required": 11,
     "approval_not_found": 4,
     "batch_failed": 12,
+    "approval_ended": 13,
 }
 
 

@@ -50,12 +50,20 @@ BY_OPERATION = {
     "RecoverStore": "store",
     "RecoverKey": "store",
     "SelfTest": "selftest",
+    "ShowPolicy": "policy",
+    "ExplainPolicy": "policy",
+    "TestPolicy": "policy",
     "ActivateKey": "activate",
     "SuspendKey": "suspend",
     "ResumeKey": "resume",
     "UpdateKey": "update",
     "SetRotation": "set-rotation",
     "CancelDestroy": "cancel-destroy",
+    "ListApprovals": "approvals",
+    "GetApproval": "approvals",
+    "Approve": "approvals",
+    "Deny": "approvals",
+    "CancelApproval": "approvals",
 }
 
 

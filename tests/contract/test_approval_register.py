@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hsm_core._internal.approvals import (
@@ -30,7 +31,7 @@ from hsm_core.errors import (
     InputSizeError,
     InvalidInputError,
 )
-from hsm_core.model import Approval, ApprovalState
+from hsm_core.model import Approval, ApprovalDemand, ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalQuery, ApprovalStore
 from hsm_core.testing import FakeClock
 from tests.core.approval_support import (
@@ -414,8 +415,8 @@ class TestInsert:
             ("digest", "ab" * 31),
             ("requester", ""),
             ("requester", " \u200b"),
-            ("quorum", 0),
-            ("quorum", 101),
+            ("demands", ()),
+            ("demands", (ApprovalDemand(rule="r"),) * 17),
             ("seconds", 0),
             ("seconds", 367 * 86400),
         ],
@@ -428,6 +429,21 @@ class TestInsert:
         """
         with pytest.raises(InvalidInputError) as caught:
             register.insert(request_of(1, **{field: value}))
+
+        assert field == caught.value.facts["field"]
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("quorum", 0), ("quorum", 101), ("uses", 0), ("seconds", 0)],
+    )
+    def test_demands(self, register: ApprovalRegister, field: str, value: int) -> None:
+        """
+        A demand that nobody or everybody meets is refused, whoever built it.
+        """
+        demand = msgspec.structs.replace(ApprovalDemand(rule="r"), **{field: value})
+
+        with pytest.raises(InvalidInputError) as caught:
+            register.insert(request_of(1, demands=(demand,)))
 
         assert field == caught.value.facts["field"]
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,15 @@ from hsm_core.algorithms import (
     SignatureScheme,
     WrapMechanism,
 )
-from hsm_core.model import BatchDetail, Integrity, KeyOrigin, KeyState, Role
+from hsm_core.model import (
+    BatchDetail,
+    Integrity,
+    KeyInfo,
+    KeyOrigin,
+    KeyState,
+    Role,
+    RotationRule,
+)
 from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests import self_tests
@@ -47,6 +56,10 @@ WITH_CONTEXT = [a for a in SIGNING if ALGORITHMS[a].max_context_bytes]
 KEMS = [a for a, row in ALGORITHMS.items() if row.is_kem]
 AEADS = [Algorithm.AES_256_GCM, Algorithm.AES_128_GCM, Algorithm.CHACHA20_POLY1305]
 WRAP = (KeyUsage.WRAP, KeyUsage.UNWRAP)
+
+
+def _labels(key: KeyInfo) -> tuple[str, tuple[str, ...]]:
+    return key.owner, key.tags
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -269,6 +282,29 @@ class TestLife:
         assert [] == list(session.keys(tags=[tag]))
         listed = list(session.keys(tags=[tag], state=KeyState.DESTROYED))
         assert [key] == [k.key_id for k in listed]
+
+    def test_life(self, session: Session) -> None:
+        """
+        A key is staged, activated, relabelled, suspended, and given back from its end.
+        """
+        key = session.create_key("ed25519", staged=True).key_id
+        since = datetime(2020, 1, 1, tzinfo=UTC)
+
+        assert KeyState.ACTIVE is session.activate(key).state
+        assert KeyState.STAGED is session.rotate(key, staged=True).state
+        assert ("o", ("t",)) == _labels(session.update(key, owner="o", tags=["t"]))
+        assert () == session.update(key, tags=[]).tags
+        assert (
+            RotationRule(max_uses=9) == session.set_rotation(key, max_uses=9).rotation
+        )
+        assert KeyState.SUSPENDED is session.suspend(key).state
+        assert session.destroy(key, waiting_days=3).destroy_at is not None
+        assert KeyState.SUSPENDED is session.cancel_destroy(key).state
+        assert KeyState.ACTIVE is session.resume(key).state
+        session.revoke(key, version=1, compromised_at=since)
+        assert since == session.versions(key)[0].compromised_at
+        with pytest.raises(errors.InvalidInputError, match="compromised_at"):
+            session.revoke(key, compromised_at=datetime(2999, 1, 1, tzinfo=UTC))
 
     def test_idempotency(self, session: Session) -> None:
         """The same key with the same request does it once and answers the same."""

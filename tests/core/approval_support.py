@@ -92,8 +92,10 @@ def person(name: str) -> Caller:
     return Caller(principal=name, roles=frozenset(), credential_id=f"token-{name}")
 
 
-def request_of(number: int, *, quorum: int = 1, **facts: object) -> ApprovalRequest:
-    """Return a request for the n-th approval, by ann, for an hour."""
+def request_of(number: int, **facts: object) -> ApprovalRequest:
+    """Return a request for the n-th approval, by ann, for an hour, of one person."""
+    quorum = facts.pop("quorum", 1)
+    assert isinstance(quorum, int)
     usual: dict[str, object] = {
         "approval_id": approval_id_of(number),
         "kind": "DestroyKey",

@@ -9,6 +9,7 @@ secret are those of the vectors of stored keys.
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 
@@ -26,19 +27,23 @@ PENDING = {
     "kind": "DestroyKey",
     "digest": "41" * 32,
     "requester": "alice",
-    "quorum": 1,
+    "demands": [{"rule": "destroy", "distinct_roles": ["Auditor"]}],
     "created_at": START,
     "expires_at": START + 86_400_000_000,
+    "salt": base64.b64encode(bytes(range(32))).decode(),
+    "shown_sha256": "44" * 32,
+    "sealed": base64.b64encode(b"sealed").decode(),
     "key_id": "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11",
-    "parameters": {"version": 1},
-    "rule": "destroy",
+    "credential_id": "token-1",
     "policy": "42" * 32,
 }
 
 CONSUMED = {
-    **PENDING,
+    **{name: PENDING[name] for name in list(PENDING)[:12]},
     "generation": 4,
     "state": "consumed",
+    "uses_left": 0,
+    **{name: PENDING[name] for name in list(PENDING)[12:]},
     "decisions": [
         {
             "principal": "bob",
@@ -47,6 +52,7 @@ CONSUMED = {
             "credential_id": "token-7",
             "certificate_sha256": "43" * 32,
             "comment": "as agreed",
+            "roles": ["Auditor"],
         }
     ],
     "operation_id": "2122232425262728292a2b2c2d2e2f30",

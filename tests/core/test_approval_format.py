@@ -19,7 +19,7 @@ from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.sqlite.approvals import APPROVALS_SCHEMA
 from hsm_core.errors import ApprovalTamperedError
-from hsm_core.model import Caller
+from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core import key_vectors
 from tests.core.approval_vectors import APPROVAL_ID, block, vectors
@@ -68,11 +68,13 @@ def test_life(tmp_path: Path) -> None:
             kind="DestroyKey",
             digest="41" * 32,
             requester="alice",
-            quorum=1,
+            demands=(ApprovalDemand(rule="destroy", distinct_roles=(Role.AUDITOR,)),),
             seconds=86400,
+            salt=bytes(range(32)),
+            shown_sha256="44" * 32,
+            sealed=b"sealed",
             key_id=key_vectors.KEY_ID,
-            parameters={"version": 1},
-            rule="destroy",
+            credential_id="token-1",
             policy="42" * 32,
         )
     )
@@ -80,7 +82,7 @@ def test_life(tmp_path: Path) -> None:
     clock.advance(60)
     bob = Caller(
         principal="bob",
-        roles=frozenset(),
+        roles=frozenset({Role.AUDITOR}),
         credential_id="token-7",
         certificate_sha256="43" * 32,
     )

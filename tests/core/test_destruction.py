@@ -15,12 +15,14 @@ from hsm_core._internal.internal_operations import CompleteDestruction
 from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEvent, KeyState, Phase, Role
 from hsm_core.session import Session
+from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.contract.hsm_ways import filesystem_hsm
 from tests.core.test_staging import states, told
 
 STAGED, ACTIVE, RETIRED, SUSPENDED, REVOKED, SCHEDULED, DESTROYED = KeyState
 DAY = 24 * 3600
+WAIT = Settings(destroy_waiting_days=30)
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ class TestLeast:
         """
         An HSM may ask for a waiting time, which holds where nothing else is asked for.
         """
-        with memory_hsm(clock=clock, destroy_waiting_days=30) as gateway:
+        with memory_hsm(clock=clock, settings=WAIT) as gateway:
             session = Session(gateway.act_as(caller()))
             key = session.create_key("aes").key_id
 
@@ -179,7 +181,7 @@ class TestLeast:
         """
         Nobody gets round it by asking for less.
         """
-        with memory_hsm(destroy_waiting_days=30) as gateway:
+        with memory_hsm(settings=WAIT) as gateway:
             session = Session(gateway.act_as(caller()))
             key = session.create_key("aes").key_id
             with pytest.raises(errors.InvalidInputError, match="at least 30"):

@@ -9,10 +9,8 @@ import pytest
 from msgspec import structs
 
 from hsm_core._internal.housekeeping import Housekeeping
-from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
-from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import StoreLockedError
 from hsm_core.factory import open_hsm
 from hsm_core.model import Phase
@@ -25,7 +23,7 @@ from hsm_core.settings import (
     AuditStoreKind,
     Settings,
 )
-from hsm_core.testing import FakeClock, FakeEntropy, caller
+from hsm_core.testing import FakeClock, caller, memory_hsm
 
 DAY = 24 * 3600.0
 
@@ -34,16 +32,12 @@ DAY = 24 * 3600.0
 def keeping(
     clock: FakeClock,
     settings: Settings,
-    audit: AuditLog,
     approvals: ApprovalStore | None = None,
-) -> Iterator[Housekeeping]:
-    """Give a housekeeping whose own times never come during a test."""
-    ring = KeyRing.create(FakeEntropy(), log_id=audit.log_id)
-    house = Housekeeping(settings, audit, approvals, ring, clock)
-    try:
-        yield house
-    finally:
-        house.stop(5)
+) -> Iterator[tuple[Housekeeping, AuditLog]]:
+    """Give the housekeeping of an HSM, whose own times never come during a test."""
+    with memory_hsm(clock=clock, settings=settings, approvals=approvals) as gateway:
+        services = gateway._services  # noqa: SLF001 (knows the trail)
+        yield gateway._housekeeping, services.audit  # noqa: SLF001 (is the subject)
 
 
 def record(audit: AuditLog) -> None:
@@ -85,27 +79,27 @@ class TestTrail:
     def test_old_records_go(self) -> None:
         """Records older than the limit are gone, and the trail says so."""
         clock = FakeClock()
-        audit = MemoryAuditLog(b"k" * 32, clock=clock, entropy=FakeEntropy())
-        with keeping(clock, Settings(audit_retention_days=10), audit) as house:
+        settings = Settings(audit_retention_days=10)
+        with keeping(clock, settings) as (house, audit):
             for _ in range(20):
                 record(audit)
                 clock.advance(DAY)
             house.prune_trail()
 
-        assert 0 < audit.first_seq < 12
-        assert b'"kind":"system.prune"' in audit.lines(audit.head().seq, 1)[0]
+            assert 0 < audit.first_seq < 12
+            assert b'"kind":"system.prune"' in audit.lines(audit.head().seq, 1)[0]
 
     def test_kept_for_ever(self) -> None:
         """With 0 days nothing is removed, however old."""
         clock = FakeClock()
-        audit = MemoryAuditLog(b"k" * 32, clock=clock, entropy=FakeEntropy())
-        with keeping(clock, Settings(audit_retention_days=0), audit) as house:
+        settings = Settings(audit_retention_days=0)
+        with keeping(clock, settings) as (house, audit):
             record(audit)
             clock.advance(10_000 * DAY)
             record(audit)
             house.prune_trail()
 
-        assert 0 == audit.first_seq
+            assert 0 == audit.first_seq
 
 
 class Failing(MemoryApprovalStore):
@@ -128,8 +122,7 @@ class Failing(MemoryApprovalStore):
 def test_approvals_heal() -> None:
     """A store whose write failed is opened again, once."""
     clock, store = FakeClock(), Failing()
-    audit = MemoryAuditLog(b"k" * 32, clock=clock, entropy=FakeEntropy())
-    with keeping(clock, Settings(), audit, store) as house:
+    with keeping(clock, Settings(), store) as (house, _):
         house.heal_approvals()
         house.heal_approvals()
 

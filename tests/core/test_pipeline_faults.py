@@ -24,6 +24,8 @@ class TestTrailFails:
             ops.ListAuditEvents(),
             ops.RotateKey(key_id="ed"),
             ops.DestroyKey(key_id="ed"),
+            ops.DestroyKey(key_id="ed", waiting_days=3),
+            ops.UpdateKey(key_id="ed", name="other"),
             ops.CreateKey(algorithm="aes"),
         ],
         ids=lambda operation: type(operation).__name__,

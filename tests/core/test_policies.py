@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
 from hsm_core._internal.lifecycle import REVOKED_BY_POLICY
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
-from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_core.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    UnsafeFileModeError,
+)
 from hsm_core.model import Role
 from hsm_core.operations import OPERATIONS
 from hsm_core.policies import built_in_text, load_policy, parse_policy
@@ -256,3 +261,19 @@ def test_files(tmp_path: Path) -> None:
     assert "not UTF-8" in problems[1]
     assert "line 1: version" in problems[2]
     assert "at most" in problems[3]
+
+
+def test_files_that_others_may_change(tmp_path: Path) -> None:
+    """A policy that others may write to is refused, and so is what is no file."""
+    path = tmp_path / "policy.yaml"
+    path.write_text("version: 1")
+    for mode in (0o620, 0o602):
+        path.chmod(mode)
+        with pytest.raises(UnsafeFileModeError, match="by others"):
+            load_policy(path, for_use=True)
+        load_policy(path)
+    path.unlink()
+    os.mkfifo(path)
+    for place in (path, tmp_path):
+        with pytest.raises(ConfigurationError, match="can't be read"):
+            load_policy(place)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,11 +30,13 @@ BROKEN = OPEN + "rules: oops\n"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path) -> Iterator[Path]:
     """Give a policy file."""
     found = tmp_path / "policy.yaml"
+    before = os.umask(0o077)
     found.write_text(OPEN)
-    return found
+    yield found
+    os.umask(before)
 
 
 @pytest.fixture

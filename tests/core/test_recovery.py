@@ -29,6 +29,9 @@ CHANGES: dict[str, Change] = {
     "Rollback": lambda s, k, t: s.rollback(k, 1, idempotency_key=t),
     "RevokeKey": lambda s, k, t: s.revoke(k, version=1, idempotency_key=t),
     "DestroyKey": lambda s, k, t: s.destroy(k, idempotency_key=t),
+    "UpdateKey": lambda s, k, t: s.update(k, name="new", idempotency_key=t),
+    "SuspendKey": lambda s, k, t: s.suspend(k, idempotency_key=t),
+    "SetRotation": lambda s, k, t: s.set_rotation(k, max_uses=9, idempotency_key=t),
 }
 SET_UP_EVENTS = 7
 """system.start, then intent and outcome of a creation and a rotation, and two uses."""

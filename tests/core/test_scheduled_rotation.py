@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
-from hsm_core.model import AuditEvent, Caller, KeyState, Phase, RotationRule
-from hsm_core.operations import Operation
-from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.model import AuditEvent, KeyState, Phase, RotationRule
+from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, Faults, caller, memory_hsm
 
@@ -262,57 +260,42 @@ class TestNotRotated:
         assert [] == recorded(gateway, "RotateKey")
 
 
-class DualControl:
-    """Asks for an approval before a rotation, until it is granted."""
-
-    policy_hash = "00" * 32
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.granted = False
-
-    def decide(
-        self,
-        operation: Operation[object],
-        caller: Caller,
-        key: KeyFacts | None,
-        /,
-        *,
-        at: int,
-    ) -> Decision:
-        """Let the built-in policy decide, and raise in place of an approval."""
-        if isinstance(operation, ops.RotateKey) and not self.granted:
-            raise errors.ApprovalRequiredError("two people")
-        found: Decision = self._inner.decide(operation, caller, key, at=at)
-        return found
-
-    def allows_revoked(self, kind: str, /) -> bool:
-        """Nothing."""
-        return False
+DUAL = """
+version: 1
+extends: default
+rules:
+  - name: two-people
+    effect: require-approval
+    match: {operations: [RotateKey]}
+    approval: {quorum: 1, ttl_seconds: 864000}
+"""
 
 
 class TestRefused:
-    def test_an_approval_is_missing(
-        self, gateway: OpenHSM, session: Session, clock: FakeClock
-    ) -> None:
+    def test_an_approval_is_missing(self, clock: FakeClock) -> None:
         """
-        A rotation that others must agree to is tried again, and done when they have.
+        A rotation that others must agree to is asked for once, and done when they have.
         """
-        key = session.create_key("aes").key_id
-        session.set_rotation(key, max_age_days=1)
-        clock.advance(DAY)
-        holder: Any = gateway._services.policy  # noqa: SLF001 (it takes rules only)
-        policy = DualControl(holder.engine)
-        holder.replace(policy)
-        for _ in range(2):
+        with memory_hsm(clock=clock, policy=parse_policy(DUAL)) as gateway:
+            hsm = gateway.act_as(caller())
+            session = Session(hsm)
+            key = session.create_key("aes").key_id
+            session.set_rotation(key, max_age_days=1)
+            clock.advance(DAY)
+            for _ in range(3):
+                look(gateway)
+                assert 1 == session.describe(key).version
+                assert 1 == session.status().schedules.rotations_due
+                clock.advance(3600)
+            (asked,) = hsm.execute(ops.ListApprovals()).items
+            assert "system.rotation" == asked.operation.requester
+            hsm.execute(ops.Approve(approval_id=asked.approval_id))
             look(gateway)
-            assert 1 == session.describe(key).version
-            assert 1 == session.status().schedules.rotations_due
 
-        policy.granted = True
-        look(gateway)
-        assert 2 == session.describe(key).version
-        assert 0 == session.status().schedules.rotations_due
+            assert 2 == session.describe(key).version
+            assert 0 == session.status().schedules.rotations_due
+            look(gateway)
+            assert 2 == session.describe(key).version
 
     def test_store_that_fails(
         self, gateway: OpenHSM, session: Session, clock: FakeClock, faults: Faults

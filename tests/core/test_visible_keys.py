@@ -35,6 +35,7 @@ def test_each_caller_sees_their_own(tmp_path: Path) -> None:
     """A listing holds what may be described, in items, total and pages."""
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
+    path.chmod(0o600)
     settings = Settings(key_store="memory", audit_log=None, policy_config=path)
     with open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32)) as gateway:
         admin = gateway.act_as(caller(Role.ADMINISTRATOR))

@@ -22,11 +22,13 @@ TOLD = {
     "sign-large-files": ["The signature is good; version 1 made it."],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
+    "life-of-a-key": ["staged", "2026-01-31T12:00:00Z", "purge_scheduled", "team"],
     "data-keys": ["of 3865470566 (0 %)", "retired"],
     "recover-a-store": ["keys compared"],
     "full-disk": ["audit  ", "available"],
     "prune-the-trail": ["intact, says the server"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
+    "dual-control": ["exit code 11", "as agreed", "consumed", "destroyed"],
     "batches": ["invoice 3", "signature_mismatch"],
 }
 

@@ -81,6 +81,8 @@ def test_every_parameter_is_described(route: Route) -> None:
     assert not places["query"] & in_body
     mutates = route.operation.effect is Effect.MUTATION
     headers = {"Idempotency-Key"} if mutates else set()
+    if route.operation.effect is not Effect.CONSENT:
+        headers |= {"FerroHSM-Approval"}
     assert headers | ({"Last-Event-ID"} if route.events else set()) == places["header"]
     assert bool(route.raw_request) == ("application/octet-stream" in body)
 
@@ -89,10 +91,13 @@ def test_every_parameter_is_described(route: Route) -> None:
 def test_every_answer_is_described(route: Route) -> None:
     """Success has the result's schema, everything else is a problem."""
     responses = described(route)["responses"]
-    problems = set(responses) - {str(route.success)}
+    problems = set(responses) - {str(route.success), "202"}
+    waiting = responses["202"]
 
     assert str(route.success) in responses
     assert {"400", "401", "403", "409", "422", "503"} <= problems
+    assert waiting["headers"]["Location"]["required"]
+    assert ["application/json"] == list(waiting["content"])
     for status in problems:
         assert ["application/problem+json"] == list(responses[status]["content"])
     content = responses[str(route.success)]["content"]

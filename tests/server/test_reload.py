@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SIGHUP: certificate, private key and token secret are read again."""
+"""SIGHUP: certificate, private key, token secret and policy are read again."""
 
 import contextlib
 import http.client
@@ -16,6 +16,8 @@ from tests.server.process import Running, Site, client_context, connect
 from tests.server.support import SECRET, mint
 
 _STATUS = "/api/v1/status"
+_POLICY = "version: 1\nextends: default\n"
+_SHUT = _POLICY + "rules: [{name: shut, effect: deny, match: {operations: [Status]}}]\n"
 _NEW = b"another secret of tests, 32 bytes long"
 
 
@@ -32,9 +34,17 @@ def server(site: Site) -> Iterator[Running]:
     """Give a server whose token secret is in a file."""
     replace_secret(site, SECRET)
     changes = {"FERROHSM_JWT_SECRET": f"@{secret_file(site)}"}
-    with site.serve("--workers", "2", changes=changes) as running:
+    policy_file(site).write_text(_POLICY)
+    policy_file(site).chmod(0o600)
+    more = ["--workers", "2", "--policy-config", str(policy_file(site))]
+    with site.serve(*more, changes=changes) as running:
         yield running
         assert 0 == running.stop()
+
+
+def policy_file(site: Site) -> Path:
+    """Return where the policy is."""
+    return site.folder / "policy.yaml"
 
 
 def secret_file(site: Site) -> Path:
@@ -146,6 +156,32 @@ def test_a_new_token_secret_is_used(server: Running, site: Site) -> None:
 
     assert {(401, 200)} == statuses == later
     assert 200 == retrying(server, _STATUS).status
+
+
+def test_a_new_policy_is_in_force(server: Running, site: Site) -> None:
+    """What it denies is denied at once, and what is no policy changes nothing."""
+    before = server.send("GET", _STATUS).status
+    policy_file(site).write_text(_SHUT)
+    try:
+        good = reload(server, site)
+        shut = server.send("GET", _STATUS).status
+        policy_file(site).write_text("version: 1\nrules: shut\n")
+        bad = reload(server, site)
+        still = server.send("GET", _STATUS).status
+    finally:
+        policy_file(site).write_text(_POLICY)
+        reload(server, site)
+
+    assert (200, 403, 403, 200) == (
+        before,
+        shut,
+        still,
+        server.send("GET", _STATUS).status,
+    )
+    assert {"reloaded"} == good
+    assert "reload failed" in bad
+    told = [line for line in site.log() if line["event"] == "policy refused"]
+    assert "line 2: rules" in told[0]["reason"]
 
 
 def _statuses(server: Running, fresh: str) -> set[tuple[int, int]]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hsm_cli.settings import ClientSettings
+from hsm_core.errors import InvalidInputError
 from hsm_core.model import Record
 
 if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
+    from hsm_core.approver_keys import ApproverKeys
 
-__all__ = ["OfflineReport", "open_remote", "verify_trail"]
+__all__ = ["OfflineReport", "open_remote", "read_approver_file", "verify_trail"]
+
+_POLICIES: Final = frozenset({".json", ".yaml", ".yml"})
 
 
 class OfflineReport(Record, frozen=True, kw_only=True):
@@ -30,6 +34,8 @@ class OfflineReport(Record, frozen=True, kw_only=True):
             checked, which a forger can make anew.
         clean: Whether the trail was closed in order at its end.
         torn_bytes: Length of an unfinished tail, which is no record.
+        consents_checked: How many signed consents were checked; None where no keys of
+            approvers were given.
     """
 
     records: int
@@ -40,6 +46,7 @@ class OfflineReport(Record, frozen=True, kw_only=True):
     macs_checked: bool
     clean: bool
     torn_bytes: int
+    consents_checked: int | None = None
 
 
 def open_remote(settings: ClientSettings) -> RemoteHSM:
@@ -63,8 +70,35 @@ def open_remote(settings: ClientSettings) -> RemoteHSM:
     )
 
 
+def read_approver_file(path: Path) -> ApproverKeys:
+    """
+    Return the keys of approvers that a file names.
+
+    Args:
+        path: A policy (``.yaml``, ``.yml``, ``.json``), or lines of principal and key.
+
+    Raises:
+        ConfigurationError: It can't be read, or is no valid policy.
+        InvalidInputError: A line names no key.
+    """
+    from hsm_core.approver_keys import read_approver_keys, read_key_lines
+    from hsm_core.policies import load_policy, read_policy_file
+
+    if path.suffix.lower() in _POLICIES:
+        return read_approver_keys(load_policy(path).approver_keys)
+    try:
+        return read_key_lines(read_policy_file(path).decode())
+    except UnicodeDecodeError:
+        raise InvalidInputError(
+            f"{path} is not UTF-8.", field="approver_keys"
+        ) from None
+
+
 def verify_trail(
-    path: Path, hmac_key: bytes | None, progress: Callable[[int], None] | None
+    path: Path,
+    hmac_key: bytes | None,
+    progress: Callable[[int], None] | None,
+    approver_keys: ApproverKeys | None = None,
 ) -> OfflineReport:
     """
     Verify a trail in files or in SQLite without a server.
@@ -76,14 +110,18 @@ def verify_trail(
 
         progress: Called now and then with the number of records verified.
 
+        approver_keys: Keys that signed consents are checked with; None leaves that.
+
     Raises:
         AuditTamperedError: The trail is damaged; ``facts`` name ``seq`` and ``reason``.
         WrongAuditKeyError: The key is not the trail's.
         ConfigurationError: There is no trail, or it can't be read.
     """
-    from hsm_core.factory import open_verifier
+    from hsm_core.factory import ConsentAudit, open_verifier
 
-    found = open_verifier(path, hmac_key).verify(progress)
+    consents = None if approver_keys is None else ConsentAudit(approver_keys)
+    look = None if consents is None else consents.look
+    found = open_verifier(path, hmac_key).verify(progress, look)
     return OfflineReport(
         records=found.records,
         first_seq=found.first_seq,
@@ -93,4 +131,5 @@ def verify_trail(
         macs_checked=found.macs_checked,
         clean=found.clean,
         torn_bytes=found.torn_bytes,
+        consents_checked=None if consents is None else consents.checked,
     )

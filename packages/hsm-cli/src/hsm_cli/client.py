@@ -165,6 +165,8 @@ class RemoteHSM:
 
         Raises:
             HSMError: What the server's HSM raised, with its facts.
+            ApprovalRequiredError: Other people must agree first; its ``approval`` is
+                what they are asked. Execute the same operation again when they have.
             OutcomeUnknownError: A mutation was sent and no attempt was answered; its
                 ``facts["idempotency_key"]`` makes a repetition safe.
             TransportError: Nothing was answered; ``facts["reason"]`` is ``connect``,

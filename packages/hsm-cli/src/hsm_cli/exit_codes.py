@@ -15,6 +15,7 @@ from hsm_core import errors
 
 __all__ = [
     "EXIT_CODES",
+    "ApprovalEndedError",
     "BatchFailedError",
     "ExitCode",
     "PolicyDiffersError",
@@ -26,6 +27,12 @@ class BatchFailedError(errors.HSMError):
     """Some items of a batch failed; the others were done."""
 
     code: ClassVar[str] = "batch_failed"
+
+
+class ApprovalEndedError(errors.HSMError):
+    """What was waited for was denied, cancelled, or has expired."""
+
+    code: ClassVar[str] = "approval_ended"
 
 
 class PolicyDiffersError(errors.VerificationError):
@@ -50,6 +57,7 @@ class ExitCode(IntEnum):
     OUTCOME_UNKNOWN = 10
     APPROVAL_REQUIRED = 11
     BATCH_FAILED = 12
+    APPROVAL_ENDED = 13
     INTERRUPTED = 130
     OUTPUT_CLOSED = 141
 
@@ -78,8 +86,13 @@ _MEANINGS: Final = {
     ExitCode.OUTCOME_UNKNOWN: (
         "A change was sent and its answer lost; repeat with the same idempotency key."
     ),
-    ExitCode.APPROVAL_REQUIRED: "Other people must approve it first.",
+    ExitCode.APPROVAL_REQUIRED: (
+        "Other people must approve it first, or have not done so while it waited."
+    ),
     ExitCode.BATCH_FAILED: "Some items of a batch failed; their lines say why.",
+    ExitCode.APPROVAL_ENDED: (
+        "The approval that it waited for was denied, cancelled, or has expired."
+    ),
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitCode.OUTPUT_CLOSED: "The reader of standard output went away.",
 }
@@ -101,6 +114,7 @@ EXIT_CODES: Final[dict[type[errors.HSMError], ExitCode]] = {
     errors.OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
     errors.ApprovalRequiredError: ExitCode.APPROVAL_REQUIRED,
     BatchFailedError: ExitCode.BATCH_FAILED,
+    ApprovalEndedError: ExitCode.APPROVAL_ENDED,
 }
 """Exit codes by error family."""
 

@@ -148,6 +148,17 @@ def _flags() -> list[click.Parameter]:
             type=click.FloatRange(min=0, min_open=True, max=3600),
             default=DEFAULT_TIMEOUT_SECONDS,
         ),
+        _flag(
+            "--wait",
+            "Where other people must agree, wait until they have, then go on.",
+            is_flag=True,
+        ),
+        _flag(
+            "--wait-seconds",
+            "Wait so long at most; --wait alone waits as long as they can agree.",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0),
+        ),
         _flag("--json", "Print results and errors as JSON.", is_flag=True),
         _flag("--no-color", "Print tables without colours.", is_flag=True),
     ]
@@ -183,6 +194,8 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
         client_key=values["client_key"],
         insecure=values["insecure"],
         timeout_seconds=values["timeout"],
+        waits=values["wait"] or values["wait_seconds"] is not None,
+        wait_seconds=values["wait_seconds"],
         token=TokenSettings(
             auth_token=token,
             jwt_secret=secret,

@@ -13,6 +13,7 @@ from hsm_cli.settings import ClientSettings
 
 if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
+    from hsm_cli.waiting import Patience
     from hsm_core.errors import HSMError
     from hsm_core.model import AuditEntry
     from hsm_core.operations import ListAuditEvents, Operation
@@ -34,6 +35,9 @@ class Invocation:
 
         hsm: What executes operations; None means the server of the settings, to which
             nothing is sent before the first operation.
+
+    Attributes:
+        patience: How long to wait where other people must agree; None means not at all.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Invocation:
     ) -> None:
         self.settings = settings
         self.output = output
+        self.patience: Patience | None = None
         self._hsm = hsm
         self._opened: RemoteHSM | None = None
 
@@ -50,15 +55,29 @@ class Invocation:
         """
         Execute one operation; see `HSM.execute`.
 
-        A mutation always has an idempotency key, so that an interrupted one can be
+        With patience, what other people must agree to is done as soon as they have. A
+        mutation always has an idempotency key, so that an interrupted one can be
         repeated: it is told when Ctrl-C leaves the outcome open.
         """
         from hsm_core.operations import Effect
 
         hsm = self._hsm or self._open()
-        if operation.effect is not Effect.MUTATION:
-            return hsm.execute(operation)
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
+        is_mutation = operation.effect is Effect.MUTATION
+
+        def attempt() -> R:
+            if not is_mutation:
+                return hsm.execute(operation)
+            return self._change(hsm, operation, key)
+
+        if self.patience is None:
+            return attempt()
+        from hsm_cli.waiting import perform
+
+        return perform(hsm, attempt, self.patience)
+
+    @staticmethod
+    def _change(hsm: HSM, operation: Operation[R], key: str) -> R:
         try:
             return hsm.execute(operation, idempotency_key=key)
         except KeyboardInterrupt:
@@ -73,6 +92,13 @@ class Invocation:
     ) -> Generator[AuditEntry, None, None]:
         """Give entries of the server's trail without end; see `RemoteHSM.follow`."""
         return self._open().follow(operation, on_interruption=on_interruption)
+
+    def be_patient(self, seconds: float | None = None) -> None:
+        """Wait where other people must agree; for *seconds*, or as the settings say."""
+        from hsm_cli.waiting import Patience
+
+        most = self.settings.wait_seconds if seconds is None else seconds
+        self.patience = Patience(seconds=most)
 
     def wait_at_least(self, seconds: float) -> None:
         """Wait this long for the answer to what takes long by its nature."""

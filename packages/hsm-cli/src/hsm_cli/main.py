@@ -114,17 +114,46 @@ def _tell(error: HSMError, *, as_json: bool, hint: str = "") -> None:
             sys.stderr.write(f"{encode_record(error_record(_sayable(error)))}\n")
         return
     print_note(f"{error} [{error.code}]")
-    if hint:
-        print_note(hint)
+    for line in (hint, *_approval_notes(error)):
+        if line:
+            print_note(line)
+
+
+def _approval_notes(error: HSMError) -> list[str]:
+    """Return what to do where other people must agree first."""
+    from hsm_core.errors import ApprovalRequiredError
+    from hsm_core.operations import ApprovalInfo
+
+    if not isinstance(error, ApprovalRequiredError):
+        return []
+    asked = error.approval
+    if not isinstance(asked, ApprovalInfo):
+        return []
+    from hsm_cli.views import instant
+
+    missing = "; ".join(asked.missing) or "nothing"
+    return [
+        f"approval {asked.approval_id}: {asked.operation.kind}, missing: {missing}; "
+        f"expires {instant(asked.expires_at)}",
+        f"others decide with: hsm-cli approvals approve {asked.approval_id}",
+        "then repeat this command, the same; or give --wait, and it waits for them",
+    ]
 
 
 def _sayable(error: HSMError) -> HSMError:
     """Return an error whose text is Unicode; names of files need not be."""
+    from hsm_core.errors import ApprovalRequiredError
+
     facts = {
         name: _unicode(fact) if isinstance(fact, str) else fact
         for name, fact in error.facts.items()
     }
-    return type(error).from_wire(_unicode(str(error)), facts)
+    sayable = type(error).from_wire(_unicode(str(error)), facts)
+    if isinstance(error, ApprovalRequiredError) and isinstance(
+        sayable, ApprovalRequiredError
+    ):
+        sayable.approval = error.approval
+    return sayable
 
 
 def _unicode(text: str) -> str:

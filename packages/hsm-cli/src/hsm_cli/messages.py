@@ -22,7 +22,7 @@ from hsm_core.errors import (
     TransportError,
 )
 from hsm_core.model import AuditEntry
-from hsm_core.operations import ListAuditEvents, Operation, result_type
+from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result_type
 from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
@@ -45,6 +45,7 @@ EVENTS: Final = "text/event-stream"
 
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
+_ASKED: Final = 202
 _MESSAGE_CHARACTERS: Final = 2000
 """So much is kept of what a server says about an error."""
 
@@ -186,6 +187,8 @@ def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
     """
     route: Route = route_of(operation)
     media_type = answer.content_type.partition(";")[0].strip().lower()
+    if answer.status == _ASKED and media_type == _JSON:
+        raise _approval_required(answer) or error_of(answer)
     if answer.status != route.success or media_type != _JSON:
         raise error_of(answer)
     try:
@@ -195,6 +198,21 @@ def result_of(operation: type[Operation[R]], answer: Answer, /) -> R:
             f"The server's answer to {operation.__name__} could not be read: {error}",
             reason="answer",
         ) from None
+
+
+def _approval_required(answer: Answer) -> HSMError | None:
+    """Return what an answer means that asks other people to agree first."""
+    try:
+        asked = wire.decode_json(answer.body, ApprovalInfo)
+    except InvalidInputError:
+        return None
+    required = errors.ApprovalRequiredError(
+        approval_id=asked.approval_id,
+        digest=asked.digest,
+        expires_at=asked.expires_at.isoformat(),
+    )
+    required.approval = asked
+    return required
 
 
 def error_of(answer: Answer, /) -> HSMError:

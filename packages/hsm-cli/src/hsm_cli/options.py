@@ -79,7 +79,7 @@ class Instant(_ParamType):
 
 
 class HSMCommand(click.Command):
-    """A command that takes ``--json`` too, so that it may stand after its name."""
+    """A command that takes ``--json`` and ``--wait`` too, after its name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -92,12 +92,43 @@ class HSMCommand(click.Command):
                 help="Print the result as JSON.",
             )
         )
+        self.params.append(
+            click.Option(
+                ["--wait"],
+                is_flag=True,
+                expose_value=False,
+                callback=_wait,
+                help="Where other people must agree, wait until they have.",
+            )
+        )
+        self.params.append(
+            click.Option(
+                ["--wait-seconds"],
+                type=click.FloatRange(min=0),
+                metavar="SECONDS",
+                expose_value=False,
+                callback=_wait,
+                help="Wait so long at most.",
+            )
+        )
 
 
 def _switch_to_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     invocation = ctx.find_object(Invocation)
     if value and invocation is not None:
         invocation.output.json = True
+
+
+def _wait(
+    ctx: click.Context, param: click.Parameter, value: bool | float | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if invocation is None or value is None or value is False:
+        return
+    if value is not True:
+        invocation.be_patient(value)
+    elif invocation.patience is None:
+        invocation.be_patient()
 
 
 def parse_choice(enum: type[E], word: str) -> E:

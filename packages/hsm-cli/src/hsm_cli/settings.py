@@ -57,6 +57,8 @@ class ClientSettings:
         client_key: PEM file with its key; None means it is in *client_cert*.
         insecure: The server's certificate is not checked.
         timeout_seconds: Longest wait for one attempt.
+        waits: Whether to wait where other people must agree.
+        wait_seconds: For how long at most; None means as long as they can.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -65,4 +67,6 @@ class ClientSettings:
     client_key: Path | None = None
     insecure: bool = False
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    waits: bool = False
+    wait_seconds: float | None = None
     token: TokenSettings = field(default_factory=TokenSettings)

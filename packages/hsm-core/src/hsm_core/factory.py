@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from hsm_core._internal.approvals.signed import ConsentAudit
 from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
 from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
 from hsm_core._internal.backups import Copier
@@ -49,6 +50,7 @@ from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = [
     "AuditVerifier",
+    "ConsentAudit",
     "OfflineVerification",
     "OpenHSM",
     "SqliteAuditVerifier",

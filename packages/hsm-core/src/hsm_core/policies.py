@@ -8,6 +8,8 @@ on the page *Policy* of the reference.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -29,7 +31,12 @@ from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
 from hsm_core._policies.texts import Path as Place
-from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_core.approver_keys import read_approver_keys
+from hsm_core.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    UnsafeFileModeError,
+)
 from hsm_core.identities import identity
 from hsm_core.model import Role
 from hsm_core.settings import PolicyProfile
@@ -74,33 +81,50 @@ def parse_policy(text: str) -> Policy:
         raise _with_line(error, lines) from None
 
 
-def load_policy(path: Path) -> Policy:
+def load_policy(path: Path, *, for_use: bool = False) -> Policy:
     """
     Return the policy that a file states.
+
+    Args:
+        path: The file.
+
+        for_use: Whether it is to be in force, so that others must not write to it.
 
     Raises:
         ConfigurationError: It can't be read or is no valid policy; the message names
             file, line and field.
+        UnsafeFileModeError: Others than its owner may write to what is *for_use*.
     """
-    return parse_policy_file(path, read_policy_file(path))
+    return parse_policy_file(path, read_policy_file(path, for_use=for_use))
 
 
-def read_policy_file(path: Path) -> bytes:
+def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
     """
-    Return what a policy file holds.
+    Return what a policy file holds; of one that is too long, the beginning.
 
     Raises:
-        ConfigurationError: It can't be read, or is too long.
+        ConfigurationError: It can't be read, or is no file; its name is said.
+        UnsafeFileModeError: Others than its owner may write to what is *for_use*.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        # Opening a pipe must not wait for who writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                problem = "It is no regular file."
+            elif for_use and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise UnsafeFileModeError(
+                    f"The policy {path} can be written to by others than its owner.",
+                    field="policy_config",
+                )
+            else:
+                return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(
-            f"The policy {path} can't be read: {error.strerror}.",
-            field="policy_config",
-        ) from None
-    return data
+        problem = f"{error.strerror or 'it is no file'}."
+    raise ConfigurationError(
+        f"The policy {path} can't be read: {problem}", field="policy_config"
+    )
 
 
 def parse_policy_file(path: Path, data: bytes) -> Policy:
@@ -188,6 +212,10 @@ def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
                 ("approvers", principal),
             )
         found[person] = keys
+        try:
+            read_approver_keys(found)
+        except InvalidInputError as error:
+            raise policy_fault(str(error), ("approvers", principal)) from None
     return found
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from hsm_core import operations as ops
+from hsm_core._sessions.approvals import ApprovalMethods
 from hsm_core._sessions.batches import BatchMethods
 from hsm_core._sessions.keys import KeyMethods
 from hsm_core._sessions.policy import PolicyMethods
@@ -14,7 +15,14 @@ from hsm_core.model import AuditEntry
 __all__ = ["Session"]
 
 
-class Session(KeyMethods, UseMethods, TransferMethods, BatchMethods, PolicyMethods):
+class Session(
+    KeyMethods,
+    UseMethods,
+    TransferMethods,
+    BatchMethods,
+    PolicyMethods,
+    ApprovalMethods,
+):
     """
     The operations of any `HSM` as methods; arguments and errors are the operations'.
 

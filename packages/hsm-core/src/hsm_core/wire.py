@@ -194,7 +194,11 @@ def encode_json(value: object) -> bytes:
 
 
 def encode_packed(value: object) -> bytes:
-    """Write a record as deterministic MessagePack: names sorted, shortest forms."""
+    """
+    Write a record as deterministic MessagePack.
+
+    Fields stand in their own order, names of other maps in theirs; shortest forms.
+    """
     return _PACK.encode(value)
 
 

@@ -58,6 +58,7 @@ COMMANDS: Final = {
     "status": "Show the health of the HSM.",
     "selftest": "Run all self-tests now.",
     "algorithms": "Show algorithms, and who serves them or what to install.",
+    "approvals": "See what others ask for, and agree or refuse.",
     "audit": "Read and verify the audit trail.",
     "store": "Compare the key store with the trail, back it up, recover it.",
     "policy": "Show, check, explain and try policies.",
@@ -123,6 +124,8 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
         json=values["json"], colour=not values["no_color"] and wants_colour()
     )
     ctx.obj = Invocation(settings, output, ctx.obj)
+    if settings.waits:
+        ctx.obj.be_patient()
     ctx.call_on_close(ctx.obj.close)
 
 
@@ -308,6 +311,10 @@ def _load_other(name: str) -> click.Command:
             from hsm_cli.commands import algorithms
 
             return algorithms.command
+        case "approvals":
+            from hsm_cli.commands import approvals
+
+            return approvals.command
         case "audit":
             from hsm_cli.commands import audit
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hsm_cli.bootstrap import OfflineReport, verify_trail
+from hsm_cli.bootstrap import OfflineReport, read_approver_file, verify_trail
 from hsm_cli.flags import given_as_flag, literal_secrets
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
@@ -151,8 +151,20 @@ def _tell_interruption(error: HSMError) -> None:
     help="Key of the trail, with --audit-path: base64, @FILE or fd:N. Without it only "
     "the chain is checked, which a forger can make anew.",
 )
+@click.option(
+    "--approver-keys",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --audit-path: check every signed consent with these keys, too. A policy "
+    "(.yaml, .yml, .json), or lines of a principal and a key of OpenSSH.",
+)
 @click.pass_context
-def verify(ctx: click.Context, audit_path: Path | None, hmac_key: str | None) -> None:
+def verify(
+    ctx: click.Context,
+    audit_path: Path | None,
+    hmac_key: str | None,
+    approver_keys: Path | None,
+) -> None:
     """
     Verify the trail: that of the server, or one that lies here.
 
@@ -165,15 +177,23 @@ def verify(ctx: click.Context, audit_path: Path | None, hmac_key: str | None) ->
             "fd:N or the environment."
         )
     if audit_path is not None:
-        _verify_files(invocation, audit_path, hmac_key)
+        _verify_files(invocation, audit_path, hmac_key, approver_keys)
+    elif approver_keys is not None:
+        raise click.UsageError("--approver-keys goes with --audit-path.")
     elif given_as_flag(ctx, "hmac_key"):
         raise click.UsageError("--hmac-key goes with --audit-path.")
     else:
         _verify_on_server(invocation)
 
 
-def _verify_files(invocation: Invocation, path: Path, hmac_key: str | None) -> None:
+def _verify_files(
+    invocation: Invocation,
+    path: Path,
+    hmac_key: str | None,
+    approver_keys: Path | None,
+) -> None:
     key = None
+    people = None if approver_keys is None else read_approver_file(approver_keys)
     if hmac_key is not None:
         key = read_secret(
             hmac_key,
@@ -182,7 +202,7 @@ def _verify_files(invocation: Invocation, path: Path, hmac_key: str | None) -> N
             exact=_HMAC_KEY_BYTES,
         )
     with Progress("records verified") as progress:
-        report = verify_trail(path, key, progress.show)
+        report = verify_trail(path, key, progress.show, people)
     invocation.output.pairs(report, _report_pairs(report))
 
 
@@ -197,12 +217,18 @@ def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
         ("verdict", "intact"),
         ("checked", checked),
         ("records", str(report.records)),
+        ("signed consents", _consents(report)),
         ("pruned before", str(report.first_seq) if report.first_seq else ""),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
         ("closed in order", "yes" if report.clean else "no"),
         ("unfinished tail", torn),
     ]
+
+
+def _consents(report: OfflineReport) -> str:
+    count = report.consents_checked
+    return "" if count is None else f"{count}, each by a key of its approver"
 
 
 def _verify_on_server(invocation: Invocation) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,22 +20,15 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
 from hsm_core._internal.approval_desk import ApprovalDesk
-from hsm_core._internal.approvals import ApprovalRegister
 from hsm_core._internal.approvals.ledger import Ledger
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
-from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.consents import (
-    Care,
-    Consents,
-    People,
     SignatureCheck,
-    Steps,
-    Users,
-    no_signatures,
-    open_consents,
+    open_dual_control,
+    signature_check,
 )
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.following import Followers
@@ -85,7 +77,7 @@ from hsm_core.protocols import (
     MasterKeySource,
     UseCounters,
 )
-from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
+from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = ["OpenHSM", "assemble", "open_ring"]
 
@@ -307,7 +299,7 @@ def assemble(
     copiers: Mapping[str, Copier] | None = None,
     approvals: ApprovalStore | None = None,
     policy: Policy | None = None,
-    check_signature: SignatureCheck = no_signatures,
+    check_signature: SignatureCheck | None = None,
     new_caretaker: Callable[[], Caretaker] = Caretaker,
 ) -> OpenHSM:
     """
@@ -356,7 +348,7 @@ def assemble(
     keeper = Keeper(
         settings, inventory, uses, audit, clock, verified, holder.policy_hash
     )
-    dual = _open_dual_control(
+    dual = open_dual_control(
         settings,
         approvals or MemoryApprovalStore(),
         ledger,
@@ -366,7 +358,7 @@ def assemble(
         holder,
         clock,
         entropy,
-        check_signature,
+        check_signature or signature_check(holder),
     )
 
     def recover_store(reason: str) -> ops.Recovered:
@@ -402,66 +394,10 @@ def assemble(
     )
     _record_system(services, "system.start")
     _record_stopped(services)
-    dual.care.settle_reserved()
     housekeeping = Housekeeping(
         settings, audit, dual.register, dual.care, clock, new_caretaker()
     )
     return OpenHSM(services, store, settings, keeper, housekeeping, new_caretaker)
-
-
-@dataclass(frozen=True, slots=True)
-class _DualControl:
-    register: ApprovalRegister
-    care: Care
-    consents: Consents
-
-
-def _open_dual_control(
-    settings: Settings,
-    store: ApprovalStore,
-    ledger: Ledger,
-    inventory: Inventory,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-    policy: PolicyHolder,
-    clock: Clock,
-    entropy: Entropy,
-    check_signature: SignatureCheck,
-) -> _DualControl:
-    """Compare the approvals with the trail, and make what works with them."""
-    ring = inventory.ring
-    floor = _newest_time(audit)
-    register = ApprovalRegister(store, ring.approval_mac, clock, floor=floor)
-    steps = Steps(ledger, inventory, audit, entropy, policy.policy_hash)
-    is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
-    open_consents(register, ledger, steps, audit, verify, is_lasting=is_lasting)
-    users = Users(register, steps)
-    people = People(
-        register,
-        steps,
-        ring,
-        policy,
-        distinct_certificates=settings.distinct_certificates,
-        check_signature=check_signature,
-    )
-    consents = Consents(
-        register,
-        users,
-        people,
-        ring,
-        entropy,
-        policy,
-        most_open=settings.approval_requests,
-        distinct_certificates=settings.distinct_certificates,
-    )
-    care = Care(register, ledger, steps, audit, users)
-    return _DualControl(register, care, consents)
-
-
-def _newest_time(audit: AuditLog) -> int:
-    head = audit.head()
-    lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
-    return event_of(lines[0], head.seq).time if lines else 0
 
 
 def _record_stopped(services: Services) -> None:

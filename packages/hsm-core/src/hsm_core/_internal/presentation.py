@@ -7,23 +7,25 @@ from collections.abc import Iterator
 from datetime import datetime
 from enum import Enum
 from functools import cache
+from itertools import islice
 from typing import Any, Final, get_type_hints
 
 import msgspec
 
 from hsm_core._internal.clock import utc_text
 from hsm_core._internal.documents import KeyDocument
-from hsm_core.consent import ShownField, ShownOperation, hidden_sha256
+from hsm_core.consent import SHOWN_FORMAT, ShownField, ShownOperation, hidden_sha256
 from hsm_core.model import Record
 from hsm_core.operations import Operation
 
 __all__ = ["present"]
 
 _LONGEST_SHOWN: Final = 1024
+_LONGEST_TEXT: Final = 4096
 _MOST_FIELDS: Final = 64
 _MOST_BYTES: Final = 12 * 1024
-_FORMAT: Final = 1
-_PACKED: Final = msgspec.msgpack.Encoder(order="deterministic")
+_PACKED: Final = msgspec.msgpack.Encoder(order="sorted")
+"""As what is hashed is packed, so that no order of declarations matters."""
 
 
 def present(
@@ -36,6 +38,10 @@ def present(
     """
     Return what approvers see of a resolved operation; its digest binds all of it.
 
+    Two operations that differ in anything are shown differently under one salt. What is
+    marked as secret is never in it, nor are long bytes and text; where there are too
+    many fields, lists are not either. A hash stands for them.
+
     Args:
         operation: With ids for names, and defaults filled.
 
@@ -44,16 +50,19 @@ def present(
         document: The key that it is about. Where the operation names no version, it is
             bound to the one that is current now.
 
-        salt: Random, for this approval only.
+        salt: Random, for this approval only; `SALT_BYTES` long.
+
+    Raises:
+        TypeError: The operation has a field of a type that no operation should have.
     """
-    fields = tuple(_fields(operation, salt, _LONGEST_SHOWN))
+    fields = tuple(islice(_fields(operation, salt, _LONGEST_SHOWN), _MOST_FIELDS + 1))
     if len(fields) > _MOST_FIELDS or len(_PACKED.encode(fields)) > _MOST_BYTES:
         fields = tuple(_folded(operation, salt))
     version = getattr(operation, "version", None)
     if version is None and document is not None:
         version = document.current
     return ShownOperation(
-        format=_FORMAT,
+        format=SHOWN_FORMAT,
         kind=type(operation).__name__,
         requester=requester,
         key_id=document.key_id if document else "",
@@ -71,15 +80,23 @@ def _algorithm(operation: Operation[Any]) -> str:
 def _fields(
     record: Record, salt: bytes, longest: int, prefix: str = ""
 ) -> Iterator[ShownField]:
-    for field in msgspec.structs.fields(type(record)):
-        value = getattr(record, field.name)
-        if value is None or value == field.default:
-            continue
+    for field, value in _set(record):
         name = prefix + field.name
-        if isinstance(value, bytes) and field.name in _secrets(type(record)):
-            yield _hidden(name, value, salt)
+        if field.name in _secrets(type(record)):
+            yield _hidden(name, _packed(value), salt)
         else:
             yield from _value(name, value, salt, longest)
+
+
+def _set(record: Record) -> Iterator[tuple[msgspec.structs.FieldInfo, Any]]:
+    """Give the fields that are not at their default, with their values."""
+    for field in msgspec.structs.fields(type(record)):
+        value = getattr(record, field.name)
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        if type(value) is not type(default) or value != default:
+            yield field, value
 
 
 @cache
@@ -100,24 +117,46 @@ def _is_secret(hint: Any) -> bool:
 
 def _value(name: str, value: Any, salt: bytes, longest: int) -> Iterator[ShownField]:
     if isinstance(value, Record):
-        yield from _fields(value, salt, longest, f"{name}.")
-    elif value == ():
-        # That no tags are to be left says something else than nothing about tags.
-        yield ShownField(name=name, length=0)
+        yield from _record(name, value, salt, longest)
     elif isinstance(value, tuple):
+        # Items may show nothing, being all at their defaults; so they are counted.
+        yield ShownField(name=name, number=len(value))
         for number, item in enumerate(value):
             yield from _value(f"{name}.{number}", item, salt, longest)
-    elif isinstance(value, bytes):
-        shown = len(value) <= longest
-        yield ShownField(name=name, data=value) if shown else _hidden(name, value, salt)
-    elif isinstance(value, Enum):
-        yield ShownField(name=name, text=str(value.value))
-    elif isinstance(value, datetime):
-        yield ShownField(name=name, text=utc_text(value))
-    elif isinstance(value, int):
-        yield ShownField(name=name, number=int(value))
     else:
-        yield ShownField(name=name, text=str(value))
+        yield _scalar(name, value, salt, longest)
+
+
+def _record(
+    name: str, record: Record, salt: bytes, longest: int
+) -> Iterator[ShownField]:
+    """Show a record by its fields, and by its type where they don't tell it."""
+    fields = list(_fields(record, salt, longest, f"{name}."))
+    if not fields or record.__struct_config__.tag is not None:
+        yield ShownField(name=name, text=type(record).__name__)
+    yield from fields
+
+
+def _scalar(name: str, value: Any, salt: bytes, longest: int) -> ShownField:
+    match value:
+        case None:
+            return ShownField(name=name)
+        case bytes():
+            shown = len(value) <= longest
+            field = ShownField(name=name, data=value)
+            return field if shown else _hidden(name, value, salt)
+        case int():
+            return ShownField(name=name, number=int(value))
+        case datetime():
+            return ShownField(name=name, text=utc_text(value))
+        case str():
+            text = value.value if isinstance(value, Enum) else value
+            encoded = text.encode()
+            shown = len(encoded) <= _LONGEST_TEXT
+            field = ShownField(name=name, text=text)
+            return field if shown else _hidden(name, encoded, salt)
+        case _:
+            raise TypeError(f"{name}: {type(value).__name__} can't be shown")
 
 
 def _hidden(name: str, value: bytes, salt: bytes) -> ShownField:
@@ -125,15 +164,21 @@ def _hidden(name: str, value: bytes, salt: bytes) -> ShownField:
     return ShownField(name=name, length=len(value), sha256=digest)
 
 
+def _packed(value: Any) -> bytes:
+    """Return bytes as they are, text in UTF-8, and whatever else packed."""
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode()
+        case _:
+            return _PACKED.encode(value)
+
+
 def _folded(record: Record, salt: bytes) -> Iterator[ShownField]:
-    """Show scalars, and each list or long value as one hash of its packed form."""
-    for field in msgspec.structs.fields(type(record)):
-        value = getattr(record, field.name)
-        if value is None or value == field.default:
-            continue
-        if isinstance(value, tuple | Record):
-            yield _hidden(field.name, _PACKED.encode(value), salt)
-        elif isinstance(value, bytes):
-            yield _hidden(field.name, value, salt)
+    """Show scalars, and each list or bytes as one hash of their packed form."""
+    for field, value in _set(record):
+        if isinstance(value, tuple | Record) or field.name in _secrets(type(record)):
+            yield _hidden(field.name, _packed(value), salt)
         else:
-            yield from _value(field.name, value, salt, 0)
+            yield _scalar(field.name, value, salt, 0)

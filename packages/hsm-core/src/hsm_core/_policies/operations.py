@@ -29,7 +29,7 @@ KEYED: Final = (
         for operation in OPERATIONS
         if "key_id" in operation.__struct_fields__ or operation.other_keys
     }
-) - {"ListAuditEvents", "RecoverKey"}
+) - {"ListApprovals", "ListAuditEvents", "RecoverKey"}
 """Operations that conditions about keys can hold for."""
 
 REVOCABLE: Final = frozenset({"GetPublicKey", "Verify", "VerifyMac"})

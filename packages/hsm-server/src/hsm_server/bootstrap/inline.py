@@ -155,9 +155,11 @@ class _InlineServer:
             return
         serving.context = context
         self._gatekeeper.use_secret(secret)
-        if self._open.reload_policy():
-            return  # The log has the reason already.
-        self._logger.info("reloaded")
+        problem = self._open.reload_policy()
+        if problem:
+            self._logger.error("reload failed", reason=problem)
+        else:
+            self._logger.info("reloaded")
 
     def _on_policy(self, problem: str) -> None:
         if problem:

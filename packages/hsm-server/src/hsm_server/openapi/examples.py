@@ -31,6 +31,8 @@ _MESSAGE: Final = {"message": _text(b"hello")}
 _AAD: Final = {"aad": _text(b"case 7")}
 _ENVELOPE: Final = {"ciphertext": _text(bytes(64))}
 
+_APPROVAL: Final = {"approval_id": "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"}
+
 EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.CreateKey: {
         "algorithm": "EC-P256",
@@ -125,5 +127,10 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.UpdateKey: {**_SIGNER, "owner": "release team", "tags": ["operational"]},
     ops.SetRotation: {**_SIGNER, "max_age_days": 365},
     ops.CancelDestroy: _SIGNER,
+    ops.ListApprovals: {"states": ["pending"], "per_page": 20},
+    ops.GetApproval: _APPROVAL,
+    ops.Approve: {**_APPROVAL, "digest": "41" * 32, "comment": "as agreed"},
+    ops.Deny: {**_APPROVAL, "reason": "not before the audit"},
+    ops.CancelApproval: _APPROVAL,
 }
 """All fields of a valid request, as JSON, by operation."""

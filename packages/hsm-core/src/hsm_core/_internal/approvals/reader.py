@@ -95,6 +95,7 @@ class ApprovalReader:
             self.witness.vouch(approval, stored)
         except ApprovalTamperedError:
             self._tampered.add(approval_id)
+            self.witness.tell(approval_id, "edited")
             raise
         self.time.seen(latest_instant(approval))
         return approval
@@ -147,6 +148,7 @@ class ApprovalReader:
     def _lying(self, approval_id: str) -> ApprovalTamperedError:
         # The store refuses a record that nobody else has changed.
         self._tampered.add(approval_id)
+        self.witness.tell(approval_id, "index")
         return ApprovalTamperedError(
             f"The index of approval {approval_id} was tampered with.",
             approval_id=approval_id,

@@ -25,6 +25,10 @@ class Witness(Protocol):
         """
         ...
 
+    def tell(self, approval_id: str, reason: str, /) -> None:
+        """Hear that what lies in the store is not what was written."""
+        ...
+
     def change(
         self,
         before: Approval | None,
@@ -61,6 +65,9 @@ class Unwitnessed:
 
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
         """Believe it."""
+
+    def tell(self, approval_id: str, reason: str, /) -> None:
+        """Tell nobody."""
 
     def change(
         self,

@@ -142,13 +142,18 @@ class AuditVerifier:
         self._hmac_key = hmac_key
 
     def verify(
-        self, progress: Callable[[int], None] | None = None
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
     ) -> OfflineVerification:
         """
         Verify every record of every segment, and the end against the head mark.
 
         Args:
             progress: Called now and then with the number of records verified.
+
+            look: Called with each good record, with some more than once; what it raises
+                ends the verification.
 
         Raises:
             AuditTamperedError: The trail is damaged; ``facts`` name the first bad
@@ -161,7 +166,7 @@ class AuditVerifier:
             tries_left -= 1
             before = self._places()
             try:
-                return self._verify_once(progress)
+                return self._verify_once(progress, look)
             except AuditTamperedError:
                 # A prune under way takes segments away and changes the baseline; a
                 # healing gives the live one another name, or takes it back.
@@ -174,7 +179,9 @@ class AuditVerifier:
                 ) from error
 
     def _verify_once(
-        self, progress: Callable[[int], None] | None
+        self,
+        progress: Callable[[int], None] | None,
+        look: Callable[[AuditEvent], None] | None,
     ) -> OfflineVerification:
         # The mark is read first: what it names was written before, so it is found.
         head = self._read_head()
@@ -194,7 +201,7 @@ class AuditVerifier:
             alone = begins(live, judge, 0)
             first = closed[0].first_seq if closed else max(alone, covered)
             prefix = PrunedPrefix(first, baseline)
-            trail = _Trail(self._hmac_key, head, prefix, progress)
+            trail = _Trail(self._hmac_key, head, prefix, progress, look)
             ends = [*(name.first_seq for name in closed[1:]), live_seq]
             # Numbers begin anywhere in a trail whose beginning was pruned.
             number = closed[0].number if closed and baseline else 1
@@ -329,7 +336,9 @@ class _Trail:
         head: StoredHead | None,
         prefix: PrunedPrefix,
         progress: Callable[[int], None] | None,
+        look: Callable[[AuditEvent], None] | None,
     ) -> None:
+        self.look = look
         self.head = head
         self.prefix = prefix
         seq, leaf_hash = prefix.start
@@ -344,6 +353,8 @@ class _Trail:
 
     def visit(self, event: AuditEvent, _offset: int) -> None:
         self.prefix.visit(event, self.follower.leaf_hash)
+        if self.look is not None:
+            self.look(event)
         if self.progress is not None and (event.seq + 1) % _PROGRESS_EVERY == 0:
             self.progress(event.seq + 1)
 

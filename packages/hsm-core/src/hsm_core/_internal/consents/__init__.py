@@ -3,21 +3,17 @@
 
 from hsm_core._internal.consents.care import Care
 from hsm_core._internal.consents.consents import Asked, Consents
-from hsm_core._internal.consents.opening import open_consents
-from hsm_core._internal.consents.people import People, SignatureCheck, no_signatures
-from hsm_core._internal.consents.steps import Steps
-from hsm_core._internal.consents.using import Hold, Users, step_of
+from hsm_core._internal.consents.dual_control import DualControl, open_dual_control
+from hsm_core._internal.consents.signing import SignatureCheck, signature_check
+from hsm_core._internal.consents.using import Hold
 
 __all__ = [
     "Asked",
     "Care",
     "Consents",
+    "DualControl",
     "Hold",
-    "People",
     "SignatureCheck",
-    "Steps",
-    "Users",
-    "no_signatures",
-    "open_consents",
-    "step_of",
+    "open_dual_control",
+    "signature_check",
 ]

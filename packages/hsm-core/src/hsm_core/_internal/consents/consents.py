@@ -323,20 +323,27 @@ class Consents:
         return self._register.review(
             approval.approval_id,
             asked.demands,
-            lambda decision: self.trusts(approval.approval_id, decision),
+            lambda decision: self.trusts(approval, decision),
             distinct_certificates=self._distinct_certificates,
             step=step_of("system.approval-reviewed", asked.caller),
         )
 
-    def trusts(self, approval_id: str, decision: ApprovalDecision) -> bool:
-        """Return whether today's policy lets a person grant what they granted then."""
+    def trusts(self, approval: Approval, decision: ApprovalDecision) -> bool:
+        """
+        Return whether today's policy lets a person grant what they granted then.
+
+        What they signed must still be signed by a key that it names as theirs.
+        """
         person = Caller(
             principal=decision.principal,
             roles=frozenset(decision.roles),
             credential_id=decision.credential_id,
             certificate_sha256=decision.certificate_sha256,
         )
-        return self.people.allows(person, ops.Approve(approval_id=approval_id))
+        allowed = self.people.allows(
+            person, ops.Approve(approval_id=approval.approval_id)
+        )
+        return allowed and self.people.is_signed(approval, decision)
 
     def _required(self, approval: Approval) -> ApprovalRequiredError:
         info = self.people.info(approval)

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops
 from hsm_core._internal.approvals import ApprovalRegister, missing
+from hsm_core._internal.approvals.signed import CONSENT_DIGEST, consent_text
 from hsm_core._internal.clock import instant
+from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.policy import PolicyHolder
 from hsm_core._internal.sealing import KeyRing
@@ -23,6 +23,7 @@ from hsm_core.errors import (
     ApprovalTamperedError,
     ConflictError,
     InvalidInputError,
+    SignatureMismatchError,
 )
 from hsm_core.identities import same_person
 from hsm_core.model import (
@@ -31,32 +32,17 @@ from hsm_core.model import (
     ApprovalState,
     Caller,
     MessageDetail,
+    Parameters,
     Phase,
 )
 from hsm_core.protocols import ApprovalQuery, AuditDraft
 
-__all__ = ["People", "SignatureCheck", "no_signatures"]
+__all__ = ["People"]
 
 _ANY: Final = "00000000-0000-4000-8000-000000000000"
 _CURSOR: Final = re.compile(
     r"([0-9]{1,16})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
-
-SignatureCheck: TypeAlias = Callable[[str, bytes, bytes, str], str]
-"""
-Checks what an approver has signed: principal, statement, signature, name of the key.
-
-Returns the public key that it was checked with, as text, or raises an `HSMError`.
-"""
-
-
-def no_signatures(
-    principal: str, statement: bytes, signature: bytes, signer: str
-) -> str:
-    """Check nothing: no key is registered."""
-    raise InvalidInputError(
-        "signature: no key of yours is registered.", field="signature"
-    )
 
 
 class People:
@@ -144,10 +130,11 @@ class People:
         signature, signer = b"", ""
         if isinstance(operation, ops.Approve):
             signature, signer = self._signed(caller, approval, operation)
-        step = replace(step, parameters={**step.parameters, "shown_sha256": shown})
+        said = {"comment" if granted else "reason": _said(operation)}
+        told: Parameters = {name: text for name, text in said.items() if text}
+        step = replace(step, parameters={**told, CONSENT_DIGEST: shown})
         if signature:
-            text = base64.b64encode(signature).decode()
-            step = replace(step, approval_signatures=(f"{signer} {text}",))
+            step = replace(step, approval_signatures=(consent_text(signer, signature),))
         decided = self._register.decide(
             approval.approval_id,
             caller,
@@ -210,6 +197,21 @@ class People:
             caller.principal, text, operation.signature, operation.signer
         )
         return operation.signature, signer
+
+    def is_signed(self, approval: Approval, decision: ApprovalDecision) -> bool:
+        """Return whether a signature of a decision, if it has one, is good today."""
+        if not decision.signature:
+            return True
+        text = consent.statement(
+            approval.approval_id, approval.shown_sha256, granted=decision.granted
+        )
+        try:
+            self._check_signature(
+                decision.principal, text, decision.signature, decision.signer
+            )
+        except (InvalidInputError, SignatureMismatchError):
+            return False
+        return True
 
     def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
         """Return whether the policy lets somebody do what is about no key."""

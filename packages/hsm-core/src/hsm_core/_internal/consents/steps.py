@@ -107,7 +107,7 @@ class Steps:
             approval_id=approval_id,
         )
 
-    def tell(self, approval_id: str, reason: str) -> None:
+    def tell(self, approval_id: str, reason: str, /) -> None:
         """Put on record, once, that an approval was found changed."""
         if approval_id in self._told:
             return
@@ -121,7 +121,7 @@ class Steps:
             parameters={"reason": reason},
         )
         with suppress(HSMError):
-            self._audit.append([draft], reserved=True)
+            self._wait(self._audit.append([draft], durable=True, reserved=True))
 
     def change(
         self,

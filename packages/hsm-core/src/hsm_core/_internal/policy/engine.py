@@ -193,7 +193,7 @@ def policy_of(settings: Settings) -> Policy:
         ConfigurationError: A file is named, and holds no valid policy.
     """
     if settings.policy_config is not None:
-        return policies.load_policy(settings.policy_config)
+        return policies.load_policy(settings.policy_config, for_use=True)
     return policies.built_in_policy(settings.policy_profile)
 
 

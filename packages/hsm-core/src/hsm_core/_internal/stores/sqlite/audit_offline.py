@@ -99,13 +99,17 @@ class SqliteAuditVerifier:
         self._hmac_key = hmac_key
 
     def verify(
-        self, progress: Callable[[int], None] | None = None
+        self,
+        progress: Callable[[int], None] | None = None,
+        look: Callable[[AuditEvent], None] | None = None,
     ) -> OfflineVerification:
         """
         Verify every record, and the end against the head mark.
 
         Args:
             progress: Called now and then with the number of records verified.
+
+            look: Called with each good record; what it raises ends the verification.
 
         Raises:
             AuditTamperedError: The trail is damaged; ``facts`` name the first bad
@@ -116,7 +120,7 @@ class SqliteAuditVerifier:
         """
         try:
             with _locked(self._path), self._connection() as connection:
-                return self._verify(connection, progress)
+                return self._verify(connection, progress, look)
         except sqlite3.Error as error:
             raise self._own(translated(error, 0)) from error
         except (AuditUnavailableError, OSError) as error:
@@ -148,7 +152,10 @@ class SqliteAuditVerifier:
                 yield connection
 
     def _verify(
-        self, connection: sqlite3.Connection, progress: Callable[[int], None] | None
+        self,
+        connection: sqlite3.Connection,
+        progress: Callable[[int], None] | None,
+        look: Callable[[AuditEvent], None] | None,
     ) -> OfflineVerification:
         self._check_kind(connection)
         check_schema(connection)
@@ -167,6 +174,8 @@ class SqliteAuditVerifier:
 
         def visit(event: AuditEvent, leaf_hash: str) -> None:
             prefix.visit(event, leaf_hash)
+            if look is not None:
+                look(event)
             if progress is not None and (event.seq - seq) % _PROGRESS_EVERY == 0:
                 progress(event.seq - seq)
 

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""What other people are asked to agree to, as it is shown to them: all of it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+from typing import Final
+
+from hsm_cli.files import encode_base64
+from hsm_cli.terminal import neutral
+from hsm_cli.views import instant
+from hsm_core.consent import ShownField, ShownOperation, check_shown, shown_sha256
+from hsm_core.errors import IntegrityError
+from hsm_core.operations import OPERATIONS, ApprovalInfo, DecisionInfo
+
+__all__ = [
+    "APPROVAL_HEADER",
+    "FIELD_HEADER",
+    "ShownDifferentlyError",
+    "approval_pairs",
+    "approval_row",
+    "checked_digest",
+    "decision_line",
+    "field_row",
+]
+
+APPROVAL_HEADER = (
+    "ID",
+    "State",
+    "Operation",
+    "Key",
+    "Requester",
+    "Missing",
+    "Asked",
+    "Expires",
+)
+FIELD_HEADER = ("Field", "Is", "Value")
+
+_HEX_BYTES: Final = 32
+"""Up to this length bytes are shown as hex, from there on as base64."""
+
+_MEANINGS: Final = {
+    cls.__name__: (cls.__doc__ or "").strip().partition("\n")[0] for cls in OPERATIONS
+}
+
+
+class ShownDifferentlyError(IntegrityError):
+    """What the server shows does not have the digest that it asks to agree to."""
+
+    code = "shown_differently"
+
+
+def checked_digest(approval: ApprovalInfo) -> str:
+    """
+    Return the digest of what is shown, computed here.
+
+    Raises:
+        ShownDifferentlyError: The server says that it is another one.
+        InvalidInputError: It can't be shown without anything left unsaid.
+    """
+    check_shown(approval.operation)
+    digest = shown_sha256(approval.salt, approval.operation)
+    if not hmac.compare_digest(digest, approval.digest):
+        raise ShownDifferentlyError(
+            f"What is shown of the approval {approval.approval_id} has not the digest "
+            "that the server tells; nothing was agreed to.",
+            approval_id=approval.approval_id,
+        )
+    return digest
+
+
+def approval_row(approval: ApprovalInfo) -> tuple[str, ...]:
+    """Return the cells of an approval in a list."""
+    shown = approval.operation
+    return (
+        approval.approval_id,
+        approval.state,
+        shown.kind,
+        shown.key_name or shown.key_id,
+        shown.requester,
+        "; ".join(approval.missing),
+        instant(approval.created_at),
+        instant(approval.expires_at),
+    )
+
+
+def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
+    """Return what is known of an approval, but for the fields of its operation."""
+    shown = approval.operation
+    demands = "; ".join(demand.rule for demand in approval.demands)
+    return [
+        ("id", approval.approval_id),
+        ("state", approval.state),
+        ("operation", shown.kind),
+        ("meaning", _MEANINGS.get(shown.kind, "this hsm-cli does not know it")),
+        ("requester", shown.requester),
+        ("key id", shown.key_id),
+        ("key name", shown.key_name),
+        ("algorithm", shown.algorithm),
+        (_version_name(shown), str(shown.version) if shown.version else ""),
+        ("rules", demands),
+        ("missing", "; ".join(approval.missing)),
+        ("uses left", str(approval.uses_left)),
+        ("asked", instant(approval.created_at)),
+        ("expires", instant(approval.expires_at)),
+        ("closed", instant(approval.closed_at)),
+        *(("decision", decision_line(said)) for said in approval.decisions),
+        ("digest", approval.digest),
+    ]
+
+
+def _version_name(shown: ShownOperation) -> str:
+    names = any(field.name == "version" for field in shown.fields)
+    return "version" if names else "current version"
+
+
+def decision_line(decision: DecisionInfo) -> str:
+    """Return what one person said, as one line."""
+    word = "agreed" if decision.granted else "refused"
+    parts = [
+        f"{decision.principal} {word} {instant(decision.at)}",
+        "signed" if decision.signed else "",
+        "counts no more" if decision.withdrawn else "",
+        decision.comment,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def field_row(field: ShownField) -> tuple[str, str, str]:
+    """Return the cells of a field: its name, in which form it is, and its value."""
+    if field.text is not None:
+        return field.name, "text", field.text
+    if field.number is not None:
+        return field.name, "number", str(field.number)
+    if field.data is not None:
+        return field.name, f"{len(field.data)} bytes", ", ".join(_bytes(field.data))
+    if field.length is not None:
+        value = f"not shown, sha256 {field.sha256}"
+        return field.name, f"{field.length} bytes", value
+    return field.name, "nothing", ""
+
+
+def _bytes(data: bytes) -> Iterator[str]:
+    """Give bytes in a form that tells them all, and as text if they are plain text."""
+    if len(data) <= _HEX_BYTES:
+        yield f"hex {data.hex()}"
+    else:
+        yield f"base64 {encode_base64(data)}"
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    if text and text.isprintable() and neutral(text) == text:
+        yield f"text {text}"

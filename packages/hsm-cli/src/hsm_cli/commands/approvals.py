@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: MIT
+"""The commands below ``approvals``."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from hsm_cli.asked import (
+    APPROVAL_HEADER,
+    FIELD_HEADER,
+    approval_pairs,
+    approval_row,
+    checked_digest,
+    field_row,
+)
+from hsm_cli.files import Source
+from hsm_cli.flags import given_as_flag
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import CommaList, HSMCommand, one_of, parse_choice
+from hsm_cli.terminal import render_pairs, render_table
+from hsm_core.consent import statement
+from hsm_core.errors import InvalidInputError
+from hsm_core.model import ApprovalState
+from hsm_core.operations import (
+    ApprovalInfo,
+    ApprovalPage,
+    Approve,
+    CancelApproval,
+    Deny,
+    GetApproval,
+    ListApprovals,
+)
+from hsm_core.secret_input import is_literal_secret
+
+__all__ = ["command"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
+_LONGEST_PAGE = 100
+_LEAST_COLUMNS = 140
+
+
+@click.group("approvals", no_args_is_help=False)
+def command() -> None:
+    """See what others ask for, and agree or refuse."""
+
+
+def _approval_operand(function: F) -> Any:
+    """Give a command its *approval_id*: as ``ID``, or with ``--approval-id``."""
+
+    @click.argument("operand", required=False, metavar="[ID]")
+    @click.option("--approval-id", "option", metavar="ID", help="UUID of the approval.")
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, operand: str | None, option: str | None, **kwargs: Any
+    ) -> Any:
+        approval_id = one_of(operand, option, name="ID", flag="--approval-id")
+        return function(*args, approval_id=approval_id, **kwargs)
+
+    return wrapper
+
+
+def _digest_option(function: F) -> Any:
+    return click.option(
+        "--digest",
+        default="",
+        metavar="HEX",
+        help="Go on only if this is the digest of what is asked for.",
+    )(function)
+
+
+@command.command("list", cls=HSMCommand)
+@click.option(
+    "--state",
+    "states",
+    type=CommaList(),
+    default=(),
+    metavar="STATES",
+    help="Only these, with commas between; else pending, granted and reserved.",
+)
+@click.option("--all", "every", is_flag=True, help="Those that came to an end, too.")
+@click.option("--kind", default="", metavar="NAME", help="Only of this operation.")
+@click.option("--key-id", default="", metavar="ID", help="Only about this key.")
+@click.option(
+    "--requester", default="", metavar="NAME", help="Only what this person asked for."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Approvals shown at most.",
+)
+@click.option(
+    "--cursor", default="", metavar="TEXT", help="Where a list named as next begins."
+)
+@click.pass_obj
+def list_approvals(
+    invocation: Invocation,
+    states: tuple[str, ...],
+    every: bool,
+    kind: str,
+    key_id: str,
+    requester: str,
+    limit: int,
+    cursor: str,
+) -> None:
+    """Show approvals, newest first: those that are open."""
+    if every and states:
+        raise click.UsageError("Give --state or --all, not both.")
+    wanted = tuple(parse_choice(ApprovalState, word) for word in states)
+    operation = ListApprovals(
+        states=wanted or (() if every else _OPEN),
+        kind=kind,
+        key_id=key_id,
+        requester=requester,
+        per_page=min(limit, _LONGEST_PAGE),
+        cursor=cursor,
+    )
+    page = _collect(invocation, operation, limit)
+    notes = [f"{len(page.items)} shown"]
+    if page.next_cursor:
+        notes.append(f"next: --cursor {page.next_cursor}")
+    if page.tampered:
+        notes.append(f"tampered with: {', '.join(page.tampered)}")
+    invocation.output.table(
+        page,
+        APPROVAL_HEADER,
+        [approval_row(approval) for approval in page.items],
+        "; ".join(notes),
+        least_columns=_LEAST_COLUMNS,
+    )
+
+
+def _collect(
+    invocation: Invocation, operation: ListApprovals, limit: int
+) -> ApprovalPage:
+    """Return approvals of as many pages as it takes, for a page may be short."""
+    items: list[ApprovalInfo] = []
+    tampered: list[str] = []
+    cursor = operation.cursor
+    while True:
+        page = invocation.execute(
+            ListApprovals(
+                states=operation.states,
+                kind=operation.kind,
+                key_id=operation.key_id,
+                requester=operation.requester,
+                per_page=min(limit - len(items), _LONGEST_PAGE),
+                cursor=cursor,
+            )
+        )
+        items += page.items
+        tampered += page.tampered
+        cursor = page.next_cursor
+        if not cursor or len(items) >= limit:
+            break
+    return ApprovalPage(
+        items=tuple(items), tampered=tuple(tampered), next_cursor=cursor
+    )
+
+
+@command.command("show", cls=HSMCommand)
+@_approval_operand
+@click.option(
+    "--statement",
+    "as_statement",
+    is_flag=True,
+    help="Print what an approver signs, for ssh-keygen -Y sign or openssl, instead.",
+)
+@click.pass_obj
+def show(invocation: Invocation, approval_id: str, as_statement: bool) -> None:
+    """Show what is asked for, wholly, and what people said to it."""
+    approval, digest = _fetch(invocation, approval_id)
+    if as_statement:
+        invocation.output.data(statement(approval_id, digest, granted=True))
+    elif invocation.output.json:
+        invocation.output.record(approval, "")
+    else:
+        output = invocation.output
+        text = _described(approval, terminal=output.is_terminal, colour=output.colour)
+        output.line(text)
+
+
+def _fetch(invocation: Invocation, approval_id: str) -> tuple[ApprovalInfo, str]:
+    """Return an approval and the digest of what is shown of it, computed here."""
+    approval = invocation.execute(GetApproval(approval_id=approval_id))
+    if approval.approval_id != approval_id:
+        raise InvalidInputError("The server has shown another approval.")
+    return approval, checked_digest(approval)
+
+
+def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
+    """Return all of what is asked for, as neutral text."""
+    pairs = [(name, text) for name, text in approval_pairs(approval) if text]
+    rows = [field_row(field) for field in approval.operation.fields]
+    if not rows:
+        return render_pairs(pairs)
+    fields = render_table(FIELD_HEADER, rows, terminal=terminal, colour=colour)
+    return f"{render_pairs(pairs)}\n\n{fields}"
+
+
+@command.command("approve", cls=HSMCommand)
+@_approval_operand
+@click.option("--comment", default="", metavar="TEXT", help="Recorded.")
+@_digest_option
+@click.option(
+    "--sign-with",
+    metavar="FILE",
+    help="Sign it with a private key of your own: Ed25519 or ECDSA P-256, as PEM or "
+    "as OpenSSH writes it.",
+)
+@click.option(
+    "--passphrase",
+    envvar="FERROHSM_PASSPHRASE",
+    show_envvar=True,
+    metavar="SECRET",
+    help="Of an encrypted key: @FILE or fd:N. Else it is asked for.",
+)
+@click.option(
+    "--signature",
+    "signature_path",
+    metavar="FILE",
+    help="A signature that was made elsewhere, over what show --statement prints.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def approve(
+    ctx: click.Context,
+    approval_id: str,
+    comment: str,
+    digest: str,
+    sign_with: str | None,
+    passphrase: str | None,
+    signature_path: str | None,
+    yes: bool,
+) -> None:
+    """
+    Agree to what somebody else asked for.
+
+    It is shown first. What is sent is the digest of what was shown, computed here, so
+    that nothing else can be agreed to.
+    """
+    invocation: Invocation = ctx.obj
+    if sign_with is not None and signature_path is not None:
+        raise click.UsageError("Give --sign-with or --signature, not both.")
+    if given_as_flag(ctx, "passphrase") and is_literal_secret(passphrase or ""):
+        raise click.UsageError(
+            "Other users could see the passphrase; give --passphrase @FILE or fd:N."
+        )
+    found = _looked_at(invocation, approval_id, digest)
+    if not yes:
+        _confirm()
+    signature = None
+    if sign_with is not None:
+        # It loads all of the cryptography.
+        from hsm_cli.own_keys import passphrase_source
+        from hsm_cli.own_keys import sign_with as signed
+
+        text = statement(approval_id, found, granted=True)
+        signature = signed(sign_with, text, passphrase_source(passphrase))
+    elif signature_path is not None:
+        signature = Source(what="signature", path=signature_path).read()
+    after = invocation.execute(
+        Approve(
+            approval_id=approval_id,
+            digest=found,
+            comment=comment,
+            signature=signature,
+        )
+    )
+    _report(invocation, after)
+
+
+def _looked_at(invocation: Invocation, approval_id: str, wanted: str) -> str:
+    """Show what is asked for to a person, and return its digest, computed here."""
+    approval, digest = _fetch(invocation, approval_id)
+    if wanted and wanted.lower() != digest:
+        raise InvalidInputError(
+            f"What is asked for has the digest {digest}, not the one given.",
+            field="digest",
+        )
+    # What a person is to look at does not mix with the result.
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    text = _described(approval, terminal=terminal, colour=invocation.output.colour)
+    click.echo(text, err=True)
+    return digest
+
+
+def _confirm() -> None:
+    click.echo("Agree? Type yes to go on: ", nl=False, err=True)
+    typed = sys.stdin.readline() if sys.stdin is not None else ""
+    if not typed:
+        raise click.UsageError(
+            "Nothing was sent: standard input has no answer. Use --yes."
+        )
+    if typed.strip().lower() != "yes":
+        raise click.UsageError("Nothing was sent.")
+
+
+@command.command("deny", cls=HSMCommand)
+@_approval_operand
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded.")
+@_digest_option
+@click.pass_obj
+def deny(invocation: Invocation, approval_id: str, reason: str, digest: str) -> None:
+    """Refuse what somebody else asked for; it comes to its end by that."""
+    operation = Deny(approval_id=approval_id, reason=reason, digest=digest)
+    _report(invocation, invocation.execute(operation))
+
+
+@command.command("cancel", cls=HSMCommand)
+@_approval_operand
+@click.pass_obj
+def cancel(invocation: Invocation, approval_id: str) -> None:
+    """Give up a request of your own."""
+    _report(invocation, invocation.execute(CancelApproval(approval_id=approval_id)))
+
+
+def _report(invocation: Invocation, approval: ApprovalInfo) -> None:
+    invocation.output.pairs(approval, approval_pairs(approval))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""
+Signed consents in the trail, checked by whoever reads it.
+
+The record of an `Approve` names the approval, who agreed and the digest of what they
+were shown; ``approval_signatures`` holds one line of text, ``KEY SIGNATURE``: the
+fingerprint of the key, and the signature in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final
+
+from hsm_core._internal.approvals.signatures import verify_consent
+from hsm_core.approver_keys import ApproverKey, ApproverKeys
+from hsm_core.consent import statement
+from hsm_core.errors import (
+    AuditTamperedError,
+    InvalidInputError,
+    SignatureMismatchError,
+)
+from hsm_core.identities import identity
+from hsm_core.model import AuditEvent
+
+__all__ = ["CONSENT_DIGEST", "ConsentAudit", "consent_text"]
+
+CONSENT_DIGEST: Final = "shown_sha256"
+"""Name of the parameter that holds the digest of what an approver was shown."""
+
+_TEXT: Final = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}) ([A-Za-z0-9+/]+={0,2})")
+_APPROVE: Final = "Approve"
+_REASON: Final = "approval_signature"
+
+
+def consent_text(signer: str, signature: bytes) -> str:
+    """Return what the trail keeps of a signature: key and signature."""
+    return f"{signer} {base64.b64encode(signature).decode()}"
+
+
+class ConsentAudit:
+    """
+    Checks every signed consent of a trail.
+
+    Args:
+        keys: Of everybody who has ever signed one.
+    """
+
+    def __init__(self, keys: ApproverKeys) -> None:
+        self._keys = keys
+        self._counts: dict[int, int] = {}
+
+    @property
+    def checked(self) -> int:
+        """How many signatures were checked."""
+        return sum(self._counts.values())
+
+    def look(self, event: AuditEvent) -> None:
+        """
+        Check the signatures of one record; the record itself was checked before.
+
+        Raises:
+            AuditTamperedError: One is in no form, or not by a key of whoever agreed
+                over that approval. ``facts`` name ``seq`` and ``reason``.
+        """
+        if not event.approval_signatures:
+            return
+        if event.kind != _APPROVE or event.caller is None:
+            raise _wrong(event, "nobody agreed by it")
+        keys = self._keys.get(identity(event.caller.principal), ())
+        for text in event.approval_signatures:
+            self._check(event, keys, text)
+        self._counts[event.seq] = len(event.approval_signatures)
+
+    def _check(
+        self, event: AuditEvent, keys: tuple[ApproverKey, ...], text: str
+    ) -> None:
+        parts = _TEXT.fullmatch(text)
+        if parts is None:
+            raise _wrong(event, "it is in no form that one has")
+        signers = [key for key in keys if key.fingerprint == parts[1]]
+        if not signers:
+            raise _wrong(event, f"its key {parts[1]} is not given for this person")
+        digest = str(event.parameters.get(CONSENT_DIGEST, ""))
+        try:
+            message = statement(event.approval_id, digest, granted=True)
+            signature = base64.b64decode(parts[2], validate=True)
+            verify_consent(signature, message, signers)
+        except (binascii.Error, InvalidInputError, SignatureMismatchError):
+            raise _wrong(event, "it is not one over this approval") from None
+
+
+def _wrong(event: AuditEvent, why: str) -> AuditTamperedError:
+    return AuditTamperedError(
+        f"The signature of an approver in record {event.seq} is not good: {why}.",
+        seq=event.seq,
+        reason=_REASON,
+    )

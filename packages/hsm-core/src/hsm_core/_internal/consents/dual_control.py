@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""Dual control of one HSM, put together over a store that was just opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hsm_core._internal.approvals import ApprovalRegister
+from hsm_core._internal.approvals.ledger import Ledger
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.consents.care import Care
+from hsm_core._internal.consents.consents import Consents
+from hsm_core._internal.consents.opening import open_consents
+from hsm_core._internal.consents.people import People
+from hsm_core._internal.consents.signing import SignatureCheck
+from hsm_core._internal.consents.steps import Steps
+from hsm_core._internal.consents.using import Users
+from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.policy import PolicyHolder
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import (
+    ApprovalStore,
+    AuditLog,
+    Clock,
+    Entropy,
+)
+from hsm_core.settings import ApprovalStoreKind, Settings
+
+__all__ = ["DualControl", "open_dual_control"]
+
+
+@dataclass(frozen=True, slots=True)
+class DualControl:
+    """
+    The parts that others work with.
+
+    Attributes:
+        register: The approvals.
+        care: Looks after them.
+        consents: What the pipeline asks.
+    """
+
+    register: ApprovalRegister
+    care: Care
+    consents: Consents
+
+
+def open_dual_control(
+    settings: Settings,
+    store: ApprovalStore,
+    ledger: Ledger,
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    policy: PolicyHolder,
+    clock: Clock,
+    entropy: Entropy,
+    check_signature: SignatureCheck,
+) -> DualControl:
+    """
+    Compare the approvals with the trail, settle what a crash left, and begin.
+
+    Args:
+        settings: Of the HSM.
+
+        store: Where they lie.
+
+        ledger: Knows the digest that was recorded last.
+
+        inventory: Holds the ring, and the lock of all records with set digests. Its
+            open intents are settled.
+
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        policy: Says who may approve.
+
+        clock: Time.
+
+        entropy: For ids and salts.
+
+        check_signature: Checks what approvers sign.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read or written.
+    """
+    ring = inventory.ring
+    register = ApprovalRegister(
+        store, ring.approval_mac, clock, floor=_newest_time(audit)
+    )
+    steps = Steps(ledger, inventory, audit, entropy, policy.policy_hash)
+    is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
+    open_consents(register, ledger, steps, audit, verify, is_lasting=is_lasting)
+    users = Users(register, steps)
+    people = People(
+        register,
+        steps,
+        ring,
+        policy,
+        distinct_certificates=settings.distinct_certificates,
+        check_signature=check_signature,
+    )
+    consents = Consents(
+        register,
+        users,
+        people,
+        ring,
+        entropy,
+        policy,
+        most_open=settings.approval_requests,
+        distinct_certificates=settings.distinct_certificates,
+    )
+    care = Care(register, ledger, steps, audit, users)
+    care.settle_reserved()
+    return DualControl(register, care, consents)
+
+
+def _newest_time(audit: AuditLog) -> int:
+    head = audit.head()
+    lines = audit.lines(head.seq, 1) if head.seq >= 0 else []
+    return event_of(lines[0], head.seq).time if lines else 0

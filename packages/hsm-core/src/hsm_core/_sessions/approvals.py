@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""Methods about the consent of other people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hsm_core import operations as ops
+from hsm_core._sessions.base import SessionBase
+from hsm_core.model import ApprovalState
+
+__all__ = ["ApprovalMethods"]
+
+
+class ApprovalMethods(SessionBase):
+    """Requests for approval, and what people say to them."""
+
+    def approvals(
+        self,
+        *,
+        states: Iterable[ApprovalState] = (),
+        kind: str = "",
+        key_id: str = "",
+        requester: str = "",
+    ) -> Iterator[ops.ApprovalInfo]:
+        """Give all approvals that fit, newest first; see `ListApprovals`."""
+        wanted, cursor = tuple(states), ""
+        while True:
+            page = self._hsm.execute(
+                ops.ListApprovals(
+                    states=wanted,
+                    kind=kind,
+                    key_id=key_id,
+                    requester=requester,
+                    cursor=cursor,
+                )
+            )
+            yield from page.items
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def approval(self, approval_id: str) -> ops.ApprovalInfo:
+        """Return one approval; see `GetApproval`."""
+        return self._hsm.execute(ops.GetApproval(approval_id=approval_id))
+
+    def approve(
+        self,
+        approval_id: str,
+        *,
+        digest: str,
+        comment: str = "",
+        signature: bytes | None = None,
+        signer: str = "",
+    ) -> ops.ApprovalInfo:
+        """
+        Consent to what somebody else asked for; see `Approve`.
+
+        *digest* is `consent.shown_sha256` of what the approver has seen.
+        """
+        operation = ops.Approve(
+            approval_id=approval_id,
+            digest=digest,
+            comment=comment,
+            signature=signature,
+            signer=signer,
+        )
+        return self._hsm.execute(operation)
+
+    def deny(
+        self, approval_id: str, *, reason: str, digest: str = ""
+    ) -> ops.ApprovalInfo:
+        """Refuse what somebody else asked for; see `Deny`."""
+        operation = ops.Deny(approval_id=approval_id, reason=reason, digest=digest)
+        return self._hsm.execute(operation)
+
+    def cancel_approval(self, approval_id: str) -> ops.ApprovalInfo:
+        """Give up a request of one's own; see `CancelApproval`."""
+        return self._hsm.execute(ops.CancelApproval(approval_id=approval_id))

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Two people at their command lines, and the HSM's own dual control between them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from hsm_cli.client import RemoteHSM
+from hsm_core.errors import ApprovalRequiredError
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import ApprovalState, Role
+from hsm_core.operations import ApprovalInfo, CreateKey, DestroyKey
+from hsm_core.session import Session
+from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
+from tests.cli.stub import Stub
+from tests.cli.support import Shell
+
+BOB = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+HMAC = b"\x02" * 32
+POLICY = """version: 1
+extends: default
+rules:
+  - name: signed-destruction
+    effect: require-approval
+    match: {operations: [DestroyKey], tags: [signed]}
+    approval: {roles: [Auditor], signed: true}
+approvers:
+  bob: ['@']
+"""
+
+
+def public_line() -> str:
+    """Return bob's public key as OpenSSH writes it."""
+    form = (Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return BOB.public_key().public_bytes(*form).decode()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM with its trail in files."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.replace("@", public_line()))
+    settings = Settings(
+        key_store=KeyStoreKind.MEMORY,
+        audit_log=tmp_path / "audit.log",
+        approval_dir=tmp_path / "approvals",
+        policy_config=policy,
+    )
+    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC) as hsm:
+        yield hsm
+
+
+class Two:
+    """Two people at one terminal, one after the other."""
+
+    def __init__(self, opened: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
+        asker = opened.act_as(caller(principal="alice"))
+        other = opened.act_as(caller(Role.AUDITOR, principal="bob"))
+        self.alice = Shell(monkeypatch, asker)
+        self.bob = Shell(monkeypatch, other)
+        self.bob_himself = Session(other)
+
+    def ask(self, name: str) -> str:
+        """Ask for a destruction as alice; return the approval's id."""
+        outcome = self.alice("destroy", name, "--yes", "--json")
+        assert 11 == outcome.code, outcome.err
+        (found,) = self.bob_himself.approvals(states=[ApprovalState.PENDING])
+        assert found.approval_id in outcome.err
+        return found.approval_id
+
+
+@pytest.fixture
+def two(opened: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> Two:
+    """Give alice and bob."""
+    return Two(opened, monkeypatch)
+
+
+def test_two_people(two: Two) -> None:
+    """What one asks for and another agrees to is done once, when it is asked again."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+    approval_id = two.ask("k")
+    shown = two.bob.ok("approvals", "show", approval_id)
+    assert "DestroyKey" in shown.text
+    assert "requester        alice" in shown.text
+
+    agreed = two.bob("approvals", "approve", approval_id, "--yes")
+
+    assert 0 == agreed.code, agreed.err
+    assert "granted" in agreed.text
+    two.alice.ok("destroy", "k", "--yes")
+    assert "consumed" in two.bob.ok("approvals", "list", "--all").text
+    assert approval_id not in two.bob.ok("approvals", "list").text
+    assert 0 != two.alice("destroy", "k", "--yes").code
+
+
+def test_not_oneself(two: Two) -> None:
+    """Whoever asks can't agree."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+    approval_id = two.ask("k")
+
+    outcome = two.alice("approvals", "approve", approval_id, "--yes")
+
+    assert 3 == outcome.code
+    assert 11 == two.alice("destroy", "k", "--yes").code
+
+
+def test_denied(two: Two) -> None:
+    """A refusal ends the wait with its reason."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+    approval_id = two.ask("k")
+
+    def deny() -> None:
+        time.sleep(0.2)
+        two.bob_himself.deny(approval_id, reason="not before Friday")
+
+    thread = threading.Thread(target=deny)
+    thread.start()
+    outcome = two.alice("destroy", "k", "--yes", "--wait")
+    thread.join()
+
+    assert 13 == outcome.code
+    assert "denied by bob: not before Friday" in outcome.err
+
+
+def test_cancelled(two: Two) -> None:
+    """Whoever asked can give up, and then nobody agrees any more."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+    approval_id = two.ask("k")
+    two.alice.ok("approvals", "cancel", approval_id)
+
+    outcome = two.bob("approvals", "approve", approval_id, "--yes")
+
+    assert 5 == outcome.code
+
+
+def test_wait(two: Two) -> None:
+    """Whoever waits sees it done as soon as the other has agreed."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+
+    def agree() -> None:
+        found: list[ApprovalInfo] = []
+        while not found:
+            time.sleep(0.05)
+            found = list(two.bob_himself.approvals())
+        (asked,) = found
+        two.bob_himself.approve(asked.approval_id, digest=asked.digest)
+
+    thread = threading.Thread(target=agree)
+    thread.start()
+    outcome = two.alice("--wait", "destroy", "k", "--yes")
+    thread.join()
+
+    assert 0 == outcome.code, outcome.err
+    assert "destroyed" in outcome.text
+
+
+def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
+    """A signature is demanded, made, kept, and checked without the server."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "signed")
+    approval_id = two.ask("k")
+    key = tmp_path / "bob.key"
+    key.touch(mode=0o600)
+    form = (Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    key.write_bytes(BOB.private_bytes(*form))
+    assert 2 == two.bob("approvals", "approve", approval_id, "--yes").code
+
+    signed = two.bob(
+        "approvals", "approve", approval_id, "--yes", "--sign-with", str(key)
+    )
+
+    assert 0 == signed.code, signed.err
+    assert "signed" in signed.text
+    two.alice.ok("destroy", "k", "--yes")
+    opened.close()
+    hmac_key = tmp_path / "hmac"
+    hmac_key.touch(mode=0o600)
+    hmac_key.write_text("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=")
+    lines = tmp_path / "approvers"
+    lines.write_text(f"bob {public_line()}\n")
+    others = tmp_path / "others"
+    others.write_text(f"mary {public_line()}\n")
+    trail = ("--audit-path", str(tmp_path / "audit.log"))
+    words = ("audit", "verify", *trail, "--hmac-key", f"@{hmac_key}", "--approver-keys")
+    for good in (lines, tmp_path / "policy.yaml"):
+        outcome = two.bob.ok(*words, str(good))
+        assert "each by a key of its approver" in outcome.text
+    bad = two.bob(*words, str(others))
+    assert (7, True) == (bad.code, "signature of an approver in record" in bad.err)
+
+
+def test_over_https(hsm: RemoteHSM, stub: Stub, opened: OpenHSM) -> None:
+    """A client gets what is asked for as an error that holds all of it."""
+    stub.hsm = opened.act_as(caller(principal="alice"))
+    hsm.execute(CreateKey(algorithm="AES-256-GCM", name="k", tags=("dual",)))
+
+    with pytest.raises(ApprovalRequiredError) as caught:
+        hsm.execute(DestroyKey(key_id="k"))
+
+    asked = caught.value.approval
+    assert isinstance(asked, ApprovalInfo)
+    assert asked.approval_id == caught.value.facts["approval_id"]
+    assert asked.digest == caught.value.facts["digest"]
+    bob = Session(opened.act_as(caller(Role.AUDITOR, principal="bob")))
+    bob.approve(asked.approval_id, digest=asked.digest)
+    assert "destroyed" == hsm.execute(DestroyKey(key_id="k")).state

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Waiting for other people: what they agree to is done once, nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from hsm_cli.exit_codes import ApprovalEndedError
+from hsm_cli.waiting import Patience, perform
+from hsm_core.errors import AccessDeniedError, ApprovalRequiredError, UnavailableError
+from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalState
+from hsm_core.operations import (
+    Approve,
+    CreateKey,
+    DestroyKey,
+    GetApproval,
+    ListKeys,
+    RotateKey,
+)
+from hsm_core.testing import caller
+from tests.cli.asking import ID, Asking
+from tests.cli.support import Shell
+
+_S = ApprovalState
+
+
+@dataclass
+class Time:
+    """A clock that goes on by what is waited."""
+
+    seconds: float = 100.0
+    pauses: list[float] = field(default_factory=list)
+
+    def pause(self, seconds: float) -> None:
+        """Go on."""
+        self.pauses.append(seconds)
+        self.seconds += seconds
+
+    def patience(self, seconds: float | None = None) -> Patience:
+        """Return patience of this clock."""
+        return Patience(seconds=seconds, pause=self.pause, now=lambda: self.seconds)
+
+
+@pytest.fixture
+def asking(gateway: OpenHSM) -> Asking:
+    """Give an HSM that asks before it destroys keys."""
+    hsm = gateway.act_as(caller())
+    hsm.execute(CreateKey(algorithm="AES-256-GCM", name="k"))
+    return Asking(hsm, kinds=(DestroyKey,))
+
+
+def destroy(asking: Asking, patience: Patience) -> str:
+    """Destroy the key under patience; return its state."""
+    operation = DestroyKey(key_id="k")
+    key = perform(asking, lambda: asking.execute(operation), patience)
+    return str(key.state)
+
+
+def test_agreed(asking: Asking) -> None:
+    """It is done as soon as people have agreed, after pauses that grow."""
+    time = Time()
+    asking.steps = [_S.PENDING, _S.PENDING, _S.GRANTED]
+
+    assert "destroyed" == destroy(asking, time.patience())
+    assert [0.5, 0.625, 0.78125] == time.pauses
+
+
+def test_longest_pause(asking: Asking) -> None:
+    """However long it takes, a pause is never longer than 15 seconds."""
+    time = Time()
+    asking.steps = [_S.PENDING] * 40 + [_S.GRANTED]
+
+    destroy(asking, time.patience())
+
+    assert 15 == max(time.pauses)
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (_S.CANCELLED, f"The approval {ID} is cancelled."),
+        (_S.EXPIRED, f"The approval {ID} is expired."),
+        (_S.CONSUMED, f"The approval {ID} is consumed."),
+    ],
+)
+def test_ended(asking: Asking, state: ApprovalState, text: str) -> None:
+    """Where it came to another end, nothing is done and the error says which."""
+    asking.steps = [_S.PENDING, state]
+
+    with pytest.raises(ApprovalEndedError) as caught:
+        destroy(asking, Time().patience())
+
+    assert (text, state) == (str(caught.value), caught.value.facts["state"])
+    assert 1 == sum(isinstance(o, DestroyKey) for o in asking.received)
+
+
+def test_denied(asking: Asking) -> None:
+    """Where somebody refuses, the error says who and why."""
+    asking._say(granted=False, comment="not before Friday")  # noqa: SLF001
+
+    with pytest.raises(ApprovalEndedError, match="denied by bob: not before Friday"):
+        destroy(asking, Time().patience())
+
+
+def test_out_of_patience(asking: Asking) -> None:
+    """After the time that was given it still needs approval; the request stays open."""
+    time = Time()
+
+    with pytest.raises(ApprovalRequiredError) as caught:
+        destroy(asking, time.patience(10))
+
+    assert ID == caught.value.facts["approval_id"]
+    assert 110 == time.seconds
+
+
+def test_server_away(asking: Asking) -> None:
+    """A server that can't answer for a while ends nothing."""
+    asking.steps = [UnavailableError("away"), UnavailableError("away"), _S.GRANTED]
+
+    assert "destroyed" == destroy(asking, Time().patience())
+
+
+def test_other_errors(asking: Asking) -> None:
+    """Other errors end the wait: whoever may not look can't wait."""
+    asking.steps = [AccessDeniedError()]
+
+    with pytest.raises(AccessDeniedError):
+        destroy(asking, Time().patience())
+
+
+def test_granted_and_not_enough(asking: Asking) -> None:
+    """What is granted and yet refused is tried again, and never without a pause."""
+    time = Time()
+    asking.steps = [_S.GRANTED] * 5
+    tried: list[float] = []
+
+    def attempt() -> None:
+        tried.append(time.seconds)
+        raise asking._required()  # noqa: SLF001
+
+    with pytest.raises(ApprovalRequiredError):
+        perform(asking, attempt, time.patience(3))
+    assert 3 < len(tried) == len(set(tried))
+
+
+def test_commands(asking: Asking, shell: Shell) -> None:
+    """--wait may stand before and after a command; its idempotency key stays one."""
+    shell.hsm, asking.kinds = asking, (RotateKey,)
+    for words in (
+        ("--wait", "rotate", "k"),
+        ("rotate", "k", "--wait"),
+        ("rotate", "k", "--wait-seconds", "5"),
+        ("--wait-seconds", "5", "rotate", "k"),
+    ):
+        asking.approval = msgspec.structs.replace(asking.approval, state=_S.PENDING)
+        asking.steps, asking.keys = [_S.GRANTED], []
+        outcome = shell(*words)
+
+        assert 0 == outcome.code, outcome.err
+        assert f"waiting for the approval {ID}" in outcome.err
+        assert 2 == len(asking.keys)
+        assert 1 == len(set(asking.keys))
+
+
+def test_not_waited(asking: Asking, shell: Shell) -> None:
+    """Without --wait the exit code is 11, and what to do is said."""
+    shell.hsm = asking
+
+    outcome = shell("destroy", "k", "--yes")
+
+    assert (11, b"") == (outcome.code, outcome.out)
+    assert f"approval {ID}: DestroyKey, missing: 1 more of Auditor" in outcome.err
+    assert f"hsm-cli approvals approve {ID}" in outcome.err
+    assert not any(isinstance(o, GetApproval) for o in asking.received)
+
+
+def test_not_waited_as_json(asking: Asking, shell: Shell) -> None:
+    """As JSON the error holds all of what is asked for."""
+    shell.hsm = asking
+
+    outcome = shell("--json", "destroy", "k", "--yes")
+
+    error = msgspec.json.decode(outcome.err)
+    assert (11, "approval_required") == (outcome.code, error["code"])
+    assert asking.approval.digest == error["approval"]["digest"]
+    assert "DestroyKey" == error["approval"]["operation"]["kind"]
+
+
+def test_given_up(asking: Asking, shell: Shell) -> None:
+    """Out of patience is exit code 11; another end is 13."""
+    shell.hsm = asking
+
+    assert 11 == shell("destroy", "k", "--yes", "--wait-seconds", "0").code
+    asking.steps = [_S.EXPIRED]
+    ended = shell("destroy", "k", "--yes", "--wait")
+    assert 13 == ended.code
+    assert "is expired. [approval_ended]" in ended.err
+
+
+def test_nothing_to_wait_for(shell: Shell) -> None:
+    """--wait changes nothing where nobody must agree."""
+    shell.ok("--wait", "list")
+    shell.ok("list", "--wait")
+
+
+def test_what_is_no_mutation(asking: Asking) -> None:
+    """Operations that are no mutation are done the same way."""
+    asking.kinds = (ListKeys,)
+    asking.steps = [_S.GRANTED]
+
+    found = perform(asking, lambda: asking.execute(ListKeys()), Time().patience())
+
+    assert 1 == found.total
+    assert not any(isinstance(o, Approve) for o in asking.received)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""An HSM on disk under the strict profile, and an operation that needs an approval."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from unittest.mock import Mock, patch
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
+from hsm_core._internal.entropy import SystemEntropy
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import ApprovalState, Role
+from hsm_core.operations import ApprovalInfo
+from hsm_core.settings import (
+    ApprovalStoreKind,
+    AuditStoreKind,
+    KeyStoreKind,
+    PolicyProfile,
+    Settings,
+)
+from hsm_core.testing import caller
+
+__all__ = [
+    "ANN",
+    "CREATE",
+    "KINDS",
+    "approval",
+    "ask",
+    "grant",
+    "keys_named",
+    "open_disk",
+]
+
+KINDS = ["filesystem", "sqlite"]
+CREATE = ops.CreateKey(algorithm="ML-KEM-768", name="twice-agreed")
+ANN = caller(principal="ann")
+
+
+def settings_of(folder: Path, kind: str) -> Settings:
+    """Return where everything lies."""
+    is_sqlite = kind == "sqlite"
+    return Settings(
+        key_store=KeyStoreKind.SQLITE if is_sqlite else KeyStoreKind.FILESYSTEM,
+        key_dir=folder / "keys",
+        sqlite_path=folder / "keys.sqlite",
+        audit_store=AuditStoreKind.SQLITE if is_sqlite else AuditStoreKind.FILE,
+        audit_log=folder / "audit.log",
+        audit_sqlite_path=folder / "audit.sqlite",
+        approval_store=ApprovalStoreKind.SQLITE
+        if is_sqlite
+        else ApprovalStoreKind.FILE,
+        approval_dir=folder / "approvals",
+        approval_sqlite_path=folder / "approvals.sqlite",
+        policy_profile=PolicyProfile.STRICT,
+        audit_retention_days=0,
+        approval_retention_days=0,
+    )
+
+
+def open_disk(folder: Path, kind: str = "filesystem") -> OpenHSM:
+    """Open the HSM of a folder."""
+    settings = settings_of(folder, kind)
+    with patch("hsm_core.factory.default_registry", return_value=_tested()):
+        return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+
+
+@cache
+def _tested() -> CryptoRegistry:
+    """Return a registry whose self-tests were run, once for all that is opened."""
+    registry = default_registry(SystemEntropy(), {})
+    registry.power_up_test()
+    registry.power_up_test = Mock()  # type: ignore[method-assign]
+    return registry
+
+
+def ask(gateway: OpenHSM, operation: ops.CreateKey = CREATE) -> ApprovalInfo:
+    """Let ann ask for an operation."""
+    with pytest.raises(errors.ApprovalRequiredError) as caught:
+        gateway.act_as(ANN).execute(operation)
+    asked = caught.value.approval
+    assert isinstance(asked, ApprovalInfo)
+    return asked
+
+
+def grant(gateway: OpenHSM, asked: ApprovalInfo) -> None:
+    """Let bob approve it."""
+    bob = gateway.act_as(caller(Role.AUDITOR, principal="bob"))
+    bob.execute(ops.Approve(approval_id=asked.approval_id, digest=asked.digest))
+
+
+def approval(gateway: OpenHSM, approval_id: str) -> ApprovalState:
+    """Return where an approval stands."""
+    found = gateway.act_as(ANN).execute(ops.GetApproval(approval_id=approval_id))
+    return found.state
+
+
+def keys_named(gateway: OpenHSM) -> int:
+    """Return how many keys the operation has made."""
+    page = gateway.act_as(ANN).execute(ops.ListKeys())
+    return sum(key.name == CREATE.name for key in page.items)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""Approvals that were changed in their store: noticed, told, and never served."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalState, Role
+from hsm_core.testing import caller
+from tests.core.dual_disk import (
+    ANN,
+    CREATE,
+    KINDS,
+    approval,
+    ask,
+    grant,
+    keys_named,
+    open_disk,
+)
+
+S = ApprovalState
+AUDITOR = caller(Role.AUDITOR, principal="eve")
+
+
+def findings(gateway: OpenHSM) -> tuple[str, int]:
+    """Return what the status says."""
+    status = gateway.act_as(ANN).execute(ops.Status())
+    return status.state, status.approvals.findings
+
+
+def alarms(gateway: OpenHSM) -> set[str]:
+    """Return the approvals that the trail tells of as changed."""
+    events = gateway.act_as(AUDITOR).execute(ops.ListAuditEvents(limit=200)).items
+    return {
+        entry.event.approval_id
+        for entry in events
+        if entry.event.kind == "system.approval-tampered"
+    }
+
+
+def edit(file: Path) -> None:
+    """Let somebody else have approved, without a MAC."""
+    file.write_bytes(file.read_bytes().replace(b'"bob"', b'"dan"'))
+
+
+def cut(file: Path) -> None:
+    """Cut its end off."""
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+TAMPERINGS: dict[str, Callable[[Path], object]] = {
+    "edited": edit,
+    "cut": cut,
+    "emptied": lambda file: file.write_bytes(b""),
+    "deleted": lambda file: file.unlink(),
+    "moved": lambda file: file.rename(
+        file.with_name("00000000-0000-4000-8000-000000000001.json")
+    ),
+    "restored": lambda file: file.write_bytes(file.with_suffix(".before").read_bytes()),
+}
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["closed", "running"])
+@pytest.mark.parametrize("how", TAMPERINGS)
+def test_every_way(tmp_path: Path, how: str, *, running: bool) -> None:
+    """O-07, AP-09: whatever is done to a granted approval, it serves nothing."""
+    gateway = open_disk(tmp_path)
+    asked = ask(gateway)
+    file = tmp_path / "approvals" / f"{asked.approval_id}.json"
+    shutil.copy(file, file.with_suffix(".before"))
+    grant(gateway, asked)
+    if not running:
+        gateway.close()
+    TAMPERINGS[how](file)
+    if running:
+        gateway._housekeeping.compare_approvals()  # noqa: SLF001 (as it does in time)
+    else:
+        gateway = open_disk(tmp_path)
+
+    with gateway:
+        state, found = findings(gateway)
+        assert ("degraded", True) == (state, found >= 1)
+        assert asked.approval_id in alarms(gateway)
+        assert asked.approval_id != ask(gateway).approval_id
+        with pytest.raises(
+            (errors.ApprovalTamperedError, errors.ApprovalNotFoundError)
+        ):
+            approval(gateway, asked.approval_id)
+        assert 0 == keys_named(gateway)
+    with open_disk(tmp_path) as gateway:
+        assert "degraded" == findings(gateway)[0]
+        assert 0 == keys_named(gateway)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_older_store(tmp_path: Path, kind: str) -> None:
+    """AP-03: a used approval that is put back with its whole store serves nothing."""
+    folder, kept = tmp_path / "hsm", tmp_path / "kept"
+    folder.mkdir(mode=0o700)
+    nameless = ops.CreateKey(algorithm="ML-KEM-768")
+    with open_disk(folder, kind) as gateway:
+        asked = ask(gateway, nameless)
+        grant(gateway, asked)
+    shutil.copytree(folder, kept)
+    with open_disk(folder, kind) as gateway:
+        gateway.act_as(ANN).execute(nameless)
+        assert S.CONSUMED is approval(gateway, asked.approval_id)
+    for file in folder.glob("approvals*"):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    for file in kept.glob("approvals*"):
+        shutil.move(file, folder / file.name)
+
+    with open_disk(folder, kind) as gateway:
+        assert ("degraded", 1) == findings(gateway)
+        assert asked.approval_id != ask(gateway, nameless).approval_id
+        with pytest.raises(errors.ApprovalTamperedError):
+            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)  # type: ignore[call-arg]
+
+
+def test_used_up_for_ever(tmp_path: Path) -> None:
+    """AP-03: after a restart a used approval serves nothing either."""
+    nameless = ops.CreateKey(algorithm="ML-KEM-768")
+    with open_disk(tmp_path) as gateway:
+        asked = ask(gateway, nameless)
+        grant(gateway, asked)
+        gateway.act_as(ANN).execute(nameless)
+    with open_disk(tmp_path) as gateway:
+        assert asked.approval_id != ask(gateway, nameless).approval_id
+        with pytest.raises(errors.ConflictError, match="consumed"):
+            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)  # type: ignore[call-arg]
+
+
+def test_recovery_forgets(tmp_path: Path) -> None:
+    """Recovering the store removes what differs, says so, and leaves the rest."""
+    with open_disk(tmp_path) as gateway:
+        asked = ask(gateway)
+        other = ops.CreateKey(algorithm="ML-KEM-768", name="other")
+        with pytest.raises(errors.ApprovalRequiredError) as caught:
+            gateway.act_as(ANN).execute(other)
+        kept = str(caught.value.facts["approval_id"])
+    edit_state(tmp_path / "approvals" / f"{asked.approval_id}.json")
+    with open_disk(tmp_path) as gateway:
+        assert ("degraded", 1) == findings(gateway)
+        done = gateway.act_as(ANN).execute(ops.RecoverStore(reason="a test"))
+
+        assert (asked.approval_id,) == done.approvals
+        assert ("operational", 0) == findings(gateway)
+        assert S.PENDING is approval(gateway, kept)
+    with open_disk(tmp_path) as gateway:
+        assert ("operational", 0) == findings(gateway)
+        assert S.PENDING is approval(gateway, kept)
+        fresh = ask(gateway)
+        grant(gateway, fresh)
+        gateway.act_as(ANN).execute(CREATE)
+
+
+def edit_state(file: Path) -> None:
+    """Call it granted."""
+    file.write_bytes(file.read_bytes().replace(b'"pending"', b'"granted"'))
+
+
+def test_an_index_that_lies(tmp_path: Path) -> None:
+    """A row of the database that says granted of what is not changes nothing."""
+    with open_disk(tmp_path, "sqlite") as gateway:
+        asked = ask(gateway)
+    with sqlite3.connect(tmp_path / "approvals.sqlite") as database:
+        database.execute("update approvals set state = 'granted'")
+    database.close()
+
+    with open_disk(tmp_path, "sqlite") as gateway:
+        assert S.PENDING is ask(gateway).state
+        assert keys_named(gateway) == 0
+        assert asked.approval_id
+
+
+def test_a_store_of_another_hsm(tmp_path: Path) -> None:
+    """Approvals that another HSM has written are foreign here."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir(mode=0o700)
+        with open_disk(folder) as gateway:
+            grant(gateway, ask(gateway))
+    shutil.rmtree(one / "approvals")
+    shutil.copytree(two / "approvals", one / "approvals")
+
+    with open_disk(one) as gateway:
+        assert ("degraded", 2) == findings(gateway)
+        assert S.PENDING is ask(gateway).state
+
+
+def test_honest_histories_raise_no_alarm(tmp_path: Path) -> None:
+    """Restarts between all steps, ends of all kinds: nothing is called changed."""
+    states = set()
+    for number in range(8):
+        create = ops.CreateKey(algorithm="ML-KEM-768", name=f"key-{number}")
+        with open_disk(tmp_path) as gateway:
+            with pytest.raises(errors.ApprovalRequiredError) as caught:
+                gateway.act_as(ANN).execute(create)
+            asked = caught.value.approval
+            assert isinstance(asked, ops.ApprovalInfo)
+        with open_disk(tmp_path) as gateway:
+            if number % 4 == 0:
+                grant(gateway, asked)
+                gateway.act_as(ANN).execute(create)
+            elif number % 4 == 1:
+                deny = ops.Deny(approval_id=asked.approval_id, reason="no")
+                gateway.act_as(AUDITOR).execute(deny)
+            elif number % 4 == 2:
+                cancel = ops.CancelApproval(approval_id=asked.approval_id)
+                gateway.act_as(ANN).execute(cancel)
+            states.add(approval(gateway, asked.approval_id))
+            assert ("operational", 0) == findings(gateway)
+            assert set() == alarms(gateway)
+
+    assert {S.CONSUMED, S.DENIED, S.CANCELLED, S.PENDING} == states

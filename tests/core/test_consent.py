@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""What people consent to: page, second writer and product agree; nothing is unsaid."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from hsm_core import wire
+from hsm_core.consent import (
+    SALT_BYTES,
+    ShownField,
+    ShownOperation,
+    check_shown,
+    hidden_sha256,
+    shown_sha256,
+    statement,
+)
+from hsm_core.errors import InputSizeError, InvalidInputError
+from tests.core.consent_vectors import (
+    APPROVAL_ID,
+    DESTROY,
+    ENCRYPT,
+    SALT,
+    SIGN,
+    Value,
+    block,
+    packed,
+    vectors,
+)
+from tests.support import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "reference" / "formats-consent.md").read_text()
+VECTORS = vectors()
+OPERATIONS = {"destroy": DESTROY, "batch": SIGN, "encrypt": ENCRYPT}
+FIELD = ShownField(name="a", number=1)
+
+
+def read(tree: Value) -> ShownOperation:
+    """Return a vector as the product reads it."""
+    return msgspec.msgpack.decode(packed(tree), type=ShownOperation)
+
+
+def test_page() -> None:
+    """The page shows the vectors that the second implementation makes."""
+    (shown,) = re.findall(r"```text\n(salt .*?)```", PAGE, re.DOTALL)
+
+    assert block() == shown
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_digest(name: str) -> None:
+    """The product has the published digests, from JSON too."""
+    shown = read(OPERATIONS[name])
+    sent = wire.decode_json(wire.encode_json(shown), ShownOperation)
+
+    assert VECTORS[name] == msgspec.msgpack.encode(sent, order="sorted").hex()
+    assert VECTORS[f"{name} sha256"] == shown_sha256(SALT, sent)
+    check_shown(sent)
+
+
+def test_hidden() -> None:
+    """The product has the published hashes of what is not shown."""
+    message = hidden_sha256(SALT, "items.1.message", b"m" * 2000)
+
+    assert VECTORS["hidden message"] == message
+    assert VECTORS["hidden secret"] == hidden_sha256(SALT, "plaintext", b"secret")
+
+
+def test_statement() -> None:
+    """The product signs the published text; agreeing and denying differ."""
+    digest = VECTORS["destroy sha256"]
+
+    granted = statement(APPROVAL_ID, digest, granted=True)
+
+    assert VECTORS["statement"] == granted.hex()
+    assert granted != statement(APPROVAL_ID, digest, granted=False)
+
+
+@pytest.mark.parametrize("length", [0, SALT_BYTES - 1, SALT_BYTES + 1])
+def test_salt_of_another_length(length: int) -> None:
+    """
+    A salt of another length is refused.
+
+    Else whoever shows an operation could count its first part as salt, and show what
+    is left as another operation of the same digest.
+    """
+    with pytest.raises(InputSizeError, match="salt must be 32 bytes"):
+        shown_sha256(bytes(length), read(DESTROY))
+    with pytest.raises(InputSizeError, match="salt must be 32 bytes"):
+        hidden_sha256(bytes(length), "a", b"")
+
+
+@pytest.mark.parametrize(
+    ("approval_id", "digest"),
+    [
+        (f"{APPROVAL_ID}\ngrant", "41" * 32),
+        (APPROVAL_ID.upper(), "41" * 32),
+        ("", "41" * 32),
+        (APPROVAL_ID, "41" * 31),
+        (APPROVAL_ID, "41" * 32 + "\n"),
+        (APPROVAL_ID, "AB" * 32),
+    ],
+)
+def test_lines_of_others(approval_id: str, digest: str) -> None:
+    """Nothing can put lines of its own into what is signed."""
+    with pytest.raises(InvalidInputError):
+        statement(approval_id, digest, granted=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (FIELD, FIELD),
+        (ShownField(name="a", number=1, text="1"),),
+        (ShownField(name="a", data=b"x", length=1, sha256="41" * 32),),
+        (ShownField(name="a", length=1),),
+        (ShownField(name="a", sha256="41" * 32),),
+        (ShownField(name="a", text="x", sha256="41" * 32),),
+        (ShownField(name="a", length=1, sha256="x" * 64),),
+    ],
+)
+def test_unclear_field(fields: tuple[ShownField, ...]) -> None:
+    """A field in two forms, in half a form, or twice is not shown at all."""
+    shown = ShownOperation(format=1, kind="Sign", requester="alice", fields=fields)
+
+    with pytest.raises(InvalidInputError, match="'a' is not shown in one way"):
+        check_shown(shown)
+
+
+def test_unknown_format() -> None:
+    """What is shown in a form of later programs is not shown at all."""
+    with pytest.raises(InvalidInputError, match="format 2; 1 is known"):
+        check_shown(ShownOperation(format=2, kind="Sign", requester="alice"))

@@ -1,0 +1,717 @@
+# SPDX-License-Identifier: MIT
+"""Dual control through the pipeline: who may consent to what, and what is bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from hsm_core import consent, errors
+from hsm_core import operations as ops
+from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, Phase, Role
+from hsm_core.settings import PolicyProfile, Settings
+from hsm_core.testing import FakeClock, caller, memory_hsm
+from tests.core.dual_support import (
+    TWO_PEOPLE,
+    DemandingPolicy,
+    approve,
+    ask,
+    dual_hsm,
+    ed25519,
+    events_of,
+    person,
+    sign,
+)
+
+S = ApprovalState
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def policy() -> DemandingPolicy:
+    """Give a policy under which another person must agree to signing and more."""
+    return DemandingPolicy(
+        Sign=TWO_PEOPLE,
+        SignBatch=TWO_PEOPLE,
+        DestroyKey=TWO_PEOPLE,
+        RotateKey=TWO_PEOPLE,
+        ImportKey=TWO_PEOPLE,
+        ListVersions=TWO_PEOPLE,
+    )
+
+
+@pytest.fixture
+def gateway(policy: DemandingPolicy, clock: FakeClock) -> Iterator[OpenHSM]:
+    """Give an HSM in memory."""
+    with dual_hsm(policy, clock=clock) as opened:
+        yield opened
+
+
+def state(gateway: OpenHSM, asked: ops.ApprovalInfo) -> ApprovalState:
+    """Return where an approval stands."""
+    found = person(gateway, "onlooker").execute(
+        ops.GetApproval(approval_id=asked.approval_id)
+    )
+    return found.state
+
+
+class TestBinding:
+    def test_repeating_the_request_approves_nothing(self, gateway: OpenHSM) -> None:
+        """O-01: whoever asks again hears the same approval, and it stays pending."""
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+
+        asked = [ask(ann, sign(key)) for _ in range(3)]
+
+        assert 1 == len({one.approval_id for one in asked})
+        assert {S.PENDING} == {one.state for one in asked}
+        assert () == asked[-1].decisions
+
+    def test_granted_and_done_once(self, gateway: OpenHSM) -> None:
+        """A grant lets the requester do it, once; after that it needs another."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        assert S.GRANTED is approve(bob, asked).state
+
+        assert ann.execute(sign(key)).signature
+        assert S.CONSUMED is state(gateway, asked)
+        assert asked.approval_id != ask(ann, sign(key)).approval_id
+
+    def test_another_person_consumes_nothing(self, gateway: OpenHSM) -> None:
+        """O-02: what ann asked for and bob granted serves neither bob nor carl."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+
+        for name in ("bob", "carl", "Ann"):
+            assert (
+                asked.approval_id != ask(person(gateway, name), sign(key)).approval_id
+            )
+        named = gateway.act_as(caller(principal="carl"))
+        with pytest.raises(errors.ApprovalNotFoundError):
+            named.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+        assert S.GRANTED is state(gateway, asked)
+
+    def test_another_operation_is_not_approved(self, gateway: OpenHSM) -> None:
+        """O-03, AP-04: message, key, version and kind are bound, each by itself."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        other = ed25519(gateway, "other")
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+
+        others: list[ops.Operation[Any]] = [
+            sign(key, b"m2"),
+            sign(other),
+            ops.SignBatch(key_id=key, items=(ops.SignItem(message=b"m1"),)),
+            ops.DestroyKey(key_id=key),
+        ]
+        for operation in others:
+            assert asked.approval_id != ask(ann, operation).approval_id
+        with pytest.raises(errors.AccessDeniedError):
+            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)  # type: ignore[call-arg]
+        done = ann.execute(sign("signer"), approval_id=asked.approval_id)  # type: ignore[call-arg]
+        assert key == done.key_id
+
+    def test_a_rotation_takes_the_version_away(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """O-03: what was approved for version 1 is not done with version 2."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        policy.demands["RotateKey"] = ()
+        ann.execute(ops.RotateKey(key_id=key))
+
+        assert asked.approval_id != ask(ann, sign(key)).approval_id
+
+    def test_no_role_is_exempt(self, gateway: OpenHSM) -> None:
+        """O-04: an administrator alone destroys nothing."""
+        admin = person(gateway, "root", *Role)
+        key = ed25519(gateway)
+
+        asked = ask(admin, ops.DestroyKey(key_id=key))
+
+        with pytest.raises(errors.AccessDeniedError):
+            approve(admin, asked)
+        with pytest.raises(errors.AccessDeniedError):
+            admin.execute(ops.Deny(approval_id=asked.approval_id, reason="no"))
+
+    def test_the_strict_profile_is_usable(self) -> None:
+        """A built-in policy that demands consent lets it be given."""
+        settings = Settings(policy_profile=PolicyProfile.STRICT)
+        create = ops.CreateKey(algorithm="ML-KEM-768")
+        with memory_hsm(settings=settings) as gateway:
+            ann = person(gateway, "ann")
+            asked = ask(ann, create)
+            approve(person(gateway, "bob", Role.AUDITOR), asked)
+
+            assert 1 == ann.execute(create).version
+
+
+class TestPeople:
+    @pytest.mark.parametrize(
+        "name", ["ann", "ANN", " ann", "a\u200bnn", "\uff41nn"], ids=ascii
+    )
+    def test_nobody_approves_their_own(self, gateway: OpenHSM, name: str) -> None:
+        """AP-01: case, width and what shows nothing make no other person."""
+        asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+
+        with pytest.raises(errors.AccessDeniedError):
+            approve(person(gateway, name, Role.AUDITOR), asked)
+        assert S.PENDING is state(gateway, asked)
+
+    def test_one_certificate_is_one_person(self, gateway: OpenHSM) -> None:
+        """AP-01: neither the requester's nor an approver's certificate counts again."""
+        ann = person(gateway, "ann", certificate="aa" * 32)
+        key = ed25519(gateway)
+        asked = ask(ann, sign(key))
+
+        with pytest.raises(errors.AccessDeniedError):
+            approve(person(gateway, "bob", certificate="aa" * 32), asked)
+        approve(person(gateway, "bob", certificate="bb" * 32), asked)
+        with pytest.raises(errors.AccessDeniedError):
+            approve(person(gateway, "carl", certificate="bb" * 32), asked)
+
+    def test_a_certificate_that_all_share(self, policy: DemandingPolicy) -> None:
+        """Behind a proxy it tells nobody apart, where the setting says so."""
+        settings = Settings(distinct_certificates=False)
+        with dual_hsm(policy, settings=settings) as gateway:
+            ann = person(gateway, "ann", certificate="aa" * 32)
+            asked = ask(ann, sign(ed25519(gateway)))
+
+            approve(person(gateway, "bob", certificate="aa" * 32), asked)
+            assert S.GRANTED is state(gateway, asked)
+
+    def test_the_same_person_twice(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """AP-12: who says it twice has said it once; the opposite is refused."""
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", quorum=2),)
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+
+        once, twice = approve(bob, asked), approve(person(gateway, "BOB"), asked)
+
+        assert (S.PENDING, 1) == (twice.state, len(twice.decisions))
+        assert once.generation == twice.generation
+        assert ("1 more person",) == twice.missing
+        with pytest.raises(errors.ConflictError):
+            bob.execute(ops.Deny(approval_id=asked.approval_id, reason="changed"))
+
+    def test_distinct_roles(self, gateway: OpenHSM, policy: DemandingPolicy) -> None:
+        """Two roles need two persons, though one has both; order does not matter."""
+        policy.demands["Sign"] = (
+            ApprovalDemand(
+                rule="r", distinct_roles=(Role.OPERATOR, Role.AUDITOR), quorum=2
+            ),
+        )
+        asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+        both = person(gateway, "both", Role.OPERATOR, Role.AUDITOR)
+
+        assert S.PENDING is approve(both, asked).state
+        missing = approve(person(gateway, "op", Role.OPERATOR), asked).missing
+
+        assert () == missing
+        assert S.GRANTED is state(gateway, asked)
+
+    def test_roles_of_a_demand(self, gateway: OpenHSM, policy: DemandingPolicy) -> None:
+        """Who has none of the roles that are asked for neither grants nor denies."""
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", roles=(Role.AUDITOR,)),)
+        asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+        bob = person(gateway, "bob", Role.OPERATOR)
+
+        assert ("1 more of Auditor",) == asked.missing
+        with pytest.raises(errors.AccessDeniedError):
+            approve(bob, asked)
+        with pytest.raises(errors.AccessDeniedError):
+            bob.execute(ops.Deny(approval_id=asked.approval_id, reason="no"))
+        with pytest.raises(errors.AccessDeniedError):
+            approve(person(gateway, "svc", Role.SERVICE), asked)
+
+    def test_all_demands_must_be_met(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """Each rule's demand is met by itself; one person may serve two."""
+        policy.demands["Sign"] = (
+            ApprovalDemand(rule="a", roles=(Role.AUDITOR,)),
+            ApprovalDemand(rule="b", quorum=2),
+        )
+        asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+
+        assert S.PENDING is approve(person(gateway, "o", Role.OPERATOR), asked).state
+        assert S.GRANTED is approve(person(gateway, "u", Role.AUDITOR), asked).state
+
+    def test_signed_demands_need_signatures(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """Where a signature is asked for, a click is refused and not half counted."""
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", signed=True),)
+        asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+
+        with pytest.raises(errors.InvalidInputError, match="signature"):
+            approve(person(gateway, "bob"), asked)
+
+
+class TestEnds:
+    def test_denied(self, gateway: OpenHSM) -> None:
+        """A denial ends it, also after it was granted; the next request is new."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        deny = ops.Deny(approval_id=asked.approval_id, reason="not today")
+
+        assert S.DENIED is person(gateway, "carl").execute(deny).state
+        with pytest.raises(errors.ConflictError, match="denied"):
+            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+        assert asked.approval_id != ask(ann, sign(key)).approval_id
+
+    def test_cancelled(self, gateway: OpenHSM) -> None:
+        """AP-12: the requester gives it up, twice the same; nobody else does."""
+        ann, bob = person(gateway, "ann"), person(gateway, "bob")
+        asked = ask(ann, sign(ed25519(gateway)))
+        cancel = ops.CancelApproval(approval_id=asked.approval_id)
+
+        with pytest.raises(errors.AccessDeniedError):
+            bob.execute(cancel)
+        assert S.CANCELLED is ann.execute(cancel).state
+        assert S.CANCELLED is ann.execute(cancel).state
+        with pytest.raises(errors.ConflictError):
+            approve(bob, asked)
+
+    def test_expired_stays_expired(self, gateway: OpenHSM, clock: FakeClock) -> None:
+        """AP-07: at its end it serves nothing, and no clock that goes back helps."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        clock.advance(3600)
+
+        assert asked.approval_id != ask(ann, sign(key)).approval_id
+        clock.step(-3600 * 24)
+        assert S.EXPIRED is state(gateway, asked)
+        with pytest.raises(errors.ConflictError, match="expired"):
+            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+
+    def test_a_moment_before_the_end(self, gateway: OpenHSM, clock: FakeClock) -> None:
+        """AP-07: until the last microsecond it serves."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        approve(bob, ask(ann, sign(key)))
+        clock.advance(3599.999)
+
+        assert ann.execute(sign(key)).signature
+
+    def test_a_clock_that_went_back_first(
+        self, gateway: OpenHSM, clock: FakeClock
+    ) -> None:
+        """AP-07: an hour that passed has passed, whatever the wall clock says."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        clock.step(-3600 * 24 * 365)
+        clock.advance(3600)
+
+        assert asked.approval_id != ask(ann, sign(key)).approval_id
+
+    def test_a_ticket(self, gateway: OpenHSM, policy: DemandingPolicy) -> None:
+        """A ticket serves as often as it says, and is counted down."""
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", uses=3),)
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+
+        with ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(ann.execute, sign(key)) for _ in range(12)]
+        done = [job for job in jobs if job.exception() is None]
+
+        assert 3 == len(done)
+        assert S.CONSUMED is state(gateway, asked)
+
+
+class TestReview:
+    def test_an_approver_who_was_blocked(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """AP-06: a grant counts only while its giver might give it still."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        policy.blocked.add("bob")
+
+        again = ask(ann, sign(key))
+
+        assert (asked.approval_id, S.PENDING) == (again.approval_id, again.state)
+        assert again.decisions[0].withdrawn
+        policy.blocked.clear()
+        assert S.PENDING is ask(ann, sign(key)).state
+        approve(bob, asked)
+        assert ann.execute(sign(key)).signature
+
+    def test_stricter_of_old_and_new(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """AP-11: more people are asked if the policy asks them; never fewer."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        policy.demands["Sign"] = (ApprovalDemand(rule="two-people", quorum=2),)
+
+        assert ("1 more person",) == ask(ann, sign(key)).missing
+        policy.demands["Sign"] = (TWO_PEOPLE,)
+        assert S.PENDING is ask(ann, sign(key)).state
+        approve(person(gateway, "carl"), asked)
+        assert ann.execute(sign(key)).signature
+
+    def test_a_shorter_time(
+        self, gateway: OpenHSM, policy: DemandingPolicy, clock: FakeClock
+    ) -> None:
+        """AP-11: of two times the shorter one holds."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+        clock.advance(600)
+        policy.demands["Sign"] = (ApprovalDemand(rule="two-people", seconds=300),)
+
+        ann_again = ask(ann, sign(key))
+
+        assert asked.approval_id != ann_again.approval_id
+
+
+class TestWhatIsShown:
+    def test_the_digest_is_of_what_is_shown(self, gateway: OpenHSM) -> None:
+        """Everybody can recompute it, and no two requests share it."""
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        asked, other = ask(ann, sign(key)), ask(ann, sign(key, b"m2"))
+
+        assert asked.digest == consent.shown_sha256(asked.salt, asked.operation)
+        assert asked.digest != other.digest
+        shown = asked.operation
+        assert ("Sign", "ann", key, "signer", 1) == (
+            shown.kind,
+            shown.requester,
+            shown.key_id,
+            shown.key_name,
+            shown.version,
+        )
+        assert b"m1" in [field.data for field in shown.fields]
+
+    def test_another_digest_is_refused(self, gateway: OpenHSM) -> None:
+        """A page that shows something else grants and denies nothing."""
+        asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+        bob = person(gateway, "bob")
+
+        for operation in (
+            ops.Approve(approval_id=asked.approval_id, digest="00" * 32),
+            ops.Deny(approval_id=asked.approval_id, digest="00" * 32, reason="x"),
+        ):
+            with pytest.raises(errors.ConflictError, match="digest"):
+                bob.execute(operation)
+        assert S.PENDING is state(gateway, asked)
+
+    def test_secrets_are_never_stored(self, policy: DemandingPolicy) -> None:
+        """Of a secret there is a length and a salted hash, and no byte at rest."""
+        secret = b"a plaintext that nobody else may see"
+        policy.demands["Encrypt"] = (TWO_PEOPLE,)
+        with dual_hsm(policy) as gateway:
+            ann = person(gateway, "ann")
+            key = person(gateway, "maker").execute(
+                ops.CreateKey(algorithm="AES-256-GCM")
+            )
+            operation = ops.Encrypt(key_id=key.key_id, plaintext=secret)
+            asked = ask(ann, operation)
+            approve(person(gateway, "bob"), asked)
+            consents: Any = gateway._services.consents  # noqa: SLF001 (what lies there)
+            packed = gateway._services.inventory.ring.open_approval(  # noqa: SLF001
+                consents.state_of(asked.approval_id).sealed,
+                approval_id=asked.approval_id,
+            )
+            field = next(f for f in asked.operation.fields if f.name == "plaintext")
+
+            assert secret not in packed
+            assert (len(secret), None) == (field.length, field.data)
+            assert (
+                consent.hidden_sha256(asked.salt, "plaintext", secret) == field.sha256
+            )
+            assert ann.execute(operation).ciphertext
+
+    def test_the_largest_requests_have_room(self, policy: DemandingPolicy) -> None:
+        """What is asked for may be long: what is shown of it has a bound."""
+        items = tuple(
+            ops.SignItem(message=bytes(1024), reference="\u20ac" * 128)
+            for _ in range(1000)
+        )
+        demands = [
+            ApprovalDemand(
+                rule=f"{number:02}" + "\u20ac" * 126,
+                roles=tuple(Role),
+                distinct_roles=(Role.OPERATOR, Role.AUDITOR),
+                quorum=100,
+            )
+            for number in range(16)
+        ]
+        policy.demands["SignBatch"] = demands
+        with dual_hsm(policy) as gateway:
+            key = ed25519(gateway)
+            ann = gateway.act_as(caller(principal="\u20ac" * 128))
+
+            asked = ask(ann, ops.SignBatch(key_id=key, items=items))
+
+            assert 16 == len(asked.demands)
+            assert asked.digest == consent.shown_sha256(asked.salt, asked.operation)
+
+
+class TestVisibility:
+    def test_who_may_not_approve_sees_their_own(self, gateway: OpenHSM) -> None:
+        """A service sees and cancels what it asked for, and nothing of others."""
+        key = ed25519(gateway)
+        mine = ask(person(gateway, "svc", Role.SERVICE), sign(key))
+        theirs = ask(person(gateway, "ann"), sign(key))
+        service = person(gateway, "svc", Role.SERVICE)
+
+        listed = service.execute(ops.ListApprovals())
+
+        assert [mine.approval_id] == [item.approval_id for item in listed.items]
+        assert () == service.execute(ops.ListApprovals(requester="ann")).items
+        for operation in (
+            ops.GetApproval(approval_id=theirs.approval_id),
+            ops.CancelApproval(approval_id=theirs.approval_id),
+        ):
+            with pytest.raises(errors.ApprovalNotFoundError):
+                service.execute(operation)
+        cancel = ops.CancelApproval(approval_id=mine.approval_id)
+        assert S.CANCELLED is service.execute(cancel).state
+
+    def test_filters_and_pages(self, gateway: OpenHSM) -> None:
+        """A listing is narrowed by state, kind, key and requester, and has pages."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        signs = [ask(ann, sign(key, bytes([n]))).approval_id for n in range(5)]
+        other = ask(bob, ops.DestroyKey(key_id=key)).approval_id
+        approve(bob, ask(ann, sign(key, b"\0")))
+
+        def ids(**facts: Any) -> list[str]:
+            found = bob.execute(ops.ListApprovals(**facts)).items
+            return [item.approval_id for item in found]
+
+        assert {*signs, other} == set(ids())
+        assert [other] == ids(kind="DestroyKey")
+        assert [other] == ids(requester="bob")
+        assert [signs[0]] == ids(states=(S.GRANTED,))
+        assert [] == ids(key_id="nothing")
+        walked, cursor = list[str](), ""
+        while True:
+            page = bob.execute(ops.ListApprovals(per_page=2, cursor=cursor))
+            walked += [item.approval_id for item in page.items]
+            cursor = page.next_cursor
+            if not cursor:
+                break
+        assert sorted([*signs, other]) == sorted(walked)
+        with pytest.raises(errors.InvalidInputError, match="cursor"):
+            bob.execute(ops.ListApprovals(cursor="x"))
+
+    def test_a_flood_is_dammed(self, policy: DemandingPolicy) -> None:
+        """AP-10: one person has so many open requests, and others are not concerned."""
+        settings = Settings(approval_requests=3)
+        with dual_hsm(policy, settings=settings) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            asked = [ask(ann, sign(key, bytes([n]))) for n in range(3)]
+
+            with pytest.raises(errors.TooManyApprovalsError) as caught:
+                ann.execute(sign(key, b"more"))
+
+            assert 3 == caught.value.facts["limit"]
+            assert asked[0].approval_id == ask(ann, sign(key, b"\0")).approval_id
+            ask(person(gateway, "bob"), sign(key))
+            ann.execute(ops.CancelApproval(approval_id=asked[0].approval_id))
+            ask(ann, sign(key, b"more"))
+
+
+class TestEveryKind:
+    def test_mutations_with_an_idempotency_key(self, gateway: OpenHSM) -> None:
+        """The key is bound when it is done: asked, granted, done, answered again."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        rotate = ops.RotateKey(key_id=key)
+        asked = ask(ann, rotate, idempotency_key="k1")
+        assert asked.approval_id == ask(ann, rotate, idempotency_key="k1").approval_id
+        approve(bob, asked)
+
+        first = ann.execute(rotate, idempotency_key="k1")
+        second = ann.execute(rotate, idempotency_key="k1")
+
+        assert (2, 2) == (first.version, second.version)
+        assert S.CONSUMED is state(gateway, asked)
+        assert asked.approval_id != ask(ann, rotate, idempotency_key="k2").approval_id
+
+    def test_batches(self, gateway: OpenHSM) -> None:
+        """A batch is one operation, approved as a whole."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        items = tuple(ops.SignItem(message=bytes([n])) for n in range(3))
+        batch = ops.SignBatch(key_id=key, items=items)
+        approve(bob, ask(ann, batch))
+
+        assert 3 == len(ann.execute(batch).items)
+        ask(ann, ops.SignBatch(key_id=key, items=items[::-1]))
+
+    def test_reads(self, gateway: OpenHSM) -> None:
+        """What a read needs consent for is on record when it is done."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        read = ops.ListVersions(key_id=key)
+        asked = ask(ann, read)
+        approve(bob, asked)
+
+        assert 1 == len(ann.execute(read).items)
+        assert ["approval_required", "ok"] == [
+            event.code
+            for event in events_of(gateway, lambda e: e.kind == "ListVersions")
+        ]
+        ask(ann, read)
+
+    def test_what_fails_gives_its_approval_back(self, gateway: OpenHSM) -> None:
+        """AP-08: an operation that was not done has used nothing up."""
+        ann, bob = person(gateway, "ann"), person(gateway, "bob")
+        wrong = ops.ImportKey(
+            algorithm="ed25519", wrapping_key_id=_wrapping(gateway), wrapped=b"x" * 80
+        )
+        asked = ask(ann, wrong)
+        approve(bob, asked)
+
+        for _ in range(2):
+            with pytest.raises(errors.HSMError) as caught:
+                ann.execute(wrong)
+            assert not isinstance(caught.value, errors.ApprovalRequiredError)
+        assert S.GRANTED is state(gateway, asked)
+
+
+def _wrapping(gateway: OpenHSM) -> str:
+    made = person(gateway, "maker").execute(
+        ops.CreateKey(algorithm="ML-KEM-1024", usages=("wrap", "unwrap"))  # type: ignore[arg-type]
+    )
+    return made.key_id
+
+
+class TestRecords:
+    def test_every_step_is_recorded(self, gateway: OpenHSM) -> None:
+        """O-05: request, refused grants, grant, denial, use and expiry stand there."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        with pytest.raises(errors.AccessDeniedError):
+            approve(ann, asked)
+        approve(bob, asked)
+        ann.execute(sign(key))
+
+        told = [
+            (event.kind, event.phase, event.code, event.caller.principal)
+            for event in events_of(
+                gateway, lambda e: e.approval_id == asked.approval_id
+            )
+            if event.caller is not None
+        ]
+
+        both = (Phase.INTENT, Phase.OUTCOME)
+        assert [
+            *(("system.approval-requested", phase, "ok", "ann") for phase in both),
+            ("Sign", Phase.SINGLE, "approval_required", "ann"),
+            ("Approve", Phase.SINGLE, "access_denied", "ann"),
+            *(("Approve", phase, "ok", "bob") for phase in both),
+            *(("system.approval-reserved", phase, "ok", "ann") for phase in both),
+            ("Sign", Phase.SINGLE, "ok", "ann"),
+            *(("system.approval-used", phase, "ok", "ann") for phase in both),
+        ] == told
+
+    def test_ends_are_recorded(self, gateway: OpenHSM, clock: FakeClock) -> None:
+        """O-05: a denial with its reason, said twice; a cancellation; an expiry."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        first, second, third = (ask(ann, sign(key, bytes([n]))) for n in range(3))
+        deny = ops.Deny(approval_id=first.approval_id, reason="because")
+        bob.execute(deny)
+        bob.execute(deny)
+        ann.execute(ops.CancelApproval(approval_id=second.approval_id))
+        clock.advance(3600)
+        state(gateway, third)
+
+        def ends(event: AuditEvent) -> bool:
+            kinds = {"Deny", "CancelApproval", "system.approval-expired"}
+            return event.kind in kinds and event.phase is not Phase.INTENT
+
+        told = [(event.kind, event.approval_id) for event in events_of(gateway, ends)]
+        assert [
+            ("Deny", first.approval_id),
+            ("Deny", first.approval_id),
+            ("CancelApproval", second.approval_id),
+            ("system.approval-expired", third.approval_id),
+        ] == told
+        (denial,) = events_of(
+            gateway, lambda e: e.kind == "Deny" and e.phase is Phase.OUTCOME
+        )
+        assert "because" == denial.parameters["reason"]
+        assert first.digest == denial.parameters["shown_sha256"]
+
+
+class TestRaces:
+    def test_fifty_at_once(self, gateway: OpenHSM) -> None:
+        """AP-05: of fifty that execute one approval, one does."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(bob, asked)
+
+        with ThreadPoolExecutor(50) as pool:
+            jobs = [pool.submit(ann.execute, sign(key)) for _ in range(50)]
+        problems = [job.exception() for job in jobs]
+
+        assert 1 == problems.count(None)
+        assert {errors.ApprovalRequiredError} == {type(p) for p in problems if p}
+        done = events_of(gateway, lambda e: e.kind == "Sign" and e.code == "ok")
+        assert [asked.approval_id] == [event.approval_id for event in done]
+
+    def test_fifty_changes_at_once(self, gateway: OpenHSM) -> None:
+        """AP-05: the same of an operation that changes a key."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        approve(bob, ask(ann, ops.RotateKey(key_id=key)))
+
+        with ThreadPoolExecutor(50) as pool:
+            jobs = [
+                pool.submit(ann.execute, ops.RotateKey(key_id=key)) for _ in range(50)
+            ]
+
+        assert 1 == [job.exception() for job in jobs].count(None)
+        described = ann.execute(ops.DescribeKey(key_id=key))
+        assert 2 == described.version
+
+    def test_requests_at_once(self, gateway: OpenHSM) -> None:
+        """AP-02: of many equal requests at one time there is one approval."""
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        with ThreadPoolExecutor(16) as pool:
+            jobs = [pool.submit(ask, ann, sign(key)) for _ in range(16)]
+
+        assert 1 == len({job.result().approval_id for job in jobs})
+
+
+class TestDesk:
+    def test_schedulers_ask_ahead(
+        self, gateway: OpenHSM, policy: DemandingPolicy, clock: FakeClock
+    ) -> None:
+        """A request made ahead outlives what the policy gives, and is found."""
+        policy.demands["DestroyKey"] = (ApprovalDemand(rule="r", seconds=60),)
+        key = ed25519(gateway)
+        who, operation = caller(principal="ann"), ops.DestroyKey(key_id=key)
+
+        made = gateway.desk.request(who, operation, minimum_seconds=86400)
+        again = gateway.desk.request(who, operation)
+
+        assert made is not None
+        assert again is not None
+        assert made.approval_id == again.approval_id
+        clock.advance(3600)
+        bob = person(gateway, "bob")
+        bob.execute(ops.Approve(approval_id=made.approval_id))
+        assert S.GRANTED is gateway.desk.state_of(made.approval_id).state
+        found = gateway.desk.find(who, operation)
+        assert found is not None
+        assert found.approval_id == made.approval_id
+        assert gateway.act_as(who).execute(operation).key_id == key
+        assert gateway.desk.request(who, ops.DescribeKey(key_id=key)) is None

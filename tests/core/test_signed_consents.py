@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""Consents that are signed: demanded, checked, recorded, and checked by others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hsm_core._internal.approvals.signed import ConsentAudit, consent_text
+from hsm_core._internal.policy import RuleEngine
+from hsm_core.approver_keys import read_key_lines
+from hsm_core.consent import shown_sha256, statement
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    AuditTamperedError,
+    InvalidInputError,
+    SignatureMismatchError,
+)
+from hsm_core.factory import OpenHSM, open_hsm, open_verifier
+from hsm_core.model import ApprovalState, AuditEvent, KeyState, Role
+from hsm_core.policies import parse_policy
+from hsm_core.session import Session
+from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
+
+BOB = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+EVE = Ed25519PrivateKey.from_private_bytes(bytes(32))
+HMAC = b"\x02" * 32
+
+
+def line(key: Ed25519PrivateKey) -> str:
+    """Return a public key as OpenSSH writes it."""
+    form = (Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return key.public_key().public_bytes(*form).decode()
+
+
+def policy(*people: str, signed: bool = True) -> str:
+    """Return a policy under which keys are destroyed with a signed consent."""
+    named = "".join(f"  {person}\n" for person in people) or "  {}\n"
+    return f"""version: 1
+extends: default
+rules:
+  - name: signed-destruction
+    effect: require-approval
+    match: {{operations: [DestroyKey]}}
+    approval: {{roles: [Auditor], signed: {str(signed).lower()}}}
+approvers:
+{named}"""
+
+
+ONE = f"bob: ['{line(BOB)}']"
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM with its trail in files, under such a policy."""
+    (tmp_path / "policy.yaml").write_text(policy(ONE))
+    settings = Settings(
+        key_store=KeyStoreKind.MEMORY,
+        audit_log=tmp_path / "audit.log",
+        approval_dir=tmp_path / "approvals",
+        policy_config=tmp_path / "policy.yaml",
+    )
+    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC) as hsm:
+        yield hsm
+
+
+def people(opened: OpenHSM) -> tuple[Session, Session]:
+    """Return alice, who asks, and bob, who agrees."""
+    alice = opened.act_as(caller(principal="alice"))
+    bob = opened.act_as(caller(Role.AUDITOR, principal="bob"))
+    return Session(alice), Session(bob)
+
+
+def ask(alice: Session) -> str:
+    """Ask for a destruction; return the approval's id."""
+    with pytest.raises(ApprovalRequiredError) as caught:
+        alice.destroy("k")
+    return str(caught.value.facts["approval_id"])
+
+
+def sign(bob: Session, approval_id: str, key: Ed25519PrivateKey = BOB) -> bytes:
+    """Return bob's signature over what he is shown."""
+    found = bob.approval(approval_id)
+    digest = shown_sha256(found.salt, found.operation)
+    return key.sign(statement(approval_id, digest, granted=True))
+
+
+def agree(bob: Session, approval_id: str, signature: bytes | None) -> None:
+    """Agree as bob."""
+    digest = bob.approval(approval_id).digest
+    bob.approve(approval_id, digest=digest, signature=signature)
+
+
+def test_signed(opened: OpenHSM, tmp_path: Path) -> None:
+    """What is signed serves, and whoever has the keys can check it later."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    agree(bob, approval_id, sign(bob, approval_id))
+
+    assert bob.approval(approval_id).decisions[0].signed
+    assert KeyState.DESTROYED is alice.destroy("k").state
+    opened.close()
+    consents = ConsentAudit(read_key_lines(f"bob {line(BOB)}"))
+    open_verifier(tmp_path / "audit.log", HMAC).verify(None, consents.look)
+    assert consents.checked >= 1
+
+
+@pytest.mark.parametrize(
+    "keys", [f"bob {line(EVE)}", f"eve {line(BOB)}", ""], ids=["other", "eve", "none"]
+)
+def test_checked_with_other_keys(opened: OpenHSM, tmp_path: Path, keys: str) -> None:
+    """A signature that no key of that person made ends the verification."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    agree(bob, approval_id, sign(bob, approval_id))
+    opened.close()
+    consents = ConsentAudit(read_key_lines(keys))
+
+    with pytest.raises(AuditTamperedError) as caught:
+        open_verifier(tmp_path / "audit.log", HMAC).verify(None, consents.look)
+    assert "approval_signature" == caught.value.facts["reason"]
+
+
+def test_not_signed(opened: OpenHSM) -> None:
+    """Where a signature is demanded, there is no consent without a good one."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    for signature, error in (
+        (None, InvalidInputError),
+        (sign(bob, approval_id, EVE), SignatureMismatchError),
+        (BOB.sign(b"something else"), SignatureMismatchError),
+        (b"x", SignatureMismatchError),
+    ):
+        with pytest.raises(error):
+            agree(bob, approval_id, signature)
+
+    assert ApprovalState.PENDING is bob.approval(approval_id).state
+    assert approval_id == ask(alice)
+
+
+def test_signature_of_another_approval(opened: OpenHSM) -> None:
+    """A signature is for one approval: that for another key is refused."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    alice.create_key("AES-256-GCM", name="other")
+    first = ask(alice)
+    with pytest.raises(ApprovalRequiredError) as caught:
+        alice.destroy("other")
+    signature = sign(bob, str(caught.value.facts["approval_id"]))
+
+    with pytest.raises(SignatureMismatchError):
+        agree(bob, first, signature)
+
+
+def test_nobody_signs_for_others(opened: OpenHSM) -> None:
+    """A signature of bob's is no consent of another person."""
+    alice, bob = people(opened)
+    mary = Session(opened.act_as(caller(Role.AUDITOR, principal="mary")))
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    signature = sign(bob, approval_id)
+
+    with pytest.raises(InvalidInputError, match="no such key of yours"):
+        agree(mary, approval_id, signature)
+
+
+def test_key_taken_away(opened: OpenHSM) -> None:
+    """A consent counts no more when the policy names its key no more."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    agree(bob, approval_id, sign(bob, approval_id))
+    assert ApprovalState.GRANTED is bob.approval(approval_id).state
+    later = parse_policy(policy(f"bob: ['{line(EVE)}']"))
+    opened._services.policy.replace(RuleEngine(later), 0)  # noqa: SLF001
+
+    with pytest.raises(ApprovalRequiredError):
+        alice.destroy("k")
+    assert ApprovalState.PENDING is bob.approval(approval_id).state
+
+
+def event(**changes: object) -> AuditEvent:
+    """Return the record of a signed consent, changed."""
+    approval_id = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
+    message = statement(approval_id, "41" * 32, granted=True)
+    signer = read_key_lines(f"bob {line(BOB)}")["bob"][0].fingerprint
+    record = AuditEvent(
+        format=1,
+        log_id="00" * 16,
+        seq=7,
+        prev="00" * 32,
+        epoch=1,
+        time=1,
+        phase="outcome",  # type: ignore[arg-type]
+        kind="Approve",
+        code="ok",
+        caller={"principal": "bob"},  # type: ignore[arg-type]
+        approval_id=approval_id,
+        parameters={"shown_sha256": "41" * 32},
+        approval_signatures=(consent_text(signer, BOB.sign(message)),),
+    )
+    tree = {**msgspec.structs.asdict(record), **changes}
+    return msgspec.convert(tree, AuditEvent)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "Deny"},
+        {"caller": {"principal": "mary"}},
+        {"caller": None},
+        {"approval_id": "6b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"},
+        {"approval_id": "x"},
+        {"parameters": {"shown_sha256": "42" * 32}},
+        {"parameters": {}},
+        {"approval_signatures": ["x"]},
+        {"approval_signatures": [f"SHA256:{'A' * 43} AAAA"]},
+    ],
+)
+def test_records(changes: dict[str, object]) -> None:
+    """Every fact that a signature is about is compared with the record."""
+    keys = read_key_lines(f"bob {line(BOB)}\nmary {line(EVE)}")
+    good = ConsentAudit(keys)
+    good.look(event())
+    good.look(event())
+
+    assert 1 == good.checked
+    with pytest.raises(AuditTamperedError, match="record 7 is not good"):
+        ConsentAudit(keys).look(event(**changes))
+
+
+def test_policy_with_wrong_keys() -> None:
+    """A policy that names no key, or one for two people, is refused."""
+    for people in (("bob: ['ssh-rsa AAAA']",), (ONE, f"mary: ['{line(BOB)}']")):
+        with pytest.raises(InvalidInputError, match="approvers"):
+            parse_policy(policy(*people))

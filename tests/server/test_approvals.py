@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Dual control over REST: 202, the approval, and the same request again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hsm_core import consent, wire
+from hsm_core.errors import ApprovalRequiredError
+from hsm_core.factory import open_async
+from hsm_core.operations import ApprovalInfo, CreateKey
+from hsm_core.rest import APPROVAL_HEADER
+from hsm_core.settings import PolicyProfile, Settings
+from hsm_core.testing import caller, memory_hsm
+from tests.server.support import API, Answer, claims, mint, open_api
+
+CREATE = {"algorithm": "ML-KEM-768", "name": "agreed"}
+STRICT = Settings(policy_profile=PolicyProfile.STRICT, approval_requests=2)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[API]:
+    """Give a client over an HSM under the strict profile."""
+    with memory_hsm(settings=STRICT) as hsm:
+        async with open_api(gateway=open_async(hsm)) as opened:
+            yield opened
+
+
+async def send(
+    api: API, who: str, method: str, path: str, body: object = None, **facts: Any
+) -> Answer:
+    """Send a request as somebody who may do everything."""
+    token = mint(claims(sub=who))
+    return await api.send(method, path, body=body, token=token, **facts)
+
+
+async def test_from_the_request_to_the_key(api: API) -> None:
+    """What needs consent answers 202 with the approval, and is done after it."""
+    first = await send(api, "ann", "POST", "/keys", CREATE)
+    again = await send(api, "ann", "POST", "/keys", CREATE)
+    asked = wire.decode_json(first.body, ApprovalInfo)
+
+    assert (202, "application/json") == (first.status, first.headers["Content-Type"])
+    assert f"/api/v1/approvals/{asked.approval_id}" == first.headers["Location"]
+    assert first.body == again.body
+    assert asked.digest == consent.shown_sha256(asked.salt, asked.operation)
+    path = f"/approvals/{asked.approval_id}"
+    shown = await send(api, "bob", "GET", path)
+    assert first.json == shown.json
+    listed = await send(api, "bob", "GET", "/approvals", query="states=pending")
+    assert [first.json] == listed.json["items"]
+
+    grant = {"digest": asked.digest, "comment": "as agreed"}
+    granted = await send(api, "bob", "POST", f"{path}/approve", grant)
+    assert (200, "granted") == (granted.status, granted.json["state"])
+    done = await send(api, "ann", "POST", "/keys", CREATE)
+    assert 201 == done.status
+    used = await send(api, "bob", "GET", path)
+    assert "consumed" == used.json["state"]
+    assert 0 == api.unexpected
+
+
+async def test_refusals(api: API) -> None:
+    """O-01, AP-01, AP-12: one's own, another's digest, a second word, the end."""
+    asked = (await send(api, "ann", "POST", "/keys", CREATE)).json
+    path = f"/approvals/{asked['approval_id']}"
+
+    own = await send(api, "Ann", "POST", f"{path}/approve", {})
+    stale = await send(api, "bob", "POST", f"{path}/approve", {"digest": "00" * 32})
+    silent = await send(api, "bob", "POST", f"{path}/deny", {})
+    denied = await send(api, "bob", "POST", f"{path}/deny", {"reason": "no"})
+    again = await send(api, "bob", "POST", f"{path}/deny", {"reason": "no"})
+    late = await send(api, "carl", "POST", f"{path}/approve", {})
+    nothing = "/approvals/00000000-0000-4000-8000-000000000000"
+    missing = await send(api, "bob", "GET", nothing)
+
+    assert [403, 409, 422, 200, 200, 409, 404] == [
+        answer.status for answer in (own, stale, silent, denied, again, late, missing)
+    ]
+    assert denied.json == again.json
+    assert "approval_not_found" == missing.code
+
+
+async def test_a_named_approval(api: API) -> None:
+    """The header names the approval, which must be one, and the right one."""
+    asked = (await send(api, "ann", "POST", "/keys", CREATE)).json["approval_id"]
+    await send(api, "bob", "POST", f"/approvals/{asked}/approve", {})
+
+    async def create(name: str, **headers: str) -> Answer:
+        body = {**CREATE, "name": name}
+        return await send(api, "ann", "POST", "/keys", body, headers=headers)
+
+    broken = await create("agreed", **{APPROVAL_HEADER: "x"})
+    other = await create("other", **{APPROVAL_HEADER: asked})
+    right = await create("agreed", **{APPROVAL_HEADER: asked})
+
+    assert (422, 403, 201) == (broken.status, other.status, right.status)
+
+
+async def test_an_idempotent_request(api: API) -> None:
+    """AP-08: the key that got 202 is bound when it is done, and answers again then."""
+    headers = {"Idempotency-Key": "k-1"}
+    asked = await send(api, "ann", "POST", "/keys", CREATE, headers=headers)
+    path = asked.headers["Location"].removeprefix("/api/v1")
+    await send(api, "bob", "POST", f"{path}/approve", {})
+
+    done = [
+        await send(api, "ann", "POST", "/keys", CREATE, headers=headers)
+        for _ in range(2)
+    ]
+
+    assert [201, 201] == [answer.status for answer in done]
+    assert done[0].json["key_id"] == done[1].json["key_id"]
+
+
+async def test_a_flood(api: API) -> None:
+    """AP-10: too many open requests are 429, with a time to come back."""
+    answers = [
+        await send(api, "ann", "POST", "/keys", {**CREATE, "name": f"k{number}"})
+        for number in range(3)
+    ]
+
+    assert [202, 202, 429] == [answer.status for answer in answers]
+    assert "too_many_approvals" == answers[2].code
+    assert answers[2].headers["Retry-After"]
+
+
+async def test_who_may_not_approve(api: API) -> None:
+    """A service sees no request of others, and approves nothing."""
+    asked = (await send(api, "ann", "POST", "/keys", CREATE)).json["approval_id"]
+    path = f"/approvals/{asked}"
+
+    seen = await api.send("GET", path, roles=["Service"])
+    listed = await api.send("GET", "/approvals", roles=["Service"])
+    approved = await api.send("POST", f"{path}/approve", roles=["Service"], body={})
+
+    assert (404, 403) == (seen.status, approved.status)
+    assert [] == listed.json["items"]
+
+
+def test_over_the_wire() -> None:
+    """The approval travels with the error between the processes."""
+    with memory_hsm(settings=STRICT) as hsm:
+        with pytest.raises(ApprovalRequiredError) as caught:
+            hsm.act_as(caller()).execute(CreateKey(algorithm="ML-KEM-768"))
+
+    packed = wire.encode_packed(wire.error_record(caught.value))
+    record = wire.decode_packed(packed, wire.ErrorRecord)
+    error = wire.error_from_record(record)
+
+    assert isinstance(error, ApprovalRequiredError)
+    assert caught.value.approval == error.approval
+    assert caught.value.facts == error.facts
