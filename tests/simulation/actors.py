@@ -322,6 +322,27 @@ def _use_consent(world: World) -> None:
     world.crash_at(0)
 
 
+def _outlive(world: World) -> None:
+    """An approval is too old, perhaps not by a clock that is set back; who tries it?"""
+    rng = world.rng
+    known = [c for c in world.oracle.consents if c.is_open]
+    if not known:
+        return
+    consent = rng.choice(known)
+    world.go_on(consent.seconds * rng.uniform(0.5, 1.5))
+    if not world.has_good_clock:
+        world.set_clock(-consent.seconds * rng.uniform(0, 3))
+    if rng.random() < 0.3:
+        world.restart()
+    sent = world.asked.get(consent.approval_id)
+    if sent is not None and rng.random() < 0.5:
+        world.request(*sent)
+    else:
+        caller = rng.choice(PEOPLE)
+        world.request(caller, ops.Approve(approval_id=consent.approval_id))
+    world.survey()
+
+
 def _wait(world: World) -> None:
     """Time passes."""
     days = world.rng.choice((0.001, 0.1, 1, 7, 30, 90))
@@ -402,6 +423,7 @@ STEPS: Final[Sequence[tuple[float, Step]]] = (
     (9, _use),
     (9, _decide),
     (6, _use_consent),
+    (1, _outlive),
     (5, _wait),
     (1.5, _set_clock),
     (0.8, _crash),

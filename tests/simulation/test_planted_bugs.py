@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+import msgspec
 import pytest
 
+from hsm_core._internal.approvals import rules
+from hsm_core._internal.approvals.steady_time import SteadyTime
 from hsm_core._internal.owed import OwedOutcomes
+from hsm_core.model import Approval, ApprovalState
 from tests.simulation.run import FailedLifeError, simulate
 
 MOST_SEEDS: Final = 500
@@ -35,7 +39,45 @@ def lost_outcome(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OwedOutcomes, "append", hurried)
 
 
+def self_approval(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether who agrees is who asked."""
+    patch.setattr(rules, "are_one", lambda one, other, **how: False)
+
+
+def double_spend(patch: pytest.MonkeyPatch) -> None:
+    """What was done leaves its approval as it was."""
+
+    def kept(approval: Approval, operation_id: str, now: int) -> Approval:
+        return rules.released(approval, operation_id)
+
+    patch.setattr(rules, "consumed", kept)
+
+
+def revived_expiry(patch: pytest.MonkeyPatch) -> None:
+    """Time goes back with the clock, and what had expired is good again."""
+    expired = rules.expired
+
+    def as_the_clock_says(self: SteadyTime, instant: int) -> int:
+        return self._clock.now()
+
+    def revived(approval: Approval, now: int) -> Approval:
+        if approval.state is ApprovalState.EXPIRED and now < approval.expires_at:
+            return msgspec.structs.replace(
+                approval,
+                generation=approval.generation + 1,
+                state=ApprovalState.PENDING,
+                closed_at=0,
+            )
+        return expired(approval, now)
+
+    patch.setattr(SteadyTime, "_advance", as_the_clock_says)
+    patch.setattr(rules, "expired", revived)
+
+
 BUGS: Final[Mapping[str, Plant]] = {
+    "self-approval": self_approval,
+    "double spend": double_spend,
+    "revived expiry": revived_expiry,
     "lost outcome": lost_outcome,
 }
 

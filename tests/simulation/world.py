@@ -324,7 +324,7 @@ class World:
         return self._judged(request)
 
     def _after(self, request: Request, answer: Answer) -> None:
-        """See to it that what is lost is found again."""
+        """See to it that what is lost is found again, and what was spent is spent."""
         if answer.code == "crash":
             self._die(f"in {request}")
             self.open()
@@ -335,6 +335,10 @@ class World:
             self.faults.clear()
             self.go_on(2)
         self._settle()
+        ask = request.ask
+        if ask is not None and ask.consent is not None and not request.has_fault:
+            asked = ops.GetApproval(approval_id=ask.consent.approval_id)
+            self.oracle.check_consent(self.hsm(LOOKER).execute(asked))
 
     def _judged(self, request: Request) -> Answer:
         oracle = self.oracle
