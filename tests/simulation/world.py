@@ -40,7 +40,7 @@ from tests.simulation.disk import (
     SimulatedKeyStore,
     SimulatedTrail,
 )
-from tests.simulation.law import DAY, Key, Moment
+from tests.simulation.law import DAY, Key, Moment, Refusal
 from tests.simulation.oracle import (
     Expected,
     Item,
@@ -356,7 +356,10 @@ class World:
             return Answer("crash")
         finally:
             self._requests.pop()
+        ask = request.ask
         request.expected += self._expected(request)
+        if not isinstance(request.expected[0], Refusal):
+            request.ask = ask  # What it needed, it needed when it was sent.
         self._say(request, answer.code)
         if answer.approval_id and answer.approval_id not in self.asked:
             self.asked[answer.approval_id] = request.caller, request.operation
