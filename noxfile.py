@@ -83,6 +83,7 @@ ONCE: Final = tuple(
         "server/test_restarts.py",
         "server/test_service_manager.py",
         "server/test_supervisor.py",
+        "simulation",
         "tooling",
         "vectors/test_libcrypto_acvp.py",
         "vectors/test_published.py",
@@ -378,6 +379,18 @@ def key_life(session: nox.Session) -> None:
         *("pytest", "tests/core/test_key_life.py", *session.posargs),
         env={"FERROHSM_KEY_LIFE": "1000"},
     )
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """
+    Live through years of an HSM's life, one for each seed; ``-- --seeds N --from K``.
+
+    Not part of CI, which lives through 500.
+    """
+    _install(session, "test")
+    words = session.posargs or ("--seeds", "5000")
+    session.run("python", "-m", "tests.simulation", *words)
 
 
 @nox.session

@@ -13,7 +13,9 @@ from hsm_core._internal.leaps import (
     Leap,
     Leaps,
     decode_leaps,
+    decode_look,
     encode_leaps,
+    encode_look,
 )
 from hsm_core.testing import FakeClock
 from tests.core.key_support import RING
@@ -238,6 +240,44 @@ class TestStart:
 
         assert 32 == len(leaps.look())
         assert leaps.age(at) <= 100 * 60 * US
+
+
+class TestLooks:
+    def test_a_leap_just_before_a_restart(self) -> None:
+        """
+        What nobody had noticed before the next start counts no more than a pause does.
+        """
+        clock, looks = FakeClock(), list[int]()
+        at = clock.now()
+        Leaps(clock, on_look=looks.append).look()
+        clock.step(400 * DAY)
+        clock.advance(60)
+
+        leaps = Leaps(clock, looks[-1])
+
+        assert leaps.age(at) <= OFF
+
+    def test_once_an_hour(self) -> None:
+        """
+        It is told when somebody looks, and not more often than it must be.
+        """
+        clock, looks = FakeClock(), list[int]()
+        leaps = Leaps(clock, on_look=looks.append)
+        for _ in range(4):
+            leaps.look()
+            clock.advance(1800)
+
+        assert 2 == len(looks)
+
+    def test_stored_form(self) -> None:
+        """
+        It is read again where it was not changed.
+        """
+        stored = encode_look(17, RING.leaps_mac)
+
+        assert 17 == decode_look(stored, RING.leaps_mac)
+        assert 0 == decode_look(stored.replace(b"17", b"18"), RING.leaps_mac)
+        assert 0 == decode_look(None, RING.leaps_mac)
 
 
 class TestStoredForm:

@@ -113,10 +113,11 @@ class OpenHSM:
         housekeeping: Housekeeping,
         retention: RetentionSlot,
         desk: PurgeDesk | None,
+        new_caretaker: Callable[[], Caretaker] = Caretaker,
     ) -> None:
         self._housekeeping = housekeeping
         self._retention = retention
-        self.caretaker = Caretaker()
+        self.caretaker = new_caretaker()
         self._services = services
         self._store = store
         self._settings = settings
@@ -138,7 +139,9 @@ class OpenHSM:
         self._policy = PolicyReloader(
             settings.policy_config, services.policy, services.audit, services.clock
         )
-        self.schedulers = Schedulers(settings, services, self._pipeline.execute)
+        self.schedulers = Schedulers(
+            settings, services, self._pipeline.execute, new_caretaker()
+        )
         keeper.begin(self.caretaker, self._pipeline.pay)
         if settings.policy_config is not None:
             seconds = settings.policy_reload_interval_seconds
@@ -313,6 +316,7 @@ def assemble(
     check_signature: SignatureCheck | None = None,
     purges: LedgerFile | None = None,
     desk: PurgeDesk | None = None,
+    new_caretaker: Callable[[], Caretaker] = Caretaker,
 ) -> OpenHSM:
     """
     Return an HSM over these parts; *ring* None makes a new one.
@@ -320,7 +324,8 @@ def assemble(
     *copiers* copy what of them can be backed up in use, the trail last. Without
     *approvals* they are kept in memory; *policy* is what the settings name, where that
     was read already. *purges* is where purges are attested; without it nothing is
-    purged. *desk* asks people about them, in place of the approvals.
+    purged. *desk* asks people about them, in place of the approvals. All recurring work
+    is given to what *new_caretaker* makes.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -429,8 +434,12 @@ def assemble(
             )
 
         slot.build = build
-    housekeeping = Housekeeping(settings, audit, dual.register, dual.care, clock)
-    return OpenHSM(services, store, settings, keeper, housekeeping, slot, desk)
+    housekeeping = Housekeeping(
+        settings, audit, dual.register, dual.care, clock, new_caretaker()
+    )
+    return OpenHSM(
+        services, store, settings, keeper, housekeeping, slot, desk, new_caretaker
+    )
 
 
 def _record_stopped(services: Services) -> None:

@@ -39,6 +39,8 @@ class Housekeeping:
         care: Looks after them.
 
         clock: Time.
+
+        caretaker: Does the work from time to time; one of its own by default.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Housekeeping:
         register: ApprovalRegister,
         care: Care,
         clock: Clock,
+        caretaker: Caretaker | None = None,
     ) -> None:
         self._audit = audit
         self._register = register
@@ -55,7 +58,7 @@ class Housekeeping:
         self._clock = clock
         self._trail_days = settings.trail_days
         self._approval_days = settings.approval_days
-        self._caretaker = Caretaker()
+        self._caretaker = caretaker or Caretaker()
         every = self._caretaker.every
         if self._trail_days:
             seconds = settings.audit_retention_interval_seconds

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.leaps import Leap, Leaps, decode_leaps, encode_leaps
+from hsm_core._internal.leaps import (
+    Leap,
+    Leaps,
+    decode_leaps,
+    decode_look,
+    encode_leaps,
+    encode_look,
+)
 from hsm_core._internal.sealing import KeyRing
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, KeyStore
@@ -15,6 +22,7 @@ from hsm_core.protocols import AuditDraft, AuditLog, Clock, KeyStore
 __all__ = ["open_leaps"]
 
 _META: Final = "clock-leaps"
+_LOOK: Final = "clock-look"
 _LOOKED_AT: Final = 8
 
 
@@ -48,8 +56,12 @@ def open_leaps(
         audit.append([draft], durable=True, reserved=True).wait()
         store.write_meta(_META, encode_leaps(leaps, ring.leaps_mac))
 
+    def note(wall: int) -> None:
+        store.write_meta(_LOOK, encode_look(wall, ring.leaps_mac))
+
     kept = decode_leaps(store.read_meta(_META), ring.leaps_mac)
-    return Leaps(clock, _last_sign_of_life(audit), kept, keep)
+    looked_at = decode_look(store.read_meta(_LOOK), ring.leaps_mac)
+    return Leaps(clock, looked_at or _last_sign_of_life(audit), kept, keep, note)
 
 
 def _last_sign_of_life(audit: AuditLog) -> int:

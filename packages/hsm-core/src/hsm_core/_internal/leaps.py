@@ -23,7 +23,16 @@ from hsm_core._internal import envelope
 from hsm_core.errors import MalformedError
 from hsm_core.protocols import Clock
 
-__all__ = ["OFF", "SLACK", "Leap", "Leaps", "decode_leaps", "encode_leaps"]
+__all__ = [
+    "OFF",
+    "SLACK",
+    "Leap",
+    "Leaps",
+    "decode_leaps",
+    "decode_look",
+    "encode_leaps",
+    "encode_look",
+]
 
 OFF: Final = 7 * 24 * 3600 * 1_000_000
 """How long an HSM may have been off, in microseconds, and all of it be counted."""
@@ -31,8 +40,10 @@ OFF: Final = 7 * 24 * 3600 * 1_000_000
 SLACK: Final = 24 * 3600 * 1_000_000
 """What the wall clock may gain on the monotonic one while a process lives."""
 
+_HOUR: Final = 3600 * 1_000_000
 _MOST: Final = 32
 _NAME: Final = b"leaps"
+_LOOK: Final = b"look"
 
 
 class Leap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -59,6 +70,10 @@ class Leaps:
 
         on_change: Told all leaps when there is another, or one has gone; it may raise,
             and is told again at the next look then.
+
+        on_look: Told what the wall clock says, at the first look and then once an hour;
+            it may raise. As *newest* this tells the next process more than a record
+            does, which may have been written while nobody had noticed a leap.
     """
 
     def __init__(
@@ -67,9 +82,12 @@ class Leaps:
         newest: int = 0,
         kept: Sequence[Leap] = (),
         on_change: Callable[[tuple[Leap, ...]], None] = lambda _: None,
+        on_look: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._on_change = on_change
+        self._on_look = on_look
+        self._looked_at: int | None = None
         self._lock = threading.Lock()
         self._leaps = self._told = tuple(kept)
         self._slack = SLACK
@@ -89,6 +107,9 @@ class Leaps:
             if self._leaps != self._told:
                 self._on_change(self._leaps)
                 self._told = self._leaps
+            if self._looked_at is None or abs(self._wall - self._looked_at) >= _HOUR:
+                self._on_look(self._wall)
+                self._looked_at = self._wall
             return self._leaps
 
     def now(self) -> int:
@@ -182,3 +203,20 @@ def decode_leaps(
     except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
         pass
     return ()
+
+
+def encode_look(wall: int, mac_of: Callable[[bytes], bytes]) -> bytes:
+    """Return the stored form of the instant of a look."""
+    payload = msgspec.json.encode(wall)
+    return envelope.join(_LOOK, payload, mac_of(payload))
+
+
+def decode_look(stored: bytes | None, mac_of: Callable[[bytes], bytes]) -> int:
+    """Return the instant of a look from its stored form; 0 if it can't be believed."""
+    try:
+        payload = envelope.check(_LOOK, stored, mac_of) if stored else None
+        if payload is not None:
+            return msgspec.json.decode(payload, type=int)
+    except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    return 0

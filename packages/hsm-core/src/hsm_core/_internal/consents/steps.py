@@ -82,11 +82,12 @@ class Steps:
     @contextmanager
     def waiting(self, wait: Callable[[AuditTicket], None]) -> Iterator[None]:
         """Let steps of this thread wait for the trail by these means."""
+        before = getattr(self._local, "wait", None)
         self._local.wait = wait
         try:
             yield
         finally:
-            del self._local.wait
+            self._local.wait = before
 
     def vouch(self, approval: Approval, stored: bytes, /) -> None:
         """Compare a stored form with what was written; see `Witness.vouch`."""

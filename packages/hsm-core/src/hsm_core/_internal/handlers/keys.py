@@ -113,7 +113,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
         if number is not None and document.version(number) is None:
             raise KeyNotFoundError(f"The key has no version {number}.", field="version")
         if wanted is not None:
-            move(document.versions[wanted - 1], _S.REVOKED, now=0)
+            _check_revocable(document.versions[wanted - 1])
         elif not any(v.state in _REVOCABLE for v in document.versions):
             raise KeyStateError("No version of this key can be revoked any more.")
 
@@ -141,6 +141,16 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
 
 
 _REVOCABLE: Final = frozenset({_S.STAGED, _S.ACTIVE, _S.RETIRED, _S.SUSPENDED})
+
+
+def _check_revocable(version: VersionDocument) -> None:
+    # One that waits for its end and was revoked before could move back, but only so.
+    if version.state not in _REVOCABLE:
+        raise KeyStateError(
+            f"A version that is {version.state} can't become revoked.",
+            state=version.state.value,
+            wanted=_S.REVOKED.value,
+        )
 
 
 def _check_current(document: KeyDocument, *wanted: KeyState) -> None:

@@ -35,14 +35,22 @@ def facts_after(operation: UpdateKey, key: KeyFacts) -> KeyFacts:
     )
 
 
-def decide_update(decide: Decide, operation: UpdateKey, key: KeyFacts) -> Decision:
+def decide_update(
+    decide: Decide,
+    operation: UpdateKey,
+    key: KeyFacts,
+    *,
+    for_any: Decide | None = None,
+) -> Decision:
     """
     Decide on an update by the facts that are and those that would be.
 
     - Both must allow the update itself, and all approvals that they ask for are asked.
     - What any operation on the key needs approvals for now, and would not any more, is
       asked for too: the rules by which two people must agree to a destruction hold for
-      taking off the tag that they go by.
+      taking off the tag that they go by. That the caller may not do this operation
+      makes no difference, where *for_any* decides for somebody who has every role:
+      whoever may is freed from the rule.
     - Nobody may do it to whom any operation on the key is denied now, and would be
       allowed after it.
     """
@@ -55,13 +63,14 @@ def decide_update(decide: Decide, operation: UpdateKey, key: KeyFacts) -> Decisi
         return replace(then, may_describe=first.may_describe)
     spared: list[ApprovalDemand] = []
     for other in _others(key):
-        now, would = decide(other, key), decide(other, after)
-        if now.allowed:
-            spared += (d for d in now.approvals if d not in would.approvals)
-        elif would.allowed:
+        if decide(other, after).allowed and not decide(other, key).allowed:
             return replace(
                 first, allowed=False, rule=f"update-gives:{type(other).__name__}"
             )
+        for ask in dict.fromkeys((decide, for_any or decide)):
+            now, would = ask(other, key), ask(other, after)
+            if now.allowed:
+                spared += (d for d in now.approvals if d not in would.approvals)
     return joined([first, then, replace(first, approvals=tuple(spared))])
 
 

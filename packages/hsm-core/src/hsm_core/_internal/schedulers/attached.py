@@ -29,18 +29,24 @@ class Schedulers:
 
         execute: Executes their requests.
 
+        caretaker: Does their steps; one of its own by default.
+
     Attributes:
         rotation: Rotates keys.
         destruction: Destroys them after their waiting time.
     """
 
     def __init__(
-        self, settings: Settings, services: Services, execute: Execute
+        self,
+        settings: Settings,
+        services: Services,
+        execute: Execute,
+        caretaker: Caretaker | None = None,
     ) -> None:
         self.rotation = RotationScheduler(services, execute)
         self.destruction = DestructionScheduler(services, execute)
         # A long key generation must keep no store from healing.
-        self._caretaker = Caretaker()
+        self._caretaker = caretaker or Caretaker()
         every = self._caretaker.every
         seconds = settings.rotation_interval_seconds
         every(seconds, self.rotation.step, first=_FIRST_SECONDS)
