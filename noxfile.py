@@ -48,6 +48,8 @@ ONCE: Final = tuple(
         "core/test_recovery.py",
         "core/test_remote_faults.py",
         "core/test_remote_hsm.py",
+        "core/test_retention_faults.py",
+        "core/test_retention_ledger.py",
         "core/test_roles.py",
         "core/test_rollback.py",
         "core/test_saved_index.py",

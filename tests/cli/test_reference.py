@@ -64,6 +64,10 @@ BY_OPERATION = {
     "Approve": "approvals",
     "Deny": "approvals",
     "CancelApproval": "approvals",
+    "ExtendRetention": "retention",
+    "HoldKey": "retention",
+    "ReleaseKey": "retention",
+    "RetentionStatus": "retention",
 }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -72,6 +73,10 @@ EXPECTED = {
     "Approve":          "A O U -",
     "Deny":             "A O U -",
     "CancelApproval":   "A O U S",
+    "ExtendRetention":  "A - U -",
+    "HoldKey":          "A - U -",
+    "ReleaseKey":       "A - - -",
+    "RetentionStatus":  "A O U -",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,
@@ -84,6 +89,13 @@ APPROVAL = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
 
 ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.CreateKey: {"algorithm": "ed25519"},
+    ops.ExtendRetention: {
+        "version": 1,
+        "until": datetime(2100, 1, 1, tzinfo=UTC),
+    },
+    ops.Deny: {"approval_id": APPROVAL, "reason": "no"},
+    ops.HoldKey: {"reason": "case"},
+    ops.ReleaseKey: {"reason": "closed"},
     ops.Rollback: {"version": 1},
     ops.Sign: {"message": b""},
     ops.Verify: {"message": b"", "signature": b""},
@@ -110,7 +122,6 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.RecoverKey: {"reason": "x"},
     ops.GetApproval: {"approval_id": APPROVAL},
     ops.Approve: {"approval_id": APPROVAL},
-    ops.Deny: {"approval_id": APPROVAL, "reason": "x"},
     ops.CancelApproval: {"approval_id": APPROVAL},
 }
 

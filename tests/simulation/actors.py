@@ -151,6 +151,15 @@ def _scheduled(world: World, key: Key, name: str) -> Operation[Any]:
     )
 
 
+def _kept(world: World, key: Key, name: str) -> Operation[Any]:
+    if key.is_held:
+        return ops.ReleaseKey(key_id=name, reason="settled")
+    if world.rng.random() < 0.5:
+        return ops.HoldKey(key_id=name, reason="a case")
+    until = world.wall_time + timedelta(days=world.rng.choice((-1, 10, 100)))
+    return ops.ExtendRetention(key_id=name, version=_number(world, key), until=until)
+
+
 _ADMINISTRATORS: Final = (Role.ADMINISTRATOR,)
 _RENEWERS: Final = (Role.ADMINISTRATOR, Role.OPERATOR)
 
@@ -167,6 +176,7 @@ _CHANGES: Final[
     (1.5, _ADMINISTRATORS, _destroyed),
     (1.5, _ADMINISTRATORS, _updated),
     (1.5, _ADMINISTRATORS, _scheduled),
+    (0.7, _ADMINISTRATORS, _kept),
 )
 
 
@@ -343,6 +353,27 @@ def _outlive(world: World) -> None:
     world.survey()
 
 
+def _purge(world: World) -> None:
+    """People agree to what retention wants, and time passes until it is done."""
+    rng = world.rng
+    world.go_on(3700)
+    world.go_on(3700)
+    asked = [c for c in world.oracle.consents if c.is_open]
+    asked = [c for c in asked if c.requester == "system.retention"]
+    for consent in asked:
+        for caller in rng.sample(PEOPLE, len(PEOPLE)):
+            if rng.random() < 0.8:
+                world.request(caller, ops.Approve(approval_id=consent.approval_id))
+    if not asked:
+        return
+    for hours in (1.1, 1.1, 7 * 24, 1.1, 1.1):
+        if rng.random() < 0.3:
+            world.crash_at(rng.randint(1, 60))
+        world.go_on(hours * 3600)
+        world.crash_at(0)
+    world.oracle.check_ledger()
+
+
 def _wait(world: World) -> None:
     """Time passes."""
     days = world.rng.choice((0.001, 0.1, 1, 7, 30, 90))
@@ -424,6 +455,7 @@ STEPS: Final[Sequence[tuple[float, Step]]] = (
     (9, _decide),
     (6, _use_consent),
     (1, _outlive),
+    (1, _purge),
     (5, _wait),
     (1.5, _set_clock),
     (0.8, _crash),

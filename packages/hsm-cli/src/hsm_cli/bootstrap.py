@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
     from hsm_core.approver_keys import ApproverKeys
 
-__all__ = ["OfflineReport", "open_remote", "read_approver_file", "verify_trail"]
+__all__ = [
+    "LedgerReport",
+    "OfflineReport",
+    "open_remote",
+    "read_approver_file",
+    "verify_ledger",
+    "verify_trail",
+]
 
 _POLICIES: Final = frozenset({".json", ".yaml", ".yml"})
 
@@ -47,6 +54,34 @@ class OfflineReport(Record, frozen=True, kw_only=True):
     clean: bool
     torn_bytes: int
     consents_checked: int | None = None
+
+
+class LedgerReport(Record, frozen=True, kw_only=True):
+    """
+    What an intact retention ledger holds.
+
+    Attributes:
+        records: How many records were verified.
+        head_seq: The newest one, -1 for an empty ledger.
+        head_hash: Its leaf hash, hex; compare it with one written down before.
+        macs_checked: Whether the HMAC key was given.
+        purges: Purges that were done.
+        aborted: Purges that were begun and not done.
+        unfinished: Purges whose outcome is not there yet.
+        anchors: Places of the ledger that the trail names, and that agree; None if it
+            was not compared with the trail.
+    """
+
+    records: int
+    head_seq: int
+    head_hash: str
+    log_id: str
+    macs_checked: bool
+    clean: bool
+    purges: int
+    aborted: int
+    unfinished: int
+    anchors: int | None = None
 
 
 def open_remote(settings: ClientSettings) -> RemoteHSM:
@@ -132,4 +167,45 @@ def verify_trail(
         clean=found.clean,
         torn_bytes=found.torn_bytes,
         consents_checked=None if consents is None else consents.checked,
+    )
+
+
+def verify_ledger(
+    path: Path,
+    hmac_key: bytes | None,
+    trail: Path | None,
+    progress: Callable[[int], None] | None,
+) -> LedgerReport:
+    """
+    Verify a retention ledger without a server.
+
+    Args:
+        path: The ledger's live file.
+
+        hmac_key: 32 bytes, or None to check the chains only.
+
+        trail: The trail that knows it; None compares nothing.
+
+        progress: Called now and then with the number of records verified.
+
+    Raises:
+        LedgerTamperedError: It is damaged, or not what the trail says of it.
+        AuditTamperedError: The trail is damaged.
+        WrongAuditKeyError: The key is not theirs.
+        ConfigurationError: One of them is not there, or can't be read.
+    """
+    from hsm_core import factory
+
+    found = factory.verify_ledger(path, hmac_key, trail=trail, progress=progress)
+    return LedgerReport(
+        records=found.chain.records,
+        head_seq=found.chain.head_seq,
+        head_hash=found.chain.head_hash,
+        log_id=found.chain.log_id,
+        macs_checked=found.chain.macs_checked,
+        clean=found.chain.clean,
+        purges=found.purges,
+        aborted=found.aborted,
+        unfinished=found.unfinished,
+        anchors=found.anchors,
     )

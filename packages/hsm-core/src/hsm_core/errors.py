@@ -32,6 +32,7 @@ Every error that hsm-core raises on purpose.
     │   ├── AuditTamperedError
     │   ├── KeyRingTamperedError
     │   ├── KeyTamperedError
+    │   ├── LedgerTamperedError
     │   └── StoreMismatchError
     ├── UnavailableError
     │   ├── AlgorithmUnavailableError
@@ -89,6 +90,7 @@ __all__ = [
     "KeyUsageError",
     "LeaseHeldError",
     "LeaseLostError",
+    "LedgerTamperedError",
     "MacMismatchError",
     "MalformedError",
     "NameTakenError",
@@ -391,6 +393,13 @@ class ApprovalTamperedError(IntegrityError):
 
     code: ClassVar[str] = "approval_tampered"
     sentence: ClassVar[str] = "The stored approval was changed by others."
+
+
+class LedgerTamperedError(IntegrityError):
+    """The retention ledger is not the one that the trail knows, or was changed."""
+
+    code: ClassVar[str] = "ledger_tampered"
+    sentence: ClassVar[str] = "The retention ledger was changed by others."
 
 
 class UnavailableError(HSMError):

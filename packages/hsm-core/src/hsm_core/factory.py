@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,9 @@ from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.policy import policy_of
+from hsm_core._internal.purging import offline
+from hsm_core._internal.purging.offline import LedgerVerification
+from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.apart import check_apart
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
@@ -29,8 +33,9 @@ from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
 )
-from hsm_core._internal.stores.trails import open_trail
+from hsm_core._internal.stores.trails import open_ledger, open_trail
 from hsm_core.errors import (
+    AuditTamperedError,
     AuditUnavailableError,
     ConfigurationError,
     InputSizeError,
@@ -51,12 +56,14 @@ from hsm_core.settings import KeyStoreKind, Settings
 __all__ = [
     "AuditVerifier",
     "ConsentAudit",
+    "LedgerVerification",
     "OfflineVerification",
     "OpenHSM",
     "SqliteAuditVerifier",
     "open_async",
     "open_hsm",
     "open_verifier",
+    "verify_ledger",
 ]
 
 _KEY_BYTES: Final = 32
@@ -124,7 +131,9 @@ def open_hsm(
     except BaseException:
         _close(store, approvals)
         raise
+    ledger: LedgerFile | None = None
     try:
+        ledger = _open_ledger(settings, hmac_key, clock, entropy)
         return assemble(
             settings,
             store=store,
@@ -139,8 +148,12 @@ def open_hsm(
             copiers=_copiers(opened, approvals, audit),
             approvals=approvals,
             policy=policy,
+            purges=ledger,
         )
     except BaseException:
+        with suppress(AuditUnavailableError):
+            if ledger is not None and ledger.log is not None:
+                ledger.log.close()
         with suppress(AuditUnavailableError):
             audit.close()
         _close(store, approvals)
@@ -172,6 +185,35 @@ def open_verifier(
     return AuditVerifier(path, hmac_key)
 
 
+def verify_ledger(
+    path: Path,
+    hmac_key: bytes | None,
+    *,
+    trail: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> LedgerVerification:
+    """
+    Verify a retention ledger in files, and compare it with its trail.
+
+    Args:
+        path: The ledger's live file.
+
+        hmac_key: 32 bytes, or None to check the chains only.
+
+        trail: The trail, in files or in SQLite; None compares nothing.
+
+        progress: Called now and then with the number of records verified.
+
+    Raises:
+        LedgerTamperedError: The ledger is damaged, or not what the trail says of it.
+        AuditTamperedError: The trail is damaged.
+        WrongAuditKeyError: The key is not theirs.
+        ConfigurationError: One of them is not there, or can't be read.
+    """
+    verifier = open_verifier(trail, hmac_key) if trail is not None else None
+    return offline.verify_ledger(AuditVerifier(path, hmac_key), verifier, progress)
+
+
 def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySource:
     if not isinstance(master_key, bytes):
         return master_key
@@ -183,6 +225,18 @@ def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySou
             maximum=_KEY_BYTES,
         )
     return RootKey(master_key, entropy=entropy)
+
+
+def _open_ledger(
+    settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
+) -> LedgerFile | None:
+    """Open the ledger; one that is damaged keeps purges back, and nothing else."""
+    try:
+        log = open_ledger(settings, hmac_key, clock, entropy)
+    except AuditTamperedError as error:
+        seq = error.facts.get("seq", 0)
+        return LedgerFile(None, f"The retention ledger is damaged at record {seq}.")
+    return LedgerFile(log) if log is not None else None
 
 
 def _close(store: KeyStore, approvals: ApprovalStore | None) -> None:

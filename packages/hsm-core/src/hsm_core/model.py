@@ -223,6 +223,7 @@ class KeyInfo(Record, frozen=True, kw_only=True):
         use: Use of the current version's material; from `DescribeKey` only.
         rotation: When the HSM rotates it by itself; None if it does not.
         destroy_at: When it is to be destroyed, unless that is cancelled.
+        hold: Why nothing of it may be destroyed, or empty.
 
     Of a key whose document was tampered with nothing but the id is known: algorithm,
     state and instants are then None, version and generation 0.
@@ -247,6 +248,7 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     use: UseInfo | None = None
     rotation: RotationRule | None = None
     destroy_at: datetime | None = None
+    hold: str = ""
 
 
 class VersionInfo(Record, frozen=True, kw_only=True):
@@ -262,6 +264,9 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         retired_at: When it was retired, in UTC.
         purge_at: When it is to be destroyed, in UTC, alone or with the whole key.
         compromised_at: Since when its material is compromised, as far as was told.
+        revoked_at: When it was revoked, in UTC.
+        retain_until: Until when its material is kept, whatever the retention policy
+            says, in UTC.
     """
 
     version: int
@@ -276,6 +281,8 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     retired_at: datetime | None = None
     purge_at: datetime | None = None
     compromised_at: datetime | None = None
+    revoked_at: datetime | None = None
+    retain_until: datetime | None = None
 
 
 class KeyFilter(Record, frozen=True, kw_only=True):

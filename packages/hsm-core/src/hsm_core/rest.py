@@ -209,6 +209,12 @@ ROUTES: Final = (
     Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
     Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
     Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
+    Route(
+        operation=ops.ExtendRetention, method="POST", path=f"{_KEY}/retention/extend"
+    ),
+    Route(operation=ops.HoldKey, method="POST", path=f"{_KEY}/hold"),
+    Route(operation=ops.ReleaseKey, method="POST", path=f"{_KEY}/release"),
+    Route(operation=ops.RetentionStatus, method="GET", path="/retention"),
 )
 """One row per operation."""
 

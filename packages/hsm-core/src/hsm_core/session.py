@@ -8,6 +8,7 @@ from hsm_core._sessions.approvals import ApprovalMethods
 from hsm_core._sessions.batches import BatchMethods
 from hsm_core._sessions.keys import KeyMethods
 from hsm_core._sessions.policy import PolicyMethods
+from hsm_core._sessions.retention import RetentionMethods
 from hsm_core._sessions.transfer import TransferMethods
 from hsm_core._sessions.use import UseMethods
 from hsm_core.model import AuditEntry
@@ -22,6 +23,7 @@ class Session(
     BatchMethods,
     PolicyMethods,
     ApprovalMethods,
+    RetentionMethods,
 ):
     """
     The operations of any `HSM` as methods; arguments and errors are the operations'.

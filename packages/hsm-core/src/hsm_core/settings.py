@@ -172,6 +172,14 @@ class Settings(Record, frozen=True, kw_only=True):
         policy_profile: Which built-in policy is in force, where no file is.
         policy_config: File of the policy; see the page *Policy* of the reference.
         policy_reload_interval_seconds: How often it is looked at for a change.
+        retention_config: File of the retention policy (see
+            ``hsm_core.retention_policy``), which is read again when it changes. None
+            purges nothing.
+        retention_ledger: Where purges are attested; needed with a policy. Made, with
+            its directory, if absent.
+        retention_interval_seconds: How often it is looked what may be purged.
+        retention_grace_seconds: How long a purge waits after it was approved.
+        retention_max_purges: More than this at once need an approval of their own.
     """
 
     key_store: str = KeyStoreKind.FILESYSTEM
@@ -209,6 +217,11 @@ class Settings(Record, frozen=True, kw_only=True):
     destruction_interval_seconds: _Interval = 3600
     policy_config: Path | None = None
     policy_reload_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = 2.0
+    retention_config: Path | None = None
+    retention_ledger: Path | None = None
+    retention_interval_seconds: Annotated[int, Meta(ge=60, le=30 * 24 * 3600)] = 3600
+    retention_grace_seconds: Annotated[int, Meta(ge=0, le=300 * 24 * 3600)] = 86400
+    retention_max_purges: Annotated[int, Meta(ge=1, le=100_000)] = 100
 
     @property
     def trail_days(self) -> int:

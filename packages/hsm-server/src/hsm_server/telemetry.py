@@ -85,6 +85,7 @@ class _StateCollector(Collector):
         yield from self._store(status)
         yield from self._policy(status)
         yield from self._schedules(status)
+        yield from self._retention(status)
         yield _gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
@@ -122,6 +123,29 @@ class _StateCollector(Collector):
             "ferrohsm_policy_reload_failures_total",
             "How often a policy file was refused, and the last good one kept.",
             status.policy.failures if status else None,
+        )
+
+    def _retention(self, status: HSMStatus | None) -> Iterator[Metric]:
+        counts = status.retention if status else None
+        yield _gauge(
+            "ferrohsm_retention_healthy",
+            "1 if nothing keeps old key versions from being purged when they are due.",
+            counts is not None and counts.healthy,
+        )
+        yield _gauge(
+            "ferrohsm_retention_queue_length",
+            "Materials of old key versions that are due or wait for their purge.",
+            counts.queue if counts else 0,
+        )
+        yield _counter(
+            "ferrohsm_retention_purge_scheduled_total",
+            "Purges of old key versions that were scheduled.",
+            counts.scheduled_total if counts else None,
+        )
+        yield _counter(
+            "ferrohsm_retention_purge_completed_total",
+            "Purges of old key versions that were done.",
+            counts.completed_total if counts else None,
         )
 
     def _store(self, status: HSMStatus | None) -> Iterator[Metric]:

@@ -62,6 +62,7 @@ COMMANDS: Final = {
     "audit": "Read and verify the audit trail.",
     "store": "Compare the key store with the trail, back it up, recover it.",
     "policy": "Show, check, explain and try policies.",
+    "retention": "See and change for how long old key versions are kept.",
     "token": "Mint and inspect bearer tokens.",
     "completion": "Print a script that completes commands in a shell.",
 }
@@ -323,6 +324,10 @@ def _load_other(name: str) -> click.Command:
             from hsm_cli.commands import policy
 
             return policy.command
+        case "retention":
+            from hsm_cli.commands import retention
+
+            return retention.command
         case "token":
             from hsm_cli.commands import token
 

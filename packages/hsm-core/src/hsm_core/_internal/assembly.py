@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -47,6 +47,9 @@ from hsm_core._internal.policy import (
     RuleEngine,
     policy_of,
 )
+from hsm_core._internal.purging.approvals import PurgeDesk
+from hsm_core._internal.purging.keeper import Retention
+from hsm_core._internal.purging.slot import LedgerFile, RetentionSlot, removal_method
 from hsm_core._internal.refusals import (
     NearLimitRecorder,
     Refusals,
@@ -75,6 +78,7 @@ from hsm_core.protocols import (
     Entropy,
     KeyStore,
     MasterKeySource,
+    Request,
     UseCounters,
 )
 from hsm_core.settings import KeyStoreKind, Settings
@@ -107,9 +111,12 @@ class OpenHSM:
         settings: Settings,
         keeper: Keeper,
         housekeeping: Housekeeping,
+        retention: RetentionSlot,
+        desk: PurgeDesk | None,
         new_caretaker: Callable[[], Caretaker] = Caretaker,
     ) -> None:
         self._housekeeping = housekeeping
+        self._retention = retention
         self.caretaker = new_caretaker()
         self._services = services
         self._store = store
@@ -140,6 +147,7 @@ class OpenHSM:
             seconds = settings.policy_reload_interval_seconds
             self.caretaker.every(seconds, self._policy.poll)
         self.caretaker.start()
+        retention.begin(self._pipeline.execute, desk or self.desk, new_caretaker)
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +159,11 @@ class OpenHSM:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def retention(self) -> Retention | None:
+        """What purges old versions; None where nothing does."""
+        return self._retention.retention
 
     def act_as(self, caller: Caller, /) -> HSM:
         """Return the HSM as this caller sees it."""
@@ -226,6 +239,7 @@ class OpenHSM:
             self._services.closing.set()
             self.caretaker.stop(patience)
             self.schedulers.stop(patience)
+            self._retention.stop(patience)
             self._pools.close()
             try:
                 self._housekeeping.stop(patience)
@@ -300,6 +314,8 @@ def assemble(
     approvals: ApprovalStore | None = None,
     policy: Policy | None = None,
     check_signature: SignatureCheck | None = None,
+    purges: LedgerFile | None = None,
+    desk: PurgeDesk | None = None,
     new_caretaker: Callable[[], Caretaker] = Caretaker,
 ) -> OpenHSM:
     """
@@ -307,7 +323,9 @@ def assemble(
 
     *copiers* copy what of them can be backed up in use, the trail last. Without
     *approvals* they are kept in memory; *policy* is what the settings name, where that
-    was read already. All recurring work is given to what *new_caretaker* makes.
+    was read already. *purges* is where purges are attested; without it nothing is
+    purged. *desk* asks people about them, in place of the approvals. All recurring work
+    is given to what *new_caretaker* makes.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -348,6 +366,7 @@ def assemble(
     keeper = Keeper(
         settings, inventory, uses, audit, clock, verified, holder.policy_hash
     )
+    slot = RetentionSlot(purges)
     dual = open_dual_control(
         settings,
         approvals or MemoryApprovalStore(),
@@ -390,14 +409,37 @@ def assemble(
         approval_status=lambda: dual.care.status,
         started_at=clock.now(),
         leaps=leaps,
+        retention_status=slot.status,
         destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")
     _record_stopped(services)
+    if purges is not None and purges.log is not None:
+        log = purges.log
+
+        def build(execute: Callable[[Request], Any], desk: PurgeDesk) -> Retention:
+            return Retention(
+                settings,
+                inventory=inventory,
+                audit=audit,
+                ledger=log,
+                hmac_key=hmac_key,
+                verify=verified,
+                desk=desk,
+                execute=execute,
+                clock=clock,
+                leaps=leaps,
+                entropy=entropy,
+                method=removal_method(settings.key_store),
+            )
+
+        slot.build = build
     housekeeping = Housekeeping(
         settings, audit, dual.register, dual.care, clock, new_caretaker()
     )
-    return OpenHSM(services, store, settings, keeper, housekeeping, new_caretaker)
+    return OpenHSM(
+        services, store, settings, keeper, housekeeping, slot, desk, new_caretaker
+    )
 
 
 def _record_stopped(services: Services) -> None:

@@ -75,6 +75,9 @@ class VersionDocument(_Stored, frozen=True, kw_only=True):
         purge_at: When the purge of this version alone is due; 0 where the whole key is
             to be destroyed (see *destroy_at* of the key).
         compromised_at: Since when its material is compromised, as far as it was told.
+        revoked_at: When it was revoked; 0 as of *retired_at*.
+        retain_until: Until when it must not be purged, whatever the retention policy
+            says; 0 if it was not extended.
     """
 
     version: int
@@ -91,6 +94,8 @@ class VersionDocument(_Stored, frozen=True, kw_only=True):
     retired_at: int = 0
     purge_at: int = 0
     compromised_at: int = 0
+    revoked_at: int = 0
+    retain_until: int = 0
 
     @property
     def active_since(self) -> int:
@@ -140,6 +145,7 @@ class KeyDocument(_Stored, frozen=True, kw_only=True):
             every version that it had is purge_scheduled, and knows where it came from.
         destroy_asked_at: When that was asked for.
         rotation: When the HSM rotates it by itself.
+        hold: Why nothing of it may be destroyed, or empty.
     """
 
     format: int
@@ -165,6 +171,7 @@ class KeyDocument(_Stored, frozen=True, kw_only=True):
     destroy_at: int = 0
     destroy_asked_at: int = 0
     rotation: RotationDocument | None = None
+    hold: str = ""
 
     def version(self, number: int) -> VersionDocument | None:
         """Return a version by its number."""

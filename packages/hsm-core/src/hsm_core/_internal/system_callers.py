@@ -27,7 +27,7 @@ class SystemPrincipal(StrEnum):
 SYSTEM_GRANTS: Final[dict[str, frozenset[str]]] = {
     SystemPrincipal.DESTRUCTION: frozenset({"CompleteDestruction"}),
     SystemPrincipal.RETENTION: frozenset(
-        {"CancelPurge", "PurgeVersion", "SchedulePurge"}
+        {"AllowPurges", "CancelPurge", "PurgeVersion", "SchedulePurge"}
     ),
     SystemPrincipal.ROTATION: frozenset({"RotateKey"}),
 }

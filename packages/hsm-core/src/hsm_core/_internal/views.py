@@ -61,6 +61,7 @@ def key_info(
         use=use,
         rotation=_rotation(document),
         destroy_at=_told(document.destroy_at),
+        hold=document.hold,
     )
 
 
@@ -112,6 +113,8 @@ def version_info(
         retired_at=_told(version.retired_at),
         purge_at=_told((version.purge_at or document.destroy_at) * scheduled),
         compromised_at=_told(version.compromised_at),
+        revoked_at=_told(version.revoked_at),
+        retain_until=_told(version.retain_until),
     )
 
 

@@ -10,7 +10,13 @@ from hsm_core.operations import OPERATIONS
 __all__ = ["INTERNAL_OPERATIONS", "KEYED", "KNOWN_OPERATIONS", "MAKING", "REVOCABLE"]
 
 INTERNAL_OPERATIONS: Final = frozenset(
-    {"CancelPurge", "CompleteDestruction", "PurgeVersion", "SchedulePurge"}
+    {
+        "AllowPurges",
+        "CancelPurge",
+        "CompleteDestruction",
+        "PurgeVersion",
+        "SchedulePurge",
+    }
 )
 """Operations that only the HSM itself asks for."""
 

@@ -29,7 +29,7 @@ _PLACES: Final = {
 
 def stores() -> list[click.Parameter]:
     """Return the options of all stores."""
-    return [*_keys(), *_trail(), *_approvals()]
+    return [*_keys(), *_trail(), *_approvals(), *_retention()]
 
 
 def check_places(context: click.Context, key_store: str) -> None:
@@ -192,6 +192,44 @@ def _approvals() -> list[click.Parameter]:
             "How often they are, in seconds.",
             default=86400,
             type=_INTERVAL,
+        ),
+    ]
+
+
+def _retention() -> list[click.Parameter]:
+    return [
+        option(
+            "retention-config",
+            "File of the retention policy (YAML or JSON): for how long old versions of "
+            "keys are kept. It is read again when it changes. Without it nothing is "
+            "purged.",
+            type=_PATH,
+            metavar="FILE",
+        ),
+        option(
+            "retention-ledger",
+            "File of the retention ledger, in which every purge is attested.",
+            default=Path("data/retention-ledger.log"),
+            type=_PATH,
+            metavar="FILE",
+        ),
+        option(
+            "retention-interval-secs",
+            "How often it is looked for what may be purged, in seconds.",
+            default=3600,
+            type=click.IntRange(60, 30 * 24 * 3600),
+        ),
+        option(
+            "retention-grace-secs",
+            "How long a purge waits after it was approved, in seconds.",
+            default=86400,
+            type=click.IntRange(0, 300 * 24 * 3600),
+        ),
+        option(
+            "retention-max-purges",
+            "More purges than this at once need an approval of their own.",
+            default=100,
+            type=click.IntRange(1, 100_000),
         ),
     ]
 

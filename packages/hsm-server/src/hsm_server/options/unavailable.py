@@ -29,10 +29,6 @@ UNAVAILABLE: Final = (
     "ocsp-response",
     "rate-limit-burst",
     "rate-limit-per-second",
-    "retention-config",
-    "retention-grace-secs",
-    "retention-interval-secs",
-    "retention-ledger",
     "web-dir",
 )
 """Flags whose feature is not there yet."""

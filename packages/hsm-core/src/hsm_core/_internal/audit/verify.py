@@ -41,7 +41,12 @@ from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
 from hsm_core.protocols import AuditHead
 
-__all__ = ["AuditVerifier", "OfflineVerification", "Verification", "verify_lines"]
+__all__ = [
+    "AuditVerifier",
+    "OfflineVerification",
+    "Verification",
+    "verify_lines",
+]
 
 _PROGRESS_EVERY: Final = 10_000
 _TRIES: Final = 4

@@ -59,6 +59,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                     failures=policy.failures,
                 ),
                 approvals=approvals,
+                retention=_counts(services.retention_status()),
             )
         )
 
@@ -85,6 +86,18 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
             resumes=health.resumes,
             first_seq=audit.first_seq,
         )
+
+
+def _counts(report: ops.RetentionReport) -> ops.RetentionCounts:
+    ledger = report.ledger
+    is_whole = ledger is None or (ledger.available and not ledger.problem)
+    return ops.RetentionCounts(
+        enabled=report.enabled,
+        healthy=is_whole and not report.problem and not report.paused,
+        queue=report.queue,
+        scheduled_total=report.scheduled_total,
+        completed_total=report.completed_total,
+    )
 
 
 class ListAlgorithmsHandler(Handler[ops.ListAlgorithms, ops.AlgorithmList]):

@@ -83,6 +83,7 @@ class Services:
         started_at: When this HSM was opened, microseconds since 1970.
         leaps: How much time is known to have passed.
         schedule: What the schedulers have found.
+        retention_status: Tells how the retention of old versions stands.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
@@ -110,6 +111,9 @@ class Services:
     started_at: int
     leaps: Leaps
     schedule: Schedule = field(default_factory=Schedule)
+    retention_status: Callable[[], ops.RetentionReport] = field(
+        default=lambda: ops.RetentionReport(enabled=False)
+    )
     destroy_waiting_days: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
 

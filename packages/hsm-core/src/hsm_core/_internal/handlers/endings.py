@@ -12,7 +12,7 @@ from hsm_core._internal.clock import instant, utc_text
 from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.handlers.versions import move, with_versions
+from hsm_core._internal.handlers.versions import check_hold, move, with_versions
 from hsm_core._internal.internal_operations import CompleteDestruction
 from hsm_core.errors import InvalidInputError, KeyStateError
 from hsm_core.model import KeyState
@@ -50,6 +50,7 @@ class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
         document, days = subject.key, subject.operation.waiting_days or 0
         if document.is_destroyed:
             raise KeyStateError("The key is destroyed already.", state="destroyed")
+        check_hold(document)
         least = self._services.destroy_waiting_days
         if not document.destroy_at:
             if days < least:
@@ -88,6 +89,7 @@ class CompleteDestructionHandler(KeyMutation[CompleteDestruction]):
 
     def prepare(self, subject: Subject[CompleteDestruction], /) -> None:
         """Refuse a key that nobody wanted destroyed, or whose time has not come."""
+        check_hold(subject.key)
         due_at = subject.key.destroy_at
         if not due_at or self._services.leaps.now() < due_at:
             raise KeyStateError(

@@ -26,6 +26,7 @@ from hsm_core._internal.handlers import (
     new_keys,
     policy,
     recovery,
+    retention,
     signatures,
     trail,
 )
@@ -91,11 +92,19 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.Approve: approvals.ApproveHandler,
     ops.Deny: approvals.DenyHandler,
     ops.CancelApproval: approvals.CancelApprovalHandler,
+    ops.ExtendRetention: retention.ExtendRetentionHandler,
+    ops.HoldKey: retention.HoldKeyHandler,
+    ops.ReleaseKey: retention.ReleaseKeyHandler,
+    ops.RetentionStatus: retention.RetentionStatusHandler,
 }
 
 
 _INTERNAL: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     internal.CompleteDestruction: endings.CompleteDestructionHandler,
+    internal.SchedulePurge: retention.SchedulePurgeHandler,
+    internal.CancelPurge: retention.CancelPurgeHandler,
+    internal.PurgeVersion: retention.PurgeVersionHandler,
+    internal.AllowPurges: retention.AllowPurgesHandler,
 }
 """What only the HSM itself asks for."""
 

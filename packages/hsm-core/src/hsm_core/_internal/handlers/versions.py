@@ -22,6 +22,7 @@ from hsm_core.model import KeyState
 __all__ = [
     "MAX_VERSIONS",
     "append_version",
+    "check_hold",
     "check_living",
     "check_room",
     "check_usage",
@@ -54,6 +55,7 @@ def move(
     before = version.state
     check_move(before, wanted, came_from=version.came_from)
     retired = wanted is _S.RETIRED and before is not _S.PURGE_SCHEDULED
+    revoked = wanted is _S.REVOKED and before is not _S.PURGE_SCHEDULED
     activated = wanted is _S.ACTIVE and before is _S.STAGED
     return msgspec.structs.replace(
         version,
@@ -63,6 +65,7 @@ def move(
         reason=reason or version.reason,
         activated_at=now if activated else version.activated_at,
         retired_at=now if retired else version.retired_at,
+        revoked_at=now if revoked else version.revoked_at,
         purge_at=0,
     )
 
@@ -139,6 +142,20 @@ def append_version(
         for v in document.versions
     ]
     return with_versions(document, [*kept, made], now, current=number)
+
+
+def check_hold(document: KeyDocument) -> None:
+    """
+    Check that a key may be destroyed, wholly or in part.
+
+    Raises:
+        KeyStateError: It is held.
+    """
+    if document.hold:
+        raise KeyStateError(
+            f"The key is held ({document.hold}); nothing of it may be destroyed.",
+            hold=document.hold,
+        )
 
 
 def check_usage(

@@ -27,7 +27,7 @@ from hsm_core.settings import PolicyProfile, Settings
 
 __all__ = ["RuleEngine", "policy_of"]
 
-_PURGE: Final = "PurgeVersion"
+_PURGE: Final = frozenset({"AllowPurges", "PurgeVersion"})
 _DESCRIBE: Final = "DescribeKey"
 _LIST: Final = "ListKeys"
 
@@ -131,7 +131,7 @@ class RuleEngine:
             for rule, clause in self._holding(Effect.REQUIRE_APPROVAL, question)
             if rule.demand is not None and applies_to_any(rule, clause, sides)
         )
-        if kind == _PURGE and not demands:
+        if kind in _PURGE and not demands:
             demands = (_purge_demand(),)
         return Decision(
             allowed=True,

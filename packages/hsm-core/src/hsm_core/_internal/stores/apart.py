@@ -101,6 +101,10 @@ def _places(settings: Settings) -> Iterator[_Place]:
         yield _Place("approval_sqlite_path", settings.approval_sqlite_path, _DATABASE)
     elif settings.approval_store == ApprovalStoreKind.FILE:
         yield _Place("approval_dir", settings.approval_dir)
+    if settings.retention_ledger is not None:
+        yield _Place("retention_ledger", settings.retention_ledger, _FILE_TRAIL)
+    if settings.retention_config is not None:
+        yield _Place("retention_config", settings.retention_config, (_ending(""),))
     if settings.backup_dir is not None:
         yield _Place("backup_dir", settings.backup_dir)
 

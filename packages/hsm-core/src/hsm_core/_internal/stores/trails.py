@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
@@ -13,9 +13,12 @@ from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.protocols import AuditLog, Clock, Entropy
-from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
+from hsm_core.settings import AuditStoreKind, AuditSync, KeyStoreKind, Settings
 
-__all__ = ["open_trail"]
+__all__ = ["open_ledger", "open_trail"]
+
+_LEDGER_RESERVE_BYTES: Final = 64 * 1024
+"""Room for the outcomes of purges whose intent was written; a sweep has one at most."""
 
 
 def open_trail(
@@ -63,6 +66,39 @@ def open_trail(
             "The trail belongs to another key store.", seq=0, reason="log_id"
         )
     return audit
+
+
+def open_ledger(
+    settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
+) -> AuditLog | None:
+    """
+    Open the retention ledger, or begin it; None where there is to be none.
+
+    Raises:
+        ConfigurationError: A setting or the key is wrong; nothing was written.
+        AuditTamperedError: It is damaged.
+        AuditUnavailableError: It can't be read or written.
+    """
+    path = settings.retention_ledger
+    if path is None or settings.retention_config is None:
+        if path is None and settings.retention_config is not None:
+            raise ConfigurationError(
+                "retention_ledger must be given with retention_config: what is purged "
+                "must be attested.",
+                field="retention_ledger",
+            )
+        return None
+    return FileAuditLog.open(
+        path,
+        hmac_key,
+        clock=clock,
+        entropy=entropy,
+        sync=AuditSync.STRICT,
+        segment_bytes=settings.audit_segment_bytes,
+        timeout_seconds=settings.audit_timeout_seconds,
+        node=settings.node,
+        reserve_bytes=_LEDGER_RESERVE_BYTES,
+    )
 
 
 def _open_files(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,6 +43,7 @@ __all__ = [
     "lock_file",
     "make_private_directory",
     "open_no_follow",
+    "overwrite_file",
     "path_exists",
     "publish_directory",
     "read_file",
@@ -290,6 +292,35 @@ def remove_file(path: Path) -> bool:
                 raise
             raise UnsettledWriteError from error
         return True
+
+
+def overwrite_file(path: Path, limit_bytes: int) -> bool:
+    """
+    Overwrite a file once in place with random bytes, and sync it.
+
+    It is the most that can be done from here: a medium, file system or snapshot that
+    writes elsewhere keeps the old content for a time, or for good. A file with another
+    name too is left alone, because that may be anybody's.
+
+    Returns:
+        Whether it was done; what can't be overwritten is to be removed all the same.
+    """
+    try:
+        descriptor = open_no_follow(path, os.O_WRONLY)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        if not is_plain or found.st_size > limit_bytes:
+            return False
+        _write_to(descriptor, os.urandom(found.st_size))
+        os.fsync(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def list_directory(path: Path) -> tuple[list[str], list[str]]:

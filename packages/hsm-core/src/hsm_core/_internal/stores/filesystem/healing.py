@@ -13,11 +13,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from hsm_core._internal.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     atomic_write,
+    overwrite_file,
     path_exists,
     read_file,
     remove_file,
@@ -34,6 +36,9 @@ from hsm_core.errors import HSMError, IntegrityError
 from hsm_core.model import KeyId
 
 __all__ = ["Unsettled"]
+
+_BLOB_BYTES: Final = MAX_DOCUMENT_BYTES
+"""No sealed blob is longer; what is longer is not ours to overwrite."""
 
 
 class Unsettled:
@@ -78,7 +83,9 @@ class Unsettled:
 
     def remove(self, paths: Sequence[Path]) -> None:
         """
-        Remove files of one directory, durably; those that are gone are noted if not.
+        Remove sealed blobs of one key, durably, overwritten as far as that goes.
+
+        Those that are gone are noted if that is not durable.
 
         Raises:
             StoreUnavailableError: They are still there, or have been noted.
@@ -127,6 +134,7 @@ class Unsettled:
             paths = list(self._paths.items())
         for path, is_removed in paths:
             if is_removed:
+                overwrite_file(path, _BLOB_BYTES)
                 remove_file(path)
                 renew_directory(path.parent)
             else:
@@ -165,6 +173,7 @@ class Unsettled:
 
 
 def _remove(path: Path, gone: list[Path]) -> bool:
+    overwrite_file(path, _BLOB_BYTES)
     try:
         return remove_file(path)
     except UnsettledWriteError:

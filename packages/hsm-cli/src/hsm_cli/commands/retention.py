@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""The commands below ``retention``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from hsm_cli.bootstrap import LedgerReport, verify_ledger
+from hsm_cli.flags import literal_secrets
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.output import print_note
+from hsm_cli.progress import Progress
+from hsm_cli.views import key_pairs
+from hsm_core.operations import (
+    ExtendRetention,
+    HoldKey,
+    PurgeItem,
+    ReleaseKey,
+    RetentionReport,
+    RetentionStatus,
+)
+from hsm_core.secret_input import read_secret
+
+__all__ = ["command"]
+
+_HMAC_KEY_BYTES = 32
+_HEADER = ("Key", "Versions", "State", "Due", "Window", "Purge", "Approval")
+
+
+@click.group("retention", no_args_is_help=False)
+def command() -> None:
+    """See and change for how long old key versions are kept."""
+
+
+@command.command("status", cls=HSMCommand)
+@click.pass_obj
+def status(invocation: Invocation) -> None:
+    """Show what is due, what waits for its purge, and what keeps purges back."""
+    report = invocation.execute(RetentionStatus())
+    invocation.output.table(
+        report,
+        _HEADER,
+        [_row(item) for item in report.items],
+        _summary(report),
+    )
+
+
+@command.command("extend", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    required=True,
+    metavar="N",
+    help="Version whose material is to be kept.",
+)
+@click.option(
+    "--until",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]),
+    metavar="DATE",
+    help="Until when, in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 36_500),
+    metavar="N",
+    help="For how many days from now, instead.",
+)
+@idempotency_option
+@click.pass_obj
+def extend(
+    invocation: Invocation,
+    key_id: str,
+    version: int,
+    until: datetime | None,
+    days: int | None,
+    idempotency_key: str | None,
+) -> None:
+    """Keep the material of a version for longer; this can't be taken back."""
+    if (until is None) == (days is None):
+        raise click.UsageError("Give either --until or --days.")
+    if until is None:
+        wanted = datetime.now(UTC) + timedelta(days=days or 0)
+    else:
+        wanted = until.replace(tzinfo=UTC)
+    operation = ExtendRetention(key_id=key_id, version=version, until=wanted)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))
+
+
+@command.command("hold", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why; shown with the key."
+)
+@idempotency_option
+@click.pass_obj
+def hold(
+    invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
+) -> None:
+    """Put a legal hold on a key: nothing of it is purged or destroyed."""
+    operation = HoldKey(key_id=key_id, reason=reason)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))
+
+
+@command.command("release", cls=HSMCommand)
+@key_operand
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why; stands in the audit trail."
+)
+@idempotency_option
+@click.pass_obj
+def release(
+    invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
+) -> None:
+    """End the hold on a key."""
+    operation = ReleaseKey(key_id=key_id, reason=reason)
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))
+
+
+@command.group("ledger", no_args_is_help=False)
+def ledger() -> None:
+    """Verify the retention ledger, in which every purge is attested."""
+
+
+@ledger.command("verify", cls=HSMCommand)
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE", required=True)
+@click.option(
+    "--audit-path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Trail in files or in SQLite that the ledger is compared with.",
+)
+@click.option(
+    "--hmac-key",
+    envvar="FERROHSM_HMAC_KEY",
+    show_envvar=True,
+    metavar="SECRET",
+    help="Key of trail and ledger: base64, @FILE or fd:N. Without it only the chain is "
+    "checked, which a forger can make anew.",
+)
+@click.pass_context
+def verify(
+    ctx: click.Context, path: Path, audit_path: Path | None, hmac_key: str | None
+) -> None:
+    """
+    Verify a ledger that lies here, without a server.
+
+    With the trail, it is seen too whether the ledger was cut, replaced by an older
+    copy, or lacks a purge. A damaged ledger: exit 7.
+    """
+    invocation: Invocation = ctx.obj
+    for flag in literal_secrets(ctx, "hmac_key"):
+        print_note(
+            f"warning: other users can see {flag} on the command line; use @FILE, "
+            "fd:N or the environment."
+        )
+    key = None
+    if hmac_key is not None:
+        key = read_secret(
+            hmac_key,
+            field="hmac_key",
+            minimum=_HMAC_KEY_BYTES,
+            exact=_HMAC_KEY_BYTES,
+        )
+    with Progress("records verified") as progress:
+        report = verify_ledger(path, key, audit_path, progress.show)
+    invocation.output.pairs(report, _pairs(report))
+
+
+def _row(item: PurgeItem) -> tuple[str, ...]:
+    return (
+        item.key_id,
+        ", ".join(map(str, item.versions)),
+        item.state,
+        _day(item.due_at),
+        f"{item.window_days} d, {item.rule}",
+        _day(item.purge_at),
+        item.approval_id or "-",
+    )
+
+
+def _day(when: datetime | None) -> str:
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}" if when is not None else "-"
+
+
+def _summary(report: RetentionReport) -> str:
+    if not report.enabled:
+        return "there is no retention: the server has no --retention-config"
+    parts = [
+        f"{report.queue} waiting, {report.scheduled_total} scheduled and "
+        f"{report.completed_total} purged since the start; last sweep "
+        f"{_day(report.swept_at)}"
+    ]
+    if not report.policy_sha256:
+        parts.append("there is no policy yet, so that nothing is purged")
+    if report.problem:
+        parts.append(report.problem)
+    if report.paused:
+        waiting = f" (approval {report.pause_approval_id})"
+        parts.append(
+            f"purges are kept back: {report.paused}"
+            + (waiting if report.pause_approval_id else "")
+        )
+    if report.failures:
+        parts.append(f"{report.failures} keys could not be handled")
+    found = report.ledger
+    if found is not None:
+        state = found.problem or ("" if found.available else "it can't be written")
+        head = f"ledger: {found.head_seq} {found.head_hash}"
+        parts.append(f"{head}; {state}" if state else head)
+    return "; ".join(parts)
+
+
+def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
+    compared = "not with a trail; give --audit-path"
+    if report.anchors is not None:
+        compared = f"with the trail, which names it {report.anchors} times"
+    checked = (
+        "every MAC and the chain"
+        if report.macs_checked
+        else "the chain only, which a forger can make anew; give --hmac-key"
+    )
+    return [
+        ("verdict", "intact"),
+        ("checked", checked),
+        ("compared", compared),
+        ("records", str(report.records)),
+        ("purges", str(report.purges)),
+        ("aborted", str(report.aborted)),
+        ("unfinished", str(report.unfinished)),
+        ("log id", report.log_id),
+        ("head", f"{report.head_seq} {report.head_hash}"),
+        ("closed in order", "yes" if report.clean else "no"),
+    ]

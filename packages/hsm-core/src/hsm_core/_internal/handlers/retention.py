@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""Retention: holds, extensions, and the steps of a purge."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal import internal_operations as internal
+from hsm_core._internal.clock import microseconds
+from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
+from hsm_core._internal.handlers.base import Answer, Handler, Plan, Subject
+from hsm_core._internal.handlers.new_versions import KeyMutation
+from hsm_core._internal.handlers.versions import check_hold, move, with_versions
+from hsm_core._internal.purge_windows import kept, opened_at
+from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
+from hsm_core.model import KeyState
+
+__all__ = [
+    "AllowPurgesHandler",
+    "CancelPurgeHandler",
+    "ExtendRetentionHandler",
+    "HoldKeyHandler",
+    "PurgeVersionHandler",
+    "ReleaseKeyHandler",
+    "RetentionStatusHandler",
+    "SchedulePurgeHandler",
+]
+
+_S: Final = KeyState
+_LONGEST: Final = 100 * 366 * 86_400 * 1_000_000
+
+
+class HoldKeyHandler(KeyMutation[ops.HoldKey]):
+    """Keep all of a key from being destroyed."""
+
+    def prepare(self, subject: Subject[ops.HoldKey], /) -> None:
+        """Refuse a key that is held already, or has nothing left to be kept."""
+        if subject.key.is_destroyed:
+            raise KeyStateError("The key is destroyed already.", state="destroyed")
+        if subject.key.hold:
+            raise KeyStateError(
+                f"The key is held already ({subject.key.hold}).", hold=subject.key.hold
+            )
+
+    def plan(self, subject: Subject[ops.HoldKey], /) -> Plan:
+        """Note why; what waits for a purge alone gets its state back."""
+        document, now = subject.key, self._services.clock.now()
+        versions = document.versions
+        if not document.destroy_at:
+            versions = tuple(_given_back(v, now) for v in versions)
+        after = with_versions(document, versions, now)
+        after = msgspec.structs.replace(after, hold=subject.operation.reason)
+        return Plan(after, document.current)
+
+
+class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
+    """End a hold."""
+
+    def prepare(self, subject: Subject[ops.ReleaseKey], /) -> None:
+        """Refuse a key that is not held."""
+        if not subject.key.hold:
+            raise KeyStateError("The key is not held.")
+
+    def plan(self, subject: Subject[ops.ReleaseKey], /) -> Plan:
+        """Forget the hold; the trail knows why."""
+        document, now = subject.key, self._services.clock.now()
+        after = with_versions(document, document.versions, now)
+        return Plan(msgspec.structs.replace(after, hold=""), document.current)
+
+
+class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
+    """Keep the material of a version for longer."""
+
+    def prepare(self, subject: Subject[ops.ExtendRetention], /) -> None:
+        """Refuse what would make it shorter, or keeps nothing."""
+        version = subject.key.version(subject.operation.version)
+        if version is None:
+            raise KeyNotFoundError(
+                f"The key has no version {subject.operation.version}.", field="version"
+            )
+        if version.state is _S.DESTROYED:
+            raise KeyStateError(
+                f"Version {version.version} is destroyed already.", state="destroyed"
+            )
+        until, now = _until(subject.operation), self._services.clock.now()
+        if until <= max(now, version.retain_until) or until > now + _LONGEST:
+            raise InvalidInputError(
+                "until must lie in the future, not before what it was extended to "
+                "already, and within 100 years.",
+                field="until",
+            )
+
+    def plan(self, subject: Subject[ops.ExtendRetention], /) -> Plan:
+        """Note it; if it waits for a purge alone, it gets its state back."""
+        document, now = subject.key, self._services.clock.now()
+        wanted = document.versions[subject.operation.version - 1]
+        until = _until(subject.operation)
+
+        def extended(version: VersionDocument) -> VersionDocument:
+            if version.material_id != wanted.material_id:
+                return version
+            if not document.destroy_at:
+                version = _given_back(version, now)
+            if version.version != wanted.version:
+                return version
+            return msgspec.structs.replace(version, retain_until=until)
+
+        versions = map(extended, document.versions)
+        return Plan(with_versions(document, versions, now), wanted.version)
+
+
+class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
+    """Let old material wait for its purge."""
+
+    def prepare(self, subject: Subject[internal.SchedulePurge], /) -> None:
+        """Refuse what must stay."""
+        versions = _material(subject.key, subject.operation)
+        _check_purgeable(subject.key, versions)
+        for version in versions:
+            move(version, _S.PURGE_SCHEDULED, now=0)
+
+    def plan(self, subject: Subject[internal.SchedulePurge], /) -> Plan:
+        """Move every version that has it, and note when its window opened."""
+        document, now = subject.key, self._services.clock.now()
+        purge_at = subject.operation.purge_at
+        chosen = subject.operation.versions
+
+        def scheduled(version: VersionDocument) -> VersionDocument:
+            if version.version not in chosen:
+                return version
+            opened = opened_at(version)
+            is_revoked = version.state is _S.REVOKED
+            return msgspec.structs.replace(
+                move(version, _S.PURGE_SCHEDULED, now),
+                purge_at=purge_at,
+                revoked_at=opened if is_revoked else version.revoked_at,
+                retired_at=version.retired_at if is_revoked else opened,
+            )
+
+        versions = map(scheduled, document.versions)
+        return Plan(with_versions(document, versions, now), subject.operation.version)
+
+
+class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
+    """Give material that waits for its purge its state back."""
+
+    def prepare(self, subject: Subject[internal.CancelPurge], /) -> None:
+        """Refuse what does not wait, or waits with the whole key."""
+        _check_scheduled(subject.key, _material(subject.key, subject.operation))
+
+    def plan(self, subject: Subject[internal.CancelPurge], /) -> Plan:
+        """Move every version that has it back."""
+        document, now = subject.key, self._services.clock.now()
+        chosen = subject.operation.versions
+        versions = (
+            _given_back(v, now) if v.version in chosen else v for v in document.versions
+        )
+        return Plan(with_versions(document, versions, now), subject.operation.version)
+
+
+class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
+    """Destroy old material."""
+
+    def prepare(self, subject: Subject[internal.PurgeVersion], /) -> None:
+        """Refuse what must stay, or whose time has not come."""
+        document, now = subject.key, self._services.clock.now()
+        versions = _material(document, subject.operation)
+        _check_scheduled(document, versions)
+        _check_purgeable(document, versions)
+        if any(now < max(v.purge_at, v.retain_until) for v in versions):
+            raise KeyStateError("The time of this purge has not come.")
+
+    def plan(self, subject: Subject[internal.PurgeVersion], /) -> Plan:
+        """Destroy every version that has it, and leave a tombstone."""
+        document, now = subject.key, self._services.clock.now()
+        chosen = subject.operation.versions
+        material_id = document.versions[chosen[0] - 1].material_id
+        versions = (
+            msgspec.structs.replace(move(v, _S.DESTROYED, now), blob_sha256="")
+            if v.version in chosen
+            else v
+            for v in document.versions
+        )
+        after = with_versions(document, versions, now)
+        stone = Tombstone(material_id=material_id, destroyed_at=now)
+        after = msgspec.structs.replace(after, tombstones=(*document.tombstones, stone))
+        return Plan(after, subject.operation.version)
+
+
+class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):
+    """Record that purges may go on; who asked knows what to do with it."""
+
+    def perform(
+        self, subject: Subject[internal.AllowPurges], /
+    ) -> Answer[internal.PurgesAllowed]:
+        """Do nothing: that it is recorded is all."""
+        return Answer(internal.PurgesAllowed())
+
+
+class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
+    """Tell how retention stands."""
+
+    def perform(
+        self, subject: Subject[ops.RetentionStatus], /
+    ) -> Answer[ops.RetentionReport]:
+        """Tell what the last sweep has found; nothing is looked at anew."""
+        return Answer(self._services.retention_status())
+
+
+def _until(operation: ops.ExtendRetention) -> int:
+    return microseconds(operation.until)
+
+
+def _given_back(version: VersionDocument, now: int) -> VersionDocument:
+    if version.state is not _S.PURGE_SCHEDULED or version.came_from is None:
+        return version
+    return move(version, version.came_from, now)
+
+
+def _material(
+    document: KeyDocument,
+    operation: internal.SchedulePurge | internal.CancelPurge | internal.PurgeVersion,
+) -> tuple[VersionDocument, ...]:
+    """
+    Return the versions that an operation names, which must be all of one material.
+
+    Raises:
+        KeyStateError: They are not, any more.
+    """
+    named = document.version(operation.version)
+    found = tuple(
+        v
+        for v in document.versions
+        if named is not None and v.material_id == named.material_id
+        if v.state is not _S.DESTROYED
+    )
+    if tuple(v.version for v in found) != operation.versions:
+        raise KeyStateError("These versions are not all that have this material.")
+    return found
+
+
+def _check_purgeable(
+    document: KeyDocument, versions: tuple[VersionDocument, ...]
+) -> None:
+    check_hold(document)
+    reason = kept(document, versions)
+    if reason:
+        raise KeyStateError(f"This material is not to be purged: {reason}.")
+
+
+def _check_scheduled(
+    document: KeyDocument, versions: tuple[VersionDocument, ...]
+) -> None:
+    for version in versions:
+        if version.state is not _S.PURGE_SCHEDULED or document.destroy_at:
+            raise KeyStateError(
+                f"Version {version.version} does not wait for a purge.",
+                state=version.state.value,
+                version=version.version,
+            )

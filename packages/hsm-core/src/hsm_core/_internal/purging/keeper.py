@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""Retention of an open HSM: its parts, its steps, and what is told of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core._internal.clock import instant
+from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.leaps import Leaps
+from hsm_core._internal.purging.approvals import PurgeDesk, Remembered
+from hsm_core._internal.purging.consent import Consents
+from hsm_core._internal.purging.ledger import Ledger
+from hsm_core._internal.purging.outlook import KnownTime
+from hsm_core._internal.purging.pauses import Pauses
+from hsm_core._internal.purging.policy_file import PolicyFile
+from hsm_core._internal.purging.purger import Purger
+from hsm_core._internal.purging.state import Anchor, StateFile
+from hsm_core._internal.purging.sweeper import Sweeper
+from hsm_core._internal.purging.tally import Tally, Totals
+from hsm_core._internal.purging.trail_check import TrailCheck
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    LeaseHeldError,
+    LedgerTamperedError,
+    StoreUnavailableError,
+)
+from hsm_core.model import Phase
+from hsm_core.operations import AuditVerification, LedgerStatus, RetentionReport
+from hsm_core.protocols import (
+    AuditDraft,
+    AuditLog,
+    Clock,
+    Entropy,
+    Lease,
+    Leases,
+    Request,
+)
+from hsm_core.settings import Settings
+
+__all__ = ["Retention"]
+
+LEASE: Final = "key-retention"
+"""Name of the lease under which keys are purged."""
+
+_LEASE_SECONDS: Final = 3600.0
+_SLICE_SECONDS: Final = 0.005
+"""How long it works at a time; other threads wait for the interpreter that long."""
+
+_SHARE: Final = 0.25
+"""Share of one processor's time that a sweep may take."""
+
+_SOON_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 60.0
+"""How often a policy's file is looked at where there is no policy yet."""
+
+
+class Retention:
+    """
+    Purges old material, step by step, under a policy.
+
+    Args:
+        settings: Which policy, and how long to wait.
+
+        inventory: The keys.
+
+        audit: The trail.
+
+        ledger: Log of the ledger; closed at the end.
+
+        hmac_key: Key of trail and ledger.
+
+        verify: Verifies a range of the trail.
+
+        desk: Where people are asked.
+
+        execute: The pipeline.
+
+        clock: Time.
+
+        leaps: What it leapt over.
+
+        entropy: For ids.
+
+        method: How a sealed form is removed here, for the ledger.
+
+        leases: Where several processes may do this, so that one does.
+
+        holder: Who takes the lease.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        inventory: Inventory,
+        audit: AuditLog,
+        ledger: AuditLog,
+        hmac_key: bytes,
+        verify: Callable[[int, int], AuditVerification],
+        desk: PurgeDesk,
+        execute: Callable[[Request], Any],
+        clock: Clock,
+        leaps: Leaps,
+        entropy: Entropy,
+        method: str,
+        leases: Leases | None = None,
+        holder: str = "",
+    ) -> None:
+        if settings.retention_config is None:
+            raise AssertionError("retention needs a policy's file")
+        self._interval = float(settings.retention_interval_seconds)
+        self._audit = audit
+        self._inventory = inventory
+        self._clock = clock
+        self._leases = leases
+        self._holder = holder
+        self._lease: Lease | None = None
+        self._file = PolicyFile(settings.retention_config, clock)
+        self._state = StateFile(inventory.store, inventory.ring)
+        self.ledger = Ledger(
+            ledger, audit, hmac_key, self._remember, self._state.state.anchor
+        )
+        known = KnownTime(clock, leaps)
+        consents = Consents(
+            Remembered(desk, self._state),
+            settings.retention_grace_seconds,
+            settings.retention_interval_seconds,
+        )
+        self._pauses = Pauses(self._state, consents, execute, known)
+        self._totals = Totals()
+        self._sweeper = Sweeper(
+            inventory=inventory,
+            execute=execute,
+            consents=consents,
+            pauses=self._pauses,
+            purger=Purger(inventory, self.ledger, execute, entropy, method),
+            trail=TrailCheck(audit, verify, self.ledger),
+            time=known,
+            totals=self._totals,
+            grace_seconds=settings.retention_grace_seconds,
+            most=settings.retention_max_purges,
+        )
+        self._told = ""
+        self._stepping = threading.RLock()
+        self._walk: Iterator[None] | None = None
+        self._tally = Tally()
+        self._done = Tally()
+        self._paused = self._pause_approval = ""
+        self._swept_at = 0
+
+    def _remember(self, anchor: Anchor) -> None:
+        self._state.put(msgspec.structs.replace(self._state.state, anchor=anchor))
+
+    def step(self) -> float:
+        """
+        Do a little of a sweep, and return in how many seconds to go on.
+
+        Raises:
+            HSMError: Something can't be used now; the sweep is begun anew.
+        """
+        with self._stepping:
+            return self._step()
+
+    def _step(self) -> float:
+        began = time.perf_counter()
+        if self._walk is None:
+            waiting = self._begin()
+            if waiting is not None:
+                return waiting
+        try:
+            for _ in self._walk or ():
+                spent = time.perf_counter() - began
+                if spent >= _SLICE_SECONDS:
+                    return spent / _SHARE - spent
+        except AuditTamperedError:
+            self._pauses.note("trail")
+        except LedgerTamperedError:
+            self._pauses.note("ledger")
+        except BaseException:
+            self._end()
+            raise
+        self._publish()
+        self._end()
+        return self._interval
+
+    def sweep(self) -> None:
+        """
+        Make one whole sweep, now, if there is a policy.
+
+        Raises:
+            HSMError: As `step`.
+        """
+        with self._stepping:
+            self._step()
+            while self._walk is not None:
+                self._step()
+
+    def _begin(self) -> float | None:
+        """Begin a sweep; or return in how many seconds to try again."""
+        if self._file.look():
+            return _SOON_SECONDS
+        policy = self._file.policy
+        if policy is None:
+            return min(self._interval, _LOOK_SECONDS)
+        if self._inventory.lock.reason or not self._take_lease():
+            return min(self._interval, _LOOK_SECONDS)
+        try:
+            if self._told != policy.sha256:
+                self._tell(policy.sha256, policy.default_days)
+        except BaseException:
+            self._end()
+            raise
+        self._pauses.begin()
+        self._tally = Tally()
+        self._walk = self._sweeper.sweep(policy, self._tally)
+        return None
+
+    def _tell(self, sha256: str, default_days: int) -> None:
+        """Record a policy before anything is done by it."""
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.retention-policy",
+            parameters={"sha256": sha256, "default_days": default_days},
+        )
+        self._audit.append([draft], durable=True, reserved=True).wait()
+        self._told = sha256
+
+    def _take_lease(self) -> bool:
+        if self._leases is None:
+            return True
+        try:
+            self._lease = self._leases.acquire(LEASE, self._holder, _LEASE_SECONDS)
+        except LeaseHeldError:
+            return False
+        return True
+
+    def _end(self) -> None:
+        self._walk = None
+        lease, self._lease = self._lease, None
+        if self._leases is not None and lease is not None:
+            with suppress(StoreUnavailableError):
+                self._leases.release(lease)
+
+    def _publish(self) -> None:
+        self._done = self._tally
+        self._paused = self._pauses.cause
+        self._pause_approval = self._pauses.approval_id
+        self._swept_at = self._clock.now()
+
+    def status(self) -> RetentionReport:
+        """Return how retention stands, as of the last sweep."""
+        policy, done = self._file.policy, self._done
+        log = self.ledger.log
+        head = log.head()
+        return RetentionReport(
+            enabled=True,
+            policy_sha256=policy.sha256 if policy else "",
+            default_days=policy.default_days if policy else 0,
+            loaded_at=instant(self._file.loaded_at) if policy else None,
+            problem=self._file.problem,
+            paused=self._paused,
+            pause_approval_id=self._pause_approval,
+            ledger=LedgerStatus(
+                available=log.available and not self.ledger.problem,
+                log_id=log.log_id,
+                head_seq=head.seq,
+                head_hash=head.leaf_hash,
+                problem=self.ledger.problem,
+            ),
+            queue=done.queue,
+            scheduled_total=self._totals.scheduled,
+            cancelled_total=self._totals.cancelled,
+            completed_total=self._totals.completed,
+            failures=done.failures,
+            swept_at=instant(self._swept_at) if self._swept_at else None,
+            items=tuple(done.items),
+        )
+
+    def close(self) -> None:
+        """Release the lease and close the ledger; nothing may be under way any more."""
+        self._end()
+        with suppress(AuditUnavailableError):
+            self.ledger.close()

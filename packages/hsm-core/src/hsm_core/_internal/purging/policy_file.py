@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The retention policy's file: watched, and believed when it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hsm_core.errors import ConfigurationError
+from hsm_core.protocols import Clock
+from hsm_core.retention_policy import (
+    MAX_BYTES,
+    RetentionPolicy,
+    parse_retention_policy,
+)
+
+__all__ = ["PolicyFile"]
+
+_SETTLED_SECONDS: Final = 2.0
+"""For how long a new content must stand before it is believed: half a file that was
+being written may be a valid one, with fewer and shorter windows."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    digest: bytes
+    since: float
+
+
+class PolicyFile:
+    """
+    The policy in force: the last good content of a file.
+
+    A file that is missing, empty or broken changes nothing but `problem`; where there
+    never was a good one there is no policy, and nothing is purged.
+
+    Args:
+        path: Of the file.
+
+        clock: Tells how long a content stands.
+
+    Attributes:
+        policy: In force; None while there is none.
+        loaded_at: Since when, microseconds since 1970; 0 while there is none.
+        problem: What is wrong with the file now, or empty.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._seen = _Seen(b"", 0.0)
+        self._adopted = b""
+        self.policy: RetentionPolicy | None = None
+        self.loaded_at = 0
+        self.problem = ""
+
+    def look(self) -> bool:
+        """
+        Look at the file, and adopt what is new, good and has stood for two seconds.
+
+        Returns:
+            Whether to look again soon, because something new has not stood long enough.
+        """
+        try:
+            content = self._read()
+            digest = hashlib.sha256(content).digest()
+            policy = parse_retention_policy(content)
+        except ConfigurationError as error:
+            self.problem = str(error)
+            self._seen = _Seen(b"", 0.0)
+            return False
+        if digest == self._adopted:
+            self.problem = ""
+            return False
+        now = self._clock.monotonic()
+        if digest != self._seen.digest:
+            self._seen = _Seen(digest, now)
+        if now - self._seen.since < _SETTLED_SECONDS:
+            return True
+        self.policy, self._adopted, self.problem = policy, digest, ""
+        self.loaded_at = self._clock.now()
+        return False
+
+    def _read(self) -> bytes:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The retention policy can't be read: {error.strerror}."
+            ) from None
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigurationError("The retention policy is no regular file.")
+            try:
+                return file.read(MAX_BYTES + 1)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"The retention policy can't be read: {error.strerror}."
+                ) from None

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Where an open HSM has its retention, if it has one, and its thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from hsm_core._internal.caretaker import Caretaker
+from hsm_core._internal.purging.approvals import PurgeDesk
+from hsm_core._internal.purging.keeper import Retention
+from hsm_core.operations import LedgerStatus, RetentionReport
+from hsm_core.protocols import AuditLog, Request
+from hsm_core.settings import KeyStoreKind
+
+__all__ = ["LedgerFile", "RetentionSlot", "removal_method"]
+
+Execute: TypeAlias = Callable[[Request], Any]
+"""The pipeline."""
+
+_FIRST_SECONDS: Final = 5.0
+"""How long after the start the first sweep is; a start has other things to do."""
+
+_BETWEEN_SECONDS: Final = 60.0
+"""When a sweep that failed is begun anew."""
+
+_METHODS: Final[dict[str, str]] = {
+    KeyStoreKind.FILESYSTEM: "overwritten-and-removed",
+    KeyStoreKind.MEMORY: "forgotten",
+    KeyStoreKind.SQLITE: "row-deleted",
+}
+
+
+def removal_method(key_store: str) -> str:
+    """
+    Return how a sealed form is removed from a store, as the ledger says it.
+
+    ``overwritten-and-removed``: its file was overwritten once in place, synced, and
+    removed. ``row-deleted``: its row was, with the database's ``secure_delete``.
+    ``forgotten``: it was in memory only. ``object-deleted``: a vault was told to.
+    """
+    scheme = key_store.partition(":")[0]
+    return _METHODS.get(scheme, "object-deleted")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFile:
+    """
+    The ledger as it was opened.
+
+    Attributes:
+        log: None if it is damaged; nothing is purged then, and all else goes on.
+        problem: What is wrong with it.
+    """
+
+    log: AuditLog | None
+    problem: str = ""
+
+
+class RetentionSlot:
+    """
+    Holds a `Retention` and works on it in a thread of its own.
+
+    Args:
+        ledger: None where there is no retention.
+
+    Attributes:
+        build: Makes it, over the pipeline; None where there is none.
+        retention: None before `begin`, and where there is none.
+    """
+
+    def __init__(self, ledger: LedgerFile | None) -> None:
+        self._ledger = ledger
+        self._caretaker: Caretaker | None = None
+        self.build: Callable[[Execute, PurgeDesk], Retention] | None = None
+        self.retention: Retention | None = None
+
+    def begin(
+        self,
+        execute: Execute,
+        desk: PurgeDesk,
+        new_caretaker: Callable[[], Caretaker] = Caretaker,
+    ) -> None:
+        """Build it and begin to work, if there is one."""
+        if self.build is None:
+            return
+        self.retention = self.build(execute, desk)
+        self._caretaker = new_caretaker()
+        self._caretaker.every(
+            _BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS
+        )
+        self._caretaker.start()
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Wait for the step that is under way, and close the ledger."""
+        if self._caretaker is not None:
+            self._caretaker.stop(timeout_seconds)
+        if self.retention is not None:
+            self.retention.close()
+
+    def status(self) -> RetentionReport:
+        """Return how retention stands."""
+        if self.retention is not None:
+            return self.retention.status()
+        if self._ledger is None or not self._ledger.problem:
+            return RetentionReport(enabled=False)
+        bad = LedgerStatus(
+            available=False,
+            log_id="",
+            head_seq=-1,
+            head_hash="",
+            problem=self._ledger.problem,
+        )
+        return RetentionReport(enabled=True, paused="ledger", ledger=bad)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Whether trail and ledger are whole, and agree, before anything is purged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.purging.ledger import Ledger, anchor_of
+from hsm_core._internal.purging.state import Anchor
+from hsm_core.errors import InvalidInputError
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditLog
+
+__all__ = ["TrailCheck"]
+
+_BLOCK: Final = 200
+
+
+class TrailCheck:
+    """
+    Verifies the trail from where it was verified last, and the ledger wholly at first.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it, given the first record and how many.
+
+        ledger: Compared with what the trail says of it.
+
+    Attributes:
+        known: The newest place of the ledger that the trail names, if it names any.
+    """
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        verify: Callable[[int, int], AuditVerification],
+        ledger: Ledger,
+    ) -> None:
+        self._audit = audit
+        self._verify = verify
+        self._ledger = ledger
+        self._next = 0
+        self._is_ledger_verified = False
+        self.known: Anchor | None = None
+
+    def verify(self) -> Iterator[None]:
+        """
+        Verify up to the present end, a block at each step.
+
+        Raises:
+            AuditTamperedError: A record of the trail is bad.
+            LedgerTamperedError: The ledger is bad, or not the one the trail knows.
+            AuditUnavailableError: One of them can't be read now.
+        """
+        self._ledger.check_usable()
+        if not self._is_ledger_verified:
+            yield from self._ledger.verify()
+            self._is_ledger_verified = True
+        head = self._audit.head().seq
+        while self._next <= head:
+            self._next = max(self._next, self._audit.first_seq)
+            self._verify(self._next, _BLOCK)
+            try:
+                lines = self._audit.lines(self._next, _BLOCK)
+            except InvalidInputError:
+                continue  # They were pruned just now.
+            for line in lines:
+                anchor = anchor_of(event_of(line, self._next))
+                if anchor is not None:
+                    self._ledger.check(anchor)
+                    self.known = anchor
+                self._next += 1
+            yield

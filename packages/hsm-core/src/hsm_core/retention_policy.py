@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""
+The retention policy: for how long old key versions are kept before they may be purged.
+
+It is a YAML or JSON file; `parse_retention_policy` reads it, offline too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Annotated, Final
+
+import msgspec
+
+from hsm_core._policies.texts import read_tree
+from hsm_core.errors import ConfigurationError, InvalidInputError
+from hsm_core.model import Record
+
+__all__ = [
+    "DEFAULT_DAYS",
+    "MAX_BYTES",
+    "MOST_DAYS",
+    "RetentionOverride",
+    "RetentionPolicy",
+    "parse_retention_policy",
+]
+
+DEFAULT_DAYS: Final = 365
+"""Window of keys that nothing in the file concerns, if it says nothing else."""
+
+MAX_BYTES: Final = 64 * 1024
+"""Longest file."""
+
+MOST_DAYS: Final = 36_500
+"""Longest window."""
+
+_Days = Annotated[int, msgspec.Meta(ge=1, le=MOST_DAYS)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+
+
+class RetentionOverride(Record, frozen=True, kw_only=True):
+    """
+    The window of one key, or of one of its versions.
+
+    Attributes:
+        key_id: Id or name of the key.
+        days: Length of the window, in days of 86,400 seconds.
+        version: None for all of its versions.
+    """
+
+    key_id: _Name
+    days: _Days
+    version: Annotated[int, msgspec.Meta(ge=1, le=99_999_999)] | None = None
+
+
+class RetentionPolicy(Record, frozen=True, kw_only=True):
+    """
+    Windows by tag, by key, and of all others; the longest that concerns a version wins.
+
+    Attributes:
+        default_days: Window of versions that no tag and no override concerns.
+        tags: Window by tag of the key; it may be shorter than the default.
+        overrides: One for each key and version.
+    """
+
+    default_days: _Days = DEFAULT_DAYS
+    tags: Annotated[dict[_Tag, _Days], msgspec.Meta(max_length=1000)] = msgspec.field(
+        default_factory=dict
+    )
+    overrides: Annotated[
+        tuple[RetentionOverride, ...], msgspec.Meta(max_length=1000)
+    ] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what it says, hex; white space and order of the file are none."""
+        ordered = msgspec.structs.replace(
+            self,
+            tags=dict(sorted(self.tags.items())),
+            overrides=tuple(
+                sorted(self.overrides, key=lambda o: (o.key_id, o.version or 0))
+            ),
+        )
+        return hashlib.sha256(msgspec.json.encode(ordered)).hexdigest()
+
+
+def parse_retention_policy(data: bytes) -> RetentionPolicy:
+    """
+    Read a retention policy.
+
+    Args:
+        data: The content of the file, YAML or JSON.
+
+    Raises:
+        ConfigurationError: It is empty, broken, or breaks a limit; the message names
+            the field or the line. No window is ever shorter than a day.
+
+    Example:
+        >>> parse_retention_policy(b"tags: {test.ephemeral: 30}").default_days
+        365
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"A retention policy has at most {MAX_BYTES} bytes.")
+    try:
+        tree, _ = read_tree(data.decode())
+        policy = msgspec.convert(tree, RetentionPolicy)
+    except UnicodeDecodeError:
+        raise ConfigurationError("The retention policy is not UTF-8.") from None
+    except (InvalidInputError, msgspec.ValidationError) as error:
+        raise ConfigurationError(
+            f"The retention policy is not valid: {error}"
+        ) from None
+    named = Counter((o.key_id, o.version) for o in policy.overrides)
+    for (key_id, version), count in named.items():
+        if count > 1:
+            which = f"version {version}" if version else "all versions"
+            raise ConfigurationError(
+                "The retention policy is not valid: overrides name "
+                f"{key_id!r}, {which}, {count} times."
+            )
+    return policy

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Tests of the commands below ``retention``."""
+
+import base64
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import KeyId
+from hsm_core.operations import (
+    LedgerStatus,
+    Operation,
+    PurgeItem,
+    RetentionReport,
+    RetentionStatus,
+)
+from hsm_core.session import Session
+from hsm_core.settings import ApprovalStoreKind, Settings
+from hsm_core.testing import caller
+from tests.cli.support import Shell
+
+R = TypeVar("R")
+
+KEY = KeyId("0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11")
+HMAC_KEY = b"\x02" * 32
+WHEN = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+ITEM = PurgeItem(
+    key_id=KEY,
+    version=3,
+    versions=(1, 3),
+    state="scheduled",
+    due_at=WHEN,
+    window_days=30,
+    rule="tag:test.ephemeral",
+    purge_at=WHEN,
+    approval_id="a" * 8,
+)
+
+
+class Retained:
+    """An HSM that tells of its retention."""
+
+    def __init__(self, report: RetentionReport) -> None:
+        self.report = report
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Answer what the commands ask."""
+        assert isinstance(operation, RetentionStatus)
+        return self.report  # type: ignore[return-value]
+
+
+def test_status_shows_the_queue_and_what_is_wrong(shell: Shell) -> None:
+    """A line for each material, and why purges are kept back."""
+    shell.hsm = Retained(
+        RetentionReport(
+            enabled=True,
+            policy_sha256="ab" * 32,
+            problem="The retention policy can't be read: No such file. \x1b[31m",
+            paused="limit",
+            pause_approval_id="b" * 8,
+            queue=1,
+            items=(ITEM,),
+            ledger=LedgerStatus(
+                available=False,
+                log_id="0" * 32,
+                head_seq=3,
+                head_hash="cd",
+                problem="The retention ledger is damaged at record 2.",
+            ),
+        )
+    )
+    outcome = shell.ok("retention", "status")
+    shown = outcome.text + outcome.err
+
+    for part in (
+        KEY,
+        "1, 3",
+        "scheduled",
+        "30 d, tag:test.ephemeral",
+        "2030-01-02T03:04:05Z",
+        "kept back: limit (approval bbbbbbbb)",
+        "can't be read",
+        "damaged at record 2",
+    ):
+        assert part in shown
+    assert "\x1b" not in shown
+
+
+def test_status_says_where_there_is_no_retention(shell: Shell) -> None:
+    """And names the flag."""
+    outcome = shell.ok("retention", "status")
+
+    assert "--retention-config" in outcome.text + outcome.err
+
+
+def test_hold_extend_and_release(shell: Shell, gateway: OpenHSM) -> None:
+    """Each changes the key, and says so."""
+    session = Session(gateway.act_as(caller()))
+    key = session.create_key("ed25519", name="payroll").key_id
+    session.rotate(key)
+    shell.ok("retention", "hold", "payroll", "--reason", "case 4711")
+
+    assert "case 4711" == session.describe(key).hold
+    assert 0 != shell("destroy", "payroll", "--yes").code
+
+    shell.ok("retention", "release", "payroll", "--reason", "closed")
+    until = ("--until", "2100-01-02")
+    shell.ok("retention", "extend", "payroll", "--version", "1", *until)
+
+    assert "" == session.describe(key).hold
+    assert datetime(2100, 1, 2, tzinfo=UTC) == session.versions(key)[0].retain_until
+    assert 2 == shell("retention", "extend", "payroll", "--version", "1").code
+    days = ("--days", "3")
+    assert 2 == shell("retention", "extend", "payroll", "--version", "1", *days).code
+
+
+def test_a_ledger_is_verified_here(shell: Shell, tmp_path: Path) -> None:
+    """With the key and the trail; one that was cut ends with code 7."""
+    settings = Settings(
+        key_dir=tmp_path / "keys",
+        audit_log=tmp_path / "audit.log",
+        approval_store=ApprovalStoreKind.MEMORY,
+        retention_config=tmp_path / "retention.yaml",
+        retention_ledger=tmp_path / "ledger.log",
+    )
+    open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY).close()
+    secret = tmp_path / "hmac.key"
+    secret.write_bytes(base64.b64encode(HMAC_KEY))
+    secret.chmod(0o600)
+    key = f"@{secret}"
+    files = (str(tmp_path / "ledger.log"), "--audit-path", str(tmp_path / "audit.log"))
+    report = shell.ok(
+        "retention", "ledger", "verify", *files, "--hmac-key", key, "--json"
+    ).json
+
+    assert (0, 0) == (report["purges"], report["anchors"])
+
+    (tmp_path / "ledger.log").write_bytes(b"{}\n")
+    (tmp_path / "ledger.log").chmod(0o600)
+
+    assert 7 == shell("retention", "ledger", "verify", *files, "--hmac-key", key).code

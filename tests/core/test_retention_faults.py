@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: MIT
+"""Retention under faults: killed, without ledger, with leaping clocks, twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import msgspec
+import pytest
+
+from hsm_core._internal.audit.verify import AuditVerifier
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.leaps import Leaps
+from hsm_core._internal.purging.offline import LedgerVerification, verify_ledger
+from hsm_core._internal.purging.outlook import KnownTime
+from hsm_core._internal.purging.sweeper import Sweeper
+from hsm_core._internal.purging.tally import Tally, Totals
+from hsm_core.errors import (
+    AuditUnavailableError,
+    HSMError,
+    StoreLockedError,
+    StoreUnavailableError,
+)
+from hsm_core.model import Approval, ApprovalState, KeyState
+from hsm_core.protocols import bucket_of
+from hsm_core.retention_policy import RetentionPolicy
+from hsm_core.testing import FakeClock
+from tests.core.key_support import document_of
+from tests.core.retention_support import DAY, HMAC_KEY, World, keep_pipeline
+
+__all__ = ["keep_pipeline"]
+
+RETIRED, SCHEDULED = KeyState.RETIRED, KeyState.PURGE_SCHEDULED
+ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Return an HSM in memory whose old versions are kept for 30 days."""
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def ripe(world: World, keys: int = 1) -> list[str]:
+    """Make keys whose old versions are purged by the next sweep."""
+    found = [world.old_key() for _ in range(keys)]
+    world.pass_time(31, every=15.5)
+    world.people.grant()
+    world.sweep()
+    world.clock.advance(1.5 * DAY)
+    return found
+
+
+class TestKills:
+    """A kill at every system call and failpoint of a purge, with real approvals."""
+
+    @staticmethod
+    @contextmanager
+    def images(world: World, folder: Path, kinds: set[str]) -> Iterator[list[str]]:
+        """Keep a copy of all files before each change of one, as a kill leaves it."""
+        taken: list[str] = []
+        before: list[tuple[str, bytes]] = []
+        guard = threading.RLock()
+
+        def take(what: str) -> None:
+            with guard:
+                files = sorted(p for p in world.folder.rglob("*") if p.is_file())
+                now = [(str(path), path.read_bytes()) for path in files]
+                kinds.add(what)
+                if now != before:
+                    before[:] = now
+                    taken.append(f"{len(taken):03d}-{what}")
+                    shutil.copytree(world.folder, folder / taken[-1])
+
+        with ExitStack() as stack:
+            stack.enter_context(install(take))
+            for name in ("write", "fsync", "rename", "unlink"):
+                real = getattr(os, name)
+
+                def struck(
+                    *given: Any, _real: Any = real, _name: str = name, **named: Any
+                ) -> Any:
+                    take(_name)
+                    return _real(*given, **named)
+
+                stack.enter_context(mock.patch.object(os, name, struck))
+            yield taken
+
+    def test_a_kill_anywhere_ends_in_one_purge(self, tmp_path: Path) -> None:
+        """Whatever it left: nothing is served any more, one purge, one attestation."""
+        first, second = tmp_path / "world", tmp_path / "images"
+        first.mkdir(mode=0o700)
+        world = World(first, memory=False, asks_people=True)
+        key = world.old_key()
+        world.pass_time(31, every=15.5)
+        world.consent()
+        world.sweep()
+        world.clock.advance(1.5 * DAY)
+        now = world.clock.now()
+        kinds = set[str]()
+        with self.images(world, second, kinds) as images:
+            world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        world.close()
+        assert {"write", "fsync", "rename", "unlink"} <= kinds
+        assert {"purge.after_ledger_intent", "purge.after_mutation"} <= kinds
+        for name in images:
+            self.check(second / name, key, now)
+
+    @staticmethod
+    def check(folder: Path, key: str, now: int) -> None:
+        """Start with what a kill has left, and see it through."""
+        world = World(
+            folder, memory=False, clock=FakeClock(now), asks_people=True, policy=None
+        )
+        before = world.states(key)[0]
+        begun = world.attested()
+
+        assert before in (SCHEDULED, DESTROYED), folder.name
+        assert before is SCHEDULED or begun, folder.name
+
+        world.sweep()
+        world.clock.advance(60)
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key), folder.name
+        ends = [e for e in world.attested() if e.phase == "outcome"]
+        assert ["ok"] == [e.code for e in ends], folder.name
+        assert 1 == len(world.attested()) - len(ends), folder.name
+        report = world.session.retention()
+        assert report.ledger is not None
+        assert ("", 0) == (report.ledger.problem, report.failures), folder.name
+        world.close()
+        found = verified(folder)
+        assert (1, 0) == (found.purges, found.unfinished), folder.name
+        blobs = [p.name for p in (folder / "keys").rglob("v0000*")]
+        assert ["v00000002"] == blobs, folder.name
+
+
+def verified(folder: Path) -> LedgerVerification:
+    """Verify a ledger against its trail, without the HSM."""
+    return verify_ledger(
+        AuditVerifier(folder / "ledger.log", HMAC_KEY),
+        AuditVerifier(folder / "audit.log", HMAC_KEY),
+    )
+
+
+class TestLedgerFaults:
+    def test_without_a_ledger_nothing_is_purged(self, world: World) -> None:
+        """Full, or not writable; when it can be written again, the purge is done."""
+        (key,) = ripe(world)
+        world.ledger_faults.fail_trail("full")
+        with pytest.raises(AuditUnavailableError):
+            world.sweep()
+
+        assert [SCHEDULED, ACTIVE] == world.states(key)
+        report = world.session.retention()
+        assert report.ledger is not None
+        assert not report.ledger.available
+        assert not world.session.status().retention.healthy
+
+        world.ledger_faults.heal_trail()
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        assert 2 == len(world.attested())
+
+    def test_an_outcome_that_could_not_be_written_is_written_later(
+        self, world: World
+    ) -> None:
+        """The purge was done; it is attested once, by the next sweep."""
+        (key,) = ripe(world)
+        world.ledger_faults.plan("audit.append.outcome", AuditUnavailableError())
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        assert ["intent"] == [e.phase for e in world.attested()]
+
+        world.sweep()
+
+        assert ["intent", "outcome"] == [e.phase for e in world.attested()]
+
+    def test_a_trail_that_is_not_told_keeps_the_purge_back(self, world: World) -> None:
+        """The ledger's place must be in the trail before the key is touched."""
+        (key,) = ripe(world)
+        world.faults.plan("audit.append.single", AuditUnavailableError())
+        world.sweep()
+
+        assert [SCHEDULED, ACTIVE] == world.states(key)
+
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        assert ["intent", "outcome"] == [e.phase for e in world.attested()]
+
+    @pytest.mark.parametrize("made", [False, True])
+    def test_a_commit_whose_outcome_is_unknown_is_found_out(
+        self, world: World, made: bool
+    ) -> None:
+        """Whether it was made or not, there is one purge and one attestation."""
+        world.people.spends = False
+        (key,) = ripe(world)
+        world.faults.plan_unknown_commit(made=made)
+        for _ in range(3):
+            try:
+                world.sweep()
+            except StoreUnavailableError:
+                time.sleep(0.1)
+        deadline = time.monotonic() + 20
+        while world.states_or_none(key) is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        world.sweep()
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        outcomes = [e for e in world.attested() if e.phase == "outcome"]
+        assert ["ok"] == [e.code for e in outcomes]
+
+    def test_a_purge_that_is_refused_is_closed_in_the_ledger(
+        self, world: World
+    ) -> None:
+        """The attempt is attested as such; the consent that vanished ends it."""
+        (key,) = ripe(world)
+        real = world.people.spend
+
+        def refuse(attempt: Any) -> None:
+            if type(attempt.operation).__name__ == "PurgeVersion":
+                world.people.end(world.people.made[0], ApprovalState.CANCELLED)
+            real(attempt)
+
+        world.spend = refuse
+        world.sweep()
+        world.sweep()
+
+        assert [RETIRED, ACTIVE] == world.states(key)
+        codes = [e.code for e in world.attested() if e.phase == "outcome"]
+        assert ["approval_required"] == codes
+
+
+class TestClock:
+    def test_a_leap_forward_purges_nothing(self, world: World) -> None:
+        """What is old only by a leap waits for an approval of its own."""
+        keys = [world.old_key() for _ in range(3)]
+        world.clock.step(10 * 365 * DAY)
+        world.sweep()
+
+        assert [] == world.people.waiting("PurgeVersion")
+        (asked,) = world.people.waiting("AllowPurges")
+        assert "leap" == world.people.asked[asked.approval_id].cause
+        assert "leap" == world.session.retention().paused
+
+        world.clock.step(-10 * 365 * DAY)
+        world.sweep()
+
+        assert "" == world.session.retention().paused
+        for key in keys:
+            assert [RETIRED, ACTIVE] == world.states(key)
+
+    def test_a_leap_counts_when_people_allow_it(self, world: World) -> None:
+        """Then the versions are asked for, each by itself."""
+        world.old_key()
+        world.clock.step(400 * DAY)
+        world.sweep()
+        world.people.grant(*world.people.waiting("AllowPurges"))
+        world.pass_time(1)
+        world.pass_time(1)
+
+        assert 1 == len(world.people.waiting("PurgeVersion"))
+
+    def test_a_leap_ends_no_grace_period(self, tmp_path: Path) -> None:
+        """The grace period is time that really passes."""
+        world = World(tmp_path, retention_grace_seconds=5 * DAY)
+        key = world.old_key()
+        world.pass_time(31, every=15.5)
+        world.people.grant()
+        world.sweep()
+        world.clock.step(6 * DAY)
+        world.sweep()
+
+        assert [SCHEDULED, ACTIVE] == world.states(key)
+
+        world.pass_time(6)
+
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        world.close()
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    @pytest.mark.parametrize(
+        "seconds", [1, 60, 3600, DAY - 1, 2 * DAY, 30 * DAY, 365 * DAY, 3650 * DAY]
+    )
+    @pytest.mark.parametrize("when", ["window", "grace"])
+    def test_no_step_of_the_clock_purges_early(
+        self, world: World, sign: int, seconds: float, when: str
+    ) -> None:
+        """Forwards or backwards, in the window or in the grace period."""
+        key = world.old_key()
+        if when == "grace":
+            world.pass_time(31, every=15.5)
+            world.people.grant()
+            world.sweep()
+        tolerated = DAY if sign > 0 else 0
+        began, passed = world.clock.monotonic(), 0.0
+        world.clock.step(sign * seconds)
+        window = 30 * DAY if when == "window" else 0
+        while passed + tolerated < window + DAY - 3600:
+            world.sweep()
+            world.people.grant(*world.people.waiting("PurgeVersion"))
+            assert DESTROYED not in world.states(key)
+            world.clock.advance(8 * DAY if when == "window" else 8 * 3600)
+            passed = world.clock.monotonic() - began
+
+        assert "error" != world.session.status().state
+
+    def test_more_purges_than_usual_need_a_word(self, tmp_path: Path) -> None:
+        """Above the limit none is done, until that was approved."""
+        world = World(tmp_path, retention_max_purges=2)
+        keys = [world.old_key() for _ in range(5)]
+        world.pass_time(31, every=15.5)
+        world.sweep()
+        world.sweep()
+        world.people.grant()
+        world.sweep()
+        world.clock.advance(1.5 * DAY)
+        world.sweep()
+        (asked,) = world.people.waiting("AllowPurges")
+
+        assert "limit" == world.people.asked[asked.approval_id].cause
+        assert asked.approval_id == world.session.retention().pause_approval_id
+        assert {SCHEDULED} == {world.states(key)[0] for key in keys}
+
+        world.people.grant()
+        world.sweep()
+        world.sweep()
+
+        assert {DESTROYED} == {world.states(key)[0] for key in keys}
+        world.close()
+
+
+class TestTwoSchedulers:
+    def test_sweeps_of_many_threads_make_one_purge(self, world: World) -> None:
+        """Each material is purged and attested once."""
+        keys = ripe(world, 4)
+        threads = [threading.Thread(target=world.sweep) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert {DESTROYED} == {world.states(key)[0] for key in keys}
+        assert 8 == len(world.attested())
+        assert 4 == world.session.retention().completed_total
+
+    def test_no_other_process_can_have_the_ledger(self, tmp_path: Path) -> None:
+        """Nor the keys: a second scheduler over them does not start."""
+        world = World(tmp_path, memory=False)
+        with pytest.raises(StoreLockedError):
+            World(tmp_path, memory=False, policy=None)
+        world.close()
+        other = World(tmp_path, memory=True, policy=None)
+        with pytest.raises(StoreLockedError):
+            World(tmp_path, memory=True, policy=None)
+        other.close()
+
+
+class _Desk:
+    """Consents that ask nobody."""
+
+    def look(self, *_: object) -> None:
+        """Nobody has said anything."""
+
+    def ask(self, *_: object) -> Approval:
+        """Nobody is asked in this test."""
+        raise AssertionError
+
+
+def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
+    """Each of its steps is short; the whole takes seconds."""
+    clock = FakeClock()
+    now = clock.now()
+    documents = {}
+    for number in range(1, 26):
+        document = document_of(number, versions=4000)
+        versions = tuple(
+            msgspec.structs.replace(v, retired_at=now - v.version * 1_000_000)
+            for v in document.versions
+        )
+        document = msgspec.structs.replace(document, versions=versions)
+        documents[document.key_id] = document
+
+    def digests(bucket: int) -> list[Any]:
+        return [
+            SimpleNamespace(key_id=key) for key in documents if bucket_of(key) == bucket
+        ]
+
+    inventory: Any = SimpleNamespace(
+        document=documents.__getitem__,
+        store=SimpleNamespace(digests=digests, available=True),
+    )
+    pauses: Any = SimpleNamespace(
+        leaps_allowed=0, consider_leap=lambda _: None, may_purge=lambda *_: False
+    )
+    purger: Any = SimpleNamespace(lock=threading.Lock(), settle=lambda _: None)
+    consents: Any = _Desk()
+    nothing: Any = None
+    sweeper = Sweeper(
+        inventory=inventory,
+        execute=nothing,
+        consents=consents,
+        pauses=pauses,
+        purger=purger,
+        trail=nothing,
+        time=KnownTime(clock, Leaps(clock)),
+        totals=Totals(),
+        grace_seconds=0,
+        most=100,
+    )
+    tally = Tally()
+    longest, began = 0.0, time.perf_counter()
+    steps = sweeper.sweep(RetentionPolicy(default_days=365), tally)
+    while True:
+        started = time.process_time()
+        try:
+            next(steps)
+        except StopIteration:
+            break
+        longest = max(longest, time.process_time() - started)
+    took = time.perf_counter() - began
+
+    assert 0 == tally.queue + tally.failures
+    assert longest < 0.25
+    assert took < 60
+
+
+def test_a_purged_blob_that_comes_back_opens_nothing(tmp_path: Path) -> None:
+    """A backup brings the file back; the tombstone refuses it, and it is removed."""
+    world = World(tmp_path, memory=False)
+    key = world.session.create_key("AES-256-GCM").key_id
+    old = world.session.encrypt(key, b"old")
+    world.session.rotate(key)
+    (blob,) = (p for p in (tmp_path / "keys").rglob("v00000001"))
+    kept = blob.read_bytes()
+    world.pass_time(31, every=15.5)
+    world.people.grant()
+    world.sweep()
+    world.pass_time(2)
+
+    assert not blob.exists()
+
+    blob.write_bytes(kept)
+    blob.chmod(0o600)
+    with pytest.raises(HSMError):
+        world.session.decrypt(key, old)
+    world.close()
+    world.open()
+    with pytest.raises(HSMError):
+        world.session.decrypt(key, old)
+    world.close()
+
+
+def test_a_purged_file_is_overwritten_before_it_is_removed(tmp_path: Path) -> None:
+    """Whoever has it open sees other bytes; a second name of it is left alone."""
+    world = World(tmp_path, memory=False)
+    (key,) = ripe(world)
+    (blob,) = (p for p in (tmp_path / "keys").rglob("v00000001"))
+    before = blob.read_bytes()
+    with blob.open("rb") as file:
+        world.sweep()
+        after = file.read()
+
+    assert not blob.exists()
+    assert len(before) == len(after)
+    assert before != after
+    assert [DESTROYED, ACTIVE] == world.states(key)
+    world.close()

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""The retention policy: what is accepted, and which window concerns which version."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core._internal.purge_windows import DAY, candidates, window_of
+from hsm_core._internal.purging.policy_file import PolicyFile
+from hsm_core.errors import ConfigurationError
+from hsm_core.model import KeyState
+from hsm_core.retention_policy import (
+    RetentionOverride,
+    RetentionPolicy,
+    parse_retention_policy,
+)
+from hsm_core.testing import FakeClock
+from tests.core.key_support import document_of, key_id_of
+from tests.support import REPOSITORY
+
+SAMPLE = REPOSITORY / "examples" / "config" / "retention.yaml"
+BOMB = b"tags: &a {x: 1}\noverrides: [*a, *a, *a]\n"
+
+REFUSED = {
+    "nothing": b"",
+    "a comment alone": b"# later\n",
+    "half a line": b"default_days: [",
+    "no days": b"default_days: 0",
+    "negative days": b"default_days: -1",
+    "negative days of a tag": b"tags: {a: -30}",
+    "too many days": b"default_days: 36501",
+    "days that are none": b"default_days: soon",
+    "a number in quotes": b'default_days: "30"',
+    "part of a day": b"default_days: 1.5",
+    "an empty value": b"default_days: 30\ntags:\n",
+    "an unknown field": b"default_day: 30",
+    "an unknown field of an override": b"overrides: [{key_id: a, day: 1, days: 2}]",
+    "an override without key": b"overrides: [{days: 2}]",
+    "an override without days": b"overrides: [{key_id: a}]",
+    "version 0": b"overrides: [{key_id: a, version: 0, days: 2}]",
+    "a repeated tag": b"tags:\n  a: 1\n  a: 2\n",
+    "a repeated override": b"overrides: [{key_id: a, days: 1}, {key_id: a, days: 2}]",
+    "a bomb": BOMB,
+    "a constructor": b"default_days: !!python/object/apply:os.getpid []",
+    "two documents": b"default_days: 1\n---\ndefault_days: 2\n",
+    "a list": b"- 1\n",
+    "Latin 1": b"tags: {\xe4: 1}",
+    "a long text": b"#" * 70_000,
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_a_policy_that_is_not_whole_is_refused(text: bytes) -> None:
+    """No default takes the place of what is wrong, least of all 0 days."""
+    with pytest.raises(ConfigurationError, match="retention policy"):
+        parse_retention_policy(text)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_policy_or_refused(text: bytes) -> None:
+    """Nothing else is raised, and no window is shorter than a day."""
+    try:
+        policy = parse_retention_policy(text)
+    except ConfigurationError:
+        return
+    days = [policy.default_days, *policy.tags.values()]
+    assert min(days + [override.days for override in policy.overrides]) >= 1
+
+
+def test_the_sample_file_works_as_it_stands() -> None:
+    """An override by name, of one version; tags shorter and longer than the default."""
+    policy = parse_retention_policy(SAMPLE.read_bytes())
+    signer = document_of(1, versions=3, name="release-signer")
+    ephemeral = document_of(2, versions=2, tags=("test.ephemeral",))
+    audited = document_of(3, versions=2, tags=("compliance.sox", "test.ephemeral"))
+    other = document_of(4, versions=2)
+
+    def days(document: object) -> list[int]:
+        return [
+            window_of(policy, document, version).days  # type: ignore[arg-type]
+            for version in document.versions  # type: ignore[attr-defined]
+        ]
+
+    assert [730, 180, 180] == days(signer)
+    assert [30, 30] == days(ephemeral)
+    assert [2555, 2555] == days(audited)
+    assert [180, 180] == days(other)
+
+
+def test_json_is_a_policy_too() -> None:
+    """The same fields, and the same digest."""
+    yaml = parse_retention_policy(b"tags: {b: 2, a: 1}")
+    json = parse_retention_policy(b'{"tags": {"a": 1, "b": 2}}')
+
+    assert yaml.sha256 == json.sha256
+    assert yaml.sha256 != parse_retention_policy(b"tags: {b: 2, a: 2}").sha256
+
+
+def test_the_longest_matching_window_wins() -> None:
+    """An override can't shorten what a tag lengthens; the default counts alone."""
+    policy = RetentionPolicy(
+        default_days=100,
+        tags={"long": 300, "short": 10},
+        overrides=(
+            RetentionOverride(key_id=key_id_of(1), days=50),
+            RetentionOverride(key_id="named", version=2, days=400),
+        ),
+    )
+
+    def rules(*tags: str, number: int = 1, name: str = "") -> list[str]:
+        document = document_of(number, versions=2, tags=tags, name=name)
+        return [window_of(policy, document, v).rule for v in document.versions]
+
+    assert ["default"] * 2 == rules(number=2)
+    assert ["tag:short"] * 2 == rules("short", number=2)
+    assert ["tag:long"] * 2 == rules("short", "long", number=2)
+    assert [f"override:{key_id_of(1)}"] * 2 == rules("short")
+    assert ["tag:long"] * 2 == rules("long")
+    assert ["tag:long", "override:named"] == rules("long", number=2, name="named")
+
+
+def test_the_window_opens_when_a_version_was_retired() -> None:
+    """Not when it was made; waiting for its purge does not move it."""
+    policy = RetentionPolicy(default_days=10)
+    document = document_of(1, versions=3)
+    old = msgspec.structs.replace(
+        document.versions[0], created_at=1, retired_at=5 * DAY, state_changed_at=7 * DAY
+    )
+    waiting = msgspec.structs.replace(
+        document.versions[1],
+        state=KeyState.PURGE_SCHEDULED,
+        came_from=KeyState.REVOKED,
+        revoked_at=6 * DAY,
+        retired_at=2 * DAY,
+        state_changed_at=30 * DAY,
+    )
+    document = msgspec.structs.replace(
+        document, versions=(old, waiting, document.versions[2])
+    )
+    first, second, last = candidates(policy, document)
+
+    assert (5 * DAY, 15 * DAY) == (first.opened_at, first.due_at)
+    assert (6 * DAY, 16 * DAY) == (second.opened_at, second.due_at)
+    assert "current" == last.kept
+
+
+class TestFile:
+    """A file is believed when it is whole, and when it has stood for a while."""
+
+    @staticmethod
+    def watched(path: Path) -> tuple[PolicyFile, FakeClock]:
+        """Return a watcher and its clock."""
+        clock = FakeClock()
+        return PolicyFile(path, clock), clock
+
+    def look(self, file: PolicyFile, clock: FakeClock) -> None:
+        """Look twice, three seconds apart."""
+        file.look()
+        clock.advance(3)
+        file.look()
+
+    def test_a_missing_file_is_no_policy(self, tmp_path: Path) -> None:
+        """And said so; when it comes, it is read."""
+        path = tmp_path / "retention.yaml"
+        file, clock = self.watched(path)
+        self.look(file, clock)
+
+        assert file.policy is None
+        assert "can't be read" in file.problem
+
+        path.write_bytes(b"default_days: 3")
+        self.look(file, clock)
+
+        found: object = (file.policy, file.problem)
+        assert (RetentionPolicy(default_days=3), "") == found
+
+    @pytest.mark.parametrize(
+        "text", [*REFUSED.values(), None], ids=[*REFUSED, "no file"]
+    )
+    def test_the_last_good_policy_is_kept(
+        self, tmp_path: Path, text: bytes | None
+    ) -> None:
+        """Whatever comes of the file, with an alarm."""
+        path = tmp_path / "retention.yaml"
+        path.write_bytes(b"default_days: 3")
+        file, clock = self.watched(path)
+        self.look(file, clock)
+        if text is None:
+            path.unlink()
+        else:
+            path.write_bytes(text)
+        self.look(file, clock)
+
+        assert RetentionPolicy(default_days=3) == file.policy
+        assert file.problem
+
+    def test_half_a_file_is_not_believed(self, tmp_path: Path) -> None:
+        """A first half may be valid, and shorter: it must stand for two seconds."""
+        whole = b"default_days: 30\ntags:\n  a: 300\n"
+        path = tmp_path / "retention.yaml"
+        path.write_bytes(whole)
+        file, clock = self.watched(path)
+        self.look(file, clock)
+        path.write_bytes(whole[:17])
+
+        assert file.look()
+
+        clock.advance(1)
+        path.write_bytes(whole)
+        file.look()
+        clock.advance(10)
+        file.look()
+
+        assert {"a": 300} == file.policy.tags if file.policy else {}
+
+    def test_a_pipe_does_not_hold_anybody_up(self, tmp_path: Path) -> None:
+        """What is no regular file is refused at once."""
+        path = tmp_path / "retention.yaml"
+        os.mkfifo(path)
+        file, clock = self.watched(path)
+        self.look(file, clock)
+
+        assert file.policy is None
