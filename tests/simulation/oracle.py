@@ -297,8 +297,8 @@ class Oracle:
 
     def _note_step(self, request: Request, info: ops.ApprovalInfo) -> None:
         consent = self.consents.by_id[info.approval_id]
-        note(consent, request.operation, request.caller)
-        self.consents.time.write()
+        if note(consent, request.operation, request.caller):
+            self.consents.time.write()
         if consent is request.in_use and info.state is ApprovalState.RESERVED:
             info = structs.replace(info, state=consent.state)
         problem = self.consents.differs(info)
@@ -351,7 +351,6 @@ class Oracle:
             assert request.ask is not None
             problem = self.consents.was_asked(approval_id, request.ask)
             _require(not problem, f"{request} was refused, but {problem}")
-            self.consents.time.write()
         if effect in _RECORDED and code not in _UNRECORDED:
             durable = self._strict or effect is Effect.MUTATION
             if durable:
