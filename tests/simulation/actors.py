@@ -354,24 +354,38 @@ def _outlive(world: World) -> None:
 
 
 def _purge(world: World) -> None:
-    """People agree to what retention wants, and time passes until it is done."""
+    """A version grows old, people agree that it goes, or do not, and time passes."""
     rng = world.rng
-    world.go_on(3700)
-    world.go_on(3700)
-    asked = [c for c in world.oracle.consents if c.is_open]
-    asked = [c for c in asked if c.requester == "system.retention"]
+    old = [k for k in world.oracle.living() if not k.tags and k.destroy_at == 0]
+    if old and rng.random() < 0.7:
+        world.request(PEOPLE[1], ops.RotateKey(key_id=rng.choice(old).key_id))
+        world.go_on(_DAY * rng.uniform(55, 80))
+    for _ in range(3):
+        world.go_on(3700)
+    known = world.oracle.consents
+    asked = [c for c in known if c.is_open and c.requester == "system.retention"]
     for consent in asked:
-        for caller in rng.sample(PEOPLE, len(PEOPLE)):
-            if rng.random() < 0.8:
-                world.request(caller, ops.Approve(approval_id=consent.approval_id))
+        _agree(world, consent.approval_id)
     if not asked:
         return
     for hours in (1.1, 1.1, 7 * 24, 1.1, 1.1):
-        if rng.random() < 0.3:
+        if rng.random() < 0.25:
             world.crash_at(rng.randint(1, 60))
         world.go_on(hours * 3600)
         world.crash_at(0)
+        if rng.random() < 0.1:
+            _change(world)
     world.oracle.check_ledger()
+
+
+def _agree(world: World, approval_id: str) -> None:
+    rng = world.rng
+    people = [PEOPLE[2], PEOPLE[5]] if rng.random() < 0.7 else list(PEOPLE)
+    for caller in rng.sample(people, len(people)):
+        if rng.random() < 0.03:
+            world.request(caller, ops.Deny(approval_id=approval_id, reason="no"))
+        elif rng.random() < 0.9:
+            world.request(caller, ops.Approve(approval_id=approval_id))
 
 
 def _wait(world: World) -> None:
@@ -455,7 +469,7 @@ STEPS: Final[Sequence[tuple[float, Step]]] = (
     (9, _decide),
     (6, _use_consent),
     (1, _outlive),
-    (1, _purge),
+    (1.5, _purge),
     (5, _wait),
     (1.5, _set_clock),
     (0.8, _crash),

@@ -454,11 +454,10 @@ class Oracle:
 
     def _spend(self, entry: Entry, key_id: str) -> None:
         """Require that people agreed to what retention does, and note its use."""
-        consent = self._agreed(entry, key_id)
-        consent.use()
+        self._agreed(entry, entry.fact("approval_id"), key_id).use()
 
-    def _agreed(self, entry: Entry, key_id: str) -> Consent:
-        consent = self.consents.by_id.get(entry.fact("approval_id"))
+    def _agreed(self, entry: Entry, approval_id: str, key_id: str) -> Consent:
+        consent = self.consents.by_id.get(approval_id)
         _require(
             consent is not None
             and consent.bound is not None
@@ -488,6 +487,8 @@ class Oracle:
                 all(v.state in {_S.RETIRED, _S.REVOKED} for v in same),
                 f"version {number} of {key} can't wait for a purge",
             )
+            approval_id = entry.facts["parameters"].get("approval_id", "")
+            self._agreed(entry, approval_id, key.key_id)
             return law.scheduled(key, material, moment)
         self._spend(entry, key.key_id)
         for each in same:
@@ -527,8 +528,8 @@ class Oracle:
 
     def _await(self, entry: Entry, requester: str) -> None:
         """Note that the HSM itself waits for an approval."""
-        key = self.keys[entry.fact("key_id")]
         _require(entry.kind == "RotateKey", f"the HSM waits to {entry.kind}")
+        key = self.keys[entry.fact("key_id")]
         operation = ops.RotateKey(key_id=key.key_id)
         ask = self.consents.ask(
             bound(requester, operation, key), demands_of(operation, key)
