@@ -26,6 +26,7 @@ OWN_TESTS: Final = {
 ONCE: Final = tuple(
     f"--ignore=tests/{path}"
     for path in (
+        "core/test_approval_crashes.py",
         "core/test_approval_kills.py",
         "core/test_audit_crashes.py",
         "core/test_audit_displaced.py",
@@ -39,6 +40,7 @@ ONCE: Final = tuple(
         "core/test_backups.py",
         "core/test_changed_store.py",
         "core/test_crypto_libcrypto.py",
+        "core/test_dual_control_schedules.py",
         "core/test_filesystem_faults.py",
         "core/test_filesystem_healing.py",
         "core/test_filesystem_kills.py",
@@ -96,7 +98,9 @@ killed servers and processes, and the repository's tools show.
 """
 
 FAULTS: Final = (
+    "core/test_approval_crashes.py",
     "core/test_approval_kills.py",
+    "core/test_approval_tampering.py",
     "core/test_audit_crashes.py",
     "core/test_audit_healing.py",
     "core/test_audit_pruning.py",
@@ -353,6 +357,18 @@ def demo(session: nox.Session) -> None:
     """Start a real server, drive it with the real client, clean up."""
     _install(session, "build")
     session.run("python", "examples/demo/run.py", *session.posargs)
+
+
+@nox.session
+def dual_control(session: nox.Session) -> None:
+    """Play 200,000 concurrent schedules on approvals, or `FERROHSM_SCHEDULES`."""
+    _install(session, "test")
+    wanted = os.environ.get("FERROHSM_SCHEDULES", "200000")
+    session.run(
+        *("pytest", "-q", "--timeout=0", "tests/core/test_dual_control_schedules.py"),
+        *session.posargs,
+        env={"FERROHSM_SCHEDULES": wanted},
+    )
 
 
 @nox.session

@@ -41,6 +41,10 @@ STEPS: dict[str, Callable[[ApprovalRegister], object]] = {
     "decide": lambda register: register.decide(
         approval_id_of(1), person("bob"), granted=True
     ),
+    "deny": lambda register: register.decide(
+        approval_id_of(2), person("bob-2"), granted=False, comment="no"
+    ),
+    "cancel": lambda register: register.cancel(approval_id_of(1), requester="ann"),
     "reserve": _reserve,
     "consume": lambda register: register.consume(
         approval_id_of(3), operation_id="op-3"

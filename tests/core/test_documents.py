@@ -201,6 +201,8 @@ class TestIndex:
             algorithm="AES-256-GCM",
             state="active",
             tags=frozenset({"a", "b"}),
+            owner="alice",
+            usages=frozenset({"encrypt", "decrypt"}),
             generation=1,
             operations=(operation_of(1),),
             digest=document_digest(STORED),

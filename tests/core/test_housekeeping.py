@@ -11,7 +11,7 @@ from msgspec import structs
 from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
-from hsm_core.errors import StoreLockedError
+from hsm_core.errors import ApprovalRequiredError, StoreLockedError
 from hsm_core.factory import open_hsm
 from hsm_core.model import Phase
 from hsm_core.operations import CreateKey, Status
@@ -21,6 +21,7 @@ from hsm_core.settings import (
     TRAIL_DAYS,
     ApprovalStoreKind,
     AuditStoreKind,
+    PolicyProfile,
     Settings,
 )
 from hsm_core.testing import FakeClock, caller, memory_hsm
@@ -88,6 +89,30 @@ class TestTrail:
 
             assert 0 < audit.first_seq < 12
             assert b'"kind":"system.prune"' in audit.lines(audit.head().seq, 1)[0]
+
+    def test_approvals_are_said_again(self) -> None:
+        """Before records go, the trail says once more how each approval is."""
+        clock = FakeClock()
+        settings = Settings(
+            audit_retention_days=10, policy_profile=PolicyProfile.STRICT
+        )
+        create = CreateKey(algorithm="ML-KEM-768")
+        with memory_hsm(clock=clock, settings=settings) as gateway:
+            with pytest.raises(ApprovalRequiredError) as caught:
+                gateway.act_as(caller()).execute(create)
+            audit = gateway._services.audit  # noqa: SLF001 (the trail itself)
+            for _ in range(20):
+                record(audit)
+                clock.advance(DAY)
+            gateway._housekeeping.prune_trail()  # noqa: SLF001 (as it does in time)
+            first, head = audit.first_seq, audit.head().seq
+            told = b"".join(audit.lines(first, head - first + 1))
+
+        assert first > 0
+        anchored = b'"kind":"system.approval-anchored"'
+        assert 1 == told.count(anchored)
+        assert str(caught.value.facts["approval_id"]).encode() in told
+        assert told.index(anchored) < told.index(b'"kind":"system.prune"')
 
     def test_kept_for_ever(self) -> None:
         """With 0 days nothing is removed, however old."""

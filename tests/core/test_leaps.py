@@ -245,8 +245,7 @@ class TestStart:
 class TestLooks:
     def test_a_leap_just_before_a_restart(self) -> None:
         """
-        What nobody had noticed before the next start counts no more than a pause does,
-        though records bear the wrong time already.
+        What nobody had noticed before the next start counts no more than a pause does.
         """
         clock, looks = FakeClock(), list[int]()
         at = clock.now()

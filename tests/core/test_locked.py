@@ -24,6 +24,7 @@ SERVED = {
     "RecoverKey",
     "RecoverStore",
     "SelfTest",
+    "ShowPolicy",
     "Status",
     "VerifyAudit",
     "VerifyStore",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -38,6 +38,10 @@ def match(text: str) -> str:
     return rule(f"effect: deny, match: {{{text}}}")
 
 
+_KEYS: Final = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDyWpJvZ3PYr8ATNOG1fpt34Jz7kDaCa7ZrPu8wCyY44",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH95tTCuaDDRoGk+DSbslby0y7M7O5TCdCwKyvRfV3Gs",
+)
 REFUSED = {
     "empty": ("", "empty"),
     "a comment": ("# nothing", "empty"),
@@ -126,7 +130,7 @@ REFUSED = {
     ),
     "revoked keys sign": ("version: 1\nrevoked_uses: [Sign]", "at most serve"),
     "one person twice": (
-        "version: 1\napprovers: {Bob: [x], bob: [y]}",
+        f"version: 1\napprovers: {{Bob: [{_KEYS[0]}], bob: [{_KEYS[1]}]}}",
         "stands here already",
     ),
 }

@@ -365,5 +365,5 @@ def test_shown_to_approvers() -> None:
         for tags in ((), None)
     )
 
-    assert {"tags": 0} == {f.name: f.length for f in cleared.fields if f.name == "tags"}
+    assert {"tags": 0} == {f.name: f.number for f in cleared.fields if f.name == "tags"}
     assert shown_sha256(salt, cleared) != shown_sha256(salt, silent)

@@ -46,6 +46,7 @@ STARTS_ITS_OWN = {
 def typed(site: Site, port: int) -> str:
     """Return what a shell knows before a guide is followed."""
     client = " ".join(program("hsm-cli"))
+    grace = site.authority.issue("grace", server=False)
     return (
         f"shopt -s expand_aliases\n"
         f"export FERROHSM_ENDPOINT=https://localhost:{port}\n"
@@ -54,6 +55,8 @@ def typed(site: Site, port: int) -> str:
         f"export FERROHSM_CLIENT_KEY={site.client_pair.key}\n"
         f"alias hsm-cli='{client}'\n"
         f"alias hsm='{client} --actor ada --roles operator'\n"
+        f"alias grace='{client} --actor grace --roles auditor "
+        f"--client-cert {grace.certificate} --client-key {grace.key}'\n"
     )
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Every fault at every system call of the key store in files; takes minutes.
+Every fault at every system call of the stores in files; takes minutes.
+
+The key store is killed and failed at each call of each operation, the stores of
+approvals are killed at each call of each step.
 
 Usage: ``python -m tests.faults.store_sweep``. Needs strace.
 """
@@ -10,11 +13,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.core.approval_kills import CALLS, assert_old_or_new, sweep
+from tests.core.approval_steps import STEPS
 from tests.core.filesystem_support import SCENARIOS, folder_in_memory, make_template
 from tests.core.filesystem_sweeps import NUMBERS, fail_every_call, kill_before_every
 from tests.core.filesystem_victim import VICTIMS
 
-__all__ = ["main", "run_errors", "run_kills"]
+__all__ = ["main", "run_approvals", "run_errors", "run_kills"]
 
 
 def run_kills(workers: int = 2) -> int:
@@ -47,6 +52,22 @@ def run_errors() -> int:
     return total
 
 
+def run_approvals() -> int:
+    """Kill each step on approvals before each system call; return how many kills."""
+    total = 0
+    with folder_in_memory() as folder:
+        for kind in CALLS:
+            for name in (*STEPS, "remove"):
+                (folder / kind / name).mkdir(parents=True)
+                trials = sweep(kind, name, folder / kind / name)
+                if name in STEPS:
+                    assert_old_or_new(kind, name, folder / kind / name, trials)
+                killed = sum(trial.killed for trial in trials)
+                _say(f"approvals in {kind}, {name}: killed at {killed} points")
+                total += killed
+    return total
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -55,7 +76,7 @@ def _say(text: str) -> None:
 def main() -> int:
     """Run both, and return an exit code; the first failure raises."""
     started = time.monotonic()
-    runs: list[Callable[[], int]] = [run_errors, run_kills]
+    runs: list[Callable[[], int]] = [run_errors, run_kills, run_approvals]
     total = sum(run() for run in runs)
     _say(f"{total} passed, 0 failed, in {time.monotonic() - started:.0f} s")
     return 0

@@ -48,8 +48,6 @@ _LINE: Final = re.compile(r"([a-z0-9@.-]+) ([A-Za-z0-9+/]+={0,2})(?: [^\r\n]*)?\
 _PERSON: Final = re.compile(r'(?:"([^"]+)"|([^\s"]+))\s+(\S.*)')
 _MAX_KEY_CHARACTERS: Final = 4096
 
-_PublicKey: TypeAlias = Ed25519PublicKey | EllipticCurvePublicKey
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApproverKey:
@@ -59,11 +57,12 @@ class ApproverKey:
     Attributes:
         kind: ``ssh-ed25519`` or ``ecdsa-sha2-nistp256``.
         blob: The key in the form of SSH (RFC 4253, section 6.6).
+        public_key: The same, as ``cryptography`` has it.
     """
 
     kind: str
     blob: bytes
-    public_key: _PublicKey = field(repr=False, compare=False)
+    public_key: object = field(repr=False, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -100,15 +99,12 @@ def _read_pem(text: str) -> ApproverKey | None:
     found = _known(key)
     if found is None:
         return None
-    # What isn't the one encoding of a key could be another one to another reader.
-    written = "".join(text.split("-----")[2].split())
-    return found if base64.b64decode(written) == _spki(found.public_key) else None
-
-
-def _spki(key: _PublicKey) -> bytes:
-    return key.public_bytes(
+    der = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    # What isn't the one encoding of a key could be another one to another reader.
+    written = "".join(text.split("-----")[2].split())
+    return found if written == base64.b64encode(der).decode() else None
 
 
 def _read_line(text: str) -> ApproverKey | None:

@@ -21,7 +21,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from hsm_core.operations import HSMStatus, ScheduleStatus
+from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
 
 __all__ = ["METRICS_CONTENT_TYPE", "Metrics", "share_metrics"]
 
@@ -86,6 +86,7 @@ class _StateCollector(Collector):
         yield from self._policy(status)
         yield from self._schedules(status)
         yield from self._retention(status)
+        yield from self._approvals(status)
         yield _gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
@@ -168,6 +169,29 @@ class _StateCollector(Collector):
             "ferrohsm_store_compared_keys",
             "Keys that the current or last background comparison has compared.",
             status.store.compared if status else 0,
+        )
+
+    def _approvals(self, status: HSMStatus | None) -> Iterator[Metric]:
+        found = status.approvals if status else ApprovalStatus(available=False)
+        yield _gauge(
+            "ferrohsm_approvals_available",
+            "1 if the store of approvals can be read and written, else 0.",
+            found.available,
+        )
+        yield _gauge(
+            "ferrohsm_approvals_pending",
+            "Requests for approval that wait for consent.",
+            found.pending,
+        )
+        yield _gauge(
+            "ferrohsm_approvals_granted",
+            "Approvals that are granted and not used.",
+            found.granted,
+        )
+        yield _gauge(
+            "ferrohsm_approvals_tampered",
+            "Approvals that serve nothing because they are not as the trail says.",
+            found.findings,
         )
 
     def _schedules(self, status: HSMStatus | None) -> Iterator[Metric]:

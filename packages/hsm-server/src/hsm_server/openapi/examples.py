@@ -132,5 +132,13 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.Approve: {**_APPROVAL, "digest": "41" * 32, "comment": "as agreed"},
     ops.Deny: {**_APPROVAL, "reason": "not before the audit"},
     ops.CancelApproval: _APPROVAL,
+    ops.ExtendRetention: {
+        **_SIGNER,
+        "version": 2,
+        "until": "2030-01-31T12:00:00Z",
+    },
+    ops.HoldKey: {**_SIGNER, "reason": "case 17/2026"},
+    ops.ReleaseKey: {**_SIGNER, "reason": "case 17/2026 is closed"},
+    ops.RetentionStatus: {},
 }
 """All fields of a valid request, as JSON, by operation."""

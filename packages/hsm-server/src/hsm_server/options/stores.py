@@ -162,7 +162,7 @@ def _approvals() -> list[click.Parameter]:
         option(
             "approval-store",
             "Where approvals are kept: 'file', 'sqlite', 'memory' (lost at the end), "
-            "or SCHEME:REST of an installed store. Nothing asks for approvals yet.  "
+            "or SCHEME:REST of an installed store.  "
             "[default: file; memory with the memory key store]",
             callback=_check_store,
             metavar="KIND|URI",

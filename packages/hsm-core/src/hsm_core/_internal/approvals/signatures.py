@@ -20,7 +20,10 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    EllipticCurvePublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
@@ -85,14 +88,17 @@ def verify_consent(
 
 def _is_good(key: ApproverKey, signature: bytes, message: bytes) -> bool:
     try:
-        if isinstance(key.public_key, Ed25519PublicKey):
-            if len(signature) != _ED25519_BYTES:
+        match key.public_key:
+            case Ed25519PublicKey() as public:
+                if len(signature) != _ED25519_BYTES:
+                    return False
+                public.verify(signature, message)
+            case EllipticCurvePublicKey() as public:
+                if encode_dss_signature(*decode_dss_signature(signature)) != signature:
+                    return False
+                public.verify(signature, message, ECDSA(hashes.SHA256()))
+            case _:
                 return False
-            key.public_key.verify(signature, message)
-        else:
-            if encode_dss_signature(*decode_dss_signature(signature)) != signature:
-                return False
-            key.public_key.verify(signature, message, ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
         return False
     return True

@@ -35,6 +35,7 @@ from hsm_core.errors import (
     ApprovalRequiredError,
     ConflictError,
     TooManyApprovalsError,
+    UnavailableError,
 )
 from hsm_core.identities import is_reserved, same_person
 from hsm_core.model import (
@@ -201,6 +202,10 @@ class Consents:
                     )
                     failpoint("approval.reserved")
                     return hold
+            except UnavailableError:
+                # It may be reserved for what is not going to be done.
+                self._users.settle(hold, done=False)
+                raise
             except BaseException:
                 hold.stack.close()
                 raise

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Approvals while store or trail fail: never used twice, never lost, healed later."""
+
+from __future__ import annotations
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.failpoints import install
+from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core.factory import OpenHSM
+from hsm_core.model import ApprovalState, Phase
+from hsm_core.protocols import ApprovalChange
+from hsm_core.testing import Faults
+from tests.core.dual_support import (
+    TWO_PEOPLE,
+    DemandingPolicy,
+    approve,
+    ask,
+    dual_hsm,
+    ed25519,
+    events_of,
+    person,
+    sign,
+)
+
+S = ApprovalState
+
+
+class FailingStore(MemoryApprovalStore):
+    """
+    A store in memory that refuses to make some states, or does not say it made them.
+
+    Attributes:
+        refused: What is refused.
+        unknown: What is made, and then not acknowledged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: set[ApprovalState] = set()
+        self.unknown: set[ApprovalState] = set()
+
+    def commit(self, change: ApprovalChange, /) -> None:
+        """Make a change, or fail."""
+        if change.entry.state in self.refused:
+            raise errors.StoreUnavailableError
+        super().commit(change)
+        if change.entry.state in self.unknown:
+            raise errors.OutcomeUnknownError("a test", operation_id="x")
+
+
+def heal(gateway: OpenHSM) -> None:
+    """Do what is done every second."""
+    gateway._housekeeping.heal_approvals()  # noqa: SLF001 (not wait for it)
+
+
+def state(gateway: OpenHSM, asked: ops.ApprovalInfo) -> ApprovalState:
+    """Return where an approval stands."""
+    get = ops.GetApproval(approval_id=asked.approval_id)
+    return person(gateway, "onlooker").execute(get).state
+
+
+def done(gateway: OpenHSM) -> int:
+    """Return how many signatures are on record as made."""
+    return len(events_of(gateway, lambda e: e.kind == "Sign" and e.code == "ok"))
+
+
+@pytest.mark.parametrize("unknown", [False, True], ids=["refused", "unknown"])
+def test_use_that_can_not_be_written(*, unknown: bool) -> None:
+    """What was done is answered; until its use is written down nobody uses it again."""
+    store, policy = FailingStore(), DemandingPolicy(Sign=TWO_PEOPLE)
+    with dual_hsm(policy, approvals=store) as gateway:
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(person(gateway, "bob"), asked)
+        failing = store.unknown if unknown else store.refused
+        failing.add(S.CONSUMED)
+
+        assert ann.execute(sign(key)).signature
+        with pytest.raises((errors.ApprovalRequiredError, errors.ConflictError)):
+            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+        failing.clear()
+        heal(gateway)
+        heal(gateway)
+
+        assert S.CONSUMED is state(gateway, asked)
+        assert 1 == done(gateway)
+        status = ann.execute(ops.Status()).approvals
+        assert (0, True) == (status.findings, status.available)
+
+
+def test_grant_that_is_not_acknowledged() -> None:
+    """A grant whose store did not answer is found out, and then on record."""
+    store, policy = FailingStore(), DemandingPolicy(Sign=TWO_PEOPLE)
+    with dual_hsm(policy, approvals=store) as gateway:
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        store.unknown.add(S.GRANTED)
+        with pytest.raises(errors.OutcomeUnknownError):
+            approve(person(gateway, "bob"), asked)
+        store.unknown.clear()
+        heal(gateway)
+
+        assert S.GRANTED is state(gateway, asked)
+        told = events_of(
+            gateway, lambda e: e.kind == "Approve" and e.phase is Phase.OUTCOME
+        )
+        assert ["ok"] == [event.code for event in told]
+        assert ann.execute(sign(key)).signature
+
+
+def test_trail_that_fails_before_the_request() -> None:
+    """Without a trail nothing is asked; after it has healed the request is new."""
+    faults, policy = Faults(), DemandingPolicy(Sign=TWO_PEOPLE)
+    with dual_hsm(policy, faults=faults) as gateway:
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        faults.fail_trail()
+        with pytest.raises(errors.AuditUnavailableError):
+            ann.execute(sign(key))
+        faults.heal_trail()
+
+        assert S.PENDING is ask(ann, sign(key)).state
+
+
+@pytest.mark.parametrize(
+    "point", ["approval.after_intent", "approval.after_store", "approval.reserved"]
+)
+def test_trail_that_fails_while_it_is_used(point: str) -> None:
+    """AP-08: whatever the trail can't take is made up for; it is used once, or kept."""
+    faults, policy = Faults(), DemandingPolicy(Sign=TWO_PEOPLE)
+    with dual_hsm(policy, faults=faults) as gateway:
+        ann, key = person(gateway, "ann"), ed25519(gateway)
+        asked = ask(ann, sign(key))
+        approve(person(gateway, "bob"), asked)
+
+        def fail(name: str) -> None:
+            if name == point:
+                faults.fail_trail()
+
+        with install(fail), pytest.raises(errors.UnavailableError):
+            ann.execute(sign(key))
+        faults.heal_trail()
+        heal(gateway)
+        heal(gateway)
+
+        assert 0 == done(gateway)
+        assert S.GRANTED is state(gateway, asked)
+        assert ann.execute(sign(key)).signature
+        assert S.CONSUMED is state(gateway, asked)
+        assert 0 == ann.execute(ops.Status()).approvals.findings
