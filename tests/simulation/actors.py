@@ -375,6 +375,9 @@ def _purge(world: World) -> None:
         world.crash_at(0)
         if rng.random() < 0.1:
             _change(world)
+    # What the power interrupted is brought to its end first.
+    for _ in range(3):
+        world.go_on(3700)
     world.oracle.check_ledger()
 
 
@@ -400,6 +403,8 @@ def _set_clock(world: World) -> None:
     if world.has_good_clock:
         return
     seconds = math.exp(rng.uniform(0, math.log(10 * _YEAR))) * rng.choice((1, -1))
+    if rng.random() < 0.4:
+        seconds = world.error_of_clock
     after = world.time.now() + seconds * 1_000_000
     if _EARLIEST < after < _LATEST:
         world.set_clock(seconds)

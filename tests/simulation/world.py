@@ -242,6 +242,8 @@ class World:
         self._gateway = None
         self.crashes += 1
         lost = self._disk.lose_power(self.rng) + self._ledger.lose_power(self.rng)
+        # Before it is later: was it the time for all that is on the disk?
+        self.oracle.read_trail()
         self._start_anew()
         self.say(f"it died {when}; {lost} records were not durable")
 
@@ -281,6 +283,11 @@ class World:
     def wall_time(self) -> datetime:
         """What the clock of the machine says."""
         return _EPOCH + timedelta(microseconds=self.time.now())
+
+    @property
+    def error_of_clock(self) -> float:
+        """By how many seconds the clock must be set to be right."""
+        return (_BEGIN - self.time.now()) / 1_000_000 + self.time.passed
 
     def _moment(self) -> Moment:
         # See the documents: a day in each life, and a week between two.
