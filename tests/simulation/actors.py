@@ -151,6 +151,15 @@ def _scheduled(world: World, key: Key, name: str) -> Operation[Any]:
     )
 
 
+def _kept(world: World, key: Key, name: str) -> Operation[Any]:
+    if key.is_held:
+        return ops.ReleaseKey(key_id=name, reason="settled")
+    if world.rng.random() < 0.5:
+        return ops.HoldKey(key_id=name, reason="a case")
+    until = world.wall_time + timedelta(days=world.rng.choice((-1, 10, 100)))
+    return ops.ExtendRetention(key_id=name, version=_number(world, key), until=until)
+
+
 _ADMINISTRATORS: Final = (Role.ADMINISTRATOR,)
 _RENEWERS: Final = (Role.ADMINISTRATOR, Role.OPERATOR)
 
@@ -167,6 +176,7 @@ _CHANGES: Final[
     (1.5, _ADMINISTRATORS, _destroyed),
     (1.5, _ADMINISTRATORS, _updated),
     (1.5, _ADMINISTRATORS, _scheduled),
+    (0.7, _ADMINISTRATORS, _kept),
 )
 
 
@@ -343,6 +353,44 @@ def _outlive(world: World) -> None:
     world.survey()
 
 
+def _purge(world: World) -> None:
+    """A version grows old, people agree that it goes, or do not, and time passes."""
+    rng = world.rng
+    old = [k for k in world.oracle.living() if not k.tags and k.destroy_at == 0]
+    if old and rng.random() < 0.7:
+        world.request(PEOPLE[1], ops.RotateKey(key_id=rng.choice(old).key_id))
+        world.go_on(_DAY * rng.uniform(55, 80))
+    for _ in range(3):
+        world.go_on(3700)
+    known = world.oracle.consents
+    asked = [c for c in known if c.is_open and c.requester == "system.retention"]
+    for consent in asked:
+        _agree(world, consent.approval_id)
+    if not asked:
+        return
+    for hours in (1.1, 1.1, 7 * 24, 1.1, 1.1):
+        if rng.random() < 0.25:
+            world.crash_at(rng.randint(1, 60))
+        world.go_on(hours * 3600)
+        world.crash_at(0)
+        if rng.random() < 0.1:
+            _change(world)
+    # What the power interrupted is brought to its end first.
+    for _ in range(3):
+        world.go_on(3700)
+    world.oracle.check_ledger()
+
+
+def _agree(world: World, approval_id: str) -> None:
+    rng = world.rng
+    people = [PEOPLE[2], PEOPLE[5]] if rng.random() < 0.7 else list(PEOPLE)
+    for caller in rng.sample(people, len(people)):
+        if rng.random() < 0.03:
+            world.request(caller, ops.Deny(approval_id=approval_id, reason="no"))
+        elif rng.random() < 0.9:
+            world.request(caller, ops.Approve(approval_id=approval_id))
+
+
 def _wait(world: World) -> None:
     """Time passes."""
     days = world.rng.choice((0.001, 0.1, 1, 7, 30, 90))
@@ -355,6 +403,8 @@ def _set_clock(world: World) -> None:
     if world.has_good_clock:
         return
     seconds = math.exp(rng.uniform(0, math.log(10 * _YEAR))) * rng.choice((1, -1))
+    if rng.random() < 0.4:
+        seconds = world.error_of_clock
     after = world.time.now() + seconds * 1_000_000
     if _EARLIEST < after < _LATEST:
         world.set_clock(seconds)
@@ -424,6 +474,7 @@ STEPS: Final[Sequence[tuple[float, Step]]] = (
     (9, _decide),
     (6, _use_consent),
     (1, _outlive),
+    (1.5, _purge),
     (5, _wait),
     (1.5, _set_clock),
     (0.8, _crash),

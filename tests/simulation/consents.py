@@ -142,7 +142,7 @@ class Ask:
     high: int
 
 
-Step: TypeAlias = Callable[[Consent], None]
+Step: TypeAlias = Callable[[Consent], object]
 
 
 class Consents:
@@ -234,6 +234,7 @@ class Consents:
                 return f"it must wait for {ask.consent}"
             ask.consent.state = _S.EXPIRED
         self.add(approval_id, ask)
+        self.time.write()
         return ""
 
     def differs(self, info: ApprovalInfo) -> str:
@@ -280,16 +281,16 @@ class Consents:
         return f"{info.approval_id} was asked for by nobody"
 
     def _problem(self, consent: Consent, info: ApprovalInfo) -> str:
+        said = {person(d.principal): d.granted for d in info.decisions}
+        wanted = {who: saying.granted for who, saying in consent.said.items()}
         if info.state is _S.EXPIRED:
             if not consent.is_open and consent.state is not _S.EXPIRED:
                 return f"is expired, and was {consent.state}"
             if not self.may_have_expired(consent):
                 return "is expired, and its time has not come"
-            return ""
+            return "" if said == wanted else f"has {said}, not {wanted}"
         if consent.is_open and self.has_expired(consent):
             return f"is {info.state}, and its time has come"
-        said = {person(d.principal): d.granted for d in info.decisions}
-        wanted = {who: saying.granted for who, saying in consent.said.items()}
         left = consent.uses_left
         if (info.state, info.uses_left, said) != (consent.state, left, wanted):
             shown = info.state, info.uses_left, said

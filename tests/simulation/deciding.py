@@ -47,14 +47,15 @@ def decided(
     return options
 
 
-def note(consent: Consent, operation: Operation[Any], caller: Caller) -> None:
-    """Take a step into account that was answered."""
+def note(consent: Consent, operation: Operation[Any], caller: Caller) -> bool:
+    """Take a step into account that was answered; return whether it is a new one."""
     if _is_said_again(consent, operation, caller):
-        return
+        return False
     if isinstance(operation, ops.CancelApproval):
         consent.cancel()
     else:
         consent.say(caller, granted=isinstance(operation, ops.Approve))
+    return True
 
 
 def _is_said_again(consent: Consent, operation: Operation[Any], caller: Caller) -> bool:

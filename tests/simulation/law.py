@@ -9,7 +9,7 @@ codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -20,6 +20,7 @@ from hsm_core.operations import Operation
 
 __all__ = [
     "DAY",
+    "GRACE_SECONDS",
     "GRANTED",
     "Key",
     "Moment",
@@ -34,7 +35,11 @@ __all__ = [
     "outcome",
     "processes",
     "protects",
+    "purged",
     "refused",
+    "scheduled",
+    "unscheduled",
+    "why_kept",
 ]
 
 Kind: TypeAlias = type[Operation[Any]]
@@ -58,13 +63,16 @@ _RENEWALS: Final[frozenset[Kind]] = frozenset(
 _ENDS: Final[frozenset[Kind]] = frozenset(
     {ops.RevokeKey, ops.DestroyKey, ops.CancelDestroy}
 )
+_KEEPS: Final[frozenset[Kind]] = frozenset({ops.ExtendRetention, ops.HoldKey})
 _LABELS: Final[frozenset[Kind]] = frozenset({ops.UpdateKey, ops.SetRotation})
 _LOOKS: Final[frozenset[Kind]] = frozenset({ops.VerifyAudit, ops.VerifyStore})
 
 GRANTED: Final[Mapping[Role, frozenset[Kind]]] = {
-    Role.ADMINISTRATOR: _READS | _RENEWALS | _ENDS | _LABELS | _LOOKS,
+    Role.ADMINISTRATOR: (
+        _READS | _RENEWALS | _ENDS | _LABELS | _LOOKS | _KEEPS | {ops.ReleaseKey}
+    ),
     Role.OPERATOR: _READS | _RENEWALS | _USES,
-    Role.AUDITOR: _READS | _LOOKS,
+    Role.AUDITOR: _READS | _LOOKS | _KEEPS,
     Role.SERVICE: _READS | _USES,
 }
 """Who may do what of that which the simulation does."""
@@ -115,6 +123,9 @@ class Version:
         material: Number of the version that its material was made for.
         came_from: Its state before it waited for its end.
         active_since: When it became active.
+        closed: When it was retired, or revoked if that came later.
+        scheduled: When its purge was decided; None if it waits for none of its own.
+        kept_until: What its retention was extended to, by the wall clock; 0 for no.
     """
 
     number: int
@@ -122,6 +133,9 @@ class Version:
     material: int
     came_from: KeyState | None = None
     active_since: Moment = _BEGINNING
+    closed: Moment = _BEGINNING
+    scheduled: Moment | None = None
+    kept_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,7 @@ class Key:
         destroy_asked: When that was asked for.
         waiting_days: For how long it is to wait.
         max_age_days: When the HSM rotates it; 0 for never.
+        is_held: Whether nothing of it may be destroyed.
     """
 
     key_id: str
@@ -150,6 +165,7 @@ class Key:
     destroy_asked: Moment = _BEGINNING
     waiting_days: int = 0
     max_age_days: int = 0
+    is_held: bool = False
 
     @property
     def current_version(self) -> Version:
@@ -227,7 +243,8 @@ def _with_state(key: Key, number: int, state: KeyState, moment: Moment) -> Key:
             return version
         fresh = state is _S.ACTIVE and version.state is _S.STAGED
         since = moment if fresh else version.active_since
-        return replace(version, state=state, active_since=since)
+        closed = moment if state is _S.RETIRED else version.closed
+        return replace(version, state=state, active_since=since, closed=closed)
 
     return replace(key, versions=tuple(map(moved, key.versions)))
 
@@ -318,7 +335,7 @@ def _revoked(operation: ops.RevokeKey, key: Key, moment: Moment) -> Key | Refusa
         wanted = (version,)
     burnt = {v.material for v in wanted}
     after = tuple(
-        replace(v, state=_S.REVOKED)
+        replace(v, state=_S.REVOKED, closed=moment)
         if v.material in burnt and v.state in _REVOCABLE
         else v
         for v in key.versions
@@ -336,7 +353,7 @@ def destroyed(key: Key) -> Key:
 
 def _ended(operation: ops.DestroyKey, key: Key, moment: Moment) -> Key | Refusal:
     days = operation.waiting_days or 0
-    if key.is_destroyed:
+    if key.is_destroyed or key.is_held:
         return refused("wrong_state")
     if key.destroy_at:
         too_early = bool(days) or moment.wall < key.destroy_at
@@ -365,7 +382,7 @@ def _given_back(
         return refused("wrong_state")
     back = tuple(
         replace(v, state=v.came_from, came_from=None)
-        if v.state is _S.PURGE_SCHEDULED and v.came_from is not None
+        if v.came_from is not None and v.scheduled is None
         else v
         for v in key.versions
     )
@@ -392,6 +409,103 @@ def _scheduled(operation: ops.SetRotation, key: Key, moment: Moment) -> Key | Re
     return replace(key, max_age_days=operation.max_age_days or 0)
 
 
+def _held(operation: ops.HoldKey, key: Key, moment: Moment) -> Key | Refusal:
+    if key.is_destroyed or key.is_held:
+        return refused("wrong_state")
+    spared = key if key.destroy_at else unscheduled(key, key.versions)
+    return replace(spared, is_held=True)
+
+
+def _let_go(operation: ops.ReleaseKey, key: Key, moment: Moment) -> Key | Refusal:
+    return replace(key, is_held=False) if key.is_held else refused("wrong_state")
+
+
+def _extended(
+    operation: ops.ExtendRetention, key: Key, moment: Moment
+) -> Key | Refusal:
+    version = key.version(operation.version)
+    until = int((operation.until - _EPOCH).total_seconds() * 1_000_000)
+    if version is None:
+        return refused("key_not_found")
+    if version.state is _S.DESTROYED:
+        return refused("wrong_state")
+    if until <= max(moment.wall, version.kept_until):
+        return refused("invalid_input")
+    same = tuple(v for v in key.versions if v.material == version.material)
+    spared = key if key.destroy_at else unscheduled(key, same)
+    return replace(
+        spared,
+        versions=tuple(
+            replace(v, kept_until=until) if v.number == version.number else v
+            for v in spared.versions
+        ),
+    )
+
+
+def unscheduled(key: Key, versions: Iterable[Version]) -> Key:
+    """Return a key some of whose versions wait for no purge any more."""
+    numbers = {v.number for v in versions if v.scheduled is not None}
+    back = tuple(
+        replace(v, state=v.came_from, came_from=None, scheduled=None)
+        if v.number in numbers and v.came_from is not None
+        else v
+        for v in key.versions
+    )
+    return replace(key, versions=back)
+
+
+_WINDOW_DAYS: Final = 60
+_PROD_DAYS: Final = 30
+GRACE_SECONDS: Final = 7 * DAY
+"""As in ``retention.yaml``, and in the settings."""
+
+
+def why_kept(key: Key, material: int, moment: Moment) -> str:
+    """Return why old material must stay, or nothing."""
+    same = [v for v in key.versions if v.material == material]
+    if key.is_held:
+        return "it is held"
+    if key.current in {v.number for v in same}:
+        return "it is the current one"
+    if any(v.state in {_S.ACTIVE, _S.STAGED, _S.SUSPENDED} for v in same):
+        return "it is in use"
+    days = _PROD_DAYS if "prod" in key.tags else _WINDOW_DAYS
+    for version in same:
+        if moment.believed - version.closed.believed < days * DAY - _A_SECOND:
+            return f"version {version.number} is too young"
+        if moment.wall < version.kept_until:
+            return f"version {version.number} is kept for longer"
+    return ""
+
+
+def scheduled(key: Key, material: int, moment: Moment) -> Key:
+    """Return a key of which some material waits for its purge."""
+    return replace(
+        key,
+        generation=key.generation + 1,
+        versions=tuple(
+            replace(v, state=_S.PURGE_SCHEDULED, came_from=v.state, scheduled=moment)
+            if v.material == material and v.state is not _S.DESTROYED
+            else v
+            for v in key.versions
+        ),
+    )
+
+
+def purged(key: Key, material: int) -> Key:
+    """Return a key of which some material is gone."""
+    return replace(
+        key,
+        generation=key.generation + 1,
+        versions=tuple(
+            replace(v, state=_S.DESTROYED, scheduled=None)
+            if v.material == material
+            else v
+            for v in key.versions
+        ),
+    )
+
+
 _A_SECOND: Final = 1.0
 """By how much two sums of the same times may differ here."""
 
@@ -405,12 +519,13 @@ def may_rotate(key: Key, moment: Moment) -> bool:
 def may_end(key: Key, moment: Moment) -> bool:
     """Return whether the HSM may destroy a key by itself."""
     believed = moment.believed - key.destroy_asked.believed
-    return key.destroy_at > 0 and believed >= key.waiting_days * DAY - _A_SECOND
+    wanted = key.destroy_at > 0 and not key.is_held
+    return wanted and believed >= key.waiting_days * DAY - _A_SECOND
 
 
 def is_overdue(key: Key, moment: Moment) -> bool:
     """Return whether the HSM should have rotated or destroyed a key by now."""
-    if key.destroy_at:
+    if key.destroy_at and not key.is_held:
         waited = moment.passed - key.destroy_asked.passed
         return waited >= key.waiting_days * DAY
     age = moment.passed - key.current_version.active_since.passed
@@ -425,6 +540,9 @@ def _is_rotated(key: Key) -> bool:
 _RULES: Final[Mapping[Kind, Callable[[Any, Key, Moment], Key | Refusal]]] = {
     ops.ActivateKey: _activated,
     ops.CancelDestroy: _given_back,
+    ops.ExtendRetention: _extended,
+    ops.HoldKey: _held,
+    ops.ReleaseKey: _let_go,
     ops.DestroyKey: _ended,
     ops.ResumeKey: _resumed,
     ops.RevokeKey: _revoked,

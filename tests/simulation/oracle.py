@@ -18,14 +18,14 @@ from typing import Any, Final, TypeAlias
 from msgspec import structs
 
 from hsm_core import operations as ops
-from hsm_core.model import ApprovalState, Caller, Integrity, KeyInfo
+from hsm_core.model import ApprovalState, Caller, Integrity, KeyInfo, KeyState
 from hsm_core.operations import Effect, Operation
 from tests.simulation import law
 from tests.simulation.consents import Ask, Consent, Consents, SteadyBounds
 from tests.simulation.deciding import decided, note
 from tests.simulation.disk import Disk
 from tests.simulation.law import Key, Moment, Refusal
-from tests.simulation.rules import bound, demands_of
+from tests.simulation.rules import PURGE, Bound, bound, demands_of
 from tests.simulation.trail import COMMITTED, Entry, TrailReader
 
 Expected: TypeAlias = Key | Refusal | None
@@ -47,6 +47,7 @@ _FORGED: Final = frozenset(
 )
 
 
+_S: Final = KeyState
 _NAMING: Final = ("key_id", "approval_id", "name")
 
 
@@ -123,7 +124,9 @@ class Oracle:
     Args:
         disk: The media, which it reads beside the HSM.
 
-        hmac_key: Of the trail.
+        ledger: The medium of the ledger.
+
+        hmac_key: Of trail and ledger.
 
         moment: Tells when it is.
 
@@ -133,6 +136,7 @@ class Oracle:
     def __init__(
         self,
         disk: Disk,
+        ledger: Disk,
         hmac_key: bytes,
         moment: Callable[[], Moment],
         *,
@@ -144,6 +148,8 @@ class Oracle:
         self.lost: list[Lost] = []
         self.settled: list[tuple[Lost, bool]] = []
         self.trail = TrailReader(disk, hmac_key)
+        self.ledger = TrailReader(ledger, hmac_key)
+        self.purged: list[tuple[str, int]] = []
         self._disk = disk
         self._moment = moment
         self._strict = strict
@@ -291,8 +297,8 @@ class Oracle:
 
     def _note_step(self, request: Request, info: ops.ApprovalInfo) -> None:
         consent = self.consents.by_id[info.approval_id]
-        note(consent, request.operation, request.caller)
-        self.consents.time.write()
+        if note(consent, request.operation, request.caller):
+            self.consents.time.write()
         if consent is request.in_use and info.state is ApprovalState.RESERVED:
             info = structs.replace(info, state=consent.state)
         problem = self.consents.differs(info)
@@ -345,7 +351,6 @@ class Oracle:
             assert request.ask is not None
             problem = self.consents.was_asked(approval_id, request.ask)
             _require(not problem, f"{request} was refused, but {problem}")
-            self.consents.time.write()
         if effect in _RECORDED and code not in _UNRECORDED:
             durable = self._strict or effect is Effect.MUTATION
             if durable:
@@ -428,16 +433,104 @@ class Oracle:
         for entry in self.trail.read():
             by = entry.facts.get("caller", {}).get("principal", "")
             is_change = entry.phase == "outcome" and entry.code in COMMITTED
+            if entry.kind == "system.approval-requested" and is_change:
+                self._note_own(entry, by)
+            if entry.kind == "AllowPurges" and entry.code == "ok":
+                self._spend(entry, "")
             is_own = by.startswith("system.") and not entry.kind.startswith("system.")
             if is_own and entry.code == "approval_required":
                 self._await(entry, by)
             if is_own and is_change:
                 self._absorb(entry)
 
+    def _note_own(self, entry: Entry, requester: str) -> None:
+        """Note that retention asks people; what rotation waits for is noted later."""
+        if requester == "system.retention":
+            key_id = str(entry.fact("key_id"))
+            about = Bound(requester, key_id, (("id", entry.fact("approval_id")),), 0)
+            self.consents.add(
+                entry.fact("approval_id"), self.consents.ask(about, (PURGE,))
+            )
+
+    def _spend(self, entry: Entry, key_id: str) -> None:
+        """Require that people agreed to what retention does, and note its use."""
+        self._agreed(entry, entry.fact("approval_id"), key_id).use()
+
+    def _agreed(self, entry: Entry, approval_id: str, key_id: str) -> Consent:
+        consent = self.consents.by_id.get(approval_id)
+        _require(
+            consent is not None
+            and consent.bound is not None
+            and consent.bound.kind == key_id
+            and consent.state is ApprovalState.GRANTED
+            # What was recovered was agreed to before, and it is late now.
+            and (entry.code != "ok" or not self.consents.has_expired(consent)),
+            f"{entry.kind} of {key_id}: nobody agreed: {consent}",
+        )
+        assert consent is not None
+        return consent
+
+    def _purge_step(self, entry: Entry, key: Key) -> Key:
+        """Return what a step of a purge makes of a key; it must be due and agreed."""
+        moment, number = self._moment(), int(entry.facts["parameters"]["version"])
+        version = key.version(number)
+        assert version is not None
+        material = version.material
+        same = [v for v in key.versions if v.material == material]
+        if entry.kind == "CancelPurge":
+            after = law.unscheduled(key, same)
+            _require(after != key, f"{key} waited for no purge")
+            return replace(after, generation=key.generation + 1)
+        why = law.why_kept(key, material, moment)
+        _require(not why, f"{entry.kind} of version {number} of {key}: {why}")
+        if entry.kind == "SchedulePurge":
+            _require(
+                all(v.state in {_S.RETIRED, _S.REVOKED} for v in same),
+                f"version {number} of {key} can't wait for a purge",
+            )
+            approval_id = entry.facts["parameters"].get("approval_id", "")
+            self._agreed(entry, approval_id, key.key_id)
+            return law.scheduled(key, material, moment)
+        self._spend(entry, key.key_id)
+        for each in same:
+            waits = each.scheduled
+            _require(
+                waits is not None
+                and moment.believed - waits.believed >= law.GRACE_SECONDS - 1,
+                f"version {number} of {key} is purged before its grace is over",
+            )
+        told = [
+            e
+            for e in self.ledger.read_all()
+            if (e.phase, e.fact("key_id"), e.fact("version"))
+            == ("intent", key.key_id, number)
+        ]
+        _require(len(told) == 1, f"the ledger has {len(told)} intents for {key}")
+        self.purged.append((key.key_id, number))
+        return law.purged(key, material)
+
+    def check_ledger(self) -> None:
+        """
+        Compare the ledger with what was purged.
+
+        Raises:
+            ViolationError: It attests too much, too little, or one purge twice.
+        """
+        self.read_trail()
+        attested = [
+            (e.fact("key_id"), e.fact("version"))
+            for e in self.ledger.read_all()
+            if e.phase == "outcome" and e.code == "ok"
+        ]
+        _require(
+            sorted(attested) == sorted(self.purged),
+            f"the ledger attests {attested}, and {self.purged} were purged",
+        )
+
     def _await(self, entry: Entry, requester: str) -> None:
         """Note that the HSM itself waits for an approval."""
-        key = self.keys[entry.fact("key_id")]
         _require(entry.kind == "RotateKey", f"the HSM waits to {entry.kind}")
+        key = self.keys[entry.fact("key_id")]
         operation = ops.RotateKey(key_id=key.key_id)
         ask = self.consents.ask(
             bound(requester, operation, key), demands_of(operation, key)
@@ -465,6 +558,8 @@ class Oracle:
             case "CompleteDestruction":
                 _require(law.may_end(key, moment), f"{key} is destroyed too early")
                 after = replace(law.destroyed(key), generation=key.generation + 1)
+            case "SchedulePurge" | "CancelPurge" | "PurgeVersion":
+                after = self._purge_step(entry, key)
             case _:
                 raise ViolationError(f"the HSM did {entry.kind} by itself")
         assert isinstance(after, Key)

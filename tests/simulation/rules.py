@@ -19,7 +19,16 @@ from hsm_core.model import KeyState, Role
 from hsm_core.operations import Operation
 from tests.simulation.law import Key, Kind
 
-__all__ = ["Bound", "Demand", "Saying", "are_met", "bound", "demands_of", "person"]
+__all__ = [
+    "PURGE",
+    "Bound",
+    "Demand",
+    "Saying",
+    "are_met",
+    "bound",
+    "demands_of",
+    "person",
+]
 
 _DAY: Final = 24 * 3600
 
@@ -82,6 +91,12 @@ RULES: Final = (
 )
 
 
+PURGE: Final = Demand(
+    "retention-purge", distinct=(Role.OPERATOR, Role.AUDITOR), seconds=30 * _DAY
+)
+"""What the built-in policy asks for before anything is purged."""
+
+
 def _holds(rule: _Rule, tags: Iterable[str]) -> bool:
     return not rule.tag or rule.tag in tags
 
@@ -111,12 +126,13 @@ class Bound:
 
     Attributes:
         sent: The operation with its defaults, as one can compare it.
+        version: The one that it names, else the current one.
     """
 
     requester: str
     kind: str
     sent: tuple[tuple[str, object], ...]
-    current: int
+    version: object
 
 
 def bound(requester: str, operation: Operation[Any], key: Key) -> Bound:
@@ -132,7 +148,7 @@ def bound(requester: str, operation: Operation[Any], key: Key) -> Bound:
         requester=requester,
         kind=type(operation).__name__,
         sent=tuple(sorted(facts.items())),
-        current=key.current,
+        version=facts.get("version") or key.current,
     )
 
 

@@ -10,10 +10,15 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import pytest
 
+from hsm_core._internal.admission import Admission
 from hsm_core._internal.approvals import rules
 from hsm_core._internal.approvals.steady_time import SteadyTime
+from hsm_core._internal.drafts import Attempt
+from hsm_core._internal.internal_operations import PurgeVersion
 from hsm_core._internal.owed import OwedOutcomes
+from hsm_core._internal.purging.consent import Answer, Consent, Consents
 from hsm_core.model import Approval, ApprovalState
+from hsm_core.operations import Operation
 from tests.simulation.run import FailedLifeError, simulate
 
 MOST_SEEDS: Final = 500
@@ -42,6 +47,25 @@ def lost_outcome(patch: pytest.MonkeyPatch) -> None:
 def self_approval(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether who agrees is who asked."""
     patch.setattr(rules, "are_one", lambda one, other, **how: False)
+
+
+def purge_without_approval(patch: pytest.MonkeyPatch) -> None:
+    """That people were asked is as good as that they agreed."""
+    look, asked = Consents.look, Admission.asked
+
+    def hasty(self: Consents, operation: Operation[Any], now: int) -> Answer | None:
+        answer = look(self, operation, now)
+        if answer is None or answer.consent is not Consent.ASKED:
+            return answer
+        granted = msgspec.structs.replace(answer.approval, state=ApprovalState.GRANTED)
+        return Answer(Consent.GRANTED, granted)
+
+    def unasked(self: Admission, attempt: Attempt) -> Any:
+        is_purge = isinstance(attempt.operation, PurgeVersion)
+        return None if is_purge else asked(self, attempt)
+
+    patch.setattr(Consents, "look", hasty)
+    patch.setattr(Admission, "asked", unasked)
 
 
 def double_spend(patch: pytest.MonkeyPatch) -> None:
@@ -77,6 +101,7 @@ def revived_expiry(patch: pytest.MonkeyPatch) -> None:
 BUGS: Final[Mapping[str, Plant]] = {
     "self-approval": self_approval,
     "double spend": double_spend,
+    "purge without approval": purge_without_approval,
     "revived expiry": revived_expiry,
     "lost outcome": lost_outcome,
 }

@@ -48,6 +48,7 @@ class TrailReader:
     Attributes:
         stored: Generation and document digest of each key after its last change.
         by_request: The records of each request id.
+        entries: All that was read.
         waiting: Operation ids of intents without outcome, with the key each names.
     """
 
@@ -56,6 +57,7 @@ class TrailReader:
     stored: dict[str, tuple[int, str]] = field(default_factory=dict)
     by_request: dict[str, list[Entry]] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
     _next: int = 0
     _prev: str = "0" * 64
 
@@ -79,7 +81,13 @@ class TrailReader:
             self._prev = hashlib.sha256(b"\0" + line).hexdigest()
             self._next += 1
             found.append(self._note(event))
+        self.entries += found
         return found
+
+    def read_all(self) -> list[Entry]:
+        """Read what has become durable since, and return all."""
+        self.read()
+        return self.entries
 
     def _note(self, event: dict[str, Any]) -> Entry:
         entry = Entry(

@@ -24,6 +24,7 @@ from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.failpoints import install
+from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core.errors import HSMError
 from hsm_core.model import Caller, KeyInfo, KeyState, Role
@@ -40,7 +41,7 @@ from tests.simulation.disk import (
     SimulatedKeyStore,
     SimulatedTrail,
 )
-from tests.simulation.law import DAY, Key, Moment, Refusal
+from tests.simulation.law import DAY, GRACE_SECONDS, Key, Moment, Refusal
 from tests.simulation.oracle import (
     Expected,
     Item,
@@ -55,6 +56,7 @@ __all__ = ["LOOKER", "Answer", "World", "making", "processing"]
 
 _BEGIN: Final = 1_750_000_000_000_000
 _HMAC_KEY: Final = b"\x02" * 32
+_RETENTION: Final = Path(__file__).with_name("retention.yaml")
 _POLICY: Final = Path(__file__).with_name("policy.yaml")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOOKER: Final = Caller(principal="onlooker", roles=frozenset({Role.AUDITOR}))
@@ -130,11 +132,13 @@ class World:
         self.has_good_clock = self.rng.random() < 0.3
         self.was_long_off = False
         self._tell = tell
-        self._disk = Disk()
+        self._disk, self._ledger = Disk(), Disk()
         self._sync = self.rng.choice([*[AuditSync.STRICT] * 3, AuditSync.BOUNDED])
         strict = self._sync is AuditSync.STRICT
         self._lives = 0
-        self.oracle = Oracle(self._disk, _HMAC_KEY, self._moment, strict=strict)
+        self.oracle = Oracle(
+            self._disk, self._ledger, _HMAC_KEY, self._moment, strict=strict
+        )
         self._entropy = FakeEntropy()
         self._root = RootKey(b"\x01" * 32, entropy=self._entropy)
         self._life = Life(self._reach)
@@ -179,21 +183,19 @@ class World:
         self._lives += 1
         self.faults.clear()
         store = SimulatedKeyStore(self._disk, self._life)
-        trail = SimulatedTrail(
-            self._disk,
-            self._life,
-            _HMAC_KEY,
-            clock=self.time,
-            entropy=self._entropy,
-            strict=self._sync is AuditSync.STRICT,
-        )
+        trail = self._open_trail(self._disk)
         self._gateway = assemble(
             Settings(
                 key_store="filesystem",
                 approval_store=ApprovalStoreKind.FILE,
                 audit_sync=self._sync,
                 policy_config=_POLICY,
+                retention_config=_RETENTION,
+                retention_ledger=Path("simulated"),
+                retention_grace_seconds=GRACE_SECONDS,
+                retention_max_purges=3,
             ),
+            purges=LedgerFile(self._open_trail(self._ledger)),
             store=FaultyKeyStore(store, self.faults),
             counters=SimulatedCounters(self._disk, self._life),
             audit=FaultyAuditLog(trail, self.faults),
@@ -205,6 +207,16 @@ class World:
             registry=_registry(),
             approvals=SimulatedApprovals(self._disk, self._life),
             new_caretaker=self._new_caretaker,
+        )
+
+    def _open_trail(self, disk: Disk) -> SimulatedTrail:
+        return SimulatedTrail(
+            disk,
+            self._life,
+            _HMAC_KEY,
+            clock=self.time,
+            entropy=self._entropy,
+            strict=self._sync is AuditSync.STRICT,
         )
 
     def _new_caretaker(self) -> SteppedCaretaker:
@@ -229,7 +241,9 @@ class World:
         self._life.is_over = True
         self._gateway = None
         self.crashes += 1
-        lost = self._disk.lose_power(self.rng)
+        lost = self._disk.lose_power(self.rng) + self._ledger.lose_power(self.rng)
+        # Before it is later: was it the time for all that is on the disk?
+        self.oracle.read_trail()
         self._start_anew()
         self.say(f"it died {when}; {lost} records were not durable")
 
@@ -269,6 +283,11 @@ class World:
     def wall_time(self) -> datetime:
         """What the clock of the machine says."""
         return _EPOCH + timedelta(microseconds=self.time.now())
+
+    @property
+    def error_of_clock(self) -> float:
+        """By how many seconds the clock must be set to be right."""
+        return (_BEGIN - self.time.now()) / 1_000_000 + self.time.passed
 
     def _moment(self) -> Moment:
         # See the documents: a day in each life, and a week between two.

@@ -147,7 +147,7 @@ class OpenHSM:
             seconds = settings.policy_reload_interval_seconds
             self.caretaker.every(seconds, self._policy.poll)
         self.caretaker.start()
-        retention.begin(self._pipeline.execute, desk or self.desk)
+        retention.begin(self._pipeline.execute, desk or self.desk, new_caretaker)
 
     def __enter__(self) -> Self:
         return self

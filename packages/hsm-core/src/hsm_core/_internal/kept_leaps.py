@@ -41,7 +41,7 @@ def open_leaps(
     only hold back what is due.
 
     Raises:
-        UnavailableError: Store or trail can't be read.
+        UnavailableError: Store or trail can't be read or written.
     """
 
     def keep(leaps: tuple[Leap, ...]) -> None:
@@ -61,7 +61,11 @@ def open_leaps(
 
     kept = decode_leaps(store.read_meta(_META), ring.leaps_mac)
     looked_at = decode_look(store.read_meta(_LOOK), ring.leaps_mac)
-    return Leaps(clock, looked_at or _last_sign_of_life(audit), kept, keep, note)
+    newest = looked_at or _last_sign_of_life(audit)
+    leaps = Leaps(clock, newest, kept, keep, note)
+    # Who crashes before anybody looks must not have forgotten it.
+    leaps.look()
+    return leaps
 
 
 def _last_sign_of_life(audit: AuditLog) -> int:

@@ -130,12 +130,15 @@ class Consents:
         Return the keyed digest that an approval binds, hex.
 
         It covers the requester, every field of the operation with its defaults, and id,
-        algorithm and current version of every key that it names.
+        algorithm and version of every key that it names: the version that it names too,
+        else the current one. So what is about an old version is not concerned where the
+        key is rotated.
         """
-        documents = [asked.document, *asked.others.values()]
+        named = getattr(asked.operation, "version", None)
+        first, others = asked.document, asked.others.values()
         keys = [
-            wire.encode_packed([d.key_id, d.algorithm, d.current])
-            for d in documents
+            wire.encode_packed([d.key_id, d.algorithm, version or d.current])
+            for d, version in [(first, named), *((d, None) for d in others)]
             if d is not None
         ]
         return self._ring.approval_digest(

@@ -76,12 +76,17 @@ class RetentionSlot:
         self.build: Callable[[Execute, PurgeDesk], Retention] | None = None
         self.retention: Retention | None = None
 
-    def begin(self, execute: Execute, desk: PurgeDesk) -> None:
+    def begin(
+        self,
+        execute: Execute,
+        desk: PurgeDesk,
+        new_caretaker: Callable[[], Caretaker] = Caretaker,
+    ) -> None:
         """Build it and begin to work, if there is one."""
         if self.build is None:
             return
         self.retention = self.build(execute, desk)
-        self._caretaker = Caretaker()
+        self._caretaker = new_caretaker()
         self._caretaker.every(
             _BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS
         )
