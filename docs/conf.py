@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
     ),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
     ("py:.*", r"hsm_core\..*\.(T|R|R_co|Op|RecordT)"),
-    ("py:.*", r"hsm_core\._internal\..*"),
+    ("py:.*", r"hsm_core\._(internal|policies)\..*"),
 ]
 
 html_theme = "furo"
