@@ -208,8 +208,8 @@ def _retention() -> list[click.Parameter]:
         ),
         option(
             "retention-ledger",
-            "File of the retention ledger, in which every purge is attested.",
-            default=Path("data/retention-ledger.log"),
+            "File of the retention ledger, in which every purge is attested.  "
+            "[default: with --retention-config, retention-ledger.log beside the trail]",
             type=_PATH,
             metavar="FILE",
         ),

@@ -61,6 +61,15 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
     )
 
 
+def _ledger_beside(values: dict[str, Any], audit_log: Path | None) -> Path | None:
+    """Return where the ledger lies if it must be somewhere and nobody says where."""
+    in_database = values["audit_store"] == AuditStoreKind.SQLITE
+    trail = values["audit_sqlite_path"] if in_database else audit_log
+    if values["retention_config"] is None or trail is None:
+        return None
+    return Path(trail).parent / "retention-ledger.log"
+
+
 def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
     audit_log: Path | None = values["audit_log"]
     in_memory = values["key_store"] == KeyStoreKind.MEMORY
@@ -85,7 +94,8 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         approval_retention_days=values["approval_retention_days"],
         approval_retention_interval_seconds=values["approval_retention_interval_secs"],
         retention_config=values["retention_config"],
-        retention_ledger=values["retention_ledger"],
+        retention_ledger=values["retention_ledger"]
+        or _ledger_beside(values, audit_log),
         retention_interval_seconds=values["retention_interval_secs"],
         retention_grace_seconds=values["retention_grace_secs"],
         retention_max_purges=values["retention_max_purges"],
