@@ -419,7 +419,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
         pauses=pauses,
         purger=purger,
         trail=nothing,
-        time=KnownTime(clock, Leaps(clock)),
+        time=KnownTime(Leaps(clock)),
         totals=Totals(),
         grace_seconds=0,
         most=100,

@@ -11,6 +11,7 @@ from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.purging.offline import LedgerVerification, verify_ledger
 from hsm_core.errors import HSMError, IntegrityError
 from hsm_core.model import KeyState
+from hsm_core.testing import FakeClock
 from tests.core.retention_support import DAY, HMAC_KEY, People, World, keep_pipeline
 
 __all__ = ["keep_pipeline"]
@@ -103,6 +104,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def later() -> FakeClock:
+    """Return a clock of a time after the ledger was written."""
+    clock = FakeClock()
+    clock.advance(100 * DAY)
+    return clock
+
+
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 @pytest.mark.parametrize("keeps_state", [True, False])
 def test_a_ledger_that_was_changed_keeps_purges_back(
@@ -116,7 +124,7 @@ def test_a_ledger_that_was_changed_keeps_purges_back(
         state.unlink()
     with pytest.raises(HSMError):
         verified(folder)
-    world = World(folder, memory=False)
+    world = World(folder, memory=False, clock=later())
     key = world.old_key()
     world.pass_time(31, every=15.5)
     world.people.grant()
@@ -139,7 +147,7 @@ def test_what_was_remembered_can_not_simply_be_lost(folder: Path) -> None:
     """A trail that knows a ledger, and a state that does not: people must say so."""
     (state,) = (folder / "keys").rglob("retention")
     state.unlink()
-    world = World(folder, memory=False)
+    world = World(folder, memory=False, clock=later())
     key = world.old_key()
     world.pass_time(31, every=15.5)
     world.people.grant()

@@ -499,15 +499,22 @@ class Oracle:
                 and moment.believed - waits.believed >= law.GRACE_SECONDS - 1,
                 f"version {number} of {key} is purged before its grace is over",
             )
-        told = [
-            e
-            for e in self.ledger.read_all()
-            if (e.phase, e.fact("key_id"), e.fact("version"))
-            == ("intent", key.key_id, number)
-        ]
-        _require(len(told) == 1, f"the ledger has {len(told)} intents for {key}")
+        _require(
+            self._attested(key.key_id, number) == 1,
+            f"the ledger has not one intent for version {number} of {key}",
+        )
         self.purged.append((key.key_id, number))
         return law.purged(key, material)
+
+    def _attested(self, key_id: str, number: int) -> int:
+        """Return how many purges of a version were begun, and not given up."""
+        found = set[str]()
+        for entry in self.ledger.read_all():
+            if entry.phase == "outcome" and entry.code != "ok":
+                found.discard(entry.fact("operation_id"))
+            elif (entry.fact("key_id"), entry.fact("version")) == (key_id, number):
+                found.add(entry.fact("operation_id"))
+        return len(found)
 
     def check_ledger(self) -> None:
         """

@@ -14,7 +14,7 @@ from tests.simulation.world import World
 
 __all__ = ["STEPS", "FailedLifeError", "Life", "simulate"]
 
-STEPS: Final = 40
+STEPS: Final = 28
 """How much happens in one life."""
 
 _LOOKED_AT: Final = 40

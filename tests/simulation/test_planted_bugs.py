@@ -51,21 +51,28 @@ def self_approval(patch: pytest.MonkeyPatch) -> None:
 
 def purge_without_approval(patch: pytest.MonkeyPatch) -> None:
     """That people were asked is as good as that they agreed."""
-    look, asked = Consents.look, Admission.asked
+    look, take = Consents.look, Admission.take_approval
+    check = Admission.check_approvals
 
     def hasty(self: Consents, operation: Operation[Any], now: int) -> Answer | None:
         answer = look(self, operation, now)
-        if answer is None or answer.consent is not Consent.ASKED:
+        is_purge = isinstance(operation, PurgeVersion)
+        if answer is None or not is_purge or answer.consent is not Consent.ASKED:
             return answer
         granted = msgspec.structs.replace(answer.approval, state=ApprovalState.GRANTED)
         return Answer(Consent.GRANTED, granted)
 
-    def unasked(self: Admission, attempt: Attempt) -> Any:
-        is_purge = isinstance(attempt.operation, PurgeVersion)
-        return None if is_purge else asked(self, attempt)
+    def taken(self: Admission, attempt: Attempt) -> None:
+        if not isinstance(attempt.operation, PurgeVersion):
+            take(self, attempt)
+
+    def checked(self: Admission, attempt: Attempt) -> None:
+        if not isinstance(attempt.operation, PurgeVersion):
+            check(self, attempt)
 
     patch.setattr(Consents, "look", hasty)
-    patch.setattr(Admission, "asked", unasked)
+    patch.setattr(Admission, "take_approval", taken)
+    patch.setattr(Admission, "check_approvals", checked)
 
 
 def double_spend(patch: pytest.MonkeyPatch) -> None:

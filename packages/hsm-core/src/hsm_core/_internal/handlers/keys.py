@@ -51,7 +51,7 @@ class RotateKeyHandler(KeyMutation[ops.RotateKey]):
 
     def plan(self, subject: Subject[ops.RotateKey], /) -> Plan:
         """Generate, test, seal; the old version is retired, a revoked one stays so."""
-        now = self._services.clock.now()
+        now = self._services.leaps.now()
         state = _S.STAGED if subject.operation.staged else _S.ACTIVE
         fresh = self._fresh(subject.key, now, state)
         document = append_version(subject.key, lambda _: fresh.version, now)
@@ -82,7 +82,7 @@ class RollbackHandler(KeyMutation[ops.Rollback]):
 
     def plan(self, subject: Subject[ops.Rollback], /) -> Plan:
         """Open the old material and seal it anew, for its new version."""
-        now, source = self._services.clock.now(), _source(subject)
+        now, source = self._services.leaps.now(), _source(subject)
         material = self._services.inventory.materials.open_material(subject.key, source)
         sealed = seal_version(
             self._services.inventory,
@@ -120,7 +120,7 @@ class RevokeKeyHandler(KeyMutation[ops.RevokeKey]):
     def plan(self, subject: Subject[ops.RevokeKey], /) -> Plan:
         """Revoke the version, or all, and every version with the same material."""
         operation, document = subject.operation, subject.key
-        now = self._services.clock.now()
+        now = self._services.leaps.now()
         material = {
             v.material_id
             for v in document.versions

@@ -65,7 +65,7 @@ class ActivateKeyHandler(KeyMutation[ops.ActivateKey]):
     def plan(self, subject: Subject[ops.ActivateKey], /) -> Plan:
         """Make it the current one; an active one before it is retired."""
         document, wanted = subject.key, _named(subject)
-        now = self._services.clock.now()
+        now = self._services.leaps.now()
 
         def moved(version: VersionDocument) -> VersionDocument:
             if version is wanted:
@@ -88,7 +88,7 @@ class SuspendKeyHandler(KeyMutation[ops.SuspendKey]):
 
     def plan(self, subject: Subject[ops.SuspendKey], /) -> Plan:
         """Suspend it."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         moved = move(
             document.current_version,
             _S.SUSPENDED,
@@ -107,7 +107,7 @@ class ResumeKeyHandler(KeyMutation[ops.ResumeKey]):
 
     def plan(self, subject: Subject[ops.ResumeKey], /) -> Plan:
         """Make it active, and forget why it was not."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         moved = move(document.current_version, _S.ACTIVE, now)
         return _current_replaced(
             document, msgspec.structs.replace(moved, reason=""), now
@@ -124,7 +124,7 @@ class SetRotationHandler(KeyMutation[ops.SetRotation]):
     def plan(self, subject: Subject[ops.SetRotation], /) -> Plan:
         """Keep the limits; none at all is no rotation."""
         operation, document = subject.operation, subject.key
-        now = self._services.clock.now()
+        now = self._services.leaps.now()
         wanted = RotationDocument(
             max_age_days=operation.max_age_days or 0,
             max_uses=operation.max_uses or 0,

@@ -69,7 +69,7 @@ class NewKeyHandler(KeyMutation[NewKey]):
         origin: KeyOrigin,
         state: KeyState = KeyState.ACTIVE,
     ) -> Plan:
-        operation, now = subject.operation, self._services.clock.now()
+        operation, now = subject.operation, self._services.leaps.now()
         ring = self._services.inventory.ring
         empty = KeyDocument(
             format=DOCUMENT_FORMAT,

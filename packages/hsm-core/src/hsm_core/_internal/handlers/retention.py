@@ -47,7 +47,7 @@ class HoldKeyHandler(KeyMutation[ops.HoldKey]):
 
     def plan(self, subject: Subject[ops.HoldKey], /) -> Plan:
         """Note why; what waits for a purge alone gets its state back."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         versions = document.versions
         if not document.destroy_at:
             versions = tuple(_given_back(v, now) for v in versions)
@@ -66,7 +66,7 @@ class ReleaseKeyHandler(KeyMutation[ops.ReleaseKey]):
 
     def plan(self, subject: Subject[ops.ReleaseKey], /) -> Plan:
         """Forget the hold; the trail knows why."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         after = with_versions(document, document.versions, now)
         return Plan(msgspec.structs.replace(after, hold=""), document.current)
 
@@ -95,7 +95,7 @@ class ExtendRetentionHandler(KeyMutation[ops.ExtendRetention]):
 
     def plan(self, subject: Subject[ops.ExtendRetention], /) -> Plan:
         """Note it; if it waits for a purge alone, it gets its state back."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         wanted = document.versions[subject.operation.version - 1]
         until = _until(subject.operation)
 
@@ -124,7 +124,7 @@ class SchedulePurgeHandler(KeyMutation[internal.SchedulePurge]):
 
     def plan(self, subject: Subject[internal.SchedulePurge], /) -> Plan:
         """Move every version that has it, and note when its window opened."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         purge_at = subject.operation.purge_at
         chosen = subject.operation.versions
 
@@ -153,7 +153,7 @@ class CancelPurgeHandler(KeyMutation[internal.CancelPurge]):
 
     def plan(self, subject: Subject[internal.CancelPurge], /) -> Plan:
         """Move every version that has it back."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         chosen = subject.operation.versions
         versions = (
             _given_back(v, now) if v.version in chosen else v for v in document.versions
@@ -166,7 +166,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
 
     def prepare(self, subject: Subject[internal.PurgeVersion], /) -> None:
         """Refuse what must stay, or whose time has not come."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         versions = _material(document, subject.operation)
         _check_scheduled(document, versions)
         _check_purgeable(document, versions)
@@ -175,7 +175,7 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
 
     def plan(self, subject: Subject[internal.PurgeVersion], /) -> Plan:
         """Destroy every version that has it, and leave a tombstone."""
-        document, now = subject.key, self._services.clock.now()
+        document, now = subject.key, self._services.leaps.now()
         chosen = subject.operation.versions
         material_id = document.versions[chosen[0] - 1].material_id
         versions = (

@@ -128,7 +128,7 @@ class Retention:
         self.ledger = Ledger(
             ledger, audit, hmac_key, self._remember, self._state.state.anchor
         )
-        known = KnownTime(clock, leaps)
+        known = KnownTime(leaps)
         consents = Consents(
             Remembered(desk, self._state),
             settings.retention_grace_seconds,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from hsm_core._internal.leaps import Leaps
-from hsm_core.protocols import Clock
 
 __all__ = ["KnownTime"]
 
@@ -14,18 +13,19 @@ class KnownTime:
     Time as it is known to have passed.
 
     Args:
-        clock: The wall clock.
-
-        leaps: What it leapt over.
+        leaps: What the wall clock leapt over.
     """
 
-    def __init__(self, clock: Clock, leaps: Leaps) -> None:
-        self._clock = clock
+    def __init__(self, leaps: Leaps) -> None:
         self._leaps = leaps
 
     def wall(self) -> int:
-        """Return what the wall clock says, microseconds since 1970."""
-        return self._clock.now()
+        """
+        Return what the wall clock says, or a later instant while that is behind.
+
+        In microseconds since 1970; see `Leaps.now`.
+        """
+        return self._leaps.now()
 
     def since(self, at: int, allowed: int) -> int:
         """
@@ -37,9 +37,9 @@ class KnownTime:
             allowed: Leaps that ended before this instant count as time.
 
         Returns:
-            Microseconds since 1970, not after what the wall clock says.
+            Microseconds since 1970, not after `wall`.
         """
-        wall = self._clock.now()
+        wall = self.wall()
         uncounted = sum(
             max(0, min(leap.end, wall) - max(leap.begin, at))
             for leap in self._leaps.look()
