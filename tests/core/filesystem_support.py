@@ -163,7 +163,7 @@ def folder_in_memory() -> Iterator[Path]:
 
 
 NAMES = ("new", "third", "renamed")
-"""Names that keys of these stores have, or have had."""
+"""Names that keys of file stores have, or have had."""
 
 Seen = dict[KeyId, tuple[bytes, tuple[bytes | None, ...]]]
 """Of each key the document, and the blobs of the versions that it names."""
@@ -191,7 +191,8 @@ def seen(store: KeyStore) -> Seen:
             tuple(store.get_blob(stored.key_id, v.version) for v in document.versions),
         )
     assert living[::-1] == page(store)
-    leads = [(n, e.key_id) for n in NAMES if (e := store.entry(n)) is not None]
+    known = {*NAMES, *(name for name, _ in named)}
+    leads = [(n, e.key_id) for n in known if (e := store.entry(n)) is not None]
     assert sorted(named) == sorted(leads)
     return found
 

@@ -69,7 +69,7 @@ def damage_record(site: Site) -> None:
 
 def damage_ring(site: Site) -> None:
     """Change the sealed key ring."""
-    (ring,) = (site.key_dir / "meta").iterdir()
+    (ring,) = (site.key_dir / "meta").glob("ring*")
     flip(ring, ring.stat().st_size - 1)
 
 
