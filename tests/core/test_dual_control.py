@@ -11,6 +11,7 @@ import pytest
 
 from hsm_core import consent, errors
 from hsm_core import operations as ops
+from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, Phase, Role
 from hsm_core.settings import PolicyProfile, Settings
@@ -715,3 +716,25 @@ class TestDesk:
         assert found.approval_id == made.approval_id
         assert gateway.act_as(who).execute(operation).key_id == key
         assert gateway.desk.request(who, ops.DescribeKey(key_id=key)) is None
+
+
+@pytest.mark.parametrize("point", ["mutation.after_store", "mutation.after_outcome"])
+def test_an_interruption_after_the_change_gives_nothing_back(
+    gateway: OpenHSM, point: str
+) -> None:
+    """AP-08: who interrupts a change that was made has used the approval up."""
+    ann, key = person(gateway, "ann"), ed25519(gateway)
+    asked = ask(ann, ops.RotateKey(key_id=key))
+    approve(person(gateway, "bob"), asked)
+
+    def interrupt(name: str) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with install(interrupt), pytest.raises(KeyboardInterrupt):
+        ann.execute(ops.RotateKey(key_id=key))
+
+    assert S.GRANTED is not state(gateway, asked)
+    again = ask(ann, ops.RotateKey(key_id=key))
+    assert asked.approval_id != again.approval_id
+    assert 2 == person(gateway, "ann").execute(ops.DescribeKey(key_id=key)).version

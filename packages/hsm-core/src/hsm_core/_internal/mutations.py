@@ -170,8 +170,12 @@ class Mutations:
             unknown = isinstance(settled.error, OutcomeUnknownError)
             self._admission.settle_approval(attempt, done=None if unknown else False)
             raise
-        except BaseException:
+        except HSMError:
             self._admission.settle_approval(attempt, done=False)
+            raise
+        except BaseException:
+            # It may have come after the commit, and an approval is not given twice.
+            self._admission.settle_approval(attempt, done=None)
             raise
         self._admission.settle_approval(attempt, done=True)
         return document
