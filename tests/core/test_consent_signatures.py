@@ -327,30 +327,30 @@ def pem_of(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | object) -> str:
     return written.decode()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "ssh-ed25519",
-        "ssh-ed25519 AAAA",
-        LINE.replace("ssh-ed25519", "ssh-rsa"),
-        LINE.replace("ssh-ed25519", "sk-ssh-ed25519@openssh.com"),
-        LINE.replace("ssh-ed25519", "ecdsa-sha2-nistp256"),
-        f'namespaces="file" {LINE}',
-        f"{LINE}\n{LINE}",
-        f"{LINE[:-1]}",
-        f"{LINE} ü",
-        PEM + PEM,
-        "x" + PEM,
-        PEM.replace("PUBLIC KEY", "PRIVATE KEY"),
-        PEM.replace("-----\nM", "-----\n\n\n*"),
-        PEM + "x" * 5000,
-        pem_of(rsa.generate_private_key(65537, 2048).public_key()),
-        pem_of(ec.generate_private_key(ec.SECP384R1()).public_key()),
-        pem_of(ec.generate_private_key(ec.SECP256K1()).public_key()),
-        pem_of(ed448.Ed448PrivateKey.generate().public_key()),
-    ],
-)
+OTHER_KEYS = {
+    "nothing": "",
+    "type alone": "ssh-ed25519",
+    "cut short": "ssh-ed25519 AAAA",
+    "ssh-rsa": LINE.replace("ssh-ed25519", "ssh-rsa"),
+    "sk": LINE.replace("ssh-ed25519", "sk-ssh-ed25519@openssh.com"),
+    "another type": LINE.replace("ssh-ed25519", "ecdsa-sha2-nistp256"),
+    "options": f'namespaces="file" {LINE}',
+    "two lines": f"{LINE}\n{LINE}",
+    "a character less": f"{LINE[:-1]}",
+    "comment beyond ASCII": f"{LINE} ü",
+    "two keys": PEM + PEM,
+    "text before": "x" + PEM,
+    "private": PEM.replace("PUBLIC KEY", "PRIVATE KEY"),
+    "damaged": PEM.replace("-----\nM", "-----\n\n\n*"),
+    "too long": PEM + "x" * 5000,
+    "RSA": pem_of(rsa.generate_private_key(65537, 2048).public_key()),
+    "P-384": pem_of(ec.generate_private_key(ec.SECP384R1()).public_key()),
+    "secp256k1": pem_of(ec.generate_private_key(ec.SECP256K1()).public_key()),
+    "Ed448": pem_of(ed448.Ed448PrivateKey.generate().public_key()),
+}
+
+
+@pytest.mark.parametrize("text", OTHER_KEYS.values(), ids=OTHER_KEYS)
 def test_other_keys(text: str) -> None:
     """Whatever else is a key, or looks like one, is refused."""
     with pytest.raises(InvalidInputError, match="must be Ed25519 or ECDSA P-256"):

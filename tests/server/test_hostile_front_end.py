@@ -290,7 +290,11 @@ class TestFrames:
         assert ["another protocol"] == bench.violations
         assert [] == recorded(bench.hsm, "CreateKey")
 
-    @pytest.mark.parametrize("begun", [b"\0", b"\0\0", packed(GOOD)[:-1]])
+    @pytest.mark.parametrize(
+        "begun",
+        [b"\0", b"\0\0", packed(GOOD)[:-1]],
+        ids=["a byte", "two bytes", "all but one"],
+    )
     async def test_slow_bytes(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch, begun: bytes
     ) -> None:
