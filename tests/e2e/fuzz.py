@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hsm_core.operations import OPERATIONS, Effect
-from tests.e2e.fuzz_seeds import ROLE_SETS, plant
+from tests.e2e.fuzz_seeds import ROLE_SETS, plant, plant_approvals
 from tests.e2e.processes import ServerProcess, program
 from tests.e2e.site import Site
 from tests.faults.trail import read_events
@@ -83,9 +83,13 @@ def fuzz(
     Returns:
         Its exit status, and how often each status was answered, by operation.
     """
-    with site.client(server.port, "gardener", *ROLE_SETS[0]) as client:
-        seeds = plant(client)
     tokens = [site.token(f"fuzzer-{roles[0]}", *roles) for roles in ROLE_SETS]
+    with (
+        site.client(server.port, "gardener", *ROLE_SETS[0]) as client,
+        site.client(server.port, f"fuzzer-{ROLE_SETS[0][0]}", *ROLE_SETS[0]) as own,
+    ):
+        seeds = plant(client)
+        plant_approvals(seeds, client, own)
     state, counts = site.folder / "state.json", site.folder / "counts.json"
     state.write_text(json.dumps({"tokens": tokens, "seeds": seeds, "seed": seed}))
     status = _run(

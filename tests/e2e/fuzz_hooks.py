@@ -64,7 +64,8 @@ def use_seeds(
         return
     with _LOCK:
         key, body = choose(_STATE["seeds"], name, _CHANCE)
-    case.path_parameters["key_id"] = key
+    is_approval = "{approval_id}" in case.operation.path
+    case.path_parameters["approval_id" if is_approval else "key_id"] = key
     if body is not None and _takes_seed(case):
         case.body = dict(body)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tests.e2e.https import Answer, Client
 
-__all__ = ["ROLE_SETS", "Seeds", "choose", "plant"]
+__all__ = ["ROLE_SETS", "Seeds", "choose", "plant", "plant_approvals"]
 
 ROLE_SETS: Final = (
     ("operator", "administrator", "auditor"),
@@ -20,6 +20,8 @@ ROLE_SETS: Final = (
 
 _MESSAGE: Final = base64.b64encode(b"a message").decode()
 _EXPENDABLE: Final = 60
+_WAITING: Final = 8
+_APPROVALS: Final = 20
 _SIGNERS: Final = (
     *("EC-P256", "EC-P384", "EC-P521", "Ed25519", "RSA-2048"),
     *("ML-DSA-65", "SLH-DSA-SHA2-128f", "MLDSA65-ECDSA-P256-SHA512"),
@@ -98,7 +100,33 @@ def plant(client: Client) -> Seeds:
             {"algorithm": "HMAC-SHA-256", "base_key_id": root, "info": _MESSAGE}
         ],
     }
+    keys["CancelDestroy"] = [_waiting(client, number) for number in range(_WAITING)]
     return {"keys": keys, "bodies": bodies, "keyless": keyless}
+
+
+def plant_approvals(seeds: Seeds, others: Client, own: Client) -> None:
+    """
+    Add requests for approval.
+
+    Args:
+        seeds: What `plant` returned.
+
+        others: Speaks for somebody to whose requests the fuzzer may consent.
+
+        own: Speaks for the fuzzer who may do everything.
+    """
+    asked = [_asked(others, f"theirs-{number}") for number in range(_APPROVALS)]
+    mine = [_asked(own, f"mine-{number}") for number in range(_APPROVALS)]
+    seeds["keys"] |= {
+        "GetApproval": [*asked, *mine],
+        "Approve": asked,
+        "Deny": asked,
+        "CancelApproval": mine,
+    }
+    seeds["bodies"] |= {
+        "Approve": {name: {"comment": "agreed"} for name in asked},
+        "Deny": {name: {"reason": "not now"} for name in asked},
+    }
 
 
 def choose(seeds: Seeds, operation: str, chance: random.Random) -> tuple[str, Any]:
@@ -117,6 +145,22 @@ def _expendable(client: Client, number: int) -> str:
     key = _create(client, "AES-256-GCM", f"expendable-{number}")
     _done(client.request("POST", f"/api/v1/keys/{key}/rotate", {}))
     return key
+
+
+def _waiting(client: Client, number: int) -> str:
+    key = _create(client, "AES-256-GCM", f"waiting-{number}")
+    path = f"/api/v1/keys/{key}?waiting_days=30"
+    _done(client.request("DELETE", path))
+    return key
+
+
+def _asked(client: Client, name: str) -> str:
+    """Ask for the destruction of a new key, which takes two people."""
+    key = _create(client, "AES-256-GCM", name, tags=["dual"])
+    answer = client.request("DELETE", f"/api/v1/keys/{key}")
+    assert answer.status == 202, answer.body
+    approval_id: str = answer.json["approval_id"]
+    return approval_id
 
 
 def _signed(client: Client, key: str) -> dict[str, str]:

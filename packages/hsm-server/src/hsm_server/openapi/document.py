@@ -245,6 +245,7 @@ def _responses(route: Route) -> Schema:
     if headers:
         success["headers"] = headers
     names_keys = bool(path_fields(route.path) or cls.other_keys)
+    names_keys = names_keys or "key_id" in cls.__struct_fields__
     left_out = set() if names_keys else _NO_KEY
     left_out = left_out if route.has_body else left_out | _NO_BODY
     problems = {
