@@ -100,6 +100,11 @@ def plant(client: Client) -> Seeds:
             {"algorithm": "HMAC-SHA-256", "base_key_id": root, "info": _MESSAGE}
         ],
     }
+    keys["ActivateKey"] = [
+        _create(client, "EC-P256", f"staged-{number}", staged=True)
+        for number in range(_WAITING)
+    ]
+    keys["ResumeKey"] = [_resting(client, number) for number in range(_WAITING)]
     keys["CancelDestroy"] = [_waiting(client, number) for number in range(_WAITING)]
     return {"keys": keys, "bodies": bodies, "keyless": keyless}
 
@@ -115,8 +120,13 @@ def plant_approvals(seeds: Seeds, others: Client, own: Client) -> None:
 
         own: Speaks for the fuzzer who may do everything.
     """
-    asked = [_asked(others, f"theirs-{number}") for number in range(_APPROVALS)]
-    mine = [_asked(own, f"mine-{number}") for number in range(_APPROVALS)]
+    asked, mine = (
+        [
+            _asked(_create(others, "AES-256-GCM", f"{whose}-{n}", tags=["dual"]), by)
+            for n in range(_APPROVALS)
+        ]
+        for whose, by in (("theirs", others), ("mine", own))
+    )
     seeds["keys"] |= {
         "GetApproval": [*asked, *mine],
         "Approve": asked,
@@ -154,9 +164,14 @@ def _waiting(client: Client, number: int) -> str:
     return key
 
 
-def _asked(client: Client, name: str) -> str:
-    """Ask for the destruction of a new key, which takes two people."""
-    key = _create(client, "AES-256-GCM", name, tags=["dual"])
+def _resting(client: Client, number: int) -> str:
+    key = _create(client, "EC-P256", f"resting-{number}")
+    _done(client.request("POST", f"/api/v1/keys/{key}/suspend", {}))
+    return key
+
+
+def _asked(key: str, client: Client) -> str:
+    """Ask for the destruction of a key, which takes two people."""
     answer = client.request("DELETE", f"/api/v1/keys/{key}")
     assert answer.status == 202, answer.body
     approval_id: str = answer.json["approval_id"]
