@@ -60,7 +60,9 @@ def use_seeds(
         return
     if name not in _STATE["seeds"]["keys"] or meta is None:
         return
-    if meta.is_negative_at(ParameterLocation.PATH) or _CHANCE.random() > _REAL_KEY:
+    # What is put to rest serves nobody; so it is never a key that others need.
+    real = 1.0 if name == "SuspendKey" else _REAL_KEY
+    if meta.is_negative_at(ParameterLocation.PATH) or _CHANCE.random() > real:
         return
     with _LOCK:
         key, body = choose(_STATE["seeds"], name, _CHANCE)

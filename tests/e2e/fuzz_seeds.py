@@ -105,6 +105,7 @@ def plant(client: Client) -> Seeds:
         for number in range(_WAITING)
     ]
     keys["ResumeKey"] = [_resting(client, number) for number in range(_WAITING)]
+    keys["SuspendKey"] = keys["ResumeKey"]
     keys["CancelDestroy"] = [_waiting(client, number) for number in range(_WAITING)]
     return {"keys": keys, "bodies": bodies, "keyless": keyless}
 
