@@ -106,26 +106,9 @@ class Retention:
         self.ledger = Ledger(
             ledger, ground.audit, hmac_key, self._remember, self._state.state.anchor
         )
-        known = KnownTime(ground.leaps)
-        consents = Consents(
-            Remembered(desk, self._state),
-            settings.retention_grace_seconds,
-            settings.retention_interval_seconds,
-        )
-        self._pauses = Pauses(self._state, consents, execute, known)
         self._totals = Totals()
-        self._sweeper = Sweeper(
-            inventory=inventory,
-            execute=execute,
-            consents=consents,
-            pauses=self._pauses,
-            purger=Purger(inventory, self.ledger, execute, ground.entropy, method),
-            trail=TrailCheck(ground.audit, ground.verify, self.ledger),
-            time=known,
-            totals=self._totals,
-            grace_seconds=settings.retention_grace_seconds,
-            most=settings.retention_max_purges,
-        )
+        self._sweeper = self._sweeper_with(desk, execute, method)
+        self._pauses = self._sweeper.pauses
         self._told = ""
         self._stepping = threading.RLock()
         self._walk: Iterator[None] | None = None
@@ -133,6 +116,30 @@ class Retention:
         self._done = Tally()
         self._paused = self._pause_approval = ""
         self._swept_at = 0
+
+    def _sweeper_with(
+        self, desk: PurgeDesk, execute: Callable[[Request], Any], method: str
+    ) -> Sweeper:
+        ground, settings = self._ground, self._ground.settings
+        inventory = ground.inventory
+        known = KnownTime(ground.leaps)
+        consents = Consents(
+            Remembered(desk, self._state),
+            settings.retention_grace_seconds,
+            settings.retention_interval_seconds,
+        )
+        return Sweeper(
+            inventory=inventory,
+            execute=execute,
+            consents=consents,
+            pauses=Pauses(self._state, consents, execute, known),
+            purger=Purger(inventory, self.ledger, execute, ground.entropy, method),
+            trail=TrailCheck(ground.audit, ground.verify, self.ledger),
+            time=known,
+            totals=self._totals,
+            grace_seconds=settings.retention_grace_seconds,
+            most=settings.retention_max_purges,
+        )
 
     def _remember(self, anchor: Anchor) -> None:
         self._state.put(msgspec.structs.replace(self._state.state, anchor=anchor))
