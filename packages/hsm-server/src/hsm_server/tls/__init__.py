@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+"""
+TLS of the listener: what is shown, who is let in, and how both are renewed.
+
+All that decides about a handshake is one value, `state.TLSState`. It is made where
+certificates, staples and challenges come from, and every front end is given each new
+one whole.
+"""
+
+from hsm_server.tls.files import server_context
+
+__all__ = ["server_context"]
