@@ -153,6 +153,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
         header_bytes: Longest header field.
         max_connections: Connections at one time; fewer if descriptors are scarce.
         max_connections_per_address: Of these, how many one network address may have.
+        handshake_timeout_seconds: How long a TLS handshake may take.
         head_timeout_seconds: How long the head of a request may take to arrive.
         body_timeout_seconds: How long a body may take to arrive.
         keepalive_seconds: How long an idle connection stays open.
@@ -166,6 +167,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
     max_connections: Annotated[int, Meta(ge=1)] = 1000
     max_connections_per_address: Annotated[int, Meta(ge=1)] = 500
+    handshake_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     head_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     body_timeout_seconds: Annotated[float, Meta(gt=0)] = 60.0
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0

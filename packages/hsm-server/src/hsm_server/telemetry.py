@@ -281,6 +281,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._handshakes = Counter(
+            "ferrohsm_tls_handshakes_total",
+            "TLS handshakes, by how they ended and the group of the key exchange.",
+            ("outcome", "group"),
+            registry=self.registry,
+        )
         self._restarts = Counter(
             "ferrohsm_process_restarts_total",
             "Processes of the server that had to be started again, by kind.",
@@ -333,6 +339,10 @@ class Metrics:
     def count_violation(self, reason: str) -> None:
         """Count one connection that broke the rules between our processes."""
         self._violations.labels(reason).inc()
+
+    def count_handshake(self, outcome: str, group: str) -> None:
+        """Count one TLS handshake, however it ended."""
+        self._handshakes.labels(outcome, group).inc()
 
     def count_restart(self, process: str) -> None:
         """Count one process that had to be started again."""
