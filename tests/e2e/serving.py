@@ -26,7 +26,7 @@ from hsm_server.settings import (
     TLSSettings,
 )
 from hsm_server.telemetry import Metrics
-from hsm_server.tls.context import ListenerContext
+from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sources import first_state
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.certificates import make_authority
@@ -54,8 +54,7 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
     vault = LocalVault(gateway, gatekeeper)
     app = create_app(vault, settings, logger=logger, metrics=metrics)
     pair = PairFiles(cert=server.certificate, key=server.key)
-    context = ListenerContext()
-    context.use(first_state(TLSSettings(pairs=(pair,))))
+    context = AdapterContext(first_state(TLSSettings(pairs=(pair,))))
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     port = bound.getsockname()[1]

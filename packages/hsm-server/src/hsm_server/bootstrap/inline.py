@@ -28,8 +28,8 @@ from hsm_server.loops import run
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
 from hsm_server.sockets import url_of
 from hsm_server.telemetry import Metrics
+from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.context import ListenerContext
 from hsm_server.tls.keeper import Keeper
 from hsm_server.tls.sealed import ends_by_kind
 from hsm_server.tls.sources import first_state
@@ -96,7 +96,7 @@ class _InlineTLS:
         self, settings: TLSSettings, state: TLSState, logger: Logger, metrics: Metrics
     ) -> None:
         self._metrics = metrics
-        self.context = ListenerContext()
+        self.context = AdapterContext(state)
         tasks = tasks_for(settings, Alarms(logger, metrics))
         self.keeper = Keeper(state, tasks, self._publish, logger)
 

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
 from hsm_core.errors import HSMError
 from hsm_server.app import create_app
 from hsm_server.console import sentence
@@ -38,7 +39,7 @@ from hsm_server.logs import loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.settings import ServerSettings
-from hsm_server.tls.context import ListenerContext
+from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sealed import ends_by_kind, unseal_state
 
 __all__ = ["main"]
@@ -74,8 +75,8 @@ class _FrontEnd:
     def __init__(self, child: Child, settings: ServerSettings) -> None:
         self._child = child
         self._settings = settings
-        self._context = ListenerContext()
-        self._has_tls = False
+        self._context: AdapterContext | None = None
+        self._listener: Listener | None = None
         self._logger = child.logger
         self._stop_seconds = settings.drain_timeout_seconds
 
@@ -94,14 +95,13 @@ class _FrontEnd:
             metrics=self._child.metrics,
         )
         app.middlewares.append(_need_memory)
-        sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
-        self._listener = Listener(app, sockets, self._context)
+        self._app = app
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
         self._control.send(Ready())
         await self._stopping.wait()
-        if not await self._listener.stop(self._stop_seconds):
+        if self._listener and not await self._listener.stop(self._stop_seconds):
             self._logger.warning("requests were cut off")
         self._vault.close()
         self._control.close()
@@ -125,6 +125,8 @@ class _FrontEnd:
             os.close(descriptor)
 
     async def _serve(self) -> None:
+        if self._listener is None:
+            raise AssertionError("Who serves has been given TLS.")
         await self._listener.start()
         self._control.send(Serve())
 
@@ -132,15 +134,23 @@ class _FrontEnd:
         """Let new connections go by another state; without a first one, end."""
         try:
             state = unseal_state(descriptor)
-            self._context.use(state)
+            if self._context is None:
+                self._listen(AdapterContext(state))
+            else:
+                self._context.use(state)
         except HSMError as error:
-            if not self._has_tls:
+            if self._context is None:
                 self._child.fail(error)
             self._control.send(UsingTLS(serial, sentence(error)[:_LONGEST_TEXT]))
         else:
-            self._has_tls = True
             self._child.metrics.show_certificates(ends_by_kind(state))
             self._control.send(UsingTLS(serial))
+
+    def _listen(self, context: AdapterContext) -> None:
+        """Have what can serve; nothing is accepted yet."""
+        sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
+        self._context = context
+        self._listener = Listener(self._app, sockets, context)
 
 
 @web.middleware
