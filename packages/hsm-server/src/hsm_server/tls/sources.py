@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +13,6 @@ import msgspec
 
 from hsm_core.errors import HSMError
 from hsm_server.console import sentence
-from hsm_server.exit_codes import ListenError
 from hsm_server.settings import ClientSettings, TLSSettings
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
@@ -26,6 +24,7 @@ from hsm_server.tls.files import (
     read_client_files,
     read_pair_files,
 )
+from hsm_server.tls.settling import settled
 from hsm_server.tls.state import ServerPair, TLSState
 
 __all__ = ["Edit", "FileSource", "file_sources", "first_state", "now_utc"]
@@ -33,8 +32,6 @@ __all__ = ["Edit", "FileSource", "file_sources", "first_state", "now_utc"]
 Edit = Callable[[TLSState], TLSState]
 """Returns a state, changed."""
 
-_SETTLE_SECONDS: Final = 0.02
-_MOST_READINGS: Final = 50
 _AGAIN_SECONDS: Final = 5.0
 """How soon files are looked at again that could not be used: they may be half of it."""
 
@@ -52,13 +49,13 @@ def first_state(settings: TLSSettings) -> TLSState:
         UnsafeFileModeError: A private key is not its owner's alone.
         ListenError: Files can't be used; see `hsm_server.tls.files`.
     """
-    contents = _settled(partial(read_pair_files, settings.pairs))
+    contents = settled(partial(read_pair_files, settings.pairs))
     state = TLSState(
         generation=0, pairs=parse_pairs(settings.pairs, contents, now_utc())
     )
     if settings.client is None:
         return state
-    contents = _settled(partial(read_client_files, settings.client))
+    contents = settled(partial(read_client_files, settings.client))
     return _edit_client(settings.client, contents)(state)
 
 
@@ -155,39 +152,11 @@ class FileSource:
 
     async def _use(self, board: Board) -> None:
         """Put in force what is not yet."""
-        contents = await asyncio.to_thread(_settled, self._read, self._digest)
+        contents = await asyncio.to_thread(settled, self._read, self._digest)
         digest = digest_of(contents)
         if digest != self._digest:
             await board.change(self._parse(contents))
             self._digest = digest
-
-
-def _settled(read: Callable[[], Contents], known: bytes = b"") -> Contents:
-    """
-    Return what files hold when nobody is writing them any more.
-
-    Args:
-        read: Returns what they hold now.
-
-        known: Digest of what they may hold at once, for it is no news.
-
-    Raises:
-        HSMError: They can't be read.
-        ListenError: They change all the time.
-    """
-    before: Contents | str | None = None
-    for _ in range(_MOST_READINGS):
-        try:
-            found = read()
-            if found == before or digest_of(found) == known:
-                return found
-            before = found
-        except HSMError as error:
-            if before == str(error):
-                raise
-            before = str(error)
-        time.sleep(_SETTLE_SECONDS)
-    raise ListenError("The files of certificates and keys change all the time.")
 
 
 def _edit_pairs(settings: TLSSettings, contents: Contents) -> Edit:
