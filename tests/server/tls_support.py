@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -99,6 +100,15 @@ class Server:
             "ferrohsm_tls_handshakes_total", labels
         )
         return int(value or 0)
+
+    def has_counted(self, count: int, outcome: str, group: str = "none") -> bool:
+        """Return whether so many are counted, at once or a moment later."""
+        end = time.monotonic() + 5
+        while self.handshakes(outcome, group) != count:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
 
 
 @contextlib.contextmanager
