@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from hsm_server.tls.state import ClientRules
-from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
+from tests.server.pki import SERVER, Issued, self_signed_root
 from tests.server.tls_support import Sent, Server, s_client, serving, state_of
 
 HOUR = timedelta(hours=1)

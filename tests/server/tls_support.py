@@ -37,8 +37,8 @@ from tests.support import require_program
 
 __all__ = [
     "REQUEST",
-    "Server",
     "Sent",
+    "Server",
     "client_context",
     "connected",
     "curl",
