@@ -211,9 +211,9 @@ class ClientCheck:
         if held is not None and _is_outdated(answer, held.answer):
             answer = held.answer or answer
         now = self._clock.seconds()
-        self._remember(
-            subject, _Finding(answer, now + _REFRESH_SECONDS, now + _HOLD_SECONDS)
-        )
+        left = (answer.expires_at - self._clock.now()).total_seconds()
+        refresh = min(_REFRESH_SECONDS, left / 2)
+        self._remember(subject, _Finding(answer, now + refresh, now + _HOLD_SECONDS))
 
     def _note_failure(self, subject: Subject) -> None:
         """Note that nothing was learnt; what is known counts on for its time."""
@@ -237,8 +237,8 @@ def _subjects_of(chain: Sequence[x509.Certificate]) -> tuple[Subject, ...] | Non
     """
     Return the certificates of a chain to ask after.
 
-    None, where nothing can be learnt of the client's own. The others are its CAs': where
-    one names no responder, there is nothing to be learnt of it by this way.
+    None, where nothing can be learnt of the client's own. The others are those of CAs,
+    of which many name no responder.
     """
     subjects = [subject_of(chain[place:]) for place in range(len(chain) - 1)]
     if not subjects or subjects[0] is None or not subjects[0].urls:
