@@ -320,6 +320,7 @@ class Web:
         self.is_trickling = False
         self.asked: list[Asked] = []
         self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -335,8 +336,23 @@ class Web:
             yield self
         finally:
             server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._talk(reader, writer)
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _talk(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -348,7 +364,8 @@ class Web:
                 await asyncio.sleep(0.5)
                 writer.write(b"1\r\nx\r\n")
                 await writer.drain()
-        writer.close()
+            writer.close()
+            await writer.wait_closed()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Asked:
@@ -407,6 +424,6 @@ class FakeClock:
 
 
 async def settle() -> None:
-    """Let everything run that can."""
-    for _ in range(10):
-        await asyncio.sleep(0.001)
+    """Let everything run that can, without time passing."""
+    for _ in range(30):
+        await asyncio.sleep(0)

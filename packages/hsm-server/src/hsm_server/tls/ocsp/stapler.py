@@ -171,6 +171,8 @@ class Stapler:
 
     async def _read_files(self) -> str:
         """Hear what files say; return what is wrong with them, or nothing."""
+        if not self._files:
+            return ""
         watches = {watch.subject.fingerprint: watch for watch in self._watches()}
         subjects = [watch.subject for watch in watches.values()]
         found = await asyncio.to_thread(
