@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Fixtures for the tests of every distribution."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+
+with contextlib.suppress(ModuleNotFoundError):
+    # It configures OpenSSL, and must come before all else that loads that.
+    import hsm_server.tls.openssl  # noqa: F401
 
 import pytest
 from hypothesis import settings

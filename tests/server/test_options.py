@@ -266,7 +266,7 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     assert 0 == result.exit_code, result.output
     assert settings.tls is not None
 
-    assert Path("ca.pem") == settings.tls.client_ca
+    assert Path("ca.pem") == (settings.tls.client and settings.tls.client.ca)
     assert Path("k") == settings.core.key_dir
     assert Path("a.log") == settings.core.audit_log
     assert AuditSync.BOUNDED is settings.core.audit_sync

@@ -18,6 +18,9 @@ from hsm_server.plan import Plan
 __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
+_KEEPERS: Final = "gauge_mostrecent"
+"""Files of what only the keeper of TLS shows."""
+
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _PREFIX: Final = "ferrohsm-metrics-"
@@ -45,8 +48,9 @@ class RuntimeFolder:
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
-        for slot, user in {"supervisor": -1, "vault": vault, **fronts}.items():
-            for kind in _KINDS:
+        users = {"supervisor": -1, "vault": vault, "tls": front, **fronts}
+        for slot, user in users.items():
+            for kind in (*_KINDS, *([_KEEPERS] if slot == "tls" else [])):
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
         os.chown(self.path, -1, group)
         # The vault, which is in no group with others, only needs to reach its files.
@@ -119,7 +123,7 @@ def _remove(folder: Path) -> None:
     Raises:
         OSError: There is something else, too; that stays.
     """
-    for kind in _KINDS:
+    for kind in (*_KINDS, _KEEPERS):
         for path in folder.glob(f"{kind}_*.db"):
             path.unlink()
     folder.rmdir()

@@ -6,7 +6,3 @@ All that decides about a handshake is one value, `state.TLSState`. It is made wh
 certificates, staples and challenges come from, and every front end is given each new
 one whole.
 """
-
-from hsm_server.tls.files import server_context
-
-__all__ = ["server_context"]

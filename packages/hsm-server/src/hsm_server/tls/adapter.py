@@ -167,6 +167,7 @@ class TLSConnection:
         "_incoming",
         "_is_challenge",
         "_outgoing",
+        "_peer",
         "_tls",
         "_undecrypted",
         "rules",
@@ -193,6 +194,7 @@ class TLSConnection:
         self._attempt = attempt
         self._begun = b""
         self._undecrypted = 0
+        self._peer: bytes | None = None
         self._failure: ssl.SSLError | None = None
         self._is_challenge = False
         self._tls = _server_side(active, attempt)
@@ -211,7 +213,7 @@ class TLSConnection:
             self._fail(error)
         self._flush()
         name = "challenge" if self._is_challenge else "ok"
-        self._attempt.end(Outcome(name, self.group_label()))
+        self._attempt.outcome = Outcome(name, group_label(self.group()))
 
     def _choose(self) -> None:
         """Read what the client asks for, and begin with what answers that."""
@@ -239,7 +241,9 @@ class TLSConnection:
         Event loops send nothing more after an error; so they are told to wait, and of
         the error when they ask again.
         """
-        self._attempt.end(self._attempt.outcome or Outcome("refused_other"))
+        if self._attempt.outcome is None:
+            self._attempt.outcome = Outcome("refused_other")
+        self._attempt.on_failure()
         self._failure = error
         if self._outgoing.pending:
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "alert") from None
@@ -353,14 +357,14 @@ class TLSConnection:
         """Return the group of the key exchange, such as ``X25519MLKEM768``."""
         return self._tls.get_group_name() or ""
 
-    def group_label(self) -> str:
-        """Return it as metrics name it: one of a known few."""
-        return group_label(self.group())
-
     def getpeercert(self, binary_form: bool = False) -> bytes | None:
         """Return the client's certificate, DER; there is no other form of it."""
-        found = self.peer_certificate() if binary_form else None
-        return found.public_bytes(Encoding.DER) if found is not None else None
+        if not binary_form:
+            return None
+        if self._peer is None:
+            found = self.peer_certificate()
+            self._peer = found.public_bytes(Encoding.DER) if found is not None else b""
+        return self._peer or None
 
     def peer_certificate(self) -> x509.Certificate | None:
         """Return the client's certificate; None if it has shown none."""

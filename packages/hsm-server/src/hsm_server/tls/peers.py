@@ -63,6 +63,17 @@ class Outcome:
     name: str
     group: str = "none"
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it was us who ended it."""
+        return self.name.startswith("refused_")
+
+    @classmethod
+    def by_error(cls, error: OSError) -> Outcome:
+        """Return how one ended that OpenSSL has not ended."""
+        is_late = isinstance(error, ConnectionAbortedError | TimeoutError)
+        return cls("timeout" if is_late else "disconnected")
+
     @classmethod
     def by_alert(cls, number: int, *, is_ours: bool) -> Outcome:
         """Return how one ended that an alert has ended."""
@@ -70,23 +81,18 @@ class Outcome:
         return cls(f"{who}_{ALERTS.get(number, _OTHER)}")
 
 
-@dataclass
+@dataclass(slots=True)
 class Attempt:
     """
     One handshake, as whoever began it wants to know of it.
 
     Attributes:
         outcome: How it ended, or None as long as OpenSSL has not ended it.
-        on_end: Is called when it has.
+        on_failure: Is called when it has failed; an alert is on its way then.
     """
 
     outcome: Outcome | None = None
-    on_end: Callable[[], None] = lambda: None
-
-    def end(self, outcome: Outcome) -> None:
-        """Note how it ended."""
-        self.outcome = outcome
-        self.on_end()
+    on_failure: Callable[[], None] = lambda: None
 
 
 def group_label(name: str | None) -> str:
