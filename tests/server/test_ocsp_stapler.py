@@ -6,8 +6,8 @@ import base64
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,10 @@ from cryptography.x509 import ocsp
 
 from hsm_core.errors import HSMError
 from hsm_server.exit_codes import ListenError
+from hsm_server.logs import make_logger
+from hsm_server.settings import LogFormat, LogLevel
+from hsm_server.telemetry import Metrics
+from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.pace import Retries
@@ -28,6 +32,7 @@ from tests.server.ocsp_support import CA, HOUR, FakeClock, Holder, settle
 
 CA_: Final = CA()
 REVOKED: Final = ocsp.OCSPCertStatus.REVOKED
+ECDSA: Final = "ECDSA"
 DAY: Final = timedelta(days=1)
 LONGEST: Final = 4 * HOUR
 
@@ -64,47 +69,15 @@ class Responder:
         """Do nothing."""
 
 
-@dataclass
-class Notes:
-    """What an operator sees."""
-
-    alarms: dict[str, str] = field(default_factory=dict)
-    log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    counts: list[tuple[str, str]] = field(default_factory=list)
-    staples: tuple[int, float] = (0, 0.0)
-
-    def watch(self, part: str) -> None:
-        """Show a part."""
-
-    def begin(self, part: str, reason: str) -> None:
-        """Note what is wrong."""
-        self.alarms[part] = reason
-
-    def end(self, part: str) -> None:
-        """Note that nothing is."""
-        self.alarms.pop(part, None)
-
-    def count_ocsp(self, about: str, result: str) -> None:
-        """Count a question."""
-        self.counts.append((about, result))
-
-    def show_staples(self, present: int, expires_at: float) -> None:
-        """Show staples."""
-        self.staples = (present, expires_at)
-
-    def note(self, event: str, **fields: Any) -> None:
-        """Log a line of any kind."""
-        self.log.append((event, fields))
-
-    debug = info = warning = error = note
-
-
 class Place:
     """A board with a stapler at work, whose time a test moves on."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.notes = Notes()
+        self.metrics = Metrics()
+        logger = make_logger(StringIO(), LogLevel.DEBUG, LogFormat.JSON)
+        self._logger = logger
+        self._alarms = Alarms(logger, self.metrics)
         self.responder = Responder(self.clock)
         self.published: list[TLSState] = []
         self.refuses = False
@@ -120,9 +93,9 @@ class Place:
         self.stapler = Stapler(
             longest,
             files,
-            self.notes,
-            self.notes,
-            self.notes,
+            self._alarms,
+            self.metrics,
+            self._logger,
             self.clock,
             lambda clock: self.responder,
         )
@@ -139,6 +112,16 @@ class Place:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What is wrong."""
+        return self._alarms.reasons
+
+    def value(self, metric: str, **labels: str) -> float | None:
+        """Return what a metric shows."""
+        registry = self.metrics.registry
+        return registry.get_sample_value(f"ferrohsm_ocsp_{metric}", labels)
 
     @property
     def staple(self) -> bytes:
@@ -178,8 +161,10 @@ class TestTimes:
         place.begin(CA_.pair(CA_.issue()))
         async with place.work():
             assert place.staple
-            assert (1, 0) == (place.notes.staples[0], len(place.notes.alarms))
-            assert [("server", "good")] == place.notes.counts
+            assert not place.alarms
+            assert 1 == place.value("questions_total", about="server", result="good")
+            end = place.clock.at + DAY
+            assert end.timestamp() == place.value("staple_expires_seconds", kind=ECDSA)
 
     @pytest.mark.parametrize(
         ("valid", "longest", "seconds"),
@@ -209,14 +194,14 @@ class TestTimes:
             place.responder.fault = Fault.TRY_LATER
             await place.clock.advance(3599)
             assert good == place.staple
-            assert not place.notes.alarms
+            assert not place.alarms
             await place.clock.advance(1.01)
             assert b"" == place.staple
-            assert "try_later" in place.notes.alarms["staple"]
+            assert "try_later" in place.alarms["staple"]
             place.responder.fault = None
             await place.clock.advance(3600.01)
             assert place.staple
-            assert not place.notes.alarms
+            assert not place.alarms
 
     async def test_dropped_while_a_question_is_under_way(self, place: Place) -> None:
         """A responder that hangs keeps no staple alive."""
@@ -252,7 +237,7 @@ class TestTimes:
         async with place.work():
             await place.clock.advance(3600.01)
         assert not place.responder.asked
-        assert not place.notes.alarms
+        assert not place.alarms
 
     async def test_wall_clock_that_is_set_forward(self, place: Place) -> None:
         """A staple that has expired by the wall clock is dropped within a minute."""
@@ -294,14 +279,14 @@ class TestChanges:
             one, none, other = (pair.staple for pair in place.board.state.pairs)
             assert b"" == none
             assert one not in (other, b"")
-            assert not place.notes.alarms
+            assert not place.alarms
 
     async def test_issuer_not_known(self, place: Place) -> None:
         """Without its issuer no response can be checked, and that is told."""
         pair = msgspec.structs.replace(CA_.pair(CA_.issue()), issuer=b"")
         place.begin(pair)
         async with place.work():
-            assert "issuer is not known" in place.notes.alarms["staple"]
+            assert "issuer is not known" in place.alarms["staple"]
             assert not place.responder.asked
 
     async def test_who_serves_refuses(self, place: Place) -> None:
@@ -318,9 +303,32 @@ class TestChanges:
         """A reload asks at once."""
         place.begin(CA_.pair(CA_.issue()))
         async with place.work():
-            await place.stapler.reload()
+            await place.stapler.reload(place.board)
             await settle()
             assert 2 == len(place.responder.asked)
+
+    async def test_stapler_that_begins_again(self, place: Place) -> None:
+        """What is shown already is kept while it is good, and asked after at once."""
+        server = CA_.issue()
+        staple = CA_.answer(server)
+        place.responder.fault = Fault.UNREACHABLE
+        place.begin(msgspec.structs.replace(CA_.pair(server), staple=staple))
+        async with place.work():
+            assert staple == place.staple
+            assert 1 == len(place.responder.asked)
+            assert not place.alarms
+            await place.clock.advance(3600.01)
+            assert b"" == place.staple
+
+    @pytest.mark.parametrize(
+        "staple", [b"x", CA_.answer(CA_.issue())], ids=["garbage", "another's"]
+    )
+    async def test_staple_that_is_none(self, place: Place, staple: bytes) -> None:
+        """What is shown already and should not be is taken away."""
+        place.responder.fault = Fault.UNREACHABLE
+        place.begin(msgspec.structs.replace(CA_.pair(CA_.issue()), staple=staple))
+        async with place.work():
+            assert b"" == place.staple
 
 
 class TestStatus:
@@ -333,8 +341,9 @@ class TestStatus:
             place.responder.status = REVOKED
             await place.clock.advance(1800)
             assert b"" == place.staple
-            assert "is revoked" in place.notes.alarms["revocation"]
-            assert "staple" not in place.notes.alarms
+            assert 0.0 == place.value("staple_expires_seconds", kind=ECDSA)
+            assert "is revoked" in place.alarms["revocation"]
+            assert "staple" not in place.alarms
 
     async def test_kept_answer_after_a_revocation(self, place: Place) -> None:
         """A good answer of before does not undo a revocation; one of after does."""
@@ -346,11 +355,11 @@ class TestStatus:
             await place.clock.advance(1000)
             assert 3 <= len(place.responder.asked)
             assert b"" == place.staple
-            assert "revocation" in place.notes.alarms
+            assert "revocation" in place.alarms
             place.responder.age = timedelta(0)
             await place.clock.advance(1000)
             assert place.staple
-            assert not place.notes.alarms
+            assert not place.alarms
 
     async def test_older_good_answer(self, place: Place) -> None:
         """Nor does an older one take the place of a newer."""
@@ -366,7 +375,7 @@ class TestStatus:
         """A certificate that demands a staple and gets none alarms."""
         place.begin(CA_.pair(CA_.issue(must_staple=True, urls=())))
         async with place.work():
-            assert "demands a staple" in place.notes.alarms["staple"]
+            assert "demands a staple" in place.alarms["staple"]
 
 
 def as_pem(der: bytes) -> bytes:
@@ -414,15 +423,15 @@ class TestFiles:
             path.write_bytes(good[:100])
             await place.clock.advance(60)
             assert good == place.staple
-            assert "garbage" in place.notes.alarms["staple-files"]
+            assert "garbage" in place.alarms["staple_file"]
             with pytest.raises(ListenError, match="of no use"):
-                await place.stapler.reload()
+                await place.stapler.reload(place.board)
             path.unlink()
             await place.clock.advance(60)
-            assert "unreadable" in place.notes.alarms["staple-files"]
+            assert "unreadable" in place.alarms["staple_file"]
             await place.clock.advance(3600.01)
             assert b"" == place.staple
-            assert "expired" in place.notes.alarms["staple"]
+            assert "expired" in place.alarms["staple"]
 
     async def test_file_about_another(self, place: Place, tmp_path: Path) -> None:
         """A response about another certificate is not shown."""
@@ -431,7 +440,7 @@ class TestFiles:
         place.begin(CA_.pair(CA_.issue(urls=())), files=(path,))
         async with place.work():
             assert b"" == place.staple
-            assert "other_certificate" in place.notes.alarms["staple-files"]
+            assert "other_certificate" in place.alarms["staple_file"]
 
     async def test_revoked_by_file(self, place: Place, tmp_path: Path) -> None:
         """A file that says that the certificate is revoked is believed, too."""
@@ -440,7 +449,7 @@ class TestFiles:
         place.begin(CA_.pair(server), files=(path,))
         async with place.work():
             assert b"" == place.staple
-            assert "revocation" in place.notes.alarms
+            assert "revocation" in place.alarms
 
     async def test_huge_file(self, place: Place, tmp_path: Path) -> None:
         """A huge file is not read."""
@@ -448,7 +457,7 @@ class TestFiles:
         path.write_bytes(bytes(200_000))
         place.begin(CA_.pair(CA_.issue()), files=(path,))
         async with place.work():
-            assert "too_large" in place.notes.alarms["staple-files"]
+            assert "too_large" in place.alarms["staple_file"]
             assert place.staple
 
 

@@ -15,13 +15,13 @@ from typing import Final
 from cryptography import x509
 
 from hsm_server.logs import Logger
+from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
-from hsm_server.tls.ocsp.stapler import Complaints
 
 __all__ = ["CRLWatch"]
 
-_PART: Final = "client-crl"
+_PART: Final = "client_crl"
 _TICK_SECONDS: Final = 60.0
 _SOON: Final = 0.1
 """Part of a list's time that is left when it is told that it ends."""
@@ -40,7 +40,7 @@ class CRLWatch:
     """
 
     def __init__(
-        self, alarms: Complaints, logger: Logger, clock: Clock | None = None
+        self, alarms: Alarms, logger: Logger, clock: Clock | None = None
     ) -> None:
         self._alarms = alarms
         self._logger = logger
@@ -51,13 +51,13 @@ class CRLWatch:
     async def run(self, board: Board, /) -> None:
         """See `Task`."""
         while True:
-            state = board.state
-            lists = state.client.revocation_lists if state.client else ()
-            wait = self._look(lists)
-            await first_of(board.past(state.generation), self._clock.sleep(wait))
+            generation = board.state.generation
+            wait = self._look(_lists_in(board))
+            await first_of(board.past(generation), self._clock.sleep(wait))
 
-    async def reload(self) -> None:
-        """See `Task`; the lists are read by others."""
+    async def reload(self, board: Board, /) -> None:
+        """See `Task`; the lists are read by another."""
+        self._look(_lists_in(board))
 
     def _look(self, lists: Sequence[bytes]) -> float:
         """Show what is out of date; return when to look again, in seconds."""
@@ -99,6 +99,11 @@ class CRLWatch:
                 issuer=_issuer_of(crl),
                 ends_at=_moment(crl.next_update_utc),
             )
+
+
+def _lists_in(board: Board) -> Sequence[bytes]:
+    client = board.state.client
+    return client.revocation_lists if client is not None else ()
 
 
 def _issuer_of(crl: x509.CertificateRevocationList) -> str:

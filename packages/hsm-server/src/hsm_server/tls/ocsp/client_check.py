@@ -65,7 +65,7 @@ class _Follower:
     """A connection that ends when one of its certificates is no good any more."""
 
     subjects: tuple[Subject, ...]
-    close: Callable[[], None] = field(repr=False)
+    close: Callable[[Ruling], None] = field(repr=False)
 
 
 class ClientCheck:
@@ -124,7 +124,7 @@ class ClientCheck:
         return ruling is Ruling.GOOD
 
     def follow(
-        self, chain: Sequence[x509.Certificate], close: Callable[[], None]
+        self, chain: Sequence[x509.Certificate], close: Callable[[Ruling], None]
     ) -> Callable[[], None]:
         """
         Ask after a client again and again while it is connected.
@@ -132,7 +132,7 @@ class ClientCheck:
         Args:
             chain: See `judge`.
 
-            close: Is called once, when it may not go on.
+            close: Is called once, when it may not go on, and is told why.
 
         Returns:
             What to call when the connection has ended.
@@ -158,9 +158,10 @@ class ClientCheck:
                 finding = self._findings.get(subject.fingerprint)
                 if finding is None or now >= finding.refresh_at:
                     self._question(subject)
-            if not self.lets_in(_worst(map(self._known, follower.subjects))):
+            ruling = _worst(map(self._known, follower.subjects))
+            if not self.lets_in(ruling):
                 self._followers.discard(follower)
-                follower.close()
+                follower.close(ruling)
 
     async def _learn(self, subject: Subject) -> Ruling:
         """Return what is known of a certificate; ask if nothing is."""

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from cryptography import x509
 
+from hsm_server.tls.certificates import kind_of
+from hsm_server.tls.ocsp.errors import UnusableError
 from hsm_server.tls.ocsp.pace import Clock
+from hsm_server.tls.ocsp.response import check_response
 from hsm_server.tls.ocsp.subject import is_must_staple, responders_of, subject_of
 from hsm_server.tls.ocsp.watch import Watch
 from hsm_server.tls.state import ServerPair
@@ -26,12 +30,14 @@ class Shown:
 
     Attributes:
         name: Its subject, for people.
+        kind: Of its key, such as ``ECDSA``.
         is_must_staple: Whether clients refuse it without a staple.
         names_responder: Whether its CA says where to ask after it.
         watch: What is known of it; None where its issuer isn't known.
     """
 
     name: str
+    kind: str
     is_must_staple: bool
     names_responder: bool
     watch: Watch | None
@@ -69,7 +75,9 @@ class Shown:
 
 def shown_by(pair: ServerPair, clock: Clock, longest: timedelta) -> Shown:
     """
-    Return the certificate of a pair; nothing is known of its status.
+    Return the certificate of a pair.
+
+    What is known of its status is the staple that it has already, if that is good.
 
     Args:
         pair: Certificate, its chain and its issuer.
@@ -81,9 +89,14 @@ def shown_by(pair: ServerPair, clock: Clock, longest: timedelta) -> Shown:
     certificate = x509.load_der_x509_certificate(pair.chain[0])
     issuer = (pair.issuer,) if pair.issuer else ()
     subject = subject_of([*pair.chain, *issuer])
+    watch = Watch(subject, clock, longest) if subject is not None else None
+    if watch is not None and pair.staple:
+        with contextlib.suppress(UnusableError):
+            watch.recall(check_response(pair.staple, watch.subject, clock.now()))
     return Shown(
         certificate.subject.rfc4514_string()[:_NAME_CHARACTERS] or "without a name",
+        kind_of(certificate),
         is_must_staple(certificate),
         bool(responders_of(certificate)),
-        Watch(subject, clock, longest) if subject is not None else None,
+        watch,
     )

@@ -14,6 +14,8 @@ import msgspec
 from hsm_core.errors import HSMError
 from hsm_server.exit_codes import ListenError
 from hsm_server.logs import Logger
+from hsm_server.telemetry import Metrics
+from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.errors import UnusableError
 from hsm_server.tls.ocsp.fetch import Responders
@@ -25,7 +27,7 @@ from hsm_server.tls.ocsp.subject import Subject
 from hsm_server.tls.ocsp.watch import Watch
 from hsm_server.tls.state import TLSState
 
-__all__ = ["Asking", "Complaints", "StapleMetrics", "Stapler"]
+__all__ = ["Asking", "Stapler"]
 
 _ASK_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 60.0
@@ -33,7 +35,7 @@ _TICK_SECONDS: Final = 60.0
 
 REVOKED: Final = "revocation"
 MISSING: Final = "staple"
-FILES: Final = "staple-files"
+FILES: Final = "staple_file"
 
 
 class Asking(Protocol):
@@ -44,29 +46,6 @@ class Asking(Protocol):
 
     async def close(self) -> None:
         """Give up what is under way."""
-
-
-class Complaints(Protocol):
-    """Who shows what is wrong, for as long as it is."""
-
-    def watch(self, part: str) -> None:
-        """Show a part; nothing is wrong with it."""
-
-    def begin(self, part: str, reason: str) -> None:
-        """Note what is wrong with a part."""
-
-    def end(self, part: str) -> None:
-        """Note that nothing is wrong any more."""
-
-
-class StapleMetrics(Protocol):
-    """What is counted."""
-
-    def count_ocsp(self, about: str, result: str) -> None:
-        """Count one question to a responder."""
-
-    def show_staples(self, present: int, expires_at: float) -> None:
-        """Show how many staples there are, and when the first expires."""
 
 
 class Stapler:
@@ -98,8 +77,8 @@ class Stapler:
         self,
         longest: timedelta,
         files: Sequence[Path],
-        alarms: Complaints,
-        metrics: StapleMetrics,
+        alarms: Alarms,
+        metrics: Metrics,
         logger: Logger,
         clock: Clock | None = None,
         asking: Callable[[Clock], Asking] = Responders,
@@ -114,6 +93,7 @@ class Stapler:
         self._shown: dict[bytes, Shown] = {}
         self._questions: dict[bytes, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
+        self._kinds: set[str] = set()
         self._told: Set[bytes] = frozenset()
         for part in (REVOKED, MISSING, FILES):
             alarms.watch(part)
@@ -137,13 +117,14 @@ class Stapler:
             self._questions.clear()
             await asking.close()
 
-    async def reload(self) -> None:
+    async def reload(self, board: Board, /) -> None:
         """
         Read files and ask responders at once.
 
         Raises:
             ListenError: A file is of no use.
         """
+        self._follow(board.state)
         useless = await self._read_files()
         for watch in self._watches():
             if not self._is_told_by_file(watch):
@@ -237,12 +218,16 @@ class Stapler:
         )
         problems = [one.problem(is_asking=bool(self._longest)) for one in shown]
         self._complain(MISSING, " ".join(filter(None, problems)))
-        expiries = [
-            one.watch.expires_at.timestamp()
-            for one in shown
-            if one.watch and one.watch.expires_at
-        ]
-        self._metrics.show_staples(len(expiries), min(expiries, default=0.0))
+        self._show_staples()
+
+    def _show_staples(self) -> None:
+        ends = dict.fromkeys(self._kinds, 0.0)
+        for one in self._shown.values():
+            expires_at = one.watch.expires_at if one.watch else None
+            ends[one.kind] = expires_at.timestamp() if expires_at else 0.0
+        for kind, instant in ends.items():
+            self._metrics.show_staple(kind, instant)
+        self._kinds = set(ends)
 
     def _complain(self, part: str, problem: str) -> None:
         if problem:

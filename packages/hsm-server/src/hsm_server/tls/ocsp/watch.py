@@ -80,6 +80,10 @@ class Watch:
         wait = until_refresh(answer, self._clock.now(), self._longest)
         self._ask_in(min(wait, _REVOKED) if self.is_revoked else wait)
 
+    def recall(self, answer: Answer) -> None:
+        """Take note of what was shown before; whether it still holds is asked now."""
+        self._answer = answer
+
     def hear_file(self, answer: Answer) -> None:
         """Take note of what a file says; no responder is asked while that is good."""
         self._note(answer)
