@@ -2,12 +2,13 @@
 """Fixtures for the tests of every distribution."""
 
 import contextlib
+
+# Before anything else loads cryptography; the core is also tested without the server.
+with contextlib.suppress(ImportError):
+    import hsm_server.tls.openssl  # noqa: F401
+
 from collections.abc import Callable
 from pathlib import Path
-
-with contextlib.suppress(ModuleNotFoundError):
-    # It configures OpenSSL, and must come before all else that loads that.
-    import hsm_server.tls.openssl  # noqa: F401
 
 import pytest
 from hypothesis import settings

@@ -1,188 +1,192 @@
 # SPDX-License-Identifier: MIT
-"""Certificates and revocation lists that are as a test needs them, good or bad."""
+"""Certificates of every kind, good and bad, made for one test run."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Issued", "Issuer", "make_key", "write_pair"]
+from hsm_server.tls.state import ServerPair
 
-_HOUR = timedelta(hours=1)
-_FORM = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+__all__ = ["CLIENT", "SERVER", "Issued", "Issuer", "self_signed_root"]
 
-
-def make_key(kind: str = "ECDSA") -> Any:
-    """Return a new private key of a kind."""
-    match kind:
-        case "RSA":
-            return rsa.generate_private_key(65537, 2048)
-        case "Ed25519":
-            return ed25519.Ed25519PrivateKey.generate()
-        case "ML-DSA-65":
-            return mldsa.MLDSA65PrivateKey.generate()
-        case _:
-            return ec.generate_private_key(ec.SECP256R1())
+SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
+CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
+_HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate with its key, and who follows it in a chain."""
+    """A certificate, its private key, and those that lead to its root."""
 
     certificate: x509.Certificate
     key: Any
-    followers: tuple[x509.Certificate, ...] = ()
+    above: tuple[x509.Certificate, ...] = ()
 
     @property
-    def chain(self) -> tuple[x509.Certificate, ...]:
-        """The certificate and its followers."""
-        return (self.certificate, *self.followers)
+    def der(self) -> bytes:
+        """The certificate, DER."""
+        return self.certificate.public_bytes(Encoding.DER)
 
     @property
-    def key_pem(self) -> bytes:
-        """The private key, PEM."""
-        data: bytes = self.key.private_bytes(serialization.Encoding.PEM, *_FORM)
-        return data
-
-    @property
-    def chain_pem(self) -> bytes:
-        """The chain, PEM."""
-        return pem(*self.chain)
-
-
-def pem(*certificates: x509.Certificate) -> bytes:
-    """Return certificates as PEM."""
-    return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
-
-
-class Issuer:
-    """A certificate authority, its own or another one's."""
-
-    def __init__(
-        self, name: str = "An authority", above: "Issuer | None" = None
-    ) -> None:
-        self.key = make_key()
-        self.name = _name(name)
-        self.above = above
-        signer = above or self
-        builder = (
-            _builder(self.name, signer.name, self.key.public_key(), -_HOUR, 24 * _HOUR)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-            .add_extension(_usage(is_ca=True), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), False
-            )
+    def pair(self) -> ServerPair:
+        """As a listener takes it; the root is left out."""
+        above = [c for c in self.above if c.issuer != c.subject]
+        return ServerPair(
+            chain=(self.der, *(c.public_bytes(Encoding.DER) for c in above)),
+            key=self.key.private_bytes(
+                Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+            ),
         )
-        self.certificate = builder.sign(signer.key, hashes.SHA256())
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """Write chain and key as PEM, and return where they are."""
+        chain, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+        certificates = (self.certificate, *self.above)
+        chain.write_bytes(b"".join(c.public_bytes(Encoding.PEM) for c in certificates))
+        key.touch(mode=0o600)
+        key.write_bytes(
+            self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        return chain, key
+
+
+@dataclass(frozen=True)
+class Issuer(Issued):
+    """A certificate authority."""
 
     def issue(
         self,
-        name: str = "server",
+        name: str,
         *,
-        kind: str = "ECDSA",
-        begins: timedelta = -_HOUR,
-        ends: timedelta = 24 * _HOUR,
-        purposes: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH,),
+        use: x509.ObjectIdentifier | None = CLIENT,
+        begin: timedelta = -_HOUR,
+        end: timedelta = 24 * _HOUR,
+        names: Sequence[x509.GeneralName] = (),
+        key: Any = None,
+        more: Iterable[x509.ExtensionType] = (),
     ) -> Issued:
-        """
-        Issue a certificate for localhost.
+        """Issue a certificate, by default a good one for a client."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, self.certificate.subject, key, begin, end)
+        builder = builder.add_extension(x509.BasicConstraints(False, None), True)
+        builder = builder.add_extension(_usage(is_ca=False), critical=True)
+        builder = builder.add_extension(self._identifier(), critical=False)
+        if use is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([use]), False)
+        if use == SERVER:
+            names = [
+                *names,
+                x509.DNSName("localhost"),
+                x509.IPAddress(IPv4Address("127.0.0.1")),
+            ]
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=False)
+        return Issued(self._sign(builder), key, (self.certificate, *self.above))
 
-        Args:
-            name: Common name.
-
-            kind: Of its key.
-
-            begins: When it becomes valid, from now.
-
-            ends: When it becomes invalid, from now.
-
-            purposes: Its extended key usage; none leaves that out.
-        """
-        key = make_key(kind)
-        names = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
-        builder = (
-            _builder(_name(name), self.name, key.public_key(), begins, ends)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-            .add_extension(_usage(is_ca=False), critical=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                    self.key.public_key()
-                ),
-                critical=False,
-            )
-        )
-        if purposes:
-            builder = builder.add_extension(
-                x509.ExtendedKeyUsage(list(purposes)), critical=False
-            )
-        certificate = builder.sign(self.key, hashes.SHA256())
-        return Issued(certificate, key, self.followers)
+    def authority(
+        self,
+        name: str,
+        *,
+        below: int | None = None,
+        constraints: x509.NameConstraints | None = None,
+    ) -> Issuer:
+        """Make an authority below this one."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, self.certificate.subject, key, -_HOUR, 24 * _HOUR)
+        builder = _as_authority(builder, key, below)
+        builder = builder.add_extension(self._identifier(), critical=False)
+        if constraints is not None:
+            builder = builder.add_extension(constraints, critical=True)
+        return Issuer(self._sign(builder), key, (self.certificate, *self.above))
 
     def revocation_list(
-        self,
-        *revoked: x509.Certificate,
-        begins: timedelta = -_HOUR,
-        ends: timedelta | None = 24 * _HOUR,
-        signer: Any = None,
-    ) -> x509.CertificateRevocationList:
-        """Return a list, signed by this authority unless by another *signer*."""
+        self, *revoked: x509.Certificate, end: timedelta = 24 * _HOUR
+    ) -> bytes:
+        """Return a CRL, DER."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
-            .issuer_name(self.name)
-            .last_update(now + begins)
-            .next_update(now + (ends or _HOUR))
+            .issuer_name(self.certificate.subject)
+            .last_update(now - 2 * _HOUR)
+            .next_update(now + end)
+            .add_extension(self._identifier(), critical=False)
             .add_extension(x509.CRLNumber(1), critical=False)
         )
         for certificate in revoked:
+            entry = x509.RevokedCertificateBuilder()
+            entry = entry.serial_number(certificate.serial_number)
             builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(certificate.serial_number)
-                .revocation_date(now - _HOUR)
-                .build()
+                entry.revocation_date(now - _HOUR).build()
             )
-        return builder.sign(signer or self.key, hashes.SHA256())
+        return builder.sign(self.key, self._hash).public_bytes(Encoding.DER)
+
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return builder.sign(self.key, self._hash)
 
     @property
-    def followers(self) -> tuple[x509.Certificate, ...]:
-        """This authority's certificate, and those above it."""
-        above = self.above.followers if self.above is not None else ()
-        return (self.certificate, *above)
+    def _hash(self) -> hashes.SHA256 | None:
+        return (
+            None if isinstance(self.key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
+        )
 
 
-def write_pair(cert: Path, key: Path, issued: Issued) -> None:
-    """Write chain and key, the key for its owner alone."""
-    cert.write_bytes(issued.chain_pem)
-    key.touch(mode=0o600)
-    key.chmod(0o600)
-    key.write_bytes(issued.key_pem)
+def self_signed_root(name: str, *, below: int | None = None, key: Any = None) -> Issuer:
+    """Make an authority that nobody is above of."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(name, _name(name), key, -_HOUR, 24 * _HOUR)
+    builder = _as_authority(builder, key, below)
+    hashed = None if isinstance(key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
+    return Issuer(builder.sign(key, hashed), key)
 
 
-def _name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+def _as_authority(
+    builder: x509.CertificateBuilder, key: Any, below: int | None
+) -> x509.CertificateBuilder:
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return (
+        builder.add_extension(x509.BasicConstraints(True, below), critical=True)
+        .add_extension(_usage(is_ca=True), critical=True)
+        .add_extension(identifier, critical=False)
+    )
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Any, begins: timedelta, ends: timedelta
+    name: str, issuer: x509.Name, key: Any, begin: timedelta, end: timedelta
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(subject)
+        .subject_name(_name(name))
         .issuer_name(issuer)
-        .public_key(key)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now + begins)
-        .not_valid_after(now + ends)
+        .not_valid_before(now + begin)
+        .not_valid_after(now + end)
     )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _usage(*, is_ca: bool) -> x509.KeyUsage:

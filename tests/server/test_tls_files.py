@@ -20,7 +20,7 @@ from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state
-from tests.server.pki import Issued, Issuer, pem, write_pair
+from tests.server.keeper_pki import Issued, Issuer, pem, write_pair
 from tests.support import require_service
 
 DER = serialization.Encoding.DER

@@ -33,7 +33,7 @@ from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.settling import settled
 from hsm_server.tls.sources import file_sources, first_state
 from hsm_server.tls.state import TLSState
-from tests.server.pki import Issued, Issuer, pem, write_pair
+from tests.server.keeper_pki import Issued, Issuer, pem, write_pair
 
 DAY = timedelta(days=1)
 

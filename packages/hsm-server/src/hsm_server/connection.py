@@ -118,12 +118,19 @@ class Connection(web.RequestHandler):
         if self._held is not None:
             self._held.append(data)
             return
+        if self._is_retired and self._is_waiting:
+            self.force_close()
         heads = self._request_count
         super().data_received(data)
         if self._request_count != heads:
             self._end_head()
-        elif data and self._waiter is not None and not self._waiter.done():
+        elif data and self._is_waiting:
             self._begin_head()
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the next request may come."""
+        return self._waiter is not None and not self._waiter.done()
 
     def _begin_head(self) -> None:
         if self._head_timer is None:
@@ -142,7 +149,7 @@ class Connection(web.RequestHandler):
         start_time: float | None,
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; then nothing is owed any more."""
-        if self._is_retired and not resp.prepared:
+        if self._is_retired:
             resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)
@@ -150,16 +157,15 @@ class Connection(web.RequestHandler):
             self._app[IN_FLIGHT].end(self)
 
     def retire_unless_current(self) -> None:
-        """End if its client is let in no more; what was asked is answered first."""
+        """Retire if the client would be let in no more."""
         transport = self.transport
         if transport is not None and not self._is_current(transport):
             self.retire()
 
     def retire(self) -> None:
-        """End; what was asked is answered first."""
+        """Close, after what was asked is answered."""
         self._is_retired = True
-        is_waiting = self._waiter is not None and not self._waiter.done()
-        if is_waiting or not self._request_count:
+        if self._is_waiting or not self._request_count:
             self.force_close()
         self._app[IN_FLIGHT].end_stream(self)
 

@@ -124,9 +124,9 @@ class Listener:
         in_flight.begin_drain()
         # What has arrived in full gets its turn before its connection counts as idle.
         await asyncio.sleep(0)
-        for connection in self._manager.connections:
+        for connection in self._connections.copy():
             if connection not in in_flight:
-                connection.close()
+                connection.retire()
         answered = await in_flight.drain(seconds)
         await self._runner.cleanup()
         if self._admission is not None:

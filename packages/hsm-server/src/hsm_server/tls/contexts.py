@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NoReturn
 
 from cryptography import x509
@@ -119,31 +120,36 @@ def _chooser(protocol: bytes) -> Callable[[SSL.Connection, list[bytes]], bytes]:
 
 
 def _use_pair(context: SSL.Context, pair: ServerPair) -> None:
+    """
+    Show a certificate, with its chain and its key.
+
+    What OpenSSL takes from memory has one chain for all certificates, and no key of
+    ML-DSA; so it is given files, which are in memory too.
+    """
     try:
-        certificates = [x509.load_der_x509_certificate(der) for der in pair.chain]
-        key = crypto.load_privatekey(crypto.FILETYPE_ASN1, pair.key)
-    except (ValueError, crypto.Error):
-        _refuse("A certificate or private key can't be read.")
+        chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
+    except ValueError:
+        _refuse("A certificate can't be read.")
     try:
-        _use_chain(context, certificates)
-        context.use_privatekey(key)
+        with _file(b"".join(c.public_bytes(Encoding.PEM) for c in chain)) as path:
+            context.use_certificate_chain_file(path)
+    except SSL.Error:
+        _refuse("A certificate or one of its chain can't be used.")
+    try:
+        with _file(pair.key) as path:
+            context.use_privatekey_file(path, crypto.FILETYPE_ASN1)
         context.check_privatekey()
     except SSL.Error:
-        _refuse("A private key does not belong to its certificate, or is too weak.")
+        _refuse("A private key can't be read, or is not that of its certificate.")
 
 
-def _use_chain(context: SSL.Context, chain: Iterable[x509.Certificate]) -> None:
-    """
-    Show a chain where its certificate is shown, and nowhere else.
-
-    OpenSSL has a function for that which takes a file, and one that takes memory but
-    lets all certificates share one chain.
-    """
-    descriptor = os.memfd_create("ferrohsm-chain", os.MFD_CLOEXEC)
+@contextlib.contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """Give the path of a file that has a name for no other process."""
+    descriptor = os.memfd_create("ferrohsm-tls", os.MFD_CLOEXEC)
     try:
-        for certificate in chain:
-            os.write(descriptor, certificate.public_bytes(Encoding.PEM))
-        context.use_certificate_chain_file(f"/proc/self/fd/{descriptor}")
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
 

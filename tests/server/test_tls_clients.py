@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""Who is let in by a client certificate, and what the others are told."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from hsm_server.tls.state import ClientRules
+from tests.server.pki import SERVER, Issued, self_signed_root
+from tests.server.tls_support import Sent, Server, s_client, serving, state_of
+
+HOUR = timedelta(hours=1)
+
+
+class People:
+    """Authorities, those whom they have certified, and what they have revoked."""
+
+    def __init__(self) -> None:
+        self.root = self_signed_root("Root")
+        self.sub = self.root.authority("Sub")
+        self.server = self.root.issue("server", use=SERVER)
+        self.alice = self.root.issue("alice", names=[x509.RFC822Name("a@example.com")])
+        self.bob = self.sub.issue("bob")
+        self.revoked = self.root.issue("revoked")
+
+    def rules(self, **fields: Any) -> ClientRules:
+        """Return rules that let in those of the root."""
+        return ClientRules(**{"authorities": (self.root.der,), **fields})
+
+    def lists(self, *revoked: x509.Certificate) -> tuple[bytes, ...]:
+        """Return the CRLs of both authorities."""
+        return (self.root.revocation_list(*revoked), self.sub.revocation_list())
+
+
+@pytest.fixture(scope="module")
+def people() -> People:
+    """Give them."""
+    return People()
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def server(people: People, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Give a server that demands certificates, and has CRLs."""
+    rules = people.rules(revocation_lists=people.lists(people.revoked.certificate))
+    state = state_of(people.server.pair, client=rules)
+    with serving(state, request.param) as running:
+        yield running
+
+
+def ask(server: Server, folder: Path, shown: Issued | None) -> Sent:
+    """Ask who asks."""
+    options: list[str] = []
+    if shown is not None:
+        chain, key = shown.write(folder, "client")
+        options = ["-cert", str(chain), "-key", str(key), "-cert_chain", str(chain)]
+    request = b"GET /peer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    return s_client(server, *options, request=request)
+
+
+def told(sent: Sent) -> dict[str, Any]:
+    """Return what the server says of who asks."""
+    body = sent.output.partition("\r\n\r\n")[2].partition("closed")[0]
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+@pytest.mark.parametrize(("name", "chain"), [("alice", 2), ("bob", 3)])
+def test_a_good_certificate_lets_in(
+    server: Server, people: People, tmp_path: Path, name: str, chain: int
+) -> None:
+    """Directly below the root, or with one authority between."""
+    found = told(ask(server, tmp_path, getattr(people, name)))
+
+    assert f"CN={name}" == found["subject"]
+    assert chain == found["chain"]
+
+
+def foreign(people: People) -> Issued:
+    """Make one of an authority that is not ours."""
+    return self_signed_root("Foreign").issue("mallory")
+
+
+def namesake(people: People) -> Issued:
+    """Make one of an authority that has the name of ours."""
+    return self_signed_root("Root").issue("mallory")
+
+
+def self_signed(people: People) -> Issued:
+    """Make one that nobody else has signed."""
+    return self_signed_root("mallory")
+
+
+def expired(people: People) -> Issued:
+    """Make one whose time is over."""
+    return people.root.issue("late", begin=-3 * HOUR, end=-HOUR)
+
+
+def not_yet_valid(people: People) -> Issued:
+    """Make one whose time is still to come."""
+    return people.root.issue("early", begin=HOUR)
+
+
+def for_servers(people: People) -> Issued:
+    """Make one that is no client's."""
+    return people.root.issue("wrong", use=SERVER)
+
+
+def revoked(people: People) -> Issued:
+    """Give one that its CRL names."""
+    return people.revoked
+
+
+def too_deep(people: People) -> Issued:
+    """Make one with more authorities above than are followed."""
+    issuer = people.root
+    for depth in range(6):
+        issuer = issuer.authority(f"Depth {depth}")
+    return issuer.issue("deep")
+
+
+def path_too_long(people: People) -> Issued:
+    """Make one below an authority that its own may not have certified."""
+    last = people.root.authority("Last", below=0)
+    return last.authority("Beyond").issue("beyond")
+
+
+def outside_names(people: People) -> Issued:
+    """Make one with a name that its authority must not certify."""
+    constraints = x509.NameConstraints([x509.DNSName("example.com")], None)
+    issuer = people.root.authority("Narrow", constraints=constraints)
+    return issuer.issue("outside", names=[x509.DNSName("example.org")])
+
+
+def without_list(people: People) -> Issued:
+    """Make one of an authority that has no CRL here."""
+    return people.root.authority("Unlisted").issue("unlisted")
+
+
+@pytest.mark.parametrize(
+    ("make", "alert"),
+    [
+        (foreign, "unknown_ca"),
+        (namesake, "unknown_ca"),
+        (self_signed, "unknown_ca"),
+        (expired, "certificate_expired"),
+        (not_yet_valid, "bad_certificate"),
+        (for_servers, "unsupported_certificate"),
+        (revoked, "certificate_revoked"),
+        (too_deep, "unknown_ca"),
+        (path_too_long, "unknown_ca"),
+        (outside_names, "unknown_ca"),
+        (without_list, "unknown_ca"),
+    ],
+)
+def test_a_bad_certificate_is_refused_by_its_alert(
+    server: Server,
+    people: People,
+    tmp_path: Path,
+    make: Callable[[People], Issued],
+    alert: str,
+) -> None:
+    """The client learns what is wrong with it, and nothing else."""
+    before = server.handshakes(f"refused_{alert}")
+    sent = ask(server, tmp_path, make(people))
+
+    assert "HTTP/1.1" not in sent.output
+    assert f"{alert.replace('_', ' ')}:" in sent.errors, sent.text
+    assert server.has_counted(before + 1, f"refused_{alert}")
+
+
+def test_no_certificate_is_refused_where_one_is_required(
+    server: Server, tmp_path: Path
+) -> None:
+    """By the alert that TLS 1.3 has for that."""
+    before = server.handshakes("refused_certificate_required")
+    sent = ask(server, tmp_path, None)
+
+    assert "HTTP/1.1" not in sent.output
+    assert "SSL alert number 116" in sent.errors, sent.text
+    assert server.has_counted(before + 1, "refused_certificate_required")
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_where_it_is_optional_a_bad_one_is_still_refused(
+    people: People, tmp_path: Path, kind: str
+) -> None:
+    """None is good enough, and a good one is known."""
+    state = state_of(people.server.pair, client=people.rules(is_required=False))
+    with serving(state, kind) as server:
+        assert not told(ask(server, tmp_path, None))["subject"]
+        assert "CN=alice" == told(ask(server, tmp_path, people.alice))["subject"]
+        assert "unknown ca:" in ask(server, tmp_path, foreign(people)).errors
+
+
+def test_an_authority_below_a_root_is_enough(people: People, tmp_path: Path) -> None:
+    """Then only those are let in whom it has certified."""
+    rules = people.rules(authorities=(people.sub.der,))
+    with serving(state_of(people.server.pair, client=rules), "asyncio") as server:
+        assert "CN=bob" == told(ask(server, tmp_path, people.bob))["subject"]
+        assert "unknown ca:" in ask(server, tmp_path, people.alice).errors
+
+
+def test_a_list_that_is_out_of_date_lets_nobody_in(
+    people: People, tmp_path: Path
+) -> None:
+    """Who was revoked since, nobody knows."""
+    late = people.root.revocation_list(end=-HOUR)
+    rules = people.rules(revocation_lists=(late,))
+    with serving(state_of(people.server.pair, client=rules), "asyncio") as server:
+        sent = ask(server, tmp_path, people.alice)
+
+    assert "HTTP/1.1" not in sent.output
+    assert "alert" in sent.errors
+
+
+def test_the_names_of_authorities_are_told(people: People, server: Server) -> None:
+    """So that a client with several certificates shows the right one."""
+    assert (
+        "Acceptable client certificate CA names\nCN=Root\n" in s_client(server).output
+    )
+
+
+def test_a_revocation_takes_effect_at_once(people: People, tmp_path: Path) -> None:
+    """For the next connection, after the state is replaced."""
+    state = state_of(
+        people.server.pair, client=people.rules(revocation_lists=people.lists())
+    )
+    with serving(state, "asyncio") as server:
+        assert "CN=alice" == told(ask(server, tmp_path, people.alice))["subject"]
+        lists = people.lists(people.alice.certificate)
+        rules = people.rules(revocation_lists=lists)
+        server.use(state_of(people.server.pair, client=rules))
+
+        assert "certificate revoked:" in ask(server, tmp_path, people.alice).errors
+
+
+def test_the_old_protocol_refuses_by_alert_too(people: People, tmp_path: Path) -> None:
+    """With TLS 1.2, where that is spoken."""
+    state = state_of(people.server.pair, client=people.rules())
+    chain, key = foreign(people).write(tmp_path, "client")
+    with serving(state, "asyncio", allow_tls_1_2=True) as server:
+        shown = ("-cert", str(chain), "-key", str(key))
+        sent = s_client(server, "-tls1_2", *shown)
+
+    assert "unknown ca:" in sent.errors
