@@ -143,7 +143,8 @@ class CA:
 
     def pair(self, holder: Holder) -> ServerPair:
         """Return a certificate of its as what a listener shows."""
-        return ServerPair(chain=(holder.der,), key=holder.key_der, issuer=self.der)
+        chain = (holder.der, self.der)  # curl looks for the issuer in it
+        return ServerPair(chain=chain, key=holder.key_der, issuer=self.der)
 
     def answer(
         self,
@@ -312,6 +313,7 @@ class Web:
     Attributes:
         reply: Gives the bytes.
         is_trickling: Whether a byte of garbage follows twice in a second, for ever.
+        is_up: Whether it listens.
         asked: What has come.
     """
 
@@ -320,6 +322,7 @@ class Web:
         self.is_trickling = False
         self.asked: list[Asked] = []
         self.port = 0
+        self.is_up = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -332,6 +335,7 @@ class Web:
         """Answer, until the context ends."""
         server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
+        self.is_up = True
         try:
             yield self
         finally:

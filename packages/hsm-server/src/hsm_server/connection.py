@@ -96,7 +96,7 @@ class Connection(web.RequestHandler):
         admission = self._admission
         if admission is not None and admission.needs_check(transport):
             self._held = []
-            self.pause_reading()
+            self._transport().pause_reading()
             self._admitting = self._loop.create_task(self._admit(admission, transport))
 
     async def _admit(
@@ -111,7 +111,13 @@ class Connection(web.RequestHandler):
         held, self._held = self._held or [], None
         for data in held:
             self.data_received(data)
-        self.resume_reading()
+        if not self._reading_paused:
+            self._transport().resume_reading()
+
+    def _transport(self) -> asyncio.Transport:
+        if self.transport is None:
+            raise AssertionError("A connection that is open has a transport.")
+        return self.transport
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that is begun must be finished in time."""

@@ -126,6 +126,10 @@ class Stapler:
         """
         self._follow(board.state)
         useless = await self._read_files()
+        # What is under way may take its time, and then fail.
+        for question in self._questions.values():
+            question.cancel()
+        self._questions.clear()
         for watch in self._watches():
             if not self._is_told_by_file(watch):
                 watch.ask_now()
