@@ -97,7 +97,7 @@ class _InlineTLS:
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state)
-        tasks = tasks_for(settings, Alarms(logger, metrics))
+        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:
