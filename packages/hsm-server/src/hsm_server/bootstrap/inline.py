@@ -26,7 +26,7 @@ from hsm_server.logs import (
 )
 from hsm_server.loops import run
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
-from hsm_server.sockets import url_of
+from hsm_server.sockets import challenge_sockets, url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
@@ -77,13 +77,16 @@ def serve(
     try_state(state)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        http = [stack.enter_context(s) for s in challenge_sockets(settings)]
         with open_hsm(
             settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
         ) as gateway:
             server = _InlineServer(settings, secrets, gateway, logger)
-            tls = _InlineTLS(settings.tls, state, logger, server.metrics)
+            tls = _InlineTLS(
+                settings.tls, state, logger, server.metrics, http[0] if http else None
+            )
             serving = server.run(bound, tls, on_ready, read_token_secret)
             run(serving, settings.event_loop)
         logger.info("stopped")
@@ -93,11 +96,16 @@ class _InlineTLS:
     """A keeper of TLS, and the only one whom it gives anything."""
 
     def __init__(
-        self, settings: TLSSettings, state: TLSState, logger: Logger, metrics: Metrics
+        self,
+        settings: TLSSettings,
+        state: TLSState,
+        logger: Logger,
+        metrics: Metrics,
+        http: socket.socket | None,
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state)
-        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger)
+        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:

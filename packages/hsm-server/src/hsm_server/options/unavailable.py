@@ -14,11 +14,6 @@ from hsm_server.options.names import environment_name
 __all__ = ["UNAVAILABLE", "Callback", "only", "unavailable"]
 
 UNAVAILABLE: Final = (
-    "acme-cache-dir",
-    "acme-contact",
-    "acme-directory-url",
-    "acme-domain",
-    "acme-use-production",
     "auth-jwt-config",
     "auth-jwt-reload-secs",
     "checkpoint-interval-secs",
