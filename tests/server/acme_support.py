@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -12,16 +11,15 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 
 from tests.server.pebble import Pebble, free_port
 from tests.server.process import Running, Site, client_context
 
-__all__ = ["ACMESite", "Visitors", "children", "until"]
+__all__ = ["NAME", "ACMESite", "Visitors", "children", "reload", "until"]
 
 NAME = "hsm.test"
 
@@ -37,8 +35,6 @@ class ACMESite(Site):
 
         names: Values of ``--acme-domain``.
 
-        validity_seconds: How long certificates are valid.
-
         isolation: Value of ``--isolation``.
     """
 
@@ -48,7 +44,6 @@ class ACMESite(Site):
         dns_port: int,
         *,
         names: tuple[str, ...] = (NAME,),
-        validity_seconds: int = 90 * 24 * 3600,
         isolation: str = "process",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +56,6 @@ class ACMESite(Site):
             dns_port,
             self.port,
             self.http_port,
-            validity_seconds=validity_seconds,
         )
         self.client = self.authority.issue("client", server=False)
 
@@ -110,11 +104,11 @@ class ACMESite(Site):
         shown = self.shown()
         return shown.issuer != shown.subject
 
-    def metric(self, running: Running, name: str) -> float:
-        """Return the sum of the values of a metric; 0 if there is none."""
+    def metric(self, running: Running, name: str, label: str = "") -> float:
+        """Return the sum of the values of a metric with a label; 0 if there is none."""
         answer = running.send("GET", "/metrics", context=self.context())
         lines = answer.body.decode().splitlines()
-        found = [line for line in lines if line.startswith(name)]
+        found = [line for line in lines if line.startswith(name) and label in line]
         return sum(float(line.split()[-1]) for line in found)
 
     def alarms(self, part: str = "acme") -> list[str]:
@@ -124,13 +118,6 @@ class ACMESite(Site):
             for line in self.log()
             if line["event"] == "tls alarm" and line["part"] == part
         ]
-
-    @contextlib.contextmanager
-    def visited(self, *arguments: str, **more: Any) -> Iterator[Running]:
-        """Run a server that somebody calls all the time, and who must not fail."""
-        with self.serve(*arguments, **more) as running, Visitors(self) as visitors:
-            yield running
-            visitors.check()
 
 
 class Visitors:
@@ -144,6 +131,7 @@ class Visitors:
         self._site = site
         self._context = site.context()
         self._over = threading.Event()
+        self._may_call = threading.Lock()
         self._thread = threading.Thread(target=self._run)
         self.failures: list[str] = []
         self.count = 0
@@ -159,18 +147,36 @@ class Visitors:
         self._thread.join()
 
     def check(self) -> None:
-        """End, and see that all went well."""
-        self.__exit__()
+        """See that all has gone well, and goes on."""
+        count = self.count
+        until(lambda: self.count > count + 1 or self.failures)
         assert [] == self.failures
-        assert self.count
+
+    def pause(self) -> None:
+        """Call no more, for the server is about to end."""
+        self._may_call.acquire()
+
+    def go_on(self) -> None:
+        """Call again."""
+        self._may_call.release()
+
+    def stop(self) -> None:
+        """Call never again."""
+        self._over.set()
+        self.go_on()
 
     def _run(self) -> None:
         while not self._over.wait(0.005):
-            try:
-                self._call()
-                self.count += 1
-            except (OSError, AssertionError) as error:
-                self.failures.append(repr(error))
+            with self._may_call:
+                if not self._over.is_set():
+                    self._try()
+
+    def _try(self) -> None:
+        try:
+            self._call()
+            self.count += 1
+        except (OSError, AssertionError) as error:
+            self.failures.append(repr(error))
 
     def _call(self) -> None:
         address = ("127.0.0.1", self._site.port)
@@ -208,8 +214,3 @@ def until(
     while not condition():
         assert time.monotonic() < end, "It never was so."
         time.sleep(pause)
-
-
-def dumped(log: list[dict[str, Any]]) -> str:
-    """Return a log for people, where a test fails."""
-    return "\n".join(map(json.dumps, log))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pebble, a CA for tests, on loopback: with names, bad nonces and no patience needed."""
+"""Pebble, a CA for tests, on loopback: with names, bad nonces and no pauses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.server.pki import SERVER, self_signed_root
 from tests.support import require_program
 
-__all__ = ["Pebble", "free_port", "names_served"]
+__all__ = ["Names", "Pebble", "free_port", "names_served"]
 
 _SECONDS = 20.0
 
@@ -33,9 +34,31 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Names:
+    """DNS where all names are of this machine, as long as nothing else is said."""
+
+    port: int
+    management: int
+
+    def point(self, name: str, address: str) -> None:
+        """Let a name be another machine's."""
+        self._tell("add-a", {"host": f"{name}.", "addresses": [address]})
+
+    def point_back(self, name: str) -> None:
+        """Let a name be of this machine again."""
+        self._tell("clear-a", {"host": f"{name}."})
+
+    def _tell(self, what: str, body: dict[str, Any]) -> None:
+        url = f"http://127.0.0.1:{self.management}/{what}"
+        data = json.dumps(body).encode()
+        with urllib.request.urlopen(url, data, timeout=20) as answer:
+            answer.read()
+
+
 @contextlib.contextmanager
-def names_served() -> Iterator[int]:
-    """Serve DNS where all names are of this machine; give the port."""
+def names_served() -> Iterator[Names]:
+    """Serve DNS."""
     port, management = free_port(socket.SOCK_DGRAM), free_port()
     command = [
         *(require_program("pebble-challtestsrv"), "-defaultIPv6", ""),
@@ -48,7 +71,7 @@ def names_served() -> Iterator[int]:
     ) as process:
         try:
             _await_port(management, process)
-            yield port
+            yield Names(port, management)
         finally:
             process.kill()
 
@@ -66,8 +89,6 @@ class Pebble:
 
         http_port: Where it looks for those over HTTP.
 
-        validity_seconds: How long its certificates are valid.
-
         ocsp: URL that its certificates name for OCSP.
     """
 
@@ -78,7 +99,6 @@ class Pebble:
         tls_port: int,
         http_port: int,
         *,
-        validity_seconds: int = 90 * 24 * 3600,
         ocsp: str = "",
     ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,25 +110,18 @@ class Pebble:
         self.bundle = folder / "bundle.pem"
         self.bundle.write_bytes(root.certificate.public_bytes(Encoding.PEM))
         self._config = folder / "config.json"
-        self._config.write_text(
-            json.dumps(
-                {
-                    "pebble": {
-                        "listenAddress": f"127.0.0.1:{self._port}",
-                        "managementListenAddress": f"127.0.0.1:{self._management}",
-                        "certificate": str(cert),
-                        "privateKey": str(key),
-                        "httpPort": http_port,
-                        "tlsPort": tls_port,
-                        "ocspResponderURL": ocsp,
-                        "externalAccountBindingRequired": False,
-                        "domainBlocklist": ["blocked.example"],
-                        "retryAfter": {"authz": 1, "order": 1},
-                        "certificateValidityPeriod": validity_seconds,
-                    }
-                }
-            )
-        )
+        self._settings = {
+            "listenAddress": f"127.0.0.1:{self._port}",
+            "managementListenAddress": f"127.0.0.1:{self._management}",
+            "certificate": str(cert),
+            "privateKey": str(key),
+            "httpPort": http_port,
+            "tlsPort": tls_port,
+            "ocspResponderURL": ocsp,
+            "externalAccountBindingRequired": False,
+            "domainBlocklist": ["blocked.example"],
+            "retryAfter": {"authz": 1, "order": 1},
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self.log = folder / "log"
 
@@ -117,8 +130,10 @@ class Pebble:
         """Where it begins."""
         return f"https://localhost:{self._port}/dir"
 
-    def start(self, **variables: str) -> None:
-        """Start it, with more environment if there is any."""
+    def start(self, validity_seconds: int = 90 * 24 * 3600, **variables: str) -> None:
+        """Start it; certificates are valid so long, and *variables* environment."""
+        settings = self._settings | {"certificateValidityPeriod": validity_seconds}
+        self._config.write_text(json.dumps({"pebble": settings}))
         command = [require_program("pebble"), "-strict", "-config", str(self._config)]
         environment: Mapping[str, str] = {
             "PATH": os.environ.get("PATH", ""),

@@ -29,7 +29,6 @@ from hsm_server.tls.acme.timing import (
     latest_renewal,
     pause_seconds,
     retry_seconds,
-    soonest_renewal,
     usual_renewal,
 )
 from hsm_server.tls.acme.worker import call
@@ -102,8 +101,8 @@ class ACMETask:
             await self._keep_looking(board)
 
     async def reload(self, board: Board, /) -> None:
-        """See `Task`; what waits after a failure is tried at once."""
-        self._retry_at = 0.0
+        """See `Task`; what waits is tried at once, unless the CA has said otherwise."""
+        self._retry_at = self._not_before = self._ask_at = 0.0
         self._wake.set()
 
     async def _keep_looking(self, board: Board) -> None:
@@ -186,7 +185,7 @@ class ACMETask:
         soonest, latest = _ASK_AGAIN_SECONDS
         self._ask_at = min(max(again, now + soonest), now + latest)
         if when is not None:
-            self._renew_at = max(soonest_renewal(leaf), min(when, latest_renewal(leaf)))
+            self._renew_at = min(when, latest_renewal(leaf))
 
     async def _order(self, board: Board) -> None:
         """

@@ -15,7 +15,6 @@ __all__ = [
     "latest_renewal",
     "pause_seconds",
     "retry_seconds",
-    "soonest_renewal",
     "usual_renewal",
 ]
 
@@ -51,23 +50,17 @@ def usual_renewal(certificate: x509.Certificate) -> float:
 
 
 def latest_renewal(certificate: x509.Certificate) -> float:
-    """Return when to renew whatever the CA says: at nine tenths of the life."""
+    """Return when to renew whatever the CA says: at five sixths of the life."""
     begins, life = _life(certificate)
-    return begins + life * 0.9
-
-
-def soonest_renewal(certificate: x509.Certificate) -> float:
-    """
-    Return before when a certificate is not renewed, whatever the CA says.
-
-    A CA that wants all renewed at once, again and again, would be kept busy by that.
-    """
-    begins, life = _life(certificate)
-    return begins + min(_HOUR, life / 3)
+    return begins + life * 5 / 6
 
 
 def pause_seconds(certificate: x509.Certificate) -> float:
-    """Return how long, after a certificate was issued, no other is ordered."""
+    """
+    Return how long, after a certificate was issued, no other is ordered.
+
+    A CA that wants all renewed at once, again and again, would be kept busy by that.
+    """
     left = certificate.not_valid_after_utc.timestamp() - time.time()
     return min(_HOUR, max(left, 60.0) / 3)
 
