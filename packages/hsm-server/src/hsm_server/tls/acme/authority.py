@@ -95,8 +95,16 @@ class Authority:
         self._jwk = JWKEC(key=key)
         self._key_digest = digest_of_key(key)
         self._network = Network(self._jwk, authorities)
-        found = self._ask(client.ClientV2.get_directory, directory, self._network)
+        try:
+            found = self._ask(client.ClientV2.get_directory, directory, self._network)
+        except Failure:
+            self.close()
+            raise
         self._client = client.ClientV2(found, self._network)
+
+    def close(self) -> None:
+        """Give up connections."""
+        self._network.session.close()
 
     def enter(self, account: Account | None, contacts: Sequence[str]) -> Account:
         """
@@ -201,12 +209,16 @@ class Authority:
             contact=contacts, terms_of_service_agreed=True
         )
         try:
-            return str(self._ask(self._client.new_account, wanted).uri)
+            uri = self._ask(self._client.new_account, wanted).uri
         except Failure as failure:
             if not isinstance(failure.__cause__, errors.ConflictError):
                 raise
             self._use(failure.__cause__.location)
             return failure.__cause__.location
+        if not uri:
+            reason = "The CA does not say what it calls our account."
+            raise Failure(FailureKind.MALFORMED, reason)
+        return uri
 
     def _use(self, uri: str) -> messages.RegistrationResource:
         account = messages.RegistrationResource(body=messages.Registration(), uri=uri)

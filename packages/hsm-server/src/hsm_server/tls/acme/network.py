@@ -107,10 +107,18 @@ class _Body:
 
     def stream(self, amount: int, decode_content: bool = True) -> Iterator[bytes]:
         """Give the body in pieces."""
+        try:
+            yield from self._pieces(decode_content)
+        except BaseException:
+            # Its rest is not to be taken for another answer.
+            self._raw.close()
+            raise
+        self._raw.release_conn()
+
+    def _pieces(self, decode_content: bool) -> Iterator[bytes]:
         length = 0
-        for piece in self._raw.stream(
-            min(amount, _CHUNK_BYTES), decode_content=decode_content
-        ):
+        # Its own `stream` waits until there is as much as it was asked for.
+        while piece := self._raw.read1(_CHUNK_BYTES, decode_content=decode_content):
             length += len(piece)
             if length > _MOST_BYTES:
                 raise BrokenError("The answer is too long.")

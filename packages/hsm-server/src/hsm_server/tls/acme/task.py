@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -178,8 +178,8 @@ class ACMETask:
             self._renew_at = usual_renewal(leaf)
         self._asked_about, self._ask_at = leaf, now + _AFTER_FAILURE_SECONDS
         try:
-            authority = await self._enter()
-            when, again = await call(authority.renewal, leaf)
+            async with self._entered() as authority:
+                when, again = await call(authority.renewal, leaf)
         except Failure:
             return
         soonest, latest = _ASK_AGAIN_SECONDS
@@ -206,28 +206,34 @@ class ACMETask:
         self._note_health()
 
     async def _ordered(self, board: Board) -> Stored:
-        names = self._settings.names
         try:
-            return await fulfil(await self._enter(), names, board, self._answers)
+            return await self._ordered_once(board)
         except Failure as failure:
             if failure.kind is not FailureKind.NO_ACCOUNT:
                 raise
         # The CA has forgotten us: it is told anew who we are.
         await asyncio.to_thread(self._cache.forget_account)
-        return await fulfil(await self._enter(), names, board, self._answers)
+        return await self._ordered_once(board)
 
-    async def _enter(self) -> Authority:
-        """Return the CA, with an account that it knows."""
+    async def _ordered_once(self, board: Board) -> Stored:
+        async with self._entered() as authority:
+            names = self._settings.names
+            return await fulfil(authority, names, board, self._answers)
+
+    @contextlib.asynccontextmanager
+    async def _entered(self) -> AsyncIterator[Authority]:
+        """Give the CA, with an account that it knows."""
         settings, cache = self._settings, self._cache
         key = await asyncio.to_thread(cache.account_key)
         if key is None:
             key = await self._kept(cache.new_account_key)
         known = await asyncio.to_thread(cache.account)
         authority = await call(Authority, settings.directory, settings.authorities, key)
-        account = await call(authority.enter, known, settings.contacts)
-        if account != known:
-            await self._kept(lambda: cache.keep_account(account))
-        return authority
+        with contextlib.closing(authority):
+            account = await call(authority.enter, known, settings.contacts)
+            if account != known:
+                await self._kept(lambda: cache.keep_account(account))
+            yield authority
 
     async def _keep(self, stored: Stored) -> None:
         try:

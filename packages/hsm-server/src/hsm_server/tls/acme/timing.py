@@ -62,7 +62,7 @@ def pause_seconds(certificate: x509.Certificate) -> float:
     A CA that wants all renewed at once, again and again, would be kept busy by that.
     """
     left = certificate.not_valid_after_utc.timestamp() - time.time()
-    return min(_HOUR, max(left, 60.0) / 3)
+    return min(_HOUR, max(left, 3.0) / 3)
 
 
 def retry_seconds(failure: Failure, failures: int, *, has_certificate: bool) -> float:
