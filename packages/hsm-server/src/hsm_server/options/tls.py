@@ -10,6 +10,7 @@ import click
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.options.acme import acme_options, acme_settings
+from hsm_server.options.names import environment_name
 from hsm_server.options.option import option
 from hsm_server.settings import ClientSettings, PairFiles, StatusCheck, TLSSettings
 
@@ -41,9 +42,9 @@ def _own_certificate() -> list[click.Parameter]:
     return [
         option(
             "cert",
-            "Certificate chain, PEM, the server's own certificate first. May be "
-            "repeated, for keys of several kinds; the variable holds several with "
-            "colons between.",
+            "Certificate chain, PEM, the server's own certificate first; needed with "
+            "--tls-mode manual. May be repeated, for keys of several kinds; the "
+            "variable holds several with colons between.",
             type=_FILE,
             multiple=True,
             metavar="FILE",
@@ -146,7 +147,10 @@ def _pairs(values: dict[str, Any]) -> tuple[PairFiles, ...]:
     certs, keys = values["cert"], values["key"]
     for flag, given in (("cert", certs), ("key", keys)):
         if not given:
-            raise ConfigurationError(f"Missing option '--{flag}'.")
+            variable = environment_name(flag)
+            raise ConfigurationError(
+                f"Missing option '--{flag}' (env var: '{variable}')."
+            )
     if len(certs) != len(keys):
         raise ConfigurationError(
             f"--cert is given {len(certs)} times and --key {len(keys)} times; each "
