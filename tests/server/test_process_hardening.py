@@ -2,6 +2,7 @@
 """What the processes of a server have and lack, seen from outside."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.server.family import (
 )
 from tests.server.process import MASTER, Running, Site
 from tests.server.support import SECRET, b64
+from tests.support import require_service
 
 _HOSTILE = """
 import sys
@@ -263,3 +265,36 @@ def test_large_buffers_go_back_to_the_system(how: str, is_kept: bool) -> None:
 
     kept = int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
     assert is_kept == (kept > 8 * 2**20)
+
+
+_NEW_CODE = """
+import mmap, os, subprocess, sys
+from hsm_server.hardening import refuse_new_code
+def is_refused():
+    try:
+        mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except PermissionError:
+        return True
+    return False
+if len(sys.argv) == 2:
+    refuse_new_code(also_children=sys.argv[1] == "also")
+    print(is_refused(), flush=True)
+    subprocess.run([sys.executable, "-c", sys.orig_argv[2], "a", "child"], check=True)
+else:
+    print(is_refused())
+"""
+
+
+@pytest.mark.parametrize("which", ["also", "alone"])
+def test_new_code_is_refused(which: str) -> None:
+    """What can be written is not executed; children that need it may be left out."""
+    release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
+    require_service("A kernel from 6.6 on", release >= [6, 6])
+    done = subprocess.run(
+        [sys.executable, "-c", _NEW_CODE, which],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ["True", str(which == "also")] == done.stdout.split()

@@ -30,6 +30,7 @@ from hsm_server.hardening import (
     close_all_but,
     forbid_dumps,
     forbid_new_privileges,
+    refuse_new_code,
 )
 from hsm_server.ipc.control import (
     Beat,
@@ -68,6 +69,7 @@ def main() -> None:
     plug_standard_streams()
     forbid_dumps()
     forbid_new_privileges()
+    refuse_new_code(also_children=False)
     # Who has started us may have it ignored, and so nobody would hear of an end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     descriptors = _descriptors(sys.argv[1:])
