@@ -93,8 +93,8 @@ def refuse_new_code(*, also_children: bool) -> None:
     Have no memory that is, or was, written and is executed (``PR_SET_MDWE``, prctl(2)).
 
     Kernels before 6.3 don't have this, and before 6.6 not without *also_children*; then
-    nothing happens. It is not for processes that use pyOpenSSL, whose callbacks are made
-    at run time.
+    nothing happens. It is not for processes that use pyOpenSSL, whose callbacks are
+    made at run time.
 
     Args:
         also_children: Whether programs that are started later are to refuse it too.
