@@ -55,7 +55,7 @@ from hsm_server.processes.offspring import Offspring, Parts, Roles
 from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
-from hsm_server.telemetry import Metrics, share_metrics
+from hsm_server.telemetry import KEEPERS_SLOT, Metrics, share_metrics
 
 __all__ = ["Supervisor", "main"]
 
@@ -150,7 +150,10 @@ class Supervisor:
         ]
         self._distribution = Distribution(self._front_ends, self._answer_keeper)
         self._keeper = Offspring(
-            "tls", roles.keeper, parts, newest=lambda: self._distribution.newest
+            KEEPERS_SLOT,
+            roles.keeper,
+            parts,
+            newest=lambda: self._distribution.newest,
         )
         self._children = [self._vault, self._keeper, *self._front_ends]
         readers = (self._vault, self._keeper)
