@@ -126,6 +126,7 @@ ALONE: Final = (
     "core/test_slow_lane.py",
     "core/test_store_healing.py",
     "e2e/test_raw_bodies.py",
+    "e2e/test_tls_reload.py",
     "faults/test_kill.py",
     "faults/test_powercut.py",
     "faults/test_soak.py",
