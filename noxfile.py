@@ -74,6 +74,7 @@ ONCE: Final = tuple(
         "e2e/test_start_and_stop.py",
         "e2e/test_stores.py",
         "faults",
+        "server/test_distribution.py",
         "server/test_hostile_process.py",
         "server/test_in_flight.py",
         "server/test_process_hardening.py",
