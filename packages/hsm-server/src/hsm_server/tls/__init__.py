@@ -10,6 +10,3 @@ Whatever is imported of this package, OpenSSL is configured before: see `openssl
 """
 
 import hsm_server.tls.openssl  # noqa: F401 (before the rest)
-from hsm_server.tls.files import server_context
-
-__all__ = ["server_context"]

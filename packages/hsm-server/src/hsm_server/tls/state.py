@@ -3,35 +3,22 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from hsm_core.model import Line, Record
+from hsm_server.settings import StatusCheck
 
 __all__ = [
     "Challenge",
     "ClientRules",
     "ServerPair",
-    "StatusCheck",
     "TLSState",
     "pack_state",
     "read_state",
 ]
-
-
-class StatusCheck(StrEnum):
-    """
-    Whether client certificates are asked after by OCSP.
-
-    *soft* lets in those of whom nothing can be learnt, *hard* doesn't.
-    """
-
-    OFF = "off"
-    SOFT = "soft"
-    HARD = "hard"
 
 
 class ServerPair(Record, frozen=True, kw_only=True):
