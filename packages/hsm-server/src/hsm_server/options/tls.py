@@ -30,6 +30,15 @@ def tls_options() -> list[click.Parameter]:
             callback=only("manual"),
             metavar="MODE",
         ),
+        option(
+            "tls-allow-1-2",
+            "Speak TLS 1.2 too, with clients that know no better; then neither ML-KEM "
+            "nor ML-DSA protects them. TLS 1.3 alone by default, and with "
+            "--no-tls-allow-1-2.",
+            also="--no-tls-allow-1-2",
+            default=False,
+            show_default=False,
+        ),
         *_own_certificate(),
         *_client_certificates(),
     ]
@@ -121,6 +130,7 @@ def tls_settings(values: dict[str, Any]) -> TLSSettings:
             PairFiles(cert=cert, key=key) for cert, key in zip(certs, keys, strict=True)
         ),
         client=_client(values),
+        allow_tls_1_2=values["tls_allow_1_2"],
         reload_interval_seconds=values["cert_reload_interval_secs"],
     )
 
