@@ -8,6 +8,7 @@ slow sets of SLH-DSA, whose keys and signatures take seconds, there are five at 
 
 import base64
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -32,6 +33,7 @@ from tests.e2e.family import children as children_of
 from tests.e2e.key_uses import KeyUser
 from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.memory import Wanted, guises, require_memory, scan, summary
+from tests.e2e.processes import ServerProcess
 from tests.e2e.site import SECRETS, Site
 from tests.support import require_service
 
@@ -212,8 +214,7 @@ def test_key_of_the_certificate_stays_outside(site: Site) -> None:
         site.authority.issue("server", server=True)
         keys["after"] = private_number(site.server_pair.key)
         os.kill(server.pid, signal.SIGHUP)
-        while '"event":"reloaded","process":"tls"' not in spaceless(server.output):
-            time.sleep(0.05)
+        wait_for_reload(server)
         with site.client(server.port, "ada", *ROLES) as client:
             assert 200 == client.request("GET", "/api/v1/status").status
         found = {
@@ -233,9 +234,15 @@ def private_number(path: Path) -> bytes:
     return key.private_numbers().private_value.to_bytes(32)
 
 
-def spaceless(text: str) -> str:
-    """Return a text without blanks."""
-    return text.replace(" ", "")
+def wait_for_reload(server: ServerProcess) -> None:
+    """Wait until the keeper of TLS has read its files again."""
+    for _ in range(600):
+        if re.search(
+            r'"reloaded".*"child": "tls"|"child": "tls".*"reloaded"', server.output
+        ):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(server.output)
 
 
 def test_children_of_the_vault_keep_nothing(site: Site) -> None:

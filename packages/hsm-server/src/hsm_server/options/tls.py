@@ -67,8 +67,9 @@ def _own_certificate() -> list[click.Parameter]:
         ),
         option(
             "cert-reload-interval-secs",
-            "How often certificates, keys and what is about clients are looked at "
-            "for a change, in seconds; 0 for never. After SIGHUP they are always.",
+            "How often certificates and keys are looked at for a change, in seconds; "
+            "0 for never. --client-ca and --client-crl are every 30 seconds at least. "
+            "After SIGHUP they all are.",
             default=3600,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
