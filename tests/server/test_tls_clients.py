@@ -19,6 +19,7 @@ from tests.server.tls_support import (
     Sent,
     Server,
     client_context,
+    curl,
     s_client,
     serving,
     state_of,
@@ -226,6 +227,23 @@ def test_a_list_that_is_out_of_date_lets_nobody_in(
 
     assert "HTTP/1.1" not in sent.output
     assert "alert" in sent.errors
+
+
+def test_curl_is_let_in_and_told_why_not(
+    server: Server, people: People, tmp_path: Path
+) -> None:
+    """Another client finds the same words for it."""
+    root, _ = people.root.write(tmp_path, "root")
+    found = []
+    for shown in (people.alice, people.revoked):
+        chain, key = shown.write(tmp_path, "client")
+        options = ("--cacert", str(root), "--cert", str(chain), "--key", str(key))
+        found.append(curl(server, *options))
+    let_in, refused = found
+
+    assert 0 == let_in.status, let_in.text
+    assert 56 == refused.status
+    assert "certificate revoked" in refused.errors
 
 
 def test_policy_and_trail_know_who_it_is(

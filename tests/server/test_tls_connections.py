@@ -216,6 +216,22 @@ def test_a_handshake_that_trickles_ends(people: People, kind: str) -> None:
         assert server.has_counted(1, "timeout")
 
 
+@pytest.mark.parametrize("sent", [b"", ASK[:20]], ids=["silence", "half"])
+def test_a_request_that_does_not_come_ends_in_order(
+    people: People, kind: str, sent: bytes
+) -> None:
+    """The head has a time of its own, after which there is a farewell."""
+    with (
+        serving(state_of(people.pair), kind, head_timeout_seconds=0.4) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        began = time.monotonic()
+        tls.sendall(sent)
+
+        assert ends_in_order(tls)
+        assert 0.3 < time.monotonic() - began < 5
+
+
 def test_who_goes_during_the_handshake_is_counted(
     server: Server, people: People
 ) -> None:
