@@ -15,14 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.server.family import create, wait_until
+from tests.server.pem_files import serve_by, write_pair
+from tests.server.pki import self_signed_root
 from tests.server.process import (
     MASTER,
     Running,
@@ -60,6 +64,27 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
     log = site.log()
     assert "stopped" == log[-1]["event"]
     assert not [line for line in log if line["level"] in {"warning", "error"}]
+
+
+@both
+@pytest.mark.parametrize("flags", [(), ("--tls-allow-1-2",)], ids=["no", "yes"])
+def test_an_older_tls_is_spoken_on_demand_alone(
+    site: Site, flags: tuple[str, ...]
+) -> None:
+    """By default a client that knows nothing newer is refused."""
+    with site.serve(*flags) as server:
+        found = []
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = client_context(site.authority)
+            context.maximum_version = version
+            with (
+                contextlib.suppress(ssl.SSLError),
+                socket.create_connection(server.address) as bare,
+                context.wrap_socket(bare, server_hostname="localhost") as tls,
+            ):
+                found.append(tls.version())
+
+    assert (["TLSv1.2"] if flags else []) + ["TLSv1.3"] == found
 
 
 @both
@@ -451,6 +476,21 @@ def test_a_mismatched_pair_is_recognised(site: Site) -> None:
 
     assert 9 == code
     assert "does not belong to the certificate" in message
+
+
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_no_server_starts_with_an_expired_certificate(
+    tmp_path: Path, isolation: str
+) -> None:
+    """Exit code 9, and until when it was valid; nothing is written."""
+    site = Site(tmp_path, isolation)
+    past: dict[str, Any] = {"begin": timedelta(days=-2), "end": timedelta(days=-1)}
+    write_pair(site.cert, site.key, serve_by(self_signed_root("A CA"), "ECDSA", **past))
+    code, message = site.fails()
+
+    assert 9 == code
+    assert "has expired at" in message
+    assert not (site.folder / "data").exists()
 
 
 def test_a_tampered_key_does_not_stop_the_others(site: Site) -> None:

@@ -142,6 +142,7 @@ class TLSSettings(Record, frozen=True, kw_only=True):
             where a CA issues the certificate.
         acme: How it does so.
         client: If given, clients show certificates too.
+        allow_tls_1_2: Whether TLS 1.2 is spoken too.
         reload_interval_seconds: How often files are looked at for a change; 0 for
             never, but when a reload is asked for.
         ocsp_responses: Files of staples, DER or PEM.
@@ -152,6 +153,7 @@ class TLSSettings(Record, frozen=True, kw_only=True):
     pairs: tuple[PairFiles, ...]
     acme: ACMESettings | None = None
     client: ClientSettings | None = None
+    allow_tls_1_2: bool = False
     reload_interval_seconds: Annotated[float, Meta(ge=0)] = 3600.0
     ocsp_responses: tuple[Path, ...] = ()
     ocsp_refresh_interval_seconds: Annotated[float, Meta(ge=0)] = 14400.0

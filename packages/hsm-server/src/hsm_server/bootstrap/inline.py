@@ -104,7 +104,7 @@ class _InlineTLS:
         http: socket.socket | None,
     ) -> None:
         self._metrics = metrics
-        self.context = AdapterContext(state)
+        self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
         tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 

@@ -31,6 +31,15 @@ def tls_options() -> list[click.Parameter]:
             type=click.Choice(["manual", "acme"]),
             metavar="MODE",
         ),
+        option(
+            "tls-allow-1-2",
+            "Speak TLS 1.2 too, with clients that know no better; then neither ML-KEM "
+            "nor ML-DSA protects them. TLS 1.3 alone by default, and with "
+            "--no-tls-allow-1-2.",
+            also="--no-tls-allow-1-2",
+            default=False,
+            show_default=False,
+        ),
         *_own_certificate(),
         *acme_options(),
         *_staples(),
@@ -59,9 +68,10 @@ def _own_certificate() -> list[click.Parameter]:
         ),
         option(
             "cert-reload-interval-secs",
-            "How often certificates, keys and what is about clients are looked at "
-            "for a change, in seconds; 0 for never. After SIGHUP they are always.",
-            default=3600.0,
+            "How often certificates and keys are looked at for a change, in seconds; "
+            "0 for never. --client-ca and --client-crl are every 30 seconds at least. "
+            "After SIGHUP they all are.",
+            default=3600,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
     ]
@@ -137,6 +147,7 @@ def tls_settings(values: dict[str, Any]) -> TLSSettings:
         pairs=_pairs(values) if acme is None else _no_pairs(values),
         acme=acme,
         client=_client(values),
+        allow_tls_1_2=values["tls_allow_1_2"],
         reload_interval_seconds=values["cert_reload_interval_secs"],
         ocsp_responses=values["ocsp_response"],
         ocsp_refresh_interval_seconds=values["ocsp_refresh_interval_secs"],
