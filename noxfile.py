@@ -83,6 +83,8 @@ ONCE: Final = tuple(
         "server/test_restarts.py",
         "server/test_service_manager.py",
         "server/test_supervisor.py",
+        "server/test_tls_connections.py",
+        "server/test_tls_memory.py",
         "simulation",
         "tooling",
         "vectors/test_libcrypto_acvp.py",
@@ -132,6 +134,7 @@ ALONE: Final = (
     "server/test_listener.py",
     "server/test_restarts.py",
     "server/test_slow_operations.py",
+    "server/test_tls_connections.py",
 )
 """
 What runs with no other test beside it, after the others.
@@ -417,6 +420,22 @@ def conformance_all(session: nox.Session) -> None:
         *session.posargs,
         env={"FERROHSM_CONFORMANCE": "1"},
     )
+
+
+@nox.session
+def tls_scan(session: nox.Session) -> None:
+    """Have sslyze hold the listener against Mozilla's modern profile."""
+    _install(session, "test")
+    # It pins an older cryptography than the server needs.
+    scanner = Path(session.create_tmp()) / "sslyze"
+    session.run("python", "-m", "venv", "--clear", str(scanner))
+    session.run(
+        *(str(scanner / "bin" / "python"), "-m", "pip", "install", "--quiet"),
+        "sslyze>=6.3",
+        external=True,
+    )
+    program = str((scanner / "bin" / "sslyze").resolve())
+    session.run("python", "-m", "tests.server.tls_scan", program)
 
 
 @nox.session

@@ -117,14 +117,18 @@ class Issuer(Issued):
         return Issuer(self._sign(builder), key, (self.certificate, *self.above))
 
     def revocation_list(
-        self, *revoked: x509.Certificate, end: timedelta = 24 * _HOUR
+        self,
+        *revoked: x509.Certificate,
+        begin: timedelta = -2 * _HOUR,
+        end: timedelta = 24 * _HOUR,
+        signer: Issued | None = None,
     ) -> bytes:
-        """Return a CRL, DER."""
+        """Return a CRL, DER; by somebody else's key, if there is a *signer*."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
-            .last_update(now - 2 * _HOUR)
+            .last_update(now + begin)
             .next_update(now + end)
             .add_extension(self._identifier(), critical=False)
             .add_extension(x509.CRLNumber(1), critical=False)
@@ -135,7 +139,8 @@ class Issuer(Issued):
             builder = builder.add_revoked_certificate(
                 entry.revocation_date(now - _HOUR).build()
             )
-        return builder.sign(self.key, self._hash).public_bytes(Encoding.DER)
+        key = self.key if signer is None else signer.key
+        return builder.sign(key, self._hash).public_bytes(Encoding.DER)
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())

@@ -442,8 +442,12 @@ def test_a_damaged_ring_is_recognised(site: Site) -> None:
 
 def test_a_mismatched_pair_is_recognised(site: Site) -> None:
     """Exit code 9 with both files named."""
-    _, other = site.authority.issue("other", server=True)
-    code, message = site.fails("--key", str(other))
+    own = site.key
+    _, site.key = site.authority.issue("other", server=True)
+    try:
+        code, message = site.fails()
+    finally:
+        site.key = own
 
     assert 9 == code
     assert "does not belong to the certificate" in message

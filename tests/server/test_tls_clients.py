@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Who is let in by a client certificate, and what the others are told."""
 
+import hashlib
+import http.client
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,7 +14,15 @@ from cryptography import x509
 
 from hsm_server.tls.state import ClientRules
 from tests.server.pki import SERVER, Issued, self_signed_root
-from tests.server.tls_support import Sent, Server, s_client, serving, state_of
+from tests.server.support import claims, mint
+from tests.server.tls_support import (
+    Sent,
+    Server,
+    client_context,
+    s_client,
+    serving,
+    state_of,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -216,6 +226,41 @@ def test_a_list_that_is_out_of_date_lets_nobody_in(
 
     assert "HTTP/1.1" not in sent.output
     assert "alert" in sent.errors
+
+
+def test_policy_and_trail_know_who_it_is(
+    server: Server, people: People, tmp_path: Path
+) -> None:
+    """Fingerprint, subject and alternative names, of what is done and refused."""
+    context = client_context(people.root, people.alice, tmp_path)
+    good, bad = mint(claims(roles=["Operator", "Auditor"])), "x.y.z"
+    connection = http.client.HTTPSConnection("localhost", server.port, context=context)
+    body = json.dumps({"algorithm": "ed25519"})
+    for token in (good, bad):
+        headers = {"Authorization": f"Bearer {token}"}
+        headers["Content-Type"] = "application/json"
+        connection.request("POST", "/api/v1/keys", body, headers)
+        connection.getresponse().read()
+    connection.request("GET", "/api/v1/audit/events", headers=bearer(good))
+    events = [e["event"] for e in json.load(connection.getresponse())["items"]]
+    connection.close()
+
+    told = {
+        event["code"]: (event["caller"], event["parameters"])
+        for event in events
+        if event["code"] in {"ok", "authentication_failed"} and "caller" in event
+    }
+    assert 2 == len(told)
+    for caller, parameters in told.values():
+        fingerprint = hashlib.sha256(people.alice.der).hexdigest()
+        assert fingerprint == caller["certificate_sha256"]
+        assert "CN=alice" == parameters["caller_certificate_subject"]
+        assert ["email:a@example.com"] == parameters["caller_certificate_names"]
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header with a token."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 def test_the_names_of_authorities_are_told(people: People, server: Server) -> None:

@@ -3,9 +3,9 @@
 
 import os
 import struct
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +20,8 @@ from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state
-from tests.server.keeper_pki import Issued, Issuer, pem, write_pair
+from tests.server.pem_files import key_pem, pem, serve_by, write_pair
+from tests.server.pki import CLIENT, Issued, self_signed_root
 from tests.support import require_service
 
 DER = serialization.Encoding.DER
@@ -32,9 +33,9 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.issuer = Issuer()
+        self.issuer = self_signed_root("An authority")
         self.files = PairFiles(cert=path / "cert.pem", key=path / "key.pem")
-        self.put(self.issuer.issue())
+        self.put(serve_by(self.issuer))
 
     def put(self, issued: Issued) -> None:
         """Let the files hold another pair."""
@@ -77,14 +78,14 @@ class TestPair:
 
     def test_a_good_one_is_read(self, folder: Folder) -> None:
         """Its chain is without the root, and a client can connect."""
-        between = Issuer("Between", folder.issuer)
-        issued = between.issue()
+        issued = serve_by(folder.issuer.authority("Between"))
         folder.put(issued)
         (pair,) = folder.state().pairs
         try_state(folder.state())
 
-        assert 3 == len(issued.chain)
-        assert tuple(c.public_bytes(DER) for c in issued.chain[:2]) == pair.chain
+        between, root = issued.above
+        assert root.subject == root.issuer
+        assert (issued.der, between.public_bytes(DER)) == pair.chain
         assert b"" == pair.staple
 
     def test_a_certificate_of_its_own_is_its_chain(self, folder: Folder) -> None:
@@ -93,12 +94,12 @@ class TestPair:
         folder.put(Issued(own.certificate, own.key))
         (pair,) = folder.state().pairs
 
-        assert (own.certificate.public_bytes(DER),) == pair.chain
+        assert (own.der,) == pair.chain
 
     @pytest.mark.parametrize("kind", ["ECDSA", "RSA", "Ed25519", "ML-DSA-65"])
     def test_every_kind_of_key_serves(self, folder: Folder, kind: str) -> None:
         """Each is known by its name, and a client can connect."""
-        issued = folder.issuer.issue(kind=kind)
+        issued = serve_by(folder.issuer, kind=kind)
         folder.put(issued)
         try_state(folder.state())
 
@@ -106,16 +107,16 @@ class TestPair:
 
     def test_kinds_stand_side_by_side(self, folder: Folder) -> None:
         """One of each, but not two of one."""
-        both = folder.state(folder.more(folder.issuer.issue(kind="ML-DSA-65")))
+        both = folder.state(folder.more(serve_by(folder.issuer, kind="ML-DSA-65")))
         try_state(both)
-        refusal = folder.refusal(folder.more(folder.issuer.issue()))
+        refusal = folder.refusal(folder.more(serve_by(folder.issuer)))
 
         assert 2 == len(both.pairs)
         assert "both for keys of the kind ECDSA" in refusal
 
     def test_a_mismatched_pair_is_told(self, folder: Folder) -> None:
         """The message names both files."""
-        folder.files.key.write_bytes(folder.issuer.issue().key_pem)
+        folder.files.key.write_bytes(key_pem(serve_by(folder.issuer)))
 
         assert "key.pem does not belong to the certificate" in folder.refusal()
 
@@ -123,7 +124,7 @@ class TestPair:
         """Nobody is asked for a passphrase on a terminal."""
         form = serialization.PrivateFormat.PKCS8
         lock = serialization.BestAvailableEncryption(b"passphrase")
-        key = folder.issuer.issue().key
+        key = serve_by(folder.issuer).key
         folder.files.key.write_bytes(
             key.private_bytes(serialization.Encoding.PEM, form, lock)
         )
@@ -131,44 +132,43 @@ class TestPair:
         assert "is encrypted" in folder.refusal()
 
     @pytest.mark.parametrize(
-        ("begins", "ends", "words"),
+        ("begin", "end", "words"),
         [(DAY, 2 * DAY, "is not valid before"), (-2 * DAY, -DAY, "has expired at")],
         ids=["not-yet", "no-more"],
     )
     def test_one_that_is_not_valid_now_is_refused(
-        self, folder: Folder, begins: timedelta, ends: timedelta, words: str
+        self, folder: Folder, begin: timedelta, end: timedelta, words: str
     ) -> None:
         """The message says until when, or from when on."""
-        folder.put(folder.issuer.issue(begins=begins, ends=ends))
+        folder.put(serve_by(folder.issuer, begin=begin, end=end))
 
         assert words in folder.refusal()
 
     def test_a_chain_in_disorder_is_refused(self, folder: Folder) -> None:
         """Each is to be followed by who has signed it."""
-        issued = Issuer("Between", folder.issuer).issue()
-        own, between, root = issued.chain
-        folder.files.key.write_bytes(issued.key_pem)
+        issued = serve_by(folder.issuer.authority("Between"))
+        own, (between, root) = issued.certificate, issued.above
+        folder.files.key.write_bytes(key_pem(issued))
         folder.files.cert.write_bytes(pem(own, root, between))
 
         assert "is no chain: CN=server is not signed by" in folder.refusal()
 
     def test_one_for_clients_is_refused(self, folder: Folder) -> None:
         """Every client would refuse it."""
-        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        folder.put(folder.issuer.issue(purposes=purposes))
+        folder.put(serve_by(folder.issuer, use=CLIENT))
 
         assert "is not for servers" in folder.refusal()
 
     @pytest.mark.parametrize(
-        "purposes",
-        [[], [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]],
-        ids=["no", "any"],
+        "use",
+        [None, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE],
+        ids=["none", "any"],
     )
     def test_one_for_everything_is_not(
-        self, folder: Folder, purposes: Sequence[x509.ObjectIdentifier]
+        self, folder: Folder, use: x509.ObjectIdentifier | None
     ) -> None:
         """What does not say for whom it is, is for servers too."""
-        folder.put(folder.issuer.issue(purposes=purposes))
+        folder.put(serve_by(folder.issuer, use=use))
 
         assert 1 == len(folder.state().pairs)
 
@@ -262,20 +262,20 @@ class TestClients:
     def test_rules_are_read(self, folder: Folder) -> None:
         """Authorities and lists, PEM or DER, several in a file."""
         crl = folder.issuer.revocation_list()
-        text = crl.public_bytes(serialization.Encoding.PEM)
-        client = folder.client(text + text, crl.public_bytes(DER))
+        text = x509.load_der_x509_crl(crl).public_bytes(serialization.Encoding.PEM)
+        client = folder.client(text + text, crl)
         rules = folder.state(client=client).client
         try_state(folder.state(client=client))
 
         assert rules is not None
         assert rules.is_required
-        assert (folder.issuer.certificate.public_bytes(DER),) == rules.authorities
-        assert 3 * (crl.public_bytes(DER),) == rules.revocation_lists
+        assert (folder.issuer.der,) == rules.authorities
+        assert 3 * (crl,) == rules.revocation_lists
 
     def test_a_ca_file_needs_a_ca(self, folder: Folder) -> None:
         """A server's own certificate signs nobody."""
         client = folder.client()
-        client.ca.write_bytes(pem(folder.issuer.issue().certificate))
+        client.ca.write_bytes(pem(serve_by(folder.issuer).certificate))
 
         assert "No CA certificate in" in folder.refusal(client=client)
 
@@ -299,24 +299,24 @@ class TestClients:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"begins": -2 * DAY, "ends": -DAY}, "should have been renewed by"),
-            ({"begins": DAY, "ends": 2 * DAY}, "is not valid before"),
+            ({"begin": -2 * DAY, "end": -DAY}, "should have been renewed by"),
+            ({"begin": DAY, "end": 2 * DAY}, "is not valid before"),
         ],
         ids=["old", "future"],
     )
     def test_a_list_of_another_time_is_refused(
-        self, folder: Folder, changes: dict[str, timedelta], words: str
+        self, folder: Folder, changes: dict[str, Any], words: str
     ) -> None:
         """With it nobody would be let in; better to know that at once."""
         crl = folder.issuer.revocation_list(**changes)
 
-        assert words in folder.refusal(client=folder.client(crl.public_bytes(DER)))
+        assert words in folder.refusal(client=folder.client(crl))
 
     def test_a_list_of_somebody_else_is_refused(self, folder: Folder) -> None:
         """It is of no CA here, or another key has signed it."""
-        stranger = Issuer("A stranger")
-        other = stranger.revocation_list().public_bytes(DER)
-        forged = folder.issuer.revocation_list(signer=stranger.key).public_bytes(DER)
+        stranger = self_signed_root("A stranger")
+        other = stranger.revocation_list()
+        forged = folder.issuer.revocation_list(signer=stranger)
 
         assert "is of CN=A stranger, who is no client CA" in folder.refusal(
             client=folder.client(other)

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.exit_codes import ListenError
 from hsm_server.logs import make_logger
@@ -33,7 +32,8 @@ from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.settling import settled
 from hsm_server.tls.sources import file_sources, first_state
 from hsm_server.tls.state import TLSState
-from tests.server.keeper_pki import Issued, Issuer, pem, write_pair
+from tests.server.pem_files import chain_pem, key_pem, pem, serve_by, write_pair
+from tests.server.pki import Issued, self_signed_root
 
 DAY = timedelta(days=1)
 
@@ -43,10 +43,10 @@ class World:
 
     def __init__(self, folder: Path, interval_seconds: float = 0.0) -> None:
         self.folder = folder
-        self.issuer = Issuer()
+        self.issuer = self_signed_root("An authority")
         self.files = PairFiles(cert=folder / "cert.pem", key=folder / "key.pem")
         self.ca, self.crl = folder / "ca.pem", folder / "clients.crl"
-        self.put(self.issuer.issue())
+        self.put(serve_by(self.issuer))
         self.ca.write_bytes(pem(self.issuer.certificate))
         self.put_list()
         self.settings = TLSSettings(
@@ -64,12 +64,11 @@ class World:
     def put(self, issued: Issued) -> bytes:
         """Let the files hold a pair; return its certificate, DER."""
         write_pair(self.files.cert, self.files.key, issued)
-        return issued.certificate.public_bytes(Encoding.DER)
+        return issued.der
 
     def put_list(self, **changes: Any) -> None:
         """Let the file of the revocation list hold another one."""
-        crl = self.issuer.revocation_list(**changes)
-        self.crl.write_bytes(crl.public_bytes(Encoding.DER))
+        self.crl.write_bytes(self.issuer.revocation_list(**changes))
 
     async def publish(self, state: TLSState) -> None:
         """Stand in for who serves."""
@@ -132,7 +131,7 @@ class TestReload:
     async def test_a_new_pair_is_published(self, world: World) -> None:
         """It is the second state, of a later generation."""
         async with kept(world) as keeper:
-            new = world.put(world.issuer.issue())
+            new = world.put(serve_by(world.issuer))
             answer = await keeper.reload()
             generations = [state.generation for state in world.published]
 
@@ -148,7 +147,7 @@ class TestReload:
             cert.write_bytes(cert.read_bytes())
             await keeper.reload()
             untouched = len(world.published)
-            new = world.put(world.issuer.issue())
+            new = world.put(serve_by(world.issuer))
             os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns))
             await keeper.reload()
 
@@ -173,10 +172,10 @@ class TestReload:
 
         tasks: list[Task] = [*file_sources(world.settings, world.alarms), Stapler()]
         async with kept(world, *tasks) as keeper:
-            world.put_list(ends=2 * DAY)
+            world.put_list(end=2 * DAY)
             await keeper.reload()
             kept_staple = world.published[-1].pairs[0].staple
-            world.put(world.issuer.issue())
+            world.put(serve_by(world.issuer))
             await keeper.reload()
 
         assert b"staple" == kept_staple
@@ -185,7 +184,7 @@ class TestReload:
     async def test_rules_about_clients_are_read_too(self, world: World) -> None:
         """A list that revokes somebody is in force afterwards."""
         async with kept(world) as keeper:
-            world.put_list(ends=2 * DAY)
+            world.put_list(end=2 * DAY)
             answer = await keeper.reload()
             rules = world.published[-1].client
 
@@ -195,25 +194,25 @@ class TestReload:
 
 
 def _mismatched(world: World) -> None:
-    world.files.key.write_bytes(world.issuer.issue().key_pem)
+    world.files.key.write_bytes(key_pem(serve_by(world.issuer)))
 
 
 def _expired(world: World) -> None:
-    world.put(world.issuer.issue(begins=-2 * DAY, ends=-DAY))
+    world.put(serve_by(world.issuer, begin=-2 * DAY, end=-DAY))
 
 
 def _early(world: World) -> None:
-    world.put(world.issuer.issue(begins=DAY, ends=2 * DAY))
+    world.put(serve_by(world.issuer, begin=DAY, end=2 * DAY))
 
 
 def _open(world: World) -> None:
-    world.put(world.issuer.issue())
+    world.put(serve_by(world.issuer))
     world.files.key.chmod(0o644)
 
 
 def _half(world: World) -> None:
-    new = world.issuer.issue()
-    world.files.cert.write_bytes(new.chain_pem[:300])
+    new = serve_by(world.issuer)
+    world.files.cert.write_bytes(chain_pem(new)[:300])
 
 
 def _gone(world: World) -> None:
@@ -244,7 +243,7 @@ class TestWhatCanNotBeUsed:
             answer = await keeper.reload()
             await keeper.reload()
             during = (len(world.published), world.alarm("certificate"))
-            new = world.put(world.issuer.issue())
+            new = world.put(serve_by(world.issuer))
             await keeper.reload()
 
         assert words in answer
@@ -258,8 +257,8 @@ class TestWhatCanNotBeUsed:
     async def test_parts_are_apart(self, world: World) -> None:
         """An outdated list keeps no new certificate out."""
         async with kept(world) as keeper:
-            new = world.put(world.issuer.issue())
-            world.put_list(begins=-2 * DAY, ends=-DAY)
+            new = world.put(serve_by(world.issuer))
+            world.put_list(begin=-2 * DAY, end=-DAY)
             answer = await keeper.reload()
             lists = {state.client for state in world.published}
 
@@ -273,7 +272,7 @@ class TestWhatCanNotBeUsed:
     ) -> None:
         """That a front end refused it says nothing about the next time."""
         async with kept(world) as keeper:
-            new = world.put(world.issuer.issue())
+            new = world.put(serve_by(world.issuer))
             world.refusal = "No room."
             refused = await keeper.reload()
             world.refusal = ""
@@ -297,7 +296,7 @@ class TestLooking:
         """Within the interval, and once."""
         world = World(tmp_path, 0.05)
         async with kept(world):
-            new = world.put(world.issuer.issue())
+            new = world.put(serve_by(world.issuer))
             await until(lambda: len(world.published) == 2)
             await asyncio.sleep(0.3)
 
@@ -310,7 +309,7 @@ class TestLooking:
         async with kept(world):
             _mismatched(world)
             await until(lambda: world.alarm("certificate"))
-            new = world.put(world.issuer.issue())
+            new = world.put(serve_by(world.issuer))
             await until(lambda: not world.alarm("certificate"))
 
         assert new == world.shown
@@ -318,7 +317,7 @@ class TestLooking:
     async def test_with_an_interval_of_0_nobody_looks(self, world: World) -> None:
         """The files may be anything."""
         async with kept(world):
-            world.put(world.issuer.issue())
+            world.put(serve_by(world.issuer))
             await asyncio.sleep(0.3)
 
         assert 1 == len(world.published)
@@ -328,7 +327,7 @@ class TestLooking:
     ) -> None:
         """A keeper that begins with a former state looks at once."""
         keeper = world.keeper()
-        new = world.put(world.issuer.issue())
+        new = world.put(serve_by(world.issuer))
         running = asyncio.create_task(keeper.run())
         await until(lambda: world.published)
         running.cancel()
@@ -337,7 +336,7 @@ class TestLooking:
 
     def test_a_file_that_is_being_written_is_waited_for(self, world: World) -> None:
         """What is there twice in a row counts."""
-        whole = world.issuer.issue().chain_pem
+        whole = chain_pem(serve_by(world.issuer))
         pieces = iter([whole[:100], whole[:400], whole, whole])
         found = settled(
             lambda: read_pair_files(world.settings.pairs),
@@ -391,7 +390,7 @@ class TestKeeper:
         async with kept(
             world, failing, *file_sources(world.settings, world.alarms)
         ) as k:
-            world.put(world.issuer.issue())
+            world.put(serve_by(world.issuer))
             answer = await k.reload()
             await until(lambda: failing.runs == 2)
 
@@ -428,7 +427,7 @@ class TestExpiry:
         self, world: World, days: int, left: timedelta, words: str
     ) -> None:
         """It says until when."""
-        issued = world.issuer.issue(begins=timedelta(), ends=timedelta(days=days))
+        issued = serve_by(world.issuer, begin=timedelta(), end=timedelta(days=days))
         # What has signed it lives for a day, and so is not shown.
         own = Issued(issued.certificate, issued.key)
         world.put(own)

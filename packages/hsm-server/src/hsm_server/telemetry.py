@@ -23,7 +23,19 @@ from prometheus_client.registry import Collector
 
 from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
 
-__all__ = ["METRICS_CONTENT_TYPE", "Metrics", "share_metrics"]
+__all__ = [
+    "KEEPERS_GAUGES",
+    "KEEPERS_SLOT",
+    "METRICS_CONTENT_TYPE",
+    "Metrics",
+    "share_metrics",
+]
+
+KEEPERS_SLOT: Final = "tls"
+"""Name of the keeper of TLS, the one process that shows gauges to all others."""
+
+KEEPERS_GAUGES: Final = "gauge_mostrecent"
+"""What the library calls the file of these gauges."""
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
@@ -387,6 +399,21 @@ class Metrics:
     def show_staple(self, kind: str, expires_at: float) -> None:
         """Show until when a staple is good, in Unix time; 0 for none."""
         self._staples.labels(kind).set(expires_at)
+
+    def has_tls_alarm(self) -> bool:
+        """Return whether something is wrong with any part of TLS."""
+        if self._folder is None:
+            families = self._tls_alarm.collect()
+        else:
+            path = Path(self._folder) / f"{KEEPERS_GAUGES}_{KEEPERS_SLOT}.db"
+            files = [str(path)] if path.exists() else []
+            families = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return any(
+            sample.value > 0
+            for family in families
+            if family.name == "ferrohsm_tls_alarm"
+            for sample in family.samples
+        )
 
     def show_certificates(self, ends: Mapping[str, float]) -> None:
         """Show until when each certificate in use is valid, in Unix time, by kind."""

@@ -16,7 +16,7 @@ from hsm_core._internal.approvals.requests import is_approval_id
 from hsm_core._internal.clock import utc_text
 from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.views import audited_caller, audited_key
+from hsm_core._internal.views import audited_caller, audited_certificate, audited_key
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
     AuditDetail,
@@ -127,7 +127,7 @@ class Attempt:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=self._parameters() if self.is_checked else {},
+            parameters=audited_certificate(self.caller) | self._parameters(),
             rule=self.decision.rule if self.decision else "",
             policy=self.policy.policy_hash,
             approval_id=self.approval_id,
@@ -136,6 +136,8 @@ class Attempt:
         )
 
     def _parameters(self) -> Parameters:
+        if not self.is_checked:
+            return {}
         return parameters_of(self.operation) | facts_of_others(self.others)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from hsm_core._internal.tampering import Finding
 from hsm_core._internal.uses import Use
-from hsm_core._internal.views import audited_caller
+from hsm_core._internal.views import audited_caller, audited_certificate
 from hsm_core.errors import HSMError, KeyTamperedError
 from hsm_core.model import (
     Caller,
@@ -75,6 +75,7 @@ class Refusals:
                 request_id=caller.request_id,
                 key_id=key_id[:_KEPT_CHARACTERS],
                 caller=audited_caller(caller),
+                parameters=audited_certificate(caller),
                 policy=self._policy_hash(),
             )
         ]

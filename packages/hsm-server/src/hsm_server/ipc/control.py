@@ -258,7 +258,7 @@ class Control(Generic[T]):
     def _read_one(self) -> bool:
         """Read a message, and return whether there was something to read."""
         try:
-            data, descriptors = _receive(self._socket)
+            data, descriptors = self._receive()
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -275,6 +275,13 @@ class Control(Generic[T]):
             return False
         self._on_message(message, descriptors)
         return True
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        try:
+            return _receive(self._socket)
+        except ConnectionResetError:
+            # The other side has ended, and not read all; what it said is still here.
+            return _receive(self._socket)
 
     def _lose(self) -> None:
         if self._is_open:

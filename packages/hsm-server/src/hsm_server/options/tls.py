@@ -61,7 +61,7 @@ def _own_certificate() -> list[click.Parameter]:
             "cert-reload-interval-secs",
             "How often certificates, keys and what is about clients are looked at "
             "for a change, in seconds; 0 for never. After SIGHUP they are always.",
-            default=3600.0,
+            default=3600,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
     ]

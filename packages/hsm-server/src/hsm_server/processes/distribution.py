@@ -116,12 +116,15 @@ class Distribution:
         self._end_if_answered()
 
     def close(self) -> None:
-        """Give out nothing more, and answer nothing more."""
+        """Give out nothing more, answer nothing more, and keep nothing."""
         self._stop_clock()
         self._waiting.clear()
-        self._under_way = None
-        while self._queue:
-            os.close(self._queue.popleft()[1])
+        editions = (self._in_force, self._under_way)
+        kept = {edition.descriptor for edition in editions if edition is not None}
+        for descriptor in (*kept, *(queued for _, queued in self._queue)):
+            os.close(descriptor)
+        self._queue.clear()
+        self._in_force = self._under_way = None
 
     def _go_on(self) -> None:
         if self._under_way is None and self._queue:

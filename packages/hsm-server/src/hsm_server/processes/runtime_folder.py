@@ -14,13 +14,11 @@ from typing import Final, Self
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.plan import Plan
+from hsm_server.telemetry import KEEPERS_GAUGES, KEEPERS_SLOT
 
 __all__ = ["RuntimeFolder"]
 
 _KINDS: Final = ("counter", "histogram")
-_KEEPERS: Final = "gauge_mostrecent"
-"""Files of what only the keeper of TLS shows."""
-
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _PREFIX: Final = "ferrohsm-metrics-"
@@ -48,9 +46,9 @@ class RuntimeFolder:
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
-        users = {"supervisor": -1, "vault": vault, "tls": front, **fronts}
+        users = {"supervisor": -1, "vault": vault, KEEPERS_SLOT: front, **fronts}
         for slot, user in users.items():
-            for kind in (*_KINDS, *([_KEEPERS] if slot == "tls" else [])):
+            for kind in (*_KINDS, *([KEEPERS_GAUGES] if slot == KEEPERS_SLOT else [])):
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
         os.chown(self.path, -1, group)
         # The vault, which is in no group with others, only needs to reach its files.
@@ -123,7 +121,7 @@ def _remove(folder: Path) -> None:
     Raises:
         OSError: There is something else, too; that stays.
     """
-    for kind in (*_KINDS, _KEEPERS):
+    for kind in (*_KINDS, KEEPERS_GAUGES):
         for path in folder.glob(f"{kind}_*.db"):
             path.unlink()
     folder.rmdir()

@@ -30,6 +30,7 @@ from hsm_server.hardening import (
     close_all_but,
     forbid_dumps,
     forbid_new_privileges,
+    refuse_new_code,
 )
 from hsm_server.ipc.control import (
     Beat,
@@ -54,7 +55,7 @@ from hsm_server.processes.offspring import Offspring, Parts, Roles
 from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
-from hsm_server.telemetry import Metrics, share_metrics
+from hsm_server.telemetry import KEEPERS_SLOT, Metrics, share_metrics
 
 __all__ = ["Supervisor", "main"]
 
@@ -68,6 +69,7 @@ def main() -> None:
     plug_standard_streams()
     forbid_dumps()
     forbid_new_privileges()
+    refuse_new_code(also_children=False)
     # Who has started us may have it ignored, and so nobody would hear of an end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     descriptors = _descriptors(sys.argv[1:])
@@ -148,7 +150,10 @@ class Supervisor:
         ]
         self._distribution = Distribution(self._front_ends, self._answer_keeper)
         self._keeper = Offspring(
-            "tls", roles.keeper, parts, newest=lambda: self._distribution.newest
+            KEEPERS_SLOT,
+            roles.keeper,
+            parts,
+            newest=lambda: self._distribution.newest,
         )
         self._children = [self._vault, self._keeper, *self._front_ends]
         readers = (self._vault, self._keeper)

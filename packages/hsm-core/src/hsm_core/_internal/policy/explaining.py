@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from hsm_core._internal.policy.clauses import applies_to_all, applies_to_any, clause_of
@@ -124,7 +125,7 @@ def _missing(
 
 
 def _missing_of_caller(terms: CallerTerms, caller: Caller) -> Iterator[str]:
-    for name in ("principals", "roles", "certificates", "networks"):
+    for name in (f.name for f in dataclasses.fields(CallerTerms)):
         value = getattr(terms, name)
         alone = CallerTerms(**{name: value})
         if value is not None and not alone.fulfilled_by(caller):

@@ -12,6 +12,7 @@ from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
 from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.views import certificate_facts
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
     AuditedCaller,
@@ -77,6 +78,7 @@ def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> De
         roles=frozenset(_ROLES[name] for name in who.roles if name in _ROLES),
         credential_id=who.credential_id,
         certificate_sha256=who.certificate_sha256,
+        **certificate_facts(event.parameters),
         source_address=who.source_address,
     )
     if event.kind == UpdateKey.__name__ and event.key is not None:
