@@ -74,6 +74,7 @@ ONCE: Final = tuple(
         "e2e/test_start_and_stop.py",
         "e2e/test_stores.py",
         "faults",
+        "server/test_distribution.py",
         "server/test_hostile_process.py",
         "server/test_in_flight.py",
         "server/test_process_hardening.py",
@@ -126,6 +127,7 @@ ALONE: Final = (
     "core/test_slow_lane.py",
     "core/test_store_healing.py",
     "e2e/test_raw_bodies.py",
+    "e2e/test_tls_reload.py",
     "faults/test_kill.py",
     "faults/test_powercut.py",
     "faults/test_soak.py",
@@ -226,7 +228,19 @@ def _run_tests(
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests of all three distributions, with coverage."""
+    """Run the tests of all three distributions."""
+    _install(session, "test", "lint")
+    _run_tests(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """
+    Run the tests and say which lines and branches no test has run.
+
+    It takes more than half as long again as `tests`, and so is not part of CI. After
+    ``--`` may stand which tests to run.
+    """
     _install(session, "test", "lint")
     session.run("coverage", "erase")
     # The plugin measures what pytest-xdist's processes run, too, and adds it up.

@@ -107,9 +107,12 @@ def ends_in_order(tls: ssl.SSLSocket) -> bool:
 class Bare:
     """A client whose bytes are sent as a test likes, one by one if it must be."""
 
-    def __init__(self, server: Server, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, server: Server, context: ssl.SSLContext, name: str = "localhost"
+    ) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._in, self._out, server_hostname="localhost")
+        self.tls = context.wrap_bio(self._in, self._out, server_hostname=name)
+        self.ended_in_order = False
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -149,9 +152,10 @@ class Bare:
         got = b""
         while data := self.socket.recv(65536):
             self._in.write(data)
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+        with contextlib.suppress(ssl.SSLWantReadError):
             while piece := self.tls.read(65536):
                 got += piece
+            self.ended_in_order = True
         return got
 
 
@@ -210,6 +214,22 @@ def test_a_handshake_that_trickles_ends(people: People, kind: str) -> None:
 
         assert time.monotonic() - began < 5
         assert server.has_counted(1, "timeout")
+
+
+@pytest.mark.parametrize("sent", [b"", ASK[:20]], ids=["silence", "half"])
+def test_a_request_that_does_not_come_ends_in_order(
+    people: People, kind: str, sent: bytes
+) -> None:
+    """The head has a time of its own, after which there is a farewell."""
+    with (
+        serving(state_of(people.pair), kind, head_timeout_seconds=0.4) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        began = time.monotonic()
+        tls.sendall(sent)
+
+        assert ends_in_order(tls)
+        assert 0.3 < time.monotonic() - began < 5
 
 
 def test_who_goes_during_the_handshake_is_counted(
@@ -423,6 +443,22 @@ def test_a_challenge_is_answered_and_nothing_else(
         for group in ("X25519MLKEM768", "x25519")
         if challenged.handshakes("ok", group)
     ]
+
+
+def test_a_prover_that_asks_for_more_gets_a_farewell(
+    challenged: Server, people: People
+) -> None:
+    """Whatever comes along with its Finished reaches nobody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["acme-tls/1"])
+    with Bare(challenged, context, NAME) as client:
+        client.socket.sendall(client.hello())
+        client.socket.sendall(client.shake() + client.sealed(REQUEST))
+
+        assert b"" == client.received()
+        assert client.ended_in_order
+        assert challenged.has_counted(1, "challenge", "X25519MLKEM768")
 
 
 @pytest.mark.parametrize(

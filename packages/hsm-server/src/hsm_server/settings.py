@@ -113,6 +113,7 @@ class TLSSettings(Record, frozen=True, kw_only=True):
     Attributes:
         pairs: Certificates to choose from, at most one for each kind of key.
         client: If given, clients show certificates too.
+        allow_tls_1_2: Whether TLS 1.2 is spoken too.
         reload_interval_seconds: How often files are looked at for a change; 0 for
             never, but when a reload is asked for.
         ocsp_responses: Files of staples, DER or PEM.
@@ -122,6 +123,7 @@ class TLSSettings(Record, frozen=True, kw_only=True):
 
     pairs: tuple[PairFiles, ...]
     client: ClientSettings | None = None
+    allow_tls_1_2: bool = False
     reload_interval_seconds: Annotated[float, Meta(ge=0)] = 3600.0
     ocsp_responses: tuple[Path, ...] = ()
     ocsp_refresh_interval_seconds: Annotated[float, Meta(ge=0)] = 14400.0

@@ -16,7 +16,8 @@ from hsm_core._internal.approvals.requests import is_approval_id
 from hsm_core._internal.clock import utc_text
 from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.views import audited_caller, audited_certificate, audited_key
+from hsm_core._internal.shown_certificates import audited_certificate
+from hsm_core._internal.views import audited_caller, audited_key
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
     AuditDetail,

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from hsm_core._internal.shown_certificates import audited_certificate
 from hsm_core._internal.tampering import Finding
 from hsm_core._internal.uses import Use
-from hsm_core._internal.views import audited_caller, audited_certificate
+from hsm_core._internal.views import audited_caller
 from hsm_core.errors import HSMError, KeyTamperedError
 from hsm_core.model import (
     Caller,

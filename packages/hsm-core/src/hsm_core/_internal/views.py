@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
 
 from hsm_core._internal.clock import instant
 from hsm_core._internal.documents import KeyDocument, VersionDocument
@@ -17,7 +16,6 @@ from hsm_core.model import (
     KeyId,
     KeyInfo,
     KeyState,
-    Parameters,
     RotationRule,
     UseInfo,
     VersionInfo,
@@ -26,17 +24,12 @@ from hsm_core.protocols import KeyFacts
 
 __all__ = [
     "audited_caller",
-    "audited_certificate",
     "audited_key",
-    "certificate_facts",
     "key_facts",
     "key_info",
     "tampered_info",
     "version_info",
 ]
-
-_SUBJECT: Final = "caller_certificate_subject"
-_NAMES: Final = "caller_certificate_names"
 
 
 def key_info(
@@ -147,27 +140,6 @@ def audited_caller(caller: Caller) -> AuditedCaller:
         certificate_sha256=caller.certificate_sha256,
         source_address=caller.source_address,
     )
-
-
-def audited_certificate(caller: Caller) -> Parameters:
-    """Return what the trail keeps of the caller's certificate, among parameters."""
-    found: Parameters = {}
-    if caller.certificate_subject:
-        found[_SUBJECT] = caller.certificate_subject
-    if caller.certificate_names:
-        found[_NAMES] = list(caller.certificate_names)
-    return found
-
-
-def certificate_facts(parameters: Parameters) -> dict[str, Any]:
-    """Return the same as fields of a `Caller` again."""
-    subject, names = parameters.get(_SUBJECT, ""), parameters.get(_NAMES, [])
-    found: dict[str, Any] = {}
-    if isinstance(subject, str):
-        found["certificate_subject"] = subject
-    if isinstance(names, list):
-        found["certificate_names"] = tuple(names)
-    return found
 
 
 def audited_key(document: KeyDocument) -> AuditedKey:

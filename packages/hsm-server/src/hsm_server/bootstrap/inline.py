@@ -96,7 +96,7 @@ class _InlineTLS:
         self, settings: TLSSettings, state: TLSState, logger: Logger, metrics: Metrics
     ) -> None:
         self._metrics = metrics
-        self.context = AdapterContext(state)
+        self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
         tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 

@@ -30,6 +30,15 @@ def tls_options() -> list[click.Parameter]:
             callback=only("manual"),
             metavar="MODE",
         ),
+        option(
+            "tls-allow-1-2",
+            "Speak TLS 1.2 too, with clients that know no better; then neither ML-KEM "
+            "nor ML-DSA protects them. TLS 1.3 alone by default, and with "
+            "--no-tls-allow-1-2.",
+            also="--no-tls-allow-1-2",
+            default=False,
+            show_default=False,
+        ),
         *_own_certificate(),
         *_staples(),
         *_client_certificates(),
@@ -59,8 +68,9 @@ def _own_certificate() -> list[click.Parameter]:
         ),
         option(
             "cert-reload-interval-secs",
-            "How often certificates, keys and what is about clients are looked at "
-            "for a change, in seconds; 0 for never. After SIGHUP they are always.",
+            "How often certificates and keys are looked at for a change, in seconds; "
+            "0 for never. --client-ca and --client-crl are every 30 seconds at least. "
+            "After SIGHUP they all are.",
             default=3600,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
@@ -83,7 +93,7 @@ def _staples() -> list[click.Parameter]:
             "How often the OCSP responder that a certificate names is asked about it, "
             "in seconds, or more often where a response is good for less than twice "
             "that; 0 for never.",
-            default=14400.0,
+            default=14400,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
     ]
@@ -143,6 +153,7 @@ def tls_settings(values: dict[str, Any]) -> TLSSettings:
             PairFiles(cert=cert, key=key) for cert, key in zip(certs, keys, strict=True)
         ),
         client=_client(values),
+        allow_tls_1_2=values["tls_allow_1_2"],
         reload_interval_seconds=values["cert_reload_interval_secs"],
         ocsp_responses=values["ocsp_response"],
         ocsp_refresh_interval_seconds=values["ocsp_refresh_interval_secs"],

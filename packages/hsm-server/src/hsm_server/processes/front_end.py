@@ -135,7 +135,9 @@ class _FrontEnd:
         try:
             state = unseal_state(descriptor)
             if self._context is None:
-                self._listen(AdapterContext(state))
+                tls = self._settings.tls
+                allows = tls is not None and tls.allow_tls_1_2
+                self._listen(AdapterContext(state, allow_tls_1_2=allows))
             else:
                 self._context.use(state)
         except HSMError as error:

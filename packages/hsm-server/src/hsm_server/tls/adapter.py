@@ -10,6 +10,7 @@ between one connection and the next.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -290,10 +291,18 @@ class TLSConnection:
         return self._tls.pending() + self._undecrypted
 
     def unwrap(self) -> None:
-        """Send a close_notify, and wait for the peer's."""
-        if not self._advance(self._tls.shutdown):
-            self._flush()
+        """
+        Send a close_notify, and wait for the peer's.
+
+        What the peer still sends before is thrown away: as an error it would keep our
+        own farewell from being sent.
+        """
+        if not self._tls.get_shutdown() & SSL.SENT_SHUTDOWN:
             self._advance(self._tls.shutdown)
+            self._flush()
+        with contextlib.suppress(ssl.SSLZeroReturnError):
+            while True:
+                self._advance(lambda: self._tls.recv(_RECORD_BYTES))
 
     def _shake(self) -> None:
         try:

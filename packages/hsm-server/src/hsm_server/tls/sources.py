@@ -35,6 +35,9 @@ Edit = Callable[[TLSState], TLSState]
 _AGAIN_SECONDS: Final = 5.0
 """How soon files are looked at again that could not be used: they may be half of it."""
 
+_CLIENT_SECONDS: Final = 30.0
+"""How often, at least, it is looked who is let in: revoking must not take an hour."""
+
 
 def now_utc() -> datetime:
     """Return the time of day."""
@@ -79,7 +82,7 @@ def file_sources(settings: TLSSettings, alarms: Alarms) -> list[FileSource]:
                 "clients",
                 partial(read_client_files, settings.client),
                 partial(_edit_client, settings.client),
-                interval,
+                min(interval, _CLIENT_SECONDS),
                 alarms,
             )
         )

@@ -12,7 +12,7 @@ from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
 from hsm_core._internal.policy.sides import Asked, sides_as_asked
-from hsm_core._internal.views import certificate_facts
+from hsm_core._internal.shown_certificates import certificate_facts
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
     AuditedCaller,
