@@ -28,29 +28,15 @@ from hsm_core._internal.purging.trail_check import TrailCheck
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
-    LeaseHeldError,
     LedgerTamperedError,
-    StoreUnavailableError,
 )
 from hsm_core.model import Phase
 from hsm_core.operations import AuditVerification, LedgerStatus, RetentionReport
-from hsm_core.protocols import (
-    AuditDraft,
-    AuditLog,
-    Clock,
-    Entropy,
-    Lease,
-    Leases,
-    Request,
-)
+from hsm_core.protocols import AuditDraft, AuditLog, Clock, Entropy, Request
 from hsm_core.settings import Settings
 
 __all__ = ["Retention"]
 
-LEASE: Final = "key-retention"
-"""Name of the lease under which keys are purged."""
-
-_LEASE_SECONDS: Final = 3600.0
 _SLICE_SECONDS: Final = 0.005
 """How long it works at a time; other threads wait for the interpreter that long."""
 
@@ -65,6 +51,9 @@ _LOOK_SECONDS: Final = 60.0
 class Retention:
     """
     Purges old material, step by step, under a policy.
+
+    There is one of it for a key store and a ledger, because one process at a time has
+    these open; its sweeps follow each other.
 
     Args:
         settings: Which policy, and how long to wait.
@@ -90,10 +79,6 @@ class Retention:
         entropy: For ids.
 
         method: How a sealed form is removed here, for the ledger.
-
-        leases: Where several processes may do this, so that one does.
-
-        holder: Who takes the lease.
     """
 
     def __init__(
@@ -111,8 +96,6 @@ class Retention:
         leaps: Leaps,
         entropy: Entropy,
         method: str,
-        leases: Leases | None = None,
-        holder: str = "",
     ) -> None:
         if settings.retention_config is None:
             raise AssertionError("retention needs a policy's file")
@@ -120,9 +103,6 @@ class Retention:
         self._audit = audit
         self._inventory = inventory
         self._clock = clock
-        self._leases = leases
-        self._holder = holder
-        self._lease: Lease | None = None
         self._file = PolicyFile(settings.retention_config, clock)
         self._state = StateFile(inventory.store, inventory.ring)
         self.ledger = Ledger(
@@ -185,10 +165,10 @@ class Retention:
         except LedgerTamperedError:
             self._pauses.note("ledger")
         except BaseException:
-            self._end()
+            self._walk = None
             raise
         self._publish()
-        self._end()
+        self._walk = None
         return self._interval
 
     def sweep(self) -> None:
@@ -210,14 +190,10 @@ class Retention:
         policy = self._file.policy
         if policy is None:
             return min(self._interval, _LOOK_SECONDS)
-        if self._inventory.lock.reason or not self._take_lease():
+        if self._inventory.lock.reason:
             return min(self._interval, _LOOK_SECONDS)
-        try:
-            if self._told != policy.sha256:
-                self._tell(policy.sha256, policy.default_days)
-        except BaseException:
-            self._end()
-            raise
+        if self._told != policy.sha256:
+            self._tell(policy.sha256, policy.default_days)
         self._pauses.begin()
         self._tally = Tally()
         self._walk = self._sweeper.sweep(policy, self._tally)
@@ -232,22 +208,6 @@ class Retention:
         )
         self._audit.append([draft], durable=True, reserved=True).wait()
         self._told = sha256
-
-    def _take_lease(self) -> bool:
-        if self._leases is None:
-            return True
-        try:
-            self._lease = self._leases.acquire(LEASE, self._holder, _LEASE_SECONDS)
-        except LeaseHeldError:
-            return False
-        return True
-
-    def _end(self) -> None:
-        self._walk = None
-        lease, self._lease = self._lease, None
-        if self._leases is not None and lease is not None:
-            with suppress(StoreUnavailableError):
-                self._leases.release(lease)
 
     def _publish(self) -> None:
         self._done = self._tally
@@ -285,7 +245,7 @@ class Retention:
         )
 
     def close(self) -> None:
-        """Release the lease and close the ledger; nothing may be under way any more."""
-        self._end()
+        """Close the ledger; nothing may be under way any more."""
+        self._walk = None
         with suppress(AuditUnavailableError):
             self.ledger.close()
