@@ -79,6 +79,10 @@ class Retention:
         entropy: For ids.
 
         method: How a sealed form is removed here, for the ledger.
+
+    Attributes:
+        on_change: Told what keeps purges back, or an empty text when nothing does any
+            more, whenever that changes.
     """
 
     def __init__(
@@ -130,6 +134,9 @@ class Retention:
         )
         self._told = ""
         self._stepping = threading.RLock()
+        self._is_wanted = False
+        self._alarm = ""
+        self.on_change: Callable[[str], None] = lambda _: None
         self._walk: Iterator[None] | None = None
         self._tally = Tally()
         self._done = Tally()
@@ -147,7 +154,19 @@ class Retention:
             HSMError: Something can't be used now; the sweep is begun anew.
         """
         with self._stepping:
-            return self._step()
+            try:
+                return self._step()
+            finally:
+                self._tell_alarm()
+
+    def _tell_alarm(self) -> None:
+        paused = f"Purges are kept back: {self._paused}." if self._paused else ""
+        alarm = " ".join(
+            filter(None, (self._file.problem, self.ledger.problem, paused))
+        )
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self.on_change(alarm)
 
     def _step(self) -> float:
         began = time.perf_counter()
@@ -169,7 +188,7 @@ class Retention:
             raise
         self._publish()
         self._walk = None
-        return self._interval
+        return _SOON_SECONDS if self._is_wanted else self._interval
 
     def sweep(self) -> None:
         """
@@ -183,8 +202,13 @@ class Retention:
             while self._walk is not None:
                 self._step()
 
+    def want(self) -> None:
+        """Let a sweep follow the one that is under way at once, if there is one."""
+        self._is_wanted = True
+
     def _begin(self) -> float | None:
         """Begin a sweep; or return in how many seconds to try again."""
+        self._is_wanted = False
         if self._file.look():
             return _SOON_SECONDS
         policy = self._file.policy

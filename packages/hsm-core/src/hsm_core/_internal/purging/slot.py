@@ -99,6 +99,19 @@ class RetentionSlot:
         if self.retention is not None:
             self.retention.close()
 
+    def on_change(self, told: Callable[[str], None]) -> None:
+        """Have a function told what keeps purges back; see `Retention.on_change`."""
+        if self.retention is not None:
+            self.retention.on_change = told
+        elif self._ledger is not None and self._ledger.problem:
+            told(self._ledger.problem)
+
+    def hurry(self) -> None:
+        """Look at the policy's file now, and sweep."""
+        if self.retention is not None and self._caretaker is not None:
+            self.retention.want()
+            self._caretaker.hurry()
+
     def status(self) -> RetentionReport:
         """Return how retention stands."""
         if self.retention is not None:
