@@ -59,6 +59,7 @@ __all__ = [
     "BackUp",
     "BackUpStores",
     "BackedUpFile",
+    "BeginLedger",
     "CancelApproval",
     "CancelDestroy",
     "Ciphertext",
@@ -99,6 +100,7 @@ __all__ = [
     "KeyFinding",
     "KeyPage",
     "KeyReference",
+    "LedgerBegun",
     "LedgerStatus",
     "ListAlgorithms",
     "ListApprovals",
@@ -1073,6 +1075,23 @@ class LedgerStatus(Record, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class LedgerBegun(Record, frozen=True, kw_only=True):
+    """
+    A new retention ledger, and the lost one that it took the place of.
+
+    Attributes:
+        log_id: Of the new one, 32 hex digits.
+        former_log_id: Of the lost one.
+        former_head_seq: The newest record of that which is known to have been there.
+        former_head_hash: Leaf hash of that, hex.
+    """
+
+    log_id: str
+    former_log_id: str
+    former_head_seq: int
+    former_head_hash: str
+
+
 class PurgeItem(Record, frozen=True, kw_only=True):
     """
     Old material that is due, or waits for its purge.
@@ -1113,7 +1132,7 @@ class RetentionReport(Record, frozen=True, kw_only=True):
         loaded_at: Since when that policy is in force.
         problem: What is wrong with the policy's file; the last good one stays in force.
         paused: Why no purge is done: empty, ``leap``, ``limit``, ``state``,
-            ``approvals`` or ``trail``.
+            ``approvals``, ``trail`` or ``ledger``.
         pause_approval_id: The approval that would let purges go on.
         ledger: How the ledger is; None if there is none.
         queue: Materials that are due or wait for their purge.
@@ -2183,6 +2202,25 @@ class RetentionStatus(Operation[RetentionReport], frozen=True, kw_only=True):
     effect: ClassVar = Effect.READ
 
 
+class BeginLedger(Operation[LedgerBegun], frozen=True, kw_only=True):
+    """
+    Let a new retention ledger take the place of one that is lost.
+
+    Nothing is purged from the loss on until this is done. What the lost one attested is
+    attested nowhere else; ledger, trail and every later verification say so.
+
+    Raises `ConflictError` if nothing is known to be wrong with the ledger, or if the
+    one that lies there is not new.
+
+    Attributes:
+        reason: Why; stands in ledger and trail.
+    """
+
+    effect: ClassVar = Effect.RECOVERY
+
+    reason: Why
+
+
 AnyOperation: TypeAlias = (
     CreateKey
     | ImportKey
@@ -2243,6 +2281,7 @@ AnyOperation: TypeAlias = (
     | HoldKey
     | ReleaseKey
     | RetentionStatus
+    | BeginLedger
 )
 """Tagged union of all operations."""
 

@@ -422,6 +422,8 @@ def assemble(
         started_at=clock.now(),
         leaps=leaps,
         retention_status=slot.status,
+        check_ledger_lost=slot.check_ledger_lost,
+        begin_ledger=slot.begin_ledger,
         destroy_waiting_days=settings.destroy_waiting_days,
     )
     _record_system(services, "system.start")

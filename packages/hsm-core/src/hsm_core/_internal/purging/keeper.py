@@ -30,8 +30,13 @@ from hsm_core.errors import (
     AuditUnavailableError,
     LedgerTamperedError,
 )
-from hsm_core.model import Phase
-from hsm_core.operations import AuditVerification, LedgerStatus, RetentionReport
+from hsm_core.model import Caller, Phase
+from hsm_core.operations import (
+    AuditVerification,
+    LedgerBegun,
+    LedgerStatus,
+    RetentionReport,
+)
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, Entropy, Request
 from hsm_core.settings import Settings
 
@@ -205,6 +210,19 @@ class Retention:
     def want(self) -> None:
         """Let a sweep follow the one that is under way at once, if there is one."""
         self._is_wanted = True
+
+    def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Take the new ledger that lies there for the HSM's, in place of one that is lost.
+
+        Raises:
+            ConflictError: Nothing is known to be wrong with the ledger, or the one that
+                lies there is not new.
+            AuditUnavailableError: Ledger or trail can't be written; it is not done.
+            StoreUnavailableError: It can't be remembered; it is to be done again.
+        """
+        with self.ledger.purging:
+            return self.ledger.begin_anew(caller, reason)
 
     def _begin(self) -> float | None:
         """Begin a sweep; or return in how many seconds to try again."""
