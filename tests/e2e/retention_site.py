@@ -9,22 +9,17 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.protocols import Clock
 from hsm_core.settings import Settings
-from tests.e2e.certificates import Pair
-from tests.e2e.https import Client, NoAnswerError, client_context
+from tests.e2e.https import NoAnswerError
+from tests.e2e.people import Done, PeopleSite
 from tests.e2e.processes import ServerProcess, program
-from tests.e2e.site import Site
 
 __all__ = ["POLICY", "RetentionSite"]
 
-Done: TypeAlias = subprocess.CompletedProcess[bytes]
-
 POLICY = "default_days: 1\n"
-UNAVAILABLE = 503
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
@@ -37,7 +32,7 @@ def answered(is_so: Callable[[], bool]) -> bool:
         return False
 
 
-class RetentionSite(Site):
+class RetentionSite(PeopleSite):
     """
     A site with a retention policy and a ledger.
 
@@ -50,7 +45,6 @@ class RetentionSite(Site):
         self.policy = folder / "retention.yaml"
         self.policy.write_text(POLICY)
         self.grace = 0
-        self._pairs: dict[str, Pair] = {}
 
     @property
     def ledger(self) -> Path:
@@ -64,25 +58,6 @@ class RetentionSite(Site):
             *("--retention-config", str(self.policy)),
             *("--retention-grace-secs", str(self.grace)),
         ]
-
-    def pair(self, who: str) -> Pair:
-        """Return the certificate of a person; nobody decides twice with one."""
-        if who not in self._pairs:
-            self._pairs[who] = self.authority.issue(who, server=False)
-        return self._pairs[who]
-
-    def client(
-        self, port: int, principal: str, *roles: str, timeout_seconds: float = 60.0
-    ) -> Client:
-        """Return a client who shows a certificate of their own."""
-        context = client_context(self.authority.bundle, self.pair(principal))
-        return Client(port, context, self.token(principal, *roles), timeout_seconds)
-
-    def tell(self, port: int, who: str, *words: str, data: bytes = b"") -> Done:
-        """Run the real client as ``NAME/ROLE``, with a certificate of their own."""
-        actor, _, roles = who.partition("/")
-        self.client_pair = self.pair(actor)
-        return self.cli(port, *words, actor=actor, roles=roles, data=data)
 
     def open(self, clock: Clock) -> OpenHSM:
         """Open its data in this process, at another time, while no server runs."""
@@ -100,29 +75,6 @@ class RetentionSite(Site):
             hmac_key=self.secrets["hmac-key"],
             clock=clock,
         )
-
-    def get(self, port: int, path: str) -> Any:
-        """
-        Return what a resource is, to an Auditor.
-
-        Raises:
-            NoAnswerError: The process that holds the keys is started anew.
-        """
-        with self.client(port, "anton", "Auditor") as client:
-            answer = client.request("GET", f"/api/v1{path}")
-            if answer.status == UNAVAILABLE:
-                raise NoAnswerError(path)
-            assert 200 == answer.status, answer.body
-            return answer.json
-
-    def agree(self, port: int, approval_id: str) -> None:
-        """Let an Operator and an Auditor agree to what they see."""
-        path = f"/api/v1/approvals/{approval_id}"
-        for who, role in (("olga", "Operator"), ("anton", "Auditor")):
-            with self.client(port, who, role) as client:
-                seen = {"digest": client.request("GET", path).json["digest"]}
-                answer = client.request("POST", f"{path}/approve", seen)
-            assert 200 == answer.status, answer.body
 
     def states(self, port: int, name: str) -> list[str]:
         """Return the states of a key's versions."""

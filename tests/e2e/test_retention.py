@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -26,10 +25,11 @@ from tests.core.ripe_material import (
     ripen,
 )
 from tests.e2e.processes import ServerProcess
-from tests.e2e.retention_site import RetentionSite
+from tests.e2e.retention_site import POLICY, RetentionSite
 
 STATE_REFUSED, DAMAGED, WAITING = 5, 7, 11
 ACTIVE, RETIRED = "active", "retired"
+HEALTHY = "ferrohsm_retention_healthy"
 
 
 @pytest.fixture
@@ -191,19 +191,25 @@ def attest_one(site: RetentionSite) -> None:
         adopt_policy(gateway, clock)
 
 
-def healthy(site: RetentionSite, port: int) -> float:
-    """Return what the metrics say of retention."""
-    with site.client(port, "anton", "Auditor") as client:
-        text = client.request("GET", "/metrics").body.decode()
-    found = re.search(r"^ferrohsm_retention_healthy (\S+)$", text, re.MULTILINE)
-    assert found is not None, text
-    return float(found[1])
-
-
 def lose(site: RetentionSite) -> None:
     """Remove the ledger with all that belongs to it."""
     for path in site.ledger.parent.glob(f"*{site.ledger.name}*"):
         path.unlink()
+
+
+def spoil_policy(site: RetentionSite, server: ServerProcess) -> None:
+    """Break the retention policy's file and mend it, and see that both are told."""
+
+    def is_healthy() -> bool:
+        return site.metric(server.port, HEALTHY) == 1
+
+    site.sweep_until(server, is_healthy, "healthy")
+    site.policy.write_text("default_days: 0\n")
+    site.sweep_until(server, lambda: not is_healthy(), "broken")
+    assert "default_days" in site.get(server.port, "/retention")["problem"]
+    assert 2 == server.output.count("retention impaired")
+    site.policy.write_text(POLICY)
+    site.sweep_until(server, is_healthy, "mended")
 
 
 def test_a_ledger_that_is_lost(site: RetentionSite) -> None:
@@ -224,7 +230,7 @@ def test_a_ledger_that_is_lost(site: RetentionSite) -> None:
         assert "not the one the trail knows" in server.output
         shown = hsm("anton/auditor", "retention", "status")
         assert "not the one the trail knows" in shown
-        assert 0 == healthy(site, server.port)
+        assert 0 == site.metric(server.port, HEALTHY)
         hsm("olga/operator", "create", "aes", "--name", "new")
         second = ids(site, server.port)["second"]
         site.sweep_until(server, lambda: second in hsm.asked(), "asked")
@@ -242,7 +248,7 @@ def test_a_ledger_that_is_lost(site: RetentionSite) -> None:
         hsm("ada/administrator", *begin_anew)
         site.sweep_until_destroyed(server, "second")
         assert "retention healthy" in server.output
-        assert 1 == healthy(site, server.port)
+        spoil_policy(site, server)
         assert 0 == server.stop()
     verified = json.loads(site.verify_ledger().stdout)
     assert (1, 1) == (verified["purges"], verified["former"])
