@@ -22,6 +22,7 @@ SHUT = (
 )
 LOLS = "".join(f"l{n + 1}: &l{n + 1} [{', '.join([f'*l{n}'] * 9)}]\n" for n in range(9))
 BOMB = f"version: 1\nl0: &l0 [lol]\n{LOLS}"
+CURRENT = "ferrohsm_policy_current"
 FAILURES = "ferrohsm_policy_reload_failures_total"
 ONE, TWO = ("{roles: [Auditor]}", "{distinct_roles: [Operator, Auditor]}")
 
@@ -125,8 +126,9 @@ def check_refused(site: PolicySite, server: ServerProcess, number: int) -> None:
     """Wait until a file was refused, and see that everybody is told."""
     port = server.port
     wait_until(lambda: site.metric(port, FAILURES) >= number, server)
+    wait_until(lambda: number <= server.output.count('"policy refused"'), server)
     assert number == server.output.count('"policy refused"')
-    assert 0 == site.metric(port, "ferrohsm_policy_current")
+    assert 0 == site.metric(port, CURRENT)
     assert 403 == site.random(port)
     assert not site.get(port, "/status")["policy"]["current"]
     with site.client(port, "anton", "Auditor") as client:
@@ -147,7 +149,7 @@ def test_bad_files_change_nothing_and_are_told(site: PolicySite) -> None:
         site.path.rmdir()
         site.put(OPEN)
         wait_until(lambda: 200 == site.random(port), server)
-        assert 1 == site.metric(port, "ferrohsm_policy_current")
+        wait_until(lambda: 1 == site.metric(port, CURRENT), server)
         assert 0 == server.stop()
 
 

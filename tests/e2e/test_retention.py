@@ -204,10 +204,11 @@ def spoil_policy(site: RetentionSite, server: ServerProcess) -> None:
         return site.metric(server.port, HEALTHY) == 1
 
     site.sweep_until(server, is_healthy, "healthy")
+    before = server.output.count("retention impaired")
     site.policy.write_text("default_days: 0\n")
     site.sweep_until(server, lambda: not is_healthy(), "broken")
     assert "default_days" in site.get(server.port, "/retention")["problem"]
-    assert 2 == server.output.count("retention impaired")
+    assert before + 1 == server.output.count("retention impaired")
     site.policy.write_text(POLICY)
     site.sweep_until(server, is_healthy, "mended")
 
@@ -230,7 +231,9 @@ def test_a_ledger_that_is_lost(site: RetentionSite) -> None:
         assert "not the one the trail knows" in server.output
         shown = hsm("anton/auditor", "retention", "status")
         assert "not the one the trail knows" in shown
-        assert 0 == site.metric(server.port, HEALTHY)
+        site.sweep_until(
+            server, lambda: site.metric(server.port, HEALTHY) == 0, "impaired"
+        )
         hsm("olga/operator", "create", "aes", "--name", "new")
         second = ids(site, server.port)["second"]
         site.sweep_until(server, lambda: second in hsm.asked(), "asked")
