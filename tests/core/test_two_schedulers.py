@@ -187,7 +187,9 @@ class TestVault:
                 other.go_on()
                 other.process.wait(20)
 
-        assert 0 == verified(first).purges
+        overtaken = verified(first)
+        assert 0 == overtaken.purges
+        assert 1 == overtaken.aborted + overtaken.unfinished
         assert (1, 0) == (verified(second).purges, verified(second).unfinished)
         opened = open_at(settings_of(second, bucket), MovedClock(LEASE_OVER))
         with opened as gateway:
