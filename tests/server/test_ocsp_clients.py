@@ -8,12 +8,11 @@ from datetime import timedelta
 from typing import Final
 
 import pytest
-from cryptography import x509
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hsm_server.tls.ocsp import client_check
-from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling
+from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling, subjects_of
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.response import Answer, check_response
 from hsm_server.tls.ocsp.subject import Subject
@@ -25,10 +24,11 @@ REVOKED: Final = ocsp.OCSPCertStatus.REVOKED
 UNHEARD: Final = Ruling.UNKNOWN
 
 
-def client(urls: tuple[str, ...] = (URL,)) -> list[x509.Certificate]:
-    """Issue a client's certificate, and return its chain."""
+def client(urls: tuple[str, ...] = (URL,)) -> tuple[Subject, ...]:
+    """Issue a client's certificate, and return what is asked after."""
     usage = ExtendedKeyUsageOID.CLIENT_AUTH
-    return [CA_.issue("client", urls=urls, usage=usage).certificate, CA_.certificate]
+    holder = CA_.issue("client", urls=urls, usage=usage)
+    return subjects_of([holder.certificate, CA_.certificate])
 
 
 class Place:
@@ -67,16 +67,14 @@ class Place:
         )
         return check_response(der, subject, self.clock.at)
 
-    async def judge(self, chain: list[x509.Certificate]) -> Ruling:
+    async def judge(self, chain: tuple[Subject, ...]) -> Ruling:
         """Return what is known of a client, letting as much time pass as it takes."""
         task = asyncio.create_task(self.check.judge(chain))
         await self.clock.advance(self.takes)
         return await task
 
     @contextlib.asynccontextmanager
-    async def following(
-        self, chain: list[x509.Certificate]
-    ) -> AsyncIterator[list[str]]:
+    async def following(self, chain: tuple[Subject, ...]) -> AsyncIterator[list[str]]:
         """Give why the connection of a client was ended, while it is followed."""
         ended: list[str] = []
         running = asyncio.create_task(self.check.run())
@@ -115,13 +113,13 @@ class TestRulings:
         assert UNHEARD is ruling
         assert is_hard is not place.check.lets_in(ruling)
 
-    @pytest.mark.parametrize("chain", [client(()), [CA_.certificate], []])
-    async def test_nobody_to_ask(self, chain: list[x509.Certificate]) -> None:
+    async def test_nobody_to_ask(self) -> None:
         """Of a certificate without a responder nothing is known."""
         place = Place()
 
-        assert UNHEARD is await place.judge(chain)
+        assert UNHEARD is await place.judge(client(()))
         assert not place.asked
+        assert () == subjects_of([CA_.certificate]) == subjects_of([])
 
     def test_revoked_is_never_let_in(self) -> None:
         """Soft or hard."""

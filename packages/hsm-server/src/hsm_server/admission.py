@@ -10,7 +10,7 @@ from cryptography import x509
 
 from hsm_server.connection import Connection
 from hsm_server.telemetry import Metrics
-from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling
+from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling, subjects_of
 from hsm_server.tls.ocsp.fetch import Responders
 from hsm_server.tls.ocsp.pace import SystemClock
 from hsm_server.tls.peers import channel_of
@@ -66,8 +66,8 @@ class Admission:
         Otherwise it is followed from now on, and retired when it may go on no more;
         what is returned is to be called when the connection has ended.
         """
-        chain = _chain_of(transport)
-        ruling = await self._check.judge(chain)
+        subjects = subjects_of(_chain_of(transport))
+        ruling = await self._check.judge(subjects)
         if not self._check.lets_in(ruling):
             self._refuse(ruling)
             return None
@@ -76,7 +76,7 @@ class Admission:
             self._refuse(ruling)
             connection.retire()
 
-        return self._check.follow(chain, end)
+        return self._check.follow(subjects, end)
 
     def _refuse(self, ruling: Ruling) -> None:
         self._metrics.count_refused_client(ruling)

@@ -93,7 +93,7 @@ def _staples() -> list[click.Parameter]:
             "How often the OCSP responder that a certificate names is asked about it, "
             "in seconds, or more often where a response is good for less than twice "
             "that; 0 for never.",
-            default=14400.0,
+            default=14400,
             type=click.FloatRange(0, 365 * 24 * 3600),
         ),
     ]

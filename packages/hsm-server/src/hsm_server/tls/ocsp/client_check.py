@@ -23,7 +23,7 @@ from hsm_server.tls.ocsp.pace import Clock
 from hsm_server.tls.ocsp.response import Answer, Status
 from hsm_server.tls.ocsp.subject import Subject, subject_of
 
-__all__ = ["ClientCheck", "Ruling"]
+__all__ = ["ClientCheck", "Ruling", "subjects_of"]
 
 _CHECK_SECONDS: Final = 5.0
 _REFRESH_SECONDS: Final = 20.0
@@ -103,17 +103,13 @@ class ClientCheck:
         self._turns = asyncio.Semaphore(_MOST_QUESTIONS)
         self._followers: set[_Follower] = set()
 
-    async def judge(self, chain: Sequence[x509.Certificate]) -> Ruling:
+    async def judge(self, subjects: Sequence[Subject]) -> Ruling:
         """
         Return what is known of a client; it takes 5 seconds at most.
 
         Args:
-            chain: Verified, the client's own certificate first and the root last. Each
-                but the root is asked after that names a responder.
+            subjects: From `subjects_of`; of none nothing is known.
         """
-        subjects = _subjects_of(chain)
-        if subjects is None:
-            return Ruling.UNKNOWN
         rulings = await asyncio.gather(*map(self._learn, subjects))
         return _worst(rulings)
 
@@ -124,20 +120,20 @@ class ClientCheck:
         return ruling is Ruling.GOOD
 
     def follow(
-        self, chain: Sequence[x509.Certificate], close: Callable[[Ruling], None]
+        self, subjects: Sequence[Subject], close: Callable[[Ruling], None]
     ) -> Callable[[], None]:
         """
         Ask after a client again and again while it is connected.
 
         Args:
-            chain: See `judge`.
+            subjects: See `judge`.
 
             close: Is called once, when it may not go on, and is told why.
 
         Returns:
             What to call when the connection has ended.
         """
-        follower = _Follower(_subjects_of(chain) or (), close)
+        follower = _Follower(tuple(subjects), close)
         self._followers.add(follower)
         return lambda: self._followers.discard(follower)
 
@@ -234,16 +230,19 @@ class ClientCheck:
             self._findings.popitem(last=False)
 
 
-def _subjects_of(chain: Sequence[x509.Certificate]) -> tuple[Subject, ...] | None:
+def subjects_of(chain: Sequence[x509.Certificate]) -> tuple[Subject, ...]:
     """
-    Return the certificates of a chain to ask after.
+    Return the certificates of a chain to ask after: all that name a responder.
 
-    None, where nothing can be learnt of the client's own. The others are those of CAs,
-    of which many name no responder.
+    There are none where the client's own names none, for then nothing can be learnt of
+    the client. Many CAs name none for their own certificates.
+
+    Args:
+        chain: Verified, the client's own certificate first and the root last.
     """
     subjects = [subject_of(chain[place:]) for place in range(len(chain) - 1)]
     if not subjects or subjects[0] is None or not subjects[0].urls:
-        return None
+        return ()
     return tuple(one for one in subjects if one is not None and one.urls)
 
 
