@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_cli.client import RemoteHSM
-from hsm_core.errors import ApprovalRequiredError
+from hsm_core.errors import ApprovalRequiredError, InvalidInputError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import ApprovalInfo, CreateKey, DestroyKey
@@ -104,6 +104,49 @@ def test_two_people(two: Two) -> None:
     assert "consumed" in two.bob.ok("approvals", "list", "--all").text
     assert approval_id not in two.bob.ok("approvals", "list").text
     assert 0 != two.alice("destroy", "k", "--yes").code
+
+
+def test_a_named_approval(two: Two) -> None:
+    """--approval-id names what it is done under, and says what is wrong with it."""
+    for name in ("k", "other"):
+        two.alice.ok("create", "AES-256-GCM", "--name", name, "--tags", "dual")
+    approval_id, other = two.ask("k"), "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
+    under = ("--yes", "--approval-id", approval_id)
+
+    assert 11 == two.alice("destroy", "k", *under).code
+    two.bob("approvals", "approve", approval_id, "--yes")
+    wrong = two.alice("destroy", "other", *under)
+    missing = two.alice("destroy", "k", "--yes", "--approval-id", other)
+    garbled = two.alice("destroy", "k", "--yes", "--approval-id", "k")
+    done = two.alice("destroy", "k", *under)
+    used = two.alice("destroy", "other", *under)
+
+    assert (3, True) == (wrong.code, "is for another operation" in wrong.err)
+    assert (4, True) == (missing.code, "approval_not_found" in missing.err)
+    assert (2, True) == (garbled.code, "approval_id must be a UUID" in garbled.err)
+    assert (0, True) == (done.code, "destroyed" in done.text)
+    assert 3 == used.code
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [(("deny", "--reason", "no"), "denied"), (("cancel",), "cancelled")],
+    ids=["denied", "cancelled"],
+)
+def test_a_named_approval_that_ended(
+    two: Two, end: tuple[str, ...], words: str
+) -> None:
+    """It serves nothing, which is said; no other one is looked for or asked."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+    approval_id = two.ask("k")
+    person = two.alice if end[0] == "cancel" else two.bob
+    person("approvals", end[0], approval_id, *end[1:])
+
+    outcome = two.alice("destroy", "k", "--yes", "--approval-id", approval_id)
+
+    assert 13 == outcome.code
+    assert f"The approval is {words}; it serves nothing any more." in outcome.err
+    assert [] == list(two.bob_himself.approvals(states=[ApprovalState.PENDING]))
 
 
 def test_not_oneself(two: Two) -> None:
@@ -215,4 +258,8 @@ def test_over_https(hsm: RemoteHSM, stub: Stub, opened: OpenHSM) -> None:
     assert asked.digest == caught.value.facts["digest"]
     bob = Session(opened.act_as(caller(Role.AUDITOR, principal="bob")))
     bob.approve(asked.approval_id, digest=asked.digest)
-    assert "destroyed" == hsm.execute(DestroyKey(key_id="k")).state
+    with pytest.raises(InvalidInputError, match="approval_id must be"):
+        hsm.execute(DestroyKey(key_id="k"), approval_id="x\r\nHost: y")
+    operation, approval_id = DestroyKey(key_id="k"), asked.approval_id
+    assert "destroyed" == hsm.execute(operation, approval_id=approval_id).state
+    assert approval_id == stub.received[-1].headers["ferrohsm-approval"]

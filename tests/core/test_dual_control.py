@@ -98,7 +98,7 @@ class TestBinding:
             )
         named = gateway.act_as(caller(principal="carl"))
         with pytest.raises(errors.ApprovalNotFoundError):
-            named.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            named.execute(sign(key), approval_id=asked.approval_id)
         assert S.GRANTED is state(gateway, asked)
 
     def test_another_operation_is_not_approved(self, gateway: OpenHSM) -> None:
@@ -117,8 +117,8 @@ class TestBinding:
         for operation in others:
             assert asked.approval_id != ask(ann, operation).approval_id
         with pytest.raises(errors.AccessDeniedError):
-            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)  # type: ignore[call-arg]
-        done = ann.execute(sign("signer"), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)
+        done = ann.execute(sign("signer"), approval_id=asked.approval_id)
         assert key == done.key_id
 
     def test_a_rotation_takes_the_version_away(
@@ -271,7 +271,7 @@ class TestEnds:
 
         assert S.DENIED is person(gateway, "carl").execute(deny).state
         with pytest.raises(errors.ConflictError, match="denied"):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
         assert asked.approval_id != ask(ann, sign(key)).approval_id
 
     def test_cancelled(self, gateway: OpenHSM) -> None:
@@ -298,7 +298,7 @@ class TestEnds:
         clock.step(-3600 * 24)
         assert S.EXPIRED is state(gateway, asked)
         with pytest.raises(errors.ConflictError, match="expired"):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
 
     def test_a_moment_before_the_end(self, gateway: OpenHSM, clock: FakeClock) -> None:
         """AP-07: until the last microsecond it serves."""

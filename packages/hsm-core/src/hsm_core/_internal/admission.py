@@ -179,6 +179,8 @@ class Admission:
                 raise _refusal(attempt, decision, field)
             decisions.append(decision)
         attempt.decision = joined(decisions)
+        if not attempt.decision.approvals:
+            attempt.need_no_approval()
 
     def asked(self, attempt: Attempt) -> Asked | None:
         """Return what needs consent of an operation that was admitted, or None."""
@@ -191,7 +193,7 @@ class Admission:
             document=attempt.document,
             others=attempt.others,
             demands=decision.approvals,
-            approval_id=attempt.approval_id if attempt.is_named else "",
+            approval_id=attempt.named_approval,
             rule=decision.rule,
         )
 
