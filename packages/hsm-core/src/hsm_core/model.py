@@ -589,6 +589,7 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         parameters: Facts of the operation; never a payload.
         rule: Name of the rule that decided.
         policy: SHA-256 of the policy in force, hex.
+        demands: Of a request on which it was decided, what was asked of other people.
         digest: Keyed digest of the whole operation, hex.
         code: ``ok``, or the code of the error that was answered.
     """
@@ -616,6 +617,7 @@ class AuditEvent(Record, frozen=True, kw_only=True):
     parameters: Parameters = msgspec.field(default_factory=dict)
     rule: str = ""
     policy: str = ""
+    demands: tuple[ApprovalDemand, ...] = ()
     approval_id: str = ""
     approval_signatures: tuple[str, ...] = ()
     digest: str = ""

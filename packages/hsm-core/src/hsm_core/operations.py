@@ -902,6 +902,8 @@ class PolicyChange(Record, frozen=True, kw_only=True):
         before_rule: By which rule, as it stands in the trail.
         after: What would be decided.
         after_rule: By which rule.
+        before_demands: What was asked of other people.
+        after_demands: What would be asked of them.
     """
 
     seq: int
@@ -913,6 +915,8 @@ class PolicyChange(Record, frozen=True, kw_only=True):
     before_rule: str
     after: PolicyOutcome
     after_rule: str
+    before_demands: tuple[ApprovalDemand, ...] = ()
+    after_demands: tuple[ApprovalDemand, ...] = ()
 
 
 class PolicyTest(Record, frozen=True, kw_only=True):

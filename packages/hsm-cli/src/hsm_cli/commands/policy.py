@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import click
 
+from hsm_cli.asked import demand_words
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import CommaList, HSMCommand, choice
 from hsm_cli.output import print_note
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import InvalidInputError
-from hsm_core.model import Role
+from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
 from hsm_core.operations import (
     ExplainPolicy,
     PolicyChange,
@@ -184,6 +185,13 @@ def _change_row(change: PolicyChange) -> tuple[str, ...]:
         change.principal,
         change.operation,
         change.key_id,
-        f"{change.before.value} ({change.before_rule})",
-        f"{change.after.value} ({change.after_rule})",
+        _decided(change.before, change.before_rule, change.before_demands),
+        _decided(change.after, change.after_rule, change.after_demands),
     )
+
+
+def _decided(
+    outcome: PolicyOutcome, rule: str, demands: tuple[ApprovalDemand, ...]
+) -> str:
+    asked = "".join(f"; {demand_words(demand)}" for demand in demands)
+    return f"{outcome.value} ({rule}{asked})"

@@ -19,6 +19,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_caller, audited_key
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
+    ApprovalDemand,
     AuditDetail,
     Caller,
     Parameters,
@@ -136,10 +137,17 @@ class Attempt:
             parameters=self._parameters() if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
             policy=self.policy.policy_hash,
+            demands=self._demands(phase),
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
+
+    def _demands(self, phase: Phase) -> tuple[ApprovalDemand, ...]:
+        # Its outcome decides nothing anew.
+        if self.decision is None or phase is Phase.OUTCOME:
+            return ()
+        return self.decision.approvals
 
     def _parameters(self) -> Parameters:
         return parameters_of(self.operation) | facts_of_others(self.others)

@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
+from hsm_core import wire
 from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
 from hsm_core._internal.policy.sides import Asked, sides_as_asked
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
+    ApprovalDemand,
     AuditedCaller,
     AuditedKey,
     AuditEvent,
@@ -50,12 +52,17 @@ def was_decided(event: AuditEvent) -> bool:
 
 
 def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
-    """Return how the outcome of a recorded request would change, or None."""
+    """
+    Return how the outcome of a recorded request would change, or None.
+
+    Other people, more of them, or for another time, are another outcome; rules that ask
+    for the same under other names are not.
+    """
     if not was_decided(event) or event.caller is None:
         return None
     decision = decision_on(event, event.caller, engine)
     before, after = outcome_of_rule(event.rule), outcome_of_rule(decision.rule)
-    if before is after:
+    if before is after and _asked_for(event.demands) == _asked_for(decision.approvals):
         return None
     return PolicyChange(
         seq=event.seq,
@@ -67,6 +74,16 @@ def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
         before_rule=event.rule,
         after=after,
         after_rule=decision.rule,
+        before_demands=event.demands,
+        after_demands=decision.approvals,
+    )
+
+
+def _asked_for(demands: tuple[ApprovalDemand, ...]) -> frozenset[bytes]:
+    """Return what is asked for, whichever rules ask."""
+    return frozenset(
+        wire.encode_packed(msgspec.structs.replace(demand, rule=""))
+        for demand in demands
     )
 
 
