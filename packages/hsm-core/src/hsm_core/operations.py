@@ -2000,6 +2000,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
         principal: Who would ask; no such person need exist.
         roles: Roles that they would have.
         key_id: The key that it would be about, or empty.
+        other_key_ids: Keys that it would name besides, such as the one that wraps.
         algorithm: Of a key that would be made.
         usages: Of a key that would be made; empty for its algorithm's defaults.
         name: Of a key that would be made, or the new name of one that is there.
@@ -2016,6 +2017,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     principal: Annotated[Line, Meta(min_length=1)]
     roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
     key_id: Annotated[str, Meta(max_length=64)] = ""
+    other_key_ids: Annotated[tuple[KeyReference, ...], Meta(max_length=4)] = ()
     algorithm: Annotated[str, Meta(max_length=64)] = ""
     usages: Usages = ()
     name: KeyName | None = None

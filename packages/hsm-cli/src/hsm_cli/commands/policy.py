@@ -97,6 +97,13 @@ def check(invocation: Invocation, file: Path) -> None:
     "--role", "roles", type=choice(Role), multiple=True, help="A role of theirs."
 )
 @click.option("--key-id", default="", metavar="KEY", help="The key it is about.")
+@click.option(
+    "--other-key",
+    "other_key_ids",
+    multiple=True,
+    metavar="KEY",
+    help="A key that it names besides, such as the one that wraps.",
+)
 @click.option("--algorithm", default="", metavar="NAME", help="Of a key to be made.")
 @click.option(
     "--usages",

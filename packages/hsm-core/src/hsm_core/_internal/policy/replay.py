@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from hsm_core import wire
-from hsm_core._internal.policy.changes import decide_update
+from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import RuleEngine
-from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
-from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.policy.outcomes import outcome_of_rule
+from hsm_core._internal.policy.sides import Asked
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
     ApprovalDemand,
@@ -23,10 +23,9 @@ from hsm_core.model import (
     KeyState,
     Parameters,
     Phase,
-    PolicyOutcome,
     Role,
 )
-from hsm_core.operations import Operation, PolicyChange, UpdateKey
+from hsm_core.operations import PolicyChange
 from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["OTHER_FACTS", "change_of", "decision_on", "was_decided"]
@@ -96,37 +95,8 @@ def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> De
         certificate_sha256=who.certificate_sha256,
         source_address=who.source_address,
     )
-    if event.kind == UpdateKey.__name__ and event.key is not None:
-        return _decide_update(event, caller, engine)
-    asked = _asked(event)
     keys = [_facts(event.key), *_others(event.parameters)]
-    decisions = []
-    for key in keys:
-        sides = sides_as_asked(asked, caller, key)
-        decision = engine.judge(event.kind, caller, sides, event.time)
-        if outcome_of_rule(decision.rule) is PolicyOutcome.DENY:
-            return decision
-        decisions.append(decision)
-    return joined(decisions)
-
-
-def _decide_update(event: AuditEvent, caller: Caller, engine: RuleEngine) -> Decision:
-    """Decide on a change of facts by those that were and those that would be."""
-    asked, key = _asked(event), _facts(event.key)
-    assert key is not None  # noqa: S101 (for the type checker)
-
-    def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
-        return engine.decide(operation, caller, key, at=event.time)
-
-    def for_any(operation: Operation[Any], key: KeyFacts) -> Decision:
-        anybody = msgspec.structs.replace(caller, roles=frozenset(Role))
-        return engine.decide(operation, anybody, key, at=event.time)
-
-    operation = UpdateKey(
-        key_id=event.key_id, name=asked.name, owner=asked.owner, tags=asked.tags
-    )
-    decision = decide_update(decide, operation, key, for_any=for_any)
-    return joined([decision]) if decision.allowed else decision
+    return decide_as_asked(engine, _asked(event), caller, keys, event.time)
 
 
 def _asked(event: AuditEvent) -> Asked:
