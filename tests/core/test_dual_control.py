@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,14 +183,33 @@ class TestPeople:
             approve(person(gateway, "carl", certificate="bb" * 32), asked)
 
     def test_a_certificate_that_all_share(self, policy: DemandingPolicy) -> None:
-        """Behind a proxy it tells nobody apart, where the setting says so."""
-        settings = Settings(distinct_certificates=False)
-        with dual_hsm(policy, settings=settings) as gateway:
+        """Behind a proxy it tells nobody apart, where the policy says so."""
+        policy.policy = replace(policy.policy, distinct_certificates=False)
+        with dual_hsm(policy) as gateway:
             ann = person(gateway, "ann", certificate="aa" * 32)
             asked = ask(ann, sign(ed25519(gateway)))
 
             approve(person(gateway, "bob", certificate="aa" * 32), asked)
             assert S.GRANTED is state(gateway, asked)
+
+    def test_certificates_are_told_apart_again(self, policy: DemandingPolicy) -> None:
+        """What two names behind one certificate agreed to counts once, from then on."""
+        usual = policy.policy
+        policy.policy = replace(usual, distinct_certificates=False)
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", quorum=2),)
+        with dual_hsm(policy) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            asked = ask(ann, sign(key))
+            for name in ("bob", "carl"):
+                approve(person(gateway, name, certificate="bb" * 32), asked)
+            policy.policy = usual
+
+            again = ask(ann, sign(key))
+
+        assert (asked.approval_id, ("1 more person",)) == (
+            again.approval_id,
+            again.missing,
+        )
 
     def test_the_same_person_twice(
         self, gateway: OpenHSM, policy: DemandingPolicy

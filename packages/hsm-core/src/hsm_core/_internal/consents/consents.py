@@ -93,8 +93,6 @@ class Consents:
         policy: The one in force.
 
         most_open: Open requests that one principal may have.
-
-        distinct_certificates: Whether a client certificate is one person's.
     """
 
     def __init__(
@@ -107,7 +105,6 @@ class Consents:
         policy: PolicyHolder,
         *,
         most_open: int,
-        distinct_certificates: bool,
     ) -> None:
         self.people = people
         self._register = register
@@ -116,7 +113,6 @@ class Consents:
         self._entropy = entropy
         self._policy = policy
         self._most_open = most_open
-        self._distinct_certificates = distinct_certificates
         self._requesters = Locks()
 
     def waiting(
@@ -332,7 +328,7 @@ class Consents:
             approval.approval_id,
             asked.demands,
             lambda decision: self.trusts(approval, decision),
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step_of("system.approval-reviewed", asked.caller),
         )
 

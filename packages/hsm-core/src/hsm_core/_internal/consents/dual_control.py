@@ -100,7 +100,6 @@ def open_dual_control(
         steps,
         ring,
         policy,
-        distinct_certificates=settings.distinct_certificates,
         check_signature=check_signature,
     )
     consents = Consents(
@@ -111,7 +110,6 @@ def open_dual_control(
         entropy,
         policy,
         most_open=settings.approval_requests,
-        distinct_certificates=settings.distinct_certificates,
     )
     care = Care(register, ledger, steps, audit, users)
     care.settle_reserved()

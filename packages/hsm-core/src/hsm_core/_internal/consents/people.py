@@ -58,8 +58,6 @@ class People:
 
         policy: Says who may approve.
 
-        distinct_certificates: Whether a client certificate is one person's.
-
         check_signature: Checks what approvers sign.
     """
 
@@ -70,14 +68,12 @@ class People:
         ring: KeyRing,
         policy: PolicyHolder,
         *,
-        distinct_certificates: bool,
         check_signature: SignatureCheck,
     ) -> None:
         self._register = register
         self._steps = steps
         self._ring = ring
         self._policy = policy
-        self._distinct_certificates = distinct_certificates
         self._check_signature = check_signature
 
     def get(self, caller: Caller, approval_id: str) -> ops.ApprovalInfo:
@@ -142,7 +138,7 @@ class People:
             comment=_said(operation),
             signature=signature,
             signer=signer,
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step,
         )
         return self._answer(approval, decided, step)
@@ -266,7 +262,7 @@ class People:
         short = missing(
             approval.demands,
             approval.decisions,
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
         )
         return ops.ApprovalInfo(
             approval_id=approval.approval_id,
