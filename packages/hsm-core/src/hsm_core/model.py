@@ -122,6 +122,8 @@ class Caller(Record, frozen=True, kw_only=True):
         principal: Name of the person or service, 1 to 128 characters.
         roles: Roles that the credential gives them.
         credential_id: Which credential was used (for a token, its ``jti`` or hash).
+        credential_key: Name of the key that vouched for it, as `CredentialKeys` has it;
+            empty if there is none. The trail does not keep it.
         certificate_sha256: Fingerprint of the client certificate, lower-case hex.
         source_address: Network address of the peer.
         request_id: Ties the trail to the caller's own logs.
@@ -132,6 +134,7 @@ class Caller(Record, frozen=True, kw_only=True):
     principal: Line
     roles: frozenset[Role]
     credential_id: Line = ""
+    credential_key: Line = ""
     certificate_sha256: Line = ""
     source_address: Line = ""
     request_id: Line = ""
@@ -354,7 +357,10 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
 
     Attributes:
         credential_id: Of the credential that was used.
+        credential_key: Keyed digest of the name of the key that vouched for it, hex, or
+            empty.
         certificate_sha256: Of the client certificate, hex, or empty.
+        source_address: Network address that they came from, or empty.
         at: Microseconds since 1970.
         roles: Roles that they had then.
         signature: Their signature over the statement, or empty.
@@ -366,7 +372,9 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     granted: bool
     at: int
     credential_id: str = ""
+    credential_key: str = ""
     certificate_sha256: str = ""
+    source_address: str = ""
     comment: str = ""
     roles: tuple[Role, ...] = ()
     signature: bytes = b""

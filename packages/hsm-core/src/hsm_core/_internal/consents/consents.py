@@ -336,18 +336,23 @@ class Consents:
         """
         Return whether today's policy lets a person grant what they granted then.
 
-        What they signed must still be signed by a key that it names as theirs.
+        What they signed must still be signed by a key that it names as theirs, and what
+        they came with must still be a credential that counts.
         """
         person = Caller(
             principal=decision.principal,
             roles=frozenset(decision.roles),
             credential_id=decision.credential_id,
             certificate_sha256=decision.certificate_sha256,
+            source_address=decision.source_address,
         )
-        allowed = self.people.allows(
-            person, ops.Approve(approval_id=approval.approval_id)
+        return (
+            self.people.is_vouched_for(decision)
+            and self.people.allows(
+                person, ops.Approve(approval_id=approval.approval_id)
+            )
+            and self.people.is_signed(approval, decision)
         )
-        return allowed and self.people.is_signed(approval, decision)
 
     def _required(self, approval: Approval) -> ApprovalRequiredError:
         info = self.people.info(approval)

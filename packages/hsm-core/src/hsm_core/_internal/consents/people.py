@@ -13,6 +13,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals import ApprovalRegister, missing
 from hsm_core._internal.approvals.signed import CONSENT_DIGEST, consent_text
 from hsm_core._internal.clock import instant
+from hsm_core._internal.consents.credentials import CredentialCheck
 from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.policy import PolicyHolder
@@ -59,6 +60,8 @@ class People:
         policy: Says who may approve.
 
         check_signature: Checks what approvers sign.
+
+        credentials: Knows by which keys they were known.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class People:
         policy: PolicyHolder,
         *,
         check_signature: SignatureCheck,
+        credentials: CredentialCheck,
     ) -> None:
         self._register = register
         self._steps = steps
         self._ring = ring
         self._policy = policy
         self._check_signature = check_signature
+        self._credentials = credentials
 
     def get(self, caller: Caller, approval_id: str) -> ops.ApprovalInfo:
         """
@@ -135,6 +140,7 @@ class People:
             approval.approval_id,
             caller,
             granted=granted,
+            credential_key=self._credentials.mark(caller),
             comment=_said(operation),
             signature=signature,
             signer=signer,
@@ -208,6 +214,10 @@ class People:
         except (InvalidInputError, SignatureMismatchError):
             return False
         return True
+
+    def is_vouched_for(self, decision: ApprovalDecision) -> bool:
+        """Return whether the credential of a decision counts today."""
+        return self._credentials.trusts(decision)
 
     def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
         """Return whether the policy lets somebody do what is about no key."""
