@@ -292,6 +292,9 @@ class TestLife:
 
         assert KeyState.ACTIVE is session.activate(key).state
         assert KeyState.STAGED is session.rotate(key, staged=True).state
+        first, second = session.versions(key)
+        assert first.activated_at == first.state_changed_at > first.created_at
+        assert second.activated_at is None
         assert ("o", ("t",)) == _labels(session.update(key, owner="o", tags=["t"]))
         assert () == session.update(key, tags=[]).tags
         assert (

@@ -264,6 +264,8 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         rolled_back_from: The version whose material this one has, or 0.
         reason: Why it was revoked or suspended, or empty.
         use: Use of its material.
+        activated_at: When it became active, in UTC, if it was staged; one that never
+            was is active from *created_at* on.
         retired_at: When it was retired, in UTC.
         purge_at: When it is to be destroyed, in UTC, alone or with the whole key.
         compromised_at: Since when its material is compromised, as far as was told.
@@ -281,6 +283,7 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     rolled_back_from: int = 0
     reason: str = ""
     use: UseInfo | None = None
+    activated_at: datetime | None = None
     retired_at: datetime | None = None
     purge_at: datetime | None = None
     compromised_at: datetime | None = None
