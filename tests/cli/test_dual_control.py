@@ -23,7 +23,7 @@ from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import ApprovalInfo, CreateKey, DestroyKey
 from hsm_core.session import Session
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import caller
 from tests.cli.stub import Stub
 from tests.cli.support import Shell
@@ -49,13 +49,15 @@ def public_line() -> str:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[OpenHSM]:
-    """Give an HSM with its trail in files."""
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM with its trail in files, or in what a test asks for."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY.replace("@", public_line()))
     settings = Settings(
         key_store=KeyStoreKind.MEMORY,
+        audit_store=getattr(request, "param", AuditStoreKind.FILE),
         audit_log=tmp_path / "audit.log",
+        audit_sqlite_path=tmp_path / "audit.sqlite",
         approval_dir=tmp_path / "approvals",
         policy_config=policy,
     )
@@ -210,6 +212,9 @@ def test_wait(two: Two) -> None:
     assert "destroyed" in outcome.text
 
 
+@pytest.mark.parametrize(
+    "opened", AuditStoreKind, indirect=True, ids=lambda kind: kind.value
+)
 def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
     """A signature is demanded, made, kept, and checked without the server."""
     two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "signed")
@@ -235,13 +240,39 @@ def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
     lines.write_text(f"bob {public_line()}\n")
     others = tmp_path / "others"
     others.write_text(f"mary {public_line()}\n")
-    trail = ("--audit-path", str(tmp_path / "audit.log"))
+    database = tmp_path / "audit.sqlite"
+    path = database if database.exists() else tmp_path / "audit.log"
+    trail = ("--audit-path", str(path))
     words = ("audit", "verify", *trail, "--hmac-key", f"@{hmac_key}", "--approver-keys")
     for good in (lines, tmp_path / "policy.yaml"):
         outcome = two.bob.ok(*words, str(good))
         assert "each by a key of its approver" in outcome.text
     bad = two.bob(*words, str(others))
     assert (7, True) == (bad.code, "signature of an approver in record" in bad.err)
+
+
+def test_signed_refusal(two: Two, tmp_path: Path) -> None:
+    """A refusal is shown, signed and kept; the signature is over a refusal."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "signed")
+    approval_id = two.ask("k")
+    key = tmp_path / "bob.key"
+    key.touch(mode=0o600)
+    key.write_bytes(
+        BOB.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    words = ("approvals", "deny", approval_id, "--reason", "no")
+    consent = two.bob.ok("approvals", "show", approval_id, "--statement").out
+    refusal = two.bob.ok("approvals", "show", approval_id, "--statement", "--deny").out
+    (tmp_path / "sig").write_bytes(BOB.sign(consent))
+
+    wrong = two.bob(*words, "--signature", str(tmp_path / "sig"))
+    denied = two.bob(*words, "--sign-with", str(key))
+
+    assert refusal == consent.replace(b"grant", b"deny")
+    assert 6 == wrong.code
+    assert (0, True) == (denied.code, "bob refused" in denied.text)
+    assert ", signed, no" in denied.text
+    assert "DestroyKey" in denied.err
 
 
 def test_over_https(hsm: RemoteHSM, stub: Stub, opened: OpenHSM) -> None:

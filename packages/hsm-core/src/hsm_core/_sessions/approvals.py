@@ -104,10 +104,22 @@ class ApprovalMethods(SessionBase):
         return self._hsm.execute(operation)
 
     def deny(
-        self, approval_id: str, *, reason: str, digest: str = ""
+        self,
+        approval_id: str,
+        *,
+        reason: str,
+        digest: str = "",
+        signature: bytes | None = None,
+        signer: str = "",
     ) -> ops.ApprovalInfo:
         """Refuse what somebody else asked for; see `Deny`."""
-        operation = ops.Deny(approval_id=approval_id, reason=reason, digest=digest)
+        operation = ops.Deny(
+            approval_id=approval_id,
+            reason=reason,
+            digest=digest,
+            signature=signature,
+            signer=signer,
+        )
         return self._hsm.execute(operation)
 
     def cancel_approval(self, approval_id: str) -> ops.ApprovalInfo:

@@ -128,9 +128,7 @@ class People:
                 "digest: it is not the one of this approval.", field="digest"
             )
         granted = isinstance(operation, ops.Approve)
-        signature, signer = b"", ""
-        if isinstance(operation, ops.Approve):
-            signature, signer = self._signed(caller, approval, operation)
+        signature, signer = self._signed(caller, approval, operation, granted=granted)
         said = {"comment" if granted else "reason": _said(operation)}
         told: Parameters = {name: text for name, text in said.items() if text}
         step = replace(step, parameters={**told, CONSENT_DIGEST: shown})
@@ -182,18 +180,23 @@ class People:
         return self.info(after)
 
     def _signed(
-        self, caller: Caller, approval: Approval, operation: ops.Approve
+        self,
+        caller: Caller,
+        approval: Approval,
+        operation: ops.Approve | ops.Deny,
+        *,
+        granted: bool,
     ) -> tuple[bytes, str]:
-        """Return signature and key of a grant, checked."""
+        """Return signature and key of a decision, checked; a refusal needs none."""
         if operation.signature is None:
-            if any(demand.signed for demand in approval.demands):
+            if granted and any(demand.signed for demand in approval.demands):
                 raise InvalidInputError(
                     "signature: this asks for a signature with a key of your own.",
                     field="signature",
                 )
             return b"", ""
         text = consent.statement(
-            approval.approval_id, approval.shown_sha256, granted=True
+            approval.approval_id, approval.shown_sha256, granted=granted
         )
         signer = self._check_signature(
             caller.principal, text, operation.signature, operation.signer
