@@ -53,6 +53,7 @@ def _typed(
     hsm = f"{' '.join(program('hsm-cli'))} --actor ada --roles operator"
     before = (
         "shopt -s expand_aliases\nset -m\n"
+        "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
         f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
         f"alias hsm-cli='{hsm}'\n"
         f"export FERROHSM_ACME_DIRECTORY_URL={pebble.directory}\n"
@@ -65,7 +66,7 @@ def _typed(
     script = before + "".join(BLOCK.findall(GUIDE.read_text()))
     script = script.replace("hsm.example.com", "127.0.0.1").replace(":443", f":{port}")
     return subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", script],
+        ["bash", "-e", "-c", script],
         cwd=work,
         env=site.environment(),
         capture_output=True,

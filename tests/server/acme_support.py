@@ -12,14 +12,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    load_pem_private_key,
+)
+from cryptography.x509 import ocsp as ocsp_messages
 
 from tests.server.pebble import Pebble, free_port
 from tests.server.process import Running, Site, client_context
 
-__all__ = ["NAME", "ACMESite", "Visitors", "children", "reload", "until"]
+__all__ = ["NAME", "ACMESite", "Responder", "Visitors", "children", "reload", "until"]
 
 NAME = "hsm.test"
 
@@ -36,6 +46,8 @@ class ACMESite(Site):
         names: Values of ``--acme-domain``.
 
         isolation: Value of ``--isolation``.
+
+        ocsp: URL that certificates name for OCSP.
     """
 
     def __init__(
@@ -45,6 +57,7 @@ class ACMESite(Site):
         *,
         names: tuple[str, ...] = (NAME,),
         isolation: str = "process",
+        ocsp: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, isolation)
@@ -56,6 +69,7 @@ class ACMESite(Site):
             dns_port,
             self.port,
             self.http_port,
+            ocsp=ocsp,
         )
         self.client = self.authority.issue("client", server=False)
 
@@ -118,6 +132,66 @@ class ACMESite(Site):
             for line in self.log()
             if line["event"] == "tls alarm" and line["part"] == part
         ]
+
+
+class Responder(ThreadingHTTPServer):
+    """
+    The OCSP responder of a Pebble, which has none itself.
+
+    Attributes:
+        pebble: Whose certificates it speaks for, with that one's key.
+    """
+
+    daemon_threads = True
+    pebble: Pebble
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Response)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def say_good(self, data: bytes) -> bytes:
+        """Return a response: the certificate that is asked about is good."""
+        request = ocsp_messages.load_der_ocsp_request(data)
+        issuer = x509.load_pem_x509_certificate(self.pebble.fetch("/intermediates/0"))
+        key = load_pem_private_key(self.pebble.fetch("/intermediate-keys/0"), None)
+        assert isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey)
+        now = datetime.now(UTC).replace(microsecond=0)
+        builder = ocsp_messages.OCSPResponseBuilder().add_response_by_hash(
+            request.issuer_name_hash,
+            request.issuer_key_hash,
+            request.serial_number,
+            request.hash_algorithm,
+            ocsp_messages.OCSPCertStatus.GOOD,
+            now,
+            now + timedelta(days=1),
+            None,
+            None,
+        )
+        for extension in request.extensions:
+            builder = builder.add_extension(extension.value, critical=False)
+        builder = builder.responder_id(ocsp_messages.OCSPResponderEncoding.HASH, issuer)
+        return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+class _Response(BaseHTTPRequestHandler):
+    """One question to a responder."""
+
+    server: Responder
+
+    def do_POST(self) -> None:
+        """Answer."""
+        question = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/ocsp-response")
+        self.end_headers()
+        self.wfile.write(self.server.say_good(question))
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 class Visitors:

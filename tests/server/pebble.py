@@ -152,6 +152,12 @@ class Pebble:
         _await_port(self._port, self._process)
         _await_port(self._management, self._process)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:

@@ -7,9 +7,11 @@ time, for the very name that is proved, and not one may fail.
 """
 
 import contextlib
+import http.client
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -25,6 +27,7 @@ from hsm_server.tls.acme.network import Network
 from tests.server.acme_support import (
     NAME,
     ACMESite,
+    Responder,
     Visitors,
     children,
     reload,
@@ -32,7 +35,7 @@ from tests.server.acme_support import (
 )
 from tests.server.pebble import Names, names_served
 from tests.server.process import Running
-from tests.support import require_mounts
+from tests.support import require_mounts, require_program
 
 KEEPER = "hsm_server.processes.keeper"
 NAMES = (NAME, "127.0.0.1")
@@ -60,11 +63,27 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
 
 
 @pytest.fixture(scope="module")
+def responder() -> Iterator[Responder]:
+    """Give who answers questions by OCSP."""
+    with Responder() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
 def site(
-    tmp_path_factory: pytest.TempPathFactory, names: Names, small: tuple[Path, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    names: Names,
+    small: tuple[Path, str],
+    responder: Responder,
 ) -> Iterator[ACMESite]:
     """Give a folder to serve from; the CA is not there yet."""
-    found = ACMESite(tmp_path_factory.mktemp("acme"), names.port, names=NAMES)
+    folder = tmp_path_factory.mktemp("acme")
+    found = ACMESite(folder, names.port, names=NAMES, ocsp=responder.url)
+    responder.pebble = found.pebble
     found.cache = small[0] / "acme"
     yield found
     found.pebble.stop()
@@ -144,6 +163,27 @@ class TestIssuing:
         assert 1 <= site.metric(running, "ferrohsm_acme_orders_total", "issued")
         days = (next_order - time.time()) / (24 * 3600)
         assert 58 < days < 62
+
+    def test_it_is_stapled(
+        self, running: Running, site: ACMESite, tmp_path: Path
+    ) -> None:
+        """As one from a file is, and a foreign client finds it good."""
+        root, (cert, key) = tmp_path / "root.pem", site.client
+        root.write_bytes(site.pebble.root())
+        command = [
+            *(require_program("openssl"), "s_client", "-status"),
+            *("-connect", f"127.0.0.1:{site.port}", "-servername", NAME),
+            *("-verify_hostname", NAME, "-verify_return_error"),
+            *("-CAfile", str(root), "-cert", str(cert), "-key", str(key)),
+        ]
+
+        def output() -> str:
+            return subprocess.run(
+                command, input="", capture_output=True, text=True, check=True
+            ).stdout
+
+        until(lambda: "Cert Status: good" in output())
+        assert "Verify return code: 0 (ok)" in output()
 
     def test_what_is_kept_is_its_owners(self, running: Running, site: ACMESite) -> None:
         """Folders have mode 0700, and files 0600; nothing unfinished is left."""
@@ -343,6 +383,32 @@ class TestNextStart:
         assert 0 == challenges
         assert alarms == alarms_after
         assert renewed.not_valid_before_utc <= now < renewed.not_valid_after_utc
+
+
+def test_all_in_one_process(tmp_path: Path, names: Names) -> None:
+    """The same with ``--isolation inline``; and who waits for a CA ends at once."""
+    site = ACMESite(tmp_path / "inline", names.port, isolation="inline")
+    site.pebble.start()
+    try:
+        more = ("--acme-http-bind", f"127.0.0.1:{site.http_port}")
+        with site.serve(*more) as running:
+            until(site.has_issued)
+            plain = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=20)
+            with contextlib.closing(plain):
+                plain.request("GET", "/.well-known/acme-challenge/x")
+                status = plain.getresponse().status
+            os.kill(site.pebble.pid, signal.SIGSTOP)
+            order(site, running)
+            time.sleep(0.5)
+            began = time.monotonic()
+            exit_code = running.stop()
+            seconds = time.monotonic() - began
+    finally:
+        site.pebble.stop()
+
+    assert 404 == status
+    assert 0 == exit_code
+    assert 5 > seconds
 
 
 def fill(path: Path) -> None:

@@ -62,12 +62,12 @@ class World:
         self.cache = Cache(self.settings.cache, ca.directory)
         self.metrics = Metrics()
         self.out = io.StringIO()
-        logger = make_logger(self.out, LogLevel.DEBUG, LogFormat.JSON)
-        self.alarms = Alarms(logger, self.metrics)
+        self.logger = make_logger(self.out, LogLevel.DEBUG, LogFormat.JSON)
+        self.alarms = Alarms(self.logger, self.metrics)
         self.published: list[TLSState] = []
         pair = first_pair(self.settings, datetime.now(UTC))
         self.board = Board(TLSState(generation=0, pairs=(pair,)), self.publish)
-        self.task = ACMETask(self.settings, self.alarms, self.metrics)
+        self.task = ACMETask(self.settings, self.alarms, self.metrics, self.logger)
 
     async def publish(self, state: TLSState) -> None:
         """Stand in for who serves."""
@@ -385,7 +385,7 @@ class TestTask:
             authorities=ca.bundle,
         )
         pair = first_pair(settings, datetime.now(UTC))
-        renamed = ACMETask(settings, world.alarms, world.metrics)
+        renamed = ACMETask(settings, world.alarms, world.metrics, world.logger)
         running = asyncio.create_task(
             renamed.run(Board(TLSState(generation=0, pairs=(pair,)), world.publish))
         )

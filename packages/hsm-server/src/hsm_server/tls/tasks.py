@@ -41,7 +41,7 @@ def tasks_for(
         http: Listening socket for a CA's challenges, where there is one.
     """
     return [
-        *_issuing(settings, alarms, metrics, http),
+        *_issuing(settings, alarms, metrics, logger, http),
         *file_sources(settings, alarms),
         Stapler(
             timedelta(seconds=settings.ocsp_refresh_interval_seconds),
@@ -59,6 +59,7 @@ def _issuing(
     settings: TLSSettings,
     alarms: Alarms,
     metrics: Metrics,
+    logger: Logger,
     http: socket.socket | None,
 ) -> list[Task]:
     if settings.acme is None:
@@ -66,4 +67,4 @@ def _issuing(
     # It has much with it that nothing else needs.
     from hsm_server.tls.acme.task import ACMETask
 
-    return [ACMETask(settings.acme, alarms, metrics, http)]
+    return [ACMETask(settings.acme, alarms, metrics, logger, http)]

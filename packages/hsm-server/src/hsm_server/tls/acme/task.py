@@ -17,6 +17,7 @@ from cryptography import x509
 
 from hsm_core.errors import HSMError
 from hsm_server.console import sentence
+from hsm_server.logs import Logger
 from hsm_server.settings import ACMESettings
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.acme.authority import Authority
@@ -67,6 +68,8 @@ class ACMETask:
 
         metrics: Count orders, and show when the next is due.
 
+        logger: Is told of certificates that were issued.
+
         bound: Listening socket for challenges over HTTP, if there is one.
     """
 
@@ -75,11 +78,13 @@ class ACMETask:
         settings: ACMESettings,
         alarms: Alarms,
         metrics: Metrics,
+        logger: Logger,
         bound: socket.socket | None = None,
     ) -> None:
         self._settings = settings
         self._alarms = alarms
         self._metrics = metrics
+        self._logger = logger
         self._cache = Cache(settings.cache, settings.directory)
         self._answers = None if bound is None else HTTPAnswers(bound)
         self._unkept: Stored | None = None
@@ -203,6 +208,11 @@ class ACMETask:
             self._metrics.count_order(failure.kind)
             raise
         self._metrics.count_order("issued")
+        self._logger.info(
+            "certificate issued",
+            names=self._settings.names,
+            not_after=stored.leaf.not_valid_after_utc.isoformat(),
+        )
         self._note_health()
 
     async def _ordered(self, board: Board) -> Stored:
