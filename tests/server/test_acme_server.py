@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -397,12 +398,14 @@ def test_all_in_one_process(tmp_path: Path, names: Names) -> None:
             with contextlib.closing(plain):
                 plain.request("GET", "/.well-known/acme-challenge/x")
                 status = plain.getresponse().status
+            silent = socket.create_connection(("127.0.0.1", site.http_port))
             os.kill(site.pebble.pid, signal.SIGSTOP)
             order(site, running)
             time.sleep(0.5)
             began = time.monotonic()
             exit_code = running.stop()
             seconds = time.monotonic() - began
+            silent.close()
     finally:
         site.pebble.stop()
 

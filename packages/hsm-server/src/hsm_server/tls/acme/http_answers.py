@@ -69,7 +69,8 @@ class HTTPAnswers:
         own.setblocking(False)
         listening = await asyncio.get_running_loop().create_server(accept, sock=own)
         try:
-            await listening.serve_forever()
+            # Its own `serve_forever` would wait at the end for who says nothing.
+            await asyncio.Event().wait()
         finally:
             listening.close()
             await server.shutdown(0.1)
