@@ -65,12 +65,15 @@ class World:
         self.logger = make_logger(self.out, LogLevel.DEBUG, LogFormat.JSON)
         self.alarms = Alarms(self.logger, self.metrics)
         self.published: list[TLSState] = []
+        self.refusal = ""
         pair = first_pair(self.settings, datetime.now(UTC))
         self.board = Board(TLSState(generation=0, pairs=(pair,)), self.publish)
         self.task = ACMETask(self.settings, self.alarms, self.metrics, self.logger)
 
     async def publish(self, state: TLSState) -> None:
         """Stand in for who serves."""
+        if self.refusal:
+            raise ListenError(self.refusal)
         try_state(state)
         self.published.append(state)
 
@@ -394,6 +397,23 @@ class TestTask:
         await asyncio.wait([running])
 
         assert cached.leaf.public_bytes(serialization.Encoding.DER) == pair.chain[0]
+
+    async def test_what_front_ends_refuse_is_not_ordered_again(
+        self, tmp_path: Path, ca: HostileCA
+    ) -> None:
+        """Another one would fare no better, and a CA counts them."""
+        world = World(tmp_path, ca)
+        world.cache.keep_certificate(stored())
+        world.refusal = "There is no room for it."
+        async with world.running():
+            reason = await world.alarmed()
+            world.refusal = ""
+            await world.task.reload(world.board)
+            await until(lambda: world.published)
+            await until(lambda: not world.alarms.reasons)
+
+        assert "There is no room for it." == reason
+        assert "POST /newOrder" not in ca.seen
 
     async def test_challenges_of_a_keeper_that_was_killed_are_forgotten(
         self, tmp_path: Path, ca: HostileCA

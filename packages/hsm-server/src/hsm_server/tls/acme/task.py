@@ -90,7 +90,7 @@ class ACMETask:
         self._unkept: Stored | None = None
         self._failures = 0
         self._retry_at = 0.0
-        self._not_before = 0.0
+        self._not_before = self._paused_until = 0.0
         self._renew_at = self._ask_at = 0.0
         self._has_certificate = False
         self._asked_about: x509.Certificate | None = None
@@ -133,14 +133,19 @@ class ACMETask:
     async def _look(self, board: Board) -> float:
         """Do what there is to be done; return after how many seconds to look again."""
         stored = await self._newest()
-        if stored is not None and not await self._use_if_good(board, stored):
+        if stored is not None and not _is_good(stored):
+            # It has expired, or is not valid yet.
             stored = None
         self._has_certificate = stored is not None
+        if stored is not None:
+            # Where that fails, another one would fare no better.
+            await self._use(board, stored)
         due_at, now = await self._due_at(stored), time.time()
         if due_at > now:
             self._note_health()
-        paused_until = await asyncio.to_thread(self._cache.pause)
-        next_at = max(due_at, paused_until, self._retry_at, self._not_before)
+        kept = await asyncio.to_thread(self._cache.pause)
+        self._paused_until = max(self._paused_until, kept)
+        next_at = max(due_at, self._paused_until, self._retry_at, self._not_before)
         self._show_next(next_at)
         if next_at <= now:
             await self._order(board)
@@ -157,16 +162,6 @@ class ACMETask:
             self._unkept = None
             self._alarms.end(_CACHE_PART)
         return stored
-
-    async def _use_if_good(self, board: Board, stored: Stored) -> bool:
-        """Put in force what was issued before; return whether that can be."""
-        try:
-            await self._use(board, stored)
-        except Failure as failure:
-            if self._asked_about != stored.leaf:
-                self._alarms.begin(_PART, failure.reason)
-            return False
-        return True
 
     async def _due_at(self, stored: Stored | None) -> float:
         """Return when to order, in Unix time; 0 is at once."""
@@ -291,6 +286,7 @@ class ACMETask:
         )
         self._retry_at = max(time.time() + seconds, failure.retry_at)
         if failure.retry_at:
+            self._paused_until = failure.retry_at
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._cache.keep_pause, failure.retry_at)
         self._show_next(self._retry_at)
@@ -299,6 +295,14 @@ class ACMETask:
     def _show_next(self, instant: float) -> None:
         host = urlsplit(self._settings.directory).netloc
         self._metrics.show_next_order(host, max(instant, time.time()))
+
+
+def _is_good(stored: Stored) -> bool:
+    try:
+        stored.pair(datetime.now(UTC))
+    except HSMError:
+        return False
+    return True
 
 
 def _not_kept(error: OSError) -> str:
