@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ class TestBinding:
             )
         named = gateway.act_as(caller(principal="carl"))
         with pytest.raises(errors.ApprovalNotFoundError):
-            named.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            named.execute(sign(key), approval_id=asked.approval_id)
         assert S.GRANTED is state(gateway, asked)
 
     def test_another_operation_is_not_approved(self, gateway: OpenHSM) -> None:
@@ -117,8 +118,8 @@ class TestBinding:
         for operation in others:
             assert asked.approval_id != ask(ann, operation).approval_id
         with pytest.raises(errors.AccessDeniedError):
-            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)  # type: ignore[call-arg]
-        done = ann.execute(sign("signer"), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)
+        done = ann.execute(sign("signer"), approval_id=asked.approval_id)
         assert key == done.key_id
 
     def test_a_rotation_takes_the_version_away(
@@ -182,14 +183,33 @@ class TestPeople:
             approve(person(gateway, "carl", certificate="bb" * 32), asked)
 
     def test_a_certificate_that_all_share(self, policy: DemandingPolicy) -> None:
-        """Behind a proxy it tells nobody apart, where the setting says so."""
-        settings = Settings(distinct_certificates=False)
-        with dual_hsm(policy, settings=settings) as gateway:
+        """Behind a proxy it tells nobody apart, where the policy says so."""
+        policy.policy = replace(policy.policy, distinct_certificates=False)
+        with dual_hsm(policy) as gateway:
             ann = person(gateway, "ann", certificate="aa" * 32)
             asked = ask(ann, sign(ed25519(gateway)))
 
             approve(person(gateway, "bob", certificate="aa" * 32), asked)
             assert S.GRANTED is state(gateway, asked)
+
+    def test_certificates_are_told_apart_again(self, policy: DemandingPolicy) -> None:
+        """What two names behind one certificate agreed to counts once, from then on."""
+        usual = policy.policy
+        policy.policy = replace(usual, distinct_certificates=False)
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", quorum=2),)
+        with dual_hsm(policy) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            asked = ask(ann, sign(key))
+            for name in ("bob", "carl"):
+                approve(person(gateway, name, certificate="bb" * 32), asked)
+            policy.policy = usual
+
+            again = ask(ann, sign(key))
+
+        assert (asked.approval_id, ("1 more person",)) == (
+            again.approval_id,
+            again.missing,
+        )
 
     def test_the_same_person_twice(
         self, gateway: OpenHSM, policy: DemandingPolicy
@@ -271,7 +291,7 @@ class TestEnds:
 
         assert S.DENIED is person(gateway, "carl").execute(deny).state
         with pytest.raises(errors.ConflictError, match="denied"):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
         assert asked.approval_id != ask(ann, sign(key)).approval_id
 
     def test_cancelled(self, gateway: OpenHSM) -> None:
@@ -298,7 +318,7 @@ class TestEnds:
         clock.step(-3600 * 24)
         assert S.EXPIRED is state(gateway, asked)
         with pytest.raises(errors.ConflictError, match="expired"):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
 
     def test_a_moment_before_the_end(self, gateway: OpenHSM, clock: FakeClock) -> None:
         """AP-07: until the last microsecond it serves."""

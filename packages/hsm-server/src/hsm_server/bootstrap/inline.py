@@ -36,6 +36,7 @@ from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.tasks import tasks_for
 from hsm_server.tls.trial import try_state
+from hsm_server.tokens import TokenKey
 
 __all__ = ["serve"]
 
@@ -77,12 +78,14 @@ def serve(
     try_state(state)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        token_key = TokenKey(secrets.jwt_secret)
         with open_hsm(
             settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
+            credential_keys=token_key,
         ) as gateway:
-            server = _InlineServer(settings, secrets, gateway, logger)
+            server = _InlineServer(settings, secrets, gateway, logger, token_key)
             tls = _InlineTLS(settings.tls, state, logger, server.metrics)
             serving = server.run(bound, tls, on_ready, read_token_secret)
             run(serving, settings.event_loop)
@@ -114,6 +117,7 @@ class _InlineServer:
         secrets: Secrets,
         gateway: OpenHSM,
         logger: Logger,
+        token_key: TokenKey,
     ) -> None:
         self._settings = settings
         self._logger = logger
@@ -128,6 +132,7 @@ class _InlineServer:
             secrets.jwt_secret,
             settings.tokens,
             self.metrics.count_jwt_failure,
+            token_key=token_key,
         )
 
     async def run(

@@ -19,7 +19,10 @@ from hsm_core.model import ApprovalDemand
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["Decide", "decide_update", "facts_after"]
+__all__ = ["UPDATE_GIVES", "Decide", "decide_update", "facts_after"]
+
+UPDATE_GIVES: Final = "update-gives:"
+"""Before the name of an operation: stands for the rule where a change gives rights."""
 
 Decide: TypeAlias = Callable[[Operation[Any], KeyFacts], Decision]
 """Decides on one caller's operation; a `PolicyEngine` does."""
@@ -65,7 +68,7 @@ def decide_update(
     for other in _others(key):
         if decide(other, after).allowed and not decide(other, key).allowed:
             return replace(
-                first, allowed=False, rule=f"update-gives:{type(other).__name__}"
+                first, allowed=False, rule=f"{UPDATE_GIVES}{type(other).__name__}"
             )
         for ask in dict.fromkeys((decide, for_any or decide)):
             now, would = ask(other, key), ask(other, after)
