@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from hsm_core import consent, errors
 from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
+from hsm_core._internal.policy import RuleEngine
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, Phase, Role
+from hsm_core.policies import parse_policy
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core.dual_support import (
@@ -29,6 +32,22 @@ from tests.core.dual_support import (
 )
 
 S = ApprovalState
+
+SIGNING = """
+version: 1
+extends: default
+rules:
+  - name: signing
+    effect: require-approval
+    match: {operations: [Sign]}
+    approval: {ttl_seconds: 86400}
+"""
+OFFICE = """
+  - name: office
+    effect: deny
+    match: {operations: [consent]}
+    except: {%s}
+"""
 
 
 @pytest.fixture
@@ -353,6 +372,33 @@ class TestReview:
         assert S.PENDING is ask(ann, sign(key)).state
         approve(bob, asked)
         assert ann.execute(sign(key)).signature
+
+    @pytest.mark.parametrize(
+        ("where", "counts"),
+        [
+            ("networks: [10.20.0.0/16]", True),
+            ("networks: [10.30.0.0/16]", False),
+            ("time: {to: '12:00'}", True),
+            ("time: {from: '12:00'}", False),
+        ],
+    )
+    def test_where_and_when_it_was_given(self, where: str, *, counts: bool) -> None:
+        """A grant from the office, in its hours, counts elsewhere and at night."""
+        clock = FakeClock(1_767_254_400_000_000)  # 2026-01-01T08:00Z
+        with memory_hsm(clock=clock, policy=parse_policy(SIGNING)) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            asked = ask(ann, sign(key))
+            bob = caller(Role.ADMINISTRATOR, principal="bob")
+            bob = msgspec.structs.replace(bob, source_address="10.20.1.1")
+            approve(gateway.act_as(bob), asked)
+            clock.advance(8 * 3600)
+            office = RuleEngine(parse_policy(SIGNING + OFFICE % where))
+            gateway._services.policy.replace(office, clock.now())  # noqa: SLF001
+
+            if counts:
+                assert ann.execute(sign(key)).signature
+            else:
+                assert ask(ann, sign(key)).decisions[0].withdrawn
 
     def test_stricter_of_old_and_new(
         self, gateway: OpenHSM, policy: DemandingPolicy

@@ -355,6 +355,7 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     Attributes:
         credential_id: Of the credential that was used.
         certificate_sha256: Of the client certificate, hex, or empty.
+        source_address: Network address that they decided from, or empty.
         at: Microseconds since 1970.
         roles: Roles that they had then.
         signature: Their signature over the statement, or empty.
@@ -367,6 +368,7 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     at: int
     credential_id: str = ""
     certificate_sha256: str = ""
+    source_address: str = ""
     comment: str = ""
     roles: tuple[Role, ...] = ()
     signature: bytes = b""

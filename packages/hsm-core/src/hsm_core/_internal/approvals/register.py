@@ -148,6 +148,7 @@ class ApprovalRegister(ApprovalReader):
                 at=now,
                 credential_id=caller.credential_id,
                 certificate_sha256=caller.certificate_sha256,
+                source_address=caller.source_address,
                 comment=comment,
                 roles=tuple(role for role in Role if role in caller.roles),
                 signature=signature,

@@ -340,16 +340,19 @@ class Consents:
         """
         Return whether today's policy lets a person grant what they granted then.
 
-        What they signed must still be signed by a key that it names as theirs.
+        It is asked about where and when they did: whoever may approve from the office,
+        in its hours, has approved for the night too. What they signed must still be
+        signed by a key that it names as theirs.
         """
         person = Caller(
             principal=decision.principal,
             roles=frozenset(decision.roles),
             credential_id=decision.credential_id,
             certificate_sha256=decision.certificate_sha256,
+            source_address=decision.source_address,
         )
         allowed = self.people.allows(
-            person, ops.Approve(approval_id=approval.approval_id)
+            person, ops.Approve(approval_id=approval.approval_id), at=decision.at
         )
         return allowed and self.people.is_signed(approval, decision)
 

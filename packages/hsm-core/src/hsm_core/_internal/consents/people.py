@@ -213,9 +213,11 @@ class People:
             return False
         return True
 
-    def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
-        """Return whether the policy lets somebody do what is about no key."""
-        at = self._register.time.now()
+    def allows(
+        self, caller: Caller, operation: ops.Operation[Any], *, at: int | None = None
+    ) -> bool:
+        """Return whether the policy lets somebody do what is about no key, now or then."""
+        at = self._register.time.now() if at is None else at
         return self._policy.engine.decide(operation, caller, None, at=at).allowed
 
     def list(self, caller: Caller, query: ops.ListApprovals) -> ops.ApprovalPage:
