@@ -32,7 +32,7 @@ from hsm_core.errors import (
     KeyTamperedError,
 )
 from hsm_core.identities import is_reserved
-from hsm_core.model import Caller, KeyId, Role
+from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
@@ -273,12 +273,8 @@ def _decide(attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
     def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
         return attempt.policy.decide(operation, attempt.caller, key, at=at)
 
-    def for_any(operation: Operation[Any], key: KeyFacts | None) -> Decision:
-        anybody = msgspec.structs.replace(attempt.caller, roles=frozenset(Role))
-        return attempt.policy.decide(operation, anybody, key, at=at)
-
     if isinstance(attempt.operation, UpdateKey) and key is not None:
-        return decide_update(decide, attempt.operation, key, for_any=for_any)
+        return decide_update(decide, attempt.operation, key, freed=attempt.policy.freed)
     return decide(attempt.operation, key)
 
 

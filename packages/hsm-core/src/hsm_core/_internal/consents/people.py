@@ -216,7 +216,7 @@ class People:
     def allows(
         self, caller: Caller, operation: ops.Operation[Any], *, at: int | None = None
     ) -> bool:
-        """Return whether the policy lets somebody do what is about no key, now or then."""
+        """Return whether the policy lets somebody do, now or *at*, what has no key."""
         at = self._register.time.now() if at is None else at
         return self._policy.engine.decide(operation, caller, None, at=at).allowed
 

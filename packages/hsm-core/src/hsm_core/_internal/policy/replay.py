@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
@@ -101,14 +99,10 @@ def _decide_update(event: AuditEvent, caller: Caller, engine: RuleEngine) -> Dec
     def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
         return engine.decide(operation, caller, key, at=event.time)
 
-    def for_any(operation: Operation[Any], key: KeyFacts) -> Decision:
-        anybody = msgspec.structs.replace(caller, roles=frozenset(Role))
-        return engine.decide(operation, anybody, key, at=event.time)
-
     operation = UpdateKey(
         key_id=event.key_id, name=asked.name, owner=asked.owner, tags=asked.tags
     )
-    decision = decide_update(decide, operation, key, for_any=for_any)
+    decision = decide_update(decide, operation, key, freed=engine.freed)
     return joined([decision]) if decision.allowed else decision
 
 
