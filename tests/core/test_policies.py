@@ -276,6 +276,12 @@ def test_files_that_others_may_change(tmp_path: Path) -> None:
         with pytest.raises(UnsafeFileModeError, match="by others"):
             load_policy(path, for_use=True)
         load_policy(path)
+    path.chmod(0o644)
+    load_policy(path, for_use=True)
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 0)
+        with pytest.raises(UnsafeFileModeError, match="by others"):
+            load_policy(path, for_use=True)
     path.unlink()
     os.mkfifo(path)
     for place in (path, tmp_path):

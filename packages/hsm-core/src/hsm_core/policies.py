@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from hsm_core._access_lists import others_may_change
 from hsm_core._policies.operations import INTERNAL_OPERATIONS, KNOWN_OPERATIONS
 from hsm_core._policies.resolving import (
     Groups,
@@ -93,7 +94,8 @@ def load_policy(path: Path, *, for_use: bool = False) -> Policy:
     Raises:
         ConfigurationError: It can't be read or is no valid policy; the message names
             file, line and field.
-        UnsafeFileModeError: Others than its owner may write to what is *for_use*.
+        UnsafeFileModeError: Others than root and this process' user may write to what
+            is *for_use*.
     """
     return parse_policy_file(path, read_policy_file(path, for_use=for_use))
 
@@ -104,18 +106,19 @@ def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
 
     Raises:
         ConfigurationError: It can't be read, or is no file; its name is said.
-        UnsafeFileModeError: Others than its owner may write to what is *for_use*.
+        UnsafeFileModeError: Others than root and this process' user may write to what
+            is *for_use*.
     """
     try:
         # Opening a pipe must not wait for who writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 problem = "It is no regular file."
-            elif for_use and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            elif for_use and others_may_change(descriptor):
                 raise UnsafeFileModeError(
-                    f"The policy {path} can be written to by others than its owner.",
+                    f"The policy {path} can be written to by others: it must belong to "
+                    "root or to this user, and only its owner may write to it.",
                     field="policy_config",
                 )
             else:
