@@ -17,6 +17,7 @@ from hsm_core._internal.policy import RuleEngine
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, Phase, Role
 from hsm_core.policies import parse_policy
+from hsm_core.protocols import Request
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core.dual_support import (
@@ -28,6 +29,7 @@ from tests.core.dual_support import (
     ed25519,
     events_of,
     person,
+    replace_certificate,
     sign,
 )
 
@@ -352,6 +354,22 @@ class TestEnds:
 
         assert 3 == len(done)
         assert S.CONSUMED is state(gateway, asked)
+
+    def test_a_ticket_in_a_batch(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """Requests that are executed together wait for each other, and not for ever."""
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", uses=3),)
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        approve(bob, ask(ann, sign(key)))
+        who = replace_certificate(caller(principal="ann"), "")
+        pipeline = gateway._pipeline  # noqa: SLF001 (the batch has no public door yet)
+        with ThreadPoolExecutor(1) as pool:
+            batch = [Request(who, sign(key))] * 5
+
+            outcomes = pool.submit(pipeline.execute_many, batch).result(30)
+
+        assert 3 == sum(outcome.error is None for outcome in outcomes)
 
 
 class TestReview:
