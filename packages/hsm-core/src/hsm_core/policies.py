@@ -9,8 +9,9 @@ on the page *Policy* of the reference.
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -58,6 +59,11 @@ __all__ = [
 
 MAX_POLICY_BYTES: Final = MAX_BYTES
 """Longest policy, in bytes of UTF-8."""
+
+_WHERE: Final = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
+"""How msgspec ends what it says of something that does not fit."""
+
+_STEP: Final = re.compile(r"\.(\w+)|\[([0-9]+)\]|(\[\.\.\.\])")
 
 
 def parse_policy(text: str) -> Policy:
@@ -224,22 +230,20 @@ def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
 
 def _misfit(message: str, lines: Lines) -> InvalidInputError:
     """Return the error for a tree that does not fit the schema."""
-    problem, _, where = message.partition(" - at `$")
-    path = _place_of(where.rstrip("`"), lines)
+    where = _WHERE.search(message)
+    if where is None:
+        return policy_fault(f"{message}.", (), _line_of((), lines))
+    problem = message[: where.start()] + (", as a name" if where[1] else "")
+    path = tuple(_steps(where[2]))
     return policy_fault(f"{problem}.", path, _line_of(path, lines))
 
 
-def _place_of(where: str, lines: Lines) -> Place:
-    """Return the place that msgspec names, as far as it names it."""
-    path: list[str | int] = []
-    for step in where.replace("[", ".[").split("."):
-        if step == "[...]":
-            break
-        if step.startswith("["):
-            path.append(int(step[1:-1]))
-        elif step:
-            path.append(step)
-    return tuple(path)
+def _steps(path: str) -> Iterator[str | int]:
+    """Give the steps of a place that msgspec names, as far as it names it."""
+    for name, number, unnamed in _STEP.findall(path):
+        if unnamed:
+            return  # It does not tell which of the names of a mapping it is.
+        yield int(number) if number else name
 
 
 def _with_line(error: InvalidInputError, lines: Lines) -> InvalidInputError:
