@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["SYSTEM_PREFIX", "identity", "is_reserved", "same_person", "shows_nothing"]
@@ -24,6 +25,7 @@ _INVISIBLE: Final = re.compile(
 _RESERVED: Final = frozenset({"system", "retention-scheduler", "unauthenticated"})
 
 
+@lru_cache(maxsize=4096)
 def identity(principal: str) -> str:
     """
     Return a form of a name that is the same for all names of one person.
