@@ -286,7 +286,23 @@ WARNED = {
     "everything": rule("effect: deny"),
     "signatures": rule("effect: require-approval, approval: {signed: true}"),
     "nothing": "version: 1",
+    "one by one": match("operations: [Sign]"),
+    "together": match("operations: [describe, DecryptBatch]"),
+    "labels of new keys": match("operations: [CreateKey], tags: [x]"),
 }
+FINE = {
+    "both": match("operations: [Sign, SignBatch]"),
+    "a group": match("operations: [use], tags: [x]"),
+    "allowed": rule("effect: allow, match: {operations: [Sign]}"),
+    "labels": match("operations: [CreateKey, UpdateKey], key_names: [x*]"),
+    "new keys": match("operations: [CreateKey], facts: [pqc]"),
+}
+
+
+@pytest.mark.parametrize("text", FINE.values(), ids=FINE)
+def test_not_warned(text: str) -> None:
+    """A rule that misses nothing is not warned of."""
+    assert () == parse_policy(text).warnings
 
 
 @pytest.mark.parametrize("text", WARNED.values(), ids=WARNED)
