@@ -177,6 +177,39 @@ class TestBinding:
 
             assert 1 == ann.execute(create).version
 
+    def test_named_where_none_is_needed(self, gateway: OpenHSM) -> None:
+        """Nobody puts the approval of somebody else on record for what needs none."""
+        ann, bob = gateway.act_as(caller(principal="ann")), person(gateway, "bob")
+        key = ed25519(gateway)
+        theirs = ask(bob, sign(key)).approval_id
+        for operation in (
+            ops.GenerateRandom(length=8),
+            ops.UpdateKey(key_id=key, description="d"),
+        ):
+            ann.execute(operation, approval_id=theirs)  # type: ignore[call-arg]
+        update = ops.UpdateKey(key_id=key, description="e")
+        for named in ("", theirs):
+            ann.execute(update, idempotency_key="i", approval_id=named)  # type: ignore[call-arg]
+        with pytest.raises(errors.ApprovalNotFoundError):
+            ann.execute(sign(key), approval_id=theirs)  # type: ignore[call-arg]
+
+        found = events_of(gateway, lambda e: e.approval_id == theirs)
+        mine = [e for e in found if e.caller and e.caller.principal == "ann"]
+
+        assert ["approval_not_found"] == [event.code for event in mine]
+
+    def test_named_besides_the_one_it_is_about(self, gateway: OpenHSM) -> None:
+        """What is refused of an approval is on record for that one."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked, other = ask(ann, sign(key)), ask(bob, sign(key))
+        own = ops.Approve(approval_id=asked.approval_id)
+        with pytest.raises(errors.AccessDeniedError):
+            ann.execute(own, approval_id=other.approval_id)  # type: ignore[call-arg]
+
+        (refused,) = events_of(gateway, lambda e: e.kind == "Approve")
+
+        assert asked.approval_id == refused.approval_id
+
 
 class TestPeople:
     @pytest.mark.parametrize(

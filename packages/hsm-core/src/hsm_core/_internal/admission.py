@@ -191,7 +191,7 @@ class Admission:
             document=attempt.document,
             others=attempt.others,
             demands=decision.approvals,
-            approval_id=attempt.approval_id if attempt.is_named else "",
+            approval_id=attempt.named,
             rule=decision.rule,
         )
 
@@ -205,6 +205,7 @@ class Admission:
         """
         asked = self.asked(attempt)
         if asked is None:
+            attempt.needs_none()
             return
         try:
             granted = self._services.consents.require(asked)
@@ -225,6 +226,7 @@ class Admission:
         """
         asked = self.asked(attempt)
         if asked is None:
+            attempt.needs_none()
             return
         if not attempt.operation_id:
             attempt.operation_id = self._services.entropy.random_bytes(16).hex()

@@ -46,9 +46,9 @@ class Attempt:
         key_id: Id of the key, or what the caller named where there is none.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
-        approval_id: The approval that it is done under, or waits for; at first the one
-            that the caller named.
-        is_named: Whether the caller named it.
+        named: The approval that the caller named, or empty.
+        approval_id: The approval that it is about, is done under or waits for; of a
+            request that is refused before that is known, the one that was named.
         hold: The approval that it has, while it has one.
         waited: For how many seconds it has waited for the trail.
     """
@@ -64,8 +64,8 @@ class Attempt:
     decision: Decision | None = None
     digest: str = ""
     document_before: str = ""
+    named: str = ""
     approval_id: str = ""
-    is_named: bool = False
     hold: Hold | None = None
     waited: float = 0.0
 
@@ -80,9 +80,7 @@ class Attempt:
             self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         )
         self.is_checked = True
-        self.approval_id = self.approval_id or getattr(
-            self.operation, "approval_id", ""
-        )
+        self.approval_id = self._about() or self.named
 
     def name_approval(self, approval_id: object) -> None:
         """
@@ -98,7 +96,14 @@ class Attempt:
                 "approval_id must be a UUID in lower-case canonical form.",
                 field="approval_id",
             )
-        self.approval_id, self.is_named = approval_id, bool(approval_id)
+        self.named = self.approval_id = approval_id
+
+    def needs_none(self) -> None:
+        """Note that no approval serves this, whatever was named: none is on record."""
+        self.approval_id = self._about()
+
+    def _about(self) -> str:
+        return getattr(self.operation, "approval_id", "")
 
     def draft(
         self,
