@@ -721,6 +721,24 @@ class TestRecords:
             *(("system.approval-used", phase, "ok", "ann") for phase in both),
         ] == told
 
+    def test_ends_of_old_requests(self, policy: DemandingPolicy) -> None:
+        """O-05: that nobody asks any more is recorded, however many are open since."""
+        clock = FakeClock()
+        settings = Settings(approval_requests=300)
+        with dual_hsm(policy, clock=clock, settings=settings) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            old = ask(ann, sign(key, b"old")).approval_id
+            clock.advance(3599)
+            for number in range(210):
+                ask(ann, sign(key, str(number).encode()))
+            clock.advance(1)
+            for _ in range(3):
+                gateway._housekeeping._care.expire()  # noqa: SLF001 (its time)
+
+            found = events_of(gateway, lambda e: e.kind == "system.approval-expired")
+
+            assert {old} == {event.approval_id for event in found}
+
     def test_ends_are_recorded(self, gateway: OpenHSM, clock: FakeClock) -> None:
         """O-05: a denial with its reason, said twice; a cancellation; an expiry."""
         ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
