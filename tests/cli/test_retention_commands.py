@@ -45,7 +45,12 @@ class Retained:
         self.report = report
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer what the commands ask."""
         assert isinstance(operation, RetentionStatus)

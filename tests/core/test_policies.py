@@ -368,3 +368,14 @@ def test_files_that_others_may_change(tmp_path: Path) -> None:
     for place in (path, tmp_path):
         with pytest.raises(ConfigurationError, match="can't be read"):
             load_policy(place)
+
+
+def test_certificates_that_are_shared() -> None:
+    """Whether a certificate is one person's is part of the policy, and of its hash."""
+    usual = parse_policy("version: 1\n")
+    same = parse_policy("version: 1\ndistinct_certificates: true\n")
+    shared = parse_policy("version: 1\ndistinct_certificates: false\n")
+
+    assert usual.distinct_certificates
+    assert not shared.distinct_certificates
+    assert usual.policy_hash == same.policy_hash != shared.policy_hash

@@ -902,6 +902,8 @@ class PolicyChange(Record, frozen=True, kw_only=True):
         before_rule: By which rule, as it stands in the trail.
         after: What would be decided.
         after_rule: By which rule.
+        before_demands: What was asked of other people.
+        after_demands: What would be asked of them.
     """
 
     seq: int
@@ -913,6 +915,8 @@ class PolicyChange(Record, frozen=True, kw_only=True):
     before_rule: str
     after: PolicyOutcome
     after_rule: str
+    before_demands: tuple[ApprovalDemand, ...] = ()
+    after_demands: tuple[ApprovalDemand, ...] = ()
 
 
 class PolicyTest(Record, frozen=True, kw_only=True):
@@ -1996,6 +2000,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
         principal: Who would ask; no such person need exist.
         roles: Roles that they would have.
         key_id: The key that it would be about, or empty.
+        other_key_ids: Keys that it would name besides, such as the one that wraps.
         algorithm: Of a key that would be made.
         usages: Of a key that would be made; empty for its algorithm's defaults.
         name: Of a key that would be made, or the new name of one that is there.
@@ -2012,6 +2017,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     principal: Annotated[Line, Meta(min_length=1)]
     roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
     key_id: Annotated[str, Meta(max_length=64)] = ""
+    other_key_ids: Annotated[tuple[KeyReference, ...], Meta(max_length=4)] = ()
     algorithm: Annotated[str, Meta(max_length=64)] = ""
     usages: Usages = ()
     name: KeyName | None = None
@@ -2108,6 +2114,8 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     Attributes:
         reason: Recorded.
         digest: As in `Approve`.
+        signature: Over the statement that refuses; nobody has to sign that.
+        signer: As in `Approve`.
     """
 
     effect: ClassVar = Effect.CONSENT
@@ -2115,6 +2123,8 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     approval_id: ApprovalReference
     reason: Annotated[Reason, Meta(min_length=1)]
     digest: ApprovalDigest = ""
+    signature: Annotated[bytes, Meta(max_length=1024)] | None = None
+    signer: Line = ""
 
 
 class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):

@@ -184,6 +184,7 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         revoked_uses=revoked_uses,
         rules=rules,
         approver_keys=approver_keys,
+        distinct_certificates=file.distinct_certificates,
         warnings=review(grants, rules, approver_keys),
         text=text,
     )

@@ -75,6 +75,7 @@ from hsm_core.protocols import (
     AuditDraft,
     AuditLog,
     Clock,
+    CredentialKeys,
     Entropy,
     KeyStore,
     MasterKeySource,
@@ -314,6 +315,7 @@ def assemble(
     approvals: ApprovalStore | None = None,
     policy: Policy | None = None,
     check_signature: SignatureCheck | None = None,
+    credential_keys: CredentialKeys | None = None,
     purges: LedgerFile | None = None,
     desk: PurgeDesk | None = None,
     new_caretaker: Callable[[], Caretaker] = Caretaker,
@@ -323,9 +325,9 @@ def assemble(
 
     *copiers* copy what of them can be backed up in use, the trail last. Without
     *approvals* they are kept in memory; *policy* is what the settings name, where that
-    was read already. *purges* is where purges are attested; without it nothing is
-    purged. *desk* asks people about them, in place of the approvals. All recurring work
-    is given to what *new_caretaker* makes.
+    was read already. *credential_keys* vouch for who calls. *purges* is where purges
+    are attested; without it nothing is purged. *desk* asks people about them, in place
+    of the approvals. All recurring work is given to what *new_caretaker* makes.
 
     Closing the HSM closes stores and trail; if this fails, its caller closes them.
 
@@ -378,6 +380,7 @@ def assemble(
         clock,
         entropy,
         check_signature or signature_check(holder),
+        credential_keys,
     )
 
     def recover_store(reason: str) -> ops.Recovered:

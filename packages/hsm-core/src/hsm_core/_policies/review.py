@@ -69,8 +69,8 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
 
 
 def _is_about_labels(match: Conditions) -> bool:
-    key = match.key
-    return match.own or not (key.tags is key.owners is key.names is None)
+    labels = (match.key.tags, match.key.owners, match.key.names)
+    return match.own or any(terms is not None for terms in labels)
 
 
 def _half_batches(operations: frozenset[str]) -> Iterator[str]:

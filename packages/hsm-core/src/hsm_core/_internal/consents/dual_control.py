@@ -11,6 +11,7 @@ from hsm_core._internal.approvals.ledger import Ledger
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.consents.care import Care
 from hsm_core._internal.consents.consents import Consents
+from hsm_core._internal.consents.credentials import CredentialCheck
 from hsm_core._internal.consents.opening import open_consents
 from hsm_core._internal.consents.people import People
 from hsm_core._internal.consents.signing import SignatureCheck
@@ -23,6 +24,7 @@ from hsm_core.protocols import (
     ApprovalStore,
     AuditLog,
     Clock,
+    CredentialKeys,
     Entropy,
 )
 from hsm_core.settings import ApprovalStoreKind, Settings
@@ -57,6 +59,7 @@ def open_dual_control(
     clock: Clock,
     entropy: Entropy,
     check_signature: SignatureCheck,
+    credential_keys: CredentialKeys | None,
 ) -> DualControl:
     """
     Compare the approvals with the trail, settle what a crash left, and begin.
@@ -83,6 +86,8 @@ def open_dual_control(
 
         check_signature: Checks what approvers sign.
 
+        credential_keys: By which they are known; None where who calls knows them.
+
     Raises:
         AuditTamperedError: A record is bad.
         UnavailableError: Store or trail can't be read or written.
@@ -100,8 +105,8 @@ def open_dual_control(
         steps,
         ring,
         policy,
-        distinct_certificates=settings.distinct_certificates,
         check_signature=check_signature,
+        credentials=CredentialCheck(credential_keys, ring.credential_mark),
     )
     consents = Consents(
         register,
@@ -111,7 +116,6 @@ def open_dual_control(
         entropy,
         policy,
         most_open=settings.approval_requests,
-        distinct_certificates=settings.distinct_certificates,
     )
     care = Care(register, ledger, steps, audit, users)
     care.settle_reserved()

@@ -13,6 +13,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals import ApprovalRegister, missing
 from hsm_core._internal.approvals.signed import CONSENT_DIGEST, consent_text
 from hsm_core._internal.clock import instant
+from hsm_core._internal.consents.credentials import CredentialCheck
 from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.policy import PolicyHolder
@@ -58,9 +59,9 @@ class People:
 
         policy: Says who may approve.
 
-        distinct_certificates: Whether a client certificate is one person's.
-
         check_signature: Checks what approvers sign.
+
+        credentials: Knows by which keys they were known.
     """
 
     def __init__(
@@ -70,15 +71,15 @@ class People:
         ring: KeyRing,
         policy: PolicyHolder,
         *,
-        distinct_certificates: bool,
         check_signature: SignatureCheck,
+        credentials: CredentialCheck,
     ) -> None:
         self._register = register
         self._steps = steps
         self._ring = ring
         self._policy = policy
-        self._distinct_certificates = distinct_certificates
         self._check_signature = check_signature
+        self._credentials = credentials
 
     def get(self, caller: Caller, approval_id: str) -> ops.ApprovalInfo:
         """
@@ -127,9 +128,7 @@ class People:
                 "digest: it is not the one of this approval.", field="digest"
             )
         granted = isinstance(operation, ops.Approve)
-        signature, signer = b"", ""
-        if isinstance(operation, ops.Approve):
-            signature, signer = self._signed(caller, approval, operation)
+        signature, signer = self._signed(caller, approval, operation, granted=granted)
         said = {"comment" if granted else "reason": _said(operation)}
         told: Parameters = {name: text for name, text in said.items() if text}
         step = replace(step, parameters={**told, CONSENT_DIGEST: shown})
@@ -139,10 +138,11 @@ class People:
             approval.approval_id,
             caller,
             granted=granted,
+            credential_key=self._credentials.mark(caller),
             comment=_said(operation),
             signature=signature,
             signer=signer,
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step,
         )
         return self._answer(approval, decided, step)
@@ -180,18 +180,23 @@ class People:
         return self.info(after)
 
     def _signed(
-        self, caller: Caller, approval: Approval, operation: ops.Approve
+        self,
+        caller: Caller,
+        approval: Approval,
+        operation: ops.Approve | ops.Deny,
+        *,
+        granted: bool,
     ) -> tuple[bytes, str]:
-        """Return signature and key of a grant, checked."""
+        """Return signature and key of a decision, checked; a refusal needs none."""
         if operation.signature is None:
-            if any(demand.signed for demand in approval.demands):
+            if granted and any(demand.signed for demand in approval.demands):
                 raise InvalidInputError(
                     "signature: this asks for a signature with a key of your own.",
                     field="signature",
                 )
             return b"", ""
         text = consent.statement(
-            approval.approval_id, approval.shown_sha256, granted=True
+            approval.approval_id, approval.shown_sha256, granted=granted
         )
         signer = self._check_signature(
             caller.principal, text, operation.signature, operation.signer
@@ -213,11 +218,13 @@ class People:
             return False
         return True
 
-    def allows(
-        self, caller: Caller, operation: ops.Operation[Any], *, at: int | None = None
-    ) -> bool:
-        """Return whether the policy lets somebody do, now or *at*, what has no key."""
-        at = self._register.time.now() if at is None else at
+    def is_vouched_for(self, decision: ApprovalDecision) -> bool:
+        """Return whether the credential of a decision counts today."""
+        return self._credentials.trusts(decision)
+
+    def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
+        """Return whether the policy lets somebody do what is about no key."""
+        at = self._register.time.now()
         return self._policy.engine.decide(operation, caller, None, at=at).allowed
 
     def list(self, caller: Caller, query: ops.ListApprovals) -> ops.ApprovalPage:
@@ -268,7 +275,7 @@ class People:
         short = missing(
             approval.demands,
             approval.decisions,
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
         )
         return ops.ApprovalInfo(
             approval_id=approval.approval_id,

@@ -2,6 +2,7 @@
 """Who may do what: pure functions of operation, caller, key facts and time."""
 
 from hsm_core._internal.policy.changes import decide_update
+from hsm_core._internal.policy.deciding import decide_on
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.explaining import explain
 from hsm_core._internal.policy.holder import PolicyHolder
@@ -14,6 +15,7 @@ __all__ = [
     "PolicyReloader",
     "RuleEngine",
     "change_of",
+    "decide_on",
     "decide_update",
     "explain",
     "joined",

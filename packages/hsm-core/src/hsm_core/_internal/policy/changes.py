@@ -19,7 +19,10 @@ from hsm_core.model import ApprovalDemand
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["Decide", "Freed", "decide_update", "facts_after"]
+__all__ = ["UPDATE_GIVES", "Decide", "Freed", "decide_update", "facts_after"]
+
+UPDATE_GIVES: Final = "update-gives:"
+"""Before the name of an operation: stands for the rule where a change gives rights."""
 
 Decide: TypeAlias = Callable[[Operation[Any], KeyFacts], Decision]
 """Decides on one caller's operation; a `PolicyEngine` does."""
@@ -72,7 +75,7 @@ def decide_update(
         now, would = decide(other, key), decide(other, after)
         if would.allowed and not now.allowed:
             return replace(
-                first, allowed=False, rule=f"update-gives:{type(other).__name__}"
+                first, allowed=False, rule=f"{UPDATE_GIVES}{type(other).__name__}"
             )
         if now.allowed:
             spared += (d for d in now.approvals if d not in would.approvals)

@@ -16,7 +16,7 @@ from hsm_core._internal.policy.clauses import (
 )
 from hsm_core._internal.policy.freeing import freed
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
-from hsm_core._internal.policy.sides import sides_of
+from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core._policies.rules import Policy, PolicyRule
@@ -87,14 +87,20 @@ class RuleEngine:
         at: int,
     ) -> Decision:
         """Decide; a rule about keys says nothing where there is none."""
-        kind = type(operation).__name__
-        decision = self.judge(kind, caller, sides_of(operation, caller, key), at)
+        return self.decide_asked(asked_of(operation), caller, key, at)
+
+    def decide_asked(
+        self, asked: Asked, caller: Caller, key: KeyFacts | None, at: int
+    ) -> Decision:
+        """Decide as `decide` does, on what is known of an operation."""
+        kind = asked.kind
+        decision = self.judge(kind, caller, sides_as_asked(asked, caller, key), at)
         if decision.allowed:
             return decision
         seen: tuple[KeyFacts, ...] = ()
         if key is not None:
             # What is denied whatever the key, is denied alike if there is none.
-            blind = self.judge(kind, caller, sides_of(operation, caller, None), at)
+            blind = self.judge(kind, caller, sides_as_asked(asked, caller, None), at)
             if blind.allowed:
                 seen = (key,)
             else:
@@ -113,7 +119,7 @@ class RuleEngine:
 
             caller: Who asks.
 
-            sides: Facts of the keys that it is about; see `sides`.
+            sides: Facts of the keys that it is about; see `sides_as_asked`.
 
             at: When, in microseconds since 1970.
 
