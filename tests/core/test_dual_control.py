@@ -45,6 +45,12 @@ rules:
     match: {operations: [Sign]}
     approval: {ttl_seconds: 86400}
 """
+TEAM = """
+  - name: team
+    effect: deny
+    match: {key_names: ["pay-*"]}
+    except: {principals: ["pay-*", maker, root]}
+"""
 OFFICE = """
   - name: office
     effect: deny
@@ -604,6 +610,30 @@ class TestVisibility:
                 service.execute(operation)
         cancel = ops.CancelApproval(approval_id=mine.approval_id)
         assert S.CANCELLED is service.execute(cancel).state
+
+    def test_keys_that_are_kept_from_an_approver(self) -> None:
+        """Who must not know of a key hears of no request about it, and grants none."""
+        with memory_hsm(policy=parse_policy(SIGNING + TEAM)) as gateway:
+            ann, eve = person(gateway, "pay-ann"), person(gateway, "eve")
+            key, other = ed25519(gateway, "pay-key"), ed25519(gateway, "key")
+            secret, open_ = ask(ann, sign(key)), ask(ann, sign(other))
+            for operation in (
+                ops.GetApproval(approval_id=secret.approval_id),
+                ops.Approve(approval_id=secret.approval_id),
+                ops.Deny(approval_id=secret.approval_id, reason="r"),
+            ):
+                with pytest.raises(errors.ApprovalNotFoundError):
+                    eve.execute(operation)
+            listed = eve.execute(ops.ListApprovals()).items
+            assert [open_.approval_id] == [item.approval_id for item in listed]
+            approve(eve, open_)
+            approve(person(gateway, "pay-bob", Role.AUDITOR), secret)
+            assert ann.execute(sign(key)).signature
+
+            mover = person(gateway, "root")
+            mover.execute(ops.UpdateKey(key_id=other, name="pay-other"))
+
+            assert ask(ann, sign(other)).decisions[0].withdrawn
 
     def test_filters_and_pages(self, gateway: OpenHSM) -> None:
         """A listing is narrowed by state, kind, key and requester, and has pages."""

@@ -105,6 +105,7 @@ def open_dual_control(
         steps,
         ring,
         policy,
+        inventory,
         check_signature=check_signature,
         credentials=CredentialCheck(credential_keys, ring.credential_mark),
     )
