@@ -86,7 +86,7 @@ class Parts:
         approvals: Where approvals are kept; by default in memory.
         policy: What the settings name, where that was read already.
         check_signature: Checks what approvers sign.
-        credential_keys: Vouch for who calls.
+        credential_keys: Vouch for who calls; None where who calls knows them.
         purges: Where purges are attested; without it nothing is purged.
         desk: Asks people about purges, in place of the approvals.
         new_caretaker: Makes what all recurring work is given to.
@@ -284,6 +284,8 @@ class _Assembly:
             started_at=ground.clock.now(),
             leaps=ground.leaps,
             retention_status=self._slot.status,
+            check_ledger_lost=self._slot.check_ledger_lost,
+            begin_ledger=self._slot.begin_ledger,
             destroy_waiting_days=settings.destroy_waiting_days,
         )
 
