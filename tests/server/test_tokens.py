@@ -189,6 +189,7 @@ CLAIMS: dict[str, Any] = {
             *("", "a" * 129, "a" * 5000, "a\nb", "a\0b", " alice", "alice ", 7),
             *("system", "SYSTEM", "retention-scheduler", "system.health"),
             *("System.anything", "unauthenticated", ["alice"], "a\u202eb"),
+            *("a\u2800b", "alice\u2800", "a\ufe0fb", "a\u3164b", "a\U000e0100b"),
         ]
     },
     **{

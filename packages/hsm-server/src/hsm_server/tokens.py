@@ -23,7 +23,7 @@ from joserfc.errors import JoseError
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_core.identities import is_reserved
+from hsm_core.identities import is_reserved, shows_nothing
 from hsm_core.model import Role, parse_role
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 
@@ -33,12 +33,6 @@ _CACHE_ENTRIES: Final = 4096
 _ALGORITHM: Final = "HS256"
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
 _HEADER_MEMBERS: Final = frozenset({"alg", "typ"})
-_INVISIBLE: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0"
-    "\U000e0100-\U000e01ef]"
-)
-"""Printable characters that show nothing (Unicode, Default_Ignorable_Code_Point)."""
-
 _KEY_NAME: Final = b"FerroHSM token key 1"
 """What a key names itself by; no token begins so, for it has spaces."""
 
@@ -254,7 +248,7 @@ def _printable(name: str) -> str:
     if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
         raise AuthenticationError
     # Two names that look the same must be the same, and nothing may be invisible.
-    if not unicodedata.is_normalized("NFC", name) or _INVISIBLE.search(name):
+    if not unicodedata.is_normalized("NFC", name) or shows_nothing(name):
         raise AuthenticationError
     return name
 

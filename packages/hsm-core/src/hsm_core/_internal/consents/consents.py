@@ -351,6 +351,7 @@ class Consents:
             and self.people.allows(
                 person, ops.Approve(approval_id=approval.approval_id)
             )
+            and not self.people.is_kept_from(person, approval)
             and self.people.is_signed(approval, decision)
         )
 

@@ -83,6 +83,7 @@ def open_dual_control(
         steps,
         ring,
         policy,
+        ground.inventory,
         check_signature=check_signature,
         credentials=CredentialCheck(credential_keys, ring.credential_mark),
     )

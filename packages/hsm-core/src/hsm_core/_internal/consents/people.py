@@ -16,14 +16,18 @@ from hsm_core._internal.clock import instant
 from hsm_core._internal.consents.credentials import CredentialCheck
 from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
-from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.policy import DEFAULT_DENY, PolicyHolder
 from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.views import key_facts
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
     ApprovalNotFoundError,
     ApprovalTamperedError,
     ConflictError,
     InvalidInputError,
+    KeyNotFoundError,
+    KeyTamperedError,
     SignatureMismatchError,
 )
 from hsm_core.identities import same_person
@@ -32,6 +36,7 @@ from hsm_core.model import (
     ApprovalDecision,
     ApprovalState,
     Caller,
+    KeyId,
     MessageDetail,
     Parameters,
     Phase,
@@ -59,6 +64,8 @@ class People:
 
         policy: Says who may approve.
 
+        inventory: Knows what approvals are about.
+
         check_signature: Checks what approvers sign.
 
         credentials: Knows by which keys they were known.
@@ -70,6 +77,7 @@ class People:
         steps: Steps,
         ring: KeyRing,
         policy: PolicyHolder,
+        inventory: Inventory,
         *,
         check_signature: SignatureCheck,
         credentials: CredentialCheck,
@@ -78,6 +86,7 @@ class People:
         self._steps = steps
         self._ring = ring
         self._policy = policy
+        self._inventory = inventory
         self._check_signature = check_signature
         self._credentials = credentials
 
@@ -99,9 +108,38 @@ class People:
             if sees_all:
                 raise
             raise ApprovalNotFoundError from None
-        if not sees_all and not same_person(approval.requester, caller.principal):
+        if not self._may_see(caller, approval, sees_all=sees_all):
             raise ApprovalNotFoundError
         return approval
+
+    def _may_see(self, caller: Caller, approval: Approval, *, sees_all: bool) -> bool:
+        if same_person(approval.requester, caller.principal):
+            return True
+        return sees_all and not self.is_kept_from(caller, approval)
+
+    def is_kept_from(self, caller: Caller, approval: Approval) -> bool:
+        """
+        Return whether a rule keeps the key of an approval from somebody.
+
+        Who has no right to describe keys at all may approve nevertheless; who is denied
+        to know of this one may not. Of a key that can't be believed nobody knows.
+
+        Raises:
+            StoreUnavailableError: Nobody can tell now.
+        """
+        if not approval.key_id:
+            return False
+        try:
+            document = self._inventory.document(KeyId(approval.key_id))
+        except (KeyNotFoundError, KeyTamperedError):
+            return True
+        decision = self._policy.engine.judge(
+            ops.DescribeKey.__name__,
+            caller,
+            (key_facts(document),),
+            self._register.time.now(),
+        )
+        return not decision.allowed and decision.rule != DEFAULT_DENY
 
     def sees_all(self, caller: Caller) -> bool:
         """Return whether somebody sees more than their own requests."""
@@ -254,6 +292,7 @@ class People:
             for approval in page.approvals
             if query.kind in {"", approval.kind}
             and query.key_id in {"", approval.key_id}
+            and self._may_see(caller, approval, sees_all=sees_all)
         ]
         after = page.after
         return ops.ApprovalPage(

@@ -6,13 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from hsm_core._internal.policy.changes import decide_update
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import joined
 from hsm_core._internal.policy.sides import Asked
-from hsm_core.model import Caller, Role
+from hsm_core.model import Caller
 from hsm_core.operations import Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts, PolicyEngine
 
@@ -31,12 +29,8 @@ def decide_on(
     def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
         return engine.decide(operation, caller, key, at=at)
 
-    def for_any(operation: Operation[Any], key: KeyFacts) -> Decision:
-        anybody = msgspec.structs.replace(caller, roles=frozenset(Role))
-        return engine.decide(operation, anybody, key, at=at)
-
     if isinstance(operation, UpdateKey) and key is not None:
-        return decide_update(decide, operation, key, for_any=for_any)
+        return decide_update(decide, operation, key, freed=engine.freed)
     return engine.decide(operation, caller, key, at=at)
 
 

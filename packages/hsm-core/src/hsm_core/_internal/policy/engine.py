@@ -14,6 +14,7 @@ from hsm_core._internal.policy.clauses import (
     applies_to_any,
     clause_of,
 )
+from hsm_core._internal.policy.freeing import freed
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
 from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
@@ -163,6 +164,10 @@ class RuleEngine:
                 if kind != _LIST or rule.is_about_keys
             ]
         return KeyScope(tuple(granted), tuple(withheld))
+
+    def freed(self, before: KeyFacts, after: KeyFacts, /) -> tuple[ApprovalDemand, ...]:
+        """Return what would be asked for no more, whoever asks and whenever."""
+        return freed(self.policy, before, after)
 
     def _holding(
         self, effect: Effect, question: _Question
