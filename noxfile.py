@@ -77,6 +77,7 @@ ONCE: Final = tuple(
         "e2e/test_start_and_stop.py",
         "e2e/test_stores.py",
         "faults",
+        "server/test_distribution.py",
         "server/test_hostile_process.py",
         "server/test_in_flight.py",
         "server/test_process_hardening.py",
@@ -86,6 +87,8 @@ ONCE: Final = tuple(
         "server/test_restarts.py",
         "server/test_service_manager.py",
         "server/test_supervisor.py",
+        "server/test_tls_connections.py",
+        "server/test_tls_memory.py",
         "simulation",
         "tooling",
         "vectors/test_libcrypto_acvp.py",
@@ -127,6 +130,7 @@ ALONE: Final = (
     "core/test_slow_lane.py",
     "core/test_store_healing.py",
     "e2e/test_raw_bodies.py",
+    "e2e/test_tls_reload.py",
     "faults/test_kill.py",
     "faults/test_powercut.py",
     "faults/test_soak.py",
@@ -135,6 +139,7 @@ ALONE: Final = (
     "server/test_listener.py",
     "server/test_restarts.py",
     "server/test_slow_operations.py",
+    "server/test_tls_connections.py",
 )
 """
 What runs with no other test beside it, after the others.
@@ -432,6 +437,22 @@ def conformance_all(session: nox.Session) -> None:
         *session.posargs,
         env={"FERROHSM_CONFORMANCE": "1"},
     )
+
+
+@nox.session
+def tls_scan(session: nox.Session) -> None:
+    """Have sslyze hold the listener against Mozilla's modern profile."""
+    _install(session, "test")
+    # It pins an older cryptography than the server needs.
+    scanner = Path(session.create_tmp()) / "sslyze"
+    session.run("python", "-m", "venv", "--clear", str(scanner))
+    session.run(
+        *(str(scanner / "bin" / "python"), "-m", "pip", "install", "--quiet"),
+        "sslyze>=6.3",
+        external=True,
+    )
+    program = str((scanner / "bin" / "sslyze").resolve())
+    session.run("python", "-m", "tests.server.tls_scan", program)
 
 
 @nox.session

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Fixtures for the tests of every distribution."""
 
+import contextlib
+
+# Before anything else loads cryptography; the core is also tested without the server.
+with contextlib.suppress(ImportError):
+    import hsm_server.tls.openssl  # noqa: F401
+
 from collections.abc import Callable
 from pathlib import Path
 

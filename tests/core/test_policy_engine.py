@@ -123,6 +123,12 @@ CONDITIONS = {
     "roles: [Auditor]": False,
     f"certificates: ['{'AB' * 32}']": True,
     f"certificates: ['{'ac' * 32}']": False,
+    "certificate_subjects: ['CN=bob,O=X']": True,
+    "certificate_subjects: ['CN=bob*']": True,
+    "certificate_subjects: ['CN=bob', 'O=X*']": False,
+    "certificate_names: ['dns:b.example']": True,
+    "certificate_names: ['email:*', 'uri:spiffe://x/*']": True,
+    "certificate_names: ['dns:example', 'ip:*']": False,
     "networks: [10.0.0.0/8]": True,
     "networks: ['::ffff:10.0.0.0/104']": True,
     "networks: [192.168.0.0/16, '::/0']": False,
@@ -143,10 +149,25 @@ def test_conditions(match: str, holds: bool) -> None:
     """All conditions of a rule must hold; of each, one value is enough."""
     rules = engine(f"effect: deny, match: {{{match}}}")
     reverse = engine(f"effect: deny, except: {{{match}}}")
-    who = person(certificate_sha256="ab" * 32, source_address="::ffff:10.1.2.3")
+    who = person(
+        certificate_sha256="ab" * 32,
+        certificate_subject="CN=bob,O=X",
+        certificate_names=("dns:b.example", "uri:spiffe://x/b"),
+        source_address="::ffff:10.1.2.3",
+    )
 
     assert holds == (outcome(rules, who) is O.DENY)
     assert holds != (outcome(reverse, who) is O.DENY)
+
+
+@pytest.mark.parametrize(
+    "match", ["certificate_subjects: ['CN=*']", "certificate_names: ['dns:*']"]
+)
+def test_without_a_certificate_no_rule_about_one_holds(match: str) -> None:
+    """Not even one that is content with any."""
+    rules = engine(f"effect: deny, match: {{{match}}}")
+
+    assert outcome(rules, person()) is not O.DENY
 
 
 def test_composites_are_what_their_components_are() -> None:

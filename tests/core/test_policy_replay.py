@@ -65,6 +65,28 @@ def test_every_kind_of_request() -> None:
     assert [] == [c for c in (change_of(e, engine) for e in events) if c]
 
 
+def test_facts_of_the_certificate() -> None:
+    """A rule about the caller's certificate is replayed, for it is recorded."""
+    text = (
+        DEFAULT + "rules:\n  - {name: no, effect: deny, match: "
+        "{certificate_subjects: ['CN=o,*'], certificate_names: ['dns:o.example']}}\n"
+    )
+    with memory_hsm() as gateway:
+        for names in (("dns:o.example",), ("dns:p.example",), ()):
+            who = Caller(
+                principal="olga",
+                roles=frozenset({Role.ADMINISTRATOR}),
+                certificate_subject="CN=o,O=Example",
+                certificate_names=names,
+            )
+            gateway.act_as(who).execute(ops.CreateKey(algorithm="ed25519"))
+        events = events_of(gateway)
+
+    engine = RuleEngine(parse_policy(text))
+    changes = [c for c in (change_of(e, engine) for e in events) if c]
+    assert ["no"] == [change.after_rule for change in changes]
+
+
 def test_facts_of_further_keys() -> None:
     """A rule about the key that wraps is replayed, for its facts are recorded."""
     text = (

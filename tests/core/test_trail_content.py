@@ -170,6 +170,8 @@ def test_a_record_tells_who_what_and_why() -> None:
         roles=frozenset({Role.OPERATOR}),
         credential_id="jti-1",
         certificate_sha256="ab" * 32,
+        certificate_subject="CN=olga,O=Example",
+        certificate_names=("dns:olga.example", "ip:127.0.0.9"),
         source_address="127.0.0.9",
         request_id="req-7",
     )
@@ -207,6 +209,8 @@ def test_a_record_tells_who_what_and_why() -> None:
         "scheme": "ECDSA",
         "hash": "SHA-256",
         "encoding": "der",
+        "caller_certificate_subject": "CN=olga,O=Example",
+        "caller_certificate_names": ["dns:olga.example", "ip:127.0.0.9"],
     } == event.parameters
     assert 64 == len(event.digest) == len(event.policy)
 

@@ -9,6 +9,7 @@ __all__ = ["PROGRAMS", "children", "is_gone", "members"]
 
 PROGRAMS: Final = {
     "vault": "hsm_server.bootstrap.vault",
+    "keeper": "hsm_server.processes.keeper",
     "front end": "hsm_server.processes.front_end",
 }
 """What each kind of process runs, by its name in our tests."""

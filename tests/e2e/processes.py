@@ -108,12 +108,13 @@ class ServerProcess:
         """
         Return the process ids of a server of several processes.
 
-        They are those of ``supervisor``, ``vault``, ``front1`` and so on. Who has
-        ended, or has not quite begun, is left out.
+        They are those of ``supervisor``, ``vault``, ``tls``, ``front1`` and so on. Who
+        has ended, or has not quite begun, is left out.
         """
         found = {"supervisor": self.pid}
-        for pid in members(self.pid, "vault"):
-            found["vault"] = pid
+        for name, kind in {"vault": "vault", "tls": "keeper"}.items():
+            for pid in members(self.pid, kind):
+                found[name] = pid
         front_ends = enumerate(members(self.pid, "front end"), 1)
         return found | {f"front{number}": pid for number, pid in front_ends}
 

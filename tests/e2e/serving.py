@@ -18,9 +18,16 @@ from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.listener import Listener
 from hsm_server.local_vault import LocalVault
 from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel, ServerSettings, TLSFiles
+from hsm_server.settings import (
+    LogFormat,
+    LogLevel,
+    PairFiles,
+    ServerSettings,
+    TLSSettings,
+)
 from hsm_server.telemetry import Metrics
-from hsm_server.tls import server_context
+from hsm_server.tls.adapter import AdapterContext
+from hsm_server.tls.sources import first_state
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.certificates import make_authority
 from tests.e2e.tokens import mint
@@ -46,7 +53,8 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
     gatekeeper = Gatekeeper(gateway, SECRET, settings.tokens, metrics.count_jwt_failure)
     vault = LocalVault(gateway, gatekeeper)
     app = create_app(vault, settings, logger=logger, metrics=metrics)
-    context = server_context(TLSFiles(cert=server.certificate, key=server.key))
+    pair = PairFiles(cert=server.certificate, key=server.key)
+    context = AdapterContext(first_state(TLSSettings(pairs=(pair,))))
     bound = socket.create_server(("127.0.0.1", 0))
     bound.setblocking(False)
     port = bound.getsockname()[1]

@@ -182,9 +182,11 @@ def test_separate_users_with_the_least_of_root(shared_site: Site) -> None:
     users = ("--vault-user", vault.pw_name, "--front-end-user", front.pw_name)
 
     with site.start(*users, command=[*confined(), *program("hsm-server")]) as server:
-        (keeper,) = children_of(server.pid, "bootstrap.vault")
+        (keys,) = children_of(server.pid, "bootstrap.vault")
+        (tls,) = children_of(server.pid, "processes.keeper")
         fronts = children_of(server.pid, "processes.front_end")
-        assert [vault.pw_uid, front.pw_uid] == [uid_of(keeper), uid_of(fronts[0])]
+        users_of = [uid_of(process) for process in (keys, tls, fronts[0])]
+        assert [vault.pw_uid, front.pw_uid, front.pw_uid] == users_of
         assert 0 == ask(site, server, "create", "EC-P256")
         # A front end that hangs is another user's, and killed all the same.
         os.kill(fronts[0], signal.SIGSTOP)

@@ -8,10 +8,13 @@ slow sets of SLH-DSA, whose keys and signatures take seconds, there are five at 
 
 import base64
 import os
+import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +23,8 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.settings import SCRUBBING_ALLOCATOR
@@ -28,13 +33,14 @@ from tests.e2e.family import children as children_of
 from tests.e2e.key_uses import KeyUser
 from tests.e2e.leaks import find, sealed_secrets
 from tests.e2e.memory import Wanted, guises, require_memory, scan, summary
+from tests.e2e.processes import ServerProcess
 from tests.e2e.site import SECRETS, Site
 from tests.support import require_service
 
 COUNT = int(os.environ.get("FERROHSM_LEAKS", "1"))
 MOST_SLOW = 5
 ROLES = ("operator", "administrator")
-KINDS = ("supervisor", "front1", "front2")
+KINDS = ("supervisor", "tls", "front1", "front2")
 
 
 def is_slow(algorithm: Algorithm) -> bool:
@@ -135,7 +141,7 @@ def look_outside(life: Life, processes: dict[str, int], wanted: Wanted) -> None:
 
 def test_vault_alone_has_keys(life: Life) -> None:
     """
-    No key, root, audit key or token secret is in a front end or in the supervisor.
+    No key, root, audit key or token secret is in any other process.
     """
     expected: dict[str, list[str]] = {kind: [] for kind in (*KINDS, "arguments")}
 
@@ -191,7 +197,52 @@ def test_vault_alone_scrubs(site: Site) -> None:
             for kind, pid in server.processes().items()
         }
 
-    assert {"supervisor": {}, "vault": SCRUBBING_ALLOCATOR, "front1": {}} == found
+    nothing: dict[str, dict[str, str]] = {
+        k: {} for k in ("supervisor", "tls", "front1")
+    }
+    assert nothing | {"vault": SCRUBBING_ALLOCATOR} == found
+
+
+def test_key_of_the_certificate_stays_outside(site: Site) -> None:
+    """
+    Front ends and the keeper of TLS have it, supervisor and vault never.
+    """
+    require_memory()
+    keys = {"before": private_number(site.server_pair.key)}
+    flags = ("--isolation", "process", "--workers", "1")
+    with site.start(*flags) as server:
+        site.authority.issue("server", server=True)
+        keys["after"] = private_number(site.server_pair.key)
+        os.kill(server.pid, signal.SIGHUP)
+        wait_for_reload(server)
+        with site.client(server.port, "ada", *ROLES) as client:
+            assert 200 == client.request("GET", "/api/v1/status").status
+        found = {
+            kind: {finding.secret for finding in scan(pid, Wanted(keys))}
+            for kind, pid in server.processes().items()
+        }
+
+    assert (set(), set()) == (found["supervisor"], found["vault"])
+    assert "after" in found["front1"]
+    assert "after" in found["tls"]
+
+
+def private_number(path: Path) -> bytes:
+    """Return the private number of a key on P-256, 32 bytes, from its PEM."""
+    key = load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key.private_numbers().private_value.to_bytes(32)
+
+
+def wait_for_reload(server: ServerProcess) -> None:
+    """Wait until the keeper of TLS has read its files again."""
+    for _ in range(600):
+        if re.search(
+            r'"reloaded".*"child": "tls"|"child": "tls".*"reloaded"', server.output
+        ):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(server.output)
 
 
 def test_children_of_the_vault_keep_nothing(site: Site) -> None:

@@ -86,7 +86,7 @@ def test_no_process_leaves_a_core_file(
     command = [*unlimited(cores), *program("hsm-server")]
 
     with site.start(*FLAGS, command=command) as server:
-        for kind in ("front1", "vault", "supervisor"):
+        for kind in ("front1", "tls", "vault", "supervisor"):
             pid = server.processes()[kind]
             os.kill(pid, number)
             wait_for_end(pid)
@@ -99,7 +99,7 @@ def test_no_process_leaves_a_core_file(
 def wait_for_all(server: ServerProcess) -> None:
     """Wait until whatever has died was started again."""
     for _ in range(3000):
-        if len(server.processes()) == 4:
+        if len(server.processes()) == 5:
             return
         time.sleep(0.01)
     raise TimeoutError("There are not all processes again.")
@@ -116,7 +116,7 @@ def test_core_files_have_no_room(site: Site) -> None:
             for kind, pid in server.processes().items()
         }
 
-    assert {"supervisor", "vault", "front1", "front2"} == limits.keys()
+    assert {"supervisor", "vault", "tls", "front1", "front2"} == limits.keys()
     assert {(0, 0)} == set(limits.values())
 
 
@@ -167,7 +167,8 @@ def test_same_user_sees_nothing(open_site: Site, uid: int) -> None:
 
     if "mem" not in shown:
         pytest.skip("On this machine, users may not look into their own processes.")
-    assert {"supervisor": [], "vault": [], "front1": [], "front2": []} == seen
+    kinds = ("supervisor", "vault", "tls", "front1", "front2")
+    assert {kind: [] for kind in kinds} == seen
     assert {uid} == uids
 
 

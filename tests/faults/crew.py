@@ -253,13 +253,13 @@ class Crew:
             time.sleep(0.02)
 
     def _is_well(self) -> bool:
-        """Whether vault and front ends are there, and every front end says so."""
+        """Whether all processes are there, and every front end says so."""
         server = self.server
         if server is None:
             return False
         if len(members(server.pid, "front end")) != WORKERS:
             return False
-        if len(members(server.pid, "vault")) != 1:
+        if any(len(members(server.pid, kind)) != 1 for kind in ("vault", "keeper")):
             return False
         try:
             return all(self._health(server.port) == "ok" for _ in range(2 * WORKERS))

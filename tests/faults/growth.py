@@ -28,7 +28,7 @@ class Sample:
     One process at one moment.
 
     Attributes:
-        kind: ``supervisor``, ``vault`` or ``front end``.
+        kind: ``supervisor``, ``vault``, ``keeper`` or ``front end``.
         rss: Resident memory, in bytes.
     """
 

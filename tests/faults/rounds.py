@@ -27,8 +27,9 @@ __all__ = [
 
 VICTIMS: Final = {
     "server": 8,
-    "vault": 5,
+    "vault": 4,
     "front end": 3,
+    "keeper": 1,
     "vault, stopped": 2,
     "front end, stopped": 1,
     "vault, hanging": 1,

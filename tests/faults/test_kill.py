@@ -28,16 +28,17 @@ def test_nothing_is_lost_or_half_done(tmp_path: Path, kind: str) -> None:
 
 def test_a_server_survives_its_processes(tmp_path: Path) -> None:
     """
-    Vault and front ends are killed, or stopped, while the server and its clients go on.
+    Each kind is killed, or stopped, while the server and its clients go on.
     """
     chance = random.Random("parts")
+    victims = ("vault", "front end", "keeper", "vault, stopped", "front end, stopped")
     with Crew(tmp_path / "site", "parts") as crew:
-        for victim in ("vault", "front end", "vault, stopped", "front end, stopped"):
+        for victim in victims:
             part_round(crew, chance, victim)
         finale(crew)
 
         assert 1 == len(crew.starts)
-        assert 4 == len(crew.recoveries)
+        assert len(victims) == len(crew.recoveries)
 
 
 @pytest.mark.parametrize(

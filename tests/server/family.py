@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 class Family:
-    """Supervisor, vault and front ends of a server."""
+    """Supervisor, vault, keeper of TLS and front ends of a server."""
 
     def __init__(self, server: Running) -> None:
         self.supervisor = server.process.pid
@@ -52,9 +52,15 @@ class Family:
         return self._of("hsm_server.processes.front_end")
 
     @property
+    def keeper(self) -> int:
+        """Process id of the keeper of TLS, waiting for one."""
+        wait_until(lambda: self._of("hsm_server.processes.keeper"))
+        return self._of("hsm_server.processes.keeper")[0]
+
+    @property
     def everybody(self) -> list[int]:
         """All process ids."""
-        return [self.supervisor, self.vault, *self.front_ends]
+        return [self.supervisor, self.vault, self.keeper, *self.front_ends]
 
     def kill_vault(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the vault."""

@@ -123,6 +123,10 @@ def _exits() -> str:
 def _metrics() -> str:
     metrics = Metrics()
     metrics.count_request("Sign", "ok", 0.0)
+    metrics.count_handshake("ok", "X25519MLKEM768")
+    metrics.count_tls_alarm("certificate")
+    metrics.show_tls_alarm("certificate", is_on=True)
+    metrics.show_certificates({"ECDSA": 0.0})
     rows = [("Metric", "Kind", "Labels", "Meaning")]
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

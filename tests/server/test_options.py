@@ -23,7 +23,14 @@ from hsm_server import main as program
 from hsm_server.console import announce
 from hsm_server.exit_codes import ListenError
 from hsm_server.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
-from hsm_server.settings import Isolation, Secrets, ServerSettings
+from hsm_server.settings import (
+    ClientSettings,
+    Isolation,
+    PairFiles,
+    Secrets,
+    ServerSettings,
+    TLSSettings,
+)
 from hsm_server.starting import Start
 from tests.server.support import b64
 
@@ -266,7 +273,7 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     assert 0 == result.exit_code, result.output
     assert settings.tls is not None
 
-    assert Path("ca.pem") == settings.tls.client_ca
+    assert Path("ca.pem") == (settings.tls.client and settings.tls.client.ca)
     assert Path("k") == settings.core.key_dir
     assert Path("a.log") == settings.core.audit_log
     assert AuditSync.BOUNDED is settings.core.audit_sync
@@ -288,6 +295,76 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     )
     assert 1.5 == settings.drain_timeout_seconds
     assert ("error", "console") == (settings.log_level, settings.log_format)
+
+
+class TestTLS:
+    """What the listener shows, and whom it lets in."""
+
+    def test_one_pair_is_the_least(self, server: Server) -> None:
+        """Nobody is asked for a certificate, and files are looked at every hour."""
+        result = run()
+
+        assert 0 == result.exit_code
+        assert (
+            TLSSettings(
+                pairs=(PairFiles(cert=Path("cert.pem"), key=Path("key.pem")),),
+                client=None,
+                reload_interval_seconds=3600,
+            )
+            == server.settings.tls
+        )
+
+    def test_flags_reach_the_settings(self, server: Server) -> None:
+        """Pairs belong together by their order."""
+        result = run(
+            *("--cert", "a.pem", "--cert", "b.pem", "--key", "1.pem", "--key", "2.pem"),
+            *("--client-ca", "ca.pem", "--client-auth", "optional"),
+            *("--client-crl", "x.crl", "--client-crl", "y.crl"),
+            *("--cert-reload-interval-secs", "0.5"),
+        )
+        pairs = (("a.pem", "1.pem"), ("b.pem", "2.pem"))
+
+        assert 0 == result.exit_code, result.output
+        assert (
+            TLSSettings(
+                pairs=tuple(PairFiles(cert=Path(c), key=Path(k)) for c, k in pairs),
+                client=ClientSettings(
+                    ca=Path("ca.pem"),
+                    is_required=False,
+                    crls=(Path("x.crl"), Path("y.crl")),
+                ),
+                reload_interval_seconds=0.5,
+            )
+            == server.settings.tls
+        )
+
+    def test_variables_hold_several(self, server: Server) -> None:
+        """With colons between."""
+        result = run(FERROHSM_CERT="a.pem:b.pem", FERROHSM_KEY="1.pem:2.pem")
+        tls = server.settings.tls
+
+        assert 0 == result.exit_code, result.output
+        assert tls is not None
+        assert [Path("a.pem"), Path("b.pem")] == [pair.cert for pair in tls.pairs]
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            (["--cert", "a.pem", "--cert", "b.pem"], "given 2 times and --key 1"),
+            (["--client-auth", "optional"], "--client-auth optional is of no use"),
+            (["--client-crl", "x.crl"], "--client-crl is of no use without"),
+            (["--client-ca", "ca.pem", "--client-ocsp", "hard"], "not available"),
+        ],
+        ids=["unpaired", "auth", "crl", "ocsp"],
+    )
+    def test_what_does_not_fit_together(
+        self, server: Server, flags: list[str], words: str
+    ) -> None:
+        """Nothing that was asked for is passed over."""
+        result = run(*flags)
+
+        assert 2 == result.exit_code
+        assert words in result.stderr
 
 
 def test_flags_of_the_stores_reach_the_settings(server: Server) -> None:

@@ -63,6 +63,27 @@ def test_it_serves_drains_and_starts_again(site: Site) -> None:
 
 
 @both
+@pytest.mark.parametrize("flags", [(), ("--tls-allow-1-2",)], ids=["no", "yes"])
+def test_an_older_tls_is_spoken_on_demand_alone(
+    site: Site, flags: tuple[str, ...]
+) -> None:
+    """By default a client that knows nothing newer is refused."""
+    with site.serve(*flags) as server:
+        found = []
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = client_context(site.authority)
+            context.maximum_version = version
+            with (
+                contextlib.suppress(ssl.SSLError),
+                socket.create_connection(server.address) as bare,
+                context.wrap_socket(bare, server_hostname="localhost") as tls,
+            ):
+                found.append(tls.version())
+
+    assert (["TLSv1.2"] if flags else []) + ["TLSv1.3"] == found
+
+
+@both
 def test_a_hangup_ends_nothing(site: Site) -> None:
     """After SIGHUP it goes on, and says that it has read again what may change."""
     with site.serve() as server:
@@ -442,8 +463,12 @@ def test_a_damaged_ring_is_recognised(site: Site) -> None:
 
 def test_a_mismatched_pair_is_recognised(site: Site) -> None:
     """Exit code 9 with both files named."""
-    _, other = site.authority.issue("other", server=True)
-    code, message = site.fails("--key", str(other))
+    own = site.key
+    _, site.key = site.authority.issue("other", server=True)
+    try:
+        code, message = site.fails()
+    finally:
+        site.key = own
 
     assert 9 == code
     assert "does not belong to the certificate" in message

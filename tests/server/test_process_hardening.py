@@ -2,6 +2,7 @@
 """What the processes of a server have and lack, seen from outside."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.server.family import (
 )
 from tests.server.process import MASTER, Running, Site
 from tests.server.support import SECRET, b64
+from tests.support import require_service
 
 _HOSTILE = """
 import sys
@@ -119,10 +121,10 @@ def test_every_process_has_given_up_what_it_can(family: Family) -> None:
 
 
 def test_front_ends_have_no_capabilities(family: Family) -> None:
-    """Not even where the server was started by root."""
+    """Not even where the server was started by root; nor has the keeper of TLS."""
     found = {
         status(pid)[name]
-        for pid in family.front_ends
+        for pid in (family.keeper, *family.front_ends)
         for name in ("CapEff", "CapPrm", "CapAmb")
     }
 
@@ -140,6 +142,17 @@ def test_a_front_end_holds_neither_secrets_nor_stores(
         assert not [
             path for path in found if path.startswith(str(site.folder / "data"))
         ]
+
+
+def test_the_keeper_holds_neither_sockets_nor_secrets(
+    site: Site, server: Running, family: Family
+) -> None:
+    """It speaks with the supervisor alone; box, trail and store are others'."""
+    found = set(descriptors(family.keeper).values())
+
+    assert not listening(server.address[1]) & found
+    assert not [path for path in found if "ferrohsm-secrets" in path]
+    assert not [path for path in found if path.startswith(str(site.folder / "data"))]
 
 
 def test_the_vault_holds_no_listening_socket(
@@ -252,3 +265,36 @@ def test_large_buffers_go_back_to_the_system(how: str, is_kept: bool) -> None:
 
     kept = int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
     assert is_kept == (kept > 8 * 2**20)
+
+
+_NEW_CODE = """
+import mmap, os, subprocess, sys
+from hsm_server.hardening import refuse_new_code
+def is_refused():
+    try:
+        mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except PermissionError:
+        return True
+    return False
+if len(sys.argv) == 2:
+    refuse_new_code(also_children=sys.argv[1] == "also")
+    print(is_refused(), flush=True)
+    subprocess.run([sys.executable, "-c", sys.orig_argv[2], "a", "child"], check=True)
+else:
+    print(is_refused())
+"""
+
+
+@pytest.mark.parametrize("which", ["also", "alone"])
+def test_new_code_is_refused(which: str) -> None:
+    """What can be written is not executed; children that need it may be left out."""
+    release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
+    require_service("A kernel from 6.6 on", release >= [6, 6])
+    done = subprocess.run(
+        [sys.executable, "-c", _NEW_CODE, which],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ["True", str(which == "also")] == done.stdout.split()

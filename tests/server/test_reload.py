@@ -3,15 +3,22 @@
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
+import ssl
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 
-from tests.server.family import Family, retrying, wait_until
+from tests.server.family import Family, counter, retrying, wait_until
+from tests.server.pem_files import serve_by, write_pair
+from tests.server.pki import self_signed_root
 from tests.server.process import Running, Site, client_context, connect
 from tests.server.support import SECRET, Answer, claims, mint
 
@@ -64,7 +71,7 @@ def replace_secret(site: Site, secret: bytes) -> None:
 def reload(server: Running, site: Site) -> set[str]:
     """Send SIGHUP, and return the events that tell how it went."""
     seen = len(site.log())
-    expected = len(Family(server).front_ends) + 1 if is_divided(site) else 1
+    expected = 2 if is_divided(site) else 1  # vault and keeper of TLS, or all in one
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: len(outcomes(site, seen)) >= expected)
     return {line["event"] for line in outcomes(site, seen)}
@@ -125,6 +132,77 @@ def test_a_pair_that_does_not_fit_changes_nothing(server: Running, site: Site) -
     assert "reload failed" in events
     assert before == fingerprint(server, site)
     assert [line for line in site.log() if "not belong" in line.get("reason", "")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"begin": timedelta(days=-2), "end": timedelta(days=-1)}, "has expired"),
+        ({"begin": timedelta(days=1), "end": timedelta(days=2)}, "is not valid before"),
+    ],
+    ids=["expired", "early"],
+)
+def test_one_that_is_not_valid_now_changes_nothing(
+    server: Running, site: Site, changes: dict[str, Any], words: str
+) -> None:
+    """An alarm lasts until there is a good one: in log, metrics and health."""
+    before, good = fingerprint(server, site), read_pair(site)
+    write_pair(site.cert, site.key, serve_by(self_signed_root("A CA"), **changes))
+    try:
+        events = reload(server, site)
+        during = fingerprint(server, site)
+        shown = counter(server, "ferrohsm_tls_alarm")
+        wait_until(lambda: health(server) == "degraded")
+    finally:
+        put_pair(site, good)
+    reload(server, site)
+    wait_until(lambda: health(server) == "ok")
+
+    assert "reload failed" in events
+    assert before == during == fingerprint(server, site)
+    assert (1.0, 0.0) == (shown, counter(server, "ferrohsm_tls_alarm"))
+    assert [line for line in site.log() if words in line.get("reason", "")]
+    assert 200 == server.send("GET", "/readyz").status
+
+
+def test_the_end_of_the_certificate_is_shown(server: Running, site: Site) -> None:
+    """In Unix time, by every front end."""
+    certificate = x509.load_pem_x509_certificate(site.cert.read_bytes())
+    ends = certificate.not_valid_after_utc.timestamp()
+    name = "ferrohsm_tls_certificate_not_after_seconds"
+
+    assert {ends} == {counter(server, name) for _ in range(6)}
+
+
+def health(server: Running) -> str:
+    """Return what the server says of itself."""
+    return str(json.loads(server.send("GET", "/healthz").body)["status"])
+
+
+def read_pair(site: Site) -> tuple[bytes, bytes]:
+    """Return what the files of certificate and key hold."""
+    return site.cert.read_bytes(), site.key.read_bytes()
+
+
+def put_pair(site: Site, pair: tuple[bytes, bytes]) -> None:
+    """Let them hold that again."""
+    site.cert.write_bytes(pair[0])
+    site.key.write_bytes(pair[1])
+
+
+def test_a_killed_keeper_is_replaced(server: Running, site: Site) -> None:
+    """Its successor shows what is in force, and reads the files again."""
+    if is_divided(site):
+        before = Family(server).keeper
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: Family(server).keeper != before)
+        wait_until(lambda: reload(server, site) == {"reloaded"})
+    cert, key = site.authority.issue("after-all", server=True)
+    put_pair(site, (cert.read_bytes(), key.read_bytes()))
+    events = reload(server, site)
+
+    assert {"reloaded"} == events
+    assert ssl.PEM_cert_to_DER_cert(cert.read_text()) == fingerprint(server, site)
 
 
 def test_an_unreadable_secret_changes_nothing(server: Running, site: Site) -> None:

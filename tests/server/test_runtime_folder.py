@@ -43,9 +43,10 @@ def test_it_has_a_file_for_each_process_and_ends_with_them(tmp_path: Path) -> No
         names = {path.name for path in folder.path.iterdir()}
         modes = {path.stat().st_mode & 0o777 for path in folder.path.iterdir()}
 
-    slots = ("supervisor", "vault", "front1", "front2")
+    slots = ("supervisor", "vault", "tls", "front1", "front2")
     kinds = ("counter", "histogram")
-    assert {f"{kind}_{slot}.db" for kind in kinds for slot in slots} == names
+    expected = {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
+    assert expected | {"gauge_mostrecent_tls.db"} == names
     assert {0o640} == modes
     assert [] == list(tmp_path.iterdir())
 

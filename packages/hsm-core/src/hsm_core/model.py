@@ -30,6 +30,8 @@ __all__ = [
     "AuditedKey",
     "BatchDetail",
     "Caller",
+    "CertificateNames",
+    "CertificateText",
     "CountedDetail",
     "Integrity",
     "KeyFilter",
@@ -65,6 +67,13 @@ Line: TypeAlias = Annotated[
     str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
 """Up to 128 characters without control characters."""
+
+CertificateText: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
+CertificateNames: TypeAlias = Annotated[
+    tuple[CertificateText, ...], msgspec.Meta(max_length=64)
+]
 
 ParameterValue: TypeAlias = str | int | list[str]
 Parameters: TypeAlias = dict[str, ParameterValue]
@@ -125,6 +134,9 @@ class Caller(Record, frozen=True, kw_only=True):
         credential_key: Name of the key that vouched for it, as `CredentialKeys` has it;
             empty if there is none. The trail does not keep it.
         certificate_sha256: Fingerprint of the client certificate, lower-case hex.
+        certificate_subject: Its subject, as RFC 4514 writes it.
+        certificate_names: Its alternative names: ``dns:``, ``email:``, ``ip:`` or
+            ``uri:``, and the name.
         source_address: Network address of the peer.
         request_id: Ties the trail to the caller's own logs.
         deadline: Instant of the injected monotonic clock, in seconds, after which the
@@ -136,6 +148,8 @@ class Caller(Record, frozen=True, kw_only=True):
     credential_id: Line = ""
     credential_key: Line = ""
     certificate_sha256: Line = ""
+    certificate_subject: CertificateText = ""
+    certificate_names: CertificateNames = ()
     source_address: Line = ""
     request_id: Line = ""
     deadline: float = 0.0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from typing import Final
 
 from aiohttp import web
@@ -45,6 +44,4 @@ def _address(request: web.Request) -> str:
 
 def _certificate(request: web.Request) -> bytes:
     tls = request.transport.get_extra_info("ssl_object") if request.transport else None
-    if not isinstance(tls, ssl.SSLObject | ssl.SSLSocket):
-        return b""
-    return tls.getpeercert(binary_form=True) or b""
+    return tls.getpeercert(binary_form=True) or b"" if tls is not None else b""

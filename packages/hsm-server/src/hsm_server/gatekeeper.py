@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
 
@@ -12,6 +11,11 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import Visitor
+from hsm_server.certificates import (
+    certificate_facts,
+    fingerprint,
+    readable_facts,
+)
 from hsm_server.clock import FlooredClock
 from hsm_server.pacing import with_pauses
 from hsm_server.settings import TokenRules
@@ -76,15 +80,19 @@ class Gatekeeper:
         The address is that of the connection, whatever headers or claims say.
 
         Raises:
-            AuthenticationError: No token, or no good one; have it recorded.
+            AuthenticationError: No token, or no good one, or a certificate that
+                can't be read; have it recorded.
         """
         identity = self._identity(visitor)
+        shown = certificate_facts(visitor.certificate)
         return Caller(
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
             credential_key=self._token_key.name,
-            certificate_sha256=_fingerprint(visitor.certificate),
+            certificate_sha256=shown.sha256,
+            certificate_subject=shown.subject,
+            certificate_names=shown.names,
             source_address=visitor.address,
             request_id=visitor.request_id,
         )
@@ -94,10 +102,13 @@ class Gatekeeper:
     ) -> None:
         """Count and record a failure, before it is answered."""
         self._on_failure()
+        shown = readable_facts(visitor.certificate)
         unknown = Caller(
             principal="",
             roles=frozenset(),
-            certificate_sha256=_fingerprint(visitor.certificate),
+            certificate_sha256=shown.sha256,
+            certificate_subject=shown.subject,
+            certificate_names=shown.names,
             source_address=visitor.address,
             request_id=visitor.request_id,
         )
@@ -143,9 +154,5 @@ class Gatekeeper:
             raise AuthenticationError
         return self._verifier.verify(
             visitor.credential,
-            certificate_sha256=_fingerprint(visitor.certificate),
+            certificate_sha256=fingerprint(visitor.certificate),
         )
-
-
-def _fingerprint(certificate: bytes) -> str:
-    return hashlib.sha256(certificate).hexdigest() if certificate else ""

@@ -23,6 +23,7 @@ __all__ = [
     "forbid_dumps",
     "forbid_new_privileges",
     "lock_memory",
+    "refuse_new_code",
     "return_large_buffers",
     "scrub_freed_memory",
 ]
@@ -32,6 +33,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_SET_MDWE: Final = 65
+_MDWE_REFUSE_EXEC_GAIN, _MDWE_NO_INHERIT = 1, 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITIES_V3: Final = 0x20080522
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -83,6 +86,22 @@ def drop_capabilities() -> None:
     nothing = (ctypes.c_uint32 * 6)()
     if _LIBC.capset(ctypes.byref(header), ctypes.byref(nothing)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def refuse_new_code(*, also_children: bool) -> None:
+    """
+    Have no memory that is, or was, written and is executed (``PR_SET_MDWE``, prctl(2)).
+
+    Kernels before 6.3 don't have this, and before 6.6 not without *also_children*; then
+    nothing happens. It is not for processes that use pyOpenSSL, whose callbacks are
+    made at run time.
+
+    Args:
+        also_children: Whether programs that are started later are to refuse it too.
+    """
+    inheritance = 0 if also_children else _MDWE_NO_INHERIT
+    with contextlib.suppress(OSError):
+        _prctl(_PR_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN | inheritance)
 
 
 def die_with_parent(parent: int) -> None:

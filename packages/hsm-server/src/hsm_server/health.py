@@ -39,7 +39,7 @@ class HealthCheck:
     Args:
         vault: Whom to ask.
 
-        metrics: Show the state of trail and store too.
+        metrics: Show the state of trail and store too, and tell that of TLS.
     """
 
     def __init__(self, vault: VaultAccess, metrics: Metrics) -> None:
@@ -48,7 +48,7 @@ class HealthCheck:
         self._lock = asyncio.Lock()
         self._asked_at = float("-inf")
         self._state = ""
-        self._serving = False
+        self._serving = self._has_tls_alarm = False
 
     async def refresh(self) -> None:
         """Ask, unless that was done within the last second."""
@@ -65,12 +65,13 @@ class HealthCheck:
                 serves = status.state not in {"error", "locked"}
                 self._serving = status.audit.available and serves
                 self._metrics.show(status)
+            self._has_tls_alarm = self._metrics.has_tls_alarm()
             self._asked_at = time.monotonic()
 
     async def check(self) -> tuple[Health, bool]:
         """Return the state, and whether requests can be served at all."""
         await self.refresh()
-        is_whole = self._state == "operational"
+        is_whole = self._state == "operational" and not self._has_tls_alarm
         return self._health("ok" if is_whole else "degraded"), self._serving
 
     async def check_ready(self) -> tuple[Health, bool]:

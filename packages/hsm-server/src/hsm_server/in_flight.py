@@ -22,7 +22,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._busy: set[web.RequestHandler] = set()
-        self._endless: set[asyncio.Future[None]] = set()
+        self._endless: dict[asyncio.Future[None], web.RequestHandler] = {}
         self._changed = asyncio.Event()
         self.is_draining = False
 
@@ -43,23 +43,29 @@ class InFlight:
         """
         Note that an answer goes on until it is told to end: nobody waits for it.
 
-        What is given is done when the drain begins.
+        What is given is done when the drain begins, or by `end_stream`.
         """
         self.end(connection)
         ends: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.is_draining:
             ends.set_result(None)
-        self._endless.add(ends)
+        self._endless[ends] = connection
         try:
             yield ends
         finally:
-            self._endless.discard(ends)
+            del self._endless[ends]
 
     def begin_drain(self) -> None:
         """Let answers close their connections, and end those that have no end."""
         self.is_draining = True
         for ends in self._endless:
             if not ends.done():
+                ends.set_result(None)
+
+    def end_stream(self, connection: web.RequestHandler) -> None:
+        """End what has no end on one connection."""
+        for ends, whose in self._endless.items():
+            if whose is connection and not ends.done():
                 ends.set_result(None)
 
     async def drain(self, timeout_seconds: float) -> bool:

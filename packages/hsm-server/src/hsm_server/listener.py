@@ -6,26 +6,26 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import resource
-import secrets
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
-from hsm_core.errors import MalformedError
-from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, exchange_of
-from hsm_server.logs import location
-from hsm_server.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
-from hsm_server.problems import RequestRefusedError, problem_response
+from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS
+from hsm_server.connection import Connection
 from hsm_server.settings import HTTPLimits
+from hsm_server.tls.adapter import ATTEMPT, AdapterContext
+from hsm_server.tls.peers import Attempt, Outcome, channel_of
 
 __all__ = ["Listener"]
 
-_HANDSHAKE_SECONDS: Final = 10.0
+_ALERT_SECONDS: Final = 1.0
+"""How long a client that is refused may take to read why."""
+
 _CANCEL_SECONDS: Final = 1.0
 """How long what is cut off at the end of the drain may still react."""
 
@@ -39,109 +39,7 @@ _RETRY_SECONDS: Final = 0.1
 """How long nothing is accepted after accepting has failed."""
 
 _QUIET_SECONDS: Final = 60.0
-"""How often, at most, the log says that connections are turned away."""
-
-
-class _Connection(web.RequestHandler):
-    """
-    One connection; differs from its base in what it says of errors.
-
-    It also ends where the head of a request does not arrive in time: the first from the
-    beginning of the connection, each later one from its first byte.
-    """
-
-    __slots__ = ("_app", "_head_timer", "_on_lost")
-
-    def __init__(
-        self,
-        manager: web.Server,
-        app: web.Application,
-        on_lost: Callable[[web.RequestHandler], None],
-        **options: Any,
-    ) -> None:
-        super().__init__(manager, **options)
-        self._app = app
-        self._on_lost = on_lost
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for the first head."""
-        super().connection_made(transport)
-        self._begin_head()
-
-    def data_received(self, data: bytes) -> None:
-        """Read on; a head that is begun must be finished in time."""
-        heads = self._request_count
-        super().data_received(data)
-        if self._request_count != heads:
-            self._end_head()
-        elif data and self._waiter is not None and not self._waiter.done():
-            self._begin_head()
-
-    def _begin_head(self) -> None:
-        if self._head_timer is None:
-            seconds = self._app[SETTINGS].limits.head_timeout_seconds
-            self._head_timer = self._loop.call_later(seconds, self.force_close)
-
-    def _end_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    async def finish_response(
-        self,
-        request: web.BaseRequest,
-        resp: web.StreamResponse,
-        start_time: float | None,
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; then nothing is owed any more."""
-        try:
-            return await super().finish_response(request, resp, start_time)
-        finally:
-            self._app[IN_FLIGHT].end(self)
-
-    def forget(self) -> None:
-        """Be counted no more."""
-        self._on_lost(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Nobody waits for an answer any more."""
-        self._end_head()
-        self._app[IN_FLIGHT].end(self)
-        self.forget()
-        super().connection_lost(exc)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what could not be read as HTTP, or what failed outside all else."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("An answer was already begun.")
-        exchange = exchange_of(request) if isinstance(request, web.Request) else None
-        request_id = exchange.request_id if exchange else secrets.token_hex(8)
-        error: MalformedError | RequestRefusedError
-        if status < 500:
-            error = MalformedError("This is not an HTTP request that can be read.")
-        else:
-            error = RequestRefusedError("internal", "The request failed.")
-            self._app[METRICS].count_unexpected()
-        self._app[METRICS].count_request("none", error.code, 0.0)
-        self._app[LOGGER].warning(
-            "connection",
-            request_id=request_id,
-            code=error.code,
-            error=type(exc).__name__,
-            place=location(exc.__traceback__) if exc is not None else "",
-        )
-        response = problem_response(error, request_id)
-        response.headers.update(COMMON_HEADERS)
-        response.headers[REQUEST_ID_HEADER] = request_id
-        response.force_close()
-        return response
+"""How often, at most, the log says for one reason that somebody is turned away."""
 
 
 class Listener:
@@ -156,7 +54,8 @@ class Listener:
 
         bound: Listening sockets.
 
-        context: TLS, or None in tests.
+        context: TLS, or None in tests. Where it changes who is let in, connections
+            of those who were let in before are closed.
 
     Attributes:
         context: TLS of new connections; may be replaced at any time.
@@ -181,11 +80,13 @@ class Listener:
         )
         self._maximum = _most_connections(app[SETTINGS].limits)
         self._maximum_per_address = app[SETTINGS].limits.max_connections_per_address
-        self._connections: set[web.RequestHandler] = set()
+        self._connections: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._quiet_until = 0.0
+        self._quiet_until: dict[str, float] = {}
+        if isinstance(context, AdapterContext):
+            context.on_new_rules = self._retire_old
 
     async def start(self) -> None:
         """Accept connections."""
@@ -208,9 +109,9 @@ class Listener:
         in_flight.begin_drain()
         # What has arrived in full gets its turn before its connection counts as idle.
         await asyncio.sleep(0)
-        for connection in self._manager.connections:
+        for connection in self._connections.copy():
             if connection not in in_flight:
-                connection.close()
+                connection.retire()
         answered = await in_flight.drain(seconds)
         await self._runner.cleanup()
         return answered
@@ -240,10 +141,11 @@ class Listener:
                 self._warn("too many connections from one address")
                 continue
             self._by_address[address] += 1
-            connection = _Connection(
+            connection = Connection(
                 self._manager,
                 self._app,
                 partial(self._forget, address),
+                self._is_current,
                 loop=loop,
                 **self._options,
             )
@@ -252,26 +154,56 @@ class Listener:
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
-    async def _open(self, accepted: socket.socket, connection: _Connection) -> None:
+    async def _open(self, accepted: socket.socket, connection: Connection) -> None:
         """Hand a socket to its connection, after the handshake."""
-        context = self.context
-        is_tls = context is not None
+        loop, context, attempt = asyncio.get_running_loop(), self.context, Attempt()
+        ATTEMPT.set(attempt)
+        limits = self._app[SETTINGS].limits
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection,
-                accepted,
-                ssl=context,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS if is_tls else None,
-                ssl_shutdown_timeout=_CANCEL_SECONDS if is_tls else None,
-            )
-        except OSError:
+            async with asyncio.timeout(None) as patience:
+                attempt.on_failure = lambda: patience.reschedule(
+                    loop.time() + _ALERT_SECONDS
+                )
+                await loop.connect_accepted_socket(
+                    lambda: connection,
+                    accepted,
+                    ssl=context,
+                    ssl_handshake_timeout=limits.handshake_timeout_seconds
+                    if context
+                    else None,
+                    ssl_shutdown_timeout=_CANCEL_SECONDS if context else None,
+                )
+        except OSError as error:
             # A handshake that fails is the client's affair.
             connection.forget()
+            attempt.outcome = attempt.outcome or Outcome.by_error(error)
         except BaseException:
             connection.forget()
             raise
+        self._tell_of(attempt)
 
-    def _forget(self, address: str, connection: web.RequestHandler) -> None:
+    def _tell_of(self, attempt: Attempt) -> None:
+        """Count a handshake, and log why somebody was refused."""
+        outcome = attempt.outcome
+        if outcome is None:
+            return
+        self._app[METRICS].count_handshake(outcome.name, outcome.group)
+        if outcome.is_refusal:
+            self._warn("handshake refused", reason=outcome.name)
+
+    def _is_current(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a client would still be let in."""
+        channel, context = channel_of(transport), self.context
+        if channel is None or not isinstance(context, AdapterContext):
+            return True
+        return channel.rules == context.state.client
+
+    def _retire_old(self) -> None:
+        """Close, when they are idle, connections that were let in by other rules."""
+        for connection in self._connections.copy():
+            connection.retire_unless_current()
+
+    def _forget(self, address: str, connection: Connection) -> None:
         """Count a connection no more; that it is gone may be told twice."""
         if connection not in self._connections:
             return
@@ -289,9 +221,9 @@ class Listener:
             bound.close()
 
     def _warn(self, event: str, **fields: Any) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._quiet_until:
-            self._quiet_until = now + _QUIET_SECONDS
+        now, why = asyncio.get_running_loop().time(), f"{event} {fields.get('reason')}"
+        if now >= self._quiet_until.get(why, 0.0):
+            self._quiet_until[why] = now + _QUIET_SECONDS
             self._app[LOGGER].warning(event, **fields)
 
 

@@ -46,8 +46,9 @@ A SECRET is standard base64, 'text:' before a plain secret, '@FILE' (mode 0600),
 read it.
 """
 _EPILOG = f"""
-SIGTERM ends the server in order; SIGHUP has certificate, private key, token secret and
-policy read again, and retention looks at its policy and at what is due.
+SIGTERM ends the server in order; SIGHUP has certificates, private keys, revocation
+lists, token secret and policy read again, and retention looks at its policy and at
+what is due.
 
 Known from FerroHSM, not available in this version, and refused when given:
 {", ".join(f"--{flag}" for flag in UNAVAILABLE)}.

@@ -23,6 +23,7 @@ from hsm_core.errors import ConfigurationError
 from hsm_core.model import Record
 from hsm_core.secret_input import read_secret
 from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
+from hsm_server.sealed_memory import seal
 from hsm_server.settings import Secrets
 
 __all__ = [
@@ -45,8 +46,6 @@ _MINIMUM: Final = 32
 _NEED_NOTHING: Final = frozenset({*KeyStoreKind, *ApprovalStoreKind})
 _OTHERS: Final = ("FERROHSM_", "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LISTEN_")
 _PIPE_BYTES: Final = 1024 * 1024
-_F_ADD_SEALS: Final = 1033
-_ALL_SEALS: Final = 0x0F  # seal, shrink, grow, write (fcntl(2))
 
 
 class SecretBox(Record, frozen=True, kw_only=True):
@@ -126,12 +125,7 @@ def fill_box(box: SecretBox) -> int:
     data = msgspec.msgpack.encode(box)
     if len(data) > _PIPE_BYTES // 2:
         raise ConfigurationError("The environment is too large for the vault.")
-    descriptor = os.memfd_create(
-        "ferrohsm-secrets", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    )
-    os.write(descriptor, data)
-    fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
-    return descriptor
+    return seal("ferrohsm-secrets", data)
 
 
 def pour(descriptor: int) -> int:

@@ -15,14 +15,17 @@ from hsm_core.settings import Settings
 
 __all__ = [
     "MAX_TOKEN_BYTES",
+    "ClientSettings",
     "EventLoop",
     "HTTPLimits",
     "Isolation",
     "LogFormat",
     "LogLevel",
+    "PairFiles",
     "Secrets",
     "ServerSettings",
-    "TLSFiles",
+    "StatusCheck",
+    "TLSSettings",
     "TokenRules",
 ]
 
@@ -61,19 +64,64 @@ class EventLoop(StrEnum):
     UVLOOP = "uvloop"
 
 
-class TLSFiles(Record, frozen=True, kw_only=True):
+class StatusCheck(StrEnum):
     """
-    PEM files of the listener.
+    Whether client certificates are asked after by OCSP.
+
+    *soft* lets in those of whom nothing can be learnt, *hard* doesn't.
+    """
+
+    OFF = "off"
+    SOFT = "soft"
+    HARD = "hard"
+
+
+class PairFiles(Record, frozen=True, kw_only=True):
+    """
+    PEM files of a certificate that the listener shows.
 
     Attributes:
         cert: Certificate chain, the server's own first.
         key: Its private key, not encrypted, readable by its owner alone.
-        client_ca: If given, every connection needs a certificate of one of these.
     """
 
     cert: Path
     key: Path
-    client_ca: Path | None = None
+
+
+class ClientSettings(Record, frozen=True, kw_only=True):
+    """
+    Which client certificates are let in.
+
+    Attributes:
+        ca: PEM file of those who may have signed them.
+        is_required: Whether a connection without one is refused.
+        crls: Files of revocation lists, PEM or DER.
+        status_check: Whether their OCSP responders are asked.
+    """
+
+    ca: Path
+    is_required: bool = True
+    crls: tuple[Path, ...] = ()
+    status_check: StatusCheck = StatusCheck.OFF
+
+
+class TLSSettings(Record, frozen=True, kw_only=True):
+    """
+    TLS of the listener.
+
+    Attributes:
+        pairs: Certificates to choose from, at most one for each kind of key.
+        client: If given, clients show certificates too.
+        allow_tls_1_2: Whether TLS 1.2 is spoken too.
+        reload_interval_seconds: How often files are looked at for a change; 0 for
+            never, but when a reload is asked for.
+    """
+
+    pairs: tuple[PairFiles, ...]
+    client: ClientSettings | None = None
+    allow_tls_1_2: bool = False
+    reload_interval_seconds: Annotated[float, Meta(ge=0)] = 3600.0
 
 
 class TokenRules(Record, frozen=True, kw_only=True):
@@ -107,6 +155,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
         header_bytes: Longest header field.
         max_connections: Connections at one time; fewer if descriptors are scarce.
         max_connections_per_address: Of these, how many one network address may have.
+        handshake_timeout_seconds: How long a TLS handshake may take.
         head_timeout_seconds: How long the head of a request may take to arrive.
         body_timeout_seconds: How long a body may take to arrive.
         keepalive_seconds: How long an idle connection stays open.
@@ -120,6 +169,7 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     header_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
     max_connections: Annotated[int, Meta(ge=1)] = 1000
     max_connections_per_address: Annotated[int, Meta(ge=1)] = 500
+    handshake_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     head_timeout_seconds: Annotated[float, Meta(gt=0)] = 10.0
     body_timeout_seconds: Annotated[float, Meta(gt=0)] = 60.0
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
@@ -139,7 +189,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8443
-    tls: TLSFiles | None = None
+    tls: TLSSettings | None = None
     core: Settings = Settings()
     tokens: TokenRules = TokenRules()
     limits: HTTPLimits = HTTPLimits()

@@ -61,6 +61,7 @@ def serve(start: Start) -> None:
 
 
 def _serve_inline(start: Start) -> None:
+    import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
     from hsm_server.bootstrap import inline
     from hsm_server.hardening import forbid_new_privileges
     from hsm_server.sockets import listening_sockets

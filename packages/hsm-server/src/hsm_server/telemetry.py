@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,7 +23,19 @@ from prometheus_client.registry import Collector
 
 from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
 
-__all__ = ["METRICS_CONTENT_TYPE", "Metrics", "share_metrics"]
+__all__ = [
+    "KEEPERS_GAUGES",
+    "KEEPERS_SLOT",
+    "METRICS_CONTENT_TYPE",
+    "Metrics",
+    "share_metrics",
+]
+
+KEEPERS_SLOT: Final = "tls"
+"""Name of the keeper of TLS, the one process that shows gauges to all others."""
+
+KEEPERS_GAUGES: Final = "gauge_mostrecent"
+"""What the library calls the file of these gauges."""
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
@@ -62,6 +74,7 @@ class _StateCollector(Collector):
     def __init__(self, started: float) -> None:
         self._started = started
         self.status: HSMStatus | None = None
+        self.certificates: Mapping[str, float] = {}
 
     @property
     def uptime_seconds(self) -> float:
@@ -87,11 +100,22 @@ class _StateCollector(Collector):
         yield from self._schedules(status)
         yield from self._retention(status)
         yield from self._approvals(status)
+        yield self._certificates()
         yield _gauge(
             "ferrohsm_uptime_seconds",
             "Time since the server started, in seconds.",
             self.uptime_seconds,
         )
+
+    def _certificates(self) -> Metric:
+        ends = GaugeMetricFamily(
+            "ferrohsm_tls_certificate_not_after_seconds",
+            "Until when the certificate in use is valid, with its chain, in Unix time.",
+            labels=("kind",),
+        )
+        for kind, instant in self.certificates.items():
+            ends.add_metric((kind,), instant)
+        return ends
 
     def _trail(self, status: HSMStatus | None) -> Iterator[Metric]:
         state = GaugeMetricFamily(
@@ -269,11 +293,31 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self._handshakes = Counter(
+            "ferrohsm_tls_handshakes_total",
+            "TLS handshakes, by how they ended and the group of the key exchange.",
+            ("outcome", "group"),
+            registry=self.registry,
+        )
         self._restarts = Counter(
             "ferrohsm_process_restarts_total",
             "Processes of the server that had to be started again, by kind.",
             ("process",),
             registry=self.registry,
+        )
+        self._tls_alarms = Counter(
+            "ferrohsm_tls_alarms_total",
+            "Alarms about TLS, by what they are about: what is new could not be used, "
+            "and the former stays in use.",
+            ("part",),
+            registry=self.registry,
+        )
+        self._tls_alarm = Gauge(
+            "ferrohsm_tls_alarm",
+            "1 while something is wrong with a part of TLS, else 0.",
+            ("part",),
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
         )
         began = time.monotonic() if started is None else started
         self._state = _StateCollector(began)
@@ -308,9 +352,40 @@ class Metrics:
         """Count one connection that broke the rules between our processes."""
         self._violations.labels(reason).inc()
 
+    def count_handshake(self, outcome: str, group: str) -> None:
+        """Count one TLS handshake, however it ended."""
+        self._handshakes.labels(outcome, group).inc()
+
     def count_restart(self, process: str) -> None:
         """Count one process that had to be started again."""
         self._restarts.labels(process).inc()
+
+    def count_tls_alarm(self, part: str) -> None:
+        """Count one alarm about TLS."""
+        self._tls_alarms.labels(part).inc()
+
+    def show_tls_alarm(self, part: str, *, is_on: bool) -> None:
+        """Show whether something is wrong with a part of TLS."""
+        self._tls_alarm.labels(part).set(is_on)
+
+    def has_tls_alarm(self) -> bool:
+        """Return whether something is wrong with any part of TLS."""
+        if self._folder is None:
+            families = self._tls_alarm.collect()
+        else:
+            path = Path(self._folder) / f"{KEEPERS_GAUGES}_{KEEPERS_SLOT}.db"
+            files = [str(path)] if path.exists() else []
+            families = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return any(
+            sample.value > 0
+            for family in families
+            if family.name == "ferrohsm_tls_alarm"
+            for sample in family.samples
+        )
+
+    def show_certificates(self, ends: Mapping[str, float]) -> None:
+        """Show until when each certificate in use is valid, in Unix time, by kind."""
+        self._state.certificates = dict(ends)
 
     def show(self, status: HSMStatus | None, /) -> None:
         """Show what the HSM says of itself; None if it doesn't answer."""

@@ -120,6 +120,16 @@ def check(invocation: Invocation, file: Path) -> None:
 @click.option(
     "--certificate-sha256", default="", metavar="HEX", help="Of their certificate."
 )
+@click.option(
+    "--certificate-subject", default="", metavar="DN", help="Its subject, as RFC 4514."
+)
+@click.option(
+    "--certificate-name",
+    "certificate_names",
+    multiple=True,
+    metavar="NAME",
+    help="An alternative name, such as dns:ci.example.com.",
+)
 @click.option("--source-address", default="", metavar="IP", help="Where they would be.")
 @click.pass_obj
 def explain(invocation: Invocation, /, **values: Any) -> None:

@@ -16,6 +16,7 @@ from hsm_core._internal.approvals.requests import is_approval_id
 from hsm_core._internal.clock import utc_text
 from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.shown_certificates import audited_certificate
 from hsm_core._internal.views import audited_caller, audited_key
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
@@ -134,7 +135,7 @@ class Attempt:
             set_digest=set_digest,
             caller=audited_caller(self.caller),
             key=audited_key(shown) if shown else None,
-            parameters=self._parameters() if self.is_checked else {},
+            parameters=audited_certificate(self.caller) | self._parameters(),
             rule=self.decision.rule if self.decision else "",
             policy=self.policy.policy_hash,
             demands=self._demands(phase),
@@ -150,6 +151,8 @@ class Attempt:
         return self.decision.approvals
 
     def _parameters(self) -> Parameters:
+        if not self.is_checked:
+            return {}
         return parameters_of(self.operation) | facts_of_others(self.others)
 
 

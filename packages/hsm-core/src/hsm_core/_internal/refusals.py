@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from hsm_core._internal.shown_certificates import audited_certificate
 from hsm_core._internal.tampering import Finding
 from hsm_core._internal.uses import Use
 from hsm_core._internal.views import audited_caller
@@ -75,6 +76,7 @@ class Refusals:
                 request_id=caller.request_id,
                 key_id=key_id[:_KEPT_CHARACTERS],
                 caller=audited_caller(caller),
+                parameters=audited_certificate(caller),
                 policy=self._policy_hash(),
             )
         ]

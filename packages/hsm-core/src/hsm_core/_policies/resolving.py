@@ -40,6 +40,7 @@ Groups = Mapping[str, frozenset[str]]
 
 _SELF: Final = "self"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_ALTERNATIVE_NAMES: Final = ("dns:", "email:", "ip:", "uri:")
 _FAMILIES: Final = {family.value.lower(): family for family in Family}
 
 
@@ -178,9 +179,15 @@ def _read_conditions(section: MatchSection, groups: Groups, path: Path) -> Condi
 
 
 def _read_caller(section: MatchSection, path: Path) -> CallerTerms:
-    certificates = networks = principals = None
+    certificates = networks = principals = subjects = names = None
     if section.certificates is not None:
         certificates = _read_certificates(section.certificates, (*path, "certificates"))
+    if section.certificate_subjects is not None:
+        at = (*path, "certificate_subjects")
+        subjects = _read_subjects(section.certificate_subjects, at)
+    if section.certificate_names is not None:
+        at = (*path, "certificate_names")
+        names = _read_alternative_names(section.certificate_names, at)
     if section.networks is not None:
         at = (*path, "networks")
         networks = tuple(
@@ -195,6 +202,8 @@ def _read_caller(section: MatchSection, path: Path) -> CallerTerms:
         principals=principals,
         roles=None if section.roles is None else frozenset(section.roles),
         certificates=certificates,
+        certificate_subjects=subjects,
+        certificate_names=names,
         networks=networks,
     )
 
@@ -299,6 +308,23 @@ def _read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
             )
         found.add(plain)
     return frozenset(found)
+
+
+def _read_subjects(names: tuple[str, ...], path: Path) -> NameTerms:
+    if "*" in names:
+        # An empty subject, or no certificate at all, would be meant, too.
+        raise policy_fault("A * alone says nothing of a certificate.", path)
+    return _read_names(names, path)
+
+
+def _read_alternative_names(names: tuple[str, ...], path: Path) -> NameTerms:
+    for number, name in enumerate(names):
+        if not name.startswith(_ALTERNATIVE_NAMES):
+            raise policy_fault(
+                f"A name begins with one of {', '.join(_ALTERNATIVE_NAMES)}.",
+                (*path, number),
+            )
+    return _read_names(names, path)
 
 
 def _read_network(text: str, path: Path) -> Network:

@@ -107,6 +107,8 @@ def _includes(wider: Conditions, narrower: Conditions) -> bool:
     )
     same = (
         (wider.caller.principals, narrower.caller.principals),
+        (wider.caller.certificate_subjects, narrower.caller.certificate_subjects),
+        (wider.caller.certificate_names, narrower.caller.certificate_names),
         (wider.key.names, narrower.key.names),
         (wider.key.owners, narrower.key.owners),
     )

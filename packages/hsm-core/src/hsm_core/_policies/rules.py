@@ -43,6 +43,8 @@ class CallerTerms:
     principals: NameTerms | None = None
     roles: frozenset[Role] | None = None
     certificates: frozenset[str] | None = None
+    certificate_subjects: NameTerms | None = None
+    certificate_names: NameTerms | None = None
     networks: tuple[Network, ...] | None = None
 
     def fulfilled_by(self, caller: Caller) -> bool:
@@ -56,6 +58,14 @@ class CallerTerms:
             and (
                 self.certificates is None
                 or caller.certificate_sha256.lower() in self.certificates
+            )
+            and (
+                self.certificate_subjects is None
+                or self.certificate_subjects.include(caller.certificate_subject)
+            )
+            and (
+                self.certificate_names is None
+                or any(map(self.certificate_names.include, caller.certificate_names))
             )
             and (self.networks is None or self._is_near(caller))
         )

@@ -109,6 +109,10 @@ class MatchSection(Record, frozen=True, kw_only=True):
         principals: Who asks; ``PREFIX*`` stands for all that begin so.
         roles: Of who asks.
         certificates: SHA-256 of the client certificate, 64 hex digits.
+        certificate_subjects: Its subject, as RFC 4514 writes it, such as
+            ``CN=ci,O=Example``; ``PREFIX*`` stands for all that begin so.
+        certificate_names: Its alternative names, such as ``dns:ci.example.com``,
+            ``email:``, ``ip:`` or ``uri:``; ``PREFIX*`` stands for all that begin so.
         networks: Address of who asks, as CIDR.
         time: When.
     """
@@ -131,6 +135,8 @@ class MatchSection(Record, frozen=True, kw_only=True):
     principals: _Names | None = None
     roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)] | None = None
     certificates: _Names | None = None
+    certificate_subjects: _Names | None = None
+    certificate_names: _Names | None = None
     networks: _Names | None = None
     time: TimeSection | None = None
 

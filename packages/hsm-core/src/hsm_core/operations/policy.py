@@ -8,7 +8,15 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from hsm_core.model import ApprovalDemand, Line, PolicyOutcome, Record, Role
+from hsm_core.model import (
+    ApprovalDemand,
+    CertificateNames,
+    CertificateText,
+    Line,
+    PolicyOutcome,
+    Record,
+    Role,
+)
 from hsm_core.operations.base import Effect, Operation
 from hsm_core.operations.names import (
     KeyName,
@@ -182,6 +190,8 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
         owner: The same of its owner.
         tags: The same of its tags.
         certificate_sha256: Fingerprint of their client certificate, hex, or empty.
+        certificate_subject: Its subject, as RFC 4514 writes it, or empty.
+        certificate_names: Its alternative names, such as ``dns:ci.example.com``.
         source_address: Their network address, or empty.
         at: When; None means now.
     """
@@ -199,6 +209,8 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     owner: Owner | None = None
     tags: Tags | None = None
     certificate_sha256: Line = ""
+    certificate_subject: CertificateText = ""
+    certificate_names: CertificateNames = ()
     source_address: Line = ""
     at: Annotated[datetime, Meta(tz=True)] | None = None
 

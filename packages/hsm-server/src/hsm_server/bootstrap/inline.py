@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,10 +25,17 @@ from hsm_server.logs import (
     make_logger,
 )
 from hsm_server.loops import run
-from hsm_server.settings import Secrets, ServerSettings
+from hsm_server.settings import Secrets, ServerSettings, TLSSettings
 from hsm_server.sockets import url_of
 from hsm_server.telemetry import Metrics
-from hsm_server.tls import server_context
+from hsm_server.tls.adapter import AdapterContext
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.keeper import Keeper
+from hsm_server.tls.sealed import ends_by_kind
+from hsm_server.tls.sources import first_state
+from hsm_server.tls.state import TLSState
+from hsm_server.tls.tasks import tasks_for
+from hsm_server.tls.trial import try_state
 from hsm_server.tokens import TokenKey
 
 __all__ = ["serve"]
@@ -50,7 +56,7 @@ def serve(
     checked first, so that a wrong setting changes nothing.
 
     Args:
-        settings: Must name TLS files.
+        settings: Must say what to listen with.
 
         secrets: Keys of the HSM and of the tokens.
 
@@ -62,13 +68,14 @@ def serve(
 
     Raises:
         HSMError: It could not start; see `hsm_core.factory.open_hsm`.
-        ListenError: The address is in use, or the TLS files can't be used.
+        ListenError: The address is in use, or the certificates can't be used.
     """
     if settings.tls is None:
         raise ListenError("There is no certificate to listen with.")
     logger = make_logger(sys.stderr, settings.log_level, settings.log_format)
     capture_foreign(logger)
-    context = server_context(settings.tls)
+    state = first_state(settings.tls)
+    try_state(state)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
         token_key = TokenKey(secrets.jwt_secret)
@@ -79,9 +86,26 @@ def serve(
             credential_keys=token_key,
         ) as gateway:
             server = _InlineServer(settings, secrets, gateway, logger, token_key)
-            serving = server.run(bound, context, on_ready, read_token_secret)
+            tls = _InlineTLS(settings.tls, state, logger, server.metrics)
+            serving = server.run(bound, tls, on_ready, read_token_secret)
             run(serving, settings.event_loop)
         logger.info("stopped")
+
+
+class _InlineTLS:
+    """A keeper of TLS, and the only one whom it gives anything."""
+
+    def __init__(
+        self, settings: TLSSettings, state: TLSState, logger: Logger, metrics: Metrics
+    ) -> None:
+        self._metrics = metrics
+        self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
+        tasks = tasks_for(settings, Alarms(logger, metrics))
+        self.keeper = Keeper(state, tasks, self._publish, logger)
+
+    async def _publish(self, state: TLSState) -> None:
+        self.context.use(state)
+        self._metrics.show_certificates(ends_by_kind(state))
 
 
 class _InlineServer:
@@ -97,23 +121,24 @@ class _InlineServer:
     ) -> None:
         self._settings = settings
         self._logger = logger
-        self._metrics = Metrics()
+        self.metrics = Metrics()
         self._open = gateway
         self._gateway = open_async(gateway)
+        self._reloads: set[asyncio.Future[None]] = set()
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
         self._gatekeeper = Gatekeeper(
             self._gateway,
             secrets.jwt_secret,
             settings.tokens,
-            self._metrics.count_jwt_failure,
+            self.metrics.count_jwt_failure,
             token_key=token_key,
         )
 
     async def run(
         self,
         bound: Sequence[socket.socket],
-        context: ssl.SSLContext,
+        tls: _InlineTLS,
         on_ready: Callable[[str], None],
         read_token_secret: Callable[[], bytes],
     ) -> None:
@@ -125,24 +150,26 @@ class _InlineServer:
             LocalVault(self._gateway, self._gatekeeper),
             self._settings,
             logger=self._logger,
-            metrics=self._metrics,
+            metrics=self.metrics,
         )
-        serving = Listener(app, bound, context)
+        await tls.keeper.begin()
+        serving = Listener(app, bound, tls.context)
+        self._tls, self._read_token_secret = tls, read_token_secret
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, stop.set)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup a hang-up is to be ignored, and is.
             signals.append(signal.SIGHUP)
-            loop.add_signal_handler(
-                signal.SIGHUP, self._reload, serving, read_token_secret
-            )
+            loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         await serving.start()
+        keeping = asyncio.create_task(tls.keeper.run())
         try:
             on_ready(url_of(bound[0]))
             await stop.wait()
             self._logger.info("draining")
         finally:
+            keeping.cancel()
             if not await serving.stop(self._settings.drain_timeout_seconds):
                 self._logger.warning("requests were cut off")
             # Another signal must not keep the trail from being closed in order.
@@ -150,20 +177,21 @@ class _InlineServer:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
 
-    def _reload(
-        self, serving: Listener, read_token_secret: Callable[[], bytes]
-    ) -> None:
-        assert self._settings.tls is not None  # noqa: S101 (for the type checker)
+    def _ask_reload(self) -> None:
+        reload = asyncio.ensure_future(self._reload())
+        self._reloads.add(reload)
+        reload.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        problems = [await self._tls.keeper.reload()]
         try:
-            context, secret = server_context(self._settings.tls), read_token_secret()
+            self._gatekeeper.use_secret(self._read_token_secret())
         except HSMError as error:
-            self._logger.error("reload failed", reason=sentence(error))
-            return
-        serving.context = context
-        self._gatekeeper.use_secret(secret)
-        problem = self._open.reload_policy()
-        if problem:
-            self._logger.error("reload failed", reason=problem)
+            problems.append(sentence(error))
+        problems.append(await asyncio.to_thread(self._open.reload_policy))
+        reason = " ".join(filter(None, problems))
+        if reason:
+            self._logger.error("reload failed", reason=reason)
         else:
             self._logger.info("reloaded")
 

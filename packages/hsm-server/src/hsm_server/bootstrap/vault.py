@@ -17,7 +17,12 @@ from hsm_core.errors import HSMError
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.console import sentence
 from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.hardening import drop_capabilities, lock_memory, scrub_freed_memory
+from hsm_server.hardening import (
+    drop_capabilities,
+    lock_memory,
+    refuse_new_code,
+    scrub_freed_memory,
+)
 from hsm_server.ipc.control import (
     Beat,
     Control,
@@ -44,6 +49,7 @@ _LONGEST_TEXT: Final = 4096
 def main() -> None:
     """Hold the keys until the supervisor says that it is enough."""
     child = begin_child()
+    refuse_new_code(also_children=True)
     scrub_freed_memory()
     is_locked = lock_memory()
     _drop_capabilities()

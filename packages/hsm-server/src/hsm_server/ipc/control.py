@@ -27,11 +27,15 @@ __all__ = [
     "FromChild",
     "FromSupervisor",
     "Link",
+    "Publish",
+    "Published",
     "Ready",
     "Reload",
     "Reloaded",
     "Serve",
     "Stop",
+    "UseTLS",
+    "UsingTLS",
     "receive_begin",
 ]
 
@@ -49,8 +53,8 @@ class Begin(_Message, frozen=True, tag="begin"):
     """
     The first message to a child.
 
-    Its descriptors are the listening sockets for a front end, and for the vault a pipe
-    that holds the secrets.
+    Its descriptors are the listening sockets for a front end, for the vault a pipe that
+    holds the secrets, and for the keeper of TLS the state in force, if there is one.
 
     Attributes:
         plan: Settings of the server, packed; see `hsm_server.plan`.
@@ -82,6 +86,42 @@ class Serve(_Message, frozen=True, tag="serve"):
 
 class Reload(_Message, frozen=True, tag="reload"):
     """Read again what may have changed."""
+
+
+class UseTLS(_Message, frozen=True, tag="use_tls"):
+    """
+    Let new connections go by the state in a sealed file, which is the descriptor.
+
+    Attributes:
+        serial: Counts what is given out; the answer names it.
+    """
+
+    serial: int
+
+
+class UsingTLS(_Message, frozen=True, tag="using_tls"):
+    """That state is in use; or, with an *error*, the one before is."""
+
+    serial: int
+    error: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class Publish(_Message, frozen=True, tag="publish"):
+    """
+    Give the state of TLS in a sealed file, which is the descriptor, to all front ends.
+
+    Attributes:
+        generation: Of the state; the answer names it.
+    """
+
+    generation: int
+
+
+class Published(_Message, frozen=True, tag="published"):
+    """All front ends use a state; or, with an *error*, none does."""
+
+    generation: int
+    error: Annotated[str, Meta(max_length=4096)] = ""
 
 
 class Stop(_Message, frozen=True, tag="stop"):
@@ -129,8 +169,10 @@ class Reloaded(_Message, frozen=True, tag="reloaded"):
     error: Annotated[str, Meta(max_length=4096)] = ""
 
 
-FromSupervisor: TypeAlias = Begin | Link | Serve | Reload | Stop | Beat
-FromChild: TypeAlias = Ready | Serve | Failed | Reloaded | Beat
+FromSupervisor: TypeAlias = (
+    Begin | Link | UseTLS | Serve | Reload | Published | Stop | Beat
+)
+FromChild: TypeAlias = Ready | Serve | Failed | Reloaded | UsingTLS | Publish | Beat
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
@@ -216,7 +258,7 @@ class Control(Generic[T]):
     def _read_one(self) -> bool:
         """Read a message, and return whether there was something to read."""
         try:
-            data, descriptors = _receive(self._socket)
+            data, descriptors = self._receive()
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -233,6 +275,13 @@ class Control(Generic[T]):
             return False
         self._on_message(message, descriptors)
         return True
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        try:
+            return _receive(self._socket)
+        except ConnectionResetError:
+            # The other side has ended, and not read all; what it said is still here.
+            return _receive(self._socket)
 
     def _lose(self) -> None:
         if self._is_open:

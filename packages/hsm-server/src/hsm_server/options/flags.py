@@ -14,7 +14,8 @@ from hsm_server.options.key_life import key_life_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
-from hsm_server.options.unavailable import UNAVAILABLE, only, unavailable
+from hsm_server.options.tls import tls_options
+from hsm_server.options.unavailable import UNAVAILABLE, unavailable
 from hsm_server.options.users import parse_user
 from hsm_server.settings import EventLoop, Isolation, LogFormat, LogLevel
 
@@ -44,8 +45,6 @@ def options() -> list[click.Parameter]:
 
 
 def _listener() -> list[click.Parameter]:
-    # Who may read it is the front end's user, which this process may not be.
-    file = click.Path(path_type=Path, readable=False)
     return [
         option(
             "bind",
@@ -54,30 +53,7 @@ def _listener() -> list[click.Parameter]:
             metavar="HOST:PORT",
             callback=_parse_bind,
         ),
-        option(
-            "tls-mode",
-            "Where the certificate comes from: 'manual'.",
-            default="manual",
-            type=click.Choice(["manual", "acme"]),
-            callback=only("manual"),
-            metavar="MODE",
-        ),
-        option(
-            "cert", "Certificate chain, PEM.", type=file, required=True, metavar="FILE"
-        ),
-        option(
-            "key",
-            "Its private key, PEM, readable by its owner alone.",
-            type=file,
-            required=True,
-            metavar="FILE",
-        ),
-        option(
-            "client-ca",
-            "Demand client certificates that one of these signed, PEM.",
-            type=file,
-            metavar="FILE",
-        ),
+        *tls_options(),
     ]
 
 

@@ -21,7 +21,6 @@ UNAVAILABLE: Final = (
     "acme-use-production",
     "auth-jwt-config",
     "auth-jwt-reload-secs",
-    "cert-reload-interval-secs",
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
     "list-cache-ttl-secs",

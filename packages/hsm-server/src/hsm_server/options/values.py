@@ -15,13 +15,13 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.settings import Limits as CoreLimits
+from hsm_server.options.tls import tls_settings
 from hsm_server.settings import (
     EventLoop,
     HTTPLimits,
     LogFormat,
     LogLevel,
     ServerSettings,
-    TLSFiles,
     TokenRules,
 )
 
@@ -42,9 +42,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
     return ServerSettings(
         host=host,
         port=port,
-        tls=TLSFiles(
-            cert=values["cert"], key=values["key"], client_ca=values["client_ca"]
-        ),
+        tls=tls_settings(values),
         core=_core(values, limits),
         tokens=TokenRules(
             issuer=values["auth_jwt_issuer"],

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-A front end: TLS and HTTP, and no key but that of its certificate.
+A front end: TLS and HTTP, and no key but that of its certificate, which it is given.
 
 It is a program of its own, which the supervisor starts.
 """
@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import os
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
+import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
 from hsm_core.errors import HSMError
 from hsm_server.app import create_app
 from hsm_server.console import sentence
@@ -27,10 +28,10 @@ from hsm_server.ipc.control import (
     FromSupervisor,
     Link,
     Ready,
-    Reload,
-    Reloaded,
     Serve,
     Stop,
+    UseTLS,
+    UsingTLS,
 )
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.listener import Listener
@@ -38,24 +39,21 @@ from hsm_server.logs import loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.settings import ServerSettings
-from hsm_server.tls import server_context
+from hsm_server.tls.adapter import AdapterContext
+from hsm_server.tls.sealed import ends_by_kind, unseal_state
 
 __all__ = ["main"]
+
+_LONGEST_TEXT: Final = 4096
 
 
 def main() -> None:
     """Serve connections until the supervisor says that it is enough."""
     child = begin_child()
     settings = _own_share(child.plan.settings)
-    try:
-        if settings.tls is None:
-            raise AssertionError("A front end has TLS files.")
-        context = server_context(settings.tls)
-    except Exception as error:
-        child.fail(error)
     with contextlib.suppress(OSError):
         drop_capabilities()
-    run(_FrontEnd(child, settings, context).run(), settings.event_loop)
+    run(_FrontEnd(child, settings).run(), settings.event_loop)
 
 
 def _own_share(settings: ServerSettings) -> ServerSettings:
@@ -74,12 +72,11 @@ def _own_share(settings: ServerSettings) -> ServerSettings:
 class _FrontEnd:
     """Does what the supervisor says."""
 
-    def __init__(
-        self, child: Child, settings: ServerSettings, context: ssl.SSLContext
-    ) -> None:
+    def __init__(self, child: Child, settings: ServerSettings) -> None:
         self._child = child
         self._settings = settings
-        self._context = context
+        self._context: AdapterContext | None = None
+        self._listener: Listener | None = None
         self._logger = child.logger
         self._stop_seconds = settings.drain_timeout_seconds
 
@@ -98,14 +95,13 @@ class _FrontEnd:
             metrics=self._child.metrics,
         )
         app.middlewares.append(_need_memory)
-        sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
-        self._listener = Listener(app, sockets, self._context)
+        self._app = app
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
         self._control.send(Ready())
         await self._stopping.wait()
-        if not await self._listener.stop(self._stop_seconds):
+        if self._listener and not await self._listener.stop(self._stop_seconds):
             self._logger.warning("requests were cut off")
         self._vault.close()
         self._control.close()
@@ -116,8 +112,8 @@ class _FrontEnd:
                 self._vault.attach(socket.socket(fileno=descriptors.pop()))
             case Serve():
                 self._serving = asyncio.ensure_future(self._serve())
-            case Reload():
-                self._reload()
+            case UseTLS():
+                self._use_tls(message.serial, descriptors[0])
             case Stop():
                 self._stop_seconds = message.seconds
                 self._stopping.set()
@@ -129,18 +125,34 @@ class _FrontEnd:
             os.close(descriptor)
 
     async def _serve(self) -> None:
+        if self._listener is None:
+            raise AssertionError("Who serves has been given TLS.")
         await self._listener.start()
         self._control.send(Serve())
 
-    def _reload(self) -> None:
-        """Use the TLS files as they are now, for new connections."""
-        assert self._settings.tls is not None  # noqa: S101 (for the type checker)
+    def _use_tls(self, serial: int, descriptor: int) -> None:
+        """Let new connections go by another state; without a first one, end."""
         try:
-            self._listener.context = server_context(self._settings.tls)
+            state = unseal_state(descriptor)
+            if self._context is None:
+                tls = self._settings.tls
+                allows = tls is not None and tls.allow_tls_1_2
+                self._listen(AdapterContext(state, allow_tls_1_2=allows))
+            else:
+                self._context.use(state)
         except HSMError as error:
-            self._control.send(Reloaded(sentence(error)))
+            if self._context is None:
+                self._child.fail(error)
+            self._control.send(UsingTLS(serial, sentence(error)[:_LONGEST_TEXT]))
         else:
-            self._control.send(Reloaded())
+            self._child.metrics.show_certificates(ends_by_kind(state))
+            self._control.send(UsingTLS(serial))
+
+    def _listen(self, context: AdapterContext) -> None:
+        """Have what can serve; nothing is accepted yet."""
+        sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
+        self._context = context
+        self._listener = Listener(self._app, sockets, context)
 
 
 @web.middleware

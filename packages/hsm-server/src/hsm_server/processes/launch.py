@@ -24,9 +24,8 @@ from hsm_server.console import drop_unwritable
 from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
-from hsm_server.settings import ServerSettings
+from hsm_server.settings import ServerSettings, TLSSettings
 from hsm_server.sockets import listening_sockets, url_of
-from hsm_server.tls import server_context
 
 __all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
 
@@ -48,7 +47,7 @@ def launch(
     Become the supervisor of a server.
 
     Args:
-        settings: Must name TLS files.
+        settings: Must say what to listen with.
 
         box: Its secrets.
 
@@ -64,7 +63,7 @@ def launch(
     if settings.tls is None:
         raise ListenError("There is no certificate to listen with.")
     with _acting_as(front_end_user):
-        server_context(settings.tls)
+        _check_tls(settings.tls)
     _check_isolated()
     sockets = listening_sockets(settings.host, settings.port, os.environ)
     plan = Plan(
@@ -78,6 +77,15 @@ def launch(
         started=started,
     )
     _become_supervisor(plan, box, sockets)
+
+
+def _check_tls(settings: TLSSettings) -> None:
+    """See to it that there is something to begin with."""
+    # The supervisor, which imports this module, needs none of that.
+    from hsm_server.tls.sources import first_state
+    from hsm_server.tls.trial import try_state
+
+    try_state(first_state(settings))
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ _MOST_UNANSWERED: Final = 10
 class Roles:
     """What the children run, as words for Python; tests put others in their place."""
 
+    keeper: Sequence[str] = ("-m", "hsm_server.processes.keeper")
     vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
     front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
 
@@ -54,7 +55,8 @@ class Parts:
         folder: Where the shared metrics are.
         on_change: Is told that a child is ready, or has ended; it says whether one
             that has ended is to be started again.
-        on_message: Is given what else a child says.
+        on_message: Is given what else a child says, with its descriptors; those that it
+            takes out of the list are its own to close.
     """
 
     plan: Plan
@@ -62,7 +64,7 @@ class Parts:
     metrics: Metrics
     folder: Path
     on_change: Callable[[Offspring], bool]
-    on_message: Callable[[Offspring, FromChild], None]
+    on_message: Callable[[Offspring, FromChild, list[int]], None]
 
 
 class Offspring:
@@ -80,6 +82,8 @@ class Offspring:
 
         sockets: Listening sockets that it is given.
 
+        newest: Returns a descriptor that it is given too, if there is one at its start.
+
     Attributes:
         failure: Why it can't begin, and the exit status to end with; None if it can.
         is_serving: Whether it accepts connections.
@@ -93,6 +97,7 @@ class Offspring:
         *,
         secrets: int | None = None,
         sockets: Sequence[socket.socket] = (),
+        newest: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.slot = slot
         self.failure: tuple[str, int] | None = None
@@ -101,6 +106,7 @@ class Offspring:
         self._parts = parts
         self._secrets = secrets
         self._sockets = sockets
+        self._newest = newest
         plan = parts.plan
         self._user = plan.vault_user if slot == "vault" else plan.front_end_user
         self._spawned: Spawned | None = None
@@ -171,6 +177,11 @@ class Offspring:
             self._parts.logger.warning("killed", child=self.slot)
             await self.abandon()
 
+    def replace(self, reason: str) -> None:
+        """End the process at once; it is started again where it is still wanted."""
+        self.failure = (reason, ExitCode.FAILED)
+        self._kill()
+
     async def abandon(self) -> None:
         """End the process at once; there is nothing to be finished."""
         self._is_stopping = True
@@ -187,6 +198,8 @@ class Offspring:
         """
         begin = Begin(pack_plan(self._parts.plan), self.slot, str(self._parts.folder))
         descriptors = [listening.fileno() for listening in self._sockets]
+        if (newest := self._newest()) is not None:
+            descriptors.append(newest)
         secrets = [pour(self._secrets)] if self._secrets is not None else []
         try:
             spawned = self._spawned = spawn(
@@ -203,8 +216,6 @@ class Offspring:
         self._later(_BEAT_SECONDS, self._beat)
 
     def _take(self, message: FromChild, descriptors: list[int]) -> None:
-        for descriptor in descriptors:
-            os.close(descriptor)
         self._unanswered = 0
         match message:
             case Ready():
@@ -214,7 +225,9 @@ class Offspring:
             case Beat(is_linked=True):
                 pass
             case _:
-                self._parts.on_message(self, message)
+                self._parts.on_message(self, message, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _note_ready(self) -> None:
         if not self.is_ready:

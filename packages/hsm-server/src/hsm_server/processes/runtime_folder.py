@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.plan import Plan
+from hsm_server.telemetry import KEEPERS_GAUGES, KEEPERS_SLOT
 
 __all__ = ["RuntimeFolder"]
 
@@ -45,8 +46,9 @@ class RuntimeFolder:
         vault = plan.vault_user.uid if plan.vault_user else -1
         front = plan.front_end_user.uid if plan.front_end_user else -1
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
-        for slot, user in {"supervisor": -1, "vault": vault, **fronts}.items():
-            for kind in _KINDS:
+        users = {"supervisor": -1, "vault": vault, KEEPERS_SLOT: front, **fronts}
+        for slot, user in users.items():
+            for kind in (*_KINDS, *([KEEPERS_GAUGES] if slot == KEEPERS_SLOT else [])):
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
         os.chown(self.path, -1, group)
         # The vault, which is in no group with others, only needs to reach its files.
@@ -119,7 +121,7 @@ def _remove(folder: Path) -> None:
     Raises:
         OSError: There is something else, too; that stays.
     """
-    for kind in _KINDS:
+    for kind in (*_KINDS, KEEPERS_GAUGES):
         for path in folder.glob(f"{kind}_*.db"):
             path.unlink()
     folder.rmdir()

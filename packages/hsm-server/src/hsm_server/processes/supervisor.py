@@ -30,8 +30,18 @@ from hsm_server.hardening import (
     close_all_but,
     forbid_dumps,
     forbid_new_privileges,
+    refuse_new_code,
 )
-from hsm_server.ipc.control import Beat, FromChild, Link, Reloaded, Serve
+from hsm_server.ipc.control import (
+    Beat,
+    FromChild,
+    Link,
+    Publish,
+    Published,
+    Reloaded,
+    Serve,
+    UsingTLS,
+)
 from hsm_server.logs import (
     capture_foreign,
     location,
@@ -39,12 +49,13 @@ from hsm_server.logs import (
     make_logger,
 )
 from hsm_server.plan import Plan, read_plan
+from hsm_server.processes.distribution import Distribution
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.offspring import Offspring, Parts, Roles
 from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
-from hsm_server.telemetry import Metrics, share_metrics
+from hsm_server.telemetry import KEEPERS_SLOT, Metrics, share_metrics
 
 __all__ = ["Supervisor", "main"]
 
@@ -58,6 +69,7 @@ def main() -> None:
     plug_standard_streams()
     forbid_dumps()
     forbid_new_privileges()
+    refuse_new_code(also_children=False)
     # Who has started us may have it ignored, and so nobody would hear of an end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     descriptors = _descriptors(sys.argv[1:])
@@ -93,7 +105,7 @@ def _run(told: int, secrets: int, *listening: int) -> int:
 
 class Supervisor:
     """
-    Keeps one vault and some front ends running.
+    Keeps one vault, one keeper of TLS and some front ends running.
 
     Args:
         plan: What they are told.
@@ -136,8 +148,16 @@ class Supervisor:
             Offspring(f"front{n}", roles.front_end, parts, sockets=sockets)
             for n in range(1, settings.workers + 1)
         ]
-        self._children = [self._vault, *self._front_ends]
-        self._reloading = Reloading(self._children, self._manager, self._logger)
+        self._distribution = Distribution(self._front_ends, self._answer_keeper)
+        self._keeper = Offspring(
+            KEEPERS_SLOT,
+            roles.keeper,
+            parts,
+            newest=lambda: self._distribution.newest,
+        )
+        self._children = [self._vault, self._keeper, *self._front_ends]
+        readers = (self._vault, self._keeper)
+        self._reloading = Reloading(readers, self._manager, self._logger)
         self._is_announced = False
         self._is_stopping = False
 
@@ -171,6 +191,7 @@ class Supervisor:
         """Act on what a child has become; say whether it is to be started again."""
         if not child.is_ready:
             self._reloading.forget(child)
+            self._distribution.forget(child)
         if self._is_stopping:
             return False
         if child.is_ready:
@@ -186,11 +207,12 @@ class Supervisor:
         if child is self._vault:
             for front_end in self._front_ends:
                 self._link(front_end)
-        else:
+        elif child is not self._keeper:
+            self._distribution.greet(child)
             self._link(child)
 
     def _link(self, front_end: Offspring) -> None:
-        """Connect a front end with the vault, and let it serve."""
+        """Connect a front end with the vault, and let it serve if it may."""
         if not front_end.is_ready:
             return
         if self._vault.is_ready:
@@ -202,21 +224,41 @@ class Supervisor:
                 told = Link(front_end.uid, front_end.slot)
                 self._vault.tell(told, theirs.fileno())
                 front_end.tell(Link(self._vault.uid), ours.fileno())
-        if self._vault.is_ready or self._is_announced:
+        self._let_serve(front_end)
+
+    def _let_serve(self, front_end: Offspring) -> None:
+        """Let a front end serve that has been given TLS, once there was a vault."""
+        is_open = self._vault.is_ready or self._is_announced
+        if is_open and front_end.is_ready and self._distribution.newest is not None:
             front_end.tell_once(Serve())
 
-    def _on_message(self, child: Offspring, message: FromChild) -> None:
-        if isinstance(message, Serve):
-            child.is_serving = True
-            if not self._is_announced and all(f.is_serving for f in self._front_ends):
-                self._is_announced = True
-                announce(self._plan.url)
-                self._manager.ready()
-                self._reloading.allow()
-        elif isinstance(message, Reloaded):
-            self._reloading.note(child, message)
-        elif isinstance(message, Beat):
-            self._link_again(child)
+    def _on_message(
+        self, child: Offspring, message: FromChild, descriptors: list[int]
+    ) -> None:
+        match message:
+            case Serve():
+                child.is_serving = True
+                self._announce_if_all_serve()
+            case Reloaded():
+                self._reloading.note(child, message)
+            case Beat():
+                self._link_again(child)
+            case UsingTLS():
+                self._distribution.note(child, message)
+            case Publish() if child is self._keeper and descriptors:
+                self._distribution.publish(message.generation, descriptors.pop())
+                for front_end in self._front_ends:
+                    self._let_serve(front_end)
+
+    def _announce_if_all_serve(self) -> None:
+        if not self._is_announced and all(f.is_serving for f in self._front_ends):
+            self._is_announced = True
+            announce(self._plan.url)
+            self._manager.ready()
+            self._reloading.allow()
+
+    def _answer_keeper(self, generation: int, error: str) -> None:
+        self._keeper.tell(Published(generation, error))
 
     def _link_again(self, front_end: Offspring) -> None:
         """Connect a front end that has lost its vault, and not because that ended."""
@@ -228,6 +270,7 @@ class Supervisor:
         """Drain front ends, then close the vault; kill what takes too long."""
         self._is_stopping = True
         self._reloading.forbid()
+        self._distribution.close()
         self._manager.stopping()
         for bound in self._sockets:
             bound.close()
@@ -240,7 +283,7 @@ class Supervisor:
         drain = self._plan.settings.drain_timeout_seconds
         deadline = time.monotonic() + drain + _KILL_AFTER_SECONDS
         ending = [front.stop(drain, deadline) for front in self._front_ends]
-        await asyncio.gather(*ending)
+        await asyncio.gather(self._keeper.stop(0.0, deadline), *ending)
         await self._vault.stop(0.0, deadline + _KILL_AFTER_SECONDS)
         return self._verdict()
 

@@ -70,6 +70,8 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
             principal=operation.principal,
             roles=frozenset(operation.roles),
             certificate_sha256=operation.certificate_sha256,
+            certificate_subject=operation.certificate_subject,
+            certificate_names=operation.certificate_names,
             source_address=operation.source_address,
         )
         algorithm = operation.algorithm

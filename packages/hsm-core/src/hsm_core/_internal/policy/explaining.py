@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -131,7 +132,7 @@ def _missing(rule: PolicyRule, caller: Caller, sides: Sides, at: int) -> Iterato
 
 
 def _missing_of_caller(terms: CallerTerms, caller: Caller) -> Iterator[str]:
-    for name in ("principals", "roles", "certificates", "networks"):
+    for name in (f.name for f in dataclasses.fields(CallerTerms)):
         value = getattr(terms, name)
         alone = CallerTerms(**{name: value})
         if value is not None and not alone.fulfilled_by(caller):

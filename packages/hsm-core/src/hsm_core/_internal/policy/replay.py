@@ -13,6 +13,7 @@ from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import outcome_of_rule
 from hsm_core._internal.policy.sides import Asked
+from hsm_core._internal.shown_certificates import certificate_facts
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
     ApprovalDemand,
@@ -93,6 +94,7 @@ def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> De
         roles=frozenset(_ROLES[name] for name in who.roles if name in _ROLES),
         credential_id=who.credential_id,
         certificate_sha256=who.certificate_sha256,
+        **certificate_facts(event.parameters),
         source_address=who.source_address,
     )
     keys = [_facts(event.key), *_others(event.parameters)]

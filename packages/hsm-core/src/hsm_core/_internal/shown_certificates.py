@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""
+What the trail keeps of a caller's client certificate, besides its fingerprint.
+
+It is kept among a record's parameters: what rules can match belongs there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hsm_core.model import Caller, Parameters
+
+__all__ = ["audited_certificate", "certificate_facts"]
+
+_SUBJECT: Final = "caller_certificate_subject"
+_NAMES: Final = "caller_certificate_names"
+
+
+def audited_certificate(caller: Caller) -> Parameters:
+    """Return what the trail keeps of the caller's certificate, among parameters."""
+    found: Parameters = {}
+    if caller.certificate_subject:
+        found[_SUBJECT] = caller.certificate_subject
+    if caller.certificate_names:
+        found[_NAMES] = list(caller.certificate_names)
+    return found
+
+
+def certificate_facts(parameters: Parameters) -> dict[str, Any]:
+    """Return the same as fields of a `Caller` again."""
+    subject, names = parameters.get(_SUBJECT, ""), parameters.get(_NAMES, [])
+    found: dict[str, Any] = {}
+    if isinstance(subject, str):
+        found["certificate_subject"] = subject
+    if isinstance(names, list):
+        found["certificate_names"] = tuple(names)
+    return found

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""What a client certificate says of who has it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Final
+
+from cryptography import x509
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.model import Record
+
+__all__ = ["CertificateFacts", "certificate_facts", "fingerprint", "readable_facts"]
+
+_MOST_NAMES: Final = 64
+_MOST_CHARACTERS: Final = 1024
+_KEPT: Final = 512
+"""Certificates that are not read again for every request."""
+
+_UNREADABLE: Final = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+class CertificateFacts(Record, frozen=True, kw_only=True):
+    """
+    Facts that rules may match.
+
+    Attributes:
+        sha256: Fingerprint, lower-case hex.
+        subject: As RFC 4514 writes it, control characters escaped.
+        names: Alternative names: ``dns:``, ``email:``, ``ip:`` or ``uri:``, and the
+            name; host names and mail domains in lower case. Others are left out.
+    """
+
+    sha256: str = ""
+    subject: str = ""
+    names: tuple[str, ...] = ()
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return SHA-256 of a certificate, hex; nothing for none."""
+    return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+@lru_cache(maxsize=_KEPT)
+def certificate_facts(certificate: bytes) -> CertificateFacts:
+    """
+    Read a certificate that a TLS handshake has verified.
+
+    Args:
+        certificate: DER, or nothing.
+
+    Raises:
+        AuthenticationError: It can't be read, or what it says is too long: then rules
+            could not be sure of it.
+
+    Standard:
+        RFC 5280, sections 4.1.2.6 and 4.2.1.6; RFC 4514.
+    """
+    if not certificate:
+        return CertificateFacts()
+    try:
+        found = x509.load_der_x509_certificate(certificate)
+        subject = _printable(found.subject.rfc4514_string())
+        names = _names(found)
+    except _UNREADABLE:
+        raise AuthenticationError from None
+    if len(names) > _MOST_NAMES or any(
+        len(text) > _MOST_CHARACTERS for text in (subject, *names)
+    ):
+        raise AuthenticationError
+    return CertificateFacts(
+        sha256=fingerprint(certificate), subject=subject, names=names
+    )
+
+
+def readable_facts(certificate: bytes) -> CertificateFacts:
+    """Return what can be read of a certificate, to record it and for nothing else."""
+    try:
+        return certificate_facts(certificate)
+    except AuthenticationError:
+        return CertificateFacts(sha256=fingerprint(certificate))
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return ()
+    found = map(_name, extension.value)
+    return tuple(_printable(name) for name in found if name)
+
+
+def _name(name: x509.GeneralName) -> str:
+    match name:
+        case x509.DNSName(value=value):
+            return f"dns:{value.lower()}"
+        case x509.RFC822Name(value=value):
+            local, at, domain = value.rpartition("@")
+            return f"email:{local}{at}{domain.lower()}"
+        case x509.IPAddress(value=address):
+            return f"ip:{address}"
+        case x509.UniformResourceIdentifier(value=value):
+            return f"uri:{value}"
+        case _:
+            return ""
+
+
+def _printable(text: str) -> str:
+    """Write control characters as RFC 4514 writes them: octets of UTF-8, in hex."""
+    return "".join(
+        "".join(f"\\{octet:02X}" for octet in character.encode())
+        if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
+        else character
+        for character in text
+    )

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""One connection, from the end of its handshake to its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from hsm_core.errors import MalformedError
+from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, exchange_of
+from hsm_server.logs import location
+from hsm_server.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
+from hsm_server.problems import RequestRefusedError, problem_response
+
+__all__ = ["Connection"]
+
+
+class Connection(web.RequestHandler):
+    """
+    One connection; differs from its base in what it says of errors.
+
+    It also ends where the head of a request does not arrive in time: the first from the
+    beginning of the connection, each later one from its first byte; and where its
+    client is let in no more.
+
+    Args:
+        manager: Of all connections of a server.
+
+        app: Whose limits, metrics and log are used.
+
+        on_lost: Is called when the connection is gone, maybe more than once.
+
+        is_current: Whether the client of a transport would still be let in.
+
+        options: Of the base.
+    """
+
+    __slots__ = ("_app", "_head_timer", "_is_current", "_is_retired", "_on_lost")
+
+    def __init__(
+        self,
+        manager: web.Server,
+        app: web.Application,
+        on_lost: Callable[[Connection], None],
+        is_current: Callable[[asyncio.BaseTransport], bool],
+        **options: Any,
+    ) -> None:
+        super().__init__(manager, **options)
+        self._app = app
+        self._on_lost = on_lost
+        self._is_current = is_current
+        self._is_retired = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head, if its client is still let in."""
+        super().connection_made(transport)
+        if self._is_current(transport):
+            self._begin_head()
+        else:
+            self.force_close()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a head that is begun must be finished in time."""
+        if self._is_retired and self._is_waiting:
+            self.force_close()
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            self._end_head()
+        elif data and self._is_waiting:
+            self._begin_head()
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the next request may come."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _begin_head(self) -> None:
+        if self._head_timer is None:
+            seconds = self._app[SETTINGS].limits.head_timeout_seconds
+            self._head_timer = self._loop.call_later(seconds, self.force_close)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    async def finish_response(
+        self,
+        request: web.BaseRequest,
+        resp: web.StreamResponse,
+        start_time: float | None,
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; then nothing is owed any more."""
+        if self._is_retired:
+            resp.force_close()
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._app[IN_FLIGHT].end(self)
+
+    def retire_unless_current(self) -> None:
+        """Retire if the client would be let in no more."""
+        transport = self.transport
+        if transport is not None and not self._is_current(transport):
+            self.retire()
+
+    def retire(self) -> None:
+        """Close, after what was asked is answered."""
+        self._is_retired = True
+        if self._is_waiting or not self._request_count:
+            self.force_close()
+        self._app[IN_FLIGHT].end_stream(self)
+
+    def forget(self) -> None:
+        """Be counted no more."""
+        self._on_lost(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nobody waits for an answer any more."""
+        self._end_head()
+        self._app[IN_FLIGHT].end(self)
+        self.forget()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read as HTTP, or what failed outside all else."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("An answer was already begun.")
+        exchange = exchange_of(request) if isinstance(request, web.Request) else None
+        request_id = exchange.request_id if exchange else secrets.token_hex(8)
+        error: MalformedError | RequestRefusedError
+        if status < 500:
+            error = MalformedError("This is not an HTTP request that can be read.")
+        else:
+            error = RequestRefusedError("internal", "The request failed.")
+            self._app[METRICS].count_unexpected()
+        self._app[METRICS].count_request("none", error.code, 0.0)
+        self._app[LOGGER].warning(
+            "connection",
+            request_id=request_id,
+            code=error.code,
+            error=type(exc).__name__,
+            place=location(exc.__traceback__) if exc is not None else "",
+        )
+        response = problem_response(error, request_id)
+        response.headers.update(COMMON_HEADERS)
+        response.headers[REQUEST_ID_HEADER] = request_id
+        response.force_close()
+        return response

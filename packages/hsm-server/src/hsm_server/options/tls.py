@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Flags about TLS: what the listener shows, and whom it lets in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hsm_core.errors import ConfigurationError
+from hsm_server.options.option import option
+from hsm_server.options.unavailable import only
+from hsm_server.settings import ClientSettings, PairFiles, StatusCheck, TLSSettings
+
+__all__ = ["tls_options", "tls_settings"]
+
+# Who may read it is the front end's user, which this process may not be.
+_FILE: Final = click.Path(path_type=Path, readable=False)
+
+
+def tls_options() -> list[click.Parameter]:
+    """Return the flags, in the order of the help."""
+    return [
+        option(
+            "tls-mode",
+            "Where the certificate comes from: 'manual'.",
+            default="manual",
+            type=click.Choice(["manual", "acme"]),
+            callback=only("manual"),
+            metavar="MODE",
+        ),
+        option(
+            "tls-allow-1-2",
+            "Speak TLS 1.2 too, with clients that know no better; then neither ML-KEM "
+            "nor ML-DSA protects them. TLS 1.3 alone by default, and with "
+            "--no-tls-allow-1-2.",
+            also="--no-tls-allow-1-2",
+            default=False,
+            show_default=False,
+        ),
+        *_own_certificate(),
+        *_client_certificates(),
+    ]
+
+
+def _own_certificate() -> list[click.Parameter]:
+    return [
+        option(
+            "cert",
+            "Certificate chain, PEM, the server's own certificate first. May be "
+            "repeated, for keys of several kinds; the variable holds several with "
+            "colons between.",
+            type=_FILE,
+            multiple=True,
+            required=True,
+            metavar="FILE",
+        ),
+        option(
+            "key",
+            "Its private key, PEM, readable by its owner alone; one for each --cert, "
+            "in the same order.",
+            type=_FILE,
+            multiple=True,
+            required=True,
+            metavar="FILE",
+        ),
+        option(
+            "cert-reload-interval-secs",
+            "How often certificates and keys are looked at for a change, in seconds; "
+            "0 for never. --client-ca and --client-crl are every 30 seconds at least. "
+            "After SIGHUP they all are.",
+            default=3600,
+            type=click.FloatRange(0, 365 * 24 * 3600),
+        ),
+    ]
+
+
+def _client_certificates() -> list[click.Parameter]:
+    return [
+        option(
+            "client-ca",
+            "Demand client certificates that one of these signed, PEM.",
+            type=_FILE,
+            metavar="FILE",
+        ),
+        option(
+            "client-auth",
+            "Whether a connection without client certificate is refused ('required') "
+            "or not ('optional'), where there is a --client-ca.",
+            default="required",
+            type=click.Choice(["required", "optional"]),
+            metavar="KIND",
+        ),
+        option(
+            "client-crl",
+            "Revocation list of client certificates, PEM or DER. May be repeated, and "
+            "then each issuer needs one; the variable holds several with colons "
+            "between.",
+            type=_FILE,
+            multiple=True,
+            metavar="FILE",
+        ),
+        option(
+            "client-ocsp",
+            "Whether OCSP is asked about client certificates: 'off'.",
+            default=StatusCheck.OFF.value,
+            type=click.Choice([kind.value for kind in StatusCheck]),
+            callback=only(StatusCheck.OFF.value),
+            metavar="KIND",
+        ),
+    ]
+
+
+def tls_settings(values: dict[str, Any]) -> TLSSettings:
+    """
+    Return the settings that parsed options stand for.
+
+    Raises:
+        ConfigurationError: Flags don't fit together.
+    """
+    certs, keys = values["cert"], values["key"]
+    if len(certs) != len(keys):
+        raise ConfigurationError(
+            f"--cert is given {len(certs)} times and --key {len(keys)} times; each "
+            "certificate needs its key."
+        )
+    return TLSSettings(
+        pairs=tuple(
+            PairFiles(cert=cert, key=key) for cert, key in zip(certs, keys, strict=True)
+        ),
+        client=_client(values),
+        allow_tls_1_2=values["tls_allow_1_2"],
+        reload_interval_seconds=values["cert_reload_interval_secs"],
+    )
+
+
+def _client(values: dict[str, Any]) -> ClientSettings | None:
+    is_required = values["client_auth"] == "required"
+    status_check = StatusCheck(values["client_ocsp"])
+    if values["client_ca"] is None:
+        for flag, is_given in {
+            "client-auth optional": not is_required,
+            "client-crl": values["client_crl"],
+            f"client-ocsp {status_check}": status_check is not StatusCheck.OFF,
+        }.items():
+            if is_given:
+                raise ConfigurationError(f"--{flag} is of no use without --client-ca.")
+        return None
+    return ClientSettings(
+        ca=values["client_ca"],
+        is_required=is_required,
+        crls=values["client_crl"],
+        status_check=status_check,
+    )

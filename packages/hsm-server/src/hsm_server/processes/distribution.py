@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""
+How a state of TLS gets from the keeper to all front ends, or to none.
+
+It is a sealed file in memory, with private keys in it, which is handed on as a
+descriptor and never read here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_server.ipc.control import UseTLS, UsingTLS
+from hsm_server.processes.offspring import Offspring
+from hsm_server.sealed_memory import is_sealed
+
+__all__ = ["Distribution"]
+
+_LONGEST_SECONDS: Final = 5.0
+"""How long a front end may take; then it is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Edition:
+    """
+    A state that is given out.
+
+    Attributes:
+        generation: What the keeper calls it.
+        serial: What front ends are told that it is; each has another one.
+        error: Why the one after it could not be used, where this is the way back.
+    """
+
+    generation: int
+    descriptor: int
+    serial: int
+    error: str = ""
+
+
+class Distribution:
+    """
+    Gives out one state after the other; each ends before the next begins.
+
+    Args:
+        front_ends: Who uses them. One that has just begun is given the newest, and one
+            that ends is waited for no more.
+
+        answer: Is told the generation that all use, or that none does, and why.
+    """
+
+    def __init__(
+        self,
+        front_ends: Sequence[Offspring],
+        answer: Callable[[int, str], None],
+    ) -> None:
+        self._front_ends = front_ends
+        self._answer = answer
+        self._in_force: _Edition | None = None
+        self._under_way: _Edition | None = None
+        self._queue: deque[tuple[int, int]] = deque()
+        self._waiting: set[Offspring] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._serial = 0
+
+    @property
+    def newest(self) -> int | None:
+        """Descriptor of the newest state that is given out, if there is one."""
+        edition = self._under_way or self._in_force
+        return None if edition is None else edition.descriptor
+
+    def publish(self, generation: int, descriptor: int) -> None:
+        """
+        Give a state to all front ends.
+
+        Args:
+            generation: Of the state.
+
+            descriptor: Where it is; this object closes it.
+        """
+        if not is_sealed(descriptor):
+            os.close(descriptor)
+            self._answer(generation, "What was published is not sealed.")
+            return
+        self._queue.append((generation, descriptor))
+        self._go_on()
+
+    def greet(self, front_end: Offspring) -> bool:
+        """Give the newest state to who has just begun; return whether there is one."""
+        edition = self._under_way or self._in_force
+        if edition is None:
+            return False
+        if edition is self._under_way:
+            self._waiting.add(front_end)
+        front_end.tell(UseTLS(edition.serial), edition.descriptor)
+        return True
+
+    def note(self, front_end: Offspring, message: UsingTLS) -> None:
+        """Take an answer."""
+        edition = self._under_way
+        if edition is None or message.serial != edition.serial:
+            return
+        # On the way back a front end may refuse as well: it never left.
+        if message.error and not edition.error:
+            self._go_back(edition, message.error)
+        else:
+            self.forget(front_end)
+
+    def forget(self, front_end: Offspring) -> None:
+        """Expect no answer of a front end, whose end it may be."""
+        self._waiting.discard(front_end)
+        self._end_if_answered()
+
+    def close(self) -> None:
+        """Give out nothing more, answer nothing more, and keep nothing."""
+        self._stop_clock()
+        self._waiting.clear()
+        editions = (self._in_force, self._under_way)
+        kept = {edition.descriptor for edition in editions if edition is not None}
+        for descriptor in (*kept, *(queued for _, queued in self._queue)):
+            os.close(descriptor)
+        self._queue.clear()
+        self._in_force = self._under_way = None
+
+    def _go_on(self) -> None:
+        if self._under_way is None and self._queue:
+            self._give(*self._queue.popleft())
+
+    def _give(self, generation: int, descriptor: int, error: str = "") -> None:
+        self._serial += 1
+        edition = _Edition(generation, descriptor, self._serial, error)
+        self._under_way = edition
+        self._waiting = {child for child in self._front_ends if child.is_ready}
+        self._stop_clock()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_LONGEST_SECONDS, self._replace_silent)
+        for child in self._waiting:
+            child.tell(UseTLS(edition.serial), descriptor)
+        self._end_if_answered()
+
+    def _go_back(self, refused: _Edition, error: str) -> None:
+        """Give the former state to all again, some of whom have left it."""
+        os.close(refused.descriptor)
+        if self._in_force is not None:
+            self._give(refused.generation, self._in_force.descriptor, error)
+            return
+        self._under_way = None
+        self._waiting.clear()
+        self._stop_clock()
+        self._answer(refused.generation, error)
+        self._go_on()
+
+    def _end_if_answered(self) -> None:
+        edition = self._under_way
+        if edition is None or self._waiting:
+            return
+        self._stop_clock()
+        former = self._in_force
+        if former is not None and former.descriptor != edition.descriptor:
+            os.close(former.descriptor)
+        self._in_force, self._under_way = edition, None
+        self._answer(edition.generation, edition.error)
+        self._go_on()
+
+    def _replace_silent(self) -> None:
+        """Start again who has not answered; nobody knows what it goes by."""
+        for child in list(self._waiting):
+            child.replace(f"The process {child.slot} did not say which TLS it uses.")
+
+    def _stop_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

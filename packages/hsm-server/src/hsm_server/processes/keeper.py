@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""
+The keeper of TLS: reads certificate files, and gives front ends what they serve with.
+
+It is a program of its own, which the supervisor starts under the front ends' user: what
+it reads comes from others, as what they read does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+
+from hsm_core.errors import HSMError
+from hsm_server.exit_codes import ListenError
+from hsm_server.hardening import drop_capabilities
+from hsm_server.ipc.control import (
+    Beat,
+    Control,
+    FromSupervisor,
+    Publish,
+    Published,
+    Ready,
+    Reload,
+    Reloaded,
+    Stop,
+)
+from hsm_server.logs import loop_exception_handler
+from hsm_server.processes.child import Child, begin_child, end_without_memory
+from hsm_server.settings import TLSSettings
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.keeper import Keeper
+from hsm_server.tls.sealed import seal_state, unseal_state
+from hsm_server.tls.sources import first_state
+from hsm_server.tls.state import TLSState
+from hsm_server.tls.tasks import tasks_for
+
+__all__ = ["main"]
+
+_LONGEST_TEXT = 4096
+
+
+def main() -> None:
+    """Look after TLS until the supervisor says that it is enough."""
+    child = begin_child()
+    settings = child.plan.settings.tls
+    try:
+        if settings is None:
+            raise AssertionError("A server has TLS.")
+        state = _state_in_force(child.descriptors) or first_state(settings)
+    except Exception as error:
+        child.fail(error)
+    with contextlib.suppress(OSError):
+        drop_capabilities()
+    asyncio.run(_KeeperProcess(child, settings, state).run())
+
+
+def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
+    """Return what a keeper before this one has published, if there was one."""
+    state = None
+    for descriptor in descriptors:
+        with contextlib.suppress(HSMError):
+            state = unseal_state(descriptor)
+        os.close(descriptor)
+    return state
+
+
+class _KeeperProcess:
+    """Does what the supervisor says."""
+
+    def __init__(self, child: Child, settings: TLSSettings, state: TLSState) -> None:
+        self._child = child
+        self._settings = settings
+        self._first = state
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._reloads: set[asyncio.Future[None]] = set()
+
+    async def run(self) -> None:
+        """Look after TLS from the first order to the last."""
+        loop = asyncio.get_running_loop()
+        logger = self._child.logger
+        loop.set_exception_handler(loop_exception_handler(logger, end_without_memory))
+        self._stopping = asyncio.Event()
+        alarms = Alarms(logger, self._child.metrics)
+        self._keeper = Keeper(
+            self._first, tasks_for(self._settings, alarms), self._publish, logger
+        )
+        self._control: Control[FromSupervisor] = Control(
+            self._child.control, FromSupervisor, self._take, self._stopping.set
+        )
+        keeping = asyncio.create_task(self._keep())
+        await self._stopping.wait()
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        self._control.close()
+
+    async def _keep(self) -> None:
+        try:
+            await self._keeper.begin()
+        except HSMError as error:
+            self._child.fail(error)
+        self._control.send(Ready())
+        await self._keeper.run()
+
+    def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:
+        match message:
+            case Published():
+                self._note(message)
+            case Reload():
+                reload = asyncio.ensure_future(self._reload())
+                self._reloads.add(reload)
+                reload.add_done_callback(self._reloads.discard)
+            case Beat():
+                self._control.send(Beat())
+            case Stop():
+                self._stopping.set()
+            case _:
+                self._stopping.set()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    async def _publish(self, state: TLSState) -> None:
+        """Have the supervisor give a state to all front ends; see `Board`."""
+        answer = asyncio.get_running_loop().create_future()
+        self._answers[state.generation] = answer
+        descriptor = seal_state(state)
+        try:
+            self._control.send(Publish(state.generation), descriptor)
+        finally:
+            os.close(descriptor)
+        error = await answer
+        if error:
+            raise ListenError(error)
+
+    def _note(self, message: Published) -> None:
+        answer = self._answers.pop(message.generation, None)
+        if answer is not None and not answer.done():
+            answer.set_result(message.error)
+
+    async def _reload(self) -> None:
+        """Look at once whether there is something new."""
+        problem = await self._keeper.reload()
+        self._control.send(Reloaded(problem[:_LONGEST_TEXT]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""
+Bytes that processes hand on as a descriptor: files in memory that nobody can change.
+
+Who only hands one on never has its content in its own memory (memfd_create(2)).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Final
+
+__all__ = ["MAX_SEALED_BYTES", "is_sealed", "read_sealed", "seal"]
+
+MAX_SEALED_BYTES: Final = 64 * 1024 * 1024
+"""Largest content that is handed on; lists of revoked certificates are long."""
+
+# fcntl(2); Python names them from 3.13 on, and not in every build.
+_F_ADD_SEALS: Final = 1033
+_F_GET_SEALS: Final = 1034
+_ALL_SEALS: Final = 0x0F  # seal, shrink, grow, write
+
+
+def seal(name: str, data: bytes) -> int:
+    """
+    Return the descriptor of a sealed file in memory; the caller closes it.
+
+    Args:
+        name: What it is called in ``/proc/PID/fd``.
+
+        data: Its content.
+
+    Raises:
+        OSError: There is no room.
+        ValueError: It is longer than `MAX_SEALED_BYTES`.
+    """
+    if len(data) > MAX_SEALED_BYTES:
+        raise ValueError(f"More than {MAX_SEALED_BYTES} bytes are not handed on.")
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with memoryview(data) as rest:
+            written = 0
+            while written < len(data):
+                written += os.write(descriptor, rest[written:])
+        fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_sealed(descriptor: int) -> bool:
+    """Return whether a descriptor is such a file, of a length that is handed on."""
+    try:
+        seals = fcntl.fcntl(descriptor, _F_GET_SEALS)
+    except OSError:
+        return False
+    return (
+        seals & _ALL_SEALS == _ALL_SEALS
+        and os.fstat(descriptor).st_size <= MAX_SEALED_BYTES
+    )
+
+
+def read_sealed(descriptor: int) -> bytes:
+    """
+    Return the content, wherever others have read up to.
+
+    Raises:
+        ValueError: It is no such file.
+        OSError: It can't be read.
+    """
+    if not is_sealed(descriptor):
+        raise ValueError("This is no sealed file in memory.")
+    length = os.fstat(descriptor).st_size
+    pieces, at = [], 0
+    while at < length:
+        pieces.append(os.pread(descriptor, length - at, at))
+        at += len(pieces[-1])
+    return b"".join(pieces)

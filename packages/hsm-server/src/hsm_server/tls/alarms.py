@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""What is wrong with TLS at present, told once and shown as long as it lasts."""
+
+from __future__ import annotations
+
+from hsm_server.logs import Logger
+from hsm_server.telemetry import Metrics
+
+__all__ = ["Alarms"]
+
+
+class Alarms:
+    """
+    Keeps one complaint for each part, such as ``files``.
+
+    Args:
+        logger: Is told when a complaint begins, changes and ends.
+
+        metrics: Show which parts have one, and count how often one began or changed.
+    """
+
+    def __init__(self, logger: Logger, metrics: Metrics) -> None:
+        self._logger = logger
+        self._metrics = metrics
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The complaint of each part that has one."""
+        return dict(self._reasons)
+
+    def watch(self, part: str) -> None:
+        """Show a part from now on; nothing is known to be wrong with it."""
+        self._metrics.show_tls_alarm(part, is_on=False)
+
+    def begin(self, part: str, reason: str) -> None:
+        """
+        Note what is wrong; the same once more is not told again.
+
+        Args:
+            part: Name of the part, of a small set: it is a label of metrics.
+
+            reason: A sentence for people, without secrets.
+        """
+        if self._reasons.get(part) == reason:
+            return
+        self._reasons[part] = reason
+        self._logger.error("tls alarm", part=part, reason=reason)
+        self._metrics.count_tls_alarm(part)
+        self._metrics.show_tls_alarm(part, is_on=True)
+
+    def end(self, part: str) -> None:
+        """Note that nothing is wrong any more."""
+        if self._reasons.pop(part, None) is not None:
+            self._logger.info("tls alarm over", part=part)
+            self._metrics.show_tls_alarm(part, is_on=False)

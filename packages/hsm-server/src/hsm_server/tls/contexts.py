@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""From a state to the contexts that OpenSSL shakes hands by."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NoReturn
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from hsm_server.exit_codes import ListenError
+from hsm_server.tls.openssl import SSL, crypto
+from hsm_server.tls.state import Challenge, ClientRules, ServerPair, TLSState
+
+__all__ = [
+    "ACME_PROTOCOL",
+    "MAX_INTERMEDIATES",
+    "NoCommonProtocolError",
+    "TLSStateError",
+    "challenge_context",
+    "server_context",
+]
+
+ACME_PROTOCOL: Final = b"acme-tls/1"
+"""By which the prover of a challenge is known (RFC 8737, section 3)."""
+
+MAX_INTERMEDIATES: Final = 4
+"""CA certificates between a client's own and one of the authorities."""
+
+_HTTP: Final = b"http/1.1"
+_SESSION_ID_CONTEXT: Final = b"ferrohsm"
+
+Info = Callable[[SSL.Connection, int, int], None]
+
+
+class TLSStateError(ListenError):
+    """A state of TLS can't be used; the former one is."""
+
+
+class NoCommonProtocolError(Exception):
+    """A client knows no application protocol that we know."""
+
+
+def server_context(
+    state: TLSState, *, allow_tls_1_2: bool = False, on_info: Info | None = None
+) -> SSL.Context:
+    """
+    Return the context of ordinary connections.
+
+    Args:
+        state: What to show, and whom to let in.
+
+        allow_tls_1_2: Whether TLS 1.2 is spoken too.
+
+        on_info: Is told what OpenSSL does (SSL_CTX_set_info_callback(3)).
+
+    Raises:
+        TLSStateError: Something in *state* can't be used.
+
+    Standard:
+        RFC 8446; RFC 9325, section 3; client certificates by RFC 5280, strictly.
+    """
+    context = _context(state.pairs, _HTTP, allow_tls_1_2=allow_tls_1_2)
+    if state.client is not None:
+        _demand_certificates(context, state.client)
+    if on_info is not None:
+        context.set_info_callback(on_info)
+    return context
+
+
+def challenge_context(challenge: Challenge) -> SSL.Context:
+    """
+    Return the context of connections that want to see a challenge, and no more.
+
+    Raises:
+        TLSStateError: Its pair can't be used.
+
+    Standard:
+        RFC 8737, section 3; its provers may speak TLS 1.2.
+    """
+    return _context([challenge.pair], ACME_PROTOCOL, allow_tls_1_2=True)
+
+
+def _context(
+    pairs: Sequence[ServerPair], protocol: bytes, *, allow_tls_1_2: bool
+) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(
+        SSL.TLS1_2_VERSION if allow_tls_1_2 else SSL.TLS1_3_VERSION
+    )
+    # In TLS 1.2 forward secrecy and authenticated encryption are a choice.
+    context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.set_options(
+        SSL.OP_NO_RENEGOTIATION
+        | SSL.OP_NO_COMPRESSION
+        | SSL.OP_NO_TICKET
+        | SSL.OP_CIPHER_SERVER_PREFERENCE
+    )
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(_SESSION_ID_CONTEXT)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_alpn_select_callback(_chooser(protocol))
+    for pair in pairs:
+        _use_pair(context, pair)
+    context.set_ocsp_server_callback(_stapler(pairs))
+    return context
+
+
+def _chooser(protocol: bytes) -> Callable[[SSL.Connection, list[bytes]], bytes]:
+    def choose(connection: SSL.Connection, offered: list[bytes]) -> bytes:
+        if protocol not in offered:
+            # The alert is no_application_protocol (RFC 7301, section 3.2).
+            raise NoCommonProtocolError
+        return protocol
+
+    return choose
+
+
+def _use_pair(context: SSL.Context, pair: ServerPair) -> None:
+    """
+    Show a certificate, with its chain and its key.
+
+    What OpenSSL takes from memory has one chain for all certificates, and no key of
+    ML-DSA; so it is given files, which are in memory too.
+    """
+    try:
+        chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
+    except ValueError:
+        _refuse("A certificate can't be read.")
+    try:
+        with _file(b"".join(c.public_bytes(Encoding.PEM) for c in chain)) as path:
+            context.use_certificate_chain_file(path)
+    except SSL.Error:
+        _refuse("A certificate or one of its chain can't be used.")
+    try:
+        with _file(pair.key) as path:
+            context.use_privatekey_file(path, crypto.FILETYPE_ASN1)
+        context.check_privatekey()
+    except SSL.Error:
+        _refuse("A private key can't be read, or is not that of its certificate.")
+
+
+@contextlib.contextmanager
+def _file(content: bytes) -> Iterator[str]:
+    """Give the path of a file that has a name for no other process."""
+    descriptor = os.memfd_create("ferrohsm-tls", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _stapler(
+    pairs: Sequence[ServerPair],
+) -> Callable[[SSL.Connection, object], bytes]:
+    """Return what gives the staple of the certificate that is shown."""
+    staples = {pair.chain[0]: pair.staple for pair in pairs}
+    if len(pairs) == 1:
+        return lambda connection, data: pairs[0].staple
+
+    def staple(connection: SSL.Connection, data: object) -> bytes:
+        shown = connection.get_certificate(as_cryptography=True)
+        return staples.get(shown.public_bytes(Encoding.DER), b"") if shown else b""
+
+    return staple
+
+
+def _demand_certificates(context: SSL.Context, rules: ClientRules) -> None:
+    store = context.get_cert_store()
+    if store is None:
+        raise AssertionError("A context has a store.")
+    try:
+        for der in rules.authorities:
+            authority = x509.load_der_x509_certificate(der)
+            store.add_cert(crypto.X509.from_cryptography(authority))
+            context.add_client_ca(authority)
+        for der in rules.revocation_lists:
+            store.add_crl(x509.load_der_x509_crl(der))
+    except (ValueError, SSL.Error, crypto.Error):
+        _refuse("A CA certificate or CRL for client certificates can't be used.")
+    flags = crypto.X509StoreFlags.X509_STRICT | crypto.X509StoreFlags.PARTIAL_CHAIN
+    if rules.revocation_lists:
+        flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
+    store.set_flags(flags)
+    context.set_verify_depth(MAX_INTERMEDIATES)
+    mode = SSL.VERIFY_PEER
+    if rules.is_required:
+        mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+    context.set_verify(mode)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TLSStateError(message) from None

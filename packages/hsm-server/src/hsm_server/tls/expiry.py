@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""An alarm for certificates in force that are about to expire, or have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.board import Board
+from hsm_server.tls.certificates import kind_of
+from hsm_server.tls.sources import now_utc
+from hsm_server.tls.state import ServerPair
+
+__all__ = ["ExpiryWatch"]
+
+_PERIOD_SECONDS: Final = 60.0
+_LONGEST: Final = timedelta(days=14)
+_PART: Final = "expiry"
+
+
+class ExpiryWatch:
+    """
+    A task of the keeper that changes nothing.
+
+    Its alarm begins when less than a tenth of a certificate's life is left, and 14 days
+    at most.
+
+    Args:
+        alarms: Are told.
+
+        now: Gives the time of day.
+    """
+
+    def __init__(self, alarms: Alarms, now: Callable[[], datetime] = now_utc) -> None:
+        self._alarms = alarms
+        self._now = now
+        alarms.watch(_PART)
+
+    async def run(self, board: Board, /) -> None:
+        """See `Task`."""
+        while True:
+            self.look(board)
+            await asyncio.sleep(_PERIOD_SECONDS)
+
+    async def reload(self, board: Board, /) -> None:
+        """See `Task`."""
+        self.look(board)
+
+    def look(self, board: Board) -> None:
+        """Begin or end the alarm, as it is now."""
+        complaints = [self._complaint(pair) for pair in board.state.pairs]
+        reason = " ".join(filter(None, complaints))
+        if reason:
+            self._alarms.begin(_PART, reason)
+        else:
+            self._alarms.end(_PART)
+
+    def _complaint(self, pair: ServerPair) -> str:
+        chain = [x509.load_der_x509_certificate(der) for der in pair.chain]
+        first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
+        ends, begins = first.not_valid_after_utc, first.not_valid_before_utc
+        if ends - self._now() > min(_LONGEST, (ends - begins) / 10):
+            return ""
+        verb = "expires" if ends > self._now() else "has expired"
+        return f"The {kind_of(chain[0])} certificate {verb} at {ends.isoformat()}."

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""
+Who looks after TLS: tasks that change the state in force, each for one reason.
+
+Files, staples and certificates of a CA are each a task. All meet at one board, so none
+undoes what another has done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from hsm_core.errors import HSMError
+from hsm_server.console import sentence
+from hsm_server.logs import Logger, location
+from hsm_server.tls.board import Board
+from hsm_server.tls.state import TLSState
+from hsm_server.tls.trial import try_state
+
+__all__ = ["Keeper", "Task"]
+
+_AGAIN_SECONDS: Final = 1.0
+_LONGEST_SECONDS: Final = 60.0
+
+
+class Task(Protocol):
+    """
+    Looks after one part of the state.
+
+    It reports what goes wrong to the alarms that it was made with, and goes on; an
+    error that leaves `run` is one that nobody thought of.
+    """
+
+    async def run(self, board: Board, /) -> None:
+        """
+        Change the state on the board whenever there is a reason, for ever.
+
+        It is cancelled at the end, and begun again after an unexpected error. The
+        first thing may be to change what is on the board; the state there is in force.
+        """
+
+    async def reload(self, board: Board, /) -> None:
+        """
+        Look at once whether there is a reason; it is called while `run` runs.
+
+        Raises:
+            HSMError: There is something that can't be used; what was in force still is.
+        """
+
+
+class Keeper:
+    """
+    Runs the tasks.
+
+    Args:
+        first: The state to begin with.
+
+        tasks: What looks after it; reloads are done in this order.
+
+        publish: Gives a state to everybody who serves; see `Board`.
+
+        logger: Is told of errors that nobody thought of.
+    """
+
+    def __init__(
+        self,
+        first: TLSState,
+        tasks: Sequence[Task],
+        publish: Callable[[TLSState], Awaitable[None]],
+        logger: Logger,
+    ) -> None:
+        self._tasks = tasks
+        self._publish = publish
+        self._logger = logger
+        self._board = Board(first, self._try_and_publish)
+
+    async def begin(self) -> None:
+        """
+        Put the first state in force.
+
+        Raises:
+            HSMError: It can't be used.
+        """
+        await self._try_and_publish(self._board.state)
+
+    async def run(self) -> None:
+        """Run all tasks until this is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for task in self._tasks:
+                group.create_task(self._keep_running(task))
+
+    async def reload(self) -> str:
+        """Have all tasks look at once; return what can't be used, or nothing."""
+        problems = []
+        for task in self._tasks:
+            try:
+                await task.reload(self._board)
+            except HSMError as error:
+                problems.append(sentence(error))
+            except Exception as error:
+                self._note(task, error)
+                problems.append(f"unexpected {type(error).__name__}.")
+        return " ".join(problems)
+
+    async def _try_and_publish(self, state: TLSState) -> None:
+        await asyncio.to_thread(try_state, state)
+        await self._publish(state)
+
+    async def _keep_running(self, task: Task) -> None:
+        seconds = _AGAIN_SECONDS
+        while True:
+            try:
+                await task.run(self._board)
+            except Exception as error:
+                self._note(task, error)
+            await asyncio.sleep(seconds)
+            seconds = min(_LONGEST_SECONDS, 2 * seconds)
+
+    def _note(self, task: Task, error: Exception) -> None:
+        self._logger.error(
+            "unexpected",
+            task=type(task).__name__,
+            error=type(error).__name__,
+            place=location(error.__traceback__),
+        )

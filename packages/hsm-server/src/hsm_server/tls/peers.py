@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""What a handshake was like: how it ended, by which group, and with whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, runtime_checkable
+
+from cryptography import x509
+
+from hsm_server.tls.groups import GROUPS
+from hsm_server.tls.state import ClientRules
+
+__all__ = [
+    "ALERTS",
+    "Attempt",
+    "Outcome",
+    "SecureChannel",
+    "channel_of",
+    "group_label",
+]
+
+ALERTS: Final = {
+    40: "handshake_failure",
+    42: "bad_certificate",
+    43: "unsupported_certificate",
+    44: "certificate_revoked",
+    45: "certificate_expired",
+    46: "certificate_unknown",
+    47: "illegal_parameter",
+    48: "unknown_ca",
+    49: "access_denied",
+    50: "decode_error",
+    51: "decrypt_error",
+    70: "protocol_version",
+    71: "insufficient_security",
+    80: "internal_error",
+    86: "inappropriate_fallback",
+    109: "missing_extension",
+    110: "unsupported_extension",
+    112: "unrecognized_name",
+    116: "certificate_required",
+    120: "no_application_protocol",
+}
+"""Alerts that end a handshake, by number (RFC 8446, section 6)."""
+
+_OTHER: Final = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """
+    How a handshake ended.
+
+    Attributes:
+        name: ``ok``, ``challenge``, ``timeout``, ``disconnected``, or ``refused_`` or
+            ``rejected_`` and the name of the alert that we or the client sent.
+        group: Of the key exchange, or ``none``.
+    """
+
+    name: str
+    group: str = "none"
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it was us who ended it."""
+        return self.name.startswith("refused_")
+
+    @classmethod
+    def by_error(cls, error: OSError) -> Outcome:
+        """Return how one ended that OpenSSL has not ended."""
+        is_late = isinstance(error, ConnectionAbortedError | TimeoutError)
+        return cls("timeout" if is_late else "disconnected")
+
+    @classmethod
+    def by_alert(cls, number: int, *, is_ours: bool) -> Outcome:
+        """Return how one ended that an alert has ended."""
+        who = "refused" if is_ours else "rejected"
+        return cls(f"{who}_{ALERTS.get(number, _OTHER)}")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """
+    One handshake, as whoever began it wants to know of it.
+
+    Attributes:
+        outcome: How it ended, or None as long as OpenSSL has not ended it.
+        on_failure: Is called when it has failed; an alert is on its way then.
+    """
+
+    outcome: Outcome | None = None
+    on_failure: Callable[[], None] = lambda: None
+
+
+def group_label(name: str | None) -> str:
+    """Return a group as metrics name it: one of a known few."""
+    if not name:
+        return "none"
+    return next((known for known in GROUPS if known.lower() == name.lower()), _OTHER)
+
+
+@runtime_checkable
+class SecureChannel(Protocol):
+    """
+    What is known of a connection after its handshake.
+
+    Attributes:
+        rules: By which the client was let in.
+    """
+
+    rules: ClientRules | None
+
+    def group(self) -> str:
+        """Return the group of the key exchange, such as ``X25519MLKEM768``."""
+        ...
+
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Return the client's certificate; None if it has shown none."""
+        ...
+
+    def verified_chain(self) -> list[x509.Certificate]:
+        """
+        Return the client's chain as it was verified, its own certificate first.
+
+        The last is one of the authorities; empty if the client has shown none.
+        """
+        ...
+
+
+def channel_of(transport: asyncio.BaseTransport | None) -> SecureChannel | None:
+    """Return what is known of a transport's handshake; None if it has had none."""
+    found = transport.get_extra_info("ssl_object") if transport is not None else None
+    return found if isinstance(found, SecureChannel) else None

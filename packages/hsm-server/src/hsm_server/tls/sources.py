@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""Certificates, keys and rules about clients in files, looked at by content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from hsm_core.errors import HSMError
+from hsm_server.console import sentence
+from hsm_server.settings import ClientSettings, TLSSettings
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.board import Board
+from hsm_server.tls.files import (
+    Contents,
+    digest_of,
+    parse_client,
+    parse_pairs,
+    read_client_files,
+    read_pair_files,
+)
+from hsm_server.tls.settling import settled
+from hsm_server.tls.state import ServerPair, TLSState
+
+__all__ = ["Edit", "FileSource", "file_sources", "first_state", "now_utc"]
+
+Edit = Callable[[TLSState], TLSState]
+"""Returns a state, changed."""
+
+_AGAIN_SECONDS: Final = 5.0
+"""How soon files are looked at again that could not be used: they may be half of it."""
+
+_CLIENT_SECONDS: Final = 30.0
+"""How often, at least, it is looked who is let in: revoking must not take an hour."""
+
+
+def now_utc() -> datetime:
+    """Return the time of day."""
+    return datetime.now(UTC)
+
+
+def first_state(settings: TLSSettings) -> TLSState:
+    """
+    Return the state to begin with.
+
+    Raises:
+        UnsafeFileModeError: A private key is not its owner's alone.
+        ListenError: Files can't be used; see `hsm_server.tls.files`.
+    """
+    contents = settled(partial(read_pair_files, settings.pairs))
+    state = TLSState(
+        generation=0, pairs=parse_pairs(settings.pairs, contents, now_utc())
+    )
+    if settings.client is None:
+        return state
+    contents = settled(partial(read_client_files, settings.client))
+    return _edit_client(settings.client, contents)(state)
+
+
+def file_sources(settings: TLSSettings, alarms: Alarms) -> list[FileSource]:
+    """Return a task for each part of the state that files decide about."""
+    interval = settings.reload_interval_seconds
+    found = []
+    if settings.pairs:
+        found.append(
+            FileSource(
+                "certificate",
+                partial(read_pair_files, settings.pairs),
+                partial(_edit_pairs, settings),
+                interval,
+                alarms,
+            )
+        )
+    if settings.client is not None:
+        found.append(
+            FileSource(
+                "clients",
+                partial(read_client_files, settings.client),
+                partial(_edit_client, settings.client),
+                min(interval, _CLIENT_SECONDS),
+                alarms,
+            )
+        )
+    return found
+
+
+class FileSource:
+    """
+    A task of the keeper: puts into the state what some files hold.
+
+    What is there twice in a row counts as written. What can't be used changes nothing:
+    an alarm begins, and ends with files that can be used.
+
+    Args:
+        part: What its alarms are called.
+
+        read: Returns what the files hold; may raise `HSMError`, and wait for a disk.
+
+        parse: Returns how that changes a state; raises `HSMError` for what can't be
+            used.
+
+        interval_seconds: How often to look; 0 for never, but at the beginning and
+            when a reload is asked for.
+
+        alarms: Are told of what can't be used.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        read: Callable[[], Contents],
+        parse: Callable[[Contents], Edit],
+        interval_seconds: float,
+        alarms: Alarms,
+    ) -> None:
+        self._part = part
+        self._read = read
+        self._parse = parse
+        self._interval_seconds = interval_seconds
+        self._alarms = alarms
+        self._lock = asyncio.Lock()
+        self._digest = b""
+        alarms.watch(part)
+
+    async def run(self, board: Board, /) -> None:
+        """See `Task`."""
+        while True:
+            seconds = self._interval_seconds
+            try:
+                await self._look(board)
+            except HSMError:
+                # It is told already.
+                seconds = min(seconds, _AGAIN_SECONDS)
+            if not self._interval_seconds:
+                await asyncio.Event().wait()
+            await asyncio.sleep(seconds)
+
+    async def reload(self, board: Board, /) -> None:
+        """See `Task`."""
+        await self._look(board)
+
+    async def _look(self, board: Board) -> None:
+        async with self._lock:
+            try:
+                await self._use(board)
+            except HSMError as error:
+                self._alarms.begin(self._part, sentence(error))
+                raise
+            self._alarms.end(self._part)
+
+    async def _use(self, board: Board) -> None:
+        """Put in force what is not yet."""
+        contents = await asyncio.to_thread(settled, self._read, self._digest)
+        digest = digest_of(contents)
+        if digest != self._digest:
+            await board.change(self._parse(contents))
+            self._digest = digest
+
+
+def _edit_pairs(settings: TLSSettings, contents: Contents) -> Edit:
+    pairs = parse_pairs(settings.pairs, contents, now_utc())
+    return lambda state: msgspec.structs.replace(
+        state, pairs=_with_staples(pairs, state.pairs)
+    )
+
+
+def _edit_client(settings: ClientSettings, contents: Contents) -> Edit:
+    rules = parse_client(settings, contents, now_utc())
+    return lambda state: msgspec.structs.replace(state, client=rules)
+
+
+def _with_staples(
+    pairs: Sequence[ServerPair], before: Sequence[ServerPair]
+) -> tuple[ServerPair, ...]:
+    """Return pairs with the staples that their certificates have had."""
+    staples = {pair.chain[0]: pair.staple for pair in before}
+    return tuple(
+        msgspec.structs.replace(pair, staple=staples.get(pair.chain[0], b""))
+        for pair in pairs
+    )

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""A handshake in memory, before anybody is given a state to serve with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from hsm_server.exit_codes import ListenError
+from hsm_server.tls.contexts import challenge_context, server_context
+from hsm_server.tls.openssl import SSL
+from hsm_server.tls.state import TLSState
+
+__all__ = ["try_state"]
+
+_MOST_TURNS: Final = 10
+_RECORD_BYTES: Final = 64 * 1024
+
+
+def try_state(state: TLSState) -> None:
+    """
+    Show each certificate of a state to a client, in memory.
+
+    Raises:
+        ListenError: The state can't be used, or no connection comes of it.
+    """
+    server_context(state)
+    for challenge in state.challenges:
+        challenge_context(challenge)
+    for pair in state.pairs:
+        alone = msgspec.structs.replace(state, pairs=(pair,), client=None)
+        if _shake_hands(server_context(alone)) != pair.chain[0]:
+            raise ListenError("A client is shown another certificate than it should.")
+
+
+def _shake_hands(context: SSL.Context) -> bytes:
+    """Return the certificate that a client sees, which believes everybody."""
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    client.set_connect_state()
+    waiting = [client, server]
+    for _ in range(_MOST_TURNS):
+        for side, other in ((client, server), (server, client)):
+            if side in waiting and _is_done(side):
+                waiting.remove(side)
+            _carry(side, other)
+        if not waiting:
+            seen = client.get_peer_certificate(as_cryptography=True)
+            return seen.public_bytes(Encoding.DER) if seen is not None else b""
+    raise ListenError("No connection comes of the new certificate.")
+
+
+def _is_done(side: SSL.Connection) -> bool:
+    try:
+        side.do_handshake()
+    except SSL.WantReadError:
+        return False
+    except SSL.Error:
+        raise ListenError("A connection with the new certificate fails.") from None
+    return True
+
+
+def _carry(side: SSL.Connection, other: SSL.Connection) -> None:
+    """Let one side have what the other has said."""
+    try:
+        other.bio_write(side.bio_read(_RECORD_BYTES))
+    except SSL.WantReadError:
+        return

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Certificates and keys as PEM, in files that a server reads."""
+
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+
+from tests.server.pki import SERVER, Issued, Issuer
+
+__all__ = ["chain_pem", "key_pem", "make_key", "pem", "serve_by", "write_pair"]
+
+_FORM = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def make_key(kind: str) -> Any:
+    """Return a new private key of a kind."""
+    match kind:
+        case "RSA":
+            return rsa.generate_private_key(65537, 2048)
+        case "Ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
+        case "ML-DSA-65":
+            return mldsa.MLDSA65PrivateKey.generate()
+        case _:
+            return ec.generate_private_key(ec.SECP256R1())
+
+
+def serve_by(issuer: Issuer, kind: str = "ECDSA", **changes: Any) -> Issued:
+    """Return a certificate for a server, good unless something is changed."""
+    return issuer.issue("server", **{"use": SERVER, "key": make_key(kind), **changes})
+
+
+def pem(*certificates: x509.Certificate) -> bytes:
+    """Return certificates as PEM."""
+    return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
+
+
+def chain_pem(issued: Issued) -> bytes:
+    """Return a certificate and those above it, PEM."""
+    return pem(issued.certificate, *issued.above)
+
+
+def key_pem(issued: Issued) -> bytes:
+    """Return a private key, PEM."""
+    data: bytes = issued.key.private_bytes(serialization.Encoding.PEM, *_FORM)
+    return data
+
+
+def write_pair(cert: Path, key: Path, issued: Issued) -> None:
+    """Write chain and key, the key for its owner alone."""
+    cert.write_bytes(chain_pem(issued))
+    key.touch(mode=0o600)
+    key.chmod(0o600)
+    key.write_bytes(key_pem(issued))

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Certificates of every kind, good and bad, made for one test run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hsm_server.tls.state import ServerPair
+
+__all__ = ["CLIENT", "SERVER", "Issued", "Issuer", "self_signed_root"]
+
+SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
+CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
+_HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate, its private key, and those that lead to its root."""
+
+    certificate: x509.Certificate
+    key: Any
+    above: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def der(self) -> bytes:
+        """The certificate, DER."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+    @property
+    def pair(self) -> ServerPair:
+        """As a listener takes it; the root is left out."""
+        above = [c for c in self.above if c.issuer != c.subject]
+        return ServerPair(
+            chain=(self.der, *(c.public_bytes(Encoding.DER) for c in above)),
+            key=self.key.private_bytes(
+                Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+            ),
+        )
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """Write chain and key as PEM, and return where they are."""
+        chain, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+        certificates = (self.certificate, *self.above)
+        chain.write_bytes(b"".join(c.public_bytes(Encoding.PEM) for c in certificates))
+        key.touch(mode=0o600)
+        key.write_bytes(
+            self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        return chain, key
+
+
+@dataclass(frozen=True)
+class Issuer(Issued):
+    """A certificate authority."""
+
+    def issue(
+        self,
+        name: str,
+        *,
+        use: x509.ObjectIdentifier | None = CLIENT,
+        begin: timedelta = -_HOUR,
+        end: timedelta = 24 * _HOUR,
+        names: Sequence[x509.GeneralName] = (),
+        key: Any = None,
+        more: Iterable[x509.ExtensionType] = (),
+    ) -> Issued:
+        """Issue a certificate, by default a good one for a client."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, self.certificate.subject, key, begin, end)
+        builder = builder.add_extension(x509.BasicConstraints(False, None), True)
+        builder = builder.add_extension(_usage(is_ca=False), critical=True)
+        builder = builder.add_extension(self._identifier(), critical=False)
+        if use is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([use]), False)
+        if use == SERVER:
+            names = [
+                *names,
+                x509.DNSName("localhost"),
+                x509.IPAddress(IPv4Address("127.0.0.1")),
+            ]
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=False)
+        return Issued(self._sign(builder), key, (self.certificate, *self.above))
+
+    def authority(
+        self,
+        name: str,
+        *,
+        below: int | None = None,
+        constraints: x509.NameConstraints | None = None,
+    ) -> Issuer:
+        """Make an authority below this one."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, self.certificate.subject, key, -_HOUR, 24 * _HOUR)
+        builder = _as_authority(builder, key, below)
+        builder = builder.add_extension(self._identifier(), critical=False)
+        if constraints is not None:
+            builder = builder.add_extension(constraints, critical=True)
+        return Issuer(self._sign(builder), key, (self.certificate, *self.above))
+
+    def revocation_list(
+        self,
+        *revoked: x509.Certificate,
+        begin: timedelta = -2 * _HOUR,
+        end: timedelta = 24 * _HOUR,
+        signer: Issued | None = None,
+    ) -> bytes:
+        """Return a CRL, DER; by somebody else's key, if there is a *signer*."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now + begin)
+            .next_update(now + end)
+            .add_extension(self._identifier(), critical=False)
+            .add_extension(x509.CRLNumber(1), critical=False)
+        )
+        for certificate in revoked:
+            entry = x509.RevokedCertificateBuilder()
+            entry = entry.serial_number(certificate.serial_number)
+            builder = builder.add_revoked_certificate(
+                entry.revocation_date(now - _HOUR).build()
+            )
+        key = self.key if signer is None else signer.key
+        return builder.sign(key, self._hash).public_bytes(Encoding.DER)
+
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return builder.sign(self.key, self._hash)
+
+    @property
+    def _hash(self) -> hashes.SHA256 | None:
+        return (
+            None if isinstance(self.key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
+        )
+
+
+def self_signed_root(name: str, *, below: int | None = None, key: Any = None) -> Issuer:
+    """Make an authority that nobody is above of."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(name, _name(name), key, -_HOUR, 24 * _HOUR)
+    builder = _as_authority(builder, key, below)
+    hashed = None if isinstance(key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
+    return Issuer(builder.sign(key, hashed), key)
+
+
+def _as_authority(
+    builder: x509.CertificateBuilder, key: Any, below: int | None
+) -> x509.CertificateBuilder:
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    return (
+        builder.add_extension(x509.BasicConstraints(True, below), critical=True)
+        .add_extension(_usage(is_ca=True), critical=True)
+        .add_extension(identifier, critical=False)
+    )
+
+
+def _builder(
+    name: str, issuer: x509.Name, key: Any, begin: timedelta, end: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + begin)
+        .not_valid_after(now + end)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )

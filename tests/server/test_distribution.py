@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: MIT
+"""A state of TLS reaches all front ends or none, whatever they do meanwhile."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hsm_server.plan import Plan
+from hsm_server.processes import distribution
+from hsm_server.processes.launch import HELD_SIGNALS
+from hsm_server.processes.offspring import Roles
+from hsm_server.processes.runtime_folder import RuntimeFolder
+from hsm_server.processes.supervisor import Supervisor
+from hsm_server.secret_box import SecretBox, fill_box
+from hsm_server.settings import LogLevel, ServerSettings
+
+_BEGIN = """
+import os, signal, socket, sys, time
+from hsm_server.ipc import control as c
+from hsm_server.sealed_memory import read_sealed, seal
+import msgspec
+pack, read = msgspec.msgpack.encode, msgspec.msgpack.Decoder(c.FromSupervisor).decode
+end = socket.socket(fileno=int(sys.argv[1]))
+begin, given = c.receive_begin(end)
+def say(*words):
+    print(*words, flush=True, file=sys.stderr)
+def hear():
+    data, descriptors, _, _ = socket.recv_fds(end, 131072, 64)
+    return read(data), descriptors
+"""
+_VAULT = """
+end.send(pack(c.Ready()))
+while True:
+    match hear()[0]:
+        case c.Beat():
+            end.send(pack(c.Beat()))
+        case c.Stop():
+            break
+"""
+_FRONT_END = """
+{before}
+end.send(pack(c.Ready()))
+state = ""
+while True:
+    message, descriptors = hear()
+    match message:
+        case c.UseTLS():
+            wanted = read_sealed(descriptors[0]).decode()
+            {on_use}
+            state = wanted
+            say(begin.slot, "uses", state)
+            end.send(pack(c.UsingTLS(message.serial)))
+        case c.Serve():
+            say(begin.slot, "serves", state)
+            end.send(pack(c.Serve()))
+            open(f"FOLDER/{{begin.slot}}", "w").close()
+        case c.Beat():
+            end.send(pack(c.Beat()))
+        case c.Stop():
+            break
+    for descriptor in descriptors:
+        os.close(descriptor)
+"""
+_KEEPER = """
+found = [read_sealed(descriptor).decode() for descriptor in given[-1:]]
+say("keeper begins", *found)
+end.send(pack(c.Ready()))
+def publish(text, generation):
+    descriptor = seal("state", text.encode())
+    socket.send_fds(end, [pack(c.Publish(generation))], [descriptor])
+    os.close(descriptor)
+def answer():
+    while True:
+        message = hear()[0]
+        match message:
+            case c.Published():
+                say("published", message.generation, repr(message.error))
+                return
+            case c.Beat():
+                end.send(pack(c.Beat()))
+            case c.Stop():
+                raise SystemExit
+publish("A", 1) if not found else None
+found or answer()
+end.settimeout(0.05)
+while not all(map(os.path.exists, ["FOLDER/front1", "FOLDER/front2"])):
+    try:
+        hear()
+        end.send(pack(c.Beat()))
+    except TimeoutError:
+        pass
+end.settimeout(None)
+time.sleep(0.2)
+{then}
+while True:
+    answer()
+"""
+_REFUSED = "published 2 'No room.'"
+_UNSEALED = "published 2 'What was published is not sealed.'"
+_VAULT_ROLE = ("-c", _BEGIN + _VAULT)
+
+
+def front_end(on_use: str = "pass", before: str = "") -> tuple[str, str]:
+    """Return a front end that does something when it is given a state."""
+    return "-c", _BEGIN + _FRONT_END.format(on_use=on_use, before=before)
+
+
+def keeper(then: str) -> tuple[str, str]:
+    """Return a keeper that publishes A, and does something when all serve with it."""
+    return "-c", _BEGIN + _KEEPER.format(then=then)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Keep what a supervisor does to signals from the other tests."""
+    handlers = {number: signal.getsignal(number) for number in HELD_SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class Scene:
+    """A supervisor over such children, and what they have said."""
+
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self._folder = folder
+        self._capfd = capfd
+        self._said = ""
+        self.states = 0
+
+    def play(
+        self, front: tuple[str, str], keeper: tuple[str, str], *ends: str
+    ) -> list[str]:
+        """
+        Run until the children have said all of this; return their lines, in order.
+
+        Whatever is wrong then has a moment to show itself.
+        """
+        settings = ServerSettings(
+            log_level=LogLevel.ERROR, drain_timeout_seconds=0.5, workers=2
+        )
+        plan = Plan(settings=settings, url="https://here", runtime_folder=self._folder)
+        place = str(self._folder)
+        roles = Roles(
+            vault=_VAULT_ROLE,
+            front_end=[word.replace("FOLDER", place) for word in front],
+            keeper=[word.replace("FOLDER", place) for word in keeper],
+        )
+        box = fill_box(SecretBox(values={}, files={}, environment={}))
+
+        async def supervise(shared: RuntimeFolder, bound: socket.socket) -> int:
+            watching = asyncio.create_task(self._watch(ends))
+            try:
+                return await Supervisor(plan, box, [bound], shared, roles).run()
+            finally:
+                watching.cancel()
+
+        try:
+            with (
+                socket.create_server(("127.0.0.1", 0)) as bound,
+                RuntimeFolder(plan) as shared,
+            ):
+                self.status = asyncio.run(supervise(shared, bound))
+        finally:
+            os.close(box)
+        return self._lines()
+
+    async def _watch(self, ends: tuple[str, ...]) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            await asyncio.sleep(0.1)
+            if Counter(ends) <= Counter(self._lines()):
+                break
+        await asyncio.sleep(0.3)
+        links = [
+            os.readlink(path)
+            for path in Path("/proc/self/fd").iterdir()
+            if path.is_symlink()
+        ]
+        self.states = sum("memfd:state" in link for link in links)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _lines(self) -> list[str]:
+        self._said += self._capfd.readouterr().err
+        return self._said.splitlines()
+
+
+@pytest.fixture
+def scene(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Scene:
+    """Give a supervisor."""
+    return Scene(tmp_path, capfd)
+
+
+def of(slot: str, lines: list[str]) -> list[str]:
+    """Return what one front end has said, without its name."""
+    return [line.removeprefix(f"{slot} ") for line in lines if line.startswith(slot)]
+
+
+def test_nobody_serves_before_there_is_a_state(scene: Scene) -> None:
+    """Each uses the first, then serves, then uses the next; one is kept."""
+    lines = scene.play(front_end(), keeper('publish("B", 2)'), "published 2 ''")
+
+    for slot in ("front1", "front2"):
+        assert ["uses A", "serves A", "uses B"] == of(slot, lines)
+    assert ["published 1 ''", "published 2 ''"] == [
+        line for line in lines if line.startswith("published")
+    ]
+    assert 1 == scene.states
+
+
+def test_one_that_refuses_takes_the_others_back(scene: Scene) -> None:
+    """They use the former one again before the keeper hears of it."""
+    refuse = """
+            if begin.slot == "front2" and wanted == "B":
+                end.send(pack(c.UsingTLS(message.serial, "No room.")))
+                continue
+"""
+    lines = scene.play(front_end(refuse), keeper('publish("B", 2)'), _REFUSED)
+    told = lines.index(_REFUSED)
+
+    assert ["uses A", "serves A", "uses B", "uses A"] == of("front1", lines[:told])
+    assert ["uses A", "serves A", "uses A"] == of("front2", lines[:told])
+    assert 1 == scene.states
+
+
+def test_states_are_given_out_one_after_the_other(scene: Scene) -> None:
+    """A second one waits for the first, also where that is refused."""
+    refuse = """
+            if begin.slot == "front2" and wanted == "B":
+                time.sleep(0.3)
+                end.send(pack(c.UsingTLS(message.serial, "No room.")))
+                continue
+"""
+    publish = 'publish("B", 2); publish("C", 3); publish("D", 4)'
+    lines = scene.play(front_end(refuse), keeper(publish), "published 4 ''")
+    published = [line for line in lines if line.startswith("published")][1:]
+
+    assert ["2 'No room.'", "3 ''", "4 ''"] == [line[10:] for line in published]
+    assert "D" == of("front1", lines)[-1][-1] == of("front2", lines)[-1][-1]
+    assert 1 == scene.states
+
+
+def test_one_that_dies_of_it_is_not_waited_for(scene: Scene) -> None:
+    """It is started again, and begins with the newest."""
+    die = """
+            if begin.slot == "front1" and wanted == "B" and state == "A":
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+    lines = scene.play(front_end(die), keeper('publish("B", 2)'), "front1 serves B")
+
+    assert "published 2 ''" in lines
+    assert ["uses A", "serves A", "uses B", "serves B"] == of("front1", lines)
+    assert ["uses A", "serves A", "uses B"] == of("front2", lines)
+
+
+def test_one_that_dies_on_the_way_back_is_not_waited_for(scene: Scene) -> None:
+    """It begins with the former state."""
+    die = """
+            if begin.slot == "front2" and wanted == "B":
+                end.send(pack(c.UsingTLS(message.serial, "No room.")))
+                continue
+            if begin.slot == "front1" and state == "B" and wanted == "A":
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ends = ("front1 serves A", "front1 serves A", _REFUSED)
+    lines = scene.play(front_end(die), keeper('publish("B", 2)'), *ends)
+
+    assert ["uses A", "serves A", "uses B", "uses A", "serves A"] == of("front1", lines)
+
+
+def test_one_that_does_not_answer_is_replaced(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it goes by nobody knows; the next one goes by the newest."""
+    monkeypatch.setattr(distribution, "_LONGEST_SECONDS", 1.5)
+    silent = """
+            if begin.slot == "front1" and wanted == "B" and state == "A":
+                state = "B"
+                say("front1 uses B")
+                continue
+"""
+    lines = scene.play(front_end(silent), keeper('publish("B", 2)'), "front1 serves B")
+
+    assert "published 2 ''" in lines
+    assert ["uses A", "serves A", "uses B", "uses B", "serves B"] == of("front1", lines)
+
+
+def test_a_keeper_that_is_killed_begins_with_what_is_in_force(scene: Scene) -> None:
+    """Also when it ends while a state is given out, which then is the newest."""
+    late = 'wanted == "B" and time.sleep(0.3)'
+    then = """
+if not found:
+    publish("B", 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+elif found == ["B"]:
+    publish("C", 3)
+"""
+    lines = scene.play(front_end(late), keeper(then), "published 3 ''")
+
+    assert ["keeper begins", "keeper begins B"] == [
+        line for line in lines if line.startswith("keeper begins")
+    ]
+    assert "published 3 ''" in lines
+    assert ["uses A", "serves A", "uses B", "uses C"] == of("front1", lines)
+    assert 0 == scene.status
+
+
+def test_a_keeper_that_hangs_is_replaced(scene: Scene) -> None:
+    """Front ends serve on meanwhile, and are given nothing twice."""
+    then = "found or os.kill(os.getpid(), signal.SIGSTOP)"
+    lines = scene.play(front_end(), keeper(then), "keeper begins A")
+
+    assert "keeper begins A" in lines
+    assert ["uses A", "serves A"] == of("front1", lines)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        'os.memfd_create("state", os.MFD_ALLOW_SEALING)',
+        'os.open("/dev/null", os.O_RDONLY)',
+    ],
+    ids=["unsealed", "no-memory"],
+)
+def test_what_could_still_change_is_given_to_nobody(scene: Scene, spoil: str) -> None:
+    """The keeper is told, and the former state stays."""
+    then = f"socket.send_fds(end, [pack(c.Publish(2))], [{spoil}])"
+    lines = scene.play(front_end(), keeper(then), _UNSEALED)
+
+    assert ["uses A", "serves A"] == of("front1", lines)
+    assert 1 == scene.states
+
+
+def test_a_front_end_that_publishes_is_not_heeded(scene: Scene) -> None:
+    """Only the keeper may: a front end reads what strangers send."""
+    lines = scene.play(
+        front_end(
+            'os.close(descriptors.pop()); fake = seal("state", b"X"); '
+            "socket.send_fds(end, [pack(c.Publish(9))], [fake])"
+        ),
+        keeper("pass"),
+        *("front1 serves A", "front2 serves A"),
+    )
+
+    assert ["uses A", "serves A"] == of("front1", lines)
+    assert 1 == scene.states
+
+
+def test_a_keeper_that_can_not_begin_ends_the_start(
+    scene: Scene, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One line says which, and how."""
+    lines = scene.play(front_end(), ("-c", "raise SystemExit(3)"))
+
+    assert 1 == scene.status
+    assert ["The process tls ended (status 3) by itself."] == [
+        line.partition("error: ")[2] for line in lines
+    ]

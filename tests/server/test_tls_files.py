@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: MIT
+"""What certificate files may hold, and clear words about what they may not."""
+
+import os
+import struct
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from hsm_core.errors import UnsafeFileModeError
+from hsm_server.exit_codes import ListenError
+from hsm_server.settings import ClientSettings, PairFiles, TLSSettings
+from hsm_server.tls.certificates import kind_of
+from hsm_server.tls.sources import first_state
+from hsm_server.tls.state import TLSState
+from hsm_server.tls.trial import try_state
+from tests.server.pem_files import key_pem, pem, serve_by, write_pair
+from tests.server.pki import CLIENT, Issued, self_signed_root
+from tests.support import require_service
+
+DER = serialization.Encoding.DER
+DAY = timedelta(days=1)
+
+
+class Folder:
+    """A pair of files and an authority, and what they make together."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.issuer = self_signed_root("An authority")
+        self.files = PairFiles(cert=path / "cert.pem", key=path / "key.pem")
+        self.put(serve_by(self.issuer))
+
+    def put(self, issued: Issued) -> None:
+        """Let the files hold another pair."""
+        write_pair(self.files.cert, self.files.key, issued)
+
+    def more(self, issued: Issued) -> PairFiles:
+        """Return files that hold one more pair."""
+        files = PairFiles(cert=self.path / "cert2.pem", key=self.path / "key2.pem")
+        write_pair(files.cert, files.key, issued)
+        return files
+
+    def state(self, *more: PairFiles, client: ClientSettings | None = None) -> TLSState:
+        """Return what the files stand for."""
+        return first_state(TLSSettings(pairs=(self.files, *more), client=client))
+
+    def refusal(self, *more: PairFiles, client: ClientSettings | None = None) -> str:
+        """Return why they are refused."""
+        with pytest.raises(ListenError) as caught:
+            self.state(*more, client=client)
+        return str(caught.value)
+
+    def client(self, *lists: bytes) -> ClientSettings:
+        """Return rules about clients that lie in files."""
+        ca = self.path / "ca.pem"
+        ca.write_bytes(pem(self.issuer.certificate))
+        paths = [self.path / f"{number}.crl" for number in range(len(lists))]
+        for path, data in zip(paths, lists, strict=True):
+            path.write_bytes(data)
+        return ClientSettings(ca=ca, crls=tuple(paths))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Give a folder with a good pair."""
+    return Folder(tmp_path)
+
+
+class TestPair:
+    """A certificate and its key."""
+
+    def test_a_good_one_is_read(self, folder: Folder) -> None:
+        """Its chain is without the root, and a client can connect."""
+        issued = serve_by(folder.issuer.authority("Between"))
+        folder.put(issued)
+        (pair,) = folder.state().pairs
+        try_state(folder.state())
+
+        between, root = issued.above
+        assert root.subject == root.issuer
+        assert (issued.der, between.public_bytes(DER)) == pair.chain
+        assert b"" == pair.staple
+
+    def test_a_certificate_of_its_own_is_its_chain(self, folder: Folder) -> None:
+        """One that has signed itself is left as it is."""
+        own = folder.issuer
+        folder.put(Issued(own.certificate, own.key))
+        (pair,) = folder.state().pairs
+
+        assert (own.der,) == pair.chain
+
+    @pytest.mark.parametrize("kind", ["ECDSA", "RSA", "Ed25519", "ML-DSA-65"])
+    def test_every_kind_of_key_serves(self, folder: Folder, kind: str) -> None:
+        """Each is known by its name, and a client can connect."""
+        issued = serve_by(folder.issuer, kind=kind)
+        folder.put(issued)
+        try_state(folder.state())
+
+        assert kind == kind_of(issued.certificate)
+
+    def test_kinds_stand_side_by_side(self, folder: Folder) -> None:
+        """One of each, but not two of one."""
+        both = folder.state(folder.more(serve_by(folder.issuer, kind="ML-DSA-65")))
+        try_state(both)
+        refusal = folder.refusal(folder.more(serve_by(folder.issuer)))
+
+        assert 2 == len(both.pairs)
+        assert "both for keys of the kind ECDSA" in refusal
+
+    def test_a_mismatched_pair_is_told(self, folder: Folder) -> None:
+        """The message names both files."""
+        folder.files.key.write_bytes(key_pem(serve_by(folder.issuer)))
+
+        assert "key.pem does not belong to the certificate" in folder.refusal()
+
+    def test_an_encrypted_key_is_told(self, folder: Folder) -> None:
+        """Nobody is asked for a passphrase on a terminal."""
+        form = serialization.PrivateFormat.PKCS8
+        lock = serialization.BestAvailableEncryption(b"passphrase")
+        key = serve_by(folder.issuer).key
+        folder.files.key.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, form, lock)
+        )
+
+        assert "is encrypted" in folder.refusal()
+
+    @pytest.mark.parametrize(
+        ("begin", "end", "words"),
+        [(DAY, 2 * DAY, "is not valid before"), (-2 * DAY, -DAY, "has expired at")],
+        ids=["not-yet", "no-more"],
+    )
+    def test_one_that_is_not_valid_now_is_refused(
+        self, folder: Folder, begin: timedelta, end: timedelta, words: str
+    ) -> None:
+        """The message says until when, or from when on."""
+        folder.put(serve_by(folder.issuer, begin=begin, end=end))
+
+        assert words in folder.refusal()
+
+    def test_a_chain_in_disorder_is_refused(self, folder: Folder) -> None:
+        """Each is to be followed by who has signed it."""
+        issued = serve_by(folder.issuer.authority("Between"))
+        own, (between, root) = issued.certificate, issued.above
+        folder.files.key.write_bytes(key_pem(issued))
+        folder.files.cert.write_bytes(pem(own, root, between))
+
+        assert "is no chain: CN=server is not signed by" in folder.refusal()
+
+    def test_one_for_clients_is_refused(self, folder: Folder) -> None:
+        """Every client would refuse it."""
+        folder.put(serve_by(folder.issuer, use=CLIENT))
+
+        assert "is not for servers" in folder.refusal()
+
+    @pytest.mark.parametrize(
+        "use",
+        [None, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE],
+        ids=["none", "any"],
+    )
+    def test_one_for_everything_is_not(
+        self, folder: Folder, use: x509.ObjectIdentifier | None
+    ) -> None:
+        """What does not say for whom it is, is for servers too."""
+        folder.put(serve_by(folder.issuer, use=use))
+
+        assert 1 == len(folder.state().pairs)
+
+    def test_a_chain_without_end_is_refused(self, folder: Folder) -> None:
+        """Nobody sends so many certificates."""
+        folder.files.cert.write_bytes(folder.files.cert.read_bytes() * 11)
+
+        assert "holds 22 certificates, and 10 are the most" in folder.refusal()
+
+
+class TestFiles:
+    """What lies there, whatever it is."""
+
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+    def test_a_key_that_others_may_read_is_refused(
+        self, folder: Folder, mode: int
+    ) -> None:
+        """A private key is its owner's alone."""
+        folder.files.key.chmod(mode)
+
+        with pytest.raises(UnsafeFileModeError, match=f"{mode:04o}"):
+            folder.state()
+
+    def test_a_key_of_somebody_else_is_refused(
+        self, folder: Folder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who owns it could put another one there, and knows it."""
+        us = folder.files.key.stat().st_uid
+        monkeypatch.setattr("os.geteuid", lambda: us + 1)
+        if us == 0:
+            os.chown(folder.files.key, 2, -1)
+        with pytest.raises(UnsafeFileModeError, match="belongs to user"):
+            folder.state()
+
+    def test_a_key_that_one_user_more_may_read_is_ours(self, folder: Folder) -> None:
+        """A key may be root's and readable by us, as systemd's credentials are."""
+        entries = [(0x01, 4, -1), (0x02, 4, os.geteuid()), (0x04, 0, -1)]
+        entries += [(0x10, 4, -1), (0x20, 0, -1)]
+        data = struct.pack("<I", 2)
+        data += b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        key = folder.files.key
+        try:
+            os.setxattr(key, "system.posix_acl_access", data)
+        except OSError:
+            require_service("A temporary folder with access lists", None)
+
+        assert 0o440 == key.stat().st_mode & 0o777
+        assert 1 == len(folder.state().pairs)
+
+    @pytest.mark.parametrize("which", ["cert", "key"])
+    def test_a_missing_file_is_named(self, folder: Folder, which: str) -> None:
+        """The message says which file, and why."""
+        absent = {which: folder.path / "absent.pem"}
+        folder.files = msgspec.structs.replace(folder.files, **absent)
+
+        assert "absent.pem can't be read (No such file" in folder.refusal()
+
+    @pytest.mark.parametrize("which", ["cert", "key"])
+    def test_a_file_that_is_not_pem_is_told(self, folder: Folder, which: str) -> None:
+        """Garbage is no certificate."""
+        getattr(folder.files, which).write_text("garbage")
+
+        assert "in PEM form" in folder.refusal()
+
+    @pytest.mark.parametrize("which", ["cert", "key"])
+    def test_a_truncated_file_is_told(self, folder: Folder, which: str) -> None:
+        """Half of it is nothing."""
+        path = getattr(folder.files, which)
+        path.write_bytes(path.read_bytes()[:100])
+
+        assert "in PEM form" in folder.refusal()
+
+    def test_a_pipe_is_not_waited_for(self, folder: Folder) -> None:
+        """Nobody may ever write into it."""
+        folder.files.cert.unlink()
+        os.mkfifo(folder.files.cert)
+
+        assert "is no regular file" in folder.refusal()
+
+    def test_an_endless_file_is_not_read_to_its_end(self, folder: Folder) -> None:
+        """There is a limit, and the message says it."""
+        with folder.files.cert.open("ab") as file:
+            file.truncate(2**30)
+
+        assert "is longer than 1048576 bytes" in folder.refusal()
+
+
+class TestClients:
+    """Who may have signed certificates of clients, and what was revoked."""
+
+    def test_rules_are_read(self, folder: Folder) -> None:
+        """Authorities and lists, PEM or DER, several in a file."""
+        crl = folder.issuer.revocation_list()
+        text = x509.load_der_x509_crl(crl).public_bytes(serialization.Encoding.PEM)
+        client = folder.client(text + text, crl)
+        rules = folder.state(client=client).client
+        try_state(folder.state(client=client))
+
+        assert rules is not None
+        assert rules.is_required
+        assert (folder.issuer.der,) == rules.authorities
+        assert 3 * (crl,) == rules.revocation_lists
+
+    def test_a_ca_file_needs_a_ca(self, folder: Folder) -> None:
+        """A server's own certificate signs nobody."""
+        client = folder.client()
+        client.ca.write_bytes(pem(serve_by(folder.issuer).certificate))
+
+        assert "No CA certificate in" in folder.refusal(client=client)
+
+    def test_a_ca_file_that_is_none_is_told(self, folder: Folder) -> None:
+        """Garbage and nothing at all are no certificates."""
+        client = folder.client()
+        client.ca.write_text("garbage")
+        garbage = folder.refusal(client=client)
+        client.ca.unlink()
+
+        assert "No certificates in PEM form" in garbage
+        assert "can't be read (No such file" in folder.refusal(client=client)
+
+    @pytest.mark.parametrize("data", [b"garbage", b"-----BEGIN X509 CRL-----\nAA"])
+    def test_a_list_that_is_none_is_told(self, folder: Folder, data: bytes) -> None:
+        """It is not passed over: somebody may be revoked in it."""
+        client = folder.client(data)
+
+        assert "No revocation list in PEM or DER form" in folder.refusal(client=client)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"begin": -2 * DAY, "end": -DAY}, "should have been renewed by"),
+            ({"begin": DAY, "end": 2 * DAY}, "is not valid before"),
+        ],
+        ids=["old", "future"],
+    )
+    def test_a_list_of_another_time_is_refused(
+        self, folder: Folder, changes: dict[str, Any], words: str
+    ) -> None:
+        """With it nobody would be let in; better to know that at once."""
+        crl = folder.issuer.revocation_list(**changes)
+
+        assert words in folder.refusal(client=folder.client(crl))
+
+    def test_a_list_of_somebody_else_is_refused(self, folder: Folder) -> None:
+        """It is of no CA here, or another key has signed it."""
+        stranger = self_signed_root("A stranger")
+        other = stranger.revocation_list()
+        forged = folder.issuer.revocation_list(signer=stranger)
+
+        assert "is of CN=A stranger, who is no client CA" in folder.refusal(
+            client=folder.client(other)
+        )
+        assert "is not signed by its issuer" in folder.refusal(
+            client=folder.client(forged)
+        )

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""Handshakes of OpenSSL's and curl's clients with the listener, on both loops."""
+
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from hsm_server.tls.adapter import AdapterContext
+from hsm_server.tls.contexts import TLSStateError
+from hsm_server.tls.state import ServerPair
+from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
+from tests.server.tls_support import Server, curl, s_client, serving, state_of
+
+GROUPS = {
+    "X25519MLKEM768": "X25519MLKEM768",
+    "SecP256r1MLKEM768": "SecP256r1MLKEM768",
+    "SecP384r1MLKEM1024": "SecP384r1MLKEM1024",
+    "X25519": "x25519",
+    "P-256": "secp256r1",
+    "P-384": "secp384r1",
+}
+
+
+@pytest.fixture(scope="module")
+def root() -> Issuer:
+    """Give a certificate authority."""
+    return self_signed_root("Root")
+
+
+@pytest.fixture(scope="module")
+def bundle(root: Issuer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the path of its certificate."""
+    return str(root.write(tmp_path_factory.mktemp("ca"), "root")[0])
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def server(root: Issuer, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Give a server with one certificate."""
+    state = state_of(root.issue("server", use=SERVER).pair)
+    with serving(state, request.param) as running:
+        yield running
+
+
+def stapled(subject: Issued, issuer: Issuer) -> ServerPair:
+    """Return a pair with a good OCSP response."""
+    now = datetime.now(UTC)
+    response = (
+        ocsp.OCSPResponseBuilder()
+        .add_response(
+            cert=subject.certificate,
+            issuer=issuer.certificate,
+            algorithm=hashes.SHA1(),  # noqa: S303 (as responders name certificates)
+            cert_status=ocsp.OCSPCertStatus.GOOD,
+            this_update=now - timedelta(hours=1),
+            next_update=now + timedelta(hours=1),
+            revocation_time=None,
+            revocation_reason=None,
+        )
+        .responder_id(ocsp.OCSPResponderEncoding.HASH, issuer.certificate)
+        .sign(issuer.key, hashes.SHA256())
+    )
+    der = response.public_bytes(Encoding.DER)
+    return msgspec.structs.replace(subject.pair, staple=der)
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def two(root: Issuer, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Give a server with a certificate of ECDSA and one of ML-DSA, each with chain."""
+    classical, post_quantum = root.authority("Sub EC"), root.authority("Sub PQ")
+    key = mldsa.MLDSA65PrivateKey.generate()
+    state = state_of(
+        stapled(classical.issue("ec", use=SERVER), classical),
+        stapled(post_quantum.issue("pq", use=SERVER, key=key), post_quantum),
+    )
+    with serving(state, request.param) as running:
+        yield running
+
+
+def test_a_client_gets_tls_1_3_with_ml_kem(server: Server, bundle: str) -> None:
+    """An ordinary client ends there by itself; nothing is kept for a later session."""
+    before = server.handshakes("ok", "X25519MLKEM768")
+    sent = s_client(server, "-CAfile", bundle, "-verify_return_error")
+
+    assert "HTTP/1.1 200" in sent.output, sent.text
+    assert "New, TLSv1.3, Cipher is TLS_" in sent.output
+    assert "Negotiated TLS1.3 group: X25519MLKEM768" in sent.output
+    assert "Compression: NONE" in sent.output
+    assert "Verification: OK" in sent.output
+    assert "Early data was not sent" in sent.output
+    assert server.has_counted(before + 1, "ok", "X25519MLKEM768")
+
+
+def test_no_tickets_are_given_out(server: Server, bundle: str, tmp_path: Path) -> None:
+    """So that neither sessions are resumed, nor is there early data."""
+    kept = tmp_path / "session.pem"
+    sent = s_client(server, "-CAfile", bundle, "-sess_out", str(kept))
+
+    assert "HTTP/1.1 200" in sent.output
+    assert "New Session Ticket" not in sent.output
+    assert not kept.exists() or not kept.read_bytes()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_is_served(server: Server, bundle: str, name: str) -> None:
+    """Each that was asked for is, and is counted by its name."""
+    before = server.handshakes("ok", GROUPS[name])
+    sent = s_client(server, "-CAfile", bundle, "-groups", name)
+
+    assert "HTTP/1.1 200" in sent.output, sent.text
+    assert server.has_counted(before + 1, "ok", GROUPS[name])
+
+
+@pytest.mark.parametrize(
+    ("offered", "taken"),
+    [
+        ("X25519:X25519MLKEM768", "X25519MLKEM768"),
+        ("P-256:X25519:SecP256r1MLKEM768", "SecP256r1MLKEM768"),
+        ("P-384:SecP384r1MLKEM1024", "SecP384r1MLKEM1024"),
+        ("SecP384r1MLKEM1024:X25519MLKEM768", "SecP384r1MLKEM1024"),
+    ],
+)
+def test_ml_kem_is_taken_wherever_it_is_known(
+    server: Server, bundle: str, offered: str, taken: str
+) -> None:
+    """
+    Whatever of others the client guesses first, at the price of another round trip.
+
+    A first guess that has ML-KEM in it is kept.
+    """
+    sent = s_client(server, "-CAfile", bundle, "-groups", offered)
+
+    assert "HTTP/1.1 200" in sent.output, sent.text
+    assert f"Negotiated TLS1.3 group: {taken}" in sent.output
+
+
+@pytest.mark.parametrize(
+    ("options", "alert", "outcome"),
+    [
+        (("-groups", "P-521"), 40, "refused_handshake_failure"),
+        (("-tls1_2",), 70, "refused_protocol_version"),
+        (("-alpn", "h2"), 120, "refused_no_application_protocol"),
+        (("-alpn", "acme-tls/1"), 120, "refused_no_application_protocol"),
+        (("-sigalgs", "rsa_pss_rsae_sha256"), 40, "refused_handshake_failure"),
+    ],
+    ids=["group", "version", "protocol", "no-challenge", "signature"],
+)
+def test_what_is_not_spoken_is_refused_by_an_alert(
+    server: Server, bundle: str, options: tuple[str, ...], alert: int, outcome: str
+) -> None:
+    """The client learns why; the next one is served as if nothing had been."""
+    before = server.handshakes(outcome)
+    sent = s_client(server, "-CAfile", bundle, *options)
+
+    assert f"SSL alert number {alert}" in sent.errors, sent.text
+    assert server.has_counted(before + 1, outcome)
+    assert "HTTP/1.1 200" in s_client(server, "-alpn", "http/1.1").output
+
+
+def test_a_client_that_does_not_trust_us_is_counted(server: Server) -> None:
+    """Its alert tells why it went."""
+    before = server.handshakes("rejected_unknown_ca")
+    sent = curl(server)
+
+    assert 60 == sent.status
+    assert server.has_counted(before + 1, "rejected_unknown_ca")
+
+
+def test_what_is_no_tls_is_counted(server: Server) -> None:
+    """Plain HTTP gets no answer, and harms nobody."""
+    before = server.handshakes("refused_other")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        plain.settimeout(10)
+        try:
+            assert not plain.recv(100).startswith(b"HTTP")
+        except ConnectionResetError:
+            pass
+
+    assert server.has_counted(before + 1, "refused_other")
+
+
+def test_an_older_version_is_a_choice(root: Issuer, bundle: str) -> None:
+    """TLS 1.2 is spoken if that is asked for, with modern suites, never anew."""
+    state = state_of(root.issue("server", use=SERVER).pair)
+    with serving(state, "asyncio", allow_tls_1_2=True) as server:
+        sent = s_client(server, "-CAfile", bundle, "-tls1_2")
+        again = s_client(server, "-tls1_2", "-no_ign_eof", request=b"R\n")
+        weak = s_client(server, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256")
+
+        assert "HTTP/1.1 200" in sent.output
+        assert "New, TLSv1.2, Cipher is ECDHE-ECDSA-" in sent.output
+        assert "TLS session ticket" not in sent.output
+        assert "no renegotiation" in again.errors
+        assert "alert number 40" in weak.errors
+        assert "TLSv1.3" in s_client(server, "-CAfile", bundle).output
+
+
+@pytest.mark.parametrize(
+    ("signatures", "subject", "intermediate"),
+    [
+        ("ecdsa_secp256r1_sha256", "ec", "Sub EC"),
+        ("mldsa65:ecdsa_secp256r1_sha256", "pq", "Sub PQ"),
+    ],
+    ids=["ecdsa", "ml-dsa"],
+)
+def test_certificates_stand_side_by_side(
+    two: Server, bundle: str, signatures: str, subject: str, intermediate: str
+) -> None:
+    """Each client gets one that it can verify, with its own chain and staple."""
+    sent = s_client(two, "-CAfile", bundle, "-status", "-sigalgs", signatures)
+
+    assert "HTTP/1.1 200" in sent.output, sent.text
+    assert "Verification: OK" in sent.output
+    assert f"subject=CN={subject}" in sent.output
+    assert f" 1 s:CN={intermediate}" in sent.output
+    assert " 2 s:" not in sent.output
+    assert "Cert Status: good" in sent.output
+
+
+def test_a_staple_satisfies_curl(two: Server, bundle: str) -> None:
+    """Who insists on an OCSP response gets one that verifies."""
+    sent = curl(two, "--cacert", bundle, "--cert-status")
+
+    assert 0 == sent.status, sent.text
+
+
+def test_without_a_staple_there_is_none(server: Server, bundle: str) -> None:
+    """A certificate without one is shown alone."""
+    sent = s_client(server, "-CAfile", bundle, "-status")
+
+    assert "OCSP response: no response sent" in sent.output
+    assert "HTTP/1.1 200" in sent.output
+
+
+def test_another_state_is_used_from_the_next_connection_on(
+    server: Server, root: Issuer, bundle: str
+) -> None:
+    """And one that can't be used changes nothing."""
+    before = server.context.state
+    other = root.issue("other", use=SERVER)
+    try:
+        server.use(state_of(other.pair))
+        assert "subject=CN=other" in s_client(server, "-CAfile", bundle).output
+
+        broken = ServerPair(chain=other.pair.chain, key=before.pairs[0].key)
+        with pytest.raises(TLSStateError, match="not that of its certificate"):
+            server.use(state_of(broken))
+        assert "subject=CN=other" in s_client(server, "-CAfile", bundle).output
+    finally:
+        server.use(before)
+
+
+@pytest.mark.parametrize("kind", ["rsa", "p384", "ed25519"])
+def test_keys_of_other_kinds_are_usable(root: Issuer, bundle: str, kind: str) -> None:
+    """What a CA signs for, the listener shows."""
+    key: object
+    match kind:
+        case "rsa":
+            key = rsa.generate_private_key(65537, 2048)
+        case "p384":
+            key = ec.generate_private_key(ec.SECP384R1())
+        case _:
+            key = ed25519.Ed25519PrivateKey.generate()
+    state = state_of(root.issue("server", use=SERVER, key=key).pair)
+    with serving(state, "asyncio") as server:
+        assert "Verification: OK" in s_client(server, "-CAfile", bundle).output
+
+
+@pytest.mark.parametrize("which", ["chain", "key", "garbage"])
+def test_a_state_that_can_not_be_used_is_told(root: Issuer, which: str) -> None:
+    """In a sentence without anything of the key in it."""
+    good, other = (root.issue(name, use=SERVER).pair for name in ("good", "other"))
+    pair = {
+        "chain": ServerPair(chain=(b"\x30\x00",), key=good.key),
+        "key": ServerPair(chain=good.chain, key=other.key),
+        "garbage": ServerPair(chain=good.chain, key=b"garbage"),
+    }[which]
+
+    with pytest.raises(TLSStateError) as caught:
+        AdapterContext(state_of(pair))
+    assert caught.value.__cause__ is None

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: MIT
+"""Who looks after TLS: what is new is used, and what can't be used changes nothing."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hsm_server.exit_codes import ListenError
+from hsm_server.logs import make_logger
+from hsm_server.settings import (
+    ClientSettings,
+    LogFormat,
+    LogLevel,
+    PairFiles,
+    TLSSettings,
+)
+from hsm_server.telemetry import Metrics
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.board import Board
+from hsm_server.tls.expiry import ExpiryWatch
+from hsm_server.tls.files import read_pair_files
+from hsm_server.tls.keeper import Keeper, Task
+from hsm_server.tls.settling import settled
+from hsm_server.tls.sources import file_sources, first_state
+from hsm_server.tls.state import TLSState
+from tests.server.pem_files import chain_pem, key_pem, pem, serve_by, write_pair
+from tests.server.pki import Issued, self_signed_root
+
+DAY = timedelta(days=1)
+
+
+class World:
+    """Files, a keeper of them, and what it has published."""
+
+    def __init__(self, folder: Path, interval_seconds: float = 0.0) -> None:
+        self.folder = folder
+        self.issuer = self_signed_root("An authority")
+        self.files = PairFiles(cert=folder / "cert.pem", key=folder / "key.pem")
+        self.ca, self.crl = folder / "ca.pem", folder / "clients.crl"
+        self.put(serve_by(self.issuer))
+        self.ca.write_bytes(pem(self.issuer.certificate))
+        self.put_list()
+        self.settings = TLSSettings(
+            pairs=(self.files,),
+            client=ClientSettings(ca=self.ca, crls=(self.crl,)),
+            reload_interval_seconds=interval_seconds,
+        )
+        self.metrics = Metrics()
+        self.out = io.StringIO()
+        self.logger = make_logger(self.out, LogLevel.DEBUG, LogFormat.JSON)
+        self.alarms = Alarms(self.logger, self.metrics)
+        self.published: list[TLSState] = []
+        self.refusal = ""
+
+    def put(self, issued: Issued) -> bytes:
+        """Let the files hold a pair; return its certificate, DER."""
+        write_pair(self.files.cert, self.files.key, issued)
+        return issued.der
+
+    def put_list(self, **changes: Any) -> None:
+        """Let the file of the revocation list hold another one."""
+        self.crl.write_bytes(self.issuer.revocation_list(**changes))
+
+    async def publish(self, state: TLSState) -> None:
+        """Stand in for who serves."""
+        if self.refusal:
+            raise ListenError(self.refusal)
+        self.published.append(state)
+
+    def keeper(self, *tasks: Task) -> Keeper:
+        """Return a keeper of the files, or of other tasks."""
+        chosen = tasks or file_sources(self.settings, self.alarms)
+        return Keeper(first_state(self.settings), chosen, self.publish, self.logger)
+
+    @property
+    def shown(self) -> bytes:
+        """The certificate that was published last, DER."""
+        return self.published[-1].pairs[0].chain[0]
+
+    def log(self, event: str) -> list[dict[str, Any]]:
+        """Return what the log has of an event."""
+        lines = map(json.loads, self.out.getvalue().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def alarm(self, part: str) -> float | None:
+        """Return what the metric of alarms shows."""
+        labels = {"part": part}
+        return self.metrics.registry.get_sample_value("ferrohsm_tls_alarm", labels)
+
+
+@contextlib.asynccontextmanager
+async def kept(world: World, *tasks: Task) -> AsyncIterator[Keeper]:
+    """Have a keeper run."""
+    keeper = world.keeper(*tasks)
+    await keeper.begin()
+    running = asyncio.create_task(keeper.run())
+    # Its first look, which finds nothing new.
+    await asyncio.sleep(0.1)
+    try:
+        yield keeper
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Give files that are looked at when a reload is asked for."""
+    return World(tmp_path)
+
+
+class TestReload:
+    """What happens when somebody asks."""
+
+    async def test_a_new_pair_is_published(self, world: World) -> None:
+        """It is the second state, of a later generation."""
+        async with kept(world) as keeper:
+            new = world.put(serve_by(world.issuer))
+            answer = await keeper.reload()
+            generations = [state.generation for state in world.published]
+
+        assert "" == answer
+        assert new == world.shown
+        assert [0, 1] == generations
+
+    async def test_content_counts_and_not_time(self, world: World) -> None:
+        """The same once more is no news; a change within the same tick is."""
+        async with kept(world) as keeper:
+            cert = world.files.cert
+            before = cert.stat()
+            cert.write_bytes(cert.read_bytes())
+            await keeper.reload()
+            untouched = len(world.published)
+            new = world.put(serve_by(world.issuer))
+            os.utime(cert, ns=(before.st_atime_ns, before.st_mtime_ns))
+            await keeper.reload()
+
+        assert 1 == untouched
+        assert new == world.shown
+
+    async def test_staples_stay_with_their_certificates(self, world: World) -> None:
+        """What is new has none yet."""
+
+        class Stapler:
+            async def run(self, board: Board, /) -> None:
+                def staple(state: TLSState) -> TLSState:
+                    (pair,) = state.pairs
+                    pair = msgspec.structs.replace(pair, staple=b"staple")
+                    return msgspec.structs.replace(state, pairs=(pair,))
+
+                await board.change(staple)
+                await asyncio.Event().wait()
+
+            async def reload(self, board: Board, /) -> None:
+                """Do nothing."""
+
+        tasks: list[Task] = [*file_sources(world.settings, world.alarms), Stapler()]
+        async with kept(world, *tasks) as keeper:
+            world.put_list(end=2 * DAY)
+            await keeper.reload()
+            kept_staple = world.published[-1].pairs[0].staple
+            world.put(serve_by(world.issuer))
+            await keeper.reload()
+
+        assert b"staple" == kept_staple
+        assert b"" == world.published[-1].pairs[0].staple
+
+    async def test_rules_about_clients_are_read_too(self, world: World) -> None:
+        """A list that revokes somebody is in force afterwards."""
+        async with kept(world) as keeper:
+            world.put_list(end=2 * DAY)
+            answer = await keeper.reload()
+            rules = world.published[-1].client
+
+        assert "" == answer
+        assert rules is not None
+        assert (world.crl.read_bytes(),) == rules.revocation_lists
+
+
+def _mismatched(world: World) -> None:
+    world.files.key.write_bytes(key_pem(serve_by(world.issuer)))
+
+
+def _expired(world: World) -> None:
+    world.put(serve_by(world.issuer, begin=-2 * DAY, end=-DAY))
+
+
+def _early(world: World) -> None:
+    world.put(serve_by(world.issuer, begin=DAY, end=2 * DAY))
+
+
+def _open(world: World) -> None:
+    world.put(serve_by(world.issuer))
+    world.files.key.chmod(0o644)
+
+
+def _half(world: World) -> None:
+    new = serve_by(world.issuer)
+    world.files.cert.write_bytes(chain_pem(new)[:300])
+
+
+def _gone(world: World) -> None:
+    world.files.key.unlink()
+
+
+class TestWhatCanNotBeUsed:
+    """It changes nothing, begins an alarm, and is looked at again."""
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (_mismatched, "does not belong to the certificate"),
+            (_expired, "has expired at"),
+            (_early, "is not valid before"),
+            (_open, "has mode 0644"),
+            (_half, "in PEM form"),
+            (_gone, "can't be read"),
+        ],
+        ids=["mismatched", "expired", "early", "open", "half", "gone"],
+    )
+    async def test_the_old_pair_stays(
+        self, world: World, spoil: Callable[[World], None], words: str
+    ) -> None:
+        """The answer, the log and the metric tell; they end with a good pair."""
+        async with kept(world) as keeper:
+            spoil(world)
+            answer = await keeper.reload()
+            await keeper.reload()
+            during = (len(world.published), world.alarm("certificate"))
+            new = world.put(serve_by(world.issuer))
+            await keeper.reload()
+
+        assert words in answer
+        assert (1, 1.0) == during
+        (told,) = world.log("tls alarm")
+        assert ("certificate", answer) == (told["part"], told["reason"])
+        assert new == world.shown
+        assert 0.0 == world.alarm("certificate")
+        assert 1 == len(world.log("tls alarm over"))
+
+    async def test_parts_are_apart(self, world: World) -> None:
+        """An outdated list keeps no new certificate out."""
+        async with kept(world) as keeper:
+            new = world.put(serve_by(world.issuer))
+            world.put_list(begin=-2 * DAY, end=-DAY)
+            answer = await keeper.reload()
+            lists = {state.client for state in world.published}
+
+        assert "should have been renewed" in answer
+        assert new == world.shown
+        assert 1 == len(lists)
+        assert (0.0, 1.0) == (world.alarm("certificate"), world.alarm("clients"))
+
+    async def test_what_nobody_can_serve_with_is_tried_again(
+        self, world: World
+    ) -> None:
+        """That a front end refused it says nothing about the next time."""
+        async with kept(world) as keeper:
+            new = world.put(serve_by(world.issuer))
+            world.refusal = "No room."
+            refused = await keeper.reload()
+            world.refusal = ""
+            accepted = await keeper.reload()
+
+        assert ("No room.", "") == (refused, accepted)
+        assert new == world.shown
+
+    def test_no_key_is_in_what_is_told(self, world: World) -> None:
+        """Neither state nor error shows what the files hold."""
+        state = first_state(world.settings)
+
+        assert "<TLSState>" == repr(state)
+        assert "<ServerPair>" == repr(state.pairs[0])
+
+
+class TestLooking:
+    """What happens when nobody asks."""
+
+    async def test_a_change_is_found(self, tmp_path: Path) -> None:
+        """Within the interval, and once."""
+        world = World(tmp_path, 0.05)
+        async with kept(world):
+            new = world.put(serve_by(world.issuer))
+            await until(lambda: len(world.published) == 2)
+            await asyncio.sleep(0.3)
+
+        assert new == world.shown
+        assert 2 == len(world.published)
+
+    async def test_a_good_pair_after_a_bad_one_is_found(self, tmp_path: Path) -> None:
+        """Nobody has to ask."""
+        world = World(tmp_path, 0.05)
+        async with kept(world):
+            _mismatched(world)
+            await until(lambda: world.alarm("certificate"))
+            new = world.put(serve_by(world.issuer))
+            await until(lambda: not world.alarm("certificate"))
+
+        assert new == world.shown
+
+    async def test_with_an_interval_of_0_nobody_looks(self, world: World) -> None:
+        """The files may be anything."""
+        async with kept(world):
+            world.put(serve_by(world.issuer))
+            await asyncio.sleep(0.3)
+
+        assert 1 == len(world.published)
+
+    async def test_what_changed_before_the_first_look_is_found(
+        self, world: World
+    ) -> None:
+        """A keeper that begins with a former state looks at once."""
+        keeper = world.keeper()
+        new = world.put(serve_by(world.issuer))
+        running = asyncio.create_task(keeper.run())
+        await until(lambda: world.published)
+        running.cancel()
+
+        assert new == world.shown
+
+    def test_a_file_that_is_being_written_is_waited_for(self, world: World) -> None:
+        """What is there twice in a row counts."""
+        whole = chain_pem(serve_by(world.issuer))
+        pieces = iter([whole[:100], whole[:400], whole, whole])
+        found = settled(
+            lambda: read_pair_files(world.settings.pairs),
+            pause=lambda _: world.files.cert.write_bytes(next(pieces)),
+        )
+
+        assert whole == found[world.files.cert]
+        assert [] == list(pieces)
+
+    def test_a_file_that_is_gone_for_a_moment_is_waited_for(self, world: World) -> None:
+        """Some put another file in its place in two steps."""
+        whole = world.files.cert.read_bytes()
+        world.files.cert.unlink()
+        found = settled(
+            lambda: read_pair_files(world.settings.pairs),
+            pause=lambda _: world.files.cert.write_bytes(whole),
+        )
+
+        assert whole == found[world.files.cert]
+
+    def test_files_that_never_settle_are_refused(self, world: World) -> None:
+        """Nobody knows which of it was meant."""
+        numbers = iter(range(1000))
+
+        with pytest.raises(ListenError, match="change all the time"):
+            settled(
+                lambda: read_pair_files(world.settings.pairs),
+                pause=lambda _: (
+                    world.files.cert.write_text(str(next(numbers))) and None
+                ),
+            )
+
+
+class TestKeeper:
+    """It goes on, whatever its tasks do."""
+
+    async def test_a_task_that_fails_is_begun_again(self, world: World) -> None:
+        """The log says where, and not what."""
+
+        class Failing:
+            runs = 0
+
+            async def run(self, board: Board, /) -> None:
+                self.runs += 1
+                raise RuntimeError("S3CRET")
+
+            async def reload(self, board: Board, /) -> None:
+                raise RuntimeError("S3CRET")
+
+        failing = Failing()
+        async with kept(
+            world, failing, *file_sources(world.settings, world.alarms)
+        ) as k:
+            world.put(serve_by(world.issuer))
+            answer = await k.reload()
+            await until(lambda: failing.runs == 2)
+
+        assert "unexpected RuntimeError." == answer
+        assert 2 == len(world.published)
+        assert 3 == len(world.log("unexpected"))
+        assert "S3CRET" not in world.out.getvalue()
+
+    async def test_a_first_state_that_nobody_can_use_is_an_error(
+        self, world: World
+    ) -> None:
+        """There is nothing to go back to."""
+        world.refusal = "No room."
+
+        with pytest.raises(ListenError, match="No room"):
+            await world.keeper().begin()
+
+
+class TestExpiry:
+    """Certificates that are about to expire begin an alarm."""
+
+    @pytest.mark.parametrize(
+        ("days", "left", "words"),
+        [
+            (365, 15 * DAY, ""),
+            (365, 13 * DAY, "The ECDSA certificate expires at"),
+            (10, 1.5 * DAY, ""),
+            (10, 0.5 * DAY, "The ECDSA certificate expires at"),
+            (10, -DAY, "The ECDSA certificate has expired at"),
+        ],
+        ids=["year-good", "year-near", "short-good", "short-near", "over"],
+    )
+    async def test_the_alarm(
+        self, world: World, days: int, left: timedelta, words: str
+    ) -> None:
+        """It says until when."""
+        issued = serve_by(world.issuer, begin=timedelta(), end=timedelta(days=days))
+        # What has signed it lives for a day, and so is not shown.
+        own = Issued(issued.certificate, issued.key)
+        world.put(own)
+        ends = own.certificate.not_valid_after_utc
+        watch = ExpiryWatch(world.alarms, now=lambda: ends - left)
+        board = Board(first_state(world.settings), world.publish)
+        watch.look(board)
+        watch.look(board)
+
+        assert bool(words) == bool(world.alarm("expiry"))
+        told = [line["reason"] for line in world.log("tls alarm")]
+        assert bool(words) == len(told)
+        assert [] == [reason for reason in told if not reason.startswith(words)]
