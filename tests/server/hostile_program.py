@@ -18,7 +18,15 @@ from hsm_core import wire
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import CreateKey
 from hsm_server.access import Visitor
-from hsm_server.ipc.control import Beat, FromSupervisor, Link, Ready, Serve
+from hsm_server.ipc.control import (
+    Beat,
+    FromSupervisor,
+    Link,
+    Ready,
+    Serve,
+    UseTLS,
+    UsingTLS,
+)
 from hsm_server.ipc.frames import (
     PROTOCOL,
     Answer,
@@ -80,6 +88,9 @@ def _obey(child: Child) -> None:
                     report = _attack(vault)
                 (_HERE / "report.part").write_text(json.dumps(report))
                 os.replace(_HERE / "report.part", _HERE / "report.json")
+            case UseTLS(serial):
+                os.close(descriptors[0])
+                control.send(msgspec.msgpack.encode(UsingTLS(serial)))
             case Serve() as message:
                 control.send(msgspec.msgpack.encode(message))
             case Beat() as message:

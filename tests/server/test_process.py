@@ -15,14 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.server.family import create, wait_until
+from tests.server.pem_files import serve_by, write_pair
+from tests.server.pki import self_signed_root
 from tests.server.process import (
     MASTER,
     Running,
@@ -472,6 +476,21 @@ def test_a_mismatched_pair_is_recognised(site: Site) -> None:
 
     assert 9 == code
     assert "does not belong to the certificate" in message
+
+
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+def test_no_server_starts_with_an_expired_certificate(
+    tmp_path: Path, isolation: str
+) -> None:
+    """Exit code 9, and until when it was valid; nothing is written."""
+    site = Site(tmp_path, isolation)
+    past: dict[str, Any] = {"begin": timedelta(days=-2), "end": timedelta(days=-1)}
+    write_pair(site.cert, site.key, serve_by(self_signed_root("A CA"), "ECDSA", **past))
+    code, message = site.fails()
+
+    assert 9 == code
+    assert "has expired at" in message
+    assert not (site.folder / "data").exists()
 
 
 def test_a_tampered_key_does_not_stop_the_others(site: Site) -> None:

@@ -26,6 +26,7 @@ pack, read = msgspec.msgpack.encode, msgspec.msgpack.Decoder(c.FromSupervisor).d
 end = socket.socket(fileno=int(sys.argv[1]))
 c.receive_begin(end)
 end.send(pack(c.Ready()))
+{then}
 while True:
     data, descriptors, _, _ = socket.recv_fds(end, 131072, 64)
     match read(data):
@@ -33,13 +34,20 @@ while True:
             end.send(pack(c.Serve()))
         case c.Beat():
             end.send(pack(c.Beat({is_linked})))
+        case c.UseTLS(serial):
+            end.send(pack(c.UsingTLS(serial)))
         case c.Link():
             print("linked", flush=True, file=sys.stderr)
         case c.Stop():
             break
 """
-_GOOD = ("-c", _STUB.format(is_linked=True))
-_UNLINKED = ("-c", _STUB.format(is_linked=False))
+_PUBLISH = """
+from hsm_server.sealed_memory import seal
+socket.send_fds(end, [pack(c.Publish(1))], [seal("state", b"state")])
+"""
+_GOOD = ("-c", _STUB.format(is_linked=True, then=""))
+_UNLINKED = ("-c", _STUB.format(is_linked=False, then=""))
+_KEEPER = ("-c", _STUB.format(is_linked=True, then=_PUBLISH))
 _DYING = ("-c", "raise SystemExit(3)")
 _STOPPED = ("-c", "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)")
 
@@ -77,12 +85,13 @@ def run(folder: Path, roles: Roles, seconds: float | None = None) -> int:
         os.close(box)
 
 
-@pytest.mark.parametrize("which", ["vault", "front_end"])
+@pytest.mark.parametrize("which", ["vault", "front_end", "keeper"])
 def test_a_child_that_dies_at_once_ends_the_start(
     tmp_path: Path, which: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One line says which, and how; the status is 1, and nothing remains."""
-    roles = Roles(**{"vault": _GOOD, "front_end": _GOOD, which: _DYING})
+    good = {"vault": _GOOD, "front_end": _GOOD, "keeper": _KEEPER}
+    roles = Roles(**{**good, which: _DYING})
     status = run(tmp_path, roles)
     out, err = capfd.readouterr()
     lines = [line for line in err.splitlines() if line != "linked"]
@@ -90,7 +99,8 @@ def test_a_child_that_dies_at_once_ends_the_start(
     assert 1 == status
     assert "" == out
     (line,) = lines
-    assert f"The process {'vault' if which == 'vault' else 'front1'} ended" in line
+    slot = {"vault": "vault", "front_end": "front1", "keeper": "tls"}[which]
+    assert f"The process {slot} ended" in line
     assert "(status 3) by itself" in line
     assert [] == list(tmp_path.iterdir())
 
@@ -99,7 +109,7 @@ def test_a_child_that_is_stopped_at_its_start_is_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Opening may take long; who can't go on at all is not waited for."""
-    status = run(tmp_path, Roles(vault=_STOPPED, front_end=_GOOD))
+    status = run(tmp_path, Roles(_STOPPED, _GOOD, _KEEPER))
 
     assert 1 == status
     assert "vault did not answer, and was killed" in capfd.readouterr().err
@@ -109,7 +119,7 @@ def test_a_front_end_that_lost_its_vault_gets_another_connection(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It says so when it is asked, and is connected again, at most once a second."""
-    status = run(tmp_path, Roles(vault=_GOOD, front_end=_UNLINKED), seconds=4.5)
+    status = run(tmp_path, Roles(_GOOD, _UNLINKED, _KEEPER), seconds=4.5)
     linked = capfd.readouterr().err.count("linked") / 2
 
     assert 0 == status
@@ -120,7 +130,7 @@ def test_who_is_linked_is_left_alone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Both are given one connection, and no more."""
-    status = run(tmp_path, Roles(vault=_GOOD, front_end=_GOOD), seconds=3.5)
+    status = run(tmp_path, Roles(_GOOD, _GOOD, _KEEPER), seconds=3.5)
 
     assert 0 == status
     assert 2 == capfd.readouterr().err.count("linked")

@@ -41,9 +41,9 @@ _MOST_UNANSWERED: Final = 10
 class Roles:
     """What the children run, as words for Python; tests put others in their place."""
 
-    keeper: Sequence[str] = ("-m", "hsm_server.processes.keeper")
     vault: Sequence[str] = ("-m", "hsm_server.bootstrap.vault")
     front_end: Sequence[str] = ("-m", "hsm_server.processes.front_end")
+    keeper: Sequence[str] = ("-m", "hsm_server.processes.keeper")
 
 
 @dataclass(frozen=True, slots=True)

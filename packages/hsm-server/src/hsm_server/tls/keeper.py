@@ -45,6 +45,9 @@ class Task(Protocol):
         """
         Look at once whether there is a reason; it is called while `run` runs.
 
+        Somebody waits for that, for 5 seconds at most; so what needs the network is
+        only begun.
+
         Raises:
             HSMError: There is something that can't be used; what was in force still is.
         """
