@@ -105,7 +105,7 @@ def _negative(rows: Rows) -> None:
     rows[-1] = rows[0]
 
 
-REASONS = {
+REASONS: dict[RecordAttack, str] = {
     record_attacks.edit: "mac",
     record_attacks.edit_and_sign_without_key: "mac",
     record_attacks.edit_and_chain_anew: "mac",

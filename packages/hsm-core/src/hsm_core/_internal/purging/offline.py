@@ -65,7 +65,8 @@ class _Reading:
         ended = self.ended.get(event.operation_id, event)
         if begun is None or ended.seq != event.seq:
             raise LedgerTamperedError(
-                f"Record {event.seq} of the ledger ends a purge that is not under way."
+                f"Record {event.seq} of the ledger ends a purge that is not under way.",
+                seq=event.seq,
             )
         self.ended[event.operation_id] = event
 
@@ -147,7 +148,7 @@ def _compare(chain: OfflineVerification, reading: _Reading, told: _Trail) -> Non
     for anchor in told.anchors:
         if anchor.log_id != chain.log_id:
             raise LedgerTamperedError(
-                "This is not the retention ledger that the trail knows."
+                "This is not the retention ledger that the trail knows.", seq=0
             )
         found = reading.leaves.get(anchor.seq)
         if found != anchor.leaf_hash:
