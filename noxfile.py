@@ -45,6 +45,7 @@ ONCE: Final = tuple(
         "core/test_filesystem_healing.py",
         "core/test_filesystem_kills.py",
         "core/test_following.py",
+        "core/test_governance_histories.py",
         "core/test_governance_kills.py",
         "core/test_interop_openssl.py",
         "core/test_pruned_store.py",

@@ -36,6 +36,7 @@ __all__ = [
     "STEPS",
     "Site",
     "check_whole",
+    "create",
     "finish",
     "make_template",
 ]
@@ -226,17 +227,13 @@ STEPS: Final[dict[str, Callable[[Site], object]]] = {
 """What is killed; ``execute`` reserves, does and uses up what was granted."""
 
 
-def check_whole(folder: Path, kind: str) -> None:
+def check_whole(folder: Path, kind: str) -> LedgerVerification:
     """
     Verify trail and ledger as a kill has left them, before anything is repaired.
 
     Raises:
         IntegrityError: Something is called changed.
     """
-    _verified(folder, kind)
-
-
-def _verified(folder: Path, kind: str) -> LedgerVerification:
     trail = "audit.log" if kind == "filesystem" else "audit.sqlite"
     return verify_ledger(folder / "ledger.log", _HMAC_KEY, trail=folder / trail)
 
@@ -337,7 +334,7 @@ def _finish_purging(site: Site, acknowledged: bool) -> bool:
     assert report.ledger is not None
     assert ("", 0) == (report.ledger.problem, report.failures)
     site.gateway.close()
-    found = _verified(site.folder, site.kind)
+    found = check_whole(site.folder, site.kind)
     assert (1, 0, 0) == (found.purges, found.aborted, found.unfinished)
     assert 2 == found.chain.records
     site.__init__(site.folder, site.kind, site.clock.now())  # type: ignore[misc]
