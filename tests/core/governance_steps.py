@@ -148,6 +148,8 @@ def _settings(folder: Path, kind: str) -> Settings:
         policy_profile=PolicyProfile.STRICT,
         audit_retention_days=0,
         approval_retention_days=0,
+        # A disk that is copied meanwhile is no disk that hangs.
+        audit_timeout_seconds=60,
         retention_config=folder / "retention.yaml",
         retention_ledger=folder / "ledger.log",
     )
