@@ -226,11 +226,13 @@ def keep(life: Life) -> None:
     life.do(ops.RotateKey(key_id=key))
     for _ in range(3):
         life.clock.plan(life.chance.randint(1, 5), life.seconds)
-        life.world.sweep()
-        consent(life)
+        for days in (0, 0, 1.2, 0):
+            life.clock.advance(days * DAY)
+            life.world.sweep()
+            consent(life)
         life.clock.plan(life.chance.randint(1, 5), 0)
         life.world.sweep()
-        life.clock.advance(9 * DAY)
+        life.clock.advance(7.5 * DAY)
     life.be_right()
     life.world.sweep()
     states = [v.state for v in life.do(ops.ListVersions(key_id=key)).items]
