@@ -227,7 +227,19 @@ def _run_tests(
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests of all three distributions, with coverage."""
+    """Run the tests of all three distributions."""
+    _install(session, "test", "lint")
+    _run_tests(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """
+    Run the tests and say which lines and branches no test has run.
+
+    It takes more than half as long again as `tests`, and so is not part of CI. After
+    ``--`` may stand which tests to run.
+    """
     _install(session, "test", "lint")
     session.run("coverage", "erase")
     # The plugin measures what pytest-xdist's processes run, too, and adds it up.

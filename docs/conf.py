@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
 """How Sphinx builds the documentation."""
 
+from __future__ import annotations
+
+import re
+from typing import Any
+
 project = "FerroHSM"
 author = "The FerroHSM contributors"
 copyright = author
@@ -19,6 +24,10 @@ nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+
+# The name alone, with its link: the module that defines a type need not be the one that
+# it is imported from.
+python_use_unqualified_type_names = True
 
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Standard", "notes_style")]
@@ -41,3 +50,17 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = "FerroHSM"
+
+
+def _name_defaults(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any
+) -> tuple[Any, Any]:
+    """Write a record that is a default as a call; its repr is no expression."""
+    if isinstance(signature, str):
+        signature = re.sub(r"<(\w+)>", r"\1()", signature)
+    return signature, returns
+
+
+def setup(app: Any) -> None:
+    """Connect what is done to signatures."""
+    app.connect("autodoc-process-signature", _name_defaults)

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 import msgspec
 import pytest
 
-from hsm_core._internal.assembly import OpenHSM
 from hsm_core._internal.documents import KeyDocument, document_digest, index_of
 from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, blob_name
 from hsm_core._internal.stores.sqlite import key_index

@@ -13,10 +13,11 @@ import pytest
 
 from hsm_core import wire
 from hsm_core._internal.admission import Admission
-from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
+from hsm_core._internal.assembly import Parts, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
@@ -287,8 +288,7 @@ class World:
             told = f"The retention ledger is damaged at record {seq}."
             ledger = LedgerFile(None, told)
         self.ledger_log = ledger.log
-        self.hsm = assemble(
-            self.settings,
+        parts = Parts(
             store=FaultyKeyStore(opened.keys, self.faults),
             counters=opened.uses,
             audit=FaultyAuditLog(trail, self.faults),
@@ -302,6 +302,7 @@ class World:
             approvals=open_approval_store(self.settings),
             desk=None if self._has_desk else self.people,
         )
+        self.hsm = assemble(self.settings, parts)
         self.session = Session(self.hsm.act_as(caller(*Role)))
         self.adopt()
         return self.hsm

@@ -304,7 +304,7 @@ def test_secrets_are_marked() -> None:
     marked = {
         (cls.__name__, field.name)
         for cls in records()
-        if cls.__module__ in {"hsm_core.operations", "hsm_core.model"}
+        if cls.__module__.startswith(("hsm_core.operations.", "hsm_core.model"))
         and cls is not Record
         for field in msgspec.structs.fields(cls)
         if "'secret': True" in repr(field.type)

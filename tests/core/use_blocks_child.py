@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
 from unittest.mock import patch
 
-from hsm_core._internal.assembly import assemble
+from hsm_core._internal.assembly import Parts, assemble
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.uses import Use, UseAccounts, UseRules
 from hsm_core.factory import OpenHSM
+from hsm_core.settings import Settings
 from tests.core.changed_stores import DATA, Data, session_on
 from tests.core.filesystem_child import die, was_killed
 
@@ -34,8 +36,11 @@ _MOST_STEPS: Final = 14
 
 def opened(data: Data) -> OpenHSM:
     """Open an HSM whose keys may be used so often."""
-    few = partial(assemble, use_rules=_RULES)
-    with patch("hsm_core.factory.assemble", few):
+
+    def assemble_few(settings: Settings, parts: Parts) -> OpenHSM:
+        return assemble(settings, replace(parts, use_rules=_RULES))
+
+    with patch("hsm_core.factory.assemble", assemble_few):
         return data.open()
 
 

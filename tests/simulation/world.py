@@ -20,10 +20,11 @@ from unittest import mock
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
+from hsm_core._internal.assembly import Parts, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.failpoints import install
+from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core.errors import HSMError
@@ -184,17 +185,17 @@ class World:
         self.faults.clear()
         store = SimulatedKeyStore(self._disk, self._life)
         trail = self._open_trail(self._disk)
-        self._gateway = assemble(
-            Settings(
-                key_store="filesystem",
-                approval_store=ApprovalStoreKind.FILE,
-                audit_sync=self._sync,
-                policy_config=_POLICY,
-                retention_config=_RETENTION,
-                retention_ledger=Path("simulated"),
-                retention_grace_seconds=GRACE_SECONDS,
-                retention_max_purges=3,
-            ),
+        settings = Settings(
+            key_store="filesystem",
+            approval_store=ApprovalStoreKind.FILE,
+            audit_sync=self._sync,
+            policy_config=_POLICY,
+            retention_config=_RETENTION,
+            retention_ledger=Path("simulated"),
+            retention_grace_seconds=GRACE_SECONDS,
+            retention_max_purges=3,
+        )
+        parts = Parts(
             purges=LedgerFile(self._open_trail(self._ledger)),
             store=FaultyKeyStore(store, self.faults),
             counters=SimulatedCounters(self._disk, self._life),
@@ -208,6 +209,7 @@ class World:
             approvals=SimulatedApprovals(self._disk, self._life),
             new_caretaker=self._new_caretaker,
         )
+        self._gateway = assemble(settings, parts)
 
     def _open_trail(self, disk: Disk) -> SimulatedTrail:
         return SimulatedTrail(

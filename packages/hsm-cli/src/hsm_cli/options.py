@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hsm_cli.files import Source
+from hsm_cli.flags import literal_secrets
 from hsm_cli.invocation import Invocation
+from hsm_cli.output import print_note
 
 __all__ = [
     "CommaList",
@@ -30,6 +32,7 @@ __all__ = [
     "proof_options",
     "text_or_hex",
     "version_option",
+    "warn_of_visible",
 ]
 
 E = TypeVar("E", bound=Enum)
@@ -400,3 +403,12 @@ idempotency_option = click.option(
     metavar="TEXT",
     help="Repeat a command whose outcome is not known under the key that it named.",
 )
+
+
+def warn_of_visible(ctx: click.Context, *names: str) -> None:
+    """Warn of each of these parameters that holds a secret on the command line."""
+    for flag in literal_secrets(ctx, *names):
+        print_note(
+            f"warning: other users can see {flag} on the command line; use @FILE, "
+            "fd:N or the environment."
+        )

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.approvals.signed import ConsentAudit
-from hsm_core._internal.assembly import OpenHSM, assemble, open_ring
+from hsm_core._internal.assembly import Parts, assemble, open_ring
 from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
 from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.policy import policy_of
 from hsm_core._internal.purging import offline
 from hsm_core._internal.purging.offline import LedgerVerification
@@ -134,8 +135,7 @@ def open_hsm(
     ledger: LedgerFile | None = None
     try:
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
-        return assemble(
-            settings,
+        parts = Parts(
             store=store,
             counters=opened.uses,
             audit=audit,
@@ -150,6 +150,7 @@ def open_hsm(
             policy=policy,
             purges=ledger,
         )
+        return assemble(settings, parts)
     except BaseException:
         with suppress(AuditUnavailableError):
             if ledger is not None and ledger.log is not None:

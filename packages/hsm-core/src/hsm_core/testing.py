@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import msgspec
 
-from hsm_core._internal.assembly import OpenHSM, assemble
+from hsm_core._internal.assembly import Parts, assemble
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.sealing import RootKey
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
@@ -519,8 +520,7 @@ def memory_hsm(
     chosen = msgspec.structs.replace(
         settings or Settings(), key_store=KeyStoreKind.MEMORY, audit_log=None
     )
-    return assemble(
-        chosen,
+    parts = Parts(
         store=FaultyKeyStore(MemoryKeyStore(), planned),
         counters=FaultyUseCounters(MemoryUseCounters(), planned),
         audit=FaultyAuditLog(trail, planned),
@@ -534,6 +534,7 @@ def memory_hsm(
         approvals=approvals,
         policy=policy,
     )
+    return assemble(chosen, parts)
 
 
 def _rules(use_limit: int) -> UseRules:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from hsm_cli.__about__ import __version__
-from hsm_cli.flags import global_flags, literal_secrets, read_settings
+from hsm_cli.flags import global_flags, read_settings
 from hsm_cli.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 
 __all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
@@ -104,14 +104,11 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, /, **values: Any) -> None:
     """Read the global flags; what stands in ``ctx.obj`` before is used as the HSM."""
     from hsm_cli.invocation import Invocation
+    from hsm_cli.options import warn_of_visible
     from hsm_cli.output import Output, print_note, wants_colour
 
     settings = read_settings(ctx, values)
-    for flag in literal_secrets(ctx, "auth_token", "jwt_secret"):
-        print_note(
-            f"warning: other users can see {flag} on the command line; use @FILE, "
-            "fd:N or the environment."
-        )
+    warn_of_visible(ctx, "auth_token", "jwt_secret")
     if settings.insecure:
         print_note("warning: the server's certificate is not checked (--insecure).")
     if _mints(ctx, settings.token) and (

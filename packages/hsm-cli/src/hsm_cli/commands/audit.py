@@ -11,19 +11,17 @@ from typing import Any
 import click
 
 from hsm_cli.bootstrap import OfflineReport, read_approver_file, verify_trail
-from hsm_cli.flags import given_as_flag, literal_secrets
+from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
+from hsm_cli.options import HSMCommand, warn_of_visible
 from hsm_cli.output import print_note
 from hsm_cli.progress import Progress
+from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
 from hsm_cli.views import EVENT_HEADER, event_row
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
-from hsm_core.secret_input import read_secret
 
 __all__ = ["command"]
-
-_HMAC_KEY_BYTES = 32
 
 
 def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,14 +141,7 @@ def _tell_interruption(error: HSMError) -> None:
     metavar="FILE",
     help="Verify a trail in files or in SQLite here, without a server.",
 )
-@click.option(
-    "--hmac-key",
-    envvar="FERROHSM_HMAC_KEY",
-    show_envvar=True,
-    metavar="SECRET",
-    help="Key of the trail, with --audit-path: base64, @FILE or fd:N. Without it only "
-    "the chain is checked, which a forger can make anew.",
-)
+@hmac_key_option("Key of the trail, with --audit-path")
 @click.option(
     "--approver-keys",
     type=click.Path(path_type=Path),
@@ -171,11 +162,7 @@ def verify(
     A damaged trail: exit 7, and the first bad record is named with its reason.
     """
     invocation: Invocation = ctx.obj
-    for flag in literal_secrets(ctx, "hmac_key"):
-        print_note(
-            f"warning: other users can see {flag} on the command line; use @FILE, "
-            "fd:N or the environment."
-        )
+    warn_of_visible(ctx, "hmac_key")
     if audit_path is not None:
         _verify_files(invocation, audit_path, hmac_key, approver_keys)
     elif approver_keys is not None:
@@ -192,30 +179,18 @@ def _verify_files(
     hmac_key: str | None,
     approver_keys: Path | None,
 ) -> None:
-    key = None
     people = None if approver_keys is None else read_approver_file(approver_keys)
-    if hmac_key is not None:
-        key = read_secret(
-            hmac_key,
-            field="hmac_key",
-            minimum=_HMAC_KEY_BYTES,
-            exact=_HMAC_KEY_BYTES,
-        )
+    key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_trail(path, key, progress.show, people)
     invocation.output.pairs(report, _report_pairs(report))
 
 
 def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
-    checked = (
-        "every MAC and the chain"
-        if report.macs_checked
-        else "the chain only, which a forger can make anew; give --hmac-key"
-    )
     torn = f"{report.torn_bytes} bytes, no record" if report.torn_bytes else ""
     return [
         ("verdict", "intact"),
-        ("checked", checked),
+        ("checked", checked(macs=report.macs_checked)),
         ("records", str(report.records)),
         ("signed consents", _consents(report)),
         ("pruned before", str(report.first_seq) if report.first_seq else ""),

@@ -6,9 +6,9 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.new_keys import NewKey, new_key_options
 from hsm_cli.options import HSMCommand, one_of
-from hsm_cli.views import key_pairs
 from hsm_core.operations import CreateKey
 
 __all__ = ["command"]
@@ -40,5 +40,4 @@ def command(
     """Make a key. Its first version is active at once, unless it is staged."""
     name = one_of(algorithm, algorithm_option, name="ALGORITHM", flag="--algorithm")
     operation = CreateKey(algorithm=name, staged=staged, **facts)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

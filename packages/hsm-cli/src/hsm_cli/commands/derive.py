@@ -7,9 +7,9 @@ import click
 
 from hsm_cli.files import Source, decode_pem
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.new_keys import NewKey, new_key_options
 from hsm_cli.options import HSMCommand, choice, text_or_hex
-from hsm_cli.views import key_pairs
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.operations import DeriveKey
 
@@ -70,8 +70,7 @@ def command(
         info=text_or_hex(info, info_hex, name="--info"),
         **facts,
     )
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)
 
 
 def _peer(path: str | None) -> bytes | None:

@@ -8,9 +8,9 @@ import sys
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.options import HSMCommand, idempotency_option, key_operand
 from hsm_cli.terminal import neutral
-from hsm_cli.views import key_pairs
 from hsm_core.operations import DescribeKey, DestroyKey
 
 __all__ = ["command"]
@@ -39,8 +39,7 @@ def command(
     if not yes:
         _ask(invocation, key_id)
     operation = DestroyKey(key_id=key_id, waiting_days=waiting_days)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)
 
 
 def _ask(invocation: Invocation, key_id: str) -> None:

@@ -7,10 +7,10 @@ import click
 
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.new_keys import NewKey, new_key_options
 from hsm_cli.options import HSMCommand
 from hsm_cli.transfer import Wrapped, transfer_options, wrap_here
-from hsm_cli.views import key_pairs
 from hsm_core.algorithms import (
     HashAlgorithm,
     KeyFormat,
@@ -99,5 +99,4 @@ def command(
         mgf_hash=mgf_hash,
         **facts,
     )
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.options import HSMCommand, idempotency_option, key_operand
-from hsm_cli.views import key_pairs
 from hsm_core.operations import ResumeKey
 
 __all__ = ["command"]
@@ -20,5 +20,4 @@ __all__ = ["command"]
 def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
     """Let a suspended version be active again."""
     operation = ResumeKey(key_id=key_id)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

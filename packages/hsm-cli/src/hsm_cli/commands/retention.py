@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hsm_cli.bootstrap import LedgerReport, verify_ledger
-from hsm_cli.flags import literal_secrets
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
-from hsm_cli.output import print_note
+from hsm_cli.key_changes import change_key
+from hsm_cli.options import (
+    HSMCommand,
+    idempotency_option,
+    key_operand,
+    warn_of_visible,
+)
 from hsm_cli.progress import Progress
-from hsm_cli.views import key_pairs
+from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
+from hsm_cli.views import instant
 from hsm_core.operations import (
     ExtendRetention,
     HoldKey,
@@ -23,12 +30,14 @@ from hsm_core.operations import (
     RetentionReport,
     RetentionStatus,
 )
-from hsm_core.secret_input import read_secret
 
 __all__ = ["command"]
 
-_HMAC_KEY_BYTES = 32
 _HEADER = ("Key", "Versions", "State", "Due", "Window", "Purge", "Approval")
+
+
+def _reason_option(fate: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--reason", required=True, metavar="TEXT", help=f"Why; {fate}.")
 
 
 @click.group("retention", no_args_is_help=False)
@@ -88,40 +97,31 @@ def extend(
     else:
         wanted = until.replace(tzinfo=UTC)
     operation = ExtendRetention(key_id=key_id, version=version, until=wanted)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)
 
 
 @command.command("hold", cls=HSMCommand)
 @key_operand
-@click.option(
-    "--reason", required=True, metavar="TEXT", help="Why; shown with the key."
-)
+@_reason_option("shown with the key")
 @idempotency_option
 @click.pass_obj
 def hold(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
     """Put a legal hold on a key: nothing of it is purged or destroyed."""
-    operation = HoldKey(key_id=key_id, reason=reason)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, HoldKey(key_id=key_id, reason=reason), idempotency_key)
 
 
 @command.command("release", cls=HSMCommand)
 @key_operand
-@click.option(
-    "--reason", required=True, metavar="TEXT", help="Why; stands in the audit trail."
-)
+@_reason_option("stands in the audit trail")
 @idempotency_option
 @click.pass_obj
 def release(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
 ) -> None:
     """End the hold on a key."""
-    operation = ReleaseKey(key_id=key_id, reason=reason)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, ReleaseKey(key_id=key_id, reason=reason), idempotency_key)
 
 
 @command.group("ledger", no_args_is_help=False)
@@ -137,14 +137,7 @@ def ledger() -> None:
     metavar="FILE",
     help="Trail in files or in SQLite that the ledger is compared with.",
 )
-@click.option(
-    "--hmac-key",
-    envvar="FERROHSM_HMAC_KEY",
-    show_envvar=True,
-    metavar="SECRET",
-    help="Key of trail and ledger: base64, @FILE or fd:N. Without it only the chain is "
-    "checked, which a forger can make anew.",
-)
+@hmac_key_option("Key of trail and ledger")
 @click.pass_context
 def verify(
     ctx: click.Context, path: Path, audit_path: Path | None, hmac_key: str | None
@@ -156,19 +149,8 @@ def verify(
     copy, or lacks a purge. A damaged ledger: exit 7.
     """
     invocation: Invocation = ctx.obj
-    for flag in literal_secrets(ctx, "hmac_key"):
-        print_note(
-            f"warning: other users can see {flag} on the command line; use @FILE, "
-            "fd:N or the environment."
-        )
-    key = None
-    if hmac_key is not None:
-        key = read_secret(
-            hmac_key,
-            field="hmac_key",
-            minimum=_HMAC_KEY_BYTES,
-            exact=_HMAC_KEY_BYTES,
-        )
+    warn_of_visible(ctx, "hmac_key")
+    key = read_hmac_key(hmac_key)
     with Progress("records verified") as progress:
         report = verify_ledger(path, key, audit_path, progress.show)
     invocation.output.pairs(report, _pairs(report))
@@ -179,15 +161,11 @@ def _row(item: PurgeItem) -> tuple[str, ...]:
         item.key_id,
         ", ".join(map(str, item.versions)),
         item.state,
-        _day(item.due_at),
+        instant(item.due_at) or "-",
         f"{item.window_days} d, {item.rule}",
-        _day(item.purge_at),
+        instant(item.purge_at) or "-",
         item.approval_id or "-",
     )
-
-
-def _day(when: datetime | None) -> str:
-    return f"{when:%Y-%m-%dT%H:%M:%SZ}" if when is not None else "-"
 
 
 def _summary(report: RetentionReport) -> str:
@@ -196,7 +174,7 @@ def _summary(report: RetentionReport) -> str:
     parts = [
         f"{report.queue} waiting, {report.scheduled_total} scheduled and "
         f"{report.completed_total} purged since the start; last sweep "
-        f"{_day(report.swept_at)}"
+        f"{instant(report.swept_at) or '-'}"
     ]
     if not report.policy_sha256:
         parts.append("there is no policy yet, so that nothing is purged")
@@ -222,14 +200,9 @@ def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
     compared = "not with a trail; give --audit-path"
     if report.anchors is not None:
         compared = f"with the trail, which names it {report.anchors} times"
-    checked = (
-        "every MAC and the chain"
-        if report.macs_checked
-        else "the chain only, which a forger can make anew; give --hmac-key"
-    )
     return [
         ("verdict", "intact"),
-        ("checked", checked),
+        ("checked", checked(macs=report.macs_checked)),
         ("compared", compared),
         ("records", str(report.records)),
         ("purges", str(report.purges)),

@@ -8,8 +8,8 @@ from datetime import datetime
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.options import HSMCommand, Instant, idempotency_option, key_operand
-from hsm_cli.views import key_pairs
 from hsm_core.operations import RevokeKey
 
 __all__ = ["command"]
@@ -44,5 +44,4 @@ def command(
     operation = RevokeKey(
         key_id=key_id, version=version, reason=reason, compromised_at=compromised_at
     )
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

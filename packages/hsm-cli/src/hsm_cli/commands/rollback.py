@@ -6,8 +6,8 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.options import HSMCommand, idempotency_option, key_operand
-from hsm_cli.views import key_pairs
 from hsm_core.operations import Rollback
 
 __all__ = ["command"]
@@ -29,5 +29,4 @@ def command(
 ) -> None:
     """Make a new version from the material of an older one."""
     operation = Rollback(key_id=key_id, version=version)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

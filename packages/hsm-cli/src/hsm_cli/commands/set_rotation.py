@@ -6,8 +6,8 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.options import HSMCommand, idempotency_option, key_operand
-from hsm_cli.views import key_pairs
 from hsm_core.operations import SetRotation
 
 __all__ = ["command"]
@@ -42,5 +42,4 @@ def command(
     if off == (max_age_days is not None or max_uses is not None):
         raise click.UsageError("Give --max-age-days, --max-uses or both, or --off.")
     operation = SetRotation(key_id=key_id, max_age_days=max_age_days, max_uses=max_uses)
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

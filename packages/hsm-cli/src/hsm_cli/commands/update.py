@@ -6,8 +6,8 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
+from hsm_cli.key_changes import change_key
 from hsm_cli.options import CommaList, HSMCommand, idempotency_option, key_operand
-from hsm_cli.views import key_pairs
 from hsm_core.operations import UpdateKey
 
 __all__ = ["command"]
@@ -41,5 +41,4 @@ def command(
     operation = UpdateKey(
         key_id=key_id, name=name, description=description, owner=owner, tags=tags
     )
-    key = invocation.execute(operation, idempotency_key=idempotency_key)
-    invocation.output.pairs(key, key_pairs(key))
+    change_key(invocation, operation, idempotency_key)

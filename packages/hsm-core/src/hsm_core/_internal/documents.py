@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from hsm_core._internal import envelope
+from hsm_core._internal.stored_form import StoredForm
 from hsm_core.errors import InputSizeError, KeyTamperedError, MalformedError
 from hsm_core.model import KeyId, KeyOrigin, KeyState
 from hsm_core.protocols import IndexEntry
@@ -47,18 +48,7 @@ MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """Longest stored form; what the longest lives of keys need is well below it."""
 
 
-class _Stored(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-
-class VersionDocument(_Stored, frozen=True, kw_only=True):
+class VersionDocument(StoredForm, frozen=True, kw_only=True):
     """
     One version of a key.
 
@@ -103,14 +93,14 @@ class VersionDocument(_Stored, frozen=True, kw_only=True):
         return self.activated_at or self.created_at
 
 
-class RotationDocument(_Stored, frozen=True, kw_only=True):
+class RotationDocument(StoredForm, frozen=True, kw_only=True):
     """When a key is rotated by the HSM itself; 0 is no limit."""
 
     max_age_days: int = 0
     max_uses: int = 0
 
 
-class OperationRecord(_Stored, frozen=True, kw_only=True):
+class OperationRecord(StoredForm, frozen=True, kw_only=True):
     """
     An operation that changed the key: what a repeated request is answered from.
 
@@ -128,14 +118,14 @@ class OperationRecord(_Stored, frozen=True, kw_only=True):
     at: int
 
 
-class Tombstone(_Stored, frozen=True, kw_only=True):
+class Tombstone(StoredForm, frozen=True, kw_only=True):
     """Material that was destroyed and must never be opened again."""
 
     material_id: str
     destroyed_at: int
 
 
-class KeyDocument(_Stored, frozen=True, kw_only=True):
+class KeyDocument(StoredForm, frozen=True, kw_only=True):
     """
     A key, wholly.
 

@@ -16,16 +16,15 @@ from typing import Final
 from hsm_core._internal.acceptance import Acceptance
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.comparison import Judgement, compare, judge_doubtful
+from hsm_core._internal.ground import Ground
 from hsm_core._internal.healing import Healer
-from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.recovery import key_intents, recover
 from hsm_core._internal.scrubber import Scrubber
 from hsm_core._internal.uses import UseAccounts
 from hsm_core.errors import HSMLockedError
-from hsm_core.model import MessageDetail, Phase
-from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditDraft, AuditLog, Clock
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.model import AuditEvent, MessageDetail, Phase
+from hsm_core.protocols import AuditDraft
+from hsm_core.settings import KeyStoreKind
 
 __all__ = ["Keeper"]
 
@@ -41,19 +40,10 @@ class Keeper:
     Opens a store for an HSM.
 
     Args:
-        settings: How often to scrub, and whether to accept what differs.
+        ground: Its keys lie in a store that was just opened. The settings say how often
+            to scrub, and whether to accept what differs.
 
-        inventory: Over a store that was just opened.
-
-        uses: Accounts of its materials.
-
-        audit: The trail.
-
-        clock: Time.
-
-        verify: Verifies a range of the trail.
-
-        policy_hash: Tells the hash of the policy in force.
+        uses: Accounts of the keys' materials.
 
     Raises:
         AuditTamperedError: A record is bad.
@@ -65,53 +55,59 @@ class Keeper:
         scrubber: Compares everything.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        inventory: Inventory,
-        uses: UseAccounts,
-        audit: AuditLog,
-        clock: Clock,
-        verify: Callable[[int, int], AuditVerification],
-        policy_hash: Callable[[], str],
-    ) -> None:
-        self._inventory = inventory
+    def __init__(self, ground: Ground, uses: UseAccounts) -> None:
+        settings, inventory, audit = ground.settings, ground.inventory, ground.audit
+        self._ground = ground
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
-        self._audit = audit
-        self._policy_hash = policy_hash
         self._pay: Callable[[], None] = lambda: None
         self._judge = partial(
-            judge_doubtful, inventory, audit, verify, self._settle_all
+            judge_doubtful, inventory, audit, ground.verify, self._settle_all
         )
         self.healer = Healer(inventory, audit)
         self.scrubber = Scrubber(
             inventory,
             uses,
-            clock,
+            ground.clock,
             self._judge,
             share=settings.scrub_share,
             interval_seconds=settings.scrub_interval_seconds,
         )
-        judgement = Judgement()
-        if self._is_lasting:
-            judgement = compare(inventory, audit, verify)
-        else:
-            inventory.census.adopt(inventory.census.sums(()), verified=True)
-        if judgement.lock:
-            inventory.lock.set(judgement.lock, judgement.facts)
-            waiting = key_intents(audit)
-            draft = _lock_draft(judgement.lock, policy_hash)
-            audit.append([draft], durable=True, reserved=True).wait()
-        else:
-            waiting = recover(inventory, audit)
         self.acceptance = Acceptance(
-            inventory, uses, audit, self.healer, verify, policy_hash, waiting
+            inventory,
+            uses,
+            audit,
+            self.healer,
+            ground.verify,
+            ground.policy.policy_hash,
+            self._compare(),
         )
         if settings.accept_changed_store and self._is_lasting:
             # What is to be accepted must be found first, which a start alone need not.
             self.scrubber.verify(threading.Event())
             if inventory.tampered.problems():
                 self.acceptance.recover_store("accept_changed_store")
+
+    def _compare(self) -> list[AuditEvent]:
+        """Compare keys and trail; return the intents that a lock leaves open."""
+        inventory, audit = self._ground.inventory, self._ground.audit
+        judgement = Judgement()
+        if self._is_lasting:
+            judgement = compare(inventory, audit, self._ground.verify)
+        else:
+            inventory.census.adopt(inventory.census.sums(()), verified=True)
+        if not judgement.lock:
+            return recover(inventory, audit)
+        inventory.lock.set(judgement.lock, judgement.facts)
+        waiting = key_intents(audit)
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.locked",
+            code=HSMLockedError.code,
+            policy=self._ground.policy.policy_hash(),
+            detail=MessageDetail(text=judgement.lock),
+        )
+        audit.append([draft], durable=True, reserved=True).wait()
+        return waiting
 
     def begin(self, caretaker: Caretaker, pay: Callable[[], None]) -> None:
         """
@@ -135,18 +131,8 @@ class Keeper:
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind="system.store-compared",
-            policy=self._policy_hash(),
+            policy=self._ground.policy.policy_hash(),
             detail=MessageDetail(text="A part of it is not as it was counted."),
         )
         # Once this is durable, all that was appended before it is.
-        self._audit.append([draft], durable=True, reserved=True).wait()
-
-
-def _lock_draft(reason: str, policy_hash: Callable[[], str]) -> AuditDraft:
-    return AuditDraft(
-        phase=Phase.SINGLE,
-        kind="system.locked",
-        code=HSMLockedError.code,
-        policy=policy_hash(),
-        detail=MessageDetail(text=reason),
-    )
+        self._ground.audit.append([draft], durable=True, reserved=True).wait()

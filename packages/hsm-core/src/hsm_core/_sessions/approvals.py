@@ -24,21 +24,11 @@ class ApprovalMethods(SessionBase):
         requester: str = "",
     ) -> Iterator[ops.ApprovalInfo]:
         """Give all approvals that fit, newest first; see `ListApprovals`."""
-        wanted, cursor = tuple(states), ""
-        while True:
-            page = self._hsm.execute(
-                ops.ListApprovals(
-                    states=wanted,
-                    kind=kind,
-                    key_id=key_id,
-                    requester=requester,
-                    cursor=cursor,
-                )
-            )
+        first = ops.ListApprovals(
+            states=tuple(states), kind=kind, key_id=key_id, requester=requester
+        )
+        for page in self._pages(first):
             yield from page.items
-            cursor = page.next_cursor
-            if not cursor:
-                return
 
     def approval(self, approval_id: str) -> ops.ApprovalInfo:
         """Return one approval; see `GetApproval`."""

@@ -54,21 +54,11 @@ class KeyMethods(SessionBase):
         per_page: int = 100,
     ) -> Iterator[KeyInfo]:
         """Walk all keys that match, newest first, a page at a time; see `ListKeys`."""
-        wanted, cursor = tuple(tags), ""
-        while True:
-            page = self._hsm.execute(
-                ops.ListKeys(
-                    algorithm=algorithm,
-                    state=state,
-                    tags=wanted,
-                    per_page=per_page,
-                    cursor=cursor,
-                )
-            )
+        first = ops.ListKeys(
+            algorithm=algorithm, state=state, tags=tuple(tags), per_page=per_page
+        )
+        for page in self._pages(first):
             yield from page.items
-            cursor = page.next_cursor
-            if not cursor:
-                return
 
     def versions(self, key_id: str) -> tuple[VersionInfo, ...]:
         """Return all versions of a key, ascending."""

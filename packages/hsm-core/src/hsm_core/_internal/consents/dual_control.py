@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from hsm_core._internal.approvals import ApprovalRegister
@@ -16,16 +15,12 @@ from hsm_core._internal.consents.people import People
 from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.consents.using import Users
-from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.policy import PolicyHolder
-from hsm_core.operations import AuditVerification
+from hsm_core._internal.ground import Ground
 from hsm_core.protocols import (
     ApprovalStore,
     AuditLog,
-    Clock,
-    Entropy,
 )
-from hsm_core.settings import ApprovalStoreKind, Settings
+from hsm_core.settings import ApprovalStoreKind
 
 __all__ = ["DualControl", "open_dual_control"]
 
@@ -47,39 +42,21 @@ class DualControl:
 
 
 def open_dual_control(
-    settings: Settings,
+    ground: Ground,
     store: ApprovalStore,
     ledger: Ledger,
-    inventory: Inventory,
-    audit: AuditLog,
-    verify: Callable[[int, int], AuditVerification],
-    policy: PolicyHolder,
-    clock: Clock,
-    entropy: Entropy,
     check_signature: SignatureCheck,
 ) -> DualControl:
     """
     Compare the approvals with the trail, settle what a crash left, and begin.
 
     Args:
-        settings: Of the HSM.
+        ground: Its keys have the ring, and the lock of all records with set digests;
+            their open intents are settled.
 
         store: Where they lie.
 
         ledger: Knows the digest that was recorded last.
-
-        inventory: Holds the ring, and the lock of all records with set digests. Its
-            open intents are settled.
-
-        audit: The trail.
-
-        verify: Verifies a range of it.
-
-        policy: Says who may approve.
-
-        clock: Time.
-
-        entropy: For ids and salts.
 
         check_signature: Checks what approvers sign.
 
@@ -87,13 +64,14 @@ def open_dual_control(
         AuditTamperedError: A record is bad.
         UnavailableError: Store or trail can't be read or written.
     """
-    ring = inventory.ring
+    settings, policy, audit = ground.settings, ground.policy, ground.audit
+    ring, entropy = ground.inventory.ring, ground.entropy
     register = ApprovalRegister(
-        store, ring.approval_mac, clock, floor=_newest_time(audit)
+        store, ring.approval_mac, ground.clock, floor=_newest_time(audit)
     )
-    steps = Steps(ledger, inventory, audit, entropy, policy.policy_hash)
+    steps = Steps(ledger, ground.inventory, audit, entropy, policy.policy_hash)
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
-    open_consents(register, ledger, steps, audit, verify, is_lasting=is_lasting)
+    open_consents(register, ledger, steps, audit, ground.verify, is_lasting=is_lasting)
     users = Users(register, steps)
     people = People(
         register,

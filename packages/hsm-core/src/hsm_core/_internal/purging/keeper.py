@@ -12,8 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from hsm_core._internal.clock import instant
-from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.leaps import Leaps
+from hsm_core._internal.ground import Ground
 from hsm_core._internal.purging.approvals import PurgeDesk, Remembered
 from hsm_core._internal.purging.consent import Consents
 from hsm_core._internal.purging.ledger import Ledger
@@ -33,17 +32,14 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.model import Phase
-from hsm_core.operations import AuditVerification, LedgerStatus, RetentionReport
+from hsm_core.operations import LedgerStatus, RetentionReport
 from hsm_core.protocols import (
     AuditDraft,
     AuditLog,
-    Clock,
-    Entropy,
     Lease,
     Leases,
     Request,
 )
-from hsm_core.settings import Settings
 
 __all__ = ["Retention"]
 
@@ -67,27 +63,16 @@ class Retention:
     Purges old material, step by step, under a policy.
 
     Args:
-        settings: Which policy, and how long to wait.
-
-        inventory: The keys.
-
-        audit: The trail.
+        ground: Keys, trail and time. The settings say which policy, and how long to
+            wait.
 
         ledger: Log of the ledger; closed at the end.
 
         hmac_key: Key of trail and ledger.
 
-        verify: Verifies a range of the trail.
-
         desk: Where people are asked.
 
         execute: The pipeline.
-
-        clock: Time.
-
-        leaps: What it leapt over.
-
-        entropy: For ids.
 
         method: How a sealed form is removed here, for the ledger.
 
@@ -98,56 +83,32 @@ class Retention:
 
     def __init__(
         self,
-        settings: Settings,
+        ground: Ground,
         *,
-        inventory: Inventory,
-        audit: AuditLog,
         ledger: AuditLog,
         hmac_key: bytes,
-        verify: Callable[[int, int], AuditVerification],
         desk: PurgeDesk,
         execute: Callable[[Request], Any],
-        clock: Clock,
-        leaps: Leaps,
-        entropy: Entropy,
         method: str,
         leases: Leases | None = None,
         holder: str = "",
     ) -> None:
+        settings, inventory = ground.settings, ground.inventory
         if settings.retention_config is None:
             raise AssertionError("retention needs a policy's file")
         self._interval = float(settings.retention_interval_seconds)
-        self._audit = audit
-        self._inventory = inventory
-        self._clock = clock
+        self._ground = ground
         self._leases = leases
         self._holder = holder
         self._lease: Lease | None = None
-        self._file = PolicyFile(settings.retention_config, clock)
+        self._file = PolicyFile(settings.retention_config, ground.clock)
         self._state = StateFile(inventory.store, inventory.ring)
         self.ledger = Ledger(
-            ledger, audit, hmac_key, self._remember, self._state.state.anchor
+            ledger, ground.audit, hmac_key, self._remember, self._state.state.anchor
         )
-        known = KnownTime(leaps)
-        consents = Consents(
-            Remembered(desk, self._state),
-            settings.retention_grace_seconds,
-            settings.retention_interval_seconds,
-        )
-        self._pauses = Pauses(self._state, consents, execute, known)
         self._totals = Totals()
-        self._sweeper = Sweeper(
-            inventory=inventory,
-            execute=execute,
-            consents=consents,
-            pauses=self._pauses,
-            purger=Purger(inventory, self.ledger, execute, entropy, method),
-            trail=TrailCheck(audit, verify, self.ledger),
-            time=known,
-            totals=self._totals,
-            grace_seconds=settings.retention_grace_seconds,
-            most=settings.retention_max_purges,
-        )
+        self._sweeper = self._sweeper_with(desk, execute, method)
+        self._pauses = self._sweeper.pauses
         self._told = ""
         self._stepping = threading.RLock()
         self._walk: Iterator[None] | None = None
@@ -155,6 +116,30 @@ class Retention:
         self._done = Tally()
         self._paused = self._pause_approval = ""
         self._swept_at = 0
+
+    def _sweeper_with(
+        self, desk: PurgeDesk, execute: Callable[[Request], Any], method: str
+    ) -> Sweeper:
+        ground, settings = self._ground, self._ground.settings
+        inventory = ground.inventory
+        known = KnownTime(ground.leaps)
+        consents = Consents(
+            Remembered(desk, self._state),
+            settings.retention_grace_seconds,
+            settings.retention_interval_seconds,
+        )
+        return Sweeper(
+            inventory=inventory,
+            execute=execute,
+            consents=consents,
+            pauses=Pauses(self._state, consents, execute, known),
+            purger=Purger(inventory, self.ledger, execute, ground.entropy, method),
+            trail=TrailCheck(ground.audit, ground.verify, self.ledger),
+            time=known,
+            totals=self._totals,
+            grace_seconds=settings.retention_grace_seconds,
+            most=settings.retention_max_purges,
+        )
 
     def _remember(self, anchor: Anchor) -> None:
         self._state.put(msgspec.structs.replace(self._state.state, anchor=anchor))
@@ -210,7 +195,7 @@ class Retention:
         policy = self._file.policy
         if policy is None:
             return min(self._interval, _LOOK_SECONDS)
-        if self._inventory.lock.reason or not self._take_lease():
+        if self._ground.inventory.lock.reason or not self._take_lease():
             return min(self._interval, _LOOK_SECONDS)
         try:
             if self._told != policy.sha256:
@@ -230,7 +215,7 @@ class Retention:
             kind="system.retention-policy",
             parameters={"sha256": sha256, "default_days": default_days},
         )
-        self._audit.append([draft], durable=True, reserved=True).wait()
+        self._ground.audit.append([draft], durable=True, reserved=True).wait()
         self._told = sha256
 
     def _take_lease(self) -> bool:
@@ -253,7 +238,7 @@ class Retention:
         self._done = self._tally
         self._paused = self._pauses.cause
         self._pause_approval = self._pauses.approval_id
-        self._swept_at = self._clock.now()
+        self._swept_at = self._ground.clock.now()
 
     def status(self) -> RetentionReport:
         """Return how retention stands, as of the last sweep."""

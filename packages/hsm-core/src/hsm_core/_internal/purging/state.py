@@ -15,6 +15,7 @@ import msgspec
 
 from hsm_core._internal import envelope
 from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.stored_form import StoredForm
 from hsm_core.errors import MalformedError
 from hsm_core.protocols import KeyStore
 
@@ -25,18 +26,7 @@ _NAME: Final = b"retention"
 _FORMAT: Final = 1
 
 
-class _Stored(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-):
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-
-class Pause(_Stored, frozen=True, kw_only=True):
+class Pause(StoredForm, frozen=True, kw_only=True):
     """
     Why purges wait for an approval of their own.
 
@@ -55,14 +45,14 @@ LOST: Final = Pause(cause="state", count=0, since=0)
 """Where what was remembered is lost."""
 
 
-class Allowance(_Stored, frozen=True, kw_only=True):
+class Allowance(StoredForm, frozen=True, kw_only=True):
     """How many purges people have allowed above the limit, and until when."""
 
     purges: int
     until: int
 
 
-class Anchor(_Stored, frozen=True, kw_only=True):
+class Anchor(StoredForm, frozen=True, kw_only=True):
     """A position of the ledger that was recorded in the trail."""
 
     log_id: str
@@ -70,7 +60,7 @@ class Anchor(_Stored, frozen=True, kw_only=True):
     leaf_hash: str
 
 
-class RetentionState(_Stored, frozen=True, kw_only=True):
+class RetentionState(StoredForm, frozen=True, kw_only=True):
     """
     All of it.
 

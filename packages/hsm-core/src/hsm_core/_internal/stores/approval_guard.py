@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hsm_core._internal.stores.guard import guarded
-from hsm_core.errors import HSMError, OutcomeUnknownError
+from hsm_core._internal.stores.guard import Guarded, guarded, guarded_commit
 from hsm_core.protocols import (
     ApprovalChange,
     ApprovalEntry,
@@ -17,37 +16,8 @@ from hsm_core.protocols import (
 __all__ = ["GuardedApprovalStore"]
 
 
-class GuardedApprovalStore(ApprovalStore):
-    """
-    Another store, with its foreign exceptions turned into ours.
-
-    Args:
-        inner: The store that does the work.
-    """
-
-    def __init__(self, inner: ApprovalStore) -> None:
-        self._inner = inner
-
-    @property
-    def inner(self) -> ApprovalStore:
-        """The store that does the work."""
-        return self._inner
-
-    def __repr__(self) -> str:
-        return f"<GuardedApprovalStore over {self._inner!r}>"
-
-    @property
-    def available(self) -> bool:
-        """See `ApprovalStore.available`; a store that can't even tell is not."""
-        try:
-            return self._inner.available
-        except Exception:
-            return False
-
-    def reopen(self) -> None:
-        """See `ApprovalStore.reopen`."""
-        with guarded():
-            self._inner.reopen()
+class GuardedApprovalStore(Guarded[ApprovalStore], ApprovalStore):
+    """Another store of approvals, with its foreign exceptions turned into ours."""
 
     def get(self, approval_id: str, /) -> bytes | None:
         """See `ApprovalStore.get`."""
@@ -56,15 +26,8 @@ class GuardedApprovalStore(ApprovalStore):
 
     def commit(self, change: ApprovalChange, /) -> None:
         """See `ApprovalStore.commit`."""
-        try:
+        with guarded_commit(approval_id=change.entry.approval_id):
             self._inner.commit(change)
-        except HSMError:
-            raise
-        except Exception as error:
-            raise OutcomeUnknownError(
-                "It is not known whether the change was made.",
-                approval_id=change.entry.approval_id,
-            ) from error
 
     def find(self, query: ApprovalQuery, /) -> list[ApprovalEntry]:
         """See `ApprovalStore.find`."""
@@ -80,8 +43,3 @@ class GuardedApprovalStore(ApprovalStore):
         """See `ApprovalStore.remove`."""
         with guarded():
             self._inner.remove(approval_ids)
-
-    def close(self) -> None:
-        """See `ApprovalStore.close`."""
-        with guarded():
-            self._inner.close()

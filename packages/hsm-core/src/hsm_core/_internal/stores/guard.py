@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
 from hsm_core.errors import HSMError, OutcomeUnknownError, StoreUnavailableError
 from hsm_core.model import KeyId
@@ -26,7 +27,13 @@ from hsm_core.protocols import (
     UseCounters,
 )
 
-__all__ = ["GuardedKeyStore", "GuardedUseCounters", "guarded"]
+__all__ = [
+    "Guarded",
+    "GuardedKeyStore",
+    "GuardedUseCounters",
+    "guarded",
+    "guarded_commit",
+]
 
 
 @contextmanager
@@ -45,7 +52,40 @@ def guarded() -> Iterator[None]:
         raise StoreUnavailableError from error
 
 
-class GuardedKeyStore(KeyStore):
+@contextmanager
+def guarded_commit(**facts: str) -> Iterator[None]:
+    """
+    Let nothing foreign out of a commit.
+
+    Args:
+        facts: Which change it is.
+
+    Raises:
+        OutcomeUnknownError: The block raised something that is no `HSMError`.
+    """
+    try:
+        yield
+    except HSMError:
+        raise
+    except Exception as error:
+        raise OutcomeUnknownError(
+            "It is not known whether the change was made.", **facts
+        ) from error
+
+
+class _Store(Protocol):
+    @property
+    def available(self) -> bool: ...
+
+    def reopen(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=_Store)
+
+
+class Guarded(Generic[S]):
     """
     Another store, with its foreign exceptions turned into ours.
 
@@ -53,24 +93,38 @@ class GuardedKeyStore(KeyStore):
         inner: The store that does the work.
     """
 
-    def __init__(self, inner: KeyStore) -> None:
+    def __init__(self, inner: S) -> None:
         self._inner = inner
 
+    @property
+    def inner(self) -> S:
+        """The store that does the work."""
+        return self._inner
+
     def __repr__(self) -> str:
-        return f"<GuardedKeyStore over {self._inner!r}>"
+        return f"<{type(self).__name__} over {self._inner!r}>"
 
     @property
     def available(self) -> bool:
-        """See `KeyStore.available`; a store that can't even tell is not."""
+        """Whether it can be used; a store that can't even tell can't."""
         try:
             return self._inner.available
         except Exception:
             return False
 
     def reopen(self) -> None:
-        """See `KeyStore.reopen`."""
+        """After a failed write: make durable what is there."""
         with guarded():
             self._inner.reopen()
+
+    def close(self) -> None:
+        """Release what it has."""
+        with guarded():
+            self._inner.close()
+
+
+class GuardedKeyStore(Guarded[KeyStore], KeyStore):
+    """Another key store, with its foreign exceptions turned into ours."""
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """See `KeyStore.get`."""
@@ -84,15 +138,8 @@ class GuardedKeyStore(KeyStore):
 
     def commit(self, change: KeyChange, /) -> None:
         """See `KeyStore.commit`."""
-        try:
+        with guarded_commit(operation_id=change.operation_id):
             self._inner.commit(change)
-        except HSMError:
-            raise
-        except Exception as error:
-            raise OutcomeUnknownError(
-                "It is not known whether the change was made.",
-                operation_id=change.operation_id,
-            ) from error
 
     def entry(self, reference: str, /) -> IndexEntry | None:
         """See `KeyStore.entry`."""
@@ -174,11 +221,6 @@ class GuardedKeyStore(KeyStore):
         """See `KeyStore.write_meta`."""
         with guarded():
             self._inner.write_meta(name, value)
-
-    def close(self) -> None:
-        """See `KeyStore.close`."""
-        with guarded():
-            self._inner.close()
 
 
 class GuardedUseCounters(UseCounters):

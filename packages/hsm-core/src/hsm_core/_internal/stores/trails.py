@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NoReturn
 
+import msgspec
+
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
 from hsm_core._internal.stores.filesystem.opening import path_exists
@@ -49,9 +51,15 @@ def open_trail(
         AuditUnavailableError: It can't be read or written.
     """
     if settings.audit_store == AuditStoreKind.SQLITE:
-        audit = _open_database(settings, hmac_key, clock, entropy, known_id)
+        path = settings.audit_sqlite_path
+        if known_id is not None and not path_exists(path):
+            _refuse_missing(known_id, path)
+        audit = _open_database(path, settings, hmac_key, clock, entropy)
     elif settings.audit_log is not None:
-        audit = _open_files(settings, hmac_key, clock, entropy, known_id)
+        path = settings.audit_log
+        if known_id is not None and not trail_exists(path):
+            _refuse_missing(known_id, path)
+        audit = _open_files(path, settings, hmac_key, clock, entropy)
     elif settings.key_store == KeyStoreKind.MEMORY:
         return MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
     else:
@@ -88,30 +96,17 @@ def open_ledger(
                 field="retention_ledger",
             )
         return None
-    return FileAuditLog.open(
-        path,
-        hmac_key,
-        clock=clock,
-        entropy=entropy,
-        sync=AuditSync.STRICT,
-        segment_bytes=settings.audit_segment_bytes,
-        timeout_seconds=settings.audit_timeout_seconds,
-        node=settings.node,
-        reserve_bytes=_LEDGER_RESERVE_BYTES,
+    careful = msgspec.structs.replace(
+        settings,
+        audit_sync=AuditSync.STRICT,
+        audit_reserve_bytes=_LEDGER_RESERVE_BYTES,
     )
+    return _open_files(path, careful, hmac_key, clock, entropy)
 
 
 def _open_files(
-    settings: Settings,
-    hmac_key: bytes,
-    clock: Clock,
-    entropy: Entropy,
-    known_id: str | None,
+    path: Path, settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
 ) -> AuditLog:
-    path = settings.audit_log
-    assert path is not None  # noqa: S101 (for the type checker)
-    if known_id is not None and not trail_exists(path):
-        _refuse_missing(known_id, path)
     return FileAuditLog.open(
         path,
         hmac_key,
@@ -126,15 +121,8 @@ def _open_files(
 
 
 def _open_database(
-    settings: Settings,
-    hmac_key: bytes,
-    clock: Clock,
-    entropy: Entropy,
-    known_id: str | None,
+    path: Path, settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
 ) -> AuditLog:
-    path = settings.audit_sqlite_path
-    if known_id is not None and not path_exists(path):
-        _refuse_missing(known_id, path)
     return SqliteAuditLog.open(
         path,
         hmac_key,

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 from hsm_core._internal.stores.approval_index import (
     ApprovalIndex,
     check_approval_change,
 )
-from hsm_core.errors import StoreUnavailableError
+from hsm_core._internal.stores.memory.opening import InMemory
 from hsm_core.protocols import (
     ApprovalChange,
     ApprovalEntry,
@@ -21,31 +20,13 @@ from hsm_core.protocols import (
 __all__ = ["MemoryApprovalStore"]
 
 
-class MemoryApprovalStore(ApprovalStore):
+class MemoryApprovalStore(InMemory, ApprovalStore):
     """Records in a dictionary, under one lock."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__("approval store")
         self._index = ApprovalIndex()
         self._records: dict[str, bytes] = {}
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return "<MemoryApprovalStore>"
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError("The approval store is closed.")
-
-    @property
-    def available(self) -> bool:
-        """Whether it is open."""
-        return not self._closed
-
-    def reopen(self) -> None:
-        """Do nothing: no write fails here."""
-        with self._lock:
-            self._check_open()
 
     def get(self, approval_id: str, /) -> bytes | None:
         """Return the stored form of an approval, or None if there is none."""
@@ -81,8 +62,3 @@ class MemoryApprovalStore(ApprovalStore):
             for approval_id in approval_ids:
                 self._records.pop(approval_id, None)
                 self._index.remove(approval_id)
-
-    def close(self) -> None:
-        """Forget nothing, but answer nothing more."""
-        with self._lock:
-            self._closed = True

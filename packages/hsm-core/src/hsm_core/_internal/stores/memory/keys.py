@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 
 from hsm_core._internal.documents import read_index
 from hsm_core._internal.stores.index import KeyIndex
+from hsm_core._internal.stores.memory.opening import InMemory
 from hsm_core._internal.stores.naming import (
     check_change,
     check_meta_name,
     check_operation_id,
     check_versions,
 )
-from hsm_core.errors import ConflictError, KeyNotFoundError, StoreUnavailableError
+from hsm_core.errors import ConflictError, KeyNotFoundError
 from hsm_core.model import KeyId
 from hsm_core.protocols import (
     IndexEntry,
@@ -31,33 +31,15 @@ from hsm_core.protocols import (
 __all__ = ["MemoryKeyStore"]
 
 
-class MemoryKeyStore(KeyStore):
+class MemoryKeyStore(InMemory, KeyStore):
     """Documents and blobs in dictionaries, under one lock."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__("key store")
         self._index = KeyIndex()
         self._documents: dict[KeyId, bytes] = {}
         self._blobs: dict[tuple[KeyId, int], bytes] = {}
         self._meta: dict[str, bytes] = {}
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return "<MemoryKeyStore>"
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError("The key store is closed.")
-
-    @property
-    def available(self) -> bool:
-        """Whether it is open."""
-        return not self._closed
-
-    def reopen(self) -> None:
-        """Do nothing: no write fails here."""
-        with self._lock:
-            self._check_open()
 
     def get(self, key_id: KeyId, /) -> StoredKey:
         """Return a key's document; see `KeyStore.get`."""
@@ -195,8 +177,3 @@ class MemoryKeyStore(KeyStore):
         with self._lock:
             self._check_open()
             self._meta[name] = value
-
-    def close(self) -> None:
-        """Forget nothing, but answer nothing more."""
-        with self._lock:
-            self._closed = True

@@ -20,7 +20,6 @@ from hsm_core._internal.stores.sqlite.database import (
     Schema,
     UnsettledCommitError,
 )
-from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
 from hsm_core.errors import GenerationConflictError, OutcomeUnknownError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import (
@@ -119,16 +118,9 @@ class SqliteApprovalStore(ApprovalStore):
         What is no short byte string is empty.
         """
         statement = "SELECT record FROM approvals WHERE approval_id = ?"
-        try:
-            found = self.database.row(statement, (approval_id,))
-        except UnreadableValueError:
-            return b""
-        if found is None:
-            return None
-        record: object = found[0]
-        if isinstance(record, bytes) and len(record) <= MAX_RECORD_BYTES:
-            return record
-        return b""
+        return self.database.stored_bytes(
+            statement, (approval_id,), most=MAX_RECORD_BYTES
+        )
 
     def commit(self, change: ApprovalChange, /) -> None:
         """Make one change; see `ApprovalStore.commit`."""

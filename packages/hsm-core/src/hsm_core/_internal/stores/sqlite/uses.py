@@ -7,7 +7,6 @@ from typing import Final
 
 from hsm_core._internal.stores.naming import check_material_id, is_key_id
 from hsm_core._internal.stores.sqlite.database import Database
-from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
 from hsm_core.protocols import UseCounters
 
 __all__ = ["SqliteUseCounters"]
@@ -37,16 +36,7 @@ class SqliteUseCounters(UseCounters):
         """
         check_material_id(material_id)
         statement = "SELECT value FROM uses WHERE material_id = ?"
-        try:
-            found = self._database.row(statement, (material_id,))
-        except UnreadableValueError:
-            return b""
-        if found is None:
-            return None
-        value: object = found[0]
-        if isinstance(value, bytes) and len(value) <= _VALUE_BYTES:
-            return value
-        return b""
+        return self._database.stored_bytes(statement, (material_id,), most=_VALUE_BYTES)
 
     def put(self, material_id: str, value: bytes, /) -> None:
         """Replace the value of a material; see `UseCounters.put`."""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""What commands that change a key have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hsm_cli.views import key_pairs
+
+if TYPE_CHECKING:
+    from hsm_cli.invocation import Invocation
+    from hsm_core.model import KeyInfo
+    from hsm_core.operations import Operation
+
+__all__ = ["change_key"]
+
+
+def change_key(
+    invocation: Invocation, operation: Operation[KeyInfo], idempotency_key: str | None
+) -> None:
+    """
+    Make or change a key, and show it as it is then.
+
+    Raises:
+        HSMError: It was not done; see `Invocation.execute`.
+    """
+    key = invocation.execute(operation, idempotency_key=idempotency_key)
+    invocation.output.pairs(key, key_pairs(key))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The key of a trail or a ledger that is verified here, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from hsm_core.secret_input import read_secret
+
+__all__ = ["checked", "hmac_key_option", "read_hmac_key"]
+
+_HMAC_KEY_BYTES: Final = 32
+
+
+def hmac_key_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    Give a command *hmac_key*: a form of secret, or None.
+
+    Args:
+        what: Whose key it is, and when it is to be given.
+    """
+    return click.option(
+        "--hmac-key",
+        envvar="FERROHSM_HMAC_KEY",
+        show_envvar=True,
+        metavar="SECRET",
+        help=f"{what}: base64, @FILE or fd:N. Without it only the chain is checked, "
+        "which a forger can make anew.",
+    )
+
+
+def read_hmac_key(form: str | None) -> bytes | None:
+    """
+    Return the key that a form of secret stands for, 32 bytes, or None.
+
+    Raises:
+        InvalidInputError: It can't be read, or has another length.
+    """
+    if form is None:
+        return None
+    return read_secret(
+        form, field="hmac_key", minimum=_HMAC_KEY_BYTES, exact=_HMAC_KEY_BYTES
+    )
+
+
+def checked(*, macs: bool) -> str:
+    """Say what was checked, with or without the key."""
+    if macs:
+        return "every MAC and the chain"
+    return "the chain only, which a forger can make anew; give --hmac-key"

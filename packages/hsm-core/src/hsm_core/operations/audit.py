@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""The audit trail: reading and verifying it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from hsm_core.model import AuditEntry, Record
+from hsm_core.operations.base import Effect, Operation
+from hsm_core.operations.names import PerPage, Sequence53
+
+__all__ = [
+    "AuditPage",
+    "AuditStatus",
+    "AuditVerification",
+    "ListAuditEvents",
+    "VerifyAudit",
+]
+
+
+class AuditPage(Record, frozen=True, kw_only=True):
+    """
+    Events of the trail.
+
+    Attributes:
+        next_seq: Where to go on; None when there is no more. Of a view that follows the
+            trail there is always more. A page may be short, even empty, before the end:
+            one call looks at a bounded number of records.
+        head_seq: Sequence number of the newest record.
+        head_hash: Its leaf hash, 64 hex digits.
+    """
+
+    items: tuple[AuditEntry, ...]
+    next_seq: int | None
+    head_seq: int
+    head_hash: str
+
+
+class AuditVerification(Record, frozen=True, kw_only=True):
+    """
+    How far a verification got; damage raises instead.
+
+    Attributes:
+        start_seq: The first record checked: where the call asked for, or the oldest
+            that was not pruned.
+        verified: Records checked by this call.
+        next_seq: Where to go on, or None: everything up to the head is verified.
+    """
+
+    start_seq: int
+    verified: int
+    next_seq: int | None
+    head_seq: int
+    head_hash: str
+
+
+class AuditStatus(Record, frozen=True, kw_only=True):
+    """
+    State of the trail.
+
+    Attributes:
+        sync: ``strict`` or ``bounded``.
+        head_seq: Sequence number of the newest record, -1 for an empty trail.
+        head_hash: Its leaf hash; write it down to compare later.
+        state: ``ok``; ``reserve``: the disk is full and only records of recovery and
+            administration are taken; ``failing``: nothing is taken.
+        cause: Of another state than ok: ``full``, ``write``, ``sync``, ``moved`` or
+            ``hanging``.
+        failures: How often it failed since the HSM was opened.
+        resumes: How often it has healed itself since then.
+        first_seq: Oldest record that was not pruned.
+    """
+
+    available: bool
+    sync: str
+    log_id: str
+    head_seq: int
+    head_hash: str
+    state: str = "ok"
+    cause: str = ""
+    failures: int = 0
+    resumes: int = 0
+    first_seq: int = 0
+
+
+class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
+    """
+    Return events of the trail; the view itself is recorded.
+
+    Attributes:
+        start_seq: First record to look at; None is the newest, or the oldest with
+            *ascending*. Ascending from a record that was pruned begins at the oldest;
+            from one that is not there yet, there is nothing to show.
+        ascending: Oldest first.
+        follow: Whether the view goes on with what is recorded later, which needs
+            *ascending*; see `AsyncHSM.follow`. Executed, it gives its first page alone.
+    """
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+    start_seq: Sequence53 | None = None
+    limit: PerPage = 50
+    ascending: bool = False
+    key_id: Annotated[str, Meta(max_length=64)] = ""
+    principal: Annotated[str, Meta(max_length=128)] = ""
+    kind: Annotated[str, Meta(max_length=64)] = ""
+    follow: bool = False
+
+
+class VerifyAudit(Operation[AuditVerification], frozen=True, kw_only=True):
+    """
+    Check a range of the trail: framing, sequence, chain and MAC of every record.
+
+    A range that would begin with records that were pruned begins at the oldest one.
+
+    Raises `AuditTamperedError` with the first bad record and the reason.
+    """
+
+    effect: ClassVar = Effect.VIEW
+    while_locked: ClassVar = True
+
+    start_seq: Sequence53 = 0
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 10_000

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""Encryption of data, one or many at a time, and data keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm, KeyUsage
+from hsm_core.model import KeyId, Record, Secret
+from hsm_core.operations.base import Effect, Operation
+from hsm_core.operations.names import ItemReference, KeyReference, VersionNumber
+from hsm_core.operations.results import ItemError
+
+__all__ = [
+    "Ciphertext",
+    "CiphertextBatch",
+    "DataKey",
+    "Decrypt",
+    "DecryptBatch",
+    "DecryptItem",
+    "DecryptedItem",
+    "Encrypt",
+    "EncryptBatch",
+    "EncryptItem",
+    "EncryptedItem",
+    "GenerateDataKey",
+    "Plaintext",
+    "PlaintextBatch",
+    "Rewrap",
+]
+
+
+class Ciphertext(Record, frozen=True, kw_only=True):
+    """A ciphertext; in ``envelope`` encoding it names key and version itself."""
+
+    key_id: KeyId
+    version: int
+    ciphertext: bytes
+
+
+class Plaintext(Record, frozen=True, kw_only=True):
+    """What a ciphertext held."""
+
+    key_id: KeyId
+    version: int
+    plaintext: Secret
+
+
+class DataKey(Record, frozen=True, kw_only=True):
+    """
+    A fresh symmetric key for use outside, and the same encrypted.
+
+    Attributes:
+        ciphertext: To be kept beside the data; `Decrypt` or `Open` gives the key back.
+        plaintext: The key; empty if only the wrapped form was asked for.
+    """
+
+    key_id: KeyId
+    version: int
+    ciphertext: bytes
+    plaintext: Secret = b""
+
+
+class EncryptedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `EncryptItem`: a ciphertext, or an error."""
+
+    reference: str
+    ciphertext: bytes = b""
+    error: ItemError | None = None
+
+
+class DecryptedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `DecryptItem`: a plaintext, or an error."""
+
+    reference: str
+    version: int = 0
+    plaintext: Secret = b""
+    error: ItemError | None = None
+
+
+class CiphertextBatch(Record, frozen=True, kw_only=True):
+    """Ciphertexts of a batch, in the order of its items."""
+
+    key_id: KeyId
+    version: int
+    items: tuple[EncryptedItem, ...]
+
+
+class PlaintextBatch(Record, frozen=True, kw_only=True):
+    """Plaintexts of a batch, in the order of its items."""
+
+    key_id: KeyId
+    items: tuple[DecryptedItem, ...]
+
+
+class Encrypt(Operation[Ciphertext], frozen=True, kw_only=True):
+    """
+    Encrypt with the current version (AES-GCM, ChaCha20-Poly1305 or RSAES-OAEP).
+
+    Attributes:
+        aad: Authenticated, not encrypted; for RSA it is part of the OAEP label.
+        hash: RSAES-OAEP only; None means SHA-256.
+        mgf_hash: RSAES-OAEP only; None means SHA-256.
+        encoding: ``raw`` is for RSA only, for parties that know nothing of envelopes.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    plaintext: Secret
+    aad: bytes = b""
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
+    encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE
+
+
+class Decrypt(Operation[Plaintext], frozen=True, kw_only=True):
+    """
+    Decrypt; an envelope finds the right version by itself.
+
+    Every failure is the same `DecryptionError`, without detail.
+
+    Attributes:
+        version: For ``raw`` only; None means the current version.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    ciphertext: bytes
+    aad: bytes = b""
+    version: VersionNumber | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
+    encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE
+
+
+class Rewrap(Operation[Ciphertext], frozen=True, kw_only=True):
+    """
+    Encrypt a ciphertext anew under the current version; nobody sees the plaintext.
+
+    The key needs the usages ``encrypt`` and ``decrypt``.
+
+    Attributes:
+        ciphertext: An envelope of `Encrypt`, `Seal` or `GenerateDataKey`.
+        aad: What it was made with; it stays the same.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    ciphertext: bytes
+    aad: bytes = b""
+
+
+class GenerateDataKey(Operation[DataKey], frozen=True, kw_only=True):
+    """
+    Make a symmetric key for use outside, encrypted by a key of the HSM.
+
+    Attributes:
+        length: Bytes of the data key.
+        aad: Authenticated with the wrapped form.
+        wrapped_only: Don't return the key itself.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    length: Annotated[int, Meta(ge=16, le=64)] = 32
+    aad: bytes = b""
+    wrapped_only: bool = False
+
+
+class EncryptItem(Record, frozen=True, kw_only=True):
+    """One plaintext to encrypt, as in `Encrypt`."""
+
+    reference: ItemReference = ""
+    plaintext: Secret
+    aad: bytes = b""
+
+
+class DecryptItem(Record, frozen=True, kw_only=True):
+    """One ciphertext to decrypt, as in `Decrypt`."""
+
+    reference: ItemReference = ""
+    ciphertext: bytes
+    aad: bytes = b""
+
+
+class EncryptBatch(Operation[CiphertextBatch], frozen=True, kw_only=True):
+    """Encrypt up to 1,000 items with the current version; see `Encrypt`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.ENCRYPT
+
+    key_id: KeyReference
+    items: Annotated[tuple[EncryptItem, ...], Meta(min_length=1, max_length=1000)]
+
+
+class DecryptBatch(Operation[PlaintextBatch], frozen=True, kw_only=True):
+    """Decrypt up to 1,000 envelopes; see `Decrypt`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.DECRYPT
+
+    key_id: KeyReference
+    items: Annotated[tuple[DecryptItem, ...], Meta(min_length=1, max_length=1000)]

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Signatures, one or many at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from hsm_core.algorithms import (
+    Algorithm,
+    HashAlgorithm,
+    KeyUsage,
+    SignatureEncoding,
+    SignatureScheme,
+)
+from hsm_core.model import KeyId, Record
+from hsm_core.operations.base import Effect, Operation
+from hsm_core.operations.names import (
+    ItemReference,
+    KeyReference,
+    MuBytes,
+    SignatureContext,
+    VersionNumber,
+)
+from hsm_core.operations.results import ItemError, Verified, VerifiedBatch
+
+__all__ = [
+    "Sign",
+    "SignBatch",
+    "SignItem",
+    "Signature",
+    "SignatureBatch",
+    "SignedItem",
+    "Verify",
+    "VerifyBatch",
+    "VerifyItem",
+]
+
+
+class Signature(Record, frozen=True, kw_only=True):
+    """
+    A signature and how it was made.
+
+    Attributes:
+        hash: None for Ed25519, which hashes inside.
+        encoding: ``der`` or ``p1363`` for ECDSA, else None.
+    """
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    scheme: SignatureScheme
+    signature: bytes
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+
+
+class SignedItem(Record, frozen=True, kw_only=True):
+    """Answer to one `SignItem`: a signature, or an error."""
+
+    reference: str
+    signature: bytes = b""
+    error: ItemError | None = None
+
+
+class SignatureBatch(Record, frozen=True, kw_only=True):
+    """Signatures of a batch, in the order of its items."""
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    items: tuple[SignedItem, ...]
+
+
+class Sign(Operation[Signature], frozen=True, kw_only=True):
+    """
+    Sign a message with the current version.
+
+    Give one of *message*, *digest* and *mu*.
+
+    Attributes:
+        digest: RSA, ECDSA and composites: digest of the message under *hash*.
+        mu: ML-DSA only: the external representative of message, context and public
+            key, 64 bytes (FIPS 204, algorithm 7, line 6).
+        scheme: None means the algorithm's default (PSS for RSA).
+        hash: None means the algorithm's default.
+        encoding: ECDSA only; None means DER.
+        context: ML-DSA, SLH-DSA and composites: up to 255 bytes that separate the
+            uses of a key; not together with *mu*, which holds it already.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.SIGN
+
+    key_id: KeyReference
+    message: bytes | None = None
+    digest: Annotated[bytes, Meta(max_length=64)] | None = None
+    scheme: SignatureScheme | None = None
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+    mu: MuBytes | None = None
+    context: SignatureContext = b""
+
+
+class Verify(Operation[Verified], frozen=True, kw_only=True):
+    """
+    Check a signature; a wrong one raises `SignatureMismatchError`.
+
+    Attributes:
+        version: None tries every version that may verify, newest first.
+        mgf_hash: RSASSA-PSS only; None means the same as *hash*.
+        salt_bytes: RSASSA-PSS only; None means any length.
+        mu: As in `Sign`.
+        context: As in `Sign`.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.VERIFY
+
+    key_id: KeyReference
+    signature: bytes
+    message: bytes | None = None
+    digest: Annotated[bytes, Meta(max_length=64)] | None = None
+    version: VersionNumber | None = None
+    scheme: SignatureScheme | None = None
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+    mgf_hash: HashAlgorithm | None = None
+    salt_bytes: Annotated[int, Meta(ge=0, le=512)] | None = None
+    mu: MuBytes | None = None
+    context: SignatureContext = b""
+
+
+class SignItem(Record, frozen=True, kw_only=True):
+    """One message, digest or mu to sign; *reference* comes back with the answer."""
+
+    reference: ItemReference = ""
+    message: bytes | None = None
+    digest: Annotated[bytes, Meta(max_length=64)] | None = None
+    mu: Annotated[bytes, Meta(max_length=64)] | None = None
+
+
+class VerifyItem(Record, frozen=True, kw_only=True):
+    """One signature to check, as in `Verify`."""
+
+    reference: ItemReference = ""
+    signature: bytes
+    message: bytes | None = None
+    digest: Annotated[bytes, Meta(max_length=64)] | None = None
+    mu: Annotated[bytes, Meta(max_length=64)] | None = None
+
+
+class SignBatch(Operation[SignatureBatch], frozen=True, kw_only=True):
+    """
+    Sign up to 1,000 items with the current version; see `Sign`.
+
+    SLH-DSA, which takes up to a second for each, signs 100 at most.
+    """
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.SIGN
+
+    key_id: KeyReference
+    items: Annotated[tuple[SignItem, ...], Meta(min_length=1, max_length=1000)]
+    scheme: SignatureScheme | None = None
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+    context: SignatureContext = b""
+
+
+class VerifyBatch(Operation[VerifiedBatch], frozen=True, kw_only=True):
+    """Check up to 1,000 signatures; a wrong one is its item's error. See `Verify`."""
+
+    effect: ClassVar = Effect.USE
+    usage: ClassVar = KeyUsage.VERIFY
+
+    key_id: KeyReference
+    items: Annotated[tuple[VerifyItem, ...], Meta(min_length=1, max_length=1000)]
+    version: VersionNumber | None = None
+    scheme: SignatureScheme | None = None
+    hash: HashAlgorithm | None = None
+    encoding: SignatureEncoding | None = None
+    mgf_hash: HashAlgorithm | None = None
+    salt_bytes: Annotated[int, Meta(ge=0, le=512)] | None = None
+    context: SignatureContext = b""

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Wrapped keys, into the HSM and out of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyFormat, WrapMechanism
+from hsm_core.model import KeyId, KeyInfo, Record
+from hsm_core.operations.base import Effect, Operation
+from hsm_core.operations.names import (
+    AlgorithmName,
+    KeyName,
+    KeyReference,
+    Owner,
+    Tags,
+    Text,
+    Usages,
+    VersionNumber,
+)
+
+__all__ = ["ExportKey", "ImportKey", "WrappedKey"]
+
+
+class WrappedKey(Record, frozen=True, kw_only=True):
+    """
+    A key in a form that only the wrapping key opens.
+
+    Attributes:
+        version: Version of the exported key.
+        wrapping_version: Version of the wrapping key.
+        format: What is inside.
+        wrapped: For ``AES-KW`` and ``AES-KWP`` the wrapped key; for the others the
+            encrypted or encapsulated AES-256 key, then the key that it wraps (KWP).
+    """
+
+    key_id: KeyId
+    version: int
+    algorithm: Algorithm
+    format: KeyFormat
+    wrapping_key_id: KeyId
+    wrapping_version: int
+    mechanism: WrapMechanism
+    wrapped: bytes
+
+
+class ImportKey(Operation[KeyInfo], frozen=True, kw_only=True):
+    """
+    Make a key from material that was made elsewhere and wrapped for this HSM.
+
+    The material is fully checked: an RSA key's numbers, a point on its curve, a
+    seed's length. A private key in expanded form only (ML-KEM, ML-DSA) is refused,
+    because a provider can't prove that it belongs to a seed, and so is a component
+    of a composite.
+
+    Attributes:
+        wrapping_key_id: Key of the HSM that the material was wrapped for; it must have
+            the usage ``unwrap``.
+        wrapped: As `WrappedKey.wrapped`.
+        mechanism: None means the first that the wrapping key has.
+        format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
+        wrapping_version: None means the current version.
+        hash: RSA-OAEP only; None means SHA-256.
+        mgf_hash: RSA-OAEP only; None means SHA-256.
+        usages: Empty means the algorithm's default usages.
+        owner: Empty means the caller.
+        exportable: As in `CreateKey`.
+    """
+
+    effect: ClassVar = Effect.MUTATION
+    other_keys: ClassVar = ("wrapping_key_id",)
+
+    algorithm: AlgorithmName
+    wrapping_key_id: KeyReference
+    wrapped: Annotated[bytes, Meta(max_length=65_536)]
+    mechanism: WrapMechanism | None = None
+    format: KeyFormat | None = None
+    wrapping_version: VersionNumber | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
+    name: KeyName = ""
+    owner: Owner = ""
+    description: Text = ""
+    usages: Usages = ()
+    tags: Tags = ()
+    exportable: bool = False
+
+
+class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
+    """
+    Return a key wrapped by another key of the HSM.
+
+    Refused unless the key was made exportable, and by a wrapping key that is weaker
+    than it, in bits of strength (256 are enough for all) or in security category. Of
+    RSA 128 bits (RSA-3072) are enough, except for post-quantum keys, which it never
+    wraps.
+
+    Attributes:
+        wrapping_key_id: It must have the usage ``wrap``.
+        version: Of the exported key; None means the current one.
+        mechanism: None means the first that the wrapping key has.
+        format: None means ``pkcs8`` for asymmetric algorithms, ``raw`` for others.
+        hash: RSA-OAEP only; None means SHA-256.
+        mgf_hash: RSA-OAEP only; None means SHA-256.
+    """
+
+    effect: ClassVar = Effect.USE
+    other_keys: ClassVar = ("wrapping_key_id",)
+
+    key_id: KeyReference
+    wrapping_key_id: KeyReference
+    version: VersionNumber | None = None
+    mechanism: WrapMechanism | None = None
+    format: KeyFormat | None = None
+    hash: HashAlgorithm | None = None
+    mgf_hash: HashAlgorithm | None = None
