@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Sequence
 
-from hsm_core._internal.assembly import assemble, open_ring
+from hsm_core._internal.assembly import Parts, assemble, open_ring
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.sealing import RootKey
 from hsm_core.factory import OpenHSM
@@ -124,8 +124,7 @@ class Machine:
             entropy=self._entropy,
             strict=True,
         )
-        gateway = assemble(
-            Settings(key_store="filesystem", approval_store=ApprovalStoreKind.FILE),
+        parts = Parts(
             store=store,
             counters=SimulatedCounters(self._disk, self._life),
             audit=trail,
@@ -138,6 +137,10 @@ class Machine:
             approvals=SimulatedApprovals(self._disk, self._life),
             new_caretaker=lambda: SteppedCaretaker(Time(0)),
         )
+        settings = Settings(
+            key_store="filesystem", approval_store=ApprovalStoreKind.FILE
+        )
+        gateway = assemble(settings, parts)
         holder = gateway._services.policy  # noqa: SLF001 (no file says this)
         holder.replace(self._policy, 0)
         return gateway
