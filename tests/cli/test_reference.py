@@ -68,6 +68,7 @@ BY_OPERATION = {
     "HoldKey": "retention",
     "ReleaseKey": "retention",
     "RetentionStatus": "retention",
+    "BeginLedger": "retention",
 }
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import KeyId
 from hsm_core.operations import (
+    BeginLedger,
+    LedgerBegun,
     LedgerStatus,
     Operation,
     PurgeItem,
@@ -117,6 +119,33 @@ def test_hold_extend_and_release(shell: Shell, gateway: OpenHSM) -> None:
     assert 2 == shell("retention", "extend", "payroll", "--version", "1", *days).code
 
 
+class Losing:
+    """An HSM whose ledger is lost."""
+
+    def execute(
+        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+    ) -> R:
+        """Answer what the command asks."""
+        assert operation == BeginLedger(reason="the disk failed")
+        return LedgerBegun(  # type: ignore[return-value]
+            log_id="1" * 32,
+            former_log_id="2" * 32,
+            former_head_seq=41,
+            former_head_hash="ab" * 32,
+        )
+
+
+def test_a_new_ledger_takes_the_place_of_a_lost_one(shell: Shell) -> None:
+    """Both are shown, and how far the lost one reached."""
+    shell.hsm = Losing()
+    begin = ("retention", "ledger", "begin")
+    shown = shell.ok(*begin, "--reason", "the disk failed").text
+
+    for part in ("1" * 32, "2" * 32, f"41 {'ab' * 32}"):
+        assert part in shown
+    assert 2 == shell(*begin).code
+
+
 def test_a_ledger_is_verified_here(shell: Shell, tmp_path: Path) -> None:
     """With the key and the trail; one that was cut ends with code 7."""
     settings = Settings(
@@ -136,7 +165,7 @@ def test_a_ledger_is_verified_here(shell: Shell, tmp_path: Path) -> None:
         "retention", "ledger", "verify", *files, "--hmac-key", key, "--json"
     ).json
 
-    assert (0, 0) == (report["purges"], report["anchors"])
+    assert (0, 0, 0) == (report["purges"], report["anchors"], report["former"])
 
     (tmp_path / "ledger.log").write_bytes(b"{}\n")
     (tmp_path / "ledger.log").chmod(0o600)

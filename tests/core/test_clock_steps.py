@@ -40,8 +40,11 @@ BOB = Caller(principal="bob", roles=frozenset({Role.AUDITOR}))
 LATE = {"approval_required", "conflict"}
 """What is told where a request seems to have expired."""
 
-NOT_HERE = {ops.BackUpStores, ops.RecoverKey}
-"""Only databases are copied; only a key that was changed is recovered."""
+NOT_HERE = {ops.BackUpStores, ops.BeginLedger, ops.RecoverKey}
+"""
+Only databases are copied; only a key that was changed is recovered; and only the place
+of a ledger that is lost is taken by a new one.
+"""
 
 
 class WrongClock(FakeClock):

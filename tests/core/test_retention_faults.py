@@ -441,6 +441,38 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
     assert took < 60
 
 
+def test_requests_go_on_during_a_sweep_over_5_000_versions(world: World) -> None:
+    """Each step is short, rests thrice as long as it worked, and ends bounded work."""
+    session = world.session
+    key = world.old_key(1)
+    for _ in range(50):
+        world.old_key(100)
+    world.clock.advance(31 * DAY)
+    retention, worked, latencies = world.retention, [], [0.0]
+    done = threading.Event()
+
+    def sweep() -> None:
+        while True:
+            began = time.thread_time()
+            pause = retention.step()
+            worked.append(time.thread_time() - began)
+            if pause > 60:
+                break
+            time.sleep(pause)
+        done.set()
+
+    threading.Thread(target=sweep, daemon=True).start()
+    while not done.is_set():
+        began = time.perf_counter()
+        session.encrypt(key, b"x")
+        latencies.append(time.perf_counter() - began)
+
+    assert 100 == len(world.people.made)
+    assert len(worked) > 10
+    assert max(worked) < 0.25
+    assert max(latencies) < 1.0
+
+
 def test_a_purged_blob_that_comes_back_opens_nothing(tmp_path: Path) -> None:
     """A backup brings the file back; the tombstone refuses it, and it is removed."""
     world = World(tmp_path, memory=False)

@@ -8,15 +8,31 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.admission import Admission
-from hsm_core.errors import HSMError, IntegrityError, LedgerTamperedError
+from hsm_core._internal.failpoints import install
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    ConflictError,
+    HSMError,
+    IntegrityError,
+    LedgerTamperedError,
+    StoreUnavailableError,
+)
 from hsm_core.factory import LedgerVerification, verify_ledger
-from hsm_core.model import KeyState
+from hsm_core.model import KeyState, MessageDetail, Role
+from hsm_core.operations import BeginLedger, LedgerBegun, ListAuditEvents
 from hsm_core.settings import AuditStoreKind
-from hsm_core.testing import FakeClock
+from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core import record_attacks
 from tests.core.audit_support import read_lines, write_lines
 from tests.core.record_attacks import RecordAttack
-from tests.core.retention_support import DAY, HMAC_KEY, People, World, keep_pipeline
+from tests.core.retention_support import (
+    DAY,
+    HMAC_KEY,
+    People,
+    World,
+    events_of,
+    keep_pipeline,
+)
 
 __all__ = ["keep_pipeline"]
 
@@ -108,6 +124,8 @@ def of_the_kit(made: RecordAttack) -> Callable[[Path], int]:
     attack.__name__ = made.__name__
     return attack
 
+
+edit = of_the_kit(record_attacks.edit)
 
 ATTACKS: list[Callable[[Path], int]] = [
     *map(of_the_kit, (*record_attacks.IN_THE_MIDDLE, *record_attacks.ENDINGS)),
@@ -300,3 +318,186 @@ def test_a_trail_that_was_changed_keeps_purges_back(tmp_path: Path) -> None:
     people: People = world.people
     assert not people.waiting()
     world.close()
+
+
+BEGIN = BeginLedger(reason="the disk failed")
+
+
+def ask(world: World) -> None:
+    """Let people agree to a new ledger."""
+    asked = world.people.request(caller(*Role), BEGIN)
+    assert asked is not None
+    world.people.grant(asked)
+
+
+def begin(world: World) -> LedgerBegun:
+    """Begin a new ledger, with consent."""
+    ask(world)
+    return world.session.begin_ledger(BEGIN.reason)
+
+
+def sweep_till_ripe(world: World) -> str:
+    """Make a key whose old version would be purged by now, and sweep."""
+    key = world.old_key()
+    world.pass_time(31, every=15.5)
+    world.people.grant()
+    world.sweep()
+    world.clock.advance(1.5 * DAY)
+    world.sweep()
+    return key
+
+
+class TestLostLedger:
+    """What people can do when a ledger is gone for good."""
+
+    @pytest.fixture
+    def trail(self) -> str:
+        """Return where the trail lies."""
+        return "filesystem"
+
+    @pytest.mark.parametrize("keeps_state", [True, False])
+    def test_a_new_one_takes_its_place(self, folder: Path, keeps_state: bool) -> None:
+        """Purges go on, and every verification says that there was another before."""
+        former = verified(folder).chain
+        gone(folder)
+        if not keeps_state:
+            (state,) = (folder / "keys").rglob("retention")
+            state.unlink()
+        world = World(folder, memory=False, clock=later())
+        key = sweep_till_ripe(world)
+        with pytest.raises(ApprovalRequiredError):
+            world.session.begin_ledger(BEGIN.reason)
+        begun = begin(world)
+        for _ in range(3):
+            world.sweep()
+            world.people.grant()
+
+        assert (former.log_id, former.head_seq, former.head_hash) == (
+            begun.former_log_id,
+            begun.former_head_seq,
+            begun.former_head_hash,
+        )
+        assert [DESTROYED, ACTIVE] == world.states(key)
+        assert world.session.status().retention.healthy
+        world.close()
+        found = verified(folder)
+        now = (found.former, found.purges, found.chain.log_id)
+        assert (1, 1, begun.log_id) == now
+        world.open()
+        assert world.session.status().retention.healthy
+        world.close()
+
+    def test_it_says_who_began_it_and_why(self, folder: Path) -> None:
+        """In the ledger and in the trail."""
+        gone(folder)
+        world = World(folder, memory=False, clock=later())
+        begin(world)
+        assert world.ledger_log is not None
+        (first, *_) = events_of(world.ledger_log)
+        found = world.hsm.act_as(caller(*Role)).execute(
+            ListAuditEvents(kind="system.ledger", limit=1)
+        )
+        world.close()
+
+        assert "system.ledger-begun" == first.kind
+        for event in (first, found.items[0].event):
+            assert MessageDetail(text=BEGIN.reason) == event.detail
+            assert event.caller is not None
+            assert caller(*Role).principal == event.caller.principal
+            assert event.parameters["former_log_id"]
+
+    @pytest.mark.parametrize("place", ["ledger.after_begun", "ledger.after_named"])
+    def test_a_kill_leaves_it_to_be_done_again(self, folder: Path, place: str) -> None:
+        """Nothing is purged until it is done wholly."""
+        gone(folder)
+        world = World(folder, memory=False, clock=later())
+
+        def strike(name: str) -> None:
+            if name == place:
+                raise KeyboardInterrupt
+
+        ask(world)
+        with install(strike), pytest.raises(KeyboardInterrupt):
+            world.session.begin_ledger(BEGIN.reason)
+        world.close()
+        world.open()
+        was_healthy = world.session.status().retention.healthy
+        begin(world)
+        world.close()
+
+        assert not was_healthy
+        assert verified(folder).former
+
+    def test_the_lost_one_is_not_taken_back(self, folder: Path) -> None:
+        """Once it was replaced, an old copy of it is as bad as any other ledger."""
+        gone(folder)
+        world = World(folder, memory=False, clock=later())
+        begin(world)
+        world.close()
+        gone(folder)
+        older_copy(folder)
+        with pytest.raises(LedgerTamperedError):
+            verified(folder)
+        world.open()
+
+        assert not world.session.status().retention.healthy
+        with pytest.raises(ConflictError, match="holds purges already"):
+            world.session.begin_ledger(BEGIN.reason)
+        world.close()
+
+    def test_two_can_be_lost_one_after_the_other(self, folder: Path) -> None:
+        """The second is known by the record that it was begun with."""
+        gone(folder)
+        world = World(folder, memory=False, clock=later())
+        second = begin(world)
+        world.close()
+        gone(folder)
+        world.open()
+        third = begin(world)
+        purge_one(world)
+        world.close()
+
+        assert second.log_id == third.former_log_id
+        assert (2, 1) == (verified(folder).former, verified(folder).purges)
+
+    @pytest.mark.parametrize(
+        ("harm", "said"),
+        [
+            (lambda _: None, "Nothing is known to be wrong"),
+            (older_copy, "ends before record"),
+            (edit, "Move its files away"),
+        ],
+        ids=["none", "an older copy", "an edited record"],
+    )
+    def test_only_a_new_one_takes_the_place(
+        self, folder: Path, harm: Callable[[Path], object], said: str
+    ) -> None:
+        """What holds purges is put right, or moved away, by people."""
+        harm(folder)
+        world = World(folder, memory=False, clock=later())
+        with pytest.raises(ConflictError, match=said):
+            world.session.begin_ledger(BEGIN.reason)
+        world.close()
+
+    def test_a_store_that_fails_leaves_it_undone(self, folder: Path) -> None:
+        """Nothing is purged then, and it can be done again."""
+        gone(folder)
+        world = World(folder, memory=False, clock=later())
+        ask(world)
+        world.faults.plan("store.write_meta", StoreUnavailableError())
+        with pytest.raises(StoreUnavailableError):
+            world.session.begin_ledger(BEGIN.reason)
+
+        assert not world.session.status().retention.healthy
+
+        world.faults.clear()
+        begin(world)
+
+        assert world.session.status().retention.healthy
+        world.close()
+
+
+def test_without_retention_there_is_no_ledger_to_begin() -> None:
+    """Which is said, and nobody is asked."""
+    with memory_hsm() as gateway, pytest.raises(ConflictError, match="no retention"):
+        gateway.act_as(caller(*Role)).execute(BEGIN)

@@ -77,6 +77,7 @@ EXPECTED = {
     "HoldKey":          "A - U -",
     "ReleaseKey":       "A - - -",
     "RetentionStatus":  "A O U -",
+    "BeginLedger":      "A - - -",
 }  # fmt: skip
 LETTERS = {
     "A": Role.ADMINISTRATOR,
@@ -117,6 +118,7 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.ImportKey: {"algorithm": "ed25519", "wrapped": b""},
     ops.DeriveKey: {"algorithm": "aes256gcm"},
     ops.RecoverStore: {"reason": "x"},
+    ops.BeginLedger: {"reason": "x"},
     ops.ExplainPolicy: {"operation": "Sign", "principal": "x"},
     ops.TestPolicy: {"policy": "version: 1"},
     ops.RecoverKey: {"reason": "x"},

@@ -211,6 +211,30 @@ class TestCaretaker:
 
         assert second.wait(5)
 
+    def test_hurried_it_does_everything_now(self, caretaker: Caretaker) -> None:
+        """Tasks that rest are done; one that is under way is done once more."""
+        rested, begun, goes_on = (threading.Event() for _ in range(3))
+        steps: list[int] = []
+
+        def slow() -> float:
+            steps.append(1)
+            begun.set()
+            assert goes_on.wait(5)
+            return 3600.0
+
+        caretaker.every(3600, rested.set, first=3600)
+        caretaker.every(3600, slow)
+        assert begun.wait(5)
+        begun.clear()
+        caretaker.hurry()
+        assert not rested.is_set()
+        goes_on.set()
+
+        assert rested.wait(5)
+        assert begun.wait(5)
+        time.sleep(0.05)
+        assert 2 == len(steps)
+
     def test_nothing_is_begun_after_the_end(self, caretaker: Caretaker) -> None:
         """Once it is stopped no task runs any more."""
         runs: list[int] = []

@@ -198,8 +198,9 @@ async def test_a_valid_request_of_every_operation(api: API) -> None:
     requests = await _valid_requests(api)
     names = list(requests)
 
-    # In memory there is nothing to copy, and one person approves nothing.
-    left_out = {"BackUpStores", "GetApproval", "Approve", "Deny", "CancelApproval"}
+    # In memory there is nothing to copy and no ledger; one person approves nothing.
+    left_out = {"BackUpStores", "BeginLedger"}
+    left_out |= {"GetApproval", "Approve", "Deny", "CancelApproval"}
     assert {cls.__name__ for cls in OPERATIONS} == {*names, *left_out}
     possible = [cls for cls in OPERATIONS if cls.__name__ in requests]
     for cls in sorted(possible, key=lambda cls: names.index(cls.__name__)):

@@ -70,6 +70,8 @@ class LedgerReport(Record, frozen=True, kw_only=True):
         unfinished: Purges whose outcome is not there yet.
         anchors: Places of the ledger that the trail names, and that agree; None if it
             was not compared with the trail.
+        former: How often, by the trail, a new ledger took the place of a lost one; what
+            those attested is not in it. None if it was not compared with the trail.
     """
 
     records: int
@@ -82,6 +84,7 @@ class LedgerReport(Record, frozen=True, kw_only=True):
     aborted: int
     unfinished: int
     anchors: int | None = None
+    former: int | None = None
 
 
 def open_remote(settings: ClientSettings) -> RemoteHSM:
@@ -208,4 +211,5 @@ def verify_ledger(
         aborted=found.aborted,
         unfinished=found.unfinished,
         anchors=found.anchors,
+        former=None if trail is None else found.former,
     )

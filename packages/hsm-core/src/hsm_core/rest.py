@@ -215,6 +215,7 @@ ROUTES: Final = (
     Route(operation=ops.HoldKey, method="POST", path=f"{_KEY}/hold"),
     Route(operation=ops.ReleaseKey, method="POST", path=f"{_KEY}/release"),
     Route(operation=ops.RetentionStatus, method="GET", path="/retention"),
+    Route(operation=ops.BeginLedger, method="POST", path="/retention/ledger"),
 )
 """One row per operation."""
 

@@ -47,7 +47,7 @@ read it.
 """
 _EPILOG = f"""
 SIGTERM ends the server in order; SIGHUP has certificate, private key, token secret and
-policy read again.
+policy read again, and retention looks at its policy and at what is due.
 
 Known from FerroHSM, not available in this version, and refused when given:
 {", ".join(f"--{flag}" for flag in UNAVAILABLE)}.

@@ -23,6 +23,7 @@ from hsm_cli.progress import Progress
 from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
 from hsm_cli.views import instant
 from hsm_core.operations import (
+    BeginLedger,
     ExtendRetention,
     HoldKey,
     PurgeItem,
@@ -129,6 +130,28 @@ def ledger() -> None:
     """Verify the retention ledger, in which every purge is attested."""
 
 
+@ledger.command("begin", cls=HSMCommand)
+@_reason_option("stands in the new ledger and in the audit trail")
+@click.pass_obj
+def begin(invocation: Invocation, reason: str) -> None:
+    """
+    Let a new ledger take the place of one that is lost, so that purges go on.
+
+    First move away what is left of the lost one and start the server again, which
+    makes a new ledger. What the lost one attested stays lost; put it back instead if
+    there is a copy. The built-in policies ask an Operator and an Auditor.
+    """
+    begun = invocation.execute(BeginLedger(reason=reason))
+    invocation.output.pairs(
+        begun,
+        [
+            ("log id", begun.log_id),
+            ("in place of", begun.former_log_id),
+            ("which reached", f"{begun.former_head_seq} {begun.former_head_hash}"),
+        ],
+    )
+
+
 @ledger.command("verify", cls=HSMCommand)
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE", required=True)
 @click.option(
@@ -200,6 +223,8 @@ def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
     compared = "not with a trail; give --audit-path"
     if report.anchors is not None:
         compared = f"with the trail, which names it {report.anchors} times"
+    if report.former:
+        compared += f"; ledgers lost before it: {report.former}"
     return [
         ("verdict", "intact"),
         ("checked", checked(macs=report.macs_checked)),

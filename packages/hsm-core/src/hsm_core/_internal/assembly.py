@@ -280,6 +280,8 @@ class _Assembly:
             started_at=ground.clock.now(),
             leaps=ground.leaps,
             retention_status=self._slot.status,
+            check_ledger_lost=self._slot.check_ledger_lost,
+            begin_ledger=self._slot.begin_ledger,
             destroy_waiting_days=settings.destroy_waiting_days,
         )
 

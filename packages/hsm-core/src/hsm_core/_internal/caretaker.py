@@ -27,6 +27,7 @@ class _Job:
     seconds: float
     task: Task
     due: float
+    is_hurried: bool = False
 
 
 class Caretaker:
@@ -63,6 +64,13 @@ class Caretaker:
             self._jobs.append(_Job(seconds, task, time.monotonic() + first))
             self._changed.notify()
 
+    def hurry(self) -> None:
+        """Do every task once more now, also one that is under way."""
+        with self._changed:
+            for job in self._jobs:
+                job.due, job.is_hurried = time.monotonic(), True
+            self._changed.notify()
+
     def start(self) -> None:
         """Begin."""
         thread = threading.Thread(target=self._run, name="hsm-core-care", daemon=True)
@@ -88,8 +96,10 @@ class Caretaker:
                 # It is tried again; whoever needs the work done finds out themselves.
                 self.failures += 1
             seconds = job.seconds if again is None else again
-            # No number may end the thread, on which healing depends.
-            job.due = time.monotonic() + min(seconds, _LONGEST_SECONDS)
+            with self._changed:
+                if not job.is_hurried:
+                    # No number may end the thread, on which healing depends.
+                    job.due = time.monotonic() + min(seconds, _LONGEST_SECONDS)
 
     def _next(self) -> _Job | None:
         with self._changed:
@@ -97,6 +107,7 @@ class Caretaker:
                 job = min(self._jobs, key=lambda job: job.due, default=None)
                 left = job.due - time.monotonic() if job else _IDLE_SECONDS
                 if job is not None and left <= 0:
+                    job.is_hurried = False
                     return job
                 self._changed.wait(min(left, _IDLE_SECONDS))
             return None

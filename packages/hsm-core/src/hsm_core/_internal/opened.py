@@ -152,11 +152,13 @@ class OpenHSM:
         """
         Put what the policy file holds in force now; else the last good one stays.
 
-        It blocks until that is recorded.
+        It blocks until that is recorded. The retention policy's file is looked at in
+        the background, and a sweep begun.
 
         Returns:
             Why the file is not in force; empty if it is, or if there is none.
         """
+        self._retention.hurry()
         return self._policy.reload()
 
     def on_policy_change(self, told: Callable[[str], None], /) -> None:
@@ -168,6 +170,16 @@ class OpenHSM:
                 thread of its own and must not block.
         """
         self._policy.on_change = told
+
+    def on_retention_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told when something keeps purges back, and when nothing does.
+
+        Args:
+            told: Is given what keeps them back, or an empty text. It runs in a thread
+                of its own and must not block.
+        """
+        self._retention.on_change(told)
 
     def close(self) -> None:
         """

@@ -44,3 +44,7 @@ class RetentionMethods(SessionBase):
     def retention(self) -> ops.RetentionReport:
         """Return how retention stands; see `RetentionStatus`."""
         return self._hsm.execute(ops.RetentionStatus())
+
+    def begin_ledger(self, reason: str) -> ops.LedgerBegun:
+        """Let a new ledger take the place of a lost one; see `BeginLedger`."""
+        return self._hsm.execute(ops.BeginLedger(reason=reason))

@@ -116,8 +116,10 @@ from hsm_core.operations.policy import (
 from hsm_core.operations.randomness import GenerateRandom, RandomBytes
 from hsm_core.operations.results import ItemError, Verified, VerifiedBatch, VerifiedItem
 from hsm_core.operations.retention import (
+    BeginLedger,
     ExtendRetention,
     HoldKey,
+    LedgerBegun,
     LedgerStatus,
     PurgeItem,
     ReleaseKey,
@@ -168,6 +170,7 @@ __all__ = [
     "BackUp",
     "BackUpStores",
     "BackedUpFile",
+    "BeginLedger",
     "CancelApproval",
     "CancelDestroy",
     "Ciphertext",
@@ -208,6 +211,7 @@ __all__ = [
     "KeyFinding",
     "KeyPage",
     "KeyReference",
+    "LedgerBegun",
     "LedgerStatus",
     "ListAlgorithms",
     "ListApprovals",
@@ -338,6 +342,7 @@ AnyOperation: TypeAlias = (
     | HoldKey
     | ReleaseKey
     | RetentionStatus
+    | BeginLedger
 )
 """
 Tagged union of all operations.

@@ -11,8 +11,10 @@ from hsm_core.operations.base import Effect, Operation
 from hsm_core.operations.names import Instant, KeyReference, VersionNumber, Why
 
 __all__ = [
+    "BeginLedger",
     "ExtendRetention",
     "HoldKey",
+    "LedgerBegun",
     "LedgerStatus",
     "PurgeItem",
     "ReleaseKey",
@@ -61,6 +63,23 @@ class LedgerStatus(Record, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class LedgerBegun(Record, frozen=True, kw_only=True):
+    """
+    A new retention ledger, and the lost one that it took the place of.
+
+    Attributes:
+        log_id: Of the new one, 32 hex digits.
+        former_log_id: Of the lost one.
+        former_head_seq: The newest record of that which is known to have been there.
+        former_head_hash: Leaf hash of that, hex.
+    """
+
+    log_id: str
+    former_log_id: str
+    former_head_seq: int
+    former_head_hash: str
+
+
 class PurgeItem(Record, frozen=True, kw_only=True):
     """
     Old material that is due, or waits for its purge.
@@ -101,7 +120,7 @@ class RetentionReport(Record, frozen=True, kw_only=True):
         loaded_at: Since when that policy is in force.
         problem: What is wrong with the policy's file; the last good one stays in force.
         paused: Why no purge is done: empty, ``leap``, ``limit``, ``state``,
-            ``approvals`` or ``trail``.
+            ``approvals``, ``trail`` or ``ledger``.
         pause_approval_id: The approval that would let purges go on.
         ledger: How the ledger is; None if there is none.
         queue: Materials that are due or wait for their purge.
@@ -183,3 +202,22 @@ class RetentionStatus(Operation[RetentionReport], frozen=True, kw_only=True):
     """Return how the retention of old key versions stands."""
 
     effect: ClassVar = Effect.READ
+
+
+class BeginLedger(Operation[LedgerBegun], frozen=True, kw_only=True):
+    """
+    Let a new retention ledger take the place of one that is lost.
+
+    Nothing is purged from the loss on until this is done. What the lost one attested is
+    attested nowhere else; ledger, trail and every later verification say so.
+
+    Raises `ConflictError` if nothing is known to be wrong with the ledger, or if the
+    one that lies there is not new.
+
+    Attributes:
+        reason: Why; stands in ledger and trail.
+    """
+
+    effect: ClassVar = Effect.RECOVERY
+
+    reason: Why

@@ -97,6 +97,7 @@ class _InlineServer:
         self._open = gateway
         self._gateway = open_async(gateway)
         gateway.on_policy_change(self._on_policy)
+        gateway.on_retention_change(self._on_retention)
         self._gatekeeper = Gatekeeper(
             self._gateway,
             secrets.jwt_secret,
@@ -166,3 +167,9 @@ class _InlineServer:
             self._logger.error("policy refused", reason=problem)
         else:
             self._logger.info("policy loaded")
+
+    def _on_retention(self, problem: str) -> None:
+        if problem:
+            self._logger.error("retention impaired", reason=problem)
+        else:
+            self._logger.info("retention healthy")

@@ -85,6 +85,7 @@ class _Vault:
         self._jwt_secret = jwt_secret
         self._reloads: set[asyncio.Future[None]] = set()
         gateway.on_policy_change(self._on_policy)
+        gateway.on_retention_change(self._on_retention)
 
     async def run(self) -> None:
         """Serve front ends from the first order to the last."""
@@ -147,6 +148,12 @@ class _Vault:
             self._child.logger.error("policy refused", reason=problem)
         else:
             self._child.logger.info("policy loaded")
+
+    def _on_retention(self, problem: str) -> None:
+        if problem:
+            self._child.logger.error("retention impaired", reason=problem)
+        else:
+            self._child.logger.info("retention healthy")
 
     def _on_violation(self, reason: str) -> None:
         self._child.metrics.count_violation(reason)

@@ -140,5 +140,6 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.HoldKey: {**_SIGNER, "reason": "case 17/2026"},
     ops.ReleaseKey: {**_SIGNER, "reason": "case 17/2026 is closed"},
     ops.RetentionStatus: {},
+    ops.BeginLedger: {"reason": "the disk with the ledger failed"},
 }
 """All fields of a valid request, as JSON, by operation."""

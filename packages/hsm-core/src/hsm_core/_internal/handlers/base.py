@@ -78,6 +78,9 @@ class Services:
         verify_store: Compares every key, unless the HSM is closed meanwhile.
         recover_store: Accepts the key store as it is, for a reason.
         recover_key: Accepts one key as it is, given its id and a reason.
+        check_ledger_lost: Raises unless a new retention ledger lies in place of a lost
+            one.
+        begin_ledger: Takes a new retention ledger in place of a lost one, for a reason.
         consents: Dual control.
         approval_status: Tells how the approvals are.
         started_at: When this HSM was opened, microseconds since 1970.
@@ -106,6 +109,8 @@ class Services:
     back_up: Callable[[], ops.BackUp]
     recover_store: Callable[[str], ops.Recovered]
     recover_key: Callable[[str, str], ops.Recovered]
+    check_ledger_lost: Callable[[], None]
+    begin_ledger: Callable[[Caller, str], ops.LedgerBegun]
     consents: Consents
     approval_status: Callable[[], ops.ApprovalStatus]
     started_at: int

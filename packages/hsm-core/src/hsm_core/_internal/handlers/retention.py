@@ -20,6 +20,7 @@ from hsm_core.model import KeyState
 
 __all__ = [
     "AllowPurgesHandler",
+    "BeginLedgerHandler",
     "CancelPurgeHandler",
     "ExtendRetentionHandler",
     "HoldKeyHandler",
@@ -208,6 +209,23 @@ class RetentionStatusHandler(Handler[ops.RetentionStatus, ops.RetentionReport]):
     ) -> Answer[ops.RetentionReport]:
         """Tell what the last sweep has found; nothing is looked at anew."""
         return Answer(self._services.retention_status())
+
+
+class BeginLedgerHandler(Handler[ops.BeginLedger, ops.LedgerBegun]):
+    """Let a new ledger take the place of a lost one."""
+
+    def prepare(self, subject: Subject[ops.BeginLedger], /) -> None:
+        """Refuse where none is lost, before people are asked."""
+        self._services.check_ledger_lost()
+
+    def perform(self, subject: Subject[ops.BeginLedger], /) -> Answer[ops.LedgerBegun]:
+        """Have ledger and trail say so."""
+        begin, reason = self._services.begin_ledger, subject.operation.reason
+        return Answer(begin(subject.caller, reason))
+
+    def is_quick(self, operation: ops.BeginLedger, /) -> bool:
+        """Never: it waits for the disk."""
+        return False
 
 
 def _until(operation: ops.ExtendRetention) -> int:

@@ -96,6 +96,7 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.HoldKey: retention.HoldKeyHandler,
     ops.ReleaseKey: retention.ReleaseKeyHandler,
     ops.RetentionStatus: retention.RetentionStatusHandler,
+    ops.BeginLedger: retention.BeginLedgerHandler,
 }
 
 

@@ -27,26 +27,14 @@ from hsm_core._internal.purging.trail_check import TrailCheck
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
-    LeaseHeldError,
     LedgerTamperedError,
-    StoreUnavailableError,
 )
-from hsm_core.model import Phase
-from hsm_core.operations import LedgerStatus, RetentionReport
-from hsm_core.protocols import (
-    AuditDraft,
-    AuditLog,
-    Lease,
-    Leases,
-    Request,
-)
+from hsm_core.model import Caller, Phase
+from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
+from hsm_core.protocols import AuditDraft, AuditLog, Request
 
 __all__ = ["Retention"]
 
-LEASE: Final = "key-retention"
-"""Name of the lease under which keys are purged."""
-
-_LEASE_SECONDS: Final = 3600.0
 _SLICE_SECONDS: Final = 0.005
 """How long it works at a time; other threads wait for the interpreter that long."""
 
@@ -62,6 +50,9 @@ class Retention:
     """
     Purges old material, step by step, under a policy.
 
+    There is one of it for a key store and a ledger, because one process at a time has
+    these open; its sweeps follow each other.
+
     Args:
         ground: Keys, trail and time. The settings say which policy, and how long to
             wait.
@@ -76,9 +67,9 @@ class Retention:
 
         method: How a sealed form is removed here, for the ledger.
 
-        leases: Where several processes may do this, so that one does.
-
-        holder: Who takes the lease.
+    Attributes:
+        on_change: Told what keeps purges back, or an empty text when nothing does any
+            more, whenever that changes.
     """
 
     def __init__(
@@ -90,17 +81,12 @@ class Retention:
         desk: PurgeDesk,
         execute: Callable[[Request], Any],
         method: str,
-        leases: Leases | None = None,
-        holder: str = "",
     ) -> None:
         settings, inventory = ground.settings, ground.inventory
         if settings.retention_config is None:
             raise AssertionError("retention needs a policy's file")
         self._interval = float(settings.retention_interval_seconds)
         self._ground = ground
-        self._leases = leases
-        self._holder = holder
-        self._lease: Lease | None = None
         self._file = PolicyFile(settings.retention_config, ground.clock)
         self._state = StateFile(inventory.store, inventory.ring)
         self.ledger = Ledger(
@@ -111,6 +97,9 @@ class Retention:
         self._pauses = self._sweeper.pauses
         self._told = ""
         self._stepping = threading.RLock()
+        self._is_wanted = False
+        self._alarm = ""
+        self.on_change: Callable[[str], None] = lambda _: None
         self._walk: Iterator[None] | None = None
         self._tally = Tally()
         self._done = Tally()
@@ -152,7 +141,18 @@ class Retention:
             HSMError: Something can't be used now; the sweep is begun anew.
         """
         with self._stepping:
-            return self._step()
+            try:
+                return self._step()
+            finally:
+                self._tell_alarm()
+
+    def _tell_alarm(self) -> None:
+        paused = f"Purges are kept back: {self._paused}." if self._paused else ""
+        found = (self._file.problem, self.ledger.problem, paused)
+        alarm = " ".join(filter(None, found))
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self.on_change(alarm)
 
     def _step(self) -> float:
         began = time.perf_counter()
@@ -170,11 +170,11 @@ class Retention:
         except LedgerTamperedError:
             self._pauses.note("ledger")
         except BaseException:
-            self._end()
+            self._walk = None
             raise
         self._publish()
-        self._end()
-        return self._interval
+        self._walk = None
+        return _SOON_SECONDS if self._is_wanted else self._interval
 
     def sweep(self) -> None:
         """
@@ -188,21 +188,35 @@ class Retention:
             while self._walk is not None:
                 self._step()
 
+    def want(self) -> None:
+        """Let a sweep follow the one that is under way at once, if there is one."""
+        self._is_wanted = True
+
+    def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Take the new ledger that lies there for the HSM's, in place of one that is lost.
+
+        Raises:
+            ConflictError: Nothing is known to be wrong with the ledger, or the one that
+                lies there is not new.
+            AuditUnavailableError: Ledger or trail can't be written; it is not done.
+            StoreUnavailableError: It can't be remembered; it is to be done again.
+        """
+        with self.ledger.purging:
+            return self.ledger.begin_anew(caller, reason)
+
     def _begin(self) -> float | None:
         """Begin a sweep; or return in how many seconds to try again."""
+        self._is_wanted = False
         if self._file.look():
             return _SOON_SECONDS
         policy = self._file.policy
         if policy is None:
             return min(self._interval, _LOOK_SECONDS)
-        if self._ground.inventory.lock.reason or not self._take_lease():
+        if self._ground.inventory.lock.reason:
             return min(self._interval, _LOOK_SECONDS)
-        try:
-            if self._told != policy.sha256:
-                self._tell(policy.sha256, policy.default_days)
-        except BaseException:
-            self._end()
-            raise
+        if self._told != policy.sha256:
+            self._tell(policy.sha256, policy.default_days)
         self._pauses.begin()
         self._tally = Tally()
         self._walk = self._sweeper.sweep(policy, self._tally)
@@ -217,22 +231,6 @@ class Retention:
         )
         self._ground.audit.append([draft], durable=True, reserved=True).wait()
         self._told = sha256
-
-    def _take_lease(self) -> bool:
-        if self._leases is None:
-            return True
-        try:
-            self._lease = self._leases.acquire(LEASE, self._holder, _LEASE_SECONDS)
-        except LeaseHeldError:
-            return False
-        return True
-
-    def _end(self) -> None:
-        self._walk = None
-        lease, self._lease = self._lease, None
-        if self._leases is not None and lease is not None:
-            with suppress(StoreUnavailableError):
-                self._leases.release(lease)
 
     def _publish(self) -> None:
         self._done = self._tally
@@ -270,7 +268,7 @@ class Retention:
         )
 
     def close(self) -> None:
-        """Release the lease and close the ledger; nothing may be under way any more."""
-        self._end()
+        """Close the ledger; nothing may be under way any more."""
+        self._walk = None
         with suppress(AuditUnavailableError):
             self.ledger.close()

@@ -4,7 +4,8 @@ The retention ledger: an attestation for each purge, chained like the trail.
 
 Of each purge it has an intent, before anything is destroyed, and one outcome. The trail
 is told how far the ledger reaches after each of them, so that a ledger that was cut,
-edited or replaced by an older copy is noticed.
+edited or replaced by an older copy is noticed. One that is lost is never replaced
+silently: somebody must say so, and ledger and trail both keep that.
 """
 
 from __future__ import annotations
@@ -12,20 +13,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.purging.state import Anchor
+from hsm_core._internal.views import audited_caller
 from hsm_core.errors import (
     AuditTamperedError,
+    ConflictError,
     HSMError,
     LedgerTamperedError,
 )
-from hsm_core.model import AuditedCaller, AuditEvent, Parameters, Phase
-from hsm_core.protocols import AuditDraft, AuditLog
+from hsm_core.model import (
+    AuditedCaller,
+    AuditEvent,
+    Caller,
+    MessageDetail,
+    Parameters,
+    Phase,
+)
+from hsm_core.operations import LedgerBegun
+from hsm_core.protocols import AuditDraft, AuditHead, AuditLog
 
 __all__ = [
     "ANCHOR_KIND",
@@ -33,11 +45,15 @@ __all__ = [
     "Attestation",
     "Intent",
     "Ledger",
-    "anchor_of",
+    "Reach",
+    "reach_of",
 ]
 
 ANCHOR_KIND: Final = "system.ledger"
 """Kind of the records of the trail that say how far the ledger reaches."""
+
+BEGUN_KIND: Final = "system.ledger-begun"
+"""Kind of the ledger's record that says which lost ledger it takes the place of."""
 
 PURGE_KIND: Final = "purge"
 """Kind of the records of the ledger that are about a purge."""
@@ -66,6 +82,20 @@ class Attestation:
     caller: AuditedCaller
     parameters: Parameters
     policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """
+    What a record of the trail says of the ledger.
+
+    Attributes:
+        former: Log id of the ledger that was lost, where another one begins here; what
+            the trail says before is about lost ledgers.
+    """
+
+    anchor: Anchor
+    former: str = ""
 
 
 class Ledger:
@@ -101,6 +131,7 @@ class Ledger:
         self._hmac_key = hmac_key
         self._remember = remember
         self._doubtful = set[str]()
+        self._lost: Anchor | None = None
         self._unfinished: dict[str, Intent] = {
             event.operation_id: event
             for event in log.open_intents()
@@ -204,22 +235,95 @@ class Ledger:
         Raises:
             AuditUnavailableError: It can't be recorded.
         """
-        head = self._log.durable_head()
-        anchor = Anchor(log_id=self._log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
+        anchor = self._reached()
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind=ANCHOR_KIND,
             key_id=about.key_id,
             version=about.version,
-            parameters={
-                "log_id": anchor.log_id,
-                "seq": anchor.seq,
-                "leaf_hash": anchor.leaf_hash,
-            },
+            parameters=_told(anchor),
         )
         # First what is nearer: the trail must never know more of it than the state.
         self._remember(anchor)
         self._trail.append([draft], durable=True, reserved=True).wait()
+
+    def _reached(self) -> Anchor:
+        head: AuditHead = self._log.durable_head()
+        return Anchor(log_id=self._log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
+
+    def begin_anew(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Let this log, which is new, take the place of one that is lost.
+
+        Callers hold `purging`. A try that fails changes nothing but that the log says
+        so, and can be repeated.
+
+        Raises:
+            ConflictError: See `check_lost`.
+            AuditUnavailableError: Log or trail can't be written.
+            StoreUnavailableError: It can't be remembered.
+        """
+        lost = self.check_lost()
+        anchor = self._record_loss(lost, audited_caller(caller), reason)
+        # Last, so that the loss is known at every start until all else is done.
+        self._remember(anchor)
+        self._lost, self.problem = None, ""
+        return LedgerBegun(
+            log_id=anchor.log_id,
+            former_log_id=lost.log_id,
+            former_head_seq=lost.seq,
+            former_head_hash=lost.leaf_hash,
+        )
+
+    def check_lost(self) -> Anchor:
+        """
+        Return how far a lost ledger is known to have reached that this log is not.
+
+        Raises:
+            ConflictError: Nothing is known to be wrong, or the log is not new.
+            AuditUnavailableError: It can't be read now.
+        """
+        lost = self._lost
+        if lost is None or not self.problem:
+            fine = "Nothing is known to be wrong with the retention ledger."
+            raise ConflictError(self.problem or fine)
+        if not self._is_new():
+            raise ConflictError(
+                "The retention ledger that lies there holds purges already. Move its "
+                "files away and start again; a new one is made then."
+            )
+        return lost
+
+    def _record_loss(self, lost: Anchor, caller: AuditedCaller, reason: str) -> Anchor:
+        """Have log and trail say what is lost; return where the log begins."""
+        former: Parameters = {f"former_{n}": v for n, v in _told(lost).items()}
+        begun = AuditDraft(
+            phase=Phase.SINGLE,
+            kind=BEGUN_KIND,
+            caller=caller,
+            parameters=former,
+            detail=MessageDetail(text=reason),
+        )
+        self._log.append([begun], durable=True).wait()
+        failpoint("ledger.after_begun")
+        anchor = self._reached()
+        named = replace(begun, kind=ANCHOR_KIND, parameters={**_told(anchor), **former})
+        self._trail.append([named], durable=True, reserved=True).wait()
+        failpoint("ledger.after_named")
+        return anchor
+
+    def _is_new(self) -> bool:
+        seq, head = 0, self._log.head()
+        while seq <= head.seq:
+            for line in self._log.lines(seq, _BLOCK):
+                if event_of(line, seq).kind == PURGE_KIND:
+                    return False
+                seq += 1
+        return True
+
+    def is_another(self, anchor: Anchor) -> bool:
+        """Return whether an anchor is of another ledger than this one."""
+        return anchor.log_id != self._log.log_id
 
     def check_usable(self) -> None:
         """
@@ -239,7 +343,8 @@ class Ledger:
             LedgerTamperedError: It is another one, ends before, or was changed.
             AuditUnavailableError: It can't be read now.
         """
-        if anchor.log_id != self._log.log_id:
+        if self.is_another(anchor):
+            self._lost = anchor
             raise self._condemn("The retention ledger is not the one the trail knows.")
         if anchor.seq < 0:
             return
@@ -292,7 +397,15 @@ class Ledger:
         self._log.close()
 
 
-def anchor_of(event: AuditEvent) -> Anchor | None:
+def _told(anchor: Anchor) -> Parameters:
+    return {
+        "log_id": anchor.log_id,
+        "seq": anchor.seq,
+        "leaf_hash": anchor.leaf_hash,
+    }
+
+
+def reach_of(event: AuditEvent) -> Reach | None:
     """Return what a record of the trail says of the ledger, if it says anything."""
     if event.kind != ANCHOR_KIND:
         return None
@@ -300,5 +413,6 @@ def anchor_of(event: AuditEvent) -> Anchor | None:
     log_id, seq = found.get("log_id"), found.get("seq")
     digest = found.get("leaf_hash")
     if isinstance(log_id, str) and isinstance(seq, int) and isinstance(digest, str):
-        return Anchor(log_id=log_id, seq=seq, leaf_hash=digest)
+        anchor = Anchor(log_id=log_id, seq=seq, leaf_hash=digest)
+        return Reach(anchor, str(found.get("former_log_id", "")))
     raise HSMError("A record of the ledger's reach can't be read.")

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hsm_core._internal.audit.verify import OfflineVerification
-from hsm_core._internal.purging.ledger import PURGE_KIND, anchor_of
-from hsm_core._internal.purging.state import Anchor
+from hsm_core._internal.purging.ledger import PURGE_KIND, Reach, reach_of
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError
 from hsm_core.model import AuditEvent, Phase
 
@@ -35,6 +34,8 @@ class LedgerVerification:
         aborted: Purges that were begun and not done.
         unfinished: Purges whose outcome is not there yet.
         anchors: Places of it that the trail names; None if no trail was given.
+        former: How often, by the trail, a new ledger took the place of a lost one; the
+            purges before are attested by those.
     """
 
     chain: OfflineVerification
@@ -42,6 +43,7 @@ class LedgerVerification:
     aborted: int
     unfinished: int
     anchors: int | None = None
+    former: int = 0
 
 
 @dataclass(slots=True)
@@ -85,13 +87,19 @@ class _Reading:
 class _Trail:
     """What a trail says of the ledger."""
 
-    anchors: list[Anchor] = field(default_factory=list)
+    reaches: list[Reach] = field(default_factory=list)
+    former: set[int] = field(default_factory=set)
     purged: set[tuple[str, int]] = field(default_factory=set)
 
     def look(self, event: AuditEvent) -> None:
-        anchor = anchor_of(event)
-        if anchor is not None:
-            self.anchors.append(anchor)
+        reach = reach_of(event)
+        if reach is not None:
+            if reach.former:
+                # What was before is attested by ledgers that are lost.
+                self.reaches.clear()
+                self.purged.clear()
+                self.former.add(event.seq)
+            self.reaches.append(reach)
         is_outcome = event.phase is Phase.OUTCOME
         if event.kind == "PurgeVersion" and is_outcome and event.document_after:
             self.purged.add((event.key_id, event.version))
@@ -129,23 +137,23 @@ def verify_ledger(
         ) from error
     reading.leaves[chain.head_seq] = chain.head_hash
     done = reading.done()
-    anchors = None
+    anchors, told = None, _Trail()
     if trail is not None:
-        told = _Trail()
         trail.verify(progress, told.look)
         _compare(chain, reading, told)
-        anchors = len(told.anchors)
+        anchors = len(told.reaches)
     return LedgerVerification(
         chain=chain,
         purges=len(done),
         aborted=len(reading.ended) - len(done),
         unfinished=len(reading.begun) - len(reading.ended),
         anchors=anchors,
+        former=len(told.former),
     )
 
 
 def _compare(chain: OfflineVerification, reading: _Reading, told: _Trail) -> None:
-    for anchor in told.anchors:
+    for anchor in (reach.anchor for reach in told.reaches):
         if anchor.log_id != chain.log_id:
             raise LedgerTamperedError(
                 "This is not the retention ledger that the trail knows.", seq=0

@@ -10,7 +10,9 @@ from typing import Any, Final, TypeAlias
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.purging.approvals import PurgeDesk
 from hsm_core._internal.purging.keeper import Retention
-from hsm_core.operations import LedgerStatus, RetentionReport
+from hsm_core.errors import ConflictError
+from hsm_core.model import Caller
+from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
 from hsm_core.protocols import AuditLog, Request
 from hsm_core.settings import KeyStoreKind
 
@@ -98,6 +100,51 @@ class RetentionSlot:
             self._caretaker.stop(timeout_seconds)
         if self.retention is not None:
             self.retention.close()
+
+    def on_change(self, told: Callable[[str], None]) -> None:
+        """Have a function told what keeps purges back; see `Retention.on_change`."""
+        if self.retention is not None:
+            self.retention.on_change = told
+        elif self._ledger is not None and self._ledger.problem:
+            told(self._ledger.problem)
+
+    def hurry(self) -> None:
+        """Look at the policy's file now, and sweep."""
+        if self.retention is not None and self._caretaker is not None:
+            self.retention.want()
+            self._caretaker.hurry()
+
+    def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Take a new ledger in place of a lost one; see `Retention.begin_ledger`.
+
+        Raises:
+            ConflictError: See `check_ledger_lost`.
+            HSMError: See there.
+        """
+        done = self._sound().begin_ledger(caller, reason)
+        self.hurry()
+        return done
+
+    def check_ledger_lost(self) -> None:
+        """
+        Check that a new ledger lies in place of one that is lost.
+
+        Raises:
+            ConflictError: There is no retention, or nothing is known to be wrong with
+                its ledger, or what lies there is not new.
+        """
+        self._sound().ledger.check_lost()
+
+    def _sound(self) -> Retention:
+        if self.retention is not None:
+            return self.retention
+        if self._ledger is None:
+            raise ConflictError("There is no retention here, and so no ledger.")
+        raise ConflictError(
+            f"{self._ledger.problem} Move its files away and start again; a new one is "
+            "made then."
+        )
 
     def status(self) -> RetentionReport:
         """Return how retention stands."""

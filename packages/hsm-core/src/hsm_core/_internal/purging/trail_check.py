@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.purging.ledger import Ledger, anchor_of
+from hsm_core._internal.purging.ledger import Ledger, Reach, reach_of
 from hsm_core._internal.purging.state import Anchor
 from hsm_core.errors import InvalidInputError
 from hsm_core.operations import AuditVerification
@@ -44,6 +44,7 @@ class TrailCheck:
         self._ledger = ledger
         self._next = 0
         self._is_ledger_verified = False
+        self._lost: Anchor | None = None
         self.known: Anchor | None = None
 
     def verify(self) -> Iterator[None]:
@@ -68,9 +69,19 @@ class TrailCheck:
             except InvalidInputError:
                 continue  # They were pruned just now.
             for line in lines:
-                anchor = anchor_of(event_of(line, self._next))
-                if anchor is not None:
-                    self._ledger.check(anchor)
-                    self.known = anchor
+                reach = reach_of(event_of(line, self._next))
+                if reach is not None:
+                    self._note(reach)
                 self._next += 1
             yield
+        if self._lost is not None:
+            self._ledger.check(self._lost)
+
+    def _note(self, reach: Reach) -> None:
+        if reach.former:
+            self._lost = None
+        if self._ledger.is_another(reach.anchor):
+            self._lost = reach.anchor
+        else:
+            self._ledger.check(reach.anchor)
+            self.known = reach.anchor
