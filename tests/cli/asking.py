@@ -85,7 +85,12 @@ class Asking:
     keys: list[str | None] = field(default_factory=list)
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Execute an operation, or ask for consent."""
         self.received.append(operation)
@@ -96,7 +101,9 @@ class Asking:
         if isinstance(operation, _CONSENTS):
             result: R = self._consent(operation)
             return result
-        return self.inner.execute(operation, idempotency_key=idempotency_key)
+        return self.inner.execute(
+            operation, idempotency_key=idempotency_key, approval_id=approval_id
+        )
 
     def _required(self) -> ApprovalRequiredError:
         error = ApprovalRequiredError(

@@ -20,7 +20,7 @@ from hsm_core import wire
 from hsm_core.errors import HSMError
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
-from hsm_core.rest import API_PREFIX, ROUTES, Route
+from hsm_core.rest import API_PREFIX, APPROVAL_HEADER, ROUTES, Route
 from tests.cli.certificates import Certificates
 
 __all__ = [
@@ -109,7 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             route, operation = _decode(request)
             key = request.headers.get("idempotency-key")
-            result = self.server.stub.hsm.execute(operation, idempotency_key=key)
+            result = self.server.stub.hsm.execute(
+                operation,
+                idempotency_key=key,
+                approval_id=request.headers.get(APPROVAL_HEADER.lower(), ""),
+            )
         except HSMError as error:
             if (asked := wire.asked_approval(error)) is not None:
                 return 202, "application/json", wire.encode_json(asked)

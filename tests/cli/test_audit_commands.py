@@ -38,7 +38,12 @@ class _Bounded:
         self.calls: list[int] = []
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Execute it, with a lower bound."""
         if isinstance(operation, VerifyAudit):
@@ -47,7 +52,9 @@ class _Bounded:
             found = self.hsm.execute(bounded)
             assert isinstance(found, AuditVerification)
             return found  # type: ignore[return-value]
-        return self.hsm.execute(operation, idempotency_key=idempotency_key)
+        return self.hsm.execute(
+            operation, idempotency_key=idempotency_key, approval_id=approval_id
+        )
 
 
 class TestAuditEvents:

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_cli.client import RemoteHSM
-from hsm_core.errors import ApprovalRequiredError
+from hsm_core.errors import ApprovalRequiredError, InvalidInputError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import ApprovalState, Role
 from hsm_core.operations import ApprovalInfo, CreateKey, DestroyKey
 from hsm_core.session import Session
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import caller
 from tests.cli.stub import Stub
 from tests.cli.support import Shell
@@ -49,13 +49,15 @@ def public_line() -> str:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[OpenHSM]:
-    """Give an HSM with its trail in files."""
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM with its trail in files, or in what a test asks for."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY.replace("@", public_line()))
     settings = Settings(
         key_store=KeyStoreKind.MEMORY,
+        audit_store=getattr(request, "param", AuditStoreKind.FILE),
         audit_log=tmp_path / "audit.log",
+        audit_sqlite_path=tmp_path / "audit.sqlite",
         approval_dir=tmp_path / "approvals",
         policy_config=policy,
     )
@@ -104,6 +106,49 @@ def test_two_people(two: Two) -> None:
     assert "consumed" in two.bob.ok("approvals", "list", "--all").text
     assert approval_id not in two.bob.ok("approvals", "list").text
     assert 0 != two.alice("destroy", "k", "--yes").code
+
+
+def test_a_named_approval(two: Two) -> None:
+    """--approval-id names what it is done under, and says what is wrong with it."""
+    for name in ("k", "other"):
+        two.alice.ok("create", "AES-256-GCM", "--name", name, "--tags", "dual")
+    approval_id, other = two.ask("k"), "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
+    under = ("--yes", "--approval-id", approval_id)
+
+    assert 11 == two.alice("destroy", "k", *under).code
+    two.bob("approvals", "approve", approval_id, "--yes")
+    wrong = two.alice("destroy", "other", *under)
+    missing = two.alice("destroy", "k", "--yes", "--approval-id", other)
+    garbled = two.alice("destroy", "k", "--yes", "--approval-id", "k")
+    done = two.alice("destroy", "k", *under)
+    used = two.alice("destroy", "other", *under)
+
+    assert (3, True) == (wrong.code, "is for another operation" in wrong.err)
+    assert (4, True) == (missing.code, "approval_not_found" in missing.err)
+    assert (2, True) == (garbled.code, "approval_id must be a UUID" in garbled.err)
+    assert (0, True) == (done.code, "destroyed" in done.text)
+    assert 3 == used.code
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [(("deny", "--reason", "no"), "denied"), (("cancel",), "cancelled")],
+    ids=["denied", "cancelled"],
+)
+def test_a_named_approval_that_ended(
+    two: Two, end: tuple[str, ...], words: str
+) -> None:
+    """It serves nothing, which is said; no other one is looked for or asked."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "dual")
+    approval_id = two.ask("k")
+    person = two.alice if end[0] == "cancel" else two.bob
+    person("approvals", end[0], approval_id, *end[1:])
+
+    outcome = two.alice("destroy", "k", "--yes", "--approval-id", approval_id)
+
+    assert 13 == outcome.code
+    assert f"The approval is {words}; it serves nothing any more." in outcome.err
+    assert [] == list(two.bob_himself.approvals(states=[ApprovalState.PENDING]))
 
 
 def test_not_oneself(two: Two) -> None:
@@ -167,6 +212,9 @@ def test_wait(two: Two) -> None:
     assert "destroyed" in outcome.text
 
 
+@pytest.mark.parametrize(
+    "opened", AuditStoreKind, indirect=True, ids=lambda kind: kind.value
+)
 def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
     """A signature is demanded, made, kept, and checked without the server."""
     two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "signed")
@@ -192,13 +240,39 @@ def test_signed(two: Two, opened: OpenHSM, tmp_path: Path) -> None:
     lines.write_text(f"bob {public_line()}\n")
     others = tmp_path / "others"
     others.write_text(f"mary {public_line()}\n")
-    trail = ("--audit-path", str(tmp_path / "audit.log"))
+    database = tmp_path / "audit.sqlite"
+    path = database if database.exists() else tmp_path / "audit.log"
+    trail = ("--audit-path", str(path))
     words = ("audit", "verify", *trail, "--hmac-key", f"@{hmac_key}", "--approver-keys")
     for good in (lines, tmp_path / "policy.yaml"):
         outcome = two.bob.ok(*words, str(good))
         assert "each by a key of its approver" in outcome.text
     bad = two.bob(*words, str(others))
     assert (7, True) == (bad.code, "signature of an approver in record" in bad.err)
+
+
+def test_signed_refusal(two: Two, tmp_path: Path) -> None:
+    """A refusal is shown, signed and kept; the signature is over a refusal."""
+    two.alice.ok("create", "AES-256-GCM", "--name", "k", "--tags", "signed")
+    approval_id = two.ask("k")
+    key = tmp_path / "bob.key"
+    key.touch(mode=0o600)
+    key.write_bytes(
+        BOB.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    words = ("approvals", "deny", approval_id, "--reason", "no")
+    consent = two.bob.ok("approvals", "show", approval_id, "--statement").out
+    refusal = two.bob.ok("approvals", "show", approval_id, "--statement", "--deny").out
+    (tmp_path / "sig").write_bytes(BOB.sign(consent))
+
+    wrong = two.bob(*words, "--signature", str(tmp_path / "sig"))
+    denied = two.bob(*words, "--sign-with", str(key))
+
+    assert refusal == consent.replace(b"grant", b"deny")
+    assert 6 == wrong.code
+    assert (0, True) == (denied.code, "bob refused" in denied.text)
+    assert ", signed, no" in denied.text
+    assert "DestroyKey" in denied.err
 
 
 def test_over_https(hsm: RemoteHSM, stub: Stub, opened: OpenHSM) -> None:
@@ -215,4 +289,8 @@ def test_over_https(hsm: RemoteHSM, stub: Stub, opened: OpenHSM) -> None:
     assert asked.digest == caught.value.facts["digest"]
     bob = Session(opened.act_as(caller(Role.AUDITOR, principal="bob")))
     bob.approve(asked.approval_id, digest=asked.digest)
-    assert "destroyed" == hsm.execute(DestroyKey(key_id="k")).state
+    with pytest.raises(InvalidInputError, match="approval_id must be"):
+        hsm.execute(DestroyKey(key_id="k"), approval_id="x\r\nHost: y")
+    operation, approval_id = DestroyKey(key_id="k"), asked.approval_id
+    assert "destroyed" == hsm.execute(operation, approval_id=approval_id).state
+    assert approval_id == stub.received[-1].headers["ferrohsm-approval"]

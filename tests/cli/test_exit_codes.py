@@ -67,7 +67,12 @@ class _Raising:
         self.error = error
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Raise the error."""
         raise self.error

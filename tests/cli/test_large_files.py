@@ -39,13 +39,20 @@ class Watching:
         self._before = before
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Remember and pass on."""
         self.seen.append(operation)
         if self._before is not None:
             self._before(operation)
-        return self.hsm.execute(operation, idempotency_key=idempotency_key)
+        return self.hsm.execute(
+            operation, idempotency_key=idempotency_key, approval_id=approval_id
+        )
 
     def longest(self, kind: type[Operation[object]]) -> int:
         """Return the length of the longest byte string that was sent but signatures."""

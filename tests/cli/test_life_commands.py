@@ -40,6 +40,10 @@ class TestStaging:
 
         shell.ok("activate", "s", "--version", "2")
         assert ["retired", "active"] == states(shell, "s")
+        (head, _, second) = shell.ok("versions", "s").lines[:3]
+        begun = shell.ok("versions", "s", "--json").json["items"][1]["activated_at"]
+        assert "ACTIVATED" in head
+        assert begun[:19] in second
 
     def test_rest(self, shell: Shell) -> None:
         """A version is suspended for a reason, and resumed."""

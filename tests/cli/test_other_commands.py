@@ -32,7 +32,12 @@ class _FailingSelfTest:
     """An HSM of which one algorithm fails its self-test."""
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer the self-test and nothing else."""
         assert isinstance(operation, SelfTest)
@@ -79,7 +84,12 @@ class _SlowHSM:
     """An HSM that passes its self-test after a while."""
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer every operation as if it were the self-test."""
         time.sleep(0.4)
@@ -111,7 +121,12 @@ class _PoorHSM:
         self._hsm = hsm
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer as the whole one, but for the two algorithms."""
         answer: Any = self._hsm.execute(operation)

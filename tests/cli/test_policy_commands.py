@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import operations as ops
+from hsm_core.errors import ApprovalRequiredError
 from hsm_core.model import Role
 from hsm_core.policies import built_in_text
 from hsm_core.settings import PolicyProfile
@@ -84,6 +85,26 @@ def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "deny (default-deny). One of these roles: Operator, Service." in denied.text
     assert ("allow", "role:Operator") == (allowed.json["outcome"], allowed.json["rule"])
     assert "deny (pqc-restricted)" in restricted.text
+
+
+def test_test_demands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A request for which more people would have to agree is listed, with how many."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nextends: default\nrules:\n"
+        "  - {name: two, effect: require-approval, match: {tags: [dual], operations: "
+        "[DestroyKey]}, approval: {quorum: 2, roles: [Auditor], signed: true}}\n"
+    )
+    with memory_hsm() as gateway:
+        hsm = gateway.act_as(caller())
+        key = hsm.execute(ops.CreateKey(algorithm="ed25519", tags=("dual",)))
+        with pytest.raises(ApprovalRequiredError):
+            hsm.execute(ops.DestroyKey(key_id=key.key_id))
+        changed = Shell(monkeypatch, hsm)("policy", "test", str(path))
+
+    assert 6 == changed.code
+    assert "approval (approval:dual-control; 1 person, 3600 s)" in changed.text
+    assert "2 of Auditor, signed, 3600 s" in changed.text
 
 
 def test_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -47,7 +47,12 @@ class Retained:
         self.report = report
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer what the commands ask."""
         assert isinstance(operation, RetentionStatus)
@@ -123,7 +128,12 @@ class Losing:
     """An HSM whose ledger is lost."""
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer what the command asks."""
         assert operation == BeginLedger(reason="the disk failed")

@@ -43,7 +43,12 @@ class ChangedStore:
         )
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Answer what the commands ask."""
         return self._answer(operation)  # type: ignore[return-value]

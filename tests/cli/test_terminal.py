@@ -60,10 +60,17 @@ class _Hostile:
         self.hsm = hsm
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Execute it, and spoil what comes back."""
-        result = self.hsm.execute(operation, idempotency_key=idempotency_key)
+        result = self.hsm.execute(
+            operation, idempotency_key=idempotency_key, approval_id=approval_id
+        )
         if isinstance(operation, DescribeKey):
             assert isinstance(result, KeyInfo)
             return _spoilt(result)  # type: ignore[return-value]

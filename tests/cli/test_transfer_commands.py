@@ -28,11 +28,18 @@ class Watching:
         self.seen: list[Operation[object]] = []
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Remember and pass on."""
         self.seen.append(operation)
-        return self.hsm.execute(operation, idempotency_key=idempotency_key)
+        return self.hsm.execute(
+            operation, idempotency_key=idempotency_key, approval_id=approval_id
+        )
 
 
 def openssl(*words: str, data: bytes = b"") -> bytes:

@@ -50,12 +50,19 @@ class _BlockingHSM:
         self._loop = loop
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Execute it on the loop, and wait."""
 
         async def work() -> R:
-            return await self._hsm.execute(operation, idempotency_key=idempotency_key)
+            return await self._hsm.execute(
+                operation, idempotency_key=idempotency_key, approval_id=approval_id
+            )
 
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
 

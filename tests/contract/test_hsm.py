@@ -292,6 +292,9 @@ class TestLife:
 
         assert KeyState.ACTIVE is session.activate(key).state
         assert KeyState.STAGED is session.rotate(key, staged=True).state
+        first, second = session.versions(key)
+        assert first.activated_at == first.state_changed_at > first.created_at
+        assert second.activated_at is None
         assert ("o", ("t",)) == _labels(session.update(key, owner="o", tags=["t"]))
         assert () == session.update(key, tags=[]).tags
         assert (
@@ -902,6 +905,40 @@ class TestAuthority:
             answers.add(str(caught.value))
 
         assert 1 == len(answers)
+
+    def test_a_named_approval(self, session: Session, reach: Connect) -> None:
+        """What is done under a named approval is what that one is for, once."""
+        auditor = Session(reach(caller(Role.AUDITOR, principal="anna")))
+        keys = [session.create_key("aes", tags=("dual",)).key_id for _ in range(2)]
+        for key in keys:
+            with pytest.raises(errors.ApprovalRequiredError):
+                session.destroy(key)
+        asked = {a.operation.key_id: a for a in auditor.approvals(kind="DestroyKey")}
+        first, second = (asked[key] for key in keys)
+        auditor.approve(first.approval_id, digest=first.digest)
+
+        with pytest.raises(errors.AccessDeniedError, match="another operation"):
+            session.under(first.approval_id).destroy(keys[1])
+        with pytest.raises(errors.ApprovalRequiredError) as pending:
+            session.under(second.approval_id).destroy(keys[1])
+        with pytest.raises(errors.ApprovalNotFoundError):
+            session.under(str(uuid.uuid4())).destroy(keys[0])
+        with pytest.raises(errors.InvalidInputError, match="approval_id"):
+            session.under("first\r\nX: y").destroy(keys[0])
+        assert second.approval_id == pending.value.facts["approval_id"]
+        done = session.under(first.approval_id).destroy(keys[0])
+        assert KeyState.DESTROYED is done.state
+        auditor.deny(second.approval_id, reason="no")
+        with pytest.raises(errors.ConflictError, match="denied"):
+            session.under(second.approval_id).destroy(keys[1])
+
+    def test_an_approval_named_for_nothing(self, session: Session) -> None:
+        """What needs nobody's consent is done, and no record says it was under one."""
+        key = session.under(str(uuid.uuid4())).create_key("aes").key_id
+
+        events = session.audit_events(key_id=key)
+
+        assert ["", ""] == [entry.event.approval_id for entry in events]
 
 
 class TestTrail:

@@ -29,6 +29,7 @@ __all__ = [
     "ed25519",
     "events_of",
     "person",
+    "replace_certificate",
     "sign",
 ]
 

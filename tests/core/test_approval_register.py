@@ -212,6 +212,10 @@ def test_no_end_that_is_not_written(store: OddStore) -> None:
         ("caf\u00e9", "cafe\u0301", True),
         ("\u2126", "\u03c9", True),
         ("a  b", "a b", True),
+        # A variation selector, a joiner, two fillers, a blank of Braille, a tag.
+        *((f"an{c}n", "ann", True) for c in "\ufe0f\u034f\u3164\u1160\U000e0041"),
+        *((f"ann{c}", "ann", True) for c in "\U000e0100\u2800\u200d\u00ad"),
+        ("a\u2800b", "a b", True),
         ("a b", "ab", False),
         ("ann", "anne", False),
         ("caf\u00e9", "cafe", False),

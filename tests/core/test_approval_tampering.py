@@ -149,7 +149,7 @@ def test_an_older_store(tmp_path: Path, kind: str) -> None:
         assert ("degraded", 1) == findings(gateway)
         assert asked.approval_id != ask(gateway, nameless).approval_id
         with pytest.raises(errors.ApprovalTamperedError):
-            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)  # type: ignore[call-arg]
+            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)
 
 
 def test_used_up_for_ever(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_used_up_for_ever(tmp_path: Path) -> None:
     with open_disk(tmp_path) as gateway:
         assert asked.approval_id != ask(gateway, nameless).approval_id
         with pytest.raises(errors.ConflictError, match="consumed"):
-            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)  # type: ignore[call-arg]
+            gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)
 
 
 def test_recovery_forgets(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from hsm_core._internal.audit.record import (
 from hsm_core._internal.audit.scan import judge_end, scan_segment
 from hsm_core.errors import AuditTamperedError, HSMError, WrongAuditKeyError
 from hsm_core.model import (
+    ApprovalDemand,
     AuditedCaller,
     AuditedKey,
     AuditEvent,
@@ -754,6 +755,7 @@ def _other(name: str, old: object) -> object:
         "phase": Phase.INTENT,
         "caller": AuditedCaller(principal="mallory"),
         "parameters": {"message_bytes": 99},
+        "demands": (ApprovalDemand(rule="x"),),
         "approval_signatures": ("x",),
         "key": None,
         "detail": None,

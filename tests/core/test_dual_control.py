@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from hsm_core import consent, errors
 from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
+from hsm_core._internal.policy import RuleEngine
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, Phase, Role
+from hsm_core.policies import parse_policy
+from hsm_core.protocols import Request
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core.dual_support import (
@@ -25,10 +30,33 @@ from tests.core.dual_support import (
     ed25519,
     events_of,
     person,
+    replace_certificate,
     sign,
 )
 
 S = ApprovalState
+
+SIGNING = """
+version: 1
+extends: default
+rules:
+  - name: signing
+    effect: require-approval
+    match: {operations: [Sign]}
+    approval: {ttl_seconds: 86400}
+"""
+TEAM = """
+  - name: team
+    effect: deny
+    match: {key_names: ["pay-*"]}
+    except: {principals: ["pay-*", maker, root]}
+"""
+OFFICE = """
+  - name: office
+    effect: deny
+    match: {operations: [consent]}
+    except: {%s}
+"""
 
 
 @pytest.fixture
@@ -98,7 +126,7 @@ class TestBinding:
             )
         named = gateway.act_as(caller(principal="carl"))
         with pytest.raises(errors.ApprovalNotFoundError):
-            named.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            named.execute(sign(key), approval_id=asked.approval_id)
         assert S.GRANTED is state(gateway, asked)
 
     def test_another_operation_is_not_approved(self, gateway: OpenHSM) -> None:
@@ -117,8 +145,8 @@ class TestBinding:
         for operation in others:
             assert asked.approval_id != ask(ann, operation).approval_id
         with pytest.raises(errors.AccessDeniedError):
-            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)  # type: ignore[call-arg]
-        done = ann.execute(sign("signer"), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key, b"m2"), approval_id=asked.approval_id)
+        done = ann.execute(sign("signer"), approval_id=asked.approval_id)
         assert key == done.key_id
 
     def test_a_rotation_takes_the_version_away(
@@ -156,6 +184,39 @@ class TestBinding:
 
             assert 1 == ann.execute(create).version
 
+    def test_named_where_none_is_needed(self, gateway: OpenHSM) -> None:
+        """Nobody puts the approval of somebody else on record for what needs none."""
+        ann, bob = gateway.act_as(caller(principal="ann")), person(gateway, "bob")
+        key = ed25519(gateway)
+        theirs = ask(bob, sign(key)).approval_id
+        for operation in (
+            ops.GenerateRandom(length=8),
+            ops.UpdateKey(key_id=key, description="d"),
+        ):
+            ann.execute(operation, approval_id=theirs)
+        update = ops.UpdateKey(key_id=key, description="e")
+        for named in ("", theirs):
+            ann.execute(update, idempotency_key="i", approval_id=named)
+        with pytest.raises(errors.ApprovalNotFoundError):
+            ann.execute(sign(key), approval_id=theirs)
+
+        found = events_of(gateway, lambda e: e.approval_id == theirs)
+        mine = [e for e in found if e.caller and e.caller.principal == "ann"]
+
+        assert ["approval_not_found"] == [event.code for event in mine]
+
+    def test_named_besides_the_one_it_is_about(self, gateway: OpenHSM) -> None:
+        """What is refused of an approval is on record for that one."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        asked, other = ask(ann, sign(key)), ask(bob, sign(key))
+        own = ops.Approve(approval_id=asked.approval_id)
+        with pytest.raises(errors.AccessDeniedError):
+            ann.execute(own, approval_id=other.approval_id)
+
+        (refused,) = events_of(gateway, lambda e: e.kind == "Approve")
+
+        assert asked.approval_id == refused.approval_id
+
 
 class TestPeople:
     @pytest.mark.parametrize(
@@ -182,14 +243,33 @@ class TestPeople:
             approve(person(gateway, "carl", certificate="bb" * 32), asked)
 
     def test_a_certificate_that_all_share(self, policy: DemandingPolicy) -> None:
-        """Behind a proxy it tells nobody apart, where the setting says so."""
-        settings = Settings(distinct_certificates=False)
-        with dual_hsm(policy, settings=settings) as gateway:
+        """Behind a proxy it tells nobody apart, where the policy says so."""
+        policy.policy = replace(policy.policy, distinct_certificates=False)
+        with dual_hsm(policy) as gateway:
             ann = person(gateway, "ann", certificate="aa" * 32)
             asked = ask(ann, sign(ed25519(gateway)))
 
             approve(person(gateway, "bob", certificate="aa" * 32), asked)
             assert S.GRANTED is state(gateway, asked)
+
+    def test_certificates_are_told_apart_again(self, policy: DemandingPolicy) -> None:
+        """What two names behind one certificate agreed to counts once, from then on."""
+        usual = policy.policy
+        policy.policy = replace(usual, distinct_certificates=False)
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", quorum=2),)
+        with dual_hsm(policy) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            asked = ask(ann, sign(key))
+            for name in ("bob", "carl"):
+                approve(person(gateway, name, certificate="bb" * 32), asked)
+            policy.policy = usual
+
+            again = ask(ann, sign(key))
+
+        assert (asked.approval_id, ("1 more person",)) == (
+            again.approval_id,
+            again.missing,
+        )
 
     def test_the_same_person_twice(
         self, gateway: OpenHSM, policy: DemandingPolicy
@@ -271,7 +351,7 @@ class TestEnds:
 
         assert S.DENIED is person(gateway, "carl").execute(deny).state
         with pytest.raises(errors.ConflictError, match="denied"):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
         assert asked.approval_id != ask(ann, sign(key)).approval_id
 
     def test_cancelled(self, gateway: OpenHSM) -> None:
@@ -298,7 +378,7 @@ class TestEnds:
         clock.step(-3600 * 24)
         assert S.EXPIRED is state(gateway, asked)
         with pytest.raises(errors.ConflictError, match="expired"):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
 
     def test_a_moment_before_the_end(self, gateway: OpenHSM, clock: FakeClock) -> None:
         """AP-07: until the last microsecond it serves."""
@@ -334,6 +414,22 @@ class TestEnds:
         assert 3 == len(done)
         assert S.CONSUMED is state(gateway, asked)
 
+    def test_a_ticket_in_a_batch(
+        self, gateway: OpenHSM, policy: DemandingPolicy
+    ) -> None:
+        """Requests that are executed together wait for each other, and not for ever."""
+        policy.demands["Sign"] = (ApprovalDemand(rule="r", uses=3),)
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        approve(bob, ask(ann, sign(key)))
+        who = replace_certificate(caller(principal="ann"), "")
+        pipeline = gateway._pipeline  # noqa: SLF001 (the batch has no public door yet)
+        with ThreadPoolExecutor(1) as pool:
+            batch = [Request(who, sign(key))] * 5
+
+            outcomes = pool.submit(pipeline.execute_many, batch).result(30)
+
+        assert 3 == sum(outcome.error is None for outcome in outcomes)
+
 
 class TestReview:
     def test_an_approver_who_was_blocked(
@@ -353,6 +449,33 @@ class TestReview:
         assert S.PENDING is ask(ann, sign(key)).state
         approve(bob, asked)
         assert ann.execute(sign(key)).signature
+
+    @pytest.mark.parametrize(
+        ("where", "counts"),
+        [
+            ("networks: [10.20.0.0/16]", True),
+            ("networks: [10.30.0.0/16]", False),
+            ("time: {to: '12:00'}", False),
+            ("time: {from: '12:00'}", True),
+        ],
+    )
+    def test_where_it_was_given(self, where: str, *, counts: bool) -> None:
+        """A grant from the office counts elsewhere, and in the office's hours."""
+        clock = FakeClock(1_767_254_400_000_000)  # 2026-01-01T08:00Z
+        with memory_hsm(clock=clock, policy=parse_policy(SIGNING)) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            asked = ask(ann, sign(key))
+            bob = caller(Role.ADMINISTRATOR, principal="bob")
+            bob = msgspec.structs.replace(bob, source_address="10.20.1.1")
+            approve(gateway.act_as(bob), asked)
+            clock.advance(8 * 3600)
+            office = RuleEngine(parse_policy(SIGNING + OFFICE % where))
+            gateway._services.policy.replace(office, clock.now())  # noqa: SLF001
+
+            if counts:
+                assert ann.execute(sign(key)).signature
+            else:
+                assert ask(ann, sign(key)).decisions[0].withdrawn
 
     def test_stricter_of_old_and_new(
         self, gateway: OpenHSM, policy: DemandingPolicy
@@ -487,6 +610,30 @@ class TestVisibility:
                 service.execute(operation)
         cancel = ops.CancelApproval(approval_id=mine.approval_id)
         assert S.CANCELLED is service.execute(cancel).state
+
+    def test_keys_that_are_kept_from_an_approver(self) -> None:
+        """Who must not know of a key hears of no request about it, and grants none."""
+        with memory_hsm(policy=parse_policy(SIGNING + TEAM)) as gateway:
+            ann, eve = person(gateway, "pay-ann"), person(gateway, "eve")
+            key, other = ed25519(gateway, "pay-key"), ed25519(gateway, "key")
+            secret, open_ = ask(ann, sign(key)), ask(ann, sign(other))
+            for operation in (
+                ops.GetApproval(approval_id=secret.approval_id),
+                ops.Approve(approval_id=secret.approval_id),
+                ops.Deny(approval_id=secret.approval_id, reason="r"),
+            ):
+                with pytest.raises(errors.ApprovalNotFoundError):
+                    eve.execute(operation)
+            listed = eve.execute(ops.ListApprovals()).items
+            assert [open_.approval_id] == [item.approval_id for item in listed]
+            approve(eve, open_)
+            approve(person(gateway, "pay-bob", Role.AUDITOR), secret)
+            assert ann.execute(sign(key)).signature
+
+            mover = person(gateway, "root")
+            mover.execute(ops.UpdateKey(key_id=other, name="pay-other"))
+
+            assert ask(ann, sign(other)).decisions[0].withdrawn
 
     def test_filters_and_pages(self, gateway: OpenHSM) -> None:
         """A listing is narrowed by state, kind, key and requester, and has pages."""
@@ -623,6 +770,24 @@ class TestRecords:
             ("Sign", Phase.SINGLE, "ok", "ann"),
             *(("system.approval-used", phase, "ok", "ann") for phase in both),
         ] == told
+
+    def test_ends_of_old_requests(self, policy: DemandingPolicy) -> None:
+        """O-05: that nobody asks any more is recorded, however many are open since."""
+        clock = FakeClock()
+        settings = Settings(approval_requests=300)
+        with dual_hsm(policy, clock=clock, settings=settings) as gateway:
+            ann, key = person(gateway, "ann"), ed25519(gateway)
+            old = ask(ann, sign(key, b"old")).approval_id
+            clock.advance(3599)
+            for number in range(210):
+                ask(ann, sign(key, str(number).encode()))
+            clock.advance(1)
+            for _ in range(3):
+                gateway._housekeeping._care.expire()  # noqa: SLF001 (its time)
+
+            found = events_of(gateway, lambda e: e.kind == "system.approval-expired")
+
+            assert {old} == {event.approval_id for event in found}
 
     def test_ends_are_recorded(self, gateway: OpenHSM, clock: FakeClock) -> None:
         """O-05: a denial with its reason, said twice; a cancellation; an expiry."""

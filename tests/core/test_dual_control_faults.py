@@ -80,7 +80,7 @@ def test_use_that_can_not_be_written(*, unknown: bool) -> None:
 
         assert ann.execute(sign(key)).signature
         with pytest.raises((errors.ApprovalRequiredError, errors.ConflictError)):
-            ann.execute(sign(key), approval_id=asked.approval_id)  # type: ignore[call-arg]
+            ann.execute(sign(key), approval_id=asked.approval_id)
         failing.clear()
         heal(gateway)
         heal(gateway)

@@ -91,7 +91,7 @@ class Stage:
                     cancel = ops.CancelApproval(approval_id=approval_id)
                     return hsm.execute(cancel).state.value
                 case "execute":
-                    hsm.execute(sign(self.key, payload), approval_id=approval_id)  # type: ignore[call-arg]
+                    hsm.execute(sign(self.key, payload), approval_id=approval_id)
                     return "done"
                 case _:
                     self.clock.advance(3600)

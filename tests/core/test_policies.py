@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,6 +157,69 @@ def test_the_place_is_named() -> None:
     assert {"line": 6, "field": "rules[0].match"} == dict(caught.value.facts)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("grants: {Operator: Sign}", "line 2: grants: Expected `array`, got `str`."),
+        ("grants: {Chief: [Sign]}", "line 2: grants: Invalid enum value 'Chief', as "),
+        ("groups: {a: [1]}", "line 2: groups: Expected `str`, got `int`."),
+        ("approvers: {bob: []}", "line 2: approvers: Expected `array` of length >= 1."),
+    ],
+    ids=["value", "role", "item", "empty"],
+)
+def test_a_place_in_a_mapping(text: str, found: str) -> None:
+    """Where only the mapping is known, it is named."""
+    with pytest.raises(InvalidInputError) as caught:
+        parse_policy(f"version: 1\n{text}")
+
+    assert str(caught.value).startswith(found)
+
+
+def test_values_of_other_types() -> None:
+    """Whatever stands in the place of any value is refused, or is one, and no more."""
+    whole = {
+        "version": 1,
+        "description": "d",
+        "groups": {"g": ["Sign"]},
+        "grants": {"Operator": ["g"]},
+        "revoked_uses": ["Verify"],
+        "rules": [
+            {
+                "name": "r",
+                "effect": "require-approval",
+                "match": {"operations": ["g"], "time": {"days": ["mon"]}},
+                "except": {"tags": ["t"], "categories": [1]},
+                "approval": {"quorum": 1, "roles": ["Operator"], "signed": False},
+            }
+        ],
+        "approvers": {"olga": [_KEYS[0]]},
+    }
+    parse_policy(json.dumps(whole))
+    refused = 0
+    for other in _replaced(
+        whole, [0, "", "x", None, True, 1.5, [], [[]], {}, {"x": 1}]
+    ):
+        try:
+            parse_policy(json.dumps(other))
+        except InvalidInputError:
+            refused += 1
+
+    assert refused > 200
+
+
+def _replaced(value: Any, others: list[Any]) -> Iterator[Any]:
+    """Give a tree with each of its values, in turn, replaced by each of the others."""
+    yield from others
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            for new in _replaced(inner, others):
+                yield {**value, name: new}
+    if isinstance(value, list):
+        for place, inner in enumerate(value):
+            for new in _replaced(inner, others):
+                yield [*value[:place], new, *value[place + 1 :]]
+
+
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
 def test_any_text(text: str) -> None:
     """Any text is a policy, or is refused by the declared error."""
@@ -221,7 +286,23 @@ WARNED = {
     "everything": rule("effect: deny"),
     "signatures": rule("effect: require-approval, approval: {signed: true}"),
     "nothing": "version: 1",
+    "one by one": match("operations: [Sign]"),
+    "together": match("operations: [describe, DecryptBatch]"),
+    "labels of new keys": match("operations: [CreateKey], tags: [x]"),
 }
+FINE = {
+    "both": match("operations: [Sign, SignBatch]"),
+    "a group": match("operations: [use], tags: [x]"),
+    "allowed": rule("effect: allow, match: {operations: [Sign]}"),
+    "labels": match("operations: [CreateKey, UpdateKey], key_names: [x*]"),
+    "new keys": match("operations: [CreateKey], facts: [pqc]"),
+}
+
+
+@pytest.mark.parametrize("text", FINE.values(), ids=FINE)
+def test_not_warned(text: str) -> None:
+    """A rule that misses nothing is not warned of."""
+    assert () == parse_policy(text).warnings
 
 
 @pytest.mark.parametrize("text", WARNED.values(), ids=WARNED)
@@ -276,8 +357,25 @@ def test_files_that_others_may_change(tmp_path: Path) -> None:
         with pytest.raises(UnsafeFileModeError, match="by others"):
             load_policy(path, for_use=True)
         load_policy(path)
+    path.chmod(0o644)
+    load_policy(path, for_use=True)
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 0)
+        with pytest.raises(UnsafeFileModeError, match="by others"):
+            load_policy(path, for_use=True)
     path.unlink()
     os.mkfifo(path)
     for place in (path, tmp_path):
         with pytest.raises(ConfigurationError, match="can't be read"):
             load_policy(place)
+
+
+def test_certificates_that_are_shared() -> None:
+    """Whether a certificate is one person's is part of the policy, and of its hash."""
+    usual = parse_policy("version: 1\n")
+    same = parse_policy("version: 1\ndistinct_certificates: true\n")
+    shared = parse_policy("version: 1\ndistinct_certificates: false\n")
+
+    assert usual.distinct_certificates
+    assert not shared.distinct_certificates
+    assert usual.policy_hash == same.policy_hash != shared.policy_hash

@@ -299,17 +299,17 @@ def test_what_is_hidden_looks_missing() -> None:
 
 _EFFECTS = st.sampled_from(["deny", "require-approval", "allow"])
 _MATCHES = st.sampled_from([*CONDITIONS, "operations: [Sign, Verify, DestroyKey]"])
-_RULES = st.lists(
+RULES = st.lists(
     st.builds("effect: {}, match: {{{}}}".format, _EFFECTS, _MATCHES), max_size=6
 )
-_CALLERS = st.builds(
+CALLERS = st.builds(
     lambda name, role: Caller(
         principal=name, roles=frozenset({role}), source_address="10.1.2.3"
     ),
     st.sampled_from(["alice", "bob", "carol"]),
     st.sampled_from(Role),
 )
-_KEYS = st.builds(
+KEYS = st.builds(
     lambda algorithm, tags: key(algorithm=algorithm, tags=tags),
     st.sampled_from(["Ed25519", "ML-DSA-65", "AES-256-GCM"]),
     st.sampled_from([(), ("prod",), ("other",)]),
@@ -319,13 +319,14 @@ _ASKED = st.sampled_from(
 )
 
 
-def _named(rules: list[str], order: list[int]) -> RuleEngine:
+def named_rules(rules: list[str], order: list[int]) -> RuleEngine:
+    """Return an engine of the default policy and these rules, written in an order."""
     lines = [f"  - {{name: r{n}, {rules[n]}}}\n" for n in order]
     text = "version: 1\nextends: default\nrules:" + ("\n" + "".join(lines) or " []")
     return RuleEngine(parse_policy(text if lines else text.replace("rules:\n", "")))
 
 
-@given(_RULES, _CALLERS, _KEYS, _ASKED, st.randoms())
+@given(RULES, CALLERS, KEYS, _ASKED, st.randoms())
 def test_order_means_nothing(
     rules: list[str], who: Caller, facts: KeyFacts, operation: Any, random: Any
 ) -> None:
@@ -334,7 +335,7 @@ def test_order_means_nothing(
     shuffled = order.copy()
     random.shuffle(shuffled)
 
-    one, other = _named(rules, order), _named(rules, shuffled)
+    one, other = named_rules(rules, order), named_rules(rules, shuffled)
 
     assert one.policy_hash == other.policy_hash
     assert one.decide(operation, who, facts, at=NOON) == other.decide(
@@ -342,27 +343,29 @@ def test_order_means_nothing(
     )
 
 
-@given(_RULES, _MATCHES, _CALLERS, _KEYS, _ASKED)
+@given(RULES, _MATCHES, CALLERS, KEYS, _ASKED)
 def test_a_denial_more_allows_nothing(
     rules: list[str], match: str, who: Caller, facts: KeyFacts, operation: Any
 ) -> None:
     """Another deny rule takes away or changes nothing; an approval more only asks."""
     ranks = [O.DENY, O.APPROVAL, O.ALLOW]
     before = ranks.index(
-        outcome(_named(rules, list(range(len(rules)))), who, facts, operation)
+        outcome(named_rules(rules, list(range(len(rules)))), who, facts, operation)
     )
     for effect in ("deny", "require-approval"):
         more = [*rules, f"effect: {effect}, match: {{{match}}}"]
-        after = outcome(_named(more, list(range(len(more)))), who, facts, operation)
+        after = outcome(
+            named_rules(more, list(range(len(more)))), who, facts, operation
+        )
         assert ranks.index(after) <= before
 
 
-@given(_RULES, _CALLERS, _KEYS)
+@given(RULES, CALLERS, KEYS)
 def test_a_listing_shows_what_may_be_described(
     rules: list[str], who: Caller, facts: KeyFacts
 ) -> None:
     """The scope of a listing is what deciding on each key would come to."""
-    tried = _named(rules, list(range(len(rules))))
+    tried = named_rules(rules, list(range(len(rules))))
     if tried.decide(ops.ListKeys(), who, None, at=NOON).rule.startswith(
         ("role:", "allow:")
     ):

@@ -16,8 +16,14 @@ from hsm_core.model import Caller, KeyState, Role
 from hsm_core.policies import parse_policy
 from hsm_core.protocols import KeyFacts
 from tests.core.policy_reference import PAGES, render
+from tests.support import REPOSITORY
 
 _EXAMPLE = re.compile(r"### ([^\n]+)\n\n```yaml\n(.*?)```\n\n(\|.*?)\n\n", re.DOTALL)
+GUIDES = [
+    page
+    for page in sorted((REPOSITORY / "docs" / "how-to").glob("*.md"))
+    if "```yaml\nversion: 1\n" in page.read_text()
+]
 _WEDNESDAY = "2026-07-01T12:00Z"
 
 
@@ -46,6 +52,16 @@ def test_every_example_is_found() -> None:
 
     assert titles == list(examples())
     assert 6 == len(titles)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_policies_in_guides(page: Path) -> None:
+    """A policy that a guide shows is valid, and warns of nothing."""
+    found = re.findall(r"```yaml\n(version: 1\n.*?)```", page.read_text(), re.DOTALL)
+
+    assert found
+    for text in found:
+        assert [w for w in parse_policy(text).warnings if "purged" not in w] == []
 
 
 @pytest.mark.parametrize("title", examples())

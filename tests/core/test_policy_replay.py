@@ -110,7 +110,9 @@ def _record(seq: int, engine: RuleEngine, rng: random.Random) -> AuditEvent:
     )  # fmt: skip
     assert event.caller is not None
     decision = decision_on(event, event.caller, engine)
-    return msgspec.structs.replace(event, rule=decision.rule)
+    return msgspec.structs.replace(
+        event, rule=decision.rule, demands=decision.approvals
+    )
 
 
 def test_ten_thousand_requests() -> None:
@@ -146,6 +148,85 @@ def test_ten_thousand_requests() -> None:
     assert {("allow", "deny", "planted")} == {
         (c.before, c.after, c.after_rule) for c in found
     }
+
+
+ASKING = (
+    DEFAULT + "rules:\n  - {name: asking, effect: require-approval, "
+    "match: {operations: [Sign]}, approval: {@}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    "approval",
+    [
+        "quorum: 2",
+        "roles: [Auditor]",
+        "distinct_roles: [Operator, Auditor]",
+        "ttl_seconds: 60",
+        "uses: 5",
+        "signed: true",
+    ],
+    ids=lambda text: text.partition(":")[0],
+)
+def test_another_demand_is_another_outcome(approval: str) -> None:
+    """Who asks other people, or more of them, changes all that was asked for before."""
+    rng = random.Random(7)
+    engine = RuleEngine(parse_policy(ASKING.replace("@", "quorum: 1")))
+    events = [_record(seq, engine, rng) for seq in range(200)]
+    asked = [e.seq for e in events if "approval:asking" == e.rule]
+    other = RuleEngine(parse_policy(ASKING.replace("@", approval)))
+    renamed = ASKING.replace("@", "quorum: 1").replace("asking", "as-before")
+
+    found = [c for c in (change_of(e, other) for e in events) if c]
+    same = RuleEngine(parse_policy(renamed))
+
+    assert 0 < len(asked)
+    assert asked == [change.seq for change in found]
+    assert {("approval", "approval")} == {(c.before, c.after) for c in found}
+    assert all(c.before_demands != c.after_demands for c in found)
+    assert [] == [c for c in (change_of(e, same) for e in events) if c]
+
+
+def test_twenty_planted_demands() -> None:
+    """Of 2,000 requests the 20 that need one person more are listed, and no other."""
+    rng = random.Random(8)
+    before = ASKING.replace("@", "quorum: 1")
+    engine = RuleEngine(parse_policy(before))
+    events = [_record(seq, engine, rng) for seq in range(2000)]
+    asked = [e for e in events if "approval:asking" == e.rule]
+    planted = sorted(e.seq for e in rng.sample(asked, 20))
+    names = ", ".join(f"key-{seq}" for seq in planted)
+    other = RuleEngine(
+        parse_policy(
+            before + "  - {name: two, effect: require-approval, match: {operations: "
+            f"[Sign], key_names: [{names}]}}, approval: {{quorum: 2}}}}\n"
+        )
+    )
+
+    found = [c for c in (change_of(e, other) for e in events) if c]
+
+    assert planted == [change.seq for change in found]
+    assert {"approval:asking+two"} == {change.after_rule for change in found}
+
+
+def test_the_trail_says_what_was_asked_for() -> None:
+    """The demands stand in the record of the request, so that they can be compared."""
+    with memory_hsm() as gateway:
+        session = Session(gateway.act_as(caller()))
+        key = session.create_key("ed25519", tags=("dual",)).key_id
+        with pytest.raises(errors.ApprovalRequiredError):
+            session.destroy(key)
+        same = session.test_policy(DEFAULT)
+        two = DEFAULT + (
+            "rules:\n  - {name: two, effect: require-approval, match: {operations: "
+            "[DestroyKey]}, approval: {quorum: 2}}\n"
+        )
+        changed = session.test_policy(two)
+
+    assert () == same.changes
+    (change,) = changed.changes
+    assert [1] == [demand.quorum for demand in change.before_demands]
+    assert [1, 2] == [demand.quorum for demand in change.after_demands]
 
 
 def test_a_bad_policy_is_refused() -> None:

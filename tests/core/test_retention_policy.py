@@ -217,6 +217,27 @@ class TestFile:
 
         assert {"a": 300} == file.policy.tags if file.policy else {}
 
+    def test_one_that_others_may_change(self, tmp_path: Path) -> None:
+        """What somebody else could have written is no policy, and says so."""
+        path = tmp_path / "retention.yaml"
+        path.write_text("default_days: 1")
+        file, clock = self.watched(path)
+        for mode in (0o620, 0o602):
+            path.chmod(mode)
+            self.look(file, clock)
+            assert file.policy is None
+            assert "by others" in file.problem
+        path.chmod(0o644)
+        if os.geteuid() == 0:
+            os.chown(path, 12_345, 0)
+            self.look(file, clock)
+            assert file.policy is None
+            os.chown(path, 0, 0)
+        self.look(file, clock)
+
+        assert file.policy is not None
+        assert "" == file.problem
+
     def test_a_pipe_does_not_hold_anybody_up(self, tmp_path: Path) -> None:
         """What is no regular file is refused at once."""
         path = tmp_path / "retention.yaml"

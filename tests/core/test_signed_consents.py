@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_core._internal.approvals.signed import ConsentAudit, consent_text
+from hsm_core._internal.consents import signing
 from hsm_core._internal.policy import RuleEngine
-from hsm_core.approver_keys import read_key_lines
+from hsm_core.approver_keys import ApproverKey, read_key_lines
 from hsm_core.consent import shown_sha256, statement
 from hsm_core.errors import (
     ApprovalRequiredError,
@@ -25,7 +27,7 @@ from hsm_core.factory import OpenHSM, open_hsm, open_verifier
 from hsm_core.model import ApprovalState, AuditEvent, KeyState, Role
 from hsm_core.policies import parse_policy
 from hsm_core.session import Session
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 from hsm_core.testing import caller
 
 BOB = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -56,18 +58,27 @@ approvers:
 ONE = f"bob: ['{line(BOB)}']"
 
 
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[OpenHSM]:
-    """Give an HSM with its trail in files, under such a policy."""
+@pytest.fixture(params=AuditStoreKind, ids=lambda kind: kind.value)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM with its trail on disk, in either form, under such a policy."""
     (tmp_path / "policy.yaml").write_text(policy(ONE))
     settings = Settings(
         key_store=KeyStoreKind.MEMORY,
+        audit_store=request.param,
         audit_log=tmp_path / "audit.log",
+        audit_sqlite_path=tmp_path / "audit.sqlite",
         approval_dir=tmp_path / "approvals",
         policy_config=tmp_path / "policy.yaml",
     )
     with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC) as hsm:
         yield hsm
+
+
+def check(tmp_path: Path, consents: ConsentAudit) -> None:
+    """Verify the trail that was closed, its signatures included."""
+    database = tmp_path / "audit.sqlite"
+    path = database if database.exists() else tmp_path / "audit.log"
+    open_verifier(path, HMAC).verify(None, consents.look)
 
 
 def people(opened: OpenHSM) -> tuple[Session, Session]:
@@ -84,11 +95,17 @@ def ask(alice: Session) -> str:
     return str(caught.value.facts["approval_id"])
 
 
-def sign(bob: Session, approval_id: str, key: Ed25519PrivateKey = BOB) -> bytes:
+def sign(
+    bob: Session,
+    approval_id: str,
+    key: Ed25519PrivateKey = BOB,
+    *,
+    granted: bool = True,
+) -> bytes:
     """Return bob's signature over what he is shown."""
     found = bob.approval(approval_id)
     digest = shown_sha256(found.salt, found.operation)
-    return key.sign(statement(approval_id, digest, granted=True))
+    return key.sign(statement(approval_id, digest, granted=granted))
 
 
 def agree(bob: Session, approval_id: str, signature: bytes | None) -> None:
@@ -108,8 +125,8 @@ def test_signed(opened: OpenHSM, tmp_path: Path) -> None:
     assert KeyState.DESTROYED is alice.destroy("k").state
     opened.close()
     consents = ConsentAudit(read_key_lines(f"bob {line(BOB)}"))
-    open_verifier(tmp_path / "audit.log", HMAC).verify(None, consents.look)
-    assert consents.checked >= 1
+    check(tmp_path, consents)
+    assert 1 == consents.checked
 
 
 @pytest.mark.parametrize(
@@ -125,8 +142,62 @@ def test_checked_with_other_keys(opened: OpenHSM, tmp_path: Path, keys: str) -> 
     consents = ConsentAudit(read_key_lines(keys))
 
     with pytest.raises(AuditTamperedError) as caught:
-        open_verifier(tmp_path / "audit.log", HMAC).verify(None, consents.look)
+        check(tmp_path, consents)
     assert "approval_signature" == caught.value.facts["reason"]
+
+
+@pytest.mark.parametrize("granted", [True, False], ids=["granted", "denied"])
+def test_an_hsm_that_lies(
+    opened: OpenHSM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: bool
+) -> None:
+    """A consent that an HSM has made up has a good MAC, and no good signature."""
+
+    def believe(signature: bytes, message: bytes, keys: list[ApproverKey]) -> Any:
+        return keys[0]
+
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    signature = bytearray(sign(bob, approval_id, granted=granted))
+    signature[7] ^= 1
+    monkeypatch.setattr(signing, "verify_consent", believe)
+    if granted:
+        agree(bob, approval_id, bytes(signature))
+    else:
+        bob.deny(approval_id, reason="no", signature=bytes(signature))
+    opened.close()
+    keys = read_key_lines(f"bob {line(BOB)}")
+
+    with pytest.raises(AuditTamperedError, match="not one over this approval"):
+        check(tmp_path, ConsentAudit(keys))
+
+
+def test_a_signed_refusal(opened: OpenHSM, tmp_path: Path) -> None:
+    """Whoever refuses may sign that; it stands in the trail and can be checked."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+    approval_id = ask(alice)
+    with pytest.raises(SignatureMismatchError):
+        bob.deny(approval_id, reason="no", signature=sign(bob, approval_id))
+    refusal = sign(bob, approval_id, granted=False)
+    with pytest.raises(SignatureMismatchError):
+        agree(bob, approval_id, refusal)
+    denied = bob.deny(approval_id, reason="no", signature=refusal)
+
+    assert ApprovalState.DENIED is denied.state
+    assert denied.decisions[0].signed
+    opened.close()
+    consents = ConsentAudit(read_key_lines(f"bob {line(BOB)}"))
+    check(tmp_path, consents)
+    assert 1 == consents.checked
+
+
+def test_a_refusal_need_not_be_signed(opened: OpenHSM) -> None:
+    """Where a consent must be, a refusal goes without."""
+    alice, bob = people(opened)
+    alice.create_key("AES-256-GCM", name="k")
+
+    assert ApprovalState.DENIED is bob.deny(ask(alice), reason="no").state
 
 
 def test_not_signed(opened: OpenHSM) -> None:

@@ -264,3 +264,5 @@ def test_instants_of_a_version(session: Session, clock: FakeClock) -> None:
 
     found = [version.retired_at for version in session.versions(key)]
     assert [rotated, activated, None] == found
+    begun = [version.activated_at for version in session.versions(key)]
+    assert [None, None, activated] == begun

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,6 +202,18 @@ rules:
     approval: {quorum: 1}
 """
 
+ALONE = """
+version: 1
+extends: default
+rules:
+  - name: two
+    effect: require-approval
+    %s
+"""
+TAGGED = "operations: [DestroyKey], tags: [t]"
+PAYING = "operations: [DestroyKey], key_names: ['pay-*']"
+OTHERS = "match: {operations: [DestroyKey]}, except: {owners: [self]%s}"
+
 
 def open_approvals(gateway: OpenHSM) -> tuple[ops.ApprovalInfo, ...]:
     """Return what waits for somebody's consent."""
@@ -339,6 +352,66 @@ class TestPolicy:
             for info in open_approvals(gateway):
                 other = gateway.act_as(caller(principal="carol"))
                 other.execute(ops.Approve(approval_id=info.approval_id))
+            assert () == session.update(key, tags=[]).tags
+
+    @pytest.mark.parametrize(
+        ("rule", "change", "asks"),
+        [
+            (f"match: {{{TAGGED}, time: {{from: '18:00', to: '06:00'}}}}", {}, True),
+            (f"match: {{{TAGGED}, time: {{not_before: 2100-01-01T00:00Z}}}}", {}, True),
+            (f"match: {{{TAGGED}, networks: [192.0.2.0/24]}}", {}, True),
+            (f"match: {{{TAGGED}, certificates: ['{'ab' * 32}']}}", {}, True),
+            (f"match: {{{TAGGED}, principals: [eve]}}", {}, True),
+            (f"match: {{{TAGGED}, roles: [Operator]}}", {}, True),
+            (f"match: {{{TAGGED}}}\n    except: {{principals: [bob]}}", {}, True),
+            ("match: {operations: [PurgeVersion], tags: [t]}", {}, True),
+            (
+                "match: {operations: [UpdateKey], tags: [t], principals: [eve]}",
+                {},
+                True,
+            ),
+            (f"match: {{{TAGGED}, principals: [eve]}}", {"tags": ("t", "u")}, False),
+            (f"match: {{{PAYING}, principals: [eve]}}", {"name": "box"}, True),
+            (f"match: {{{PAYING}, principals: [eve]}}", {"name": "pay-2"}, False),
+            (OTHERS % "", {"owner": "eve"}, True),
+            (OTHERS % ", roles: [Operator]", {"owner": "eve"}, True),
+            (OTHERS % ", tags: [t]", {}, False),
+            (
+                "match: {operations: [DestroyKey], owners: [self]}",
+                {"owner": "eve"},
+                True,
+            ),
+            ("match: {operations: [DestroyKey], principals: [eve]}", {}, False),
+        ],
+    )
+    def test_whoever_and_whenever(
+        self, rule: str, change: dict[str, Any], *, asks: bool
+    ) -> None:
+        """
+        What would free a key of somebody else's rule, at another time, is asked for.
+        """
+        text = ALONE % rule.replace(", except", "\n    except")
+        with memory_hsm(policy=parse_policy(text)) as gateway:
+            session = Session(gateway.act_as(caller(principal="bob")))
+            key = session.create_key("ed25519", name="pay-1", tags=["t"]).key_id
+            change = change or {"tags": ()}
+            if asks:
+                with pytest.raises(errors.ApprovalRequiredError):
+                    session.update(key, **change)
+            else:
+                session.update(key, **change)
+            assert bool(open_approvals(gateway)) is asks
+
+    def test_how_it_was_made(self) -> None:
+        """
+        What is asked of making a key is not asked of one that is there.
+        """
+        rule = ALONE % "match: {operations: [CreateKey], tags: [t]}"
+        with memory_hsm(policy=parse_policy(rule)) as gateway:
+            session = Session(gateway.act_as(caller(principal="bob")))
+            key = session.create_key("ed25519").key_id
+            session.update(key, tags=["t"])
+
             assert () == session.update(key, tags=[]).tags
 
     def test_roles(self, gateway: OpenHSM, session: Session) -> None:

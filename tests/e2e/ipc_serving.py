@@ -40,7 +40,12 @@ class _Remote:
         self._loop = loop
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Execute it on the loop, and wait."""
 
@@ -50,6 +55,7 @@ class _Remote:
                 operation,
                 idempotency_key=idempotency_key,
                 known=lambda principal: None,
+                approval_id=approval_id,
             )
 
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result()

@@ -28,7 +28,14 @@ TOLD = {
     "full-disk": ["audit  ", "available"],
     "prune-the-trail": ["intact, says the server"],
     "choose-providers": ["pyca", "SLH-DSA-SHA2-128s"],
-    "dual-control": ["exit code 11", "as agreed", "consumed", "destroyed"],
+    "dual-control": [
+        "exit code 11",
+        "as agreed",
+        "consumed",
+        "destroyed",
+        "exit code 2, for it is not signed",
+        "2, each by a key of its approver",
+    ],
     "batches": ["invoice 3", "signature_mismatch"],
 }
 
@@ -66,14 +73,19 @@ def place(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Give what a shell knows of one server for all guides, and its environment."""
     site = Site(tmp_path_factory.mktemp("guides") / "site")
-    with site.start() as server:
-        yield typed(site, server.port), site.environment()
+    policy = site.folder / "policy.yaml"
+    policy.touch(mode=0o600)
+    policy.write_text("version: 1\nextends: default\n")
+    known = {"POLICY": str(policy), "TRAIL": str(site.audit_log)}
+    with site.start("--policy-config", str(policy)) as server:
+        yield typed(site, server.port), site.environment() | known
 
 
 @pytest.mark.parametrize("name", TOLD)
 def test_guide(place: tuple[str, dict[str, str]], tmp_path: Path, name: str) -> None:
     """Every block of a guide succeeds in order, and shows what it should."""
     require_program("openssl")
+    require_program("ssh-keygen")
     shell, environment = place
     blocks = BLOCK.findall((GUIDES / f"{name}.md").read_text())
     folder = tmp_path / "work"

@@ -13,9 +13,10 @@ import pytest
 
 from tests.server.family import Family, retrying, wait_until
 from tests.server.process import Running, Site, client_context, connect
-from tests.server.support import SECRET, mint
+from tests.server.support import SECRET, Answer, claims, mint
 
 _STATUS = "/api/v1/status"
+_KEYS = "/api/v1/keys"
 _POLICY = "version: 1\nextends: default\n"
 _SHUT = _POLICY + "rules: [{name: shut, effect: deny, match: {operations: [Status]}}]\n"
 _NEW = b"another secret of tests, 32 bytes long"
@@ -156,6 +157,35 @@ def test_a_new_token_secret_is_used(server: Running, site: Site) -> None:
 
     assert {(401, 200)} == statuses == later
     assert 200 == retrying(server, _STATUS).status
+
+
+def test_consent_by_tokens_of_an_old_secret(server: Running, site: Site) -> None:
+    """AP-06: it counts no more once the secret is replaced, and is given anew."""
+    made = server.send("POST", _KEYS, {"algorithm": "Ed25519", "tags": ["dual"]})
+    key = f"{_KEYS}/{made.json['key_id']}"
+    asked = server.send("DELETE", key)
+    path = f"/api/v1/approvals/{asked.json['approval_id']}"
+    first = approve(server, path, SECRET)
+    replace_secret(site, _NEW)
+    try:
+        assert {"reloaded"} == reload(server, site)
+        mine = mint(secret=_NEW)
+        refused = server.send("DELETE", key, token=mine)
+        again = approve(server, path, _NEW)
+        done = server.send("DELETE", key, token=mine)
+    finally:
+        replace_secret(site, SECRET)
+        reload(server, site)
+
+    assert ("granted", "granted") == (first.json["state"], again.json["state"])
+    assert (202, "pending") == (refused.status, refused.json["state"])
+    assert (200, "destroyed") == (done.status, done.json["state"])
+
+
+def approve(server: Running, path: str, secret: bytes) -> Answer:
+    """Approve as somebody else, with a token of a secret."""
+    token = mint(claims(sub="bob"), secret=secret)
+    return server.send("POST", f"{path}/approve", {}, token=token)
 
 
 def test_a_new_policy_is_in_force(server: Running, site: Site) -> None:

@@ -42,7 +42,12 @@ class Broken:
         raise self.error
 
     async def execute(
-        self, operation: Operation[Any], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[Any],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> NoReturn:
         """Fail."""
         raise self.error

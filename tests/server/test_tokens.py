@@ -11,7 +11,7 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server import tokens
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.tokens import TokenVerifier
+from hsm_server.tokens import TokenKey, TokenVerifier
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000
@@ -189,6 +189,7 @@ CLAIMS: dict[str, Any] = {
             *("", "a" * 129, "a" * 5000, "a\nb", "a\0b", " alice", "alice ", 7),
             *("system", "SYSTEM", "retention-scheduler", "system.health"),
             *("System.anything", "unauthenticated", ["alice"], "a\u202eb"),
+            *("a\u2800b", "alice\u2800", "a\ufe0fb", "a\u3164b", "a\U000e0100b"),
         ]
     },
     **{
@@ -446,3 +447,14 @@ def test_every_refusal_is_the_same(verifier: TokenVerifier) -> None:
         messages.add((str(caught.value), tuple(caught.value.facts)))
 
     assert {("Authentication failed.", ())} == messages
+
+
+def test_the_name_of_a_secret() -> None:
+    """It is the same each time, another one for another secret, and shows nothing."""
+    secrets = (SECRET, SECRET, b"x" * 32)
+    first, again, other = (TokenKey(secret) for secret in secrets)
+
+    assert (first.name,) == first.trusted() == again.trusted() != other.trusted()
+    assert first.name not in repr(first)
+    other.use(SECRET)
+    assert first.name == other.name

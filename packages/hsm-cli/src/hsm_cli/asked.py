@@ -12,6 +12,7 @@ from hsm_cli.terminal import neutral
 from hsm_cli.views import instant
 from hsm_core.consent import ShownField, ShownOperation, check_shown, shown_sha256
 from hsm_core.errors import IntegrityError
+from hsm_core.model import ApprovalDemand
 from hsm_core.operations import OPERATIONS, ApprovalInfo, DecisionInfo
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "approval_row",
     "checked_digest",
     "decision_line",
+    "demand_words",
     "field_row",
 ]
 
@@ -108,6 +110,21 @@ def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
         *(("decision", decision_line(said)) for said in approval.decisions),
         ("digest", approval.digest),
     ]
+
+
+def demand_words(demand: ApprovalDemand) -> str:
+    """Return what one rule asks of other people, in a few words."""
+    who = "person" if demand.quorum == 1 else "people"
+    parts = [
+        f"{demand.quorum} of {' or '.join(demand.roles)}"
+        if demand.roles
+        else f"{demand.quorum} {who}",
+        *(f"1 of {role}" for role in demand.distinct_roles),
+        "signed" if demand.signed else "",
+        f"{demand.seconds} s",
+        f"{demand.uses} uses" if demand.uses > 1 else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _version_name(shown: ShownOperation) -> str:

@@ -45,6 +45,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import Effect, ListAuditEvents, Operation
+from hsm_core.rest import APPROVAL_HEADER
 
 __all__ = ["RemoteHSM", "new_idempotency_key"]
 
@@ -52,6 +53,7 @@ R = TypeVar("R")
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
 """Attempts after which pauses grow no more: some 6 seconds."""
@@ -152,7 +154,12 @@ class RemoteHSM:
         self._transport.close()
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """
         Execute one operation on the server; see `hsm_core.protocols.HSM.execute`.
@@ -162,6 +169,9 @@ class RemoteHSM:
 
             idempotency_key: For mutations: 1 to 128 visible ASCII characters. A fresh
                 one is made if it is None. Other operations do not send it.
+
+            approval_id: The approval that it is to be done under; empty, and the server
+                looks for one.
 
         Raises:
             HSMError: What the server's HSM raised, with its facts.
@@ -173,6 +183,8 @@ class RemoteHSM:
                 ``certificate``, ``tls``, ``redirect``, ``lost`` or ``answer``.
         """
         request = request_of(operation)
+        if approval_id:
+            request.headers[APPROVAL_HEADER] = _checked_approval(approval_id)
         effect = operation.effect
         if effect is Effect.MUTATION:
             return self._change(type(operation), request, idempotency_key)
@@ -341,6 +353,15 @@ def _checked_key(key: str) -> str:
             field="idempotency_key",
         )
     return key
+
+
+def _checked_approval(approval_id: str) -> str:
+    if not _APPROVAL_ID.fullmatch(approval_id):
+        raise InvalidInputError(
+            "approval_id must be a UUID in lower-case canonical form.",
+            field="approval_id",
+        )
+    return approval_id
 
 
 def _is_worth_trying_again(error: HSMError) -> bool:

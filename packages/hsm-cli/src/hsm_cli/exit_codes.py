@@ -30,7 +30,7 @@ class BatchFailedError(errors.HSMError):
 
 
 class ApprovalEndedError(errors.HSMError):
-    """What was waited for was denied, cancelled, or has expired."""
+    """The approval that was waited for, or named, came to an end."""
 
     code: ClassVar[str] = "approval_ended"
 
@@ -91,7 +91,8 @@ _MEANINGS: Final = {
     ),
     ExitCode.BATCH_FAILED: "Some items of a batch failed; their lines say why.",
     ExitCode.APPROVAL_ENDED: (
-        "The approval that it waited for was denied, cancelled, or has expired."
+        "The approval that it waited for, or that was named, was denied, cancelled or "
+        "used up, or has expired."
     ),
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitCode.OUTPUT_CLOSED: "The reader of standard output went away.",

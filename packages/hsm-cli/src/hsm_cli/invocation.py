@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +39,8 @@ class Invocation:
 
     Attributes:
         patience: How long to wait where other people must agree; None means not at all.
+        approval_id: The approval under which operations are done that need one; empty,
+            and the server looks for it.
     """
 
     def __init__(
@@ -46,16 +49,23 @@ class Invocation:
         self.settings = settings
         self.output = output
         self.patience: Patience | None = None
+        self.approval_id = ""
         self._hsm = hsm
         self._opened: RemoteHSM | None = None
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """
         Execute one operation; see `HSM.execute`.
 
         With patience, what other people must agree to is done as soon as they have. A
+        named approval that came to an end is an `ApprovalEndedError`. A
         mutation always has an idempotency key, so that an interrupted one can be
         repeated: it is told when Ctrl-C leaves the outcome open.
         """
@@ -63,12 +73,14 @@ class Invocation:
 
         hsm = self._hsm or self._open()
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
+        approval = approval_id or self.approval_id
         is_mutation = operation.effect is Effect.MUTATION
 
         def attempt() -> R:
-            if not is_mutation:
-                return hsm.execute(operation)
-            return self._change(hsm, operation, key)
+            with _endings(approval):
+                if not is_mutation:
+                    return hsm.execute(operation, approval_id=approval)
+                return self._change(hsm, operation, key, approval)
 
         if self.patience is None:
             return attempt()
@@ -77,9 +89,9 @@ class Invocation:
         return perform(hsm, attempt, self.patience)
 
     @staticmethod
-    def _change(hsm: HSM, operation: Operation[R], key: str) -> R:
+    def _change(hsm: HSM, operation: Operation[R], key: str, approval_id: str) -> R:
         try:
-            return hsm.execute(operation, idempotency_key=key)
+            return hsm.execute(operation, idempotency_key=key, approval_id=approval_id)
         except KeyboardInterrupt:
             print_note(
                 "interrupted; it is not known whether the change was made. Repeat the "
@@ -116,3 +128,18 @@ class Invocation:
 
             self._opened = open_remote(self.settings)
         return self._opened
+
+
+@contextmanager
+def _endings(approval_id: str) -> Iterator[None]:
+    """Tell the end of the approval that was named from any other conflict."""
+    from hsm_core.errors import ConflictError
+
+    try:
+        yield
+    except ConflictError as error:
+        if not approval_id or error.facts.get("approval_id") != approval_id:
+            raise
+        from hsm_cli.exit_codes import ApprovalEndedError
+
+        raise ApprovalEndedError(str(error), **error.facts) from None

@@ -82,7 +82,11 @@ class Instant(_ParamType):
 
 
 class HSMCommand(click.Command):
-    """A command that takes ``--json`` and ``--wait`` too, after its name."""
+    """
+    A command that takes ``--json``, ``--wait`` and ``--approval-id`` after its name.
+
+    One whose operand is an approval has an ``--approval-id`` of its own.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -114,6 +118,16 @@ class HSMCommand(click.Command):
                 help="Wait so long at most.",
             )
         )
+        if all("--approval-id" not in param.opts for param in self.params):
+            self.params.append(
+                click.Option(
+                    ["--approval-id"],
+                    metavar="ID",
+                    expose_value=False,
+                    callback=_name_approval,
+                    help="Do what needs the approval of other people under this one.",
+                )
+            )
 
 
 def _switch_to_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -132,6 +146,14 @@ def _wait(
         invocation.be_patient(value)
     elif invocation.patience is None:
         invocation.be_patient()
+
+
+def _name_approval(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value and invocation is not None:
+        invocation.approval_id = value
 
 
 def parse_choice(enum: type[E], word: str) -> E:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who else may open a file, where it has a list of them (acl(5))."""
+"""Who else may open a file or change it, access lists (acl(5)) included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 import struct
 from typing import Final
 
-__all__ = ["is_open_to_others"]
+__all__ = ["is_open_to_others", "others_may_change"]
 
 _ATTRIBUTE: Final = "system.posix_acl_access"
 _VERSION: Final = struct.pack("<I", 2)
@@ -28,6 +28,18 @@ def is_open_to_others(descriptor: int) -> bool:
     if mode & 0o007:
         return True
     return bool(mode & 0o070) and not _is_for_us_alone(_access_list(descriptor))
+
+
+def others_may_change(descriptor: int) -> bool:
+    """
+    Return whether anybody but root and ourselves may change what is in a file.
+
+    Where it has an access list, the bits of the group are the most that any entry of it
+    gives.
+    """
+    found = os.fstat(descriptor)
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return bool(writable) or found.st_uid not in {0, os.geteuid()}
 
 
 def _access_list(descriptor: int) -> bytes:

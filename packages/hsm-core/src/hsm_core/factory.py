@@ -46,6 +46,7 @@ from hsm_core.protocols import (
     AsyncHSMGateway,
     AuditLog,
     Clock,
+    CredentialKeys,
     Entropy,
     KeyStore,
     MasterKeySource,
@@ -76,6 +77,7 @@ def open_hsm(
     master_key: bytes | MasterKeySource,
     hmac_key: bytes,
     vault: RemoteKeyVault | None = None,
+    credential_keys: CredentialKeys | None = None,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
 ) -> OpenHSM:
@@ -91,6 +93,10 @@ def open_hsm(
 
         vault: Where the keys lie, in place of what the settings name; it is closed with
             the HSM.
+
+        credential_keys: By which callers are known. What people agreed to counts only
+            while the key of their credential is one of these. By default, who calls
+            knows whom to trust.
 
         clock: Time; the system's by default.
 
@@ -148,6 +154,7 @@ def open_hsm(
             copiers=_copiers(opened, approvals, audit),
             approvals=approvals,
             policy=policy,
+            credential_keys=credential_keys,
             purges=ledger,
         )
         return assemble(settings, parts)

@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
-__all__ = ["SYSTEM_PREFIX", "identity", "is_reserved", "same_person"]
+__all__ = ["SYSTEM_PREFIX", "identity", "is_reserved", "same_person", "shows_nothing"]
 
 SYSTEM_PREFIX: Final = "system."
 """What the names of the HSM's own doings begin with."""
 
+_BLANK: Final = "\u2800"
+"""The empty pattern of Braille, which is a sign and looks like a space."""
+
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0"
+    "\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""What shows nothing and is no format character (Default_Ignorable_Code_Point)."""
+
 _RESERVED: Final = frozenset({"system", "retention-scheduler", "unauthenticated"})
 
 
+@lru_cache(maxsize=4096)
 def identity(principal: str) -> str:
     """
     Return a form of a name that is the same for all names of one person.
@@ -22,9 +34,19 @@ def identity(principal: str) -> str:
     ends make no other person. Letters that only look alike do: who gives out names must
     keep them apart.
     """
-    shown = "".join(c for c in principal if unicodedata.category(c) != "Cf")
+    shown = _INVISIBLE.sub("", principal).replace(_BLANK, " ")
+    shown = "".join(c for c in shown if unicodedata.category(c) != "Cf")
     folded = unicodedata.normalize("NFKC", shown).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+def shows_nothing(text: str) -> bool:
+    """Return whether a text has a character that nobody sees."""
+    return (
+        _INVISIBLE.search(text) is not None
+        or _BLANK in text
+        or any(unicodedata.category(c) == "Cf" for c in text)
+    )
 
 
 def same_person(one: str, other: str) -> bool:

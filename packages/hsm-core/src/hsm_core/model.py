@@ -122,6 +122,8 @@ class Caller(Record, frozen=True, kw_only=True):
         principal: Name of the person or service, 1 to 128 characters.
         roles: Roles that the credential gives them.
         credential_id: Which credential was used (for a token, its ``jti`` or hash).
+        credential_key: Name of the key that vouched for it, as `CredentialKeys` has it;
+            empty if there is none. The trail does not keep it.
         certificate_sha256: Fingerprint of the client certificate, lower-case hex.
         source_address: Network address of the peer.
         request_id: Ties the trail to the caller's own logs.
@@ -132,6 +134,7 @@ class Caller(Record, frozen=True, kw_only=True):
     principal: Line
     roles: frozenset[Role]
     credential_id: Line = ""
+    credential_key: Line = ""
     certificate_sha256: Line = ""
     source_address: Line = ""
     request_id: Line = ""
@@ -261,6 +264,8 @@ class VersionInfo(Record, frozen=True, kw_only=True):
         rolled_back_from: The version whose material this one has, or 0.
         reason: Why it was revoked or suspended, or empty.
         use: Use of its material.
+        activated_at: When it became active, in UTC, if it was staged; one that never
+            was is active from *created_at* on.
         retired_at: When it was retired, in UTC.
         purge_at: When it is to be destroyed, in UTC, alone or with the whole key.
         compromised_at: Since when its material is compromised, as far as was told.
@@ -278,6 +283,7 @@ class VersionInfo(Record, frozen=True, kw_only=True):
     rolled_back_from: int = 0
     reason: str = ""
     use: UseInfo | None = None
+    activated_at: datetime | None = None
     retired_at: datetime | None = None
     purge_at: datetime | None = None
     compromised_at: datetime | None = None
@@ -354,7 +360,10 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
 
     Attributes:
         credential_id: Of the credential that was used.
+        credential_key: Keyed digest of the name of the key that vouched for it, hex, or
+            empty.
         certificate_sha256: Of the client certificate, hex, or empty.
+        source_address: Network address that they came from, or empty.
         at: Microseconds since 1970.
         roles: Roles that they had then.
         signature: Their signature over the statement, or empty.
@@ -366,7 +375,9 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     granted: bool
     at: int
     credential_id: str = ""
+    credential_key: str = ""
     certificate_sha256: str = ""
+    source_address: str = ""
     comment: str = ""
     roles: tuple[Role, ...] = ()
     signature: bytes = b""
@@ -589,6 +600,7 @@ class AuditEvent(Record, frozen=True, kw_only=True):
         parameters: Facts of the operation; never a payload.
         rule: Name of the rule that decided.
         policy: SHA-256 of the policy in force, hex.
+        demands: Of a request on which it was decided, what was asked of other people.
         digest: Keyed digest of the whole operation, hex.
         code: ``ok``, or the code of the error that was answered.
     """
@@ -616,6 +628,7 @@ class AuditEvent(Record, frozen=True, kw_only=True):
     parameters: Parameters = msgspec.field(default_factory=dict)
     rule: str = ""
     policy: str = ""
+    demands: tuple[ApprovalDemand, ...] = ()
     approval_id: str = ""
     approval_signatures: tuple[str, ...] = ()
     digest: str = ""

@@ -9,8 +9,9 @@ on the page *Policy* of the reference.
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from hsm_core._access_lists import others_may_change
 from hsm_core._policies.operations import INTERNAL_OPERATIONS, KNOWN_OPERATIONS
 from hsm_core._policies.resolving import (
     Groups,
@@ -58,6 +60,11 @@ __all__ = [
 MAX_POLICY_BYTES: Final = MAX_BYTES
 """Longest policy, in bytes of UTF-8."""
 
+_WHERE: Final = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
+"""How msgspec ends what it says of something that does not fit."""
+
+_STEP: Final = re.compile(r"\.(\w+)|\[([0-9]+)\]|(\[\.\.\.\])")
+
 
 def parse_policy(text: str) -> Policy:
     """
@@ -93,7 +100,8 @@ def load_policy(path: Path, *, for_use: bool = False) -> Policy:
     Raises:
         ConfigurationError: It can't be read or is no valid policy; the message names
             file, line and field.
-        UnsafeFileModeError: Others than its owner may write to what is *for_use*.
+        UnsafeFileModeError: Others than root and this process' user may write to what
+            is *for_use*.
     """
     return parse_policy_file(path, read_policy_file(path, for_use=for_use))
 
@@ -104,18 +112,19 @@ def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
 
     Raises:
         ConfigurationError: It can't be read, or is no file; its name is said.
-        UnsafeFileModeError: Others than its owner may write to what is *for_use*.
+        UnsafeFileModeError: Others than root and this process' user may write to what
+            is *for_use*.
     """
     try:
         # Opening a pipe must not wait for who writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 problem = "It is no regular file."
-            elif for_use and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            elif for_use and others_may_change(descriptor):
                 raise UnsafeFileModeError(
-                    f"The policy {path} can be written to by others than its owner.",
+                    f"The policy {path} can be written to by others: it must belong to "
+                    "root or to this user, and only its owner may write to it.",
                     field="policy_config",
                 )
             else:
@@ -175,6 +184,7 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         revoked_uses=revoked_uses,
         rules=rules,
         approver_keys=approver_keys,
+        distinct_certificates=file.distinct_certificates,
         warnings=review(grants, rules, approver_keys),
         text=text,
     )
@@ -221,22 +231,20 @@ def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
 
 def _misfit(message: str, lines: Lines) -> InvalidInputError:
     """Return the error for a tree that does not fit the schema."""
-    problem, _, where = message.partition(" - at `$")
-    path = _place_of(where.rstrip("`"), lines)
+    where = _WHERE.search(message)
+    if where is None:
+        return policy_fault(f"{message}.", (), _line_of((), lines))
+    problem = message[: where.start()] + (", as a name" if where[1] else "")
+    path = tuple(_steps(where[2]))
     return policy_fault(f"{problem}.", path, _line_of(path, lines))
 
 
-def _place_of(where: str, lines: Lines) -> Place:
-    """Return the place that msgspec names, as far as it names it."""
-    path: list[str | int] = []
-    for step in where.replace("[", ".[").split("."):
-        if step == "[...]":
-            break
-        if step.startswith("["):
-            path.append(int(step[1:-1]))
-        elif step:
-            path.append(step)
-    return tuple(path)
+def _steps(path: str) -> Iterator[str | int]:
+    """Give the steps of a place that msgspec names, as far as it names it."""
+    for name, number, unnamed in _STEP.findall(path):
+        if unnamed:
+            return  # It does not tell which of the names of a mapping it is.
+        yield int(number) if number else name
 
 
 def _with_line(error: InvalidInputError, lines: Lines) -> InvalidInputError:

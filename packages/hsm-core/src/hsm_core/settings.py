@@ -145,8 +145,6 @@ class Settings(Record, frozen=True, kw_only=True):
             0 keeps them all. None is 90 on SQLite, and 0 on files.
         approval_retention_interval_seconds: How often they are.
         approval_requests: How many open requests for approval one principal may have.
-        distinct_certificates: Whether two people with the same client certificate count
-            as one. To be turned off where a proxy shows its own for all of them.
         backup_dir: Directory that backups of SQLite databases are made in; None where
             there shall be none.
         scrub_interval_seconds: How often every key is compared in the background.
@@ -197,7 +195,6 @@ class Settings(Record, frozen=True, kw_only=True):
     approval_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
     approval_retention_interval_seconds: _Interval = 86400
     approval_requests: Annotated[int, Meta(ge=1, le=100_000)] = 100
-    distinct_certificates: bool = True
     backup_dir: Path | None = None
     scrub_interval_seconds: _Interval = 86400
     scrub_share: Annotated[float, Meta(gt=0, le=1)] = 0.25

@@ -41,6 +41,7 @@ from hsm_core.protocols import (
     AuditLog,
     AuditTicket,
     Clock,
+    CredentialKeys,
     Entropy,
     IndexEntry,
     IndexPage,
@@ -482,6 +483,7 @@ def memory_hsm(
     policy: Policy | None = None,
     settings: Settings | None = None,
     approvals: ApprovalStore | None = None,
+    credential_keys: CredentialKeys | None = None,
 ) -> OpenHSM:
     """
     Open a fresh HSM in memory, with fixed keys.
@@ -503,6 +505,8 @@ def memory_hsm(
         settings: What else is to be set; the stores are in memory nevertheless.
 
         approvals: Where approvals are kept.
+
+        credential_keys: By which callers are known; see `hsm_core.factory.open_hsm`.
 
     Example:
         >>> from hsm_core.session import Session
@@ -533,6 +537,7 @@ def memory_hsm(
         use_rules=_rules(use_limit),
         approvals=approvals,
         policy=policy,
+        credential_keys=credential_keys,
     )
     return assemble(chosen, parts)
 

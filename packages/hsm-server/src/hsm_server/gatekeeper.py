@@ -15,7 +15,7 @@ from hsm_server.access import Visitor
 from hsm_server.clock import FlooredClock
 from hsm_server.pacing import with_pauses
 from hsm_server.settings import TokenRules
-from hsm_server.tokens import Identity, TokenVerifier
+from hsm_server.tokens import Identity, TokenKey, TokenVerifier
 
 __all__ = ["Gatekeeper"]
 
@@ -40,6 +40,8 @@ class Gatekeeper:
         on_failure: Is called for each failure.
 
         clock: Time by which tokens expire; the system's by default.
+
+        token_key: Is told which secret counts, and names it to the HSM.
     """
 
     def __init__(
@@ -49,15 +51,22 @@ class Gatekeeper:
         rules: TokenRules,
         on_failure: Callable[[], None],
         clock: FlooredClock = _CLOCK,
+        token_key: TokenKey | None = None,
     ) -> None:
         self._gateway = gateway
         self._rules = rules
         self._on_failure = on_failure
         self._clock = clock
+        self._token_key = token_key or TokenKey(jwt_secret)
         self.use_secret(jwt_secret)
 
     def use_secret(self, jwt_secret: bytes) -> None:
-        """Verify by another secret; what was found good before counts no more."""
+        """
+        Verify by another secret; what was found good before counts no more.
+
+        Nor does what people have agreed to with tokens of the one before.
+        """
+        self._token_key.use(jwt_secret)
         self._verifier = TokenVerifier(jwt_secret, self._rules, self._clock.now)
 
     def caller(self, visitor: Visitor) -> Caller:
@@ -74,6 +83,7 @@ class Gatekeeper:
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
+            credential_key=self._token_key.name,
             certificate_sha256=_fingerprint(visitor.certificate),
             source_address=visitor.address,
             request_id=visitor.request_id,

@@ -23,21 +23,18 @@ from joserfc.errors import JoseError
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_core.identities import is_reserved
+from hsm_core.identities import is_reserved, shows_nothing
 from hsm_core.model import Role, parse_role
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 
-__all__ = ["Identity", "TokenVerifier"]
+__all__ = ["Identity", "TokenKey", "TokenVerifier"]
 
 _CACHE_ENTRIES: Final = 4096
 _ALGORITHM: Final = "HS256"
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
 _HEADER_MEMBERS: Final = frozenset({"alg", "typ"})
-_INVISIBLE: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0"
-    "\U000e0100-\U000e01ef]"
-)
-"""Printable characters that show nothing (Unicode, Default_Ignorable_Code_Point)."""
+_KEY_NAME: Final = b"FerroHSM token key 1"
+"""What a key names itself by; no token begins so, for it has spaces."""
 
 _MAX_TIME: Final = 2**53
 
@@ -76,6 +73,31 @@ class Identity:
     expires_at: float
     not_before: float
     certificate_sha256: frozenset[str]
+
+
+class TokenKey:
+    """
+    The name of the secret that tokens are verified by: `CredentialKeys` of the HSM.
+
+    It is the same after a restart, and another one for another secret.
+
+    Args:
+        secret: HS256 key, at least 32 bytes.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self.use(secret)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def use(self, secret: bytes) -> None:
+        """Take the name of another secret; that of the one before counts no more."""
+        self.name = hmac.digest(secret, _KEY_NAME, "sha256").hex()
+
+    def trusted(self) -> tuple[str]:
+        """Return the name, the only one that counts."""
+        return (self.name,)
 
 
 class TokenVerifier:
@@ -226,7 +248,7 @@ def _printable(name: str) -> str:
     if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
         raise AuthenticationError
     # Two names that look the same must be the same, and nothing may be invisible.
-    if not unicodedata.is_normalized("NFC", name) or _INVISIBLE.search(name):
+    if not unicodedata.is_normalized("NFC", name) or shows_nothing(name):
         raise AuthenticationError
     return name
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -73,6 +74,82 @@ def _digest_option(function: F) -> Any:
         metavar="HEX",
         help="Go on only if this is the digest of what is asked for.",
     )(function)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pen:
+    """
+    With what somebody signs their decision, if they do.
+
+    Attributes:
+        key: File of a private key.
+        passphrase: Where that of the key is.
+        signature: File of a signature that was made elsewhere.
+    """
+
+    key: str | None
+    passphrase: str | None
+    signature: str | None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether they sign."""
+        return self.key is not None or self.signature is not None
+
+    def sign(self, approval_id: str, digest: str, *, granted: bool) -> bytes | None:
+        """Return the signature, or None."""
+        if self.key is not None:
+            # It loads all of the cryptography.
+            from hsm_cli.own_keys import passphrase_source, sign_with
+
+            text = statement(approval_id, digest, granted=granted)
+            return sign_with(self.key, text, passphrase_source(self.passphrase))
+        if self.signature is not None:
+            return Source(what="signature", path=self.signature).read()
+        return None
+
+
+def _signing_options(function: F) -> Any:
+    """Give a command its *pen*."""
+
+    @click.option(
+        "--sign-with",
+        metavar="FILE",
+        help="Sign it with a private key of your own: Ed25519 or ECDSA P-256, as PEM "
+        "or as OpenSSH writes it.",
+    )
+    @click.option(
+        "--passphrase",
+        envvar="FERROHSM_PASSPHRASE",
+        show_envvar=True,
+        metavar="SECRET",
+        help="Of an encrypted key: @FILE or fd:N. Else it is asked for.",
+    )
+    @click.option(
+        "--signature",
+        "signature_path",
+        metavar="FILE",
+        help="A signature that was made elsewhere, over what show --statement prints.",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        sign_with: str | None,
+        passphrase: str | None,
+        signature_path: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        if sign_with is not None and signature_path is not None:
+            raise click.UsageError("Give --sign-with or --signature, not both.")
+        context = click.get_current_context()
+        if given_as_flag(context, "passphrase") and is_literal_secret(passphrase or ""):
+            raise click.UsageError(
+                "Other users could see the passphrase; give --passphrase @FILE or fd:N."
+            )
+        pen = Pen(key=sign_with, passphrase=passphrase, signature=signature_path)
+        return function(*args, pen=pen, **kwargs)
+
+    return wrapper
 
 
 @command.command("list", cls=HSMCommand)
@@ -175,12 +252,19 @@ def _collect(
     is_flag=True,
     help="Print what an approver signs, for ssh-keygen -Y sign or openssl, instead.",
 )
+@click.option(
+    "--deny", "refuses", is_flag=True, help="With --statement: of who refuses."
+)
 @click.pass_obj
-def show(invocation: Invocation, approval_id: str, as_statement: bool) -> None:
+def show(
+    invocation: Invocation, approval_id: str, as_statement: bool, refuses: bool
+) -> None:
     """Show what is asked for, wholly, and what people said to it."""
+    if refuses and not as_statement:
+        raise click.UsageError("--deny goes with --statement.")
     approval, digest = _fetch(invocation, approval_id)
     if as_statement:
-        invocation.output.data(statement(approval_id, digest, granted=True))
+        invocation.output.data(statement(approval_id, digest, granted=not refuses))
     elif invocation.output.json:
         invocation.output.record(approval, "")
     else:
@@ -211,35 +295,15 @@ def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
 @_approval_operand
 @click.option("--comment", default="", metavar="TEXT", help="Recorded.")
 @_digest_option
-@click.option(
-    "--sign-with",
-    metavar="FILE",
-    help="Sign it with a private key of your own: Ed25519 or ECDSA P-256, as PEM or "
-    "as OpenSSH writes it.",
-)
-@click.option(
-    "--passphrase",
-    envvar="FERROHSM_PASSPHRASE",
-    show_envvar=True,
-    metavar="SECRET",
-    help="Of an encrypted key: @FILE or fd:N. Else it is asked for.",
-)
-@click.option(
-    "--signature",
-    "signature_path",
-    metavar="FILE",
-    help="A signature that was made elsewhere, over what show --statement prints.",
-)
+@_signing_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_context
+@click.pass_obj
 def approve(
-    ctx: click.Context,
+    invocation: Invocation,
     approval_id: str,
     comment: str,
     digest: str,
-    sign_with: str | None,
-    passphrase: str | None,
-    signature_path: str | None,
+    pen: Pen,
     yes: bool,
 ) -> None:
     """
@@ -248,26 +312,10 @@ def approve(
     It is shown first. What is sent is the digest of what was shown, computed here, so
     that nothing else can be agreed to.
     """
-    invocation: Invocation = ctx.obj
-    if sign_with is not None and signature_path is not None:
-        raise click.UsageError("Give --sign-with or --signature, not both.")
-    if given_as_flag(ctx, "passphrase") and is_literal_secret(passphrase or ""):
-        raise click.UsageError(
-            "Other users could see the passphrase; give --passphrase @FILE or fd:N."
-        )
     found = _looked_at(invocation, approval_id, digest)
     if not yes:
         _confirm()
-    signature = None
-    if sign_with is not None:
-        # It loads all of the cryptography.
-        from hsm_cli.own_keys import passphrase_source
-        from hsm_cli.own_keys import sign_with as signed
-
-        text = statement(approval_id, found, granted=True)
-        signature = signed(sign_with, text, passphrase_source(passphrase))
-    elif signature_path is not None:
-        signature = Source(what="signature", path=signature_path).read()
+    signature = pen.sign(approval_id, found, granted=True)
     after = invocation.execute(
         Approve(
             approval_id=approval_id,
@@ -309,10 +357,23 @@ def _confirm() -> None:
 @_approval_operand
 @click.option("--reason", required=True, metavar="TEXT", help="Why; recorded.")
 @_digest_option
+@_signing_options
 @click.pass_obj
-def deny(invocation: Invocation, approval_id: str, reason: str, digest: str) -> None:
-    """Refuse what somebody else asked for; it comes to its end by that."""
-    operation = Deny(approval_id=approval_id, reason=reason, digest=digest)
+def deny(
+    invocation: Invocation, approval_id: str, reason: str, digest: str, pen: Pen
+) -> None:
+    """
+    Refuse what somebody else asked for; it comes to its end by that.
+
+    What is signed is shown first. Nobody has to sign.
+    """
+    signature = None
+    if pen.is_there:
+        digest = _looked_at(invocation, approval_id, digest)
+        signature = pen.sign(approval_id, digest, granted=False)
+    operation = Deny(
+        approval_id=approval_id, reason=reason, digest=digest, signature=signature
+    )
     _report(invocation, invocation.execute(operation))
 
 

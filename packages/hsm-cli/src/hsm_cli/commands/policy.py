@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import click
 
+from hsm_cli.asked import demand_words
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import CommaList, HSMCommand, choice
 from hsm_cli.output import print_note
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import InvalidInputError
-from hsm_core.model import Role
+from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
 from hsm_core.operations import (
     ExplainPolicy,
     PolicyChange,
@@ -96,6 +97,13 @@ def check(invocation: Invocation, file: Path) -> None:
     "--role", "roles", type=choice(Role), multiple=True, help="A role of theirs."
 )
 @click.option("--key-id", default="", metavar="KEY", help="The key it is about.")
+@click.option(
+    "--other-key",
+    "other_key_ids",
+    multiple=True,
+    metavar="KEY",
+    help="A key that it names besides, such as the one that wraps.",
+)
 @click.option("--algorithm", default="", metavar="NAME", help="Of a key to be made.")
 @click.option(
     "--usages",
@@ -184,6 +192,13 @@ def _change_row(change: PolicyChange) -> tuple[str, ...]:
         change.principal,
         change.operation,
         change.key_id,
-        f"{change.before.value} ({change.before_rule})",
-        f"{change.after.value} ({change.after_rule})",
+        _decided(change.before, change.before_rule, change.before_demands),
+        _decided(change.after, change.after_rule, change.after_demands),
     )
+
+
+def _decided(
+    outcome: PolicyOutcome, rule: str, demands: tuple[ApprovalDemand, ...]
+) -> str:
+    asked = "".join(f"; {demand_words(demand)}" for demand in demands)
+    return f"{outcome.value} ({rule}{asked})"

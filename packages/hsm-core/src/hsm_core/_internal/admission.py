@@ -20,7 +20,7 @@ from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.handlers.base import Services, Subject
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.internal_operations import INTERNAL_OPERATIONS
-from hsm_core._internal.policy import decide_update, joined
+from hsm_core._internal.policy import decide_on, joined
 from hsm_core._internal.views import key_facts
 from hsm_core.errors import (
     AccessDeniedError,
@@ -32,9 +32,9 @@ from hsm_core.errors import (
     KeyTamperedError,
 )
 from hsm_core.identities import is_reserved
-from hsm_core.model import Caller, KeyId, Role
-from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
-from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.model import Caller, KeyId
+from hsm_core.operations import OPERATIONS, Effect, Operation
+from hsm_core.protocols import Decision
 
 __all__ = ["Admission", "checked_caller"]
 
@@ -173,12 +173,16 @@ class Admission:
         at, decisions = self._services.clock.now(), []
         for field, document in (("", attempt.document), *attempt.others.items()):
             key = key_facts(document) if document else None
-            decision = _decide(attempt, key, at)
+            decision = decide_on(
+                attempt.policy, attempt.operation, attempt.caller, key, at
+            )
             if not decision.allowed:
                 attempt.decision = decision
                 raise _refusal(attempt, decision, field)
             decisions.append(decision)
         attempt.decision = joined(decisions)
+        if not attempt.decision.approvals:
+            attempt.need_no_approval()
 
     def asked(self, attempt: Attempt) -> Asked | None:
         """Return what needs consent of an operation that was admitted, or None."""
@@ -191,7 +195,7 @@ class Admission:
             document=attempt.document,
             others=attempt.others,
             demands=decision.approvals,
-            approval_id=attempt.approval_id if attempt.is_named else "",
+            approval_id=attempt.named_approval,
             rule=decision.rule,
         )
 
@@ -267,19 +271,6 @@ def checked_caller(caller: Caller) -> Caller:
             field="principal",
         )
     return wire.checked(caller)
-
-
-def _decide(attempt: Attempt, key: KeyFacts | None, at: int) -> Decision:
-    def decide(operation: Operation[Any], key: KeyFacts | None) -> Decision:
-        return attempt.policy.decide(operation, attempt.caller, key, at=at)
-
-    def for_any(operation: Operation[Any], key: KeyFacts | None) -> Decision:
-        anybody = msgspec.structs.replace(attempt.caller, roles=frozenset(Role))
-        return attempt.policy.decide(operation, anybody, key, at=at)
-
-    if isinstance(attempt.operation, UpdateKey) and key is not None:
-        return decide_update(decide, attempt.operation, key, for_any=for_any)
-    return decide(attempt.operation, key)
 
 
 def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:

@@ -50,6 +50,7 @@ from hsm_core.protocols import (
     ApprovalStore,
     AuditLog,
     Clock,
+    CredentialKeys,
     Entropy,
     KeyStore,
     MasterKeySource,
@@ -85,6 +86,7 @@ class Parts:
         approvals: Where approvals are kept; by default in memory.
         policy: What the settings name, where that was read already.
         check_signature: Checks what approvers sign.
+        credential_keys: Vouch for who calls; None where who calls knows them.
         purges: Where purges are attested; without it nothing is purged.
         desk: Asks people about purges, in place of the approvals.
         new_caretaker: Makes what all recurring work is given to.
@@ -104,6 +106,7 @@ class Parts:
     approvals: ApprovalStore | None = None
     policy: Policy | None = None
     check_signature: SignatureCheck | None = None
+    credential_keys: CredentialKeys | None = None
     purges: LedgerFile | None = None
     desk: PurgeDesk | None = None
     new_caretaker: Callable[[], Caretaker] = Caretaker
@@ -252,6 +255,7 @@ class _Assembly:
             self._parts.approvals or MemoryApprovalStore(),
             self._approvals,
             self._parts.check_signature or signature_check(self._ground.policy),
+            self._parts.credential_keys,
         )
 
     def _services(self) -> Services:

@@ -19,6 +19,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.views import audited_caller, audited_key
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.model import (
+    ApprovalDemand,
     AuditDetail,
     Caller,
     Parameters,
@@ -46,9 +47,9 @@ class Attempt:
         key_id: Id of the key, or what the caller named where there is none.
         others: Documents of the further keys that the operation names, by field.
         digest: Keyed digest of the operation, hex.
-        approval_id: The approval that it is done under, or waits for; at first the one
-            that the caller named.
-        is_named: Whether the caller named it.
+        approval_id: The approval that it is about, is done under or waits for; at first
+            the one that the caller named.
+        named_approval: The one that the caller named, or empty.
         hold: The approval that it has, while it has one.
         waited: For how many seconds it has waited for the trail.
     """
@@ -65,7 +66,7 @@ class Attempt:
     digest: str = ""
     document_before: str = ""
     approval_id: str = ""
-    is_named: bool = False
+    named_approval: str = ""
     hold: Hold | None = None
     waited: float = 0.0
 
@@ -80,9 +81,7 @@ class Attempt:
             self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
         )
         self.is_checked = True
-        self.approval_id = self.approval_id or getattr(
-            self.operation, "approval_id", ""
-        )
+        self.approval_id = self._own_approval() or self.approval_id
 
     def name_approval(self, approval_id: object) -> None:
         """
@@ -98,7 +97,15 @@ class Attempt:
                 "approval_id must be a UUID in lower-case canonical form.",
                 field="approval_id",
             )
-        self.approval_id, self.is_named = approval_id, bool(approval_id)
+        self.approval_id = self.named_approval = approval_id
+
+    def need_no_approval(self) -> None:
+        """Leave out of the record an approval that was named for nothing."""
+        self.approval_id = self._own_approval()
+
+    def _own_approval(self) -> str:
+        own: str = getattr(self.operation, "approval_id", "")
+        return own
 
     def draft(
         self,
@@ -130,10 +137,17 @@ class Attempt:
             parameters=self._parameters() if self.is_checked else {},
             rule=self.decision.rule if self.decision else "",
             policy=self.policy.policy_hash,
+            demands=self._demands(phase),
             approval_id=self.approval_id,
             digest=self.digest,
             detail=detail,
         )
+
+    def _demands(self, phase: Phase) -> tuple[ApprovalDemand, ...]:
+        # Its outcome decides nothing anew.
+        if self.decision is None or phase is Phase.OUTCOME:
+            return ()
+        return self.decision.approvals
 
     def _parameters(self) -> Parameters:
         return parameters_of(self.operation) | facts_of_others(self.others)

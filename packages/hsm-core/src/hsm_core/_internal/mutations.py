@@ -331,6 +331,7 @@ class Mutations:
         return None
 
     def _record_repeat(self, attempt: Attempt, version: int) -> None:
+        attempt.need_no_approval()  # The first time, it may have had one.
         attempt.digest = self._admission.digest(attempt.operation)
         draft = replace(
             self._draft(attempt, Phase.SINGLE, version=version),

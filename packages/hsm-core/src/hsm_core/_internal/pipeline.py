@@ -15,7 +15,8 @@ trail called. What it promises:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -133,18 +134,16 @@ class Pipeline:
             replace(request, caller=checked_caller(request.caller))
             for request in requests
         ]
-        longer = {
-            position: self._pool_for(request.operation).submit(
-                self._outcome_of, request
-            )
-            for position, request in enumerate(requests)
-            if not self.is_quick(request.operation)
-        }
-        quick = [
-            self.compute(request)
-            for position, request in enumerate(requests)
-            if position not in longer
-        ]
+        longer: dict[int, Future[Outcome]] = {}
+        quick: list[Computed] = []
+        for position, request in enumerate(requests):
+            if self.is_quick(request.operation):
+                # Whoever waits here for an approval or a disk, waits on a pool.
+                with suppress(NoRoomError):
+                    quick.append(self.compute(request, at_once=True))
+                    continue
+            pool = self._pool_for(request.operation)
+            longer[position] = pool.submit(self._outcome_of, request)
         told = iter(self.record(quick))
         return [
             longer[position].result() if position in longer else next(told)

@@ -81,6 +81,7 @@ def intent_of(event: AuditEvent) -> AuditDraft:
         parameters=event.parameters,
         rule=event.rule,
         policy=event.policy,
+        demands=event.demands,
         approval_id=event.approval_id,
         approval_signatures=event.approval_signatures,
         digest=event.digest,

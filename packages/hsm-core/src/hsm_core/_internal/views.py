@@ -110,6 +110,7 @@ def version_info(
         rolled_back_from=version.rolled_back_from,
         reason=version.reason,
         use=use,
+        activated_at=_told(version.activated_at),
         retired_at=_told(version.retired_at),
         purge_at=_told((version.purge_at or document.destroy_at) * scheduled),
         compromised_at=_told(version.compromised_at),

@@ -7,7 +7,14 @@ from typing import Final
 
 from hsm_core.operations import OPERATIONS
 
-__all__ = ["INTERNAL_OPERATIONS", "KEYED", "KNOWN_OPERATIONS", "MAKING", "REVOCABLE"]
+__all__ = [
+    "BATCHES",
+    "INTERNAL_OPERATIONS",
+    "KEYED",
+    "KNOWN_OPERATIONS",
+    "MAKING",
+    "REVOCABLE",
+]
 
 INTERNAL_OPERATIONS: Final = frozenset(
     {
@@ -22,6 +29,13 @@ INTERNAL_OPERATIONS: Final = frozenset(
 
 KNOWN_OPERATIONS: Final = INTERNAL_OPERATIONS | {o.__name__ for o in OPERATIONS}
 """Operations that a policy may name."""
+
+BATCHES: Final = {
+    name.removesuffix("Batch"): name
+    for name in sorted(KNOWN_OPERATIONS)
+    if name.endswith("Batch")
+}
+"""Operations that do many times what another does once, by that other."""
 
 MAKING: Final = frozenset({"CreateKey", "DeriveKey", "ImportKey"})
 """Operations that make a key, whose facts they state."""

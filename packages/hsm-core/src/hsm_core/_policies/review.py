@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from hsm_core._policies.operations import KEYED
+from hsm_core._policies.operations import BATCHES, KEYED, MAKING
 from hsm_core._policies.rules import Conditions, PolicyRule
 from hsm_core._policies.schema import Effect
 from hsm_core.algorithms import Algorithm, spec
@@ -62,6 +62,24 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
         and not rule.is_about_keys
     ):
         yield "may deny everything to everybody, its own correction included."
+    if rule.effect is not Effect.ALLOW and match.operations:
+        yield from _half_batches(match.operations)
+        if match.operations <= MAKING and _is_about_labels(match):
+            yield "is about labels of new keys, which UpdateKey can give them later."
+
+
+def _is_about_labels(match: Conditions) -> bool:
+    labels = (match.key.tags, match.key.owners, match.key.names)
+    return match.own or any(terms is not None for terms in labels)
+
+
+def _half_batches(operations: frozenset[str]) -> Iterator[str]:
+    """Tell of what a rule misses because it is asked for one by one, or together."""
+    for single, batch in BATCHES.items():
+        named = operations & {single, batch}
+        if len(named) == 1:
+            (missed,) = {single, batch} - named
+            yield f"is about {next(iter(named))} and not about {missed}."
 
 
 def _usable(match: Conditions) -> bool:

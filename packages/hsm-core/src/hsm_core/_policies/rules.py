@@ -176,6 +176,7 @@ class Policy:
         revoked_uses: What may be done with revoked versions.
         rules: In order of their names.
         approver_keys: Public keys of people, as written, by `identity` of principal.
+        distinct_certificates: Whether a client certificate is one person's.
         warnings: What was probably not meant, one sentence each.
         text: What it was read from.
         policy_hash: SHA-256 of what it says, hex; order and comments make no other.
@@ -186,17 +187,20 @@ class Policy:
     revoked_uses: frozenset[str]
     rules: tuple[PolicyRule, ...]
     approver_keys: Mapping[str, tuple[str, ...]]
+    distinct_certificates: bool = True
     warnings: tuple[str, ...] = ()
     text: str = ""
     policy_hash: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        said = [
+        said: list[Any] = [
             {role.value: sorted(kinds) for role, kinds in self.grants.items() if kinds},
             sorted(self.revoked_uses),
             [_stated(rule) for rule in sorted(self.rules, key=lambda rule: rule.name)],
             {name: sorted(keys) for name, keys in self.approver_keys.items()},
         ]
+        if not self.distinct_certificates:
+            said.append("shared certificates")
         text = json.dumps(said, sort_keys=True, default=_plain)
         digest = hashlib.sha256(text.encode()).hexdigest()
         object.__setattr__(self, "policy_hash", digest)

@@ -194,6 +194,9 @@ class PolicyFile(Record, frozen=True, kw_only=True):
             Verify and VerifyMac.
         rules: In any order.
         approvers: Public keys of people that sign approvals, by principal.
+        distinct_certificates: Whether two people with the same client certificate count
+            as one where others must agree; false suits a proxy that shows one
+            certificate for everybody.
     """
 
     version: Literal[1]
@@ -214,3 +217,4 @@ class PolicyFile(Record, frozen=True, kw_only=True):
             Meta(min_length=1, max_length=16),
         ],
     ] = field(default_factory=dict)
+    distinct_certificates: bool = True

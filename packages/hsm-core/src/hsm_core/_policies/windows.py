@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -49,9 +50,7 @@ class TimeWindow:
             return False
         if self.days is None and (self.begin, self.end) == (0, _WHOLE_DAY):
             return True
-        shown = _EPOCH + timedelta(seconds=max(min(at // 1_000_000, _LATEST), 0))
-        local = shown.astimezone(self.zone)
-        minute, day = local.hour * 60 + local.minute, local.weekday()
+        minute, day = _on_the_wall(self.zone, at // 1_000_000)
         if self.begin < self.end:
             return self.begin <= minute < self.end and self._on(day)
         if minute >= self.begin:
@@ -66,6 +65,14 @@ class TimeWindow:
         days = None if self.days is None else sorted(self.days)
         span = [self.begin, self.end, self.not_before, self.not_after]
         return [days, *span, self.zone.key]
+
+
+@lru_cache(maxsize=256)
+def _on_the_wall(zone: ZoneInfo, second: int) -> tuple[int, int]:
+    """Return minute of the day and day of the week; many windows ask for the same."""
+    shown = _EPOCH + timedelta(seconds=max(min(second, _LATEST), 0))
+    local = shown.astimezone(zone)
+    return local.hour * 60 + local.minute, local.weekday()
 
 
 def read_window(section: TimeSection, path: Path) -> TimeWindow:

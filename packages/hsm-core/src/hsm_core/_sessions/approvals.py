@@ -4,16 +4,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
 
 from hsm_core import operations as ops
 from hsm_core._sessions.base import SessionBase
 from hsm_core.model import ApprovalState
+from hsm_core.protocols import HSM
 
 __all__ = ["ApprovalMethods"]
+
+R = TypeVar("R")
+
+
+class _UnderApproval:
+    """An HSM to which every operation names the same approval."""
+
+    def __init__(self, hsm: HSM, approval_id: str) -> None:
+        self._hsm = hsm
+        self._approval_id = approval_id
+
+    def execute(
+        self,
+        operation: ops.Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
+    ) -> R:
+        """Execute one operation; see `HSM.execute`."""
+        return self._hsm.execute(
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id or self._approval_id,
+        )
 
 
 class ApprovalMethods(SessionBase):
     """Requests for approval, and what people say to them."""
+
+    def under(self, approval_id: str) -> Self:
+        """
+        Return a session whose operations are done under one approval.
+
+        An operation that needs an approval is then refused where this one is for
+        something else or came to an end. Without it, the HSM looks for one.
+        """
+        return type(self)(_UnderApproval(self._hsm, approval_id))
 
     def approvals(
         self,
@@ -58,10 +94,22 @@ class ApprovalMethods(SessionBase):
         return self._hsm.execute(operation)
 
     def deny(
-        self, approval_id: str, *, reason: str, digest: str = ""
+        self,
+        approval_id: str,
+        *,
+        reason: str,
+        digest: str = "",
+        signature: bytes | None = None,
+        signer: str = "",
     ) -> ops.ApprovalInfo:
         """Refuse what somebody else asked for; see `Deny`."""
-        operation = ops.Deny(approval_id=approval_id, reason=reason, digest=digest)
+        operation = ops.Deny(
+            approval_id=approval_id,
+            reason=reason,
+            digest=digest,
+            signature=signature,
+            signer=signer,
+        )
         return self._hsm.execute(operation)
 
     def cancel_approval(self, approval_id: str) -> ops.ApprovalInfo:

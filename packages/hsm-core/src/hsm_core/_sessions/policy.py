@@ -26,6 +26,7 @@ class PolicyMethods(SessionBase):
         *,
         roles: Iterable[Role] = (),
         key_id: str = "",
+        other_key_ids: Iterable[str] = (),
     ) -> ops.PolicyExplanation:
         """Say what the policy would say to a request; see `ExplainPolicy`."""
         return self._hsm.execute(
@@ -34,6 +35,7 @@ class PolicyMethods(SessionBase):
                 principal=principal,
                 roles=tuple(roles),
                 key_id=key_id,
+                other_key_ids=tuple(other_key_ids),
             )
         )
 

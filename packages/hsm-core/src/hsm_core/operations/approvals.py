@@ -175,6 +175,8 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     Attributes:
         reason: Recorded.
         digest: As in `Approve`.
+        signature: Over the statement that refuses; nobody has to sign that.
+        signer: As in `Approve`.
     """
 
     effect: ClassVar = Effect.CONSENT
@@ -182,6 +184,8 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     approval_id: ApprovalReference
     reason: Annotated[Reason, Meta(min_length=1)]
     digest: ApprovalDigest = ""
+    signature: Annotated[bytes, Meta(max_length=1024)] | None = None
+    signer: Line = ""
 
 
 class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):

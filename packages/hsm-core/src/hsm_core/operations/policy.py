@@ -10,7 +10,14 @@ from msgspec import Meta
 
 from hsm_core.model import ApprovalDemand, Line, PolicyOutcome, Record, Role
 from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import KeyName, Owner, Sequence53, Tags, Usages
+from hsm_core.operations.names import (
+    KeyName,
+    KeyReference,
+    Owner,
+    Sequence53,
+    Tags,
+    Usages,
+)
 
 __all__ = [
     "ExplainPolicy",
@@ -112,6 +119,8 @@ class PolicyChange(Record, frozen=True, kw_only=True):
         before_rule: By which rule, as it stands in the trail.
         after: What would be decided.
         after_rule: By which rule.
+        before_demands: What was asked of other people.
+        after_demands: What would be asked of them.
     """
 
     seq: int
@@ -123,6 +132,8 @@ class PolicyChange(Record, frozen=True, kw_only=True):
     before_rule: str
     after: PolicyOutcome
     after_rule: str
+    before_demands: tuple[ApprovalDemand, ...] = ()
+    after_demands: tuple[ApprovalDemand, ...] = ()
 
 
 class PolicyTest(Record, frozen=True, kw_only=True):
@@ -164,6 +175,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
         principal: Who would ask; no such person need exist.
         roles: Roles that they would have.
         key_id: The key that it would be about, or empty.
+        other_key_ids: Keys that it would name besides, such as the one that wraps.
         algorithm: Of a key that would be made.
         usages: Of a key that would be made; empty for its algorithm's defaults.
         name: Of a key that would be made, or the new name of one that is there.
@@ -180,6 +192,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     principal: Annotated[Line, Meta(min_length=1)]
     roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
     key_id: Annotated[str, Meta(max_length=64)] = ""
+    other_key_ids: Annotated[tuple[KeyReference, ...], Meta(max_length=4)] = ()
     algorithm: Annotated[str, Meta(max_length=64)] = ""
     usages: Usages = ()
     name: KeyName | None = None

@@ -4,7 +4,8 @@ The seams: what callers may rely on, and what implementers must keep.
 
 For callers: `HSM`, `AsyncHSM`, `HSMGateway`, `AsyncHSMGateway`. For providers:
 `KeyStore`, `UseCounters`, `AuditLog`, `ApprovalStore`, `Leases`, `RemoteKeyVault`,
-`CryptoProvider`, `MasterKeySource`, `PolicyEngine`, `Clock`, `Entropy`. Conformance is
+`CryptoProvider`, `MasterKeySource`, `CredentialKeys`, `PolicyEngine`, `Clock`,
+`Entropy`. Conformance is
 shown by mypy and by the contract suites.
 """
 
@@ -65,6 +66,7 @@ from hsm_core.protocols.scopes import (
 )
 from hsm_core.protocols.surroundings import (
     Clock,
+    CredentialKeys,
     Entropy,
     MasterKeySource,
 )
@@ -102,6 +104,7 @@ __all__ = [
     "AuditLog",
     "AuditTicket",
     "Clock",
+    "CredentialKeys",
     "CryptoProvider",
     "Decision",
     "Entropy",

@@ -43,7 +43,12 @@ class HSM(Protocol):
     """Something that executes operations for one caller, and blocks."""
 
     def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """
         Execute one operation.
@@ -53,6 +58,10 @@ class HSM(Protocol):
 
             idempotency_key: For mutations: 1 to 128 visible ASCII characters. The same
                 key with the same operation gives the same answer and does it once.
+
+            approval_id: The approval that it is to be done under, if it needs one: a
+                UUID in lower-case canonical form. Left empty, it is found: one of the
+                same person for the same operation.
 
         Returns:
             The operation's result; it is durable when this returns.
@@ -67,7 +76,12 @@ class AsyncHSM(Protocol):
     """`HSM` for an event loop, which it never blocks for long."""
 
     async def execute(
-        self, operation: Operation[R], /, *, idempotency_key: str | None = None
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         ...

@@ -115,6 +115,21 @@ class PolicyEngine(Protocol):
         """Return which keys a listing may show to a caller."""
         ...
 
+    def freed(self, before: KeyFacts, after: KeyFacts, /) -> tuple[ApprovalDemand, ...]:
+        """
+        Return what a change of a key's labels would free it from.
+
+        Args:
+            before: The key as it is.
+
+            after: As it would be.
+
+        Returns:
+            Demands of rules that hold for the one, for somebody at some time, and would
+            not hold for the other.
+        """
+        ...
+
     def allows_revoked(self, kind: str, /) -> bool:
         """Whether an operation of this name may use a revoked version."""
         ...

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What every part is given rather than takes: time, randomness and the root."""
+"""What every part is given rather than takes: time, randomness, root and trust."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 __all__ = [
     "Clock",
+    "CredentialKeys",
     "Entropy",
     "MasterKeySource",
 ]
@@ -34,6 +36,18 @@ class Entropy(Protocol):
         Raises:
             EntropyUnavailableError: The source failed its health test.
         """
+        ...
+
+
+class CredentialKeys(Protocol):
+    """
+    The keys that vouch for credentials, by the names in `Caller.credential_key`.
+
+    What was agreed to with a credential counts no more when its key does not.
+    """
+
+    def trusted(self) -> Collection[str]:
+        """Return the names of the keys that count now; may be asked by any thread."""
         ...
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hsm_core.model import (
+    ApprovalDemand,
     AuditDetail,
     AuditedCaller,
     AuditedKey,
@@ -48,6 +49,7 @@ class AuditDraft:
     parameters: Parameters = field(default_factory=dict)
     rule: str = ""
     policy: str = ""
+    demands: tuple[ApprovalDemand, ...] = ()
     approval_id: str = ""
     approval_signatures: tuple[str, ...] = ()
     digest: str = ""

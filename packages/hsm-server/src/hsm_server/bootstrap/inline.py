@@ -30,6 +30,7 @@ from hsm_server.settings import Secrets, ServerSettings
 from hsm_server.sockets import url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls import server_context
+from hsm_server.tokens import TokenKey
 
 __all__ = ["serve"]
 
@@ -70,12 +71,14 @@ def serve(
     context = server_context(settings.tls)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        token_key = TokenKey(secrets.jwt_secret)
         with open_hsm(
             settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
+            credential_keys=token_key,
         ) as gateway:
-            server = _InlineServer(settings, secrets, gateway, logger)
+            server = _InlineServer(settings, secrets, gateway, logger, token_key)
             serving = server.run(bound, context, on_ready, read_token_secret)
             run(serving, settings.event_loop)
         logger.info("stopped")
@@ -90,6 +93,7 @@ class _InlineServer:
         secrets: Secrets,
         gateway: OpenHSM,
         logger: Logger,
+        token_key: TokenKey,
     ) -> None:
         self._settings = settings
         self._logger = logger
@@ -103,6 +107,7 @@ class _InlineServer:
             secrets.jwt_secret,
             settings.tokens,
             self._metrics.count_jwt_failure,
+            token_key=token_key,
         )
 
     async def run(

@@ -33,6 +33,7 @@ from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.secret_box import SecretBox, empty_box
+from hsm_server.tokens import TokenKey
 
 __all__ = ["main"]
 
@@ -50,17 +51,19 @@ def main() -> None:
         box = empty_box(child.descriptors[0])
         os.environ.update(box.environment)
         secrets = box.secrets()
+        token_key = TokenKey(secrets.jwt_secret)
         gateway = open_hsm(
             child.plan.settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
+            credential_keys=token_key,
         )
     except Exception as error:
         child.fail(error)
     child.logger.info("open", memory_locked=is_locked)
     try:
         with gateway:
-            vault = _Vault(child, gateway, box, secrets.jwt_secret)
+            vault = _Vault(child, gateway, box, secrets.jwt_secret, token_key)
             run(vault.run(), child.plan.settings.event_loop)
     except Exception as error:
         child.fail(error)
@@ -77,12 +80,18 @@ class _Vault:
     """Does what the supervisor says."""
 
     def __init__(
-        self, child: Child, gateway: OpenHSM, box: SecretBox, jwt_secret: bytes
+        self,
+        child: Child,
+        gateway: OpenHSM,
+        box: SecretBox,
+        jwt_secret: bytes,
+        token_key: TokenKey,
     ) -> None:
         self._child = child
         self._gateway = gateway
         self._box = box
         self._jwt_secret = jwt_secret
+        self._token_key = token_key
         self._reloads: set[asyncio.Future[None]] = set()
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
@@ -101,6 +110,7 @@ class _Vault:
             self._jwt_secret,
             settings.tokens,
             self._child.metrics.count_jwt_failure,
+            token_key=self._token_key,
         )
         self._service = VaultService(
             gateway,

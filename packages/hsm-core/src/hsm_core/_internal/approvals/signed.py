@@ -2,9 +2,9 @@
 """
 Signed consents in the trail, checked by whoever reads it.
 
-The record of an `Approve` names the approval, who agreed and the digest of what they
-were shown; ``approval_signatures`` holds one line of text, ``KEY SIGNATURE``: the
-fingerprint of the key, and the signature in base64.
+The record of an `Approve` or `Deny` names the approval, who decided and the digest of
+what they were shown; ``approval_signatures`` holds one line of text, ``KEY SIGNATURE``:
+the fingerprint of the key, and the signature in base64.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONSENT_DIGEST: Final = "shown_sha256"
 """Name of the parameter that holds the digest of what an approver was shown."""
 
 _TEXT: Final = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}) ([A-Za-z0-9+/]+={0,2})")
-_APPROVE: Final = "Approve"
+_IS_GRANT: Final = {"Approve": True, "Deny": False}
 _REASON: Final = "approval_signature"
 
 
@@ -50,29 +50,29 @@ class ConsentAudit:
 
     def __init__(self, keys: ApproverKeys) -> None:
         self._keys = keys
-        self._counts: dict[int, int] = {}
+        self._seen: set[tuple[str, str]] = set()
 
     @property
     def checked(self) -> int:
-        """How many signatures were checked."""
-        return sum(self._counts.values())
+        """How many signatures were checked; intent and outcome have the same one."""
+        return len(self._seen)
 
     def look(self, event: AuditEvent) -> None:
         """
         Check the signatures of one record; the record itself was checked before.
 
         Raises:
-            AuditTamperedError: One is in no form, or not by a key of whoever agreed
+            AuditTamperedError: One is in no form, or not by a key of whoever decided
                 over that approval. ``facts`` name ``seq`` and ``reason``.
         """
         if not event.approval_signatures:
             return
-        if event.kind != _APPROVE or event.caller is None:
-            raise _wrong(event, "nobody agreed by it")
+        if event.kind not in _IS_GRANT or event.caller is None:
+            raise _wrong(event, "nobody decided by it")
         keys = self._keys.get(identity(event.caller.principal), ())
         for text in event.approval_signatures:
             self._check(event, keys, text)
-        self._counts[event.seq] = len(event.approval_signatures)
+            self._seen.add((event.approval_id, text))
 
     def _check(
         self, event: AuditEvent, keys: tuple[ApproverKey, ...], text: str
@@ -84,8 +84,9 @@ class ConsentAudit:
         if not signers:
             raise _wrong(event, f"its key {parts[1]} is not given for this person")
         digest = str(event.parameters.get(CONSENT_DIGEST, ""))
+        granted = _IS_GRANT[event.kind]
         try:
-            message = statement(event.approval_id, digest, granted=True)
+            message = statement(event.approval_id, digest, granted=granted)
             signature = base64.b64decode(parts[2], validate=True)
             verify_consent(signature, message, signers)
         except (binascii.Error, InvalidInputError, SignatureMismatchError):

@@ -141,6 +141,7 @@ class Chain:
             parameters=draft.parameters,
             rule=draft.rule,
             policy=draft.policy,
+            demands=draft.demands,
             approval_id=draft.approval_id,
             approval_signatures=draft.approval_signatures,
             digest=draft.digest,

@@ -18,7 +18,7 @@ from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditLog
 __all__ = ["Care"]
 
 _BLOCK: Final = 1000
-_MOST_EXPIRED: Final = 100
+_MOST_LOOKED_AT: Final = 100
 _DONE: Final = frozenset({"ok", "recovered-committed"})
 _RECOVERY: Final = Caller(principal="system.recovery", roles=frozenset())
 
@@ -52,6 +52,7 @@ class Care:
         self._steps = steps
         self._audit = audit
         self._users = users
+        self._looked_to: tuple[int, str] | None = None
 
     def heal(self) -> None:
         """
@@ -70,13 +71,18 @@ class Care:
 
     def expire(self) -> None:
         """
-        Write down, and record, that the time of some has come; a bounded number.
+        Write down, and record, that the time of some has come.
+
+        A bounded number is looked at, newest first; the next call goes on from there.
 
         Raises:
             HSMError: It can't be.
         """
         states = frozenset({ApprovalState.PENDING, ApprovalState.GRANTED})
-        self._register.find(ApprovalQuery(states=states, limit=_MOST_EXPIRED))
+        page = self._register.find(
+            ApprovalQuery(states=states, limit=_MOST_LOOKED_AT, after=self._looked_to)
+        )
+        self._looked_to = page.after
 
     def settle_reserved(self) -> None:
         """

@@ -93,8 +93,6 @@ class Consents:
         policy: The one in force.
 
         most_open: Open requests that one principal may have.
-
-        distinct_certificates: Whether a client certificate is one person's.
     """
 
     def __init__(
@@ -107,7 +105,6 @@ class Consents:
         policy: PolicyHolder,
         *,
         most_open: int,
-        distinct_certificates: bool,
     ) -> None:
         self.people = people
         self._register = register
@@ -116,7 +113,6 @@ class Consents:
         self._entropy = entropy
         self._policy = policy
         self._most_open = most_open
-        self._distinct_certificates = distinct_certificates
         self._requesters = Locks()
 
     def waiting(
@@ -332,7 +328,7 @@ class Consents:
             approval.approval_id,
             asked.demands,
             lambda decision: self.trusts(approval, decision),
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step_of("system.approval-reviewed", asked.caller),
         )
 
@@ -340,18 +336,24 @@ class Consents:
         """
         Return whether today's policy lets a person grant what they granted then.
 
-        What they signed must still be signed by a key that it names as theirs.
+        What they signed must still be signed by a key that it names as theirs, and what
+        they came with must still be a credential that counts.
         """
         person = Caller(
             principal=decision.principal,
             roles=frozenset(decision.roles),
             credential_id=decision.credential_id,
             certificate_sha256=decision.certificate_sha256,
+            source_address=decision.source_address,
         )
-        allowed = self.people.allows(
-            person, ops.Approve(approval_id=approval.approval_id)
+        return (
+            self.people.is_vouched_for(decision)
+            and self.people.allows(
+                person, ops.Approve(approval_id=approval.approval_id)
+            )
+            and not self.people.is_kept_from(person, approval)
+            and self.people.is_signed(approval, decision)
         )
-        return allowed and self.people.is_signed(approval, decision)
 
     def _required(self, approval: Approval) -> ApprovalRequiredError:
         info = self.people.info(approval)

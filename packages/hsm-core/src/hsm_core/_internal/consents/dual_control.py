@@ -10,6 +10,7 @@ from hsm_core._internal.approvals.ledger import Ledger
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.consents.care import Care
 from hsm_core._internal.consents.consents import Consents
+from hsm_core._internal.consents.credentials import CredentialCheck
 from hsm_core._internal.consents.opening import open_consents
 from hsm_core._internal.consents.people import People
 from hsm_core._internal.consents.signing import SignatureCheck
@@ -19,6 +20,7 @@ from hsm_core._internal.ground import Ground
 from hsm_core.protocols import (
     ApprovalStore,
     AuditLog,
+    CredentialKeys,
 )
 from hsm_core.settings import ApprovalStoreKind
 
@@ -46,6 +48,7 @@ def open_dual_control(
     store: ApprovalStore,
     ledger: Ledger,
     check_signature: SignatureCheck,
+    credential_keys: CredentialKeys | None,
 ) -> DualControl:
     """
     Compare the approvals with the trail, settle what a crash left, and begin.
@@ -59,6 +62,8 @@ def open_dual_control(
         ledger: Knows the digest that was recorded last.
 
         check_signature: Checks what approvers sign.
+
+        credential_keys: By which they are known; None where who calls knows them.
 
     Raises:
         AuditTamperedError: A record is bad.
@@ -78,8 +83,9 @@ def open_dual_control(
         steps,
         ring,
         policy,
-        distinct_certificates=settings.distinct_certificates,
+        ground.inventory,
         check_signature=check_signature,
+        credentials=CredentialCheck(credential_keys, ring.credential_mark),
     )
     consents = Consents(
         register,
@@ -89,7 +95,6 @@ def open_dual_control(
         entropy,
         policy,
         most_open=settings.approval_requests,
-        distinct_certificates=settings.distinct_certificates,
     )
     care = Care(register, ledger, steps, audit, users)
     care.settle_reserved()

@@ -13,16 +13,21 @@ from hsm_core import operations as ops
 from hsm_core._internal.approvals import ApprovalRegister, missing
 from hsm_core._internal.approvals.signed import CONSENT_DIGEST, consent_text
 from hsm_core._internal.clock import instant
+from hsm_core._internal.consents.credentials import CredentialCheck
 from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
-from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.policy import DEFAULT_DENY, PolicyHolder
 from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.views import key_facts
 from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
     ApprovalNotFoundError,
     ApprovalTamperedError,
     ConflictError,
     InvalidInputError,
+    KeyNotFoundError,
+    KeyTamperedError,
     SignatureMismatchError,
 )
 from hsm_core.identities import same_person
@@ -31,6 +36,7 @@ from hsm_core.model import (
     ApprovalDecision,
     ApprovalState,
     Caller,
+    KeyId,
     MessageDetail,
     Parameters,
     Phase,
@@ -58,9 +64,11 @@ class People:
 
         policy: Says who may approve.
 
-        distinct_certificates: Whether a client certificate is one person's.
+        inventory: Knows what approvals are about.
 
         check_signature: Checks what approvers sign.
+
+        credentials: Knows by which keys they were known.
     """
 
     def __init__(
@@ -69,16 +77,18 @@ class People:
         steps: Steps,
         ring: KeyRing,
         policy: PolicyHolder,
+        inventory: Inventory,
         *,
-        distinct_certificates: bool,
         check_signature: SignatureCheck,
+        credentials: CredentialCheck,
     ) -> None:
         self._register = register
         self._steps = steps
         self._ring = ring
         self._policy = policy
-        self._distinct_certificates = distinct_certificates
+        self._inventory = inventory
         self._check_signature = check_signature
+        self._credentials = credentials
 
     def get(self, caller: Caller, approval_id: str) -> ops.ApprovalInfo:
         """
@@ -98,9 +108,38 @@ class People:
             if sees_all:
                 raise
             raise ApprovalNotFoundError from None
-        if not sees_all and not same_person(approval.requester, caller.principal):
+        if not self._may_see(caller, approval, sees_all=sees_all):
             raise ApprovalNotFoundError
         return approval
+
+    def _may_see(self, caller: Caller, approval: Approval, *, sees_all: bool) -> bool:
+        if same_person(approval.requester, caller.principal):
+            return True
+        return sees_all and not self.is_kept_from(caller, approval)
+
+    def is_kept_from(self, caller: Caller, approval: Approval) -> bool:
+        """
+        Return whether a rule keeps the key of an approval from somebody.
+
+        Who has no right to describe keys at all may approve nevertheless; who is denied
+        to know of this one may not. Of a key that can't be believed nobody knows.
+
+        Raises:
+            StoreUnavailableError: Nobody can tell now.
+        """
+        if not approval.key_id:
+            return False
+        try:
+            document = self._inventory.document(KeyId(approval.key_id))
+        except (KeyNotFoundError, KeyTamperedError):
+            return True
+        decision = self._policy.engine.judge(
+            ops.DescribeKey.__name__,
+            caller,
+            (key_facts(document),),
+            self._register.time.now(),
+        )
+        return not decision.allowed and decision.rule != DEFAULT_DENY
 
     def sees_all(self, caller: Caller) -> bool:
         """Return whether somebody sees more than their own requests."""
@@ -127,9 +166,7 @@ class People:
                 "digest: it is not the one of this approval.", field="digest"
             )
         granted = isinstance(operation, ops.Approve)
-        signature, signer = b"", ""
-        if isinstance(operation, ops.Approve):
-            signature, signer = self._signed(caller, approval, operation)
+        signature, signer = self._signed(caller, approval, operation, granted=granted)
         said = {"comment" if granted else "reason": _said(operation)}
         told: Parameters = {name: text for name, text in said.items() if text}
         step = replace(step, parameters={**told, CONSENT_DIGEST: shown})
@@ -139,10 +176,11 @@ class People:
             approval.approval_id,
             caller,
             granted=granted,
+            credential_key=self._credentials.mark(caller),
             comment=_said(operation),
             signature=signature,
             signer=signer,
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step,
         )
         return self._answer(approval, decided, step)
@@ -180,18 +218,23 @@ class People:
         return self.info(after)
 
     def _signed(
-        self, caller: Caller, approval: Approval, operation: ops.Approve
+        self,
+        caller: Caller,
+        approval: Approval,
+        operation: ops.Approve | ops.Deny,
+        *,
+        granted: bool,
     ) -> tuple[bytes, str]:
-        """Return signature and key of a grant, checked."""
+        """Return signature and key of a decision, checked; a refusal needs none."""
         if operation.signature is None:
-            if any(demand.signed for demand in approval.demands):
+            if granted and any(demand.signed for demand in approval.demands):
                 raise InvalidInputError(
                     "signature: this asks for a signature with a key of your own.",
                     field="signature",
                 )
             return b"", ""
         text = consent.statement(
-            approval.approval_id, approval.shown_sha256, granted=True
+            approval.approval_id, approval.shown_sha256, granted=granted
         )
         signer = self._check_signature(
             caller.principal, text, operation.signature, operation.signer
@@ -212,6 +255,10 @@ class People:
         except (InvalidInputError, SignatureMismatchError):
             return False
         return True
+
+    def is_vouched_for(self, decision: ApprovalDecision) -> bool:
+        """Return whether the credential of a decision counts today."""
+        return self._credentials.trusts(decision)
 
     def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
         """Return whether the policy lets somebody do what is about no key."""
@@ -245,6 +292,7 @@ class People:
             for approval in page.approvals
             if query.kind in {"", approval.kind}
             and query.key_id in {"", approval.key_id}
+            and self._may_see(caller, approval, sees_all=sees_all)
         ]
         after = page.after
         return ops.ApprovalPage(
@@ -266,7 +314,7 @@ class People:
         short = missing(
             approval.demands,
             approval.decisions,
-            distinct_certificates=self._distinct_certificates,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
         )
         return ops.ApprovalInfo(
             approval_id=approval.approval_id,

@@ -14,7 +14,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.policy import RuleEngine, change_of, explain
 from hsm_core._internal.policy.replay import was_decided
-from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.policy.sides import Asked
 from hsm_core._internal.views import key_facts
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import InvalidInputError, KeyNotFoundError
@@ -81,15 +81,17 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
             owner=operation.owner,
             tags=operation.tags,
         )
-        key = self._key(subject) if operation.key_id else None
+        keys = [
+            self._key(subject, operation.key_id) if operation.key_id else None,
+            *(self._key(subject, other) for other in operation.other_key_ids),
+        ]
         now = self._services.clock.now()
         at = now if operation.at is None else microseconds(operation.at)
-        sides = sides_as_asked(asked, caller, key)
-        return Answer(explain(engine, operation.operation, caller, sides, at))
+        return Answer(explain(engine, asked, caller, keys, at))
 
-    def _key(self, subject: Subject[ops.ExplainPolicy]) -> KeyFacts:
-        """Return the facts of the key, if who asks may know them."""
-        entry = self._services.inventory.entry(subject.operation.key_id)
+    def _key(self, subject: Subject[ops.ExplainPolicy], reference: str) -> KeyFacts:
+        """Return the facts of a key, if who asks may know them."""
+        entry = self._services.inventory.entry(reference)
         if entry is None:
             raise KeyNotFoundError
         facts = key_facts(self._services.inventory.document(KeyId(entry.key_id)))

@@ -2,18 +2,25 @@
 """Who may do what: pure functions of operation, caller, key facts and time."""
 
 from hsm_core._internal.policy.changes import decide_update
+from hsm_core._internal.policy.deciding import decide_on
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.explaining import explain
 from hsm_core._internal.policy.holder import PolicyHolder
-from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
+from hsm_core._internal.policy.outcomes import (
+    DEFAULT_DENY,
+    joined,
+    outcome_of_rule,
+)
 from hsm_core._internal.policy.reloading import PolicyReloader
 from hsm_core._internal.policy.replay import change_of
 
 __all__ = [
+    "DEFAULT_DENY",
     "PolicyHolder",
     "PolicyReloader",
     "RuleEngine",
     "change_of",
+    "decide_on",
     "decide_update",
     "explain",
     "joined",

@@ -8,7 +8,7 @@ give themselves more rights with it than they have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -19,10 +19,20 @@ from hsm_core.model import ApprovalDemand
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["Decide", "decide_update", "facts_after"]
+__all__ = ["UPDATE_GIVES", "Decide", "Freed", "decide_update", "facts_after"]
+
+UPDATE_GIVES: Final = "update-gives:"
+"""Before the name of an operation: stands for the rule where a change gives rights."""
 
 Decide: TypeAlias = Callable[[Operation[Any], KeyFacts], Decision]
 """Decides on one caller's operation; a `PolicyEngine` does."""
+
+Freed: TypeAlias = Callable[[KeyFacts, KeyFacts], Sequence[ApprovalDemand]]
+"""Tells what others would be asked for no more; `PolicyEngine.freed` does."""
+
+
+def _nothing(before: KeyFacts, after: KeyFacts) -> Sequence[ApprovalDemand]:
+    return ()
 
 
 def facts_after(operation: UpdateKey, key: KeyFacts) -> KeyFacts:
@@ -40,7 +50,7 @@ def decide_update(
     operation: UpdateKey,
     key: KeyFacts,
     *,
-    for_any: Decide | None = None,
+    freed: Freed = _nothing,
 ) -> Decision:
     """
     Decide on an update by the facts that are and those that would be.
@@ -48,9 +58,8 @@ def decide_update(
     - Both must allow the update itself, and all approvals that they ask for are asked.
     - What any operation on the key needs approvals for now, and would not any more, is
       asked for too: the rules by which two people must agree to a destruction hold for
-      taking off the tag that they go by. That the caller may not do this operation
-      makes no difference, where *for_any* decides for somebody who has every role:
-      whoever may is freed from the rule.
+      taking off the tag that they go by. *freed* says so of all whom a rule may
+      concern, whenever it holds, and not of this caller at this time alone.
     - Nobody may do it to whom any operation on the key is denied now, and would be
       allowed after it.
     """
@@ -61,16 +70,15 @@ def decide_update(
     then = decide(operation, after)
     if not then.allowed:
         return replace(then, may_describe=first.may_describe)
-    spared: list[ApprovalDemand] = []
+    spared = list(freed(key, after))
     for other in _others(key):
-        if decide(other, after).allowed and not decide(other, key).allowed:
+        now, would = decide(other, key), decide(other, after)
+        if would.allowed and not now.allowed:
             return replace(
-                first, allowed=False, rule=f"update-gives:{type(other).__name__}"
+                first, allowed=False, rule=f"{UPDATE_GIVES}{type(other).__name__}"
             )
-        for ask in dict.fromkeys((decide, for_any or decide)):
-            now, would = ask(other, key), ask(other, after)
-            if now.allowed:
-                spared += (d for d in now.approvals if d not in would.approvals)
+        if now.allowed:
+            spared += (d for d in now.approvals if d not in would.approvals)
     return joined([first, then, replace(first, approvals=tuple(spared))])
 
 

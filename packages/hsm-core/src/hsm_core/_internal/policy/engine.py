@@ -14,8 +14,9 @@ from hsm_core._internal.policy.clauses import (
     applies_to_any,
     clause_of,
 )
+from hsm_core._internal.policy.freeing import freed
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
-from hsm_core._internal.policy.sides import sides_of
+from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core._policies.rules import Policy, PolicyRule
@@ -86,14 +87,20 @@ class RuleEngine:
         at: int,
     ) -> Decision:
         """Decide; a rule about keys says nothing where there is none."""
-        kind = type(operation).__name__
-        decision = self.judge(kind, caller, sides_of(operation, caller, key), at)
+        return self.decide_asked(asked_of(operation), caller, key, at)
+
+    def decide_asked(
+        self, asked: Asked, caller: Caller, key: KeyFacts | None, at: int
+    ) -> Decision:
+        """Decide as `decide` does, on what is known of an operation."""
+        kind = asked.kind
+        decision = self.judge(kind, caller, sides_as_asked(asked, caller, key), at)
         if decision.allowed:
             return decision
         seen: tuple[KeyFacts, ...] = ()
         if key is not None:
             # What is denied whatever the key, is denied alike if there is none.
-            blind = self.judge(kind, caller, sides_of(operation, caller, None), at)
+            blind = self.judge(kind, caller, sides_as_asked(asked, caller, None), at)
             if blind.allowed:
                 seen = (key,)
             else:
@@ -112,7 +119,7 @@ class RuleEngine:
 
             caller: Who asks.
 
-            sides: Facts of the keys that it is about; see `sides`.
+            sides: Facts of the keys that it is about; see `sides_as_asked`.
 
             at: When, in microseconds since 1970.
 
@@ -157,6 +164,10 @@ class RuleEngine:
                 if kind != _LIST or rule.is_about_keys
             ]
         return KeyScope(tuple(granted), tuple(withheld))
+
+    def freed(self, before: KeyFacts, after: KeyFacts, /) -> tuple[ApprovalDemand, ...]:
+        """Return what would be asked for no more, whoever asks and whenever."""
+        return freed(self.policy, before, after)
 
     def _holding(
         self, effect: Effect, question: _Question

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
+from hsm_core._internal.policy.changes import UPDATE_GIVES
 from hsm_core._internal.policy.clauses import applies_to_all, applies_to_any, clause_of
+from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, outcome_of_rule
+from hsm_core._internal.policy.sides import Asked, sides_as_asked
 from hsm_core._policies.rules import CallerTerms, Conditions, PolicyRule
 from hsm_core._policies.schema import Effect
 from hsm_core.model import ApprovalDemand, Caller, PolicyOutcome
@@ -16,30 +20,27 @@ from hsm_core.protocols import KeyFacts
 
 __all__ = ["explain"]
 
+Sides: TypeAlias = tuple[KeyFacts, ...]
+"""Facts of the keys that rules may be about where they are asked once."""
+
 
 def explain(
     engine: RuleEngine,
-    kind: str,
+    asked: Asked,
     caller: Caller,
-    sides: tuple[KeyFacts, ...],
+    keys: Sequence[KeyFacts | None],
     at: int,
 ) -> PolicyExplanation:
     """
     Say what would be decided, by which rule, and what would be needed.
 
-    Args:
-        engine: The policy.
-
-        kind: Name of the operation.
-
-        caller: Who would ask.
-
-        sides: Facts of the keys that it would be about.
-
-        at: When, in microseconds since 1970.
+    It is the decision that the request itself would meet; see `decide_as_asked`, whose
+    arguments these are.
     """
-    decision = engine.judge(kind, caller, sides, at)
+    kind = asked.kind
+    decision = decide_as_asked(engine, asked, caller, keys, at)
     outcome = outcome_of_rule(decision.rule)
+    sides = [sides_as_asked(asked, caller, key) for key in keys]
     return PolicyExplanation(
         outcome=outcome,
         rule=decision.rule,
@@ -71,6 +72,9 @@ def _needed(
             yield f"One of these roles: {', '.join(granted)}."
         else:
             yield "No role is granted this; a rule would have to allow it."
+    elif rule.startswith(UPDATE_GIVES):
+        gained = rule.removeprefix(UPDATE_GIVES)
+        yield f"It would let them {gained} with the key, which they may not do now."
     elif outcome is PolicyOutcome.DENY:
         yield f"The rule {rule} denies it; nothing outweighs that."
 
@@ -91,22 +95,25 @@ def _demand_in_words(demand: ApprovalDemand) -> str:
 
 
 def _explained(
-    rule: PolicyRule, kind: str, caller: Caller, sides: tuple[KeyFacts, ...], at: int
+    rule: PolicyRule, kind: str, caller: Caller, sides: Sequence[Sides], at: int
 ) -> RuleExplanation:
     clause = clause_of(rule, kind, caller, at)
-    applies = applies_to_all if rule.effect is Effect.ALLOW else applies_to_any
-    holds = clause is not None and applies(rule, clause, sides)
+    if clause is None:
+        holds = False
+    elif rule.effect is Effect.ALLOW:
+        holds = all(applies_to_all(rule, clause, each) for each in sides)
+    else:
+        holds = any(applies_to_any(rule, clause, each) for each in sides)
+    every = tuple(dict.fromkeys(side for each in sides for side in each))
     return RuleExplanation(
         name=rule.name,
         effect=rule.effect.value,
         holds=holds,
-        missing=() if holds else tuple(_missing(rule, caller, sides, at)),
+        missing=() if holds else tuple(_missing(rule, caller, every, at)),
     )
 
 
-def _missing(
-    rule: PolicyRule, caller: Caller, sides: tuple[KeyFacts, ...], at: int
-) -> Iterator[str]:
+def _missing(rule: PolicyRule, caller: Caller, sides: Sides, at: int) -> Iterator[str]:
     """Give the conditions that keep a rule from holding, by name."""
     match = rule.match
     yield from _missing_of_caller(match.caller, caller)

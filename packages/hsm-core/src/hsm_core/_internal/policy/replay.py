@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from hsm_core._internal.policy.changes import decide_update
+from hsm_core import wire
+from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import RuleEngine
-from hsm_core._internal.policy.outcomes import joined, outcome_of_rule
-from hsm_core._internal.policy.sides import Asked, sides_as_asked
+from hsm_core._internal.policy.outcomes import outcome_of_rule
+from hsm_core._internal.policy.sides import Asked
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
+    ApprovalDemand,
     AuditedCaller,
     AuditedKey,
     AuditEvent,
@@ -21,10 +23,9 @@ from hsm_core.model import (
     KeyState,
     Parameters,
     Phase,
-    PolicyOutcome,
     Role,
 )
-from hsm_core.operations import Operation, PolicyChange, UpdateKey
+from hsm_core.operations import PolicyChange
 from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["OTHER_FACTS", "change_of", "decision_on", "was_decided"]
@@ -50,12 +51,17 @@ def was_decided(event: AuditEvent) -> bool:
 
 
 def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
-    """Return how the outcome of a recorded request would change, or None."""
+    """
+    Return how the outcome of a recorded request would change, or None.
+
+    Other people, more of them, or for another time, are another outcome; rules that ask
+    for the same under other names are not.
+    """
     if not was_decided(event) or event.caller is None:
         return None
     decision = decision_on(event, event.caller, engine)
     before, after = outcome_of_rule(event.rule), outcome_of_rule(decision.rule)
-    if before is after:
+    if before is after and _asked_for(event.demands) == _asked_for(decision.approvals):
         return None
     return PolicyChange(
         seq=event.seq,
@@ -67,6 +73,16 @@ def change_of(event: AuditEvent, engine: RuleEngine) -> PolicyChange | None:
         before_rule=event.rule,
         after=after,
         after_rule=decision.rule,
+        before_demands=event.demands,
+        after_demands=decision.approvals,
+    )
+
+
+def _asked_for(demands: tuple[ApprovalDemand, ...]) -> frozenset[bytes]:
+    """Return what is asked for, whichever rules ask."""
+    return frozenset(
+        wire.encode_packed(msgspec.structs.replace(demand, rule=""))
+        for demand in demands
     )
 
 
@@ -79,37 +95,8 @@ def decision_on(event: AuditEvent, who: AuditedCaller, engine: RuleEngine) -> De
         certificate_sha256=who.certificate_sha256,
         source_address=who.source_address,
     )
-    if event.kind == UpdateKey.__name__ and event.key is not None:
-        return _decide_update(event, caller, engine)
-    asked = _asked(event)
     keys = [_facts(event.key), *_others(event.parameters)]
-    decisions = []
-    for key in keys:
-        sides = sides_as_asked(asked, caller, key)
-        decision = engine.judge(event.kind, caller, sides, event.time)
-        if outcome_of_rule(decision.rule) is PolicyOutcome.DENY:
-            return decision
-        decisions.append(decision)
-    return joined(decisions)
-
-
-def _decide_update(event: AuditEvent, caller: Caller, engine: RuleEngine) -> Decision:
-    """Decide on a change of facts by those that were and those that would be."""
-    asked, key = _asked(event), _facts(event.key)
-    assert key is not None  # noqa: S101 (for the type checker)
-
-    def decide(operation: Operation[Any], key: KeyFacts) -> Decision:
-        return engine.decide(operation, caller, key, at=event.time)
-
-    def for_any(operation: Operation[Any], key: KeyFacts) -> Decision:
-        anybody = msgspec.structs.replace(caller, roles=frozenset(Role))
-        return engine.decide(operation, anybody, key, at=event.time)
-
-    operation = UpdateKey(
-        key_id=event.key_id, name=asked.name, owner=asked.owner, tags=asked.tags
-    )
-    decision = decide_update(decide, operation, key, for_any=for_any)
-    return joined([decision]) if decision.allowed else decision
+    return decide_as_asked(engine, _asked(event), caller, keys, event.time)
 
 
 def _asked(event: AuditEvent) -> Asked:

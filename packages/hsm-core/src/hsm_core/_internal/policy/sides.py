@@ -9,6 +9,7 @@ a rule that holds for either side holds for the request.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from hsm_core._policies.operations import MAKING
@@ -17,7 +18,7 @@ from hsm_core.model import Caller, KeyState
 from hsm_core.operations import Operation
 from hsm_core.protocols import KeyFacts
 
-__all__ = ["Asked", "sides_as_asked", "sides_of"]
+__all__ = ["Asked", "asked_of", "sides_as_asked"]
 
 _CHANGING = "UpdateKey"
 
@@ -39,15 +40,13 @@ class Asked:
     tags: tuple[str, ...] | None = None
 
 
-def sides_of(
-    operation: Operation[Any], caller: Caller, key: KeyFacts | None
-) -> tuple[KeyFacts, ...]:
-    """Return the facts of every key that rules may be about."""
+def asked_of(operation: Operation[Any]) -> Asked:
+    """Return what an operation says of the key that it makes or changes."""
     kind = type(operation).__name__
     if kind not in MAKING and kind != _CHANGING:
-        return () if key is None else (key,)
+        return _plain(kind)
     usages = getattr(operation, "usages", None)
-    asked = Asked(
+    return Asked(
         kind=kind,
         algorithm=getattr(operation, "algorithm", None),
         usages=None if usages is None else tuple(usage.value for usage in usages),
@@ -55,13 +54,17 @@ def sides_of(
         owner=getattr(operation, "owner", None),
         tags=getattr(operation, "tags", None),
     )
-    return sides_as_asked(asked, caller, key)
+
+
+@cache
+def _plain(kind: str) -> Asked:
+    return Asked(kind=kind)
 
 
 def sides_as_asked(
     asked: Asked, caller: Caller, key: KeyFacts | None
 ) -> tuple[KeyFacts, ...]:
-    """Return the same for a request of which no more is known."""
+    """Return the facts of every key that rules may be about."""
     present = () if key is None else (key,)
     if asked.kind in MAKING:
         return (_made(asked, caller), *present)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_core.errors import ConfigurationError
+from hsm_core._access_lists import others_may_change
+from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_core.protocols import Clock
 from hsm_core.retention_policy import (
     MAX_BYTES,
@@ -96,6 +97,11 @@ class PolicyFile:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConfigurationError("The retention policy is no regular file.")
+            if others_may_change(descriptor):
+                raise UnsafeFileModeError(
+                    "The retention policy can be written to by others: it must belong "
+                    "to root or to this user, and only its owner may write to it."
+                )
             try:
                 return file.read(MAX_BYTES + 1)
             except OSError as error:

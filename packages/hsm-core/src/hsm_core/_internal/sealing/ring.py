@@ -51,6 +51,7 @@ _COUNTER_LABEL: Final = b"hsm-core/use-counter/1"
 _APPROVAL_LABEL: Final = b"hsm-core/approval-mac/1"
 _APPROVAL_DIGEST_LABEL: Final = b"hsm-core/approval-digest/1"
 _APPROVAL_SET_LABEL: Final = b"hsm-core/approval-set/1"
+_CREDENTIAL_LABEL: Final = b"hsm-core/credential-key/1"
 _APPROVAL_SEAL_LABEL: Final = b"hsm-core/approval-seal/1"
 _BUCKET_LABEL: Final = b"hsm-core/store-bucket/1"
 _ACCOUNT_LABEL: Final = b"hsm-core/store-account/1"
@@ -118,6 +119,7 @@ class KeyRing:
         "_bucket_mac",
         "_contents",
         "_counter_mac",
+        "_credential_mac",
         "_operation_mac",
         "_payload_mac",
         "_set_mac",
@@ -142,6 +144,7 @@ class KeyRing:
         self._approval_mac = self._mac(_APPROVAL_LABEL)
         self._approval_digest_mac = self._mac(_APPROVAL_DIGEST_LABEL)
         self._approval_set_mac = self._mac(_APPROVAL_SET_LABEL)
+        self._credential_mac = self._mac(_CREDENTIAL_LABEL)
         self._bucket_mac = self._mac(_BUCKET_LABEL)
         self.account_mac = self._mac(_ACCOUNT_LABEL)
         self.leaps_mac = self._mac(_LEAPS_LABEL)
@@ -270,6 +273,11 @@ class KeyRing:
     def approval_digest(self, *parts: bytes) -> str:
         """Return the keyed digest that an approval binds, of its parts: hex."""
         return self._approval_digest_mac(length_prefixed(*parts)).hex()
+
+    def credential_mark(self, name: str) -> str:
+        """Return the keyed digest of the name of a key that vouches: hex."""
+        named = length_prefixed(_utf8(self.store_id), _utf8(name))
+        return self._credential_mac(named).hex()
 
     def approval_element(self, approval_id: str, generation: int, sha256: str) -> int:
         """Return one approval's part of the digest over all, a number below 2²⁵⁶."""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""
+From which demands a change of its labels would free a key, whoever asks and whenever.
+
+The change itself may come by day, from the office, by somebody whom no rule concerns;
+what it makes possible may come by night, from elsewhere, by somebody else. So of each
+rule only what it says of the key is looked at, and what it could say of everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from hsm_core._policies.operations import INTERNAL_OPERATIONS
+from hsm_core._policies.rules import Conditions, Policy, PolicyRule
+from hsm_core.identities import identity
+from hsm_core.model import ApprovalDemand, Caller
+from hsm_core.operations import OPERATIONS
+from hsm_core.protocols import KeyClause, KeyFacts
+
+__all__ = ["freed"]
+
+_SOMEBODY: Final = Caller(principal="", roles=frozenset())
+"""Stands for all who own neither."""
+
+_CONCERNED: Final = INTERNAL_OPERATIONS | {
+    kind.__name__
+    for kind in OPERATIONS
+    if kind.other_keys
+    or any(f.name == "key_id" and f.required for f in msgspec.structs.fields(kind))
+}
+"""Operations that are done with a key that is there."""
+
+
+def freed(
+    policy: Policy, before: KeyFacts, after: KeyFacts
+) -> tuple[ApprovalDemand, ...]:
+    """Return the demands of rules that hold for *before* and would not for *after*."""
+    owners = dict.fromkeys((before.owner, after.owner))
+    people = [Caller(principal=o, roles=frozenset()) for o in owners]
+    return tuple(
+        rule.demand
+        for rule in policy.rules
+        if rule.demand is not None
+        and rule.is_about_keys
+        and not _CONCERNED.isdisjoint(rule.match.operations or _CONCERNED)
+        and any(
+            clause.covers(before) and not clause.covers(after)
+            for clause in _clauses(rule, [*people, _SOMEBODY])
+        )
+    )
+
+
+def _clauses(rule: PolicyRule, people: list[Caller]) -> Iterator[KeyClause]:
+    """Give every clause that a rule may have: for each person, and excepting or not."""
+    exclusion = rule.exclusion
+    for who in people:
+        if not _may_concern(rule.match, who):
+            continue
+        terms = rule.match.key_terms(who)
+        if exclusion is None or not _always_concerns(exclusion, rule.match):
+            yield KeyClause(terms)
+        if exclusion is not None and exclusion.is_about_keys:
+            yield KeyClause(terms, exclusion.key_terms(who))
+
+
+def _may_concern(conditions: Conditions, who: Caller) -> bool:
+    named = conditions.caller.principals
+    return who is _SOMEBODY or named is None or named.include(identity(who.principal))
+
+
+def _always_concerns(exclusion: Conditions, match: Conditions) -> bool:
+    """Return whether an exception depends on nothing but the key."""
+    kinds = exclusion.operations
+    return (
+        exclusion.caller.is_open
+        and exclusion.window is None
+        and (kinds is None or kinds >= (match.operations or _CONCERNED))
+    )

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""What is explained of a request is what is decided of it, whatever the request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.policy import RuleEngine, decide_on, explain, joined
+from hsm_core._internal.policy.replay import was_decided
+from hsm_core._internal.policy.sides import asked_of
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.model import AuditEvent, Caller, Role
+from hsm_core.operations import Operation
+from hsm_core.protocols import Decision, KeyFacts
+from hsm_core.session import Session
+from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.testing import caller
+from tests.core.test_policy_engine import (
+    CALLERS,
+    KEYS,
+    NOON,
+    RULES,
+    named_rules,
+)
+from tests.core.test_roles import sample
+
+KINDS = [kind for kind in ops.OPERATIONS if kind is not ops.SelfTest]
+RULED = """version: 1
+extends: default
+rules:
+  - {name: weak, effect: deny, match: {operations: [ExportKey], tags: [weak]}}
+  - {name: made, effect: require-approval, match: {operations: [CreateKey], tags: [x]}}
+  - {name: far, effect: deny, match: {networks: [192.0.2.0/24]}}
+  - {name: mine, effect: allow, match: {operations: [DestroyKey], owners: [bob]}}
+"""
+
+
+def explained_as(operation: Operation[Any], who: Caller) -> ops.ExplainPolicy:
+    """Return the question what would be decided of an operation."""
+    taken = ("algorithm", "name", "owner", "tags", "usages")
+    is_about_facts = isinstance(
+        operation, ops.CreateKey | ops.ImportKey | ops.DeriveKey | ops.UpdateKey
+    )
+    facts = {
+        name: getattr(operation, name)
+        for name in taken
+        if is_about_facts and getattr(operation, name, None) is not None
+    }
+    return ops.ExplainPolicy(
+        operation=type(operation).__name__,
+        principal=who.principal,
+        roles=tuple(who.roles),
+        source_address=who.source_address,
+        key_id=_about(operation),
+        other_key_ids=tuple(getattr(operation, f) for f in operation.other_keys),
+        **facts,
+    )
+
+
+def _about(operation: Operation[Any]) -> str:
+    filters = (ops.ListApprovals, ops.ListAuditEvents, ops.ExplainPolicy)
+    return "" if isinstance(operation, filters) else getattr(operation, "key_id", "")
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[OpenHSM]:
+    """Give an HSM with rules of each effect."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(RULED)
+    settings = Settings(
+        key_store=KeyStoreKind.MEMORY,
+        audit_log=tmp_path / "audit.log",
+        approval_dir=tmp_path / "approvals",
+        policy_config=path,
+    )
+    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32) as hsm:
+        yield hsm
+
+
+def test_every_kind_of_request(opened: OpenHSM) -> None:
+    """The rule that is explained before is the one that stands in the trail after."""
+    admin = Session(opened.act_as(caller(principal="ann")))
+    dual = admin.create_key("aes256kw", tags=("dual", "weak")).key_id
+    plain = admin.update(admin.create_key("aes256kw").key_id, owner="bob").key_id
+    asked = [sample(kind, key) for kind in KINDS for key in (dual, plain)]
+    asked += [
+        ops.UpdateKey(key_id=dual, tags=()),
+        ops.UpdateKey(key_id=dual, tags=("dual",)),
+        ops.UpdateKey(key_id=plain, owner="carl"),
+        ops.UpdateKey(key_id=plain, tags=("x",), name="named"),
+        ops.CreateKey(algorithm="ml-dsa-87"),
+        ops.CreateKey(algorithm="ed25519", tags=("x",)),
+        ops.ExportKey(key_id=plain, wrapping_key_id=dual),
+    ]
+    said: dict[str, ops.PolicyExplanation] = {}
+    people = [(role, "") for role in Role] + [(Role.ADMINISTRATOR, "192.0.2.1")]
+    for role, address in people:
+        for number, operation in enumerate(asked):
+            who = Caller(
+                principal="bob",
+                roles=frozenset({role}),
+                source_address=address,
+                request_id=f"{role}-{address}-{number}",
+            )
+            try:
+                question = explained_as(operation, who)
+                said[who.request_id] = opened.act_as(caller()).execute(question)
+            except errors.KeyNotFoundError:
+                continue  # It was destroyed, by a request that is compared.
+            with suppress(errors.HSMError):
+                opened.act_as(who).execute(operation)
+
+    decided = [e for e in _trail(admin, opened) if was_decided(e)]
+    compared = [e for e in decided if e.request_id in said]
+
+    for event in compared:
+        it = said[event.request_id]
+        assert (event.rule, event.demands) == (it.rule, it.demands), event
+    changing = {k.__name__ for k in KINDS if k.effect is not ops.Effect.READ}
+    assert changing <= {event.kind for event in compared}
+
+
+def _trail(admin: Session, opened: OpenHSM) -> list[AuditEvent]:
+    end = admin.verify_audit().head_seq
+    hsm, found = opened.act_as(caller(principal="ann")), list[AuditEvent]()
+    while len(found) <= end:
+        page = hsm.execute(
+            ops.ListAuditEvents(ascending=True, start_seq=len(found), limit=1000)
+        )
+        found += [entry.event for entry in page.items]
+    return found
+
+
+CHANGES = st.builds(
+    lambda name, owner, tags: ops.UpdateKey(
+        key_id="k", name=name, owner=owner, tags=tags
+    ),
+    st.sampled_from([None, "ci-one", "other"]),
+    st.sampled_from([None, "alice", "bob"]),
+    st.sampled_from([None, (), ("prod",), ("dual", "prod")]),
+)
+MADE = st.builds(
+    lambda algorithm, tags, owner: ops.CreateKey(
+        algorithm=algorithm, tags=tags, owner=owner
+    ),
+    st.sampled_from(["Ed25519", "ML-DSA-87", "AES-256-GCM"]),
+    st.sampled_from([(), ("prod",)]),
+    st.sampled_from([None, "alice"]),
+)
+ANY = st.one_of(CHANGES, MADE, st.sampled_from([sample(kind, "k") for kind in KINDS]))
+
+
+@given(RULES, CALLERS, st.lists(KEYS, max_size=2), ANY)
+def test_explained_is_decided(
+    rules: list[str], who: Caller, keys: list[KeyFacts], operation: Operation[Any]
+) -> None:
+    """For any policy, caller, keys and operation, it is the pipeline's own decision."""
+    engine = named_rules(rules, list(range(len(rules))))
+    about: list[KeyFacts | None] = [*keys] or [None]
+
+    said = explain(engine, asked_of(operation), who, about, NOON)
+
+    expected = _decided(engine, operation, who, about)
+    assert (expected.rule, expected.approvals) == (said.rule, said.demands)
+    assert expected.allowed == (said.outcome.value != "deny")
+    assert bool(said.needed) == (said.outcome.value != "allow")
+
+
+def _decided(
+    engine: RuleEngine,
+    operation: Operation[Any],
+    who: Caller,
+    keys: list[KeyFacts | None],
+) -> Decision:
+    decisions = []
+    for key in keys:
+        decisions.append(decide_on(engine, operation, who, key, NOON))
+        if not decisions[-1].allowed:
+            return decisions[-1]
+    return joined(decisions)
+
+
+def test_an_update_that_frees_from_a_rule(opened: OpenHSM) -> None:
+    """To take off the tag of a rule needs what the rule asks for; it is explained."""
+    session = Session(opened.act_as(caller()))
+    key = session.create_key("ed25519", tags=("dual",)).key_id
+    hsm = opened.act_as(caller())
+
+    kept = hsm.execute(
+        ops.ExplainPolicy(
+            operation="UpdateKey",
+            principal="bob",
+            roles=(Role.ADMINISTRATOR,),
+            key_id=key,
+            tags=("dual", "more"),
+        )
+    )
+    freed = hsm.execute(
+        ops.ExplainPolicy(
+            operation="UpdateKey",
+            principal="bob",
+            roles=(Role.ADMINISTRATOR,),
+            key_id=key,
+            tags=(),
+        )
+    )
+
+    assert ("allow", "role:Administrator") == (kept.outcome, kept.rule)
+    assert ("approval", "approval:dual-control") == (freed.outcome, freed.rule)
+    assert "another person" in freed.needed[0]
