@@ -114,7 +114,7 @@ def check_served(gateway: OpenHSM, case: Case, bad: set[str]) -> None:
         ):
             approval(gateway, approval_id)
         with pytest.raises(errors.HSMError):
-            gateway.act_as(ANN).execute(CREATE, approval_id=approval_id)  # type: ignore[call-arg]
+            gateway.act_as(ANN).execute(CREATE, approval_id=approval_id)
     assert 0 == keys_named(gateway)
     if case.pending in bad:
         assert case.pending != ask(gateway, WAITING).approval_id
