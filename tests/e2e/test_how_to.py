@@ -46,6 +46,10 @@ STARTS_ITS_OWN = {
         "operational",
         "ended with status 0",
     ],
+    "staple-ocsp": [
+        "Cert Status: good",
+        "The certificate CN=localhost is revoked",
+    ],
 }
 """Guides that start a server, and what they show."""
 
@@ -108,18 +112,25 @@ def test_guide(place: tuple[str, dict[str, str]], tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("name", STARTS_ITS_OWN)
 def test_guide_that_starts_a_server(tmp_path: Path, name: str) -> None:
-    """Every block of a guide succeeds in order, with a free port for the usual one."""
+    """Every block of a guide succeeds in order, with free ports for the usual ones."""
     require_program("ps")
     site = Site(tmp_path / "site")
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        bound = [
+            stack.enter_context(
+                contextlib.closing(socket.create_server(("127.0.0.1", 0)))
+            )
+            for _ in range(2)
+        ]
+        port, other = (one.getsockname()[1] for one in bound)
     pair = site.server_pair
     script = (
-        f"{typed(site, port)}set -m\n"
+        f"{typed(site, port)}set -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
         f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
         f"export FERROHSM_CERT={pair.certificate} FERROHSM_KEY={pair.key}\n"
         + "".join(BLOCK.findall((GUIDES / f"{name}.md").read_text()))
-    ).replace("8443", str(port))
+    )
+    script = script.replace("8443", str(port)).replace("2560", str(other))
     done = subprocess.run(
         ["bash", "-e", "-c", script],
         cwd=tmp_path,

@@ -29,6 +29,7 @@ from hsm_server.settings import (
     PairFiles,
     Secrets,
     ServerSettings,
+    StatusCheck,
     TLSSettings,
 )
 from hsm_server.starting import Start
@@ -310,6 +311,8 @@ class TestTLS:
                 pairs=(PairFiles(cert=Path("cert.pem"), key=Path("key.pem")),),
                 client=None,
                 reload_interval_seconds=3600,
+                ocsp_responses=(),
+                ocsp_refresh_interval_seconds=14400,
             )
             == server.settings.tls
         )
@@ -320,7 +323,9 @@ class TestTLS:
             *("--cert", "a.pem", "--cert", "b.pem", "--key", "1.pem", "--key", "2.pem"),
             *("--client-ca", "ca.pem", "--client-auth", "optional"),
             *("--client-crl", "x.crl", "--client-crl", "y.crl"),
-            *("--cert-reload-interval-secs", "0.5"),
+            *("--client-ocsp", "soft", "--cert-reload-interval-secs", "0.5"),
+            *("--ocsp-response", "a.ocsp", "--ocsp-response", "b.ocsp"),
+            *("--ocsp-refresh-interval-secs", "0"),
         )
         pairs = (("a.pem", "1.pem"), ("b.pem", "2.pem"))
 
@@ -332,8 +337,11 @@ class TestTLS:
                     ca=Path("ca.pem"),
                     is_required=False,
                     crls=(Path("x.crl"), Path("y.crl")),
+                    status_check=StatusCheck.SOFT,
                 ),
                 reload_interval_seconds=0.5,
+                ocsp_responses=(Path("a.ocsp"), Path("b.ocsp")),
+                ocsp_refresh_interval_seconds=0,
             )
             == server.settings.tls
         )
@@ -353,9 +361,11 @@ class TestTLS:
             (["--cert", "a.pem", "--cert", "b.pem"], "given 2 times and --key 1"),
             (["--client-auth", "optional"], "--client-auth optional is of no use"),
             (["--client-crl", "x.crl"], "--client-crl is of no use without"),
-            (["--client-ca", "ca.pem", "--client-ocsp", "hard"], "not available"),
+            (["--client-ocsp", "hard"], "--client-ocsp hard is of no use without"),
+            (["--client-ca", "ca.pem", "--client-ocsp", "on"], "'on' is not one of"),
+            (["--ocsp-refresh-interval-secs", "-1"], "--ocsp-refresh-interval-secs"),
         ],
-        ids=["unpaired", "auth", "crl", "ocsp"],
+        ids=["unpaired", "auth", "crl", "ocsp", "ocsp kind", "ocsp interval"],
     )
     def test_what_does_not_fit_together(
         self, server: Server, flags: list[str], words: str

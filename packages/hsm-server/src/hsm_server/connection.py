@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -16,7 +16,19 @@ from hsm_server.logs import location
 from hsm_server.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
 from hsm_server.problems import RequestRefusedError, problem_response
 
-__all__ = ["Connection"]
+__all__ = ["Admitting", "Connection"]
+
+
+class Admitting(Protocol):
+    """Who says whether clients may go on."""
+
+    def needs_check(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a client must be looked at."""
+
+    async def admit(
+        self, transport: asyncio.BaseTransport, connection: Connection
+    ) -> Callable[[], None] | None:
+        """Return what to call at the end of a connection; None refuses it."""
 
 
 class Connection(web.RequestHandler):
@@ -36,10 +48,23 @@ class Connection(web.RequestHandler):
 
         is_current: Whether the client of a transport would still be let in.
 
+        admission: Says after the handshake whether a client may go on; None lets in
+            everybody.
+
         options: Of the base.
     """
 
-    __slots__ = ("_app", "_head_timer", "_is_current", "_is_retired", "_on_lost")
+    __slots__ = (
+        "_admission",
+        "_admitting",
+        "_app",
+        "_end_following",
+        "_head_timer",
+        "_held",
+        "_is_current",
+        "_is_retired",
+        "_on_lost",
+    )
 
     def __init__(
         self,
@@ -47,6 +72,7 @@ class Connection(web.RequestHandler):
         app: web.Application,
         on_lost: Callable[[Connection], None],
         is_current: Callable[[asyncio.BaseTransport], bool],
+        admission: Admitting | None = None,
         **options: Any,
     ) -> None:
         super().__init__(manager, **options)
@@ -54,18 +80,50 @@ class Connection(web.RequestHandler):
         self._on_lost = on_lost
         self._is_current = is_current
         self._is_retired = False
+        self._admission = admission
+        self._admitting: asyncio.Task[None] | None = None
+        self._held: list[bytes] | None = None
+        self._end_following: Callable[[], None] = lambda: None
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head, if its client is still let in."""
         super().connection_made(transport)
-        if self._is_current(transport):
-            self._begin_head()
-        else:
+        if not self._is_current(transport):
             self.force_close()
+            return
+        self._begin_head()
+        admission = self._admission
+        if admission is not None and admission.needs_check(transport):
+            self._held = []
+            self._transport().pause_reading()
+            self._admitting = self._loop.create_task(self._admit(admission, transport))
+
+    async def _admit(
+        self, admission: Admitting, transport: asyncio.BaseTransport
+    ) -> None:
+        """Read on what the client has sent, or close."""
+        end_following = await admission.admit(transport, self)
+        if end_following is None:
+            self.force_close()
+            return
+        self._end_following = end_following
+        held, self._held = self._held or [], None
+        for data in held:
+            self.data_received(data)
+        if not self._reading_paused:
+            self._transport().resume_reading()
+
+    def _transport(self) -> asyncio.Transport:
+        if self.transport is None:
+            raise AssertionError("A connection that is open has a transport.")
+        return self.transport
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that is begun must be finished in time."""
+        if self._held is not None:
+            self._held.append(data)
+            return
         if self._is_retired and self._is_waiting:
             self.force_close()
         heads = self._request_count
@@ -124,6 +182,9 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody waits for an answer any more."""
         self._end_head()
+        if self._admitting is not None:
+            self._admitting.cancel()
+        self._end_following()
         self._app[IN_FLIGHT].end(self)
         self.forget()
         super().connection_lost(exc)

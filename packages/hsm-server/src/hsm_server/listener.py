@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from hsm_server.admission import Admission
 from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS
 from hsm_server.connection import Connection
-from hsm_server.settings import HTTPLimits
+from hsm_server.settings import HTTPLimits, StatusCheck
 from hsm_server.tls.adapter import ATTEMPT, AdapterContext
 from hsm_server.tls.peers import Attempt, Outcome, channel_of
 
@@ -85,15 +86,29 @@ class Listener:
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
         self._quiet_until: dict[str, float] = {}
+        self._admission: Admission | None = None
         if isinstance(context, AdapterContext):
             context.on_new_rules = self._retire_old
 
     async def start(self) -> None:
         """Accept connections."""
         await self._runner.setup()
+        self._admission = self._begin_admission()
         for bound in self._bound:
             bound.setblocking(False)
             self._accepting.append(asyncio.create_task(self._accept(bound)))
+
+    def _begin_admission(self) -> Admission | None:
+        """Return who has client certificates asked after, if the state wants that."""
+        context = self.context
+        rules = context.state.client if isinstance(context, AdapterContext) else None
+        if rules is None or rules.status_check is StatusCheck.OFF:
+            return None
+        return Admission(
+            is_hard=rules.status_check is StatusCheck.HARD,
+            metrics=self._app[METRICS],
+            on_refusal=lambda why: self._warn("client certificate refused", reason=why),
+        )
 
     async def stop(self, seconds: float) -> bool:
         """
@@ -114,6 +129,8 @@ class Listener:
                 connection.retire()
         answered = await in_flight.drain(seconds)
         await self._runner.cleanup()
+        if self._admission is not None:
+            await self._admission.close()
         return answered
 
     @property
@@ -146,6 +163,7 @@ class Listener:
                 self._app,
                 partial(self._forget, address),
                 self._is_current,
+                self._admission,
                 loop=loop,
                 **self._options,
             )

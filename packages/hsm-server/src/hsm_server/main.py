@@ -47,8 +47,8 @@ read it.
 """
 _EPILOG = f"""
 SIGTERM ends the server in order; SIGHUP has certificates, private keys, revocation
-lists, token secret and policy read again, and retention looks at its policy and at
-what is due.
+lists, OCSP responses, token secret and policy read again, and retention looks at its
+policy and at what is due.
 
 Known from FerroHSM, not available in this version, and refused when given:
 {", ".join(f"--{flag}" for flag in UNAVAILABLE)}.

@@ -116,12 +116,17 @@ class TLSSettings(Record, frozen=True, kw_only=True):
         allow_tls_1_2: Whether TLS 1.2 is spoken too.
         reload_interval_seconds: How often files are looked at for a change; 0 for
             never, but when a reload is asked for.
+        ocsp_responses: Files of staples, DER or PEM.
+        ocsp_refresh_interval_seconds: Longest time between two questions about a
+            certificate of ours; 0 asks nobody.
     """
 
     pairs: tuple[PairFiles, ...]
     client: ClientSettings | None = None
     allow_tls_1_2: bool = False
     reload_interval_seconds: Annotated[float, Meta(ge=0)] = 3600.0
+    ocsp_responses: tuple[Path, ...] = ()
+    ocsp_refresh_interval_seconds: Annotated[float, Meta(ge=0)] = 14400.0
 
 
 class TokenRules(Record, frozen=True, kw_only=True):

@@ -319,6 +319,26 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+        self._ocsp = Counter(
+            "ferrohsm_ocsp_questions_total",
+            "Questions to OCSP responders, by whose certificate they were about and "
+            "what was learnt, or why nothing.",
+            ("about", "result"),
+            registry=self.registry,
+        )
+        self._refused_clients = Counter(
+            "ferrohsm_ocsp_clients_refused_total",
+            "Connections ended because of what OCSP says of a client certificate.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self._staples = Gauge(
+            "ferrohsm_ocsp_staple_expires_seconds",
+            "Until when the staple of a certificate is good, in Unix time; 0 without.",
+            ("kind",),
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
         began = time.monotonic() if started is None else started
         self._state = _StateCollector(began)
         self.registry.register(self._state)
@@ -367,6 +387,18 @@ class Metrics:
     def show_tls_alarm(self, part: str, *, is_on: bool) -> None:
         """Show whether something is wrong with a part of TLS."""
         self._tls_alarm.labels(part).set(is_on)
+
+    def count_ocsp(self, about: str, result: str) -> None:
+        """Count one question to an OCSP responder."""
+        self._ocsp.labels(about, result).inc()
+
+    def count_refused_client(self, reason: str) -> None:
+        """Count one connection that was ended because of a client's certificate."""
+        self._refused_clients.labels(reason).inc()
+
+    def show_staple(self, kind: str, expires_at: float) -> None:
+        """Show until when a staple is good, in Unix time; 0 for none."""
+        self._staples.labels(kind).set(expires_at)
 
     def has_tls_alarm(self) -> bool:
         """Return whether something is wrong with any part of TLS."""

@@ -100,7 +100,7 @@ class _InlineTLS:
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
-        tasks = tasks_for(settings, Alarms(logger, metrics))
+        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:

@@ -40,6 +40,7 @@ def tls_options() -> list[click.Parameter]:
             show_default=False,
         ),
         *_own_certificate(),
+        *_staples(),
         *_client_certificates(),
     ]
 
@@ -76,6 +77,28 @@ def _own_certificate() -> list[click.Parameter]:
     ]
 
 
+def _staples() -> list[click.Parameter]:
+    return [
+        option(
+            "ocsp-response",
+            "OCSP response to staple, DER or PEM, looked at every minute. While it is "
+            "good, nobody is asked about its certificate. May be repeated, for several "
+            "certificates; the variable holds several with colons between.",
+            type=_FILE,
+            multiple=True,
+            metavar="FILE",
+        ),
+        option(
+            "ocsp-refresh-interval-secs",
+            "How often the OCSP responder that a certificate names is asked about it, "
+            "in seconds, or more often where a response is good for less than twice "
+            "that; 0 for never.",
+            default=14400,
+            type=click.FloatRange(0, 365 * 24 * 3600),
+        ),
+    ]
+
+
 def _client_certificates() -> list[click.Parameter]:
     return [
         option(
@@ -103,10 +126,10 @@ def _client_certificates() -> list[click.Parameter]:
         ),
         option(
             "client-ocsp",
-            "Whether OCSP is asked about client certificates: 'off'.",
+            "Whether the OCSP responders that client certificates name are asked "
+            "('soft', 'hard'), and who is refused of whom they tell nothing ('hard').",
             default=StatusCheck.OFF.value,
             type=click.Choice([kind.value for kind in StatusCheck]),
-            callback=only(StatusCheck.OFF.value),
             metavar="KIND",
         ),
     ]
@@ -132,6 +155,8 @@ def tls_settings(values: dict[str, Any]) -> TLSSettings:
         client=_client(values),
         allow_tls_1_2=values["tls_allow_1_2"],
         reload_interval_seconds=values["cert_reload_interval_secs"],
+        ocsp_responses=values["ocsp_response"],
+        ocsp_refresh_interval_seconds=values["ocsp_refresh_interval_secs"],
     )
 
 

@@ -24,8 +24,6 @@ UNAVAILABLE: Final = (
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
     "list-cache-ttl-secs",
-    "ocsp-refresh-interval-secs",
-    "ocsp-response",
     "rate-limit-burst",
     "rate-limit-per-second",
     "web-dir",

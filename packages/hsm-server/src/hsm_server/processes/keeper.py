@@ -84,9 +84,8 @@ class _KeeperProcess:
         loop.set_exception_handler(loop_exception_handler(logger, end_without_memory))
         self._stopping = asyncio.Event()
         alarms = Alarms(logger, self._child.metrics)
-        self._keeper = Keeper(
-            self._first, tasks_for(self._settings, alarms), self._publish, logger
-        )
+        tasks = tasks_for(self._settings, alarms, self._child.metrics, logger)
+        self._keeper = Keeper(self._first, tasks, self._publish, logger)
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )

@@ -33,6 +33,7 @@ class Board:
         self._state = state
         self._publish = publish
         self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
 
     @property
     def state(self) -> TLSState:
@@ -58,3 +59,11 @@ class Board:
             )
             await self._publish(state)
             self._state = state
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def past(self, generation: int) -> TLSState:
+        """Return the state in force, once its generation is another than this one."""
+        while self._state.generation == generation:
+            await self._changed.wait()
+        return self._state

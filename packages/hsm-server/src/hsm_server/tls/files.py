@@ -109,6 +109,7 @@ def parse_pairs(
                 f"The private key {files.key} does not belong to the certificate "
                 f"{files.cert}."
             )
+        issuer = chain[1] if len(chain) > 1 else None
         chain = check_chain(chain, str(files.cert), now)
         kind = kind_of(chain[0])
         if kind in kinds:
@@ -121,6 +122,7 @@ def parse_pairs(
             ServerPair(
                 chain=tuple(map(_der, chain)),
                 key=key.private_bytes(*_FORM, serialization.NoEncryption()),
+                issuer=_der(issuer) if issuer is not None else b"",
             )
         )
     return tuple(parsed)

@@ -28,11 +28,14 @@ class ServerPair(Record, frozen=True, kw_only=True):
     Attributes:
         chain: DER, the server's own certificate first, without the root.
         key: Private key, PKCS #8 in DER; secret.
+        issuer: Certificate of who has signed the first, DER, or empty if it is not
+            known. OCSP responses are checked with it; it isn't shown for that.
         staple: OCSP response about the first certificate, DER, or empty.
     """
 
     chain: Annotated[tuple[bytes, ...], Meta(min_length=1)]
     key: bytes
+    issuer: bytes = b""
     staple: bytes = b""
 
 

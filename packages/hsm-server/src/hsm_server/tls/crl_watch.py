@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""
+Says when a revocation list is out of date, and that it will be soon.
+
+With a list that is out of date every client certificate of its issuer is refused, until
+there is a newer one; so that is told before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from hsm_server.logs import Logger
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.board import Board
+from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
+
+__all__ = ["CRLWatch"]
+
+_PART: Final = "client_crl"
+_TICK_SECONDS: Final = 60.0
+_SOON: Final = 0.1
+"""Part of a list's time that is left when it is told that it ends."""
+
+
+class CRLWatch:
+    """
+    A task of the keeper: looks at the dates of the revocation lists in force.
+
+    Args:
+        alarms: Are told of a list that is out of date.
+
+        logger: Is told once of a list that soon will be.
+
+        clock: Time by which it is.
+    """
+
+    def __init__(
+        self, alarms: Alarms, logger: Logger, clock: Clock | None = None
+    ) -> None:
+        self._alarms = alarms
+        self._logger = logger
+        self._clock = clock or SystemClock()
+        self._warned: set[bytes] = set()
+        alarms.watch(_PART)
+
+    async def run(self, board: Board, /) -> None:
+        """See `Task`."""
+        while True:
+            generation = board.state.generation
+            wait = self._look(_lists_in(board))
+            await first_of(board.past(generation), self._clock.sleep(wait))
+
+    async def reload(self, board: Board, /) -> None:
+        """See `Task`; the lists are read by another."""
+        self._look(_lists_in(board))
+
+    def _look(self, lists: Sequence[bytes]) -> float:
+        """Show what is out of date; return when to look again, in seconds."""
+        now, wait, ended = self._clock.now(), _TICK_SECONDS, []
+        for der in lists:
+            crl = x509.load_der_x509_crl(der)
+            ends_at = crl.next_update_utc
+            if ends_at is None:
+                continue
+            if ends_at <= now:
+                ended.append(crl)
+            else:
+                wait = min(wait, (ends_at - now).total_seconds())
+                self._warn_in_time(der, crl, ends_at - now)
+        self._warned &= set(lists)
+        self._tell(ended)
+        return wait
+
+    def _tell(self, ended: Sequence[x509.CertificateRevocationList]) -> None:
+        if not ended:
+            self._alarms.end(_PART)
+            return
+        lines = [
+            f"The revocation list of {_issuer_of(crl)} is out of date since "
+            f"{_moment(crl.next_update_utc)}; its certificates are refused."
+            for crl in ended
+        ]
+        self._alarms.begin(_PART, " ".join(lines))
+
+    def _warn_in_time(
+        self, der: bytes, crl: x509.CertificateRevocationList, left: timedelta
+    ) -> None:
+        if crl.next_update_utc is None or der in self._warned:
+            return
+        if left <= (crl.next_update_utc - crl.last_update_utc) * _SOON:
+            self._warned.add(der)
+            self._logger.warning(
+                "revocation list ends soon",
+                issuer=_issuer_of(crl),
+                ends_at=_moment(crl.next_update_utc),
+            )
+
+
+def _lists_in(board: Board) -> Sequence[bytes]:
+    client = board.state.client
+    return client.revocation_lists if client is not None else ()
+
+
+def _issuer_of(crl: x509.CertificateRevocationList) -> str:
+    return crl.issuer.rfc4514_string()[:128]
+
+
+def _moment(instant: datetime | None) -> str:
+    return instant.isoformat() if instant else "ever"

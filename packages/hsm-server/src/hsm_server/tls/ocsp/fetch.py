@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Asks responders, with limits of time and size, and believes nothing unchecked."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from hsm_server.tls.ocsp.addresses import BoundedResolver, allowed_url, redirected
+from hsm_server.tls.ocsp.errors import Fault, UnusableError
+from hsm_server.tls.ocsp.pace import Clock
+from hsm_server.tls.ocsp.request import StatusRequest, build_request, get_url
+from hsm_server.tls.ocsp.response import (
+    MAX_RESPONSE_BYTES,
+    Answer,
+    check_response,
+)
+from hsm_server.tls.ocsp.subject import Subject
+
+__all__ = ["Responders"]
+
+_MOST_RESPONDERS: Final = 3
+_MOST_REDIRECTS: Final = 3
+_MOST_CONNECTIONS: Final = 16
+_CHUNK_BYTES: Final = 8192
+
+_REDIRECTS: Final = {
+    HTTPStatus.MOVED_PERMANENTLY,
+    HTTPStatus.FOUND,
+    HTTPStatus.TEMPORARY_REDIRECT,
+    HTTPStatus.PERMANENT_REDIRECT,
+}
+_NO_POST: Final = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.NOT_IMPLEMENTED,
+}
+_HEADERS: Final = {
+    "Accept": "application/ocsp-response",
+    "Accept-Encoding": "identity",
+    "User-Agent": "ferrohsm",
+}
+
+
+class _RefusedError(Exception):
+    """The responder doesn't take what was sent, by POST and with a nonce."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+class Responders:
+    """
+    A client of OCSP responders.
+
+    No proxy of the environment is used, no cookie kept, no answer decompressed. To be
+    made inside the event loop that it is used in.
+
+    Args:
+        clock: Time by which answers are judged.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=BoundedResolver(),
+                use_dns_cache=False,
+                limit=_MOST_CONNECTIONS,
+                force_close=True,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self._session.close()
+
+    async def ask(self, subject: Subject, seconds: float) -> Answer:
+        """
+        Ask the responders of a certificate, one after the other.
+
+        Args:
+            subject: Has at least one address; the first three count.
+
+            seconds: How long all may take together; none takes the time of the next.
+
+        Raises:
+            UnusableError: None has told anything.
+        """
+        error = UnusableError(Fault.ADDRESS)
+        urls = subject.urls[:_MOST_RESPONDERS]
+        ends_at = self._clock.seconds() + seconds
+        for index, url in enumerate(urls):
+            share = (ends_at - self._clock.seconds()) / (len(urls) - index)
+            try:
+                return await self._ask_one(url, subject, share)
+            except UnusableError as failure:
+                error = failure
+        raise error
+
+    async def _ask_one(self, url: str, subject: Subject, seconds: float) -> Answer:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._post_or_get(url, subject)
+        except TimeoutError:
+            raise UnusableError(Fault.SLOW) from None
+        except (aiohttp.ClientError, OSError, ValueError):
+            raise UnusableError(Fault.UNREACHABLE) from None
+
+    async def _post_or_get(self, url: str, subject: Subject) -> Answer:
+        """Ask by POST, and by GET where that isn't taken (RFC 5019, section 5)."""
+        request = build_request(subject)
+        try:
+            der = await self._read(allowed_url(url), request)
+            return self._check(der, subject, request)
+        except _RefusedError as refusal:
+            bare = build_request(subject, has_nonce=False)
+            target = get_url(url, bare)
+            if target is None:
+                raise UnusableError(refusal.fault) from None
+        try:
+            return self._check(
+                await self._read(allowed_url(target), None), subject, bare
+            )
+        except _RefusedError as refusal:
+            raise UnusableError(refusal.fault) from None
+
+    def _check(self, der: bytes, subject: Subject, request: StatusRequest) -> Answer:
+        try:
+            return check_response(der, subject, self._clock.now(), request.nonce)
+        except UnusableError as error:
+            if error.fault is Fault.MALFORMED_REQUEST:
+                raise _RefusedError(error.fault) from None
+            raise
+
+    async def _read(self, url: URL, request: StatusRequest | None) -> bytes:
+        """Return the body of an answer; POST the request, or GET if there is none."""
+        for _ in range(1 + _MOST_REDIRECTS):
+            async with self._session.request(
+                "GET" if request is None else "POST",
+                url,
+                data=None if request is None else request.der,
+                headers={"Content-Type": "application/ocsp-request"} if request else {},
+                allow_redirects=False,
+            ) as response:
+                if response.status == HTTPStatus.OK:
+                    return await _bounded_body(response)
+                if response.status in _NO_POST:
+                    raise _RefusedError(Fault.HTTP_STATUS)
+                if response.status not in _REDIRECTS:
+                    raise UnusableError(Fault.HTTP_STATUS)
+                url = redirected(url, response.headers.get("Location", ""))
+        raise UnusableError(Fault.REDIRECT)
+
+
+async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
+    if (response.content_length or 0) > MAX_RESPONSE_BYTES:
+        raise UnusableError(Fault.TOO_LARGE)
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise UnusableError(Fault.TOO_LARGE)
+    return bytes(body)

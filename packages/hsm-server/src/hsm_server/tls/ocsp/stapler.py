@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""Puts staples to the certificates that are shown, and takes them away in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from hsm_core.errors import HSMError
+from hsm_server.exit_codes import ListenError
+from hsm_server.logs import Logger
+from hsm_server.telemetry import Metrics
+from hsm_server.tls.alarms import Alarms
+from hsm_server.tls.board import Board
+from hsm_server.tls.ocsp.errors import UnusableError
+from hsm_server.tls.ocsp.fetch import Responders
+from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
+from hsm_server.tls.ocsp.response import Answer
+from hsm_server.tls.ocsp.shown import Shown, shown_by
+from hsm_server.tls.ocsp.staple_files import read_staples
+from hsm_server.tls.ocsp.subject import Subject
+from hsm_server.tls.ocsp.watch import Watch
+from hsm_server.tls.state import TLSState
+
+__all__ = ["Asking", "Stapler"]
+
+_ASK_SECONDS: Final = 15.0
+_TICK_SECONDS: Final = 60.0
+"""How often files are read, and at the latest looked whether a staple has expired."""
+
+REVOKED: Final = "revocation"
+MISSING: Final = "staple"
+FILES: Final = "staple_file"
+
+
+class Asking(Protocol):
+    """Who asks responders; see `Responders`."""
+
+    async def ask(self, subject: Subject, seconds: float) -> Answer:
+        """Return a checked answer, or raise `UnusableError`."""
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+
+
+class Stapler:
+    """
+    A task of the keeper: sees that each certificate has a staple that is good.
+
+    A certificate that names no responder needs none. Handshakes wait for nothing: they
+    show what is on the board.
+
+    Args:
+        longest: Longest time between two questions; zero asks no responder.
+
+        files: Responses that somebody else fetches; while one is good, no responder is
+            asked about its certificate.
+
+        alarms: Are told of a revoked certificate, of a missing staple, and of files of
+            no use.
+
+        metrics: Count and show.
+
+        logger: Is told of each failure.
+
+        clock: Time by which everything happens.
+
+        asking: Makes who asks.
+    """
+
+    def __init__(
+        self,
+        longest: timedelta,
+        files: Sequence[Path],
+        alarms: Alarms,
+        metrics: Metrics,
+        logger: Logger,
+        clock: Clock | None = None,
+        asking: Callable[[Clock], Asking] = Responders,
+    ) -> None:
+        self._longest = longest
+        self._files = files
+        self._alarms = alarms
+        self._metrics = metrics
+        self._logger = logger
+        self._clock = clock or SystemClock()
+        self._asking = asking
+        self._shown: dict[bytes, Shown] = {}
+        self._questions: dict[bytes, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+        self._kinds: set[str] = set()
+        self._told: Set[bytes] = frozenset()
+        for part in (REVOKED, MISSING, FILES):
+            alarms.watch(part)
+
+    async def run(self, board: Board, /) -> None:
+        """See `Task`."""
+        asking = self._asking(self._clock)
+        try:
+            while True:
+                generation = board.state.generation
+                self._news.clear()
+                self._follow(board.state)
+                await self._read_files()
+                self._ask_where_due(asking)
+                await self._put_up(board)
+                self._judge()
+                await self._rest(board, generation)
+        finally:
+            for question in self._questions.values():
+                question.cancel()
+            self._questions.clear()
+            await asking.close()
+
+    async def reload(self, board: Board, /) -> None:
+        """
+        Read files and ask responders at once.
+
+        Raises:
+            ListenError: A file is of no use.
+        """
+        self._follow(board.state)
+        useless = await self._read_files()
+        # What is under way may take its time, and then fail.
+        for question in self._questions.values():
+            question.cancel()
+        self._questions.clear()
+        for watch in self._watches():
+            if not self._is_told_by_file(watch):
+                watch.ask_now()
+        self._news.set()
+        if useless:
+            raise ListenError(useless)
+
+    def _watches(self) -> list[Watch]:
+        return [one.watch for one in self._shown.values() if one.watch is not None]
+
+    def _is_told_by_file(self, watch: Watch) -> bool:
+        return watch.subject.fingerprint in self._told
+
+    def _follow(self, state: TLSState) -> None:
+        """Know the certificates that are shown now, and forget the others."""
+        kept = {}
+        for pair in state.pairs:
+            leaf = pair.chain[0]
+            known = self._shown.get(leaf)
+            kept[leaf] = known or shown_by(pair, self._clock, self._longest)
+        for leaf in self._questions.keys() - kept.keys():
+            self._questions.pop(leaf).cancel()
+        self._shown = kept
+
+    async def _read_files(self) -> str:
+        """Hear what files say; return what is wrong with them, or nothing."""
+        if not self._files:
+            return ""
+        watches = {watch.subject.fingerprint: watch for watch in self._watches()}
+        subjects = [watch.subject for watch in watches.values()]
+        found = await asyncio.to_thread(
+            read_staples, self._files, subjects, self._clock.now()
+        )
+        self._told = found.answers.keys()
+        for fingerprint, answer in found.answers.items():
+            watches[fingerprint].hear_file(answer)
+        useless = " ".join(
+            f"The OCSP response {path} is of no use ({fault})."
+            for path, fault in found.useless.items()
+        )
+        self._complain(FILES, useless)
+        return useless
+
+    def _ask_where_due(self, asking: Asking) -> None:
+        for leaf, question in list(self._questions.items()):
+            if question.done():
+                del self._questions[leaf]
+                question.result()
+        for leaf, one in self._shown.items():
+            if self._asks(one) and one.watch and leaf not in self._questions:
+                if not one.watch.seconds_to_ask:
+                    self._questions[leaf] = asyncio.create_task(
+                        self._ask(asking, one.watch)
+                    )
+
+    def _asks(self, one: Shown) -> bool:
+        return bool(self._longest and one.watch and one.watch.subject.urls)
+
+    async def _ask(self, asking: Asking, watch: Watch) -> None:
+        try:
+            answer = await asking.ask(watch.subject, _ASK_SECONDS)
+        except UnusableError as error:
+            watch.fail(error.fault)
+            self._metrics.count_ocsp("server", error.fault)
+            self._logger.warning("ocsp failed", about="server", fault=error.fault)
+        else:
+            watch.hear(answer)
+            self._metrics.count_ocsp("server", answer.status)
+        finally:
+            self._news.set()
+
+    async def _put_up(self, board: Board) -> None:
+        """Show the staples that are good now."""
+        staples = {
+            leaf: one.watch.staple if one.watch else b""
+            for leaf, one in self._shown.items()
+        }
+        try:
+            await board.change(lambda state: _with_staples(state, staples))
+        except HSMError as error:
+            self._logger.warning("staple not used", reason=str(error))
+
+    def _judge(self) -> None:
+        """Show what is wrong, and how many staples there are."""
+        shown = self._shown.values()
+        revoked = [one for one in shown if one.watch and one.watch.is_revoked]
+        self._complain(
+            REVOKED,
+            " ".join(f"The certificate {one.name} is revoked." for one in revoked),
+        )
+        problems = [one.problem(is_asking=bool(self._longest)) for one in shown]
+        self._complain(MISSING, " ".join(filter(None, problems)))
+        self._show_staples()
+
+    def _show_staples(self) -> None:
+        ends = dict.fromkeys(self._kinds, 0.0)
+        for one in self._shown.values():
+            expires_at = one.watch.expires_at if one.watch else None
+            ends[one.kind] = expires_at.timestamp() if expires_at else 0.0
+        for kind, instant in ends.items():
+            self._metrics.show_staple(kind, instant)
+        self._kinds = set(ends)
+
+    def _complain(self, part: str, problem: str) -> None:
+        if problem:
+            self._alarms.begin(part, problem)
+        else:
+            self._alarms.end(part)
+
+    async def _rest(self, board: Board, generation: int) -> None:
+        """Wait until there may be something to do."""
+        now = self._clock.now()
+        seconds = [_TICK_SECONDS]
+        for leaf, one in self._shown.items():
+            if one.watch is None:
+                continue
+            if self._asks(one) and leaf not in self._questions:
+                seconds.append(one.watch.seconds_to_ask)
+            if one.watch.expires_at is not None:
+                seconds.append((one.watch.expires_at - now).total_seconds())
+        await first_of(
+            board.past(generation), self._news.wait(), self._clock.sleep(min(seconds))
+        )
+
+
+def _with_staples(state: TLSState, staples: Mapping[bytes, bytes]) -> TLSState:
+    pairs = tuple(
+        msgspec.structs.replace(pair, staple=staples.get(pair.chain[0], pair.staple))
+        for pair in state.pairs
+    )
+    return msgspec.structs.replace(state, pairs=pairs)

@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: MIT
+"""A CA whose responder says what a test wants, also over HTTP and as nobody should."""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import (
+    AuthorityInformationAccessOID,
+    ExtendedKeyUsageOID,
+    NameOID,
+)
+
+from hsm_server.tls.ocsp.subject import Subject, subject_of
+from hsm_server.tls.state import ServerPair
+
+URL = "http://responder.test/"
+HOUR = timedelta(hours=1)
+SHA1 = hashes.SHA1()  # noqa: S303 (names certificates, signs nothing)
+
+
+def name(common_name: str) -> x509.Name:
+    """Return a name of one attribute."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def now_utc() -> datetime:
+    """Return the time, in whole seconds as responses have it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass
+class Holder:
+    """A certificate and its key."""
+
+    certificate: x509.Certificate
+    key: Any
+
+    @property
+    def der(self) -> bytes:
+        """The certificate."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+    @property
+    def key_der(self) -> bytes:
+        """The key, PKCS #8."""
+        return bytes(
+            self.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        )
+
+
+def digest_for(key: Any) -> hashes.SHA256 | None:
+    """Return what a kind of key signs by."""
+    has_one = isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    return hashes.SHA256() if has_one else None
+
+
+class CA:
+    """Issues certificates, and speaks of them."""
+
+    def __init__(self, common_name: str = "test CA", key: Any = None) -> None:
+        self.key: Any = key or ec.generate_private_key(ec.SECP256R1())
+        self.name = name(common_name)
+        self.certificate = self._sign(
+            _builder(self.name, self.name, self.key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_ca_usage(), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), False
+            )
+        )
+
+    @property
+    def der(self) -> bytes:
+        """Its certificate."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+    @property
+    def holder(self) -> Holder:
+        """Itself, as who may sign responses."""
+        return Holder(self.certificate, self.key)
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return builder.sign(self.key, digest_for(self.key))
+
+    def issue(
+        self,
+        common_name: str = "server",
+        *,
+        urls: tuple[str, ...] = (URL,),
+        usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.SERVER_AUTH,
+        must_staple: bool = False,
+        days: tuple[float, float] = (-1, 1),
+        key: Any = None,
+    ) -> Holder:
+        """Issue a certificate, valid from and to some days from now."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name(common_name), self.name, key.public_key(), days)
+        builder = builder.add_extension(
+            x509.BasicConstraints(ca=False, path_length=None), critical=True
+        ).add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+            critical=False,
+        )
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+        )
+        if urls:
+            builder = builder.add_extension(_access(urls), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(
+                x509.ExtendedKeyUsage([usage]), critical=False
+            )
+        if must_staple:
+            feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
+            builder = builder.add_extension(feature, critical=False)
+        return Holder(self._sign(builder), key)
+
+    def delegate(self, **changes: Any) -> Holder:
+        """Issue the certificate of a responder."""
+        changes.setdefault("usage", ExtendedKeyUsageOID.OCSP_SIGNING)
+        return self.issue("responder", urls=(), **changes)
+
+    def subject(self, holder: Holder) -> Subject:
+        """Return a certificate of its as what is asked after."""
+        subject = subject_of([holder.der, self.der])
+        assert subject is not None
+        return subject
+
+    def pair(self, holder: Holder) -> ServerPair:
+        """Return a certificate of its as what a listener shows."""
+        chain = (holder.der, self.der)  # curl looks for the issuer in it
+        return ServerPair(chain=chain, key=holder.key_der, issuer=self.der)
+
+    def answer(
+        self,
+        holder: Holder,
+        *,
+        status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
+        this_update: datetime | None = None,
+        valid: timedelta | None = HOUR,
+        nonce: bytes = b"",
+        signer: Holder | None = None,
+        shows: tuple[Holder, ...] = (),
+        issuer: x509.Certificate | None = None,
+        digest: hashes.HashAlgorithm | None = None,
+        by_name: bool = False,
+    ) -> bytes:
+        """Say something of a certificate, right in all that isn't given."""
+        signer = signer or self.holder
+        this_update = this_update or now_utc() - timedelta(minutes=1)
+        is_revoked = status is ocsp.OCSPCertStatus.REVOKED
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            holder.certificate,
+            issuer or self.certificate,
+            digest or SHA1,
+            status,
+            this_update,
+            this_update + valid if valid is not None else None,
+            this_update if is_revoked else None,
+            x509.ReasonFlags.key_compromise if is_revoked else None,
+        )
+        encoding = ocsp.OCSPResponderEncoding
+        builder = builder.responder_id(
+            encoding.NAME if by_name else encoding.HASH, signer.certificate
+        )
+        if shows:
+            builder = builder.certificates([one.certificate for one in shows])
+        if nonce:
+            builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
+        response = builder.sign(signer.key, digest_for(signer.key))
+        return response.public_bytes(Encoding.DER)
+
+
+def _access(urls: tuple[str, ...]) -> x509.AuthorityInformationAccess:
+    return x509.AuthorityInformationAccess(
+        [
+            x509.AccessDescription(
+                AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(url)
+            )
+            for url in urls
+        ]
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: Any,
+    days: tuple[float, float] = (-1, 1),
+) -> x509.CertificateBuilder:
+    now = now_utc()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=days[0]))
+        .not_valid_after(now + timedelta(days=days[1]))
+    )
+
+
+def _ca_usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def twice(der: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a response whose one entry is in it twice, signed again."""
+    response = ocsp.load_der_ocsp_response(der)
+    responder, produced, entries = _members(response.tbs_response_bytes)
+    entry = _members(entries)[0]
+    tbs = _tlv(0x30, responder + produced + _tlv(0x30, entry + entry))
+    signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    algorithm = _tlv(0x30, bytes.fromhex("06082a8648ce3d040302"))
+    basic = _tlv(0x30, tbs + algorithm + _tlv(0x03, b"\0" + signature))
+    kind = bytes.fromhex("06092b0601050507300101")
+    inner = _tlv(0x30, kind + _tlv(0x04, basic))
+    return _tlv(0x30, bytes.fromhex("0a0100") + _tlv(0xA0, inner))
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    """Return a DER element, shorter than 64 KiB."""
+    size = len(content)
+    if size < 128:
+        return bytes([tag, size]) + content
+    coded = size.to_bytes(1 if size < 256 else 2)
+    return bytes([tag, 0x80 | len(coded)]) + coded + content
+
+
+def _members(element: bytes) -> list[bytes]:
+    """Return what is in a DER element."""
+    content, found = element[_head_bytes(element) :], []
+    while content:
+        head = _head_bytes(content)
+        coded = content[2:head]
+        end = head + (int.from_bytes(coded) if coded else content[1])
+        found.append(content[:end])
+        content = content[end:]
+    return found
+
+
+def _head_bytes(element: bytes) -> int:
+    return 2 + (element[1] & 0x7F if element[1] & 0x80 else 0)
+
+
+def failure(status: ocsp.OCSPResponseStatus) -> bytes:
+    """Return a response that says only why there is none."""
+    response = ocsp.OCSPResponseBuilder.build_unsuccessful(status)
+    return response.public_bytes(Encoding.DER)
+
+
+def http(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
+    """Return an answer of a web server."""
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+@dataclass
+class Asked:
+    """A request as it came."""
+
+    method: str
+    target: str
+    headers: str
+    body: bytes
+
+    @property
+    def nonce(self) -> bytes:
+        """The nonce in it, or nothing."""
+        for extension in self.request.extensions:
+            if isinstance(extension.value, x509.OCSPNonce):
+                return extension.value.nonce
+        return b""
+
+    @property
+    def request(self) -> ocsp.OCSPRequest:
+        """What is asked, if by POST."""
+        return ocsp.load_der_ocsp_request(self.body)
+
+
+Reply = Callable[[Asked], bytes]
+
+
+class Web:
+    """
+    A web server on loopback that answers with any bytes.
+
+    Attributes:
+        reply: Gives the bytes.
+        is_trickling: Whether a byte of garbage follows twice in a second, for ever.
+        is_up: Whether it listens.
+        asked: What has come.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.is_trickling = False
+        self.asked: list[Asked] = []
+        self.port = 0
+        self.is_up = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator["Web"]:
+        """Answer, until the context ends."""
+        server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        self.is_up = True
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._talk(reader, writer)
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            asked = await _read_request(reader)
+            self.asked.append(asked)
+            writer.write(self.reply(asked))
+            await writer.drain()
+            while self.is_trickling:
+                await asyncio.sleep(0.5)
+                writer.write(b"1\r\nx\r\n")
+                await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Asked:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    line, _, headers = head.partition("\r\n")
+    method, target, _ = line.split()
+    length = 0
+    for header in headers.splitlines():
+        field_name, _, value = header.partition(":")
+        if field_name.lower() == "content-length":
+            length = int(value)
+    return Asked(method, target, headers, await reader.readexactly(length))
+
+
+@dataclass
+class FakeClock:
+    """Time that a test moves on."""
+
+    at: datetime = field(default_factory=now_utc)
+    run: float = 1000.0
+    _sleepers: list[tuple[float, int, asyncio.Future[None]]] = field(
+        default_factory=list
+    )
+    _order: Any = field(default_factory=itertools.count)
+
+    def now(self) -> datetime:
+        """Return the wall time."""
+        return self.at
+
+    def seconds(self) -> float:
+        """Return the seconds of the other clock."""
+        return self.run
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until a test has moved the clock that far."""
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.run + seconds, next(self._order), future))
+        await future
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and everybody do what they do in it."""
+        await settle()
+        end = self.run + seconds
+        while self._sleepers and self._sleepers[0][0] <= end:
+            due, _, future = heapq.heappop(self._sleepers)
+            self._move(max(0.0, due - self.run))
+            if not future.done():
+                future.set_result(None)
+                await settle()
+        self._move(end - self.run)
+        await settle()
+
+    def _move(self, seconds: float) -> None:
+        self.run += seconds
+        self.at += timedelta(seconds=seconds)
+
+
+async def settle() -> None:
+    """Let everything run that can, without time passing."""
+    for _ in range(30):
+        await asyncio.sleep(0)
