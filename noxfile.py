@@ -39,12 +39,15 @@ ONCE: Final = tuple(
         "core/test_audit_verify.py",
         "core/test_backups.py",
         "core/test_changed_store.py",
+        "core/test_clock_steps.py",
         "core/test_crypto_libcrypto.py",
         "core/test_dual_control_schedules.py",
         "core/test_filesystem_faults.py",
         "core/test_filesystem_healing.py",
         "core/test_filesystem_kills.py",
         "core/test_following.py",
+        "core/test_governance_histories.py",
+        "core/test_governance_kills.py",
         "core/test_interop_openssl.py",
         "core/test_pruned_store.py",
         "core/test_recovery.py",
@@ -114,6 +117,7 @@ FAULTS: Final = (
     "core/test_audit_pruning.py",
     "core/test_audit_tampering.py",
     "core/test_filesystem_kills.py",
+    "core/test_governance_kills.py",
     "core/test_remote_faults.py",
     "core/test_rollback.py",
     "core/test_sqlite_audit_crashes.py",
@@ -383,13 +387,28 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def dual_control(session: nox.Session) -> None:
-    """Play 200,000 concurrent schedules on approvals, or `FERROHSM_SCHEDULES`."""
+    """
+    Play 200,000 concurrent schedules on approvals, or `FERROHSM_SCHEDULES`.
+
+    Beside every 20 of them there is one in which the power goes.
+    """
     _install(session, "test")
     wanted = os.environ.get("FERROHSM_SCHEDULES", "200000")
     session.run(
         *("pytest", "-q", "--timeout=0", "tests/core/test_dual_control_schedules.py"),
         *session.posargs,
         env={"FERROHSM_SCHEDULES": wanted},
+    )
+
+
+@nox.session
+def clock(session: nox.Session) -> None:
+    """Set the clock wrong in every operation, by 30 steps, each 17 times."""
+    _install(session, "test")
+    session.run(
+        *("pytest", "-q", "tests/core/test_clock_steps.py", "--timeout=3600"),
+        *session.posargs,
+        env={"FERROHSM_CLOCK": os.environ.get("FERROHSM_CLOCK", "17")},
     )
 
 

@@ -53,7 +53,7 @@ def test_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     passed, refused = (shell("policy", "check", str(path)) for path in (good, bad))
 
     assert (0, 2) == (passed.code, refused.code)
-    assert passed.text.startswith("valid, 4 rules, policy ")
+    assert passed.text.startswith("valid, 5 rules, policy ")
     assert "line 7: rules[0].match.operations[0]: There is no op" in refused.err
 
 

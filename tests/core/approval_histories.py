@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 __all__ = ["Model", "Step", "is_linearizable"]
 
+_LATE = "reserved, and expired meanwhile"
 _OPEN = frozenset({"pending", "granted"})
 
 
@@ -24,7 +25,8 @@ class Step:
     Attributes:
         kind: ``approve``, ``deny``, ``cancel``, ``execute`` or ``expire``.
         who: Who made it.
-        answer: State that was answered, ``done``, or ``refused``.
+        answer: State that was answered, ``done``, ``refused``, or ``lost``: the power
+            went before there was one, and it was done or was not.
         began: When, by a counter that all threads share.
         ended: The same.
     """
@@ -53,11 +55,28 @@ class Model:
         same = told == answer or (told == "reserved" and answer in _SEEN)
         return after if same else None
 
+    def outcomes(self, step: Step) -> list[tuple[Model, list[Step]]]:
+        """
+        Return what may be after a step, and what then comes by itself.
+
+        That is nothing if the step can't be. Of an execution that the power interrupted
+        others may have seen that the approval was reserved, until it was given back.
+        """
+        if step.answer != "lost":
+            after = self.after(step)
+            return [] if after is None else [(after, [])]
+        done = getattr(self, f"_{step.kind}")(step.who)[0]
+        found: list[tuple[Model, list[Step]]] = [(self, []), (done, [])]
+        if step.kind == "execute" and done.state == "consumed" != self.state:
+            back = Step("release", step.who, "passed", step.began, step.ended)
+            found.append((self._moved("reserved"), [back]))
+        return found
+
     def _approve(self, who: str) -> tuple[Model, str]:
         if who == "ann" or who in self.denied:
             return self, "refused"
         if who in self.granted:
-            return self, self.state
+            return self, "reserved" if self.state == _LATE else self.state
         if self.state not in _OPEN:
             return self, "refused"
         granted = self.granted | {who}
@@ -87,7 +106,12 @@ class Model:
         return self, "refused"
 
     def _expire(self, who: str) -> tuple[Model, str]:
+        if self.state == "reserved":
+            return self._moved(_LATE), "passed"
         return (self._moved("expired") if self.state in _OPEN else self), "passed"
+
+    def _release(self, who: str) -> tuple[Model, str]:
+        return self._moved("expired" if self.state == _LATE else "granted"), "passed"
 
     def _moved(self, state: str) -> Model:
         return Model(self.quorum, state, self.granted, self.denied)
@@ -104,8 +128,10 @@ def is_linearizable(steps: Sequence[Step], model: Model, final: str) -> bool:
     for place, step in enumerate(steps):
         if step.began > first_end:
             continue  # Another one was over before it began.
-        after = model.after(step)
         rest = [*steps[:place], *steps[place + 1 :]]
-        if after is not None and is_linearizable(rest, after, final):
+        if any(
+            is_linearizable([*rest, *more], after, final)
+            for after, more in model.outcomes(step)
+        ):
             return True
     return False

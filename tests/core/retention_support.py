@@ -284,7 +284,9 @@ class World:
                 FaultyAuditLog(log, self.ledger_faults) if log else None
             )
         except AuditTamperedError as error:
-            ledger = LedgerFile(None, str(error))
+            seq = error.facts.get("seq", 0)
+            told = f"The retention ledger is damaged at record {seq}."
+            ledger = LedgerFile(None, told)
         self.ledger_log = ledger.log
         parts = Parts(
             store=FaultyKeyStore(opened.keys, self.faults),

@@ -1,34 +1,30 @@
 """
 Attacks on a trail in files by someone who may write them and has not the key.
 
-Each is a function that changes a trail and returns the first bad record. The numbers
-are those of the threat model: 3, 9 and 13 need a checkpoint that is kept outside, and 7
-is not among them where log and head mark are older together.
+Each is a function that changes a trail and returns the first bad record; those on
+single records are of `record_attacks`. The numbers are those of the threat model: 3, 9
+and 13 need a checkpoint that is kept outside, and 7 is not among them where log and
+head mark are older together.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from hsm_core._internal import envelope
-from hsm_core._internal.audit.record import (
-    FRAME,
-    decode_event,
-    encode_event,
-    leaf_hash,
-)
-from hsm_core.model import AuditedCaller, AuditEvent, PruneDetail
+from hsm_core._internal.audit.record import leaf_hash
+from hsm_core.model import PruneDetail
 from hsm_core.testing import FakeClock
+from tests.core import record_attacks
 from tests.core.audit_prune_support import age, open_aged, prune, segments_of
 from tests.core.audit_support import draft, open_log, read_lines, write_lines
+from tests.core.record_attacks import RecordAttack, changed, event_of
 
 __all__ = ["ATTACKS", "BASELINE_ATTACKS", "KINDS", "Attack", "Site", "attacked_site"]
 
@@ -59,12 +55,12 @@ class Site:
     @property
     def first_seq(self) -> int:
         """The oldest record."""
-        return _event(read_lines(self.segments[0])[0]).seq
+        return event_of(read_lines(self.segments[0])[0]).seq
 
     @property
     def end(self) -> int:
         """One after the newest record."""
-        return _event(read_lines(self.path)[-1]).seq + 1
+        return event_of(read_lines(self.path)[-1]).seq + 1
 
     @property
     def baseline(self) -> Path:
@@ -120,40 +116,22 @@ def _overlap(path: Path) -> None:
         segment.write_bytes(segment.read_bytes() + rest + b'{"event":{"form')
 
 
-def _event(line: bytes) -> AuditEvent:
-    event = decode_event(envelope.split(FRAME, line)[0])
-    assert event is not None
-    return event
+def _in_the_middle(made: RecordAttack) -> Attack:
+    """Return what makes an attack on the fourth record of the second segment."""
+
+    def attack(site: Site) -> int:
+        segment = site.segments[1]
+        lines = read_lines(segment)
+        first = event_of(lines[0]).seq
+        at = made(lines, 3, read_lines(site.other))
+        write_lines(segment, lines)
+        return first + at
+
+    attack.__name__ = made.__name__
+    return attack
 
 
-def _changed(line: bytes, **fields: Any) -> bytes:
-    """Return a line with another event and the MAC that it had."""
-    payload, mac = envelope.split(FRAME, line)
-    event = decode_event(payload)
-    assert event is not None
-    changed = msgspec.structs.replace(event, **fields)
-    return envelope.join(FRAME, encode_event(changed), mac)
-
-
-def _in_the_middle(
-    site: Site, change: Callable[[list[bytes], int], object]
-) -> tuple[int, list[bytes]]:
-    """Change the second segment at its fourth record; return that record's seq."""
-    segment = site.segments[1]
-    lines = read_lines(segment)
-    seq = _event(lines[3]).seq
-    change(lines, 3)
-    write_lines(segment, lines)
-    return seq, lines
-
-
-def edit(site: Site) -> int:
-    """Put another caller into a record (1)."""
-
-    def change(lines: list[bytes], at: int) -> None:
-        lines[at] = _changed(lines[at], caller=AuditedCaller(principal="mallory"))
-
-    return _in_the_middle(site, change)[0]
+edit: Attack = _in_the_middle(record_attacks.edit)
 
 
 def edit_and_chain_anew(site: Site) -> int:
@@ -165,27 +143,12 @@ def edit_and_chain_anew(site: Site) -> int:
         for at, line in enumerate(lines):
             if not line.endswith(b'"}'):
                 continue
-            found = _event(line)
+            found = event_of(line)
             if found.seq > seq and before:
-                lines[at] = _changed(line, prev=before)
+                lines[at] = changed(line, prev=before)
             before = leaf_hash(lines[at])
         write_lines(segment, lines)
     return seq
-
-
-def edit_and_sign_without_key(site: Site) -> int:
-    """Edit a record and put a plain hash where its MAC was (2)."""
-
-    def change(lines: list[bytes], at: int) -> None:
-        payload = envelope.split(FRAME, _changed(lines[at], kind="Verify"))[0]
-        lines[at] = envelope.join(FRAME, payload, hashlib.sha256(payload).digest())
-
-    return _in_the_middle(site, change)[0]
-
-
-def delete(site: Site) -> int:
-    """Delete a record in the middle (4)."""
-    return _in_the_middle(site, lambda lines, at: lines.pop(at))[0]
 
 
 def delete_a_segment(site: Site) -> int:
@@ -194,30 +157,7 @@ def delete_a_segment(site: Site) -> int:
     segment.unlink()
     # Where they overlapped, the one before still has the first ones.
     whole = [line for line in read_lines(before) if line.endswith(b'"}')]
-    return _event(whole[-1]).seq + 1
-
-
-def reorder(site: Site) -> int:
-    """Swap two records (5)."""
-
-    def change(lines: list[bytes], at: int) -> None:
-        lines[at], lines[at + 1] = lines[at + 1], lines[at]
-
-    return _in_the_middle(site, change)[0]
-
-
-def duplicate(site: Site) -> int:
-    """Repeat a record (5)."""
-    return _in_the_middle(site, lambda lines, at: lines.insert(at, lines[at - 1]))[0]
-
-
-def replay(site: Site) -> int:
-    """Put an older record in the place of another (5)."""
-
-    def change(lines: list[bytes], at: int) -> None:
-        lines[at] = lines[0]
-
-    return _in_the_middle(site, change)[0]
+    return event_of(whole[-1]).seq + 1
 
 
 def swap_segments(site: Site) -> int:
@@ -242,7 +182,7 @@ def replay_a_prune(site: Site) -> int:
 
 def _count(site: Site) -> int:
     return (
-        _event(read_lines(site.path)[0]).seq
+        event_of(read_lines(site.path)[0]).seq
         - site.first_seq
         + len(read_lines(site.path))
     )
@@ -257,11 +197,11 @@ def truncate(site: Site) -> int:
 
 def remove_the_live_segment(site: Site) -> int:
     """Remove the newest segment (6)."""
-    seq = _event(read_lines(site.path)[0]).seq
+    seq = event_of(read_lines(site.path)[0]).seq
     for segment in site.segments[-2:-1]:
         # No overlap tells any more where it ended.
         lines = [line for line in read_lines(segment) if line.endswith(b'"}')]
-        write_lines(segment, [line for line in lines if _event(line).seq < seq])
+        write_lines(segment, [line for line in lines if event_of(line).seq < seq])
     site.path.unlink()
     return seq
 
@@ -273,35 +213,6 @@ def empty(site: Site) -> int:
     site.path.write_bytes(b"")
     site.baseline.unlink(missing_ok=True)
     return 0
-
-
-def splice(site: Site) -> int:
-    """Put a record of another trail of the same key in the place of one (10)."""
-    spliced = read_lines(site.other)
-
-    def change(lines: list[bytes], at: int) -> None:
-        lines[at] = spliced[_event(lines[at]).seq]
-
-    return _in_the_middle(site, change)[0]
-
-
-def strip_a_mac(site: Site) -> int:
-    """Take the MAC off a record (11)."""
-
-    def change(lines: list[bytes], at: int) -> None:
-        lines[at] = b'{"event":' + envelope.split(FRAME, lines[at])[0] + b"}"
-
-    return _in_the_middle(site, change)[0]
-
-
-def blank_a_mac(site: Site) -> int:
-    """Put zeros where a MAC was (11)."""
-
-    def change(lines: list[bytes], at: int) -> None:
-        payload = envelope.split(FRAME, lines[at])[0]
-        lines[at] = envelope.join(FRAME, payload, bytes(32))
-
-    return _in_the_middle(site, change)[0]
 
 
 def remove_the_head(site: Site) -> int:
@@ -324,7 +235,7 @@ def forge_a_prune(site: Site) -> int:
     """Remove the oldest segment, and make a record of a prune from another one (12)."""
     first, seq = site.segments[0], site.first_seq
     last = read_lines(first)
-    next_seq = _event(read_lines(site.segments[1])[0]).seq
+    next_seq = event_of(read_lines(site.segments[1])[0]).seq
     first.unlink()
     detail = PruneDetail(
         first_seq=seq,
@@ -335,7 +246,7 @@ def forge_a_prune(site: Site) -> int:
         baseline_sha256="0" * 64,
     )
     lines = read_lines(site.path)
-    lines[-1] = _changed(lines[-1], kind="system.prune", detail=detail)
+    lines[-1] = changed(lines[-1], kind="system.prune", detail=detail)
     write_lines(site.path, lines)
     return seq
 
@@ -376,22 +287,14 @@ def put_an_older_baseline_back(site: Site) -> int:
 
 
 ATTACKS: tuple[Attack, ...] = (
-    edit,
+    *map(_in_the_middle, record_attacks.IN_THE_MIDDLE),
     edit_and_chain_anew,
-    edit_and_sign_without_key,
-    delete,
     delete_a_segment,
-    reorder,
-    duplicate,
-    replay,
     swap_segments,
     replay_a_prune,
     truncate,
     remove_the_live_segment,
     empty,
-    splice,
-    strip_a_mac,
-    blank_a_mac,
     remove_the_head,
     remove_the_head_of_a_segment,
     forge_a_prune,

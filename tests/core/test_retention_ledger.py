@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.audit.verify import AuditVerifier
+from hsm_core._internal.admission import Admission
 from hsm_core._internal.failpoints import install
-from hsm_core._internal.purging.offline import LedgerVerification, verify_ledger
 from hsm_core.errors import (
     ApprovalRequiredError,
     ConflictError,
@@ -18,9 +17,14 @@ from hsm_core.errors import (
     LedgerTamperedError,
     StoreUnavailableError,
 )
+from hsm_core.factory import LedgerVerification, verify_ledger
 from hsm_core.model import KeyState, MessageDetail, Role
 from hsm_core.operations import BeginLedger, LedgerBegun, ListAuditEvents
+from hsm_core.settings import AuditStoreKind
 from hsm_core.testing import FakeClock, caller, memory_hsm
+from tests.core import record_attacks
+from tests.core.audit_support import read_lines, write_lines
+from tests.core.record_attacks import RecordAttack
 from tests.core.retention_support import (
     DAY,
     HMAC_KEY,
@@ -35,10 +39,27 @@ __all__ = ["keep_pipeline"]
 ACTIVE, DESTROYED = KeyState.ACTIVE, KeyState.DESTROYED
 
 
+TRAILS = {
+    "filesystem": {},
+    "sqlite": {"audit_store": AuditStoreKind.SQLITE},
+}
+"""Where the trail lies that says how far the ledger reaches."""
+
+
+def open_world(folder: Path, trail: str, clock: FakeClock | None = None) -> World:
+    """Open what lies in a folder."""
+    settings = TRAILS[trail] and TRAILS[trail] | {
+        "audit_sqlite_path": folder / "audit.sqlite"
+    }
+    return World(folder, memory=False, clock=clock, **settings)
+
+
 def verified(folder: Path, *, with_trail: bool = True) -> LedgerVerification:
     """Verify a ledger as somebody who has the key."""
-    trail = AuditVerifier(folder / "audit.log", HMAC_KEY) if with_trail else None
-    return verify_ledger(AuditVerifier(folder / "ledger.log", HMAC_KEY), trail)
+    database = folder / "audit.sqlite"
+    trail = database if database.exists() else folder / "audit.log"
+    ledger = folder / "ledger.log"
+    return verify_ledger(ledger, HMAC_KEY, trail=trail if with_trail else None)
 
 
 def purge_one(world: World) -> str:
@@ -58,66 +79,105 @@ def lines_of(folder: Path) -> list[bytes]:
     return (folder / "ledger.log").read_bytes().splitlines(keepends=True)
 
 
-def write(folder: Path, lines: list[bytes]) -> None:
-    """Replace them."""
-    (folder / "ledger.log").write_bytes(b"".join(lines))
-
-
-def older_copy(folder: Path) -> None:
-    """Put an older copy of the ledger back, with all of its files."""
+def older_copy(folder: Path) -> int:
+    """Put an older copy of the ledger back, with all of its files (7)."""
     for path in (folder / "older").iterdir():
         shutil.copy2(path, folder / path.name)
+    return len(lines_of(folder))
 
 
-def gone(folder: Path) -> None:
-    """Remove the ledger with all of its files."""
+def gone(folder: Path) -> int:
+    """Remove the ledger with all of its files (8)."""
     for path in folder.glob("ledger.log*"):
         path.unlink()
     for path in folder.glob(".ledger.log*"):
         path.unlink()
+    return 0
 
 
-def edit(folder: Path) -> None:
-    """Let the ledger name another person."""
-    path = folder / "ledger.log"
-    path.write_bytes(path.read_bytes().replace(b"olga", b"otto"))
+def put_another(folder: Path) -> int:
+    """Put the whole ledger of another HSM of the same key in its place (10)."""
+    gone(folder)
+    for pattern in ("ledger.log*", ".ledger.log*"):
+        for path in (folder / "other").glob(pattern):
+            shutil.copy2(path, folder / path.name)
+    return 0
 
 
-def swapped(folder: Path) -> None:
-    """Put the trail in place of the ledger."""
-    shutil.copy2(folder / "audit.log", folder / "ledger.log")
+def add_a_line(folder: Path) -> int:
+    """Add what is no record."""
+    with (folder / "ledger.log").open("ab") as file:
+        file.write(b"{}\n")
+    return len(lines_of(folder)) - 1
 
 
-ATTACKS: dict[str, Callable[[Path], None]] = {
-    "a record is edited": edit,
-    "the last record is cut": lambda f: write(f, lines_of(f)[:-1]),
-    "all records are cut": lambda f: write(f, []),
-    "a record is left out": lambda f: write(f, lines_of(f)[:1] + lines_of(f)[2:]),
-    "the first record is left out": lambda f: write(f, lines_of(f)[1:]),
-    "a record is repeated": lambda f: write(f, [*lines_of(f), lines_of(f)[-1]]),
-    "two records change places": lambda f: write(
-        f, [lines_of(f)[n] for n in (1, 0, 2, 3)]
-    ),
-    "a line is added": lambda f: write(f, [*lines_of(f), b"{}\n"]),
-    "the trail lies in its place": swapped,
-    "an older copy is put back": older_copy,
-    "it is removed": gone,
-}
+def of_the_kit(made: RecordAttack) -> Callable[[Path], int]:
+    """Return what makes an attack that is made on any log."""
+
+    def attack(folder: Path) -> int:
+        path, other = folder / "ledger.log", folder / "other" / "ledger.log"
+        lines = read_lines(path)
+        seq = made(lines, 2, read_lines(other))
+        write_lines(path, lines)
+        return seq
+
+    attack.__name__ = made.__name__
+    return attack
+
+
+edit = of_the_kit(record_attacks.edit)
+
+ATTACKS: list[Callable[[Path], int]] = [
+    *map(of_the_kit, (*record_attacks.IN_THE_MIDDLE, *record_attacks.ENDINGS)),
+    add_a_line,
+    older_copy,
+    put_another,
+    gone,
+]
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the files of HSMs with two purges; of the first there is a copy."""
+    with pytest.MonkeyPatch.context() as patches:
+        for name in ("check_approvals", "take_approval"):
+            patches.setattr(Admission, name, getattr(Admission, name))
+        return {
+            trail: with_two_purges(tmp_path_factory.mktemp(trail), trail)
+            for trail in TRAILS
+        }
+
+
+def with_two_purges(folder: Path, trail: str) -> Path:
+    """Make two purges, and copies of the ledger after the first and of another one."""
+    folder.chmod(0o700)
+    world = open_world(folder, trail)
+    purge_one(world)
+    world.close()
+    for name in ("older", "other"):
+        (folder / name).mkdir(mode=0o700)
+    for path in [*folder.glob("ledger.log*"), *folder.glob(".ledger.log*")]:
+        shutil.copy2(path, folder / "older" / path.name)
+    world = open_world(folder, trail, world.clock)
+    purge_one(world)
+    world.close()
+    other = open_world(folder / "other", "filesystem")
+    purge_one(other)
+    purge_one(other)
+    other.close()
+    return folder
+
+
+@pytest.fixture(params=TRAILS)
+def trail(request: pytest.FixtureRequest) -> str:
+    """Return where the trail lies."""
+    return str(request.param)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return the files of an HSM with two purges, and a third that is ripe."""
-    world = World(tmp_path, memory=False)
-    purge_one(world)
-    world.close()
-    (tmp_path / "older").mkdir()
-    for path in [*tmp_path.glob("ledger.log*"), *tmp_path.glob(".ledger.log*")]:
-        shutil.copy2(path, tmp_path / "older" / path.name)
-    world.open()
-    purge_one(world)
-    world.close()
-    return tmp_path
+def folder(originals: dict[str, Path], trail: str, tmp_path: Path) -> Path:
+    """Return a copy of such files."""
+    return shutil.copytree(originals[trail], tmp_path / "hsm")
 
 
 def later() -> FakeClock:
@@ -127,20 +187,45 @@ def later() -> FakeClock:
     return clock
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-@pytest.mark.parametrize("keeps_state", [True, False])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_a_ledger_that_was_changed_keeps_purges_back(
-    folder: Path, attack: Callable[[Path], None], keeps_state: bool
+    folder: Path, trail: str, attack: Callable[[Path], int]
 ) -> None:
-    """It is noticed by the HSM, and offline by whoever has trail and key."""
-    attack(folder)
-    if not keeps_state:
-        # Whoever can put the ledger back can remove what was remembered of it too.
-        (state,) = (folder / "keys").rglob("retention")
-        state.unlink()
-    with pytest.raises(HSMError):
+    """RE-05: it is noticed by the HSM, and offline by whoever has trail and key."""
+    seq = attack(folder)
+    with pytest.raises(HSMError) as caught:
         verified(folder)
-    world = World(folder, memory=False, clock=later())
+    if attack is not gone:
+        assert isinstance(caught.value, LedgerTamperedError)
+        assert seq == caught.value.facts["seq"]
+    check_kept_back(open_world(folder, trail, later()), seq)
+
+
+@pytest.mark.parametrize("attack", [ATTACKS[0], older_copy, gone])
+@pytest.mark.parametrize("trail", ["filesystem"], indirect=True)
+def test_a_ledger_that_was_changed_with_what_was_remembered(
+    folder: Path, trail: str, attack: Callable[[Path], int]
+) -> None:
+    """Whoever can put the ledger back can remove what was remembered of it too."""
+    seq = attack(folder)
+    (state,) = (folder / "keys").rglob("retention")
+    state.unlink()
+
+    # Without the state, the trail is read from its beginning.
+    check_kept_back(open_world(folder, trail, later()), seq, newest=seq)
+
+
+def check_kept_back(world: World, seq: int, *, newest: int = 3) -> None:
+    """
+    Let something become due: nothing is purged, and the reason names a record.
+
+    Args:
+        world: Just opened.
+
+        seq: The first bad record.
+
+        newest: The newest one that is remembered.
+    """
     key = world.old_key()
     world.pass_time(31, every=15.5)
     world.people.grant()
@@ -153,17 +238,21 @@ def test_a_ledger_that_was_changed_keeps_purges_back(
 
     assert DESTROYED not in world.states(key)
     assert report.ledger is not None
-    assert report.ledger.problem
+    assert report.ledger.problem in {
+        f"The retention ledger is damaged at record {seq}.",
+        f"The retention ledger ends before record {newest}, which the trail knows.",
+        "The retention ledger is not the one the trail knows.",
+    }
     assert not world.session.status().retention.healthy
     assert b"x" == world.session.decrypt(key, world.session.encrypt(key, b"x"))
     world.close()
 
 
-def test_what_was_remembered_can_not_simply_be_lost(folder: Path) -> None:
+def test_what_was_remembered_can_not_simply_be_lost(folder: Path, trail: str) -> None:
     """A trail that knows a ledger, and a state that does not: people must say so."""
     (state,) = (folder / "keys").rglob("retention")
     state.unlink()
-    world = World(folder, memory=False, clock=later())
+    world = open_world(folder, trail, later())
     key = world.old_key()
     world.pass_time(31, every=15.5)
     world.people.grant()
@@ -260,6 +349,11 @@ def sweep_till_ripe(world: World) -> str:
 
 class TestLostLedger:
     """What people can do when a ledger is gone for good."""
+
+    @pytest.fixture
+    def trail(self) -> str:
+        """Return where the trail lies."""
+        return "filesystem"
 
     @pytest.mark.parametrize("keeps_state", [True, False])
     def test_a_new_one_takes_its_place(self, folder: Path, keeps_state: bool) -> None:
@@ -376,7 +470,7 @@ class TestLostLedger:
         ids=["none", "an older copy", "an edited record"],
     )
     def test_only_a_new_one_takes_the_place(
-        self, folder: Path, harm: Callable[[Path], None], said: str
+        self, folder: Path, harm: Callable[[Path], object], said: str
     ) -> None:
         """What holds purges is put right, or moved away, by people."""
         harm(folder)

@@ -89,15 +89,22 @@ def test_where_they_were() -> None:
     [
         "principals: [GRACE]",
         f"certificates: ['{'AB' * 32}']",
+        "certificate_subjects: ['CN=Grace,O=Example']",
+        "certificate_names: ['email:grace@example.com']",
         "networks: [10.0.0.0/8]",
         "roles: [Auditor]",
     ],
-    ids=["principal", "certificate", "network", "role"],
+    ids=["principal", "certificate", "subject", "name", "network", "role"],
 )
 def test_blocked_by_the_policy(condition: str) -> None:
     """Whom the policy blocks by now has granted nothing; somebody else can."""
     blocking = ASKING + f"  - {{name: out, effect: deny, match: {{{condition}}}}}\n"
-    who = grace(certificate_sha256="ab" * 32, source_address="10.1.2.3")
+    who = grace(
+        certificate_sha256="ab" * 32,
+        certificate_subject="CN=Grace,O=Example",
+        certificate_names=("email:grace@example.com",),
+        source_address="10.1.2.3",
+    )
     with memory_hsm(policy=parse_policy(ASKING)) as gateway:
         key = made(gateway)
         approval_id = asked_by_ann(gateway, key)

@@ -7,10 +7,12 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.https import Answer, Client, NoAnswerError
+from tests.faults.consents import CONSENTS, ExpectedApproval
 from tests.faults.expectation import (
     MUTATIONS,
     Expectation,
@@ -29,6 +31,15 @@ _PATHS: Final = {
     "Rollback": ("POST", "/keys/{key}/rollback"),
     "RevokeKey": ("POST", "/keys/{key}/revoke"),
     "DestroyKey": ("DELETE", "/keys/{key}"),
+    "SuspendKey": ("POST", "/keys/{key}/suspend"),
+    "ResumeKey": ("POST", "/keys/{key}/resume"),
+    "UpdateKey": ("PATCH", "/keys/{key}"),
+    "HoldKey": ("POST", "/keys/{key}/hold"),
+    "ReleaseKey": ("POST", "/keys/{key}/release"),
+    "ExtendRetention": ("POST", "/keys/{key}/retention/extend"),
+    "Approve": ("POST", "/approvals/{key}/approve"),
+    "Deny": ("POST", "/approvals/{key}/deny"),
+    "CancelApproval": ("POST", "/approvals/{key}/cancel"),
     "Sign": ("POST", "/keys/{key}/sign"),
     "Verify": ("POST", "/keys/{key}/verify"),
     "Encrypt": ("POST", "/keys/{key}/encrypt"),
@@ -44,6 +55,7 @@ _USES: Final = {
 }
 _ALGORITHMS: Final = tuple(_USES)
 _LIVE_KEYS: Final = 6
+_KEPT: Final = date(2100, 1, 1)
 _RETRY_SECONDS: Final = 30.0
 _JOURNAL_ONLY: Final = frozenset({"plaintext"})
 _REFUSALS: Final = frozenset(
@@ -63,12 +75,17 @@ class JournalingClient:
     """
     A client with keys of its own, and a part in shared ones.
 
+    It asks for the consent of another person, whose part it plays as well.
+
     Args:
         name: Its principal.
 
         folder: Where its journal lies.
 
         token: Bearer token, of an operator and administrator.
+
+        colleague: Token, and TLS with a certificate of their own, of whoever consents
+            to what it asks for.
 
         context: TLS.
 
@@ -94,6 +111,7 @@ class JournalingClient:
         name: str,
         folder: Path,
         token: str,
+        colleague: tuple[str, ssl.SSLContext],
         context: ssl.SSLContext,
         shared: dict[str, str],
         seed: str,
@@ -102,12 +120,14 @@ class JournalingClient:
     ) -> None:
         self.name = name
         self.journal = Journal(folder / f"{name}.journal")
-        self.expected = Expectation(shared)
+        self.expected = Expectation(shared, demands=True)
         self._shared = shared
         self._token = token
+        self._colleague = colleague
         self._context = context
         self._random = random.Random(seed)
         self._client: Client | None = None
+        self._other: Client | None = None
         self._rotating = rotating
         self._changing = changing
         self._created = 0
@@ -116,9 +136,15 @@ class JournalingClient:
 
     def connect(self, port: int) -> None:
         """Speak to the server on *port* from now on."""
-        if self._client is not None:
-            self._client.close()
+        self._hang_up()
         self._client = Client(port, self._context, self._token)
+        token, context = self._colleague
+        self._other = Client(port, context, token)
+
+    def _hang_up(self) -> None:
+        for client in (self._client, self._other):
+            if client is not None:
+                client.close()
 
     def settle(self) -> None:
         """
@@ -130,7 +156,7 @@ class JournalingClient:
         entry = self.journal.pending
         if entry is None:
             return
-        if entry.kind not in MUTATIONS:
+        if entry.kind not in MUTATIONS | CONSENTS:
             self._finish(entry, Outcome(0, {}))
             return
         self.retried += 1
@@ -175,10 +201,20 @@ class JournalingClient:
             due = max(due + interval, time.monotonic() - interval)
             enough.wait(max(0.0, due - time.monotonic()))
 
-    def request(self, method: str, path: str, body: Any = None) -> Answer:
-        """Send a request that is no part of the journal."""
+    def request(
+        self, method: str, path: str, body: Any = None, *, approval_id: str = ""
+    ) -> Answer:
+        """Send a request that is no part of the journal, by an approval if named."""
         assert self._client is not None
-        return self._client.request(method, f"/api/v1{path}", body)
+        headers = {"FerroHSM-Approval": approval_id} if approval_id else None
+        return self._client.request(method, f"/api/v1{path}", body, headers)
+
+    def request_again(self, approval: ExpectedApproval) -> Answer:
+        """Ask once more for what was done by an approval, and name the approval."""
+        method, path = _PATHS[approval.kind]
+        target = path.format(key=self.expected.key_id(approval.key))
+        body = None if method == "DELETE" else approval.body
+        return self.request(method, target, body, approval_id=approval.approval_id)
 
     def number_of(self, request_id: str) -> int:
         """Return which line of the journal a record belongs to; 0 if to none."""
@@ -186,23 +222,27 @@ class JournalingClient:
         return int(number) if prefix == self.name else 0
 
     def close(self) -> None:
-        """Close connection and journal."""
-        if self._client is not None:
-            self._client.close()
+        """Close connections and journal."""
+        self._hang_up()
         self.journal.close()
 
     def _step(self) -> None:
         live = [k for k in self.expected.keys.values() if not k.is_destroyed]
-        if len(live) < 2 or (len(live) < _LIVE_KEYS and self._random.random() < 0.1):
+        waiting = [a for a in self.expected.approvals.values() if a.is_open]
+        if waiting and self._random.random() < 0.5:
+            self._go_on(self._random.choice(waiting))
+        elif len(live) < 2 or (len(live) < _LIVE_KEYS and self._random.random() < 0.1):
             self._create()
         elif self._random.random() < 0.2:
             self._use_shared(self._random.choice(sorted(self._shared)))
         else:
             key = self._random.choice(live)
-            choose = (
-                self._change if self._random.random() < self._changing else self._use
-            )
-            choose(key)
+            changes = self._random.random() < self._changing
+            # What an approval binds would serve nothing after another change.
+            if changes and self.expected.open_approval(key.name) is None:
+                self._change(key)
+            else:
+                self._use(key)
 
     def _create(self) -> None:
         self._created += 1
@@ -210,7 +250,23 @@ class JournalingClient:
         algorithm = self._random.choice(_ALGORITHMS)
         self._mutate("CreateKey", name, {"algorithm": algorithm, "name": name})
 
+    def _go_on(self, approval: ExpectedApproval) -> None:
+        """Do the next thing about what was asked for; mostly what leads to its end."""
+        chance = self._random.random()
+        if chance < 0.05:
+            self._send("CancelApproval", approval.approval_id, {})
+        elif approval.state == "pending":
+            # Who has granted it can't deny it any more.
+            kind = "Deny" if chance < 0.15 else "Approve"
+            said = {"reason": "a test"} if kind == "Deny" else {}
+            self._send(kind, approval.approval_id, said)
+        else:
+            self._mutate(approval.kind, approval.key, approval.body)
+
     def _change(self, key: ExpectedKey) -> None:
+        if key.current.state == "suspended":
+            self._mutate("ResumeKey", key.name, {})
+            return
         retired = key.with_state("retired")
         is_active = key.current.state == "active"
         choices: list[Callable[[], None]] = [
@@ -223,9 +279,27 @@ class JournalingClient:
             number = self._random.choice([None, *key.with_state("active"), *retired])
             why = {"reason": "a test"} | ({"version": number} if number else {})
             choices.append(lambda: self._mutate("RevokeKey", key.name, why))
-        if len(key.versions) > 3:
+            choices.append(lambda: self._mutate("SuspendKey", key.name, {}))
+        if len(key.versions) > 3 and not key.hold:
             choices.append(lambda: self._mutate("DestroyKey", key.name, {}))
+        choices.append(lambda: self._say(key))
         self._random.choice(choices)()
+
+    def _say(self, key: ExpectedKey) -> None:
+        """Change what is said of a key, and for how long it is to be kept."""
+        count = len(self.expected.keys) + key.generation
+        kept: dict[str, Any] = {
+            "version": self._random.choice([1, len(key.versions)]),
+            "until": f"{_KEPT + timedelta(days=count)}T00:00:00Z",
+        }
+        holding = "ReleaseKey" if key.hold else "HoldKey"
+        choices: list[tuple[str, dict[str, Any]]] = [
+            ("UpdateKey", {"description": f"said {count} times"}),
+            (holding, {"reason": "a test"}),
+            ("ExtendRetention", kept),
+        ]
+        kind, body = self._random.choice(choices)
+        self._mutate(kind, key.name, body)
 
     def _use(self, key: ExpectedKey) -> None:
         make, judge = _USES[key.algorithm]
@@ -300,17 +374,18 @@ class JournalingClient:
             )
             if time.monotonic() > give_up:
                 raise Violation(f"the server stays unavailable: {answer.body!r}")
-            if entry.kind not in MUTATIONS:
+            if entry.kind not in MUTATIONS | CONSENTS:
                 return Outcome(0, {})
             time.sleep(0.2)
         check(answer.status < 500, "an answer of 500", entry, answer.body)
         return Outcome(answer.status, answer.json if answer.body else {})
 
     def _exchange(self, entry: Entry) -> Answer:
-        assert self._client is not None
+        sender = self._other if entry.kind in {"Approve", "Deny"} else self._client
+        assert sender is not None
         method, path = _PATHS[entry.kind]
-        if entry.kind == "CreateKey":
-            target = path
+        if entry.kind in {"CreateKey"} | CONSENTS:
+            target = path.format(key=entry.key)
         else:
             target = path.format(key=self.expected.key_id(entry.key))
         body: dict[str, Any] | None = dict(entry.body)
@@ -320,7 +395,7 @@ class JournalingClient:
         if entry.idempotency_key:
             headers["Idempotency-Key"] = entry.idempotency_key
         started = time.monotonic()
-        answer = self._client.request(
+        answer = sender.request(
             method, f"/api/v1{target}", None if method == "DELETE" else body, headers
         )
         self.longest = max(self.longest, time.monotonic() - started)

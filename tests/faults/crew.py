@@ -13,10 +13,11 @@ from typing import Any, Final, Self
 
 from hsm_core.factory import open_verifier
 from tests.e2e.family import members
-from tests.e2e.https import NoAnswerError
+from tests.e2e.https import NoAnswerError, client_context
 from tests.e2e.processes import ServerExitError, ServerProcess
 from tests.e2e.site import Site
 from tests.faults.client import JournalingClient
+from tests.faults.consents import POLICY
 from tests.faults.examination import Examiner
 from tests.faults.expectation import Expectation, check
 from tests.faults.journal import Journal
@@ -79,7 +80,11 @@ class Crew:
         self.starts: list[float] = []
         self.recoveries: list[float] = []
         self.records = 0
-        self._flags = ("--workers", str(WORKERS), *flags)
+        policy = self.site.folder / "policy.yaml"
+        policy.touch(mode=0o600)
+        policy.write_text(POLICY)
+        self._policy = ("--policy-config", str(policy))
+        self._flags = ("--workers", str(WORKERS), *self._policy, *flags)
         self._command = command
         self._rotating = rotating
         self._changing = changing
@@ -126,6 +131,15 @@ class Crew:
     def aborted(self) -> int:
         """How many of these had been aborted by recovery."""
         return sum(client.aborted for client in self.clients)
+
+    @property
+    def agreed(self) -> int:
+        """How many approvals were used up."""
+        return sum(
+            bool(approval.used_by)
+            for client in self.clients
+            for approval in client.expected.approvals.values()
+        )
 
     @property
     def examined(self) -> int:
@@ -293,13 +307,14 @@ class Crew:
     def check_journals(self) -> None:
         """Check that the journals, read again from their files, say the same."""
         for client in self.clients:
-            replayed = Expectation(self._shared)
+            replayed = Expectation(self._shared, demands=True)
             for entry, outcome in Journal.read(client.journal.path):
                 check(outcome is not None, "a request is not settled", entry)
                 assert outcome is not None
                 replayed.apply(entry, outcome)
             check(
                 replayed.keys == client.expected.keys
+                and replayed.approvals == client.expected.approvals
                 and replayed.successes == client.expected.successes,
                 "a journal says something else than its client remembers",
                 client.name,
@@ -313,7 +328,7 @@ class Crew:
 
     def kill_while_starting(self, after_seconds: float) -> bool:
         """Start a server and kill it soon; return whether it was not ready yet."""
-        server = self.site.start(wait=False)
+        server = self.site.start(*self._policy, wait=False)
         time.sleep(after_seconds)
         check(
             server.is_running,
@@ -326,7 +341,7 @@ class Crew:
 
     def start_to_die(self, command: Sequence[str]) -> ServerProcess | None:
         """Start a server that will kill itself; return None if it has done so."""
-        server = self.site.start(command=command, wait=False)
+        server = self.site.start(*self._policy, command=command, wait=False)
         try:
             server.wait_ready()
         except ServerExitError as error:
@@ -349,6 +364,8 @@ class Crew:
                     answer = founder.request("GET", f"/api/v1/keys/{name}")
                 check(answer.status < 300, "a shared key was not made", answer)
                 self._shared[name] = answer.json["key_id"]
+        pair = self.site.authority.issue("colleague", server=False)
+        context = client_context(self.site.authority.bundle, pair)
         for number in range(1, CLIENTS + 1):
             name = f"client-{number}"
             token = self.site.token(name, *_ROLES)
@@ -357,6 +374,7 @@ class Crew:
                 name,
                 self.site.folder,
                 token,
+                (self.site.token(f"{name}'s colleague", *_ROLES), context),
                 self.site.context,
                 self._shared,
                 seed,

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from tests.faults.client import JournalingClient
+from tests.faults.consents import ExpectedApproval
 from tests.faults.expectation import ExpectedKey, Use, check
 
 __all__ = ["Examiner"]
@@ -56,6 +57,9 @@ class Examiner:
                 self._examine_facts(key)
                 self._examine_versions(key)
             self._examine_uses(key, everything=everything)
+        for approval in self._client.expected.approvals.values():
+            if approval.is_open or everything or self._random.random() < 0.2:
+                self._examine_approval(approval)
         for name, uses in self._client.expected.shared_uses.items():
             sample = uses if everything else self._sample(f"shared {name}", uses)
             for use in sample:
@@ -72,8 +76,10 @@ class Examiner:
             "state": key.current.state,
             "generation": key.generation,
             "integrity": "ok",
+            "description": key.description,
+            "hold": key.hold,
         }
-        found = {name: info[name] for name in expected}
+        found = {name: info.get(name, "") for name in expected}
         check(expected == found, "a key is not as acknowledged", expected, found)
         self.checked += 1
 
@@ -91,12 +97,36 @@ class Examiner:
             key,
             items,
         )
+        kept = {number: items[number - 1].get("retain_until") for number in key.kept}
+        check(
+            key.is_destroyed or kept == key.kept,
+            "a version is kept for another time than was acknowledged",
+            key.versions,
+            key.kept,
+            kept,
+        )
         check(
             all(item["integrity"] == "ok" for item in items),
             "a version is damaged",
             items,
         )
         self.checked += len(items)
+
+    def _examine_approval(self, approval: ExpectedApproval) -> None:
+        """Check where an approval stands; one that was used up serves nothing more."""
+        answer = self._client.request("GET", f"/approvals/{approval.approval_id}")
+        check(answer.status == 200, "an approval is gone", approval, answer)
+        check(
+            answer.json["state"] == approval.state,
+            "an approval is not as acknowledged",
+            approval,
+            answer.json,
+        )
+        self.checked += 1
+        if approval.is_open:
+            return
+        again = self._client.request_again(approval)
+        check(400 <= again.status < 500, "an approval served twice", approval, again)
 
     def _examine_uses(self, key: ExpectedKey, *, everything: bool) -> None:
         good = key.processable()

@@ -11,14 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.faults.consents import ASKED, CONSENTS, ExpectedApproval
 from tests.faults.journal import Entry, Outcome
 
 __all__ = ["MUTATIONS", "Expectation", "ExpectedKey", "Use", "Violation", "check"]
 
 MUTATIONS: Final = frozenset(
-    {"CreateKey", "RotateKey", "Rollback", "RevokeKey", "DestroyKey"}
+    {
+        *("CreateKey", "RotateKey", "Rollback", "RevokeKey", "DestroyKey"),
+        *("SuspendKey", "ResumeKey", "UpdateKey", "HoldKey", "ReleaseKey"),
+        "ExtendRetention",
+    }
 )
 """Operations that change a key."""
+
+
+_ASKED_STATUS: Final = 202
 
 
 class Violation(Exception):  # noqa: N818 (what it is, in the words of the goals)
@@ -63,6 +71,9 @@ class ExpectedKey:
     Attributes:
         generation: How many changes were acknowledged.
         uses: What must verify, or decrypt, as long as its version may.
+        description: What was said of it last.
+        hold: Why it is held, or empty.
+        kept: Until when versions are kept, by number.
     """
 
     key_id: str
@@ -73,6 +84,9 @@ class ExpectedKey:
         default_factory=lambda: [ExpectedVersion("active", 1)]
     )
     uses: list[Use] = field(default_factory=list)
+    description: str = ""
+    hold: str = ""
+    kept: dict[int, str] = field(default_factory=dict)
 
     @property
     def current(self) -> ExpectedVersion:
@@ -105,6 +119,8 @@ class Expectation:
         shared: Ids, by name, of keys that other clients change too; all that is
             expected of them is what adds up over all clients.
 
+        demands: Whether others must agree to what is in `ASKED`.
+
     Attributes:
         keys: By our own name for them.
         shared_versions: Versions that this client made of a shared key, by name.
@@ -112,22 +128,31 @@ class Expectation:
         successes: How many requests were acknowledged, by kind and id of the key.
         uses: Numbers of the uses that were acknowledged.
         unknown: Numbers of the uses whose answer never came.
+        approvals: What the client has asked others to agree to, by id.
     """
 
-    def __init__(self, shared: dict[str, str]) -> None:
+    def __init__(self, shared: dict[str, str], *, demands: bool = False) -> None:
         self._shared = shared
+        self.demands = demands
         self.keys: dict[str, ExpectedKey] = {}
         self.shared_versions: dict[str, list[int]] = {name: [] for name in shared}
         self.shared_uses: dict[str, list[Use]] = {name: [] for name in shared}
         self.successes: dict[tuple[str, str], int] = {}
         self.uses: set[int] = set()
         self.unknown: set[int] = set()
+        self.approvals: dict[str, ExpectedApproval] = {}
         self._mutations: dict[str, Callable[[Entry, dict[str, Any]], None]] = {
             "CreateKey": self._create,
             "RotateKey": self._rotate,
             "Rollback": self._rollback,
             "RevokeKey": self._revoke,
             "DestroyKey": self._destroy,
+            "SuspendKey": self._suspend,
+            "ResumeKey": self._resume,
+            "UpdateKey": self._update,
+            "HoldKey": self._hold,
+            "ReleaseKey": self._hold,
+            "ExtendRetention": self._extend,
         }
 
     def apply(self, entry: Entry, outcome: Outcome) -> None:
@@ -143,6 +168,15 @@ class Expectation:
         if not outcome.is_success:
             self._check_refusal(entry, outcome)
             return
+        if entry.kind in CONSENTS:
+            self._say(entry, outcome.answer)
+            self.successes[entry.kind, entry.key] = 1
+            return
+        if outcome.status == _ASKED_STATUS:
+            self._ask(entry, outcome.answer)
+            return
+        if entry.kind in ASKED and self.demands:
+            self._use_up(entry)
         change = self._mutations.get(entry.kind)
         if entry.key in self._shared:
             self._change_shared(entry, outcome.answer)
@@ -158,6 +192,50 @@ class Expectation:
         else:
             self._use(entry, outcome.answer)
         self._count(entry)
+
+    def open_approval(self, key: str) -> ExpectedApproval | None:
+        """Return what the client has asked to do with a key, if it may yet be done."""
+        for found in self.approvals.values():
+            if found.is_open and found.key == key:
+                return found
+        return None
+
+    def _ask(self, entry: Entry, answer: dict[str, Any]) -> None:
+        check(entry.kind in ASKED, "nobody needs to agree to this", entry, answer)
+        found = self.approvals.setdefault(
+            answer["approval_id"],
+            ExpectedApproval(answer["approval_id"], entry.kind, entry.key, entry.body),
+        )
+        check(
+            found.is_about(entry) and found.state == answer["state"] == "pending",
+            "a request stands otherwise than was acknowledged",
+            found,
+            answer,
+        )
+
+    def _say(self, entry: Entry, answer: dict[str, Any]) -> None:
+        found = self.approvals[entry.key]
+        said = {"Approve": "granted", "Deny": "denied", "CancelApproval": "cancelled"}
+        check(found.is_open, "what had come to an end was decided", entry, found)
+        found.state = said[entry.kind]
+        found.said.add(entry.kind)
+        check(
+            answer["state"] == found.state,
+            "an approval stands otherwise than was decided",
+            found,
+            answer,
+        )
+
+    def _use_up(self, entry: Entry) -> None:
+        """Take one approval for what was done, which must have been granted."""
+        granted = [a for a in self.approvals.values() if a.is_about(entry)]
+        check(
+            [found.state for found in granted] == ["granted"],
+            "something was done that nobody had agreed to",
+            entry,
+            granted,
+        )
+        granted[0].state, granted[0].used_by = "consumed", entry.number
 
     def key_id(self, name: str) -> str:
         """Return the id of a key, the client's own or a shared one."""
@@ -234,6 +312,32 @@ class Expectation:
         key = self.keys[entry.key]
         for version in key.versions:
             version.state = "destroyed"
+        key.generation += 1
+
+    def _suspend(self, entry: Entry, answer: dict[str, Any]) -> None:
+        self._turn(entry, "suspended")
+
+    def _resume(self, entry: Entry, answer: dict[str, Any]) -> None:
+        self._turn(entry, "active")
+
+    def _turn(self, entry: Entry, state: str) -> None:
+        key = self.keys[entry.key]
+        key.current.state = state
+        key.generation += 1
+
+    def _update(self, entry: Entry, answer: dict[str, Any]) -> None:
+        key = self.keys[entry.key]
+        key.description = entry.body["description"]
+        key.generation += 1
+
+    def _hold(self, entry: Entry, answer: dict[str, Any]) -> None:
+        key = self.keys[entry.key]
+        key.hold = entry.body["reason"] if entry.kind == "HoldKey" else ""
+        key.generation += 1
+
+    def _extend(self, entry: Entry, answer: dict[str, Any]) -> None:
+        key = self.keys[entry.key]
+        key.kept[entry.body["version"]] = entry.body["until"]
         key.generation += 1
 
     def _use(self, entry: Entry, answer: dict[str, Any]) -> None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """
-Honest histories of a trail: crashes, prunes, heals and clock steps, and no alarm.
+Honest histories: crashes, prunes, heals and clock steps of a trail, and no alarm.
+
+Then those of approvals and purges, of which there are a tenth as many in files, and in
+SQLite.
 
 Usage: ``python -m tests.faults.histories [--count N]``.
 """
@@ -13,6 +16,8 @@ import time
 from pathlib import Path
 
 from tests.core.audit_histories import honest_histories
+from tests.core.governance_histories import honest_governance
+from tests.core.governance_steps import KINDS
 
 __all__ = ["main"]
 
@@ -27,10 +32,16 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ferrohsm-histories-") as folder:
         count = honest_histories(Path(folder), given.count, first_seed=given.seed)
-    sys.stdout.write(
-        f"[{time.monotonic() - started:6.1f} s] {count} passed, 0 failed\n"
-    )
+        _say(started, f"{count} passed, 0 failed")
+        few = -(-given.count // 10)
+        told = honest_governance(Path(folder), few, first_seed=given.seed)
+        _say(started, f"{len(KINDS) * few} passed, 0 failed: {told}")
     return 0
+
+
+def _say(started: float, text: str) -> None:
+    sys.stdout.write(f"[{time.monotonic() - started:6.1f} s] {text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

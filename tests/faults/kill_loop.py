@@ -133,7 +133,8 @@ def _told(crew: Crew) -> str:
     median, longest = statistics.median(crew.starts), max(crew.starts)
     return (
         f"{crew.acknowledged} requests acknowledged, {crew.retried} changes sent again "
-        f"({crew.aborted} had been aborted), {crew.records} records, "
+        f"({crew.aborted} had been aborted), {crew.agreed} approvals used, "
+        f"{crew.records} records, "
         f"{crew.examined} comparisons, ready after {median:.2f} s "
         f"(at most {longest:.2f} s), well again after at most "
         f"{max(crew.recoveries, default=0.0):.2f} s"

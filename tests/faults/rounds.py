@@ -40,8 +40,6 @@ _DYING: Final = Path(__file__).with_name("dying_server.py")
 _POINT: Final = re.compile(r"\bfailpoint\(\s*\"([a-z_.]+)\"")
 _ELSEWHERE: Final = (
     "acceptance.",
-    "approval.",
-    "approvals.",
     "audit.heal.",
     "audit.outage",
     "audit.prune.",
@@ -58,8 +56,8 @@ def failpoints() -> list[str]:
     Return the names of all points at which a server can be killed on purpose.
 
     Those of the offline verifier, which writes nothing, are no business of a server;
-    those that a sound disk, young records and files don't lead to, nor requests that
-    nobody else must agree to, are swept by the tests of core.
+    those that a sound disk, young records and keys, and files don't lead to, are swept
+    by the tests of core.
     """
     package = Path(hsm_core.__file__).parent
     names = {

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The comparison that the kill loop relies on notices what it should."""
 
+import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
 from tests.e2e.processes import ServerProcess
+from tests.faults.consents import ExpectedApproval
 from tests.faults.crew import Crew
 from tests.faults.expectation import ExpectedKey, ExpectedVersion, Use, Violation
+
+AGREED_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +24,9 @@ def busy(
     with Crew(tmp_path_factory.mktemp("examined") / "site", "examined") as crew:
         with crew.start() as server:
             crew.finish(crew.work(server, 1.5))
+            until = time.monotonic() + AGREED_SECONDS
+            while not crew.agreed and time.monotonic() < until:
+                crew.finish(crew.work(server, 0.5))
             crew.settle_and_examine(server, everything=True)
             yield crew, server
 
@@ -44,8 +53,27 @@ def forged_output(key: ExpectedKey) -> None:
     key.uses.append(Use(made, len(key.versions), b"never seen", bytes(64)))
 
 
+def lost_hold(key: ExpectedKey) -> None:
+    """Act as if a hold had been acknowledged, or its end."""
+    key.hold = "" if key.hold else "another"
+
+
+def lost_description(key: ExpectedKey) -> None:
+    """Act as if something else had been said of it last."""
+    key.description += "!"
+
+
+def lost_extension(key: ExpectedKey) -> None:
+    """Act as if a version were kept for longer."""
+    key.kept[1] = "2199-01-01T00:00:00Z"
+
+
 @pytest.mark.parametrize(
-    "pretend", [lost_generation, lost_version, lost_revocation, forged_output]
+    "pretend",
+    [
+        *(lost_generation, lost_version, lost_revocation, forged_output),
+        *(lost_hold, lost_description, lost_extension),
+    ],
 )
 def test_lost_change_is_noticed(
     busy: tuple[Crew, ServerProcess], pretend: Callable[[ExpectedKey], None]
@@ -57,14 +85,7 @@ def test_lost_change_is_noticed(
     expected = crew.clients[0].expected
     name = next(n for n, k in expected.keys.items() if k.current.state == "active")
     kept = expected.keys[name]
-    copy = ExpectedKey(
-        kept.key_id,
-        kept.name,
-        kept.algorithm,
-        kept.generation,
-        [ExpectedVersion(v.state, v.material) for v in kept.versions],
-        list(kept.uses),
-    )
+    copy = deepcopy(kept)
     expected.keys[name] = copy
     pretend(copy)
 
@@ -73,6 +94,54 @@ def test_lost_change_is_noticed(
             crew.settle_and_examine(server, everything=True)
     finally:
         expected.keys[name] = kept
+
+
+def used_otherwise(approval: ExpectedApproval) -> ExpectedApproval | None:
+    """Act as if it had not been used."""
+    return replace(approval, state="granted", used_by=0)
+
+
+def denied(approval: ExpectedApproval) -> ExpectedApproval | None:
+    """Act as if it had been denied."""
+    return replace(approval, state="denied")
+
+
+def used_unseen(approval: ExpectedApproval) -> ExpectedApproval | None:
+    """Act as if only the trail knew that it was used."""
+    return replace(approval, used_by=0)
+
+
+def unasked(approval: ExpectedApproval) -> ExpectedApproval | None:
+    """Act as if nobody had asked for it."""
+    return None
+
+
+@pytest.mark.parametrize("pretend", [used_otherwise, denied, used_unseen, unasked])
+def test_an_approval_that_went_otherwise_is_noticed(
+    busy: tuple[Crew, ServerProcess],
+    pretend: Callable[[ExpectedApproval], ExpectedApproval | None],
+) -> None:
+    """
+    An approval that was spent, or asked for, and by nobody's journal is a violation.
+    """
+    crew, server = busy
+    approvals, used = next(
+        (client.expected.approvals, approval)
+        for client in crew.clients
+        for approval in client.expected.approvals.values()
+        if approval.used_by
+    )
+    other = pretend(used)
+    if other is None:
+        del approvals[used.approval_id]
+    else:
+        approvals[used.approval_id] = other
+
+    try:
+        with pytest.raises(Violation, match="approval"):
+            crew.settle_and_examine(server, everything=True)
+    finally:
+        approvals[used.approval_id] = used
 
 
 def test_unexplained_key_is_noticed(busy: tuple[Crew, ServerProcess]) -> None:

@@ -42,14 +42,21 @@ def test_a_server_survives_its_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", ["audit.after_write", "mutation.after_intent", "mutation.after_store"]
+    ("point", "passes"),
+    [
+        ("audit.after_write", 20),
+        ("mutation.after_intent", 20),
+        ("mutation.after_store", 20),
+        ("approval.after_store", 5),
+        ("approval.reserved", 2),
+    ],
 )
-def test_a_vault_may_die_at_any_point(tmp_path: Path, point: str) -> None:
+def test_a_vault_may_die_at_any_point(tmp_path: Path, point: str, passes: int) -> None:
     """
     A vault killed between two steps of a change is replaced, and nothing is half-done.
     """
     marker = tmp_path / "died"
-    words = [sys.executable, str(DYING_VAULT), point, "20", str(marker)]
+    words = [sys.executable, str(DYING_VAULT), point, str(passes), str(marker)]
     with Crew(tmp_path / "site", point, command=words) as crew:
         server = crew.start()
         crew.work_through(lambda: wait_for(marker), 0.0)

@@ -10,12 +10,16 @@ from typing import Any, Final
 from hsm_core.factory import open_verifier
 from tests.e2e.https import Client
 from tests.faults.client import JournalingClient
+from tests.faults.consents import CONSENTS, ExpectedApproval
 from tests.faults.expectation import MUTATIONS, check
 
 __all__ = ["check_trail", "events_of_files", "events_of_server", "read_events"]
 
 _EVENTS: Final = "/api/v1/audit/events?ascending=true&limit=1000"
 _DONE: Final = frozenset({"ok", "recovered-committed"})
+_REQUESTED: Final = "system.approval-requested"
+_USED: Final = "system.approval-used"
+_ONCE: Final = frozenset({_REQUESTED, _USED})
 _FINAL: Final = _DONE | {"recovered-aborted"}
 
 
@@ -99,11 +103,21 @@ def check_trail(
         Violation: An acknowledged request has no record, or a record has no request,
             or an intent has no outcome.
     """
+    clients = list(clients)
     _check_pairs(events)
     for client in clients:
-        own = [e for e in events if e.get("caller", {}).get("principal") == client.name]
+        own = [
+            event
+            for event in events
+            if event.get("caller", {}).get("principal") == client.name
+            and not event["kind"].startswith("system.approval-")
+            and event["kind"] not in CONSENTS
+        ]
         _check_changes(client, own)
         _check_uses(client, own)
+    _check_approvals(
+        [a for c in clients for a in c.expected.approvals.values()], events
+    )
 
 
 def _check_pairs(events: list[dict[str, Any]]) -> None:
@@ -169,6 +183,32 @@ def _check_changes(client: JournalingClient, events: list[dict[str, Any]]) -> No
             key,
             generations[key.key_id],
         )
+
+
+def _check_approvals(
+    approvals: Iterable[ExpectedApproval], events: list[dict[str, Any]]
+) -> None:
+    """Check that each approval was asked for once, and used as was acknowledged."""
+    told = Counter(
+        (event["kind"], event["approval_id"])
+        for event in events
+        if event["kind"] in _ONCE and event["phase"] != "intent" and _is_done(event)
+    )
+    expected = Counter[tuple[str, str]]()
+    for approval in approvals:
+        expected[_REQUESTED, approval.approval_id] = 1
+        if approval.used_by:
+            expected[_USED, approval.approval_id] = 1
+    check(
+        told == expected,
+        "approvals were asked for, or used, otherwise than was acknowledged",
+        told - expected,
+        expected - told,
+    )
+
+
+def _is_done(event: dict[str, Any]) -> bool:
+    return event["code"] in _DONE
 
 
 def _check_uses(client: JournalingClient, events: list[dict[str, Any]]) -> None:

@@ -377,6 +377,8 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
         credential_key: Keyed digest of the name of the key that vouched for it, hex, or
             empty.
         certificate_sha256: Of the client certificate, hex, or empty.
+        certificate_subject: Its subject; see `Caller`.
+        certificate_names: Its alternative names; see `Caller`.
         source_address: Network address that they came from, or empty.
         at: Microseconds since 1970.
         roles: Roles that they had then.
@@ -391,6 +393,8 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
     credential_id: str = ""
     credential_key: str = ""
     certificate_sha256: str = ""
+    certificate_subject: str = ""
+    certificate_names: tuple[str, ...] = ()
     source_address: str = ""
     comment: str = ""
     roles: tuple[Role, ...] = ()

@@ -150,6 +150,8 @@ class ApprovalRegister(ApprovalReader):
                 credential_id=caller.credential_id,
                 credential_key=credential_key,
                 certificate_sha256=caller.certificate_sha256,
+                certificate_subject=caller.certificate_subject,
+                certificate_names=caller.certificate_names,
                 source_address=caller.source_address,
                 comment=comment,
                 roles=tuple(role for role in Role if role in caller.roles),

@@ -344,6 +344,8 @@ class Consents:
             roles=frozenset(decision.roles),
             credential_id=decision.credential_id,
             certificate_sha256=decision.certificate_sha256,
+            certificate_subject=decision.certificate_subject,
+            certificate_names=decision.certificate_names,
             source_address=decision.source_address,
         )
         return (

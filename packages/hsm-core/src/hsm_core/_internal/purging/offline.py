@@ -67,7 +67,8 @@ class _Reading:
         ended = self.ended.get(event.operation_id, event)
         if begun is None or ended.seq != event.seq:
             raise LedgerTamperedError(
-                f"Record {event.seq} of the ledger ends a purge that is not under way."
+                f"Record {event.seq} of the ledger ends a purge that is not under way.",
+                seq=event.seq,
             )
         self.ended[event.operation_id] = event
 
@@ -155,7 +156,7 @@ def _compare(chain: OfflineVerification, reading: _Reading, told: _Trail) -> Non
     for anchor in (reach.anchor for reach in told.reaches):
         if anchor.log_id != chain.log_id:
             raise LedgerTamperedError(
-                "This is not the retention ledger that the trail knows."
+                "This is not the retention ledger that the trail knows.", seq=0
             )
         found = reading.leaves.get(anchor.seq)
         if found != anchor.leaf_hash:

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""
+Attacks on chained records by somebody who has not the key, whatever holds the records.
+
+Each changes a list of lines in place and returns the place of the first bad one. They
+are made on trails in files, of several segments, and in SQLite, and on the retention
+ledger. The numbers are those of the threat model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from hsm_core._internal import envelope
+from hsm_core._internal.audit.record import (
+    FRAME,
+    decode_event,
+    encode_event,
+    leaf_hash,
+)
+from hsm_core.model import AuditedCaller, AuditEvent
+
+__all__ = [
+    "ENDINGS",
+    "IN_THE_MIDDLE",
+    "RecordAttack",
+    "changed",
+    "event_of",
+]
+
+RecordAttack: TypeAlias = Callable[[list[bytes], int, list[bytes]], int]
+"""Of the lines, a place among them, and the lines of another log of the same key."""
+
+
+def event_of(line: bytes) -> AuditEvent:
+    """Return what a line says."""
+    event = decode_event(envelope.split(FRAME, line)[0])
+    assert event is not None
+    return event
+
+
+def changed(line: bytes, **fields: Any) -> bytes:
+    """Return a line with another event and the MAC that it had."""
+    mac = envelope.split(FRAME, line)[1]
+    event = msgspec.structs.replace(event_of(line), **fields)
+    return envelope.join(FRAME, encode_event(event), mac)
+
+
+def edit(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Put another caller into a record (1)."""
+    lines[at] = changed(lines[at], caller=AuditedCaller(principal="mallory"))
+    return at
+
+
+def edit_and_sign_without_key(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Edit a record and put a plain hash where its MAC was (2)."""
+    payload = envelope.split(FRAME, changed(lines[at], kind="Verify"))[0]
+    lines[at] = envelope.join(FRAME, payload, hashlib.sha256(payload).digest())
+    return at
+
+
+def edit_and_chain_anew(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Edit a record and make every later one follow from it (2)."""
+    edit(lines, at, foreign)
+    for later in range(at + 1, len(lines)):
+        lines[later] = changed(lines[later], prev=leaf_hash(lines[later - 1]))
+    return at
+
+
+def delete(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Delete a record in the middle (4)."""
+    del lines[at]
+    return at
+
+
+def reorder(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Swap two records (5)."""
+    lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    return at
+
+
+def duplicate(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Repeat a record (5)."""
+    lines.insert(at, lines[at - 1])
+    return at
+
+
+def replay(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Put an older record in the place of another (5)."""
+    lines[at] = lines[0]
+    return at
+
+
+def splice(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Put a record of another log of the same key in the place of one (10)."""
+    lines[at] = foreign[event_of(lines[at]).seq]
+    return at
+
+
+def strip_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Take the MAC off a record (11)."""
+    lines[at] = b'{"event":' + envelope.split(FRAME, lines[at])[0] + b"}"
+    return at
+
+
+def blank_a_mac(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Put zeros where a MAC was (11)."""
+    payload = envelope.split(FRAME, lines[at])[0]
+    lines[at] = envelope.join(FRAME, payload, bytes(32))
+    return at
+
+
+def append_again(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Repeat the newest record (5)."""
+    lines.append(lines[-1])
+    return len(lines) - 1
+
+
+def truncate(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Cut the newest record off (6)."""
+    del lines[-1]
+    return len(lines)
+
+
+def truncate_more(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Cut all records off from a place on (6)."""
+    del lines[at:]
+    return at
+
+
+def empty(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Cut all records off (8)."""
+    lines.clear()
+    return 0
+
+
+def replace_by_another(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Put all records of another log of the same key in their place (10)."""
+    lines[:] = foreign[: len(lines)]
+    return 0
+
+
+def remove_the_head(lines: list[bytes], at: int, foreign: list[bytes]) -> int:
+    """Remove the oldest record without any record of it (12)."""
+    del lines[0]
+    return 0
+
+
+IN_THE_MIDDLE: tuple[RecordAttack, ...] = (
+    edit,
+    edit_and_sign_without_key,
+    delete,
+    reorder,
+    duplicate,
+    replay,
+    splice,
+    strip_a_mac,
+    blank_a_mac,
+)
+"""What is done at one place, in whichever segment that is."""
+
+ENDINGS: tuple[RecordAttack, ...] = (
+    edit_and_chain_anew,
+    append_again,
+    truncate,
+    truncate_more,
+    empty,
+    replace_by_another,
+    remove_the_head,
+)
+"""What is about a log as a whole."""
