@@ -82,6 +82,8 @@ class Request:
         has_fault: Whether a fault of store or trail was planned for it.
         has_no_trail: Whether the trail can't be written.
         ask: What it needs of people.
+        may_need_nobody: Whether it needs them only before, or only after, what others
+            have begun.
         in_use: The approval that an operation has while this comes in its middle.
     """
 
@@ -94,6 +96,7 @@ class Request:
     has_fault: bool = False
     has_no_trail: bool = False
     ask: Ask | None = None
+    may_need_nobody: bool = False
     in_use: Consent | None = None
 
     def __str__(self) -> str:
@@ -267,7 +270,9 @@ class Oracle:
         if isinstance(result, ops.ApprovalInfo):
             self._note_step(request, result)
             return
-        if request.ask is not None:
+        if request.ask is not None and request.may_need_nobody:
+            self._may_have_used(request.ask)
+        elif request.ask is not None:
             self._note_use(request, request.ask)
         if request.operation.effect is Effect.MUTATION:
             key = _made(wanted, result)
@@ -316,6 +321,10 @@ class Oracle:
         consent.review(ask.demands)
         consent.use()
         self.consents.time.write()
+
+    def _may_have_used(self, ask: Ask) -> None:
+        if ask.consent is not None:
+            self.consents.lost_steps.append((ask.consent, Consent.use))
 
     def check_consent(self, info: ops.ApprovalInfo) -> None:
         """Compare a request for approval with what is known of it."""

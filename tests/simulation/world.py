@@ -377,10 +377,11 @@ class World:
             return Answer("crash")
         finally:
             self._requests.pop()
-        ask = request.ask
+        needed = request.ask, request.may_need_nobody
         request.expected += self._expected(request)
         if not isinstance(request.expected[0], Refusal):
-            request.ask = ask  # What it needed, it needed when it was sent.
+            # What it needed, it needed when it was sent.
+            request.ask, request.may_need_nobody = needed
         self._say(request, answer.code)
         if answer.approval_id and answer.approval_id not in self.asked:
             self.asked[answer.approval_id] = request.caller, request.operation
@@ -398,10 +399,10 @@ class World:
         found = self.oracle.expect(request)
         if outer is not None:
             # What others began may be done, though nobody was told so.
-            found += self.oracle.expect_after(request, outer.expected)
             ask = request.ask
-            self.oracle.expect(request)
-            request.ask = request.ask or ask
+            found += self.oracle.expect_after(request, outer.expected)
+            request.may_need_nobody = ask is None or request.ask is None
+            request.ask = ask or request.ask
         return found
 
     def _sent(self, request: Request) -> Answer:
