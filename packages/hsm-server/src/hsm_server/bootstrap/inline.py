@@ -26,7 +26,7 @@ from hsm_server.logs import (
 )
 from hsm_server.loops import run
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
-from hsm_server.sockets import url_of
+from hsm_server.sockets import challenge_sockets, url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
@@ -78,6 +78,7 @@ def serve(
     try_state(state)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        http = [stack.enter_context(s) for s in challenge_sockets(settings)]
         token_key = TokenKey(secrets.jwt_secret)
         with open_hsm(
             settings.core,
@@ -86,7 +87,9 @@ def serve(
             credential_keys=token_key,
         ) as gateway:
             server = _InlineServer(settings, secrets, gateway, logger, token_key)
-            tls = _InlineTLS(settings.tls, state, logger, server.metrics)
+            tls = _InlineTLS(
+                settings.tls, state, logger, server.metrics, http[0] if http else None
+            )
             serving = server.run(bound, tls, on_ready, read_token_secret)
             run(serving, settings.event_loop)
         logger.info("stopped")
@@ -96,11 +99,16 @@ class _InlineTLS:
     """A keeper of TLS, and the only one whom it gives anything."""
 
     def __init__(
-        self, settings: TLSSettings, state: TLSState, logger: Logger, metrics: Metrics
+        self,
+        settings: TLSSettings,
+        state: TLSState,
+        logger: Logger,
+        metrics: Metrics,
+        http: socket.socket | None,
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
-        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger)
+        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:
