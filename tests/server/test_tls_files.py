@@ -316,6 +316,17 @@ class TestFiles:
 
         assert "is no regular file" in folder.refusal()
 
+    @pytest.mark.parametrize("which", ["cert", "key"])
+    def test_a_folder_is_not_kept_open(self, folder: Folder, which: str) -> None:
+        """It is looked at every 5 seconds, for as long as it is there."""
+        path = getattr(folder.files, which)
+        path.unlink()
+        path.mkdir()
+        before = len(os.listdir("/proc/self/fd"))
+
+        assert "is no regular file" in folder.refusal()
+        assert before == len(os.listdir("/proc/self/fd"))
+
     def test_an_endless_file_is_not_read_to_its_end(self, folder: Folder) -> None:
         """There is a limit, and the message says it."""
         with folder.files.cert.open("ab") as file:
@@ -339,6 +350,14 @@ class TestClients:
         assert rules.is_required
         assert (folder.issuer.der,) == rules.authorities
         assert 3 * (crl,) == rules.revocation_lists
+
+    def test_a_ca_that_openssl_would_not_take_is_none(self, folder: Folder) -> None:
+        """One without key usage lets nobody in; that is told at once."""
+        client = folder.client()
+        folder.make("ED25519")
+        client.ca.write_bytes(folder.files.cert.read_bytes())
+
+        assert "keyUsage keyCertSign" in folder.refusal(client=client)
 
     def test_a_ca_that_can_not_be_read_is_none(self, folder: Folder) -> None:
         """Its extensions contradict each other."""

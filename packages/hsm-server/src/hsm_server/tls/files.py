@@ -137,7 +137,10 @@ def parse_client(
     found = _certificates(settings.ca, contents[settings.ca])
     authorities = [certificate for certificate in found if _may_sign(certificate)]
     if not authorities:
-        raise ListenError(f"No CA certificate in {settings.ca}.")
+        raise ListenError(
+            f"No CA certificate in {settings.ca}: one has basicConstraints CA:TRUE, "
+            "keyUsage keyCertSign and a subjectKeyIdentifier (RFC 5280, section 4.2.1)."
+        )
     lists = [
         crl
         for path in settings.crls
@@ -248,11 +251,15 @@ def _has_signed(ca: x509.Certificate, crl: x509.CertificateRevocationList) -> bo
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
+    """Return whether OpenSSL will take it for a CA; it is strict about that."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        found = certificate.extensions
+        constraints = found.get_extension_for_class(x509.BasicConstraints)
+        usage = found.get_extension_for_class(x509.KeyUsage)
+        found.get_extension_for_class(x509.SubjectKeyIdentifier)
     except (x509.ExtensionNotFound, *UNREADABLE):
         return False
-    return found.value.ca
+    return constraints.value.ca and usage.value.key_cert_sign
 
 
 def _der(certificate: x509.Certificate) -> bytes:

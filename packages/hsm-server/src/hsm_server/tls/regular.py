@@ -26,8 +26,8 @@ def open_regular(path: Path) -> BinaryIO:
         OSError: It can't be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    file = open(descriptor, "rb")
+    # Of a folder no file is made, and nothing would close it.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
+        os.close(descriptor)
         raise NotRegularError
-    return file
+    return open(descriptor, "rb")
