@@ -16,7 +16,7 @@ warnings.warn("of somebody")
 
 
 def test_warnings_are_lines_of_the_log() -> None:
-    """cryptography warns of strange certificates, and anybody may show one."""
+    """Libraries warn of strange certificates, and anybody may show one."""
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", PROGRAM],
         check=True,

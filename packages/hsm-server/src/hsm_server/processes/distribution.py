@@ -178,13 +178,14 @@ class Distribution:
         self._answer(edition.generation, error)
 
     def _put_in_force(self, edition: _Edition) -> None:
-        """Have also those use a state who refuse it, while others don't."""
+        """Have those begin again with a state who refuse it, while others use it."""
         former, self._in_force = self._in_force, edition
         if former is not None:
             os.close(former.descriptor)
-        self._answer(edition.generation, "")
+        # Before anybody relies on it.
         for child, error in list(self._refusals.items()):
             child.replace(f"The process {child.slot} refused the new TLS: {error}")
+        self._answer(edition.generation, "")
 
     def _replace_silent(self) -> None:
         """Start again who has not answered; nobody knows what it goes by."""
