@@ -448,7 +448,8 @@ class TestExpiry:
         world.put(own)
         ends = own.certificate.not_valid_after_utc
         watch = ExpiryWatch(world.alarms, now=lambda: ends - left)
-        board = Board(first_state(world.settings), world.publish)
+        settings = msgspec.structs.replace(world.settings, client=None)
+        board = Board(first_state(settings), world.publish)
         watch.look(board)
         watch.look(board)
 
@@ -456,3 +457,19 @@ class TestExpiry:
         told = [line["reason"] for line in world.log("tls alarm")]
         assert bool(words) == len(told)
         assert [] == [reason for reason in told if not reason.startswith(words)]
+
+    async def test_client_cas(self, world: World) -> None:
+        """Nobody is told by his alert that it is the CA that has expired."""
+        state = first_state(world.settings)
+        ends = world.issuer.certificate.not_valid_after_utc
+        now = ends - timedelta(seconds=1)
+        watch = ExpiryWatch(world.alarms, now=lambda: now)
+        # The server's own, of the same age, is left out of this.
+        board = Board(msgspec.structs.replace(state, pairs=()), world.publish)
+        watch.look(board)
+        assert not world.alarm("expiry")
+        now = ends
+        watch.look(board)
+
+        assert 1.0 == world.alarm("expiry")
+        assert "All client CAs have expired" in world.log("tls alarm")[0]["reason"]
