@@ -231,3 +231,15 @@ def test_one_operation_one_policy(path: Path) -> None:
 
     assert engine.decide(create, caller(), None, at=0).allowed
     assert not holder.engine.decide(create, caller(), None, at=0).allowed
+
+
+def test_a_folder_in_the_place_of_a_policy_is_not_kept_open(tmp_path: Path) -> None:
+    """It is looked at every few seconds, for as long as it is there."""
+    path = tmp_path / "policy.yaml"
+    path.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        load_policy(path)
+
+    assert before == len(os.listdir("/proc/self/fd"))

@@ -238,6 +238,17 @@ class TestFile:
         assert file.policy is not None
         assert "" == file.problem
 
+    def test_a_folder_is_told_and_not_kept_open(self, tmp_path: Path) -> None:
+        """It is looked at again and again, for as long as it is there."""
+        path = tmp_path / "retention.yaml"
+        path.mkdir()
+        file, clock = self.watched(path)
+        before = len(os.listdir("/proc/self/fd"))
+        self.look(file, clock)
+
+        assert "not a regular file" in file.problem
+        assert before == len(os.listdir("/proc/self/fd"))
+
     def test_a_pipe_does_not_hold_anybody_up(self, tmp_path: Path) -> None:
         """What is no regular file is refused at once."""
         path = tmp_path / "retention.yaml"

@@ -46,6 +46,12 @@ STARTS_ITS_OWN = {
         "operational",
         "ended with status 0",
     ],
+    "require-client-certificates": [
+        "without a certificate: curl says 56",
+        "Peer signature type: ecdsa_secp256r1_sha256",
+        "Peer signature type: mldsa65",
+        "Negotiated TLS1.3 group: X25519MLKEM768",
+    ],
     "staple-ocsp": [
         "Cert Status: good",
         "The certificate CN=localhost is revoked",

@@ -43,6 +43,7 @@ class Newcomer:
         (folder / ".venv").mkdir(parents=True)
         (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
         (folder / "README.md").write_text(README)
+        (folder / "examples").symlink_to(REPOSITORY / "examples")
         # Installing is what the environment of this test has done already.
         (folder / "dev").write_text('#!/bin/sh\n[ "$1" = install ]\n')
         (folder / "dev").chmod(0o755)
@@ -114,6 +115,28 @@ def test_server_and_client_blocks(
     assert "Attack at dawn." in told
     assert "intact" in told
     assert (newcomer.folder / "README.sig").stat().st_size > 60
+
+
+def test_certificates_of_a_ca(newcomer: Newcomer) -> None:
+    """
+    The command line of the original lets in clients of its CA, and nobody else.
+    """
+    require_program("curl")
+    here = f"https://localhost:{newcomer.port}/livez"
+    ask = f"curl -sS --cacert certs/ca.pem {here}"
+    with newcomer.start(block("Use certificates of a CA")) as shell:
+        try:
+            newcomer.wait_until_it_listens(shell)
+            refused, why = newcomer.run(ask)
+            status, told = newcomer.run(
+                f"{ask} --cert certs/client.pem --key certs/client-key.pem"
+            )
+        finally:
+            os.killpg(shell.pid, signal.SIGTERM)
+            shell.communicate(timeout=READY_SECONDS)
+
+    assert (0, True) == (status, '"status":"ok"' in told), told
+    assert (56, True) == (refused, "certificate required" in why), why
 
 
 def test_server_of_the_readme_ends_in_order(

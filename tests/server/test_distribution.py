@@ -217,36 +217,86 @@ def test_nobody_serves_before_there_is_a_state(scene: Scene) -> None:
     assert 1 == scene.states
 
 
-def test_one_that_refuses_takes_the_others_back(scene: Scene) -> None:
-    """They use the former one again before the keeper hears of it."""
-    refuse = """
-            if begin.slot == "front2" and wanted == "B":
-                end.send(pack(c.UsingTLS(message.serial, "No room.")))
-                continue
-"""
-    lines = scene.play(front_end(refuse), keeper('publish("B", 2)'), _REFUSED)
-    told = lines.index(_REFUSED)
-
-    assert ["uses A", "serves A", "uses B", "uses A"] == of("front1", lines[:told])
-    assert ["uses A", "serves A", "uses A"] == of("front2", lines[:told])
-    assert 1 == scene.states
-
-
-def test_states_are_given_out_one_after_the_other(scene: Scene) -> None:
-    """A second one waits for the first, also where that is refused."""
-    refuse = """
-            if begin.slot == "front2" and wanted == "B":
+_REFUSE = """
+            if wanted == "B":
                 time.sleep(0.3)
                 end.send(pack(c.UsingTLS(message.serial, "No room.")))
                 continue
 """
+
+
+def test_what_all_refuse_is_used_by_nobody(scene: Scene) -> None:
+    """They have never left the former one, and the keeper hears why."""
+    lines = scene.play(front_end(_REFUSE), keeper('publish("B", 2)'), _REFUSED)
+
+    for slot in ("front1", "front2"):
+        assert ["uses A", "serves A"] == of(slot, lines)
+    assert 1 == scene.states
+
+
+def test_one_that_refuses_alone_is_started_again(scene: Scene) -> None:
+    """It may be a stranger's by now; the others have the new state, and soon it too."""
+    refuse = """
+            if begin.slot == "front2" and wanted == "B" and state == "A":
+                end.send(pack(c.UsingTLS(message.serial, "No room.")))
+                end.send(pack(c.UsingTLS(message.serial, "Once more.")))
+                continue
+"""
+    lines = scene.play(front_end(refuse), keeper('publish("B", 2)'), "front2 serves B")
+
+    assert "published 2 ''" in lines
+    assert ["uses A", "serves A", "uses B"] == of("front1", lines)
+    assert ["uses A", "serves A", "uses B", "serves B"] == of("front2", lines)
+    assert 1 == scene.states
+
+
+def test_who_was_not_asked_refuses_nothing(scene: Scene) -> None:
+    """Not a second time, and not in another's place."""
+    twice = """
+            if begin.slot == "front2" and wanted == "B":
+                end.send(pack(c.UsingTLS(message.serial)))
+                end.send(pack(c.UsingTLS(message.serial, "No room.")))
+                say("front2 uses B")
+                state = "B"
+                continue
+            if begin.slot == "front1" and wanted == "B":
+                time.sleep(0.5)
+"""
+    lines = scene.play(front_end(twice), keeper('publish("B", 2)'), "published 2 ''")
+
+    assert ["uses A", "serves A", "uses B"] == of("front1", lines)
+    assert ["uses A", "serves A", "uses B"] == of("front2", lines)
+
+
+def test_states_are_given_out_one_after_the_other(scene: Scene) -> None:
+    """A second one waits for the first, also where that is refused."""
     publish = 'publish("B", 2); publish("C", 3); publish("D", 4)'
-    lines = scene.play(front_end(refuse), keeper(publish), "published 4 ''")
+    lines = scene.play(front_end(_REFUSE), keeper(publish), "published 4 ''")
     published = [line for line in lines if line.startswith("published")][1:]
 
     assert ["2 'No room.'", "3 ''", "4 ''"] == [line[10:] for line in published]
     assert "D" == of("front1", lines)[-1][-1] == of("front2", lines)[-1][-1]
     assert 1 == scene.states
+
+
+def test_a_keeper_that_does_not_wait_is_answered(scene: Scene) -> None:
+    """A few states are kept for later; more are given to nobody, and kept by none."""
+    publish = "for n in range(2, 42): publish(str(n), n)"
+    refused = "published 41 'Too much was published at one time.'"
+    late = "time.sleep(0.2)"
+    lines = scene.play(front_end(late), keeper(publish), refused, "published 6 ''")
+
+    assert 0 == scene.status
+    assert 1 == scene.states
+    assert "published 7 ''" not in lines
+
+
+def test_what_got_lost_on_the_way_is_answered(scene: Scene) -> None:
+    """A keeper waits for an answer, and nothing else changes meanwhile."""
+    lost = "published 2 'What was published did not arrive.'"
+    lines = scene.play(front_end(), keeper("end.send(pack(c.Publish(2)))"), lost)
+
+    assert ["uses A", "serves A"] == of("front1", lines)
 
 
 def test_one_that_dies_of_it_is_not_waited_for(scene: Scene) -> None:
@@ -262,19 +312,18 @@ def test_one_that_dies_of_it_is_not_waited_for(scene: Scene) -> None:
     assert ["uses A", "serves A", "uses B"] == of("front2", lines)
 
 
-def test_one_that_dies_on_the_way_back_is_not_waited_for(scene: Scene) -> None:
-    """It begins with the former state."""
+def test_what_all_die_of_is_not_in_force(scene: Scene) -> None:
+    """They begin again with the former state, and serve."""
     die = """
-            if begin.slot == "front2" and wanted == "B":
-                end.send(pack(c.UsingTLS(message.serial, "No room.")))
-                continue
-            if begin.slot == "front1" and state == "B" and wanted == "A":
+            if wanted == "B":
                 os.kill(os.getpid(), signal.SIGKILL)
 """
-    ends = ("front1 serves A", "front1 serves A", _REFUSED)
-    lines = scene.play(front_end(die), keeper('publish("B", 2)'), *ends)
+    unused = "published 2 'No front end uses it.'"
+    ends = (*["front1 serves A"] * 2, *["front2 serves A"] * 2, unused)
+    scene.play(front_end(die), keeper('publish("B", 2)'), *ends)
 
-    assert ["uses A", "serves A", "uses B", "uses A", "serves A"] == of("front1", lines)
+    assert 0 == scene.status
+    assert 1 == scene.states
 
 
 def test_one_that_does_not_answer_is_replaced(

@@ -226,6 +226,22 @@ class TestMemory:
         assert {Ruling.GOOD} == set(rulings)
         assert 16 == place.most_at_once
 
+    async def test_questions_that_come_too_late_are_not_asked(self) -> None:
+        """Clients that came while a responder hung don't keep later ones waiting."""
+        place = Place()
+        place.takes = 6
+        waiting = [asyncio.create_task(place.check.judge(client())) for _ in range(50)]
+        await settle()
+        asked = len(place.asked)
+        await place.clock.advance(7)
+        place.takes = 0
+        late = asyncio.create_task(place.check.judge(client()))
+        await place.clock.advance(0)
+
+        assert Ruling.GOOD is await late
+        assert (16, 17) == (asked, len(place.asked))
+        await asyncio.gather(*waiting)
+
 
 class TestFollowing:
     async def test_revoked_while_connected(self) -> None:

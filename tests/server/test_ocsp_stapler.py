@@ -5,6 +5,7 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from io import StringIO
@@ -433,6 +434,14 @@ class TestFiles:
             await place.clock.advance(3600.01)
             assert b"" == place.staple
             assert "expired" in place.alarms["staple"]
+
+    async def test_pipe_in_place_of_a_file(self, place: Place, tmp_path: Path) -> None:
+        """It is not waited for: nobody may ever write into it."""
+        path = tmp_path / "staple"
+        os.mkfifo(path)
+        place.begin(CA_.pair(CA_.issue()), files=(path,))
+        async with place.work():
+            assert "unreadable" in place.alarms["staple_file"]
 
     async def test_file_about_another(self, place: Place, tmp_path: Path) -> None:
         """A response about another certificate is not shown."""

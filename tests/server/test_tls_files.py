@@ -3,6 +3,7 @@
 
 import os
 import struct
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state
 from tests.server.pem_files import key_pem, pem, serve_by, write_pair
-from tests.server.pki import CLIENT, Issued, self_signed_root
-from tests.support import require_service
+from tests.server.pki import CLIENT, Issued, Issuer, self_signed_root
+from tests.support import require_program, require_service
 
 DER = serialization.Encoding.DER
 DAY = timedelta(days=1)
@@ -57,6 +58,16 @@ class Folder:
             self.state(*more, client=client)
         return str(caught.value)
 
+    def make(self, *kind: str) -> None:
+        """Let OpenSSL make a key of a kind, and a certificate of its own for it."""
+        openssl, key = require_program("openssl"), str(self.files.key)
+        told = ["-subj", "/CN=localhost", "-out", str(self.files.cert)]
+        for command in (
+            ["genpkey", "-algorithm", *kind, "-out", key],
+            ["req", "-x509", "-key", key, *told],
+        ):
+            subprocess.run([openssl, *command], check=True, capture_output=True)
+
     def client(self, *lists: bytes) -> ClientSettings:
         """Return rules about clients that lie in files."""
         ca = self.path / "ca.pem"
@@ -71,6 +82,15 @@ class Folder:
 def folder(tmp_path: Path) -> Folder:
     """Give a folder with a good pair."""
     return Folder(tmp_path)
+
+
+def twice_extended(issuer: Issuer) -> Issued:
+    """Return a certificate that has one extension twice."""
+    one, other = x509.ObjectIdentifier("1.2.3.4.1"), x509.ObjectIdentifier("1.2.3.4.2")
+    more = [x509.UnrecognizedExtension(name, b"\5\0") for name in (one, other)]
+    issued = serve_by(issuer, more=more)
+    der = issued.der.replace(b"\6\4\x2a\3\4\2", b"\6\4\x2a\3\4\1")
+    return Issued(x509.load_der_x509_certificate(der), issued.key)
 
 
 class TestPair:
@@ -119,6 +139,54 @@ class TestPair:
         folder.files.key.write_bytes(key_pem(serve_by(folder.issuer)))
 
         assert "key.pem does not belong to the certificate" in folder.refusal()
+
+    @pytest.mark.parametrize("form", ["seed-priv", "seed-only", "priv-only"])
+    def test_a_key_of_openssls_is_read(self, folder: Folder, form: str) -> None:
+        """OpenSSL writes what is expanded from the seed of a key of ML-DSA, too."""
+        folder.make("ML-DSA-65", "-provparam", f"ml-dsa.output_formats={form}")
+        state = folder.state()
+        try_state(state)
+
+        assert 1 == len(state.pairs)
+
+    def test_a_key_of_openssls_for_another_certificate_is_told(
+        self, folder: Folder
+    ) -> None:
+        """Nobody serves with it."""
+        folder.make("ML-DSA-65")
+        folder.put(serve_by(folder.issuer, kind="ML-DSA-65"))
+        (folder.path / "own.pem").write_bytes(folder.files.cert.read_bytes())
+        folder.make("ML-DSA-65")
+        folder.files.cert.write_bytes((folder.path / "own.pem").read_bytes())
+
+        with pytest.raises(ListenError, match="not that of its certificate"):
+            try_state(folder.state())
+
+    @pytest.mark.parametrize(
+        ("curve", "words"),
+        [
+            ("SM2", "is for a key of a kind that can't be used"),
+            ("sect283k1", "is for a key of a kind that can't be used"),
+            ("P-192", r"\(ee key too small\)"),
+            ("secp256k1", r"connection with the new certificate fails \("),
+        ],
+    )
+    def test_a_key_that_nobody_could_use_is_told(
+        self, folder: Folder, curve: str, words: str
+    ) -> None:
+        """The message says why."""
+        folder.make("EC", "-pkeyopt", f"ec_paramgen_curve:{curve}")
+
+        with pytest.raises(ListenError, match=words):
+            try_state(folder.state())
+
+    def test_extensions_that_contradict_each_other_are_told(
+        self, folder: Folder
+    ) -> None:
+        """A certificate has none of them twice."""
+        folder.put(twice_extended(folder.issuer))
+
+        assert "The extensions in" in folder.refusal()
 
     def test_an_encrypted_key_is_told(self, folder: Folder) -> None:
         """Nobody is asked for a passphrase on a terminal."""
@@ -248,6 +316,17 @@ class TestFiles:
 
         assert "is no regular file" in folder.refusal()
 
+    @pytest.mark.parametrize("which", ["cert", "key"])
+    def test_a_folder_is_not_kept_open(self, folder: Folder, which: str) -> None:
+        """It is looked at every 5 seconds, for as long as it is there."""
+        path = getattr(folder.files, which)
+        path.unlink()
+        path.mkdir()
+        before = len(os.listdir("/proc/self/fd"))
+
+        assert "is no regular file" in folder.refusal()
+        assert before == len(os.listdir("/proc/self/fd"))
+
     def test_an_endless_file_is_not_read_to_its_end(self, folder: Folder) -> None:
         """There is a limit, and the message says it."""
         with folder.files.cert.open("ab") as file:
@@ -271,6 +350,21 @@ class TestClients:
         assert rules.is_required
         assert (folder.issuer.der,) == rules.authorities
         assert 3 * (crl,) == rules.revocation_lists
+
+    def test_a_ca_that_openssl_would_not_take_is_none(self, folder: Folder) -> None:
+        """One without key usage lets nobody in; that is told at once."""
+        client = folder.client()
+        folder.make("ED25519")
+        client.ca.write_bytes(folder.files.cert.read_bytes())
+
+        assert "keyUsage keyCertSign" in folder.refusal(client=client)
+
+    def test_a_ca_that_can_not_be_read_is_none(self, folder: Folder) -> None:
+        """Its extensions contradict each other."""
+        client = folder.client()
+        client.ca.write_bytes(pem(twice_extended(folder.issuer).certificate))
+
+        assert "No CA certificate in" in folder.refusal(client=client)
 
     def test_a_ca_file_needs_a_ca(self, folder: Folder) -> None:
         """A server's own certificate signs nobody."""

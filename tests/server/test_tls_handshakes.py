@@ -15,7 +15,8 @@ from cryptography.x509 import ocsp
 
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.contexts import TLSStateError
-from hsm_server.tls.state import ServerPair
+from hsm_server.tls.state import ClientRules, ServerPair
+from hsm_server.tls.trial import try_state
 from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
 from tests.server.tls_support import Server, curl, s_client, serving, state_of
 
@@ -238,6 +239,23 @@ def test_without_a_staple_there_is_none(server: Server, bundle: str) -> None:
 
     assert "OCSP response: no response sent" in sent.output
     assert "HTTP/1.1 200" in sent.output
+
+
+def test_more_cas_than_can_be_named_let_clients_in(
+    root: Issuer, bundle: str, tmp_path: Path
+) -> None:
+    """Their names don't fit into a handshake, and nobody needs them."""
+    cas = [self_signed_root(f"Root {n:050}", key=root.key).der for n in range(1000)]
+    rules = ClientRules(authorities=(*cas, root.der))
+    state = state_of(root.issue("server", use=SERVER).pair, client=rules)
+    certificate, key = root.issue("ada").write(tmp_path, "ada")
+    try_state(state)
+    with serving(state, "asyncio") as server:
+        done = curl(
+            server, "--cacert", bundle, "--cert", str(certificate), "--key", str(key)
+        )
+
+    assert 0 == done.status, done.text
 
 
 def test_another_state_is_used_from_the_next_connection_on(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -27,10 +28,10 @@ from hsm_server.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.expiry import ExpiryWatch
-from hsm_server.tls.files import read_pair_files
+from hsm_server.tls.files import Contents, read_pair_files
 from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.settling import settled
-from hsm_server.tls.sources import file_sources, first_state
+from hsm_server.tls.sources import Edit, FileSource, file_sources, first_state
 from hsm_server.tls.state import TLSState
 from tests.server.pem_files import chain_pem, key_pem, pem, serve_by, write_pair
 from tests.server.pki import Issued, self_signed_root
@@ -281,6 +282,20 @@ class TestWhatCanNotBeUsed:
         assert ("No room.", "") == (refused, accepted)
         assert new == world.shown
 
+    async def test_what_is_read_holds_nobody_up(self, world: World) -> None:
+        """The supervisor ends a keeper that does not answer, whatever it is reading."""
+        threads = []
+
+        def parse(contents: Contents) -> Edit:
+            threads.append(threading.get_ident())
+            return lambda state: state
+
+        source = FileSource("x", lambda: {Path("x"): b"x"}, parse, 0, world.alarms)
+        await source.reload(Board(first_state(world.settings), world.publish))
+
+        assert [threading.get_ident()] != threads
+        assert 1 == len(threads)
+
     def test_no_key_is_in_what_is_told(self, world: World) -> None:
         """Neither state nor error shows what the files hold."""
         state = first_state(world.settings)
@@ -433,7 +448,8 @@ class TestExpiry:
         world.put(own)
         ends = own.certificate.not_valid_after_utc
         watch = ExpiryWatch(world.alarms, now=lambda: ends - left)
-        board = Board(first_state(world.settings), world.publish)
+        settings = msgspec.structs.replace(world.settings, client=None)
+        board = Board(first_state(settings), world.publish)
         watch.look(board)
         watch.look(board)
 
@@ -441,3 +457,19 @@ class TestExpiry:
         told = [line["reason"] for line in world.log("tls alarm")]
         assert bool(words) == len(told)
         assert [] == [reason for reason in told if not reason.startswith(words)]
+
+    async def test_client_cas(self, world: World) -> None:
+        """Nobody is told by his alert that it is the CA that has expired."""
+        state = first_state(world.settings)
+        ends = world.issuer.certificate.not_valid_after_utc
+        now = ends - timedelta(seconds=1)
+        watch = ExpiryWatch(world.alarms, now=lambda: now)
+        # The server's own, of the same age, is left out of this.
+        board = Board(msgspec.structs.replace(state, pairs=()), world.publish)
+        watch.look(board)
+        assert not world.alarm("expiry")
+        now = ends
+        watch.look(board)
+
+        assert 1.0 == world.alarm("expiry")
+        assert "All client CAs have expired" in world.log("tls alarm")[0]["reason"]

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
-from hsm_server.tls.adapter import AdapterContext
-from hsm_server.tls.state import ClientRules, TLSState
+from hsm_server.tls.adapter import AdapterContext, TLSConnection
+from hsm_server.tls.state import ClientRules, TLSState, pack_state, read_state
 from tests.server.pki import SERVER, self_signed_root
 from tests.server.tls_support import state_of
 
@@ -65,6 +66,29 @@ def test_swaps_leave_nothing(states: tuple[TLSState, TLSState]) -> None:
         context.use(states[0])
 
     assert growth(swap, ROUNDS // 5) < 2 * MIB
+
+
+def test_connections_keep_no_copy_of_what_did_not_change(
+    states: tuple[TLSState, TLSState],
+) -> None:
+    """Staples change all the time, and long lists of revoked certificates do not."""
+    state = states[0]
+    context = AdapterContext(state)
+    kept: list[TLSConnection] = []
+
+    def connect() -> None:
+        staple = str(len(kept)).encode()
+        pair = msgspec.structs.replace(state.pairs[0], staple=staple)
+        context.use(
+            read_state(pack_state(msgspec.structs.replace(state, pairs=(pair,))))
+        )
+        ends = ssl.MemoryBIO(), ssl.MemoryBIO()
+        kept.append(context.wrap_bio(*ends, server_side=True))
+
+    grown = growth(connect, 100)
+
+    assert 1 == len({id(connection.rules) for connection in kept})
+    assert grown < 50 * 100 * 1024
 
 
 def test_handshakes_leave_nothing(states: tuple[TLSState, TLSState]) -> None:

@@ -8,9 +8,7 @@ on the page *Policy* of the reference.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -33,6 +31,7 @@ from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
 from hsm_core._policies.texts import Path as Place
+from hsm_core._regular_files import open_regular
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
     ConfigurationError,
@@ -116,24 +115,19 @@ def read_policy_file(path: Path, *, for_use: bool = True) -> bytes:
             is *for_use*.
     """
     try:
-        # Opening a pipe must not wait for who writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                problem = "It is no regular file."
-            elif for_use and others_may_change(descriptor):
+        with open_regular(path) as file:
+            if for_use and others_may_change(file.fileno()):
                 raise UnsafeFileModeError(
                     f"The policy {path} can be written to by others: it must belong to "
                     "root or to this user, and only its owner may write to it.",
                     field="policy_config",
                 )
-            else:
-                return file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        problem = f"{error.strerror or 'it is no file'}."
-    raise ConfigurationError(
-        f"The policy {path} can't be read: {problem}", field="policy_config"
-    )
+        raise ConfigurationError(
+            f"The policy {path} can't be read: {error.strerror}.",
+            field="policy_config",
+        ) from None
 
 
 def parse_policy_file(path: Path, data: bytes) -> Policy:

@@ -12,18 +12,25 @@ from cryptography import x509
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Record
 
-__all__ = ["CertificateFacts", "certificate_facts", "fingerprint", "readable_facts"]
+__all__ = [
+    "UNREADABLE",
+    "CertificateFacts",
+    "certificate_facts",
+    "fingerprint",
+    "readable_facts",
+]
 
 _MOST_NAMES: Final = 64
 _MOST_CHARACTERS: Final = 1024
 _KEPT: Final = 512
 """Certificates that are not read again for every request."""
 
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     ValueError,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
+"""What is raised where names or extensions of a certificate can't be read."""
 
 
 class CertificateFacts(Record, frozen=True, kw_only=True):
@@ -68,7 +75,7 @@ def certificate_facts(certificate: bytes) -> CertificateFacts:
         found = x509.load_der_x509_certificate(certificate)
         subject = _printable(found.subject.rfc4514_string())
         names = _names(found)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise AuthenticationError from None
     if len(names) > _MOST_NAMES or any(
         len(text) > _MOST_CHARACTERS for text in (subject, *names)

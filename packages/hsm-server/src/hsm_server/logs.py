@@ -147,7 +147,9 @@ class _ForeignHandler(logging.Handler):
 
 
 def capture_foreign(logger: Logger) -> None:
-    """Send everything that libraries log through :mod:`logging` to *logger*."""
+    """Send what libraries log through :mod:`logging`, and warn of, to *logger*."""
     root = logging.getLogger()
     root.handlers = [_ForeignHandler(logger)]
     root.setLevel(logging.WARNING)
+    # Of a strange certificate cryptography warns, and not in a line of the log.
+    logging.captureWarnings(True)

@@ -181,6 +181,14 @@ def _service() -> list[click.Parameter]:
             type=click.FloatRange(0),
         ),
         option(
+            "list-cache-ttl-secs",
+            "How long a listing of keys may be out of date, in seconds. Nothing is "
+            "kept for that: a listing is always of now, whatever this says.",
+            default=5,
+            type=click.IntRange(0),
+            expose_value=False,
+        ),
+        option(
             "log-level",
             "Least severe level that is logged to standard error.",
             default="info",

@@ -17,7 +17,6 @@ UNAVAILABLE: Final = (
     "auth-jwt-reload-secs",
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
-    "list-cache-ttl-secs",
     "rate-limit-burst",
     "rate-limit-per-second",
     "web-dir",

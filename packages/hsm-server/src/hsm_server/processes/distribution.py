@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-How a state of TLS gets from the keeper to all front ends, or to none.
+How a state of TLS gets from the keeper to all front ends.
 
 It is a sealed file in memory, with private keys in it, which is handed on as a
 descriptor and never read here.
@@ -24,6 +24,9 @@ __all__ = ["Distribution"]
 _LONGEST_SECONDS: Final = 5.0
 """How long a front end may take; then it is started again."""
 
+_MOST_QUEUED: Final = 4
+"""A keeper waits for its answer; there may be something of one before it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Edition:
@@ -33,18 +36,20 @@ class _Edition:
     Attributes:
         generation: What the keeper calls it.
         serial: What front ends are told that it is; each has another one.
-        error: Why the one after it could not be used, where this is the way back.
     """
 
     generation: int
     descriptor: int
     serial: int
-    error: str = ""
 
 
 class Distribution:
     """
     Gives out one state after the other; each ends before the next begins.
+
+    A state that nobody uses of those who were asked is not in force. Where some use it
+    and others refuse, the others are started again: so who has taken over a front end
+    keeps no other from a new certificate.
 
     Args:
         front_ends: Who uses them. One that has just begun is given the newest, and one
@@ -64,6 +69,8 @@ class Distribution:
         self._under_way: _Edition | None = None
         self._queue: deque[tuple[int, int]] = deque()
         self._waiting: set[Offspring] = set()
+        self._refusals: dict[Offspring, str] = {}
+        self._is_asked = self._is_used = False
         self._timer: asyncio.TimerHandle | None = None
         self._serial = 0
 
@@ -86,6 +93,10 @@ class Distribution:
             os.close(descriptor)
             self._answer(generation, "What was published is not sealed.")
             return
+        if len(self._queue) >= _MOST_QUEUED:
+            os.close(descriptor)
+            self._answer(generation, "Too much was published at one time.")
+            return
         self._queue.append((generation, descriptor))
         self._go_on()
 
@@ -100,19 +111,23 @@ class Distribution:
         return True
 
     def note(self, front_end: Offspring, message: UsingTLS) -> None:
-        """Take an answer."""
+        """Take an answer, if one is expected."""
         edition = self._under_way
         if edition is None or message.serial != edition.serial:
             return
-        # On the way back a front end may refuse as well: it never left.
-        if message.error and not edition.error:
-            self._go_back(edition, message.error)
+        if front_end not in self._waiting:
+            return
+        if message.error:
+            self._refusals[front_end] = message.error
         else:
-            self.forget(front_end)
+            self._is_used = True
+        self._waiting.discard(front_end)
+        self._end_if_answered()
 
     def forget(self, front_end: Offspring) -> None:
         """Expect no answer of a front end, whose end it may be."""
         self._waiting.discard(front_end)
+        self._refusals.pop(front_end, None)
         self._end_if_answered()
 
     def close(self) -> None:
@@ -130,11 +145,13 @@ class Distribution:
         if self._under_way is None and self._queue:
             self._give(*self._queue.popleft())
 
-    def _give(self, generation: int, descriptor: int, error: str = "") -> None:
+    def _give(self, generation: int, descriptor: int) -> None:
         self._serial += 1
-        edition = _Edition(generation, descriptor, self._serial, error)
+        edition = _Edition(generation, descriptor, self._serial)
         self._under_way = edition
         self._waiting = {child for child in self._front_ends if child.is_ready}
+        self._refusals.clear()
+        self._is_asked, self._is_used = bool(self._waiting), False
         self._stop_clock()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LONGEST_SECONDS, self._replace_silent)
@@ -142,29 +159,33 @@ class Distribution:
             child.tell(UseTLS(edition.serial), descriptor)
         self._end_if_answered()
 
-    def _go_back(self, refused: _Edition, error: str) -> None:
-        """Give the former state to all again, some of whom have left it."""
-        os.close(refused.descriptor)
-        if self._in_force is not None:
-            self._give(refused.generation, self._in_force.descriptor, error)
-            return
-        self._under_way = None
-        self._waiting.clear()
-        self._stop_clock()
-        self._answer(refused.generation, error)
-        self._go_on()
-
     def _end_if_answered(self) -> None:
         edition = self._under_way
         if edition is None or self._waiting:
             return
         self._stop_clock()
-        former = self._in_force
-        if former is not None and former.descriptor != edition.descriptor:
-            os.close(former.descriptor)
-        self._in_force, self._under_way = edition, None
-        self._answer(edition.generation, edition.error)
+        self._under_way = None
+        if self._is_asked and not self._is_used and self._in_force is not None:
+            self._drop(edition)
+        else:
+            self._put_in_force(edition)
         self._go_on()
+
+    def _drop(self, edition: _Edition) -> None:
+        """Leave in force what was; who refuses has never left it."""
+        os.close(edition.descriptor)
+        error = next(iter(self._refusals.values()), "No front end uses it.")
+        self._answer(edition.generation, error)
+
+    def _put_in_force(self, edition: _Edition) -> None:
+        """Have those begin again with a state who refuse it, while others use it."""
+        former, self._in_force = self._in_force, edition
+        if former is not None:
+            os.close(former.descriptor)
+        # Before anybody relies on it.
+        for child, error in list(self._refusals.items()):
+            child.replace(f"The process {child.slot} refused the new TLS: {error}")
+        self._answer(edition.generation, "")
 
     def _replace_silent(self) -> None:
         """Start again who has not answered; nobody knows what it goes by."""

@@ -116,7 +116,8 @@ class _KeeperProcess:
     async def _keep(self) -> None:
         try:
             await self._keeper.begin()
-        except HSMError as error:
+        except Exception as error:
+            # Nobody asks who has not begun whether it is there.
             self._child.fail(error)
         self._control.send(Ready())
         await self._keeper.run()

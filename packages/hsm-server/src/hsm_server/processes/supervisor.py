@@ -253,10 +253,17 @@ class Supervisor:
                 self._link_again(child)
             case UsingTLS():
                 self._distribution.note(child, message)
-            case Publish() if child is self._keeper and descriptors:
-                self._distribution.publish(message.generation, descriptors.pop())
-                for front_end in self._front_ends:
-                    self._let_serve(front_end)
+            case Publish() if child is self._keeper:
+                self._publish(message.generation, descriptors)
+
+    def _publish(self, generation: int, descriptors: list[int]) -> None:
+        if not descriptors:
+            # There was no room for it among our own.
+            self._answer_keeper(generation, "What was published did not arrive.")
+            return
+        self._distribution.publish(generation, descriptors.pop())
+        for front_end in self._front_ends:
+            self._let_serve(front_end)
 
     def _announce_if_all_serve(self) -> None:
         if not self._is_announced and all(f.is_serving for f in self._front_ends):

@@ -12,24 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, NoReturn, Self, TypeVar
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.tls.contexts import (
     ACME_PROTOCOL,
     NoCommonProtocolError,
+    Staples,
     challenge_context,
     server_context,
 )
 from hsm_server.tls.groups import check_groups
 from hsm_server.tls.hello import MAX_HELLO_BYTES, MalformedHelloError, read_hello
-from hsm_server.tls.openssl import SSL
+from hsm_server.tls.openssl import SSL, reason_of
 from hsm_server.tls.peers import Attempt, Outcome, group_label
-from hsm_server.tls.state import ClientRules, TLSState
+from hsm_server.tls.state import ClientRules, ServerPair, TLSState
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ class AdapterContext(ssl.SSLContext):
     """
     TLS of a listener, which goes by another state whenever it is given one.
 
-    Connections keep what they began with.
+    Connections keep what they began with, but for staples.
 
     Args:
         state: The first.
@@ -68,6 +70,7 @@ class AdapterContext(ssl.SSLContext):
 
     state: TLSState
     on_new_rules: Callable[[], None]
+    _staples: Staples
 
     def __new__(cls, state: TLSState, *, allow_tls_1_2: bool = False) -> Self:
         """Make a context of Python's, of which no more is used."""
@@ -86,19 +89,30 @@ class AdapterContext(ssl.SSLContext):
         Raises:
             TLSStateError: It can't be used; the former one still is.
         """
-        before = self.state.client
-        self._install(state)
-        if self.state.client != before:
+        before = self.state
+        self._install(state, before)
+        if self.state.client != before.client:
             self.on_new_rules()
 
-    def _install(self, state: TLSState) -> None:
+    def _install(self, state: TLSState, before: TLSState | None = None) -> None:
         challenges = {
             challenge.name: challenge_context(challenge)
             for challenge in state.challenges
         }
-        self._active = server_context(
-            state, allow_tls_1_2=self._allow_tls_1_2, on_info=_note_alert
-        )
+        if before is not None and state.client == before.client:
+            # Connections keep these; they need not keep a copy each.
+            state = msgspec.structs.replace(state, client=before.client)
+        if before is not None and _differ_in_staples_alone(state, before):
+            self._staples.put(state.pairs)
+        else:
+            staples = Staples(state.pairs)
+            self._active = server_context(
+                state,
+                allow_tls_1_2=self._allow_tls_1_2,
+                staples=staples,
+                on_info=_note_alert,
+            )
+            self._staples = staples
         self.challenges = challenges
         self.state = state
 
@@ -388,6 +402,15 @@ class TLSConnection:
         return self._tls.get_verified_chain(as_cryptography=True) or []
 
 
+def _differ_in_staples_alone(state: TLSState, before: TLSState) -> bool:
+    """Return whether what OpenSSL is given for ordinary connections is the same."""
+    return state.client == before.client and _bare(state.pairs) == _bare(before.pairs)
+
+
+def _bare(pairs: Sequence[ServerPair]) -> list[ServerPair]:
+    return [msgspec.structs.replace(pair, staple=b"") for pair in pairs]
+
+
 def _server_side(context: SSL.Context, attempt: Attempt) -> SSL.Connection:
     connection = SSL.Connection(context, None)
     connection.set_accept_state()
@@ -409,6 +432,4 @@ def _as_ssl_error(error: SSL.Error) -> ssl.SSLError:
     """Return an error as event loops know it, with OpenSSL's words."""
     if isinstance(error, SSL.ZeroReturnError):
         return ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "closed")
-    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    reason = str(entries[0][-1]) if entries else "unknown"
-    return ssl.SSLError(ssl.SSL_ERROR_SSL, reason)
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, reason_of(error))

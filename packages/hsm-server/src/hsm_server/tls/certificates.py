@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from hsm_server.certificates import UNREADABLE
 from hsm_server.exit_codes import ListenError
 
 __all__ = ["check_chain", "ends_at", "kind_of"]
@@ -109,7 +110,7 @@ def _check_purpose(certificate: x509.Certificate, name: str) -> None:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
     except x509.ExtensionNotFound:
         return
-    except ValueError:
+    except UNREADABLE:
         raise ListenError(f"The extensions in {name} can't be read.") from None
     if not _SERVERS & set(usage.value):
         raise ListenError(
@@ -118,4 +119,7 @@ def _check_purpose(certificate: x509.Certificate, name: str) -> None:
 
 
 def _called(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string()[:128] or "without a name"
+    try:
+        return certificate.subject.rfc4514_string()[:128] or "without a name"
+    except ValueError:
+        return "without a name that can be read"

@@ -12,13 +12,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.exit_codes import ListenError
-from hsm_server.tls.openssl import SSL, crypto
+from hsm_server.tls.openssl import SSL, crypto, reason_of
 from hsm_server.tls.state import Challenge, ClientRules, ServerPair, TLSState
 
 __all__ = [
     "ACME_PROTOCOL",
     "MAX_INTERMEDIATES",
     "NoCommonProtocolError",
+    "Staples",
     "TLSStateError",
     "challenge_context",
     "server_context",
@@ -29,6 +30,9 @@ ACME_PROTOCOL: Final = b"acme-tls/1"
 
 MAX_INTERMEDIATES: Final = 4
 """CA certificates between a client's own and one of the authorities."""
+
+_MOST_NAME_BYTES: Final = 16 * 1024
+"""Names of CAs that clients are told; with more a handshake may not come about."""
 
 _HTTP: Final = b"http/1.1"
 _SESSION_ID_CONTEXT: Final = b"ferrohsm"
@@ -44,8 +48,37 @@ class NoCommonProtocolError(Exception):
     """A client knows no application protocol that we know."""
 
 
+class Staples:
+    """
+    What is stapled to which certificate; contexts show what was put there last.
+
+    Args:
+        pairs: Certificates with their staples.
+    """
+
+    def __init__(self, pairs: Sequence[ServerPair]) -> None:
+        self.put(pairs)
+
+    def put(self, pairs: Sequence[ServerPair]) -> None:
+        """Let these be shown from the next handshake on."""
+        self._by_certificate = {pair.chain[0]: pair.staple for pair in pairs}
+
+    def staple(self, connection: SSL.Connection, data: object) -> bytes:
+        """Return the staple of the certificate that a connection shows, or nothing."""
+        if len(self._by_certificate) == 1:
+            return next(iter(self._by_certificate.values()))
+        shown = connection.get_certificate(as_cryptography=True)
+        if shown is None:
+            return b""
+        return self._by_certificate.get(shown.public_bytes(Encoding.DER), b"")
+
+
 def server_context(
-    state: TLSState, *, allow_tls_1_2: bool = False, on_info: Info | None = None
+    state: TLSState,
+    *,
+    allow_tls_1_2: bool = False,
+    staples: Staples | None = None,
+    on_info: Info | None = None,
 ) -> SSL.Context:
     """
     Return the context of ordinary connections.
@@ -54,6 +87,8 @@ def server_context(
         state: What to show, and whom to let in.
 
         allow_tls_1_2: Whether TLS 1.2 is spoken too.
+
+        staples: Shown instead of those in *state*.
 
         on_info: Is told what OpenSSL does (SSL_CTX_set_info_callback(3)).
 
@@ -64,6 +99,7 @@ def server_context(
         RFC 8446; RFC 9325, section 3; client certificates by RFC 5280, strictly.
     """
     context = _context(state.pairs, _HTTP, allow_tls_1_2=allow_tls_1_2)
+    context.set_ocsp_server_callback((staples or Staples(state.pairs)).staple)
     if state.client is not None:
         _demand_certificates(context, state.client)
     if on_info is not None:
@@ -105,7 +141,6 @@ def _context(
     context.set_alpn_select_callback(_chooser(protocol))
     for pair in pairs:
         _use_pair(context, pair)
-    context.set_ocsp_server_callback(_stapler(pairs))
     return context
 
 
@@ -133,13 +168,16 @@ def _use_pair(context: SSL.Context, pair: ServerPair) -> None:
     try:
         with _file(b"".join(c.public_bytes(Encoding.PEM) for c in chain)) as path:
             context.use_certificate_chain_file(path)
-    except SSL.Error:
-        _refuse("A certificate or one of its chain can't be used.")
+    except SSL.Error as error:
+        _refuse(
+            f"A certificate or one of its chain can't be used ({reason_of(error)})."
+        )
     try:
         with _file(pair.key) as path:
             context.use_privatekey_file(path, crypto.FILETYPE_ASN1)
         context.check_privatekey()
     except SSL.Error:
+        # What OpenSSL says of a key is not told.
         _refuse("A private key can't be read, or is not that of its certificate.")
 
 
@@ -154,30 +192,15 @@ def _file(content: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _stapler(
-    pairs: Sequence[ServerPair],
-) -> Callable[[SSL.Connection, object], bytes]:
-    """Return what gives the staple of the certificate that is shown."""
-    staples = {pair.chain[0]: pair.staple for pair in pairs}
-    if len(pairs) == 1:
-        return lambda connection, data: pairs[0].staple
-
-    def staple(connection: SSL.Connection, data: object) -> bytes:
-        shown = connection.get_certificate(as_cryptography=True)
-        return staples.get(shown.public_bytes(Encoding.DER), b"") if shown else b""
-
-    return staple
-
-
 def _demand_certificates(context: SSL.Context, rules: ClientRules) -> None:
     store = context.get_cert_store()
     if store is None:
         raise AssertionError("A context has a store.")
     try:
-        for der in rules.authorities:
-            authority = x509.load_der_x509_certificate(der)
+        authorities = list(map(x509.load_der_x509_certificate, rules.authorities))
+        for authority in authorities:
             store.add_cert(crypto.X509.from_cryptography(authority))
-            context.add_client_ca(authority)
+        _tell_names(context, authorities)
         for der in rules.revocation_lists:
             store.add_crl(x509.load_der_x509_crl(der))
     except (ValueError, SSL.Error, crypto.Error):
@@ -191,6 +214,13 @@ def _demand_certificates(context: SSL.Context, rules: ClientRules) -> None:
     if rules.is_required:
         mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
     context.set_verify(mode)
+
+
+def _tell_names(context: SSL.Context, authorities: list[x509.Certificate]) -> None:
+    """Let clients know whose certificates count, if that is not too much to send."""
+    if sum(len(one.subject.public_bytes()) for one in authorities) <= _MOST_NAME_BYTES:
+        for authority in authorities:
+            context.add_client_ca(authority)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -14,7 +14,7 @@ from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.sources import now_utc
-from hsm_server.tls.state import ServerPair
+from hsm_server.tls.state import ClientRules, ServerPair
 
 __all__ = ["ExpiryWatch"]
 
@@ -28,7 +28,7 @@ class ExpiryWatch:
     A task of the keeper that changes nothing.
 
     Its alarm begins when less than a tenth of a certificate's life is left, and 14 days
-    at most.
+    at most; and when all CAs of clients have expired.
 
     Args:
         alarms: Are told.
@@ -54,11 +54,20 @@ class ExpiryWatch:
     def look(self, board: Board) -> None:
         """Begin or end the alarm, as it is now."""
         complaints = [self._complaint(pair) for pair in board.state.pairs]
+        complaints.append(self._complaint_about(board.state.client))
         reason = " ".join(filter(None, complaints))
         if reason:
             self._alarms.begin(_PART, reason)
         else:
             self._alarms.end(_PART)
+
+    def _complaint_about(self, rules: ClientRules | None) -> str:
+        if rules is None:
+            return ""
+        found = map(x509.load_der_x509_certificate, rules.authorities)
+        if any(ca.not_valid_after_utc > self._now() for ca in found):
+            return ""
+        return "All client CAs have expired; no client certificate is let in."
 
     def _complaint(self, pair: ServerPair) -> str:
         chain = [x509.load_der_x509_certificate(der) for der in pair.chain]

@@ -19,13 +19,15 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from hsm_core.errors import UnsafeFileModeError
 from hsm_core.secret_input import is_open_to_others
+from hsm_server.certificates import UNREADABLE
 from hsm_server.exit_codes import ListenError
 from hsm_server.settings import ClientSettings, PairFiles
 from hsm_server.tls.certificates import check_chain, kind_of
+from hsm_server.tls.private_keys import read_private_key
+from hsm_server.tls.regular import NotRegularError, open_regular
 from hsm_server.tls.state import ClientRules, ServerPair
 
 __all__ = [
@@ -39,7 +41,6 @@ __all__ = [
 
 _MOST_BYTES: Final = 1024 * 1024
 _MOST_CRL_BYTES: Final = 16 * 1024 * 1024
-_FORM: Final = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8)
 
 Contents = Mapping[Path, bytes]
 """What each file holds; private keys are in it."""
@@ -103,12 +104,7 @@ def parse_pairs(
     kinds: dict[str, Path] = {}
     for files in pairs:
         chain = _certificates(files.cert, contents[files.cert])
-        key = _private_key(files, contents[files.key])
-        if key.public_key() != chain[0].public_key():
-            raise ListenError(
-                f"The private key {files.key} does not belong to the certificate "
-                f"{files.cert}."
-            )
+        key = read_private_key(files, contents[files.key], chain[0])
         issuer = chain[1] if len(chain) > 1 else None
         chain = check_chain(chain, str(files.cert), now)
         kind = kind_of(chain[0])
@@ -121,7 +117,7 @@ def parse_pairs(
         parsed.append(
             ServerPair(
                 chain=tuple(map(_der, chain)),
-                key=key.private_bytes(*_FORM, serialization.NoEncryption()),
+                key=key,
                 issuer=_der(issuer) if issuer is not None else b"",
             )
         )
@@ -141,7 +137,10 @@ def parse_client(
     found = _certificates(settings.ca, contents[settings.ca])
     authorities = [certificate for certificate in found if _may_sign(certificate)]
     if not authorities:
-        raise ListenError(f"No CA certificate in {settings.ca}.")
+        raise ListenError(
+            f"No CA certificate in {settings.ca}: one has basicConstraints CA:TRUE, "
+            "keyUsage keyCertSign and a subjectKeyIdentifier (RFC 5280, section 4.2.1)."
+        )
     lists = [
         crl
         for path in settings.crls
@@ -165,13 +164,11 @@ def _read(
     most: int = _MOST_BYTES,
 ) -> bytes:
     try:
-        # A pipe that nobody writes into would be waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ListenError(f"The {what} {path} is no regular file.")
-            check(descriptor, path)
+        with open_regular(path) as file:
+            check(file.fileno(), path)
             data = file.read(most + 1)
+    except NotRegularError:
+        raise ListenError(f"The {what} {path} is no regular file.") from None
     except OSError as error:
         raise ListenError(
             f"The {what} {path} can't be read ({error.strerror})."
@@ -202,19 +199,6 @@ def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(data)
     except ValueError:
         raise ListenError(f"No certificates in PEM form in {path}.") from None
-
-
-def _private_key(files: PairFiles, data: bytes) -> PrivateKeyTypes:
-    try:
-        return serialization.load_pem_private_key(data, password=None)
-    except TypeError:
-        raise ListenError(
-            f"The private key {files.key} is encrypted; give it unencrypted, in a file "
-            "of mode 0600."
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        # Its cause may quote the file.
-        raise ListenError(f"No private key in PEM form in {files.key}.") from None
 
 
 def _revocation_lists(
@@ -267,11 +251,15 @@ def _has_signed(ca: x509.Certificate, crl: x509.CertificateRevocationList) -> bo
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
+    """Return whether OpenSSL will take it for a CA; it is strict about that."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
+        found = certificate.extensions
+        constraints = found.get_extension_for_class(x509.BasicConstraints)
+        usage = found.get_extension_for_class(x509.KeyUsage)
+        found.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
-    return found.value.ca
+    return constraints.value.ca and usage.value.key_cert_sign
 
 
 def _der(certificate: x509.Certificate) -> bytes:

@@ -18,7 +18,7 @@ import ssl  # noqa: F401 (see above)
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SSL", "crypto"]
+__all__ = ["SSL", "crypto", "reason_of"]
 
 _VARIABLE: Final = "OPENSSL_CONF"
 
@@ -31,3 +31,9 @@ finally:
         del os.environ[_VARIABLE]
     else:
         os.environ[_VARIABLE] = _before
+
+
+def reason_of(error: SSL.Error) -> str:
+    """Return what OpenSSL objects to, in its words, such as ``ee key too small``."""
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return str(entries[0][-1]) if entries else "unknown"

@@ -163,7 +163,8 @@ class FileSource:
         contents = await asyncio.to_thread(settled, self._read, self._digest)
         digest = digest_of(contents)
         if digest != self._digest:
-            await board.change(self._parse(contents))
+            # A long list of revoked certificates takes its time.
+            await board.change(await asyncio.to_thread(self._parse, contents))
             self._digest = digest
 
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.exit_codes import ListenError
 from hsm_server.tls.contexts import challenge_context, server_context
-from hsm_server.tls.openssl import SSL
+from hsm_server.tls.openssl import SSL, reason_of
 from hsm_server.tls.state import TLSState
 
 __all__ = ["try_state"]
@@ -29,8 +29,11 @@ def try_state(state: TLSState) -> None:
     server_context(state)
     for challenge in state.challenges:
         challenge_context(challenge)
+    rules = state.client
+    if rules is not None:
+        rules = msgspec.structs.replace(rules, is_required=False, revocation_lists=())
     for pair in state.pairs:
-        alone = msgspec.structs.replace(state, pairs=(pair,), client=None)
+        alone = msgspec.structs.replace(state, pairs=(pair,), client=rules)
         if _shake_hands(server_context(alone)) != pair.chain[0]:
             raise ListenError("A client is shown another certificate than it should.")
 
@@ -58,8 +61,10 @@ def _is_done(side: SSL.Connection) -> bool:
         side.do_handshake()
     except SSL.WantReadError:
         return False
-    except SSL.Error:
-        raise ListenError("A connection with the new certificate fails.") from None
+    except SSL.Error as error:
+        raise ListenError(
+            f"A connection with the new certificate fails ({reason_of(error)})."
+        ) from None
     return True
 
 

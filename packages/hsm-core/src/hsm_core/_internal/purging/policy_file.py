@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hsm_core._access_lists import others_may_change
+from hsm_core._regular_files import open_regular
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_core.protocols import Clock
 from hsm_core.retention_policy import (
@@ -87,24 +86,16 @@ class PolicyFile:
         return False
 
     def _read(self) -> bytes:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            descriptor = os.open(self._path, flags)
+            with open_regular(self._path) as file:
+                if others_may_change(file.fileno()):
+                    raise UnsafeFileModeError(
+                        "The retention policy can be written to by others: it must "
+                        "belong to root or to this user, and only its owner may write "
+                        "to it."
+                    )
+                return file.read(MAX_BYTES + 1)
         except OSError as error:
             raise ConfigurationError(
                 f"The retention policy can't be read: {error.strerror}."
             ) from None
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigurationError("The retention policy is no regular file.")
-            if others_may_change(descriptor):
-                raise UnsafeFileModeError(
-                    "The retention policy can be written to by others: it must belong "
-                    "to root or to this user, and only its owner may write to it."
-                )
-            try:
-                return file.read(MAX_BYTES + 1)
-            except OSError as error:
-                raise ConfigurationError(
-                    f"The retention policy can't be read: {error.strerror}."
-                ) from None

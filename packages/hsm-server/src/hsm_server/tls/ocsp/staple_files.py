@@ -15,6 +15,7 @@ from typing import Final
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Answer, check_response
 from hsm_server.tls.ocsp.subject import Subject
+from hsm_server.tls.regular import open_regular
 
 __all__ = ["Found", "read_staples"]
 
@@ -85,7 +86,7 @@ def _most_telling(faults: Sequence[Fault | None]) -> Fault:
 def _read(path: Path) -> bytes:
     """Return a response as DER."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except OSError:
         raise UnusableError(Fault.UNREADABLE) from None

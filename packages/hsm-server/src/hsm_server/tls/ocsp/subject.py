@@ -12,6 +12,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from hsm_server.certificates import UNREADABLE
+
 __all__ = ["Subject", "is_must_staple", "responders_of", "subject_of"]
 
 
@@ -68,7 +70,7 @@ def responders_of(certificate: x509.Certificate) -> tuple[str, ...]:
         access = certificate.extensions.get_extension_for_class(
             x509.AuthorityInformationAccess
         ).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return ()
     return tuple(
         one.access_location.value
@@ -87,7 +89,7 @@ def is_must_staple(certificate: x509.Certificate) -> bool:
     """
     try:
         features = certificate.extensions.get_extension_for_class(x509.TLSFeature)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
     return x509.TLSFeatureType.status_request in features.value
 

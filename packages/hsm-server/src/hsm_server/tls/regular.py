@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Files that are opened again and again, whatever somebody has put in their place."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["NotRegularError", "open_regular"]
+
+
+class NotRegularError(OSError):
+    """What has this name is no regular file."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """
+    Open a file for reading, and wait for nobody.
+
+    A pipe that nobody writes into would be waited for, and one without end be read.
+
+    Raises:
+        NotRegularError: It is no regular file.
+        OSError: It can't be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    # Of a folder no file is made, and nothing would close it.
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError
+    return open(descriptor, "rb")
