@@ -282,6 +282,18 @@ class Metrics:
             "Requests refused for their bearer token, or for having none.",
             registry=self.registry,
         )
+        self._jwt_reload_failures = Counter(
+            "ferrohsm_auth_jwt_reload_failures_total",
+            "How often the keys of tokens could not be read; the former ones stay.",
+            registry=self.registry,
+        )
+        self._jwt_current = Gauge(
+            "ferrohsm_auth_jwt_current",
+            "1 if the keys of tokens are those of the file or secret, 0 if that can't "
+            "be used and the former ones are in force.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
         self._unexpected = Counter(
             "ferrohsm_unexpected_exceptions_total",
             "Requests that failed for a reason nobody thought of.",
@@ -363,6 +375,12 @@ class Metrics:
     def count_jwt_failure(self) -> None:
         """Count one request without valid token."""
         self._jwt_failures.inc()
+
+    def show_jwt_keys(self, *, is_current: bool) -> None:
+        """Show whether the keys of tokens are those that are to count."""
+        self._jwt_current.set(is_current)
+        if not is_current:
+            self._jwt_reload_failures.inc()
 
     def count_unexpected(self) -> None:
         """Count one exception that is a fault of ours."""

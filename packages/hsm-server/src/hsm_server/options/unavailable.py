@@ -19,8 +19,6 @@ UNAVAILABLE: Final = (
     "acme-directory-url",
     "acme-domain",
     "acme-use-production",
-    "auth-jwt-config",
-    "auth-jwt-reload-secs",
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
     "list-cache-ttl-secs",
