@@ -24,6 +24,7 @@ from joserfc import jwk, jws
 from joserfc.errors import JoseError
 
 from hsm_core.errors import InvalidInputError
+from hsm_server.tokens.weak_rsa import is_predictable
 
 __all__ = [
     "MIN_SECRET_BYTES",
@@ -250,7 +251,13 @@ def _kind(key: object) -> tuple[Algorithm, int, Any]:
 
 def _check_rsa(key: rsa.RSAPublicKey) -> None:
     _check_bits(key.key_size)
-    if key.public_numbers().e < _LEAST_EXPONENT:
+    numbers = key.public_numbers()
+    if is_predictable(numbers.n):
+        raise InvalidInputError(
+            "This RSA key was made by a faulty generator (CVE-2017-15361).",
+            field="public_key_pem",
+        )
+    if numbers.e < _LEAST_EXPONENT:
         raise InvalidInputError(
             f"The exponent of an RSA key is at least {_LEAST_EXPONENT}.",
             field="public_key_pem",
