@@ -46,6 +46,12 @@ STARTS_ITS_OWN = {
         "operational",
         "ended with status 0",
     ],
+    "tokens": [
+        "both count",
+        "the second alone counts",
+        "the last good keys stay",
+        '{"keys":[{"kty":"EC","crv":"P-256",',
+    ],
     "staple-ocsp": [
         "Cert Status: good",
         "The certificate CN=localhost is revoked",
