@@ -49,6 +49,11 @@ def usual(site: Site) -> Path:
     return write_config(site.folder / "jwt.json", keys)
 
 
+def health(server: Running) -> str:
+    """Return what the page of health says."""
+    return str(json.loads(server.send("GET", "/healthz").body)["status"])
+
+
 def status(server: Running, token: str) -> int:
     """Return how a token is answered."""
     return server.send("GET", STATUS, token=token).status
@@ -110,14 +115,16 @@ def test_a_broken_file_is_an_alarm(server: Running, site: Site) -> None:
     """The keys before it stay, the metric and the log tell; then all is well."""
     config = site.folder / "jwt.json"
     config.write_text("keys: [")
-    wait_until(lambda: counter(server, "ferrohsm_auth_jwt_current") == 0)
+    wait_until(lambda: counter(server, "ferrohsm_auth_jwt_alarm") == 1)
 
+    wait_until(lambda: health(server) == "degraded")
     assert 200 == status(server, signer("EdDSA").token("EdDSA"))
     assert counter(server, "ferrohsm_auth_jwt_reload_failures_total") >= 1
     (line, *_) = [e for e in site.log() if e["event"] == "token keys refused"]
     assert "line 1" in line["reason"]
     usual(site)
-    wait_until(lambda: counter(server, "ferrohsm_auth_jwt_current") == 1)
+    wait_until(lambda: counter(server, "ferrohsm_auth_jwt_alarm") == 0)
+    wait_until(lambda: health(server) == "ok")
 
 
 def test_a_signal_reads_it_at_once(tmp_path: Path, site: Site) -> None:

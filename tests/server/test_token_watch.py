@@ -170,6 +170,18 @@ async def test_the_former_content_ends_an_alarm(watched: Watched) -> None:
     assert [reason, ""] == watched.told
 
 
+async def test_a_fault_of_ours_does_not_end_the_looking(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told like every reason, and the next look is a new one."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenSource, "read", lambda self: 1 // 0)
+        assert "unexpected ZeroDivisionError." == await watched.watch.look()
+
+    assert "" == await watched.watch.look()
+    assert ["unexpected ZeroDivisionError.", ""] == watched.told
+
+
 async def test_a_file_that_is_being_written(watched: Watched) -> None:
     """What holds for a moment only is never in force."""
     forms = [[OLD.section(f"k{n}")] for n in range(3)]

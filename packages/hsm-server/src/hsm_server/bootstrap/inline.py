@@ -125,6 +125,7 @@ class _InlineServer:
         self._settings = settings
         self._logger = logger
         self.metrics = Metrics()
+        self.metrics.show_jwt_alarm(is_on=False)
         self._open = gateway
         self._gateway = open_async(gateway)
         self._reloads: set[asyncio.Future[None]] = set()
@@ -139,7 +140,6 @@ class _InlineServer:
         self._token_watch = TokenWatch(
             source, trust, self._gatekeeper.use, self._on_token_keys
         )
-        self.metrics.show_jwt_keys(is_current=True)
 
     async def run(
         self,
@@ -200,7 +200,7 @@ class _InlineServer:
             self._logger.info("reloaded")
 
     def _on_token_keys(self, problem: str) -> None:
-        self.metrics.show_jwt_keys(is_current=not problem)
+        self.metrics.show_jwt_alarm(is_on=bool(problem))
         if problem:
             self._logger.error("token keys refused", reason=problem)
         else:

@@ -98,6 +98,7 @@ class _Vault:
         names: TrustedNames,
     ) -> None:
         self._child = child
+        child.metrics.show_jwt_alarm(is_on=False)
         self._gateway = gateway
         self._source = source
         self._trust = trust
@@ -124,7 +125,6 @@ class _Vault:
         self._token_watch = TokenWatch(
             self._source, self._trust, self._gatekeeper.use, self._on_token_keys
         )
-        self._child.metrics.show_jwt_keys(is_current=True)
         self._service = VaultService(
             gateway,
             self._gatekeeper,
@@ -167,7 +167,7 @@ class _Vault:
         self._control.send(Reloaded(" ".join(filter(None, problems))[:_LONGEST_TEXT]))
 
     def _on_token_keys(self, problem: str) -> None:
-        self._child.metrics.show_jwt_keys(is_current=not problem)
+        self._child.metrics.show_jwt_alarm(is_on=bool(problem))
         if problem:
             self._child.logger.error("token keys refused", reason=problem)
         else:

@@ -177,7 +177,9 @@ def key_from_jwk(members: Mapping[str, Any], algorithm: Algorithm | None) -> Tok
         if kty == "RSA":
             # The library would only warn of one that is too short.
             _check_bits(int.from_bytes(_octets(members, "n")).bit_length())
-        found = jwk.import_key({name: members[name] for name in _present(members)})
+        found = jwk.JWKRegistry.import_key(
+            {name: members[name] for name in _present(members)}
+        )
         return _public_key(found.raw_value, chosen, kid)
     except InvalidInputError:
         raise

@@ -63,6 +63,10 @@ class TokenWatch:
             except HSMError as error:
                 self._note(sentence(error))
                 return self._problem
+            except Exception as error:
+                # A fault of ours must not be the end of looking.
+                self._note(f"unexpected {type(error).__name__}.")
+                return self._problem
             if trust != self._trust:
                 self._trust = trust
                 self._use(trust)
