@@ -179,7 +179,6 @@ def test_lock_of_a_killed_server_is_taken_over(used: Site) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--tls-mode", "acme"),
         ("--approval-quorum", "2"),
         ("--rate-limit-per-second", "5"),
         ("--bind", "nowhere"),

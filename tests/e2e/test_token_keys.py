@@ -5,6 +5,7 @@ import base64
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -26,7 +27,7 @@ NAMES = {"rs256": "RS256", "es256": "ES256", "eddsa": "EdDSA"}
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Give a site with a private key for each algorithm, and a file of public ones."""
     site = Site(tmp_path_factory.mktemp("token-keys") / "site")
-    keys = {
+    keys: dict[str, Any] = {
         "rs256": rsa.generate_private_key(65537, 2048),
         "es256": ec.generate_private_key(ec.SECP256R1()),
         "eddsa": ed25519.Ed25519PrivateKey.generate(),
@@ -46,12 +47,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return site
 
 
-def _private(path: Path, key: object) -> None:
+def _private(path: Path, key: Any) -> None:
     path.touch(mode=0o600)
     path.write_bytes(
-        key.private_bytes(  # type: ignore[attr-defined]
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
 
 

@@ -131,6 +131,8 @@ def _metrics() -> str:
     metrics.count_ocsp("server", "good")
     metrics.count_refused_client("revoked")
     metrics.show_staple("ECDSA", 0.0)
+    metrics.count_order("issued")
+    metrics.show_next_order("ca.example.com", 0.0)
     rows = [("Metric", "Kind", "Labels", "Meaning")]
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

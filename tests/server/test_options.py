@@ -187,8 +187,7 @@ def test_what_is_needed_is_asked_for(server: Server, name: str) -> None:
 @pytest.mark.parametrize("flag", UNAVAILABLE)
 def test_a_flag_that_is_not_there_yet_is_refused(server: Server, flag: str) -> None:
     """On the command line and as a variable: never ignored."""
-    value = [] if flag == "acme-use-production" else ["1"]
-    as_flag = run(f"--{flag}", *value)
+    as_flag = run(f"--{flag}", "1")
     as_variable = run(**{environment_name(flag): "1"})
 
     for result in (as_flag, as_variable):
@@ -204,24 +203,6 @@ def test_the_original_names_of_variables_are_known() -> None:
     assert "FERROHSM_JWT_ISSUER" == environment_name("auth-jwt-issuer")
     assert "FERROHSM_MASTER_KEY" == environment_name("master-key")
     assert "FERROHSM_HMAC_KEY" == environment_name("hmac-key")
-
-
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [
-        ("tls-mode", "acme"),
-    ],
-)
-def test_a_value_that_is_not_there_yet_is_refused(
-    server: Server, flag: str, value: str
-) -> None:
-    """The message says what there is."""
-    as_flag = run(f"--{flag}", value)
-    as_variable = run(**{environment_name(flag): value})
-
-    for result in (as_flag, as_variable):
-        assert 2 == result.exit_code
-        assert f"--{flag} {value} is not available in this version" in result.stderr
 
 
 @pytest.mark.parametrize(

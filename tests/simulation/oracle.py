@@ -444,9 +444,15 @@ class Oracle:
                 self._absorb(entry)
 
     def _note_own(self, entry: Entry, requester: str) -> None:
-        """Note that retention asks people; what rotation waits for is noted later."""
+        """
+        Note that retention asks people.
+
+        What rotation waits for is noted later, unless the power went in between.
+        """
+        key_id = str(entry.fact("key_id"))
+        if requester == "system.rotation" and entry.code != "ok":
+            self.consents.lost_asks.append(self._ask_to_rotate(key_id))
         if requester == "system.retention":
-            key_id = str(entry.fact("key_id"))
             about = Bound(requester, key_id, (("id", entry.fact("approval_id")),), 0)
             self.consents.add(
                 entry.fact("approval_id"), self.consents.ask(about, (PURGE,))
@@ -537,13 +543,16 @@ class Oracle:
     def _await(self, entry: Entry, requester: str) -> None:
         """Note that the HSM itself waits for an approval."""
         _require(entry.kind == "RotateKey", f"the HSM waits to {entry.kind}")
-        key = self.keys[entry.fact("key_id")]
-        operation = ops.RotateKey(key_id=key.key_id)
-        ask = self.consents.ask(
-            bound(requester, operation, key), demands_of(operation, key)
-        )
+        ask = self._ask_to_rotate(entry.fact("key_id"))
         problem = self.consents.was_asked(entry.fact("approval_id"), ask)
         _require(not problem, f"{requester} waits, but {problem}")
+
+    def _ask_to_rotate(self, key_id: str) -> Ask:
+        key = self.keys[key_id]
+        operation = ops.RotateKey(key_id=key.key_id)
+        return self.consents.ask(
+            bound("system.rotation", operation, key), demands_of(operation, key)
+        )
 
     def _absorb(self, entry: Entry) -> None:
         key, moment = self.keys[entry.fact("key_id")], self._moment()

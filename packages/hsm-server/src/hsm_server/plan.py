@@ -46,6 +46,12 @@ class Plan(Record, frozen=True, kw_only=True):
     runtime_folder: Path | None = None
     started: float = 0.0
 
+    @property
+    def has_challenge_socket(self) -> bool:
+        """Whether the last listening socket is the keeper's, for a CA's challenges."""
+        tls = self.settings.tls
+        return tls is not None and tls.acme is not None and bool(tls.acme.http_address)
+
 
 def pack_plan(plan: Plan) -> bytes:
     """Return a plan as MessagePack."""

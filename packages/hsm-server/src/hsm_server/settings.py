@@ -15,6 +15,7 @@ from hsm_core.settings import Settings
 
 __all__ = [
     "MAX_TOKEN_BYTES",
+    "ACMESettings",
     "ClientSettings",
     "EventLoop",
     "HTTPLimits",
@@ -107,12 +108,40 @@ class ClientSettings(Record, frozen=True, kw_only=True):
     status_check: StatusCheck = StatusCheck.OFF
 
 
+class ACMESettings(Record, frozen=True, kw_only=True):
+    """
+    Where the listener's certificate comes from, if a CA issues it by itself.
+
+    Attributes:
+        names: Of the server, DNS names as A-labels or IP addresses.
+        contacts: Whom the CA may write to, as URIs.
+        cache: Folder of account and certificate.
+        directory: URL where the CA begins.
+        authorities: PEM file of those who may have signed the CA's own certificate;
+            None takes those that the web trusts.
+        http_address: Host and port where challenges are answered over HTTP; None
+            answers them on the listener.
+
+    Standard:
+        RFC 8555; RFC 8737 and RFC 8738.
+    """
+
+    names: Annotated[tuple[str, ...], Meta(min_length=1, max_length=100)]
+    contacts: tuple[str, ...] = ()
+    cache: Path = Path("data/acme")
+    directory: str
+    authorities: Path | None = None
+    http_address: tuple[str, int] | None = None
+
+
 class TLSSettings(Record, frozen=True, kw_only=True):
     """
     TLS of the listener.
 
     Attributes:
-        pairs: Certificates to choose from, at most one for each kind of key.
+        pairs: Certificates to choose from, at most one for each kind of key; none
+            where a CA issues the certificate.
+        acme: How it does so.
         client: If given, clients show certificates too.
         allow_tls_1_2: Whether TLS 1.2 is spoken too.
         reload_interval_seconds: How often files are looked at for a change; 0 for
@@ -123,6 +152,7 @@ class TLSSettings(Record, frozen=True, kw_only=True):
     """
 
     pairs: tuple[PairFiles, ...]
+    acme: ACMESettings | None = None
     client: ClientSettings | None = None
     allow_tls_1_2: bool = False
     reload_interval_seconds: Annotated[float, Meta(ge=0)] = 3600.0

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from hsm_server.exit_codes import ListenError
+from hsm_server.settings import ServerSettings
 
-__all__ = ["adopt", "bind", "listening_sockets", "url_of"]
+__all__ = ["adopt", "bind", "challenge_sockets", "listening_sockets", "url_of"]
 
 _FIRST: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _BACKLOG: Final = 128
@@ -27,6 +28,19 @@ def listening_sockets(
         ListenError: See `adopt` and `bind`.
     """
     return adopt(environment) or [bind(host, port)]
+
+
+def challenge_sockets(settings: ServerSettings) -> list[socket.socket]:
+    """
+    Return the socket where a CA's challenges are answered over HTTP, if there is one.
+
+    Raises:
+        ListenError: See `bind`.
+    """
+    acme = settings.tls.acme if settings.tls is not None else None
+    if acme is None or acme.http_address is None:
+        return []
+    return [bind(*acme.http_address)]
 
 
 def adopt(

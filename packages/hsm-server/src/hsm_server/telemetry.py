@@ -356,6 +356,19 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+        self._acme_orders = Counter(
+            "ferrohsm_acme_orders_total",
+            "Certificates ordered from a CA, by what came of it.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._acme_next = Gauge(
+            "ferrohsm_acme_next_order_seconds",
+            "When the next certificate is ordered from a CA, in Unix time.",
+            ("authority",),
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
         began = time.monotonic() if started is None else started
         self._state = _StateCollector(began)
         self.registry.register(self._state)
@@ -422,6 +435,14 @@ class Metrics:
     def show_staple(self, kind: str, expires_at: float) -> None:
         """Show until when a staple is good, in Unix time; 0 for none."""
         self._staples.labels(kind).set(expires_at)
+
+    def count_order(self, outcome: str) -> None:
+        """Count one certificate that was ordered, or should have been."""
+        self._acme_orders.labels(outcome).inc()
+
+    def show_next_order(self, authority: str, instant: float) -> None:
+        """Show when a CA is next asked for a certificate, in Unix time."""
+        self._acme_next.labels(authority).set(instant)
 
     def has_alarm(self) -> bool:
         """Return whether something is wrong with TLS, or with the keys of tokens."""

@@ -24,7 +24,7 @@ from hsm_server.logs import (
 )
 from hsm_server.loops import run
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
-from hsm_server.sockets import url_of
+from hsm_server.sockets import challenge_sockets, url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
@@ -76,6 +76,7 @@ def serve(
     try_state(state)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        http = [stack.enter_context(s) for s in challenge_sockets(settings)]
         source = TokenSource(
             settings.token_config.path, read_token_secret, settings.tokens
         )
@@ -88,7 +89,9 @@ def serve(
             credential_keys=names,
         ) as gateway:
             server = _InlineServer(settings, gateway, logger, source, trust, names)
-            tls = _InlineTLS(settings.tls, state, logger, server.metrics)
+            tls = _InlineTLS(
+                settings.tls, state, logger, server.metrics, http[0] if http else None
+            )
             serving = server.run(bound, tls, on_ready)
             run(serving, settings.event_loop)
         logger.info("stopped")
@@ -98,11 +101,16 @@ class _InlineTLS:
     """A keeper of TLS, and the only one whom it gives anything."""
 
     def __init__(
-        self, settings: TLSSettings, state: TLSState, logger: Logger, metrics: Metrics
+        self,
+        settings: TLSSettings,
+        state: TLSState,
+        logger: Logger,
+        metrics: Metrics,
+        http: socket.socket | None,
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
-        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger)
+        tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
         self.keeper = Keeper(state, tasks, self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:

@@ -54,7 +54,8 @@ class Begin(_Message, frozen=True, tag="begin"):
     The first message to a child.
 
     Its descriptors are the listening sockets for a front end, for the vault a pipe that
-    holds the secrets, and for the keeper of TLS the state in force, if there is one.
+    holds the secrets, and for the keeper of TLS the socket for a CA's challenges over
+    HTTP and the state in force, if there are such.
 
     Attributes:
         plan: Settings of the server, packed; see `hsm_server.plan`.

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
 import click
 
 from hsm_core.settings import PolicyProfile
+from hsm_server.options.addresses import parse_address
 from hsm_server.options.key_life import key_life_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
@@ -23,8 +23,6 @@ __all__ = ["SECRET_OPTIONS", "options"]
 
 SECRET_OPTIONS: Final = ("master-key", "hmac-key", "auth-jwt-secret")
 """Flags that hold or name a secret."""
-
-_BIND: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s]+)):([0-9]{1,5})\Z")
 
 
 def options() -> list[click.Parameter]:
@@ -221,10 +219,7 @@ def _service() -> list[click.Parameter]:
 def _parse_bind(
     context: click.Context, parameter: click.Parameter, value: str
 ) -> tuple[str, int]:
-    found = _BIND.match(value)
-    if found is None or int(found[3]) > 65535:
-        raise click.BadParameter("must be HOST:PORT, or [IPV6]:PORT.")
-    return found[1] or found[2], int(found[3])
+    return parse_address(value)
 
 
 def _isolation() -> list[click.Parameter]:

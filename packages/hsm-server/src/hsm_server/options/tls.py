@@ -9,8 +9,9 @@ from typing import Any, Final
 import click
 
 from hsm_core.errors import ConfigurationError
+from hsm_server.options.acme import acme_options, acme_settings
+from hsm_server.options.names import environment_name
 from hsm_server.options.option import option
-from hsm_server.options.unavailable import only
 from hsm_server.settings import ClientSettings, PairFiles, StatusCheck, TLSSettings
 
 __all__ = ["tls_options", "tls_settings"]
@@ -24,10 +25,10 @@ def tls_options() -> list[click.Parameter]:
     return [
         option(
             "tls-mode",
-            "Where the certificate comes from: 'manual'.",
+            "Where the certificate comes from: files ('manual'), or a CA that issues "
+            "it by itself ('acme'), to whose terms this agrees.",
             default="manual",
             type=click.Choice(["manual", "acme"]),
-            callback=only("manual"),
             metavar="MODE",
         ),
         option(
@@ -40,6 +41,7 @@ def tls_options() -> list[click.Parameter]:
             show_default=False,
         ),
         *_own_certificate(),
+        *acme_options(),
         *_staples(),
         *_client_certificates(),
     ]
@@ -49,12 +51,11 @@ def _own_certificate() -> list[click.Parameter]:
     return [
         option(
             "cert",
-            "Certificate chain, PEM, the server's own certificate first. May be "
-            "repeated, for keys of several kinds; the variable holds several with "
-            "colons between.",
+            "Certificate chain, PEM, the server's own certificate first; needed with "
+            "--tls-mode manual. May be repeated, for keys of several kinds; the "
+            "variable holds several with colons between.",
             type=_FILE,
             multiple=True,
-            required=True,
             metavar="FILE",
         ),
         option(
@@ -63,7 +64,6 @@ def _own_certificate() -> list[click.Parameter]:
             "in the same order.",
             type=_FILE,
             multiple=True,
-            required=True,
             metavar="FILE",
         ),
         option(
@@ -142,22 +142,44 @@ def tls_settings(values: dict[str, Any]) -> TLSSettings:
     Raises:
         ConfigurationError: Flags don't fit together.
     """
-    certs, keys = values["cert"], values["key"]
-    if len(certs) != len(keys):
-        raise ConfigurationError(
-            f"--cert is given {len(certs)} times and --key {len(keys)} times; each "
-            "certificate needs its key."
-        )
+    acme = acme_settings(values)
     return TLSSettings(
-        pairs=tuple(
-            PairFiles(cert=cert, key=key) for cert, key in zip(certs, keys, strict=True)
-        ),
+        pairs=_pairs(values) if acme is None else _no_pairs(values),
+        acme=acme,
         client=_client(values),
         allow_tls_1_2=values["tls_allow_1_2"],
         reload_interval_seconds=values["cert_reload_interval_secs"],
         ocsp_responses=values["ocsp_response"],
         ocsp_refresh_interval_seconds=values["ocsp_refresh_interval_secs"],
     )
+
+
+def _pairs(values: dict[str, Any]) -> tuple[PairFiles, ...]:
+    certs, keys = values["cert"], values["key"]
+    for flag, given in (("cert", certs), ("key", keys)):
+        if not given:
+            variable = environment_name(flag)
+            raise ConfigurationError(
+                f"Missing option '--{flag}' (env var: '{variable}')."
+            )
+    if len(certs) != len(keys):
+        raise ConfigurationError(
+            f"--cert is given {len(certs)} times and --key {len(keys)} times; each "
+            "certificate needs its key."
+        )
+    return tuple(
+        PairFiles(cert=cert, key=key) for cert, key in zip(certs, keys, strict=True)
+    )
+
+
+def _no_pairs(values: dict[str, Any]) -> tuple[PairFiles, ...]:
+    for flag in ("cert", "key"):
+        if values[flag]:
+            raise ConfigurationError(
+                f"--{flag} is of no use with --tls-mode acme: the CA issues the "
+                "certificate."
+            )
+    return ()
 
 
 def _client(values: dict[str, Any]) -> ClientSettings | None:

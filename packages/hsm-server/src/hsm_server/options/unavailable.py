@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import click
 from click.core import ParameterSource
 
 from hsm_server.options.names import environment_name
 
-__all__ = ["UNAVAILABLE", "Callback", "only", "unavailable"]
+__all__ = ["UNAVAILABLE", "unavailable"]
 
 UNAVAILABLE: Final = (
-    "acme-cache-dir",
-    "acme-contact",
-    "acme-directory-url",
-    "acme-domain",
-    "acme-use-production",
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
     "list-cache-ttl-secs",
@@ -28,15 +22,9 @@ UNAVAILABLE: Final = (
 )
 """Flags whose feature is not there yet."""
 
-_SWITCHES: Final = frozenset({"acme-use-production"})
-
-Callback = Callable[[click.Context, click.Parameter, Any], Any]
-"""What click calls with a value."""
-
 
 def unavailable(flag: str) -> click.Option:
     """Return a hidden option that is refused wherever it is given."""
-    switch: dict[str, Any] = {"is_flag": True} if flag in _SWITCHES else {}
     return click.Option(
         [f"--{flag}"],
         envvar=environment_name(flag),
@@ -44,7 +32,6 @@ def unavailable(flag: str) -> click.Option:
         expose_value=False,
         callback=_refuse,
         metavar="TEXT",
-        **switch,
     )
 
 
@@ -57,17 +44,3 @@ def _refuse(context: click.Context, option: click.Parameter, value: object) -> N
             f"{option.envvar} ({option.opts[0]}) is not available in this version; "
             "unset it."
         )
-
-
-def only(*available: str) -> Callback:
-    """Return a check that refuses values whose feature is not there yet."""
-
-    def check(context: click.Context, option: click.Parameter, value: str) -> str:
-        if value not in available:
-            raise click.UsageError(
-                f"{option.opts[0]} {value} is not available in this version; there "
-                f"is {' and '.join(available)}."
-            )
-        return value
-
-    return check

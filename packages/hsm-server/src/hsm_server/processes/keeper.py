@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Sequence
 
 from hsm_core.errors import HSMError
@@ -49,12 +50,21 @@ def main() -> None:
     try:
         if settings is None:
             raise AssertionError("A server has TLS.")
-        state = _state_in_force(child.descriptors) or first_state(settings)
+        http, inherited = _challenge_socket(child)
+        state = _state_in_force(inherited) or first_state(settings)
     except Exception as error:
         child.fail(error)
     with contextlib.suppress(OSError):
         drop_capabilities()
-    asyncio.run(_KeeperProcess(child, settings, state).run())
+    asyncio.run(_KeeperProcess(child, settings, state, http).run())
+
+
+def _challenge_socket(child: Child) -> tuple[socket.socket | None, Sequence[int]]:
+    """Return where challenges are answered, and the other descriptors."""
+    if not child.plan.has_challenge_socket:
+        return None, child.descriptors
+    bound, *others = child.descriptors
+    return socket.socket(fileno=bound), others
 
 
 def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
@@ -70,10 +80,17 @@ def _state_in_force(descriptors: Sequence[int]) -> TLSState | None:
 class _KeeperProcess:
     """Does what the supervisor says."""
 
-    def __init__(self, child: Child, settings: TLSSettings, state: TLSState) -> None:
+    def __init__(
+        self,
+        child: Child,
+        settings: TLSSettings,
+        state: TLSState,
+        http: socket.socket | None,
+    ) -> None:
         self._child = child
         self._settings = settings
         self._first = state
+        self._http = http
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._reloads: set[asyncio.Future[None]] = set()
 
@@ -84,7 +101,8 @@ class _KeeperProcess:
         loop.set_exception_handler(loop_exception_handler(logger, end_without_memory))
         self._stopping = asyncio.Event()
         alarms = Alarms(logger, self._child.metrics)
-        tasks = tasks_for(self._settings, alarms, self._child.metrics, logger)
+        metrics = self._child.metrics
+        tasks = tasks_for(self._settings, alarms, metrics, logger, self._http)
         self._keeper = Keeper(self._first, tasks, self._publish, logger)
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set

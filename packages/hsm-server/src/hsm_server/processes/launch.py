@@ -25,7 +25,7 @@ from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
 from hsm_server.settings import ServerSettings, TLSSettings
-from hsm_server.sockets import listening_sockets, url_of
+from hsm_server.sockets import challenge_sockets, listening_sockets, url_of
 
 __all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
 
@@ -76,7 +76,7 @@ def launch(
         runtime_folder=_runtime_folder(os.environ),
         started=started,
     )
-    _become_supervisor(plan, box, sockets)
+    _become_supervisor(plan, box, [*sockets, *challenge_sockets(settings)])
 
 
 def _check_tls(settings: TLSSettings) -> None:

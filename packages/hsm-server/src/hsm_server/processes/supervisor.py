@@ -97,9 +97,11 @@ def _run(told: int, secrets: int, *listening: int) -> int:
     for descriptor in (secrets, *listening):
         os.set_inheritable(descriptor, False)
     sockets = [socket.socket(fileno=fd) for fd in listening]
+    # What `launch` has bound last.
+    challenges = [sockets.pop()] if plan.has_challenge_socket else []
     with RuntimeFolder(plan) as folder:
         share_metrics(folder.path, "supervisor")
-        supervisor = Supervisor(plan, secrets, sockets, folder)
+        supervisor = Supervisor(plan, secrets, sockets, folder, challenges=challenges)
         return asyncio.run(supervisor.run())
 
 
@@ -115,6 +117,10 @@ class Supervisor:
         sockets: Where to listen.
 
         folder: Where the shared metrics are.
+
+        roles: What the children run, if not what they usually do.
+
+        challenges: Where the keeper answers a CA's challenges over HTTP.
     """
 
     def __init__(
@@ -124,9 +130,10 @@ class Supervisor:
         sockets: Sequence[socket.socket],
         folder: RuntimeFolder,
         roles: Roles | None = None,
+        challenges: Sequence[socket.socket] = (),
     ) -> None:
         self._plan = plan
-        self._sockets = sockets
+        self._sockets = [*sockets, *challenges]
         settings = plan.settings
         self._logger = make_logger(
             sys.stderr, settings.log_level, settings.log_format, process="supervisor"
@@ -153,6 +160,7 @@ class Supervisor:
             KEEPERS_SLOT,
             roles.keeper,
             parts,
+            sockets=challenges,
             newest=lambda: self._distribution.newest,
         )
         self._children = [self._vault, self._keeper, *self._front_ends]

@@ -14,6 +14,7 @@ import msgspec
 from hsm_core.errors import HSMError
 from hsm_server.console import sentence
 from hsm_server.settings import ClientSettings, TLSSettings
+from hsm_server.tls.acme.first import first_pair
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.files import (
@@ -52,14 +53,18 @@ def first_state(settings: TLSSettings) -> TLSState:
         UnsafeFileModeError: A private key is not its owner's alone.
         ListenError: Files can't be used; see `hsm_server.tls.files`.
     """
-    contents = settled(partial(read_pair_files, settings.pairs))
-    state = TLSState(
-        generation=0, pairs=parse_pairs(settings.pairs, contents, now_utc())
-    )
+    state = TLSState(generation=0, pairs=_first_pairs(settings))
     if settings.client is None:
         return state
     contents = settled(partial(read_client_files, settings.client))
     return _edit_client(settings.client, contents)(state)
+
+
+def _first_pairs(settings: TLSSettings) -> tuple[ServerPair, ...]:
+    if settings.acme is not None:
+        return (first_pair(settings.acme, now_utc()),)
+    contents = settled(partial(read_pair_files, settings.pairs))
+    return parse_pairs(settings.pairs, contents, now_utc())
 
 
 def file_sources(settings: TLSSettings, alarms: Alarms) -> list[FileSource]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 
 from hsm_server.logs import Logger
@@ -19,10 +20,28 @@ __all__ = ["tasks_for"]
 
 
 def tasks_for(
-    settings: TLSSettings, alarms: Alarms, metrics: Metrics, logger: Logger
+    settings: TLSSettings,
+    alarms: Alarms,
+    metrics: Metrics,
+    logger: Logger,
+    http: socket.socket | None = None,
 ) -> list[Task]:
-    """Return the tasks of the keeper, in the order in which they reload."""
+    """
+    Return the tasks of the keeper, in the order in which they reload.
+
+    Args:
+        settings: What they look after.
+
+        alarms: Are told what goes wrong.
+
+        metrics: Count and show.
+
+        logger: Is told of what is no alarm.
+
+        http: Listening socket for a CA's challenges, where there is one.
+    """
     return [
+        *_issuing(settings, alarms, metrics, logger, http),
         *file_sources(settings, alarms),
         Stapler(
             timedelta(seconds=settings.ocsp_refresh_interval_seconds),
@@ -34,3 +53,18 @@ def tasks_for(
         ExpiryWatch(alarms),
         CRLWatch(alarms, logger),
     ]
+
+
+def _issuing(
+    settings: TLSSettings,
+    alarms: Alarms,
+    metrics: Metrics,
+    logger: Logger,
+    http: socket.socket | None,
+) -> list[Task]:
+    if settings.acme is None:
+        return []
+    # It has much with it that nothing else needs.
+    from hsm_server.tls.acme.task import ACMETask
+
+    return [ACMETask(settings.acme, alarms, metrics, logger, http)]

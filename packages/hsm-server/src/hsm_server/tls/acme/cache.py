@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""
+What outlives a restart: the account at the CA, and the certificate with its key.
+
+Key and certificate are one file, so that no crash can part them. A file is replaced as
+a whole or not at all, and what can't be read counts as absent: there is a new one to be
+had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from hsm_core.errors import UnsafeFileModeError
+from hsm_core.model import Record
+from hsm_core.secret_input import is_open_to_others
+from hsm_server.exit_codes import ListenError
+from hsm_server.tls.acme.self_signed import new_key
+from hsm_server.tls.acme.stored import Stored
+
+__all__ = ["Account", "Cache"]
+
+_MOST_BYTES: Final = 256 * 1024
+_SHARED: Final = 0o077
+_SHARED_WRITING: Final = 0o022
+_UNFINISHED: Final = ".new-"
+
+
+class Account(Record, frozen=True, kw_only=True):
+    """
+    What the CA calls us.
+
+    Attributes:
+        uri: Of the account.
+        contacts: Whom it may write to.
+        key_digest: Which key it is of, SHA-256 of its public key in hexadecimal.
+    """
+
+    uri: str
+    contacts: tuple[str, ...]
+    key_digest: str
+
+
+class Cache:
+    """
+    The files of one CA.
+
+    Args:
+        folder: Of all CAs; made with mode 0700 if absent.
+
+        directory: URL of the CA.
+    """
+
+    def __init__(self, folder: Path, directory: str) -> None:
+        self._top = folder
+        name = hashlib.sha256(directory.encode()).hexdigest()[:16]
+        self.folder = folder / name
+        self._account_key = self.folder / "account-key.pem"
+        self._account = self.folder / "account.json"
+        self._certificate = self.folder / "certificate.pem"
+        self._pause = self.folder / "pause.json"
+        self._directory = directory
+
+    def prepare(self) -> None:
+        """
+        See to it that there is a folder that can be written.
+
+        Raises:
+            ListenError: There is none, and it can't be made.
+            UnsafeFileModeError: Others can write in it, or read what is there.
+        """
+        try:
+            for folder in (self._top, self.folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_folder(folder)
+            for path in self.folder.iterdir():
+                self._check_file(path)
+            if not os.access(self.folder, os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise ListenError(
+                f"Nothing can be kept in the ACME cache {self._top} ({error.strerror})."
+            ) from None
+        # For people. A disk may be full, and all that matters be there already.
+        with contextlib.suppress(OSError):
+            self._write(self.folder / "directory.txt", self._directory.encode() + b"\n")
+            _sync_folder(self._top)
+
+    def _check_file(self, path: Path) -> None:
+        if path.name.startswith(_UNFINISHED):
+            path.unlink(missing_ok=True)
+            return
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if mode & _SHARED:
+            raise UnsafeFileModeError(
+                f"The file {path} has mode {mode:04o}, but only its owner may have it; "
+                "use mode 0600.",
+                field="acme-cache-dir",
+            )
+
+    def account_key(self) -> ec.EllipticCurvePrivateKey | None:
+        """Return the key of the account, if there is one."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            key = load_pem_private_key(_read(self._account_key), password=None)
+            if isinstance(key, ec.EllipticCurvePrivateKey):
+                return key
+        return None
+
+    def new_account_key(self) -> ec.EllipticCurvePrivateKey:
+        """
+        Make the key of an account, and keep it.
+
+        Raises:
+            OSError: It can't be kept.
+        """
+        key = new_key()
+        self._write(self._account_key, _pem(key))
+        return key
+
+    def account(self) -> Account | None:
+        """Return what is known of the account."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(_read(self._account), type=Account)
+        return None
+
+    def keep_account(self, account: Account) -> None:
+        """
+        Keep what is known of the account.
+
+        Raises:
+            OSError: It can't be kept.
+        """
+        self._write(self._account, msgspec.json.encode(account))
+
+    def forget_account(self) -> None:
+        """Forget what the CA called us; the key of the account stays."""
+        self._account.unlink(missing_ok=True)
+
+    def certificate(self) -> Stored | None:
+        """Return the newest certificate that was issued, if there is one."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            data = _read(self._certificate)
+            key = load_pem_private_key(data, password=None)
+            chain = x509.load_pem_x509_certificates(data)
+            is_pair = key.public_key() == chain[0].public_key()
+            if isinstance(key, ec.EllipticCurvePrivateKey) and is_pair:
+                return Stored(key, tuple(chain))
+        return None
+
+    def keep_certificate(self, stored: Stored) -> None:
+        """
+        Keep a certificate, in the place of the one before.
+
+        Raises:
+            OSError: It can't be kept; the one before is.
+        """
+        chain = b"".join(c.public_bytes(Encoding.PEM) for c in stored.chain)
+        self._write(self._certificate, _pem(stored.key) + chain)
+
+    def pause(self) -> float:
+        """Return until when the CA wants to hear nothing of us, in Unix time."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(_read(self._pause), type=float)
+        return 0.0
+
+    def keep_pause(self, until: float) -> None:
+        """
+        Keep until when the CA wants to hear nothing of us.
+
+        Raises:
+            OSError: It can't be kept.
+        """
+        self._write(self._pause, msgspec.json.encode(until))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Replace a file as a whole; nobody else can ever read it."""
+        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        _sync_folder(self.folder)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _read(path: Path) -> bytes:
+    """
+    Return what a file of ours holds.
+
+    Raises:
+        OSError: It can't be read, or others could have.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(descriptor, "rb") as file:
+        if is_open_to_others(descriptor):
+            raise PermissionError(f"{path} is open to others.")
+        return file.read(_MOST_BYTES)
+
+
+def _check_folder(folder: Path) -> None:
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & _SHARED_WRITING:
+        raise UnsafeFileModeError(
+            f"The ACME cache {folder} has mode {mode:04o}, but only its owner may "
+            "write there; use mode 0700.",
+            field="acme-cache-dir",
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""
+What proves to a CA that this server has a name.
+
+The library knows HTTP-01, and no TLS-ALPN-01 any more; so that is added to it here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+import acme.challenges
+from acme.challenges import (
+    HTTP01,
+    ChallengeResponse,
+    KeyAuthorizationChallenge,
+    KeyAuthorizationChallengeResponse,
+)
+from cryptography import x509
+from josepy.jwk import JWK
+
+from hsm_server.tls.acme.self_signed import self_signed
+from hsm_server.tls.state import Challenge
+
+__all__ = ["TLSALPN01", "Proof", "tls_challenge"]
+
+_LIFE: Final = timedelta(days=1)
+_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
+_OCTET_STRING: Final = 0x04
+
+
+@ChallengeResponse.register
+class TLSALPN01Response(KeyAuthorizationChallengeResponse):
+    """What says to a CA that it may look."""
+
+    typ = "tls-alpn-01"
+
+
+@acme.challenges.Challenge.register
+class TLSALPN01(KeyAuthorizationChallenge):
+    """
+    A challenge that is answered by a certificate, in a handshake for it alone.
+
+    Standard:
+        RFC 8737, section 3.
+    """
+
+    response_cls = TLSALPN01Response
+    typ = response_cls.typ
+
+    def validation(self, account_key: JWK, **_: Any) -> bytes:
+        """Return the digest that the certificate must have."""
+        return hashlib.sha256(self.key_authorization(account_key).encode()).digest()
+
+
+class Proof(StrEnum):
+    """Ways to prove that this server has a name."""
+
+    TLS = TLSALPN01.typ
+    HTTP = HTTP01.typ
+
+
+def tls_challenge(name: str, digest: bytes) -> Challenge:
+    """
+    Return what the listener is to show.
+
+    Args:
+        name: DNS name or IP address.
+
+        digest: SHA-256 of the key authorization.
+
+    Standard:
+        RFC 8737, section 3; for addresses RFC 8738, section 6.
+    """
+    value = bytes((_OCTET_STRING, len(digest))) + digest
+    extension = x509.UnrecognizedExtension(_IDENTIFIER, value)
+    pair = self_signed([name], life=_LIFE, extensions=[(extension, True)])
+    return Challenge(name=_server_name(name), pair=pair)
+
+
+def _server_name(name: str) -> str:
+    try:
+        return ipaddress.ip_address(name).reverse_pointer
+    except ValueError:
+        return name

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What the listener shows before a CA is asked."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cryptography import x509
+
+from hsm_core.errors import HSMError
+from hsm_server.exit_codes import ListenError
+from hsm_server.settings import ACMESettings
+from hsm_server.tls.acme.cache import Cache
+from hsm_server.tls.acme.self_signed import placeholder
+from hsm_server.tls.state import ServerPair
+
+__all__ = ["first_pair"]
+
+
+def first_pair(settings: ACMESettings, now: datetime) -> ServerPair:
+    """
+    Return the certificate that is kept, else one that stands in for it.
+
+    One for other names than asked for is better than none.
+
+    Raises:
+        ListenError: Nothing can be kept, or *authorities* can't be read.
+        UnsafeFileModeError: What is kept is open to others.
+    """
+    _check_authorities(settings)
+    cache = Cache(settings.cache, settings.directory)
+    cache.prepare()
+    stored = cache.certificate()
+    if stored is not None:
+        try:
+            return stored.pair(now)
+        except HSMError:
+            # It has expired; the task orders another one, and says so.
+            pass
+    return placeholder(settings.names)
+
+
+def _check_authorities(settings: ACMESettings) -> None:
+    path = settings.authorities
+    if path is None:
+        return
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ListenError(
+            f"The ACME CA bundle {path} can't be read ({error.strerror})."
+        ) from None
+    except ValueError:
+        raise ListenError(f"No certificates in PEM form in {path}.") from None

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""
+Answers challenges over HTTP, on a socket for that alone.
+
+Nothing else is there, no page and no redirection: who sends a token without TLS must
+not be helped to do it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from acme.challenges import HTTP01
+from aiohttp import web
+
+__all__ = ["HTTPAnswers"]
+
+_PREFIX: Final = f"/{HTTP01.URI_ROOT_PATH}/"
+_MOST_CONNECTIONS: Final = 64
+_IDLE_SECONDS: Final = 5.0
+
+
+class HTTPAnswers:
+    """
+    A listener of its own.
+
+    Args:
+        bound: Listening socket; it stays the caller's to close.
+
+    Standard:
+        RFC 8555, section 8.3.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._bound = bound
+        self._answers: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def giving(self, answers: Mapping[str, str]) -> Iterator[None]:
+        """Answer tokens with key authorizations for a while."""
+        self._answers = dict(answers)
+        try:
+            yield
+        finally:
+            self._answers = {}
+
+    async def run(self) -> None:
+        """Serve until this is cancelled."""
+        server = web.Server(
+            self._answer,
+            access_log=None,
+            keepalive_timeout=_IDLE_SECONDS,
+            lingering_time=0,
+            max_line_size=2048,
+            max_field_size=4096,
+        )
+
+        def accept() -> asyncio.Protocol:
+            if len(server.connections) < _MOST_CONNECTIONS:
+                return server()
+            return _Refusal()
+
+        # The loop closes what it is given.
+        own = self._bound.dup()
+        own.setblocking(False)
+        listening = await asyncio.get_running_loop().create_server(accept, sock=own)
+        try:
+            # Its own `serve_forever` would wait at the end for who says nothing.
+            await asyncio.Event().wait()
+        finally:
+            listening.close()
+            await server.shutdown(0.1)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        token = request.path.removeprefix(_PREFIX)
+        found = self._answers.get(token) if request.path.startswith(_PREFIX) else None
+        if found is None or request.method not in {"GET", "HEAD"}:
+            answer = web.Response(status=404, text="Nothing is here.\n")
+        else:
+            answer = web.Response(
+                body=found.encode(), content_type="application/octet-stream"
+            )
+        answer.force_close()
+        return answer
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        transport.close()
