@@ -72,11 +72,12 @@ async def test_a_key_is_added_and_the_former_removed(watched: Watched) -> None:
 
 async def test_a_change_takes_effect_within_the_interval(watched: Watched) -> None:
     """Nobody has to ask for it."""
-    running = asyncio.create_task(watched.watch.run(0.2))
+    running = asyncio.create_task(watched.watch.run(2.0))
+    await asyncio.sleep(0)
     write_config(watched.path, [NEW.section("new")])
     began = time.monotonic()
     while watched.accepts(OLD.token("old")):
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 2.0
         await asyncio.sleep(0.02)
 
     assert watched.accepts(NEW.token("new"))

@@ -85,9 +85,10 @@ def _tokens() -> list[click.Parameter]:
         ),
         option(
             "auth-jwt-reload-secs",
-            "How often that file is looked at for a change, in seconds.",
+            "How often that file is looked at for a change, in seconds; within this "
+            "time it is in force.",
             default=30.0,
-            type=click.FloatRange(0.1, 3600),
+            type=click.FloatRange(0.5, 3600),
         ),
         option(
             "auth-jwt-issuer",

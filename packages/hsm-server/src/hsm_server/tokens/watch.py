@@ -15,6 +15,7 @@ from hsm_server.tokens.trust import TokenTrust
 __all__ = ["TokenWatch"]
 
 _SETTLING_SECONDS: Final = 0.1
+_AHEAD: Final = 0.25
 _MOST_READINGS: Final = 20
 
 
@@ -50,9 +51,15 @@ class TokenWatch:
         self._lock = asyncio.Lock()
 
     async def run(self, interval_seconds: float) -> None:
-        """Look until cancelled, if the source is a file."""
+        """
+        Look until cancelled, if the source is a file.
+
+        Args:
+            interval_seconds: Within this time a change is in force.
+        """
         while self._source.is_file:
-            await asyncio.sleep(interval_seconds)
+            # A change is read twice, which has its place in the interval.
+            await asyncio.sleep(max(interval_seconds / 2, interval_seconds - _AHEAD))
             await self.look()
 
     async def look(self) -> str:
