@@ -19,6 +19,7 @@ from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.tokens import TokenTrust
 from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
+from tests.server.pki import self_signed_root
 from tests.server.support import claims, mint
 
 LONG = 2 * 1024 * 1024
@@ -228,7 +229,9 @@ class TestGreet:
         vault, token = bench.front_end(), mint()
         heard = Heard()
 
-        for certificate in (b"one", b"two", b"one"):
+        authority = self_signed_root("A CA")
+        one, two = (authority.issue(name).der for name in ("one", "two"))
+        for certificate in (one, two, one):
             who = Visitor(credential=token, certificate=certificate)
             await vault.greet(who, known=heard)
 
@@ -301,7 +304,7 @@ class TestFollow:
         vault = bench.front_end()
         who = Visitor(
             credential=mint(claims(sub="s" * 128, jti="j" * 128)),
-            certificate=b"c",
+            certificate=self_signed_root("A CA").issue("one").der,
             address="a" * 128,
             request_id="r" * 128,
         )

@@ -25,12 +25,23 @@ from hsm_server.tls.ocsp.response import (
 from hsm_server.tls.ocsp.subject import is_must_staple, responders_of, subject_of
 from tests.server.ocsp_support import CA, HOUR, SHA1, Holder, failure, now_utc, twice
 
-CA_: Final = CA()
-STRANGER: Final = CA("stranger")
+NOW: Final = now_utc()
+
+
+class Authority(CA):
+    """One whose answers are of that time, however late a test is run."""
+
+    def answer(self, holder: Holder, **changes: Any) -> bytes:
+        """Say something of a certificate; see `CA.answer`."""
+        changes.setdefault("this_update", NOW - timedelta(minutes=1))
+        return super().answer(holder, **changes)
+
+
+CA_: Final = Authority()
+STRANGER: Final = Authority("stranger")
 SERVER: Final = CA_.issue()
 OTHER: Final = CA_.issue("other")
 SUBJECT: Final = CA_.subject(SERVER)
-NOW: Final = now_utc()
 PAST: Final = NOW - 2 * HOUR
 GOOD: Final = CA_.answer(SERVER, this_update=NOW)
 NONCE: Final = b"n" * NONCE_BYTES
@@ -54,7 +65,7 @@ class TestGood:
     )
     def test_signed_by_the_issuer(self, key: Any) -> None:
         """An issuer with any kind of key is believed."""
-        authority = CA(key=key)
+        authority = Authority(key=key)
         server = authority.issue()
         der = authority.answer(server)
 
@@ -157,7 +168,7 @@ BAD: Final[dict[str, tuple[Callable[[], bytes], Fault]]] = {
         Fault.RESPONDER,
     ),
     "signed by another key": (
-        lambda: CA_.answer(SERVER, signer=CA().holder, by_name=True),
+        lambda: CA_.answer(SERVER, signer=Authority().holder, by_name=True),
         Fault.SIGNATURE,
     ),
     "delegate for servers": (
@@ -183,7 +194,7 @@ BAD: Final[dict[str, tuple[Callable[[], bytes], Fault]]] = {
     "the certificate itself": (lambda: by_delegate(SERVER), Fault.RESPONDER),
     "delegate's key": (
         lambda: CA_.answer(
-            SERVER, signer=CA().delegate(), shows=(CA_.delegate(),), by_name=True
+            SERVER, signer=Authority().delegate(), shows=(CA_.delegate(),), by_name=True
         ),
         Fault.SIGNATURE,
     ),
@@ -224,7 +235,7 @@ class TestBad:
     @pytest.mark.parametrize("kind", ["sha1", "sha256"])
     def test_digest_of_the_signature(self, kind: str) -> None:
         """SHA-1 is good enough for names, and not for signatures."""
-        authority = CA(key=rsa.generate_private_key(65537, 2048))
+        authority = Authority(key=rsa.generate_private_key(65537, 2048))
         server = authority.issue()
         der = authority.answer(server)
         response = ocsp.load_der_ocsp_response(der)
@@ -242,7 +253,7 @@ class TestBad:
 
     def test_short_rsa_key(self) -> None:
         """A responder with 1024 bits is not believed."""
-        authority = CA(key=rsa.generate_private_key(65537, 1024))  # noqa: S505
+        authority = Authority(key=rsa.generate_private_key(65537, 1024))  # noqa: S505
         server = authority.issue()
 
         with pytest.raises(UnusableError, match="signature"):
