@@ -146,6 +146,7 @@ ALONE: Final = (
     "server/test_restarts.py",
     "server/test_slow_operations.py",
     "server/test_tls_connections.py",
+    "server/test_token_watch.py",
 )
 """
 What runs with no other test beside it, after the others.

@@ -31,8 +31,10 @@ file descriptor) or in the environment. One that stands on the command line itse
 too, but other users of the machine can see it, and a warning says so. `--auth-token` is
 used as it is; `--jwt-secret` and `--hmac-key` are base64, or `text:` before a plain
 secret. Where the environment holds both a token and a secret, the token is used; a flag
-goes before the environment. Beside a token, `--actor`, `--roles`, `--token-ttl` and
-`--jwt-issuer` are refused as flags, because they tell only how tokens are minted.
+goes before the environment. Beside a token, `--actor`, `--roles`, `--token-ttl`,
+`--jwt-issuer`, `--jwt-algorithm` and `--jwt-kid` are refused as flags, because they
+tell only how tokens are minted. `--jwt-private-key` names a file that only its owner
+may read; it holds RSA, P-256 or Ed25519 as PEM.
 """
 _REPEATING = """\
 A command that changes something sends an idempotency key and is tried again, under the

@@ -9,6 +9,7 @@ import pytest
 
 from hsm_cli.commands import cli
 from hsm_cli.settings import TokenSettings
+from hsm_cli.token_keys import secret_signer
 from hsm_cli.tokens import inspect_token, mint_token, open_token
 from tests.cli.certificates import Certificates
 from tests.cli.stub import TOKEN, Stub
@@ -227,11 +228,14 @@ class TestCredentials:
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--jwt-algorithm", "rs256"], "rs256 comes later"),
-        (["--jwt-algorithm", "ES256"], "es256 comes later"),
-        (["--jwt-algorithm", "none"], "there is hs256"),
-        (["--jwt-private-key", "k.pem"], "comes later"),
-        (["--jwt-kid", "k1"], "comes later"),
+        (["--jwt-algorithm", "rs512"], "'rs512' is none of hs256, rs256"),
+        (["--jwt-algorithm", "none"], "'none' is none of hs256"),
+        (["--jwt-algorithm", "rs256"], "which --jwt-algorithm can't change"),
+        (["--jwt-private-key", "k.pem"], "needs --jwt-algorithm"),
+        (["--jwt-secret", SECRET, "--jwt-algorithm", "ES256"], "is not for es256"),
+        (["--jwt-secret", SECRET, "--jwt-private-key", "k"], "exclude each other"),
+        (["--auth-token", TOKEN, "--jwt-private-key", "k"], "exclude each other"),
+        (["--auth-token", TOKEN, "--jwt-kid", "k"], "which --jwt-kid can't change"),
         (["--token-ttl", "0"], "token-ttl"),
         (["--timeout", "0"], "timeout"),
         (["--timeout", "nan"], "timeout"),
@@ -287,7 +291,13 @@ class TestMinter:
     def test_tokens_differ(self) -> None:
         """Every token has its own id, and says nothing of the secret."""
         tokens = {
-            mint_token(b"q" * 32, actor="a", roles=["admin"], ttl_seconds=5, now=7.5)
+            mint_token(
+                secret_signer(b"q" * 32),
+                actor="a",
+                roles=["admin"],
+                ttl_seconds=5,
+                now=7.5,
+            )
             for _ in range(3)
         }
         facts = [inspect_token(token, now=8.0) for token in tokens]

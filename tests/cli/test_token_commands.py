@@ -1,15 +1,57 @@
 # SPDX-License-Identifier: MIT
 """Tests of the commands on tokens."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from joserfc import jwk, jwt
 
 from hsm_cli.tokens import inspect_token
 from tests.cli.support import Shell
 
 SECRET = "text:" + "s" * 32
+
+
+def key_file(folder: Path, name: str) -> tuple[Path, str]:
+    """Write a private key for an algorithm; return its file and the public key."""
+    key: Any
+    match name:
+        case "rs256":
+            key = rsa.generate_private_key(65537, 2048)
+        case "es256":
+            key = ec.generate_private_key(ec.SECP256R1())
+        case _:
+            key = ed25519.Ed25519PrivateKey.generate()
+    path = folder / f"{name}.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    spki = PublicFormat.SubjectPublicKeyInfo
+    return path, key.public_key().public_bytes(Encoding.PEM, spki).decode()
+
+
+def imported(alg: str, public: str) -> Any:
+    """Return the library's form of a public key."""
+    kinds: dict[str, Any] = {"RS256": jwk.RSAKey, "ES256": jwk.ECKey}
+    return kinds.get(alg, jwk.OKPKey).import_key(public)
+
+
+def encrypted_key() -> bytes:
+    """Return a private key that needs a passphrase."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    how = BestAvailableEncryption(b"passphrase")
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
 
 
 class TestToken:
@@ -31,6 +73,52 @@ class TestToken:
         )
         assert ["Administrator", "Operator"] == claims["roles"]
 
+    @pytest.mark.parametrize("name", ["rs256", "ES256", "EdDSA"])
+    def test_mint_with_a_private_key(
+        self, bare_shell: Shell, tmp_path: Path, name: str
+    ) -> None:
+        """The library verifies it with the public key; ``kid`` and ``iss`` are said."""
+        pem, public = key_file(tmp_path, name.lower())
+        line = ("--jwt-algorithm", name, "--jwt-private-key", str(pem))
+        more = ("--jwt-kid", "k1", "--jwt-issuer", "https://i", "--actor", "ada")
+        text = bare_shell.ok(*line, *more, "token", "mint").text.strip()
+        alg = {"rs256": "RS256", "es256": "ES256", "eddsa": "EdDSA"}[name.lower()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # EdDSA, for its name
+            token = jwt.decode(text, imported(alg, public), algorithms=[alg])
+
+        assert {"alg": alg, "typ": "JWT", "kid": "k1"} == token.header
+        assert ("ada", "https://i") == (token.claims["sub"], token.claims["iss"])
+
+    @pytest.mark.parametrize("name", ["rs256", "es256", "eddsa"])
+    def test_a_key_of_another_kind(
+        self, bare_shell: Shell, tmp_path: Path, name: str
+    ) -> None:
+        """It is refused, and so are one open to others, an encrypted one and none."""
+        for other in {"rs256", "es256", "eddsa"} - {name}:
+            pem, _ = key_file(tmp_path, other)
+            refused = ("--jwt-algorithm", name, "--jwt-private-key", str(pem))
+            assert f"{name} needs a" in bare_shell(*refused, "token", "mint").err
+        pem, _ = key_file(tmp_path, name)
+        line = ("--jwt-algorithm", name, "--jwt-private-key", str(pem), "token", "mint")
+        bare_shell.ok(*line)
+        pem.chmod(0o644)
+        assert "0644" in bare_shell(*line).err
+        pem.chmod(0o600)
+        pem.write_text("no key")
+        assert "no private key as PEM" in bare_shell(*line).err
+        pem.write_bytes(encrypted_key())
+        assert "is encrypted" in bare_shell(*line).err
+
+    def test_a_secret_is_no_private_key(
+        self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where only the environment's secret is there, the other one is asked for."""
+        monkeypatch.setenv("FERROHSM_JWT_SECRET", SECRET)
+        outcome = bare_shell("--jwt-algorithm", "rs256", "token", "mint")
+
+        assert "rs256 needs --jwt-private-key" in outcome.err
+
     def test_mint_as_json(
         self, bare_shell: Shell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -43,7 +131,7 @@ class TestToken:
     @pytest.mark.parametrize(
         ("flags", "word"),
         [
-            ([], "needs a secret"),
+            ([], "needs a key"),
             (["--jwt-secret", "text:short"], "at least 32 bytes"),
             (["--jwt-secret", "not base64"], "must be standard base64"),
             (["--jwt-secret", SECRET, "--roles", "king"], "not known"),

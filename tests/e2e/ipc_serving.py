@@ -18,6 +18,7 @@ from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.settings import TokenRules
+from hsm_server.tokens import TokenTrust
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.tokens import mint
 
@@ -66,7 +67,9 @@ def serve_over_ipc(gateway: AsyncHSMGateway) -> Iterator[Connect]:
     """Connect a front end with an HSM; give what reaches it as a caller."""
     faults: list[object] = []
     surroundings = Surroundings(faults.append, faults.append)
-    gatekeeper = Gatekeeper(gateway, SECRET, TokenRules(), lambda: None)
+    gatekeeper = Gatekeeper(
+        gateway, TokenTrust.of_secret(SECRET, TokenRules()), lambda: None
+    )
 
     async def begin() -> tuple[VaultService, RemoteVault]:
         ours, theirs = socket.socketpair()

@@ -28,6 +28,7 @@ from hsm_server.settings import (
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sources import first_state
+from hsm_server.tokens import TokenTrust
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.certificates import make_authority
 from tests.e2e.tokens import mint
@@ -50,7 +51,11 @@ def serve_and_connect(gateway: AsyncHSMGateway, folder: Path) -> Iterator[Connec
     server = authority.issue("server", server=True)
     logger = make_logger(io.StringIO(), LogLevel.INFO, LogFormat.JSON)
     settings, metrics = ServerSettings(), Metrics()
-    gatekeeper = Gatekeeper(gateway, SECRET, settings.tokens, metrics.count_jwt_failure)
+    gatekeeper = Gatekeeper(
+        gateway,
+        TokenTrust.of_secret(SECRET, settings.tokens),
+        metrics.count_jwt_failure,
+    )
     vault = LocalVault(gateway, gatekeeper)
     app = create_app(vault, settings, logger=logger, metrics=metrics)
     pair = PairFiles(cert=server.certificate, key=server.key)

@@ -52,6 +52,12 @@ STARTS_ITS_OWN = {
         "Peer signature type: mldsa65",
         "Negotiated TLS1.3 group: X25519MLKEM768",
     ],
+    "tokens": [
+        "both count",
+        "the second alone counts",
+        "the last good keys stay",
+        '{"keys":[{"kty":"EC","crv":"P-256",',
+    ],
     "staple-ocsp": [
         "Cert Status: good",
         "The certificate CN=localhost is revoked",

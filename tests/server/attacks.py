@@ -2,8 +2,8 @@
 """
 Published attack classes on bearer tokens, each as tokens that our rules must refuse.
 
-A class is expanded with everything that is at hand: ours is a verifier of HS256 with
-one secret, so classes about asymmetric keys become tokens that pretend to be theirs.
+A class is expanded with everything that is at hand. The tokens are for a verifier that
+knows our secret without a kid, and none of the asymmetric keys here.
 """
 
 import base64
@@ -23,7 +23,7 @@ Tokens = Iterator[str]
 HS256 = {"alg": "HS256"}
 
 NOT_OFFERED = {
-    "KEY-12": "keys are not reloaded",
+    "KEY-12": "shown by the tests of keys that are replaced",
     "CLM-12": "there are no sessions",
     "CLM-13": "no operation is for one token only",
     "CLM-14": "subjects are not revoked",

@@ -35,6 +35,7 @@ from hsm_server.ipc.frames import (
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.settings import TokenRules
+from hsm_server.tokens import TokenTrust
 from tests.server.support import SECRET, mint
 
 PATIENCE: Final = 20.0
@@ -141,7 +142,10 @@ class Bench:
         self.unexpected: list[BaseException] = []
         self.troubles: list[str] = []
         self.gatekeeper = Gatekeeper(
-            gateway, SECRET, TokenRules(), self._count, FlooredClock()
+            gateway,
+            TokenTrust.of_secret(SECRET, TokenRules()),
+            self._count,
+            FlooredClock(),
         )
         surroundings = Surroundings(self.violations.append, self.unexpected.append)
         self.service = VaultService(gateway, self.gatekeeper, longest, surroundings)

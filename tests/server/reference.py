@@ -127,6 +127,7 @@ def _metrics() -> str:
     metrics.count_tls_alarm("certificate")
     metrics.show_tls_alarm("certificate", is_on=True)
     metrics.show_certificates({"ECDSA": 0.0})
+    metrics.show_jwt_alarm(is_on=True)
     metrics.count_ocsp("server", "good")
     metrics.count_refused_client("revoked")
     metrics.show_staple("ECDSA", 0.0)

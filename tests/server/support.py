@@ -38,6 +38,7 @@ from hsm_server.local_vault import LocalVault
 from hsm_server.logs import Logger, make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.tokens import TokenTrust
 
 Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]
 """Makes what an application asks, over an HSM and who guards it."""
@@ -203,7 +204,10 @@ def local_app(
     """Build the application over an HSM of this process."""
     metrics = Metrics()
     gatekeeper = Gatekeeper(
-        gateway, secret, settings.tokens, metrics.count_jwt_failure, clock
+        gateway,
+        TokenTrust.of_secret(secret, settings.tokens),
+        metrics.count_jwt_failure,
+        clock,
     )
     vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics)

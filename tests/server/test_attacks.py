@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Attack classes on bearer tokens: nothing is accepted, and nothing is told."""
 
-import base64
+import contextlib
 import gzip
 import json
 import re
@@ -13,13 +13,18 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from hsm_core.errors import AuthenticationError
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, HSMError, InvalidInputError
 from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenVerifier
+from hsm_server.tokens import Algorithm, TokenKey, TokenTrust, TokenVerifier
+from hsm_server.tokens.keys import key_from_jwk, key_from_pem, key_from_secret
+from hsm_server.tokens.verifier import _SHAPE, _canonical
 from tests.server.attacks import CLASSES, NOT_OFFERED
 from tests.server.support import API, SECRET, mint
+from tests.server.token_kit import signer
 
 OWN_TEST = {"CLM-10"}
+PRIVATE = {"d", "p", "q", "dp", "dq", "qi"}
 
 
 def is_accepted(verifier: TokenVerifier, token: str) -> bool:
@@ -41,12 +46,31 @@ def test_every_published_class_is_considered(vectors: Callable[[str], Path]) -> 
 
 def test_ten_thousand_forgeries_are_refused() -> None:
     """Of all tokens of all classes none is accepted, and all errors are one."""
-    verifier = TokenVerifier(SECRET, TokenRules(), time.time)
+    verifier = TokenVerifier(TokenTrust.of_secret(SECRET, TokenRules()), time.time)
     tokens = [(name, token) for name, make in CLASSES.items() for token in make()]
 
     assert is_accepted(verifier, mint())
     assert len(tokens) >= 10_000
     assert [] == [name for name, token in tokens if is_accepted(verifier, token)]
+
+
+def test_several_keys_let_no_forgery_in() -> None:
+    """The same tokens, where keys of other algorithms count beside the secret."""
+    public = [
+        key_from_pem(signer(name).pem(), Algorithm(name), name)
+        for name in ("RS256", "ES256", "EdDSA")
+    ]
+    keys = (key_from_secret(SECRET), *public)
+    verifier = TokenVerifier(TokenTrust(keys, TokenRules()), time.time)
+
+    assert not [
+        name
+        for name, make in CLASSES.items()
+        for token in make()
+        if is_accepted(verifier, token)
+    ]
+    assert is_accepted(verifier, mint())
+    assert is_accepted(verifier, signer("ES256").token("ES256"))
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -129,21 +153,93 @@ async def test_the_scheme_has_no_case(api: API, scheme: str) -> None:
     assert 200 == answer.status
 
 
-def test_wycheproof_signatures(vectors: Callable[[str], Path]) -> None:
-    """No broken signature is accepted, whatever key of the set would be the secret."""
-    path = vectors("wycheproof") / "json_web_signature_test.json.gz"
+WELL_FORMED = {("signature", 367), ("signature", 370)}
+"""Said to be badly padded, and are not: the same text as a good token's elsewhere."""
+
+MIXED = {("crypto", 47)}
+"""A good token, refused by others for keys of two algorithms in the set."""
+
+NO_TOKENS = {("signature", number) for number in (259, 372, 373)}
+"""Good for others: without payload, or with a character that is none of base64url."""
+
+
+def wycheproof(vectors: Callable[[str], Path], subject: str) -> list[dict[str, Any]]:
+    """Return the groups of a file."""
+    path = vectors("wycheproof") / f"json_web_{subject}_test.json.gz"
     groups: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))[
         "testGroups"
     ]
-    keys = [
-        g["private"]["k"] for g in groups if g.get("private", {}).get("kty") == "oct"
-    ]
-    tokens = [test["jws"] for group in groups for test in group["tests"]]
-    accepted = []
-    for key in keys:
-        secret = base64.urlsafe_b64decode(key + "==")
-        verifier = TokenVerifier(secret, TokenRules(), time.time)
-        accepted += [t for t in tokens if is_accepted(verifier, t)]
+    return groups
 
-    assert len(tokens) > 300
-    assert [] == accepted
+
+def keys_of(group: dict[str, Any]) -> list[TokenKey]:
+    """Return the keys of a group that can be used here, without private members."""
+    given = group.get("public") or group.get("private") or {}
+    found = []
+    for row in given.get("keys", [given]):
+        public = {name: v for name, v in row.items() if name not in PRIVATE}
+        with contextlib.suppress(InvalidInputError):
+            found.append(key_from_jwk(public, None))
+    return found
+
+
+def opens(key: TokenKey, token: object) -> bool:
+    """Return whether a signature is good, whatever it signs."""
+    if not isinstance(token, str):
+        return False  # It is no compact serialisation, so no header holds it.
+    match = _SHAPE.match(token)
+    verifier = TokenVerifier(TokenTrust((key,), TokenRules()), time.time)
+    try:
+        if match is not None:
+            header, payload, signature = map(_canonical, match.groups())
+            head = wire.scan_json(header)
+            verifier._signer(token, head, payload, len(signature))  # noqa: SLF001
+            return True
+    except (HSMError, ValueError):
+        pass
+    return False
+
+
+def test_wycheproof_signatures(vectors: Callable[[str], Path]) -> None:
+    """With its own key, each signature is good or bad as the file says."""
+    tried = {"valid": 0, "invalid": 0}
+    for subject in ("signature", "crypto"):
+        for group in wycheproof(vectors, subject):
+            keys = keys_of(group)
+            for test in group["tests"] if keys else []:
+                place = (subject, test["tcId"])
+                expected = test["result"] == "valid" and place not in NO_TOKENS
+                expected |= place in WELL_FORMED | MIXED
+                assert expected == any(opens(k, test["jws"]) for k in keys), place
+                tried[test["result"]] += 1
+
+    assert tried["valid"] > 20
+    assert tried["invalid"] > 300
+
+
+def test_wycheproof_keys(vectors: Callable[[str], Path]) -> None:
+    """A key that is short, of another use, off its curve or of another type is none."""
+    unusable = {7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26}
+    for group in wycheproof(vectors, "key"):
+        for test in group["tests"]:
+            if test["tcId"] in unusable:
+                assert [] == keys_of(group), test["tcId"]
+            if test["result"] == "valid" and "HS256" in test["jws"]:
+                assert keys_of(group)
+
+
+def test_no_wycheproof_token_names_anybody(vectors: Callable[[str], Path]) -> None:
+    """With all keys of the files at once, none of their tokens is a bearer's."""
+    subjects = ("signature", "crypto", "key", "encryption")
+    groups = [group for name in subjects for group in wycheproof(vectors, name)]
+    keys = {key.name: key for group in groups for key in keys_of(group)}
+    verifier = TokenVerifier(TokenTrust(tuple(keys.values()), TokenRules()), time.time)
+    tokens = [
+        str(test.get("jws") or test.get("jwe"))
+        for group in groups
+        for test in group["tests"]
+    ]
+
+    assert len(tokens) > 500
+    assert len(keys) > 5
+    assert [] == [token for token in tokens if is_accepted(verifier, token)]

@@ -15,7 +15,7 @@ from hsm_core.testing import memory_hsm
 from hsm_server.clock import FlooredClock
 from hsm_server.logs import make_logger
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings, TokenRules
-from hsm_server.tokens import TokenVerifier
+from hsm_server.tokens import TokenTrust, TokenVerifier
 from tests.server.support import SECRET, claims, local_app, mint
 
 
@@ -71,7 +71,9 @@ async def test_a_query_is_decoded_once() -> None:
 )
 def test_names_that_deceive(subject: str) -> None:
     """A name that looks like another, or like none, is nobody's."""
-    verifier = TokenVerifier(SECRET, TokenRules(), lambda: claims()["iat"])
+    verifier = TokenVerifier(
+        TokenTrust.of_secret(SECRET, TokenRules()), lambda: claims()["iat"]
+    )
 
     with pytest.raises(AuthenticationError):
         verifier.verify(mint(claims(sub=subject)))

@@ -32,6 +32,8 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
+from hsm_server.settings import TokenRules
+from hsm_server.tokens import TokenTrust
 from tests.server.ipc_support import (
     HELLO,
     Bench,
@@ -314,7 +316,9 @@ class TestFrames:
         raw = await bench.raw(greet=False)
         await raw.send(stream)
         first = await raw.answer()
-        bench.gatekeeper.use_secret(b"another secret, 32 bytes or more")
+        bench.gatekeeper.use(
+            TokenTrust.of_secret(b"another secret, 32 bytes or more", TokenRules())
+        )
 
         again = await bench.raw(greet=False)
         await again.send(stream)

@@ -16,7 +16,8 @@ from hsm_core.testing import caller
 from hsm_server.access import Visitor
 from hsm_server.ipc.frames import MAX_FRAME_BYTES
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.settings import MAX_TOKEN_BYTES
+from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
+from hsm_server.tokens import TokenTrust
 from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
 from tests.server.pki import self_signed_root
 from tests.server.support import claims, mint
@@ -211,7 +212,9 @@ class TestGreet:
         """Who was greeted a moment ago is examined all the same when they act."""
         vault, who = bench.front_end(), visitor()
         await vault.greet(who, known=Heard())
-        bench.gatekeeper.use_secret(b"another secret, 32 bytes or more")
+        bench.gatekeeper.use(
+            TokenTrust.of_secret(b"another secret, 32 bytes or more", TokenRules())
+        )
 
         await vault.greet(who, known=Heard())
         with pytest.raises(AuthenticationError):

@@ -28,6 +28,7 @@ from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.local_vault import LocalVault
 from hsm_server.pacing import with_pauses
 from hsm_server.settings import ServerSettings, TokenRules
+from hsm_server.tokens import TokenTrust
 from tests.server.support import API, EVERYBODY, SECRET, Between, claims, mint, open_api
 
 PATIENCE = 30.0
@@ -517,7 +518,11 @@ class TestEnds:
         async with open_api(between=between) as api, Viewer(api) as viewer:
             view = await viewer.view()
             await view.entries("ListAuditEvents")
-            keepers[0].use_secret(b"another secret of 32 bytes or more")
+            keepers[0].use(
+                TokenTrust.of_secret(
+                    b"another secret of 32 bytes or more", TokenRules()
+                )
+            )
             event = await view.event()
 
         assert ("problem", 401) == (event.event, event.data["status"])
@@ -628,7 +633,10 @@ async def test_a_page_longer_than_a_frame() -> None:
     page = AuditPage(items=(entry,), next_seq=1, head_seq=0, head_hash="0" * 64)
     gateway: Any = Fixed(page)
     sockets = OverSockets()
-    vault = sockets(gateway, Gatekeeper(gateway, SECRET, TokenRules(), lambda: None))
+    vault = sockets(
+        gateway,
+        Gatekeeper(gateway, TokenTrust.of_secret(SECRET, TokenRules()), lambda: None),
+    )
     pages = vault.follow(
         Visitor(credential=mint()),
         ListAuditEvents(ascending=True),

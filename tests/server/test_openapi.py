@@ -206,5 +206,6 @@ def test_open_pages_need_no_token() -> None:
     }
 
     health = {"/healthz", "/livez", "/readyz"}
-    assert health | {"/metrics", "/api/v1/openapi.json"} == open_pages
+    others = {"/metrics", "/api/v1/openapi.json", "/.well-known/jwks.json"}
+    assert health | others == open_pages
     assert [{"bearer": []}] == DOCUMENT["security"]

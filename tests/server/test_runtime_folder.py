@@ -46,7 +46,8 @@ def test_it_has_a_file_for_each_process_and_ends_with_them(tmp_path: Path) -> No
     slots = ("supervisor", "vault", "tls", "front1", "front2")
     kinds = ("counter", "histogram")
     expected = {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
-    assert expected | {"gauge_mostrecent_tls.db"} == names
+    gauges = {f"gauge_mostrecent_{slot}.db" for slot in ("tls", "vault")}
+    assert expected | gauges == names
     assert {0o640} == modes
     assert [] == list(tmp_path.iterdir())
 

@@ -225,7 +225,11 @@ async def test_labels_are_bounded(api: API) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["//healthz", "//livez", "//readyz", "//metrics", "/openapi.json"]
+    "page",
+    [
+        *("//healthz", "//livez", "//readyz", "//metrics", "/openapi.json"),
+        "//.well-known/jwks.json",
+    ],
 )
 async def test_open_pages_are_strict_too(api: API, page: str) -> None:
     """No query, no body, no other method."""
@@ -236,6 +240,20 @@ async def test_open_pages_are_strict_too(api: API, page: str) -> None:
     assert (422, "invalid_input") == (query.status, query.code)
     assert (400, "malformed") == (body.status, body.code)
     assert (405, "GET") == (method.status, method.headers["Allow"])
+
+
+async def test_a_secret_is_never_published(api: API) -> None:
+    """The set of public keys is empty where tokens are verified with a secret."""
+    page = "//.well-known/jwks.json"
+    answer = await api.send("GET", page, token="")
+    tag = answer.headers["ETag"]
+    again = await api.send("GET", page, token="", headers={"If-None-Match": tag})
+
+    assert (200, b'{"keys":[]}') == (answer.status, answer.body)
+    assert "application/jwk-set+json" == answer.headers["Content-Type"]
+    assert "public, max-age=30" == answer.headers["Cache-Control"]
+    assert (304, b"") == (again.status, again.body)
+    assert tag == again.headers["ETag"]
 
 
 @pytest.mark.parametrize("given", ["a", "A-b.c_9", "x" * 64])

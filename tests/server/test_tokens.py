@@ -9,9 +9,9 @@ import pytest
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
-from hsm_server import tokens
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.tokens import TokenKey, TokenVerifier
+from hsm_server.tokens import TokenTrust, TokenVerifier, TrustedNames
+from hsm_server.tokens import verifier as module
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000
@@ -39,12 +39,12 @@ def clock() -> Clock:
 @pytest.fixture
 def verifier(clock: Clock) -> TokenVerifier:
     """Give a verifier with the default rules."""
-    return TokenVerifier(SECRET, TokenRules(), clock)
+    return TokenVerifier(TokenTrust.of_secret(SECRET, TokenRules()), clock)
 
 
 def with_rules(**rules: Any) -> TokenVerifier:
     """Return a verifier with these rules."""
-    return TokenVerifier(SECRET, TokenRules(**rules), lambda: NOW)
+    return TokenVerifier(TokenTrust.of_secret(SECRET, TokenRules(**rules)), lambda: NOW)
 
 
 def test_a_good_token_names_its_bearer(verifier: TokenVerifier) -> None:
@@ -419,17 +419,29 @@ def test_two_bindings_must_both_hold(verifier: TokenVerifier) -> None:
         verifier.verify(mint({**GOOD, **binding}), certificate_sha256=FINGERPRINT)
 
 
-def test_the_memory_of_tokens_is_bounded(
-    verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_memory_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is forgotten, and still accepted when it comes again."""
-    monkeypatch.setattr(tokens, "_CACHE_ENTRIES", 4)
+    monkeypatch.setattr(module, "_MAX_REMEMBERED", 4)
+    verifier = with_rules()
     many = [mint({**GOOD, "jti": f"t{i}"}) for i in range(9)]
     for token in many:
         verifier.verify(token)
 
-    assert 4 == len(verifier._cache)  # noqa: SLF001 (its size is the point)
+    assert 4 == len(verifier._memory)  # noqa: SLF001 (its size is the point)
     assert "t0" == verifier.verify(many[0]).credential_id
+
+
+def test_a_token_that_has_ended_is_forgotten(
+    verifier: TokenVerifier, clock: Clock
+) -> None:
+    """It needs no room any more."""
+    token = mint(GOOD)
+    verifier.verify(token)
+    clock.seconds += 1000
+
+    with pytest.raises(AuthenticationError):
+        verifier.verify(token)
+    assert 0 == len(verifier._memory)  # noqa: SLF001 (its size is the point)
 
 
 def test_every_refusal_is_the_same(verifier: TokenVerifier) -> None:
@@ -452,9 +464,10 @@ def test_every_refusal_is_the_same(verifier: TokenVerifier) -> None:
 def test_the_name_of_a_secret() -> None:
     """It is the same each time, another one for another secret, and shows nothing."""
     secrets = (SECRET, SECRET, b"x" * 32)
-    first, again, other = (TokenKey(secret) for secret in secrets)
+    trusts = [TokenTrust.of_secret(secret, TokenRules()) for secret in secrets]
+    first, again, other = map(TrustedNames, trusts)
 
-    assert (first.name,) == first.trusted() == again.trusted() != other.trusted()
-    assert first.name not in repr(first)
-    other.use(SECRET)
-    assert first.name == other.name
+    assert first.trusted() == again.trusted() != other.trusted()
+    assert SECRET.hex() not in repr(trusts[0])
+    other.use(trusts[0])
+    assert first.trusted() == other.trusted()

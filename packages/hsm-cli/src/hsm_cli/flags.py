@@ -15,19 +15,18 @@ from hsm_cli.settings import (
     DEFAULT_TIMEOUT_SECONDS,
     DEFAULT_TOKEN_TTL_SECONDS,
     ClientSettings,
+    TokenAlgorithm,
     TokenSettings,
 )
 
 __all__ = ["given_as_flag", "global_flags", "literal_secrets", "read_settings"]
 
-_LATER: Final = frozenset(
-    {
-        *("hs384", "hs512", "rs256", "rs384", "rs512", "ps256", "ps384", "ps512"),
-        *("es256", "es384", "es512", "eddsa", "ed25519"),
-    }
-)
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
-_OF_MINTED_TOKENS: Final = ("actor", "roles", "token_ttl", "jwt_issuer")
+_OF_MINTED_TOKENS: Final = (
+    *("actor", "roles", "token_ttl"),
+    *("jwt_issuer", "jwt_algorithm", "jwt_kid"),
+)
+_KEYS: Final = ("jwt_secret", "jwt_private_key")
 _FORMS: Final = "as it is, @FILE or fd:N"
 
 
@@ -39,22 +38,14 @@ def _flag(name: str, text: str, **attributes: Any) -> click.Option:
     )
 
 
-def _later(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    if value is not None:
-        raise click.BadParameter(
-            "this comes later; tokens are minted with HS256 and --jwt-secret.",
-            ctx,
-            param,
-        )
-
-
-def _algorithm(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    name = value.lower()
-    if name in _LATER:
-        raise click.BadParameter(f"{name} comes later; there is hs256.", ctx, param)
-    if name != "hs256":
-        raise click.BadParameter("there is hs256.", ctx, param)
-    return name
+def _algorithm(
+    ctx: click.Context, param: click.Parameter, value: str
+) -> TokenAlgorithm:
+    try:
+        return TokenAlgorithm(value.lower())
+    except ValueError:
+        known = ", ".join(TokenAlgorithm)
+        raise click.BadParameter(f"{value!r} is none of {known}.") from None
 
 
 def _flags() -> list[click.Parameter]:
@@ -120,26 +111,23 @@ def _flags() -> list[click.Parameter]:
         ),
         _flag(
             "--jwt-algorithm",
-            "How tokens are signed.",
+            "How minted tokens are signed: hs256 with --jwt-secret, or rs256, es256 or "
+            "eddsa with --jwt-private-key.",
             metavar="NAME",
             default="hs256",
             callback=_algorithm,
-            expose_value=False,
         ),
         _flag(
             "--jwt-private-key",
-            "Comes later, with other algorithms than HS256.",
+            "Key to sign minted tokens with: PEM, not encrypted, its owner's alone.",
             metavar="FILE",
-            callback=_later,
-            expose_value=False,
+            type=_FILE,
         ),
         _flag("--jwt-issuer", "Issuer of minted tokens.", metavar="TEXT"),
         _flag(
             "--jwt-kid",
-            "Comes later, with servers that have several keys.",
+            "Which key of the server's minted tokens are for.",
             metavar="TEXT",
-            callback=_later,
-            expose_value=False,
         ),
         _flag(
             "--timeout",
@@ -179,10 +167,12 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
         click.UsageError: Two of them exclude each other.
     """
     token, secret = values["auth_token"] or "", values["jwt_secret"] or ""
-    flags = [name for name in ("auth_token", "jwt_secret") if given_as_flag(ctx, name)]
-    if len(flags) == 2:
-        raise click.UsageError("--auth-token and --jwt-secret exclude each other.")
-    if flags == ["jwt_secret"]:
+    keys = [name for name in _KEYS if given_as_flag(ctx, name)]
+    if keys and given_as_flag(ctx, "auth_token"):
+        flag = f"--{keys[0].replace('_', '-')}"
+        raise click.UsageError(f"--auth-token and {flag} exclude each other.")
+    _check_keys(keys, values["jwt_algorithm"])
+    if keys:
         # A flag goes before what the environment says.
         token = ""
     if token and ctx.invoked_subcommand != "token":
@@ -203,8 +193,23 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
             roles=tuple(w.strip() for w in values["roles"].split(",") if w.strip()),
             ttl_seconds=values["token_ttl"],
             issuer=values["jwt_issuer"] or "",
+            algorithm=values["jwt_algorithm"],
+            private_key=values["jwt_private_key"],
+            kid=values["jwt_kid"] or "",
         ),
     )
+
+
+def _check_keys(flags: list[str], algorithm: TokenAlgorithm) -> None:
+    """Refuse a key that would not be used: somebody would think that it counted."""
+    if len(flags) == len(_KEYS):
+        raise click.UsageError("--jwt-secret and --jwt-private-key exclude each other.")
+    if flags == ["jwt_private_key"] and algorithm is TokenAlgorithm.HS256:
+        raise click.UsageError(
+            "--jwt-private-key needs --jwt-algorithm: rs256, es256 or eddsa."
+        )
+    if flags == ["jwt_secret"] and algorithm is not TokenAlgorithm.HS256:
+        raise click.UsageError(f"--jwt-secret is not for {algorithm.value}.")
 
 
 def _refuse_unused(ctx: click.Context) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ __all__ = [
     "DEFAULT_TOKEN_TTL_SECONDS",
     "LONGEST_USUAL_TTL_SECONDS",
     "ClientSettings",
+    "TokenAlgorithm",
     "TokenSettings",
 ]
 
@@ -21,6 +23,15 @@ DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_TOKEN_TTL_SECONDS: Final = 300
 LONGEST_USUAL_TTL_SECONDS: Final = 86400
 """Servers refuse tokens that are valid for longer, unless they are told otherwise."""
+
+
+class TokenAlgorithm(StrEnum):
+    """How minted tokens are signed, by the name that the command line has for it."""
+
+    HS256 = "hs256"
+    RS256 = "rs256"
+    ES256 = "es256"
+    EDDSA = "eddsa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +47,9 @@ class TokenSettings:
         roles: Names of its roles.
         ttl_seconds: How long it is valid.
         issuer: Its ``iss``, or empty for none.
+        algorithm: How it is signed.
+        private_key: PEM file of the key, for all algorithms but HS256.
+        kid: Its ``kid``, or empty for none.
     """
 
     auth_token: str = field(default="", repr=False)
@@ -44,6 +58,9 @@ class TokenSettings:
     roles: tuple[str, ...] = ("operator",)
     ttl_seconds: int = DEFAULT_TOKEN_TTL_SECONDS
     issuer: str = ""
+    algorithm: TokenAlgorithm = TokenAlgorithm.HS256
+    private_key: Path | None = None
+    kid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

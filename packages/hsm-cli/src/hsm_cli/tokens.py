@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Bearer tokens (JWT, RFC 7519): taken as they are, minted with HS256, or looked at."""
+"""Bearer tokens (JWT, RFC 7519): taken as they are, minted, or looked at."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import json
 import re
 import secrets
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hsm_cli.settings import TokenSettings
+from hsm_cli.token_keys import TokenSigner, has_key, open_signer
 from hsm_core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -22,18 +22,14 @@ from hsm_core.errors import (
     MalformedError,
 )
 from hsm_core.model import Record, parse_role
-from hsm_core.secret_input import read_secret, read_secret_text
+from hsm_core.secret_input import read_secret_text
 
 __all__ = [
-    "MIN_SECRET_BYTES",
     "TokenFacts",
     "inspect_token",
     "mint_token",
     "open_token",
 ]
-
-MIN_SECRET_BYTES: Final = 32
-"""Shortest HS256 secret (RFC 7518, section 3.2)."""
 
 _ALGORITHM: Final = "HS256"
 _RENEW_SECONDS: Final = 30.0
@@ -60,7 +56,7 @@ class TokenFacts(Record, frozen=True, kw_only=True):
 
 
 def mint_token(
-    secret: bytes,
+    signer: TokenSigner,
     *,
     actor: str,
     roles: Sequence[str],
@@ -69,10 +65,10 @@ def mint_token(
     now: float | None = None,
 ) -> str:
     """
-    Return a fresh token, signed with HS256.
+    Return a fresh token.
 
     Args:
-        secret: At least `MIN_SECRET_BYTES`.
+        signer: Who signs it.
 
         actor: Its subject, 1 to 128 characters without control characters.
 
@@ -89,7 +85,7 @@ def mint_token(
             the time is out of range.
 
     Standard:
-        RFC 7519, RFC 7515 section 3.1, RFC 7518 section 3.2.
+        RFC 7519, RFC 7515 section 3.1.
     """
     _check_actor(actor)
     if not roles:
@@ -109,11 +105,13 @@ def mint_token(
     }
     if issuer:
         claims["iss"] = issuer
+    header = {"alg": signer.algorithm, "typ": "JWT"}
+    if signer.kid:
+        header["kid"] = signer.kid
     # By hand, because importing joserfc would take longer than all else that a
     # command does; the tests check the result with joserfc.
-    signed = f"{_segment({'alg': _ALGORITHM, 'typ': 'JWT'})}.{_segment(claims)}"
-    mac = hmac.digest(secret, signed.encode("ascii"), "sha256")
-    return f"{signed}.{_base64url(mac)}"
+    signed = f"{_segment(header)}.{_segment(claims)}"
+    return f"{signed}.{_base64url(signer.sign(signed.encode('ascii')))}"
 
 
 def _check_actor(actor: str) -> None:
@@ -154,10 +152,10 @@ def open_token(settings: TokenSettings) -> Callable[[], str]:
     if settings.auth_token:
         text = read_secret_text(settings.auth_token, field="auth_token").strip()
         return lambda: text
-    if not settings.jwt_secret:
+    if not has_key(settings):
         raise ConfigurationError(
-            "There is no credential: give --auth-token or --jwt-secret, or set "
-            "FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",
+            "There is no credential: give --auth-token, --jwt-secret or "
+            "--jwt-private-key, or set FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",
             field="auth_token",
         )
     return _Minter(settings)
@@ -165,12 +163,7 @@ def open_token(settings: TokenSettings) -> Callable[[], str]:
 
 class _Minter:
     def __init__(self, settings: TokenSettings) -> None:
-        self._secret = read_secret(
-            settings.jwt_secret,
-            field="jwt_secret",
-            minimum=MIN_SECRET_BYTES,
-            exact=None,
-        )
+        self._signer = open_signer(settings)
         self._settings = settings
         self._token = ""
         self._renew_at = 0.0
@@ -182,7 +175,7 @@ class _Minter:
             if now >= self._renew_at:
                 settings = self._settings
                 self._token = mint_token(
-                    self._secret,
+                    self._signer,
                     actor=settings.actor,
                     roles=settings.roles,
                     ttl_seconds=settings.ttl_seconds,

@@ -8,8 +8,7 @@ on the page *Policy* of the reference.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final
 import msgspec
 
 from hsm_core._access_lists import others_may_change
+from hsm_core._policies.misfits import misfit
 from hsm_core._policies.operations import INTERNAL_OPERATIONS, KNOWN_OPERATIONS
 from hsm_core._policies.resolving import (
     Groups,
@@ -30,7 +30,6 @@ from hsm_core._policies.review import review
 from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
-from hsm_core._policies.texts import Path as Place
 from hsm_core._regular_files import open_regular
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
@@ -59,11 +58,6 @@ __all__ = [
 MAX_POLICY_BYTES: Final = MAX_BYTES
 """Longest policy, in bytes of UTF-8."""
 
-_WHERE: Final = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
-"""How msgspec ends what it says of something that does not fit."""
-
-_STEP: Final = re.compile(r"\.(\w+)|\[([0-9]+)\]|(\[\.\.\.\])")
-
 
 def parse_policy(text: str) -> Policy:
     """
@@ -80,7 +74,7 @@ def parse_policy(text: str) -> Policy:
     try:
         file = msgspec.convert(tree, PolicyFile)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error), lines) from None
+        raise misfit(str(error), lines) from None
     try:
         return _resolve(file, text)
     except InvalidInputError as error:
@@ -223,33 +217,9 @@ def _approver_keys(file: PolicyFile) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _misfit(message: str, lines: Lines) -> InvalidInputError:
-    """Return the error for a tree that does not fit the schema."""
-    where = _WHERE.search(message)
-    if where is None:
-        return policy_fault(f"{message}.", (), _line_of((), lines))
-    problem = message[: where.start()] + (", as a name" if where[1] else "")
-    path = tuple(_steps(where[2]))
-    return policy_fault(f"{problem}.", path, _line_of(path, lines))
-
-
-def _steps(path: str) -> Iterator[str | int]:
-    """Give the steps of a place that msgspec names, as far as it names it."""
-    for name, number, unnamed in _STEP.findall(path):
-        if unnamed:
-            return  # It does not tell which of the names of a mapping it is.
-        yield int(number) if number else name
-
-
 def _with_line(error: InvalidInputError, lines: Lines) -> InvalidInputError:
     field = str(error.facts.get("field", ""))
     path = next((place for place in lines if shown(place) == field), ())
     if not path or "line" in error.facts:
         return error
     return policy_fault(str(error).removeprefix(f"{field}: "), path, lines[path])
-
-
-def _line_of(path: Place, lines: Lines) -> int:
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 0)

@@ -91,6 +91,10 @@ class VaultAccess(Protocol):
         """
         ...
 
+    async def token_keys(self) -> bytes:
+        """Return the public keys of tokens as a JWK Set (JSON), for anybody."""
+        ...
+
     async def status(self) -> HSMStatus:
         """Return the health of the HSM, without a visitor and without a record."""
         ...

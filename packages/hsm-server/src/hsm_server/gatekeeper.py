@@ -18,8 +18,7 @@ from hsm_server.certificates import (
 )
 from hsm_server.clock import FlooredClock
 from hsm_server.pacing import with_pauses
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import Identity, TokenKey, TokenVerifier
+from hsm_server.tokens import Identity, TokenTrust, TokenVerifier, TrustedNames
 
 __all__ = ["Gatekeeper"]
 
@@ -37,41 +36,43 @@ class Gatekeeper:
     Args:
         gateway: Where failures are recorded.
 
-        jwt_secret: HS256 key of bearer tokens, at least 32 bytes.
-
-        rules: What a token must say.
+        trust: Keys of bearer tokens, and what these must say.
 
         on_failure: Is called for each failure.
 
         clock: Time by which tokens expire; the system's by default.
 
-        token_key: Is told which secret counts, and names it to the HSM.
+        names: Is told which keys count, and names them to the HSM.
     """
 
     def __init__(
         self,
         gateway: AsyncHSMGateway,
-        jwt_secret: bytes,
-        rules: TokenRules,
+        trust: TokenTrust,
         on_failure: Callable[[], None],
         clock: FlooredClock = _CLOCK,
-        token_key: TokenKey | None = None,
+        names: TrustedNames | None = None,
     ) -> None:
         self._gateway = gateway
-        self._rules = rules
         self._on_failure = on_failure
         self._clock = clock
-        self._token_key = token_key or TokenKey(jwt_secret)
-        self.use_secret(jwt_secret)
+        self._names = names or TrustedNames(trust)
+        self.use(trust)
 
-    def use_secret(self, jwt_secret: bytes) -> None:
+    def use(self, trust: TokenTrust) -> None:
         """
-        Verify by another secret; what was found good before counts no more.
+        Verify by other keys and rules; what was found good before counts no more.
 
-        Nor does what people have agreed to with tokens of the one before.
+        Nor does what people have agreed to with tokens of keys that are gone. Who is
+        verified meanwhile is verified by the former ones or by the new, never by some
+        of both.
         """
-        self._token_key.use(jwt_secret)
-        self._verifier = TokenVerifier(jwt_secret, self._rules, self._clock.now)
+        self._names.use(trust)
+        self._verifier = TokenVerifier(trust, self._clock.now)
+
+    def public_keys(self) -> bytes:
+        """Return the JWK Set of the public keys that count, as JSON."""
+        return self._verifier.trust.public_keys()
 
     def caller(self, visitor: Visitor) -> Caller:
         """
@@ -89,7 +90,7 @@ class Gatekeeper:
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
-            credential_key=self._token_key.name,
+            credential_key=identity.key_name,
             certificate_sha256=shown.sha256,
             certificate_subject=shown.subject,
             certificate_names=shown.names,

@@ -48,7 +48,7 @@ class HealthCheck:
         self._lock = asyncio.Lock()
         self._asked_at = float("-inf")
         self._state = ""
-        self._serving = self._has_tls_alarm = False
+        self._serving = self._has_alarm = False
 
     async def refresh(self) -> None:
         """Ask, unless that was done within the last second."""
@@ -65,13 +65,13 @@ class HealthCheck:
                 serves = status.state not in {"error", "locked"}
                 self._serving = status.audit.available and serves
                 self._metrics.show(status)
-            self._has_tls_alarm = self._metrics.has_tls_alarm()
+            self._has_alarm = self._metrics.has_alarm()
             self._asked_at = time.monotonic()
 
     async def check(self) -> tuple[Health, bool]:
         """Return the state, and whether requests can be served at all."""
         await self.refresh()
-        is_whole = self._state == "operational" and not self._has_tls_alarm
+        is_whole = self._state == "operational" and not self._has_alarm
         return self._health("ok" if is_whole else "degraded"), self._serving
 
     async def check_ready(self) -> tuple[Health, bool]:

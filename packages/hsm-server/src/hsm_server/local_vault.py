@@ -87,6 +87,10 @@ class LocalVault:
             async for page in pages:
                 yield page
 
+    async def token_keys(self) -> bytes:
+        """See `VaultAccess.token_keys`."""
+        return self._gatekeeper.public_keys()
+
     async def status(self) -> HSMStatus:
         """See `VaultAccess.status`."""
         return await self._gateway.act_as(PROBE).execute(Status())

@@ -32,14 +32,14 @@ from hsm_server.options import (
     options,
     settings_from,
 )
-from hsm_server.secret_box import SecretBox, for_stores
+from hsm_server.secret_box import TOKEN_SECRET, SecretBox, for_stores
 from hsm_server.settings import Isolation, ServerSettings
 from hsm_server.starting import Start, serve
 
 __all__ = ["main"]
 
 _HELP = """
-Serve an HSM over HTTPS (TLS 1.3), with bearer tokens (JWT, HS256).
+Serve an HSM over HTTPS (TLS 1.3), with bearer tokens (JWT).
 
 A SECRET is standard base64, 'text:' before a plain secret, '@FILE' (mode 0600), or
 'fd:N'. Given on the command line itself it works, and everybody on this machine can
@@ -47,7 +47,7 @@ read it.
 """
 _EPILOG = f"""
 SIGTERM ends the server in order; SIGHUP has certificates, private keys, revocation
-lists, OCSP responses, token secret and policy read again, and retention looks at its
+lists, OCSP responses, keys of tokens and policy read again, and retention looks at its
 policy and at what is due.
 
 Known from FerroHSM, not available in this version, and refused when given:
@@ -65,6 +65,7 @@ def _run(**values: Any) -> None:
     signal.signal(signal.SIGINT, _stop)
     context = click.get_current_context()
     check_places(context, values["key_store"])
+    _check_token_keys(values)
     try:
         settings = settings_from(values)
         serve(
@@ -93,17 +94,43 @@ def _take_secrets(
     try:
         for flag in SECRET_OPTIONS:
             _warn_of_literal(context, flag, values)
-            given[flag] = values.pop(flag.replace("-", "_"))
+            value = values.pop(flag.replace("-", "_"))
+            if value is not None:
+                given[flag] = value
+        if values["auth_jwt_config"] is not None:
+            given.pop(TOKEN_SECRET, None)
         return SecretBox.of(given, for_stores(settings.core, os.environ))
     finally:
         for flag in SECRET_OPTIONS:
             os.environ.pop(environment_name(flag), None)
 
 
+def _check_token_keys(values: dict[str, Any]) -> None:
+    """
+    Ask for what tokens are verified with.
+
+    Raises:
+        click.UsageError: There is neither a file of keys nor a secret.
+    """
+    config, secret = values["auth_jwt_config"], values["auth_jwt_secret"]
+    if config is None and secret is None:
+        raise click.UsageError(
+            "Missing option '--auth-jwt-secret' (env var: 'FERROHSM_JWT_SECRET') or "
+            "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG')."
+        )
+    if config is not None and secret is not None:
+        say(
+            "warning: --auth-jwt-secret (FERROHSM_JWT_SECRET) is not used, for "
+            "--auth-jwt-config says which keys count."
+        )
+
+
 def _warn_of_literal(context: click.Context, flag: str, values: dict[str, Any]) -> None:
     name = flag.replace("-", "_")
     source = context.get_parameter_source(name)
-    if source is ParameterSource.COMMANDLINE and is_literal_secret(values[name]):
+    if source is not ParameterSource.COMMANDLINE:
+        return
+    if is_literal_secret(values[name]):
         say(
             f"warning: --{flag} stands on the command line, where others can read it; "
             f"use {environment_name(flag)}, @FILE or fd:N."

@@ -96,7 +96,10 @@ async def set_common_headers(
     request: web.Request, response: web.StreamResponse
 ) -> None:
     """Set what every answer carries; a signal of the application."""
+    own = response.headers.get("Cache-Control")
     response.headers.update(COMMON_HEADERS)
+    if own is not None:
+        response.headers["Cache-Control"] = own
     exchange = exchange_of(request)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id

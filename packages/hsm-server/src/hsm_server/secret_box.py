@@ -28,6 +28,7 @@ from hsm_server.settings import Secrets
 
 __all__ = [
     "SECRET_LENGTHS",
+    "TOKEN_SECRET",
     "SecretBox",
     "empty_box",
     "fill_box",
@@ -35,10 +36,13 @@ __all__ = [
     "pour",
 ]
 
+TOKEN_SECRET: Final = "auth-jwt-secret"  # noqa: S105 (it is a flag's name)
+"""Flag of the one that is needed only without a file of keys."""
+
 SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
     "master-key": 32,
     "hmac-key": 32,
-    "auth-jwt-secret": None,
+    TOKEN_SECRET: None,
 }
 """Length of each secret in bytes, by flag; None is any from 32 on."""
 
@@ -67,11 +71,13 @@ class SecretBox(Record, frozen=True, kw_only=True):
         """
         Take in secrets as they were given; see `hsm_core.secret_input`.
 
+        Who calls has made sure that those are there which are needed.
+
         Raises:
             ConfigurationError: One can't be read, or is too short.
         """
         values, files = {}, {}
-        for flag in SECRET_LENGTHS:
+        for flag in filter(given.__contains__, SECRET_LENGTHS):
             if given[flag].startswith("@"):
                 files[flag] = given[flag][1:]
             else:
@@ -89,6 +95,10 @@ class SecretBox(Record, frozen=True, kw_only=True):
             return _read(flag, f"@{self.files[flag]}")
         return self.values[flag]
 
+    @property
+    def _has_token_secret(self) -> bool:
+        return TOKEN_SECRET in self.files or TOKEN_SECRET in self.values
+
     def secrets(self) -> Secrets:
         """
         Return all secrets of the server.
@@ -99,7 +109,7 @@ class SecretBox(Record, frozen=True, kw_only=True):
         return Secrets(
             master_key=self.secret("master-key"),
             hmac_key=self.secret("hmac-key"),
-            jwt_secret=self.secret("auth-jwt-secret"),
+            jwt_secret=self.secret(TOKEN_SECRET) if self._has_token_secret else None,
         )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "ServerSettings",
     "StatusCheck",
     "TLSSettings",
+    "TokenConfig",
     "TokenRules",
 ]
 
@@ -176,6 +177,19 @@ class TokenRules(Record, frozen=True, kw_only=True):
     max_lifetime_seconds: Annotated[int, Meta(ge=1)] = 24 * 3600
 
 
+class TokenConfig(Record, frozen=True, kw_only=True):
+    """
+    The file of keys that tokens are verified with.
+
+    Attributes:
+        path: YAML or JSON; None where there is one secret.
+        reload_seconds: How often it is looked at for a change.
+    """
+
+    path: Path | None = None
+    reload_seconds: Annotated[float, Meta(gt=0)] = 30.0
+
+
 class HTTPLimits(Record, frozen=True, kw_only=True):
     """
     What one request may cost.
@@ -227,6 +241,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     tls: TLSSettings | None = None
     core: Settings = Settings()
     tokens: TokenRules = TokenRules()
+    token_config: TokenConfig = TokenConfig()
     limits: HTTPLimits = HTTPLimits()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO
@@ -243,9 +258,10 @@ class Secrets:
     Attributes:
         master_key: Root of the sealed keys, 32 bytes.
         hmac_key: Key of the audit trail, 32 bytes.
-        jwt_secret: HS256 key of bearer tokens, at least 32 bytes.
+        jwt_secret: HS256 key of bearer tokens, at least 32 bytes; None where a file
+            says which keys count.
     """
 
     master_key: bytes
     hmac_key: bytes
-    jwt_secret: bytes
+    jwt_secret: bytes | None = None

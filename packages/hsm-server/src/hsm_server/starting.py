@@ -10,7 +10,7 @@ from hsm_server.console import announce
 from hsm_server.hardening import forbid_dumps
 from hsm_server.loops import check_loop
 from hsm_server.plan import User
-from hsm_server.secret_box import SecretBox
+from hsm_server.secret_box import TOKEN_SECRET, SecretBox
 from hsm_server.settings import Isolation, ServerSettings
 
 __all__ = ["Start", "serve"]
@@ -74,5 +74,5 @@ def _serve_inline(start: Start) -> None:
         box.secrets(),
         lambda: listening_sockets(settings.host, settings.port, os.environ),
         on_ready=announce,
-        read_token_secret=lambda: box.secret("auth-jwt-secret"),
+        read_token_secret=lambda: box.secret(TOKEN_SECRET),
     )

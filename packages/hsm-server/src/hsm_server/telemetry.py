@@ -24,7 +24,8 @@ from prometheus_client.registry import Collector
 from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
 
 __all__ = [
-    "KEEPERS_GAUGES",
+    "ALARM_GAUGES",
+    "ALARM_SLOTS",
     "KEEPERS_SLOT",
     "METRICS_CONTENT_TYPE",
     "Metrics",
@@ -32,10 +33,13 @@ __all__ = [
 ]
 
 KEEPERS_SLOT: Final = "tls"
-"""Name of the keeper of TLS, the one process that shows gauges to all others."""
+"""Name of the keeper of TLS."""
 
-KEEPERS_GAUGES: Final = "gauge_mostrecent"
-"""What the library calls the file of these gauges."""
+ALARM_SLOTS: Final = ("vault", KEEPERS_SLOT)
+"""Names of the processes that show gauges to all others."""
+
+ALARM_GAUGES: Final = "gauge_mostrecent"
+"""What the library calls the files of these gauges."""
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
@@ -282,6 +286,19 @@ class Metrics:
             "Requests refused for their bearer token, or for having none.",
             registry=self.registry,
         )
+        self._jwt_reload_failures = Counter(
+            "ferrohsm_auth_jwt_reload_failures_total",
+            "How often the keys of tokens could not be read; the former ones stay.",
+            registry=self.registry,
+        )
+        self._jwt_alarm = Gauge(
+            "ferrohsm_auth_jwt_alarm",
+            "1 while the keys of tokens can't be read and the former ones stay in "
+            "force, else 0.",
+            ("source",),
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
         self._unexpected = Counter(
             "ferrohsm_unexpected_exceptions_total",
             "Requests that failed for a reason nobody thought of.",
@@ -377,6 +394,12 @@ class Metrics:
         """Count one request without valid token."""
         self._jwt_failures.inc()
 
+    def show_jwt_alarm(self, *, is_on: bool) -> None:
+        """Show whether the keys of tokens can't be read; count it if so."""
+        self._jwt_alarm.labels("keys").set(is_on)
+        if is_on:
+            self._jwt_reload_failures.inc()
+
     def count_unexpected(self) -> None:
         """Count one exception that is a fault of ours."""
         self._unexpected.inc()
@@ -421,18 +444,19 @@ class Metrics:
         """Show when a CA is next asked for a certificate, in Unix time."""
         self._acme_next.labels(authority).set(instant)
 
-    def has_tls_alarm(self) -> bool:
-        """Return whether something is wrong with any part of TLS."""
+    def has_alarm(self) -> bool:
+        """Return whether something is wrong with TLS, or with the keys of tokens."""
         if self._folder is None:
-            families = self._tls_alarm.collect()
+            families = [*self._tls_alarm.collect(), *self._jwt_alarm.collect()]
         else:
-            path = Path(self._folder) / f"{KEEPERS_GAUGES}_{KEEPERS_SLOT}.db"
-            files = [str(path)] if path.exists() else []
+            folder = Path(self._folder)
+            paths = [folder / f"{ALARM_GAUGES}_{slot}.db" for slot in ALARM_SLOTS]
+            files = [str(path) for path in paths if path.exists()]
             families = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
         return any(
             sample.value > 0
             for family in families
-            if family.name == "ferrohsm_tls_alarm"
+            if family.name in {"ferrohsm_tls_alarm", "ferrohsm_auth_jwt_alarm"}
             for sample in family.samples
         )
 

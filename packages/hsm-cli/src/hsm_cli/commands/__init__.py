@@ -129,7 +129,7 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
 
 def _mints(ctx: click.Context, token: TokenSettings) -> bool:
     taken = bool(token.auth_token) and ctx.invoked_subcommand != "token"
-    return bool(token.jwt_secret) and not taken
+    return bool(token.jwt_secret or token.private_key) and not taken
 
 
 def _load(name: str) -> click.Command:

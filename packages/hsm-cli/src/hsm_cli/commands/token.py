@@ -10,7 +10,8 @@ import click
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
 from hsm_cli.output import print_note
-from hsm_cli.tokens import MIN_SECRET_BYTES, TokenFacts, inspect_token, mint_token
+from hsm_cli.token_keys import MIN_SECRET_BYTES, has_key, open_signer
+from hsm_cli.tokens import TokenFacts, inspect_token, mint_token
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_literal_secret, read_secret, read_secret_text
@@ -38,18 +39,19 @@ def mint(invocation: Invocation) -> None:
     """
     Print a fresh token.
 
-    It is made of the global flags: --jwt-secret, --actor, --roles, --token-ttl and
-    --jwt-issuer. Whoever holds it can act as its actor until it expires.
+    It is made of the global flags: --jwt-secret or --jwt-private-key with
+    --jwt-algorithm, --jwt-kid, --jwt-issuer, --actor, --roles and --token-ttl. Whoever
+    holds it can act as its actor until it expires.
     """
     settings = invocation.settings.token
-    secret = _secret(invocation)
-    if secret is None:
+    if not has_key(settings):
         raise ConfigurationError(
-            "Minting needs a secret: give --jwt-secret or set FERROHSM_JWT_SECRET.",
+            "Minting needs a key: give --jwt-secret or --jwt-private-key, or set "
+            "FERROHSM_JWT_SECRET.",
             field="jwt_secret",
         )
     token = mint_token(
-        secret,
+        open_signer(settings),
         actor=settings.actor,
         roles=settings.roles,
         ttl_seconds=settings.ttl_seconds,

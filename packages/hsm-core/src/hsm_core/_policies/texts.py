@@ -62,9 +62,14 @@ def shown(path: Path) -> str:
     return text
 
 
-def read_tree(text: str) -> tuple[Json, Lines]:
+def read_tree(text: str, what: str = "policy") -> tuple[Json, Lines]:
     """
     Read a text as JSON if it begins with ``{``, and as YAML otherwise.
+
+    Args:
+        text: All of it.
+
+        what: What messages call it.
 
     Returns:
         Its tree, and the lines of a YAML text.
@@ -78,14 +83,14 @@ def read_tree(text: str) -> tuple[Json, Lines]:
     except UnicodeEncodeError:
         raise policy_fault("The text holds a lone surrogate.") from None
     if size > MAX_BYTES:
-        raise policy_fault(f"A policy must be at most {MAX_BYTES} bytes, got {size}.")
+        raise policy_fault(f"A {what} must be at most {MAX_BYTES} bytes, got {size}.")
     if text.lstrip().startswith("{"):
         try:
             return scan_json(text.encode()), {}
         except MalformedError as error:
             raise policy_fault(str(error)) from None
     try:
-        return _Tree(text).read()
+        return _Tree(text, what).read()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise policy_fault(f"This is no YAML: {error.problem}.", (), line) from None
@@ -98,7 +103,8 @@ def read_tree(text: str) -> tuple[Json, Lines]:
 class _Tree:
     """Builds the tree of one YAML document."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, what: str) -> None:
+        self._what = what
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
         self._nodes = 0
         self.lines: Lines = {}
@@ -107,12 +113,12 @@ class _Tree:
         """Read the one document that there must be."""
         self._next()  # the beginning of the stream
         if isinstance(self._next(), yaml.StreamEndEvent):
-            raise policy_fault("The policy is empty.")
+            raise policy_fault(f"The {self._what} is empty.")
         tree = self._node(self._next(), ())
         self._next()  # the end of the document
         last = self._next()
         if not isinstance(last, yaml.StreamEndEvent):
-            raise policy_fault("A policy is one document.", (), _line(last))
+            raise policy_fault(f"A {self._what} is one document.", (), _line(last))
         return tree, self.lines
 
     def _next(self) -> yaml.Event:
@@ -126,7 +132,9 @@ class _Tree:
                 f"This is nested deeper than {_MAX_DEPTH} levels.", (), line
             )
         if self._nodes > _MAX_NODES:
-            raise policy_fault(f"A policy has at most {_MAX_NODES} values.", (), line)
+            raise policy_fault(
+                f"A {self._what} has at most {_MAX_NODES} values.", (), line
+            )
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise policy_fault("Anchors and aliases are not accepted.", path, line)
         if event.tag is not None:

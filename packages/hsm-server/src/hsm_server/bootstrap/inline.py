@@ -10,10 +10,8 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from hsm_core.errors import HSMError
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app
-from hsm_server.console import sentence
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.listener import Listener
@@ -36,7 +34,7 @@ from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.tasks import tasks_for
 from hsm_server.tls.trial import try_state
-from hsm_server.tokens import TokenKey
+from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
 
 __all__ = ["serve"]
 
@@ -52,7 +50,7 @@ def serve(
     """
     Serve until SIGTERM or SIGINT; finish what is in flight, close the HSM.
 
-    SIGHUP has TLS files, token secret and policy read again. Whatever needs no key is
+    SIGHUP has TLS files, keys of tokens and policy read again. Whatever needs no key is
     checked first, so that a wrong setting changes nothing.
 
     Args:
@@ -64,7 +62,7 @@ def serve(
 
         on_ready: Called with the URL once connections are accepted.
 
-        read_token_secret: Reads it again, at a reload.
+        read_token_secret: Reads it, where no file says which keys count.
 
     Raises:
         HSMError: It could not start; see `hsm_core.factory.open_hsm`.
@@ -79,18 +77,22 @@ def serve(
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
         http = [stack.enter_context(s) for s in challenge_sockets(settings)]
-        token_key = TokenKey(secrets.jwt_secret)
+        source = TokenSource(
+            settings.token_config.path, read_token_secret, settings.tokens
+        )
+        trust = source.read()
+        names = TrustedNames(trust)
         with open_hsm(
             settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
-            credential_keys=token_key,
+            credential_keys=names,
         ) as gateway:
-            server = _InlineServer(settings, secrets, gateway, logger, token_key)
+            server = _InlineServer(settings, gateway, logger, source, trust, names)
             tls = _InlineTLS(
                 settings.tls, state, logger, server.metrics, http[0] if http else None
             )
-            serving = server.run(bound, tls, on_ready, read_token_secret)
+            serving = server.run(bound, tls, on_ready)
             run(serving, settings.event_loop)
         logger.info("stopped")
 
@@ -122,14 +124,16 @@ class _InlineServer:
     def __init__(
         self,
         settings: ServerSettings,
-        secrets: Secrets,
         gateway: OpenHSM,
         logger: Logger,
-        token_key: TokenKey,
+        source: TokenSource,
+        trust: TokenTrust,
+        names: TrustedNames,
     ) -> None:
         self._settings = settings
         self._logger = logger
         self.metrics = Metrics()
+        self.metrics.show_jwt_alarm(is_on=False)
         self._open = gateway
         self._gateway = open_async(gateway)
         self._reloads: set[asyncio.Future[None]] = set()
@@ -137,10 +141,12 @@ class _InlineServer:
         gateway.on_retention_change(self._on_retention)
         self._gatekeeper = Gatekeeper(
             self._gateway,
-            secrets.jwt_secret,
-            settings.tokens,
+            trust,
             self.metrics.count_jwt_failure,
-            token_key=token_key,
+            names=names,
+        )
+        self._token_watch = TokenWatch(
+            source, trust, self._gatekeeper.use, self._on_token_keys
         )
 
     async def run(
@@ -148,7 +154,6 @@ class _InlineServer:
         bound: Sequence[socket.socket],
         tls: _InlineTLS,
         on_ready: Callable[[str], None],
-        read_token_secret: Callable[[], bytes],
     ) -> None:
         """Serve until a signal says that it is enough."""
         loop = asyncio.get_running_loop()
@@ -162,7 +167,7 @@ class _InlineServer:
         )
         await tls.keeper.begin()
         serving = Listener(app, bound, tls.context)
-        self._tls, self._read_token_secret = tls, read_token_secret
+        self._tls = tls
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, stop.set)
@@ -171,13 +176,15 @@ class _InlineServer:
             signals.append(signal.SIGHUP)
             loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         await serving.start()
-        keeping = asyncio.create_task(tls.keeper.run())
+        watch = self._token_watch.run(self._settings.token_config.reload_seconds)
+        keeping = [asyncio.create_task(work) for work in (tls.keeper.run(), watch)]
         try:
             on_ready(url_of(bound[0]))
             await stop.wait()
             self._logger.info("draining")
         finally:
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
             if not await serving.stop(self._settings.drain_timeout_seconds):
                 self._logger.warning("requests were cut off")
             # Another signal must not keep the trail from being closed in order.
@@ -192,16 +199,20 @@ class _InlineServer:
 
     async def _reload(self) -> None:
         problems = [await self._tls.keeper.reload()]
-        try:
-            self._gatekeeper.use_secret(self._read_token_secret())
-        except HSMError as error:
-            problems.append(sentence(error))
+        problems.append(await self._token_watch.look())
         problems.append(await asyncio.to_thread(self._open.reload_policy))
         reason = " ".join(filter(None, problems))
         if reason:
             self._logger.error("reload failed", reason=reason)
         else:
             self._logger.info("reloaded")
+
+    def _on_token_keys(self, problem: str) -> None:
+        self.metrics.show_jwt_alarm(is_on=bool(problem))
+        if problem:
+            self._logger.error("token keys refused", reason=problem)
+        else:
+            self._logger.info("token keys loaded")
 
     def _on_policy(self, problem: str) -> None:
         if problem:

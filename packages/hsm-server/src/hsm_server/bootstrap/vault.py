@@ -13,9 +13,7 @@ import os
 import socket
 from typing import Final
 
-from hsm_core.errors import HSMError
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_server.console import sentence
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.hardening import (
     drop_capabilities,
@@ -37,8 +35,8 @@ from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
-from hsm_server.secret_box import SecretBox, empty_box
-from hsm_server.tokens import TokenKey
+from hsm_server.secret_box import TOKEN_SECRET, empty_box
+from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
 
 __all__ = ["main"]
 
@@ -57,19 +55,25 @@ def main() -> None:
         box = empty_box(child.descriptors[0])
         os.environ.update(box.environment)
         secrets = box.secrets()
-        token_key = TokenKey(secrets.jwt_secret)
+        source = TokenSource(
+            child.plan.settings.token_config.path,
+            lambda: box.secret(TOKEN_SECRET),
+            child.plan.settings.tokens,
+        )
+        trust = source.read()
+        names = TrustedNames(trust)
         gateway = open_hsm(
             child.plan.settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
-            credential_keys=token_key,
+            credential_keys=names,
         )
     except Exception as error:
         child.fail(error)
     child.logger.info("open", memory_locked=is_locked)
     try:
         with gateway:
-            vault = _Vault(child, gateway, box, secrets.jwt_secret, token_key)
+            vault = _Vault(child, gateway, source, trust, names)
             run(vault.run(), child.plan.settings.event_loop)
     except Exception as error:
         child.fail(error)
@@ -89,15 +93,16 @@ class _Vault:
         self,
         child: Child,
         gateway: OpenHSM,
-        box: SecretBox,
-        jwt_secret: bytes,
-        token_key: TokenKey,
+        source: TokenSource,
+        trust: TokenTrust,
+        names: TrustedNames,
     ) -> None:
         self._child = child
+        child.metrics.show_jwt_alarm(is_on=False)
         self._gateway = gateway
-        self._box = box
-        self._jwt_secret = jwt_secret
-        self._token_key = token_key
+        self._source = source
+        self._trust = trust
+        self._names = names
         self._reloads: set[asyncio.Future[None]] = set()
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
@@ -113,10 +118,12 @@ class _Vault:
         gateway = open_async(self._gateway)
         self._gatekeeper = Gatekeeper(
             gateway,
-            self._jwt_secret,
-            settings.tokens,
+            self._trust,
             self._child.metrics.count_jwt_failure,
-            token_key=self._token_key,
+            names=self._names,
+        )
+        self._token_watch = TokenWatch(
+            self._source, self._trust, self._gatekeeper.use, self._on_token_keys
         )
         self._service = VaultService(
             gateway,
@@ -127,8 +134,12 @@ class _Vault:
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
+        watching = asyncio.create_task(
+            self._token_watch.run(settings.token_config.reload_seconds)
+        )
         self._control.send(Ready())
         await self._stopping.wait()
+        watching.cancel()
         self._service.close()
         # Cancelled requests get their turn to notice it.
         await asyncio.sleep(0)
@@ -150,14 +161,17 @@ class _Vault:
             os.close(descriptor)
 
     async def _reload(self) -> None:
-        """Use the token secret as it is now, and the policy."""
-        problems = []
-        try:
-            self._gatekeeper.use_secret(self._box.secret("auth-jwt-secret"))
-        except HSMError as error:
-            problems.append(sentence(error))
+        """Use the keys of tokens as they are now, and the policy."""
+        problems = [await self._token_watch.look()]
         problems.append(await asyncio.to_thread(self._gateway.reload_policy))
         self._control.send(Reloaded(" ".join(filter(None, problems))[:_LONGEST_TEXT]))
+
+    def _on_token_keys(self, problem: str) -> None:
+        self._child.metrics.show_jwt_alarm(is_on=bool(problem))
+        if problem:
+            self._child.logger.error("token keys refused", reason=problem)
+        else:
+            self._child.logger.info("token keys loaded")
 
     def _on_policy(self, problem: str) -> None:
         if problem:

@@ -43,7 +43,7 @@ __all__ = [
     "packed",
 ]
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """Version of this protocol; both sides must speak the same."""
 
 HEADER_BYTES: Final = 4
@@ -97,6 +97,7 @@ class Purpose(StrEnum):
     REFUSE = "refuse"
     FOLLOW = "follow"
     STATUS = "status"
+    PUBLIC_KEYS = "public_keys"
 
 
 class Request(_Frame, frozen=True, tag="request"):
@@ -131,7 +132,8 @@ class Answer(_Frame, frozen=True, tag="answer"):
 
     Attributes:
         principal: Who asked, as the vault has found.
-        result: MessagePack of the result; with *in_chunks*, what is left of it.
+        result: MessagePack of the result, or JSON of token keys; with *in_chunks*,
+            what is left of it.
         error: In the place of a result.
     """
 

@@ -143,6 +143,10 @@ class RemoteVault:
                 known(principal)
                 yield wire.decode_packed(page, AuditPage)
 
+    async def token_keys(self) -> bytes:
+        """See `VaultAccess.token_keys`."""
+        return await self._ask(Request(0, Purpose.PUBLIC_KEYS, Visitor()), _nobody)
+
     async def status(self) -> HSMStatus:
         """See `VaultAccess.status`."""
         answer = await self._ask(Request(0, Purpose.STATUS, Visitor()), _nobody)

@@ -270,6 +270,9 @@ class _Connection:
         if frame.purpose is Purpose.STATUS:
             self._ready[frame.id] = CoreRequest(PROBE, Status())
             return
+        if frame.purpose is Purpose.PUBLIC_KEYS:
+            self._send(Answer(frame.id, result=self._gatekeeper.public_keys()))
+            return
         caller = self._gatekeeper.caller(frame.visitor)
         match frame.purpose:
             case Purpose.EXECUTE:

@@ -288,6 +288,7 @@ def _service_paths() -> dict[str, Schema]:
     health = {_JSON: {"schema": _reference(Health)}}
     text = {"text/plain": {"schema": {"type": "string"}}}
     anything = {_JSON: {"schema": {"type": "object"}}}
+    key_set = {"application/jwk-set+json": {"schema": {"type": "object"}}}
     return {
         "/healthz": _page(
             "Healthz",
@@ -314,6 +315,14 @@ def _service_paths() -> dict[str, Schema]:
             "Metrics",
             "Counters in the Prometheus text format.",
             {"200": {"description": "All counters.", "content": text}},
+        ),
+        "/.well-known/jwks.json": _page(
+            "TokenKeys",
+            "The public keys that tokens are verified with (RFC 7517).",
+            {
+                "200": {"description": "They.", "content": key_set},
+                "304": {"description": "They are those of If-None-Match."},
+            },
         ),
         f"{API_PREFIX}/openapi.json": _page(
             "OpenAPI",

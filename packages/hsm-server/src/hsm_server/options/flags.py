@@ -59,16 +59,37 @@ def _secrets() -> list[click.Parameter]:
     rows = {
         "master-key": "Root that seals all keys: 32 bytes.",
         "hmac-key": "Key of the audit trail: 32 bytes.",
-        "auth-jwt-secret": "HS256 key of bearer tokens: at least 32 bytes.",
     }
     return [
-        option(flag, text, required=True, metavar="SECRET")
-        for flag, text in rows.items()
+        *(
+            option(flag, text, required=True, metavar="SECRET")
+            for flag, text in rows.items()
+        ),
+        option(
+            "auth-jwt-secret",
+            "HS256 key of bearer tokens: at least 32 bytes. Required where there is no "
+            "--auth-jwt-config.",
+            metavar="SECRET",
+        ),
     ]
 
 
 def _tokens() -> list[click.Parameter]:
     return [
+        option(
+            "auth-jwt-config",
+            "Keys that tokens are verified with, in place of --auth-jwt-secret; YAML "
+            "or JSON. A change takes effect by itself.",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+        ),
+        option(
+            "auth-jwt-reload-secs",
+            "How often that file is looked at for a change, in seconds; within this "
+            "time it is in force.",
+            default=30.0,
+            type=click.FloatRange(0.5, 3600),
+        ),
         option(
             "auth-jwt-issuer",
             "Required issuer (iss) of tokens.",
@@ -86,7 +107,8 @@ def _tokens() -> list[click.Parameter]:
         ),
         option(
             "auth-jwt-leeway-secs",
-            "How far the issuer's clock may be off, in seconds.",
+            "How far the issuer's clock may be off, in seconds, where the file of keys "
+            "does not say.",
             default=60,
             type=click.IntRange(0, 300),
         ),

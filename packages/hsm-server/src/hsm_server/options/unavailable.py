@@ -13,8 +13,6 @@ from hsm_server.options.names import environment_name
 __all__ = ["UNAVAILABLE", "unavailable"]
 
 UNAVAILABLE: Final = (
-    "auth-jwt-config",
-    "auth-jwt-reload-secs",
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
     "rate-limit-burst",

@@ -22,6 +22,7 @@ from hsm_server.settings import (
     LogFormat,
     LogLevel,
     ServerSettings,
+    TokenConfig,
     TokenRules,
 )
 
@@ -49,6 +50,10 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             audience=values["auth_jwt_audience"],
             leeway_seconds=values["auth_jwt_leeway_secs"],
             max_lifetime_seconds=values["auth_jwt_max_lifetime_secs"],
+        ),
+        token_config=TokenConfig(
+            path=values["auth_jwt_config"],
+            reload_seconds=values["auth_jwt_reload_secs"],
         ),
         limits=limits,
         workers=values["workers"],

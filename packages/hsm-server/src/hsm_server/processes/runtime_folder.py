@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.plan import Plan
-from hsm_server.telemetry import KEEPERS_GAUGES, KEEPERS_SLOT
+from hsm_server.telemetry import ALARM_GAUGES, ALARM_SLOTS, KEEPERS_SLOT
 
 __all__ = ["RuntimeFolder"]
 
@@ -48,7 +48,7 @@ class RuntimeFolder:
         fronts = {f"front{n}": front for n in range(1, plan.settings.workers + 1)}
         users = {"supervisor": -1, "vault": vault, KEEPERS_SLOT: front, **fronts}
         for slot, user in users.items():
-            for kind in (*_KINDS, *([KEEPERS_GAUGES] if slot == KEEPERS_SLOT else [])):
+            for kind in (*_KINDS, *([ALARM_GAUGES] if slot in ALARM_SLOTS else [])):
                 _make_file(self.path / f"{kind}_{slot}.db", user, group)
         os.chown(self.path, -1, group)
         # The vault, which is in no group with others, only needs to reach its files.
@@ -121,7 +121,7 @@ def _remove(folder: Path) -> None:
     Raises:
         OSError: There is something else, too; that stays.
     """
-    for kind in (*_KINDS, KEEPERS_GAUGES):
+    for kind in (*_KINDS, ALARM_GAUGES):
         for path in folder.glob(f"{kind}_*.db"):
             path.unlink()
     folder.rmdir()

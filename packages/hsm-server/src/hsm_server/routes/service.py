@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
+from typing import Final
 
-from aiohttp import web
+from aiohttp import ETag, web
 
 from hsm_core import wire
 from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.rest import API_PREFIX
-from hsm_server.app_keys import HEALTH, METRICS, begin_operation
+from hsm_server.app_keys import HEALTH, METRICS, SETTINGS, VAULT, begin_operation
 from hsm_server.health import Health
 from hsm_server.requests import answer_expectation
 from hsm_server.telemetry import METRICS_CONTENT_TYPE
 
 __all__ = ["add_service_routes"]
+
+_LONGEST_CACHE_SECONDS: Final = 300
 
 
 def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
@@ -36,6 +40,7 @@ def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
     _add(router, "/livez", _livez)
     _add(router, "/readyz", _readyz)
     _add(router, "/metrics", _metrics)
+    _add(router, "/.well-known/jwks.json", _token_keys)
     _add(router, f"{API_PREFIX}/openapi.json", openapi)
 
 
@@ -87,3 +92,21 @@ async def _metrics(request: web.Request) -> web.Response:
         body=request.app[METRICS].exposition(),
         headers={"Content-Type": METRICS_CONTENT_TYPE},
     )
+
+
+async def _token_keys(request: web.Request) -> web.Response:
+    _begin(request, "token_keys")
+    body = await request.app[VAULT].token_keys()
+    tag = hashlib.sha256(body).hexdigest()[:32]
+    seconds = int(request.app[SETTINGS].token_config.reload_seconds)
+    known = {shown.value for shown in request.if_none_match or ()}
+    answer = web.Response(
+        body=b"" if tag in known else body,
+        status=304 if tag in known else 200,
+        content_type="application/jwk-set+json",
+        headers={
+            "Cache-Control": f"public, max-age={min(seconds, _LONGEST_CACHE_SECONDS)}"
+        },
+    )
+    answer.etag = ETag(tag)
+    return answer

@@ -15,7 +15,7 @@ class NotRegularError(OSError):
     """What has this name is no regular file."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, *, follows_links: bool = True) -> BinaryIO:
     """
     Open a file for reading, and wait for nobody.
 
@@ -25,7 +25,8 @@ def open_regular(path: Path) -> BinaryIO:
         NotRegularError: It is no regular file.
         OSError: It can't be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags if follows_links else flags | os.O_NOFOLLOW)
     # Of a folder no file is made, and nothing would close it.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

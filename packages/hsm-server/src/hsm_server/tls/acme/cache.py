@@ -34,6 +34,7 @@ from hsm_core.secret_input import is_open_to_others
 from hsm_server.exit_codes import ListenError
 from hsm_server.tls.acme.self_signed import new_key
 from hsm_server.tls.acme.stored import Stored
+from hsm_server.tls.regular import open_regular
 
 __all__ = ["Account", "Cache"]
 
@@ -216,9 +217,8 @@ def _read(path: Path) -> bytes:
     Raises:
         OSError: It can't be read, or others could have.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    with open(descriptor, "rb") as file:
-        if is_open_to_others(descriptor):
+    with open_regular(path, follows_links=False) as file:
+        if is_open_to_others(file.fileno()):
             raise PermissionError(f"{path} is open to others.")
         return file.read(_MOST_BYTES)
 

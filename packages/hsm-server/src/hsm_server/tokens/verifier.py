@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Bearer tokens: JWT (RFC 7519) with HS256 and nothing else, by the rules of RFC 8725.
+Bearer tokens: JWT (RFC 7519) by the rules of RFC 8725.
 
 What is wrong with a token is never told; every fault is the same error.
 """
@@ -12,30 +12,28 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from joserfc import jwk, jws
 from joserfc.errors import JoseError
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.identities import is_reserved, shows_nothing
 from hsm_core.model import Role, parse_role
-from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
+from hsm_server.settings import MAX_TOKEN_BYTES
+from hsm_server.tokens.keys import TokenKey
+from hsm_server.tokens.memory import Memory
+from hsm_server.tokens.trust import TokenTrust
 
-__all__ = ["Identity", "TokenKey", "TokenVerifier"]
+__all__ = ["Identity", "TokenVerifier"]
 
-_CACHE_ENTRIES: Final = 4096
-_ALGORITHM: Final = "HS256"
-_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})\Z")
-_HEADER_MEMBERS: Final = frozenset({"alg", "typ"})
-_KEY_NAME: Final = b"FerroHSM token key 1"
-"""What a key names itself by; no token begins so, for it has spaces."""
-
+_MAX_REMEMBERED: Final = 4096
+_MAX_KID_CHARACTERS: Final = 128
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid"})
 _MAX_TIME: Final = 2**53
 
 
@@ -65,6 +63,7 @@ class Identity:
         expires_at: First instant at which it is refused, in seconds since 1970.
         not_before: First instant at which it is accepted.
         certificate_sha256: Fingerprints that the peer's certificate must have.
+        key_name: The key that vouches for it; see `TokenKey.name`.
     """
 
     principal: str
@@ -73,52 +72,27 @@ class Identity:
     expires_at: float
     not_before: float
     certificate_sha256: frozenset[str]
-
-
-class TokenKey:
-    """
-    The name of the secret that tokens are verified by: `CredentialKeys` of the HSM.
-
-    It is the same after a restart, and another one for another secret.
-
-    Args:
-        secret: HS256 key, at least 32 bytes.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        self.use(secret)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-    def use(self, secret: bytes) -> None:
-        """Take the name of another secret; that of the one before counts no more."""
-        self.name = hmac.digest(secret, _KEY_NAME, "sha256").hex()
-
-    def trusted(self) -> tuple[str]:
-        """Return the name, the only one that counts."""
-        return (self.name,)
+    key_name: str
 
 
 class TokenVerifier:
     """
-    Checks bearer tokens.
+    Checks bearer tokens by keys and rules that stay the same.
+
+    What it has found good it remembers for as long as that lasts, so that other keys
+    need another verifier, which remembers nothing. It may be used by several threads.
 
     Args:
-        secret: HS256 key, at least 32 bytes.
-
-        rules: What a token must say.
+        trust: Keys, and what a token must say.
 
         now: Time, in seconds since 1970, that never goes back.
     """
 
-    def __init__(
-        self, secret: bytes, rules: TokenRules, now: Callable[[], float]
-    ) -> None:
-        self._key = jwk.OctKey.import_key(secret)
-        self._rules = rules
+    def __init__(self, trust: TokenTrust, now: Callable[[], float]) -> None:
+        self.trust = trust
+        self._rules = trust.rules
         self._now = now
-        self._cache: OrderedDict[bytes, Identity] = OrderedDict()
+        self._memory: Memory[Identity] = Memory(_MAX_REMEMBERED)
 
     def verify(self, token: str, *, certificate_sha256: str = "") -> Identity:
         """
@@ -142,24 +116,20 @@ class TokenVerifier:
         if len(data) > MAX_TOKEN_BYTES:
             raise AuthenticationError
         digest = hashlib.sha256(data).digest()
-        identity = self._cache.get(digest)
+        identity = self._memory.get(digest)
         if identity is None:
             identity = self._examine(token, digest)
-            self._remember(digest, identity)
-        else:
-            self._cache.move_to_end(digest)
+            self._memory.put(digest, identity)
         now = self._now()
-        if now >= identity.expires_at or now < identity.not_before:
+        if now >= identity.expires_at:
+            self._memory.drop(digest)
+            raise AuthenticationError
+        if now < identity.not_before:
             raise AuthenticationError
         for fingerprint in identity.certificate_sha256:
             if not hmac.compare_digest(fingerprint, certificate_sha256):
                 raise AuthenticationError
         return identity
-
-    def _remember(self, digest: bytes, identity: Identity) -> None:
-        self._cache[digest] = identity
-        while len(self._cache) > _CACHE_ENTRIES:
-            self._cache.popitem(last=False)
 
     def _examine(self, token: str, digest: bytes) -> Identity:
         shape = _SHAPE.match(token)
@@ -167,17 +137,34 @@ class TokenVerifier:
             raise AuthenticationError
         try:
             # Older releases of the library take a signature with unused bits set.
-            header, payload, _ = (_canonical(segment) for segment in shape.groups())
-            _check_header(wire.scan_json(header))
-            signed = jws.deserialize_compact(token, self._key, algorithms=[_ALGORITHM])
-            if signed.payload != payload:
-                raise AuthenticationError
+            header, payload, signature = map(_canonical, shape.groups())
+            key = self._signer(token, wire.scan_json(header), payload, len(signature))
             claims = msgspec.convert(wire.scan_json(payload), _Claims)
         except (JoseError, HSMError, msgspec.ValidationError, ValueError):
             raise AuthenticationError from None
-        return self._identity(claims, digest)
+        return self._identity(claims, digest, key)
 
-    def _identity(self, claims: _Claims, digest: bytes) -> Identity:
+    def _signer(
+        self, token: str, header: Any, payload: bytes, signature_bytes: int
+    ) -> TokenKey:
+        """
+        Return the key that has signed a token.
+
+        Raises:
+            AuthenticationError: None of ours has.
+        """
+        algorithm, kid = _read_header(header)
+        for key in self.trust.candidates(algorithm, kid):
+            if key.signature_bytes != signature_bytes:
+                continue
+            try:
+                if key.open(token) == payload:
+                    return key
+            except (JoseError, ValueError):
+                continue
+        raise AuthenticationError
+
+    def _identity(self, claims: _Claims, digest: bytes, key: TokenKey) -> Identity:
         self._check_times(claims)
         self._check_parties(claims)
         credential = f"sha256:{digest.hex()[:16]}"
@@ -192,6 +179,7 @@ class TokenVerifier:
             expires_at=claims.exp + leeway,
             not_before=begin,
             certificate_sha256=_bound_certificates(claims),
+            key_name=key.name,
         )
 
     def _check_times(self, claims: _Claims) -> None:
@@ -233,15 +221,20 @@ def _canonical(segment: str) -> bytes:
     return data
 
 
-def _check_header(header: Any) -> None:
+def _read_header(header: Any) -> tuple[object, str | None]:
+    """Return ``alg`` and ``kid``."""
     if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
-        # Also kid: with one secret no key has a name. Also crit, b64, jwk, jku, x5u.
-        raise AuthenticationError
-    if header.get("alg") != _ALGORITHM:
+        # Others would change what is meant: crit, b64, jwk, jku, x5c, x5u.
         raise AuthenticationError
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() != "jwt":
         raise AuthenticationError
+    if "kid" not in header:
+        return header.get("alg"), None
+    kid = header["kid"]
+    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID_CHARACTERS:
+        raise AuthenticationError
+    return header.get("alg"), kid
 
 
 def _printable(name: str) -> str:

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""Bearer tokens: which keys are trusted, where they come from, whom a token names."""
+
+from hsm_server.tokens.keys import Algorithm, TokenKey, public_key_set
+from hsm_server.tokens.source import TokenSource
+from hsm_server.tokens.trust import TokenTrust, TrustedNames
+from hsm_server.tokens.verifier import Identity, TokenVerifier
+from hsm_server.tokens.watch import TokenWatch
+
+__all__ = [
+    "Algorithm",
+    "Identity",
+    "TokenKey",
+    "TokenSource",
+    "TokenTrust",
+    "TokenVerifier",
+    "TokenWatch",
+    "TrustedNames",
+    "public_key_set",
+]

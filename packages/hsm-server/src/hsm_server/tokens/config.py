@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: MIT
+"""The file that says which keys vouch for tokens: its form, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
+from hsm_core.model import Record
+from hsm_core.secret_input import read_secret
+from hsm_core.setting_files import SettingFile, parse_settings, read_setting_file
+from hsm_core.wire import scan_json
+from hsm_server.settings import TokenRules
+from hsm_server.tokens.keys import (
+    MIN_SECRET_BYTES,
+    Algorithm,
+    TokenKey,
+    key_from_jwk,
+    key_from_pem,
+    key_from_secret,
+)
+from hsm_server.tokens.trust import TokenTrust
+
+__all__ = ["MAX_KEYS", "load_token_config"]
+
+MAX_KEYS: Final = 32
+"""How many keys may count at one time; a token without kid may try them all."""
+
+_FIELD: Final = "auth_jwt_config"
+_NAMES: Final = {algorithm.value.upper(): algorithm for algorithm in Algorithm}
+
+
+class _Key(Record, frozen=True, kw_only=True):
+    kid: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    algorithm: str | None = None
+    secret: str | None = None
+    public_key_pem: str | None = None
+    jwk: dict[str, Any] | None = None
+
+
+class _Group(Record, frozen=True, kw_only=True):
+    algorithm: str
+    keys: tuple[_Key, ...]
+
+
+class _Config(Record, frozen=True, kw_only=True):
+    algorithm: str | None = None
+    issuer: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    audience: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    leeway_seconds: Annotated[int, Meta(ge=0, le=300)] | None = None
+    keys: tuple[_Key, ...] = ()
+    algorithms: tuple[_Group, ...] = ()
+    jwks_file: str | None = None
+
+
+def load_token_config(path: Path, rules: TokenRules) -> TokenTrust:
+    """
+    Return keys and rules that a file states.
+
+    Args:
+        path: The file, YAML or JSON.
+
+        rules: What flags say: what the file leaves open, and what it must not
+            contradict.
+
+    Raises:
+        ConfigurationError: It can't be read or is not valid; the message names the
+            field, and tells nothing of a secret.
+        UnsafeFileModeError: Others may write to it, or read a secret in it.
+    """
+    file = read_setting_file(path, field=_FIELD)
+    try:
+        config = parse_settings(file.data, _Config, what="JWT config")
+        _check_modes(path, file, config)
+        trust = TokenTrust(tuple(_keys(path, config)), _rules(config, rules))
+        _check_set(trust.keys)
+    except InvalidInputError as error:
+        raise ConfigurationError(
+            f"The JWT config {path} is not valid: {error}", field=_FIELD
+        ) from None
+    return trust
+
+
+def _check_modes(path: Path, file: SettingFile, config: _Config) -> None:
+    groups = (config.keys, *(group.keys for group in config.algorithms))
+    holds_secret = any(
+        (key.secret is not None and not key.secret.startswith("@"))
+        or (key.jwk is not None and "k" in key.jwk)
+        for keys in groups
+        for key in keys
+    )
+    if holds_secret and file.is_open_to_others:
+        raise UnsafeFileModeError(
+            f"The JWT config {path} holds a secret, and others may read it; use mode "
+            "0600.",
+            field=_FIELD,
+        )
+
+
+def _rules(config: _Config, rules: TokenRules) -> TokenRules:
+    for name in ("issuer", "audience"):
+        here, there = getattr(config, name), getattr(rules, name)
+        if here is not None and there and here != there:
+            raise _fault(name, f"It is not the one of --auth-jwt-{name}.")
+    leeway = config.leeway_seconds
+    return msgspec.structs.replace(
+        rules,
+        issuer=config.issuer or rules.issuer,
+        audience=config.audience or rules.audience,
+        leeway_seconds=rules.leeway_seconds if leeway is None else leeway,
+    )
+
+
+def _keys(path: Path, config: _Config) -> Iterator[TokenKey]:
+    usual = None
+    if config.algorithm is not None:
+        usual = _algorithm(config.algorithm, "algorithm")
+    yield from _section(path, config.keys, usual, "keys")
+    for number, group in enumerate(config.algorithms):
+        place = f"algorithms[{number}]"
+        chosen = _algorithm(group.algorithm, f"{place}.algorithm")
+        yield from _section(path, group.keys, chosen, f"{place}.keys")
+    if config.jwks_file is not None:
+        yield from _key_set(path.parent / config.jwks_file)
+
+
+def _section(
+    path: Path, keys: Iterable[_Key], usual: Algorithm | None, where: str
+) -> Iterator[TokenKey]:
+    for number, section in enumerate(keys):
+        place = f"{where}[{number}]"
+        chosen = usual
+        if section.algorithm is not None:
+            chosen = _algorithm(section.algorithm, f"{place}.algorithm")
+        try:
+            yield _key(path, section, chosen, place)
+        except InvalidInputError as error:
+            raise _fault(place, str(error)) from None
+
+
+def _key(path: Path, section: _Key, chosen: Algorithm | None, place: str) -> TokenKey:
+    given = (section.secret, section.public_key_pem, section.jwk)
+    if sum(one is not None for one in given) != 1:
+        raise InvalidInputError(
+            "A key has one of secret, public_key_pem and jwk.", field=place
+        )
+    kid, algorithm = section.kid or "", chosen or Algorithm.HS256
+    if section.public_key_pem is not None:
+        if algorithm is Algorithm.HS256:
+            raise InvalidInputError(
+                "A public key is not for HS256; say its algorithm.", field="algorithm"
+            )
+        return key_from_pem(section.public_key_pem, algorithm, kid)
+    if section.jwk is not None:
+        return _inline_jwk(section.jwk, chosen, kid)
+    if algorithm is not Algorithm.HS256:
+        raise InvalidInputError(
+            f"A secret is for HS256, not for {algorithm}.", field="algorithm"
+        )
+    return key_from_secret(_secret(path, section.secret or "", place), kid)
+
+
+def _inline_jwk(jwk: dict[str, Any], algorithm: Algorithm | None, kid: str) -> TokenKey:
+    if kid and jwk.get("kid", kid) != kid:
+        raise InvalidInputError("It has another kid inside the jwk.", field="kid")
+    named = {"kid": kid} if kid else {}
+    key = key_from_jwk({**jwk, **named}, algorithm)
+    if algorithm is not None and key.algorithm is not algorithm:
+        raise InvalidInputError(
+            f"This is a key for {key.algorithm}, not for {algorithm}.",
+            field="algorithm",
+        )
+    return key
+
+
+def _secret(path: Path, value: str, place: str) -> bytes:
+    if value.startswith("fd:"):
+        raise InvalidInputError(
+            "A descriptor can't be read again; name a file as @FILE.", field="secret"
+        )
+    if value.startswith("@"):
+        value = f"@{path.parent / value[1:]}"
+    field = f"{place}.secret"
+    return read_secret(value, field=field, minimum=MIN_SECRET_BYTES, exact=None)
+
+
+def _key_set(path: Path) -> Iterator[TokenKey]:
+    """Read a JWK Set (RFC 7517, section 5); keys for something else are passed over."""
+    file = read_setting_file(path, field="jwks_file")
+    try:
+        tree = scan_json(file.data)
+    except InvalidInputError as error:
+        raise _fault("jwks_file", str(error)) from None
+    rows = tree.get("keys") if isinstance(tree, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _fault("jwks_file", "A JWK Set has a list of objects in keys.")
+    for number, row in enumerate(rows):
+        if _is_for_us(row):
+            try:
+                yield key_from_jwk(row, None)
+            except InvalidInputError as error:
+                raise _fault(f"jwks_file: keys[{number}]", str(error)) from None
+
+
+def _is_for_us(row: dict[str, Any]) -> bool:
+    if row.get("use", "sig") != "sig" or row.get("alg", "HS256") not in set(Algorithm):
+        return False
+    known = {"RSA": None, "EC": "P-256", "OKP": "Ed25519"}
+    if "alg" in row:
+        return True
+    kty = row.get("kty")
+    return kty in known and row.get("crv") == known[kty]
+
+
+def _check_set(keys: tuple[TokenKey, ...]) -> None:
+    if not 1 <= len(keys) <= MAX_KEYS:
+        raise _fault("keys", f"There must be 1 to {MAX_KEYS} keys, got {len(keys)}.")
+    kids, names = set[str](), set[str]()
+    for key in keys:
+        if not key.kid.isprintable() or len(key.kid) > 128:
+            raise _fault("kid", "It has 1 to 128 printable characters.")
+        if key.kid and key.kid in kids:
+            raise _fault("kid", f"{key.kid!r} stands here twice.")
+        if key.name in names:
+            raise _fault("keys", "The same key stands here twice.")
+        kids.add(key.kid)
+        names.add(key.name)
+
+
+def _algorithm(name: str, where: str) -> Algorithm:
+    try:
+        return _NAMES[name.upper()]
+    except KeyError:
+        known = ", ".join(Algorithm)
+        raise _fault(where, f"{name[:32]!r} is none of {known}.") from None
+
+
+def _fault(place: str, problem: str) -> InvalidInputError:
+    return InvalidInputError(f"{place}: {problem}", field=place)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""What was found a short while ago, up to a number of things."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+__all__ = ["Memory"]
+
+T = TypeVar("T")
+
+
+class Memory(Generic[T]):
+    """
+    Forgets what was not asked for the longest; any thread may ask.
+
+    Args:
+        most: How many things it holds.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._found: OrderedDict[bytes, T] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def get(self, key: bytes) -> T | None:
+        """Return what was found, or None."""
+        with self._lock:
+            found = self._found.get(key)
+            if found is not None:
+                self._found.move_to_end(key)
+            return found
+
+    def put(self, key: bytes, found: T) -> None:
+        """Remember something."""
+        with self._lock:
+            self._found[key] = found
+            while len(self._found) > self._most:
+                self._found.popitem(last=False)
+
+    def drop(self, key: bytes) -> None:
+        """Forget something."""
+        with self._lock:
+            self._found.pop(key, None)

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: MIT
+"""The file of keys: the original's form, read strictly."""
+
+import base64
+import contextlib
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hsm_core.errors import ConfigurationError, UnsafeFileModeError
+from hsm_server.settings import TokenRules
+from hsm_server.tokens import TokenTrust, TokenVerifier
+from hsm_server.tokens.config import MAX_KEYS, load_token_config
+from tests.server.support import SECRET
+from tests.server.token_kit import ALGORITHMS, SECOND_SECRET, signer, write_config
+from tests.support import REPOSITORY
+
+SAMPLE = REPOSITORY / "examples" / "config" / "jwt.yaml"
+RS, ES = signer("RS256").section("a"), signer("ES256").section("b")
+B64 = base64.b64encode(SECOND_SECRET).decode()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give where the file lies."""
+    return tmp_path / "jwt.json"
+
+
+def load(path: Path, **rules: Any) -> TokenTrust:
+    """Return what a file says, where flags say *rules*."""
+    return load_token_config(path, TokenRules(**rules))
+
+
+def say(path: Path, text: str) -> Path:
+    """Write a file that only its owner may read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+def test_the_sample_is_good_as_it_stands() -> None:
+    """Two RSA keys, an issuer and a leeway, as the original's README has them."""
+    trust = load(SAMPLE)
+
+    assert ["primary-2025-10", "fallback-2025-09"] == [key.kid for key in trust.keys]
+    assert {"RS256"} == {key.algorithm for key in trust.keys}
+    assert "https://issuer.example.com" == trust.rules.issuer
+    assert 120 == trust.rules.leeway_seconds
+
+
+def test_the_sample_verifies_tokens_of_its_keys(path: Path) -> None:
+    """With another key in the place of one, whose private half is known."""
+    tree = yaml.safe_load(SAMPLE.read_text())
+    tree["keys"][0]["public_key_pem"] = signer("RS256").pem()
+    verifier = TokenVerifier(load(say(path, yaml.safe_dump(tree))), time.time)
+    issuer = "https://issuer.example.com"
+
+    token = signer("RS256").token("primary-2025-10", iss=issuer)
+    assert "alice" == verifier.verify(token).principal
+
+
+def test_every_form_of_a_key(path: Path) -> None:
+    """PEM, secret and JWK, each with its algorithm; YAML and JSON are one."""
+    keys = [signer(name).section(name) for name in ALGORITHMS]
+    trust = load(write_config(path, keys, audience="hsm"))
+    same = load(say(path, yaml.safe_dump({"keys": keys, "audience": "hsm"})))
+
+    assert list(ALGORITHMS) == [key.algorithm for key in trust.keys]
+    assert "hsm" == trust.rules.audience
+    assert same == trust
+    rows = json.loads(trust.public_keys())["keys"]
+    again = load(write_config(path, [{"jwk": row} for row in rows]))
+    assert set(trust.keys[1:]) == set(again.keys)
+
+
+def test_the_usual_algorithm_is_hs256(path: Path) -> None:
+    """As in the original; names are read in any case."""
+    assert "HS256" == load(write_config(path, [{"secret": B64}])).keys[0].algorithm
+    named = [{"public_key_pem": signer("EdDSA").pem()}]
+    trust = load(write_config(path, named, algorithm="EDDSA"))
+    assert "EdDSA" == trust.keys[0].algorithm
+
+
+def test_groups_of_algorithms(path: Path) -> None:
+    """The original's later form names keys below their algorithm."""
+    plain = [{"public_key_pem": signer("RS256").pem(), "kid": "a"}]
+    groups = [
+        {"algorithm": "RS256", "keys": plain},
+        {"algorithm": "HS256", "keys": [{"secret": B64}]},
+    ]
+    trust = load(write_config(path, [], algorithms=groups))
+
+    assert ["RS256", "HS256"] == [key.algorithm for key in trust.keys]
+
+
+def test_a_secret_in_a_file_of_its_own(path: Path) -> None:
+    """Then the file of keys may be read by others; paths start at its folder."""
+    say(path.with_name("secret"), f"{B64}\n")
+    write_config(path, [{"secret": "@secret"}]).chmod(0o644)
+
+    assert load(path) == load(write_config(path, [{"secret": B64}]))
+
+
+def test_a_key_set_of_a_file(path: Path) -> None:
+    """Keys for encryption or of unknown kinds are passed over, as issuers have them."""
+    source = load(write_config(path, [signer("RS256").section("a")]))
+    rows = json.loads(source.public_keys())["keys"]
+    others = [
+        {**rows[0], "use": "enc", "kid": "e"},
+        {"kty": "AKP", "alg": "ML-DSA-65", "kid": "m", "pub": "AA"},
+        {"kty": "EC", "crv": "P-384", "kid": "c"},
+        {"kty": "oct", "k": "AA"},
+    ]
+    bare = {name: rows[0][name] for name in ("kty", "n", "e", "kid")}
+    say(path.with_name("jwks.json"), json.dumps({"keys": [*others, bare]}))
+
+    found = load(write_config(path, [], jwks_file="jwks.json"))
+    assert source.keys == found.keys
+    say(path.with_name("jwks.json"), json.dumps({"keys": others}))
+    with pytest.raises(ConfigurationError, match="1 to 32 keys, got 0"):
+        load(path)
+
+
+BAD = {
+    "no keys": ({"keys": []}, "1 to 32 keys, got 0"),
+    "too many keys": (
+        {
+            "keys": [
+                {"secret": base64.b64encode(bytes([n]) * 32).decode()}
+                for n in range(MAX_KEYS + 1)
+            ]
+        },
+        "got 33",
+    ),
+    "unknown field": ({"keys": [RS], "alg": "RS256"}, "unknown field `alg`"),
+    "unknown field of a key": ({"keys": [{**RS, "x": 1}]}, r"keys\[0\]"),
+    "unknown algorithm": ({"keys": [{**RS, "algorithm": "RS512"}]}, "'RS512' is none"),
+    "none": ({"keys": [{**RS, "algorithm": "none"}]}, "'none' is none of HS256"),
+    "another algorithm": ({"keys": [{**RS, "algorithm": "ES256"}]}, "for RS256, not"),
+    "public key for HS256": (
+        {"keys": [{"public_key_pem": RS["public_key_pem"]}]},
+        "not for HS256",
+    ),
+    "secret for RS256": (
+        {"algorithm": "RS256", "keys": [{"secret": B64}]},
+        "for HS256",
+    ),
+    "nothing in a key": ({"keys": [{"kid": "a"}]}, "one of secret, public_key_pem"),
+    "two in a key": ({"keys": [{**RS, "secret": B64}]}, "one of secret, public_key"),
+    "one kid twice": ({"keys": [RS, {**ES, "kid": "a"}]}, "'a' stands here twice"),
+    "one key twice": ({"keys": [RS, {**RS, "kid": "z"}]}, "same key stands here twice"),
+    "empty kid": ({"keys": [{**RS, "kid": ""}]}, r"keys\[0\].kid"),
+    "unclear kid": ({"keys": [{**RS, "kid": "a\nb"}]}, "printable"),
+    "leeway too long": ({"keys": [RS], "leeway_seconds": 301}, "leeway_seconds.*300"),
+    "leeway is a text": ({"keys": [RS], "leeway_seconds": "1"}, "leeway_seconds"),
+    "empty issuer": ({"keys": [RS], "issuer": ""}, "issuer"),
+    "no PEM": ({"keys": [{**RS, "public_key_pem": "..."}]}, "no public key as PEM"),
+    "descriptor": ({"keys": [{"secret": "fd:0"}]}, "descriptor can't be read again"),
+    "no file of keys": ({"jwks_file": "nothing.json"}, "jwks_file"),
+    "a list": ([RS], "Expected `object`|YAML|mapping"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_refused(path: Path, name: str) -> None:
+    """The message names file and field."""
+    tree, words = BAD[name]
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        load(say(path, json.dumps(tree)))
+    assert str(path.parent) in str(caught.value)
+    assert B64 not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("secret", "words"),
+    [
+        (base64.b64encode(b"S3CRET" * 5).decode(), "at least 32 bytes.*got 30"),
+        ("S3CRET-not-base64-but-long-enough-for-all", "standard base64"),
+        ("text:S3CRET", "at least 32 bytes"),
+    ],
+    ids=["short", "unclear", "short-text"],
+)
+def test_a_bad_secret_is_refused_and_not_told(
+    path: Path, secret: str, words: str
+) -> None:
+    """At least 32 bytes after decoding; the place is named."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        load(write_config(path, [RS, {"secret": secret}]))
+    assert "keys[1].secret" in str(caught.value)
+    assert "S3CRET" not in str(caught.value)
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "keys: [",
+        "keys: *a",
+        "keys: !!python/object/apply:os.system [x]",
+        "keys: []\nkeys: []",
+        '{"keys": [], "keys": []}',
+        "a: " + "[" * 40,
+        "---\nkeys: []\n---\nkeys: []",
+        "keys: [\udcff]",
+        "# " + "x" * 300_000,
+    ],
+    ids=range(11),
+)
+def test_a_broken_text_is_refused(path: Path, text: str) -> None:
+    """Not YAML, or YAML that is more than data; never another kind of error."""
+    path.touch(mode=0o600)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigurationError):
+        load(path)
+
+
+def test_mutated_files_are_read_or_refused(path: Path) -> None:
+    """Whatever a file holds, there is no other error than those that are promised."""
+    chance = random.Random(3)
+    keys = [signer(name).section(name) for name in ALGORITHMS]
+    rows = json.loads(load(write_config(path, keys)).public_keys())["keys"]
+    texts = [path.read_bytes(), yaml.safe_dump({"keys": keys, "issuer": "x"}).encode()]
+    texts.append(json.dumps({"keys": [{"jwk": row} for row in rows]}).encode())
+    for number in range(1500):
+        data = bytearray(texts[number % len(texts)])
+        for _ in range(chance.randrange(1, 4)):
+            place = chance.randrange(len(data))
+            piece = chance.choice([b"", b"\0", b"[", b"{", b":", b"1", b"\n", b"null"])
+            data[place : place + chance.randrange(3)] = piece
+        path.write_bytes(data)
+        with contextlib.suppress(ConfigurationError):
+            load(path)
+
+
+def test_modes(path: Path) -> None:
+    """Public keys may be read by all, secrets by nobody else; only we may write."""
+    write_config(path, [RS]).chmod(0o644)
+    assert load(path).keys
+    path.chmod(0o664)
+    with pytest.raises(UnsafeFileModeError, match="written to by others"):
+        load(path)
+    oct_key = {"kty": "oct", "k": base64.urlsafe_b64encode(SECRET[:33]).decode()}
+    for section in ({"secret": B64}, {"jwk": oct_key}):
+        write_config(path, [RS, section])
+        assert 2 == len(load(path).keys)
+        path.chmod(0o640)
+        with pytest.raises(UnsafeFileModeError, match="holds a secret"):
+            load(path)
+
+
+def test_what_is_no_file(path: Path) -> None:
+    """A folder, a pipe nobody writes to, or nothing at all."""
+    for place in (path.parent, path, Path("/dev/null"), Path("a\0b")):
+        with pytest.raises(ConfigurationError):
+            load(place)
+
+
+def test_flags_and_file_must_agree(path: Path) -> None:
+    """What the file leaves open the flags say; a contradiction is an error."""
+    write_config(path, [RS], issuer="https://a", leeway_seconds=5)
+
+    assert "https://a" == load(path).rules.issuer
+    assert "https://a" == load(path, issuer="https://a").rules.issuer
+    assert "hsm" == load(path, audience="hsm").rules.audience
+    assert (5, 77) == (
+        load(path, leeway_seconds=9).rules.leeway_seconds,
+        load(path, max_lifetime_seconds=77).rules.max_lifetime_seconds,
+    )
+    with pytest.raises(ConfigurationError, match=r"issuer.*--auth-jwt-issuer"):
+        load(path, issuer="https://b")
+    assert 9 == load(write_config(path, [RS]), leeway_seconds=9).rules.leeway_seconds

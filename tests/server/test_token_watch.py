@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Keys that are replaced while the server runs."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.access import Visitor
+from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.settings import TokenRules
+from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
+from tests.server.support import claims, mint
+from tests.server.token_kit import signer, write_config
+
+OLD, NEW = signer("ES256"), signer("ES256", 1)
+RULES = TokenRules(issuer="", audience="")
+
+
+class Watched:
+    """A gatekeeper whose keys lie in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = write_config(path, [OLD.section("old")])
+        self.told: list[str] = []
+        source = TokenSource(path, lambda: b"", RULES)
+        trust = source.read()
+        self.names = TrustedNames(trust)
+        nobody = cast("AsyncHSMGateway", None)
+        self.gatekeeper = Gatekeeper(nobody, trust, lambda: None, names=self.names)
+        self.watch = TokenWatch(source, trust, self.gatekeeper.use, self.told.append)
+
+    def accepts(self, token: str) -> bool:
+        """Return whether a token is good now."""
+        try:
+            self.gatekeeper.caller(Visitor(credential=token))
+        except AuthenticationError:
+            return False
+        return True
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    """Give a gatekeeper with one key."""
+    return Watched(tmp_path / "jwt.json")
+
+
+async def test_a_key_is_added_and_the_former_removed(watched: Watched) -> None:
+    """What was found good with a key that is gone is good no more."""
+    old, new = OLD.token("old"), NEW.token("new")
+    former = watched.names.trusted()
+    assert (True, False) == (watched.accepts(old), watched.accepts(new))
+
+    write_config(watched.path, [OLD.section("old"), NEW.section("new")])
+    assert "" == await watched.watch.look()
+    assert (True, True) == (watched.accepts(old), watched.accepts(new))
+    assert set(former) < set(watched.names.trusted())
+
+    write_config(watched.path, [NEW.section("new")])
+    assert "" == await watched.watch.look()
+    assert (False, True) == (watched.accepts(old), watched.accepts(new))
+    assert not set(former) & set(watched.names.trusted())
+    assert ["", ""] == watched.told
+
+
+async def test_a_change_takes_effect_within_the_interval(watched: Watched) -> None:
+    """Nobody has to ask for it."""
+    running = asyncio.create_task(watched.watch.run(2.0))
+    await asyncio.sleep(0)
+    write_config(watched.path, [NEW.section("new")])
+    began = time.monotonic()
+    while watched.accepts(OLD.token("old")):
+        assert time.monotonic() - began < 2.0
+        await asyncio.sleep(0.02)
+
+    assert watched.accepts(NEW.token("new"))
+    running.cancel()
+
+
+def _same_time(path: Path) -> None:
+    status = path.stat()
+    write_config(path, [NEW.section("new")])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _back_in_time(path: Path) -> None:
+    write_config(path, [NEW.section("new")])
+    os.utime(path, (0, 0))
+
+
+def _in_place(path: Path) -> None:
+    fresh = write_config(path.with_name("fresh"), [NEW.section("new")])
+    path.write_bytes(fresh.read_bytes())
+
+
+def _by_link(path: Path) -> None:
+    fresh = write_config(path.with_name("fresh"), [NEW.section("new")])
+    link = path.with_name("link")
+    link.symlink_to(fresh)
+    link.rename(path)
+
+
+@pytest.mark.parametrize("change", [_same_time, _back_in_time, _in_place, _by_link])
+async def test_the_content_counts(
+    watched: Watched, change: Callable[[Path], None]
+) -> None:
+    """Whatever the file's time, and however it came there."""
+    change(watched.path)
+
+    assert "" == await watched.watch.look()
+    assert watched.accepts(NEW.token("new"))
+    assert not watched.accepts(OLD.token("old"))
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+BROKEN: dict[str, Callable[[Path], Any]] = {
+    "half": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "a folder": _folder,
+    "no keys": lambda path: write_config(path, []),
+    "open to others": lambda path: path.chmod(0o666),
+    "short secret": lambda path: write_config(path, [{"secret": "text:short"}]),
+    "dangling": _dangling,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_the_last_good_keys_stay(watched: Watched, name: str) -> None:
+    """The reason is told once, and that it is over; then the new keys count."""
+    BROKEN[name](watched.path)
+    reason = await watched.watch.look()
+
+    assert reason
+    assert reason == await watched.watch.look()
+    assert [reason] == watched.told
+    assert watched.accepts(OLD.token("old"))
+
+    if watched.path.is_dir():
+        watched.path.rmdir()
+    write_config(watched.path, [NEW.section("new")])
+    assert "" == await watched.watch.look()
+    assert [reason, ""] == watched.told
+    assert watched.accepts(NEW.token("new"))
+
+
+async def test_the_former_content_ends_an_alarm(watched: Watched) -> None:
+    """Who puts it back has repaired it."""
+    whole = watched.path.read_bytes()
+    watched.path.write_bytes(b"{")
+    reason = await watched.watch.look()
+    watched.path.write_bytes(whole)
+
+    assert "" == await watched.watch.look()
+    assert [reason, ""] == watched.told
+
+
+async def test_a_fault_of_ours_does_not_end_the_looking(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told like every reason, and the next look is a new one."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenSource, "read", lambda self: 1 // 0)
+        assert "unexpected ZeroDivisionError." == await watched.watch.look()
+
+    assert "" == await watched.watch.look()
+    assert ["unexpected ZeroDivisionError.", ""] == watched.told
+
+
+async def test_a_file_that_is_being_written(watched: Watched) -> None:
+    """What holds for a moment only is never in force."""
+    forms = [[OLD.section(f"k{n}")] for n in range(3)]
+    last = [NEW.section("new")]
+
+    async def write() -> None:
+        for keys in (*forms, last):
+            write_config(watched.path, keys)
+            await asyncio.sleep(0.05)
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0)
+    assert "" == await watched.watch.look()
+    await writing
+
+    assert [""] == watched.told
+    assert watched.accepts(NEW.token("new"))
+
+
+def test_no_request_sees_keys_of_two_sets() -> None:
+    """
+    Threads verify while keys and rules are replaced under them.
+
+    Each set has a key and an issuer of its own; a token of one set's key with the
+    other's issuer would be good only for a mixture of both.
+    """
+    first = TokenTrust(TokenTrust.of_secret(b"1" * 32, RULES).keys, _issuer("one"))
+    second = TokenTrust(TokenTrust.of_secret(b"2" * 32, RULES).keys, _issuer("two"))
+    nobody = cast("AsyncHSMGateway", None)
+    gatekeeper = Gatekeeper(nobody, first, lambda: None)
+    names = {"one": first.keys[0].name, "two": second.keys[0].name}
+    found = {"good": 0, "mixed": 0, "failed": 0}
+    stop = threading.Event()
+
+    def verify(number: int) -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            for secret, issuer in ((b"1", "one"), (b"2", "two"), (b"1", "two")):
+                token = _token(secret * 32, issuer, f"{number}-{count % 50}")
+                try:
+                    caller = gatekeeper.caller(Visitor(credential=token))
+                except AuthenticationError:
+                    continue
+                except Exception:
+                    found["failed"] += 1
+                    continue
+                is_mixed = secret == b"1" and issuer == "two"
+                is_mixed |= caller.credential_key != names[issuer]
+                found["mixed" if is_mixed else "good"] += 1
+
+    threads = [threading.Thread(target=verify, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        for trust in (second, first):
+            gatekeeper.use(trust)
+            time.sleep(0.001)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert found["good"] > 100
+    assert (0, 0) == (found["mixed"], found["failed"])
+
+
+def _issuer(name: str) -> TokenRules:
+    return TokenRules(issuer=name)
+
+
+def _token(secret: bytes, issuer: str, name: str) -> str:
+    return mint(claims(iss=issuer, jti=name), secret=secret)
