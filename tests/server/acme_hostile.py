@@ -16,16 +16,22 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.server.pki import SERVER, self_signed_root
 
-__all__ = ["Answering", "HostileCA", "hostile_ca"]
+__all__ = ["Answering", "HostileCA", "Reply", "hostile_ca"]
 
 Answering = Callable[["Reply"], None]
 
 
 class Reply(BaseHTTPRequestHandler):
-    """One request, and its answer."""
+    """
+    One request, and its answer.
+
+    Attributes:
+        body: Of the request.
+    """
 
     protocol_version = "HTTP/1.1"
     server: HostileCA
+    body = b""
 
     def do_GET(self) -> None:
         """Answer."""
@@ -37,7 +43,7 @@ class Reply(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer, after all was read."""
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self._answer()
 
     def log_message(self, *_: object) -> None:

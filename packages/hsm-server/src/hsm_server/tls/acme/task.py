@@ -197,7 +197,8 @@ class ACMETask:
         try:
             stored = await self._ordered(board)
             self._not_before = time.time() + pause_seconds(stored.leaf)
-            await self._keep(stored)
+            if await self._is_to_be_kept(stored):
+                await self._keep(stored)
             await self._use(board, stored)
         except Failure as failure:
             self._metrics.count_order(failure.kind)
@@ -239,6 +240,14 @@ class ACMETask:
             if account != known:
                 await self._kept(lambda: cache.keep_account(account))
             yield authority
+
+    async def _is_to_be_kept(self, stored: Stored) -> bool:
+        """Return whether nothing better would be lost: it is shown after a restart."""
+        if _is_good(stored):
+            return True
+        # Where there is none, it may be good when its time comes.
+        before = await self._newest()
+        return before is None or not _is_good(before)
 
     async def _keep(self, stored: Stored) -> None:
         try:
