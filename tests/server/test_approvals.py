@@ -12,14 +12,23 @@ from hsm_core import consent, wire
 from hsm_core.errors import ApprovalRequiredError
 from hsm_core.factory import open_async
 from hsm_core.operations import ApprovalInfo, Approve, CreateKey, Operation
+from hsm_core.policies import parse_policy
 from hsm_core.rest import APPROVAL_HEADER
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import caller, memory_hsm
 from tests.server.ipc_support import open_bench, visitor
-from tests.server.support import API, Answer, claims, mint, open_api
+from tests.server.support import API, Answer, b64, claims, mint, open_api
 
 CREATE = {"algorithm": "ML-KEM-768", "name": "agreed"}
 STRICT = Settings(policy_profile=PolicyProfile.STRICT, approval_requests=2)
+SIGNING = """
+version: 1
+extends: default
+rules:
+  - name: signing
+    effect: require-approval
+    match: {operations: [Sign]}
+"""
 
 
 @pytest.fixture
@@ -99,6 +108,47 @@ async def test_a_named_approval(api: API) -> None:
     right = await create("agreed", **{APPROVAL_HEADER: asked})
 
     assert (422, 403, 201) == (broken.status, other.status, right.status)
+
+
+async def test_another_message_is_asked_anew() -> None:
+    """AP-04: what was agreed to for one message signs no other, named or not."""
+    with memory_hsm(policy=parse_policy(SIGNING)) as hsm:
+        async with open_api(gateway=open_async(hsm)) as api:
+            await api.create("Ed25519", name="signer")
+
+            async def sign(message: bytes, **headers: str) -> Answer:
+                body = {"message": b64(message)}
+                path = "/keys/signer/sign"
+                return await send(api, "ann", "POST", path, body, headers=headers)
+
+            asked = (await sign(b"m1")).json["approval_id"]
+            await send(api, "bob", "POST", f"/approvals/{asked}/approve", {})
+            other = await sign(b"m2")
+            named = await sign(b"m2", **{APPROVAL_HEADER: asked})
+            right, again = await sign(b"m1"), await sign(b"m1")
+
+    assert [202, 403, 200, 202] == [
+        answer.status for answer in (other, named, right, again)
+    ]
+    assert 3 == len({asked, other.json["approval_id"], again.json["approval_id"]})
+
+
+async def test_another_token_of_the_same_person(api: API) -> None:
+    """The approval is the principal's: with roles that allow it, and no others."""
+    asked = (await send(api, "ann", "POST", "/keys", CREATE)).json["approval_id"]
+    await send(api, "bob", "POST", f"/approvals/{asked}/approve", {})
+
+    async def create(role: str) -> Answer:
+        token = mint(claims(sub="ann", roles=[role], jti=f"{role}-token"))
+        return await api.send("POST", "/keys", body=CREATE, token=token)
+
+    refused = await create("Auditor")
+    kept = await send(api, "bob", "GET", f"/approvals/{asked}")
+    done = await create("Administrator")
+
+    assert (403, "access_denied") == (refused.status, refused.code)
+    assert "granted" == kept.json["state"]
+    assert 201 == done.status
 
 
 async def test_an_idempotent_request(api: API) -> None:

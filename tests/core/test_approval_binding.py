@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""What an approval serves: these parameters, this key as it is now, this principal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core.algorithms import KeyUsage
+from hsm_core.model import ApprovalState, Role
+from hsm_core.policies import parse_policy
+from hsm_core.settings import Settings
+from hsm_core.testing import caller, memory_hsm
+from tests.core.dual_support import (
+    TWO_PEOPLE,
+    DemandingPolicy,
+    approve,
+    ask,
+    dual_hsm,
+    ed25519,
+    person,
+    sign,
+)
+
+S = ApprovalState
+
+CREATE = ops.CreateKey(algorithm="Ed25519", name="agreed")
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "algorithm": {"algorithm": "ML-DSA-65"},
+    "usages": {"usages": (KeyUsage.VERIFY,)},
+    "exportable": {"exportable": True},
+    "name": {"name": "other"},
+    "owner": {"owner": "somebody"},
+    "tags": {"tags": ("production",)},
+    "staged": {"staged": True},
+}
+
+PAYMENTS = """
+version: 1
+extends: default
+rules:
+  - name: signing
+    effect: require-approval
+    match: {operations: [Sign]}
+  - name: payments
+    effect: require-approval
+    match: {operations: [Sign], tags: [payments]}
+    approval: {roles: [Auditor], quorum: 2}
+"""
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_another_key_is_not_approved(field: str) -> None:
+    """AP-04: what was agreed to makes that key, and none with another property."""
+    with dual_hsm(DemandingPolicy(CreateKey=TWO_PEOPLE)) as gateway:
+        ann, bob = person(gateway, "ann"), person(gateway, "bob")
+        asked = ask(ann, CREATE)
+        approve(bob, asked)
+        other = msgspec.structs.replace(CREATE, **OTHERS[field])
+
+        again = ask(ann, other)
+        with pytest.raises(errors.AccessDeniedError):
+            ann.execute(other, approval_id=asked.approval_id)
+        made = ann.execute(CREATE, approval_id=asked.approval_id)
+
+    assert (S.PENDING, True) == (again.state, again.approval_id != asked.approval_id)
+    assert ("Ed25519", False) == (made.algorithm, made.exportable)
+
+
+@pytest.mark.parametrize("is_granted", [False, True], ids=["pending", "granted"])
+def test_a_tag_that_comes_later_counts(*, is_granted: bool) -> None:
+    """AP-11: a rule by a new tag asks for its people too, once it is gone as well."""
+    with memory_hsm(policy=parse_policy(PAYMENTS)) as gateway:
+        ann, maker, key = (
+            person(gateway, "ann"),
+            person(gateway, "max"),
+            ed25519(gateway),
+        )
+        auditors = [person(gateway, name, Role.AUDITOR) for name in ("eve", "fay")]
+        asked = ask(ann, sign(key))
+        if is_granted:
+            assert S.GRANTED is approve(person(gateway, "bob"), asked).state
+
+        maker.execute(ops.UpdateKey(key_id=key, tags=("payments",)))
+        tagged = ask(ann, sign(key))
+        untag = ops.UpdateKey(key_id=key, tags=())
+        freeing = ask(maker, untag)
+        for auditor in auditors:
+            approve(auditor, freeing)
+        maker.execute(untag)
+        untagged = ask(ann, sign(key))
+
+        assert {asked.approval_id} == {tagged.approval_id, untagged.approval_id}
+        assert {S.PENDING} == {tagged.state, untagged.state}
+        assert "2 more of Auditor" in tagged.missing
+        assert tagged.missing == untagged.missing
+        for auditor in auditors:
+            with pytest.raises(errors.ApprovalRequiredError):
+                ann.execute(sign(key), approval_id=asked.approval_id)
+            approve(auditor, asked)
+        assert ann.execute(sign(key), approval_id=asked.approval_id).signature
+
+
+def test_a_flood_of_many_people() -> None:
+    """AP-10: each has a limit, pages have one, and whoever comes next may ask."""
+    settings = Settings(approval_requests=5)
+    policy = DemandingPolicy(Sign=TWO_PEOPLE)
+    with dual_hsm(policy, settings=settings) as gateway:
+        key, asked = ed25519(gateway), set()
+        for number in range(60):
+            one = person(gateway, f"flood-{number}", Role.SERVICE)
+            asked |= {ask(one, sign(key, bytes([n]))).approval_id for n in range(5)}
+            with pytest.raises(errors.TooManyApprovalsError):
+                one.execute(sign(key, b"more"))
+
+        ann, bob = person(gateway, "ann"), person(gateway, "bob")
+        mine = ask(ann, sign(key))
+        with pytest.raises(errors.InvalidInputError, match="per_page"):
+            bob.execute(ops.ListApprovals(per_page=101))
+        pages = [bob.execute(ops.ListApprovals(states=(S.PENDING,), per_page=100))]
+        while pages[-1].next_cursor:
+            pages.append(
+                bob.execute(
+                    ops.ListApprovals(
+                        states=(S.PENDING,),
+                        per_page=100,
+                        cursor=pages[-1].next_cursor,
+                    )
+                )
+            )
+        approve(bob, mine)
+        assert ann.execute(sign(key)).signature
+
+    found = [item.approval_id for page in pages for item in page.items]
+    assert mine.approval_id == found[0]
+    assert 301 == len(found) == len(asked | {mine.approval_id})
+    assert asked | {mine.approval_id} == set(found)
+    assert all(len(page.items) <= 100 for page in pages)
+
+
+def test_another_credential_of_the_same_person() -> None:
+    """The principal is bound, not the token; what its roles forbid stays forbidden."""
+    with dual_hsm(DemandingPolicy(CreateKey=TWO_PEOPLE)) as gateway:
+        asked = ask(person(gateway, "ann"), CREATE)
+        approve(person(gateway, "bob"), asked)
+
+        def ann(*roles: Role) -> Any:
+            who = caller(*roles, principal="ann")
+            return gateway.act_as(
+                msgspec.structs.replace(who, credential_id="another token")
+            )
+
+        for named in ("", asked.approval_id):
+            with pytest.raises(errors.AccessDeniedError) as caught:
+                ann(Role.AUDITOR).execute(CREATE, approval_id=named)
+            assert not isinstance(caught.value, errors.ApprovalRequiredError)
+        found = ann(Role.AUDITOR).execute(
+            ops.GetApproval(approval_id=asked.approval_id)
+        )
+        made = ann(Role.ADMINISTRATOR).execute(CREATE)
+
+    assert S.GRANTED is found.state
+    assert 1 == made.version
