@@ -2,6 +2,7 @@
 """Handshakes of OpenSSL's and curl's clients with the listener, on both loops."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,15 @@ from hsm_server.tls.contexts import TLSStateError
 from hsm_server.tls.state import ClientRules, ServerPair
 from hsm_server.tls.trial import try_state
 from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
-from tests.server.tls_support import Server, curl, s_client, serving, state_of
+from tests.server.tls_support import (
+    REQUEST,
+    Server,
+    curl,
+    s_client,
+    serving,
+    state_of,
+)
+from tests.support import require_program
 
 GROUPS = {
     "X25519MLKEM768": "X25519MLKEM768",
@@ -107,6 +116,53 @@ def test_no_tickets_are_given_out(server: Server, bundle: str, tmp_path: Path) -
     assert "HTTP/1.1 200" in sent.output
     assert "New Session Ticket" not in sent.output
     assert not kept.exists() or not kept.read_bytes()
+
+
+def session_with_early_data(root: Issuer, folder: Path) -> Path:
+    """Let another server give out a ticket by which a client may send early."""
+    chain, key = root.issue("server", use=SERVER).write(folder, "other")
+    kept = folder / "session.pem"
+    program = require_program("openssl")
+    command = [program, "s_server", "-accept", "127.0.0.1:0", "-www", "-naccept", "1"]
+    command += ["-cert", str(chain), "-key", str(key), "-max_early_data", "16384"]
+    keeping = ("-sess_out", str(kept))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as other:
+        assert other.stdout is not None
+        try:
+            told = next(line for line in other.stdout if line.startswith("ACCEPT "))
+            address = told.split()[1]
+            subprocess.run(
+                [*(program, "s_client", "-ign_eof", "-connect", address), *keeping],
+                input=REQUEST,
+                capture_output=True,
+                timeout=20,
+                check=False,
+            )
+        finally:
+            other.kill()
+    assert kept.read_bytes()
+    return kept
+
+
+def test_what_is_sent_early_is_not_served(
+    server: Server, root: Issuer, bundle: str, tmp_path: Path
+) -> None:
+    """A client that tries is told so, gets no ticket, and is served what it repeats."""
+    kept, early = session_with_early_data(root, tmp_path), tmp_path / "early"
+    early.write_bytes(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    new = tmp_path / "new.pem"
+    options = ("-sess_in", str(kept), "-early_data", str(early), "-sess_out", str(new))
+    sent = s_client(server, "-CAfile", bundle, *options)
+
+    assert "Early data was rejected" in sent.output, sent.text
+    assert 1 == sent.output.count("HTTP/1.1 ")
+    assert "HTTP/1.1 200" in sent.output
+    assert "New, TLSv1.3" in sent.output
+    assert "New Session Ticket" not in sent.output
+    assert not new.exists() or not new.read_bytes()
+    assert not server.held.is_set()
 
 
 @pytest.mark.parametrize("name", GROUPS)
