@@ -448,19 +448,16 @@ class Oracle:
                 self._spend(entry, "")
             is_own = by.startswith("system.") and not entry.kind.startswith("system.")
             if is_own and entry.code == "approval_required":
-                self._await(entry, by)
+                _require(entry.kind == "RotateKey", f"the HSM waits to {entry.kind}")
+                self._await(entry)
             if is_own and is_change:
                 self._absorb(entry)
 
     def _note_own(self, entry: Entry, requester: str) -> None:
-        """
-        Note that retention asks people.
-
-        What rotation waits for is noted later, unless the power went in between.
-        """
+        """Note that retention or rotation asks people."""
         key_id = str(entry.fact("key_id"))
-        if requester == "system.rotation" and entry.code != "ok":
-            self.consents.lost_asks.append(self._ask_to_rotate(key_id))
+        if requester == "system.rotation":
+            self._await(entry)
         if requester == "system.retention":
             about = Bound(requester, key_id, (("id", entry.fact("approval_id")),), 0)
             self.consents.add(
@@ -549,19 +546,15 @@ class Oracle:
             f"the ledger attests {attested}, and {self.purged} were purged",
         )
 
-    def _await(self, entry: Entry, requester: str) -> None:
-        """Note that the HSM itself waits for an approval."""
-        _require(entry.kind == "RotateKey", f"the HSM waits to {entry.kind}")
-        ask = self._ask_to_rotate(entry.fact("key_id"))
-        problem = self.consents.was_asked(entry.fact("approval_id"), ask)
-        _require(not problem, f"{requester} waits, but {problem}")
-
-    def _ask_to_rotate(self, key_id: str) -> Ask:
-        key = self.keys[key_id]
+    def _await(self, entry: Entry) -> None:
+        """Note that a rotation of the HSM's own waits for an approval."""
+        key = self.keys[entry.fact("key_id")]
         operation = ops.RotateKey(key_id=key.key_id)
-        return self.consents.ask(
+        ask = self.consents.ask(
             bound("system.rotation", operation, key), demands_of(operation, key)
         )
+        problem = self.consents.was_asked(entry.fact("approval_id"), ask)
+        _require(not problem, f"rotation waits, but {problem}")
 
     def _absorb(self, entry: Entry) -> None:
         key, moment = self.keys[entry.fact("key_id")], self._moment()
