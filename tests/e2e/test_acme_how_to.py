@@ -3,7 +3,16 @@
 
 import re
 import subprocess
+import textwrap
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from tests.e2e.processes import program
 from tests.e2e.site import Site
@@ -11,6 +20,7 @@ from tests.server.pebble import Pebble, free_port, names_served
 from tests.support import REPOSITORY
 
 GUIDE = REPOSITORY / "docs/how-to/get-certificates-by-acme.md"
+ISSUER = "https://issuer.example.com"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,6 +38,7 @@ def test_guide(tmp_path: Path) -> None:
     }.items():
         (work / name).parent.mkdir(parents=True)
         (work / name).write_bytes(source.read_bytes())
+    _make_issuer(work)
     with names_served() as names:
         pebble = Pebble(tmp_path / "pebble", names.port, port, free_port())
         pebble.start()
@@ -45,14 +56,36 @@ def test_guide(tmp_path: Path) -> None:
     assert "tls alarm" not in done.stderr
 
 
+def _make_issuer(work: Path) -> None:
+    """Make the key that tokens are signed with, and the file that names it."""
+    key = rsa.generate_private_key(65537, 2048)
+    secret = work / "issuer.pem"
+    secret.touch(mode=0o600)
+    secret.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    public = key.public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    )
+    (work / "config/jwt.yaml").write_text(
+        f"algorithm: RS256\nissuer: {ISSUER}\nleeway_seconds: 120\nkeys:\n"
+        "  - kid: primary-2025-10\n    public_key_pem: |\n"
+        + textwrap.indent(public.decode(), " " * 6)
+    )
+
+
 def _typed(
     site: Site, port: int, pebble: Pebble, work: Path
 ) -> subprocess.CompletedProcess[str]:
     """Type the blocks of the guide."""
     client = site.client_pair
-    hsm = f"{' '.join(program('hsm-cli'))} --actor ada --roles operator"
+    hsm = (
+        f"{' '.join(program('hsm-cli'))} --actor ada --roles operator "
+        "--jwt-algorithm rs256 --jwt-private-key issuer.pem "
+        f"--jwt-kid primary-2025-10 --jwt-issuer {ISSUER}"
+    )
     before = (
-        "shopt -s expand_aliases\nset -m\n"
+        "shopt -s expand_aliases\nset -m\nunset FERROHSM_JWT_SECRET\n"
         "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
         f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
         f"alias hsm-cli='{hsm}'\n"

@@ -268,6 +268,17 @@ class Metrics:
 
     def __init__(self, started: float | None = None) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        self._make_of_requests()
+        self._make_of_tokens()
+        self._make_of_processes()
+        self._make_of_tls()
+        self._make_of_authorities()
+        began = time.monotonic() if started is None else started
+        self._state = _StateCollector(began)
+        self.registry.register(self._state)
+        self._folder = os.environ.get(_FOLDER)
+
+    def _make_of_requests(self) -> None:
         self._requests = Counter(
             "ferrohsm_requests_total",
             "Requests answered, by operation and result code.",
@@ -281,6 +292,13 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._unexpected = Counter(
+            "ferrohsm_unexpected_exceptions_total",
+            "Requests that failed for a reason nobody thought of.",
+            registry=self.registry,
+        )
+
+    def _make_of_tokens(self) -> None:
         self._jwt_failures = Counter(
             "ferrohsm_auth_jwt_failure_total",
             "Requests refused for their bearer token, or for having none.",
@@ -299,27 +317,26 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
-        self._unexpected = Counter(
-            "ferrohsm_unexpected_exceptions_total",
-            "Requests that failed for a reason nobody thought of.",
-            registry=self.registry,
-        )
+
+    def _make_of_processes(self) -> None:
         self._violations = Counter(
             "ferrohsm_vault_violations_total",
             "Connections of front ends that the vault has ended, by reason.",
             ("reason",),
             registry=self.registry,
         )
-        self._handshakes = Counter(
-            "ferrohsm_tls_handshakes_total",
-            "TLS handshakes, by how they ended and the group of the key exchange.",
-            ("outcome", "group"),
-            registry=self.registry,
-        )
         self._restarts = Counter(
             "ferrohsm_process_restarts_total",
             "Processes of the server that had to be started again, by kind.",
             ("process",),
+            registry=self.registry,
+        )
+
+    def _make_of_tls(self) -> None:
+        self._handshakes = Counter(
+            "ferrohsm_tls_handshakes_total",
+            "TLS handshakes, by how they ended and the group of the key exchange.",
+            ("outcome", "group"),
             registry=self.registry,
         )
         self._tls_alarms = Counter(
@@ -336,17 +353,19 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+        self._refused_clients = Counter(
+            "ferrohsm_ocsp_clients_refused_total",
+            "Connections ended because of what OCSP says of a client certificate.",
+            ("reason",),
+            registry=self.registry,
+        )
+
+    def _make_of_authorities(self) -> None:
         self._ocsp = Counter(
             "ferrohsm_ocsp_questions_total",
             "Questions to OCSP responders, by whose certificate they were about and "
             "what was learnt, or why nothing.",
             ("about", "result"),
-            registry=self.registry,
-        )
-        self._refused_clients = Counter(
-            "ferrohsm_ocsp_clients_refused_total",
-            "Connections ended because of what OCSP says of a client certificate.",
-            ("reason",),
             registry=self.registry,
         )
         self._staples = Gauge(
@@ -369,10 +388,6 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
-        began = time.monotonic() if started is None else started
-        self._state = _StateCollector(began)
-        self.registry.register(self._state)
-        self._folder = os.environ.get(_FOLDER)
 
     @property
     def uptime_seconds(self) -> float:
