@@ -55,6 +55,7 @@ ONCE: Final = tuple(
         "core/test_remote_hsm.py",
         "core/test_retention_faults.py",
         "core/test_retention_ledger.py",
+        "core/test_retention_restarts.py",
         "core/test_roles.py",
         "core/test_rollback.py",
         "core/test_saved_index.py",

@@ -28,14 +28,25 @@ from hsm_core.errors import HSMError, KeyNotFoundError, UnavailableError
 from hsm_core.model import Approval, Integrity, KeyId, Parameters
 from hsm_core.protocols import Entropy, Request
 
-__all__ = ["NOTE", "Purger", "purge_of"]
+__all__ = ["NOTE", "Purger", "note_of", "purge_of"]
 
 NOTE: Final = (
-    "Backups, snapshots and what a medium keeps of overwritten data are not reached."
+    "Backups, snapshots and what a medium, such as an SSD, keeps of overwritten data "
+    "are not reached. Whoever has an old copy and the root key can still open it."
 )
 """Stands in every attestation: what no overwriting can promise."""
 
+_FILES: Final = (
+    " A file that could not be overwritten, or has a second name, was only removed."
+)
+"""Stands there besides where files are overwritten: it is written before they are."""
+
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
+
+
+def note_of(method: str) -> str:
+    """Return what an attestation says of what its method does not reach."""
+    return NOTE + _FILES if method == "overwritten-and-removed" else NOTE
 
 
 def purge_of(candidate: Candidate) -> PurgeVersion:
@@ -190,7 +201,7 @@ class Purger:
             "agreed": agreed,
             "granted_at": granted_at(approval),
             "method": self._method,
-            "note": NOTE,
+            "note": note_of(self._method),
         }
         return Attestation(
             purge_id=self._entropy.random_bytes(16).hex(),
@@ -222,7 +233,7 @@ class Purger:
                 "destroyed_at": destroyed_at,
                 "document_generation": document.generation,
                 "method": self._method,
-                "note": NOTE,
+                "note": note_of(self._method),
             },
         )
 
