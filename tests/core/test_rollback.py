@@ -462,9 +462,12 @@ class TestForgedIndex:
                 "ed25519", name="first", tags=["t"], idempotency_key="first"
             )
             assert first == again.key_id
-            corrected = kinds(gateway, 20).count("system.index-corrected")
-            problems(gateway)
-            assert corrected == kinds(gateway, 20).count("system.index-corrected")
+            # The scrubber may have found the same at the same time, and says so too.
+            corrected = []
+            for _ in range(3):
+                problems(gateway)
+                corrected.append(kinds(gateway, 100).count("system.index-corrected"))
+            assert corrected[1] == corrected[2]
 
     @pytest.mark.parametrize(
         ("column", "value", "problem"),
