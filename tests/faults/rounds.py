@@ -44,6 +44,7 @@ _ELSEWHERE: Final = (
     "audit.outage",
     "audit.prune.",
     "audit.verify.",
+    "ledger.",
     "purge.",
     "sqlite.",
 )
