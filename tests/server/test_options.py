@@ -20,7 +20,6 @@ from hsm_core.errors import (
 )
 from hsm_core.settings import AuditSync, KeyStoreKind
 from hsm_server import main as program
-from hsm_server.console import announce
 from hsm_server.exit_codes import ListenError
 from hsm_server.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
 from hsm_server.settings import (
@@ -32,6 +31,7 @@ from hsm_server.settings import (
     StatusCheck,
     TLSSettings,
 )
+from hsm_server.standard_streams import announce
 from hsm_server.starting import Start
 from tests.server.support import b64
 

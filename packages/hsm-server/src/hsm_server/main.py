@@ -16,12 +16,6 @@ from click.core import ParameterSource
 from hsm_core.errors import HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
-from hsm_server.console import (
-    drop_unwritable,
-    plug_standard_streams,
-    say,
-    sentence,
-)
 from hsm_server.exit_codes import ExitCode, exit_code_of
 from hsm_server.logs import location
 from hsm_server.options import (
@@ -34,6 +28,12 @@ from hsm_server.options import (
 )
 from hsm_server.secret_box import TOKEN_SECRET, SecretBox, for_stores
 from hsm_server.settings import Isolation, ServerSettings
+from hsm_server.standard_streams import (
+    drop_unwritable,
+    plug_standard_streams,
+    say,
+    sentence,
+)
 from hsm_server.starting import Start, serve
 
 __all__ = ["main"]

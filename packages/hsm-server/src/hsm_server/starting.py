@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hsm_server.console import announce
 from hsm_server.hardening import forbid_dumps
 from hsm_server.loops import check_loop
 from hsm_server.plan import User
 from hsm_server.secret_box import TOKEN_SECRET, SecretBox
 from hsm_server.settings import Isolation, ServerSettings
+from hsm_server.standard_streams import announce
 
 __all__ = ["Start", "serve"]
 

@@ -15,7 +15,6 @@ from typing import Final, NoReturn
 import msgspec
 
 from hsm_core.errors import HSMError
-from hsm_server.console import plug_standard_streams, sentence
 from hsm_server.exit_codes import ExitCode, exit_code_of
 from hsm_server.hardening import (
     die_with_parent,
@@ -26,6 +25,7 @@ from hsm_server.hardening import (
 from hsm_server.ipc.control import Failed, receive_begin
 from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.plan import Plan, read_plan
+from hsm_server.standard_streams import plug_standard_streams, sentence
 from hsm_server.telemetry import Metrics, share_metrics
 
 __all__ = ["Child", "begin_child", "end_without_memory"]

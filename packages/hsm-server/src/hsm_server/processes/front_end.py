@@ -20,7 +20,6 @@ from aiohttp import web
 import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
 from hsm_core.errors import HSMError
 from hsm_server.app import create_app
-from hsm_server.console import sentence
 from hsm_server.hardening import drop_capabilities
 from hsm_server.ipc.control import (
     Beat,
@@ -39,6 +38,7 @@ from hsm_server.logs import loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.settings import ServerSettings
+from hsm_server.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sealed import ends_by_kind, unseal_state
 

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.console import drop_unwritable
 from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
 from hsm_server.settings import ServerSettings, TLSSettings
 from hsm_server.sockets import challenge_sockets, listening_sockets, url_of
+from hsm_server.standard_streams import drop_unwritable
 
 __all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
 

@@ -18,13 +18,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from hsm_core.errors import HSMError
-from hsm_server.console import (
-    announce,
-    drop_unwritable,
-    plug_standard_streams,
-    say,
-    sentence,
-)
 from hsm_server.exit_codes import ExitCode, exit_code_of
 from hsm_server.hardening import (
     close_all_but,
@@ -55,6 +48,13 @@ from hsm_server.processes.offspring import Offspring, Parts, Roles
 from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
+from hsm_server.standard_streams import (
+    announce,
+    drop_unwritable,
+    plug_standard_streams,
+    say,
+    sentence,
+)
 from hsm_server.telemetry import KEEPERS_SLOT, Metrics, share_metrics
 
 __all__ = ["Supervisor", "main"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_core.errors import ConfigurationError, HSMError
-from hsm_server.console import sentence
+from hsm_server.standard_streams import sentence
 from hsm_server.tokens.source import TokenSource
 from hsm_server.tokens.trust import TokenTrust
 
