@@ -13,6 +13,9 @@ from hsm_server.app_keys import exchange_of
 
 __all__ = ["visitor_of"]
 
+_UNREADABLE: Final = "?"
+"""Stands for credentials that are no bearer token, and is none itself."""
+
 _BEARER: Final = re.compile(r"Bearer ([!-~]+)", re.IGNORECASE)
 
 
@@ -33,8 +36,11 @@ def visitor_of(request: web.Request) -> Visitor:
 
 def _credential(request: web.Request) -> str:
     headers = request.headers.getall("Authorization", [])
+    if not headers:
+        return ""
     bearer = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    return bearer[1] if bearer is not None else ""
+    # Whoever tries to show credentials is not let in without them.
+    return bearer[1] if bearer is not None else _UNREADABLE
 
 
 def _address(request: web.Request) -> str:

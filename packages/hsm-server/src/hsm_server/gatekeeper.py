@@ -7,11 +7,14 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
 
+import msgspec
+
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import Visitor
 from hsm_server.certificates import (
+    CertificateFacts,
     certificate_facts,
     fingerprint,
     readable_facts,
@@ -82,20 +85,16 @@ class Gatekeeper:
 
         Raises:
             AuthenticationError: No token, or no good one, or a certificate that
-                can't be read; have it recorded.
+                can't be read, or that names nobody where it is all that is shown; have
+                it recorded.
         """
         identity = self._identity(visitor)
-        shown = certificate_facts(visitor.certificate)
-        return Caller(
+        return msgspec.structs.replace(
+            _stranger(visitor, certificate_facts(visitor.certificate)),
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
-            certificate_sha256=shown.sha256,
-            certificate_subject=shown.subject,
-            certificate_names=shown.names,
-            source_address=visitor.address,
-            request_id=visitor.request_id,
         )
 
     async def record_failure(
@@ -103,17 +102,8 @@ class Gatekeeper:
     ) -> None:
         """Count and record a failure, before it is answered."""
         self._on_failure()
-        shown = readable_facts(visitor.certificate)
-        unknown = Caller(
-            principal="",
-            roles=frozenset(),
-            certificate_sha256=shown.sha256,
-            certificate_subject=shown.subject,
-            certificate_names=shown.names,
-            source_address=visitor.address,
-            request_id=visitor.request_id,
-        )
-        await self._gateway.record_refusal(unknown, error.code)
+        stranger = _stranger(visitor, readable_facts(visitor.certificate))
+        await self._gateway.record_refusal(stranger, error.code)
 
     async def admit(self, visitor: Visitor) -> Caller:
         """
@@ -152,8 +142,48 @@ class Gatekeeper:
 
     def _identity(self, visitor: Visitor) -> Identity:
         if not visitor.credential:
-            raise AuthenticationError
+            return self.certificate_identity(visitor)
         return self._verifier.verify(
             visitor.credential,
             certificate_sha256=fingerprint(visitor.certificate),
         )
+
+    def certificate_identity(self, visitor: Visitor) -> Identity:
+        """
+        Return whom a client certificate alone names, by the policy in force.
+
+        That the peer has its private key is the front end's word: it has seen the
+        handshake.
+
+        Raises:
+            AuthenticationError: There is none, it names nobody or several, it has
+                expired meanwhile, or certificates alone name nobody here.
+        """
+        shown = certificate_facts(visitor.certificate)
+        known = None
+        if shown.sha256:
+            known = self._gateway.identify(_stranger(visitor, shown))
+        if known is None or not shown.begins_at <= self._clock.now() <= shown.ends_at:
+            raise AuthenticationError
+        return Identity(
+            principal=known.principal,
+            roles=known.roles,
+            credential_id=f"x5t#S256:{shown.sha256[:16]}",
+            expires_at=shown.ends_at,
+            not_before=shown.begins_at,
+            certificate_sha256=frozenset({shown.sha256}),
+            key_name=known.credential_key,
+        )
+
+
+def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
+    """Return what is known of somebody before it is known who it is."""
+    return Caller(
+        principal="",
+        roles=frozenset(),
+        certificate_sha256=shown.sha256,
+        certificate_subject=shown.subject,
+        certificate_names=shown.names,
+        source_address=visitor.address,
+        request_id=visitor.request_id,
+    )
