@@ -353,7 +353,10 @@ class TestTLS:
             (["--client-ca", "ca.pem", "--client-ocsp", "on"], "'on' is not one of"),
             (["--ocsp-refresh-interval-secs", "-1"], "--ocsp-refresh-interval-secs"),
         ],
-        ids=["unpaired", "auth", "crl", "ocsp", "ocsp kind", "ocsp interval"],
+        ids=[
+            *("unpaired", "auth", "crl", "identities", "ocsp", "ocsp kind"),
+            "ocsp interval",
+        ],
     )
     def test_what_does_not_fit_together(
         self, server: Server, flags: list[str], words: str
