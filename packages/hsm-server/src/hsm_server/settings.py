@@ -22,6 +22,7 @@ __all__ = [
     "Isolation",
     "LogFormat",
     "LogLevel",
+    "MetricsSettings",
     "PairFiles",
     "Secrets",
     "ServerSettings",
@@ -224,6 +225,21 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
 
 
+class MetricsSettings(Record, frozen=True, kw_only=True):
+    """
+    Who may read ``/metrics``, and where.
+
+    Attributes:
+        address: Host and port of a listener of its own, without TLS, on loopback; None
+            shows the page where everything else is.
+        token_sha256: SHA-256 of the bearer token that is asked for, hex; empty asks
+            for none. The token is long enough for nobody to find it by its hash.
+    """
+
+    address: tuple[str, int] | None = None
+    token_sha256: str = ""
+
+
 class ServerSettings(Record, frozen=True, kw_only=True):
     """
     Everything the server needs, except its secrets.
@@ -243,6 +259,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     tokens: TokenRules = TokenRules()
     token_config: TokenConfig = TokenConfig()
     limits: HTTPLimits = HTTPLimits()
+    metrics: MetricsSettings = MetricsSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO
     drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 7.0
