@@ -115,9 +115,7 @@ def test_cms(held: Held, algorithm: Algorithm) -> None:
         pkcs7.PKCS7SignatureBuilder()
         .set_data(b"release 1.0")
         .add_signer(certificate, key, hash)
-        .sign(
-            serialization.Encoding.DER, [pkcs7.PKCS7Options.DetachedSignature]
-        )
+        .sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.DetachedSignature])
     )
 
     assert [certificate] == pkcs7.load_der_pkcs7_certificates(made)
