@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,7 +18,9 @@ from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
 
 __all__ = ["Wanted", "request_certificate"]
 
-_HASHES: Final[dict[str, type[hashes.HashAlgorithm]]] = {
+_SHA2: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+_HASHES: Final[dict[str, type[_SHA2]]] = {
     "secp256r1": hashes.SHA256,
     "secp384r1": hashes.SHA384,
     "secp521r1": hashes.SHA512,
@@ -77,7 +79,7 @@ def request_certificate(key: PrivateKey, wanted: Wanted) -> bytes:
     return signed.public_bytes(Encoding.PEM)
 
 
-def _hash_of(key: PrivateKey) -> hashes.HashAlgorithm | None:
+def _hash_of(key: PrivateKey) -> _SHA2 | None:
     """Return what to hash with; None where the algorithm does that itself."""
     match key:
         case HSMRSAKey():
