@@ -16,6 +16,7 @@ from hsm_server.routes.api import add_api_routes
 from hsm_server.routes.service import add_metrics_route, add_service_routes
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.ui import add_console
 
 __all__ = ["create_app", "create_metrics_app"]
 
@@ -52,6 +53,8 @@ def create_app(
     if settings.metrics.address is None:
         add_metrics_route(app.router)
     add_api_routes(app.router, settings.limits)
+    if settings.console.is_on:
+        add_console(app)
     return app
 
 
