@@ -277,7 +277,6 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     token_config: TokenConfig = TokenConfig()
     limits: HTTPLimits = HTTPLimits()
     metrics: MetricsSettings = MetricsSettings()
-=======
     console: ConsoleSettings = ConsoleSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO
