@@ -189,11 +189,20 @@ class _WithCertificate:
         ([("Authorization", "Bearer")], 401),
         ([("Authorization", "Basic eA==")], 401),
         ([("Authorization", "Bearer x"), ("Authorization", "Bearer x")], 401),
+        ([("Sec-Fetch-Site", "none")], 200),
+        ([("Sec-Fetch-Site", "same-origin")], 200),
+        ([("Sec-Fetch-Site", "cross-site")], 401),
+        ([("Sec-Fetch-Site", "same-site")], 401),
+        ([("Origin", "https://other.example")], 401),
+        ([("Origin", "null")], 401),
     ],
-    ids=["none", "empty", "no token", "another scheme", "two"],
+    ids=[
+        *("none", "empty", "no token", "another scheme", "two", "typed", "own"),
+        *("other site", "neighbour", "other origin", "no origin"),
+    ],
 )
 async def test_over_http(headers: list[tuple[str, str]], status: int) -> None:
-    """Without the header the certificate counts; with one that is bad it does not."""
+    """Neither beside credentials that are none, nor for the page of somebody else."""
     settings = Settings(certificate_identities=True)
     with memory_hsm(policy=policy(), settings=settings) as hsm:
         async with open_api(

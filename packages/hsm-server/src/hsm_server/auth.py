@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from hsm_server.access import Visitor
 from hsm_server.app_keys import exchange_of
 
-__all__ = ["visitor_of"]
+__all__ = ["api_visitor_of", "visitor_of"]
 
 _UNREADABLE: Final = "?"
 """Stands for credentials that are no bearer token, and is none itself."""
@@ -32,6 +33,27 @@ def visitor_of(request: web.Request) -> Visitor:
         address=_address(request),
         request_id=exchange.request_id if exchange is not None else "",
     )
+
+
+def api_visitor_of(request: web.Request) -> Visitor:
+    """
+    Return the same for the API, where nothing but this request can be meant.
+
+    A browser shows a client certificate for pages of others, too: what such a page
+    asks for is asked without credentials.
+
+    Standard:
+        Fetch, section 3.2 (``Origin``); Fetch Metadata (``Sec-Fetch-Site``).
+    """
+    visitor = visitor_of(request)
+    if visitor.credential or not _is_asked_by_a_page(request):
+        return visitor
+    return msgspec.structs.replace(visitor, credential=_UNREADABLE)
+
+
+def _is_asked_by_a_page(request: web.Request) -> bool:
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    return "Origin" in request.headers or site not in {"same-origin", "none"}
 
 
 def _credential(request: web.Request) -> str:
