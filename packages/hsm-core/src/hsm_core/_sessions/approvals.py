@@ -49,6 +49,7 @@ class ApprovalMethods(SessionBase):
         approval_id: str,
         *,
         digest: str,
+        generation: int = 0,
         comment: str = "",
         signature: bytes | None = None,
         signer: str = "",
@@ -61,6 +62,7 @@ class ApprovalMethods(SessionBase):
         operation = ops.Approve(
             approval_id=approval_id,
             digest=digest,
+            generation=generation,
             comment=comment,
             signature=signature,
             signer=signer,
@@ -73,6 +75,7 @@ class ApprovalMethods(SessionBase):
         *,
         reason: str,
         digest: str = "",
+        generation: int = 0,
         signature: bytes | None = None,
         signer: str = "",
     ) -> ops.ApprovalInfo:
@@ -81,6 +84,7 @@ class ApprovalMethods(SessionBase):
             approval_id=approval_id,
             reason=reason,
             digest=digest,
+            generation=generation,
             signature=signature,
             signer=signer,
         )
