@@ -98,6 +98,9 @@ class Purpose(StrEnum):
     FOLLOW = "follow"
     STATUS = "status"
     PUBLIC_KEYS = "public_keys"
+    WHO = "who"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 class Request(_Frame, frozen=True, tag="request"):
