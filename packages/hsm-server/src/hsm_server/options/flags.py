@@ -12,6 +12,7 @@ from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
 from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
+from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
@@ -39,6 +40,7 @@ def options() -> list[click.Parameter]:
         *_policy(),
         *_cryptography(),
         *_service(),
+        *metrics_options(),
         *_isolation(),
         *map(unavailable, UNAVAILABLE),
     ]
