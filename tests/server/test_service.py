@@ -51,6 +51,7 @@ class Broken:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> NoReturn:
         """Fail."""
         raise self.error
