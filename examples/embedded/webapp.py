@@ -27,7 +27,7 @@ from hsm_core.settings import KeyStoreKind, Settings
 
 __all__ = ["make_app"]
 
-_HSM: Final = web.AppKey("_HSM", AsyncHSM)  # type: ignore[type-abstract]
+_HSM: Final = web.AppKey("_HSM", AsyncHSM)
 _NOTES: Final = web.AppKey("_NOTES", dict[str, bytes])
 _KEY: Final = "notes"
 

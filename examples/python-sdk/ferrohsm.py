@@ -201,7 +201,7 @@ def _pause(attempt: int, said: str) -> float:
 
 def _read(response: requests.Response) -> Answer:
     request_id = response.headers.get("X-Request-Id", "")
-    body = response.json() if response.content else None
+    body: Any = response.json() if response.content else None
     if response.status_code == requests.codes.accepted:
         raise ApprovalPendingError(body)
     if not response.ok:
