@@ -9,13 +9,14 @@ from msgspec import Meta
 
 from hsm_core.model import AuditEntry, Record
 from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import PerPage, Sequence53
+from hsm_core.operations.names import Instant, PerPage, Sequence53
 
 __all__ = [
     "AuditPage",
     "AuditStatus",
     "AuditVerification",
     "ListAuditEvents",
+    "SyncTimes",
     "VerifyAudit",
 ]
 
@@ -56,6 +57,24 @@ class AuditVerification(Record, frozen=True, kw_only=True):
     head_hash: str
 
 
+class SyncTimes(Record, frozen=True, kw_only=True):
+    """
+    How long it took to make records durable, since the HSM was opened.
+
+    Attributes:
+        count: How often that was done.
+        seconds: How long it took in all.
+        bounds_seconds: Times to compare with, the shortest first.
+        within: How often it took no longer than each of these. What failed doesn't
+            count.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    bounds_seconds: tuple[float, ...] = ()
+    within: tuple[int, ...] = ()
+
+
 class AuditStatus(Record, frozen=True, kw_only=True):
     """
     State of the trail.
@@ -71,6 +90,7 @@ class AuditStatus(Record, frozen=True, kw_only=True):
         failures: How often it failed since the HSM was opened.
         resumes: How often it has healed itself since then.
         first_seq: Oldest record that was not pruned.
+        syncs: How long the disk takes.
     """
 
     available: bool
@@ -83,6 +103,7 @@ class AuditStatus(Record, frozen=True, kw_only=True):
     failures: int = 0
     resumes: int = 0
     first_seq: int = 0
+    syncs: SyncTimes = SyncTimes()
 
 
 class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
@@ -94,6 +115,11 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
             *ascending*. Ascending from a record that was pruned begins at the oldest;
             from one that is not there yet, there is nothing to show.
         ascending: Oldest first.
+        code: Only what was answered with it: ``ok``, or the code of an error. No
+            intent is that.
+        failed: Only what was answered with an error.
+        since: Only records of this time or later, by the clock that wrote them.
+        until: Only records before this time.
         follow: Whether the view goes on with what is recorded later, which needs
             *ascending*; see `AsyncHSM.follow`. Executed, it gives its first page alone.
     """
@@ -107,6 +133,10 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     key_id: Annotated[str, Meta(max_length=64)] = ""
     principal: Annotated[str, Meta(max_length=128)] = ""
     kind: Annotated[str, Meta(max_length=64)] = ""
+    code: Annotated[str, Meta(max_length=64)] = ""
+    failed: bool = False
+    since: Instant | None = None
+    until: Instant | None = None
     follow: bool = False
 
 
