@@ -26,6 +26,7 @@ from hsm_server.options import (
     UNAVAILABLE,
     check_places,
     environment_name,
+    metrics_warning,
     options,
     settings_from,
 )
@@ -71,6 +72,8 @@ def _run(**values: Any) -> None:
     _check_token_keys(values)
     try:
         settings = _with_provider(settings_from(values), values["oidc_config"])
+        if warning := metrics_warning(settings):
+            say(f"warning: {warning}")
         serve(
             Start(
                 settings=settings,
