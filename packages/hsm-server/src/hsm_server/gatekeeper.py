@@ -164,7 +164,6 @@ class Gatekeeper:
             roles=tuple(sorted(identity.roles)),
             certificate_subject=certificate_facts(visitor.certificate).subject,
             how=How.TOKEN if shown.credential else How.CERTIFICATE,
-            # Between processes, a whole number would not come back as what it was.
             until=float(min(until, identity.expires_at)),
             idle_seconds=float(idle_seconds),
         )

@@ -10,6 +10,7 @@ import click
 
 from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
+from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
 from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
@@ -35,6 +36,7 @@ def options() -> list[click.Parameter]:
         *_secrets(),
         *_tokens(),
         *_sign_in(),
+        *console_options(),
         *_limits(),
         *_policy(),
         *_cryptography(),
