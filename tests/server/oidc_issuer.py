@@ -123,8 +123,7 @@ class OIDCIssuer:
 
     Attributes:
         people: What each is told to be in the claim ``groups``.
-        change_claims: Changes what an ID token says.
-        change_header: Changes its header.
+        also: What an ID token says besides, or in the place of what is right.
         change_metadata: Changes what the provider says of itself.
         answers: Whole answers by path, in the place of the right ones.
         bundle: PEM file of who has signed its certificate.
@@ -134,8 +133,7 @@ class OIDCIssuer:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.redirect_uri = redirect_uri
         self.people = {"olga": ["hsm-operators"], "anton": ["hsm-auditors", "staff"]}
-        self.change_claims: Change = lambda claims: claims
-        self.change_header: Change = lambda header: header
+        self.also: dict[str, Any] = {}
         self.change_metadata: Change = lambda metadata: metadata
         self.answers: dict[str, Callable[[], flask.Response]] = {}
         self.key = _key()
@@ -307,15 +305,15 @@ def _claims(issuer: OIDCIssuer) -> OpenIDCode:
             return "RS256"
 
         def get_encode_header(self, client: Any) -> dict[str, Any]:
-            return issuer.change_header({"alg": "RS256", "kid": issuer.key.kid})
+            return {"alg": "RS256", "kid": issuer.key.kid}
 
         def get_compatible_claims(self, request: Any) -> dict[str, Any]:
             now = int(time.time())
             said = {**self.get_client_claims(request.client), "iat": now}
-            return issuer.change_claims({**said, "exp": now + 300})
+            return {**said, "exp": now + 300}
 
         def generate_user_info(self, user: str, scope: str) -> UserInfo:
             said = {"sub": f"id-{user}", "preferred_username": user}
-            return UserInfo(**said, groups=issuer.people[user])
+            return UserInfo(**said, groups=issuer.people[user], **issuer.also)
 
     return Claims(require_nonce=True)
