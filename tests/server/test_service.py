@@ -27,6 +27,9 @@ class Broken:
         """Return the same for everybody."""
         return self
 
+    def identify(self, caller: Caller, /) -> None:
+        """Know nobody."""
+
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
         """Fail each."""
         return [asyncio.ensure_future(self.execute(r.operation)) for r in requests]
@@ -48,6 +51,7 @@ class Broken:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> NoReturn:
         """Fail."""
         raise self.error

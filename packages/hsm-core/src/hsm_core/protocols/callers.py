@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from hsm_core.model import Caller
+from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 
 __all__ = [
@@ -31,12 +31,15 @@ class Request:
         idempotency_key: For mutations only.
         approval_id: The approval that it is to be done under. Left empty, it is found:
             one of the same person for the same operation.
+        expected_generation: The generation that the key must be at, for mutations of
+            a key that is there; 0 is any.
     """
 
     caller: Caller
     operation: Operation[Any]
     idempotency_key: str | None = None
     approval_id: str = ""
+    expected_generation: int = 0
 
 
 class HSM(Protocol):
@@ -49,6 +52,7 @@ class HSM(Protocol):
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """
         Execute one operation.
@@ -62,6 +66,11 @@ class HSM(Protocol):
             approval_id: The approval that it is to be done under, if it needs one: a
                 UUID in lower-case canonical form. Left empty, it is found: one of the
                 same person for the same operation.
+
+            expected_generation: For mutations of a key that is there: the generation
+                that it must be at (`KeyInfo.generation`), or else nothing is done; 0
+                is any. What was done before under the same idempotency key is
+                answered again, whatever the generation is by then.
 
         Returns:
             The operation's result; it is durable when this returns.
@@ -82,6 +91,7 @@ class AsyncHSM(Protocol):
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         ...
@@ -126,6 +136,22 @@ class HSMGateway(Protocol):
 
         Raises:
             InvalidInputError: A field of *caller* breaks its limits.
+        """
+        ...
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """
+        Return whom a caller's client certificate names, by the policy in force.
+
+        Args:
+            caller: What is known of them; the principal may be empty.
+
+        Returns:
+            None if it names nobody, or if certificates alone name nobody here
+            (`Settings.certificate_identities`).
+
+        Raises:
+            AuthenticationError: It names several people.
         """
         ...
 
@@ -174,6 +200,10 @@ class HSMGateway(Protocol):
 
 class AsyncHSMGateway(Protocol):
     """`HSMGateway` for an event loop."""
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """See `HSMGateway.identify`."""
+        ...
 
     def act_as(self, caller: Caller, /) -> AsyncHSM:
         """Return the HSM as this caller sees it."""
