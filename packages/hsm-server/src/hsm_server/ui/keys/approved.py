@@ -42,10 +42,11 @@ __all__ = ["PAGES", "can_be_done_here", "operation_shown"]
 
 _APPROVAL: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PATH: Final = f"/keys/approved/{{approval_id:{_APPROVAL}}}"
-_KINDS: Final[dict[str, type[Operation[KeyInfo]]]] = {
-    kind.__name__: kind
-    for kind in (CreateKey, *(action.operation for action in ACTIONS.values()))
-}
+_ALL: Final[tuple[type[Operation[KeyInfo]], ...]] = (
+    CreateKey,
+    *(action.operation for action in ACTIONS.values()),
+)
+_KINDS: Final = {kind.__name__: kind for kind in _ALL}
 
 
 def can_be_done_here(shown: ShownOperation) -> bool:

@@ -46,8 +46,8 @@ _FAMILIES: Final = {
     "computers.",
     Family.SLH_DSA: "Signatures that rest on a hash function and on nothing else: the "
     "most cautious choice, large and slow.",
-    Family.COMPOSITE_KEM: "A post-quantum and a traditional algorithm at once: it holds "
-    "as long as one of the two does.",
+    Family.COMPOSITE_KEM: "A post-quantum and a traditional algorithm at once: it "
+    "holds as long as one of the two does.",
     Family.COMPOSITE_SIGNATURE: "A post-quantum and a traditional signature at once: "
     "it can't be forged as long as one of the two holds.",
 }

@@ -89,15 +89,12 @@ def _path(given: Mapping[str, str], page: int) -> str:
 async def show_list(view: View) -> web.StreamResponse:
     """Show the inventory, or its table alone where a script asks for it."""
     given = view.query
-    wrong = ""
+    wrong, found = "", KeyPage(items=(), total=0, page=1, per_page=_PER_PAGE)
     try:
         found = await view.execute(query_of(given))
     except InvalidInputError as error:
-        found, wrong = (
-            KeyPage(items=(), total=0, page=1, per_page=_PER_PAGE),
-            str(error),
-        )
-    values = {
+        wrong = str(error)
+    values: dict[str, Any] = {
         "listing": listing_of(found, given),
         "given": {name: given.get(name, "") for name in _NARROWING},
         "wrong": wrong,

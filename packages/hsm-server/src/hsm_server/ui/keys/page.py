@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -99,7 +99,7 @@ async def send_public_key(view: View) -> web.StreamResponse:
     """Give a public key as a file."""
     key, query = await find_key(view), view.query
     form = query.get("form", "pem")
-    asked = {"key_id": key.key_id}
+    asked: dict[str, Any] = {"key_id": key.key_id}
     if query.get("version"):
         asked["version"] = query["version"]
     found = await view.execute(wire.convert(asked, GetPublicKey, strict=False))

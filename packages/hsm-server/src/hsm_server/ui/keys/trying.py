@@ -62,14 +62,8 @@ async def do(view: View) -> web.StreamResponse:
         approval_id = asked.approval_id if asked else ""
         return _page(view, key, trial, fields, error=error, approval_id=approval_id)
     except (VerificationError, DecryptionError) as error:
-        return _page(
-            view,
-            key,
-            trial,
-            fields,
-            outcome=Tried(_sentence(error), False),
-            error=error,
-        )
+        refused = Tried(_sentence(error), False)
+        return _page(view, key, trial, fields, outcome=refused, error=error)
     except InvalidInputError as error:
         return _page(view, key, trial, marked(fields, error), error=error)
     return _page(view, key, trial, fields, outcome=tried(trial, result))
