@@ -18,7 +18,7 @@ from hsm_core.consent import ShownField, ShownOperation
 from hsm_core.errors import (
     ApprovalNotFoundError,
     ConflictError,
-    GenerationConflictError,
+    PreconditionFailedError,
     UnsupportedOperationError,
 )
 from hsm_core.model import ApprovalState, KeyInfo
@@ -127,7 +127,7 @@ async def do(view: View) -> web.StreamResponse:
             approval_id=approval.approval_id,
             expected_generation=number(form, "generation") or 0,
         )
-    except GenerationConflictError as error:
+    except PreconditionFailedError as error:
         return answer_stale(view, error, view.request.path)
     return view.see_other(path_of(key.key_id), "It was done as agreed.")
 

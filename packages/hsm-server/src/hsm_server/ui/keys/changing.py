@@ -9,11 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from hsm_core.errors import (
-    GenerationConflictError,
     HSMError,
     InvalidInputError,
     KeyNotFoundError,
     NameTakenError,
+    PreconditionFailedError,
 )
 from hsm_server.problems import status_of
 from hsm_server.ui.keys.actions import (
@@ -51,7 +51,7 @@ async def do(view: View) -> web.StreamResponse:
             idempotency_key=form.operation_id,
             expected_generation=number(form, "generation") or 0,
         )
-    except GenerationConflictError as error:
+    except PreconditionFailedError as error:
         return answer_stale(view, error, path_of(subject.key.key_id))
     except (InvalidInputError, NameTakenError) as error:
         fields = marked(filled(action.fields(subject), form), error)

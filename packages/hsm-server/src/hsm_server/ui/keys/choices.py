@@ -11,7 +11,9 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Cost, Fami
 from hsm_core.operations import AlgorithmInfo
 
 __all__ = [
+    "CATEGORIES",
     "Choice",
+    "Kin",
     "Purpose",
     "category_sentence",
     "choice_of",
@@ -19,7 +21,7 @@ __all__ = [
 ]
 
 _BROKEN: Final = "A quantum computer would break it."
-_CATEGORIES: Final = {
+CATEGORIES: Final = {
     0: _BROKEN,
     1: "At least as hard to break as AES-128, for a quantum computer too.",
     2: "At least as hard to break as finding a collision of SHA-256.",
@@ -141,18 +143,27 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Purpose:
-    """What keys are for, and the algorithms for that."""
+class Kin:
+    """The algorithms of one family, and what they have in common."""
 
-    name: str
-    title: str
+    family: str
     explanation: str
     choices: tuple[Choice, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What keys are for, and the families of algorithms for that."""
+
+    name: str
+    title: str
+    explanation: str
+    families: tuple[Kin, ...]
+
+
 def category_sentence(category: int) -> str:
     """Return what a security category means."""
-    return _CATEGORIES[category]
+    return CATEGORIES[category]
 
 
 def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[Purpose]:
@@ -166,9 +177,9 @@ def purposes(infos: Iterable[AlgorithmInfo]) -> Sequence[Purpose]:
             title,
             explanation,
             tuple(
-                choice
+                Kin(family.value, _FAMILIES[family], tuple(by_family[family.value]))
                 for family in families
-                for choice in by_family.get(family.value, ())
+                if family.value in by_family
             ),
         )
         for name, title, explanation, families in _PURPOSES

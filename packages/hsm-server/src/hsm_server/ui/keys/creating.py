@@ -14,7 +14,7 @@ from hsm_core.errors import HSMError, InvalidInputError, NameTakenError
 from hsm_core.operations import AlgorithmInfo, CreateKey, ListAlgorithms
 from hsm_server.problems import status_of
 from hsm_server.ui.forms import Form
-from hsm_server.ui.keys.choices import Choice, choice_of, purposes
+from hsm_server.ui.keys.choices import CATEGORIES, Choice, choice_of, purposes
 from hsm_server.ui.keys.explaining import explain_for_me
 from hsm_server.ui.keys.fields import Field, Option, filled, marked, tags_of
 from hsm_server.ui.keys.presenters import title_of
@@ -107,7 +107,12 @@ async def ask(view: View) -> web.StreamResponse:
     infos = (await view.execute(ListAlgorithms())).items
     wanted = view.query.get("algorithm", "")
     if not wanted:
-        return view.render("keys/choose.html", purposes=purposes(infos), path=_PATH)
+        return view.render(
+            "keys/choose.html",
+            categories=CATEGORIES.items(),
+            purposes=purposes(infos),
+            path=_PATH,
+        )
     choice = choice_of(_info(infos, wanted))
     return await _form(view, choice, fields_of(choice))
 

@@ -41,6 +41,7 @@ class Field:
         kind: ``text``, ``number``, ``area``, ``select``, ``boxes``, ``box`` (a single
             one, whose label stands beside it) or ``instant``.
         longest: Most characters, or 0.
+        is_beside: Whether it belongs to the field before, and stands close to it.
         error: What was wrong with what was given, or empty.
     """
 
@@ -52,6 +53,7 @@ class Field:
     options: tuple[Option, ...] = ()
     is_required: bool = False
     longest: int = 0
+    is_beside: bool = False
     error: str = ""
 
 

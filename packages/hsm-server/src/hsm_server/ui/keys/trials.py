@@ -114,8 +114,9 @@ def _algorithm(key: KeyInfo) -> Any:
 def _form_field(name: str, label: str, usual: str) -> Field:
     return Field(
         name=f"{name}_form",
-        label=f"{label} is written as",
+        label=f"{label}, written as",
         kind="select",
+        is_beside=True,
         options=tuple(Option(form, form, form == usual) for form in FORMS),
     )
 
@@ -248,7 +249,7 @@ def _mac(result: Mac) -> Tried:
 
 
 _MESSAGE: Final = ("message", "Message", "text")
-_AAD: Final = ("aad", "Authenticated with it, not encrypted", "text")
+_AAD: Final = ("aad", "Additional data, authenticated only", "text")
 
 _ROWS: Final = (
     Trial(
