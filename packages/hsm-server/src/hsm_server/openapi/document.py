@@ -361,7 +361,10 @@ def _service_paths() -> dict[str, Schema]:
         "/metrics": _page(
             "Metrics",
             "Counters in the Prometheus text format.",
-            {"200": {"description": "All counters.", "content": text}},
+            {
+                "200": {"description": "All counters.", "content": text},
+                "401": _problem_answer("They are not open, and the token is not good."),
+            },
         ),
         "/.well-known/jwks.json": _page(
             "TokenKeys",

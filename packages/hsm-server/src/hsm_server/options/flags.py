@@ -10,7 +10,9 @@ import click
 
 from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
+from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
+from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
@@ -33,10 +35,12 @@ def options() -> list[click.Parameter]:
         *key_life_options(),
         *_secrets(),
         *_tokens(),
+        *console_options(),
         *_limits(),
         *_policy(),
         *_cryptography(),
         *_service(),
+        *metrics_options(),
         *_isolation(),
         *map(unavailable, UNAVAILABLE),
     ]
