@@ -121,7 +121,7 @@ def version(number: int, state: KeyState, **facts: Any) -> VersionInfo:
 
 
 def subject(*states: KeyState, **facts: Any) -> Subject:
-    """Return a key whose versions are in these states; the newest unstaged is current."""
+    """Return a key whose versions are in these states, the newest of them current."""
     versions = [version(number, state) for number, state in enumerate(states, 1)]
     current = max(v.version for v in versions if v.state is not KeyState.STAGED)
     given = {"version": current, "state": states[current - 1], **facts}
