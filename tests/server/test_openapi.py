@@ -9,7 +9,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from hsm_core import wire
-from hsm_core.operations import OPERATIONS, Effect
+from hsm_core.operations import OPERATIONS, DescribeKey, Effect
 from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
 from hsm_server.openapi import openapi_document
 from hsm_server.openapi.examples import EXAMPLES
