@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui import overview, signing_in
+from hsm_server.ui import keys, overview, signing_in
 from hsm_server.ui.page import OpenPage, Page
 
 __all__ = ["OPEN_PAGES", "PAGES"]
@@ -15,6 +15,7 @@ OPEN_PAGES: Final[tuple[OpenPage, ...]] = signing_in.OPEN_PAGES
 
 PAGES: Final[tuple[Page, ...]] = (
     *overview.PAGES,
+    *keys.PAGES,
     *signing_in.PAGES,
 )
 """For people who have signed in."""
