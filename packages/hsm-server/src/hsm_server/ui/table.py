@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui import overview, provider, signing_in
+from hsm_server.ui import keys, overview, provider, signing_in
 from hsm_server.ui.page import OpenPage, Page
 
 __all__ = ["OPEN_PAGES", "PAGES"]
@@ -18,6 +18,7 @@ OPEN_PAGES: Final[tuple[OpenPage, ...]] = (
 
 PAGES: Final[tuple[Page, ...]] = (
     *overview.PAGES,
+    *keys.PAGES,
     *signing_in.PAGES,
 )
 """For people who have signed in."""
