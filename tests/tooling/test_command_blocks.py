@@ -39,7 +39,7 @@ _DOCUMENTS: Final = sorted(
 
 
 def unaccounted(name: str, text: str) -> list[str]:
-    """Return the first line of each block that nobody types and that gives no reason."""
+    """Return the first lines of blocks that nobody types and that give no reason."""
     return [
         found["text"].partition("\n")[0]
         for found in _BLOCK.finditer(text)
