@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from hsm_core.errors import InvalidInputError
 from hsm_server.settings import TokenConfig, TokenRules
@@ -16,7 +17,30 @@ from hsm_server.tokens.config import (
 from hsm_server.tokens.keys import TokenKey
 from hsm_server.tokens.trust import TokenTrust
 
-__all__ = ["TokenSource"]
+__all__ = ["KeySource", "TokenSource"]
+
+
+class KeySource(Protocol):
+    """Says again and again which keys count."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether that may change by itself."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why what counts is not what should, though it can be read; or nothing."""
+        ...
+
+    def read(self) -> TokenTrust:
+        """
+        Return what counts now.
+
+        Raises:
+            HSMError: It can't be read, or is not valid.
+        """
+        ...
 
 
 class TokenSource:
