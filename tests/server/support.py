@@ -208,6 +208,7 @@ def local_app(
         TokenTrust.of_secret(secret, settings.tokens),
         metrics.count_jwt_failure,
         clock,
+        console=settings.console,
     )
     vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics)

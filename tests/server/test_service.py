@@ -64,6 +64,10 @@ class Broken:
         """Keep it."""
         self.refusals.append((kind, code))
 
+    async def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """Keep it too."""
+        self.refusals.append((kind, "ok"))
+
 
 class Stuck:
     """A vault that never answers."""

@@ -16,6 +16,7 @@ from hsm_server.routes.api import add_api_routes
 from hsm_server.routes.service import add_service_routes
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.ui import add_console
 
 __all__ = ["create_app"]
 
@@ -50,4 +51,6 @@ def create_app(
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))
     add_api_routes(app.router, settings.limits)
+    if settings.console.is_on:
+        add_console(app)
     return app

@@ -16,7 +16,7 @@ from hsm_core.operations import (
     Status,
 )
 from hsm_core.protocols import AsyncHSMGateway, Request
-from hsm_server.access import Known, Visitor
+from hsm_server.access import Known, SignedIn, Visitor, Who
 from hsm_server.gatekeeper import Gatekeeper
 
 __all__ = ["PROBE", "LocalVault"]
@@ -86,6 +86,23 @@ class LocalVault:
         async with contextlib.aclosing(pages):
             async for page in pages:
                 yield page
+
+    async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
+        """See `VaultAccess.who`."""
+        known((await self._gatekeeper.admit(visitor)).principal)
+        return self._gatekeeper.who(visitor)
+
+    async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
+        """See `VaultAccess.sign_in`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        return await self._gatekeeper.sign_in(visitor, caller)
+
+    async def sign_out(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.sign_out`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        await self._gatekeeper.sign_out(visitor, caller)
 
     async def token_keys(self) -> bytes:
         """See `VaultAccess.token_keys`."""

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_TOKEN_BYTES",
     "ACMESettings",
     "ClientSettings",
+    "ConsoleSettings",
     "EventLoop",
     "HTTPLimits",
     "Isolation",
@@ -224,6 +225,21 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
 
 
+class ConsoleSettings(Record, frozen=True, kw_only=True):
+    """
+    The web console.
+
+    Attributes:
+        is_on: Whether it is served.
+        idle_seconds: After how long without use a session ends.
+        absolute_seconds: After how long it ends however much it is used.
+    """
+
+    is_on: bool = True
+    idle_seconds: Annotated[float, Meta(gt=0)] = 15 * 60.0
+    absolute_seconds: Annotated[float, Meta(gt=0)] = 8 * 3600.0
+
+
 class ServerSettings(Record, frozen=True, kw_only=True):
     """
     Everything the server needs, except its secrets.
@@ -233,6 +249,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         core: Settings of the HSM inside.
         workers: Front ends, where keys are in a process of their own.
         event_loop: What they and the vault run on.
+        console: The web console.
         drain_timeout_seconds: How long requests in flight may finish at the end.
     """
 
@@ -243,6 +260,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     tokens: TokenRules = TokenRules()
     token_config: TokenConfig = TokenConfig()
     limits: HTTPLimits = HTTPLimits()
+    console: ConsoleSettings = ConsoleSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO
     drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 7.0

@@ -157,6 +157,20 @@ class HSMGateway(Protocol):
         """
         ...
 
+    def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """
+        Record that a caller came, or went: what is no operation, and was not refused.
+
+        Never raises: if the trail can't be written, people must still be able to come
+        and see why.
+
+        Args:
+            caller: Who was authenticated.
+
+            kind: ``SignIn`` or ``SignOut``.
+        """
+        ...
+
 
 class AsyncHSMGateway(Protocol):
     """`HSMGateway` for an event loop."""
@@ -189,4 +203,8 @@ class AsyncHSMGateway(Protocol):
         key_id: str = "",
     ) -> None:
         """See `HSMGateway.record_refusal`."""
+        ...
+
+    async def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """See `HSMGateway.record_visit`."""
         ...

@@ -144,6 +144,7 @@ class _InlineServer:
             trust,
             self.metrics.count_jwt_failure,
             names=names,
+            console=settings.console,
         )
         self._token_watch = TokenWatch(
             source, trust, self._gatekeeper.use, self._on_token_keys

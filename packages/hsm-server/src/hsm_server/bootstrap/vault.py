@@ -121,6 +121,7 @@ class _Vault:
             self._trust,
             self._child.metrics.count_jwt_failure,
             names=self._names,
+            console=settings.console,
         )
         self._token_watch = TokenWatch(
             self._source, self._trust, self._gatekeeper.use, self._on_token_keys

@@ -43,7 +43,7 @@ __all__ = [
     "packed",
 ]
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """Version of this protocol; both sides must speak the same."""
 
 HEADER_BYTES: Final = 4
@@ -98,6 +98,9 @@ class Purpose(StrEnum):
     FOLLOW = "follow"
     STATUS = "status"
     PUBLIC_KEYS = "public_keys"
+    WHO = "who"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 class Request(_Frame, frozen=True, tag="request"):
