@@ -148,8 +148,7 @@ async def _write(
 def _events(page: AuditPage, encode: Encode) -> bytes:
     """Return entries as events, and where to go on, which is no event by itself."""
     entries = (
-        f"id: {entry.event.seq + 1}\n".encode()
-        + _event("entry", encode(entry))
+        f"id: {entry.event.seq + 1}\n".encode() + _event("entry", encode(entry))
         for entry in page.items
     )
     return b"".join(entries) + f"id: {page.next_seq}\n\n".encode()

@@ -22,7 +22,14 @@ from hsm_server.app_keys import METRICS, start_exchange
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.settings import HTTPLimits
 
-__all__ = ["BYTES", "EVENTS", "JSON", "RequestReader", "answer_expectation", "last_event_id"]
+__all__ = [
+    "BYTES",
+    "EVENTS",
+    "JSON",
+    "RequestReader",
+    "answer_expectation",
+    "last_event_id",
+]
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui import overview, signing_in
+from hsm_server.ui import approvals, audit, overview, retention, signing_in
 from hsm_server.ui.page import OpenPage, Page
 
 __all__ = ["OPEN_PAGES", "PAGES"]
@@ -15,6 +15,9 @@ OPEN_PAGES: Final[tuple[OpenPage, ...]] = signing_in.OPEN_PAGES
 
 PAGES: Final[tuple[Page, ...]] = (
     *overview.PAGES,
+    *approvals.PAGES,
+    *audit.PAGES,
+    *retention.PAGES,
     *signing_in.PAGES,
 )
 """For people who have signed in."""

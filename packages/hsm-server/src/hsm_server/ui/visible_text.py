@@ -14,11 +14,11 @@ from typing import Final
 __all__ = ["visible"]
 
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-"""General categories (Unicode 15, table 4-4): controls, formats, separators of lines."""
+"""General categories (Unicode, table 4-4): controls, formats, separators of lines."""
 
 
 def visible(text: str) -> str:
-    """Return text in which what can't be seen stands as its code point: ``⟨U+202E⟩``."""
+    """Return text in which ``⟨U+202E⟩`` and the like stand for what can't be seen."""
     return "".join(
         f"⟨U+{ord(letter):04X}⟩" if _is_unseen(letter) else letter for letter in text
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from aiohttp import web
 
 from hsm_core import wire
@@ -78,22 +79,21 @@ async def _page(
     view: View, tab: str, filters: Mapping[str, str], cursor: str
 ) -> ApprovalPage:
     """Return the next page that shows something, if there is one."""
-    tampered: list[str] = []
-    for _ in range(_MOST_CALLS):
-        tree: dict[str, Any] = {
-            **filters,
-            "states": list(_TABS[tab]),
-            "per_page": _PER_PAGE,
-            "cursor": cursor,
-        }
+    tampered: tuple[str, ...] = ()
+    tree: dict[str, Any] = {
+        **filters,
+        "states": list(_TABS[tab]),
+        "per_page": _PER_PAGE,
+        "cursor": cursor,
+    }
+    for _ in range(_MOST_CALLS - 1):
         page = await view.execute(wire.convert(tree, ListApprovals))
         tampered += page.tampered
-        cursor = page.next_cursor
-        if page.items or not cursor:
-            break
-    return ApprovalPage(
-        items=page.items, tampered=tuple(tampered), next_cursor=page.next_cursor
-    )
+        tree["cursor"] = page.next_cursor
+        if page.items or not page.next_cursor:
+            return msgspec.structs.replace(page, tampered=tampered)
+    page = await view.execute(wire.convert(tree, ListApprovals))
+    return msgspec.structs.replace(page, tampered=tampered + page.tampered)
 
 
 def _encoded(fields: Mapping[str, str]) -> str:

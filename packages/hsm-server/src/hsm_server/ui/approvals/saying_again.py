@@ -62,9 +62,7 @@ def said_again(shown: ShownOperation) -> Operation[Any] | None:
         return None
 
 
-def _value(
-    given: dict[str, ShownField], name: str, info: msgspec.inspect.Type
-) -> Any:
+def _value(given: dict[str, ShownField], name: str, info: msgspec.inspect.Type) -> Any:
     """Return what a field was set to; items of a list are taken out of *given*."""
     field = given[name]
     if _is(info, msgspec.inspect.BoolType):

@@ -61,9 +61,7 @@ async def _list(view: View) -> web.Response:
         is_newest=not start,
         reached=older,
         newest=f"{_LIST}?{filters.query()}",
-        older=""
-        if older is None
-        else f"{_LIST}?{filters.query(start=str(older))}",
+        older="" if older is None else f"{_LIST}?{filters.query(start=str(older))}",
         live=f"{_LIST}/live?{filters.query()}",
     )
 
@@ -113,9 +111,7 @@ async def _live(view: View) -> web.StreamResponse:
     """Go on with rows of what is recorded from now on, as server-sent events."""
     start = last_event_id(view.request)
     more = {} if start is None else {"start_seq": start}
-    operation = read_filters(view.query).operation(
-        ascending=True, follow=True, **more
-    )
+    operation = read_filters(view.query).operation(ascending=True, follow=True, **more)
     view.exchange.operation = LIVE_VIEW
     # What a page asks for by itself keeps no session alive.
     visitor = msgspec.structs.replace(view.visitor, is_background=True)

@@ -111,6 +111,4 @@ def progress(
     end = head_seq + 1 if next_seq is None else next_seq
     checked = min(end - begun_seq, total)
     percent = 100 * checked // total if total > 0 else 100
-    return Progress(
-        begun_seq, next_seq, checked, total, percent, head_seq, head_hash
-    )
+    return Progress(begun_seq, next_seq, checked, total, percent, head_seq, head_hash)

@@ -118,7 +118,9 @@ def present(report: RetentionReport) -> Report:
 def _ledger_problem(ledger: LedgerStatus | None) -> str:
     if ledger is None:
         return ""
-    return visible(ledger.problem) or ("" if ledger.available else "it can't be written")
+    return visible(ledger.problem) or (
+        "" if ledger.available else "it can't be written"
+    )
 
 
 def _due_row(item: PurgeItem) -> DueRow:
