@@ -48,6 +48,7 @@ class Broken:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> NoReturn:
         """Fail."""
         raise self.error

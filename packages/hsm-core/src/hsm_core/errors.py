@@ -23,6 +23,7 @@ Every error that hsm-core raises on purpose.
     │   ├── KeyUsageError
     │   ├── NameTakenError
     │   ├── OperationAbortedError
+    │   ├── PreconditionFailedError
     │   └── UseLimitError
     ├── VerificationError
     │   ├── SignatureMismatchError
@@ -98,6 +99,7 @@ __all__ = [
     "OutcomeUnknownError",
     "OverloadedError",
     "PayloadTooLargeError",
+    "PreconditionFailedError",
     "SelfTestFailedError",
     "SignatureMismatchError",
     "StorageFullError",
@@ -286,6 +288,15 @@ class IdempotencyConflictError(ConflictError):
 
     code: ClassVar[str] = "idempotency_conflict"
     sentence: ClassVar[str] = "This idempotency key was used for another request."
+
+
+class PreconditionFailedError(ConflictError):
+    """The key is not at the generation that the caller named; nothing was done."""
+
+    code: ClassVar[str] = "precondition_failed"
+    sentence: ClassVar[str] = (
+        "The key was changed since it was looked at; nothing was done."
+    )
 
 
 class KeyStateError(ConflictError):

@@ -115,8 +115,13 @@ class VaultAccess(Protocol):
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
-        """Execute one operation for whoever the visitor turns out to be."""
+        """
+        Execute one operation for whoever the visitor turns out to be.
+
+        See `HSM.execute` for what travels beside it.
+        """
         ...
 
     async def refuse(

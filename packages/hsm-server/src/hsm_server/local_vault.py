@@ -54,15 +54,18 @@ class LocalVault:
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """See `VaultAccess.execute`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
-        if not approval_id:
+        if not approval_id and not expected_generation:
             hsm = self._gateway.act_as(caller)
             return await hsm.execute(operation, idempotency_key=idempotency_key)
-        named = Request(caller, operation, idempotency_key, approval_id)
-        (answer,) = self._gateway.execute_many([named])
+        request = Request(
+            caller, operation, idempotency_key, approval_id, expected_generation
+        )
+        (answer,) = self._gateway.execute_many([request])
         result: R = await answer
         return result
 

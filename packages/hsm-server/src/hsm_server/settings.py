@@ -23,6 +23,7 @@ __all__ = [
     "Isolation",
     "LogFormat",
     "LogLevel",
+    "MetricsSettings",
     "PairFiles",
     "Secrets",
     "ServerSettings",
@@ -225,6 +226,21 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
 
 
+class MetricsSettings(Record, frozen=True, kw_only=True):
+    """
+    Who may read ``/metrics``, and where.
+
+    Attributes:
+        address: Host and port of a listener of its own, without TLS, on loopback; None
+            shows the page where everything else is.
+        token_sha256: SHA-256 of the bearer token that is asked for, hex; empty asks
+            for none. The token is long enough for nobody to find it by its hash.
+    """
+
+    address: tuple[str, int] | None = None
+    token_sha256: str = ""
+
+
 class ConsoleSettings(Record, frozen=True, kw_only=True):
     """
     The web console.
@@ -260,6 +276,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     tokens: TokenRules = TokenRules()
     token_config: TokenConfig = TokenConfig()
     limits: HTTPLimits = HTTPLimits()
+    metrics: MetricsSettings = MetricsSettings()
     console: ConsoleSettings = ConsoleSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO

@@ -377,9 +377,12 @@ class AsyncBoundHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute one operation; see `HSM.execute` and `Request`."""
-        request = Request(self._caller, operation, idempotency_key, approval_id)
+        request = Request(
+            self._caller, operation, idempotency_key, approval_id, expected_generation
+        )
         result: R = await self._gateway.execute(request)
         return result
 

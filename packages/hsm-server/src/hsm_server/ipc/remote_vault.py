@@ -93,6 +93,7 @@ class RemoteVault:
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """See `VaultAccess.execute`."""
         visitor = _fitting(visitor)
@@ -113,6 +114,8 @@ class RemoteVault:
             data,
             idempotency_key=key,
             approval_id=_sendable(approval_id, MOST_APPROVAL_ID),
+            # What is wrong is still wrong, and no frame that ends the connection.
+            expected_generation=max(-1, min(expected_generation, 2**53)),
         )
         answer = await self._ask(request, known, operation)
         result: R = wire.decode_packed(answer, result_type(type(operation)))

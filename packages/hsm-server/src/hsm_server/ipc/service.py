@@ -281,6 +281,7 @@ class _Connection:
                     wire.decode_packed_operation(operation),
                     frame.idempotency_key,
                     frame.approval_id,
+                    frame.expected_generation,
                 )
             case Purpose.GREET:
                 self._send(Answer(frame.id, caller.principal))
