@@ -385,7 +385,8 @@ class TestRefusals:
             ("start_seq=-1", "start_seq"),
             ("start_seq=9007199254740992", "start_seq"),
             ("start_seq=x", "start_seq"),
-            ("since=5", "query"),
+            ("since=5", "since"),
+            ("before=5", "query"),
         ],
     )
     async def test_query(self, viewer: Viewer, query: str, field: str) -> None:

@@ -158,7 +158,7 @@ class TestPages:
         late = await office.say(page, path, "approve")
 
         assert 409 == late.status
-        assert "Nothing was done." in late.words
+        assert "Nothing was done" in late.words
         assert "carl refused" in late.words
         assert ["carl"] == [said.principal for said in office.state(path).decisions]
 

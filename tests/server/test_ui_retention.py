@@ -176,9 +176,24 @@ async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
 
     late = await signed_in.submit(page, f"{path}/hold", {"reason": "late"})
 
-    assert 409 == late.status
-    assert "Nothing was done. The key has changed" in late.words
+    assert 412 == late.status
+    assert "Nothing was done" in late.words
+    assert "changed since it was looked at" in late.words
     assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
+
+
+async def test_a_double_click(signed_in: Browser, key_id: str) -> None:
+    """The same form twice is one hold, and no error."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+
+    answers = [
+        await signed_in.submit(page, f"{path}/hold", {"reason": "matter"})
+        for _ in range(2)
+    ]
+
+    assert [303, 303] == [answer.status for answer in answers]
+    assert 3 == signed_in.execute(ops.DescribeKey(key_id=key_id)).generation
 
 
 async def test_no_reason_no_hold(signed_in: Browser, key_id: str) -> None:

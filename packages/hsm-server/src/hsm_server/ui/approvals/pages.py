@@ -41,6 +41,7 @@ __all__ = ["PAGES"]
 
 _LIST: Final = f"{HOME}/approvals"
 _PER_PAGE: Final = 50
+_MOST_DIGITS: Final = 15
 _MOST_CALLS: Final = 10
 """A page of approvals may be short though there are more; so often it is gone on."""
 
@@ -158,7 +159,8 @@ def _seen(view: View, form: Form) -> dict[str, Any]:
         InvalidInputError: The form does not say what was shown.
     """
     digest, generation = form["digest"], form["generation"]
-    if not digest or not generation.isascii() or not generation.isdecimal():
+    is_number = generation.isascii() and generation.isdecimal()
+    if not digest or not is_number or len(generation) > _MOST_DIGITS:
         raise InvalidInputError("The form does not say what was shown.", field="digest")
     return {
         "approval_id": _id(view),
@@ -183,7 +185,7 @@ async def _refused(view: View, error: HSMError) -> web.Response:
     return _shown(
         view,
         await _fetch(view),
-        alert=f"Nothing was done. {error}",
+        alert=str(error),
         status=status_of(type(error)),
     )
 

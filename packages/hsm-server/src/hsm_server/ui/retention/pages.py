@@ -35,6 +35,7 @@ __all__ = ["PAGES"]
 R = TypeVar("R")
 
 _LIST: Final = f"{HOME}/retention"
+_MOST_DIGITS: Final = 15
 _LOOKED_AT: Final = 500
 """Keys that one page of holds looks at: no index knows which are held."""
 
@@ -99,11 +100,9 @@ async def _release(view: View) -> web.Response:
 
 async def _extend(view: View) -> web.Response:
     form = await view.form()
-    version = form["version"]
-    if not (version.isascii() and version.isdecimal()):
-        raise InvalidInputError("version must be a number.", field="version")
+    version = _number(form, "version")
     until = _end_of_day(form["until"])
-    operation = _about_key(view, ExtendRetention, version=int(version), until=until)
+    operation = _about_key(view, ExtendRetention, version=version, until=until)
     return await _change(
         view, form, operation, f"Version {version} is kept until {until} at least."
     )
@@ -113,19 +112,18 @@ async def _change(
     view: View, form: Form, operation: Operation[KeyInfo], flash: str
 ) -> web.Response:
     """Change a key, unless another change came after the page was made."""
-    key = await _described(view)
-    if form["generation"] != str(key.generation):
-        alert = "Nothing was done. The key has changed since this page was made."
-        view.exchange.code = ConflictError.code
-        return await _shown(view, key, alert=alert, status=409)
     try:
-        await view.execute(operation, idempotency_key=form.operation_id)
+        key = await view.execute(
+            operation,
+            idempotency_key=form.operation_id,
+            expected_generation=_number(form, "generation"),
+        )
     except ConflictError as error:
         view.exchange.code = error.code
         return await _shown(
             view,
             await _described(view),
-            alert=f"Nothing was done. {error}",
+            alert=str(error),
             status=status_of(type(error)),
         )
     return view.see_other(f"{_LIST}/keys/{key.key_id}", flash)
@@ -151,6 +149,13 @@ def _read(kind: type[Operation[R]], **fields: Any) -> Operation[R]:
         InvalidInputError: A field breaks a rule; the message names it.
     """
     return wire.convert(fields, kind)
+
+
+def _number(form: Form, name: str) -> int:
+    text = form[name]
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
+        raise InvalidInputError(f"{name} must be a number.", field=name)
+    return int(text)
 
 
 def _reason(form: Form) -> str:
