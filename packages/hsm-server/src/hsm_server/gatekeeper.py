@@ -164,8 +164,8 @@ class Gatekeeper:
             roles=tuple(sorted(identity.roles)),
             certificate_subject=certificate_facts(visitor.certificate).subject,
             how=How.TOKEN if shown.credential else How.CERTIFICATE,
-            until=min(until, identity.expires_at),
-            idle_seconds=idle_seconds,
+            until=float(min(until, identity.expires_at)),
+            idle_seconds=float(idle_seconds),
         )
 
     async def sign_in(self, visitor: Visitor, caller: Caller) -> SignedIn:

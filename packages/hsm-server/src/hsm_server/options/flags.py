@@ -10,6 +10,7 @@ import click
 
 from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
+from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
 from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
@@ -34,6 +35,7 @@ def options() -> list[click.Parameter]:
         *key_life_options(),
         *_secrets(),
         *_tokens(),
+        *console_options(),
         *_limits(),
         *_policy(),
         *_cryptography(),

@@ -15,6 +15,7 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.settings import Limits as CoreLimits
+from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
 from hsm_server.options.tls import tls_settings
 from hsm_server.settings import (
@@ -57,6 +58,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             reload_seconds=values["auth_jwt_reload_secs"],
         ),
         limits=limits,
+        console=console_settings(values),
         metrics=metrics_settings(values),
         workers=values["workers"],
         event_loop=EventLoop(values["event_loop"]),

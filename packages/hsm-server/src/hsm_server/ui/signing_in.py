@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from hsm_core.errors import AuthenticationError, InvalidInputError
+from hsm_core.errors import AuthenticationError
 from hsm_server.access import SignedIn
 from hsm_server.app_keys import VAULT
 from hsm_server.settings import MAX_TOKEN_BYTES
@@ -62,7 +62,7 @@ async def _sign_in(visit: Visit) -> web.Response:
     vault = visit.request.app[VAULT]
     try:
         signed_in = await vault.sign_in(visitor, known=visit.exchange.know)
-    except (AuthenticationError, InvalidInputError) as error:
+    except AuthenticationError as error:
         visit.exchange.code = error.code
         return _page(visit, target, error="This was not accepted; it is not said why.")
     await _end_former(visit)
