@@ -119,6 +119,14 @@ class Browser:
                     self.cookies[morsel.key] = morsel.value
             return Shown(response.status, response.headers, await response.text())
 
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:
+        """Give the lines of an answer that goes on, as they come."""
+        held = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
+        async with self._client.get(path, headers={"Cookie": held}) as response:
+            assert 200 == response.status
+            yield (line.decode().rstrip("\n") async for line in response.content)
+
     async def get(self, path: str, **headers: str) -> Shown:
         """Look at a page; ``HX_Request="true"`` asks for a part of it."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -34,7 +34,8 @@ class Visitor(Record, frozen=True, kw_only=True):
     Somebody whose identity nobody has checked yet.
 
     Attributes:
-        credential: Bearer token, or empty.
+        credential: Bearer token, or empty where none is shown; what is shown and is
+            none is a text that no token is.
         certificate: Certificate of the TLS peer, DER, or empty.
         address: Network address of the connection.
         request_id: Ties the trail to log and answer.

@@ -14,6 +14,7 @@ from hsm_core.model import Caller
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import How, SignedIn, Visitor, Who
 from hsm_server.certificates import (
+    CertificateFacts,
     certificate_facts,
     fingerprint,
     readable_facts,
@@ -90,20 +91,16 @@ class Gatekeeper:
 
         Raises:
             AuthenticationError: No token, or no good one, or a certificate that
-                can't be read; have it recorded.
+                can't be read, or that names nobody where it is all that is shown; have
+                it recorded.
         """
         identity = self._identity(visitor)
-        shown = certificate_facts(visitor.certificate)
-        return Caller(
+        return msgspec.structs.replace(
+            _stranger(visitor, certificate_facts(visitor.certificate)),
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
-            certificate_sha256=shown.sha256,
-            certificate_subject=shown.subject,
-            certificate_names=shown.names,
-            source_address=visitor.address,
-            request_id=visitor.request_id,
         )
 
     async def record_failure(
@@ -117,17 +114,8 @@ class Gatekeeper:
         if isinstance(error, SessionEndedError):
             return
         self._on_failure()
-        shown = readable_facts(visitor.certificate)
-        unknown = Caller(
-            principal="",
-            roles=frozenset(),
-            certificate_sha256=shown.sha256,
-            certificate_subject=shown.subject,
-            certificate_names=shown.names,
-            source_address=visitor.address,
-            request_id=visitor.request_id,
-        )
-        await self._gateway.record_refusal(unknown, error.code)
+        stranger = _stranger(visitor, readable_facts(visitor.certificate))
+        await self._gateway.record_refusal(stranger, error.code)
 
     async def admit(self, visitor: Visitor) -> Caller:
         """
@@ -226,10 +214,37 @@ class Gatekeeper:
                 self._sessions.end(visitor.session)
                 raise SessionEndedError from None
         if not visitor.credential:
-            raise AuthenticationError
+            return self.certificate_identity(visitor)
         return self._verifier.verify(
             visitor.credential,
             certificate_sha256=fingerprint(visitor.certificate),
+        )
+
+    def certificate_identity(self, visitor: Visitor) -> Identity:
+        """
+        Return whom a client certificate alone names, by the policy in force.
+
+        That the peer has its private key is the front end's word: it has seen the
+        handshake.
+
+        Raises:
+            AuthenticationError: There is none, it names nobody or several, it has
+                expired meanwhile, or certificates alone name nobody here.
+        """
+        shown = certificate_facts(visitor.certificate)
+        known = None
+        if shown.sha256:
+            known = self._gateway.identify(_stranger(visitor, shown))
+        if known is None or not shown.begins_at <= self._clock.now() <= shown.ends_at:
+            raise AuthenticationError
+        return Identity(
+            principal=known.principal,
+            roles=known.roles,
+            credential_id=f"x5t#S256:{shown.sha256[:16]}",
+            expires_at=shown.ends_at,
+            not_before=shown.begins_at,
+            certificate_sha256=frozenset({shown.sha256}),
+            key_name=known.credential_key,
         )
 
     def _session(self, visitor: Visitor) -> Session:
@@ -241,6 +256,19 @@ class Gatekeeper:
             fingerprint(visitor.certificate),
             is_used=not visitor.is_background,
         )
+
+
+def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
+    """Return what is known of somebody before it is known who it is."""
+    return Caller(
+        principal="",
+        roles=frozenset(),
+        certificate_sha256=shown.sha256,
+        certificate_subject=shown.subject,
+        certificate_names=shown.names,
+        source_address=visitor.address,
+        request_id=visitor.request_id,
+    )
 
 
 def _resting_on(visitor: Visitor, credential: str) -> Visitor:

@@ -117,6 +117,7 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         policy_profile=PolicyProfile(values["policy_profile"]),
         policy_config=values["policy_config"],
         policy_reload_interval_seconds=values["policy_reload_interval_secs"],
+        certificate_identities=values["client_cert_identities"],
         limits=CoreLimits(
             payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
             aad_bytes=limits.aad_bytes,

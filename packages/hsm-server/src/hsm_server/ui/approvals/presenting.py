@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_core.consent import ShownField, check_shown, shown_sha256
+from hsm_core.consent import (
+    ShownField,
+    ShownOperation,
+    check_shown,
+    shown_sha256,
+)
 from hsm_core.errors import HSMError
 from hsm_core.identities import same_person
 from hsm_core.model import ApprovalDemand, ApprovalState
@@ -89,6 +94,7 @@ class ShownApproval:
         digest: Computed here, from what is shown; empty if that can't be agreed to.
         told_digest: As the core tells it.
         problem: Why nothing may be agreed to, or empty.
+        subject: The key that it is about, or that it would make, by its name.
         key_version: The version that is named, or the one that was current.
         names_version: Whether the operation names it.
         needs_signature: Whether who agrees must sign with a key of their own.
@@ -104,6 +110,7 @@ class ShownApproval:
     requester: str
     key_id: str
     key_name: str
+    subject: str
     algorithm: str
     key_version: int
     names_version: bool
@@ -154,10 +161,11 @@ def present(approval: ApprovalInfo) -> ShownApproval:
         requester=visible(shown.requester),
         key_id=shown.key_id,
         key_name=visible(shown.key_name),
+        subject=visible(shown.key_name or shown.key_id or _new_name(shown)),
         algorithm=visible(shown.algorithm),
         key_version=shown.version,
         names_version=any(field.name == "version" for field in shown.fields),
-        fields=tuple(map(field_row, shown.fields)),
+        fields=tuple(_field_rows(shown.fields)),
         digest=digest,
         told_digest=approval.digest,
         problem=problem,
@@ -171,6 +179,22 @@ def present(approval: ApprovalInfo) -> ShownApproval:
         closed_at=microseconds(approval.closed_at),
         operation_id=approval.operation_id,
     )
+
+
+def _new_name(shown: ShownOperation) -> str:
+    named = (f.text or "" for f in shown.fields if f.name == "name")
+    return next(named, "")
+
+
+def _field_rows(fields: Sequence[ShownField]) -> Iterator[FieldRow]:
+    """Give the rows of fields; where items follow, the number before counts them."""
+    names = {field.name.rpartition(".")[0] for field in fields}
+    for field in fields:
+        row = field_row(field)
+        if field.number is not None and field.name in names:
+            yield FieldRow(row.name, "list", (f"{field.number} items",))
+        else:
+            yield row
 
 
 def _checked_digest(approval: ApprovalInfo) -> tuple[str, str]:

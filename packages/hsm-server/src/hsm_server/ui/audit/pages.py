@@ -108,10 +108,14 @@ async def _show(view: View) -> web.Response:
 
 
 async def _live(view: View) -> web.StreamResponse:
-    """Go on with rows of what is recorded from now on, as server-sent events."""
+    """Go on with rows of what is recorded later, as server-sent events."""
+    query = view.query
     start = last_event_id(view.request)
-    more = {} if start is None else {"start_seq": start}
-    operation = read_filters(view.query).operation(ascending=True, follow=True, **more)
+    if start is None and query.get("start"):
+        start = _number("start", query["start"])
+    operation = read_filters(query).operation(
+        start_seq=start, ascending=True, follow=True
+    )
     view.exchange.operation = LIVE_VIEW
     # What a page asks for by itself keeps no session alive.
     visitor = msgspec.structs.replace(view.visitor, is_background=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from hsm_core import wire
 from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_server.ui.visible_text import visible
 
 __all__ = ["EventRow", "Progress", "present", "progress", "record_text"]
+
+
+_BADGES: Final = {"ok": "ok", "approval_required": "warn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def present(entry: AuditEntry) -> EventRow:
 def _outcome(event: AuditEvent) -> tuple[str, str]:
     if event.phase is Phase.INTENT:
         return "intent", "info"
-    return event.code, "ok" if event.code == "ok" else "bad"
+    return event.code, _BADGES.get(event.code, "bad")
 
 
 def record_text(entry: AuditEntry) -> str:

@@ -43,6 +43,7 @@ function followRows(place) {
   const rows = document.querySelector(place.dataset.rows);
   let source = null;
   let seen = 0;
+  let next = place.dataset.start;
   const end = (text) => {
     if (source) source.close();
     source = null;
@@ -53,7 +54,9 @@ function followRows(place) {
     seen = 0;
     button.textContent = "Stop";
     said.textContent = "Waiting for what is recorded next.";
-    source = new EventSource(place.dataset.live);
+    const url = new URL(place.dataset.live, location);
+    url.searchParams.set("start", next);
+    source = new EventSource(url);
     source.addEventListener("entry", (event) => {
       const box = document.createElement("template");
       box.innerHTML = event.data;
@@ -62,6 +65,8 @@ function followRows(place) {
         rows.prepend(row);
         seen += 1;
       }
+      // Who follows again goes on where they stopped.
+      next = event.lastEventId;
       while (rows.rows.length > MOST_ROWS) rows.lastElementChild.remove();
       said.textContent = `Live: ${seen} new.`;
     });
@@ -81,4 +86,35 @@ function followRows(place) {
 
 document.addEventListener("DOMContentLoaded", () => {
   for (const place of document.querySelectorAll("[data-live][data-rows]")) followRows(place);
+});
+
+// A part of a page that comes again and again, made by the server; not while nobody
+// can see it, for a browser has few connections to one server.
+function followParts(place) {
+  const concern = document.getElementById("concern");
+  let source = null;
+  const begin = () => {
+    if (source || document.hidden) return;
+    source = new EventSource(place.dataset.parts);
+    source.addEventListener("part", (event) => {
+      place.innerHTML = event.data;
+      const said = place.querySelector("[data-says]").textContent;
+      if (concern && concern.textContent !== said) {
+        concern.textContent = said;
+        concern.hidden = !said;
+      }
+    });
+  };
+  const end = () => {
+    if (source) source.close();
+    source = null;
+  };
+  document.addEventListener("visibilitychange", () => { if (document.hidden) end(); else begin(); });
+  window.addEventListener("pagehide", end);
+  window.addEventListener("pageshow", begin);
+  begin();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const place of document.querySelectorAll("[data-parts]")) followParts(place);
 });
