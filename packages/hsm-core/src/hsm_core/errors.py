@@ -41,6 +41,7 @@ Every error that hsm-core raises on purpose.
     │   ├── EntropyUnavailableError
     │   ├── OutcomeUnknownError
     │   ├── OverloadedError
+    │   │   ├── RateLimitedError
     │   │   └── TooManyApprovalsError
     │   ├── SelfTestFailedError
     │   ├── StoreUnavailableError
@@ -98,6 +99,7 @@ __all__ = [
     "OutcomeUnknownError",
     "OverloadedError",
     "PayloadTooLargeError",
+    "RateLimitedError",
     "SelfTestFailedError",
     "SignatureMismatchError",
     "StorageFullError",
@@ -464,6 +466,17 @@ class OverloadedError(UnavailableError):
 
     code: ClassVar[str] = "overloaded"
     sentence: ClassVar[str] = "Too many requests are waiting; try again later."
+
+
+class RateLimitedError(OverloadedError):
+    """
+    The caller has asked for too much in too short a time; nothing was done.
+
+    ``facts`` name the ``limit`` and ``retry_after_seconds``.
+    """
+
+    code: ClassVar[str] = "rate_limited"
+    sentence: ClassVar[str] = "Too many requests; try again later."
 
 
 class SelfTestFailedError(UnavailableError):

@@ -19,13 +19,22 @@ from hsm_core.operations import (
     ListAuditEvents,
     Operation,
 )
+from hsm_server.limits.quota import Quota
 
-__all__ = ["Known", "VaultAccess", "Visitor"]
+__all__ = ["Known", "Told", "VaultAccess", "Visitor", "tell_nobody"]
 
 R = TypeVar("R")
 
 Known: TypeAlias = Callable[[str], None]
 """Is told the principal as soon as that is known, whatever the answer will be."""
+
+
+Told: TypeAlias = Callable[[Quota], None]
+"""Is told what is left to the principal, where that is limited."""
+
+
+def tell_nobody(quota: Quota) -> None:
+    """Take no note of a quota."""
 
 
 class Visitor(Record, frozen=True, kw_only=True):
@@ -71,8 +80,14 @@ class VaultAccess(Protocol):
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        told: Told = tell_nobody,
     ) -> R:
-        """Execute one operation for whoever the visitor turns out to be."""
+        """
+        Execute one operation for whoever the visitor turns out to be.
+
+        Raises:
+            RateLimitedError: They have asked for too much.
+        """
         ...
 
     async def refuse(

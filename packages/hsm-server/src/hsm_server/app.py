@@ -6,9 +6,19 @@ from __future__ import annotations
 from aiohttp import web
 
 from hsm_server.access import VaultAccess
-from hsm_server.app_keys import HEALTH, IN_FLIGHT, LOGGER, METRICS, SETTINGS, VAULT
+from hsm_server.app_keys import (
+    GUARD,
+    HEALTH,
+    IN_FLIGHT,
+    LOGGER,
+    METRICS,
+    SETTINGS,
+    SOURCES,
+    VAULT,
+)
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
+from hsm_server.limits import SourceAddresses, address_guard
 from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
 from hsm_server.openapi import openapi_document
@@ -42,11 +52,13 @@ def create_app(
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
     app[VAULT] = vault
+    app[GUARD] = address_guard(settings.rates, metrics.limits)
     app[HEALTH] = HealthCheck(vault, metrics)
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger
     app[METRICS] = metrics
     app[SETTINGS] = settings
+    app[SOURCES] = SourceAddresses(settings.proxies)
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))
     add_api_routes(app.router, settings.limits)

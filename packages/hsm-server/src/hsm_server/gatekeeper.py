@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
+from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import Visitor
 from hsm_server.certificates import (
@@ -17,6 +18,8 @@ from hsm_server.certificates import (
     readable_facts,
 )
 from hsm_server.clock import FlooredClock
+from hsm_server.limits.actors import ActorLimiter
+from hsm_server.limits.quota import Quota
 from hsm_server.pacing import with_pauses
 from hsm_server.tokens import Identity, TokenTrust, TokenVerifier, TrustedNames
 
@@ -43,6 +46,8 @@ class Gatekeeper:
         clock: Time by which tokens expire; the system's by default.
 
         names: Is told which keys count, and names them to the HSM.
+
+        limiter: Says how much a caller may ask for; None doesn't limit them.
     """
 
     def __init__(
@@ -52,11 +57,13 @@ class Gatekeeper:
         on_failure: Callable[[], None],
         clock: FlooredClock = _CLOCK,
         names: TrustedNames | None = None,
+        limiter: ActorLimiter | None = None,
     ) -> None:
         self._gateway = gateway
         self._on_failure = on_failure
         self._clock = clock
         self._names = names or TrustedNames(trust)
+        self._limiter = limiter
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
@@ -97,6 +104,12 @@ class Gatekeeper:
             source_address=visitor.address,
             request_id=visitor.request_id,
         )
+
+    def charge(self, caller: Caller, operation: Operation[Any] | None) -> Quota | None:
+        """Charge a caller; return what is left, or None where nothing is limited."""
+        if self._limiter is None:
+            return None
+        return self._limiter.charge(caller, operation)
 
     async def record_failure(
         self, visitor: Visitor, error: AuthenticationError

@@ -12,7 +12,9 @@ from typing import Final
 
 from aiohttp import web
 
+from hsm_core.errors import AuthenticationError
 from hsm_server.app_keys import (
+    GUARD,
     IN_FLIGHT,
     LOGGER,
     METRICS,
@@ -20,6 +22,7 @@ from hsm_server.app_keys import (
     exchange_of,
     start_exchange,
 )
+from hsm_server.auth import address_of, shown_by
 from hsm_server.failures import answer_failure
 
 __all__ = [
@@ -86,10 +89,21 @@ async def _answer(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     exchange: Exchange,
 ) -> web.StreamResponse:
+    guard = request.app[GUARD]
+    address, shown = address_of(request), shown_by(request)
     try:
-        return await handler(request)
+        refusal = guard.admit(address, shown)
+        if refusal is not None:
+            exchange.limit(refusal)
+            raise refusal.error()
+        response = await handler(request)
     except Exception as error:
-        return answer_failure(request, error, exchange)
+        response = answer_failure(request, error, exchange)
+    if exchange.code == AuthenticationError.code:
+        guard.note_failure(address, shown)
+    elif exchange.principal:
+        guard.note_good(shown)
+    return response
 
 
 async def set_common_headers(
@@ -101,5 +115,7 @@ async def set_common_headers(
     if own is not None:
         response.headers["Cache-Control"] = own
     exchange = exchange_of(request)
+    if exchange is not None and exchange.quota is not None:
+        response.headers.update(exchange.quota.headers)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id

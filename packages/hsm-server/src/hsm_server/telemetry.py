@@ -22,6 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
+from hsm_server.limits.metrics import LimitMetrics
 
 __all__ = [
     "ALARM_GAUGES",
@@ -264,11 +265,13 @@ class Metrics:
 
     Attributes:
         registry: Registry of this object alone.
+        limits: What limits have let through and refused.
     """
 
     def __init__(self, started: float | None = None) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._make_of_requests()
+        self.limits = LimitMetrics(self.registry)
         self._make_of_tokens()
         self._make_of_processes()
         self._make_of_tls()

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from hsm_core._internal.approval_desk import ApprovalDesk
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
@@ -132,6 +132,14 @@ class OpenHSM:
             self._followers,
             timeout_seconds=self._settings.audit_timeout_seconds,
         )
+
+    def weight(self, operation: Operation[Any]) -> int:
+        """
+        Return how many quick operations one is worth, for who limits callers.
+
+        It looks at nothing but memory.
+        """
+        return self._pipeline.weight(operation)
 
     def record_refusal(
         self,

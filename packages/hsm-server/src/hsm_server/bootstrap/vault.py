@@ -32,6 +32,7 @@ from hsm_server.ipc.control import (
     Stop,
 )
 from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.limits import actor_limiter
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
@@ -121,6 +122,9 @@ class _Vault:
             self._trust,
             self._child.metrics.count_jwt_failure,
             names=self._names,
+            limiter=actor_limiter(
+                settings.rates, self._gateway.weight, self._child.metrics.limits
+            ),
         )
         self._token_watch = TokenWatch(
             self._source, self._trust, self._gatekeeper.use, self._on_token_keys

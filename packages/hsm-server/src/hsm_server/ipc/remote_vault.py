@@ -26,7 +26,7 @@ from hsm_core.operations import (
     Operation,
     result_type,
 )
-from hsm_server.access import Known, Visitor
+from hsm_server.access import Known, Told, Visitor, tell_nobody
 from hsm_server.ipc.frames import (
     MOST_APPROVAL_ID,
     MOST_REFUSED_KEY,
@@ -92,6 +92,7 @@ class RemoteVault:
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
         visitor = _fitting(visitor)
@@ -113,7 +114,7 @@ class RemoteVault:
             idempotency_key=key,
             approval_id=_sendable(approval_id, MOST_APPROVAL_ID),
         )
-        answer = await self._ask(request, known, operation)
+        answer = await self._ask(request, known, operation, told)
         result: R = wire.decode_packed(answer, result_type(type(operation)))
         return result
 
@@ -153,11 +154,17 @@ class RemoteVault:
         return wire.decode_packed(answer, HSMStatus)
 
     async def _ask(
-        self, request: Request, known: Known, operation: Operation[Any] | None = None
+        self,
+        request: Request,
+        known: Known,
+        operation: Operation[Any] | None = None,
+        told: Told = tell_nobody,
     ) -> bytes:
         answer = await self._open_link().ask(request, operation)
         if answer.principal:
             known(answer.principal)
+        if answer.quota is not None:
+            told(answer.quota)
         if answer.error is None:
             self._note_greeting(request.visitor)
             return answer.result

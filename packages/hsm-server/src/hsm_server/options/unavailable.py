@@ -15,8 +15,6 @@ __all__ = ["UNAVAILABLE", "unavailable"]
 UNAVAILABLE: Final = (
     "checkpoint-interval-secs",
     "key-rotation-interval-secs",
-    "rate-limit-burst",
-    "rate-limit-per-second",
     "web-dir",
 )
 """Flags whose feature is not there yet."""

@@ -79,6 +79,7 @@ def _handler(
             idempotency_key=idempotency_key,
             known=exchange.know,
             approval_id=approval_id,
+            told=exchange.limit,
         )
         raw = bool(route.raw_response) and _wants(request, BYTES)
         return _encode(route, result, raw=raw)
