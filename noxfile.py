@@ -404,6 +404,16 @@ def dual_control(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Use the console in the system's Chromium, and look for what no page may do."""
+    _install(session, "test", "browser")
+    session.run(
+        *("pytest", "-o", "addopts=-ra --import-mode=importlib", *SIDE_BY_SIDE),
+        *(f"--junit-xml={_report(session)}", "tests/browser", *session.posargs),
+    )
+
+
+@nox.session
 def clock(session: nox.Session) -> None:
     """Set the clock wrong in every operation, by 30 steps, each 17 times."""
     _install(session, "test")

@@ -24,6 +24,7 @@ __all__ = ["DemoError", "Done", "Server", "Stage"]
 
 _READY: Final = re.compile(r"hsm-server: listening on (https://\S+)")
 _SECONDS: Final = 60.0
+_PATIENCE_SECONDS: Final = 15.0
 
 
 class DemoError(Exception):
@@ -95,7 +96,7 @@ class Stage:
     """
     A scratch directory, and every process that was started in it.
 
-    At the end of a ``with`` block, however it ends, the processes are killed and the
+    At the end of a ``with`` block, however it ends, the processes are ended and the
     directory is removed.
 
     Args:
@@ -136,8 +137,7 @@ class Stage:
         # Whoever is impatient now would leave a mess behind.
         with self._interruptions.held():
             for process in self._processes:
-                process.kill()
-                process.wait()
+                _end(process)
             shutil.rmtree(self.folder)
         self._interruptions.uninstall()
 
@@ -213,6 +213,16 @@ class Stage:
             self._processes.append(process)
         self._interruptions.check()
         return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and all that it started, which it takes with it if it is asked."""
+    process.terminate()
+    try:
+        process.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class _Interruptions:

@@ -81,6 +81,10 @@ class TestAuditEvents:
         assert 1 == len(seqs("--kind", "Sign", "--key-id", uuid))
         assert [] == seqs("--principal", "nobody")
         assert [1, 2, 3] == seqs("--ascending", "--start-seq", "1", "--limit", "3")
+        assert [] == seqs("--until", "2001-01-01")
+        assert seqs("--kind", "Sign") == seqs("--kind", "Sign", "--since", "2001-01-01")
+        assert [] == seqs("--failed", "--since", "2001-01-01T00:00:00Z")
+        assert 1 == len(seqs("--kind", "Sign", "--code", "ok"))
 
     def test_auditor(self, gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
         """An auditor reads the trail, and may not sign."""

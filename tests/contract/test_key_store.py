@@ -475,6 +475,43 @@ class TestFind:
         assert expected[1:2] == page(store, wanted=wanted, limit=1, offset=1)
         assert {len(numbers)} == totals
 
+    @pytest.mark.parametrize(
+        ("search", "numbers"),
+        [
+            ("EVE", {0, 2, 4, 6, 8, 10}),
+            ("hir", {0, 3, 6, 9}),
+            ("Alic", set(range(12))),
+            ('even","third', set()),
+            ("\u212a", set()),
+            ("%", set()),
+        ],
+        ids=["tag", "middle", "owner", "quotes", "kelvin", "wildcard"],
+    )
+    def test_search(self, store: KeyStore, search: str, numbers: set[int]) -> None:
+        """What is searched for stands in name, owner or one tag, in any ASCII case."""
+        wanted = KeyFilter(search=search)
+        found = store.find(IndexQuery(filter=wanted, limit=2, offset=1))
+        expected = [key_id_of(number) for number in sorted(numbers, reverse=True)]
+
+        assert expected == page(store, wanted=wanted)
+        assert (expected[1:3], len(numbers)) == (
+            [key_id for _, key_id in found.keys],
+            found.total,
+        )
+
+    def test_search_by_id(self, store: KeyStore) -> None:
+        """An id is found by its beginning, and by nothing in it."""
+        wanted = key_id_of(7)
+
+        assert [wanted] == page(store, wanted=KeyFilter(search=wanted.upper()))
+        assert [] == page(store, wanted=KeyFilter(search=wanted[1:]))
+
+    def test_search_with_others(self, store: KeyStore) -> None:
+        """A search and the other conditions hold together."""
+        wanted = KeyFilter(search="third", state=KeyState.SUSPENDED, tags=("even",))
+
+        assert [key_id_of(0)] == page(store, wanted=wanted)
+
     def test_scope(self, store: KeyStore) -> None:
         """A page shows and counts the keys of a scope alone, in the usual order."""
         named = KeyTerms(tags=frozenset({"even"}))

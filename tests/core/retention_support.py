@@ -14,6 +14,7 @@ import pytest
 from hsm_core import wire
 from hsm_core._internal.admission import Admission
 from hsm_core._internal.assembly import Parts, assemble, open_ring
+from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.drafts import Attempt
 from hsm_core._internal.entropy import SystemEntropy
@@ -213,6 +214,13 @@ class People:
             self.end(found, ApprovalState.CONSUMED)
 
 
+class IdleCaretaker(Caretaker):
+    """Does nothing of what it is given."""
+
+    def start(self) -> None:
+        """Begin nothing."""
+
+
 class World:
     """
     An HSM with retention.
@@ -223,6 +231,9 @@ class World:
         policy: What the policy's file holds; None for no file.
 
         asks_people: Whether real approvals are asked for, and not *people*.
+
+        is_idle: Whether nothing is done in the background: a sweep that was begun there
+            is one that the next call of `sweep` merely ends.
 
         settings: Further settings.
     """
@@ -236,9 +247,11 @@ class World:
         clock: FakeClock | None = None,
         people: People | None = None,
         asks_people: bool = False,
+        is_idle: bool = False,
         **settings: Any,
     ) -> None:
         self.folder = folder
+        self._new_caretaker = IdleCaretaker if is_idle else Caretaker
         self.clock = clock or FakeClock()
         self.people = people or People(self.clock)
         self._has_desk = asks_people
@@ -301,6 +314,7 @@ class World:
             purges=ledger,
             approvals=open_approval_store(self.settings),
             desk=None if self._has_desk else self.people,
+            new_caretaker=self._new_caretaker,
         )
         self.hsm = assemble(self.settings, parts)
         self.session = Session(self.hsm.act_as(caller(*Role)))

@@ -114,6 +114,25 @@ class TestBinding:
         assert S.CONSUMED is state(gateway, asked)
         assert asked.approval_id != ask(ann, sign(key)).approval_id
 
+    def test_what_has_changed_is_looked_at_again(self, gateway: OpenHSM) -> None:
+        """AP-12: whoever saw an older generation decides nothing by it."""
+        ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
+        carl = person(gateway, "carl")
+        asked = ask(ann, sign(key))
+        aid, digest = asked.approval_id, asked.digest
+        agreed = ops.Approve(approval_id=aid, digest=digest, generation=1)
+        refused = ops.Deny(approval_id=aid, digest=digest, generation=1, reason="no")
+        assert S.GRANTED is bob.execute(agreed).state
+
+        for decision in (agreed, refused):
+            with pytest.raises(errors.GenerationConflictError, match="look at it"):
+                carl.execute(decision)
+        again = bob.execute(agreed)
+        looked = msgspec.structs.replace(refused, generation=again.generation)
+
+        assert ["bob"] == [decision.principal for decision in again.decisions]
+        assert S.DENIED is carl.execute(looked).state
+
     def test_another_person_consumes_nothing(self, gateway: OpenHSM) -> None:
         """O-02: what ann asked for and bob granted serves neither bob nor carl."""
         ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)

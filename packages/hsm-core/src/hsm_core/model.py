@@ -310,11 +310,16 @@ class KeyFilter(Record, frozen=True, kw_only=True):
     Which keys a listing shows: all conditions hold, and all *tags* are present.
 
     Without a state, destroyed keys are left out.
+
+    Attributes:
+        search: What the id begins with, or what stands anywhere in the name, in the
+            owner or in a tag; ASCII letters in any case. Empty asks for nothing.
     """
 
     algorithm: Algorithm | None = None
     state: KeyState | None = None
     tags: tuple[str, ...] = ()
+    search: str = ""
 
 
 class PolicyOutcome(StrEnum):

@@ -52,7 +52,7 @@ def create_app(
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
     app[VAULT] = vault
-    app[GUARD] = address_guard(settings.rates, metrics.limits)
+    app[GUARD] = address_guard(settings.rates, metrics)
     app[HEALTH] = HealthCheck(vault, metrics)
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger

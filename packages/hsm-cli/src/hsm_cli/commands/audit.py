@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -23,9 +25,35 @@ from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 
 __all__ = ["command"]
 
+_FILTERS: Final = ("key_id", "principal", "kind", "code", "failed", "since", "until")
+
+
+class _Instant(click.DateTime):
+    """An instant, which is told in UTC."""
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Return it, aware."""
+        found: datetime = super().convert(value, param, ctx)
+        return found.replace(tzinfo=UTC)
+
 
 def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command options for what it shows."""
+    """Give a command its *filters*: options for what it shows."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **facts: Any) -> Any:
+        filters = {name: facts.pop(name) for name in _FILTERS}
+        return function(*args, filters=filters, **facts)
+
+    filtered: Callable[..., Any] = wrapper
     options = (
         click.option("--key-id", default="", metavar="KEY", help="Only of this key."),
         click.option(
@@ -37,10 +65,28 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME",
             help="Only of this operation, such as Sign.",
         ),
+        click.option(
+            "--code",
+            default="",
+            metavar="CODE",
+            help="Only what was answered with it: ok, or the code of an error.",
+        ),
+        click.option(
+            "--failed", is_flag=True, help="Only what was answered with an error."
+        ),
+        click.option(
+            "--since",
+            type=_Instant(),
+            metavar="DATE",
+            help="From then on, in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ.",
+        ),
+        click.option(
+            "--until", type=_Instant(), metavar="DATE", help="Before then, likewise."
+        ),
     )
     for option in reversed(options):
-        function = option(function)
-    return function
+        filtered = option(filtered)
+    return filtered
 
 
 @click.group("audit", no_args_is_help=False)
@@ -71,19 +117,12 @@ def events(
     limit: int,
     start_seq: int | None,
     ascending: bool,
-    key_id: str,
-    principal: str,
-    kind: str,
+    filters: dict[str, Any],
 ) -> None:
     """Show events of the trail, newest first. The look itself is recorded."""
     page = invocation.execute(
         ListAuditEvents(
-            start_seq=start_seq,
-            limit=limit,
-            ascending=ascending,
-            key_id=key_id,
-            principal=principal,
-            kind=kind,
+            start_seq=start_seq, limit=limit, ascending=ascending, **filters
         )
     )
     more = (
@@ -109,9 +148,7 @@ def events(
 def follow(
     invocation: Invocation,
     start_seq: int | None,
-    key_id: str,
-    principal: str,
-    kind: str,
+    filters: dict[str, Any],
 ) -> None:
     """
     Show events of the trail as they are recorded, one a line, until Ctrl-C.
@@ -119,9 +156,7 @@ def follow(
     A lost connection is opened again, and nothing is left out or shown twice. The look
     itself is recorded, once for each connection.
     """
-    operation = ListAuditEvents(
-        start_seq=start_seq, key_id=key_id, principal=principal, kind=kind
-    )
+    operation = ListAuditEvents(start_seq=start_seq, **filters)
     with closing(invocation.follow(operation, _tell_interruption)) as entries:
         for entry in entries:
             cells = (cell or "-" for cell in event_row(entry))

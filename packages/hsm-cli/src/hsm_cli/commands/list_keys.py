@@ -52,6 +52,13 @@ __all__ = ["command"]
     metavar="TAGS",
     help="Only keys with all of these tags, with commas between.",
 )
+@click.option(
+    "--search",
+    default="",
+    metavar="TEXT",
+    help="Only keys whose id begins with this, or whose name or owner or a tag of "
+    "which has it anywhere.",
+)
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -61,6 +68,7 @@ def command(
     algorithm: str,
     state: KeyState | None,
     tags: tuple[str, ...],
+    search: str,
 ) -> None:
     """Show keys, newest first."""
     found = invocation.execute(
@@ -71,6 +79,7 @@ def command(
             algorithm=algorithm,
             state=state,
             tags=tags,
+            search=search,
         )
     )
     pages = max(1, -(-found.total // found.per_page))

@@ -28,6 +28,7 @@ from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.schedulers import Schedulers
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller
+from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
 

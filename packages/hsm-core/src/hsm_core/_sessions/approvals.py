@@ -75,6 +75,7 @@ class ApprovalMethods(SessionBase):
         approval_id: str,
         *,
         digest: str,
+        generation: int = 0,
         comment: str = "",
         signature: bytes | None = None,
         signer: str = "",
@@ -87,6 +88,7 @@ class ApprovalMethods(SessionBase):
         operation = ops.Approve(
             approval_id=approval_id,
             digest=digest,
+            generation=generation,
             comment=comment,
             signature=signature,
             signer=signer,
@@ -99,6 +101,7 @@ class ApprovalMethods(SessionBase):
         *,
         reason: str,
         digest: str = "",
+        generation: int = 0,
         signature: bytes | None = None,
         signer: str = "",
     ) -> ops.ApprovalInfo:
@@ -107,6 +110,7 @@ class ApprovalMethods(SessionBase):
             approval_id=approval_id,
             reason=reason,
             digest=digest,
+            generation=generation,
             signature=signature,
             signer=signer,
         )

@@ -51,11 +51,16 @@ class KeyMethods(SessionBase):
         algorithm: str = "",
         state: KeyState | None = None,
         tags: Iterable[str] = (),
+        search: str = "",
         per_page: int = 100,
     ) -> Iterator[KeyInfo]:
         """Walk all keys that match, newest first, a page at a time; see `ListKeys`."""
         first = ops.ListKeys(
-            algorithm=algorithm, state=state, tags=tuple(tags), per_page=per_page
+            algorithm=algorithm,
+            state=state,
+            tags=tuple(tags),
+            search=search,
+            per_page=per_page,
         )
         for page in self._pages(first):
             yield from page.items

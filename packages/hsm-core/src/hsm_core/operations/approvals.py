@@ -11,7 +11,12 @@ from msgspec import Meta
 from hsm_core.consent import ShownOperation
 from hsm_core.model import ApprovalDemand, ApprovalState, Line, Record, Role
 from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import ApprovalDigest, ApprovalReference, Reason
+from hsm_core.operations.names import (
+    ApprovalDigest,
+    ApprovalGeneration,
+    ApprovalReference,
+    Reason,
+)
 
 __all__ = [
     "ApprovalInfo",
@@ -154,6 +159,8 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
     Attributes:
         digest: ``digest`` of what was shown; another one is refused. Empty leaves that
             to the approver.
+        generation: ``generation`` of what was shown; if there is another by now, it is
+            looked at again first. 0 leaves that to the approver.
         comment: Recorded.
         signature: Signature over ``consent.statement`` with a key of one's own.
         signer: Which of one's registered keys made it; empty tries all.
@@ -163,6 +170,7 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     approval_id: ApprovalReference
     digest: ApprovalDigest = ""
+    generation: ApprovalGeneration = 0
     comment: Reason = ""
     signature: Annotated[bytes, Meta(max_length=1024)] | None = None
     signer: Line = ""
@@ -175,6 +183,7 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     Attributes:
         reason: Recorded.
         digest: As in `Approve`.
+        generation: As in `Approve`.
         signature: Over the statement that refuses; nobody has to sign that.
         signer: As in `Approve`.
     """
@@ -184,6 +193,7 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     approval_id: ApprovalReference
     reason: Annotated[Reason, Meta(min_length=1)]
     digest: ApprovalDigest = ""
+    generation: ApprovalGeneration = 0
     signature: Annotated[bytes, Meta(max_length=1024)] | None = None
     signer: Line = ""
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from hsm_core.model import AuditEntry, Record
 from hsm_core.operations.base import Effect, Operation
-from hsm_core.operations.names import PerPage, Sequence53
+from hsm_core.operations.names import Instant, PerPage, Sequence53
 
 __all__ = [
     "AuditPage",
@@ -94,6 +94,11 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
             *ascending*. Ascending from a record that was pruned begins at the oldest;
             from one that is not there yet, there is nothing to show.
         ascending: Oldest first.
+        code: Only what was answered with it: ``ok``, or the code of an error. No
+            intent is that.
+        failed: Only what was answered with an error.
+        since: Only records of this time or later, by the clock that wrote them.
+        until: Only records before this time.
         follow: Whether the view goes on with what is recorded later, which needs
             *ascending*; see `AsyncHSM.follow`. Executed, it gives its first page alone.
     """
@@ -107,6 +112,10 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     key_id: Annotated[str, Meta(max_length=64)] = ""
     principal: Annotated[str, Meta(max_length=128)] = ""
     kind: Annotated[str, Meta(max_length=64)] = ""
+    code: Annotated[str, Meta(max_length=64)] = ""
+    failed: bool = False
+    since: Instant | None = None
+    until: Instant | None = None
     follow: bool = False
 
 

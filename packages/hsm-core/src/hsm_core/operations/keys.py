@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from hsm_core.algorithms import Algorithm, HashAlgorithm
-from hsm_core.model import KeyId, KeyInfo, KeyState, Record, VersionInfo
+from hsm_core.model import KeyId, KeyInfo, KeyState, Line, Record, VersionInfo
 from hsm_core.operations.base import Effect, Operation
 from hsm_core.operations.names import (
     AlgorithmName,
@@ -186,6 +186,8 @@ class ListKeys(Operation[KeyPage], frozen=True, kw_only=True):
         cursor: ``next_cursor`` of the page before.
         state: State of the current version. Without it, destroyed keys are left out.
         tags: All must be present.
+        search: What the id begins with, or what stands anywhere in the name, in the
+            owner or in a tag; ASCII letters in any case.
     """
 
     effect: ClassVar = Effect.READ
@@ -196,6 +198,7 @@ class ListKeys(Operation[KeyPage], frozen=True, kw_only=True):
     algorithm: Annotated[str, Meta(max_length=64)] = ""
     state: KeyState | None = None
     tags: Annotated[tuple[Tag, ...], Meta(max_length=32)] = ()
+    search: Line = ""
 
 
 class ListVersions(Operation[VersionList], frozen=True, kw_only=True):

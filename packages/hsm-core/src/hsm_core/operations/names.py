@@ -14,6 +14,7 @@ from hsm_core.model import Line
 __all__ = [
     "AlgorithmName",
     "ApprovalDigest",
+    "ApprovalGeneration",
     "ApprovalReference",
     "Instant",
     "ItemReference",
@@ -89,3 +90,4 @@ ApprovalReference: TypeAlias = Annotated[
 ApprovalDigest: TypeAlias = Annotated[
     str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
 ]
+ApprovalGeneration: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]

@@ -56,6 +56,15 @@ class IndexEntry:
     owner: str = ""
     usages: frozenset[str] = frozenset()
 
+    def mentions(self, search: str) -> bool:
+        """Return whether it holds what is searched for; see `KeyFilter.search`."""
+        # The lower case of bytes is that of ASCII, which SQLite has too.
+        wanted = search.encode().lower()
+        return self.key_id.encode().startswith(wanted) or any(
+            wanted in text.encode().lower()
+            for text in (self.name, self.owner, *self.tags)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
@@ -166,6 +175,16 @@ class IndexQuery:
     offset: int = 0
     after: tuple[int, str] | None = None
     scope: KeyScope = EVERY_KEY
+
+    @property
+    def is_walk(self) -> bool:
+        """Whether keys must be looked at one by one, with `shows`."""
+        return bool(self.filter.search) or not self.scope.is_everything
+
+    def shows(self, entry: IndexEntry) -> bool:
+        """Return whether a key is in the scope, and is what is searched for."""
+        search = self.filter.search
+        return (not search or entry.mentions(search)) and self.scope.shows(entry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ class _InlineServer:
             trust,
             self.metrics.count_jwt_failure,
             names=names,
-            limiter=actor_limiter(settings.rates, gateway.weight, self.metrics.limits),
+            limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
         )
         self._token_watch = TokenWatch(
             source, trust, self._gatekeeper.use, self._on_token_keys

@@ -123,7 +123,7 @@ class _Vault:
             self._child.metrics.count_jwt_failure,
             names=self._names,
             limiter=actor_limiter(
-                settings.rates, self._gateway.weight, self._child.metrics.limits
+                settings.rates, self._gateway.weight, self._child.metrics
             ),
         )
         self._token_watch = TokenWatch(

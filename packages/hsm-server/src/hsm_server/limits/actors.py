@@ -10,7 +10,7 @@ from typing import Any, Final
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_server.limits.buckets import Buckets, Rate
-from hsm_server.limits.metrics import LimitMetrics
+from hsm_server.limits.counts import LimitCounts
 from hsm_server.limits.quota import Quota
 
 __all__ = ["ActorLimiter"]
@@ -36,7 +36,7 @@ class ActorLimiter:
         self,
         rate: Rate,
         weigh: Callable[[Operation[Any]], int],
-        metrics: LimitMetrics,
+        metrics: LimitCounts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._weigh = weigh

@@ -16,8 +16,8 @@ from typing import Final
 
 from hsm_server.limits.addresses import peer_of
 from hsm_server.limits.buckets import Buckets, Rate
+from hsm_server.limits.counts import LimitCounts
 from hsm_server.limits.lockouts import Lockouts
-from hsm_server.limits.metrics import LimitMetrics
 from hsm_server.limits.quota import Quota
 
 __all__ = ["AddressGuard"]
@@ -46,7 +46,7 @@ class AddressGuard:
         self,
         rate: Rate | None,
         free_failures: int | None,
-        metrics: LimitMetrics,
+        metrics: LimitCounts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock

@@ -12,7 +12,7 @@ __all__ = ["BoundedTable"]
 T = TypeVar("T")
 
 _SHARED: Final = 64
-_LOOKS: Final = 8
+_LOOKS: Final = 2
 
 
 class BoundedTable(Generic[T]):
@@ -73,7 +73,7 @@ class BoundedTable(Generic[T]):
         return self._shared[hash(key) % _SHARED]
 
     def _make_room(self, now: float) -> None:
-        """Look at a few, each in their turn: more would be work for every newcomer."""
+        """Look at two, each in their turn: more would be work for every newcomer."""
         for _ in range(min(_LOOKS, len(self._known))):
             key, found = self._known.popitem(last=False)
             if not self._is_nothing(found, now):

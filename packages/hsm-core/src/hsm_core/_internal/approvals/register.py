@@ -129,13 +129,18 @@ class ApprovalRegister(ApprovalReader):
         comment: str = "",
         signature: bytes = b"",
         signer: str = "",
+        generation: int = 0,
         distinct_certificates: bool = True,
         step: AuditDraft | None = None,
     ) -> Approval:
         """
         Note what a person says; see `rules.decided`.
 
+        Where a *generation* is given, they have seen that one. What they said before
+        stays said.
+
         Raises:
+            GenerationConflictError: It is another one by now.
             AccessDeniedError: They decide on their own request, or may not decide.
             ConflictError: They said the opposite before, or it is too late.
             HSMError: As `get` and `insert`.
@@ -158,9 +163,15 @@ class ApprovalRegister(ApprovalReader):
                 signature=signature,
                 signer=signer,
             )
-            return rules.decided(
+            after = rules.decided(
                 found, decision, distinct_certificates=distinct_certificates
             )
+            if after is not found and generation not in {0, found.generation}:
+                raise GenerationConflictError(
+                    "The approval has changed since it was shown; look at it again.",
+                    generation=found.generation,
+                )
+            return after
 
         return self._change(approval_id, rule, limit, step)
 

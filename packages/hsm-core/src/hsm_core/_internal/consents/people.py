@@ -180,6 +180,7 @@ class People:
             comment=_said(operation),
             signature=signature,
             signer=signer,
+            generation=operation.generation,
             distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step,
         )

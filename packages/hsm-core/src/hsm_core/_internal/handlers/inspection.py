@@ -85,6 +85,7 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
                     else None,
                     state=operation.state,
                     tags=operation.tags,
+                    search=operation.search,
                 ),
                 limit=operation.per_page + 1,
                 offset=0 if after else (operation.page - 1) * operation.per_page,

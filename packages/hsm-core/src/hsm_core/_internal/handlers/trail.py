@@ -9,9 +9,10 @@ from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.clock import microseconds
 from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
 from hsm_core.errors import InvalidInputError
-from hsm_core.model import AuditEntry, AuditEvent
+from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_core.protocols import AuditHead
 
 __all__ = ["ListAuditEventsHandler", "VerifyAuditHandler", "View"]
@@ -35,6 +36,8 @@ class View:
         self._services = services
         self._operation = operation
         self._keys = frozenset({operation.key_id})
+        self._since = microseconds(operation.since) if operation.since else None
+        self._until = microseconds(operation.until) if operation.until else None
 
     def learn_keys(self) -> None:
         """
@@ -107,7 +110,16 @@ class View:
             (not operation.key_id or event.key_id in self._keys)
             and operation.principal in ("", principal)
             and operation.kind in ("", event.kind)
+            and operation.code in ("", _answered(event))
+            and not (operation.failed and _answered(event) in ("", "ok"))
+            and (self._since is None or event.time >= self._since)
+            and (self._until is None or event.time < self._until)
         )
+
+
+def _answered(event: AuditEvent) -> str:
+    """Return the code of an answer; an intent is none yet."""
+    return "" if event.phase is Phase.INTENT else event.code
 
 
 class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):

@@ -4,7 +4,7 @@ The index of a key store, in memory: what is answered without reading a document
 
 Every filter of a listing but tags has a list in order, so a page costs the same with
 ten keys and with a million. With tags, the keys of the rarest of them are walked.
-With a scope, all that are left are walked.
+With a scope or a search, all that are left are walked.
 Nothing here is trusted: the facts come from documents that nobody has authenticated.
 """
 
@@ -241,11 +241,11 @@ class KeyIndex:
     def find(self, query: IndexQuery) -> IndexPage:
         """Return a page, newest key first."""
         positions = self._matching(query.filter)
-        if not query.scope.is_everything:
+        if query.is_walk:
             positions = [
                 position
                 for position in positions
-                if query.scope.shows(self._entries[KeyId(position[1])])
+                if query.shows(self._entries[KeyId(position[1])])
             ]
         end = len(positions)
         if query.after is not None:

@@ -5,7 +5,7 @@ Keys in order under everything that a listing can be narrowed to.
 A facet is a tag or none, an algorithm or any, a state or any but destroyed. Each knows
 how many keys it has and has them in order, so a page costs the same with ten keys and
 with a million. With several tags the keys of the rarest of them are walked, with a
-scope all that are left.
+scope or a search all that are left.
 """
 
 from __future__ import annotations
@@ -53,11 +53,16 @@ _ALSO: Final = (
 )
 _HOLDS: Final = "SELECT 1 FROM places WHERE facet = ? AND created_at = ? AND key_id = ?"
 _WALK: Final = (
-    "SELECT p.created_at, p.key_id, k.name, k.algorithm, k.tags, k.owner, k.usages "
+    "SELECT p.created_at, p.key_id, k.key_id, k.name, k.algorithm, k.tags, k.owner, "
+    "k.usages "
     "FROM places AS p JOIN keys AS k ON k.key_id = lower("
     "hex(substr(p.key_id, 1, 4)) || '-' || hex(substr(p.key_id, 5, 2)) || '-' || "
     "hex(substr(p.key_id, 7, 2)) || '-' || hex(substr(p.key_id, 9, 2)) || '-' || "
     "hex(substr(p.key_id, 11, 6))) WHERE p.facet = ?"
+)
+_SEARCH: Final = (
+    " AND (instr(lower(k.name), ?) OR instr(lower(k.owner), ?) "
+    "OR instr(lower(k.tags), ?) OR instr(k.key_id, ?) = 1)"
 )
 _IN_ORDER: Final = " ORDER BY p.created_at DESC, p.key_id DESC"
 _STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
@@ -159,8 +164,8 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
     facets = _facets(connection, query.filter)
     if facets is None or query.scope.is_nothing:
         return IndexPage(keys=(), total=0)
-    if not query.scope.is_everything:
-        return _find_in_scope(connection, query, [facet for facet, _ in facets])
+    if query.is_walk:
+        return _walk(connection, query, [facet for facet, _ in facets])
     (rarest, total), *others = sorted(facets, key=lambda facet: facet[1])
     values: list[object] = [rarest, *(facet for facet, _ in others)]
     condition = _SELECT + _ALSO * len(others)
@@ -187,12 +192,17 @@ def find_page(connection: sqlite3.Connection, query: IndexQuery) -> IndexPage:
     return IndexPage(keys=_unpack(rows), total=total)
 
 
-def _find_in_scope(
+def _walk(
     connection: sqlite3.Connection, query: IndexQuery, facets: list[int]
 ) -> IndexPage:
-    """Return a page of the keys that a scope shows; all that are left are walked."""
-    rows = connection.execute(_WALK + _ALSO * (len(facets) - 1) + _IN_ORDER, facets)
-    shown = [row[:2] for row in rows if query.scope.shows(_scoped(row[2:]))]
+    """Return a page of the keys that a query shows; all that are left are looked at."""
+    condition = _WALK + _ALSO * (len(facets) - 1)
+    values: list[object] = [*facets]
+    if query.filter.search:
+        condition += _SEARCH
+        values += [query.filter.search.encode().lower().decode()] * 4
+    rows = connection.execute(condition + _IN_ORDER, values)
+    shown = [row[:2] for row in rows if query.shows(_entry(row[2:]))]
     total = len(shown)
     if query.after is not None:
         after = _position(*query.after)
@@ -201,14 +211,14 @@ def _find_in_scope(
     return IndexPage(keys=_unpack(page), total=total)
 
 
-def _scoped(facts: Row) -> IndexEntry:
-    """Return what a scope looks at."""
+def _entry(facts: Row) -> IndexEntry:
+    """Return what a query looks at."""
     if {str} != set(map(type, facts)):
         raise IntegrityError("The index of the key store was tampered with.")
-    name, algorithm, tags, owner, usages = facts
+    key_id, name, algorithm, tags, owner, usages = facts
     try:
         return IndexEntry(
-            key_id=KeyId(""),
+            key_id=KeyId(key_id),
             created_at=0,
             name=name,
             algorithm=algorithm,

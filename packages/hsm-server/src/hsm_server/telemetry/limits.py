@@ -1,39 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""What ``/metrics`` shows of limits."""
+"""Counts what limits have let through and refused."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
 
-__all__ = ["LimitMetrics"]
+from hsm_server.telemetry.instruments import Instruments
+
+__all__ = ["LimitInstruments"]
 
 
-class LimitMetrics:
-    """
-    Counts what was let through and what was not.
+class LimitInstruments(Instruments):
+    """Counts what limits have let through and refused."""
 
-    Args:
-        registry: Where the metrics are shown.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self._allowed = Counter(
             "ferrohsm_rate_limit_allowed_total",
             "Requests that a limit has let through, by limit.",
             ("limit",),
-            registry=registry,
+            registry=self.registry,
         )
         self._blocked = Counter(
             "ferrohsm_rate_limit_blocked_total",
             "Requests that a limit has refused, by limit.",
             ("limit",),
-            registry=registry,
+            registry=self.registry,
         )
         self._buckets = Gauge(
             "ferrohsm_rate_limit_buckets",
-            "Callers who have a bucket of their own, by limit.",
+            "Callers and addresses that have a bucket of their own, by limit.",
             ("limit",),
-            registry=registry,
+            registry=self.registry,
             multiprocess_mode="sum",
         )
         self._shown: dict[str, int] = {}

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""The server's counters: where they are counted, and how they are shown."""
+
+from hsm_server.telemetry.metrics import METRICS_CONTENT_TYPE, Metrics
+from hsm_server.telemetry.sharing import (
+    ALARM_GAUGES,
+    ALARM_SLOTS,
+    KEEPERS_SLOT,
+    share_metrics,
+)
+
+__all__ = [
+    "ALARM_GAUGES",
+    "ALARM_SLOTS",
+    "KEEPERS_SLOT",
+    "METRICS_CONTENT_TYPE",
+    "Metrics",
+    "share_metrics",
+]

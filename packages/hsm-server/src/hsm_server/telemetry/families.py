@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+"""Single values that are looked up when they are asked for."""
+
+from __future__ import annotations
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+__all__ = ["counter", "gauge"]
+
+
+def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    """Return a value that goes up and down."""
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def counter(name: str, text: str, value: int | None) -> CounterMetricFamily:
+    """Return a value that only grows; none at all where nobody knows it."""
+    return CounterMetricFamily(name, text, value=value)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""
+How the processes of one server count together.
+
+Each counts into a file of its own in a folder that all share, so that every front end
+shows the sum. A process that takes the place of another goes on counting where that one
+was killed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import values
+
+__all__ = [
+    "ALARM_GAUGES",
+    "ALARM_SLOTS",
+    "KEEPERS_SLOT",
+    "share_metrics",
+    "shared_folder",
+]
+
+KEEPERS_SLOT: Final = "tls"
+"""Name of the keeper of TLS."""
+
+ALARM_SLOTS: Final = ("vault", KEEPERS_SLOT)
+"""Names of the processes that show gauges to all others."""
+
+ALARM_GAUGES: Final = "gauge_mostrecent"
+"""What the library calls the files of these gauges."""
+
+_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name
+
+
+def share_metrics(folder: Path, slot: str) -> None:
+    """
+    Let all `Metrics` that this process makes from now on count in a shared folder.
+
+    Args:
+        folder: Of all processes of one server.
+
+        slot: Name of this process, without underscores. No two running processes
+            have the same; one that is started again has the same as before.
+    """
+    os.environ[_FOLDER] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def shared_folder() -> Path | None:
+    """Return the folder in which this process counts, if it shares one."""
+    folder = os.environ.get(_FOLDER)
+    return None if folder is None else Path(folder)

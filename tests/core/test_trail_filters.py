@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Filters of a view of the trail: by what was answered, and by time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from hsm_core import errors
+from hsm_core import operations as ops
+from hsm_core._internal.clock import instant
+from hsm_core.factory import OpenHSM
+from hsm_core.model import AuditEvent, Phase, Role
+from hsm_core.testing import FakeClock, caller, memory_hsm
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def gateway(clock: FakeClock) -> Iterator[OpenHSM]:
+    """Give an HSM whose trail has a key, an error, and an hour between the two."""
+    with memory_hsm(clock=clock) as opened:
+        person = opened.act_as(caller(Role.ADMINISTRATOR, principal="ann"))
+        person.execute(ops.CreateKey(algorithm="ed25519", name="signer"))
+        clock.advance(3600)
+        with pytest.raises(errors.KeyNotFoundError):
+            person.execute(ops.RotateKey(key_id="nothing"))
+        yield opened
+
+
+def shown(gateway: OpenHSM, wanted: ops.ListAuditEvents) -> list[AuditEvent]:
+    """Return what an auditor is shown of what ann did."""
+    auditor = gateway.act_as(caller(Role.AUDITOR, principal="carl"))
+    events = [entry.event for entry in auditor.execute(wanted).items]
+    return [e for e in events if e.caller and e.caller.principal == "ann"]
+
+
+def test_what_was_answered_with_a_code(gateway: OpenHSM) -> None:
+    """An intent is not an answer, though no error stands in it."""
+    good = shown(gateway, ops.ListAuditEvents(code="ok"))
+    bad = shown(gateway, ops.ListAuditEvents(code="key_not_found"))
+
+    assert [("CreateKey", Phase.OUTCOME)] == [(e.kind, e.phase) for e in good]
+    assert ["RotateKey"] == [e.kind for e in bad]
+
+
+def test_what_failed(gateway: OpenHSM) -> None:
+    """Whatever the error was, it is shown, and nothing else is."""
+    found = shown(gateway, ops.ListAuditEvents(failed=True))
+
+    assert ["key_not_found"] == [event.code for event in found]
+    assert [] == shown(gateway, ops.ListAuditEvents(failed=True, code="ok"))
+
+
+def test_when_it_was(gateway: OpenHSM, clock: FakeClock) -> None:
+    """The beginning belongs to the time that is asked for, the end does not."""
+    now = instant(clock.now())
+    hour = timedelta(hours=1)
+
+    late = shown(gateway, ops.ListAuditEvents(since=now))
+    early = shown(gateway, ops.ListAuditEvents(until=now))
+    between = ops.ListAuditEvents(since=now - hour, until=now)
+    never = ops.ListAuditEvents(since=now + hour)
+
+    assert ["RotateKey"] == [event.kind for event in late]
+    assert {"CreateKey"} == {event.kind for event in early}
+    assert early == shown(gateway, between)
+    assert [] == shown(gateway, never)
