@@ -2,6 +2,7 @@
 """Buckets and lock-outs: fair, bounded, and never forgotten to somebody's advantage."""
 
 import itertools
+import sys
 import tracemalloc
 from collections.abc import Callable
 
@@ -16,7 +17,8 @@ from hsm_server.limits.table import BoundedTable
 
 PER_SECOND, BURST = 10.0, 20
 MANY = 1_000_000
-MOST_BYTES = 8 * 1024 * 1024
+PLACES = 16384
+MOST_BYTES = 12 * 1024 * 1024
 
 
 class Clock:
@@ -176,20 +178,25 @@ class TestBounds:
         clock = Clock()
         tracemalloc.start()
         try:
-            found = buckets(clock, most=16384)
-            lockouts = Lockouts(3, 16384, clock)
-            for number in range(MANY):
-                clock.now += 1e-6
-                name = str(number)
-                found.take(name)
-                if not number % 10:
-                    lockouts.fail(name)
+            found, lockouts = buckets(clock, PLACES), Lockouts(3, PLACES, clock)
+            for number in range(PLACES):
+                found.take(str(number), BURST)
+                lockouts.fail(str(number))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
+        before = sys.getallocatedblocks()
+        for number in range(MANY):
+            clock.now += 3e-6
+            found.take(str(number))
+            if not number % 4:
+                lockouts.fail(str(number))
+        grown = sys.getallocatedblocks() - before
 
         assert peak < MOST_BYTES
-        assert (16384, 16384) == (len(found), len(lockouts))
+        assert grown < 4 * PLACES
+        assert PLACES == len(lockouts)
+        assert len(found) <= PLACES
 
     def test_little_is_looked_at_for_a_newcomer(self) -> None:
         """A full table is no work for whoever comes."""
@@ -206,7 +213,7 @@ class TestBounds:
         looks = 0
         table.place("newcomer", 0.0)
 
-        assert looks <= 8
+        assert looks <= 2
 
 
 class TestLockouts:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hsm_core.model import Caller, Role
 from hsm_server.app_keys import GUARD, METRICS
 from hsm_server.limits.actors import ActorLimiter
 from hsm_server.limits.buckets import Rate
@@ -14,6 +15,8 @@ from hsm_server.limits.guard import AddressGuard
 from hsm_server.settings import ProxySettings, RateLimits, ServerSettings
 from hsm_server.telemetry import Metrics
 from tests.server.support import API, Answer, claims, mint, open_api
+
+ALICE = Caller(principal="alice", roles=frozenset({Role.OPERATOR}))
 
 
 class Clock:
@@ -120,10 +123,9 @@ class TestActors:
         """What was let through, what was refused, and how many are remembered."""
         metrics = Metrics()
         limiter = ActorLimiter(Rate(1, 2), lambda _: 1, metrics, lambda: 5.0)
-        from tests.core.support import caller
 
         for _ in range(3):
-            limiter.charge(caller(), None)
+            limiter.charge(ALICE, None)
 
         text = metrics.exposition().decode()
         assert 'ferrohsm_rate_limit_allowed_total{limit="actor"} 2.0' in text

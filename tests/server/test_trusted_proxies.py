@@ -115,5 +115,5 @@ async def test_the_trail_names_the_source(
         await api.send("POST", "/random", body={"length": 8}, headers=said)
         events = await api.events()
 
-    seen = {e["kind"]: e["caller"]["source_address"] for e in events if e["caller"]}
+    seen = {e["kind"]: e["caller"]["source_address"] for e in events if "caller" in e}
     assert source == seen["Authenticate"] == seen["GenerateRandom"]

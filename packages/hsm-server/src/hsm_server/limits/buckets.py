@@ -12,11 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from hsm_server.limits.quota import Quota
 from hsm_server.limits.table import BoundedTable
 
 __all__ = ["Buckets", "Rate"]
+
+_ROUNDING: Final = 1e-6
+"""Seconds that sums of many small steps may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +91,19 @@ class Buckets:
         full_at = max(bucket.full_at, now)
         # From which instant on it holds enough.
         enough_at = full_at - (rate.burst - min(cost, rate.burst)) / rate.per_second
-        if enough_at > now:
+        if enough_at - now > _ROUNDING:
             return self._quota(full_at - now, enough_at - now)
         bucket.full_at = full_at + cost / rate.per_second
         return self._quota(bucket.full_at - now, 0.0)
 
     def _quota(self, until_full: float, wait: float) -> Quota:
         rate = self._rate
-        # Rounded first: a sum of many small steps is a little more or less.
-        remaining = math.floor(round(rate.burst - until_full * rate.per_second, 6))
+        remaining = math.floor(rate.burst - (until_full - _ROUNDING) * rate.per_second)
         return Quota(
             policy=self._policy,
             burst=rate.burst,
             window_seconds=max(1, math.ceil(rate.burst / rate.per_second)),
             remaining=max(0, remaining),
-            reset_seconds=math.ceil(until_full),
+            reset_seconds=math.ceil(until_full - _ROUNDING),
             wait_seconds=wait,
         )
