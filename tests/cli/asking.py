@@ -91,6 +91,7 @@ class Asking:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute an operation, or ask for consent."""
         self.received.append(operation)
@@ -102,7 +103,10 @@ class Asking:
             result: R = self._consent(operation)
             return result
         return self.inner.execute(
-            operation, idempotency_key=idempotency_key, approval_id=approval_id
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+            expected_generation=expected_generation,
         )
 
     def _required(self) -> ApprovalRequiredError:

@@ -44,6 +44,7 @@ class _Bounded:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute it, with a lower bound."""
         if isinstance(operation, VerifyAudit):
@@ -53,7 +54,10 @@ class _Bounded:
             assert isinstance(found, AuditVerification)
             return found  # type: ignore[return-value]
         return self.hsm.execute(
-            operation, idempotency_key=idempotency_key, approval_id=approval_id
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+            expected_generation=expected_generation,
         )
 
 

@@ -2,6 +2,7 @@
 """Tests of `hsm_cli.client`: an HSM over HTTPS."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -228,6 +229,18 @@ class TestChecks:
 
         assert [32, 32] == [len(key) for key in keys]
         assert 2 == len(set(keys))
+
+    def test_an_expected_generation(self, hsm: RemoteHSM, stub: Stub) -> None:
+        """It is sent as an entity tag; what is no generation is not sent."""
+        operation = ops.DescribeKey(key_id="k")
+        with suppress(HSMError):
+            hsm.execute(operation, expected_generation=7)
+        assert ['"7"'] == [request.headers["if-match"] for request in stub.received]
+
+        for generation in (-1, 10**15):
+            with pytest.raises(InvalidInputError, match="expected_generation"):
+                hsm.execute(operation, expected_generation=generation)
+        assert 1 == len(stub.received)
 
     @pytest.mark.parametrize("token", ["", "a b", "a\r\nX-Evil: 1", "tökén"])
     def test_bad_token(self, remote: Remote, stub: Stub, token: str) -> None:

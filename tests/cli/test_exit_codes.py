@@ -73,6 +73,7 @@ class _Raising:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Raise the error."""
         raise self.error

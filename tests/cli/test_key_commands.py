@@ -229,6 +229,20 @@ class TestVersions:
         assert shell("rollback", "k", "--version", "0").code == 2
 
 
+class TestGeneration:
+    def test_a_key_that_was_changed_meanwhile(self, shell: Shell) -> None:
+        """A change that expects another generation is refused, with exit code 5."""
+        shell.ok("create", "aes", "--name", "k")
+        seen = str(shell.ok("describe", "k", "--json").json["generation"])
+        shell.ok("rotate", "k", "--if-generation", seen)
+
+        for command in (("rotate", "k"), ("destroy", "k", "--yes"), ("suspend", "k")):
+            assert 5 == shell(*command, "--if-generation", seen).code
+
+        found = shell.ok("describe", "k", "--json").json
+        assert (2, "active") == (found["version"], found["state"])
+
+
 class TestDestroy:
     def test_asks(self, shell: Shell) -> None:
         """Only the key's own name, typed, lets a destruction begin."""

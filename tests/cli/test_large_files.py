@@ -45,13 +45,17 @@ class Watching:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Remember and pass on."""
         self.seen.append(operation)
         if self._before is not None:
             self._before(operation)
         return self.hsm.execute(
-            operation, idempotency_key=idempotency_key, approval_id=approval_id
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+            expected_generation=expected_generation,
         )
 
     def longest(self, kind: type[Operation[object]]) -> int:

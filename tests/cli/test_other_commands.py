@@ -38,6 +38,7 @@ class _FailingSelfTest:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Answer the self-test and nothing else."""
         assert isinstance(operation, SelfTest)
@@ -90,6 +91,7 @@ class _SlowHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Answer every operation as if it were the self-test."""
         time.sleep(0.4)
@@ -127,6 +129,7 @@ class _PoorHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Answer as the whole one, but for the two algorithms."""
         answer: Any = self._hsm.execute(operation)

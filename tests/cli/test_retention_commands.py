@@ -53,6 +53,7 @@ class Retained:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Answer what the commands ask."""
         assert isinstance(operation, RetentionStatus)
@@ -134,6 +135,7 @@ class Losing:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Answer what the command asks."""
         assert operation == BeginLedger(reason="the disk failed")

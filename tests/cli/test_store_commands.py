@@ -49,6 +49,7 @@ class ChangedStore:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Answer what the commands ask."""
         return self._answer(operation)  # type: ignore[return-value]

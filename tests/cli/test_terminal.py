@@ -66,10 +66,14 @@ class _Hostile:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute it, and spoil what comes back."""
         result = self.hsm.execute(
-            operation, idempotency_key=idempotency_key, approval_id=approval_id
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+            expected_generation=expected_generation,
         )
         if isinstance(operation, DescribeKey):
             assert isinstance(result, KeyInfo)

@@ -34,11 +34,15 @@ class Watching:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Remember and pass on."""
         self.seen.append(operation)
         return self.hsm.execute(
-            operation, idempotency_key=idempotency_key, approval_id=approval_id
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id,
+            expected_generation=expected_generation,
         )
 
 

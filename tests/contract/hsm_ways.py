@@ -56,12 +56,16 @@ class _BlockingHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute it on the loop, and wait."""
 
         async def work() -> R:
             return await self._hsm.execute(
-                operation, idempotency_key=idempotency_key, approval_id=approval_id
+                operation,
+                idempotency_key=idempotency_key,
+                approval_id=approval_id,
+                expected_generation=expected_generation,
             )
 
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -939,6 +939,89 @@ class TestAuthority:
         events = session.audit_events(key_id=key)
 
         assert ["", ""] == [entry.event.approval_id for entry in events]
+
+
+class TestExpectedGeneration:
+    def test_a_key_that_was_changed_meanwhile_is_left_alone(
+        self, session: Session
+    ) -> None:
+        """Whoever looked at an older key changes nothing, and that is recorded."""
+        seen = session.create_key("aes")
+        rotated = session.rotate(seen.key_id)
+        looked = session.at_generation(seen.generation)
+
+        changes: list[Callable[[], object]] = [
+            lambda: looked.destroy(seen.key_id),
+            lambda: looked.rotate(seen.key_id),
+            lambda: looked.update(seen.key_id, description="mine"),
+            lambda: session.at_generation(99).rollback(seen.key_id, 1),
+        ]
+        for change in changes:
+            with pytest.raises(errors.PreconditionFailedError):
+                change()
+
+        assert rotated.generation == session.describe(seen.key_id).generation
+        newest = session.audit_events(limit=1)[0].event
+        assert ("Rollback", "precondition_failed") == (newest.kind, newest.code)
+        assert seen.key_id == newest.key_id
+
+    def test_a_key_that_nobody_has_changed_is_changed(self, session: Session) -> None:
+        """The generation that was seen lets a change pass, once."""
+        seen = session.create_key("aes")
+        looked = session.at_generation(seen.generation)
+
+        assert seen.generation + 1 == looked.rotate(seen.key_id).generation
+        with pytest.raises(errors.PreconditionFailedError):
+            looked.rotate(seen.key_id)
+
+    def test_a_repetition_is_answered_again(self, session: Session) -> None:
+        """What was done is told, although it has itself moved the generation on."""
+        seen = session.create_key("aes")
+        looked = session.at_generation(seen.generation)
+
+        first = looked.rotate(seen.key_id, idempotency_key="once")
+        again = looked.rotate(seen.key_id, idempotency_key="once")
+
+        assert (first.version, first.generation) == (again.version, again.generation)
+        assert 2 == len(session.versions(seen.key_id))
+
+    def test_nobody_is_asked_for_an_old_key(self, session: Session) -> None:
+        """A change of an older key asks for no approval."""
+        seen = session.create_key("aes", tags=("dual",))
+        session.update(seen.key_id, description="other")
+
+        with pytest.raises(errors.PreconditionFailedError):
+            session.at_generation(seen.generation).destroy(seen.key_id)
+
+        assert [] == list(session.approvals(key_id=seen.key_id))
+
+    def test_only_what_changes_a_key_expects_one(self, session: Session) -> None:
+        """A condition that nothing keeps to is refused."""
+        key = session.create_key("ed25519").key_id
+        looked = session.at_generation(1)
+
+        for ask in (
+            lambda: looked.sign(key, b"m"),
+            lambda: looked.describe(key),
+            lambda: looked.create_key("aes"),
+            lambda: session.at_generation(2**53).rotate(key),
+            lambda: session.at_generation(-1).rotate(key),
+        ):
+            with pytest.raises(errors.InvalidInputError):
+                ask()
+
+        assert 1 == len(session.versions(key))
+
+    def test_who_may_not_change_it_learns_no_generation(
+        self, session: Session, reach: Connect
+    ) -> None:
+        """A caller without the right gets one answer, whatever they expect."""
+        seen = session.create_key("aes")
+        auditor = Session(reach(caller(Role.AUDITOR, principal="anna")))
+
+        for generation in (seen.generation, seen.generation + 1):
+            with pytest.raises(errors.AccessDeniedError):
+                auditor.at_generation(generation).rotate(seen.key_id)
 
 
 class TestTrail:

@@ -108,3 +108,16 @@ def test_a_store_that_refuses_shows() -> None:
         states.append(hsm.execute(ops.Status()).state)
 
     assert ["degraded", "operational", "operational"] == states
+
+
+def test_the_status_counts_opened_keys(hsm: HSM) -> None:
+    """A key that was used just now is open, and is not unsealed again."""
+    made = hsm.execute(ops.CreateKey(algorithm="AES-256-GCM"))
+    before = hsm.execute(ops.Status()).key_cache
+    for _ in range(3):
+        hsm.execute(ops.Encrypt(key_id=made.key_id, plaintext=b"x"))
+    after = hsm.execute(ops.Status()).key_cache
+
+    assert before.stores + 1 == after.stores
+    assert before.misses + 1 == after.misses
+    assert before.hits + 2 == after.hits

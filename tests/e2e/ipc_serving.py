@@ -47,6 +47,7 @@ class _Remote:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute it on the loop, and wait."""
 
@@ -57,6 +58,7 @@ class _Remote:
                 idempotency_key=idempotency_key,
                 known=lambda principal: None,
                 approval_id=approval_id,
+                expected_generation=expected_generation,
             )
 
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result()

@@ -5,6 +5,7 @@ import contextlib
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 120.0
 
 TOLD = {
+    "use-keys-in-libraries": ["CN=web.example,O=Example", "ssh-ed25519", "web.pem: OK"],
     "sign-large-files": ["The signature is good; version 1 made it."],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
@@ -77,6 +79,7 @@ def typed(site: Site, port: int) -> str:
         f"export FERROHSM_CLIENT_CERT={site.client_pair.certificate}\n"
         f"export FERROHSM_CLIENT_KEY={site.client_pair.key}\n"
         f"alias hsm-cli='{client}'\n"
+        f"alias python3='{sys.executable}'\n"
         f"alias hsm='{client} --actor ada --roles operator'\n"
         f"alias grace='{client} --actor grace --roles auditor "
         f"--client-cert {grace.certificate} --client-key {grace.key}'\n"

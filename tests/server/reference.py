@@ -14,7 +14,9 @@ import click
 import msgspec
 
 from hsm_core import errors
+from hsm_core.operations import HSMStatus, Status
 from hsm_core.rest import API_PREFIX, ROUTES
+from hsm_core.testing import caller, memory_hsm
 from hsm_server.exit_codes import EXIT_CODES, ExitCode
 from hsm_server.ipc.control import FromChild, FromSupervisor
 from hsm_server.ipc.frames import FromFrontEnd, FromVault
@@ -120,8 +122,14 @@ def _exits() -> str:
     return _table(("Exit code", "Meaning"), *rows)
 
 
+def _status() -> HSMStatus:
+    with memory_hsm() as hsm:
+        return hsm.act_as(caller()).execute(Status())
+
+
 def _metrics() -> str:
     metrics = Metrics()
+    metrics.show(_status())
     metrics.count_request("Sign", "ok", 0.0)
     metrics.count_handshake("ok", "X25519MLKEM768")
     metrics.count_tls_alarm("certificate")
@@ -133,6 +141,8 @@ def _metrics() -> str:
     metrics.show_staple("ECDSA", 0.0)
     metrics.count_order("issued")
     metrics.show_next_order("ca.example.com", 0.0)
+    metrics.count_violation("another protocol")
+    metrics.count_restart("vault")
     rows = [("Metric", "Kind", "Labels", "Meaning")]
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -212,6 +212,7 @@ def local_app(
         metrics.count_jwt_failure,
         clock,
         limiter=actor_limiter(settings.rates, weigh, metrics),
+        console=settings.console,
     )
     vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics)

@@ -48,6 +48,7 @@ class Broken:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> NoReturn:
         """Fail."""
         raise self.error
@@ -63,6 +64,10 @@ class Broken:
     ) -> None:
         """Keep it."""
         self.refusals.append((kind, code))
+
+    async def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """Keep it too."""
+        self.refusals.append((kind, "ok"))
 
 
 class Stuck:

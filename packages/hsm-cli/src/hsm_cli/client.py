@@ -53,6 +53,9 @@ R = TypeVar("R")
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_LAST_GENERATION: Final = 10**15 - 1
+"""What an entity tag of the server can name."""
+
 _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
@@ -160,6 +163,7 @@ class RemoteHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """
         Execute one operation on the server; see `hsm_core.protocols.HSM.execute`.
@@ -173,6 +177,8 @@ class RemoteHSM:
             approval_id: The approval that it is to be done under; empty, and the server
                 looks for one.
 
+            expected_generation: The generation that the key must be at; 0 is any.
+
         Raises:
             HSMError: What the server's HSM raised, with its facts.
             ApprovalRequiredError: Other people must agree first; its ``approval`` is
@@ -185,6 +191,8 @@ class RemoteHSM:
         request = request_of(operation)
         if approval_id:
             request.headers[APPROVAL_HEADER] = _checked_approval(approval_id)
+        if expected_generation:
+            request.headers["If-Match"] = _key_tag(expected_generation)
         effect = operation.effect
         if effect is Effect.MUTATION:
             return self._change(type(operation), request, idempotency_key)
@@ -353,6 +361,15 @@ def _checked_key(key: str) -> str:
             field="idempotency_key",
         )
     return key
+
+
+def _key_tag(generation: int) -> str:
+    if not 0 < generation <= _LAST_GENERATION:
+        raise InvalidInputError(
+            "expected_generation must be a generation of a key.",
+            field="expected_generation",
+        )
+    return f'"{generation}"'
 
 
 def _checked_approval(approval_id: str) -> str:

@@ -41,6 +41,8 @@ class Invocation:
         patience: How long to wait where other people must agree; None means not at all.
         approval_id: The approval under which operations are done that need one; empty,
             and the server looks for it.
+        expected_generation: The generation that a key must be at to be changed; 0 is
+            any.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Invocation:
         self.output = output
         self.patience: Patience | None = None
         self.approval_id = ""
+        self.expected_generation = 0
         self._hsm = hsm
         self._opened: RemoteHSM | None = None
 
@@ -60,6 +63,7 @@ class Invocation:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """
         Execute one operation; see `HSM.execute`.
@@ -74,13 +78,14 @@ class Invocation:
         hsm = self._hsm or self._open()
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         approval = approval_id or self.approval_id
+        expected = expected_generation or self.expected_generation
         is_mutation = operation.effect is Effect.MUTATION
 
         def attempt() -> R:
             with _endings(approval):
                 if not is_mutation:
                     return hsm.execute(operation, approval_id=approval)
-                return self._change(hsm, operation, key, approval)
+                return self._change(hsm, operation, key, approval, expected)
 
         if self.patience is None:
             return attempt()
@@ -89,9 +94,20 @@ class Invocation:
         return perform(hsm, attempt, self.patience)
 
     @staticmethod
-    def _change(hsm: HSM, operation: Operation[R], key: str, approval_id: str) -> R:
+    def _change(
+        hsm: HSM,
+        operation: Operation[R],
+        key: str,
+        approval_id: str,
+        expected_generation: int,
+    ) -> R:
         try:
-            return hsm.execute(operation, idempotency_key=key, approval_id=approval_id)
+            return hsm.execute(
+                operation,
+                idempotency_key=key,
+                approval_id=approval_id,
+                expected_generation=expected_generation,
+            )
         except KeyboardInterrupt:
             print_note(
                 "interrupted; it is not known whether the change was made. Repeat the "

@@ -23,6 +23,7 @@ __all__ = [
     "Instant",
     "aad_options",
     "choice",
+    "generation_option",
     "idempotency_option",
     "key_operand",
     "one_of",
@@ -424,6 +425,24 @@ idempotency_option = click.option(
     "--idempotency-key",
     metavar="TEXT",
     help="Repeat a command whose outcome is not known under the key that it named.",
+)
+
+
+def _expect_generation(
+    ctx: click.Context, param: click.Parameter, value: int | None
+) -> None:
+    invocation = ctx.find_object(Invocation)
+    if value is not None and invocation is not None:
+        invocation.expected_generation = value
+
+
+generation_option = click.option(
+    "--if-generation",
+    type=click.IntRange(min=1, max=10**15 - 1),
+    metavar="NUMBER",
+    expose_value=False,
+    callback=_expect_generation,
+    help="Do it only if the key is at this generation, as `describe` shows it.",
 )
 
 

@@ -23,6 +23,7 @@ Every error that hsm-core raises on purpose.
     │   ├── KeyUsageError
     │   ├── NameTakenError
     │   ├── OperationAbortedError
+    │   ├── PreconditionFailedError
     │   └── UseLimitError
     ├── VerificationError
     │   ├── SignatureMismatchError
@@ -99,6 +100,7 @@ __all__ = [
     "OutcomeUnknownError",
     "OverloadedError",
     "PayloadTooLargeError",
+    "PreconditionFailedError",
     "RateLimitedError",
     "SelfTestFailedError",
     "SignatureMismatchError",
@@ -288,6 +290,15 @@ class IdempotencyConflictError(ConflictError):
 
     code: ClassVar[str] = "idempotency_conflict"
     sentence: ClassVar[str] = "This idempotency key was used for another request."
+
+
+class PreconditionFailedError(ConflictError):
+    """The key is not at the generation that the caller named; nothing was done."""
+
+    code: ClassVar[str] = "precondition_failed"
+    sentence: ClassVar[str] = (
+        "The key was changed since it was looked at; nothing was done."
+    )
 
 
 class KeyStateError(ConflictError):

@@ -10,6 +10,7 @@ more.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from enum import StrEnum
 from typing import Protocol, TypeAlias, TypeVar
 
 from hsm_core.model import Line, Record
@@ -21,7 +22,16 @@ from hsm_core.operations import (
 )
 from hsm_server.limits.quota import Quota
 
-__all__ = ["Known", "Told", "VaultAccess", "Visitor", "tell_nobody"]
+__all__ = [
+    "How",
+    "Known",
+    "SignedIn",
+    "Told",
+    "VaultAccess",
+    "Visitor",
+    "Who",
+    "tell_nobody",
+]
 
 R = TypeVar("R")
 
@@ -46,12 +56,55 @@ class Visitor(Record, frozen=True, kw_only=True):
         certificate: Certificate of the TLS peer, DER, or empty.
         address: Network address of the connection.
         request_id: Ties the trail to log and answer.
+        session: Secret of a session of the console, in the place of a credential.
+        is_background: Whether a page asks by itself, which keeps no session alive.
     """
 
     credential: str = ""
     certificate: bytes = b""
     address: Line = ""
     request_id: Line = ""
+    session: str = ""
+    is_background: bool = False
+
+
+class How(StrEnum):
+    """What somebody has shown to be let in."""
+
+    TOKEN = "token"  # noqa: S105 (no secret)
+    CERTIFICATE = "certificate"
+
+
+class Who(Record, frozen=True, kw_only=True):
+    """
+    Who a visitor is, as the vault has found.
+
+    Attributes:
+        roles: In the order of their names.
+        certificate_subject: Of the certificate that was shown; empty without one.
+        how: What the identity rests on.
+        until: When it ends at the latest, seconds since 1970.
+        idle_seconds: After how long without use it ends; 0 where there is no session.
+    """
+
+    principal: str
+    roles: tuple[str, ...]
+    certificate_subject: str = ""
+    how: How
+    until: float
+    idle_seconds: float = 0.0
+
+
+class SignedIn(Record, frozen=True, kw_only=True):
+    """
+    A new session.
+
+    Attributes:
+        session: Its secret, which its bearer alone may have.
+    """
+
+    session: str
+    who: Who
 
 
 class VaultAccess(Protocol):
@@ -80,10 +133,13 @@ class VaultAccess(Protocol):
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        expected_generation: int = 0,
         told: Told = tell_nobody,
     ) -> R:
         """
         Execute one operation for whoever the visitor turns out to be.
+
+        See `HSM.execute` for what travels beside it.
 
         Raises:
             RateLimitedError: They have asked for too much.
@@ -104,6 +160,18 @@ class VaultAccess(Protocol):
 
         It ends with `AuthenticationError` when the credential is good no more.
         """
+        ...
+
+    async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
+        """Return who a visitor is, without a record."""
+        ...
+
+    async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
+        """Begin a session of the console for whoever shows a credential."""
+        ...
+
+    async def sign_out(self, visitor: Visitor, /, *, known: Known) -> None:
+        """End the session of a visitor."""
         ...
 
     async def token_keys(self) -> bytes:

@@ -23,11 +23,12 @@ from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
 from hsm_server.openapi import openapi_document
 from hsm_server.routes.api import add_api_routes
-from hsm_server.routes.service import add_service_routes
+from hsm_server.routes.service import add_metrics_route, add_service_routes
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.ui import add_console
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_metrics_app"]
 
 
 def create_app(
@@ -61,5 +62,28 @@ def create_app(
     app[SOURCES] = SourceAddresses(settings.proxies)
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))
+    if settings.metrics.address is None:
+        add_metrics_route(app.router)
     add_api_routes(app.router, settings.limits)
+    if settings.console.is_on:
+        add_console(app)
     return app
+
+
+def create_metrics_app(app: web.Application) -> web.Application:
+    """
+    Build the application of the listener that shows metrics alone.
+
+    Args:
+        app: The one whose metrics they are.
+    """
+    shown = web.Application(middlewares=[answer_everything])
+    shown[VAULT] = app[VAULT]
+    shown[HEALTH] = app[HEALTH]
+    shown[LOGGER] = app[LOGGER]
+    shown[METRICS] = app[METRICS]
+    shown[SETTINGS] = app[SETTINGS]
+    shown[IN_FLIGHT] = InFlight()
+    shown.on_response_prepare.append(set_common_headers)
+    add_metrics_route(shown.router)
+    return shown

@@ -17,7 +17,7 @@ from hsm_server.app_keys import LOGGER, METRICS, Exchange
 from hsm_server.logs import location
 from hsm_server.problems import RequestRefusedError, problem_response, status_of
 
-__all__ = ["answer_failure"]
+__all__ = ["answer_failure", "note_failure"]
 
 _CODES: Final = {
     404: "route_not_found",
@@ -29,6 +29,16 @@ def answer_failure(
     request: web.Request, error: Exception, exchange: Exchange
 ) -> web.Response:
     """Return the answer to a request that failed for any reason, and note its code."""
+    known = note_failure(request, error, exchange)
+    if isinstance(known, HSMError) and (asked := asked_approval(known)) is not None:
+        return _accepted(asked)
+    return problem_response(known, exchange.request_id)
+
+
+def note_failure(
+    request: web.Request, error: Exception, exchange: Exchange
+) -> HSMError | RequestRefusedError:
+    """Return what may be told of an error, and note its code."""
     match error:
         case HSMError():
             if status_of(type(error)) >= 500:
@@ -43,9 +53,7 @@ def answer_failure(
         case _:
             known = _unexpected(request, error, exchange)
     exchange.code = known.code
-    if isinstance(known, HSMError) and (asked := asked_approval(known)) is not None:
-        return _accepted(asked)
-    return problem_response(known, exchange.request_id)
+    return known
 
 
 def _accepted(asked: ApprovalInfo) -> web.Response:

@@ -7,11 +7,13 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.access import Visitor
+from hsm_server.access import How, SignedIn, Visitor, Who
 from hsm_server.certificates import (
     certificate_facts,
     fingerprint,
@@ -21,6 +23,8 @@ from hsm_server.clock import FlooredClock
 from hsm_server.limits.actors import ActorLimiter
 from hsm_server.limits.quota import Quota
 from hsm_server.pacing import with_pauses
+from hsm_server.sessions import Session, SessionEndedError, Sessions
+from hsm_server.settings import ConsoleSettings
 from hsm_server.tokens import Identity, TokenTrust, TokenVerifier, TrustedNames
 
 __all__ = ["Gatekeeper"]
@@ -48,6 +52,8 @@ class Gatekeeper:
         names: Is told which keys count, and names them to the HSM.
 
         limiter: Says how much a caller may ask for; None doesn't limit them.
+
+        console: How long sessions of the console last.
     """
 
     def __init__(
@@ -58,12 +64,14 @@ class Gatekeeper:
         clock: FlooredClock = _CLOCK,
         names: TrustedNames | None = None,
         limiter: ActorLimiter | None = None,
+        console: ConsoleSettings | None = None,
     ) -> None:
         self._gateway = gateway
         self._on_failure = on_failure
         self._clock = clock
         self._names = names or TrustedNames(trust)
         self._limiter = limiter
+        self._sessions = Sessions(console or ConsoleSettings(), clock.now)
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
@@ -114,7 +122,13 @@ class Gatekeeper:
     async def record_failure(
         self, visitor: Visitor, error: AuthenticationError
     ) -> None:
-        """Count and record a failure, before it is answered."""
+        """
+        Count and record a failure, before it is answered.
+
+        Whoever comes back to a session that has ended has not failed.
+        """
+        if isinstance(error, SessionEndedError):
+            return
         self._on_failure()
         shown = readable_facts(visitor.certificate)
         unknown = Caller(
@@ -141,6 +155,57 @@ class Gatekeeper:
             await self.record_failure(visitor, error)
             raise
 
+    def who(self, visitor: Visitor) -> Who:
+        """
+        Return who asks, and until when that is so.
+
+        Raises:
+            AuthenticationError: See `caller`.
+        """
+        shown, sessions = visitor, self._sessions
+        until, idle_seconds = float("inf"), 0.0
+        if visitor.session:
+            session = self._session(visitor)
+            until, idle_seconds = (
+                sessions.ends_at(session),
+                sessions.settings.idle_seconds,
+            )
+            shown = _resting_on(visitor, session.credential)
+        identity = self._identity(visitor)
+        return Who(
+            principal=identity.principal,
+            roles=tuple(sorted(identity.roles)),
+            certificate_subject=certificate_facts(visitor.certificate).subject,
+            how=How.TOKEN if shown.credential else How.CERTIFICATE,
+            until=min(until, identity.expires_at),
+            idle_seconds=idle_seconds,
+        )
+
+    async def sign_in(self, visitor: Visitor, caller: Caller) -> SignedIn:
+        """
+        Begin a session, and record that.
+
+        Args:
+            visitor: Shows a credential, and no session.
+
+            caller: Who that was found to be.
+
+        Raises:
+            AuthenticationError: A session is shown, or the credential is good no more.
+        """
+        if visitor.session:
+            raise AuthenticationError
+        shown = fingerprint(visitor.certificate)
+        await self._gateway.record_visit(caller, kind="SignIn")
+        secret = self._sessions.begin(caller.principal, visitor.credential, shown)
+        who = self.who(msgspec.structs.replace(visitor, session=secret, credential=""))
+        return SignedIn(session=secret, who=who)
+
+    async def sign_out(self, visitor: Visitor, caller: Caller) -> None:
+        """End the session of a caller at once, and record that."""
+        self._sessions.end(visitor.session)
+        await self._gateway.record_visit(caller, kind="SignOut")
+
     async def while_good(
         self, visitor: Visitor, pages: AsyncGenerator[T, None]
     ) -> AsyncGenerator[T, None]:
@@ -160,13 +225,37 @@ class Gatekeeper:
 
     def _seconds_left(self, visitor: Visitor) -> float:
         """Return until when to look at a credential again."""
+        # Nobody does anything while a view goes on by itself.
+        visitor = msgspec.structs.replace(visitor, is_background=True)
         left = self._identity(visitor).expires_at - self._clock.now()
         return max(0.0, min(left, _LOOK_SECONDS))
 
     def _identity(self, visitor: Visitor) -> Identity:
+        if visitor.session:
+            session = self._session(visitor)
+            try:
+                return self._identity(_resting_on(visitor, session.credential))
+            except AuthenticationError:
+                self._sessions.end(visitor.session)
+                raise SessionEndedError from None
         if not visitor.credential:
             raise AuthenticationError
         return self._verifier.verify(
             visitor.credential,
             certificate_sha256=fingerprint(visitor.certificate),
         )
+
+    def _session(self, visitor: Visitor) -> Session:
+        if visitor.credential:
+            # Which of the two would count?
+            raise AuthenticationError
+        return self._sessions.find(
+            visitor.session,
+            fingerprint(visitor.certificate),
+            is_used=not visitor.is_background,
+        )
+
+
+def _resting_on(visitor: Visitor, credential: str) -> Visitor:
+    """Return a visitor with what a session rests on in its place."""
+    return msgspec.structs.replace(visitor, credential=credential, session="")

@@ -16,7 +16,14 @@ from hsm_core.operations import (
     Status,
 )
 from hsm_core.protocols import AsyncHSMGateway, Request
-from hsm_server.access import Known, Told, Visitor, tell_nobody
+from hsm_server.access import (
+    Known,
+    SignedIn,
+    Told,
+    Visitor,
+    Who,
+    tell_nobody,
+)
 from hsm_server.gatekeeper import Gatekeeper
 
 __all__ = ["PROBE", "LocalVault"]
@@ -54,17 +61,20 @@ class LocalVault:
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        expected_generation: int = 0,
         told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
         self._charge(caller, operation, told)
-        if not approval_id:
+        if not approval_id and not expected_generation:
             hsm = self._gateway.act_as(caller)
             return await hsm.execute(operation, idempotency_key=idempotency_key)
-        named = Request(caller, operation, idempotency_key, approval_id)
-        (answer,) = self._gateway.execute_many([named])
+        request = Request(
+            caller, operation, idempotency_key, approval_id, expected_generation
+        )
+        (answer,) = self._gateway.execute_many([request])
         result: R = await answer
         return result
 
@@ -108,6 +118,23 @@ class LocalVault:
         async with contextlib.aclosing(pages):
             async for page in pages:
                 yield page
+
+    async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
+        """See `VaultAccess.who`."""
+        known((await self._gatekeeper.admit(visitor)).principal)
+        return self._gatekeeper.who(visitor)
+
+    async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
+        """See `VaultAccess.sign_in`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        return await self._gatekeeper.sign_in(visitor, caller)
+
+    async def sign_out(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.sign_out`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        await self._gatekeeper.sign_out(visitor, caller)
 
     async def token_keys(self) -> bytes:
         """See `VaultAccess.token_keys`."""

@@ -23,6 +23,7 @@ from hsm_server.options import (
     UNAVAILABLE,
     check_places,
     environment_name,
+    metrics_warning,
     options,
     settings_from,
 )
@@ -68,6 +69,8 @@ def _run(**values: Any) -> None:
     _check_token_keys(values)
     try:
         settings = settings_from(values)
+        if warning := metrics_warning(settings):
+            say(f"warning: {warning}")
         serve(
             Start(
                 settings=settings,

@@ -47,6 +47,9 @@ COMMON_HEADERS: Final = {
 }
 """What every answer carries."""
 
+_OWN: Final = ("Cache-Control", "Content-Security-Policy", "Referrer-Policy")
+"""Of these, what an answer says itself."""
+
 
 @web.middleware
 async def answer_everything(
@@ -110,10 +113,8 @@ async def set_common_headers(
     request: web.Request, response: web.StreamResponse
 ) -> None:
     """Set what every answer carries; a signal of the application."""
-    own = response.headers.get("Cache-Control")
-    response.headers.update(COMMON_HEADERS)
-    if own is not None:
-        response.headers["Cache-Control"] = own
+    own = {name: response.headers[name] for name in _OWN if name in response.headers}
+    response.headers.update({**COMMON_HEADERS, **own})
     exchange = exchange_of(request)
     if exchange is not None and exchange.quota is not None:
         response.headers.update(exchange.quota.headers)

@@ -47,6 +47,11 @@ class Plan(Record, frozen=True, kw_only=True):
     started: float = 0.0
 
     @property
+    def has_metrics_socket(self) -> bool:
+        """Whether the last socket of a front end is for metrics alone."""
+        return self.settings.metrics.address is not None
+
+    @property
     def has_challenge_socket(self) -> bool:
         """Whether the last listening socket is the keeper's, for a CA's challenges."""
         tls = self.settings.tls

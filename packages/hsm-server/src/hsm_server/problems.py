@@ -45,6 +45,7 @@ STATUS: Final[dict[type[HSMError], int]] = {
     errors.KeyNotFoundError: 404,
     errors.ConflictError: 409,
     errors.IntegrityError: 409,
+    errors.PreconditionFailedError: 412,
     errors.PayloadTooLargeError: 413,
     errors.InvalidInputError: 422,
     errors.VerificationError: 422,

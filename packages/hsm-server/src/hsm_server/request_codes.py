@@ -8,6 +8,8 @@ from typing import Final
 __all__ = ["REQUEST_CODES"]
 
 REQUEST_CODES: Final = {
+    "cross_site": 403,
+    "stale_form": 403,
     "route_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,

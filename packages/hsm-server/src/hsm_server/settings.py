@@ -17,11 +17,13 @@ __all__ = [
     "MAX_TOKEN_BYTES",
     "ACMESettings",
     "ClientSettings",
+    "ConsoleSettings",
     "EventLoop",
     "HTTPLimits",
     "Isolation",
     "LogFormat",
     "LogLevel",
+    "MetricsSettings",
     "PairFiles",
     "ProxyHeader",
     "ProxySettings",
@@ -268,6 +270,36 @@ class ProxySettings(Record, frozen=True, kw_only=True):
     header: ProxyHeader = ProxyHeader.X_FORWARDED_FOR
 
 
+class MetricsSettings(Record, frozen=True, kw_only=True):
+    """
+    Who may read ``/metrics``, and where.
+
+    Attributes:
+        address: Host and port of a listener of its own, without TLS, on loopback; None
+            shows the page where everything else is.
+        token_sha256: SHA-256 of the bearer token that is asked for, hex; empty asks
+            for none. The token is long enough for nobody to find it by its hash.
+    """
+
+    address: tuple[str, int] | None = None
+    token_sha256: str = ""
+
+
+class ConsoleSettings(Record, frozen=True, kw_only=True):
+    """
+    The web console.
+
+    Attributes:
+        is_on: Whether it is served.
+        idle_seconds: After how long without use a session ends.
+        absolute_seconds: After how long it ends however much it is used.
+    """
+
+    is_on: bool = True
+    idle_seconds: Annotated[float, Meta(gt=0)] = 15 * 60.0
+    absolute_seconds: Annotated[float, Meta(gt=0)] = 8 * 3600.0
+
+
 class ServerSettings(Record, frozen=True, kw_only=True):
     """
     Everything the server needs, except its secrets.
@@ -280,6 +312,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         list_cache_seconds: How long a listing of keys may be shown again; 0 for never.
         workers: Front ends, where keys are in a process of their own.
         event_loop: What they and the vault run on.
+        console: The web console.
         drain_timeout_seconds: How long requests in flight may finish at the end.
     """
 
@@ -293,6 +326,8 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     rates: RateLimits = RateLimits()
     proxies: ProxySettings = ProxySettings()
     list_cache_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    metrics: MetricsSettings = MetricsSettings()
+    console: ConsoleSettings = ConsoleSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO
     drain_timeout_seconds: Annotated[float, Meta(ge=0)] = 7.0

@@ -12,7 +12,14 @@ from typing import Final
 from hsm_server.exit_codes import ListenError
 from hsm_server.settings import ServerSettings
 
-__all__ = ["adopt", "bind", "challenge_sockets", "listening_sockets", "url_of"]
+__all__ = [
+    "adopt",
+    "bind",
+    "challenge_sockets",
+    "listening_sockets",
+    "metrics_sockets",
+    "url_of",
+]
 
 _FIRST: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _BACKLOG: Final = 128
@@ -41,6 +48,17 @@ def challenge_sockets(settings: ServerSettings) -> list[socket.socket]:
     if acme is None or acme.http_address is None:
         return []
     return [bind(*acme.http_address)]
+
+
+def metrics_sockets(settings: ServerSettings) -> list[socket.socket]:
+    """
+    Return the socket where only metrics are shown, if there is one.
+
+    Raises:
+        ListenError: See `bind`.
+    """
+    address = settings.metrics.address
+    return [] if address is None else [bind(*address)]
 
 
 def adopt(

@@ -42,6 +42,9 @@ COMMANDS: Final = {
     "update": "Change what is said of a key.",
     "set-rotation": "Say when the HSM rotates a key by itself.",
     "public-key": "Print a public key.",
+    "jwk": "Print public keys as JWK, or as a JWK Set.",
+    "ssh-public-key": "Print a public key as OpenSSH takes it.",
+    "csr": "Request a certificate for a key.",
     "sign": "Sign data.",
     "verify": "Check a signature.",
     "encrypt": "Encrypt data.",
@@ -136,6 +139,8 @@ def _load(name: str) -> click.Command:
     names = list(COMMANDS)
     if name in _LIFE:
         return _load_life_command(name)
+    if name in _PUBLIC:
+        return _load_public(name)
     if names.index(name) < names.index("sign"):
         return _load_key_command(name)
     if names.index(name) < names.index("random"):
@@ -185,14 +190,33 @@ def _load_key_command(name: str) -> click.Command:
             from hsm_cli.commands import revoke
 
             return revoke.command
-        case "destroy":
+        case _:
             from hsm_cli.commands import destroy
 
             return destroy.command
-        case _:
+
+
+_PUBLIC: Final = frozenset({"csr", "jwk", "public-key", "ssh-public-key"})
+
+
+def _load_public(name: str) -> click.Command:
+    match name:
+        case "public-key":
             from hsm_cli.commands import public_key
 
             return public_key.command
+        case "jwk":
+            from hsm_cli.commands import jwk
+
+            return jwk.command
+        case "ssh-public-key":
+            from hsm_cli.commands import ssh_public_key
+
+            return ssh_public_key.command
+        case _:
+            from hsm_cli.commands import csr
+
+            return csr.command
 
 
 _LIFE: Final = frozenset(

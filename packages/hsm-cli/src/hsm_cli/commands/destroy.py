@@ -9,7 +9,12 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_cli.terminal import neutral
 from hsm_core.operations import DescribeKey, DestroyKey
 
@@ -27,6 +32,7 @@ __all__ = ["command"]
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation,

@@ -7,7 +7,12 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import ResumeKey
 
 __all__ = ["command"]
@@ -16,6 +21,7 @@ __all__ = ["command"]
 @click.command("resume", cls=HSMCommand)
 @key_operand
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(invocation: Invocation, key_id: str, idempotency_key: str | None) -> None:
     """Let a suspended version be active again."""

@@ -15,6 +15,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
 from hsm_cli.options import (
     HSMCommand,
+    generation_option,
     idempotency_option,
     key_operand,
     warn_of_visible,
@@ -81,6 +82,7 @@ def status(invocation: Invocation) -> None:
     help="For how many days from now, instead.",
 )
 @idempotency_option
+@generation_option
 @click.pass_obj
 def extend(
     invocation: Invocation,
@@ -105,6 +107,7 @@ def extend(
 @key_operand
 @_reason_option("shown with the key")
 @idempotency_option
+@generation_option
 @click.pass_obj
 def hold(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None
@@ -117,6 +120,7 @@ def hold(
 @key_operand
 @_reason_option("stands in the audit trail")
 @idempotency_option
+@generation_option
 @click.pass_obj
 def release(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None

@@ -9,7 +9,13 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, Instant, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    Instant,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import RevokeKey
 
 __all__ = ["command"]
@@ -31,6 +37,7 @@ __all__ = ["command"]
     help="Since when it is compromised, such as 2026-01-31T12:00:00Z; kept too.",
 )
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation,

@@ -7,7 +7,12 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import Rollback
 
 __all__ = ["command"]
@@ -23,6 +28,7 @@ __all__ = ["command"]
     help="The older version.",
 )
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation, key_id: str, version: int, idempotency_key: str | None

@@ -7,7 +7,12 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import RotateKey
 
 __all__ = ["command"]
@@ -21,6 +26,7 @@ __all__ = ["command"]
     help="Let the old version stay current, until the new one is activated.",
 )
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation, key_id: str, staged: bool, idempotency_key: str | None

@@ -7,7 +7,12 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import SetRotation
 
 __all__ = ["command"]
@@ -29,6 +34,7 @@ __all__ = ["command"]
 )
 @click.option("--off", is_flag=True, help="Never by itself.")
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation,

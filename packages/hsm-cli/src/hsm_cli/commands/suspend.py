@@ -7,7 +7,12 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import SuspendKey
 
 __all__ = ["command"]
@@ -17,6 +22,7 @@ __all__ = ["command"]
 @key_operand
 @click.option("--reason", default="", metavar="TEXT", help="Kept in key and trail.")
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation, key_id: str, reason: str, idempotency_key: str | None

@@ -7,7 +7,13 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
-from hsm_cli.options import CommaList, HSMCommand, idempotency_option, key_operand
+from hsm_cli.options import (
+    CommaList,
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+    key_operand,
+)
 from hsm_core.operations import UpdateKey
 
 __all__ = ["command"]
@@ -27,6 +33,7 @@ __all__ = ["command"]
     help="All its tags, with commas between; an empty list takes them away.",
 )
 @idempotency_option
+@generation_option
 @click.pass_obj
 def command(
     invocation: Invocation,

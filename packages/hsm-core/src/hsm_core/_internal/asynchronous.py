@@ -205,7 +205,16 @@ class AsyncGateway:
         key_id: str = "",
     ) -> None:
         """See `HSMGateway.record_refusal`."""
-        ticket = self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        await self._settled(
+            self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        )
+
+    async def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """See `HSMGateway.record_visit`."""
+        await self._settled(self._refusals.record_visit(caller, kind=kind))
+
+    async def _settled(self, ticket: AuditTicket | None) -> None:
+        """Wait until a record is durable, or can't be."""
         if ticket is None:
             return
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -368,9 +377,12 @@ class AsyncBoundHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute one operation; see `HSM.execute` and `Request`."""
-        request = Request(self._caller, operation, idempotency_key, approval_id)
+        request = Request(
+            self._caller, operation, idempotency_key, approval_id, expected_generation
+        )
         result: R = await self._gateway.execute(request)
         return result
 

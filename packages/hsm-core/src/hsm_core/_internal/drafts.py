@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,7 +18,7 @@ from hsm_core._internal.consents import Hold
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.shown_certificates import audited_certificate
 from hsm_core._internal.views import audited_caller, audited_key
-from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError
 from hsm_core.model import (
     ApprovalDemand,
     AuditDetail,
@@ -33,6 +33,9 @@ from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
 __all__ = ["Attempt", "code_of", "parameters_of"]
+
+_NO_GENERATION: Final = 2**53
+"""More than any generation."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Attempt:
         approval_id: The approval that it is about, is done under or waits for; at first
             the one that the caller named.
         named_approval: The one that the caller named, or empty.
+        expected_generation: The one that its key must be at, or 0.
         hold: The approval that it has, while it has one.
         waited: For how many seconds it has waited for the trail.
     """
@@ -68,6 +72,7 @@ class Attempt:
     document_before: str = ""
     approval_id: str = ""
     named_approval: str = ""
+    expected_generation: int = 0
     hold: Hold | None = None
     waited: float = 0.0
 
@@ -99,6 +104,37 @@ class Attempt:
                 field="approval_id",
             )
         self.approval_id = self.named_approval = approval_id
+
+    def expect_generation(self, generation: object) -> None:
+        """
+        Take the generation that the caller expects their key to be at, if they do.
+
+        Raises:
+            InvalidInputError: It is no generation, or the operation changes no key that
+                is there.
+        """
+        if not isinstance(generation, int) or not 0 <= generation < _NO_GENERATION:
+            raise InvalidInputError(
+                "expected_generation must be a generation of a key.",
+                field="expected_generation",
+            )
+        if generation and not hasattr(self.operation, "key_id"):
+            raise InvalidInputError(
+                "A generation is expected only by what changes a key that is there.",
+                field="expected_generation",
+            )
+        self.expected_generation = generation
+
+    def check_generation(self) -> None:
+        """
+        Refuse to change a key that was changed since the caller looked at it.
+
+        Raises:
+            PreconditionFailedError: It is at another generation than was expected.
+        """
+        found = self.document.generation if self.document else 0
+        if self.expected_generation not in {0, found}:
+            raise PreconditionFailedError
 
     def need_no_approval(self) -> None:
         """Leave out of the record an approval that was named for nothing."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from hsm_core._internal.cache import BoundedCache
+from hsm_core._internal.cache import BoundedCache, CacheCounts
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.sealing import BlobContext, KeyRing
@@ -60,6 +60,11 @@ class Materials:
         self._public_handles: BoundedCache[bytes, KeyHandle] = BoundedCache(
             cache_entries
         )
+
+    @property
+    def opened(self) -> CacheCounts:
+        """How often an opened key was there when it was needed."""
+        return self._handles.counts
 
     def check_blobs(self, document: KeyDocument) -> None:
         """Compare every sealed blob of a key with its digest; condemn what differs."""

@@ -96,6 +96,7 @@ class Mutations:
         )
         try:
             attempt.name_approval(request.approval_id)
+            attempt.expect_generation(request.expected_generation)
             attempt.check(self._services.limits)
             attempt.operation_id = self._operation_id(request)
             waiting = self._services.consents.waiting(partial(self._wait, attempt))
@@ -147,6 +148,7 @@ class Mutations:
         subject = self._admission.admit(attempt, handler)
         if locked is not None and _keys_of(attempt) != locked:
             return None
+        attempt.check_generation()
         handler.prepare(subject)
         self._admission.check_approvals(attempt)
         for use in handler.uses(subject):

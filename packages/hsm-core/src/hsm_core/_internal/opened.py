@@ -157,6 +157,13 @@ class OpenHSM:
             with suppress(AuditUnavailableError):
                 ticket.wait()
 
+    def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """See `HSMGateway.record_visit`."""
+        ticket = self._refusals.record_visit(caller, kind=kind)
+        if ticket is not None:
+            with suppress(AuditUnavailableError):
+                ticket.wait()
+
     def reload_policy(self) -> str:
         """
         Put what the policy file holds in force now; else the last good one stays.

@@ -204,6 +204,11 @@ class Pipeline:
                     "An idempotency key is for operations that change a key.",
                     field="idempotency_key",
                 )
+            if request.expected_generation:
+                raise InvalidInputError(
+                    "A generation is expected only by what changes a key.",
+                    field="expected_generation",
+                )
             attempt.check(self._services.limits)
             answer = self._compute_stably(attempt, at_once=at_once)
         except NoRoomError:
@@ -368,9 +373,12 @@ class BoundHSM:
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute one operation; see `HSM.execute` and `Request`."""
-        request = Request(self._caller, operation, idempotency_key, approval_id)
+        request = Request(
+            self._caller, operation, idempotency_key, approval_id, expected_generation
+        )
         with self._gate.passage():
             result: R = self._pipeline.execute(request)
         return result

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Records that no operation makes: refusals before there was one, and tampering.
+Records that no operation makes: refusals before there was one, visits, and tampering.
 
 Anybody who reaches the network can cause refusals, so they have a budget: above it they
 are counted, and the count is one record.
@@ -68,18 +68,7 @@ class Refusals:
             What to wait for before the refusal is answered; None if it was counted, or
             if the trail can't be written.
         """
-        drafts = [
-            AuditDraft(
-                phase=Phase.SINGLE,
-                kind=kind,
-                code=code,
-                request_id=caller.request_id,
-                key_id=key_id[:_KEPT_CHARACTERS],
-                caller=audited_caller(caller),
-                parameters=audited_certificate(caller),
-                policy=self._policy_hash(),
-            )
-        ]
+        drafts = [self._draft(caller, code, kind, key_id)]
         with self._lock:
             if not self._take():
                 self._count()
@@ -91,11 +80,34 @@ class Refusals:
                 self._counted = 0
             return ticket
 
+    def record_visit(self, caller: Caller, *, kind: str) -> AuditTicket | None:
+        """
+        Record that a caller came or went; see `HSMGateway.record_visit`.
+
+        It has no budget: who can cause it is known, and may cause other records too.
+
+        Returns:
+            What to wait for; None if the trail can't be written.
+        """
+        return self._append([self._draft(caller, "ok", kind, "")])
+
     def flush(self) -> None:
         """Record what was counted, before the trail is closed."""
         with self._lock:
             if self._counted and self._append([self._count_draft()]):
                 self._counted = 0
+
+    def _draft(self, caller: Caller, code: str, kind: str, key_id: str) -> AuditDraft:
+        return AuditDraft(
+            phase=Phase.SINGLE,
+            kind=kind,
+            code=code,
+            request_id=caller.request_id,
+            key_id=key_id[:_KEPT_CHARACTERS],
+            caller=audited_caller(caller),
+            parameters=audited_certificate(caller),
+            policy=self._policy_hash(),
+        )
 
     def _take(self) -> bool:
         now = self._clock.monotonic()

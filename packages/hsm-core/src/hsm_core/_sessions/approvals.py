@@ -4,39 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Self, TypeVar
+from typing import Self
 
 from hsm_core import operations as ops
-from hsm_core._sessions.base import SessionBase
+from hsm_core._sessions.base import Accompanied, SessionBase
 from hsm_core.model import ApprovalState
-from hsm_core.protocols import HSM
 
 __all__ = ["ApprovalMethods"]
-
-R = TypeVar("R")
-
-
-class _UnderApproval:
-    """An HSM to which every operation names the same approval."""
-
-    def __init__(self, hsm: HSM, approval_id: str) -> None:
-        self._hsm = hsm
-        self._approval_id = approval_id
-
-    def execute(
-        self,
-        operation: ops.Operation[R],
-        /,
-        *,
-        idempotency_key: str | None = None,
-        approval_id: str = "",
-    ) -> R:
-        """Execute one operation; see `HSM.execute`."""
-        return self._hsm.execute(
-            operation,
-            idempotency_key=idempotency_key,
-            approval_id=approval_id or self._approval_id,
-        )
 
 
 class ApprovalMethods(SessionBase):
@@ -49,7 +23,7 @@ class ApprovalMethods(SessionBase):
         An operation that needs an approval is then refused where this one is for
         something else or came to an end. Without it, the HSM looks for one.
         """
-        return type(self)(_UnderApproval(self._hsm, approval_id))
+        return type(self)(Accompanied(self._hsm, approval_id=approval_id))
 
     def approvals(
         self,

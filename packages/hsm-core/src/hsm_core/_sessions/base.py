@@ -11,7 +11,9 @@ import msgspec
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 
-__all__ = ["SessionBase"]
+__all__ = ["Accompanied", "SessionBase"]
+
+R = TypeVar("R")
 
 
 class _Page(Protocol):
@@ -20,6 +22,43 @@ class _Page(Protocol):
 
 
 P = TypeVar("P", bound=_Page)
+
+
+class Accompanied:
+    """
+    An HSM to which the same goes beside every operation that says nothing else.
+
+    Args:
+        hsm: What executes them.
+
+        approval_id: The approval that they are to be done under.
+
+        expected_generation: The generation that their key must be at.
+    """
+
+    def __init__(
+        self, hsm: HSM, *, approval_id: str = "", expected_generation: int = 0
+    ) -> None:
+        self._hsm = hsm
+        self._approval_id = approval_id
+        self._expected_generation = expected_generation
+
+    def execute(
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
+        expected_generation: int = 0,
+    ) -> R:
+        """Execute one operation; see `HSM.execute`."""
+        return self._hsm.execute(
+            operation,
+            idempotency_key=idempotency_key,
+            approval_id=approval_id or self._approval_id,
+            expected_generation=expected_generation or self._expected_generation,
+        )
 
 
 class SessionBase:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Self
 
 from hsm_core import operations as ops
-from hsm_core._sessions.base import SessionBase
+from hsm_core._sessions.base import Accompanied, SessionBase
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import KeyInfo, KeyState, VersionInfo
 
@@ -16,6 +17,15 @@ __all__ = ["KeyMethods"]
 
 class KeyMethods(SessionBase):
     """The life of keys."""
+
+    def at_generation(self, generation: int) -> Self:
+        """
+        Return a session that changes a key only if it is at a generation.
+
+        That is the `KeyInfo.generation` of what was looked at; if somebody has changed
+        the key since, `PreconditionFailedError` is raised and nothing is done.
+        """
+        return type(self)(Accompanied(self._hsm, expected_generation=generation))
 
     def create_key(
         self,

@@ -38,6 +38,7 @@ from hsm_core.operations.audit import (
     AuditStatus,
     AuditVerification,
     ListAuditEvents,
+    SyncTimes,
     VerifyAudit,
 )
 from hsm_core.operations.base import Effect, Operation, result_type
@@ -127,7 +128,12 @@ from hsm_core.operations.retention import (
     RetentionReport,
     RetentionStatus,
 )
-from hsm_core.operations.service import HSMStatus, ScheduleStatus, Status
+from hsm_core.operations.service import (
+    HSMStatus,
+    KeyCacheStatus,
+    ScheduleStatus,
+    Status,
+)
 from hsm_core.operations.signing import (
     Sign,
     Signature,
@@ -208,6 +214,7 @@ __all__ = [
     "ImportKey",
     "ItemError",
     "JSONWebKey",
+    "KeyCacheStatus",
     "KeyFinding",
     "KeyPage",
     "KeyReference",
@@ -265,6 +272,7 @@ __all__ = [
     "StoreStatus",
     "StoreVerification",
     "SuspendKey",
+    "SyncTimes",
     "TestPolicy",
     "UpdateKey",
     "Verified",

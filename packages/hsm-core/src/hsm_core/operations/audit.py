@@ -16,6 +16,7 @@ __all__ = [
     "AuditStatus",
     "AuditVerification",
     "ListAuditEvents",
+    "SyncTimes",
     "VerifyAudit",
 ]
 
@@ -56,6 +57,24 @@ class AuditVerification(Record, frozen=True, kw_only=True):
     head_hash: str
 
 
+class SyncTimes(Record, frozen=True, kw_only=True):
+    """
+    How long it took to make records durable, since the HSM was opened.
+
+    Attributes:
+        count: How often that was done.
+        seconds: How long it took in all.
+        bounds_seconds: Times to compare with, the shortest first.
+        within: How often it took no longer than each of these. What failed doesn't
+            count.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    bounds_seconds: tuple[float, ...] = ()
+    within: tuple[int, ...] = ()
+
+
 class AuditStatus(Record, frozen=True, kw_only=True):
     """
     State of the trail.
@@ -71,6 +90,7 @@ class AuditStatus(Record, frozen=True, kw_only=True):
         failures: How often it failed since the HSM was opened.
         resumes: How often it has healed itself since then.
         first_seq: Oldest record that was not pruned.
+        syncs: How long the disk takes.
     """
 
     available: bool
@@ -83,6 +103,7 @@ class AuditStatus(Record, frozen=True, kw_only=True):
     failures: int = 0
     resumes: int = 0
     first_seq: int = 0
+    syncs: SyncTimes = SyncTimes()
 
 
 class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from hsm_core.operations.policy import PolicyStatus
 from hsm_core.operations.retention import RetentionCounts
 from hsm_core.operations.stores import StoreStatus
 
-__all__ = ["HSMStatus", "ScheduleStatus", "Status"]
+__all__ = ["HSMStatus", "KeyCacheStatus", "ScheduleStatus", "Status"]
 
 
 class ScheduleStatus(Record, frozen=True, kw_only=True):
@@ -42,6 +42,21 @@ class ScheduleStatus(Record, frozen=True, kw_only=True):
     left_out_seconds: int = 0
 
 
+class KeyCacheStatus(Record, frozen=True, kw_only=True):
+    """
+    The private and secret keys that are kept open in memory, since the HSM was opened.
+
+    Attributes:
+        hits: How often a key was there when it was needed.
+        misses: How often it had to be read and unsealed.
+        stores: How often one was put there.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    stores: int = 0
+
+
 class HSMStatus(Record, frozen=True, kw_only=True):
     """
     Health of the HSM.
@@ -66,6 +81,7 @@ class HSMStatus(Record, frozen=True, kw_only=True):
     policy: PolicyStatus = PolicyStatus()
     approvals: ApprovalStatus = ApprovalStatus()
     retention: RetentionCounts = RetentionCounts()
+    key_cache: KeyCacheStatus = KeyCacheStatus()
 
 
 class Status(Operation[HSMStatus], frozen=True, kw_only=True):

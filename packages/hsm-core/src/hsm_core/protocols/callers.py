@@ -31,12 +31,15 @@ class Request:
         idempotency_key: For mutations only.
         approval_id: The approval that it is to be done under. Left empty, it is found:
             one of the same person for the same operation.
+        expected_generation: The generation that the key must be at, for mutations of
+            a key that is there; 0 is any.
     """
 
     caller: Caller
     operation: Operation[Any]
     idempotency_key: str | None = None
     approval_id: str = ""
+    expected_generation: int = 0
 
 
 class HSM(Protocol):
@@ -49,6 +52,7 @@ class HSM(Protocol):
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """
         Execute one operation.
@@ -62,6 +66,11 @@ class HSM(Protocol):
             approval_id: The approval that it is to be done under, if it needs one: a
                 UUID in lower-case canonical form. Left empty, it is found: one of the
                 same person for the same operation.
+
+            expected_generation: For mutations of a key that is there: the generation
+                that it must be at (`KeyInfo.generation`), or else nothing is done; 0
+                is any. What was done before under the same idempotency key is
+                answered again, whatever the generation is by then.
 
         Returns:
             The operation's result; it is durable when this returns.
@@ -82,6 +91,7 @@ class AsyncHSM(Protocol):
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """Execute one operation; see `HSM.execute`."""
         ...
@@ -157,6 +167,20 @@ class HSMGateway(Protocol):
         """
         ...
 
+    def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """
+        Record that a caller came, or went: what is no operation, and was not refused.
+
+        Never raises: if the trail can't be written, people must still be able to come
+        and see why.
+
+        Args:
+            caller: Who was authenticated.
+
+            kind: ``SignIn`` or ``SignOut``.
+        """
+        ...
+
 
 class AsyncHSMGateway(Protocol):
     """`HSMGateway` for an event loop."""
@@ -189,4 +213,8 @@ class AsyncHSMGateway(Protocol):
         key_id: str = "",
     ) -> None:
         """See `HSMGateway.record_refusal`."""
+        ...
+
+    async def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """See `HSMGateway.record_visit`."""
         ...

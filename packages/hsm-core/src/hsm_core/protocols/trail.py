@@ -18,6 +18,7 @@ from hsm_core.model import (
     Phase,
     PruneDetail,
 )
+from hsm_core.operations import SyncTimes
 
 __all__ = [
     "AuditDraft",
@@ -92,12 +93,15 @@ class AuditHealth:
             ``hanging``; else empty.
         failures: How often it failed since it was opened.
         resumes: How often it healed.
+        syncs: How long it took to make records durable; of no matter where two states
+            are compared.
     """
 
     state: str = "ok"
     cause: str = ""
     failures: int = 0
     resumes: int = 0
+    syncs: SyncTimes = field(default=SyncTimes(), compare=False)
 
 
 class AuditTicket(Protocol):

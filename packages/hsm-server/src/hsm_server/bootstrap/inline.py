@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_server.app import create_app
+from hsm_server.app import create_app, create_metrics_app
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.limits import actor_limiter
@@ -25,7 +25,7 @@ from hsm_server.logs import (
 )
 from hsm_server.loops import run
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
-from hsm_server.sockets import challenge_sockets, url_of
+from hsm_server.sockets import challenge_sockets, metrics_sockets, url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
@@ -77,6 +77,7 @@ def serve(
     try_state(state)
     with contextlib.ExitStack() as stack:
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
+        shown = [stack.enter_context(s) for s in metrics_sockets(settings)]
         http = [stack.enter_context(s) for s in challenge_sockets(settings)]
         source = TokenSource(
             settings.token_config.path, read_token_secret, settings.tokens
@@ -93,7 +94,7 @@ def serve(
             tls = _InlineTLS(
                 settings.tls, state, logger, server.metrics, http[0] if http else None
             )
-            serving = server.run(bound, tls, on_ready)
+            serving = server.run(bound, shown, tls, on_ready)
             run(serving, settings.event_loop)
         logger.info("stopped")
 
@@ -146,6 +147,7 @@ class _InlineServer:
             self.metrics.count_jwt_failure,
             names=names,
             limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
+            console=settings.console,
         )
         self._token_watch = TokenWatch(
             source, trust, self._gatekeeper.use, self._on_token_keys
@@ -154,6 +156,7 @@ class _InlineServer:
     async def run(
         self,
         bound: Sequence[socket.socket],
+        shown: Sequence[socket.socket],
         tls: _InlineTLS,
         on_ready: Callable[[str], None],
     ) -> None:
@@ -169,6 +172,7 @@ class _InlineServer:
         )
         await tls.keeper.begin()
         serving = Listener(app, bound, tls.context)
+        showing = Listener(create_metrics_app(app), shown, None)
         self._tls = tls
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
@@ -178,6 +182,9 @@ class _InlineServer:
             signals.append(signal.SIGHUP)
             loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         await serving.start()
+        await showing.start()
+        for one in shown:
+            self._logger.info("metrics", port=one.getsockname()[1])
         watch = self._token_watch.run(self._settings.token_config.reload_seconds)
         keeping = [asyncio.create_task(work) for work in (tls.keeper.run(), watch)]
         try:
@@ -187,7 +194,9 @@ class _InlineServer:
         finally:
             for task in keeping:
                 task.cancel()
-            if not await serving.stop(self._settings.drain_timeout_seconds):
+            seconds = self._settings.drain_timeout_seconds
+            stopping = (serving.stop(seconds), showing.stop(seconds))
+            if not all(await asyncio.gather(*stopping)):
                 self._logger.warning("requests were cut off")
             # Another signal must not keep the trail from being closed in order.
             for number in signals:

@@ -125,6 +125,7 @@ class _Vault:
             limiter=actor_limiter(
                 settings.rates, self._gateway.weight, self._child.metrics
             ),
+            console=settings.console,
         )
         self._token_watch = TokenWatch(
             self._source, self._trust, self._gatekeeper.use, self._on_token_keys

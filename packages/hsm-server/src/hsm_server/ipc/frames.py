@@ -99,6 +99,9 @@ class Purpose(StrEnum):
     FOLLOW = "follow"
     STATUS = "status"
     PUBLIC_KEYS = "public_keys"
+    WHO = "who"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 class Request(_Frame, frozen=True, tag="request"):
@@ -113,6 +116,7 @@ class Request(_Frame, frozen=True, tag="request"):
         kind: Of a refusal: the operation that was meant.
         key_id: Of a refusal: the key that was named.
         approval_id: The approval that it is to be done under, if one is named.
+        expected_generation: The one that the key must be at; 0 is any.
     """
 
     id: Id
@@ -125,6 +129,7 @@ class Request(_Frame, frozen=True, tag="request"):
     kind: Annotated[str, Meta(max_length=64)] = ""
     key_id: Annotated[str, Meta(max_length=MOST_REFUSED_KEY)] = ""
     approval_id: Annotated[str, Meta(max_length=MOST_APPROVAL_ID)] = ""
+    expected_generation: Annotated[int, Meta(ge=-1, le=2**53)] = 0
 
 
 class Answer(_Frame, frozen=True, tag="answer"):

@@ -26,7 +26,14 @@ from hsm_core.operations import (
     Operation,
     result_type,
 )
-from hsm_server.access import Known, Told, Visitor, tell_nobody
+from hsm_server.access import (
+    Known,
+    SignedIn,
+    Told,
+    Visitor,
+    Who,
+    tell_nobody,
+)
 from hsm_server.ipc.frames import (
     MOST_APPROVAL_ID,
     MOST_REFUSED_KEY,
@@ -43,6 +50,7 @@ R = TypeVar("R")
 _GREETED_SECONDS: Final = 60.0
 _MOST_GREETED: Final = 4096
 _MOST_KEY_CHARACTERS: Final = 1024
+_MOST_SESSION_CHARACTERS: Final = 64
 
 
 class RemoteVault:
@@ -92,6 +100,7 @@ class RemoteVault:
         idempotency_key: str | None,
         known: Known,
         approval_id: str = "",
+        expected_generation: int = 0,
         told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
@@ -113,6 +122,8 @@ class RemoteVault:
             data,
             idempotency_key=key,
             approval_id=_sendable(approval_id, MOST_APPROVAL_ID),
+            # What is wrong is still wrong, and no frame that ends the connection.
+            expected_generation=max(-1, min(expected_generation, 2**53)),
         )
         answer = await self._ask(request, known, operation, told)
         result: R = wire.decode_packed(answer, result_type(type(operation)))
@@ -143,6 +154,20 @@ class RemoteVault:
             async for principal, page in events:
                 known(principal)
                 yield wire.decode_packed(page, AuditPage)
+
+    async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
+        """See `VaultAccess.who`."""
+        request = Request(0, Purpose.WHO, _fitting(visitor))
+        return wire.decode_packed(await self._ask(request, known), Who)
+
+    async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
+        """See `VaultAccess.sign_in`."""
+        request = Request(0, Purpose.SIGN_IN, _fitting(visitor))
+        return wire.decode_packed(await self._ask(request, known), SignedIn)
+
+    async def sign_out(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.sign_out`."""
+        await self._ask(Request(0, Purpose.SIGN_OUT, _fitting(visitor)), known)
 
     async def token_keys(self) -> bytes:
         """See `VaultAccess.token_keys`."""
@@ -196,7 +221,7 @@ class RemoteVault:
 
 
 def _digest(visitor: Visitor) -> bytes:
-    parts = (visitor.credential.encode(), visitor.certificate)
+    parts = (visitor.credential.encode(), visitor.certificate, visitor.session.encode())
     return b"".join(hashlib.sha256(part).digest() for part in parts)
 
 
@@ -207,11 +232,13 @@ def _fitting(visitor: Visitor) -> Visitor:
     What strangers send must not end the connection. A token that is too long is refused
     whatever it says.
     """
-    credential = visitor.credential
-    if len(credential) <= MAX_TOKEN_BYTES:
+    credential, session = visitor.credential, visitor.session
+    if len(credential) <= MAX_TOKEN_BYTES and not session:
         return visitor
     return msgspec.structs.replace(
-        visitor, credential=credential[: MAX_TOKEN_BYTES + 1]
+        visitor,
+        credential=credential[: MAX_TOKEN_BYTES + 1],
+        session=_sendable(session, _MOST_SESSION_CHARACTERS),
     )
 
 

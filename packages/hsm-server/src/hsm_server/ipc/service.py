@@ -283,7 +283,11 @@ class _Connection:
                 sent = wire.decode_packed_operation(operation)
                 if self._charge(frame, caller, sent):
                     self._ready[frame.id] = CoreRequest(
-                        caller, sent, frame.idempotency_key, frame.approval_id
+                        caller,
+                        sent,
+                        frame.idempotency_key,
+                        frame.approval_id,
+                        frame.expected_generation,
                     )
             case Purpose.GREET:
                 self._send(Answer(frame.id, caller.principal))
@@ -294,6 +298,13 @@ class _Connection:
                 view = wire.decode_packed(operation, ListAuditEvents)
                 if self._charge(frame, caller, view):
                     self._follow(frame, caller, view)
+            case Purpose.WHO:
+                who = self._gatekeeper.who(frame.visitor)
+                self._send(Answer(frame.id, who.principal, wire.encode_packed(who)))
+            case Purpose.SIGN_IN:
+                self._record(frame.id, self._sign_in(frame, caller))
+            case Purpose.SIGN_OUT:
+                self._record(frame.id, self._sign_out(frame, caller))
 
     def _charge(
         self, frame: Request, caller: Caller, operation: Operation[Any] | None
@@ -368,6 +379,14 @@ class _Connection:
         await self._gateway.record_refusal(
             caller, frame.code, kind=frame.kind, key_id=frame.key_id
         )
+        return Answer(frame.id, caller.principal)
+
+    async def _sign_in(self, frame: Request, caller: Caller) -> Answer:
+        signed_in = await self._gatekeeper.sign_in(frame.visitor, caller)
+        return Answer(frame.id, caller.principal, wire.encode_packed(signed_in))
+
+    async def _sign_out(self, frame: Request, caller: Caller) -> Answer:
+        await self._gatekeeper.sign_out(frame.visitor, caller)
         return Answer(frame.id, caller.principal)
 
     async def _send_pages(

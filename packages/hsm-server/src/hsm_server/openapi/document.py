@@ -6,7 +6,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hsm_core import wire
-from hsm_core.operations import ApprovalInfo, Effect, Operation, result_type
+from hsm_core.model import KeyInfo
+from hsm_core.operations import (
+    ApprovalInfo,
+    DescribeKey,
+    Effect,
+    Operation,
+    result_type,
+)
 from hsm_core.rest import (
     API_PREFIX,
     APPROVAL_HEADER,
@@ -15,6 +22,7 @@ from hsm_core.rest import (
     path_fields,
 )
 from hsm_server.__about__ import __version__
+from hsm_server.conditions import takes_condition
 from hsm_server.health import Health
 from hsm_server.openapi.examples import EXAMPLES
 from hsm_server.openapi.schemas import (
@@ -40,6 +48,7 @@ _PROBLEMS: Final = {
     404: "There is no such key or version, or the caller may not know of it.",
     408: "The body did not arrive in time.",
     409: "Valid, but not in the present state of things; or stored data was changed.",
+    412: "The key is not at the generation that If-Match names; nothing was done.",
     413: "Body or payload is too large.",
     415: "The body is of a type that this route does not take.",
     422: "A field breaks a rule, or a check was made and its answer is no.",
@@ -48,6 +57,7 @@ _PROBLEMS: Final = {
 }
 _NO_KEY: Final = {404}
 _NO_BODY: Final = {408, 413, 415}
+_NO_CONDITION: Final = {412}
 
 _BINARY: Final[Schema] = {"type": "string", "format": "binary"}
 
@@ -190,6 +200,30 @@ def _parameters(route: Route, schema: Schema) -> list[Schema]:
                 "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
             }
         )
+    if takes_condition(route):
+        found.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "description": (
+                    "Do it only if the key is at this generation: an ETag of the key, "
+                    "or its generation in quotes."
+                ),
+                "schema": {
+                    "type": "string",
+                    "pattern": '^("[1-9][0-9]{0,14}(-[0-9a-f]{32})?"|[*])$',
+                },
+            }
+        )
+    if route.operation is DescribeKey:
+        found.append(
+            {
+                "name": "If-None-Match",
+                "in": "header",
+                "description": "The ETag of what is known already.",
+                "schema": {"type": "string", "pattern": '^(W/)?"[0-9a-f-]{1,64}"$'},
+            }
+        )
     return found
 
 
@@ -241,6 +275,14 @@ def _responses(route: Route) -> Schema:
             "required": True,
             "schema": {"type": "string"},
         }
+    if result_type(cls) is KeyInfo:
+        headers["ETag"] = {
+            "description": (
+                "The generation of the key, and where it is described a digest of "
+                "what is shown; none of a key that was tampered with."
+            ),
+            "schema": {"type": "string"},
+        }
     success: Schema = {"description": "Done.", "content": content}
     if headers:
         success["headers"] = headers
@@ -248,12 +290,17 @@ def _responses(route: Route) -> Schema:
     names_keys = names_keys or "key_id" in cls.__struct_fields__
     left_out = set() if names_keys else _NO_KEY
     left_out = left_out if route.has_body else left_out | _NO_BODY
+    if not takes_condition(route):
+        left_out = left_out | _NO_CONDITION
     problems = {
         str(status): _problem_answer(words)
         for status, words in _PROBLEMS.items()
         if status not in left_out
     }
-    return {str(route.success): success, "202": _waiting(), **problems}
+    known: Schema = {}
+    if cls is DescribeKey:
+        known["304"] = {"description": "It is what If-None-Match names."}
+    return {str(route.success): success, "202": _waiting(), **known, **problems}
 
 
 def _waiting() -> Schema:
@@ -314,7 +361,10 @@ def _service_paths() -> dict[str, Schema]:
         "/metrics": _page(
             "Metrics",
             "Counters in the Prometheus text format.",
-            {"200": {"description": "All counters.", "content": text}},
+            {
+                "200": {"description": "All counters.", "content": text},
+                "401": _problem_answer("They are not open, and the token is not good."),
+            },
         ),
         "/.well-known/jwks.json": _page(
             "TokenKeys",

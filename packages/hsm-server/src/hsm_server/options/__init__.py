@@ -7,6 +7,7 @@ is silently ignored would promise a protection that nobody gives.
 """
 
 from hsm_server.options.flags import SECRET_OPTIONS, options
+from hsm_server.options.metrics import metrics_warning
 from hsm_server.options.names import environment_name
 from hsm_server.options.stores import check_places
 from hsm_server.options.unavailable import UNAVAILABLE
@@ -17,6 +18,7 @@ __all__ = [
     "UNAVAILABLE",
     "check_places",
     "environment_name",
+    "metrics_warning",
     "options",
     "settings_from",
 ]

@@ -11,6 +11,7 @@ import click
 from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
 from hsm_server.options.key_life import key_life_options
+from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.rates import rate_options
@@ -39,6 +40,7 @@ def options() -> list[click.Parameter]:
         *_policy(),
         *_cryptography(),
         *_service(),
+        *metrics_options(),
         *_isolation(),
         *map(unavailable, UNAVAILABLE),
     ]

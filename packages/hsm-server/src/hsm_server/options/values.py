@@ -15,6 +15,7 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.settings import Limits as CoreLimits
+from hsm_server.options.metrics import metrics_settings
 from hsm_server.options.rates import proxy_settings, rate_limits
 from hsm_server.options.tls import tls_settings
 from hsm_server.settings import (
@@ -59,6 +60,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         limits=limits,
         rates=rate_limits(values),
         proxies=proxy_settings(values),
+        metrics=metrics_settings(values),
         workers=values["workers"],
         event_loop=EventLoop(values["event_loop"]),
         drain_timeout_seconds=values["drain_timeout_secs"],

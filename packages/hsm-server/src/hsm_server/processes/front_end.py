@@ -19,7 +19,7 @@ from aiohttp import web
 
 import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
 from hsm_core.errors import HSMError
-from hsm_server.app import create_app
+from hsm_server.app import create_app, create_metrics_app
 from hsm_server.hardening import drop_capabilities
 from hsm_server.ipc.control import (
     Beat,
@@ -82,7 +82,7 @@ class _FrontEnd:
         self._child = child
         self._settings = settings
         self._context: AdapterContext | None = None
-        self._listener: Listener | None = None
+        self._listeners: list[Listener] = []
         self._logger = child.logger
         self._stop_seconds = settings.drain_timeout_seconds
 
@@ -107,7 +107,8 @@ class _FrontEnd:
         )
         self._control.send(Ready())
         await self._stopping.wait()
-        if self._listener and not await self._listener.stop(self._stop_seconds):
+        stopping = [each.stop(self._stop_seconds) for each in self._listeners]
+        if not all(await asyncio.gather(*stopping)):
             self._logger.warning("requests were cut off")
         self._vault.close()
         self._control.close()
@@ -131,9 +132,10 @@ class _FrontEnd:
             os.close(descriptor)
 
     async def _serve(self) -> None:
-        if self._listener is None:
+        if not self._listeners:
             raise AssertionError("Who serves has been given TLS.")
-        await self._listener.start()
+        for listener in self._listeners:
+            await listener.start()
         self._control.send(Serve())
 
     def _use_tls(self, serial: int, descriptor: int) -> None:
@@ -158,7 +160,11 @@ class _FrontEnd:
         """Have what can serve; nothing is accepted yet."""
         sockets = [socket.socket(fileno=fd) for fd in self._child.descriptors]
         self._context = context
-        self._listener = Listener(self._app, sockets, context)
+        if self._child.plan.has_metrics_socket:
+            shown, bound = create_metrics_app(self._app), sockets.pop()
+            self._logger.info("metrics", port=bound.getsockname()[1])
+            self._listeners.append(Listener(shown, [bound], None))
+        self._listeners.append(Listener(self._app, sockets, context))
 
 
 @web.middleware

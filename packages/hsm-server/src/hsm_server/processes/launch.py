@@ -24,7 +24,12 @@ from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
 from hsm_server.settings import ServerSettings, TLSSettings
-from hsm_server.sockets import challenge_sockets, listening_sockets, url_of
+from hsm_server.sockets import (
+    challenge_sockets,
+    listening_sockets,
+    metrics_sockets,
+    url_of,
+)
 from hsm_server.standard_streams import drop_unwritable
 
 __all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
@@ -76,6 +81,7 @@ def launch(
         runtime_folder=_runtime_folder(os.environ),
         started=started,
     )
+    sockets += metrics_sockets(settings)
     _become_supervisor(plan, box, [*sockets, *challenge_sockets(settings)])
 
 

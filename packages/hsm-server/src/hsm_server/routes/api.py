@@ -7,6 +7,8 @@ import json
 import math
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +27,7 @@ from hsm_core.rest import (
 from hsm_server.access import Known, Visitor
 from hsm_server.app_keys import VAULT, begin_operation
 from hsm_server.auth import visitor_of
+from hsm_server.conditions import expected_generation, is_known, key_tag
 from hsm_server.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.problems import RequestRefusedError
 from hsm_server.requests import (
@@ -70,21 +73,31 @@ def _handler(
         if not request.content.is_eof():
             # Nobody sends us much before we know that they may.
             await vault.greet(visitor, known=exchange.know)
-        operation, idempotency_key, approval_id = await _read(
-            request, reader, route, visitor, exchange.know
-        )
+        asked = await _read(request, reader, route, visitor, exchange.know)
         result = await vault.execute(
             visitor,
-            operation,
-            idempotency_key=idempotency_key,
+            asked.operation,
+            idempotency_key=asked.idempotency_key,
             known=exchange.know,
-            approval_id=approval_id,
             told=exchange.limit,
+            approval_id=asked.approval_id,
+            expected_generation=asked.expected_generation,
         )
         raw = bool(route.raw_response) and _wants(request, BYTES)
-        return _encode(route, result, raw=raw)
+        answer = _encode(route, result, raw=raw)
+        return _not_modified(request, answer) or answer
 
     return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An operation, and what its headers say of how it is to be done."""
+
+    operation: Operation[Any]
+    idempotency_key: str | None
+    approval_id: str
+    expected_generation: int
 
 
 async def _answer_live(
@@ -106,16 +119,17 @@ async def _read(
     route: Route,
     visitor: Visitor,
     known: Known,
-) -> tuple[Operation[Any], str | None, str]:
-    """
-    Read operation, idempotency key and the id of the approval, if one is named.
-
-    A refusal that concerns a key is recorded.
-    """
+) -> _Asked:
+    """Read what is asked for; a refusal that concerns a key is recorded."""
     vault = request.app[VAULT]
     try:
         operation = await reader.read(request)
-        return operation, _idempotency_key(request), _approval_id(request)
+        return _Asked(
+            operation,
+            _idempotency_key(request),
+            _approval_id(request),
+            expected_generation(request, route),
+        )
     except (HSMError, RequestRefusedError) as error:
         if "key_id" not in path_fields(route.path):
             # A stranger is not told what is wrong with what they sent.
@@ -176,18 +190,28 @@ def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
     if route.location:
         headers["Location"] = API_PREFIX + route.location.format_map(_Fields(result))
     if not raw:
-        return web.Response(
-            body=wire.encode_json(result),
-            status=route.success,
-            content_type=JSON,
-            headers=headers,
+        body = wire.encode_json(result)
+        answer = web.Response(
+            body=body, status=route.success, content_type=JSON, headers=headers
         )
+        answer.etag = key_tag(route, result, body)
+        return answer
     fields = msgspec.to_builtins(result, builtin_types=(bytes,))
-    body = fields.pop(route.raw_response)
+    bare = fields.pop(route.raw_response)
     headers[RESULT_HEADER] = json.dumps(fields, separators=(",", ":"))
     return web.Response(
-        body=body, status=route.success, content_type=BYTES, headers=headers
+        body=bare, status=route.success, content_type=BYTES, headers=headers
     )
+
+
+def _not_modified(request: web.Request, answer: web.Response) -> web.Response | None:
+    """Return what is answered to who has the same already; None if they have not."""
+    tag = answer.etag
+    if request.method != "GET" or tag is None or not is_known(request, tag):
+        return None
+    short = web.Response(status=HTTPStatus.NOT_MODIFIED)
+    short.etag = tag
+    return short
 
 
 class _Fields(dict[str, str]):

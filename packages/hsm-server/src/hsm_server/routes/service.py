@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import ETag, web
 
 from hsm_core import wire
-from hsm_core.errors import InvalidInputError, MalformedError
+from hsm_core.errors import AuthenticationError, InvalidInputError, MalformedError
 from hsm_core.rest import API_PREFIX
 from hsm_server.app_keys import HEALTH, METRICS, SETTINGS, VAULT, begin_operation
+from hsm_server.auth import visitor_of
 from hsm_server.health import Health
 from hsm_server.requests import answer_expectation
 from hsm_server.telemetry import METRICS_CONTENT_TYPE
 
-__all__ = ["add_service_routes"]
+__all__ = ["add_metrics_route", "add_service_routes"]
 
 _LONGEST_CACHE_SECONDS: Final = 300
 
@@ -39,9 +41,13 @@ def add_service_routes(router: web.UrlDispatcher, document: bytes) -> None:
     _add(router, "/healthz", _healthz)
     _add(router, "/livez", _livez)
     _add(router, "/readyz", _readyz)
-    _add(router, "/metrics", _metrics)
     _add(router, "/.well-known/jwks.json", _token_keys)
     _add(router, f"{API_PREFIX}/openapi.json", openapi)
+
+
+def add_metrics_route(router: web.UrlDispatcher) -> None:
+    """Add the page of metrics, which may ask for a token."""
+    _add(router, "/metrics", _metrics)
 
 
 def _add(
@@ -87,11 +93,25 @@ def _show(health: Health, is_good: bool) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.Response:
     _begin(request, "metrics")
+    _check_token(request)
     await request.app[HEALTH].refresh()
     return web.Response(
         body=request.app[METRICS].exposition(),
         headers={"Content-Type": METRICS_CONTENT_TYPE},
     )
+
+
+def _check_token(request: web.Request) -> None:
+    """
+    Raise unless the request shows the token of metrics, where there is one.
+
+    Raises:
+        AuthenticationError: It doesn't.
+    """
+    wanted = request.app[SETTINGS].metrics.token_sha256
+    shown = hashlib.sha256(visitor_of(request).credential.encode()).hexdigest()
+    if wanted and not hmac.compare_digest(wanted, shown):
+        raise AuthenticationError
 
 
 async def _token_keys(request: web.Request) -> web.Response:

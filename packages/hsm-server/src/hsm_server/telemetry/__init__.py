@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The server's counters: where they are counted, and how they are shown."""
 
+from hsm_server.telemetry.figures import Figures
 from hsm_server.telemetry.metrics import METRICS_CONTENT_TYPE, Metrics
 from hsm_server.telemetry.sharing import (
     ALARM_GAUGES,
@@ -14,6 +15,7 @@ __all__ = [
     "ALARM_SLOTS",
     "KEEPERS_SLOT",
     "METRICS_CONTENT_TYPE",
+    "Figures",
     "Metrics",
     "share_metrics",
 ]

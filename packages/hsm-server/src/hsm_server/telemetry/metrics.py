@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from hsm_core.operations import HSMStatus
 from hsm_server.telemetry.authorities import AuthorityInstruments
+from hsm_server.telemetry.figures import Figures, figures_of
 from hsm_server.telemetry.limits import LimitInstruments
 from hsm_server.telemetry.processes import ProcessInstruments
 from hsm_server.telemetry.requests import RequestInstruments
@@ -85,9 +86,17 @@ class Metrics(
 
     def exposition(self) -> bytes:
         """Return all values, of all processes, in the Prometheus text format."""
+        return generate_latest(self._everything())
+
+    def snapshot(self) -> Figures:
+        """Return what a person wants to see of all values, of all processes."""
+        families = self._everything().collect()
+        return figures_of(families, self._state.status, self.uptime_seconds)
+
+    def _everything(self) -> CollectorRegistry:
         if self._folder is None:
-            return generate_latest(self.registry)
+            return self.registry
         everything = CollectorRegistry()
         MultiProcessCollector(everything, str(self._folder))  # type: ignore[no-untyped-call]
         everything.register(self._state)
-        return generate_latest(everything)
+        return everything

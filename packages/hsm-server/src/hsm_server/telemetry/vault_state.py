@@ -8,17 +8,23 @@ knows is 0, or left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
+from hsm_server.telemetry.algorithm_state import algorithm_families
 from hsm_server.telemetry.families import counter, gauge
+from hsm_server.telemetry.trail_state import trail_families
 
 __all__ = ["vault_families"]
 
-_TRAIL_STATES: Final = ("ok", "reserve", "failing")
+_PROBLEMS: Final = (
+    *("older", "newer", "missing", "foreign", "document", "blob", "counter"),
+)
+_STATES: Final = ("operational", "degraded", "locked", "error")
 
 
 def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
@@ -28,62 +34,26 @@ def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
         "1 if the process that holds the keys answers, else 0.",
         status is not None,
     )
-    yield gauge(
-        "ferrohsm_audit_available",
-        "1 if the audit trail can be written, else 0.",
-        status is not None and status.audit.available,
-    )
-    yield from _trail(status)
+    yield _state(status)
+    yield from trail_families(status)
     yield from _store(status)
+    yield from algorithm_families(status)
+    yield from _key_cache(status)
     yield from _policy(status)
     yield from _schedules(status)
     yield from _retention(status)
     yield from _approvals(status)
 
 
-def _trail(status: HSMStatus | None) -> Iterator[Metric]:
+def _state(status: HSMStatus | None) -> Metric:
     state = GaugeMetricFamily(
-        "ferrohsm_audit_state",
-        "1 for the state that the audit trail is in, else 0.",
+        "ferrohsm_state",
+        "1 for the state that the HSM is in, else 0.",
         labels=("state",),
     )
-    for name in _TRAIL_STATES:
-        is_now = status is not None and status.audit.state == name
-        state.add_metric((name,), float(is_now))
-    yield state
-    yield counter(
-        "ferrohsm_audit_failures_total",
-        "How often the audit trail could not be written any more.",
-        status.audit.failures if status else None,
-    )
-    yield counter(
-        "ferrohsm_audit_resumes_total",
-        "How often the audit trail has healed itself.",
-        status.audit.resumes if status else None,
-    )
-
-
-def _store(status: HSMStatus | None) -> Iterator[Metric]:
-    yield gauge(
-        "ferrohsm_store_available",
-        "1 if the key store can be read and written, else 0.",
-        status is not None and status.store.available,
-    )
-    yield gauge(
-        "ferrohsm_locked",
-        "1 if the HSM is locked, because its store is not what the trail knows.",
-        status is not None and bool(status.store.locked),
-    )
-    yield gauge(
-        "ferrohsm_tampered_keys",
-        "Keys that serve nothing because their stored form is not as it should be.",
-        status.tampered_keys if status else 0,
-    )
-    yield gauge(
-        "ferrohsm_store_compared_keys",
-        "Keys that the current or last background comparison has compared.",
-        status.store.compared if status else 0,
-    )
+    for name in _STATES:
+        state.add_metric((name,), float(status is not None and status.state == name))
+    return state
 
 
 def _policy(status: HSMStatus | None) -> Iterator[Metric]:
@@ -144,6 +114,67 @@ def _retention(status: HSMStatus | None) -> Iterator[Metric]:
         "ferrohsm_retention_purge_completed_total",
         "Purges of old key versions that were done.",
         counts.completed_total if counts else None,
+    )
+
+
+def _store(status: HSMStatus | None) -> Iterator[Metric]:
+    yield gauge(
+        "ferrohsm_store_available",
+        "1 if the key store can be read and written, else 0.",
+        status is not None and status.store.available,
+    )
+    yield gauge(
+        "ferrohsm_locked",
+        "1 if the HSM is locked, because its store is not what the trail knows.",
+        status is not None and bool(status.store.locked),
+    )
+    yield gauge(
+        "ferrohsm_keys",
+        "Keys that are not destroyed.",
+        status.keys if status else 0,
+    )
+    yield gauge(
+        "ferrohsm_tampered_keys",
+        "Keys that serve nothing because their stored form is not as it should be.",
+        status.tampered_keys if status else 0,
+    )
+    yield _findings(status)
+    yield gauge(
+        "ferrohsm_store_compared_keys",
+        "Keys that the current or last background comparison has compared.",
+        status.store.compared if status else 0,
+    )
+
+
+def _findings(status: HSMStatus | None) -> Metric:
+    found = GaugeMetricFamily(
+        "ferrohsm_store_findings",
+        "Keys that are not as the trail says, 100 at most, by what is wrong with them.",
+        labels=("problem",),
+    )
+    findings = status.store.findings if status else ()
+    counts = Counter(finding.problem for finding in findings)
+    for problem in sorted({*_PROBLEMS, *counts}):
+        found.add_metric((problem,), float(counts[problem]))
+    return found
+
+
+def _key_cache(status: HSMStatus | None) -> Iterator[Metric]:
+    found = status.key_cache if status else None
+    yield counter(
+        "ferrohsm_key_cache_hit_total",
+        "How often a key was open in memory when it was needed.",
+        found.hits if found else None,
+    )
+    yield counter(
+        "ferrohsm_key_cache_miss_total",
+        "How often a key had to be read and unsealed.",
+        found.misses if found else None,
+    )
+    yield counter(
+        "ferrohsm_key_cache_store_total",
+        "How often an unsealed key was put where it stays open for a while.",
+        found.stores if found else None,
     )
 
 

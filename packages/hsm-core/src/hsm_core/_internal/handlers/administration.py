@@ -60,6 +60,7 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
                 ),
                 approvals=approvals,
                 retention=_counts(services.retention_status()),
+                key_cache=self._key_cache(),
             )
         )
 
@@ -85,6 +86,13 @@ class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
             failures=health.failures,
             resumes=health.resumes,
             first_seq=audit.first_seq,
+            syncs=health.syncs,
+        )
+
+    def _key_cache(self) -> ops.KeyCacheStatus:
+        opened = self._services.inventory.materials.opened
+        return ops.KeyCacheStatus(
+            hits=opened.hits, misses=opened.misses, stores=opened.stores
         )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.stores.trail.groups import Group
 from hsm_core._internal.stores.trail.medium import Cause, Tail, TrailMedium
+from hsm_core._internal.stores.trail.sync_times import SyncClock
 
 __all__ = ["Backlog"]
 
@@ -36,6 +37,7 @@ class Backlog:
         written: The end of what was written, and may be read.
         durable: The end of what is durable.
         sync_at: Instant of ``time.monotonic()`` at which a sync is due, or inf.
+        syncs: How long syncs took, or writes that were syncs too.
     """
 
     def __init__(self, medium: TrailMedium, mark: HeadMark) -> None:
@@ -45,6 +47,7 @@ class Backlog:
         self.written = mark
         self.durable = mark
         self.sync_at = _NEVER
+        self.syncs = SyncClock()
 
     def write(self, group: Group) -> None:
         """
@@ -60,10 +63,12 @@ class Backlog:
             or self._records >= _BOUNDED_RECORDS
             or self.sync_at <= time.monotonic()
         )
+        began = time.monotonic()
         durable = self._medium.write(group.lines, group.mark, sync=wanted)
         self.written = group.mark
         group.written.complete()
         if durable:
+            self.syncs.count(time.monotonic() - began)
             self._settle()
         elif wanted:
             self.sync_at = 0.0
@@ -78,7 +83,9 @@ class Backlog:
             MediumError: It may not be.
         """
         if self.sync_at <= time.monotonic():
+            began = time.monotonic()
             self._medium.sync(self.written)
+            self.syncs.count(time.monotonic() - began)
             self._settle()
 
     def fail(self, error: BaseException, waiting: Iterable[Group]) -> None:

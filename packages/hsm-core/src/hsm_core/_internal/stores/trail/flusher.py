@@ -109,7 +109,11 @@ class Flusher:
         elif not self._reserve.held:
             state, cause = "reserve", Cause.FULL.value
         return AuditHealth(
-            state=state, cause=cause, failures=failures, resumes=self._resumes
+            state=state,
+            cause=cause,
+            failures=failures,
+            resumes=self._resumes,
+            syncs=self._backlog.syncs.times(),
         )
 
     @property

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Requests for certificates (PKCS #10, RFC 2986), signed by keys that stay there."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from hsm_core.errors import InvalidInputError
+from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
+
+__all__ = ["Wanted", "request_certificate"]
+
+_SHA2: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+_HASHES: Final[dict[str, type[_SHA2]]] = {
+    "secp256r1": hashes.SHA256,
+    "secp384r1": hashes.SHA384,
+    "secp521r1": hashes.SHA512,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """
+    What a certificate should say.
+
+    Attributes:
+        subject: Distinguished name (RFC 4514), the most specific part first; may be
+            empty where there are other names.
+        dns: DNS names, in ASCII.
+        ip: IP addresses.
+        email: Addresses, in ASCII.
+        uri: URIs, in ASCII.
+        pss: Whether an RSA key signs by RSASSA-PSS, not by PKCS #1 v1.5.
+    """
+
+    subject: str = ""
+    dns: Sequence[str] = ()
+    ip: Sequence[str] = ()
+    email: Sequence[str] = ()
+    uri: Sequence[str] = ()
+    pss: bool = False
+
+
+def request_certificate(key: PrivateKey, wanted: Wanted) -> bytes:
+    """
+    Return a request that a key has signed, as PEM (RFC 7468).
+
+    Raises:
+        InvalidInputError: A name is none, or there is not one.
+        HSMError: See `Sign`.
+    """
+    if wanted.pss and not isinstance(key, HSMRSAKey):
+        raise InvalidInputError("Only an RSA key signs by PSS.", field="pss")
+    names = _other_names(wanted)
+    if not wanted.subject and not names:
+        raise InvalidInputError("A request needs a subject or a name.", field="subject")
+    builder = x509.CertificateSigningRequestBuilder(_subject(wanted.subject))
+    if names:
+        # Critical where nothing else names the holder (RFC 5280, section 4.2.1.6).
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName(names), critical=not wanted.subject
+        )
+    hash = _hash_of(key)
+    if wanted.pss:
+        mask = padding.MGF1(hashes.SHA256())
+        pss = padding.PSS(mask, padding.PSS.DIGEST_LENGTH)
+        signed = builder.sign(key, hash, rsa_padding=pss)
+    else:
+        signed = builder.sign(key, hash)
+    return signed.public_bytes(Encoding.PEM)
+
+
+def _hash_of(key: PrivateKey) -> _SHA2 | None:
+    """Return what to hash with; None where the algorithm does that itself."""
+    match key:
+        case HSMRSAKey():
+            return hashes.SHA256()
+        case HSMEllipticCurveKey():
+            return _HASHES[key.curve.name]()
+        case _:
+            return None
+
+
+def _subject(text: str) -> x509.Name:
+    if not text:
+        return x509.Name([])
+    try:
+        return x509.Name.from_rfc4514_string(text)
+    except ValueError:
+        raise InvalidInputError(
+            "The subject is no distinguished name such as CN=hsm.example,O=Example.",
+            field="subject",
+        ) from None
+
+
+def _other_names(wanted: Wanted) -> list[x509.GeneralName]:
+    return [
+        *(_text_name("dns", name, x509.DNSName) for name in wanted.dns),
+        *(_address(name) for name in wanted.ip),
+        *(_text_name("email", name, x509.RFC822Name) for name in wanted.email),
+        *(
+            _text_name("uri", name, x509.UniformResourceIdentifier)
+            for name in wanted.uri
+        ),
+    ]
+
+
+def _text_name(
+    field: str,
+    name: str,
+    kind: type[x509.DNSName]
+    | type[x509.RFC822Name]
+    | type[x509.UniformResourceIdentifier],
+) -> x509.GeneralName:
+    if not name or not name.isascii() or not name.isprintable() or " " in name:
+        raise InvalidInputError(f"{field} must be one word of ASCII.", field=field)
+    try:
+        return kind(name)
+    except ValueError:
+        raise InvalidInputError(
+            f"{field} is no such name: {name[:64]!r}.", field=field
+        ) from None
+
+
+def _address(name: str) -> x509.IPAddress:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        raise InvalidInputError(
+            f"ip is no IP address: {name[:64]!r}.", field="ip"
+        ) from None

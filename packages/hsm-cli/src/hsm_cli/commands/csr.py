@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""The command ``csr``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import write_file
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, key_operand
+
+__all__ = ["command"]
+
+
+@click.command("csr", cls=HSMCommand)
+@key_operand
+@click.option("--subject", default="", metavar="NAME", help="Such as CN=web,O=Example.")
+@click.option("--dns", multiple=True, metavar="NAME", help="DNS name; repeatable.")
+@click.option("--ip", multiple=True, metavar="ADDR", help="IP address; repeatable.")
+@click.option("--email", multiple=True, metavar="ADDR", help="Mail; repeatable.")
+@click.option("--uri", multiple=True, metavar="URI", help="URI; repeatable.")
+@click.option("--pss", is_flag=True, help="Let an RSA key sign by RSASSA-PSS.")
+@click.option("--out", metavar="FILE", help="Write it to a file.")
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    subject: str,
+    dns: tuple[str, ...],
+    ip: tuple[str, ...],
+    email: tuple[str, ...],
+    uri: tuple[str, ...],
+    pss: bool,
+    out: str | None,
+) -> None:
+    """
+    Request a certificate for a key: PKCS #10, PEM, signed in the HSM.
+
+    RSA, ECDSA, EdDSA and ML-DSA keys can do that.
+    """
+    from hsm_cli.certificate_requests import Wanted, request_certificate
+    from hsm_core.keys import open_private_key
+
+    wanted = Wanted(subject=subject, dns=dns, ip=ip, email=email, uri=uri, pss=pss)
+    key = open_private_key(invocation, key_id)
+    data = request_certificate(key, wanted)
+    if out is not None and out != "-":
+        write_file(out, data, private=False)
+    elif invocation.output.json:
+        invocation.output.record({"key_id": key.key_id, "csr": data.decode()}, "")
+    else:
+        invocation.output.data(data)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""The command ``ssh-public-key``."""
+
+from __future__ import annotations
+
+import click
+
+from hsm_cli.files import write_file
+from hsm_cli.invocation import Invocation
+from hsm_cli.options import HSMCommand, key_operand, version_option
+from hsm_core.errors import InvalidInputError, UnsupportedOperationError
+from hsm_core.operations import GetPublicKey, PublicKey
+
+__all__ = ["command"]
+
+
+@click.command("ssh-public-key", cls=HSMCommand)
+@key_operand
+@version_option
+@click.option("--comment", metavar="TEXT", help="Instead of the id of the key.")
+@click.option("--out", metavar="FILE", help="Write it to a file.")
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    key_id: str,
+    version: int | None,
+    comment: str | None,
+    out: str | None,
+) -> None:
+    """
+    Print a public key in OpenSSH's form, as authorized_keys and known_hosts take it.
+
+    RSA, ECDSA and Ed25519 keys have one.
+    """
+    key = invocation.execute(GetPublicKey(key_id=key_id, version=version))
+    said = key.key_id if comment is None else comment
+    if not said.isprintable():
+        raise InvalidInputError("comment must be one line of text.", field="comment")
+    data = f"{_line(key)} {said}".rstrip().encode() + b"\n"
+    if out is not None and out != "-":
+        write_file(out, data, private=False)
+    else:
+        invocation.output.data(data)
+
+
+def _line(key: PublicKey) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_der_public_key,
+    )
+
+    try:
+        public = load_der_public_key(key.der)
+        return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    except (UnsupportedAlgorithm, ValueError, TypeError):
+        raise UnsupportedOperationError(
+            f"OpenSSH has no public keys of {key.algorithm}.", field="key_id"
+        ) from None

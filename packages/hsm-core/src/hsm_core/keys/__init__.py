@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""
+Keys of an HSM as private keys of the package ``cryptography``.
+
+What takes such a key takes these, and never holds the key itself: certificates,
+requests and revocation lists of ``cryptography.x509``, CMS, SSH certificates, JSON Web
+Tokens. Signing asks the HSM, embedded or remote, and raises its errors.
+"""
+
+from hsm_core.keys._opening import PrivateKey, open_private_key
+from hsm_core.keys.edwards import HSMEd448Key, HSMEd25519Key
+from hsm_core.keys.elliptic import HSMEllipticCurveKey
+from hsm_core.keys.lattice import HSMMLDSA44Key, HSMMLDSA65Key, HSMMLDSA87Key
+from hsm_core.keys.rsa import HSMRSAKey
+
+__all__ = [
+    "HSMEd448Key",
+    "HSMEd25519Key",
+    "HSMEllipticCurveKey",
+    "HSMMLDSA44Key",
+    "HSMMLDSA65Key",
+    "HSMMLDSA87Key",
+    "HSMRSAKey",
+    "PrivateKey",
+    "open_private_key",
+]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""What all keys share: the HSM, one version of a key there, and what can't be had."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NoReturn, Self, TypeVar
+
+from hsm_core import operations as ops
+from hsm_core.algorithms import HashAlgorithm, SignatureScheme
+from hsm_core.errors import ConflictError, UnsupportedOperationError
+from hsm_core.model import KeyId
+from hsm_core.protocols import HSM
+
+__all__ = ["HeldKey"]
+
+P = TypeVar("P")
+
+
+class HeldKey(Generic[P]):
+    """
+    A version of a key that stays in the HSM.
+
+    It can't be pickled, and a copy is the key itself.
+
+    Args:
+        hsm: Who holds it.
+
+        shown: What the HSM says of its public half.
+
+        public: The same as an object of ``cryptography``.
+
+        approval_id: The approval that it is used under, if that is needed.
+    """
+
+    def __init__(
+        self, hsm: HSM, shown: ops.PublicKey, public: P, *, approval_id: str = ""
+    ) -> None:
+        self._hsm = hsm
+        self._key_id = shown.key_id
+        self._version = shown.version
+        self._public = public
+        self._approval_id = approval_id
+
+    @property
+    def key_id(self) -> KeyId:
+        """Id of the key in the HSM."""
+        return self._key_id
+
+    @property
+    def version(self) -> int:
+        """Version that `public_key` belongs to."""
+        return self._version
+
+    def public_key(self) -> P:
+        """Return the public key, without asking the HSM again."""
+        return self._public
+
+    def _sign(
+        self,
+        *,
+        message: bytes | None = None,
+        digest: bytes | None = None,
+        mu: bytes | None = None,
+        scheme: SignatureScheme | None = None,
+        hash: HashAlgorithm | None = None,
+        context: bytes = b"",
+    ) -> bytes:
+        """
+        Return a signature that the public key verifies.
+
+        Raises:
+            ConflictError: The key was rotated since it was opened.
+            HSMError: See `Sign`.
+        """
+        signature = self._hsm.execute(
+            ops.Sign(
+                key_id=self._key_id,
+                message=message,
+                digest=digest,
+                mu=mu,
+                scheme=scheme,
+                hash=hash,
+                context=context,
+            ),
+            approval_id=self._approval_id,
+        )
+        if signature.version != self._version:
+            # What was signed says, or will say, that it is of the other public key.
+            raise ConflictError(
+                "The key was rotated after it was opened; open it anew.",
+                field="version",
+                expected=self._version,
+                actual=signature.version,
+            )
+        return signature.signature
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UnsupportedOperationError(f"{what} of a key that stays in the HSM.")
+
+    def private_bytes(self, *_: Any, **__: Any) -> bytes:
+        """Raise `UnsupportedOperationError`: the key stays where it is."""
+        self._refuse("There are no private bytes")
+
+    def private_bytes_raw(self) -> bytes:
+        """Raise `UnsupportedOperationError`: the key stays where it is."""
+        self._refuse("There are no private bytes")
+
+    def private_numbers(self) -> Any:
+        """Raise `UnsupportedOperationError`: the key stays where it is."""
+        self._refuse("There are no private numbers")
+
+    def __copy__(self) -> Self:
+        """Return the key itself."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the key itself."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise TypeError("A key that stays in the HSM can't be pickled.")
+
+    def __repr__(self) -> str:
+        """Return type, id and version."""
+        return f"<{type(self).__name__} {self._key_id} version {self._version}>"

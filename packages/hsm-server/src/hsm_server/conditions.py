@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""
+Entity tags of keys, and the conditions that name them (RFC 9110, sections 8.8 and 13).
+
+The tag of a key is its generation; where a key is described, a digest of what is shown
+follows, for a count of uses changes what is shown and not the key. ``If-Match`` goes by
+the generation alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+from aiohttp import ETag, web
+
+from hsm_core.errors import InvalidInputError, PreconditionFailedError
+from hsm_core.model import Integrity, KeyInfo
+from hsm_core.operations import DescribeKey, Effect
+from hsm_core.rest import Route, path_fields
+
+__all__ = ["expected_generation", "is_known", "key_tag", "takes_condition"]
+
+_OURS: Final = re.compile(r"([1-9][0-9]{0,14})(?:-[0-9a-f]{32})?\Z")
+_TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[!#-~\x80-\xff]*)"\Z')
+
+
+def takes_condition(route: Route) -> bool:
+    """Return whether a route changes a key that is there."""
+    is_change = route.operation.effect is Effect.MUTATION
+    return is_change and "key_id" in path_fields(route.path)
+
+
+def key_tag(route: Route, result: object, body: bytes) -> ETag | None:
+    """Return the tag of an answer about one key; None if it has none."""
+    if not isinstance(result, KeyInfo) or result.integrity is not Integrity.OK:
+        return None
+    if route.operation is not DescribeKey:
+        return ETag(str(result.generation))
+    return ETag(f"{result.generation}-{hashlib.sha256(body).hexdigest()[:32]}")
+
+
+def is_known(request: web.Request, tag: ETag) -> bool:
+    """Return whether ``If-None-Match`` of a GET names a tag."""
+    return any(known.value in {tag.value, "*"} for known in request.if_none_match or ())
+
+
+def expected_generation(request: web.Request, route: Route) -> int:
+    """
+    Return the generation that ``If-Match`` asks for; 0 if it asks for none.
+
+    Raises:
+        PreconditionFailedError: It names what is no tag of a key, or is weak: these
+            match nothing.
+        InvalidInputError: It is malformed or names several, or nothing here could keep
+            to a condition that is set.
+    """
+    if request.method != "GET" and "If-None-Match" in request.headers:
+        raise InvalidInputError("If-None-Match is for GET.", field="If-None-Match")
+    given = request.headers.getall("If-Match", [])
+    if not given:
+        return 0
+    if not takes_condition(route):
+        raise InvalidInputError(
+            "If-Match is for what changes a key that is there.", field="If-Match"
+        )
+    if given == ["*"]:
+        return 0
+    tag = _TAG.match(given[0])
+    if len(given) > 1 or tag is None:
+        raise InvalidInputError(
+            "If-Match must be one entity tag, or *.", field="If-Match"
+        )
+    ours = _OURS.match(tag["value"])
+    if ours is None or tag["weak"]:
+        raise PreconditionFailedError
+    return int(ours[1])

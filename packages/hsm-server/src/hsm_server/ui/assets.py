@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Style, scripts and icon: files whose names say what is in them, cached for good."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import ETag, web
+
+from hsm_server.app_keys import begin_operation
+
+__all__ = ["STATIC_PATH", "asset_url", "serve_asset"]
+
+STATIC_PATH: Final = "/ui/static/{name}"
+"""Route of the files."""
+
+_FOLDER: Final = Path(__file__).parent / "static"
+_TYPES: Final = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_FOREVER: Final = "public, max-age=31536000, immutable"
+_DIGEST_CHARACTERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Asset:
+    name: str
+    body: bytes
+    content_type: str
+
+
+def _read(path: Path) -> _Asset:
+    body = path.read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:_DIGEST_CHARACTERS]
+    return _Asset(f"{path.stem}.{digest}{path.suffix}", body, _TYPES[path.suffix])
+
+
+_ASSETS: Final = {
+    path.name: _read(path)
+    for path in sorted(_FOLDER.iterdir())
+    if path.suffix in _TYPES
+}
+_BY_NAME: Final = {asset.name: asset for asset in _ASSETS.values()}
+
+
+def asset_url(name: str) -> str:
+    """Return where a file is, by its name in the folder."""
+    return f"/ui/static/{_ASSETS[name].name}"
+
+
+async def serve_asset(request: web.Request) -> web.Response:
+    """
+    Answer with a file.
+
+    Raises:
+        HTTPNotFound: There is none of that name and content.
+    """
+    begin_operation(request, "ui.static")
+    asset = _BY_NAME.get(request.match_info["name"])
+    if asset is None:
+        raise web.HTTPNotFound
+    response = web.Response(
+        body=asset.body, content_type=asset.content_type, charset="utf-8"
+    )
+    response.headers["Cache-Control"] = _FOREVER
+    response.etag = ETag(asset.name)
+    return response

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Serving the pages: who asks, what they get, and what is said of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from hsm_core.errors import AuthenticationError, HSMError
+from hsm_server.access import Visitor
+from hsm_server.app_keys import VAULT, Exchange, begin_operation, exchange_of
+from hsm_server.auth import visitor_of
+from hsm_server.failures import note_failure
+from hsm_server.problems import RequestRefusedError
+from hsm_server.requests import answer_expectation
+from hsm_server.ui.assets import STATIC_PATH, serve_asset
+from hsm_server.ui.cookies import (
+    BEFORE_COOKIE,
+    SESSION_COOKIE,
+    cookie_of,
+    drop_cookie,
+    new_secret,
+    set_cookie,
+)
+from hsm_server.ui.faults import fault_of
+from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
+from hsm_server.ui.page import OpenPage, Page
+from hsm_server.ui.rendering import PAGE_HEADERS
+from hsm_server.ui.table import OPEN_PAGES, PAGES
+from hsm_server.ui.view import View, Visit
+
+__all__ = ["add_console"]
+
+_SIGN_IN: Final = f"{HOME}/sign-in"
+_Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def add_console(app: web.Application) -> None:
+    """Add the pages under ``/ui``; ``/`` leads there."""
+    app.middlewares.append(_answer_in_html)
+    _add(app.router, "GET", "/", _go_home)
+    _add(app.router, "GET", f"{HOME}/", _go_home)
+    _add(app.router, "GET", STATIC_PATH, serve_asset)
+    for open_page in OPEN_PAGES:
+        path = HOME + open_page.path
+        _add(app.router, open_page.method, path, _answering_anybody(open_page))
+    for page in PAGES:
+        _add(app.router, page.method, HOME + page.path, _answering(page))
+
+
+def _add(router: web.UrlDispatcher, method: str, path: str, answer: _Answer) -> None:
+    router.add_route(method, path, answer, expect_handler=answer_expectation)
+
+
+async def _go_home(request: web.Request) -> web.Response:
+    begin_operation(request, "ui.home")
+    return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": HOME})
+
+
+@web.middleware
+async def _answer_in_html(request: web.Request, handler: _Answer) -> web.StreamResponse:
+    """Answer in HTML whatever goes wrong under ``/ui``: people read it."""
+    if request.path != HOME and not request.path.startswith(f"{HOME}/"):
+        return await handler(request)
+    try:
+        return await handler(request)
+    except Exception as error:
+        exchange = exchange_of(request) or Exchange("")
+        known = note_failure(request, error, exchange)
+        visit = Visit(request, Visitor(), exchange, "")
+        return visit.fault(fault_of(known))
+
+
+def _answering_anybody(page: OpenPage) -> _Answer:
+    """Return the handler of a page for anybody, whose forms are tied to a cookie."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        exchange = begin_operation(request, f"ui.{page.name}")
+        secret = cookie_of(request, BEFORE_COOKIE)
+        given = secret or new_secret()
+        visitor = msgspec.structs.replace(visitor_of(request), credential="")
+        visit = Visit(request, visitor, exchange, given)
+        try:
+            response = await page.handler(visit)
+        except (HSMError, RequestRefusedError) as error:
+            response = visit.problem(error)
+        if not secret:
+            set_cookie(response, BEFORE_COOKIE, given)
+        return response
+
+    return answer
+
+
+def _answering(page: Page) -> _Answer:
+    """Return the handler of a page for people who are known."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        exchange = begin_operation(request, f"ui.{page.name}")
+        visitor, secret = _visitor(request)
+        if not visitor.credential and not visitor.session:
+            return _turn_away(Visit(request, visitor, exchange, ""))
+        try:
+            who = await request.app[VAULT].who(visitor, known=exchange.know)
+            view = View(request, visitor, exchange, secret, who)
+        except AuthenticationError as error:
+            exchange.code = error.code
+            return _turn_away(Visit(request, visitor, exchange, ""))
+        except HSMError as error:
+            return Visit(request, visitor, exchange, secret).problem(error)
+        try:
+            return await page.handler(view)
+        except AuthenticationError as error:
+            exchange.code = error.code
+            return _turn_away(Visit(request, visitor, exchange, ""))
+        except (HSMError, RequestRefusedError) as error:
+            return view.problem(error)
+
+    return answer
+
+
+def _visitor(request: web.Request) -> tuple[Visitor, str]:
+    """
+    Return what a request shows, and the secret that its forms must be tied to.
+
+    Who sends a credential along needs no cookie, and none counts then. A certificate
+    alone is no credential here: browsers show it for whoever makes them ask.
+    """
+    visitor = visitor_of(request)
+    if "Authorization" in request.headers:
+        return visitor, ""
+    secret = cookie_of(request, SESSION_COOKIE)
+    return msgspec.structs.replace(visitor, session=secret), secret
+
+
+def _turn_away(visit: Visit) -> web.StreamResponse:
+    """Have somebody sign in who is not known, or not any more."""
+    request = visit.request
+    has_cookie = SESSION_COOKIE in request.cookies
+    if visit.visitor.credential or "Authorization" in request.headers:
+        response: web.StreamResponse = visit.problem(AuthenticationError())
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+    if not has_cookie and request.method == "GET" and comes_from_elsewhere(request):
+        # Browsers keep strict cookies back where a link of another site is followed;
+        # a page of ours that asks again gets them.
+        return visit.render("session/again.html", path=_here(request))
+    target = f"{_SIGN_IN}?next={quote(_here(request), safe='')}"
+    if visit.is_part or request.method != "GET":
+        response = visit.render("session/ended.html", status=401, target=target)
+        if visit.is_part:
+            response.headers["HX-Redirect"] = target
+    else:
+        response = web.Response(
+            status=HTTPStatus.SEE_OTHER, headers={**PAGE_HEADERS, "Location": target}
+        )
+    if has_cookie:
+        drop_cookie(response, SESSION_COOKIE)
+    return response
+
+
+def _here(request: web.Request) -> str:
+    """Return which page somebody wants, who must sign in first."""
+    if request.method == "GET" and request.headers.get("HX-Request") != "true":
+        return safe_path(request.rel_url.raw_path_qs)
+    return HOME

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""What a form has sent: small, read once, and never passed over in part."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Final
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
+from hsm_server.app_keys import SETTINGS
+from hsm_server.problems import RequestRefusedError
+
+__all__ = ["FORM_TOKEN", "OPERATION_ID", "Form", "has_form_token", "read_form"]
+
+FORM_TOKEN: Final = "form_token"  # noqa: S105 (the name of a field)
+"""Field with the token that only our own pages have."""
+
+OPERATION_ID: Final = "operation_id"
+"""Field that is another each time a page is made: a double click does a thing once."""
+
+MOST_BYTES: Final = 256 * 1024
+_MOST_FIELDS: Final = 256
+_TYPE: Final = "application/x-www-form-urlencoded"
+
+
+class Form:
+    """
+    The fields of a form.
+
+    Args:
+        fields: Names, and what was given for each, in order.
+    """
+
+    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
+        self._fields = fields
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def __getitem__(self, name: str) -> str:
+        """
+        Return a field that a page always sends.
+
+        Raises:
+            InvalidInputError: It is missing, or given twice.
+        """
+        if name not in self._fields:
+            raise InvalidInputError(f"The form has no {name}.", field=name)
+        return self.get(name)
+
+    def get(self, name: str, default: str = "") -> str:
+        """
+        Return a field, or *default* where it is missing.
+
+        Raises:
+            InvalidInputError: It is given twice.
+        """
+        given = self._fields.get(name, [default])
+        if len(given) > 1:
+            raise InvalidInputError(f"The form has {name} twice.", field=name)
+        return given[0]
+
+    def all(self, name: str) -> Sequence[str]:
+        """Return all that was given for a field, such as boxes that were ticked."""
+        return self._fields.get(name, ())
+
+    @property
+    def operation_id(self) -> str:
+        """What makes a repeated form the same operation: its idempotency key."""
+        return self[OPERATION_ID]
+
+
+async def read_form(request: web.Request) -> Form:
+    """
+    Return what a form has sent.
+
+    Raises:
+        InvalidInputError: It is too large, or can't be read.
+        RequestRefusedError: It is no form, or did not arrive in time.
+    """
+    if request.content_type != _TYPE:
+        raise RequestRefusedError("unsupported_media_type", f"This page takes {_TYPE}.")
+    body = await _body(request)
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
+        )
+    except ValueError:
+        raise MalformedError("The form can't be read.") from None
+    fields: dict[str, list[str]] = {}
+    for name, text in pairs:
+        # Browsers send line breaks as CRLF, whatever was pasted.
+        fields.setdefault(name, []).append(text.replace("\r\n", "\n"))
+    return Form(fields)
+
+
+def has_form_token(form: Form, expected: str) -> bool:
+    """Return whether a form carries the token that it must."""
+    given = form.get(FORM_TOKEN).encode("utf-8", "replace")
+    return hmac.compare_digest(expected.encode(), given)
+
+
+async def _body(request: web.Request) -> bytes:
+    length = request.content_length
+    if length is not None and length > MOST_BYTES:
+        raise PayloadTooLargeError("form", actual=length, maximum=MOST_BYTES)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(request.app[SETTINGS].limits.body_timeout_seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise PayloadTooLargeError(
+                        "form", actual=len(body), maximum=MOST_BYTES
+                    )
+    except TimeoutError:
+        raise RequestRefusedError(
+            "request_timeout",
+            "The form did not arrive in time.",
+            {"Connection": "close"},
+        ) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise MalformedError("The form broke off.") from None
+    return bytes(body)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Where a request of a browser comes from, and where one may be sent to."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+__all__ = ["HOME", "comes_from_elsewhere", "is_from_here", "safe_path"]
+
+HOME: Final = "/ui"
+"""Where the console begins."""
+
+_PATH: Final = re.compile(r"/ui(/[A-Za-z0-9._~:%-]+)*(\?[A-Za-z0-9._~:%&=+,/-]*)?\Z")
+_MOST_CHARACTERS: Final = 1024
+
+
+def safe_path(path: str) -> str:
+    """Return a path of the console as it is; anything else leads to its beginning."""
+    if len(path) > _MOST_CHARACTERS or not _PATH.match(path):
+        return HOME
+    return path
+
+
+def is_from_here(request: web.Request) -> bool:
+    """
+    Return whether a form may have been sent by one of our own pages.
+
+    Browsers say where a request comes from; a client that says nothing is none, and
+    then the token of the form decides alone.
+
+    Standard:
+        Fetch, section 3.2 (``Origin``); Fetch Metadata (``Sec-Fetch-Site``).
+    """
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    if site not in {"same-origin", "none"}:
+        return False
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return True
+    # The scheme is ours: a page over plain HTTP gets no cookie of ours to send.
+    return urlsplit(origin).netloc == request.headers.get("Host", "")
+
+
+def comes_from_elsewhere(request: web.Request) -> bool:
+    """Return whether a browser follows a link of another site."""
+    return request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""One row of the table of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiohttp import web
+
+from hsm_server.ui.view import View, Visit
+
+__all__ = ["Handler", "OpenPage", "Page"]
+
+Handler: TypeAlias = Callable[[View], Awaitable[web.StreamResponse]]
+"""Answers somebody who is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    A page for people who have signed in.
+
+    Attributes:
+        method: ``GET``, or ``POST`` for what a form sends.
+        path: Below ``/ui``, in the syntax of aiohttp; empty for the first page.
+        handler: Makes the answer.
+        name: How log and metrics call it, such as ``keys.list``.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPage:
+    """A page for anybody; otherwise as `Page`."""
+
+    method: str
+    path: str
+    handler: Callable[[Visit], Awaitable[web.StreamResponse]]
+    name: str

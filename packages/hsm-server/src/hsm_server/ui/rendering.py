@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""From a template and values to HTML, in which every value is text and never markup."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from hsm_server.ui.assets import asset_url
+
+__all__ = ["PAGE_HEADERS", "render"]
+
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+    # Nothing is told to others; our own forms say where they come from.
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+"""What every page of the console carries."""
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def _instant(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds // 1_000_000, UTC)
+
+
+def _utc(microseconds: int) -> str:
+    """Return an instant for people, to the second."""
+    return f"{_instant(microseconds):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _iso(microseconds: int) -> str:
+    """Return an instant for programs (RFC 3339)."""
+    return f"{_instant(microseconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals["asset_url"] = asset_url
+    environment.filters["utc"] = _utc
+    environment.filters["iso"] = _iso
+    return environment
+
+
+_ENVIRONMENT: Final = _environment()
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """
+    Return a page or a part of one.
+
+    Args:
+        template: Its path below ``templates``.
+
+        values: What it is to show.
+    """
+    return _ENVIRONMENT.get_template(template).render(values)

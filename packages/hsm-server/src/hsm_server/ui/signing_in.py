@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Signing in and out: by a pasted token, or by the certificate of the connection."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core.errors import AuthenticationError, InvalidInputError
+from hsm_server.access import SignedIn
+from hsm_server.app_keys import VAULT
+from hsm_server.settings import MAX_TOKEN_BYTES
+from hsm_server.ui.cookies import (
+    BEFORE_COOKIE,
+    SESSION_COOKIE,
+    cookie_of,
+    drop_cookie,
+    set_cookie,
+)
+from hsm_server.ui.origin import HOME, safe_path
+from hsm_server.ui.page import OpenPage, Page
+from hsm_server.ui.view import View, Visit
+
+__all__ = ["OPEN_PAGES", "PAGES"]
+
+_SIGN_IN: Final = "/sign-in"
+
+
+async def _show(visit: Visit) -> web.Response:
+    """Ask for a token, or for the certificate to be used."""
+    return _page(visit, safe_path(visit.query.get("next", HOME)))
+
+
+def _page(visit: Visit, target: str, *, error: str = "") -> web.Response:
+    return visit.render(
+        "session/sign_in.html",
+        status=401 if error else 200,
+        target=target,
+        has_certificate=bool(visit.visitor.certificate),
+        error=error,
+    )
+
+
+async def _sign_in(visit: Visit) -> web.Response:
+    """
+    Begin a session, under a secret that nobody had before.
+
+    What was a session until now ends with it: nobody can have prepared one for others.
+    """
+    form = await visit.form()
+    target = safe_path(form.get("next", HOME))
+    credential = "".join(form.get("token").split())
+    if form.get("how") == "certificate":
+        credential = ""
+    elif not credential:
+        return _page(visit, target, error="Paste a token first.")
+    visitor = msgspec.structs.replace(
+        visit.visitor, credential=credential[: MAX_TOKEN_BYTES + 1]
+    )
+    vault = visit.request.app[VAULT]
+    try:
+        signed_in = await vault.sign_in(visitor, known=visit.exchange.know)
+    except (AuthenticationError, InvalidInputError) as error:
+        visit.exchange.code = error.code
+        return _page(visit, target, error="This was not accepted; it is not said why.")
+    await _end_former(visit)
+    return _begin(visit, signed_in, target)
+
+
+async def _end_former(visit: Visit) -> None:
+    former = cookie_of(visit.request, SESSION_COOKIE)
+    if not former:
+        return
+    visitor = msgspec.structs.replace(visit.visitor, session=former)
+    try:
+        await visit.request.app[VAULT].sign_out(visitor, known=visit.exchange.know)
+    except AuthenticationError:
+        return
+
+
+def _begin(visit: Visit, signed_in: SignedIn, target: str) -> web.Response:
+    response = visit.see_other(target)
+    set_cookie(response, SESSION_COOKIE, signed_in.session)
+    drop_cookie(response, BEFORE_COOKIE)
+    return response
+
+
+async def _sign_out(view: View) -> web.Response:
+    """End the session, here and in the vault."""
+    await view.form()
+    if view.visitor.session:
+        vault = view.request.app[VAULT]
+        await vault.sign_out(view.visitor, known=view.exchange.know)
+    response = view.see_other(HOME + _SIGN_IN)
+    drop_cookie(response, SESSION_COOKIE)
+    return response
+
+
+OPEN_PAGES: Final = (
+    OpenPage("GET", _SIGN_IN, _show, "sign_in"),
+    OpenPage("POST", _SIGN_IN, _sign_in, "sign_in.begin"),
+)
+"""For anybody."""
+
+PAGES: Final = (Page("POST", "/sign-out", _sign_out, "sign_out"),)
+"""For people who have signed in."""

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""All pages of the console."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_server.ui import overview, signing_in
+from hsm_server.ui.page import OpenPage, Page
+
+__all__ = ["OPEN_PAGES", "PAGES"]
+
+OPEN_PAGES: Final[tuple[OpenPage, ...]] = signing_in.OPEN_PAGES
+"""For anybody."""
+
+PAGES: Final[tuple[Page, ...]] = (
+    *overview.PAGES,
+    *signing_in.PAGES,
+)
+"""For people who have signed in."""
