@@ -78,6 +78,7 @@ ONCE: Final = tuple(
         "e2e/test_onlookers.py",
         "e2e/test_policy_reload.py",
         "e2e/test_retention.py",
+        "e2e/test_sdk_examples.py",
         "e2e/test_secrets_left_behind.py",
         "e2e/test_start_and_stop.py",
         "e2e/test_stores.py",

@@ -79,9 +79,9 @@ class Desk:
     def sign_in(self, token: str) -> None:
         """Sign in with a pasted token."""
         self.open("/ui/sign-in")
-        self.page.get_by_label("Token").fill(token)
+        self.page.get_by_label("Bearer token").fill(token)
         self.page.get_by_role("button", name="Sign in", exact=True).click()
-        self.page.get_by_role("heading", name="Overview", level=1).wait_for()
+        self.page.get_by_role("button", name="Sign out").wait_for()
 
 
 class Hall:
@@ -144,6 +144,7 @@ class Hall:
             java_script_enabled=scripts,
             viewport={"width": width, "height": 900},
             has_touch=phone,
+            reduced_motion="reduce",  # or axe sees colours that are on their way
             locale="en-GB",
             timezone_id="UTC",
         )

@@ -8,7 +8,7 @@ import pytest
 from hsm_core import operations as ops
 from hsm_core.errors import ApprovalRequiredError
 from hsm_core.model import Role
-from hsm_core.policies import built_in_text
+from hsm_core.policies import built_in_text, parse_policy
 from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
 from tests.cli.support import Shell
@@ -85,6 +85,22 @@ def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "deny (default-deny). One of these roles: Operator, Service." in denied.text
     assert ("allow", "role:Operator") == (allowed.json["outcome"], allowed.json["rule"])
     assert "deny (pqc-restricted)" in restricted.text
+
+
+def test_explain_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked about may be known by the certificate, and is then told."""
+    policy = parse_policy(
+        "version: 1\nextends: default\nidentities:\n"
+        "  - {principal: ci, roles: [Service], certificate_names: ['dns:ci.example']}\n"
+    )
+    with memory_hsm(policy=policy) as gateway:
+        shell = Shell(monkeypatch, gateway.act_as(caller()))
+        found = shell(*"policy explain Sign --certificate-name dns:ci.example".split())
+        unknown = shell(*"policy explain Sign --certificate-subject CN=ci".split())
+
+    assert "The certificate is that of ci (Service)." in found.err
+    assert found.text.startswith("Rule") or "allow (role:Service)" in found.text
+    assert (2, "") == (unknown.code, unknown.text)
 
 
 def test_test_demands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

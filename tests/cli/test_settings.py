@@ -11,6 +11,7 @@ from hsm_cli.commands import cli
 from hsm_cli.settings import TokenSettings
 from hsm_cli.token_keys import secret_signer
 from hsm_cli.tokens import inspect_token, mint_token, open_token
+from hsm_core.errors import ConfigurationError
 from tests.cli.certificates import Certificates
 from tests.cli.stub import TOKEN, Stub
 from tests.cli.support import Shell
@@ -271,6 +272,16 @@ def test_insecure_warns(online: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert 0 == outcome.code
     assert "certificate is not checked" in outcome.err
+
+
+def test_a_certificate_may_be_enough() -> None:
+    """Where nothing else is named, no token is made up; one that is named is taken."""
+    with pytest.raises(ConfigurationError):
+        open_token(TokenSettings())
+
+    assert "" == open_token(TokenSettings(), has_certificate=True)()
+    named = TokenSettings(auth_token="t")
+    assert "t" == open_token(named, has_certificate=True)()
 
 
 class TestMinter:

@@ -19,6 +19,7 @@ import msgspec
 
 from hsm_core._policies.schema import (
     ApprovalSection,
+    IdentitySection,
     MatchSection,
     PolicyFile,
     RuleSection,
@@ -43,6 +44,7 @@ _SECTIONS: dict[str, type[Record]] = {
     "match": MatchSection,
     "time": TimeSection,
     "approval": ApprovalSection,
+    "identity": IdentitySection,
 }
 _NAMES = {cls: name for name, cls in _SECTIONS.items()}
 

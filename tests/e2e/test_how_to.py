@@ -50,6 +50,7 @@ STARTS_ITS_OWN = {
     ],
     "require-client-certificates": [
         "without a certificate: curl says 56",
+        "ada needs no token",
         "Peer signature type: ecdsa_secp256r1_sha256",
         "Peer signature type: mldsa65",
         "Negotiated TLS1.3 group: X25519MLKEM768",

@@ -51,7 +51,8 @@ def test_fingerprint_subject_and_names_are_known() -> None:
         x509.UniformResourceIdentifier("spiffe://example.com/Ci"),
         x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
     ]
-    der = ROOT.issue("ci", names=names).der
+    issued = ROOT.issue("ci", names=names)
+    der = issued.der
 
     assert certificate_facts(der) == CertificateFacts(
         sha256=hashlib.sha256(der).hexdigest(),
@@ -62,6 +63,8 @@ def test_fingerprint_subject_and_names_are_known() -> None:
             "ip:2001:db8::1",
             "uri:spiffe://example.com/Ci",
         ),
+        begins_at=issued.certificate.not_valid_before_utc.timestamp(),
+        ends_at=issued.certificate.not_valid_after_utc.timestamp(),
     )
 
 

@@ -287,6 +287,7 @@ class TestTLS:
         result = run()
 
         assert 0 == result.exit_code
+        assert not server.settings.core.certificate_identities
         assert (
             TLSSettings(
                 pairs=(PairFiles(cert=Path("cert.pem"), key=Path("key.pem")),),
@@ -307,6 +308,7 @@ class TestTLS:
             *("--client-ocsp", "soft", "--cert-reload-interval-secs", "0.5"),
             *("--ocsp-response", "a.ocsp", "--ocsp-response", "b.ocsp"),
             *("--ocsp-refresh-interval-secs", "0"),
+            "--client-cert-identities",
         )
         pairs = (("a.pem", "1.pem"), ("b.pem", "2.pem"))
 
@@ -326,6 +328,7 @@ class TestTLS:
             )
             == server.settings.tls
         )
+        assert server.settings.core.certificate_identities
 
     def test_variables_hold_several(self, server: Server) -> None:
         """With colons between."""
@@ -342,11 +345,18 @@ class TestTLS:
             (["--cert", "a.pem", "--cert", "b.pem"], "given 2 times and --key 1"),
             (["--client-auth", "optional"], "--client-auth optional is of no use"),
             (["--client-crl", "x.crl"], "--client-crl is of no use without"),
+            (
+                ["--client-cert-identities"],
+                "--client-cert-identities is of no use without --client-ca",
+            ),
             (["--client-ocsp", "hard"], "--client-ocsp hard is of no use without"),
             (["--client-ca", "ca.pem", "--client-ocsp", "on"], "'on' is not one of"),
             (["--ocsp-refresh-interval-secs", "-1"], "--ocsp-refresh-interval-secs"),
         ],
-        ids=["unpaired", "auth", "crl", "ocsp", "ocsp kind", "ocsp interval"],
+        ids=[
+            *("unpaired", "auth", "crl", "identities", "ocsp", "ocsp kind"),
+            "ocsp interval",
+        ],
     )
     def test_what_does_not_fit_together(
         self, server: Server, flags: list[str], words: str

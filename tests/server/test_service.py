@@ -27,6 +27,9 @@ class Broken:
         """Return the same for everybody."""
         return self
 
+    def identify(self, caller: Caller, /) -> None:
+        """Know nobody."""
+
     def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
         """Fail each."""
         return [asyncio.ensure_future(self.execute(r.operation)) for r in requests]

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Signing in to the console and out of it, and what ends a session."""
 
+import time
+
+from hsm_core.operations import ListAuditEvents
+from hsm_server.clock import FlooredClock
+from hsm_server.settings import ConsoleSettings, ServerSettings, TokenRules
 from tests.server.support import EVERYBODY, claims, mint
-from tests.server.ui_support import BEFORE, SESSION, Browser
+from tests.server.test_live_view import OverSockets
+from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser
 
 
 async def test_a_token_signs_in(browser: Browser) -> None:
@@ -88,3 +94,90 @@ async def test_errors_are_pages(signed_in: Browser) -> None:
     assert 404 == shown.status
     assert shown.headers["Content-Type"].startswith("text/html")
     assert "route_not_found" in shown.words
+
+
+class Hands:
+    """The wall clock and the monotonic one, moved together by a test."""
+
+    def __init__(self) -> None:
+        self.time = time.time()
+        self.clock = FlooredClock(lambda: self.time, lambda: self.time)
+
+
+async def test_an_idle_session_is_over() -> None:
+    """After a quarter of an hour without a click one signs in again."""
+    hands = Hands()
+    async with open_browser(clock=hands.clock) as browser:
+        await browser.sign_in(exp=int(hands.time) + 7200)
+        hands.time += 899
+        assert 200 == (await browser.get("/ui")).status
+        hands.time += 900
+
+        shown = await browser.get("/ui")
+
+        assert 303 == shown.status
+        assert SESSION not in browser.cookies
+        assert ["SignIn"] == await visits(browser)
+
+
+async def test_a_session_ends_with_its_token() -> None:
+    """What was signed in with expires, and the session at the same instant."""
+    hands = Hands()
+    settings = ServerSettings(tokens=TokenRules(leeway_seconds=0))
+    async with open_browser(settings, clock=hands.clock) as browser:
+        await browser.sign_in(exp=int(hands.time) + 100)
+        hands.time += 101
+
+        assert 303 == (await browser.get("/ui")).status
+
+
+async def test_coming_and_going_is_recorded(signed_in: Browser) -> None:
+    """The trail says who came and went, from where, and with which credential."""
+    await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
+
+    page = signed_in.execute(ListAuditEvents(limit=100))
+    found = {entry.event.kind: entry.event.caller for entry in page.items}
+    for kind in ("SignIn", "SignOut"):
+        assert ("alice", "127.0.0.1") == (
+            found[kind].principal,
+            found[kind].source_address,
+        )
+
+
+async def test_a_guessed_cookie_is_recorded(browser: Browser) -> None:
+    """A secret that never was is a failure like any other; an ended one is not."""
+    browser.cookies[SESSION] = "A" * 43
+    await browser.get("/ui")
+
+    assert ["Authenticate"] == await visits(browser)
+
+
+async def test_sessions_are_kept_by_another_process() -> None:
+    """With sockets between front end and vault, all is the same."""
+    between = OverSockets()
+    async with open_browser(between=between) as browser:
+        shown = await browser.sign_in()
+        assert 200 == (await browser.follow(shown)).status
+        assert 401 == (await browser.sign_in(token="no.token.atall")).status
+        page = await browser.get("/ui")
+        assert 303 == (await browser.submit(page, "/ui/sign-out")).status
+        browser.cookies[SESSION] = "x" * 5000
+        assert 303 == (await browser.get("/ui")).status
+        between.close()
+
+
+async def test_there_may_be_no_console() -> None:
+    """Where it is switched off, nothing is there."""
+    settings = ServerSettings(console=ConsoleSettings(is_on=False))
+    async with open_browser(settings) as browser:
+        for path in ("/", "/ui", "/ui/sign-in"):
+            shown = await browser.get(path)
+            assert 404 == shown.status
+            assert "problem+json" in shown.headers["Content-Type"]
+
+
+async def visits(browser: Browser) -> list[str]:
+    """Return what the trail says of who came, went and failed."""
+    page = browser.execute(ListAuditEvents(limit=100))
+    kinds = {"SignIn", "SignOut", "Authenticate"}
+    return [e.event.kind for e in page.items if e.event.kind in kinds]

@@ -41,6 +41,7 @@ class Shown:
     status: int
     headers: CIMultiDictProxy[str]
     text: str = field(repr=False)
+    body: bytes = field(repr=False)
 
     @property
     def location(self) -> str:
@@ -117,7 +118,17 @@ class Browser:
                     self.cookies.pop(morsel.key, None)
                 else:
                     self.cookies[morsel.key] = morsel.value
-            return Shown(response.status, response.headers, await response.text())
+            body = await response.read()
+            text = body.decode(errors="replace")
+            return Shown(response.status, response.headers, text, body)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:
+        """Give the lines of an answer that goes on, as they come."""
+        held = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
+        async with self._client.get(path, headers={"Cookie": held}) as response:
+            assert 200 == response.status
+            yield (line.decode().rstrip("\n") async for line in response.content)
 
     async def get(self, path: str, **headers: str) -> Shown:
         """Look at a page; ``HX_Request="true"`` asks for a part of it."""

@@ -99,7 +99,9 @@ def open_remote(settings: ClientSettings) -> RemoteHSM:
 
     return RemoteHSM(
         settings.endpoint,
-        token=open_token(settings.token),
+        token=open_token(
+            settings.token, has_certificate=settings.client_cert is not None
+        ),
         ca_bundle=settings.ca_bundle,
         client_cert=settings.client_cert,
         client_key=settings.client_key,

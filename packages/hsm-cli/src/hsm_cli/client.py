@@ -313,6 +313,8 @@ class RemoteHSM:
 
     def _credentials(self) -> dict[str, str]:
         token = self._token()
+        if not token:
+            return {}
         if not _TOKEN.fullmatch(token):
             raise InvalidInputError(
                 "The bearer token holds characters that no token has.",

@@ -139,20 +139,30 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def open_token(settings: TokenSettings) -> Callable[[], str]:
+def open_token(
+    settings: TokenSettings, *, has_certificate: bool = False
+) -> Callable[[], str]:
     """
     Return what gives the bearer token for each request.
 
     Secrets are read once, here. A minted token is used again until shortly before it
     expires. Where both a token and a secret are named, the token is taken.
 
+    Args:
+        settings: Where it comes from.
+
+        has_certificate: Whether a client certificate is shown, which may be enough:
+            where nothing else is named, the token is empty.
+
     Raises:
-        ConfigurationError: There is neither, or it can't be read.
+        ConfigurationError: There is nothing to be known by, or it can't be read.
     """
     if settings.auth_token:
         text = read_secret_text(settings.auth_token, field="auth_token").strip()
         return lambda: text
     if not has_key(settings):
+        if has_certificate:
+            return lambda: ""
         raise ConfigurationError(
             "There is no credential: give --auth-token, --jwt-secret or "
             "--jwt-private-key, or set FERROHSM_AUTH_TOKEN or FERROHSM_JWT_SECRET.",

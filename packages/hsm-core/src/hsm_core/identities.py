@@ -8,7 +8,14 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["SYSTEM_PREFIX", "identity", "is_reserved", "same_person", "shows_nothing"]
+__all__ = [
+    "SYSTEM_PREFIX",
+    "identity",
+    "is_presentable",
+    "is_reserved",
+    "same_person",
+    "shows_nothing",
+]
 
 SYSTEM_PREFIX: Final = "system."
 """What the names of the HSM's own doings begin with."""
@@ -46,6 +53,22 @@ def shows_nothing(text: str) -> bool:
         _INVISIBLE.search(text) is not None
         or _BLANK in text
         or any(unicodedata.category(c) == "Cf" for c in text)
+    )
+
+
+def is_presentable(name: str) -> bool:
+    """
+    Return whether a name is 1 to 128 characters that people can tell apart.
+
+    Two names that look the same must be the same (NFC), nothing may be invisible, and
+    no space may stand at an end.
+    """
+    return (
+        1 <= len(name) <= 128
+        and name.isprintable()
+        and name == name.strip()
+        and unicodedata.is_normalized("NFC", name)
+        and not shows_nothing(name)
     )
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "AuditedKey",
     "BatchDetail",
     "Caller",
+    "CertificateIdentity",
     "CertificateNames",
     "CertificateText",
     "CountedDetail",
@@ -153,6 +154,21 @@ class Caller(Record, frozen=True, kw_only=True):
     source_address: Line = ""
     request_id: Line = ""
     deadline: float = 0.0
+
+
+class CertificateIdentity(Record, frozen=True, kw_only=True):
+    """
+    Whom a client certificate names.
+
+    Attributes:
+        principal: Who it is.
+        roles: What they are.
+        credential_key: What vouches for it, for `Caller.credential_key`.
+    """
+
+    principal: Line
+    roles: frozenset[Role]
+    credential_key: Line
 
 
 class KeyState(StrEnum):

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from hsm_core._access_lists import others_may_change
+from hsm_core._policies.known_people import read_people
 from hsm_core._policies.misfits import misfit
 from hsm_core._policies.operations import INTERNAL_OPERATIONS, KNOWN_OPERATIONS
 from hsm_core._policies.resolving import (
@@ -172,6 +173,7 @@ def _resolve(file: PolicyFile, text: str) -> Policy:
         revoked_uses=revoked_uses,
         rules=rules,
         approver_keys=approver_keys,
+        people=read_people(file.identities, ("identities",)),
         distinct_certificates=file.distinct_certificates,
         warnings=review(grants, rules, approver_keys),
         text=text,

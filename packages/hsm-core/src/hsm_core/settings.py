@@ -170,6 +170,8 @@ class Settings(Record, frozen=True, kw_only=True):
         policy_profile: Which built-in policy is in force, where no file is.
         policy_config: File of the policy; see the page *Policy* of the reference.
         policy_reload_interval_seconds: How often it is looked at for a change.
+        certificate_identities: Whether client certificates alone name people, as the
+            policy's *identities* say.
         retention_config: File of the retention policy (see
             ``hsm_core.retention_policy``), which is read again when it changes. None
             purges nothing.
@@ -214,6 +216,7 @@ class Settings(Record, frozen=True, kw_only=True):
     destruction_interval_seconds: _Interval = 3600
     policy_config: Path | None = None
     policy_reload_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = 2.0
+    certificate_identities: bool = False
     retention_config: Path | None = None
     retention_ledger: Path | None = None
     retention_interval_seconds: Annotated[int, Meta(ge=60, le=30 * 24 * 3600)] = 3600

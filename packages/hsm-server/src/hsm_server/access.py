@@ -52,12 +52,14 @@ class Visitor(Record, frozen=True, kw_only=True):
     Somebody whose identity nobody has checked yet.
 
     Attributes:
-        credential: Bearer token, or empty.
+        credential: Bearer token, or empty where none is shown; what is shown and is
+            none is a text that no token is.
         certificate: Certificate of the TLS peer, DER, or empty.
         address: Network address of the connection.
         request_id: Ties the trail to log and answer.
         session: Secret of a session of the console, in the place of a credential.
         is_background: Whether a page asks by itself, which keeps no session alive.
+        nonce: Makes the credential an ID token, which must name it, and is good once.
     """
 
     credential: str = ""
@@ -66,6 +68,7 @@ class Visitor(Record, frozen=True, kw_only=True):
     request_id: Line = ""
     session: str = ""
     is_background: bool = False
+    nonce: str = ""
 
 
 class How(StrEnum):
@@ -73,6 +76,7 @@ class How(StrEnum):
 
     TOKEN = "token"  # noqa: S105 (no secret)
     CERTIFICATE = "certificate"
+    PROVIDER = "provider"
 
 
 class Who(Record, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from hsm_server.app_keys import (
     IN_FLIGHT,
     LOGGER,
     METRICS,
+    PROVIDER,
     SETTINGS,
     SOURCES,
     VAULT,
@@ -21,6 +22,7 @@ from hsm_server.in_flight import InFlight
 from hsm_server.limits import SourceAddresses, address_guard
 from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
+from hsm_server.oidc.provider import Provider
 from hsm_server.openapi import openapi_document
 from hsm_server.routes.api import add_api_routes
 from hsm_server.routes.service import add_metrics_route, add_service_routes
@@ -58,6 +60,7 @@ def create_app(
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger
     app[METRICS] = metrics
+    app[PROVIDER] = Provider(settings.oidc) if settings.oidc else None
     app[SETTINGS] = settings
     app[SOURCES] = SourceAddresses(settings.proxies)
     app.on_response_prepare.append(set_common_headers)

@@ -15,6 +15,7 @@ from hsm_server.limits.guard import AddressGuard
 from hsm_server.limits.proxies import SourceAddresses
 from hsm_server.limits.quota import Quota
 from hsm_server.logs import Logger
+from hsm_server.oidc.provider import Provider
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
 
@@ -24,6 +25,7 @@ __all__ = [
     "IN_FLIGHT",
     "LOGGER",
     "METRICS",
+    "PROVIDER",
     "SETTINGS",
     "SOURCES",
     "VAULT",
@@ -38,6 +40,7 @@ HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
 IN_FLIGHT: Final = web.AppKey("IN_FLIGHT", InFlight)
 LOGGER: Final = web.AppKey("LOGGER", Logger)
 METRICS: Final = web.AppKey("METRICS", Metrics)
+PROVIDER: Final[web.AppKey[Provider | None]] = web.AppKey("PROVIDER")
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 SOURCES: Final = web.AppKey("SOURCES", SourceAddresses)
 VAULT: Final = web.AppKey("VAULT", VaultAccess)

@@ -6,12 +6,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from hsm_server.access import Visitor
 from hsm_server.app_keys import SOURCES, exchange_of
 
-__all__ = ["address_of", "shown_by", "visitor_of"]
+__all__ = ["address_of", "api_visitor_of", "shown_by", "visitor_of"]
+
+_UNREADABLE: Final = "?"
+"""Stands for credentials that are no bearer token, and is none itself."""
 
 _BEARER: Final = re.compile(r"Bearer ([!-~]+)", re.IGNORECASE)
 
@@ -32,10 +36,34 @@ def visitor_of(request: web.Request) -> Visitor:
     )
 
 
+def api_visitor_of(request: web.Request) -> Visitor:
+    """
+    Return the same for the API, where nothing but this request can be meant.
+
+    A browser shows a client certificate for pages of others, too: what such a page
+    asks for is asked without credentials.
+
+    Standard:
+        Fetch, section 3.2 (``Origin``); Fetch Metadata (``Sec-Fetch-Site``).
+    """
+    visitor = visitor_of(request)
+    if visitor.credential or not _is_asked_by_a_page(request):
+        return visitor
+    return msgspec.structs.replace(visitor, credential=_UNREADABLE)
+
+
+def _is_asked_by_a_page(request: web.Request) -> bool:
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    return "Origin" in request.headers or site not in {"same-origin", "none"}
+
+
 def _credential(request: web.Request) -> str:
     headers = request.headers.getall("Authorization", [])
+    if not headers:
+        return ""
     bearer = _BEARER.fullmatch(headers[0]) if len(headers) == 1 else None
-    return bearer[1] if bearer is not None else ""
+    # Whoever tries to show credentials is not let in without them.
+    return bearer[1] if bearer is not None else _UNREADABLE
 
 
 def address_of(request: web.Request) -> str:

@@ -42,11 +42,15 @@ class CertificateFacts(Record, frozen=True, kw_only=True):
         subject: As RFC 4514 writes it, control characters escaped.
         names: Alternative names: ``dns:``, ``email:``, ``ip:`` or ``uri:``, and the
             name; host names and mail domains in lower case. Others are left out.
+        begins_at: First second at which it is valid, since 1970.
+        ends_at: Last one.
     """
 
     sha256: str = ""
     subject: str = ""
     names: tuple[str, ...] = ()
+    begins_at: float = 0.0
+    ends_at: float = 0.0
 
 
 def fingerprint(certificate: bytes) -> str:
@@ -82,7 +86,11 @@ def certificate_facts(certificate: bytes) -> CertificateFacts:
     ):
         raise AuthenticationError
     return CertificateFacts(
-        sha256=fingerprint(certificate), subject=subject, names=names
+        sha256=fingerprint(certificate),
+        subject=subject,
+        names=names,
+        begins_at=found.not_valid_before_utc.timestamp(),
+        ends_at=found.not_valid_after_utc.timestamp(),
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, TypeVar
 
@@ -15,6 +16,7 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import How, SignedIn, Visitor, Who
 from hsm_server.certificates import (
+    CertificateFacts,
     certificate_facts,
     fingerprint,
     readable_facts,
@@ -22,6 +24,7 @@ from hsm_server.certificates import (
 from hsm_server.clock import FlooredClock
 from hsm_server.limits.actors import ActorLimiter
 from hsm_server.limits.quota import Quota
+from hsm_server.oidc.id_tokens import IDTokens, Person
 from hsm_server.pacing import with_pauses
 from hsm_server.sessions import Session, SessionEndedError, Sessions
 from hsm_server.settings import ConsoleSettings
@@ -54,6 +57,8 @@ class Gatekeeper:
         limiter: Says how much a caller may ask for; None doesn't limit them.
 
         console: How long sessions of the console last.
+
+        people: Checks ID tokens, where a provider vouches for people.
     """
 
     def __init__(
@@ -65,12 +70,14 @@ class Gatekeeper:
         names: TrustedNames | None = None,
         limiter: ActorLimiter | None = None,
         console: ConsoleSettings | None = None,
+        people: IDTokens | None = None,
     ) -> None:
         self._gateway = gateway
         self._on_failure = on_failure
         self._clock = clock
         self._names = names or TrustedNames(trust)
         self._limiter = limiter
+        self._people = people
         self._sessions = Sessions(console or ConsoleSettings(), clock.now)
         self.use(trust)
 
@@ -97,20 +104,16 @@ class Gatekeeper:
 
         Raises:
             AuthenticationError: No token, or no good one, or a certificate that
-                can't be read; have it recorded.
+                can't be read, or that names nobody where it is all that is shown; have
+                it recorded.
         """
         identity = self._identity(visitor)
-        shown = certificate_facts(visitor.certificate)
-        return Caller(
+        return msgspec.structs.replace(
+            _stranger(visitor, certificate_facts(visitor.certificate)),
             principal=identity.principal,
             roles=identity.roles,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
-            certificate_sha256=shown.sha256,
-            certificate_subject=shown.subject,
-            certificate_names=shown.names,
-            source_address=visitor.address,
-            request_id=visitor.request_id,
         )
 
     def charge(self, caller: Caller, operation: Operation[Any] | None) -> Quota | None:
@@ -130,17 +133,8 @@ class Gatekeeper:
         if isinstance(error, SessionEndedError):
             return
         self._on_failure()
-        shown = readable_facts(visitor.certificate)
-        unknown = Caller(
-            principal="",
-            roles=frozenset(),
-            certificate_sha256=shown.sha256,
-            certificate_subject=shown.subject,
-            certificate_names=shown.names,
-            source_address=visitor.address,
-            request_id=visitor.request_id,
-        )
-        await self._gateway.record_refusal(unknown, error.code)
+        stranger = _stranger(visitor, readable_facts(visitor.certificate))
+        await self._gateway.record_refusal(stranger, error.code)
 
     async def admit(self, visitor: Visitor) -> Caller:
         """
@@ -162,23 +156,24 @@ class Gatekeeper:
         Raises:
             AuthenticationError: See `caller`.
         """
-        shown, sessions = visitor, self._sessions
+        sessions = self._sessions
         until, idle_seconds = float("inf"), 0.0
+        how = How.TOKEN if visitor.credential else How.CERTIFICATE
         if visitor.session:
             session = self._session(visitor)
             until, idle_seconds = (
                 sessions.ends_at(session),
                 sessions.settings.idle_seconds,
             )
-            shown = _resting_on(visitor, session.credential)
+            how = _way_of(session)
         identity = self._identity(visitor)
         return Who(
             principal=identity.principal,
             roles=tuple(sorted(identity.roles)),
             certificate_subject=certificate_facts(visitor.certificate).subject,
-            how=How.TOKEN if shown.credential else How.CERTIFICATE,
-            until=min(until, identity.expires_at),
-            idle_seconds=idle_seconds,
+            how=how,
+            until=float(min(until, identity.expires_at)),
+            idle_seconds=float(idle_seconds),
         )
 
     async def sign_in(self, visitor: Visitor, caller: Caller) -> SignedIn:
@@ -197,8 +192,15 @@ class Gatekeeper:
             raise AuthenticationError
         shown = fingerprint(visitor.certificate)
         await self._gateway.record_visit(caller, kind="SignIn")
-        secret = self._sessions.begin(caller.principal, visitor.credential, shown)
-        who = self.who(msgspec.structs.replace(visitor, session=secret, credential=""))
+        credential, person = visitor.credential, None
+        if visitor.nonce:
+            # The ID token was good once, and counts no more.
+            credential, person = "", _person(caller)
+        secret = self._sessions.begin(caller.principal, credential, shown, person)
+        begun = msgspec.structs.replace(
+            visitor, session=secret, credential="", nonce=""
+        )
+        who = self.who(begun)
         return SignedIn(session=secret, who=who)
 
     async def sign_out(self, visitor: Visitor, caller: Caller) -> None:
@@ -233,16 +235,52 @@ class Gatekeeper:
     def _identity(self, visitor: Visitor) -> Identity:
         if visitor.session:
             session = self._session(visitor)
+            if session.person is not None:
+                return _identity_of(session.person)
             try:
                 return self._identity(_resting_on(visitor, session.credential))
             except AuthenticationError:
                 self._sessions.end(visitor.session)
                 raise SessionEndedError from None
         if not visitor.credential:
-            raise AuthenticationError
+            return self.certificate_identity(visitor)
+        if visitor.nonce:
+            return _identity_of(self._redeemed(visitor))
         return self._verifier.verify(
             visitor.credential,
             certificate_sha256=fingerprint(visitor.certificate),
+        )
+
+    def _redeemed(self, visitor: Visitor) -> Person:
+        if self._people is None:
+            raise AuthenticationError
+        return self._people.redeem(visitor.credential, visitor.nonce)
+
+    def certificate_identity(self, visitor: Visitor) -> Identity:
+        """
+        Return whom a client certificate alone names, by the policy in force.
+
+        That the peer has its private key is the front end's word: it has seen the
+        handshake.
+
+        Raises:
+            AuthenticationError: There is none, it names nobody or several, it has
+                expired meanwhile, or certificates alone name nobody here.
+        """
+        shown = certificate_facts(visitor.certificate)
+        known = None
+        if shown.sha256:
+            known = self._gateway.identify(_stranger(visitor, shown))
+        if known is None or not shown.begins_at <= self._clock.now() <= shown.ends_at:
+            raise AuthenticationError
+        return Identity(
+            principal=known.principal,
+            roles=known.roles,
+            credential_id=f"x5t#S256:{shown.sha256[:16]}",
+            expires_at=shown.ends_at,
+            not_before=shown.begins_at,
+            certificate_sha256=frozenset({shown.sha256}),
+            key_name=known.credential_key,
         )
 
     def _session(self, visitor: Visitor) -> Session:
@@ -256,6 +294,45 @@ class Gatekeeper:
         )
 
 
+def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
+    """Return what is known of somebody before it is known who it is."""
+    return Caller(
+        principal="",
+        roles=frozenset(),
+        certificate_sha256=shown.sha256,
+        certificate_subject=shown.subject,
+        certificate_names=shown.names,
+        source_address=visitor.address,
+        request_id=visitor.request_id,
+    )
+
+
 def _resting_on(visitor: Visitor, credential: str) -> Visitor:
     """Return a visitor with what a session rests on in its place."""
     return msgspec.structs.replace(visitor, credential=credential, session="")
+
+
+def _way_of(session: Session) -> How:
+    if session.person is not None:
+        return How.PROVIDER
+    return How.TOKEN if session.credential else How.CERTIFICATE
+
+
+def _person(caller: Caller) -> Person:
+    """Return whom a provider has named, to be kept for a session."""
+    return Person(
+        caller.principal, caller.roles, caller.credential_id, caller.credential_key
+    )
+
+
+def _identity_of(person: Person) -> Identity:
+    """Return a person as if a token of their own had named them, without an end."""
+    return Identity(
+        principal=person.principal,
+        roles=person.roles,
+        credential_id=person.credential_id,
+        expires_at=math.inf,
+        not_before=-1,
+        certificate_sha256=frozenset(),
+        key_name=person.key_name,
+    )

@@ -84,6 +84,7 @@ def check(invocation: Invocation, file: Path) -> None:
         {
             "policy": policy.policy_hash,
             "rules": len(policy.rules),
+            "identities": len(policy.people),
             "warnings": list(policy.warnings),
         },
         f"valid, {len(policy.rules)} rules, policy {policy.policy_hash}",
@@ -92,7 +93,12 @@ def check(invocation: Invocation, file: Path) -> None:
 
 @command.command("explain", cls=HSMCommand)
 @click.argument("operation")
-@click.option("--principal", required=True, metavar="NAME", help="Who would ask.")
+@click.option(
+    "--principal",
+    default="",
+    metavar="NAME",
+    help="Who would ask; by default whom the policy knows by the certificate.",
+)
 @click.option(
     "--role", "roles", type=choice(Role), multiple=True, help="A role of theirs."
 )
@@ -146,6 +152,9 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
         ) from None
     found = invocation.execute(ExplainPolicy(**values))
     verdict = f"{found.outcome.value} ({found.rule})"
+    if not values["principal"]:
+        roles = ", ".join(found.roles)
+        print_note(f"The certificate is that of {found.principal} ({roles}).")
     text = " ".join((f"{verdict}.", *found.needed))
     invocation.output.table(
         found, ("Rule", "Effect", "Holds", "Missing"), _rule_rows(found), text

@@ -23,6 +23,7 @@ from hsm_core._internal.admission import checked_caller
 from hsm_core._internal.following import Followers
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.pipeline import Computed, Pipeline
+from hsm_core._internal.policy import Recogniser
 from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import (
@@ -30,7 +31,7 @@ from hsm_core.errors import (
     OverloadedError,
     UnavailableError,
 )
-from hsm_core.model import Caller
+from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import AuditPage, Effect, ListAuditEvents, Operation
 from hsm_core.protocols import AuditTicket, Request
 
@@ -171,6 +172,8 @@ class AsyncGateway:
 
         followers: The live views of the trail.
 
+        recogniser: Knows people by their certificates.
+
         timeout_seconds: How long an answer waits for the trail.
     """
 
@@ -181,6 +184,7 @@ class AsyncGateway:
         pools: Pools,
         gate: Gate,
         followers: Followers,
+        recogniser: Recogniser,
         *,
         timeout_seconds: float,
     ) -> None:
@@ -189,11 +193,16 @@ class AsyncGateway:
         self._pools = pools
         self._gate = gate
         self._followers = followers
+        self._recogniser = recogniser
         self._timeout_seconds = timeout_seconds
 
     def act_as(self, caller: Caller, /) -> AsyncBoundHSM:
         """Return the HSM as this caller sees it."""
         return AsyncBoundHSM(self, caller)
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """See `HSMGateway.identify`."""
+        return self._recogniser.identify(caller)
 
     async def record_refusal(
         self,

@@ -20,14 +20,14 @@ from hsm_core._internal.housekeeping import Housekeeping
 from hsm_core._internal.keeping import Keeper
 from hsm_core._internal.milestones import record_system
 from hsm_core._internal.pipeline import BoundHSM, Pipeline
-from hsm_core._internal.policy import PolicyReloader
+from hsm_core._internal.policy import PolicyReloader, Recogniser
 from hsm_core._internal.purging.approvals import PurgeDesk
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import RetentionSlot
 from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.schedulers import Schedulers
 from hsm_core.errors import AuditUnavailableError
-from hsm_core.model import Caller
+from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
@@ -78,6 +78,9 @@ class OpenHSM:
         )
         self._refusals = Refusals(
             services.audit, services.clock, services.policy.policy_hash
+        )
+        self._recogniser = Recogniser(
+            services.policy, is_on=settings.certificate_identities
         )
         self._is_closed = False
         self._closing = threading.Lock()
@@ -131,6 +134,7 @@ class OpenHSM:
             self._pools,
             self._gate,
             self._followers,
+            self._recogniser,
             timeout_seconds=self._settings.audit_timeout_seconds,
         )
 
@@ -141,6 +145,10 @@ class OpenHSM:
         It looks at nothing but memory.
         """
         return self._pipeline.weight(operation)
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """See `HSMGateway.identify`."""
+        return self._recogniser.identify(caller)
 
     def record_refusal(
         self,

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from hsm_core._policies.certificates import (
+    check_alternative_name,
+    read_certificates,
+)
 from hsm_core._policies.operations import KNOWN_OPERATIONS, REVOCABLE
 from hsm_core._policies.rules import CallerTerms, Conditions, Network, PolicyRule
 from hsm_core._policies.schema import (
@@ -39,8 +42,6 @@ Groups = Mapping[str, frozenset[str]]
 """Operations by name of the group."""
 
 _SELF: Final = "self"
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_ALTERNATIVE_NAMES: Final = ("dns:", "email:", "ip:", "uri:")
 _FAMILIES: Final = {family.value.lower(): family for family in Family}
 
 
@@ -181,7 +182,7 @@ def _read_conditions(section: MatchSection, groups: Groups, path: Path) -> Condi
 def _read_caller(section: MatchSection, path: Path) -> CallerTerms:
     certificates = networks = principals = subjects = names = None
     if section.certificates is not None:
-        certificates = _read_certificates(section.certificates, (*path, "certificates"))
+        certificates = read_certificates(section.certificates, (*path, "certificates"))
     if section.certificate_subjects is not None:
         at = (*path, "certificate_subjects")
         subjects = _read_subjects(section.certificate_subjects, at)
@@ -297,19 +298,6 @@ def _read_principals(names: tuple[str, ...], path: Path) -> NameTerms:
     )
 
 
-def _read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
-    found = set()
-    for number, name in enumerate(names):
-        plain = name.replace(":", "").lower()
-        if _SHA256.fullmatch(plain) is None:
-            raise policy_fault(
-                "This is no SHA-256 fingerprint, which has 64 hex digits.",
-                (*path, number),
-            )
-        found.add(plain)
-    return frozenset(found)
-
-
 def _read_subjects(names: tuple[str, ...], path: Path) -> NameTerms:
     if "*" in names:
         # An empty subject, or no certificate at all, would be meant, too.
@@ -319,11 +307,7 @@ def _read_subjects(names: tuple[str, ...], path: Path) -> NameTerms:
 
 def _read_alternative_names(names: tuple[str, ...], path: Path) -> NameTerms:
     for number, name in enumerate(names):
-        if not name.startswith(_ALTERNATIVE_NAMES):
-            raise policy_fault(
-                f"A name begins with one of {', '.join(_ALTERNATIVE_NAMES)}.",
-                (*path, number),
-            )
+        check_alternative_name(name, (*path, number))
     return _read_names(names, path)
 
 

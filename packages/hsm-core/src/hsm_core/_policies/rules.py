@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from hsm_core._policies.known_people import KnownPerson
 from hsm_core._policies.schema import Effect
 from hsm_core._policies.windows import TimeWindow
 from hsm_core.identities import SYSTEM_PREFIX, identity
@@ -186,6 +187,7 @@ class Policy:
         revoked_uses: What may be done with revoked versions.
         rules: In order of their names.
         approver_keys: Public keys of people, as written, by `identity` of principal.
+        people: Whom client certificates name, by name of the person.
         distinct_certificates: Whether a client certificate is one person's.
         warnings: What was probably not meant, one sentence each.
         text: What it was read from.
@@ -197,6 +199,7 @@ class Policy:
     revoked_uses: frozenset[str]
     rules: tuple[PolicyRule, ...]
     approver_keys: Mapping[str, tuple[str, ...]]
+    people: tuple[KnownPerson, ...] = ()
     distinct_certificates: bool = True
     warnings: tuple[str, ...] = ()
     text: str = ""
@@ -211,6 +214,8 @@ class Policy:
         ]
         if not self.distinct_certificates:
             said.append("shared certificates")
+        if self.people:
+            said.append([person.stated() for person in self.people])
         text = json.dumps(said, sort_keys=True, default=_plain)
         digest = hashlib.sha256(text.encode()).hexdigest()
         object.__setattr__(self, "policy_hash", digest)

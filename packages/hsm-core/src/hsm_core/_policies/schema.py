@@ -16,6 +16,7 @@ __all__ = [
     "Day",
     "Effect",
     "Fact",
+    "IdentitySection",
     "MatchSection",
     "PolicyFile",
     "RuleSection",
@@ -185,6 +186,29 @@ class RuleSection(Record, frozen=True, kw_only=True, rename={"except_": "except"
     approval: ApprovalSection | None = None
 
 
+class IdentitySection(Record, frozen=True, kw_only=True):
+    """
+    Whom a client certificate names, where no token is shown.
+
+    There is a condition at least, and all must hold; of each, one value is enough. A
+    value is meant as a whole: there is no ``*`` here.
+
+    Attributes:
+        principal: Who it is; no two sections have the same person.
+        roles: What they are.
+        certificates: SHA-256 of the certificate, 64 hex digits.
+        certificate_subjects: Its subject, as RFC 4514 writes it.
+        certificate_names: Its alternative names, such as ``dns:ci.example.com``,
+            ``email:``, ``ip:`` or ``uri:``.
+    """
+
+    principal: _Name
+    roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=4)]
+    certificates: _Names | None = None
+    certificate_subjects: _Names | None = None
+    certificate_names: _Names | None = None
+
+
 class PolicyFile(Record, frozen=True, kw_only=True):
     """
     A policy.
@@ -200,6 +224,8 @@ class PolicyFile(Record, frozen=True, kw_only=True):
             Verify and VerifyMac.
         rules: In any order.
         approvers: Public keys of people that sign approvals, by principal.
+        identities: Whom client certificates name where no token is shown; this counts
+            only where the server was told so (``--client-cert-identities``).
         distinct_certificates: Whether two people with the same client certificate count
             as one where others must agree; false suits a proxy that shows one
             certificate for everybody.
@@ -223,4 +249,5 @@ class PolicyFile(Record, frozen=True, kw_only=True):
             Meta(min_length=1, max_length=16),
         ],
     ] = field(default_factory=dict)
+    identities: Annotated[tuple[IdentitySection, ...], Meta(max_length=1000)] = ()
     distinct_certificates: bool = True

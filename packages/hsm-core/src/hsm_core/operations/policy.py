@@ -103,6 +103,8 @@ class PolicyExplanation(Record, frozen=True, kw_only=True):
     Attributes:
         rule: Which rule decides, as it would stand in the trail.
         policy: SHA-256 of the policy, hex.
+        principal: Who would ask.
+        roles: Which roles they would have.
         demands: What other people would have to consent to.
         needed: What would be needed, a sentence each.
         rules: Every rule about this operation, by name.
@@ -111,6 +113,8 @@ class PolicyExplanation(Record, frozen=True, kw_only=True):
     outcome: PolicyOutcome
     rule: str
     policy: str
+    principal: str = ""
+    roles: tuple[Role, ...] = ()
     demands: tuple[ApprovalDemand, ...] = ()
     needed: tuple[str, ...] = ()
     rules: tuple[RuleExplanation, ...] = ()
@@ -180,8 +184,10 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
 
     Attributes:
         operation: Name of the operation, such as ``Sign``.
-        principal: Who would ask; no such person need exist.
-        roles: Roles that they would have.
+        principal: Who would ask; no such person need exist. Left empty, it is whom the
+            policy's *identities* know by the certificate, whether or not certificates
+            alone name anybody here.
+        roles: Roles that they would have; nothing where the policy says it.
         key_id: The key that it would be about, or empty.
         other_key_ids: Keys that it would name besides, such as the one that wraps.
         algorithm: Of a key that would be made.
@@ -199,7 +205,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     effect: ClassVar = Effect.VIEW
 
     operation: Annotated[str, Meta(min_length=1, max_length=64)]
-    principal: Annotated[Line, Meta(min_length=1)]
+    principal: Line = ""
     roles: Annotated[tuple[Role, ...], Meta(max_length=4)] = ()
     key_id: Annotated[str, Meta(max_length=64)] = ""
     other_key_ids: Annotated[tuple[KeyReference, ...], Meta(max_length=4)] = ()

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from hsm_core.model import Caller
+from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 
 __all__ = [
@@ -139,6 +139,22 @@ class HSMGateway(Protocol):
         """
         ...
 
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """
+        Return whom a caller's client certificate names, by the policy in force.
+
+        Args:
+            caller: What is known of them; the principal may be empty.
+
+        Returns:
+            None if it names nobody, or if certificates alone name nobody here
+            (`Settings.certificate_identities`).
+
+        Raises:
+            AuthenticationError: It names several people.
+        """
+        ...
+
     def record_refusal(
         self,
         caller: Caller,
@@ -184,6 +200,10 @@ class HSMGateway(Protocol):
 
 class AsyncHSMGateway(Protocol):
     """`HSMGateway` for an event loop."""
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """See `HSMGateway.identify`."""
+        ...
 
     def act_as(self, caller: Caller, /) -> AsyncHSM:
         """Return the HSM as this caller sees it."""

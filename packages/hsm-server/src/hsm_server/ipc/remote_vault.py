@@ -210,7 +210,7 @@ class RemoteVault:
         return asyncio.get_running_loop().time() < until
 
     def _note_greeting(self, visitor: Visitor) -> None:
-        if not visitor.credential:
+        if not (visitor.credential or visitor.certificate):
             return
         digest = _digest(visitor)
         now = asyncio.get_running_loop().time()

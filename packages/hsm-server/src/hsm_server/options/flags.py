@@ -10,6 +10,7 @@ import click
 
 from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
+from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
 from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
@@ -35,6 +36,8 @@ def options() -> list[click.Parameter]:
         *key_life_options(),
         *_secrets(),
         *_tokens(),
+        *_sign_in(),
+        *console_options(),
         *_limits(),
         *rate_options(),
         *_policy(),
@@ -121,6 +124,18 @@ def _tokens() -> list[click.Parameter]:
             "Longest life of a token, in seconds.",
             default=86400,
             type=click.IntRange(1),
+        ),
+    ]
+
+
+def _sign_in() -> list[click.Parameter]:
+    return [
+        option(
+            "oidc-config",
+            "A provider of OpenID Connect, by which people sign in to the console; "
+            "YAML or JSON.",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
         ),
     ]
 

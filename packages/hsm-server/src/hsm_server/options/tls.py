@@ -132,6 +132,17 @@ def _client_certificates() -> list[click.Parameter]:
             type=click.Choice([kind.value for kind in StatusCheck]),
             metavar="KIND",
         ),
+        option(
+            "client-cert-identities",
+            "Let in with a client certificate alone, without a token, whom the "
+            "policy's identities name. Who opens a connection with it, the process "
+            "that keeps the keys only has from the front end: one that was taken over "
+            "can be any of them. Not by default, nor with "
+            "--no-client-cert-identities.",
+            also="--no-client-cert-identities",
+            default=False,
+            show_default=False,
+        ),
     ]
 
 
@@ -190,6 +201,7 @@ def _client(values: dict[str, Any]) -> ClientSettings | None:
             "client-auth optional": not is_required,
             "client-crl": values["client_crl"],
             f"client-ocsp {status_check}": status_check is not StatusCheck.OFF,
+            "client-cert-identities": values["client_cert_identities"],
         }.items():
             if is_given:
                 raise ConfigurationError(f"--{flag} is of no use without --client-ca.")

@@ -15,6 +15,7 @@ from hsm_core.settings import (
     Settings,
 )
 from hsm_core.settings import Limits as CoreLimits
+from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
 from hsm_server.options.rates import proxy_settings, rate_limits
 from hsm_server.options.tls import tls_settings
@@ -60,6 +61,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         limits=limits,
         rates=rate_limits(values),
         proxies=proxy_settings(values),
+        console=console_settings(values),
         metrics=metrics_settings(values),
         workers=values["workers"],
         event_loop=EventLoop(values["event_loop"]),
@@ -118,6 +120,7 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         policy_profile=PolicyProfile(values["policy_profile"]),
         policy_config=values["policy_config"],
         policy_reload_interval_seconds=values["policy_reload_interval_secs"],
+        certificate_identities=values["client_cert_identities"],
         limits=CoreLimits(
             payload_bytes=max(limits.raw_bytes, limits.payload_bytes),
             aad_bytes=limits.aad_bytes,

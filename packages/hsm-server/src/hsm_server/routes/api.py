@@ -26,7 +26,7 @@ from hsm_core.rest import (
 )
 from hsm_server.access import Known, Visitor
 from hsm_server.app_keys import VAULT, begin_operation
-from hsm_server.auth import visitor_of
+from hsm_server.auth import api_visitor_of
 from hsm_server.conditions import expected_generation, is_known, key_tag
 from hsm_server.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.problems import RequestRefusedError
@@ -69,7 +69,7 @@ def _handler(
         if route.events and _wants(request, EVENTS):
             return await _answer_live(request, reader)
         exchange = begin_operation(request, name)
-        visitor, vault = visitor_of(request), request.app[VAULT]
+        visitor, vault = api_visitor_of(request), request.app[VAULT]
         if not request.content.is_eof():
             # Nobody sends us much before we know that they may.
             await vault.greet(visitor, known=exchange.know)
@@ -104,7 +104,7 @@ async def _answer_live(
     request: web.Request, reader: RequestReader
 ) -> web.StreamResponse:
     exchange = begin_operation(request, LIVE_VIEW)
-    visitor = visitor_of(request)
+    visitor = api_visitor_of(request)
     try:
         operation = reader.read_view(request)
     except HSMError:

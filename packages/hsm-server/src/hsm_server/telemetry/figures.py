@@ -81,7 +81,7 @@ def figures_of(
         jwt_failures=found.sum("ferrohsm_auth_jwt_failure_total"),
         rate_allowed=found.sum("ferrohsm_rate_limit_allowed_total"),
         rate_blocked=found.sum("ferrohsm_rate_limit_blocked_total"),
-        rate_buckets=found.sum("ferrohsm_rate_limit_active_buckets"),
+        rate_buckets=found.sum("ferrohsm_rate_limit_buckets"),
         unexpected=found.sum("ferrohsm_unexpected_exceptions_total"),
         certificates=found.instants("ferrohsm_tls_certificate_not_after_seconds"),
         staples=found.instants("ferrohsm_ocsp_staple_expires_seconds"),

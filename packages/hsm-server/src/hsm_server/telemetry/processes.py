@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import Counter
 
 from hsm_server.telemetry.instruments import Instruments
+from hsm_server.telemetry.sharing import KEEPERS_SLOT
 
 __all__ = ["ProcessInstruments"]
+
+_PROCESSES: Final = ("vault", "front", KEEPERS_SLOT)
 
 
 class ProcessInstruments(Instruments):
@@ -27,6 +32,9 @@ class ProcessInstruments(Instruments):
             ("process",),
             registry=self.registry,
         )
+        for process in _PROCESSES:
+            # What rises from nothing does not rise for who looks at increases.
+            self._restarts.labels(process)
 
     def count_violation(self, reason: str) -> None:
         """Count one connection that broke the rules between our processes."""

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_server.access import Visitor
-from hsm_server.app_keys import VAULT, Exchange, begin_operation, exchange_of
+from hsm_server.app_keys import METRICS, VAULT, Exchange, begin_operation, exchange_of
 from hsm_server.auth import visitor_of
 from hsm_server.failures import note_failure
 from hsm_server.problems import RequestRefusedError
@@ -29,6 +29,7 @@ from hsm_server.ui.cookies import (
 )
 from hsm_server.ui.faults import fault_of
 from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
+from hsm_server.ui.overview import PULSE, Pulse
 from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.table import OPEN_PAGES, PAGES
@@ -43,6 +44,7 @@ _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def add_console(app: web.Application) -> None:
     """Add the pages under ``/ui``; ``/`` leads there."""
     app.middlewares.append(_answer_in_html)
+    app[PULSE] = Pulse(app[METRICS].snapshot)
     _add(app.router, "GET", "/", _go_home)
     _add(app.router, "GET", f"{HOME}/", _go_home)
     _add(app.router, "GET", STATIC_PATH, serve_asset)
@@ -101,7 +103,7 @@ def _answering(page: Page) -> _Answer:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         exchange = begin_operation(request, f"ui.{page.name}")
-        visitor, secret = _visitor(request)
+        visitor, secret = _visitor(request, is_background=page.is_background)
         if not visitor.credential and not visitor.session:
             return _turn_away(Visit(request, visitor, exchange, ""))
         try:
@@ -123,7 +125,7 @@ def _answering(page: Page) -> _Answer:
     return answer
 
 
-def _visitor(request: web.Request) -> tuple[Visitor, str]:
+def _visitor(request: web.Request, *, is_background: bool) -> tuple[Visitor, str]:
     """
     Return what a request shows, and the secret that its forms must be tied to.
 
@@ -134,7 +136,10 @@ def _visitor(request: web.Request) -> tuple[Visitor, str]:
     if "Authorization" in request.headers:
         return visitor, ""
     secret = cookie_of(request, SESSION_COOKIE)
-    return msgspec.structs.replace(visitor, session=secret), secret
+    session = msgspec.structs.replace(
+        visitor, session=secret, is_background=is_background
+    )
+    return session, secret
 
 
 def _turn_away(visit: Visit) -> web.StreamResponse:

@@ -14,7 +14,13 @@ __all__ = ["HOME", "comes_from_elsewhere", "is_from_here", "safe_path"]
 HOME: Final = "/ui"
 """Where the console begins."""
 
-_PATH: Final = re.compile(r"/ui(/[A-Za-z0-9._~:%-]+)*(\?[A-Za-z0-9._~:%&=+,/-]*)?\Z")
+_OCTET: Final = r"[A-Za-z0-9_~:-]|%(?!2[EeFf]|5[Cc]|[01])[0-9A-Fa-f]{2}"
+_PATH: Final = re.compile(
+    rf"/ui(/({_OCTET})({_OCTET}|\.)*)*"
+    r"(\?([A-Za-z0-9_~:.&=+,/-]|%[0-9A-Fa-f]{2})*)?\Z"
+)
+"""Paths of ours have no empty segments, none of dots alone, and no hidden slashes."""
+
 _MOST_CHARACTERS: Final = 1024
 
 

@@ -27,12 +27,15 @@ class Page:
         path: Below ``/ui``, in the syntax of aiohttp; empty for the first page.
         handler: Makes the answer.
         name: How log and metrics call it, such as ``keys.list``.
+        is_background: Whether other pages ask for it by themselves; then it keeps no
+            session alive.
     """
 
     method: str
     path: str
     handler: Handler
     name: str
+    is_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

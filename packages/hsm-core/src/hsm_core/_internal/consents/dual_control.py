@@ -17,6 +17,7 @@ from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.consents.using import Users
 from hsm_core._internal.ground import Ground
+from hsm_core._internal.policy import Recogniser
 from hsm_core.protocols import (
     ApprovalStore,
     AuditLog,
@@ -78,6 +79,7 @@ def open_dual_control(
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
     open_consents(register, ledger, steps, audit, ground.verify, is_lasting=is_lasting)
     users = Users(register, steps)
+    known_people = Recogniser(policy, is_on=settings.certificate_identities)
     people = People(
         register,
         steps,
@@ -85,7 +87,9 @@ def open_dual_control(
         policy,
         ground.inventory,
         check_signature=check_signature,
-        credentials=CredentialCheck(credential_keys, ring.credential_mark),
+        credentials=CredentialCheck(
+            credential_keys, ring.credential_mark, known_people.credential_keys
+        ),
     )
     consents = Consents(
         register,

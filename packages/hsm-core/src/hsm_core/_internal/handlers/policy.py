@@ -6,6 +6,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
@@ -16,8 +18,13 @@ from hsm_core._internal.policy import RuleEngine, change_of, explain
 from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import Asked
 from hsm_core._internal.views import key_facts
+from hsm_core._policies.known_people import person_of
 from hsm_core.algorithms import parse_algorithm
-from hsm_core.errors import InvalidInputError, KeyNotFoundError
+from hsm_core.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    KeyNotFoundError,
+)
 from hsm_core.model import AuditEvent, Caller, KeyId
 from hsm_core.policies import KNOWN_OPERATIONS, parse_policy
 from hsm_core.protocols import KeyFacts
@@ -66,13 +73,16 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
     ) -> Answer[ops.PolicyExplanation]:
         """Ask the policy in force, as if that caller asked for that."""
         operation, engine = subject.operation, self._services.policy.engine
-        caller = Caller(
-            principal=operation.principal,
-            roles=frozenset(operation.roles),
-            certificate_sha256=operation.certificate_sha256,
-            certificate_subject=operation.certificate_subject,
-            certificate_names=operation.certificate_names,
-            source_address=operation.source_address,
+        caller = _known(
+            Caller(
+                principal=operation.principal,
+                roles=frozenset(operation.roles),
+                certificate_sha256=operation.certificate_sha256,
+                certificate_subject=operation.certificate_subject,
+                certificate_names=operation.certificate_names,
+                source_address=operation.source_address,
+            ),
+            engine,
         )
         algorithm = operation.algorithm
         asked = Asked(
@@ -110,6 +120,30 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
     def is_quick(self, operation: ops.ExplainPolicy, /) -> bool:
         """Never: a key's document may have to be read."""
         return False
+
+
+def _known(caller: Caller, engine: RuleEngine) -> Caller:
+    """Return a caller with a name: theirs, or that of whom their certificate names."""
+    if caller.principal:
+        return caller
+    if caller.roles:
+        raise InvalidInputError("Roles are given where a principal is.", field="roles")
+    try:
+        person = person_of(engine.policy.people, caller)
+    except AuthenticationError:
+        raise InvalidInputError(
+            "The policy knows several people by this certificate, so nobody would be "
+            "let in with it alone.",
+            field="certificate_sha256",
+        ) from None
+    if person is None:
+        raise InvalidInputError(
+            "Give a principal, or the certificate of somebody whom the policy knows.",
+            field="principal",
+        )
+    return msgspec.structs.replace(
+        caller, principal=person.principal, roles=person.roles
+    )
 
 
 class TestPolicyHandler(Handler[ops.TestPolicy, ops.PolicyTest]):

@@ -11,6 +11,7 @@ from hsm_core._internal.policy.outcomes import (
     joined,
     outcome_of_rule,
 )
+from hsm_core._internal.policy.recognising import Recogniser
 from hsm_core._internal.policy.reloading import PolicyReloader
 from hsm_core._internal.policy.replay import change_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "DEFAULT_DENY",
     "PolicyHolder",
     "PolicyReloader",
+    "Recogniser",
     "RuleEngine",
     "change_of",
     "decide_on",

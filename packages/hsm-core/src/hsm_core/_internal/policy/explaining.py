@@ -46,6 +46,8 @@ def explain(
         outcome=outcome,
         rule=decision.rule,
         policy=engine.policy_hash,
+        principal=caller.principal,
+        roles=tuple(sorted(caller.roles)),
         demands=decision.approvals,
         needed=tuple(_needed(engine, kind, outcome, decision.rule, decision.approvals)),
         rules=tuple(

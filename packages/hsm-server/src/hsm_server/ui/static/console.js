@@ -33,3 +33,34 @@ document.addEventListener("submit", sendOnce);
 window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
+
+// A part of a page that comes again and again, made by the server; not while nobody
+// can see it, for a browser has few connections to one server.
+function followParts(place) {
+  const concern = document.getElementById("concern");
+  let source = null;
+  const begin = () => {
+    if (source || document.hidden) return;
+    source = new EventSource(place.dataset.parts);
+    source.addEventListener("part", (event) => {
+      place.innerHTML = event.data;
+      const said = place.querySelector("[data-says]").textContent;
+      if (concern && concern.textContent !== said) {
+        concern.textContent = said;
+        concern.hidden = !said;
+      }
+    });
+  };
+  const end = () => {
+    if (source) source.close();
+    source = null;
+  };
+  document.addEventListener("visibilitychange", () => { if (document.hidden) end(); else begin(); });
+  window.addEventListener("pagehide", end);
+  window.addEventListener("pageshow", begin);
+  begin();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const place of document.querySelectorAll("[data-parts]")) followParts(place);
+});

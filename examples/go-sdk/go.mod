@@ -1,0 +1,3 @@
+module ferrohsm.example/go-sdk
+
+go 1.24

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Who somebody is by their client certificate alone, as the policy in force says."""
+
+from __future__ import annotations
+
+from hsm_core._internal.policy.holder import PolicyHolder
+from hsm_core._policies.known_people import person_of
+from hsm_core.model import Caller, CertificateIdentity
+
+__all__ = ["Recogniser"]
+
+
+class Recogniser:
+    """
+    Knows the people whom certificates name.
+
+    Args:
+        policy: What is in force.
+
+        is_on: Whether a certificate alone names anybody.
+    """
+
+    def __init__(self, policy: PolicyHolder, *, is_on: bool) -> None:
+        self._policy = policy
+        self._is_on = is_on
+
+    def identify(self, caller: Caller) -> CertificateIdentity | None:
+        """
+        Return whom a caller's certificate names; None if nobody.
+
+        Raises:
+            AuthenticationError: It names several.
+        """
+        if not self._is_on:
+            return None
+        person = person_of(self._policy.engine.policy.people, caller)
+        if person is None:
+            return None
+        return CertificateIdentity(
+            principal=person.principal,
+            roles=person.roles,
+            credential_key=person.credential_key,
+        )
+
+    def credential_keys(self) -> tuple[str, ...]:
+        """Return what vouches for them now; see `Caller.credential_key`."""
+        if not self._is_on:
+            return ()
+        people = self._policy.engine.policy.people
+        return tuple(person.credential_key for person in people)

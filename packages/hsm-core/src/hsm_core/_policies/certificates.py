@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""How a policy file names client certificates."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hsm_core._policies.texts import Path, policy_fault
+
+__all__ = ["check_alternative_name", "read_certificates"]
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_ALTERNATIVE_NAMES: Final = ("dns:", "email:", "ip:", "uri:")
+
+
+def read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
+    """
+    Return fingerprints in lower case, without colons.
+
+    Raises:
+        InvalidInputError: One is none.
+    """
+    found = set()
+    for number, name in enumerate(names):
+        plain = name.replace(":", "").lower()
+        if _SHA256.fullmatch(plain) is None:
+            raise policy_fault(
+                "This is no SHA-256 fingerprint, which has 64 hex digits.",
+                (*path, number),
+            )
+        found.add(plain)
+    return frozenset(found)
+
+
+def check_alternative_name(name: str, path: Path) -> None:
+    """
+    Check that an alternative name says of which kind it is.
+
+    Raises:
+        InvalidInputError: It does not.
+    """
+    if not name.startswith(_ALTERNATIVE_NAMES):
+        raise policy_fault(
+            f"A name begins with one of {', '.join(_ALTERNATIVE_NAMES)}.", path
+        )

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Small charts: a line of numbers as points of an SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["Chart", "chart"]
+
+WIDTH: Final = 240
+HEIGHT: Final = 64
+_MOST_POINTS: Final = 60
+_STEP: Final = WIDTH / (_MOST_POINTS - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """
+    A line and what it says in words.
+
+    Attributes:
+        title: What is shown, with its unit.
+        now: The newest value, as text.
+        most: The largest one, as text.
+        line: ``points`` of the line; empty where there are fewer than two.
+        area: ``points`` of what lies below it.
+    """
+
+    title: str
+    now: str
+    most: str
+    line: str
+    area: str
+
+
+def chart(title: str, values: Sequence[float]) -> Chart:
+    """
+    Return the chart of values, of which the newest is the last.
+
+    The newest stands at the right edge; the largest touches the top.
+
+    Args:
+        title: What they are, with their unit.
+
+        values: None is negative; those before the last 60 are left out.
+    """
+    shown = list(values)[-_MOST_POINTS:]
+    top = max(shown, default=0.0)
+    begin = WIDTH - (len(shown) - 1) * _STEP
+    points = [
+        f"{begin + index * _STEP:.1f},{_height(value, top):.1f}"
+        for index, value in enumerate(shown)
+    ]
+    line = " ".join(points) if len(points) > 1 else ""
+    area = f"{begin:.1f},{HEIGHT} {line} {WIDTH},{HEIGHT}" if line else ""
+    return Chart(title, _short(shown[-1] if shown else 0.0), _short(top), line, area)
+
+
+def _height(value: float, top: float) -> float:
+    # A line of 2 units must fit between both edges.
+    return HEIGHT - 2 - (value / top if top > 0 else 0.0) * (HEIGHT - 4)
+
+
+def _short(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

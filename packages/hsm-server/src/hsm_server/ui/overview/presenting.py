@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""From what the HSM and the server say of themselves to what the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from hsm_core.operations import AlgorithmStatus, ApprovalInfo, HSMStatus
+from hsm_server.access import Who
+from hsm_server.telemetry.figures import Figures
+
+__all__ = ["Card", "Provider", "Row", "cards", "concern", "providers", "waiting_for"]
+
+_SOON_SECONDS: Final = 14 * 86400
+_STAPLE_SOON_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    One fact.
+
+    Attributes:
+        kind: ``ok``, ``warn``, ``bad`` or ``info`` makes it a badge; empty a text.
+    """
+
+    label: str
+    value: str
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Facts that belong together."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who serves algorithms, with how many, and of which the self-tests failed."""
+
+    name: str
+    version: str
+    algorithms: int
+    stopped: tuple[str, ...]
+
+
+def concern(status: HSMStatus | None) -> str:
+    """Return the one sentence that must not be missed; empty if all is well."""
+    if status is None:
+        return "The vault does not answer. Nothing that is shown below is of now."
+    if status.state == "locked":
+        reason = status.store.locked
+        return f"The HSM is locked: {reason}" if reason else "The HSM is locked."
+    if not status.audit.available:
+        cause = status.audit.cause or status.audit.state
+        return (
+            f"The audit trail can't be written ({cause}). Nothing is done without it."
+        )
+    if status.state == "error":
+        return "The HSM is in its error state, and does nothing until it is restarted."
+    if status.tampered_keys:
+        return f"{_count(status.tampered_keys, 'key')} changed by others than the HSM."
+    if status.state != "operational":
+        return "The HSM works, but something is not as it should be."
+    return ""
+
+
+def cards(figures: Figures, now: datetime) -> Sequence[Card]:
+    """Return what is shown of a server at some instant."""
+    found = [] if figures.status is None else _of_hsm(figures.status)
+    return [*found, *_of_server(figures, now)]
+
+
+def _of_hsm(status: HSMStatus) -> list[Card]:
+    audit, store, cache = status.audit, status.store, status.key_cache
+    stopped = [a for a in status.algorithms if a.status == "stopped"]
+    available = sum(a.status == "available" for a in status.algorithms)
+    sealed = "locked" if status.state == "locked" else "open"
+    return [
+        Card(
+            "Health",
+            (
+                Row("State", status.state, _good(status.state == "operational")),
+                Row("Seal", sealed, _good(sealed == "open")),
+                Row(
+                    "Integrity",
+                    _integrity(status),
+                    _good(not (status.tampered_keys or store.findings)),
+                ),
+                Row(
+                    "Self-tests",
+                    f"{len(stopped)} failed" if stopped else f"{available} passed",
+                    _good(not stopped),
+                ),
+                Row("Keys", f"{status.keys:,}"),
+            ),
+        ),
+        Card(
+            "Trail and stores",
+            (
+                Row("Audit trail", audit.state, _good(audit.available)),
+                Row("Key store", *_availability(store.available)),
+                Row("Approvals", *_availability(status.approvals.available)),
+                Row(
+                    "Policy",
+                    status.policy.source
+                    if status.policy.current
+                    else "its file was refused",
+                    "" if status.policy.current else "warn",
+                ),
+            ),
+        ),
+        Card(
+            "Retention",
+            (
+                Row("Scheduler", *_scheduler(status)),
+                Row("Queue", f"{status.retention.queue:,}"),
+                Row("Scheduled", f"{status.retention.scheduled_total:,}"),
+                Row("Completed", f"{status.retention.completed_total:,}"),
+            ),
+        ),
+        Card(
+            "Key cache",
+            (
+                Row("Hits", f"{cache.hits:,}"),
+                Row("Misses", f"{cache.misses:,}"),
+                Row("Stores", f"{cache.stores:,}"),
+            ),
+        ),
+    ]
+
+
+def _of_server(figures: Figures, now: datetime) -> list[Card]:
+    unexpected = figures.unexpected
+    return [
+        Card(
+            "Rate limiter",
+            (
+                Row("Allowed", f"{figures.rate_allowed:,}"),
+                Row("Blocked", f"{figures.rate_blocked:,}"),
+                Row("Active buckets", f"{figures.rate_buckets:,}"),
+            ),
+        ),
+        Card(
+            "Requests",
+            (
+                Row("Operations", f"{sum(figures.operations.values()):,}"),
+                Row("Errors answered", f"{sum(figures.failures.values()):,}"),
+                Row("JWT failures", f"{figures.jwt_failures:,}"),
+                Row("Unexpected", f"{unexpected:,}", "bad" if unexpected else ""),
+            ),
+        ),
+        Card(
+            "TLS",
+            (
+                *_expiries("Certificate", figures.certificates, now, _SOON_SECONDS),
+                *_expiries("Staple", figures.staples, now, _STAPLE_SOON_SECONDS),
+            )
+            or (Row("Certificate", "none on this listener"),),
+        ),
+        Card("Server", (Row("Uptime", _duration(figures.uptime_seconds)),)),
+    ]
+
+
+def providers(algorithms: Iterable[AlgorithmStatus]) -> Sequence[Provider]:
+    """Return who serves algorithms, in the order of their names."""
+    found: dict[tuple[str, str], list[AlgorithmStatus]] = {}
+    for algorithm in algorithms:
+        if algorithm.provider:
+            key = (algorithm.provider, algorithm.provider_version)
+            found.setdefault(key, []).append(algorithm)
+    return [
+        Provider(
+            name,
+            version,
+            len(served),
+            tuple(a.algorithm.value for a in served if a.status == "stopped"),
+        )
+        for (name, version), served in sorted(found.items())
+    ]
+
+
+def waiting_for(who: Who, approvals: Iterable[ApprovalInfo]) -> Sequence[ApprovalInfo]:
+    """
+    Return the requests that somebody may be meant to decide.
+
+    Not their own, nor those that they have decided; where a rule asks for certain
+    roles, they have one of them. Whether they may is for the core to say.
+    """
+    return [a for a in approvals if _waits_for(who, a)]
+
+
+def _waits_for(who: Who, approval: ApprovalInfo) -> bool:
+    if approval.operation.requester == who.principal:
+        return False
+    if any(d.principal == who.principal for d in approval.decisions):
+        return False
+    return any(
+        not demand.roles or set(demand.roles) & set(who.roles)
+        for demand in approval.demands
+    )
+
+
+def _integrity(status: HSMStatus) -> str:
+    if status.tampered_keys or status.store.findings:
+        return f"{max(status.tampered_keys, len(status.store.findings))} findings"
+    if status.store.compared < status.store.to_compare:
+        return (
+            f"sound; {status.store.compared:,} of {status.store.to_compare:,} compared"
+        )
+    return "sound"
+
+
+def _scheduler(status: HSMStatus) -> tuple[str, str]:
+    if not status.retention.enabled:
+        return "off", ""
+    return ("healthy", "ok") if status.retention.healthy else ("impaired", "warn")
+
+
+def _availability(is_available: bool) -> tuple[str, str]:
+    return ("available", "ok") if is_available else ("unavailable", "bad")
+
+
+def _good(is_good: bool) -> str:
+    return "ok" if is_good else "bad"
+
+
+def _expiries(
+    label: str, ends: Mapping[str, datetime], now: datetime, soon: float
+) -> list[Row]:
+    return [
+        Row(f"{label} ({kind})", *_expiry(end, now, soon))
+        for kind, end in sorted(ends.items())
+    ]
+
+
+def _expiry(end: datetime, now: datetime, soon: float) -> tuple[str, str]:
+    left = (end - now).total_seconds()
+    text = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if left <= 0:
+        return f"expired {text}", "bad"
+    return (f"until {text}", "warn" if left < soon else "ok")
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds) // 60
+    days, rest = divmod(minutes, 24 * 60)
+    hours, minutes = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun} was" if number == 1 else f"{number:,} {noun}s were"

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""The examples for who writes programs: each runs against what it is written for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from tests.e2e.people import PeopleSite
+from tests.e2e.processes import ServerProcess
+from tests.support import REPOSITORY, require_program
+
+EXAMPLES = REPOSITORY / "examples"
+SECONDS = 120.0
+POLICY = """version: 1
+extends: default
+rules:
+  - name: destruction
+    effect: require-approval
+    match: {operations: [DestroyKey]}
+    approval: {roles: [Auditor]}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> PeopleSite:
+    """Give a site where a destruction needs the consent of an Auditor."""
+    made = PeopleSite(tmp_path_factory.mktemp("sdk") / "site")
+    policy = made.folder / "policy.yaml"
+    policy.touch(mode=0o600)
+    policy.write_text(POLICY)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(site: PeopleSite) -> Iterator[ServerProcess]:
+    """Give a running server of that site."""
+    with site.start("--policy-config", str(site.folder / "policy.yaml")) as running:
+        yield running
+
+
+def environment_for(site: PeopleSite, port: int) -> dict[str, str]:
+    """Return what an example reads: where the server is, and who asks."""
+    pair = site.pair("ada")
+    plain = {n: v for n, v in os.environ.items() if not n.startswith("FERROHSM_")}
+    return plain | {
+        "FERROHSM_ENDPOINT": f"https://localhost:{port}",
+        "FERROHSM_CA_BUNDLE": str(site.authority.bundle),
+        "FERROHSM_CLIENT_CERT": str(pair.certificate),
+        "FERROHSM_CLIENT_KEY": str(pair.key),
+        "FERROHSM_AUTH_TOKEN": site.token("ada", "Operator", "Administrator"),
+    }
+
+
+def follow(
+    command: list[str], site: PeopleSite, port: int, folder: Path
+) -> tuple[int, str]:
+    """Run an example, agree to what it asks for, and return how it ended."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment_for(site, port),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        told = ""
+        for line in running.stdout:
+            told += line
+            if found := re.match(r"waiting for approval (\S+)", line):
+                site.agree(port, found[1], (("anton", "Auditor"),))
+        return running.wait(SECONDS), told
+
+
+def recorded(site: PeopleSite, port: int, told: str) -> list[str]:
+    """Return what the trail has under the request id that an example has shown."""
+    found = re.search(r"request id (\S+)", told)
+    assert found, told
+    with site.client(port, "anton", "Auditor") as client:
+        events = client.request("GET", "/api/v1/audit/events?limit=200").json["items"]
+    return [
+        entry["event"]["kind"]
+        for entry in events
+        if entry["event"].get("request_id") == found[1]
+    ]
+
+
+def test_python(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
+    """The Python client takes its whole tour, and waits for somebody's consent."""
+    tour = EXAMPLES / "python-sdk" / "tour.py"
+
+    status, told = follow([sys.executable, str(tour)], site, server.port, tmp_path)
+
+    assert 0 == status, told
+    assert "another message: signature_mismatch" in told
+    assert "decrypted after a rotation: treasure" in told
+    assert "both sides have the same 32 bytes" in told
+    assert "3 keys, newest first: tour-kem-" in told
+    assert told.endswith("destroyed\n")
+    assert ["Sign"] == recorded(site, server.port, told)
+
+
+def test_go(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
+    """The Go client does the same, signs a request, and serves TLS by a key there."""
+    go = require_program("go")
+    program = tmp_path / "tour"
+    subprocess.run(
+        [go, "build", "-o", str(program), "./cmd/tour"],
+        cwd=EXAMPLES / "go-sdk",
+        env=os.environ | {"GOCACHE": str(tmp_path / "cache"), "GOFLAGS": "-mod=mod"},
+        check=True,
+        timeout=SECONDS,
+    )
+    subprocess.run(
+        [go, "vet", "./..."],
+        cwd=EXAMPLES / "go-sdk",
+        env=os.environ | {"GOCACHE": str(tmp_path / "cache")},
+        check=True,
+        timeout=SECONDS,
+    )
+
+    status, told = follow([str(program)], site, server.port, tmp_path)
+
+    assert 0 == status, told
+    assert "another message: signature_mismatch" in told
+    assert "decrypted after a rotation: treasure" in told
+    assert "both sides have the same 32 bytes" in told
+    assert "the request for a certificate is signed by its key" in told
+    assert "TLS 1.3 served by a key in the HSM: hello" in told
+    assert told.endswith("destroyed\n")
+    assert ["Sign"] == recorded(site, server.port, told)
+
+
+def test_embedded_script(tmp_path: Path) -> None:
+    """The script makes its key once, and signs with it again."""
+    file = tmp_path / "artefact"
+    file.write_bytes(b"release")
+    script = EXAMPLES / "embedded" / "script.py"
+    command = [sys.executable, str(script), str(tmp_path / "keys"), str(file)]
+
+    first, again = (
+        subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+        for _ in range(2)
+    )
+
+    assert first.stdout == again.stdout
+    assert b"signed by version 1" in first.stdout
+    assert 3309 == (tmp_path / "artefact.sig").stat().st_size
+
+
+@pytest.fixture
+def webapp(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Give the module of the web application, as Python finds it beside its files."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "embedded"))
+    import webapp as module
+
+    return module
+
+
+@pytest.fixture
+async def notes(webapp: ModuleType, tmp_path: Path) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
+    """Give a client of the application."""
+    app = webapp.make_app(tmp_path, b"\1" * 32, b"\2" * 32)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def test_embedded_web_application(
+    notes: TestClient,  # type: ignore[type-arg]
+) -> None:
+    """A note comes back to its owner, and to nobody else."""
+    made = await notes.post("/olga/notes", data=b"the third oak")
+    note = (await made.json())["note"]
+
+    own = await notes.get(f"/olga/notes/{note}")
+    other = await notes.get(f"/anton/notes/{note}")
+
+    assert (200, b"the third oak") == (own.status, await own.read())
+    assert 404 == other.status

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""The memory of sessions: what it keeps, for how long, and how many."""
+
+import pytest
+
+from hsm_core.errors import AuthenticationError
+from hsm_server.sessions import SessionEndedError, Sessions
+from hsm_server.settings import ConsoleSettings
+
+HERS = "a" * 64
+
+
+class Hands:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1_000_000.0
+
+    def now(self) -> float:
+        """Return the time."""
+        return self.time
+
+
+@pytest.fixture
+def hands() -> Hands:
+    """Give a clock."""
+    return Hands()
+
+
+@pytest.fixture
+def sessions(hands: Hands) -> Sessions:
+    """Give a memory of four sessions, two of each principal."""
+    settings = ConsoleSettings(idle_seconds=60, absolute_seconds=600)
+    return Sessions(settings, hands.now, most=4, most_of_one=2)
+
+
+def test_a_session_is_found_by_its_secret(sessions: Sessions) -> None:
+    """Secrets are 256 bits, and no two are the same."""
+    first, second = (sessions.begin("alice", "token", HERS) for _ in range(2))
+
+    assert first != second
+    assert 43 == len(first)
+    assert "alice" == sessions.find(first, HERS).principal
+
+
+@pytest.mark.parametrize("secret", ["", "short", "a" * 43, "é" * 43, "a" * 44])
+def test_another_secret_finds_nothing(sessions: Sessions, secret: str) -> None:
+    """What was never a secret is refused as any credential is."""
+    sessions.begin("alice", "token", "")
+
+    with pytest.raises(AuthenticationError) as refused:
+        sessions.find(secret, "")
+
+    assert not isinstance(refused.value, SessionEndedError)
+
+
+@pytest.mark.parametrize("shown", ["", "b" * 64])
+def test_a_session_belongs_to_its_certificate(sessions: Sessions, shown: str) -> None:
+    """A stolen cookie is worth nothing without the certificate, and ends nothing."""
+    secret = sessions.begin("alice", "token", HERS)
+
+    with pytest.raises(AuthenticationError):
+        sessions.find(secret, shown)
+
+    assert "alice" == sessions.find(secret, HERS).principal
+
+
+def test_an_idle_session_ends(sessions: Sessions, hands: Hands) -> None:
+    """It lives as long as it is used within the time, and not a second longer."""
+    secret = sessions.begin("alice", "token", "")
+    for _ in range(3):
+        hands.time += 59
+        sessions.find(secret, "")
+
+    hands.time += 60
+
+    with pytest.raises(SessionEndedError):
+        sessions.find(secret, "")
+    assert 0 == len(sessions)
+
+
+def test_a_page_that_asks_by_itself_is_no_use(sessions: Sessions, hands: Hands) -> None:
+    """What goes on without anybody doing something keeps no session alive."""
+    secret = sessions.begin("alice", "token", "")
+    hands.time += 40
+    sessions.find(secret, "", is_used=False)
+    hands.time += 20
+
+    with pytest.raises(SessionEndedError):
+        sessions.find(secret, "")
+
+
+def test_a_busy_session_ends_too(sessions: Sessions, hands: Hands) -> None:
+    """However much it is used, it does not outlast its absolute time."""
+    secret = sessions.begin("alice", "token", "")
+    for _ in range(11):
+        hands.time += 50
+        sessions.find(secret, "")
+
+    hands.time += 50
+
+    with pytest.raises(SessionEndedError):
+        sessions.find(secret, "")
+
+
+def test_an_ended_session_is_unknown_later(sessions: Sessions) -> None:
+    """Whoever has signed out leaves nothing behind."""
+    secret = sessions.begin("alice", "token", "")
+
+    sessions.end(secret)
+
+    with pytest.raises(AuthenticationError):
+        sessions.find(secret, "")
+
+
+def test_one_principal_has_few(sessions: Sessions) -> None:
+    """Another session of the same person ends the one used least recently."""
+    first, second = (sessions.begin("alice", "token", "") for _ in range(2))
+    sessions.find(first, "")
+
+    sessions.begin("alice", "token", "")
+
+    assert "alice" == sessions.find(first, "").principal
+    with pytest.raises(AuthenticationError):
+        sessions.find(second, "")
+
+
+def test_there_are_not_too_many(sessions: Sessions) -> None:
+    """Nobody can fill the memory: the session used least recently goes."""
+    secrets = [sessions.begin(f"person {n}", "token", "") for n in range(5)]
+
+    assert 4 == len(sessions)
+    with pytest.raises(AuthenticationError):
+        sessions.find(secrets[0], "")
+
+
+def test_what_ended_is_swept(sessions: Sessions, hands: Hands) -> None:
+    """A token does not stay in memory because nobody comes back to its session."""
+    sessions.begin("alice", "token", "")
+    hands.time += 61
+
+    sessions.begin("bob", "token", "")
+
+    assert 1 == len(sessions)

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""What other sites, other browsers and hostile text can't do to the console."""
+
+import pytest
+
+from hsm_server.ui.origin import safe_path
+from tests.server.support import claims, mint
+from tests.server.ui_support import BEFORE, SESSION, Browser
+
+FLASH = "__Host-ferrohsm-flash"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+    ids=["cross-site", "same-site", "origin", "null"],
+)
+async def test_a_form_of_another_site_does_nothing(
+    signed_in: Browser, headers: dict[str, str]
+) -> None:
+    """Even with cookie and token, what another site sends is refused."""
+    page = await signed_in.get("/ui")
+
+    named = {name.replace("-", "_"): value for name, value in headers.items()}
+    shown = await signed_in.submit(page, "/ui/sign-out", None, **named)
+
+    assert 403 == shown.status
+    assert "cross_site" in shown.words
+    assert 200 == (await signed_in.get("/ui")).status
+
+
+async def test_our_own_page_may_say_where_it_is(signed_in: Browser) -> None:
+    """Headers that name this very server change nothing."""
+    page = await signed_in.get("/ui")
+
+    shown = await signed_in.submit(
+        page, "/ui/sign-out", Origin=signed_in.base, Sec_Fetch_Site="same-origin"
+    )
+
+    assert 303 == shown.status
+
+
+@pytest.mark.parametrize("token", ["", "x", "é", "A" * 43])
+async def test_a_form_without_its_token_does_nothing(
+    signed_in: Browser, token: str
+) -> None:
+    """Who can't read our pages can't make a form that counts."""
+    shown = await signed_in.post("/ui/sign-out", {"form_token": token})
+
+    assert 403 == shown.status
+    assert "stale_form" in shown.words
+    assert 200 == (await signed_in.get("/ui")).status
+
+
+async def test_a_token_of_another_session_does_nothing(signed_in: Browser) -> None:
+    """The token of a form is worth nothing in another session."""
+    page = await signed_in.get("/ui")
+    await signed_in.sign_in()
+
+    shown = await signed_in.submit(page, "/ui/sign-out")
+
+    assert 403 == shown.status
+
+
+async def test_nobody_is_signed_in_by_another_site(browser: Browser) -> None:
+    """A sign-in form needs the cookie of the browser that it was made for."""
+    page = await browser.get("/ui/sign-in")
+    browser.cookies.clear()
+
+    shown = await browser.submit(page, "/ui/sign-in", {"token": mint(claims())})
+
+    assert 403 == shown.status
+    assert SESSION not in browser.cookies
+
+
+async def test_a_prepared_session_is_not_taken(browser: Browser) -> None:
+    """A cookie that was there before the sign-in is replaced, and its session ends."""
+    await browser.sign_in(sub="mallory")
+    prepared = browser.cookies[SESSION]
+
+    await browser.sign_in(sub="alice")
+
+    assert prepared != browser.cookies[SESSION]
+    assert "alice" in (await browser.get("/ui")).words
+    browser.cookies[SESSION] = prepared
+    assert 303 == (await browser.get("/ui")).status
+
+
+async def test_the_cookie_of_the_sign_in_is_no_session(browser: Browser) -> None:
+    """What a browser has before it signs in opens nothing."""
+    await browser.get("/ui/sign-in")
+    browser.cookies[SESSION] = browser.cookies[BEFORE]
+
+    assert 303 == (await browser.get("/ui")).status
+    assert SESSION not in browser.cookies
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "/ui//evil.example",
+        "/ui/../api/v1/keys",
+        "/ui/%2e%2e/api",
+        "/ui/%2Fevil.example",
+        "/ui/a%0ab",
+        "/uix",
+        "/ui\r\nSet-Cookie: a=b",
+        "/ui?next=\n",
+        "javascript:alert(1)",
+        "/ui/" + "a" * 1100,
+        "",
+    ],
+)
+def test_nobody_is_sent_elsewhere(path: str) -> None:
+    """A sign-in leads to a page of the console, whatever its link says."""
+    assert "/ui" == safe_path(path)
+
+
+@pytest.mark.parametrize("path", ["/ui", "/ui?search=a%20b&state=active"])
+async def test_a_sign_in_leads_where_one_wanted_to_go(
+    browser: Browser, path: str
+) -> None:
+    """Who follows the link of a notification is there after the sign-in."""
+    page = await browser.follow(await browser.get(path))
+
+    shown = await browser.submit(page, "/ui/sign-in", {"token": mint(claims())})
+
+    assert path == shown.location
+
+
+async def test_a_link_of_another_site_is_asked_again(signed_in: Browser) -> None:
+    """Strict cookies are kept back then, and sent when a page of ours asks again."""
+    held = dict(signed_in.cookies)
+    signed_in.cookies.clear()
+
+    shown = await signed_in.get("/ui", Sec_Fetch_Site="cross-site")
+
+    assert 200 == shown.status
+    assert '<meta http-equiv="refresh" content="0; url=/ui">' in shown.text
+    signed_in.cookies.update(held)
+    assert 200 == (await signed_in.get("/ui", Sec_Fetch_Site="same-origin")).status
+
+
+async def test_hostile_text_stays_text(browser: Browser) -> None:
+    """A name that is markup is shown as it is written."""
+    name = '"><script>alert(1)</script>'
+
+    shown = await browser.follow(await browser.sign_in(sub=name))
+
+    assert "<script>alert" not in shown.text
+    assert name in shown.words or name.split(">")[0] in shown.words
+
+
+async def test_pages_are_kept_nowhere(signed_in: Browser) -> None:
+    """A page is not cached, not framed, and runs nothing that is not ours."""
+    shown = await signed_in.get("/ui")
+
+    policy = shown.headers["Content-Security-Policy"]
+    assert "no-store" == shown.headers["Cache-Control"]
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "DENY" == shown.headers["X-Frame-Options"]
+    assert "same-origin" == shown.headers["Referrer-Policy"]
+    assert "style=" not in shown.text
+
+
+async def test_files_are_named_by_what_is_in_them(signed_in: Browser) -> None:
+    """Style and scripts may be kept for good, and another name finds nothing."""
+    page = (await signed_in.get("/ui")).text
+    (path,) = [part for part in page.split('"') if part.endswith(".css")]
+
+    shown = await signed_in.get(path)
+
+    assert 200 == shown.status
+    assert "immutable" in shown.headers["Cache-Control"]
+    assert 404 == (await signed_in.get("/ui/static/console.css")).status
+
+
+@pytest.mark.parametrize("flash", ["aGVsbG8=.AAAA", ".", "x", "é.é", "aGVsbG8="])
+async def test_a_flash_that_is_not_ours_is_not_shown(
+    signed_in: Browser, flash: str
+) -> None:
+    """Nobody puts words in our mouth by a cookie."""
+    signed_in.cookies[FLASH] = flash
+
+    shown = await signed_in.get("/ui")
+
+    assert 'class="flash"' not in shown.text
+    assert FLASH not in signed_in.cookies
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("application/json", b"{}", 415),
+        ("application/x-www-form-urlencoded", b"a=%FF", 400),
+        ("application/x-www-form-urlencoded", b"\xff", 400),
+        ("application/x-www-form-urlencoded", b"a=1&form_token=2&form_token=3", 422),
+        ("application/x-www-form-urlencoded", b"a=" + b"x" * 300_000, 413),
+        ("application/x-www-form-urlencoded", b"&".join([b"a=1"] * 300), 400),
+    ],
+    ids=["multipart", "json", "utf-8", "bytes", "twice", "long", "many"],
+)
+async def test_a_form_that_no_page_sends(
+    signed_in: Browser, kind: str, body: bytes, status: int
+) -> None:
+    """What can't be read as a whole is refused in HTML, and nothing is done."""
+    shown = await signed_in.send(
+        "POST", "/ui/sign-out", headers={"Content-Type": kind}, data=body
+    )
+
+    assert status == shown.status
+    assert shown.headers["Content-Type"].startswith("text/html")
+    assert 200 == (await signed_in.get("/ui")).status
+
+
+async def test_the_root_leads_to_the_console(browser: Browser) -> None:
+    """Who types the name of the server gets to see something."""
+    for path in ("/", "/ui/"):
+        shown = await browser.get(path)
+        assert (303, "/ui") == (shown.status, shown.location)
+
+
+async def test_an_ended_session_does_nothing(signed_in: Browser) -> None:
+    """A form in a tab that was left open says that nothing was done."""
+    page = await signed_in.get("/ui")
+    signed_in.cookies[SESSION] = "A" * 43
+
+    shown = await signed_in.submit(page, "/ui/sign-out")
+
+    assert 401 == shown.status
+    assert "Nothing was done" in shown.words
+
+
+async def test_a_part_of_a_page_leads_to_the_sign_in(browser: Browser) -> None:
+    """A script of ours that asks for a part has the whole page sign in."""
+    shown = await browser.get("/ui", HX_Request="true")
+
+    assert 401 == shown.status
+    assert "/ui/sign-in?next=%2Fui" == shown.headers["HX-Redirect"]
+
+
+async def test_a_bad_header_is_no_anonymous_visit(signed_in: Browser) -> None:
+    """Who sends a credential that is none is refused, cookie or not."""
+    shown = await signed_in.get("/ui", Authorization="Basic YTpi")
+
+    assert 401 == shown.status
+    assert "Bearer" == shown.headers["WWW-Authenticate"]

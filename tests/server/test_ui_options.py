@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""The flags of the console."""
+
+import pytest
+
+from hsm_core.errors import ConfigurationError
+from hsm_server.options.console import console_options, console_settings
+from hsm_server.settings import ConsoleSettings
+
+
+def parsed(**changes: object) -> dict[str, object]:
+    """Return the values of the flags, changed."""
+    defaults = {option.name: option.default for option in console_options()}
+    return {str(name): value for name, value in {**defaults, **changes}.items()}
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    """The console is there; a session lasts a quarter of an hour, or eight hours."""
+    assert ConsoleSettings() == console_settings(parsed())
+
+
+def test_a_session_is_not_idle_for_longer_than_it_lasts() -> None:
+    """Who says so has mixed up the two flags."""
+    with pytest.raises(ConfigurationError, match="--session-idle-secs is more"):
+        console_settings(parsed(session_idle_secs=600, session_absolute_secs=599))

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""The overview of the console: what it says, and how it goes on by itself."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from hsm_core.model import ApprovalDemand, Role
+from hsm_core.operations import HSMStatus, Status
+from hsm_core.testing import caller, memory_hsm
+from hsm_server.access import How, Who
+from hsm_server.telemetry.figures import Figures
+from hsm_server.ui.overview.charts import chart
+from hsm_server.ui.overview.presenting import (
+    Card,
+    cards,
+    concern,
+    providers,
+    waiting_for,
+)
+from hsm_server.ui.overview.pulse import Pulse
+from tests.server.ui_support import SESSION, Browser
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE = 30.0
+
+
+def figures(status: HSMStatus | None = None, **changes: object) -> Figures:
+    """Return the figures of a server that has done nothing, changed."""
+    idle = Figures(
+        uptime_seconds=90061.0,
+        status=status,
+        operations={},
+        failures={},
+        operations_per_second=0.0,
+        mean_seconds=0.0,
+        jwt_failures=0,
+        rate_allowed=0,
+        rate_blocked=0,
+        rate_buckets=0,
+        unexpected=0,
+        certificates={},
+        staples={},
+        handshakes={},
+    )
+    return msgspec.structs.replace(idle, **changes)
+
+
+@pytest.fixture(scope="module")
+def status() -> HSMStatus:
+    """Give the status of an HSM that is well."""
+    with memory_hsm() as hsm:
+        return hsm.act_as(caller()).execute(Status())
+
+
+def shown(found: Sequence[Card]) -> dict[str, tuple[str, str]]:
+    """Return value and kind of every row, by title and label."""
+    return {
+        f"{card.title}: {row.label}": (row.value, row.kind)
+        for card in found
+        for row in card.rows
+    }
+
+
+def test_what_is_well_is_said(status: HSMStatus) -> None:
+    """A sound HSM has no concern, and every badge is good."""
+    rows = shown(cards(figures(status), NOW))
+
+    assert "" == concern(status)
+    assert ("operational", "ok") == rows["Health: State"]
+    assert ("open", "ok") == rows["Health: Seal"]
+    assert "ok" == rows["Health: Integrity"][1]
+    assert ("1 d 1 h", "") == rows["Server: Uptime"]
+    assert not {"bad", "warn"} & {kind for _, kind in rows.values()}
+
+
+def test_a_trail_that_fails_is_not_missed(status: HSMStatus) -> None:
+    """The sentence above everything says that nothing is done without the trail."""
+    audit = msgspec.structs.replace(
+        status.audit, available=False, state="failing", cause="full"
+    )
+    failing = msgspec.structs.replace(status, state="degraded", audit=audit)
+
+    assert "trail can't be written (full)" in concern(failing)
+    rows = shown(cards(figures(failing), NOW))
+    assert ("failing", "bad") == rows["Trail and stores: Audit trail"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": "locked"}, "locked"),
+        ({"state": "error"}, "error state"),
+        ({"tampered_keys": 1}, "1 key was changed"),
+        ({"tampered_keys": 2}, "2 keys were changed"),
+        ({"state": "degraded"}, "not as it should be"),
+    ],
+    ids=["locked", "error", "one key", "two keys", "degraded"],
+)
+def test_each_concern_has_its_sentence(
+    status: HSMStatus, changes: dict[str, object], words: str
+) -> None:
+    """Whatever is wrong is said in one sentence."""
+    assert words in concern(msgspec.structs.replace(status, **changes))
+
+
+def test_a_vault_that_is_silent_is_a_concern() -> None:
+    """Numbers without a vault are those of the front end alone."""
+    assert "does not answer" in concern(None)
+    assert {"Rate limiter", "Requests", "TLS", "Server"} == {
+        card.title for card in cards(figures(None), NOW)
+    }
+
+
+@pytest.mark.parametrize(
+    ("days", "kind"), [(-1, "bad"), (0, "bad"), (13, "warn"), (15, "ok")]
+)
+def test_a_certificate_that_ends_soon_is_marked(days: int, kind: str) -> None:
+    """Two weeks before its end a certificate is marked, and after it more so."""
+    ends = {"ecdsa": NOW + timedelta(days=days)}
+
+    rows = shown(cards(figures(None, certificates=ends), NOW))
+
+    assert kind == rows["TLS: Certificate (ecdsa)"][1]
+
+
+def test_a_provider_names_what_it_has_stopped(status: HSMStatus) -> None:
+    """A failed self-test is shown beside who failed it."""
+    first, *others = (a for a in status.algorithms if a.provider)
+    stopped = msgspec.structs.replace(first, status="stopped")
+
+    found = {p.name: p for p in providers([stopped, *others])}
+
+    assert (first.algorithm.value,) == found[first.provider].stopped
+    assert sum(p.algorithms for p in found.values()) == 1 + len(others)
+
+
+def test_nothing_waits_for_its_own_requester() -> None:
+    """Neither own requests wait, nor decided ones, nor those for other roles."""
+    alice = Who(principal="alice", roles=("Operator",), how=How.TOKEN, until=0.0)
+    mine, other, foreign = (
+        _approval(requester="alice"),
+        _approval(requester="bob"),
+        _approval(requester="bob", roles=(Role.AUDITOR,)),
+    )
+
+    assert [other] == list(waiting_for(alice, [mine, other, foreign]))
+
+
+class _Operation(msgspec.Struct):
+    requester: str
+
+
+class _Approval(msgspec.Struct):
+    operation: _Operation
+    demands: tuple[ApprovalDemand, ...]
+    decisions: tuple[()] = ()
+
+
+def _approval(*, requester: str, roles: tuple[Role, ...] = ()) -> Any:
+    return _Approval(_Operation(requester), (ApprovalDemand(rule="r", roles=roles),))
+
+
+def test_a_chart_ends_at_its_right_edge() -> None:
+    """The newest value stands at the right, the largest at the top."""
+    drawn = chart("Things", [0.0, 4.0, 2.0])
+
+    assert ("2.00", "4.00") == (drawn.now, drawn.most)
+    assert drawn.line.endswith("240.0,32.0")
+    assert ",2.0 " in drawn.line
+
+
+@pytest.mark.parametrize("values", [[], [3.0]], ids=["none", "one"])
+def test_a_chart_of_less_than_two_has_no_line(values: list[float]) -> None:
+    """One point is no line, but may be said in words."""
+    assert "" == chart("Things", values).line
+
+
+def test_a_chart_of_nothing_is_flat() -> None:
+    """Zeros divide nothing."""
+    assert "62.0" in chart("Things", [0.0] * 100).line
+
+
+class Server:
+    """A server whose figures a test changes, and the clock beside it."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.figures = figures()
+        self.asked = 0
+
+    def snapshot(self) -> Figures:
+        """Return the figures."""
+        self.asked += 1
+        return self.figures
+
+
+async def test_many_who_look_cause_one_sample() -> None:
+    """Figures are read once in two seconds, however many people look."""
+    server = Server()
+    pulse = Pulse(server.snapshot, lambda: server.time)
+
+    await asyncio.gather(*(pulse.look() for _ in range(10)))
+
+    assert 1 == server.asked
+
+
+async def test_rates_are_those_between_two_samples() -> None:
+    """What is shown is what was done meanwhile, without live views."""
+    server = Server()
+    pulse = Pulse(server.snapshot, lambda: server.time)
+    await pulse.look()
+    server.time += 2.0
+    server.figures = figures(operations={"Sign": 8, "live_view": 2}, mean_seconds=0.004)
+
+    await pulse.look()
+
+    (rate,) = pulse.rates
+    assert (5.0, 4.0) == (rate.per_second, round(rate.milliseconds, 6))
+
+
+async def test_a_time_when_nobody_looked_is_no_line() -> None:
+    """After a pause the line begins anew."""
+    server = Server()
+    pulse = Pulse(server.snapshot, lambda: server.time)
+    for pause in (2.0, 2.0, 60.0):
+        await pulse.look()
+        server.time += pause
+
+    await pulse.look()
+
+    assert [] == list(pulse.rates)
+
+
+@pytest.mark.parametrize("role", [role.value for role in Role])
+async def test_everybody_has_an_overview(browser: Browser, role: str) -> None:
+    """Whatever their role, people see how the HSM is, and the head of the trail."""
+    page = await browser.follow(await browser.sign_in([role]))
+
+    assert 200 == page.status
+    head = browser.execute(Status()).audit
+    assert head.log_id in page.words
+    for words in ("operational", "Rate limiter", "Key cache", "JWT failures", "Uptime"):
+        assert words in page.words
+
+
+async def test_the_overview_goes_on_by_itself(signed_in: Browser) -> None:
+    """A stream brings the live part again, and ends with the session."""
+    async with signed_in.stream("/ui/overview/live") as lines:
+        async with asyncio.timeout(PATIENCE):
+            assert "event: part" == await anext(lines)
+            await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
+            async for _ in lines:
+                pass
+
+
+async def test_a_stream_keeps_no_session_alive(browser: Browser) -> None:
+    """Nobody without a session gets one, and it is told as an error."""
+    browser.cookies[SESSION] = "A" * 43
+
+    shown_page = await browser.get("/ui/overview/live")
+
+    assert 303 == shown_page.status
