@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from hsm_core.errors import AuthenticationError
+from hsm_core.errors import AuthenticationError, MalformedError
 from hsm_server.app_keys import (
     GUARD,
     IN_FLIGHT,
@@ -24,6 +24,7 @@ from hsm_server.app_keys import (
 )
 from hsm_server.auth import address_of, shown_by
 from hsm_server.failures import answer_failure
+from hsm_server.framing import flaw_of
 
 __all__ = [
     "COMMON_HEADERS",
@@ -92,6 +93,10 @@ async def _answer(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     exchange: Exchange,
 ) -> web.StreamResponse:
+    if flaw := flaw_of(request):
+        refused = answer_failure(request, MalformedError(flaw), exchange)
+        refused.force_close()
+        return refused
     guard = request.app[GUARD]
     address, shown = address_of(request), shown_by(request)
     try:
