@@ -18,6 +18,7 @@ from hsm_core.settings import (
 from hsm_core.settings import Limits as CoreLimits
 from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
+from hsm_server.options.rates import proxy_settings, rate_limits
 from hsm_server.options.tls import tls_settings
 from hsm_server.settings import (
     EventLoop,
@@ -61,6 +62,8 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             key_set_authorities=_key_set_authorities(values),
         ),
         limits=limits,
+        rates=rate_limits(values),
+        proxies=proxy_settings(values),
         console=console_settings(values),
         metrics=metrics_settings(values),
         workers=values["workers"],
