@@ -36,6 +36,7 @@ from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.listener import Listener
 from hsm_server.local_vault import LocalVault
 from hsm_server.logs import Logger, make_logger
+from hsm_server.oidc.vouching import vouching_for
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.telemetry import Metrics
 from hsm_server.tokens import TokenTrust
@@ -203,12 +204,14 @@ def local_app(
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
+    vouching = vouching_for(settings.oidc, lambda problem: None)
     gatekeeper = Gatekeeper(
         gateway,
         TokenTrust.of_secret(secret, settings.tokens),
         metrics.count_jwt_failure,
         clock,
         console=settings.console,
+        people=vouching.tokens if vouching else None,
     )
     vault = between(gateway, gatekeeper)
     return create_app(vault, settings, logger=logger, metrics=metrics)

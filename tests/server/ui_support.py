@@ -41,6 +41,7 @@ class Shown:
     status: int
     headers: CIMultiDictProxy[str]
     text: str = field(repr=False)
+    body: bytes = field(repr=False)
 
     @property
     def location(self) -> str:
@@ -117,7 +118,9 @@ class Browser:
                     self.cookies.pop(morsel.key, None)
                 else:
                     self.cookies[morsel.key] = morsel.value
-            return Shown(response.status, response.headers, await response.text())
+            body = await response.read()
+            text = body.decode(errors="replace")
+            return Shown(response.status, response.headers, text, body)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:

@@ -41,6 +41,7 @@ class Visitor(Record, frozen=True, kw_only=True):
         request_id: Ties the trail to log and answer.
         session: Secret of a session of the console, in the place of a credential.
         is_background: Whether a page asks by itself, which keeps no session alive.
+        nonce: Makes the credential an ID token, which must name it, and is good once.
     """
 
     credential: str = ""
@@ -49,6 +50,7 @@ class Visitor(Record, frozen=True, kw_only=True):
     request_id: Line = ""
     session: str = ""
     is_background: bool = False
+    nonce: str = ""
 
 
 class How(StrEnum):
@@ -56,6 +58,7 @@ class How(StrEnum):
 
     TOKEN = "token"  # noqa: S105 (no secret)
     CERTIFICATE = "certificate"
+    PROVIDER = "provider"
 
 
 class Who(Record, frozen=True, kw_only=True):

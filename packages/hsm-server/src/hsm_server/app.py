@@ -6,11 +6,20 @@ from __future__ import annotations
 from aiohttp import web
 
 from hsm_server.access import VaultAccess
-from hsm_server.app_keys import HEALTH, IN_FLIGHT, LOGGER, METRICS, SETTINGS, VAULT
+from hsm_server.app_keys import (
+    HEALTH,
+    IN_FLIGHT,
+    LOGGER,
+    METRICS,
+    PROVIDER,
+    SETTINGS,
+    VAULT,
+)
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
 from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
+from hsm_server.oidc.provider import Provider
 from hsm_server.openapi import openapi_document
 from hsm_server.routes.api import add_api_routes
 from hsm_server.routes.service import add_metrics_route, add_service_routes
@@ -47,6 +56,7 @@ def create_app(
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger
     app[METRICS] = metrics
+    app[PROVIDER] = Provider(settings.oidc) if settings.oidc else None
     app[SETTINGS] = settings
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))

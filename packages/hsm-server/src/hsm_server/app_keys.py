@@ -12,6 +12,7 @@ from hsm_server.access import VaultAccess
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
 from hsm_server.logs import Logger
+from hsm_server.oidc.provider import Provider
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
 
@@ -20,6 +21,7 @@ __all__ = [
     "IN_FLIGHT",
     "LOGGER",
     "METRICS",
+    "PROVIDER",
     "SETTINGS",
     "VAULT",
     "Exchange",
@@ -32,6 +34,7 @@ HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
 IN_FLIGHT: Final = web.AppKey("IN_FLIGHT", InFlight)
 LOGGER: Final = web.AppKey("LOGGER", Logger)
 METRICS: Final = web.AppKey("METRICS", Metrics)
+PROVIDER: Final[web.AppKey[Provider | None]] = web.AppKey("PROVIDER")
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 VAULT: Final = web.AppKey("VAULT", VaultAccess)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
 
@@ -20,6 +21,7 @@ from hsm_server.certificates import (
     readable_facts,
 )
 from hsm_server.clock import FlooredClock
+from hsm_server.oidc.id_tokens import IDTokens, Person
 from hsm_server.pacing import with_pauses
 from hsm_server.sessions import Session, SessionEndedError, Sessions
 from hsm_server.settings import ConsoleSettings
@@ -50,6 +52,8 @@ class Gatekeeper:
         names: Is told which keys count, and names them to the HSM.
 
         console: How long sessions of the console last.
+
+        people: Checks ID tokens, where a provider vouches for people.
     """
 
     def __init__(
@@ -60,11 +64,13 @@ class Gatekeeper:
         clock: FlooredClock = _CLOCK,
         names: TrustedNames | None = None,
         console: ConsoleSettings | None = None,
+        people: IDTokens | None = None,
     ) -> None:
         self._gateway = gateway
         self._on_failure = on_failure
         self._clock = clock
         self._names = names or TrustedNames(trust)
+        self._people = people
         self._sessions = Sessions(console or ConsoleSettings(), clock.now)
         self.use(trust)
 
@@ -137,21 +143,22 @@ class Gatekeeper:
         Raises:
             AuthenticationError: See `caller`.
         """
-        shown, sessions = visitor, self._sessions
+        sessions = self._sessions
         until, idle_seconds = float("inf"), 0.0
+        how = How.TOKEN if visitor.credential else How.CERTIFICATE
         if visitor.session:
             session = self._session(visitor)
             until, idle_seconds = (
                 sessions.ends_at(session),
                 sessions.settings.idle_seconds,
             )
-            shown = _resting_on(visitor, session.credential)
+            how = _way_of(session)
         identity = self._identity(visitor)
         return Who(
             principal=identity.principal,
             roles=tuple(sorted(identity.roles)),
             certificate_subject=certificate_facts(visitor.certificate).subject,
-            how=How.TOKEN if shown.credential else How.CERTIFICATE,
+            how=how,
             until=float(min(until, identity.expires_at)),
             idle_seconds=float(idle_seconds),
         )
@@ -172,8 +179,15 @@ class Gatekeeper:
             raise AuthenticationError
         shown = fingerprint(visitor.certificate)
         await self._gateway.record_visit(caller, kind="SignIn")
-        secret = self._sessions.begin(caller.principal, visitor.credential, shown)
-        who = self.who(msgspec.structs.replace(visitor, session=secret, credential=""))
+        credential, person = visitor.credential, None
+        if visitor.nonce:
+            # The ID token was good once, and counts no more.
+            credential, person = "", _person(caller)
+        secret = self._sessions.begin(caller.principal, credential, shown, person)
+        begun = msgspec.structs.replace(
+            visitor, session=secret, credential="", nonce=""
+        )
+        who = self.who(begun)
         return SignedIn(session=secret, who=who)
 
     async def sign_out(self, visitor: Visitor, caller: Caller) -> None:
@@ -208,6 +222,8 @@ class Gatekeeper:
     def _identity(self, visitor: Visitor) -> Identity:
         if visitor.session:
             session = self._session(visitor)
+            if session.person is not None:
+                return _identity_of(session.person)
             try:
                 return self._identity(_resting_on(visitor, session.credential))
             except AuthenticationError:
@@ -215,10 +231,17 @@ class Gatekeeper:
                 raise SessionEndedError from None
         if not visitor.credential:
             return self.certificate_identity(visitor)
+        if visitor.nonce:
+            return _identity_of(self._redeemed(visitor))
         return self._verifier.verify(
             visitor.credential,
             certificate_sha256=fingerprint(visitor.certificate),
         )
+
+    def _redeemed(self, visitor: Visitor) -> Person:
+        if self._people is None:
+            raise AuthenticationError
+        return self._people.redeem(visitor.credential, visitor.nonce)
 
     def certificate_identity(self, visitor: Visitor) -> Identity:
         """
@@ -274,3 +297,29 @@ def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
 def _resting_on(visitor: Visitor, credential: str) -> Visitor:
     """Return a visitor with what a session rests on in its place."""
     return msgspec.structs.replace(visitor, credential=credential, session="")
+
+
+def _way_of(session: Session) -> How:
+    if session.person is not None:
+        return How.PROVIDER
+    return How.TOKEN if session.credential else How.CERTIFICATE
+
+
+def _person(caller: Caller) -> Person:
+    """Return whom a provider has named, to be kept for a session."""
+    return Person(
+        caller.principal, caller.roles, caller.credential_id, caller.credential_key
+    )
+
+
+def _identity_of(person: Person) -> Identity:
+    """Return a person as if a token of their own had named them, without an end."""
+    return Identity(
+        principal=person.principal,
+        roles=person.roles,
+        credential_id=person.credential_id,
+        expires_at=math.inf,
+        not_before=-1,
+        certificate_sha256=frozenset(),
+        key_name=person.key_name,
+    )

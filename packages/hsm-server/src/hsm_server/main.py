@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from hsm_core.errors import HSMError
@@ -18,6 +20,7 @@ from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
 from hsm_server.exit_codes import ExitCode, exit_code_of
 from hsm_server.logs import location
+from hsm_server.oidc.config import load_oidc_config
 from hsm_server.options import (
     SECRET_OPTIONS,
     UNAVAILABLE,
@@ -68,7 +71,7 @@ def _run(**values: Any) -> None:
     check_places(context, values["key_store"])
     _check_token_keys(values)
     try:
-        settings = settings_from(values)
+        settings = _with_provider(settings_from(values), values["oidc_config"])
         if warning := metrics_warning(settings):
             say(f"warning: {warning}")
         serve(
@@ -87,6 +90,12 @@ def _run(**values: Any) -> None:
     except Exception as error:
         place = location(error.__traceback__)
         _fail(f"unexpected {type(error).__name__} at {place}.", ExitCode.FAILED)
+
+
+def _with_provider(settings: ServerSettings, config: Path | None) -> ServerSettings:
+    if config is None:
+        return settings
+    return msgspec.structs.replace(settings, oidc=load_oidc_config(config))
 
 
 def _take_secrets(

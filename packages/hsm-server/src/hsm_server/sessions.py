@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsm_core.errors import AuthenticationError
+from hsm_server.oidc.id_tokens import Person
 from hsm_server.settings import ConsoleSettings
 
 __all__ = ["Session", "SessionEndedError", "Sessions"]
@@ -44,6 +45,7 @@ class Session:
         credential: The token that was shown; empty where the certificate alone counts.
         certificate_sha256: Of the certificate that must be shown with it; empty if
             there was none.
+        person: Whom a provider has named, in the place of a credential.
         begun_at: Seconds since 1970.
         used_at: When it was used last, seconds since 1970.
     """
@@ -51,6 +53,7 @@ class Session:
     principal: str
     credential: str
     certificate_sha256: str
+    person: Person | None
     begun_at: float
     used_at: float
 
@@ -90,7 +93,13 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, principal: str, credential: str, certificate_sha256: str) -> str:
+    def begin(
+        self,
+        principal: str,
+        credential: str,
+        certificate_sha256: str,
+        person: Person | None = None,
+    ) -> str:
         """
         Begin a session, and return its secret: 256 random bits, base64url.
 
@@ -100,6 +109,8 @@ class Sessions:
             credential: To be verified at each use; may be empty.
 
             certificate_sha256: Of the certificate that was shown, if one was.
+
+            person: Whom a provider has named, if one has.
         """
         now = self._now()
         self._sweep(now)
@@ -110,7 +121,7 @@ class Sessions:
             self._sessions.popitem(last=False)
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         self._sessions[_digest(secret)] = Session(
-            principal, credential, certificate_sha256, now, now
+            principal, credential, certificate_sha256, person, now, now
         )
         return secret
 

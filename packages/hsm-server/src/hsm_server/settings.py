@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from hsm_core.model import Record
+from hsm_core.model import Record, Role
 from hsm_core.settings import Settings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "MetricsSettings",
+    "OIDCSettings",
     "PairFiles",
     "Secrets",
     "ServerSettings",
@@ -192,6 +193,41 @@ class TokenConfig(Record, frozen=True, kw_only=True):
     reload_seconds: Annotated[float, Meta(gt=0)] = 30.0
 
 
+class OIDCSettings(Record, frozen=True, kw_only=True):
+    """
+    A provider by which people sign in to the console.
+
+    Attributes:
+        issuer: Names it: an ``https`` URL, under which its metadata are found.
+        client_id: What it knows this server as; ID tokens must be meant for it.
+        redirect_uri: Where it sends people back to, as it was told.
+        client_secret_file: Holds what this server shows to it; None where PKCE is
+            enough.
+        ca_bundle: PEM file of those who may have signed its certificate; None takes
+            those that the web trusts.
+        jwks_file: Its keys (RFC 7517).
+        title: What people call it.
+        scopes: What is asked for; ``openid`` is among them.
+        principal_claim: Where an ID token says who somebody is.
+        roles_claim: Where it says what they may be; dots lead into objects.
+        roles: Roles by what stands there; what is not here means nothing.
+        leeway_seconds: How far its clock may be off.
+    """
+
+    issuer: str
+    client_id: str
+    redirect_uri: str
+    client_secret_file: Path | None = None
+    ca_bundle: Path | None = None
+    jwks_file: Path
+    title: str = "single sign-on"
+    scopes: tuple[str, ...] = ("openid",)
+    principal_claim: str = "sub"
+    roles_claim: str = "roles"
+    roles: dict[str, Role]
+    leeway_seconds: Annotated[int, Meta(ge=0, le=300)] = 60
+
+
 class HTTPLimits(Record, frozen=True, kw_only=True):
     """
     What one request may cost.
@@ -275,6 +311,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     core: Settings = Settings()
     tokens: TokenRules = TokenRules()
     token_config: TokenConfig = TokenConfig()
+    oidc: OIDCSettings | None = None
     limits: HTTPLimits = HTTPLimits()
     metrics: MetricsSettings = MetricsSettings()
     console: ConsoleSettings = ConsoleSettings()

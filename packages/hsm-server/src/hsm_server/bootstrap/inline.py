@@ -23,6 +23,7 @@ from hsm_server.logs import (
     make_logger,
 )
 from hsm_server.loops import run
+from hsm_server.oidc.vouching import Vouching, vouching_for
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
 from hsm_server.sockets import challenge_sockets, metrics_sockets, url_of
 from hsm_server.telemetry import Metrics
@@ -82,20 +83,35 @@ def serve(
             settings.token_config.path, read_token_secret, settings.tokens
         )
         trust = source.read()
-        names = TrustedNames(trust)
+        vouching = vouching_for(settings.oidc, _provider_log(logger))
+        names = TrustedNames(trust, [vouching.name] if vouching else [])
         with open_hsm(
             settings.core,
             master_key=secrets.master_key,
             hmac_key=secrets.hmac_key,
             credential_keys=names,
         ) as gateway:
-            server = _InlineServer(settings, gateway, logger, source, trust, names)
+            server = _InlineServer(
+                settings, gateway, logger, source, trust, names, vouching
+            )
             tls = _InlineTLS(
                 settings.tls, state, logger, server.metrics, http[0] if http else None
             )
             serving = server.run(bound, shown, tls, on_ready)
             run(serving, settings.event_loop)
         logger.info("stopped")
+
+
+def _provider_log(logger: Logger) -> Callable[[str], None]:
+    """Return what tells of the keys of a provider."""
+
+    def tell(problem: str) -> None:
+        if problem:
+            logger.error("provider keys refused", reason=problem)
+        else:
+            logger.info("provider keys loaded")
+
+    return tell
 
 
 class _InlineTLS:
@@ -130,12 +146,14 @@ class _InlineServer:
         source: TokenSource,
         trust: TokenTrust,
         names: TrustedNames,
+        vouching: Vouching | None,
     ) -> None:
         self._settings = settings
         self._logger = logger
         self.metrics = Metrics()
         self.metrics.show_jwt_alarm(is_on=False)
         self._open = gateway
+        self._vouching = vouching
         self._gateway = open_async(gateway)
         self._reloads: set[asyncio.Future[None]] = set()
         gateway.on_policy_change(self._on_policy)
@@ -146,6 +164,7 @@ class _InlineServer:
             self.metrics.count_jwt_failure,
             names=names,
             console=settings.console,
+            people=vouching.tokens if vouching else None,
         )
         self._token_watch = TokenWatch(
             source, trust, self._gatekeeper.use, self._on_token_keys
@@ -183,8 +202,13 @@ class _InlineServer:
         await showing.start()
         for one in shown:
             self._logger.info("metrics", port=one.getsockname()[1])
-        watch = self._token_watch.run(self._settings.token_config.reload_seconds)
-        keeping = [asyncio.create_task(work) for work in (tls.keeper.run(), watch)]
+        interval = self._settings.token_config.reload_seconds
+        watches: list[TokenWatch | Vouching] = [
+            self._token_watch,
+            *([self._vouching] if self._vouching else []),
+        ]
+        working = [tls.keeper.run(), *(watch.run(interval) for watch in watches)]
+        keeping = [asyncio.create_task(work) for work in working]
         try:
             on_ready(url_of(bound[0]))
             await stop.wait()
@@ -209,6 +233,8 @@ class _InlineServer:
     async def _reload(self) -> None:
         problems = [await self._tls.keeper.reload()]
         problems.append(await self._token_watch.look())
+        if self._vouching:
+            problems.append(await self._vouching.look())
         problems.append(await asyncio.to_thread(self._open.reload_policy))
         reason = " ".join(filter(None, problems))
         if reason:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
@@ -34,6 +35,7 @@ from hsm_server.ipc.control import (
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
+from hsm_server.oidc.vouching import Vouching, vouching_for
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.secret_box import TOKEN_SECRET, empty_box
 from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
@@ -61,7 +63,8 @@ def main() -> None:
             child.plan.settings.tokens,
         )
         trust = source.read()
-        names = TrustedNames(trust)
+        vouching = vouching_for(child.plan.settings.oidc, _provider_log(child))
+        names = TrustedNames(trust, [vouching.name] if vouching else [])
         gateway = open_hsm(
             child.plan.settings.core,
             master_key=secrets.master_key,
@@ -73,7 +76,7 @@ def main() -> None:
     child.logger.info("open", memory_locked=is_locked)
     try:
         with gateway:
-            vault = _Vault(child, gateway, source, trust, names)
+            vault = _Vault(child, gateway, source, trust, names, vouching)
             run(vault.run(), child.plan.settings.event_loop)
     except Exception as error:
         child.fail(error)
@@ -86,6 +89,18 @@ def _drop_capabilities() -> None:
             drop_capabilities()
 
 
+def _provider_log(child: Child) -> Callable[[str], None]:
+    """Return what tells of the keys of a provider."""
+
+    def tell(problem: str) -> None:
+        if problem:
+            child.logger.error("provider keys refused", reason=problem)
+        else:
+            child.logger.info("provider keys loaded")
+
+    return tell
+
+
 class _Vault:
     """Does what the supervisor says."""
 
@@ -96,6 +111,7 @@ class _Vault:
         source: TokenSource,
         trust: TokenTrust,
         names: TrustedNames,
+        vouching: Vouching | None,
     ) -> None:
         self._child = child
         child.metrics.show_jwt_alarm(is_on=False)
@@ -103,6 +119,7 @@ class _Vault:
         self._source = source
         self._trust = trust
         self._names = names
+        self._vouching = vouching
         self._reloads: set[asyncio.Future[None]] = set()
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
@@ -122,6 +139,7 @@ class _Vault:
             self._child.metrics.count_jwt_failure,
             names=self._names,
             console=settings.console,
+            people=self._vouching.tokens if self._vouching else None,
         )
         self._token_watch = TokenWatch(
             self._source, self._trust, self._gatekeeper.use, self._on_token_keys
@@ -135,12 +153,16 @@ class _Vault:
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
-        watching = asyncio.create_task(
-            self._token_watch.run(settings.token_config.reload_seconds)
-        )
+        seconds = settings.token_config.reload_seconds
+        watches: list[TokenWatch | Vouching] = [
+            self._token_watch,
+            *([self._vouching] if self._vouching else []),
+        ]
+        watching = [asyncio.create_task(watch.run(seconds)) for watch in watches]
         self._control.send(Ready())
         await self._stopping.wait()
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         self._service.close()
         # Cancelled requests get their turn to notice it.
         await asyncio.sleep(0)
@@ -164,6 +186,8 @@ class _Vault:
     async def _reload(self) -> None:
         """Use the keys of tokens as they are now, and the policy."""
         problems = [await self._token_watch.look()]
+        if self._vouching:
+            problems.append(await self._vouching.look())
         problems.append(await asyncio.to_thread(self._gateway.reload_policy))
         self._control.send(Reloaded(" ".join(filter(None, problems))[:_LONGEST_TEXT]))
 

@@ -35,6 +35,7 @@ def options() -> list[click.Parameter]:
         *key_life_options(),
         *_secrets(),
         *_tokens(),
+        *_sign_in(),
         *console_options(),
         *_limits(),
         *_policy(),
@@ -121,6 +122,18 @@ def _tokens() -> list[click.Parameter]:
             "Longest life of a token, in seconds.",
             default=86400,
             type=click.IntRange(1),
+        ),
+    ]
+
+
+def _sign_in() -> list[click.Parameter]:
+    return [
+        option(
+            "oidc-config",
+            "A provider of OpenID Connect, by which people sign in to the console; "
+            "YAML or JSON.",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
         ),
     ]
 

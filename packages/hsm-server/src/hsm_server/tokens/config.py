@@ -26,7 +26,7 @@ from hsm_server.tokens.keys import (
 )
 from hsm_server.tokens.trust import TokenTrust
 
-__all__ = ["MAX_KEYS", "load_token_config"]
+__all__ = ["MAX_KEYS", "load_key_set", "load_token_config"]
 
 MAX_KEYS: Final = 32
 """How many keys may count at one time; a token without kid may try them all."""
@@ -84,6 +84,27 @@ def load_token_config(path: Path, rules: TokenRules) -> TokenTrust:
             f"The JWT config {path} is not valid: {error}", field=_FIELD
         ) from None
     return trust
+
+
+def load_key_set(path: Path) -> tuple[TokenKey, ...]:
+    """
+    Return the keys of a JWK Set that are for signatures.
+
+    Args:
+        path: The file, JSON.
+
+    Raises:
+        ConfigurationError: It can't be read, is none, or holds no key, or too many.
+        UnsafeFileModeError: Others may write to it.
+    """
+    try:
+        keys = tuple(_key_set(path))
+        _check_set(keys)
+    except InvalidInputError as error:
+        raise ConfigurationError(
+            f"The JWK Set {path} is not valid: {error}", field="jwks_file"
+        ) from None
+    return keys
 
 
 def _check_modes(path: Path, file: SettingFile, config: _Config) -> None:

@@ -5,12 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from hsm_server.settings import TokenRules
 from hsm_server.tokens.config import load_token_config
 from hsm_server.tokens.trust import TokenTrust
 
-__all__ = ["TokenSource"]
+__all__ = ["KeySource", "TokenSource"]
+
+
+class KeySource(Protocol):
+    """Says again and again which keys count."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether that may change by itself."""
+        ...
+
+    def read(self) -> TokenTrust:
+        """
+        Return what counts now.
+
+        Raises:
+            HSMError: It can't be read, or is not valid.
+        """
+        ...
 
 
 class TokenSource:

@@ -52,14 +52,22 @@ class TokenTrust:
 
 
 class TrustedNames:
-    """The names of the keys that count now: `CredentialKeys` of the HSM."""
+    """
+    The names of the keys that count now: `CredentialKeys` of the HSM.
 
-    def __init__(self, trust: TokenTrust) -> None:
+    Args:
+        trust: Keys, which may be replaced by others.
+
+        also: Names of what else vouches for people, as long as the server runs.
+    """
+
+    def __init__(self, trust: TokenTrust, also: Sequence[str] = ()) -> None:
+        self._also = tuple(also)
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
         """Take the names of other keys; those that are gone count no more."""
-        self._names = tuple(key.name for key in trust.keys)
+        self._names = (*(key.name for key in trust.keys), *self._also)
 
     def trusted(self) -> tuple[str, ...]:
         """Return the names that count."""

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import hmac
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,11 +20,11 @@ from joserfc.errors import JoseError
 
 from hsm_core import wire
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_core.identities import is_reserved, shows_nothing
 from hsm_core.model import Role, parse_role
 from hsm_server.settings import MAX_TOKEN_BYTES
 from hsm_server.tokens.keys import TokenKey
 from hsm_server.tokens.memory import Memory
+from hsm_server.tokens.subjects import checked_name, checked_subject
 from hsm_server.tokens.trust import TokenTrust
 
 __all__ = ["Identity", "TokenVerifier"]
@@ -169,11 +168,11 @@ class TokenVerifier:
         self._check_parties(claims)
         credential = f"sha256:{digest.hex()[:16]}"
         if claims.jti is not msgspec.UNSET:
-            credential = _printable(claims.jti)
+            credential = checked_name(claims.jti)
         leeway = self._rules.leeway_seconds
         begin = -1 if claims.nbf is msgspec.UNSET else claims.nbf - leeway
         return Identity(
-            principal=_subject(claims.sub),
+            principal=checked_subject(claims.sub),
             roles=_roles(claims.roles),
             credential_id=credential,
             expires_at=claims.exp + leeway,
@@ -235,21 +234,6 @@ def _read_header(header: Any) -> tuple[object, str | None]:
     if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID_CHARACTERS:
         raise AuthenticationError
     return header.get("alg"), kid
-
-
-def _printable(name: str) -> str:
-    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
-        raise AuthenticationError
-    # Two names that look the same must be the same, and nothing may be invisible.
-    if not unicodedata.is_normalized("NFC", name) or shows_nothing(name):
-        raise AuthenticationError
-    return name
-
-
-def _subject(name: str) -> str:
-    if is_reserved(_printable(name)):
-        raise AuthenticationError
-    return name
 
 
 def _roles(names: list[str]) -> frozenset[Role]:

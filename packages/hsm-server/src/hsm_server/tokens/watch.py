@@ -9,7 +9,7 @@ from typing import Final
 
 from hsm_core.errors import ConfigurationError, HSMError
 from hsm_server.standard_streams import sentence
-from hsm_server.tokens.source import TokenSource
+from hsm_server.tokens.source import KeySource
 from hsm_server.tokens.trust import TokenTrust
 
 __all__ = ["TokenWatch"]
@@ -38,7 +38,7 @@ class TokenWatch:
 
     def __init__(
         self,
-        source: TokenSource,
+        source: KeySource,
         trust: TokenTrust,
         use: Callable[[TokenTrust], None],
         on_change: Callable[[str], None],

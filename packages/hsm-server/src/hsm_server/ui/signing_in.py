@@ -10,7 +10,7 @@ from aiohttp import web
 
 from hsm_core.errors import AuthenticationError
 from hsm_server.access import SignedIn
-from hsm_server.app_keys import VAULT
+from hsm_server.app_keys import PROVIDER, VAULT
 from hsm_server.settings import MAX_TOKEN_BYTES
 from hsm_server.ui.cookies import (
     BEFORE_COOKIE,
@@ -23,39 +23,47 @@ from hsm_server.ui.origin import HOME, safe_path
 from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.view import View, Visit
 
-__all__ = ["OPEN_PAGES", "PAGES"]
+__all__ = ["OPEN_PAGES", "PAGES", "begin_session", "sign_in_page"]
 
 _SIGN_IN: Final = "/sign-in"
 
 
 async def _show(visit: Visit) -> web.Response:
     """Ask for a token, or for the certificate to be used."""
-    return _page(visit, safe_path(visit.query.get("next", HOME)))
+    return sign_in_page(visit, safe_path(visit.query.get("next", HOME)))
 
 
-def _page(visit: Visit, target: str, *, error: str = "") -> web.Response:
+def sign_in_page(visit: Visit, target: str, *, error: str = "") -> web.Response:
+    """
+    Return the page that asks who somebody is.
+
+    Args:
+        visit: Theirs.
+
+        target: Where they wanted to go.
+
+        error: Why they were not let in before, if so.
+    """
+    provider = visit.request.app[PROVIDER]
     return visit.render(
         "session/sign_in.html",
         status=401 if error else 200,
         target=target,
         has_certificate=bool(visit.visitor.certificate),
+        provider=provider.title if provider else "",
         error=error,
     )
 
 
 async def _sign_in(visit: Visit) -> web.Response:
-    """
-    Begin a session, under a secret that nobody had before.
-
-    What was a session until now ends with it: nobody can have prepared one for others.
-    """
+    """Begin a session, under a secret that nobody had before."""
     form = await visit.form()
     target = safe_path(form.get("next", HOME))
     credential = "".join(form.get("token").split())
     if form.get("how") == "certificate":
         credential = ""
     elif not credential:
-        return _page(visit, target, error="Paste a token first.")
+        return sign_in_page(visit, target, error="Paste a token first.")
     visitor = msgspec.structs.replace(
         visit.visitor, credential=credential[: MAX_TOKEN_BYTES + 1]
     )
@@ -64,9 +72,10 @@ async def _sign_in(visit: Visit) -> web.Response:
         signed_in = await vault.sign_in(visitor, known=visit.exchange.know)
     except AuthenticationError as error:
         visit.exchange.code = error.code
-        return _page(visit, target, error="This was not accepted; it is not said why.")
-    await _end_former(visit)
-    return _begin(visit, signed_in, target)
+        return sign_in_page(
+            visit, target, error="This was not accepted; it is not said why."
+        )
+    return await begin_session(visit, signed_in, target)
 
 
 async def _end_former(visit: Visit) -> None:
@@ -80,7 +89,13 @@ async def _end_former(visit: Visit) -> None:
         return
 
 
-def _begin(visit: Visit, signed_in: SignedIn, target: str) -> web.Response:
+async def begin_session(visit: Visit, signed_in: SignedIn, target: str) -> web.Response:
+    """
+    Give somebody their session, and send them on.
+
+    What was a session until now ends with it: nobody can have prepared one for others.
+    """
+    await _end_former(visit)
     response = visit.see_other(target)
     set_cookie(response, SESSION_COOKIE, signed_in.session)
     drop_cookie(response, BEFORE_COOKIE)

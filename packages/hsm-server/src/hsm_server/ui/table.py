@@ -5,16 +5,31 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui import overview, signing_in
+from hsm_server.ui import (
+    approvals,
+    audit,
+    keys,
+    overview,
+    provider,
+    retention,
+    signing_in,
+)
 from hsm_server.ui.page import OpenPage, Page
 
 __all__ = ["OPEN_PAGES", "PAGES"]
 
-OPEN_PAGES: Final[tuple[OpenPage, ...]] = signing_in.OPEN_PAGES
+OPEN_PAGES: Final[tuple[OpenPage, ...]] = (
+    *signing_in.OPEN_PAGES,
+    *provider.OPEN_PAGES,
+)
 """For anybody."""
 
 PAGES: Final[tuple[Page, ...]] = (
     *overview.PAGES,
+    *keys.PAGES,
+    *approvals.PAGES,
+    *audit.PAGES,
+    *retention.PAGES,
     *signing_in.PAGES,
 )
 """For people who have signed in."""

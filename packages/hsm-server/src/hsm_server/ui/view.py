@@ -229,9 +229,19 @@ class View(Visit):
         *,
         idempotency_key: str | None = None,
         approval_id: str = "",
+        expected_generation: int = 0,
     ) -> R:
         """
         Execute one operation for whoever looks at the page.
+
+        Args:
+            operation: What to do.
+
+            idempotency_key: Of a form; what is repeated with it is not done again.
+
+            approval_id: The approval that it is done under, if one is to be named.
+
+            expected_generation: The generation that the key must be at; 0 is any.
 
         Raises:
             HSMError: See `hsm_core.protocols.HSM.execute`.
@@ -242,6 +252,7 @@ class View(Visit):
             idempotency_key=idempotency_key,
             known=self.exchange.know,
             approval_id=approval_id,
+            expected_generation=expected_generation,
         )
 
     def problem(self, error: HSMError | RequestRefusedError) -> web.Response:

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Changing a key: each thing is asked for on a page of its own, and done once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+
+from hsm_core.errors import (
+    HSMError,
+    InvalidInputError,
+    KeyNotFoundError,
+    NameTakenError,
+    PreconditionFailedError,
+)
+from hsm_server.problems import status_of
+from hsm_server.ui.keys.actions import (
+    ACTIONS,
+    Action,
+    Subject,
+    done_text,
+    operation_of,
+)
+from hsm_server.ui.keys.explaining import explain_for_me
+from hsm_server.ui.keys.fields import Field, filled, marked, number
+from hsm_server.ui.keys.presenters import key_facts
+from hsm_server.ui.keys.subjects import KEY, find_subject, path_of
+from hsm_server.ui.page import Page
+from hsm_server.ui.view import View
+
+__all__ = ["PAGES", "answer_stale"]
+
+_PATH: Final = f"{KEY}/{{action:{'|'.join(ACTIONS)}}}"
+
+
+async def ask(view: View) -> web.StreamResponse:
+    """Show what an action does and what the policy says to it, and ask for the rest."""
+    action, subject = ACTIONS[view.request.match_info["action"]], await _subject(view)
+    return await _form(view, action, subject, action.fields(subject))
+
+
+async def do(view: View) -> web.StreamResponse:
+    """Do what a form asks for, unless the key has changed since it was made."""
+    form = await view.form()
+    action, subject = ACTIONS[view.request.match_info["action"]], await _subject(view)
+    try:
+        key = await view.execute(
+            operation_of(action, subject, form),
+            idempotency_key=form.operation_id,
+            expected_generation=number(form, "generation") or 0,
+        )
+    except PreconditionFailedError as error:
+        return answer_stale(view, error, path_of(subject.key.key_id))
+    except (InvalidInputError, NameTakenError) as error:
+        fields = marked(filled(action.fields(subject), form), error)
+        return await _form(view, action, subject, fields, error)
+    return view.see_other(path_of(key.key_id), done_text(action, key))
+
+
+def answer_stale(view: View, error: HSMError, back: str) -> web.Response:
+    """Say that nothing was done, since the page was older than the key."""
+    view.exchange.code = error.code
+    return view.render("keys/stale.html", status=status_of(type(error)), back=back)
+
+
+async def _subject(view: View) -> Subject:
+    subject = await find_subject(view)
+    if subject.key.state is None:
+        raise KeyNotFoundError("What is stored of this key can't be believed.")
+    return subject
+
+
+async def _form(
+    view: View,
+    action: Action,
+    subject: Subject,
+    fields: Sequence[Field],
+    error: HSMError | None = None,
+) -> web.Response:
+    if error is not None:
+        view.exchange.code = error.code
+    return view.render(
+        "keys/action.html",
+        status=status_of(type(error)) if error else 200,
+        action=action,
+        key=key_facts(subject.key),
+        fields=fields,
+        error=str(error) if error else "",
+        explained=await explain_for_me(
+            view, action.operation.__name__, subject.key.key_id
+        ),
+        back=path_of(subject.key.key_id),
+    )
+
+
+PAGES: Final = (
+    Page("GET", _PATH, ask, "keys.action"),
+    Page("POST", _PATH, do, "keys.do"),
+)

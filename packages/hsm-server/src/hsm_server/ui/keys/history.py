@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""What the trail says of a key: its past, and who has used it last."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from hsm_core.errors import InvalidInputError
+from hsm_core.model import KeyInfo
+from hsm_core.operations import AuditPage, ListAuditEvents
+from hsm_server.ui.keys.presenters import event_rows, key_facts, last_use
+from hsm_server.ui.keys.subjects import KEY, find_key, path_of
+from hsm_server.ui.page import Page
+from hsm_server.ui.view import View
+
+__all__ = ["PAGES"]
+
+_PER_PAGE: Final = 20
+_LOOKS: Final = 4
+"""How many times the trail is read for one page; a read looks at so many records."""
+
+
+async def show_history(view: View) -> web.StreamResponse:
+    """Show what the trail says of a key, and who has used it last."""
+    key = await find_key(view)
+    page = await _events(view, key, _start(view.query.get("start", "")))
+    rows = event_rows(page.items)
+    template = "keys/_history.html" if view.is_part else "keys/history.html"
+    answer = view.fragment if view.is_part else view.render
+    return answer(
+        template,
+        key=key_facts(key),
+        rows=rows,
+        used=last_use(rows),
+        is_newest=not view.query.get("start"),
+        older=page.next_seq,
+        path=path_of(key.key_id),
+    )
+
+
+def _start(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise InvalidInputError("There is no such event.", field="start")
+    return int(text)
+
+
+async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:
+    """Return the newest records about a key, from *start* back."""
+    page = await view.execute(_look(key, start))
+    for _ in range(_LOOKS - 1):
+        if page.items or page.next_seq is None:
+            break
+        page = await view.execute(_look(key, page.next_seq))
+    return page
+
+
+def _look(key: KeyInfo, start: int | None) -> ListAuditEvents:
+    return ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_PER_PAGE)
+
+
+PAGES: Final = (Page("GET", f"{KEY}/history", show_history, "keys.history"),)

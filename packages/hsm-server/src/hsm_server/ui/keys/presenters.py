@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: MIT
+"""From what the HSM says of a key to what a page shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from hsm_core.algorithms import spec
+from hsm_core.model import (
+    AuditEntry,
+    AuditEvent,
+    CountedDetail,
+    Integrity,
+    KeyInfo,
+    KeyState,
+    Phase,
+    RotationRule,
+    UseInfo,
+    VersionInfo,
+)
+from hsm_core.operations import OPERATIONS, Effect
+from hsm_server.ui.keys.choices import category_sentence
+
+__all__ = [
+    "Badge",
+    "EventRow",
+    "KeyFacts",
+    "KeyRow",
+    "Meter",
+    "VersionRow",
+    "event_rows",
+    "key_facts",
+    "key_row",
+    "last_use",
+    "microseconds",
+    "state_badge",
+    "title_of",
+    "version_rows",
+]
+
+_SHORT_ID: Final = 8
+
+_STATES: Final = {
+    KeyState.STAGED: ("staged", "info"),
+    KeyState.ACTIVE: ("active", "ok"),
+    KeyState.RETIRED: ("retired", "info"),
+    KeyState.SUSPENDED: ("suspended", "warn"),
+    KeyState.REVOKED: ("revoked", "bad"),
+    KeyState.PURGE_SCHEDULED: ("waits for destruction", "warn"),
+    KeyState.DESTROYED: ("destroyed", "bad"),
+}
+
+USES: Final = frozenset(
+    operation.__name__ for operation in OPERATIONS if operation.effect is Effect.USE
+)
+"""Names of the operations that use a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """A word, and how it is meant: ``ok``, ``warn``, ``bad`` or ``info``."""
+
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How much of a limit is used, in whole hundredths."""
+
+    used: int
+    limit: int
+    percent: int
+    is_near: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """
+    One key of the inventory.
+
+    Attributes:
+        created_at: Microseconds since 1970, or 0 where that is not known.
+    """
+
+    key_id: str
+    title: str
+    has_name: bool
+    algorithm: str
+    state: Badge
+    integrity: Badge | None
+    version: int
+    owner: str
+    tags: tuple[str, ...]
+    created_at: int
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFacts:
+    """
+    What the page of a key says of it; instants in microseconds, 0 where there is none.
+
+    Attributes:
+        category: What its security category means, in a sentence.
+        generation: Counts its changes; a form sends back which one it was made of.
+        is_known: Whether its document can be believed.
+    """
+
+    row: KeyRow
+    family: str
+    standard: str
+    category: str
+    usages: tuple[str, ...]
+    description: str
+    origin: str
+    exportable: bool
+    draft: str
+    generation: int
+    updated_at: int
+    destroy_at: int
+    hold: str
+    rotation: str
+    uses: int
+    used_bytes: int
+    last_used_at: int
+    meter: Meter | None
+    has_public_key: bool
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRow:
+    """
+    One version of a key; instants in microseconds, 0 where there is none.
+
+    Attributes:
+        dates: What happened to it and will, each with its instant, in order.
+    """
+
+    version: int
+    state: Badge
+    integrity: Badge | None
+    is_current: bool
+    is_staged: bool
+    dates: tuple[tuple[str, int], ...]
+    rolled_back_from: int
+    reason: str
+    uses: int | None
+    can_roll_back: bool
+    can_revoke: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """One record of the trail about a key."""
+
+    seq: int
+    time: int
+    kind: str
+    principal: str
+    outcome: Badge
+    version: int
+    detail: str
+    approval_id: str
+    leaf_hash: str
+
+
+def microseconds(instant: datetime | None) -> int:
+    """Return an instant in whole seconds, as microseconds since 1970; 0 for None."""
+    return int(instant.timestamp()) * 1_000_000 if instant is not None else 0
+
+
+def title_of(key: KeyInfo) -> str:
+    """Return what a key is called: its name, or else the beginning of its id."""
+    return key.name or f"{key.key_id[:_SHORT_ID]}…"
+
+
+def state_badge(state: KeyState | None) -> Badge:
+    """Return a state as a badge; None is that of a key that can't be believed."""
+    return Badge(*_STATES[state]) if state is not None else Badge("unknown", "bad")
+
+
+def _integrity_badge(integrity: Integrity) -> Badge | None:
+    return None if integrity is Integrity.OK else Badge(integrity.value, "bad")
+
+
+def key_row(key: KeyInfo) -> KeyRow:
+    """Return a key as the inventory shows it."""
+    return KeyRow(
+        key_id=key.key_id,
+        title=title_of(key),
+        has_name=bool(key.name),
+        algorithm=key.algorithm.value if key.algorithm else "",
+        state=state_badge(key.state),
+        integrity=_integrity_badge(key.integrity),
+        version=key.version,
+        owner=key.owner,
+        tags=key.tags,
+        created_at=microseconds(key.created_at),
+        is_held=bool(key.hold),
+    )
+
+
+def key_facts(key: KeyInfo) -> KeyFacts:
+    """Return a key as its page shows it."""
+    row = spec(key.algorithm) if key.algorithm else None
+    use = key.use or UseInfo(uses=0)
+    return KeyFacts(
+        row=key_row(key),
+        family=row.family.value if row else "",
+        standard=row.standard if row else "",
+        category=category_sentence(row.category) if row else "",
+        usages=tuple(usage.value for usage in key.usages),
+        description=key.description,
+        origin=key.origin.value,
+        exportable=key.exportable,
+        draft=key.draft,
+        generation=key.generation,
+        updated_at=microseconds(key.updated_at),
+        destroy_at=microseconds(key.destroy_at),
+        hold=key.hold,
+        rotation=_rotation(key.rotation),
+        uses=use.uses,
+        used_bytes=use.bytes,
+        last_used_at=microseconds(use.last_used_at),
+        meter=_meter(use),
+        has_public_key=bool(row and row.is_asymmetric),
+        is_known=key.algorithm is not None,
+    )
+
+
+def _rotation(rule: RotationRule | None) -> str:
+    if rule is None:
+        return ""
+    limits = []
+    if rule.max_age_days is not None:
+        limits.append(_counted(rule.max_age_days, "day"))
+    if rule.max_uses is not None:
+        limits.append(_counted(rule.max_uses, "use"))
+    return " or ".join(limits)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _meter(use: UseInfo) -> Meter | None:
+    if not use.limit:
+        return None
+    percent = min(100, 100 * use.uses // use.limit)
+    return Meter(use.uses, use.limit, percent, use.near_limit)
+
+
+def version_rows(key: KeyInfo, versions: Iterable[VersionInfo]) -> Sequence[VersionRow]:
+    """Return the versions of a key, newest first."""
+    rows = [_version_row(key, version) for version in versions]
+    return rows[::-1]
+
+
+def _version_row(key: KeyInfo, version: VersionInfo) -> VersionRow:
+    gone = version.state is KeyState.DESTROYED
+    revoked = version.state is KeyState.REVOKED
+    staged = version.state is KeyState.STAGED
+    waits = version.state is KeyState.PURGE_SCHEDULED
+    current = version.version == key.version
+    return VersionRow(
+        version=version.version,
+        state=state_badge(version.state),
+        integrity=_integrity_badge(version.integrity),
+        is_current=current,
+        is_staged=staged,
+        dates=tuple(_dates(version)),
+        rolled_back_from=version.rolled_back_from,
+        reason=version.reason,
+        uses=version.use.uses if version.use else None,
+        can_roll_back=not (current or gone or revoked or staged or waits),
+        can_revoke=not (gone or revoked or waits),
+    )
+
+
+def _dates(version: VersionInfo) -> Iterable[tuple[str, int]]:
+    told = (
+        ("created", version.created_at),
+        ("activated", version.activated_at),
+        ("retired", version.retired_at),
+        ("compromised", version.compromised_at),
+        ("revoked", version.revoked_at),
+        ("destroyed", _destroyed_at(version)),
+        ("kept until", version.retain_until),
+        ("to be destroyed", version.purge_at),
+    )
+    return ((word, microseconds(at)) for word, at in told if at is not None)
+
+
+def _destroyed_at(version: VersionInfo) -> datetime | None:
+    gone = version.state is KeyState.DESTROYED
+    return version.state_changed_at if gone else None
+
+
+def event_rows(entries: Iterable[AuditEntry]) -> Sequence[EventRow]:
+    """
+    Return records of the trail, in the order in which they come.
+
+    The intent of an operation is left out where its outcome is among them.
+    """
+    shown = list(entries)
+    ended = {
+        entry.event.operation_id
+        for entry in shown
+        if entry.event.phase is Phase.OUTCOME
+    }
+    return [
+        _event_row(entry)
+        for entry in shown
+        if entry.event.phase is not Phase.INTENT
+        or entry.event.operation_id not in ended
+    ]
+
+
+def _event_row(entry: AuditEntry) -> EventRow:
+    event = entry.event
+    return EventRow(
+        seq=event.seq,
+        time=event.time,
+        kind=event.kind,
+        principal=event.caller.principal if event.caller else "",
+        outcome=_outcome(event),
+        version=event.version,
+        detail=_detail(event),
+        approval_id=event.approval_id,
+        leaf_hash=entry.leaf_hash,
+    )
+
+
+def _outcome(event: AuditEvent) -> Badge:
+    if event.phase is Phase.INTENT:
+        return Badge("begun", "info")
+    return Badge(event.code, "ok" if event.code == "ok" else "bad")
+
+
+def _detail(event: AuditEvent) -> str:
+    reason = event.parameters.get("reason", "")
+    if isinstance(event.detail, CountedDetail):
+        return f"{event.detail.count:,} times"
+    return reason if isinstance(reason, str) else ""
+
+
+def last_use(rows: Iterable[EventRow]) -> EventRow | None:
+    """Return the newest use of the key that succeeded, if it is among these."""
+    return next(
+        (row for row in rows if row.kind in USES and row.outcome.text == "ok"), None
+    )

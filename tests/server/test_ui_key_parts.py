@@ -1,0 +1,557 @@
+# SPDX-License-Identifier: MIT
+"""What pages show of keys, choices, inputs and approvals, without a server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from hsm_core import consent
+from hsm_core.algorithms import ALGORITHMS, Family, KeyUsage
+from hsm_core.errors import (
+    ApprovalRequiredError,
+    InvalidInputError,
+    PayloadTooLargeError,
+    UnsupportedOperationError,
+)
+from hsm_core.model import (
+    AuditedCaller,
+    AuditEntry,
+    AuditEvent,
+    Integrity,
+    KeyId,
+    KeyInfo,
+    KeyState,
+    Phase,
+    Role,
+    RotationRule,
+    UseInfo,
+    VersionInfo,
+)
+from hsm_core.operations import (
+    ApprovalInfo,
+    CreateKey,
+    DestroyKey,
+    KeyPage,
+    ListAlgorithms,
+    Operation,
+    RevokeKey,
+    RotateKey,
+    SetRotation,
+    UpdateKey,
+)
+from hsm_core.policies import parse_policy
+from hsm_core.protocols import HSM
+from hsm_core.testing import caller, memory_hsm
+from hsm_core.wire import asked_approval
+from hsm_server.ui.forms import Form
+from hsm_server.ui.keys.actions import (
+    ACTIONS,
+    CONFIRM,
+    Subject,
+    offered,
+    operation_of,
+)
+from hsm_server.ui.keys.approved import operation_shown
+from hsm_server.ui.keys.choices import CATEGORIES, purposes
+from hsm_server.ui.keys.creating import creation_of
+from hsm_server.ui.keys.fields import Field, filled, marked
+from hsm_server.ui.keys.listing import listing_of, query_of
+from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
+from hsm_server.ui.keys.presenters import (
+    event_rows,
+    key_facts,
+    key_row,
+    last_use,
+    version_rows,
+)
+from hsm_server.ui.keys.trials import TRIALS, fitting
+
+AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
+MICROSECONDS = int(AT.timestamp()) * 1_000_000
+ID = KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11")
+ASKING = """
+version: 1
+extends: default
+rules:
+  - name: changes
+    effect: require-approval
+    match: {operations: [RevokeKey, UpdateKey, DestroyKey, SetRotation]}
+  - name: creation
+    effect: require-approval
+    match: {operations: [CreateKey], tags: [x]}
+"""
+
+
+def key(**facts: Any) -> KeyInfo:
+    """Return a key, by default an active one for signatures."""
+    given: dict[str, Any] = {
+        "key_id": ID,
+        "algorithm": "Ed25519",
+        "usages": (KeyUsage.SIGN, KeyUsage.VERIFY),
+        "name": "signer",
+        "owner": "alice",
+        "version": 1,
+        "state": KeyState.ACTIVE,
+        "integrity": Integrity.OK,
+        "generation": 4,
+        "created_at": AT,
+        "updated_at": AT,
+        **facts,
+    }
+    if given["algorithm"]:
+        given["algorithm"] = next(a for a in ALGORITHMS if a == given["algorithm"])
+    return KeyInfo(**given)
+
+
+def version(number: int, state: KeyState, **facts: Any) -> VersionInfo:
+    """Return a version of a key."""
+    given: dict[str, Any] = {
+        "version": number,
+        "state": state,
+        "material_id": f"m{number}",
+        "integrity": Integrity.OK,
+        "created_at": AT,
+        "state_changed_at": AT,
+        **facts,
+    }
+    return VersionInfo(**given)
+
+
+def subject(*states: KeyState, **facts: Any) -> Subject:
+    """Return a key whose versions are in these states, the newest of them current."""
+    versions = [version(number, state) for number, state in enumerate(states, 1)]
+    current = max(v.version for v in versions if v.state is not KeyState.STAGED)
+    given = {"version": current, "state": states[current - 1], **facts}
+    return Subject(key(**given), versions)
+
+
+def form(**fields: str | list[str]) -> Form:
+    """Return a form with these fields."""
+    return Form({k: [v] if isinstance(v, str) else v for k, v in fields.items()})
+
+
+def event(seq: int, kind: str, **facts: Any) -> AuditEntry:
+    """Return a record of the trail."""
+    given: dict[str, Any] = {"phase": Phase.SINGLE, "code": "ok", **facts}
+    told = AuditEvent(
+        format=1,
+        log_id="00",
+        seq=seq,
+        prev="",
+        epoch=0,
+        time=seq,
+        kind=kind,
+        caller=AuditedCaller(principal=f"p{seq}"),
+        **given,
+    )
+    return AuditEntry(event=told, leaf_hash="ab" * 32)
+
+
+class TestPresenters:
+    def test_a_row(self) -> None:
+        """A key is called by its name, or else by the beginning of its id."""
+        named, bare = key_row(key()), key_row(key(name=""))
+
+        assert ("signer", "3f0c7e0e…") == (named.title, bare.title)
+        assert ("active", "ok") == (named.state.text, named.state.tone)
+        assert None is named.integrity
+        assert MICROSECONDS == named.created_at
+
+    def test_a_key_that_cannot_be_believed(self) -> None:
+        """Of a document that was changed, nothing but that is shown."""
+        bare = key(
+            algorithm=None,
+            state=None,
+            integrity=Integrity.TAMPERED,
+            created_at=None,
+            updated_at=None,
+        )
+
+        facts = key_facts(bare)
+
+        assert not facts.is_known
+        assert "unknown" == facts.row.state.text
+        assert facts.row.integrity is not None
+        assert ("tampered", "bad") == (
+            facts.row.integrity.text,
+            facts.row.integrity.tone,
+        )
+
+    @pytest.mark.parametrize(
+        ("uses", "percent"), [(0, 0), (79, 79), (100, 100), (150, 100)]
+    )
+    def test_a_limit(self, uses: int, percent: int) -> None:
+        """Of a limit it is shown how much is used, and never more than all."""
+        meter = key_facts(key(use=UseInfo(uses=uses, limit=100))).meter
+
+        assert meter is not None
+        assert percent == meter.percent
+
+    def test_rotation_in_words(self) -> None:
+        """A rule of rotation is said in words, one limit or both."""
+        both = RotationRule(max_age_days=90, max_uses=1)
+
+        assert "90 days or 1 use" == key_facts(key(rotation=both)).rotation
+        assert "" == key_facts(key()).rotation
+
+    def test_versions(self) -> None:
+        """The newest version comes first, with what happened to it in order."""
+        later = AT + timedelta(days=1)
+        first = version(1, KeyState.DESTROYED, retired_at=AT, state_changed_at=later)
+
+        newest, oldest = version_rows(
+            key(version=2), [first, version(2, KeyState.ACTIVE)]
+        )
+
+        assert (2, True, 1, False) == (
+            newest.version,
+            newest.is_current,
+            oldest.version,
+            oldest.is_current,
+        )
+        assert ["created", "retired", "destroyed"] == [w for w, _ in oldest.dates]
+
+    def test_events(self) -> None:
+        """An intent is shown only where its outcome is not there."""
+        rows = event_rows(
+            [
+                event(5, "RotateKey", phase=Phase.INTENT, operation_id="b"),
+                event(4, "RotateKey", phase=Phase.OUTCOME, operation_id="a"),
+                event(3, "RotateKey", phase=Phase.INTENT, operation_id="a"),
+            ]
+        )
+
+        assert [(5, "begun"), (4, "ok")] == [(r.seq, r.outcome.text) for r in rows]
+
+    def test_the_last_use(self) -> None:
+        """The last use is one that succeeded, whatever else was recorded since."""
+        rows = event_rows(
+            [
+                event(9, "UpdateKey"),
+                event(8, "Sign", code="access_denied"),
+                event(7, "Verify"),
+                event(6, "Sign"),
+            ]
+        )
+
+        used = last_use(rows)
+
+        assert used is not None
+        assert ("p7", "Verify") == (used.principal, used.kind)
+        assert last_use(rows[:2]) is None
+
+
+class TestChoices:
+    def test_every_algorithm(self) -> None:
+        """Every algorithm can be chosen, once, with its category in words."""
+        with memory_hsm() as hsm:
+            infos = hsm.act_as(caller()).execute(ListAlgorithms()).items
+
+        found = [c for p in purposes(infos) for kin in p.families for c in kin.choices]
+
+        assert sorted(ALGORITHMS) == sorted(choice.algorithm for choice in found)
+        assert set(CATEGORIES) >= {choice.category for choice in found}
+        assert all(c.is_available or c.hint for c in found)
+        assert set(Family) == {ALGORITHMS[i.algorithm].family for i in infos}
+
+
+class TestActions:
+    @pytest.mark.parametrize(
+        ("states", "absent", "present"),
+        [
+            ([KeyState.ACTIVE], {"activate", "resume", "rollback"}, {"rotate"}),
+            ([KeyState.SUSPENDED], {"suspend"}, {"resume"}),
+            ([KeyState.RETIRED, KeyState.ACTIVE], set(), {"rollback"}),
+            ([KeyState.REVOKED, KeyState.ACTIVE], {"rollback"}, {"suspend"}),
+            ([KeyState.ACTIVE, KeyState.STAGED], {"rotate"}, {"activate"}),
+            ([KeyState.PURGE_SCHEDULED], {"rotate", "revoke"}, {"destroy"}),
+        ],
+        ids=["active", "suspended", "retired", "revoked", "staged", "waiting"],
+    )
+    def test_by_state(
+        self, states: list[KeyState], absent: set[str], present: set[str]
+    ) -> None:
+        """What makes no sense in a state is not offered."""
+        names = {a.name for a in offered(subject(*states), ["Administrator"])}
+
+        assert present <= names
+        assert not absent & names
+
+    def test_a_destroyed_key(self) -> None:
+        """Nothing is offered of a key that is gone."""
+        assert not offered(subject(KeyState.DESTROYED), ["Administrator"])
+
+    def test_by_role(self) -> None:
+        """Who can't manage keys is offered nothing, who rotates them not their end."""
+        there = subject(KeyState.ACTIVE)
+
+        assert not offered(there, ["Auditor", "Service"])
+        assert {"rotate", "suspend"} == {a.name for a in offered(there, ["Operator"])}
+
+    @pytest.mark.parametrize(
+        ("name", "fields", "operation"),
+        [
+            ("rotate", {}, RotateKey(key_id=ID)),
+            ("rotate", {"staged": "yes"}, RotateKey(key_id=ID, staged=True)),
+            (
+                "revoke",
+                {"version": "", "reason": "lost", CONFIRM: "signer"},
+                RevokeKey(key_id=ID, reason="lost"),
+            ),
+            (
+                "revoke",
+                {
+                    "version": "1",
+                    "compromised_at": "2026-01-31T12:00",
+                    CONFIRM: "signer",
+                },
+                RevokeKey(
+                    key_id=ID,
+                    version=1,
+                    compromised_at=datetime(2026, 1, 31, 12, tzinfo=UTC),
+                ),
+            ),
+            ("destroy", {CONFIRM: " signer "}, DestroyKey(key_id=ID)),
+            (
+                "destroy",
+                {"waiting_days": "0", CONFIRM: "signer"},
+                DestroyKey(key_id=ID, waiting_days=0),
+            ),
+            (
+                "rotation",
+                {"max_age_days": "90", "max_uses": ""},
+                SetRotation(key_id=ID, max_age_days=90),
+            ),
+            (
+                "edit",
+                {"name": "signer", "owner": "alice", "tags": "a, b c"},
+                UpdateKey(key_id=ID, tags=("a", "b", "c")),
+            ),
+            (
+                "edit",
+                {"name": "", "owner": "bob", "description": "x"},
+                UpdateKey(key_id=ID, name="", owner="bob", description="x"),
+            ),
+        ],
+    )
+    def test_operations(
+        self, name: str, fields: dict[str, str], operation: object
+    ) -> None:
+        """A form becomes the operation that it shows, and nothing that it doesn't."""
+        there = subject(KeyState.ACTIVE)
+
+        assert operation == operation_of(ACTIONS[name], there, form(**fields))
+
+    @pytest.mark.parametrize(
+        ("name", "fields", "field"),
+        [
+            ("destroy", {}, CONFIRM),
+            ("destroy", {CONFIRM: "signers"}, CONFIRM),
+            ("revoke", {CONFIRM: ID}, CONFIRM),
+            ("destroy", {CONFIRM: "signer", "waiting_days": "-1"}, "waiting_days"),
+            ("destroy", {CONFIRM: "signer", "waiting_days": "9999"}, "waiting_days"),
+            ("suspend", {"reason": "a\nb"}, "reason"),
+            ("rotation", {"max_uses": "1e3"}, "max_uses"),
+            ("revoke", {CONFIRM: "signer", "compromised_at": "then"}, "compromised_at"),
+            ("edit", {"owner": "alice", "name": "Upper"}, "name"),
+        ],
+    )
+    def test_refusals(self, name: str, fields: dict[str, str], field: str) -> None:
+        """What breaks a rule, or was not confirmed, is named by its field."""
+        there = subject(KeyState.ACTIVE)
+
+        with pytest.raises(InvalidInputError) as caught:
+            operation_of(ACTIONS[name], there, form(**fields))
+
+        marks = marked([Field(name=field, label="")], caught.value)
+        assert marks[0].error
+
+    def test_the_values_stay(self) -> None:
+        """What was given stands in the form again."""
+        there = subject(KeyState.RETIRED, KeyState.ACTIVE)
+        fields = filled(
+            ACTIONS["revoke"].fields(there), form(version="1", reason="why")
+        )
+
+        by_name = {field.name: field for field in fields}
+
+        assert "why" == by_name["reason"].value
+        assert ["1"] == [o.value for o in by_name["version"].options if o.is_chosen]
+
+
+class TestCreation:
+    def test_all_that_is_given(self) -> None:
+        """A form of a new key becomes its creation."""
+        made = creation_of(
+            form(
+                algorithm="Ed25519",
+                name=" signer ",
+                usages=["sign", "verify"],
+                tags="a,b",
+                exportable="yes",
+            )
+        )
+
+        assert made == CreateKey(
+            algorithm="Ed25519",
+            name="signer",
+            usages=(KeyUsage.SIGN, KeyUsage.VERIFY),
+            tags=("a", "b"),
+            exportable=True,
+        )
+
+    def test_no_usage(self) -> None:
+        """A key for nothing is refused, for the HSM would take that for the usual."""
+        with pytest.raises(InvalidInputError, match="Tick one"):
+            creation_of(form(algorithm="Ed25519"))
+
+
+class TestListing:
+    def test_a_query(self) -> None:
+        """Blanks are no conditions, and several tags may stand in one field."""
+        asked = query_of({"search": " x ", "algorithm": "", "tag": "a, b"})
+
+        assert ("x", "", ("a", "b")) == (asked.search, asked.algorithm, asked.tags)
+
+    @pytest.mark.parametrize(
+        "given",
+        [{"page": "0"}, {"page": "x"}, {"state": "lost"}, {"tag": "<b>"}],
+        ids=["zero", "letters", "state", "tag"],
+    )
+    def test_refusals(self, given: dict[str, str]) -> None:
+        """A condition that breaks a rule is refused."""
+        with pytest.raises(InvalidInputError):
+            query_of(given)
+
+    def test_neighbours(self) -> None:
+        """The way to other pages keeps the conditions, encoded."""
+        found = KeyPage(items=(), total=101, page=2, per_page=25)
+
+        listing = listing_of(found, {"search": "a&b", "tag": "", "other": "x"})
+
+        assert 5 == listing.pages
+        assert "/ui/keys?search=a%26b&page=1" == listing.previous
+        assert "/ui/keys?search=a%26b&page=3" == listing.next
+
+    def test_beyond_the_end(self) -> None:
+        """Behind the last page, there is a way back to it."""
+        found = KeyPage(items=(), total=30, page=9, per_page=25)
+
+        listing = listing_of(found, {})
+
+        assert ("/ui/keys?page=2", "") == (listing.previous, listing.next)
+
+
+class TestPayloads:
+    @pytest.mark.parametrize(
+        ("text", "written", "data"),
+        [
+            ("héllo", "text", "héllo".encode()),
+            ("aGk=\n", "base64", b"hi"),
+            ("68 69", "hex", b"hi"),
+            ("", "hex", b""),
+        ],
+    )
+    def test_inputs(self, text: str, written: str, data: bytes) -> None:
+        """An input is read as it is said to be written."""
+        given = form(message=text, message_form=written)
+
+        assert data == given_bytes(given, "message")
+
+    @pytest.mark.parametrize(
+        ("text", "written"),
+        [("aGk", "base64"), ("aGk=?", "base64"), ("6", "hex"), ("x", "rot13")],
+    )
+    def test_refused_inputs(self, text: str, written: str) -> None:
+        """What is not written so is refused by the name of its field."""
+        with pytest.raises(InvalidInputError) as caught:
+            given_bytes(form(message=text, message_form=written), "message")
+
+        assert "message" == caught.value.facts["field"]
+
+    def test_too_long(self) -> None:
+        """Only small inputs are tried out here."""
+        given = form(message="x" * (MOST_BYTES + 1))
+
+        with pytest.raises(PayloadTooLargeError):
+            given_bytes(given, "message")
+
+    @pytest.mark.parametrize(
+        ("data", "text"),
+        [(b"hi\n", "hi\n"), (b"\xff", None), (b"a\x1b[2J", None)],
+        ids=["text", "bytes", "escape"],
+    )
+    def test_outputs(self, data: bytes, text: str | None) -> None:
+        """Bytes are shown as text only where they are nothing but that."""
+        assert text == shown("x", data, is_text=True).text
+
+    @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+    def test_trials(self, algorithm: str) -> None:
+        """What can be tried out is what the key was made for."""
+        row = next(row for row in ALGORITHMS.values() if row.algorithm == algorithm)
+        made = key(algorithm=algorithm, usages=tuple(row.usages))
+
+        found = {trial.usage for trial in fitting(made)}
+
+        assert {trial.usage for trial in TRIALS.values()} & row.usages == found
+        assert not fitting(key(algorithm=algorithm, usages=()))
+
+
+class TestApproved:
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            CreateKey(
+                algorithm="Ed25519",
+                name="made",
+                description="a\nb",
+                tags=("x", "y"),
+                usages=(KeyUsage.SIGN,),
+                staged=True,
+            ),
+            RevokeKey(key_id="there", reason="lost", compromised_at=AT),
+            RevokeKey(key_id="there", version=1),
+            UpdateKey(key_id="there", description="", tags=(), owner="bob"),
+            DestroyKey(key_id="there", waiting_days=0),
+            SetRotation(key_id="there", max_uses=5),
+        ],
+        ids=lambda operation: type(operation).__name__,
+    )
+    def test_what_was_shown_is_done(self, operation: Any) -> None:
+        """The operation that approvers saw is the one that is done under it."""
+        with memory_hsm(policy=parse_policy(ASKING)) as hsm:
+            admin = hsm.act_as(caller(Role.ADMINISTRATOR))
+            admin.execute(CreateKey(algorithm="Ed25519", name="there"))
+            first = _asked(admin, operation)
+
+            again = _asked(admin, operation_shown(first.operation))
+
+        assert first == again
+
+    def test_of_another_kind(self) -> None:
+        """What these pages don't ask for, they don't do."""
+        other = consent.ShownOperation(format=1, kind="Sign", requester="alice")
+
+        with pytest.raises(UnsupportedOperationError):
+            operation_shown(other)
+
+    def test_hidden_fields(self) -> None:
+        """What was not shown can't be done from here."""
+        hidden = consent.ShownField(name="description", length=9, sha256="00" * 32)
+        shown = consent.ShownOperation(
+            format=1, kind="CreateKey", requester="alice", fields=(hidden,)
+        )
+
+        with pytest.raises(UnsupportedOperationError):
+            operation_shown(shown)
+
+
+def _asked(admin: HSM, operation: Operation[KeyInfo]) -> ApprovalInfo:
+    with pytest.raises(ApprovalRequiredError) as caught:
+        admin.execute(operation)
+    asked = asked_approval(caught.value)
+    assert asked is not None
+    return asked

@@ -1,0 +1,704 @@
+# SPDX-License-Identifier: MIT
+"""The console's pages of keys, over a memory HSM."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from typing import Any
+
+import pytest
+
+from hsm_core.errors import KeyNotFoundError
+from hsm_core.factory import open_async
+from hsm_core.model import KeyInfo, KeyState, Role
+from hsm_core.operations import (
+    Approve,
+    CreateKey,
+    DescribeKey,
+    DestroyKey,
+    GetApproval,
+    GetPublicKey,
+    ListKeys,
+    ListVersions,
+    RevokeKey,
+    RotateKey,
+    Sign,
+    SuspendKey,
+    UpdateKey,
+)
+from hsm_core.policies import parse_policy
+from hsm_core.testing import caller, memory_hsm
+from hsm_server.ui.keys import PAGES
+from tests.server.ui_support import Browser, Shown, open_browser
+
+HOSTILE = "</p><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+ASKING = """
+version: 1
+extends: default
+rules:
+  - name: two-of-us
+    effect: require-approval
+    match: {operations: [RevokeKey, Sign]}
+"""
+
+
+def make(browser: Browser, name: str = "signer", **facts: Any) -> KeyInfo:
+    """Make a key past the console."""
+    given = {"algorithm": "Ed25519", **facts}
+    made: KeyInfo = browser.execute(CreateKey(name=name, **given))
+    return made
+
+
+def described(browser: Browser, key: KeyInfo) -> KeyInfo:
+    """Return what the HSM says of a key now."""
+    found: KeyInfo = browser.execute(DescribeKey(key_id=key.key_id))
+    return found
+
+
+def path_of(key: KeyInfo, more: str = "") -> str:
+    """Return where a page of a key is."""
+    return f"/ui/keys/{key.key_id}{more}"
+
+
+async def act(browser: Browser, key: KeyInfo, action: str, **fields: str) -> Shown:
+    """Open the form of an action and send it."""
+    page = await browser.get(path_of(key, f"/{action}"))
+    assert 200 == page.status, page.words
+    return await browser.submit(page, path_of(key, f"/{action}"), fields)
+
+
+async def attempt(browser: Browser, key: KeyInfo, what: str, **fields: str) -> Shown:
+    """Try something out with a key."""
+    path = path_of(key, f"/try/{what}")
+    return await browser.submit(await browser.get(path), path, fields)
+
+
+def part(shown: Shown, number: int = 1) -> str:
+    """Return what came out of a trial, base64."""
+    found = re.search(rf'id="part-{number}-base64"[^>]*>([^<]*)<', shown.text)
+    assert found, shown.words
+    return unescape(found[1])
+
+
+class TestInventory:
+    async def test_narrowed_down(self, signed_in: Browser) -> None:
+        """Search, algorithm, state and tags hold together, and the form shows them."""
+        make(signed_in, "payments-a", tags=("prod",))
+        make(signed_in, "payments-b", algorithm="AES-256-GCM", tags=("prod",))
+        make(signed_in, "other")
+        signed_in.execute(SuspendKey(key_id="payments-a"))
+
+        searched = await signed_in.get("/ui/keys?search=PAYMENTS")
+        both = await signed_in.get(
+            "/ui/keys?search=pay&state=suspended&algorithm=Ed25519&tag=prod"
+        )
+
+        assert "2 keys" in searched.words
+        assert "other" not in searched.words
+        assert "1 key" in both.words
+        assert "payments-a" in both.words
+        assert 'value="pay"' in both.text
+        assert '<option value="suspended" selected>' in both.text
+
+    async def test_pages(self, signed_in: Browser) -> None:
+        """Every key is on exactly one page, and the pages lead to each other."""
+        for number in range(30):
+            make(signed_in, f"key-{number:02}")
+
+        first = await signed_in.get("/ui/keys?search=key-")
+        more = re.search(r'rel="next" href="([^"]*)"', first.text)
+        assert more
+        second = await signed_in.get(unescape(more[1]))
+
+        names = [re.findall(r">(key-\d\d)<", page.text) for page in (first, second)]
+        assert [25, 5] == [len(found) for found in names]
+        assert 30 == len({name for found in names for name in found})
+        assert 'rel="prev"' in second.text
+        assert 'rel="next"' not in second.text
+
+    async def test_a_part(self, signed_in: Browser) -> None:
+        """A script that asks for the table gets nothing but the table."""
+        make(signed_in)
+
+        whole = await signed_in.get("/ui/keys?search=signer")
+        fragment = await signed_in.get("/ui/keys?search=signer", HX_Request="true")
+
+        assert "<html" in whole.text
+        assert fragment.text.strip() in whole.text
+        assert "signer" in fragment.words
+
+    async def test_a_bad_condition(self, signed_in: Browser) -> None:
+        """A condition that breaks a rule is said to, and the form stays."""
+        shown = await signed_in.get("/ui/keys?state=lost")
+
+        assert 422 == shown.status
+        assert "state" in shown.words
+
+    async def test_empty(self, signed_in: Browser) -> None:
+        """Where there is no key, it says so, and otherwise than where none matches."""
+        nothing = await signed_in.get("/ui/keys")
+        none = await signed_in.get("/ui/keys?search=x")
+
+        assert "There is no key yet." in nothing.words
+        assert "No key is like this." in none.words
+
+
+class TestPage:
+    async def test_what_it_shows(self, signed_in: Browser) -> None:
+        """A key's page has facts, versions, use, public key and what can be done."""
+        key = make(signed_in, description="Signs releases", tags=("prod",))
+        signed_in.execute(Sign(key_id=key.key_id, message=b"x"))
+        signed_in.execute(RotateKey(key_id=key.key_id))
+        public = signed_in.execute(GetPublicKey(key_id=key.key_id))
+
+        shown = await signed_in.get(path_of(key))
+
+        for text in (key.key_id, "Signs releases", "prod", "2 current", "retired"):
+            assert text in shown.words
+        assert " ".join(public.pem.split()) in shown.words
+        for action in ("rotate", "rollback", "suspend", "edit", "revoke", "destroy"):
+            assert f'href="{path_of(key, f"/{action}")}"' in shown.text
+        assert "no-store" == shown.headers["Cache-Control"]
+
+    async def test_by_name(self, signed_in: Browser) -> None:
+        """A key's name leads to its page, too."""
+        key = make(signed_in)
+
+        shown = await signed_in.get("/ui/keys/signer")
+
+        assert key.key_id in shown.words
+
+    async def test_no_such_key(self, signed_in: Browser) -> None:
+        """What is not there is not there."""
+        assert 404 == (await signed_in.get("/ui/keys/nothing")).status
+        assert 404 == (await signed_in.get("/ui/keys/nothing/revoke")).status
+        assert 404 == (await signed_in.get("/ui/keys/<b>")).status
+
+    @pytest.mark.parametrize("form", ["pem", "der", "jwk"])
+    async def test_downloads(self, signed_in: Browser, form: str) -> None:
+        """The public key of any version can be saved in each of its forms."""
+        key = make(signed_in)
+        signed_in.execute(RotateKey(key_id=key.key_id))
+        public = signed_in.execute(GetPublicKey(key_id=key.key_id, version=1))
+        query = f"?form={form}&version=1"
+
+        answer = await signed_in.get(path_of(key, f"/public-key{query}"))
+
+        expected = {"pem": public.pem.encode(), "der": public.der}
+        if form in expected:
+            assert expected[form] == answer.body
+        else:
+            assert public.jwk.x in answer.text
+        assert (
+            f'attachment; filename="signer-v1.{form}"'
+            == (answer.headers["Content-Disposition"])
+        )
+
+    async def test_no_public_key(self, signed_in: Browser) -> None:
+        """A symmetric key has none to save, and no form that isn't there."""
+        secret = make(signed_in, "secret", algorithm="AES-256-GCM")
+        composite = make(signed_in, "both", algorithm="MLDSA44-ECDSA-P256-SHA256")
+
+        assert "Public key" not in (await signed_in.get(path_of(secret))).words
+        assert 422 == (await signed_in.get(path_of(secret, "/public-key"))).status
+        jwk = await signed_in.get(path_of(composite, "/public-key?form=jwk"))
+        assert 422 == jwk.status
+
+    async def test_history(self, signed_in: Browser) -> None:
+        """The trail says what was done to a key, and who has used it last."""
+        key = make(signed_in)
+        sign = Sign(key_id=key.key_id, message=b"x")
+        signed_in.execute(sign, principal="carol")
+        signed_in.execute(RotateKey(key_id=key.key_id))
+
+        whole = await signed_in.get(path_of(key, "/history"))
+        fragment = await signed_in.get(path_of(key, "/history"), HX_Request="true")
+
+        assert "Last used by carol : Sign" in whole.words
+        assert "RotateKey" in whole.words
+        assert "<html" not in fragment.text
+        assert "Last used by carol" in fragment.words
+
+    async def test_older_history(self, signed_in: Browser) -> None:
+        """What does not fit is on a page of its own, up to the beginning."""
+        key = make(signed_in)
+        for number in range(25):
+            update = UpdateKey(key_id=key.key_id, description=str(number))
+            signed_in.execute(update)
+
+        path, kinds = path_of(key, "/history"), []
+        while path:
+            page = await signed_in.get(path)
+            kinds += re.findall(r"<strong>(\w+Key)</strong>", page.text)
+            older = re.search(r'href="([^"]*start=\d+)"', page.text)
+            path = unescape(older[1]) if older else ""
+
+        assert ["UpdateKey"] * 25 + ["CreateKey"] == kinds
+
+    async def test_policy(self, signed_in: Browser) -> None:
+        """It is explained what the policy says to anybody's request."""
+        key = make(signed_in)
+        query = "?operation=DestroyKey&principal=bob&role=Operator"
+
+        mine = await signed_in.get(path_of(key, "/policy"))
+        his = await signed_in.get(path_of(key, f"/policy{query}"))
+        nobody = await signed_in.get(path_of(key, "/policy?operation=Nothing"))
+
+        assert "Sign allowed" in mine.words
+        assert "DestroyKey denied" in his.words
+        assert 422 == nobody.status
+
+    async def test_every_state(self, signed_in: Browser) -> None:
+        """A key is shown in every state, however little can be done with it."""
+        states = {}
+        for name in ("revoked", "waiting", "gone", "staged"):
+            key = make(signed_in, name, staged=name == "staged")
+            if name == "revoked":
+                signed_in.execute(RevokeKey(key_id=name, reason="lost"))
+            if name == "waiting":
+                signed_in.execute(DestroyKey(key_id=name, waiting_days=7))
+            if name == "gone":
+                signed_in.execute(DestroyKey(key_id=name, waiting_days=0))
+            page = await signed_in.get(path_of(key))
+            states[name] = (page.status, described(signed_in, key).state)
+            assert 200 == (await signed_in.get(path_of(key, "/history"))).status
+
+        assert {
+            "revoked": (200, KeyState.REVOKED),
+            "waiting": (200, KeyState.PURGE_SCHEDULED),
+            "gone": (200, KeyState.DESTROYED),
+            "staged": (200, KeyState.STAGED),
+        } == states
+
+
+class TestCreating:
+    async def test_from_the_choice_to_the_key(self, signed_in: Browser) -> None:
+        """An algorithm is chosen, the rest is asked for, and the key is there."""
+        choice = await signed_in.get("/ui/keys/new")
+        assert 'href="/ui/keys/new?algorithm=ML-KEM-768"' in choice.text
+        page = await signed_in.get("/ui/keys/new?algorithm=ML-KEM-768")
+        assert "AES-192" in page.words
+        fields = {"name": "inbox", "tags": "a b", "description": "x\r\ny"}
+
+        sent = [("form_token", page.hidden("form_token"))]
+        sent += [("operation_id", page.hidden("operation_id"))]
+        sent += [("algorithm", "ML-KEM-768"), ("usages", "encrypt")]
+        sent += [("usages", "decrypt"), *fields.items()]
+        shown = await signed_in.post("/ui/keys/new", sent)
+        again = await signed_in.post("/ui/keys/new", sent)
+
+        made = signed_in.execute(DescribeKey(key_id="inbox"))
+        assert (303, path_of(made)) == (shown.status, shown.location)
+        assert shown.location == again.location
+        assert ("a", "b") == made.tags
+        assert {"encrypt", "decrypt"} == {usage.value for usage in made.usages}
+        assert "x\ny" == made.description
+        assert "inbox was made." in (await signed_in.follow(shown)).words
+
+    async def test_what_is_wrong(self, signed_in: Browser) -> None:
+        """What breaks a rule is said beside its field, and the rest stays."""
+        make(signed_in, "taken")
+        page = await signed_in.get("/ui/keys/new?algorithm=Ed25519")
+        fields = {"usages": "sign", "description": "stays"}
+
+        bad = await signed_in.submit(
+            page, "/ui/keys/new", {**fields, "name": "Not a name"}
+        )
+        taken = await signed_in.submit(
+            page, "/ui/keys/new", {**fields, "name": "taken"}
+        )
+        unusable = await signed_in.submit(page, "/ui/keys/new", {"name": "x"})
+
+        assert [422, 409, 422] == [p.status for p in (bad, taken, unusable)]
+        assert 'id="error-name"' in bad.text
+        assert "stays" in bad.words
+        assert "stays" in taken.words
+        assert 'id="error-usages"' in unusable.text
+        assert 1 == signed_in.execute(ListKeys()).total
+
+    async def test_no_such_algorithm(self, signed_in: Browser) -> None:
+        """An algorithm that is not there can't be chosen."""
+        assert 422 == (await signed_in.get("/ui/keys/new?algorithm=ROT13")).status
+
+
+class TestChanging:
+    async def test_a_life(self, signed_in: Browser) -> None:
+        """Every change is asked for on a page, done, and told."""
+        key = make(signed_in)
+        steps: list[tuple[str, dict[str, str], KeyState]] = [
+            ("suspend", {"reason": "audit"}, KeyState.SUSPENDED),
+            ("resume", {}, KeyState.ACTIVE),
+            ("rotate", {}, KeyState.ACTIVE),
+            ("rollback", {"version": "1"}, KeyState.ACTIVE),
+            ("rotate", {"staged": "yes"}, KeyState.ACTIVE),
+            ("activate", {}, KeyState.ACTIVE),
+            ("rotation", {"max_age_days": "90"}, KeyState.ACTIVE),
+            ("edit", {"name": "renamed", "owner": "bob"}, KeyState.ACTIVE),
+            (
+                "destroy",
+                {"waiting_days": "7", "confirm": "renamed"},
+                KeyState.PURGE_SCHEDULED,
+            ),
+            ("cancel-destroy", {}, KeyState.ACTIVE),
+            ("revoke", {"reason": "lost", "confirm": "renamed"}, KeyState.REVOKED),
+            (
+                "destroy",
+                {"waiting_days": "0", "confirm": "renamed"},
+                KeyState.DESTROYED,
+            ),
+        ]
+
+        for action, fields, state in steps:
+            shown = await act(signed_in, key, action, **fields)
+            assert (303, path_of(key)) == (shown.status, shown.location), shown.words
+            assert state is described(signed_in, key).state
+            assert 200 == (await signed_in.follow(shown)).status
+
+        done = described(signed_in, key)
+        assert ("renamed", "bob") == (done.name, done.owner)
+        assert 4 == len(signed_in.execute(ListVersions(key_id=key.key_id)).items)
+
+    async def test_a_double_click(self, signed_in: Browser) -> None:
+        """The same form sent twice does the thing once, and answers alike."""
+        key = make(signed_in)
+        path = path_of(key, "/rotate")
+        page = await signed_in.get(path)
+
+        first = await signed_in.submit(page, path)
+        second = await signed_in.submit(page, path)
+
+        assert [303, 303] == [first.status, second.status]
+        assert 2 == described(signed_in, key).version
+
+    @pytest.mark.parametrize("action", ["rotate", "suspend", "edit", "destroy"])
+    async def test_a_stale_page(self, signed_in: Browser, action: str) -> None:
+        """A page that is older than the key does nothing, and says so."""
+        key = make(signed_in)
+        path = path_of(key, f"/{action}")
+        page = await signed_in.get(path)
+        signed_in.execute(UpdateKey(key_id=key.key_id, description="changed since"))
+        before = described(signed_in, key)
+
+        fields = {"owner": "bob", "name": "", "confirm": "signer"}
+        shown = await signed_in.submit(page, path, fields)
+
+        assert 412 == shown.status
+        assert "Nothing was done." in shown.words
+        assert f'href="{path_of(key)}"' in shown.text
+        assert before.generation == described(signed_in, key).generation
+
+    @pytest.mark.parametrize("action", ["revoke", "destroy"])
+    async def test_unconfirmed(self, signed_in: Browser, action: str) -> None:
+        """What can't be undone is not done unless it was confirmed by name."""
+        key = make(signed_in)
+
+        shown = await act(signed_in, key, action, confirm="signe", reason="stays")
+
+        assert 422 == shown.status
+        assert 'id="error-confirm"' in shown.text
+        assert KeyState.ACTIVE is described(signed_in, key).state
+
+    async def test_what_the_state_forbids(self, signed_in: Browser) -> None:
+        """What the state of a key does not allow, the HSM refuses."""
+        key = make(signed_in)
+
+        shown = await act(signed_in, key, "resume")
+
+        assert 409 == shown.status
+        assert 1 == described(signed_in, key).generation
+
+    @pytest.mark.parametrize("page", [p for p in PAGES if p.method == "POST"])
+    async def test_without_our_form(self, signed_in: Browser, page: Any) -> None:
+        """Nothing is changed, or used, by a form that is not of this session."""
+        key = make(signed_in)
+        path = "/ui" + re.sub(r"\{key_id:.*?\}(?=/|$)", key.key_id, page.path)
+        path = re.sub(r"\{(action|trial):([a-z-]+)[^}]*\}", r"\2", path)
+        approval = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
+        path = re.sub(r"\{approval_id:.*", approval, path)
+        events = signed_in.execute(ListKeys()).total
+
+        shown = await signed_in.post(path, {"operation_id": "x", "form_token": "y"})
+
+        assert 403 == shown.status, (path, shown.words)
+        assert "stale_form" in shown.words
+        assert events == signed_in.execute(ListKeys()).total
+        assert key.generation == described(signed_in, key).generation
+
+
+class TestRoles:
+    async def test_an_auditor(self, browser: Browser) -> None:
+        """Who may only look is offered nothing else, and the HSM refuses it anyway."""
+        await browser.sign_in(["Auditor"])
+        key = make(browser)
+
+        listed = await browser.get("/ui/keys")
+        shown = await browser.get(path_of(key))
+        form = await browser.get(path_of(key, "/rotate"))
+        refused = await browser.submit(form, path_of(key, "/rotate"))
+
+        assert "Create a key" not in listed.words
+        assert "/rotate" not in shown.text
+        assert "History" in shown.words
+        assert 403 == refused.status
+        assert 1 == described(browser, key).version
+
+    async def test_an_operator(self, browser: Browser) -> None:
+        """Who may not read the trail gets the page without it, and no refusal."""
+        await browser.sign_in(["Operator"])
+        key = make(browser)
+
+        shown = await browser.get(path_of(key))
+        form = await browser.get(path_of(key, "/rotate"))
+        policy = await browser.get(path_of(key, "/policy"))
+
+        assert "History" not in shown.words
+        assert "The policy says" not in form.words
+        assert "You may not be told." in policy.words
+        assert 403 == (await browser.get(path_of(key, "/history"))).status
+
+    async def test_a_hidden_key(self) -> None:
+        """A key that somebody may not see has no page for them."""
+        rule = (
+            "version: 1\nextends: default\nrules:\n  - name: hidden\n    effect: deny\n"
+            "    match: {operations: [DescribeKey, ListKeys, ListVersions],"
+            " owners: [bob]}\n"
+        )
+        with memory_hsm(policy=parse_policy(rule)) as hsm:
+            async with open_browser(gateway=open_async(hsm)) as browser:
+                await browser.sign_in()
+                admin = hsm.act_as(caller(*Role, principal="bob"))
+                admin.execute(CreateKey(algorithm="Ed25519", name="his", owner="bob"))
+
+                page = await browser.get("/ui/keys/his")
+                listed = await browser.get("/ui/keys?search=his")
+
+        assert 404 == page.status
+        assert KeyNotFoundError.code in page.words
+        assert "0 keys" in listed.words
+
+
+class TestApprovals:
+    @pytest.fixture
+    async def asking(self) -> AsyncIterator[Browser]:
+        """Give a browser over an HSM that asks a second person."""
+        with memory_hsm(policy=parse_policy(ASKING)) as hsm:
+            async with open_browser(gateway=open_async(hsm)) as browser:
+                browser.hsm = hsm
+                await browser.sign_in()
+                yield browser
+
+    async def _ask(self, browser: Browser, key: KeyInfo) -> str:
+        shown = await act(
+            browser, key, "revoke", confirm="signer", reason="lost", version=""
+        )
+        assert 303 == shown.status, shown.words
+        found = re.fullmatch(r"/ui/approvals/([0-9a-f-]{36})", shown.location)
+        assert found
+        return found[1]
+
+    async def test_from_the_request_to_the_deed(self, asking: Browser) -> None:
+        """What needs consent is asked for, and done on the same values after it."""
+        key = make(asking)
+        form = await asking.get(path_of(key, "/revoke"))
+        assert "needs approval" in form.words
+
+        approval_id = await self._ask(asking, key)
+        waiting = await asking.get(path_of(key))
+        path = f"/ui/keys/approved/{approval_id}"
+        early = await asking.get(path)
+        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        granted = await asking.get(path_of(key))
+        page = await asking.get(path)
+        done = await asking.submit(page, path)
+
+        assert "Waiting for approval" in waiting.words
+        assert "Do it now" not in early.words
+        assert f'href="{path}"' in granted.text
+        assert "lost" in page.words
+        assert (303, path_of(key)) == (done.status, done.location)
+        assert KeyState.REVOKED is described(asking, key).state
+        (version,) = asking.execute(ListVersions(key_id=key.key_id)).items
+        assert "lost" == version.reason
+        used = asking.execute(GetApproval(approval_id=approval_id))
+        assert "consumed" == used.state.value
+
+    async def test_before_it_is_granted(self, asking: Browser) -> None:
+        """Nothing is done before the others have agreed."""
+        key = make(asking)
+        approval_id = await self._ask(asking, key)
+        path = f"/ui/keys/approved/{approval_id}"
+        page = await asking.get(path_of(key, "/rotate"))
+        digest = asking.execute(GetApproval(approval_id=approval_id)).digest
+
+        await asking.submit(page, path, {"digest": digest})
+
+        assert KeyState.ACTIVE is described(asking, key).state
+
+    async def test_another_digest(self, asking: Browser) -> None:
+        """A page that has shown something else does nothing."""
+        key = make(asking)
+        approval_id = await self._ask(asking, key)
+        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        path = f"/ui/keys/approved/{approval_id}"
+        page = await asking.get(path)
+
+        shown = await asking.submit(page, path, {"digest": "00" * 32})
+
+        assert 409 == shown.status
+        assert KeyState.ACTIVE is described(asking, key).state
+
+    async def test_somebody_elses(self, asking: Browser) -> None:
+        """What somebody else has asked for is theirs to do."""
+        key = make(asking)
+        approval_id = await self._ask(asking, key)
+        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        asking.cookies.clear()
+        await asking.sign_in(sub="bob")
+
+        shown = await asking.get(f"/ui/keys/approved/{approval_id}")
+
+        assert 404 == shown.status
+
+    async def test_a_trial(self, asking: Browser) -> None:
+        """A trial that needs consent says so, keeps the input, and works after it."""
+        key = make(asking)
+
+        first = await attempt(asking, key, "sign", message="a contract")
+        found = re.search(r"/ui/approvals/([0-9a-f-]{36})", first.text)
+        assert found
+        asking.execute(Approve(approval_id=found[1]), principal="bob")
+        second = await attempt(asking, key, "sign", message="a contract")
+
+        assert 202 == first.status
+        assert "a contract" in first.words
+        assert 200 == second.status
+        assert 64 == len(base64.b64decode(part(second)))
+
+
+class TestTrying:
+    @pytest.mark.parametrize(
+        "algorithm",
+        ["Ed25519", "EC-P256", "RSA-2048", "ML-DSA-44", "MLDSA65-Ed25519-SHA512"],
+    )
+    async def test_signatures(self, signed_in: Browser, algorithm: str) -> None:
+        """What was signed is verified, and something else is not."""
+        key = make(signed_in, algorithm=algorithm)
+        signed = await attempt(signed_in, key, "sign", message="a contract")
+        fields = {"message": "a contract", "signature": part(signed)}
+        fields["signature_form"] = "base64"
+
+        good = await attempt(signed_in, key, "verify", **fields)
+        bad = await attempt(
+            signed_in, key, "verify", **{**fields, "message": "another"}
+        )
+
+        assert 200 == good.status
+        assert "It is good: version 1" in good.words
+        assert 422 == bad.status
+        assert "not good" in bad.words
+        assert "It is good" not in bad.words
+
+    @pytest.mark.parametrize(
+        "algorithm", ["AES-256-GCM", "ML-KEM-768", "MLKEM768-X25519-SHA3-256"]
+    )
+    async def test_encryption(self, signed_in: Browser, algorithm: str) -> None:
+        """What was encrypted is decrypted, with the same additional data only."""
+        key = make(signed_in, algorithm=algorithm)
+        made = await attempt(
+            signed_in, key, "encrypt", plaintext="secret <b>", aad="for you"
+        )
+        fields = {"ciphertext": part(made), "ciphertext_form": "base64"}
+
+        right = await attempt(signed_in, key, "decrypt", aad="for you", **fields)
+        wrong = await attempt(signed_in, key, "decrypt", aad="for me", **fields)
+
+        assert "secret <b>" in right.words
+        assert "secret <b>" not in right.text
+        assert 422 == wrong.status
+        assert "secret" not in wrong.words
+
+    async def test_encapsulation(self, signed_in: Browser) -> None:
+        """Both sides get the same secret, which is shown to who opens it."""
+        key = make(signed_in, algorithm="ML-KEM-512")
+        made = await attempt(signed_in, key, "encapsulate")
+
+        opened = await attempt(
+            signed_in,
+            key,
+            "decapsulate",
+            ciphertext=part(made),
+            ciphertext_form="base64",
+        )
+
+        assert part(made, 2) == part(opened)
+        assert "<details><summary>Shared secret" in made.text
+
+    async def test_codes(self, signed_in: Browser) -> None:
+        """A code is computed and checked, and a wrong one refused."""
+        key = make(signed_in, algorithm="HMAC-SHA-256")
+        made = await attempt(signed_in, key, "mac", message="m")
+        fields = {"mac": part(made), "mac_form": "base64"}
+
+        good = await attempt(signed_in, key, "verify-mac", message="m", **fields)
+        bad = await attempt(signed_in, key, "verify-mac", message="n", **fields)
+
+        assert [200, 422] == [good.status, bad.status]
+
+    async def test_nothing_stays(self, signed_in: Browser) -> None:
+        """Inputs and results are in no address, no log, and no cache."""
+        key = make(signed_in, algorithm="AES-256-GCM")
+
+        shown = await attempt(signed_in, key, "encrypt", plaintext="uncommon-input")
+
+        assert "no-store" == shown.headers["Cache-Control"]
+        assert "Location" not in shown.headers
+        assert "uncommon-input" not in signed_in.log.getvalue()
+        assert part(shown) not in signed_in.log.getvalue()
+
+    async def test_bad_input(self, signed_in: Browser) -> None:
+        """What is not written as it is said to be is named, and stays."""
+        key = make(signed_in)
+
+        shown = await attempt(signed_in, key, "sign", message="zz", message_form="hex")
+
+        assert 422 == shown.status
+        assert "This is not hex." in shown.words
+        assert '<option value="hex" selected>' in shown.text
+
+    async def test_what_a_key_is_not_for(self, signed_in: Browser) -> None:
+        """A key is tried out for what it was made for alone."""
+        key = make(signed_in)
+
+        shown = await signed_in.get(path_of(key, "/try/encrypt"))
+
+        assert 409 == shown.status
+
+
+class TestHostileText:
+    async def test_it_stays_text(self, browser: Browser) -> None:
+        """Nothing that people have written is markup, wherever it is shown."""
+        await browser.sign_in(sub=HOSTILE)
+        key = make(browser, description=HOSTILE, owner=HOSTILE, usages=("sign",))
+        browser.execute(Sign(key_id=key.key_id, message=b""), principal=HOSTILE)
+        browser.execute(RotateKey(key_id=key.key_id))
+        browser.execute(RevokeKey(key_id=key.key_id, version=1, reason=HOSTILE))
+
+        paths = ["/ui/keys", f"/ui/keys?search={'%3C%22'}", path_of(key)]
+        paths += [path_of(key, more) for more in ("/history", "/policy", "/edit")]
+        paths += ["/ui/keys?search=%3Cscript%3E&tag=%3Cscript%3E"]
+        paths += [path_of(key, "/policy?principal=%3Cscript%3E&operation=%3Cscript%3E")]
+        pages = [await browser.get(path) for path in paths]
+        pages.append(await attempt(browser, key, "sign", message=HOSTILE))
+        pages.append(
+            await act(browser, key, "edit", name=HOSTILE, tags=HOSTILE, owner="x")
+        )
+
+        for page in pages:
+            assert "<script>alert" not in page.text
+            assert "<img" not in page.text
+            assert "<script>" not in page.text
+        assert HOSTILE in pages[2].words
+        assert HOSTILE in pages[3].words

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""Signing in to the console by a real provider of OpenID Connect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from hsm_core.model import Role
+from hsm_core.operations import ListAuditEvents
+from hsm_core.testing import caller
+from hsm_server.app_keys import PROVIDER
+from hsm_server.oidc.config import RETURN_PATH
+from hsm_server.settings import OIDCSettings, ServerSettings
+from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
+from tests.server.ui_support import SESSION, Browser, Shown, open_browser
+
+DEPARTURE: Final = "__Host-ferrohsm-departure"
+REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
+    """Give a provider that runs."""
+    with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
+        yield running
+
+
+@pytest.fixture
+async def browser(tmp_path: Path, issuer: OIDCIssuer) -> AsyncIterator[Browser]:
+    """Give a browser before a console that knows the provider."""
+    secret = tmp_path / "client-secret"
+    secret.touch(mode=0o600)
+    secret.write_text(CLIENT_SECRET)
+    keys = tmp_path / "keys.json"
+    keys.touch(mode=0o600)
+    keys.write_bytes(issuer.key_set())
+    oidc = OIDCSettings(
+        issuer=issuer.url,
+        client_id=CLIENT_ID,
+        redirect_uri=REDIRECT,
+        client_secret_file=secret,
+        ca_bundle=issuer.bundle,
+        jwks_file=keys,
+        title="Example ID",
+        principal_claim="preferred_username",
+        roles_claim="groups",
+        roles={"hsm-operators": Role.OPERATOR, "hsm-auditors": Role.AUDITOR},
+    )
+    async with open_browser(ServerSettings(oidc=oidc)) as made:
+        yield made
+
+
+async def depart(browser: Browser, onward: str = "/ui") -> str:
+    """Go to the provider; return where that is."""
+    sent = await browser.get(f"/ui/sign-in/oidc?{urlencode({'next': onward})}")
+    assert 303 == sent.status, sent.text
+    return sent.location
+
+
+async def come_back(browser: Browser, url: str, **changes: str | None) -> Shown:
+    """Come back from the provider with what it says, changed; None leaves out."""
+    parts = urlsplit(url)
+    fields = dict(item.split("=", 1) for item in parts.query.split("&"))
+    kept = {k: v for k, v in {**fields, **changes}.items() if v is not None}
+    query = "&".join(f"{name}={value}" for name, value in kept.items())
+    return await browser.get(f"{parts.path}?{query}")
+
+
+async def test_signing_in(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    Who comes back from the provider is who it says, and goes on to where they wanted.
+    """
+    offered = await browser.get("/ui/sign-in")
+    url = await depart(browser, "/ui?x=1")
+    answer = await come_back(browser, issuer.settle(url, "anton").url)
+    page = await browser.get("/ui")
+
+    assert "Sign in with Example ID" in offered.words
+    assert (303, "/ui?x=1") == (answer.status, answer.location)
+    assert SESSION in browser.cookies
+    assert DEPARTURE not in browser.cookies
+    assert 200 == page.status
+    assert "anton" in page.words
+
+
+async def test_cookie_of_the_journey(browser: Browser) -> None:
+    """
+    What the browser keeps meanwhile is sent to no other site and read by no script.
+    """
+    sent = await browser.get("/ui/sign-in/oidc")
+    (cookie,) = [
+        text for text in sent.headers.getall("Set-Cookie") if DEPARTURE in text
+    ]
+
+    for word in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=600"):
+        assert word in cookie
+
+
+async def test_record(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    The trail tells who has signed in, and that the provider vouches.
+    """
+    url = await depart(browser)
+    await come_back(browser, issuer.settle(url, "olga").url)
+    page = browser.hsm.act_as(caller()).execute(ListAuditEvents())
+    (event,) = [item.event for item in page.items if item.event.kind == "SignIn"]
+
+    assert event.caller is not None
+    assert ("olga", ("Operator",)) == (
+        event.caller.principal,
+        event.caller.roles,
+    )
+
+
+STATES: Final[dict[str, dict[str, str | None]]] = {
+    "none": {"state": None},
+    "another": {"state": "x" * 43},
+    "accents": {"state": "%C3%A9"},
+    "no code": {"code": None},
+    "invented code": {"code": "invented"},
+    "another provider": {"iss": "https%3A%2F%2Fother.example.com"},
+    "no provider": {"iss": None},
+    "an error, too": {"error": "access_denied"},
+}
+
+
+@pytest.mark.parametrize("changes", STATES.values(), ids=STATES.keys())
+async def test_other_returns(
+    browser: Browser, issuer: OIDCIssuer, changes: dict[str, str | None]
+) -> None:
+    """
+    Who comes back otherwise than they were sent is not signed in.
+    """
+    url = await depart(browser)
+    answer = await come_back(browser, issuer.settle(url, "olga").url, **changes)
+
+    assert 401 == answer.status
+    assert SESSION not in browser.cookies
+    assert DEPARTURE not in browser.cookies
+
+
+async def test_return_twice(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    A return is good once, even for who has kept the cookie.
+    """
+    url = await depart(browser)
+    kept = browser.cookies[DEPARTURE]
+    back = issuer.settle(url, "olga").url
+    await come_back(browser, back)
+    browser.cookies.clear()
+    without = await come_back(browser, back)
+    browser.cookies[DEPARTURE] = kept
+    again = await come_back(browser, back)
+
+    assert [401, 401] == [without.status, again.status]
+    assert SESSION not in browser.cookies
+
+
+async def test_return_of_somebody_else(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    The return of another browser signs nobody in here: it would be as somebody else.
+    """
+    stolen = issuer.settle(await depart(browser), "olga").url
+    await depart(browser)
+    answer = await come_back(browser, stolen)
+
+    assert 401 == answer.status
+    assert SESSION not in browser.cookies
+
+
+@pytest.mark.parametrize(
+    "cookie", ["", "x", "e30=", "bnVsbA==", "eyJzdGF0ZSI6MX0=", "A" * 3000]
+)
+async def test_broken_cookies(
+    browser: Browser, issuer: OIDCIssuer, cookie: str
+) -> None:
+    """
+    A cookie that is none of ours is none.
+    """
+    url = await depart(browser)
+    browser.cookies[DEPARTURE] = cookie
+    answer = await come_back(browser, issuer.settle(url, "olga").url)
+
+    assert 401 == answer.status
+
+
+@pytest.mark.parametrize("onward", ["https://evil.example", "//evil.example", "/api"])
+async def test_open_redirects(
+    browser: Browser, issuer: OIDCIssuer, onward: str
+) -> None:
+    """
+    Nobody is led elsewhere afterwards.
+    """
+    url = await depart(browser, onward)
+    answer = await come_back(browser, issuer.settle(url, "olga").url)
+
+    assert "/ui" == answer.location
+
+
+CLAIMS: Final[dict[str, dict[str, Any]]] = {
+    "nonce": {"nonce": "x" * 43},
+    "audience": {"aud": "other"},
+    "issuer": {"iss": "https://other.example.com"},
+    "expired": {"iat": 1, "exp": 2},
+}
+
+
+@pytest.mark.parametrize("said", CLAIMS.values(), ids=CLAIMS.keys())
+async def test_hostile_tokens(
+    browser: Browser, issuer: OIDCIssuer, said: dict[str, Any]
+) -> None:
+    """
+    The vault does not believe what the front end brings, and counts the failure.
+    """
+    url = await depart(browser)
+    back = issuer.settle(url, "olga").url
+    issuer.also = said
+    answer = await come_back(browser, back)
+
+    assert 401 == answer.status
+    assert SESSION not in browser.cookies
+
+
+async def test_nobody_here(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    Whom the provider knows without a role of ours is not let in.
+    """
+    issuer.people["guest"] = ["staff"]
+    url = await depart(browser)
+    answer = await come_back(browser, issuer.settle(url, "guest").url)
+
+    assert 401 == answer.status
+    assert "does not let you in" in answer.words
+
+
+async def test_token_is_none_for_the_api(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    An ID token is no bearer token, neither for the API nor for a page.
+    """
+    provider = browser.app[PROVIDER]
+    assert provider is not None
+    url, departure = await provider.depart("")
+    code = issuer.settle(url, "olga").fields["code"]
+    bearer = f"Bearer {await provider.exchange(code, departure)}"
+
+    assert 401 == (await browser.get("/ui", Authorization=bearer)).status
+    assert 401 == (await browser.get("/api/v1/keys", Authorization=bearer)).status
+
+
+async def test_provider_is_away(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    Where the provider does not answer, the page says so, and tokens still work.
+    """
+    issuer.change_metadata = lambda known: {}
+    answer = await browser.get("/ui/sign-in/oidc")
+
+    assert 401 == answer.status
+    assert "says nothing of itself" in answer.words
+    assert "Bearer token" in answer.words
