@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from hsm_core import consent
 from hsm_core.algorithms import ALGORITHMS, Family, KeyUsage
 from hsm_core.errors import (
+    ApprovalRequiredError,
     InvalidInputError,
     PayloadTooLargeError,
 )
@@ -22,21 +24,28 @@ from hsm_core.model import (
     KeyInfo,
     KeyState,
     Phase,
+    Role,
     RotationRule,
     UseInfo,
     VersionInfo,
 )
 from hsm_core.operations import (
+    ApprovalInfo,
     CreateKey,
     DestroyKey,
     KeyPage,
     ListAlgorithms,
+    Operation,
     RevokeKey,
     RotateKey,
     SetRotation,
     UpdateKey,
 )
+from hsm_core.policies import parse_policy
+from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
+from hsm_core.wire import asked_approval
+from hsm_server.ui.approvals.saying_again import said_again
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.actions import (
     ACTIONS,
@@ -62,6 +71,17 @@ from hsm_server.ui.keys.trials import TRIALS, fitting
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
 MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999
 ID = KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11")
+ASKING = """
+version: 1
+extends: default
+rules:
+  - name: changes
+    effect: require-approval
+    match: {operations: [RevokeKey, UpdateKey, DestroyKey, SetRotation]}
+  - name: creation
+    effect: require-approval
+    match: {operations: [CreateKey], tags: [x]}
+"""
 
 
 def key(**facts: Any) -> KeyInfo:
@@ -477,3 +497,60 @@ class TestPayloads:
 
         assert {trial.usage for trial in TRIALS.values()} & row.usages == found
         assert not fitting(key(algorithm=algorithm, usages=()))
+
+
+class TestApproved:
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            CreateKey(
+                algorithm="Ed25519",
+                name="made",
+                description="a\nb",
+                tags=("x", "y"),
+                usages=(KeyUsage.SIGN,),
+                staged=True,
+            ),
+            RevokeKey(key_id="there", reason="lost", compromised_at=AT),
+            RevokeKey(key_id="there", version=1),
+            UpdateKey(key_id="there", description="", tags=(), owner="bob"),
+            DestroyKey(key_id="there", waiting_days=0),
+            SetRotation(key_id="there", max_uses=5),
+        ],
+        ids=lambda operation: type(operation).__name__,
+    )
+    def test_what_was_shown_is_done(self, operation: Any) -> None:
+        """The operation that approvers saw is the one that is done under it."""
+        with memory_hsm(policy=parse_policy(ASKING)) as hsm:
+            admin = hsm.act_as(caller(Role.ADMINISTRATOR))
+            admin.execute(CreateKey(algorithm="Ed25519", name="there"))
+            first = _asked(admin, operation)
+
+            repeated = said_again(first.operation)
+            assert repeated is not None
+            again = _asked(admin, repeated)
+
+        assert first == again
+
+    def test_of_another_kind(self) -> None:
+        """What these pages don't ask for, they don't do."""
+        other = consent.ShownOperation(format=1, kind="Sign", requester="alice")
+
+        assert said_again(other) is None
+
+    def test_hidden_fields(self) -> None:
+        """What was not shown can't be done from here."""
+        hidden = consent.ShownField(name="description", length=9, sha256="00" * 32)
+        shown = consent.ShownOperation(
+            format=1, kind="CreateKey", requester="alice", fields=(hidden,)
+        )
+
+        assert said_again(shown) is None
+
+
+def _asked(admin: HSM, operation: Operation[KeyInfo]) -> ApprovalInfo:
+    with pytest.raises(ApprovalRequiredError) as caught:
+        admin.execute(operation)
+    asked = asked_approval(caught.value)
+    assert asked is not None
+    return asked

@@ -19,6 +19,7 @@ from hsm_core.operations import (
     CreateKey,
     DescribeKey,
     DestroyKey,
+    GetApproval,
     GetPublicKey,
     ListKeys,
     ListVersions,
@@ -415,6 +416,8 @@ class TestChanging:
         key = make(signed_in)
         path = "/ui" + re.sub(r"\{key_id:.*?\}(?=/|$)", key.key_id, page.path)
         path = re.sub(r"\{(action|trial):([a-z-]+)[^}]*\}", r"\2", path)
+        approval = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
+        path = re.sub(r"\{approval_id:.*", approval, path)
         events = signed_in.execute(ListKeys()).total
 
         shown = await signed_in.post(path, {"operation_id": "x", "form_token": "y"})
@@ -504,20 +507,67 @@ class TestApprovals:
 
         approval_id = await self._ask(asking, key)
         waiting = await asking.get(path_of(key))
+        path = f"/ui/approvals/{approval_id}"
+        early = await asking.get(path)
         asking.execute(Approve(approval_id=approval_id), principal="bob")
         granted = await asking.get(path_of(key))
-        path = f"/ui/approvals/{approval_id}"
         page = await asking.get(path)
         done = await asking.submit(page, f"{path}/execute")
 
         assert "Waiting for approval" in waiting.words
-        assert f'href="{path}"' in waiting.text
-        assert "it can be done there" in granted.words
+        assert "Do it now" not in early.words
+        assert f'href="{path}"' in granted.text
+        assert "lost" in page.words
         assert (303, path_of(key)) == (done.status, done.location)
         assert KeyState.REVOKED is described(asking, key).state
         (version,) = asking.execute(ListVersions(key_id=key.key_id)).items
         assert "lost" == version.reason
-        assert "Waiting for approval" not in (await asking.follow(done)).words
+        used = asking.execute(GetApproval(approval_id=approval_id))
+        assert "consumed" == used.state.value
+
+    async def test_before_it_is_granted(self, asking: Browser) -> None:
+        """Nothing is done before the others have agreed."""
+        key = make(asking)
+        approval_id = await self._ask(asking, key)
+        path = f"/ui/approvals/{approval_id}"
+        page = await asking.get(path_of(key, "/rotate"))
+        digest = asking.execute(GetApproval(approval_id=approval_id)).digest
+
+        fields = {"digest": digest, "generation": "1", "key_generation": "0"}
+        await asking.submit(page, f"{path}/execute", fields)
+
+        assert KeyState.ACTIVE is described(asking, key).state
+
+    async def test_another_digest(self, asking: Browser) -> None:
+        """A page that has shown something else does nothing."""
+        key = make(asking)
+        approval_id = await self._ask(asking, key)
+        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        path = f"/ui/approvals/{approval_id}"
+        page = await asking.get(path)
+
+        shown = await asking.submit(page, f"{path}/execute", {"digest": "00" * 32})
+
+        assert 409 == shown.status
+        assert KeyState.ACTIVE is described(asking, key).state
+
+    async def test_somebody_elses(self, asking: Browser) -> None:
+        """What somebody else has asked for is theirs to do."""
+        key = make(asking)
+        approval_id = await self._ask(asking, key)
+        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        asking.cookies.clear()
+        await asking.sign_in(sub="bob")
+
+        page = await asking.get(f"/ui/approvals/{approval_id}")
+        approval = asking.execute(GetApproval(approval_id=approval_id))
+        seen = {"digest": approval.digest, "generation": "2", "key_generation": "1"}
+        form = await asking.get(path_of(key, "/rotate"))
+        shown = await asking.submit(form, f"/ui/approvals/{approval_id}/execute", seen)
+
+        assert "Do it now" not in page.words
+        assert 404 == shown.status
+        assert KeyState.ACTIVE is described(asking, key).state
 
     async def test_a_trial(self, asking: Browser) -> None:
         """A trial that needs consent says so, keeps the input, and works after it."""

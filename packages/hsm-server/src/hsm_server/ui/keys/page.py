@@ -74,7 +74,7 @@ async def _public_key(view: View, key: KeyInfo) -> PublicKey | None:
 
 
 async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, str]]:
-    """Return what waits for consent, with the page where it goes on."""
+    """Return what waits for consent, or to be done, with the page of it."""
     asked = ListApprovals(
         key_id=key.key_id,
         requester=view.who.principal,
@@ -83,9 +83,7 @@ async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, s
     )
     with contextlib.suppress(HSMError):
         found = (await view.execute(asked)).items
-        return [
-            (approval, f"{HOME}/approvals/{approval.approval_id}") for approval in found
-        ]
+        return [(one, f"{HOME}/approvals/{one.approval_id}") for one in found]
     return ()
 
 
