@@ -15,6 +15,7 @@ from hsm_server.logs import Logger
 from hsm_server.oidc.provider import Provider
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.tracing import Tracing
 
 __all__ = [
     "HEALTH",
@@ -23,6 +24,7 @@ __all__ = [
     "METRICS",
     "PROVIDER",
     "SETTINGS",
+    "TRACING",
     "VAULT",
     "Exchange",
     "begin_operation",
@@ -36,6 +38,7 @@ LOGGER: Final = web.AppKey("LOGGER", Logger)
 METRICS: Final = web.AppKey("METRICS", Metrics)
 PROVIDER: Final[web.AppKey[Provider | None]] = web.AppKey("PROVIDER")
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
+TRACING: Final = web.AppKey("TRACING", Tracing)
 VAULT: Final = web.AppKey("VAULT", VaultAccess)
 
 

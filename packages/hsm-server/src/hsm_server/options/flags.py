@@ -17,6 +17,7 @@ from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.stores import stores
 from hsm_server.options.tls import tls_options
+from hsm_server.options.tracing import tracing_options
 from hsm_server.options.unavailable import UNAVAILABLE, unavailable
 from hsm_server.options.users import parse_user
 from hsm_server.settings import EventLoop, Isolation, LogFormat, LogLevel
@@ -42,6 +43,7 @@ def options() -> list[click.Parameter]:
         *_cryptography(),
         *_service(),
         *metrics_options(),
+        *tracing_options(),
         *_isolation(),
         *map(unavailable, UNAVAILABLE),
     ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hsm_core.settings import Limits as CoreLimits
 from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
 from hsm_server.options.tls import tls_settings
+from hsm_server.options.tracing import tracing_settings
 from hsm_server.settings import (
     EventLoop,
     HTTPLimits,
@@ -60,6 +62,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         limits=limits,
         console=console_settings(values),
         metrics=metrics_settings(values),
+        tracing=tracing_settings(values, os.environ),
         workers=values["workers"],
         event_loop=EventLoop(values["event_loop"]),
         drain_timeout_seconds=values["drain_timeout_secs"],
