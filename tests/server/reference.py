@@ -114,7 +114,8 @@ def _options() -> str:
 
 
 def _unavailable() -> str:
-    return ", ".join(f"`--{flag}`" for flag in UNAVAILABLE) + "."
+    rows = [(f"`--{flag}`", f"{why}.") for flag, why in UNAVAILABLE.items()]
+    return _table(("Flag", "Why it is refused"), *rows)
 
 
 def _exits() -> str:
