@@ -40,6 +40,7 @@ from hsm_server.oidc.vouching import vouching_for
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.telemetry import Metrics
 from hsm_server.tokens import TokenTrust
+from hsm_server.tracing import NO_TRACING, Tracing
 
 Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]
 """Makes what an application asks, over an HSM and who guards it."""
@@ -201,6 +202,7 @@ def local_app(
     clock: FlooredClock,
     secret: bytes = SECRET,
     between: Between = LocalVault,
+    tracing: Tracing = NO_TRACING,
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
@@ -214,7 +216,7 @@ def local_app(
         people=vouching.tokens if vouching else None,
     )
     vault = between(gateway, gatekeeper)
-    return create_app(vault, settings, logger=logger, metrics=metrics)
+    return create_app(vault, settings, logger=logger, metrics=metrics, tracing=tracing)
 
 
 @contextlib.asynccontextmanager
@@ -224,6 +226,7 @@ async def open_api(
     gateway: AsyncHSMGateway | None = None,
     clock: FlooredClock | None = None,
     between: Between = LocalVault,
+    tracing: Tracing = NO_TRACING,
 ) -> AsyncIterator[API]:
     """Serve a fresh memory HSM, or *gateway*, on loopback without TLS."""
     log = StringIO()
@@ -235,6 +238,7 @@ async def open_api(
             make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
             clock or FlooredClock(),
             between=between,
+            tracing=tracing,
         )
         with socket.create_server(("127.0.0.1", 0)) as bound:
             listener = Listener(app, [bound], None)

@@ -7,6 +7,13 @@ spans go. A span holds what a line of the log does, but for who asked.
 """
 
 from hsm_server.tracing.opening import check_tracing, open_tracing
-from hsm_server.tracing.spans import NO_TRACING, Done, Tracing
+from hsm_server.tracing.spans import NO_TRACING, Done, Tracing, parent_of
 
-__all__ = ["NO_TRACING", "Done", "Tracing", "check_tracing", "open_tracing"]
+__all__ = [
+    "NO_TRACING",
+    "Done",
+    "Tracing",
+    "check_tracing",
+    "open_tracing",
+    "parent_of",
+]

@@ -29,6 +29,9 @@ __all__ = ["OTLPTracing"]
 
 _EXPORT_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 0.75
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+)
 _UNTRACED: Final = frozenset({"healthz", "livez", "readyz", "metrics"})
 """Pages that machines ask for all day."""
 
@@ -94,7 +97,7 @@ class OTLPTracing:
 def _attributes(done: Done) -> dict[str, str | int]:
     """Return what a span says; it names neither who asked nor a key."""
     told: dict[str, str | int] = {
-        "http.request.method": done.method if done.method != "?" else "_OTHER",
+        "http.request.method": done.method if done.method in _METHODS else "_OTHER",
         "ferrohsm.operation": done.operation,
         "ferrohsm.code": done.code,
         "ferrohsm.request_id": done.request_id,
