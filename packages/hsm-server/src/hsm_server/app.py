@@ -7,17 +7,20 @@ from aiohttp import web
 
 from hsm_server.access import VaultAccess
 from hsm_server.app_keys import (
+    GUARD,
     HEALTH,
     IN_FLIGHT,
     LOGGER,
     METRICS,
     PROVIDER,
     SETTINGS,
+    SOURCES,
     TRACING,
     VAULT,
 )
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
+from hsm_server.limits import SourceAddresses, address_guard
 from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
 from hsm_server.oidc.provider import Provider
@@ -57,12 +60,14 @@ def create_app(
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
     app[VAULT] = vault
+    app[GUARD] = address_guard(settings.rates, metrics)
     app[HEALTH] = HealthCheck(vault, metrics)
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger
     app[METRICS] = metrics
     app[PROVIDER] = Provider(settings.oidc) if settings.oidc else None
     app[SETTINGS] = settings
+    app[SOURCES] = SourceAddresses(settings.proxies)
     app[TRACING] = tracing
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))
@@ -83,10 +88,12 @@ def create_metrics_app(app: web.Application) -> web.Application:
     """
     shown = web.Application(middlewares=[answer_everything])
     shown[VAULT] = app[VAULT]
+    shown[GUARD] = app[GUARD]
     shown[HEALTH] = app[HEALTH]
     shown[LOGGER] = app[LOGGER]
     shown[METRICS] = app[METRICS]
     shown[SETTINGS] = app[SETTINGS]
+    shown[SOURCES] = app[SOURCES]
     shown[TRACING] = app[TRACING]
     shown[IN_FLIGHT] = InFlight()
     shown.on_response_prepare.append(set_common_headers)
