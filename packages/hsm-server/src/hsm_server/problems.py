@@ -50,6 +50,7 @@ STATUS: Final[dict[type[HSMError], int]] = {
     errors.InvalidInputError: 422,
     errors.VerificationError: 422,
     errors.DecryptionError: 422,
+    errors.RateLimitedError: 429,
     errors.TooManyApprovalsError: 429,
     errors.UnavailableError: 503,
     errors.ConfigurationError: 503,
@@ -133,7 +134,8 @@ def problem_response(
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": "Bearer"}
     elif problem.status in _RETRIED:
-        headers = {"Retry-After": _RETRY_SECONDS}
+        wait = problem.facts.get("retry_after_seconds", _RETRY_SECONDS)
+        headers = {"Retry-After": str(wait)}
     return web.Response(
         body=wire.encode_json(problem),
         status=problem.status,

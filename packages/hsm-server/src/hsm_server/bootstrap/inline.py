@@ -14,6 +14,7 @@ from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.limits import actor_limiter
 from hsm_server.listener import Listener
 from hsm_server.local_vault import LocalVault
 from hsm_server.logs import (
@@ -163,6 +164,7 @@ class _InlineServer:
             trust,
             self.metrics.count_jwt_failure,
             names=names,
+            limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
             console=settings.console,
             people=vouching.tokens if vouching else None,
         )

@@ -33,6 +33,7 @@ from hsm_server.ipc.control import (
     Stop,
 )
 from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.limits import actor_limiter
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.oidc.vouching import Vouching, vouching_for
@@ -138,6 +139,9 @@ class _Vault:
             self._trust,
             self._child.metrics.count_jwt_failure,
             names=self._names,
+            limiter=actor_limiter(
+                settings.rates, self._gateway.weight, self._child.metrics
+            ),
             console=settings.console,
             people=self._vouching.tokens if self._vouching else None,
         )

@@ -15,6 +15,7 @@ from hsm_server.options.key_life import key_life_options
 from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
+from hsm_server.options.rates import rate_options
 from hsm_server.options.stores import stores
 from hsm_server.options.tls import tls_options
 from hsm_server.options.unavailable import UNAVAILABLE, unavailable
@@ -38,6 +39,7 @@ def options() -> list[click.Parameter]:
         *_sign_in(),
         *console_options(),
         *_limits(),
+        *rate_options(),
         *_policy(),
         *_cryptography(),
         *_service(),

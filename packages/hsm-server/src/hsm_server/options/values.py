@@ -17,6 +17,7 @@ from hsm_core.settings import (
 from hsm_core.settings import Limits as CoreLimits
 from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
+from hsm_server.options.rates import proxy_settings, rate_limits
 from hsm_server.options.tls import tls_settings
 from hsm_server.settings import (
     EventLoop,
@@ -58,6 +59,8 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             reload_seconds=values["auth_jwt_reload_secs"],
         ),
         limits=limits,
+        rates=rate_limits(values),
+        proxies=proxy_settings(values),
         console=console_settings(values),
         metrics=metrics_settings(values),
         workers=values["workers"],
