@@ -69,7 +69,7 @@ from hsm_server.ui.keys.presenters import (
 from hsm_server.ui.keys.trials import TRIALS, fitting
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
-MICROSECONDS = int(AT.timestamp()) * 1_000_000
+MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999
 ID = KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11")
 ASKING = """
 version: 1

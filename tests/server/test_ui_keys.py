@@ -688,7 +688,9 @@ class TestHostileText:
     async def test_it_stays_text(self, browser: Browser) -> None:
         """Nothing that people have written is markup, wherever it is shown."""
         await browser.sign_in(sub=HOSTILE)
-        key = make(browser, description=HOSTILE, owner=HOSTILE, usages=("sign",))
+        key = make(
+            browser, description=f"{HOSTILE}\n\u202e", owner=HOSTILE, usages=("sign",)
+        )
         browser.execute(Sign(key_id=key.key_id, message=b""), principal=HOSTILE)
         browser.execute(RotateKey(key_id=key.key_id))
         browser.execute(RevokeKey(key_id=key.key_id, version=1, reason=HOSTILE))
@@ -707,5 +709,7 @@ class TestHostileText:
             assert "<script>alert" not in page.text
             assert "<img" not in page.text
             assert "<script>" not in page.text
+        assert "\u202e" not in pages[2].text
+        assert "⟨U+202E⟩" in pages[2].words
         assert HOSTILE in pages[2].words
         assert HOSTILE in pages[3].words

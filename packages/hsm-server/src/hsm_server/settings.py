@@ -192,15 +192,20 @@ class TokenRules(Record, frozen=True, kw_only=True):
 
 class TokenConfig(Record, frozen=True, kw_only=True):
     """
-    The file of keys that tokens are verified with.
+    The keys that tokens are verified with: a file of them, or where to fetch them.
 
     Attributes:
         path: YAML or JSON; None where there is one secret.
-        reload_seconds: How often it is looked at for a change.
+        reload_seconds: How often it is looked at for a change, and keys are fetched.
+        key_set_url: Where public keys are fetched from as a JWK Set; empty for nowhere.
+        key_set_authorities: PEM file of those who may have signed that server's
+            certificate; None takes those that the system trusts.
     """
 
     path: Path | None = None
     reload_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    key_set_url: str = ""
+    key_set_authorities: Path | None = None
 
 
 class OIDCSettings(Record, frozen=True, kw_only=True):

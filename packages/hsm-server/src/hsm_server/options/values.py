@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hsm_core.errors import ConfigurationError
 from hsm_core.settings import (
     ApprovalStoreKind,
     AuditStoreKind,
@@ -57,6 +58,8 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         token_config=TokenConfig(
             path=values["auth_jwt_config"],
             reload_seconds=values["auth_jwt_reload_secs"],
+            key_set_url=values["auth_jwt_jwks_url"],
+            key_set_authorities=_key_set_authorities(values),
         ),
         limits=limits,
         rates=rate_limits(values),
@@ -69,6 +72,15 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         log_level=LogLevel(values["log_level"]),
         log_format=LogFormat(values["log_format"]),
     )
+
+
+def _key_set_authorities(values: dict[str, Any]) -> Path | None:
+    found: Path | None = values["auth_jwt_jwks_ca"]
+    if found is not None and not values["auth_jwt_jwks_url"]:
+        raise ConfigurationError(
+            "--auth-jwt-jwks-ca is of no use without --auth-jwt-jwks-url."
+        )
+    return found
 
 
 def _ledger_beside(values: dict[str, Any], audit_log: Path | None) -> Path | None:
