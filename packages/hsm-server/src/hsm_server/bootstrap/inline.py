@@ -8,12 +8,14 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.key_sets import key_set_tasks
 from hsm_server.limits import actor_limiter
 from hsm_server.listener import Listener
 from hsm_server.local_vault import LocalVault
@@ -30,13 +32,14 @@ from hsm_server.sockets import challenge_sockets, metrics_sockets, url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.keeper import Keeper
+from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.sealed import ends_by_kind
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.tasks import tasks_for
 from hsm_server.tls.trial import try_state
 from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
+from hsm_server.tracing import open_tracing
 
 __all__ = ["serve"]
 
@@ -80,9 +83,7 @@ def serve(
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
         shown = [stack.enter_context(s) for s in metrics_sockets(settings)]
         http = [stack.enter_context(s) for s in challenge_sockets(settings)]
-        source = TokenSource(
-            settings.token_config.path, read_token_secret, settings.tokens
-        )
+        source = TokenSource(settings.token_config, read_token_secret, settings.tokens)
         trust = source.read()
         vouching = vouching_for(settings.oidc, _provider_log(logger))
         names = TrustedNames(trust, [vouching.name] if vouching else [])
@@ -96,7 +97,12 @@ def serve(
                 settings, gateway, logger, source, trust, names, vouching
             )
             tls = _InlineTLS(
-                settings.tls, state, logger, server.metrics, http[0] if http else None
+                settings.tls,
+                state,
+                logger,
+                server.metrics,
+                http[0] if http else None,
+                key_set_tasks(settings.token_config, server.take_keys),
             )
             serving = server.run(bound, shown, tls, on_ready)
             run(serving, settings.event_loop)
@@ -125,11 +131,12 @@ class _InlineTLS:
         logger: Logger,
         metrics: Metrics,
         http: socket.socket | None,
+        more: Sequence[Task],
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
         tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
-        self.keeper = Keeper(state, tasks, self._publish, logger)
+        self.keeper = Keeper(state, [*tasks, *more], self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:
         self.context.use(state)
@@ -156,7 +163,8 @@ class _InlineServer:
         self._open = gateway
         self._vouching = vouching
         self._gateway = open_async(gateway)
-        self._reloads: set[asyncio.Future[None]] = set()
+        self._reloads: set[asyncio.Future[Any]] = set()
+        self._token_source = source
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
         self._gatekeeper = Gatekeeper(
@@ -183,11 +191,13 @@ class _InlineServer:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._logger))
         stop = asyncio.Event()
+        tracing = open_tracing(self._settings.tracing)
         app = create_app(
             LocalVault(self._gateway, self._gatekeeper),
             self._settings,
             logger=self._logger,
             metrics=self.metrics,
+            tracing=tracing,
         )
         await tls.keeper.begin()
         serving = Listener(app, bound, tls.context)
@@ -222,13 +232,22 @@ class _InlineServer:
             stopping = (serving.stop(seconds), showing.stop(seconds))
             if not all(await asyncio.gather(*stopping)):
                 self._logger.warning("requests were cut off")
+            tracing.close()
             # Another signal must not keep the trail from being closed in order.
             for number in signals:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
 
+    def take_keys(self, data: bytes | None, problem: str) -> None:
+        """Take in what came of fetching keys of tokens."""
+        self._token_source.take(data, problem)
+        self._begin(self._token_watch.look())
+
     def _ask_reload(self) -> None:
-        reload = asyncio.ensure_future(self._reload())
+        self._begin(self._reload())
+
+    def _begin(self, work: Coroutine[Any, Any, object]) -> None:
+        reload = asyncio.ensure_future(work)
         self._reloads.add(reload)
         reload.add_done_callback(self._reloads.discard)
 
