@@ -20,6 +20,7 @@ from hsm_core.testing import caller, memory_hsm
 from hsm_server.exit_codes import EXIT_CODES, ExitCode
 from hsm_server.ipc.control import FromChild, FromSupervisor
 from hsm_server.ipc.frames import FromFrontEnd, FromVault
+from hsm_server.log_fields import FIELDS
 from hsm_server.main import main as command
 from hsm_server.openapi.schemas import summary_of
 from hsm_server.options import UNAVAILABLE
@@ -32,7 +33,7 @@ __all__ = ["PAGES", "render"]
 
 PAGES = [
     REPOSITORY / "docs" / "reference" / name
-    for name in ("api.md", "settings-server.md", "metrics.md", "ipc.md")
+    for name in ("api.md", "settings-server.md", "metrics.md", "log.md", "ipc.md")
 ]
 
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -113,7 +114,8 @@ def _options() -> str:
 
 
 def _unavailable() -> str:
-    return ", ".join(f"`--{flag}`" for flag in UNAVAILABLE) + "."
+    rows = [(f"`--{flag}`", f"{why}.") for flag, why in UNAVAILABLE.items()]
+    return _table(("Flag", "Why it is refused"), *rows)
 
 
 def _exits() -> str:
@@ -163,6 +165,11 @@ def _metrics() -> str:
     return _table(*rows)
 
 
+def _fields() -> str:
+    rows = [(f"`{name}`", meaning) for name, meaning in FIELDS.items()]
+    return _table(("Field", "Meaning"), *rows)
+
+
 def _messages(one: object, other: object, *names: str) -> str:
     """Return a table of types that two sides may send, each under its name."""
     ways: dict[type[msgspec.Struct], list[str]] = {
@@ -200,6 +207,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "unavailable": _unavailable,
     "exits": _exits,
     "metrics": _metrics,
+    "fields": _fields,
     "frames": _frames,
     "orders": _orders,
 }

@@ -385,7 +385,8 @@ class TestRefusals:
             ("start_seq=-1", "start_seq"),
             ("start_seq=9007199254740992", "start_seq"),
             ("start_seq=x", "start_seq"),
-            ("since=5", "query"),
+            ("since=5", "since"),
+            ("before=5", "query"),
         ],
     )
     async def test_query(self, viewer: Viewer, query: str, field: str) -> None:
@@ -674,3 +675,11 @@ async def _deaf(api: API) -> socket.socket:
     )
     await loop.sock_sendall(deaf, head.encode())
     return deaf
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["lf", "cr", "crlf"])
+def test_lines_of_data_stay_data(end: bytes) -> None:
+    """Whatever ends a line in what is sent, no field of the stream begins after it."""
+    sent = live_view._event("entry", b"a" + end + b"event: problem" + end + b"b")  # noqa: SLF001 (what it writes is all there is of it)
+
+    assert b"event: entry\ndata: a\ndata: event: problem\ndata: b\n\n" == sent

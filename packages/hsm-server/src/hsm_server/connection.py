@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 
 from hsm_core.errors import MalformedError
 from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, exchange_of
@@ -130,8 +131,22 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != heads:
             self._end_head()
+            self._end_broken_body()
         elif data and self._is_waiting:
             self._begin_head()
+
+    def _end_broken_body(self) -> None:
+        """Tell who waits for the rest of a body that it is none; read no more."""
+        last, _ = self._messages[-1] if self._messages else (None, None)
+        if last is None or isinstance(last, RawRequestMessage):
+            return
+        request = self._current_request
+        bodies = [request.content] if request is not None else []
+        for body in (*bodies, *(body for _, body in self._messages)):
+            if not body.is_eof():
+                self._is_retired = True
+                body.set_exception(web.RequestPayloadError("It can't be read."))
+                body.feed_eof()
 
     @property
     def _is_waiting(self) -> bool:

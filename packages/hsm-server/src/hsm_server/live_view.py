@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Final
+import re
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 
 from hsm_core import wire
+from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_server.access import Visitor
 from hsm_server.app_keys import IN_FLIGHT, VAULT, Exchange
 from hsm_server.failures import answer_failure
 from hsm_server.pacing import with_pauses
 
-__all__ = ["LIVE_VIEW", "answer_live_view"]
+__all__ = ["LIVE_VIEW", "Encode", "answer_live_view"]
+
+Encode: TypeAlias = Callable[[AuditEntry], bytes]
+"""Writes an entry down as the data of its event."""
 
 LIVE_VIEW: Final = "live_view"
 """How log and metrics call it; it is the one operation that takes hours."""
@@ -32,6 +37,9 @@ _KEEP_ALIVE_SECONDS: Final = 15.0
 _KEEP_ALIVE: Final = b": nothing new\n\n"
 _WRITE_SECONDS: Final = 30.0
 """How long a client may take nothing before it counts as gone."""
+
+_LINE_BREAK: Final = re.compile(rb"\r\n|\r|\n")
+"""What ends a line of a stream of events."""
 
 _HEADERS: Final = {
     "Content-Type": "text/event-stream",
@@ -45,6 +53,8 @@ async def answer_live_view(
     visitor: Visitor,
     operation: ListAuditEvents,
     exchange: Exchange,
+    *,
+    encode: Encode = wire.encode_json,
 ) -> web.StreamResponse:
     """
     Answer with events until the client leaves, or the server has reason to end it.
@@ -58,6 +68,8 @@ async def answer_live_view(
 
         exchange: The notes of the request.
 
+        encode: How entries are written.
+
     Raises:
         HSMError: The view could not begin. Later errors are events.
     """
@@ -67,8 +79,8 @@ async def answer_live_view(
         response = web.StreamResponse(headers=_HEADERS)
         with contextlib.suppress(ConnectionError):
             await response.prepare(request)
-            await _write(request, response, _events(first))
-            await _go_on(request, response, pages, exchange)
+            await _write(request, response, _events(first, encode))
+            await _go_on(request, response, pages, exchange, encode)
     return response
 
 
@@ -77,6 +89,7 @@ async def _go_on(
     response: web.StreamResponse,
     pages: AsyncGenerator[AuditPage, None],
     exchange: Exchange,
+    encode: Encode,
 ) -> None:
     """
     Send pages until they end, the server does, or something is wrong.
@@ -89,7 +102,7 @@ async def _go_on(
             paced = with_pauses(pages, lambda: _KEEP_ALIVE_SECONDS, ends=ends)
             async with contextlib.aclosing(paced):
                 async for page in paced:
-                    data = _KEEP_ALIVE if page is None else _events(page)
+                    data = _KEEP_ALIVE if page is None else _events(page, encode)
                     await _write(request, response, data)
     except ConnectionError:
         raise
@@ -132,16 +145,16 @@ async def _write(
         raise ConnectionResetError("The client takes nothing.") from None
 
 
-def _events(page: AuditPage) -> bytes:
+def _events(page: AuditPage, encode: Encode) -> bytes:
     """Return entries as events, and where to go on, which is no event by itself."""
     entries = (
-        f"id: {entry.event.seq + 1}\n".encode()
-        + _event("entry", wire.encode_json(entry))
+        f"id: {entry.event.seq + 1}\n".encode() + _event("entry", encode(entry))
         for entry in page.items
     )
     return b"".join(entries) + f"id: {page.next_seq}\n\n".encode()
 
 
 def _event(kind: str, data: bytes) -> bytes:
-    # JSON has no line breaks but those that somebody puts in.
-    return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
+    # Whatever is written down, no line of it may become a field of its own.
+    lines = b"".join(b"data: " + line + b"\n" for line in _LINE_BREAK.split(data))
+    return f"event: {kind}\n".encode() + lines + b"\n"

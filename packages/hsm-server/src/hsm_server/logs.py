@@ -2,8 +2,9 @@
 """
 The service's own log, on standard error; the audit trail is something else.
 
-A line tells what happened and where, never a token, a body or the value of a variable.
-Nothing is configured globally but by `capture_foreign`, which a program calls once.
+A line tells what happened and where, never a token, a body or the value of a variable:
+it has no fields but those of `FIELDS`, and no values but plain ones. Nothing is
+configured globally but by `capture_foreign`, which a program calls once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol, TextIO
 
 import structlog
 
+from hsm_server.log_fields import plain_fields
 from hsm_server.settings import LogFormat, LogLevel
 
 __all__ = [
@@ -80,6 +82,7 @@ def make_logger(
     wrapped: Logger = structlog.wrap_logger(
         _Stream(stream),
         processors=[
+            plain_fields,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,

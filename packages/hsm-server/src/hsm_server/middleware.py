@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
+from hsm_core.errors import MalformedError
 from hsm_server.app_keys import (
     IN_FLIGHT,
     LOGGER,
@@ -21,6 +22,7 @@ from hsm_server.app_keys import (
     start_exchange,
 )
 from hsm_server.failures import answer_failure
+from hsm_server.framing import flaw_of
 
 __all__ = [
     "COMMON_HEADERS",
@@ -89,6 +91,10 @@ async def _answer(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     exchange: Exchange,
 ) -> web.StreamResponse:
+    if flaw := flaw_of(request):
+        refused = answer_failure(request, MalformedError(flaw), exchange)
+        refused.force_close()
+        return refused
     try:
         return await handler(request)
     except Exception as error:

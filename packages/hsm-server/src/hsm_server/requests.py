@@ -22,7 +22,14 @@ from hsm_server.app_keys import METRICS, start_exchange
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.settings import HTTPLimits
 
-__all__ = ["BYTES", "EVENTS", "JSON", "RequestReader", "answer_expectation"]
+__all__ = [
+    "BYTES",
+    "EVENTS",
+    "JSON",
+    "RequestReader",
+    "answer_expectation",
+    "last_event_id",
+]
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
@@ -72,7 +79,7 @@ class RequestReader:
         path = {name: request.match_info[name] for name in self._path}
         if self._route.events:
             # It means nothing to a page, but what is malformed is never passed over.
-            _last_event_id(request)
+            last_event_id(request)
         if not self._route.has_body:
             if request.body_exists:
                 raise MalformedError(f"A {self._route.method} request has no body.")
@@ -109,7 +116,7 @@ class RequestReader:
         tree = self._query(request, "")
         for name in sorted(_OF_PAGES & tree.keys()):
             raise InvalidInputError(f"A live view takes no {name}.", field=name)
-        last = _last_event_id(request)
+        last = last_event_id(request)
         if last is not None:
             # It is sent where a view is resumed, with the query of its beginning.
             tree["start_seq"] = last
@@ -192,7 +199,7 @@ class RequestReader:
         return bytes(body)
 
 
-def _last_event_id(request: web.Request) -> int | None:
+def last_event_id(request: web.Request) -> int | None:
     """
     Return after which event a live view is resumed, if that is said.
 

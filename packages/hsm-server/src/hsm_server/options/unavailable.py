@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known from the original and not there yet: refused, never ignored."""
+"""What is known from the original and not there: refused, never ignored."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from hsm_server.options.names import environment_name
 
 __all__ = ["UNAVAILABLE", "unavailable"]
 
-UNAVAILABLE: Final = (
-    "checkpoint-interval-secs",
-    "key-rotation-interval-secs",
-    "rate-limit-burst",
-    "rate-limit-per-second",
-    "web-dir",
-)
-"""Flags whose feature is not there yet."""
+UNAVAILABLE: Final = {
+    "checkpoint-interval-secs": (
+        "no clock has the trail verified; `hsm-cli audit verify` does"
+    ),
+    "key-rotation-interval-secs": (
+        "it replaced the key of the trail, which stays as it is here; "
+        "`hsm-cli set-rotation` has keys rotated"
+    ),
+    "rate-limit-burst": "requests are not limited by rate",
+    "rate-limit-per-second": "requests are not limited by rate",
+    "web-dir": "the console is a part of the program, and has no folder",
+}
+"""Flags that are refused, and what to know of each."""
 
 
 def unavailable(flag: str) -> click.Option:
@@ -36,10 +41,12 @@ def unavailable(flag: str) -> click.Option:
 
 def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
     source = context.get_parameter_source(str(option.name))
+    flag = option.opts[0]
+    why = UNAVAILABLE[flag.removeprefix("--")]
     if source is ParameterSource.COMMANDLINE:
-        raise click.UsageError(f"{option.opts[0]} is not available in this version.")
+        raise click.UsageError(f"{flag} is not available in this version: {why}.")
     if source is ParameterSource.ENVIRONMENT:
         raise click.UsageError(
-            f"{option.envvar} ({option.opts[0]}) is not available in this version; "
-            "unset it."
+            f"{option.envvar} ({flag}) is not available in this version: {why}. "
+            "Unset it."
         )

@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_server.ui import keys, overview, provider, signing_in
+from hsm_server.ui import (
+    approvals,
+    audit,
+    keys,
+    overview,
+    provider,
+    retention,
+    signing_in,
+)
 from hsm_server.ui.page import OpenPage, Page
 
 __all__ = ["OPEN_PAGES", "PAGES"]
@@ -19,6 +27,9 @@ OPEN_PAGES: Final[tuple[OpenPage, ...]] = (
 PAGES: Final[tuple[Page, ...]] = (
     *overview.PAGES,
     *keys.PAGES,
+    *approvals.PAGES,
+    *audit.PAGES,
+    *retention.PAGES,
     *signing_in.PAGES,
 )
 """For people who have signed in."""

@@ -34,6 +34,60 @@ window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
+// A list that goes on by itself: events whose data are rows, made by the server.
+const MOST_ROWS = 500;
+
+function followRows(place) {
+  const button = place.querySelector("button");
+  const said = place.querySelector("[role=status]");
+  const rows = document.querySelector(place.dataset.rows);
+  let source = null;
+  let seen = 0;
+  let next = place.dataset.start;
+  const end = (text) => {
+    if (source) source.close();
+    source = null;
+    button.textContent = "Follow live";
+    said.textContent = text;
+  };
+  const begin = () => {
+    seen = 0;
+    button.textContent = "Stop";
+    said.textContent = "Waiting for what is recorded next.";
+    const url = new URL(place.dataset.live, location);
+    url.searchParams.set("start", next);
+    source = new EventSource(url);
+    source.addEventListener("entry", (event) => {
+      const box = document.createElement("template");
+      box.innerHTML = event.data;
+      for (const row of box.content.querySelectorAll("tr")) {
+        row.classList.add("new");
+        rows.prepend(row);
+        seen += 1;
+      }
+      // Who follows again goes on where they stopped.
+      next = event.lastEventId;
+      while (rows.rows.length > MOST_ROWS) rows.lastElementChild.remove();
+      said.textContent = `Live: ${seen} new.`;
+    });
+    source.addEventListener("problem", (event) => {
+      end(`The live view has ended. ${JSON.parse(event.data).detail}`);
+    });
+    source.addEventListener("error", () => {
+      if (source && source.readyState === EventSource.CLOSED) {
+        end("The live view can't go on. Load the page again.");
+      }
+    });
+  };
+  button.addEventListener("click", () => { if (source) end("Stopped."); else begin(); });
+  button.hidden = false;
+  place.classList.add("on");
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const place of document.querySelectorAll("[data-live][data-rows]")) followRows(place);
+});
+
 // A part of a page that comes again and again, made by the server; not while nobody
 // can see it, for a browser has few connections to one server.
 function followParts(place) {

@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: MIT
+"""Approvals in the console: what is shown is what is agreed to, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from hsm_core import consent
+from hsm_core import operations as ops
+from hsm_core._internal.presentation import present as core_present
+from hsm_core.algorithms import KeyUsage
+from hsm_core.errors import ApprovalRequiredError
+from hsm_core.factory import OpenHSM, open_async
+from hsm_core.model import ApprovalDemand, ApprovalState, Role
+from hsm_core.operations import ApprovalInfo, Operation
+from hsm_core.policies import parse_policy
+from hsm_core.settings import PolicyProfile, Settings
+from hsm_core.testing import caller, memory_hsm
+from hsm_server.ui.approvals.presenting import (
+    choices,
+    demand_words,
+    field_row,
+    present,
+)
+from hsm_server.ui.approvals.saying_again import said_again
+from tests.server.ui_support import Browser, Shown, open_browser
+
+STRICT = Settings(policy_profile=PolicyProfile.STRICT)
+CREATE = ops.CreateKey(
+    algorithm="ML-KEM-768",
+    name="agreed",
+    description="<script>alert(1)</script>\u202egnp.exe",
+    tags=("team:a", "team:b"),
+)
+SIGNED = """
+version: 1
+extends: default
+rules:
+  - name: signing
+    effect: require-approval
+    match: {operations: [RotateKey]}
+    approval: {signed: true}
+approvers:
+  bob:
+  - "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUrnzSVaaS3Ig8EcTsHY5BPGXv1eFhkFaGRGwH8+"
+"""
+SALT = bytes(32)
+
+
+@dataclass
+class Office:
+    """A console, and the HSM behind it."""
+
+    browser: Browser
+    hsm: OpenHSM
+
+    async def become(self, who: str, *roles: Role) -> None:
+        """Sign in as somebody, by default with every role."""
+        self.browser.cookies.clear()
+        shown = await self.browser.sign_in(roles or tuple(Role), sub=who)
+        assert 303 == shown.status, shown.text
+
+    def ask(self, operation: Operation[Any], who: str = "ann") -> str:
+        """Ask for an operation that needs approval; return its path."""
+        with pytest.raises(ApprovalRequiredError) as caught:
+            self.do(operation, who)
+        return f"/ui/approvals/{caught.value.facts['approval_id']}"
+
+    def do(self, operation: Operation[Any], who: str = "ann") -> Any:
+        """Execute an operation past the console."""
+        return self.hsm.act_as(caller(*Role, principal=who)).execute(operation)
+
+    def state(self, path: str) -> ApprovalInfo:
+        """Return an approval as the core tells it."""
+        found = self.do(
+            ops.GetApproval(approval_id=path.rpartition("/")[2]), "onlooker"
+        )
+        assert isinstance(found, ApprovalInfo)
+        return found
+
+    async def say(self, page: Shown, path: str, verb: str, **fields: str) -> Shown:
+        """Send a form of the page of an approval."""
+        return await self.browser.submit(page, f"{path}/{verb}", fields)
+
+
+@pytest.fixture
+async def office() -> AsyncIterator[Office]:
+    """Give a console over an HSM under the strict profile."""
+    with memory_hsm(settings=STRICT) as hsm:
+        async with open_browser(gateway=open_async(hsm)) as browser:
+            yield Office(browser, hsm)
+
+
+class TestPages:
+    async def test_from_the_queue_to_the_key(self, office: Office) -> None:
+        """Bob finds the request and agrees; ann has it done; history has it then."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        queue = await office.browser.get("/ui/approvals")
+        assert f'href="{path}"' in queue.text
+        page = await office.browser.get(path)
+        agreed = await office.say(page, path, "approve", comment="as we said")
+        shown = await office.browser.follow(agreed)
+        assert "You have agreed." in shown.words
+        assert "as we said" in shown.words
+
+        await office.become("ann")
+        own = await office.browser.get(path)
+        done = await office.say(own, path, "execute")
+        key = office.do(ops.DescribeKey(key_id="agreed"))
+
+        assert f"/ui/keys/{key.key_id}" == done.location
+        assert ApprovalState.CONSUMED is office.state(path).state
+        history = await office.browser.get("/ui/approvals?tab=history")
+        assert f'href="{path}"' in history.text
+        assert "Nobody waits" in (await office.browser.get("/ui/approvals")).words
+
+    async def test_all_of_it_is_shown(self, office: Office) -> None:
+        """Every field stands there, with the digest of what stands there."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+
+        page = await office.browser.get(path)
+
+        approval = office.state(path)
+        for words in ("ML-KEM-768", "agreed", "team:a", "team:b", "tags.1", "ann"):
+            assert words in page.words
+        digest = consent.shown_sha256(approval.salt, approval.operation)
+        assert digest == page.hidden("digest")
+        assert digest in page.words
+        assert "1" == page.hidden("generation")
+
+    async def test_hostile_text_stays_text(self, office: Office) -> None:
+        """What somebody typed is neither markup nor able to hide something."""
+        await office.become("bob")
+
+        page = await office.browser.get(office.ask(CREATE))
+
+        assert "<script>alert" not in page.text
+        assert "<script>alert(1)</script>⟨U+202E⟩gnp.exe" in page.text.replace(
+            "&lt;", "<"
+        ).replace("&gt;", ">")
+        assert "\u202e" not in page.text
+
+    async def test_a_stale_page_decides_nothing(self, office: Office) -> None:
+        """Whoever looks at what has changed since is shown how it stands now."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+        office.do(ops.Deny(approval_id=path[-36:], reason="not now"), "carl")
+
+        late = await office.say(page, path, "approve")
+
+        assert 409 == late.status
+        assert "Nothing was done" in late.words
+        assert "carl refused" in late.words
+        assert ["carl"] == [said.principal for said in office.state(path).decisions]
+
+    async def test_a_page_of_an_older_generation(self, office: Office) -> None:
+        """It is looked at again first, though it could still be decided."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+        office.do(ops.Approve(approval_id=path[-36:]), "carl")
+
+        late = await office.say(page, path, "deny", reason="no")
+
+        assert 409 == late.status
+        assert "look at it again" in late.words
+        assert ApprovalState.GRANTED is office.state(path).state
+
+    async def test_another_digest_is_refused(self, office: Office) -> None:
+        """What was not shown can't be agreed to."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+
+        for digest, status in (("00" * 32, 409), ("", 422), ("x", 422)):
+            said = await office.say(page, path, "approve", digest=digest)
+            assert status == said.status
+
+        assert ApprovalState.PENDING is office.state(path).state
+
+    async def test_a_double_click(self, office: Office) -> None:
+        """The same form twice is one decision, and no error."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+
+        answers = [await office.say(page, path, "approve") for _ in range(2)]
+
+        assert [303, 303] == [answer.status for answer in answers]
+        assert 1 == len(office.state(path).decisions)
+
+    async def test_the_back_button(self, office: Office) -> None:
+        """AP-12: what was said is not unsaid by an old page, which says so."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+        await office.say(page, path, "approve")
+
+        back = await office.say(page, path, "deny", reason="changed my mind")
+        fresh = await office.browser.get(path)
+
+        assert 409 == back.status
+        for shown in (back, fresh):
+            assert "You have agreed." in shown.words
+            assert f'action="{path}/deny"' not in shown.text
+        assert "no-store" in fresh.headers["Cache-Control"]
+        assert ApprovalState.GRANTED is office.state(path).state
+
+    async def test_giving_up_twice(self, office: Office) -> None:
+        """AP-12: the requester cancels; again nothing happens; nobody agrees then."""
+        path = office.ask(CREATE)
+        await office.become("ann")
+        page = await office.browser.get(path)
+
+        answers = [await office.say(page, path, "cancel") for _ in range(2)]
+        execute = await office.say(
+            page, path, "execute", digest=office.state(path).digest, generation="1"
+        )
+
+        assert [303, 303] == [answer.status for answer in answers]
+        assert ApprovalState.CANCELLED is office.state(path).state
+        assert execute.status in {403, 409}
+
+    async def test_ones_own_request(self, office: Office) -> None:
+        """Nobody is offered to agree to their own request, or gets away with it."""
+        path = office.ask(CREATE)
+        await office.become("ann")
+        page = await office.browser.get(path)
+        assert f'action="{path}/approve"' not in page.text
+
+        approval = office.state(path)
+        forged = await office.say(
+            page, path, "approve", digest=approval.digest, generation="1"
+        )
+
+        assert 403 == forged.status
+        assert "Nobody decides on their own request." in forged.words
+        assert ApprovalState.PENDING is office.state(path).state
+
+    async def test_a_refusal_says_why(self, office: Office) -> None:
+        """Without a reason nothing is refused; with one it is over."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+
+        silent = await office.say(page, path, "deny", reason=" ")
+        refused = await office.say(page, path, "deny", reason="too early")
+
+        assert (422, 303) == (silent.status, refused.status)
+        assert ApprovalState.DENIED is office.state(path).state
+        assert "too early" in (await office.browser.get(path)).words
+
+    async def test_without_the_token_of_the_form(self, office: Office) -> None:
+        """CSRF: a form that is none of ours decides nothing."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        approval = office.state(path)
+
+        fields = {"digest": approval.digest, "generation": "1", "form_token": "x"}
+        shown = await office.browser.post(f"{path}/approve", fields)
+
+        assert 403 == shown.status
+        assert ApprovalState.PENDING is office.state(path).state
+
+    async def test_filters(self, office: Office) -> None:
+        """The queue is narrowed by operation and requester."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        found = {
+            query: f'href="{path}"'
+            in (await office.browser.get(f"/ui/approvals?{query}")).text
+            for query in ("kind=CreateKey&requester=ann", "kind=Sign", "requester=bob")
+        }
+
+        assert [True, False, False] == list(found.values())
+        odd = [
+            (await office.browser.get(f"/ui/approvals{rest}")).status
+            for rest in ("?tab=none", "?cursor=x", "/none", "/" + "0" * 36)
+        ]
+        assert [422, 422, 404, 404] == odd
+
+    async def test_who_may_not_approve(self, office: Office) -> None:
+        """A service sees nothing of what others ask."""
+        path = office.ask(CREATE)
+        await office.become("robot", Role.SERVICE)
+
+        assert 404 == (await office.browser.get(path)).status
+        assert "Nobody waits" in (await office.browser.get("/ui/approvals")).words
+
+
+async def test_a_rule_that_wants_signatures() -> None:
+    """The command is shown that signs; the console has no form for it."""
+    with memory_hsm(policy=parse_policy(SIGNED)) as hsm:
+        async with open_browser(gateway=open_async(hsm)) as browser:
+            office = Office(browser, hsm)
+            office.do(ops.CreateKey(algorithm="Ed25519", name="signer"))
+            path = office.ask(ops.RotateKey(key_id="signer"))
+            await office.become("bob")
+            page = await browser.get(path)
+
+    command = f"hsm-cli approvals approve {path[-36:]} --digest "
+    assert command in page.words
+    assert f'action="{path}/approve"' not in page.text
+    assert f'action="{path}/deny"' in page.text
+
+
+def asked(**changes: Any) -> ApprovalInfo:
+    """Return an approval as the core tells it, changed."""
+    shown = core_present(CREATE, requester="ann", document=None, salt=SALT)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    good = ApprovalInfo(
+        approval_id="5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24",
+        state=ApprovalState.PENDING,
+        generation=1,
+        operation=shown,
+        salt=SALT,
+        digest=consent.shown_sha256(SALT, shown),
+        demands=(ApprovalDemand(rule="two"),),
+        created_at=at,
+        expires_at=at,
+    )
+    return msgspec.structs.replace(good, **changes)
+
+
+class TestPresenting:
+    def test_what_was_shown_differently(self) -> None:
+        """Where digest and text don't belong together, there is nothing to agree to."""
+        good, bad = present(asked()), present(asked(digest="00" * 32))
+
+        assert good.digest
+        assert not good.problem
+        assert not bad.digest
+        assert "has not the digest" in bad.problem
+
+    def test_what_leaves_something_unsaid(self) -> None:
+        """A field in two forms, or an unknown format, is not agreed to."""
+        twice = consent.ShownField(name="name", text="x", number=1)
+        shown = msgspec.structs.replace(asked().operation, fields=(twice,))
+
+        found = present(
+            asked(operation=shown, digest=consent.shown_sha256(SALT, shown))
+        )
+
+        assert not found.digest
+        assert "left unsaid" in found.problem
+
+    @pytest.mark.parametrize(
+        ("field", "form", "value"),
+        [
+            (consent.ShownField(name="f", text="a\nb"), "text", ("a⟨U+000A⟩b",)),
+            (consent.ShownField(name="f", number=7), "number", ("7",)),
+            (
+                consent.ShownField(name="f", data=b"hi"),
+                "2 bytes",
+                ("hex 6869", "text hi"),
+            ),
+            (consent.ShownField(name="f", data=b"\xff"), "1 bytes", ("hex ff",)),
+            (consent.ShownField(name="f"), "nothing", ()),
+        ],
+        ids=["text", "number", "text-bytes", "bytes", "nothing"],
+    )
+    def test_forms_of_a_field(
+        self, field: consent.ShownField, form: str, value: tuple[str, ...]
+    ) -> None:
+        """A field is told wholly, in a form that nothing can hide in."""
+        row = field_row(field)
+
+        assert (form, value, False) == (row.form, row.value, row.is_hidden)
+
+    def test_a_hidden_field(self) -> None:
+        """Of what is secret or long, length and salted hash are shown."""
+        digest = consent.hidden_sha256(SALT, "message", b"secret")
+        row = field_row(consent.ShownField(name="message", length=6, sha256=digest))
+
+        assert row.is_hidden
+        assert ("6 bytes", (f"salted SHA-256 {digest}",)) == (row.form, row.value)
+
+    def test_a_demand_in_words(self) -> None:
+        """What a rule asks is said with number, roles and signature."""
+        demand = ApprovalDemand(
+            rule="purge", quorum=2, roles=(Role.OPERATOR, Role.AUDITOR), signed=True
+        )
+
+        assert (
+            "purge: 2 of Operator or Auditor, signed with a key of their own"
+            == demand_words(demand)
+        )
+
+    @pytest.mark.parametrize(
+        ("state", "who", "offered"),
+        [
+            (ApprovalState.PENDING, "bob", {"approve", "deny"}),
+            (ApprovalState.GRANTED, "bob", {"deny"}),
+            (ApprovalState.PENDING, "Ann", {"cancel"}),
+            (ApprovalState.GRANTED, "ann", {"cancel", "execute"}),
+            (ApprovalState.CONSUMED, "ann", set()),
+            (ApprovalState.RESERVED, "bob", set()),
+        ],
+        ids=["asked", "agreed", "own", "own-agreed", "done", "in-use"],
+    )
+    def test_what_is_offered(
+        self, state: ApprovalState, who: str, offered: set[str]
+    ) -> None:
+        """Who looks at it is offered what the core would let them do."""
+        found = choices(asked(state=state), who, is_known=True)
+
+        verbs = ("approve", "deny", "cancel", "execute")
+        assert offered == {verb for verb in verbs if getattr(found, verb)}
+
+
+KEY = "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11"
+
+
+class TestSayingAgain:
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            CREATE,
+            ops.CreateKey(
+                algorithm="Ed25519", exportable=True, usages=(KeyUsage.SIGN,)
+            ),
+            ops.RotateKey(key_id=KEY),
+            ops.RotateKey(key_id=KEY, staged=True),
+            ops.UpdateKey(key_id=KEY, tags=(), description=""),
+            ops.RevokeKey(
+                key_id=KEY,
+                version=2,
+                reason="lost",
+                compromised_at=datetime(2026, 1, 1, 12, tzinfo=UTC),
+            ),
+            ops.DestroyKey(key_id=KEY, waiting_days=0),
+            ops.SetRotation(key_id=KEY, max_age_days=90),
+            ops.BeginLedger(reason="lost"),
+        ],
+        ids=lambda operation: type(operation).__name__,
+    )
+    def test_an_operation_that_is_shown_wholly(self, operation: Operation[Any]) -> None:
+        """What is said again is the very operation that was asked for."""
+        shown = core_present(operation, requester="ann", document=None, salt=SALT)
+
+        assert operation == said_again(shown)
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            ops.Sign(key_id=KEY, message=b"m"),
+            ops.ExportKey(key_id=KEY, wrapping_key_id=KEY),
+            ops.ImportKey(
+                algorithm="AES-256-GCM", wrapped=bytes(2000), wrapping_key_id=KEY
+            ),
+        ],
+        ids=lambda operation: type(operation).__name__,
+    )
+    def test_what_is_not_for_a_page(self, operation: Operation[Any]) -> None:
+        """Results to be carried away, and what is shown in part, are left to others."""
+        shown = core_present(operation, requester="ann", document=None, salt=SALT)
+
+        assert said_again(shown) is None
+
+    def test_a_field_from_elsewhere(self) -> None:
+        """What this version does not know is not left out silently."""
+        shown = core_present(
+            ops.RotateKey(key_id=KEY), requester="ann", document=None, salt=SALT
+        )
+        more = (*shown.fields, consent.ShownField(name="later", number=1))
+
+        assert said_again(msgspec.structs.replace(shown, fields=more)) is None

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""The trail in the console: what happened, live, and whether it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from hsm_core import operations as ops
+from hsm_core.errors import AuditTamperedError, KeyNotFoundError
+from hsm_core.factory import open_async
+from hsm_core.model import Role
+from hsm_core.testing import Faults, memory_hsm
+from hsm_server.ui.audit import pages
+from hsm_server.ui.audit.filters import Filters, read_filters
+from hsm_server.ui.audit.presenting import progress
+from tests.server.support import claims, mint
+from tests.server.ui_support import Browser, open_browser
+
+PATIENCE = 30.0
+NASTY = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+async def busy(signed_in: Browser) -> Browser:
+    """Give a browser on a trail with a key, a refusal, and hostile text."""
+    signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="signer"), "ann")
+    signed_in.execute(ops.Sign(key_id="signer", message=b"m"), NASTY)
+    with pytest.raises(KeyNotFoundError):
+        signed_in.execute(ops.RotateKey(key_id="nothing"), "bob")
+    return signed_in
+
+
+async def test_the_timeline(busy: Browser) -> None:
+    """Newest first: who did what with which key, and what came of it."""
+    page = await busy.get("/ui/audit")
+
+    assert 200 == page.status
+    for words in ("Sign", "CreateKey", "signer", "key_not_found", "ann", "bob"):
+        assert words in page.words
+    assert page.text.index("key_not_found") < page.text.index("CreateKey")
+    assert "Newest record" in page.words
+
+
+async def test_hostile_text_stays_text(busy: Browser) -> None:
+    """The name of an actor is no markup, in the list, a record or the JSON of it."""
+    listed = await busy.get("/ui/audit")
+    found = busy.execute(ops.ListAuditEvents(kind="Sign", limit=1)).items[0]
+    shown = await busy.get(f"/ui/audit/{found.event.seq}")
+
+    for page in (listed, shown):
+        assert NASTY not in page.text
+        assert NASTY in page.words.replace("&lt;", "<") or "&lt;img" in page.text
+
+
+@pytest.mark.parametrize(
+    ("query", "kinds"),
+    [
+        ("principal=ann", {"CreateKey"}),
+        ("key_id=signer", {"CreateKey", "Sign"}),
+        ("kind=Sign", {"Sign"}),
+        ("outcome=failed", {"RotateKey"}),
+        ("outcome=key_not_found&kind=RotateKey", {"RotateKey"}),
+        ("until=2001-01-01T00:00", set()),
+        ("since=2001-01-01T00:00&kind=Sign", {"Sign"}),
+    ],
+    ids=["actor", "key", "operation", "failed", "code", "until", "since"],
+)
+async def test_filters(busy: Browser, query: str, kinds: set[str]) -> None:
+    """Each filter leaves out what it should, and stands in its field again."""
+    page = await busy.get(f"/ui/audit?{query}")
+
+    rows = page.text.partition('<tbody id="events">')[2].partition("</tbody>")[0]
+    known = ("CreateKey", "Sign", "RotateKey")
+    assert kinds == {
+        kind for kind in known if f'<td data-label="Operation">{kind}<' in rows
+    }
+    assert "Clear" in page.words
+
+
+async def test_nothing_found_is_not_nothing_happened(busy: Browser) -> None:
+    """An empty page says that filters made it so, and names the newest record."""
+    page = await busy.get("/ui/audit?principal=nobody")
+
+    assert "what the filters ask for" in page.words
+    assert "0 events" not in page.words
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["start=x", "start=-1", "since=soon", "kind=" + "x" * 65, "start=1&start=2"],
+    ids=["start", "negative", "since", "kind", "twice"],
+)
+async def test_odd_queries(signed_in: Browser, query: str) -> None:
+    """What can't be meant is refused, and named."""
+    assert (await signed_in.get(f"/ui/audit?{query}")).status in {400, 422}
+
+
+async def test_paging(signed_in: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The links lead through the whole trail, record by record, without a gap."""
+    monkeypatch.setattr(pages, "PER_PAGE", 2)
+    for _ in range(4):
+        signed_in.execute(ops.VerifyAudit(limit=1))
+    seen: list[str] = []
+    path = "/ui/audit?kind=VerifyAudit"
+    while path:
+        page = await signed_in.get(path)
+        rows = page.text.partition('<tbody id="events">')[2].partition("</tbody>")[0]
+        seen += [part.partition('"')[0] for part in rows.split('href="/ui/audit/')[1:]]
+        _, _, rest = page.text.partition('rel="next" href="')
+        path = rest.partition('"')[0].replace("&amp;", "&")
+
+    assert 4 == len(seen) == len(set(seen))
+    assert sorted(seen, key=int, reverse=True) == seen
+
+
+async def test_one_record(busy: Browser) -> None:
+    """A record is shown wholly, with its hash and the one before."""
+    entry = busy.execute(ops.ListAuditEvents(kind="Sign", limit=1)).items[0]
+
+    page = await busy.get(f"/ui/audit/{entry.event.seq}")
+
+    assert entry.leaf_hash in page.words
+    assert entry.event.prev in page.words
+    assert f'"digest": "{entry.event.digest}"' in page.words
+    missing = await busy.get("/ui/audit/999999")
+    assert 404 == missing.status
+    assert "not been written yet" in missing.words
+
+
+async def test_a_trail_that_is_down() -> None:
+    """The page says so, with 503, and never that there is nothing."""
+    faults = Faults()
+    with memory_hsm(faults=faults) as hsm:
+        async with open_browser(gateway=open_async(hsm)) as browser:
+            await browser.sign_in()
+            faults.fail_trail()
+            page = await browser.get("/ui/audit")
+            record = await browser.get("/ui/audit/1")
+            verdict = await browser.submit(
+                await browser.get("/ui/audit/verify"), "/ui/audit/verify"
+            )
+            faults.heal_trail()
+            healed = await browser.get("/ui/audit")
+
+    assert [503, 503, 503] == [page.status, record.status, verdict.status]
+    assert "The trail is not available" in page.words
+    assert "does not mean that it is empty" in page.words
+    assert 'id="events"' not in page.text
+    assert "Nothing is said about whether it is whole" in verdict.words
+    assert 200 == healed.status
+
+
+class TestVerification:
+    async def test_in_parts(
+        self, busy: Browser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Part after part, with how far it got, until the head and its hash."""
+        monkeypatch.setattr(pages, "_VERIFIED_AT_ONCE", 3)
+        page = await busy.get("/ui/audit/verify")
+        parts = []
+        for _ in range(50):
+            page = await busy.submit(page, "/ui/audit/verify", HX_Request="true")
+            parts.append(page)
+            if "The trail is whole" in page.words:
+                break
+
+        assert "<html" not in parts[0].text
+        assert "3 of " in parts[0].words
+        assert "<progress" in parts[0].text
+        assert "The trail is whole" in parts[-1].words
+        assert "from number 0 to the newest" in parts[-1].words
+
+    async def test_without_scripts(self, busy: Browser) -> None:
+        """The form alone does it, too, and gives a page."""
+        page = await busy.submit(await busy.get("/ui/audit/verify"), "/ui/audit/verify")
+
+        assert "<html" in page.text
+        assert "The trail is whole" in page.words
+        newest = busy.execute(ops.ListAuditEvents(limit=5)).items
+        assert any(entry.leaf_hash in page.words for entry in newest)
+
+    async def test_damage(
+        self, signed_in: Browser, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first bad record and the reason are named; nothing is called whole."""
+
+        async def execute(*args: object, **facts: object) -> None:
+            raise AuditTamperedError("Record 7 is bad.", seq=7, reason="mac")
+
+        page = await signed_in.get("/ui/audit/verify")
+        monkeypatch.setattr("hsm_server.ui.view.View.execute", execute)
+        shown = await signed_in.submit(page, "/ui/audit/verify")
+        listed = await signed_in.get("/ui/audit")
+
+        for broken in (shown, listed):
+            assert 409 == broken.status
+            assert "The trail is damaged" in broken.words
+            assert "First bad record 7" in broken.words
+            assert "whole" not in broken.words
+
+    async def test_who_may_not(self, browser: Browser) -> None:
+        """A service neither reads nor verifies the trail."""
+        await browser.sign_in([Role.SERVICE])
+        page = await browser.get("/ui/audit/verify")
+
+        assert 403 == (await browser.get("/ui/audit")).status
+        assert 403 == (await browser.submit(page, "/ui/audit/verify")).status
+
+
+@pytest.mark.parametrize(
+    ("begun", "next_seq", "head", "checked", "total", "percent"),
+    [
+        (0, 10, 99, 10, 100, 10),
+        (50, None, 99, 50, 50, 100),
+        (0, 150, 99, 100, 100, 100),
+    ],
+    ids=["part", "end-of-a-pruned-one", "grown"],
+)
+def test_how_far_it_got(
+    begun: int, next_seq: int | None, head: int, checked: int, total: int, percent: int
+) -> None:
+    """It is counted from where it began, and never more than there is."""
+    found = progress(begun, next_seq, head, "00")
+
+    assert (checked, total, percent) == (found.checked, found.total, found.percent)
+
+
+def test_filters_survive_the_query() -> None:
+    """What was typed comes back from the links of a page."""
+    typed = Filters(principal="a&b=c", kind="Sign", since="2026-01-01T10:00")
+
+    query = dict(URL(f"/?{typed.query()}").query)
+
+    assert typed == read_filters(query)
+    assert "2026-01-01T10:00:00+00:00" == str(typed.operation().since).replace(" ", "T")
+
+
+class TestLiveView:
+    @pytest.fixture
+    async def stream(self, signed_in: Browser) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Give the live view of who has signed in."""
+        cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
+        async with (
+            asyncio.timeout(PATIENCE),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+            client.get(
+                f"{signed_in.base}/ui/audit/live?kind=CreateKey",
+                headers={"Cookie": cookie},
+            ) as response,
+        ):
+            yield response
+
+    async def test_rows(
+        self, signed_in: Browser, stream: aiohttp.ClientResponse
+    ) -> None:
+        """Each record is a row of the table, and hostile text in it stays text."""
+        assert "text/event-stream" == stream.content_type
+        make = ops.CreateKey(algorithm="Ed25519", name="watched")
+        await asyncio.to_thread(signed_in.execute, make, f"{NASTY}\u2028data: x")
+
+        intent, row = await _entry(stream), await _entry(stream)
+
+        assert ">intent<" in intent
+        assert row.lstrip().startswith("<tr>")
+        assert "watched" in row
+        assert NASTY not in row
+        assert "\u2028" not in row
+
+    async def test_it_ends_with_the_session(
+        self, signed_in: Browser, stream: aiohttp.ClientResponse
+    ) -> None:
+        """Whoever signs out sees no more, and is told why."""
+        await signed_in.submit(await signed_in.get("/ui"), "/ui/sign-out")
+
+        event, data = await _event(stream)
+
+        assert "problem" == event
+        assert "authentication_failed" == json.loads(data)["code"]
+
+    async def test_nobody(self, browser: Browser) -> None:
+        """Without a session there is no stream, and neither with a bad token."""
+        assert 303 == (await browser.get("/ui/audit/live")).status
+        token = mint(claims(), secret=b"another secret of at least 32 bytes")
+        shown = await browser.get("/ui/audit/live", Authorization=f"Bearer {token}")
+        assert 401 == shown.status
+
+
+async def _event(stream: aiohttp.ClientResponse) -> tuple[str, str]:
+    """Return kind and data of the next event that has data."""
+    kind, data = "", []
+    while True:
+        line = (await stream.content.readline()).decode()
+        assert line, "The stream has ended."
+        name, _, value = line.rstrip("\n").partition(":")
+        if name == "event":
+            kind = value.strip()
+        elif name == "data":
+            data.append(value.removeprefix(" "))
+        elif line == "\n" and data:
+            return kind, "\n".join(data)
+
+
+async def _entry(stream: aiohttp.ClientResponse) -> str:
+    kind, data = await _event(stream)
+    assert "entry" == kind, data
+    return data

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Retention in the console: what is due, holds, extensions, the ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core.model import KeyId, Role
+from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
+from hsm_server.ui.rendering import render
+from hsm_server.ui.retention import pages
+from hsm_server.ui.retention.presenting import present
+from tests.server.ui_support import Browser
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = KeyId("0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11")
+NASTY = "<b>matter</b> 7"
+REPORT = RetentionReport(
+    enabled=True,
+    policy_sha256="ab" * 32,
+    default_days=30,
+    loaded_at=AT,
+    paused="leap",
+    pause_approval_id="5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24",
+    ledger=LedgerStatus(
+        available=True, log_id="cd" * 16, head_seq=4, head_hash="ef" * 32
+    ),
+    queue=3,
+    scheduled_total=2,
+    completed_total=1,
+    swept_at=AT,
+    items=(
+        PurgeItem(
+            key_id=KEY,
+            version=2,
+            versions=(1, 2),
+            state="scheduled",
+            due_at=AT,
+            window_days=30,
+            rule="tag:<i>team</i>",
+            purge_at=AT,
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def key_id(signed_in: Browser) -> str:
+    """Give a key with two versions."""
+    made = signed_in.execute(ops.CreateKey(algorithm="AES-256-GCM", name="vat"))
+    signed_in.execute(ops.RotateKey(key_id="vat"))
+    return str(made.key_id)
+
+
+def path_of(key_id: str) -> str:
+    """Return the path of a key's page."""
+    return f"/ui/retention/keys/{key_id}"
+
+
+async def test_a_server_without_retention(signed_in: Browser) -> None:
+    """It is said that nothing is purged by itself."""
+    page = await signed_in.get("/ui/retention")
+
+    assert 200 == page.status
+    assert "There is no retention" in page.words
+
+
+def shown(report: RetentionReport) -> str:
+    """Return the page of a report, past server and session."""
+    values = {
+        "report": present(report),
+        "who": None,
+        "nav": (),
+        "flash": "",
+        "home": "/ui",
+        "form_token": "t",
+        "new_operation_id": lambda: "o",
+    }
+    return render("retention/overview.html", values)
+
+
+def test_what_is_due_when() -> None:
+    """Each row says what, since when, why, and when it ends."""
+    text = shown(REPORT)
+
+    for words in ("scheduled", "30 days", "1, 2", KEY, "2026-01-01", "2 more wait"):
+        assert words in text
+    assert "tag:&lt;i&gt;team&lt;/i&gt;" in text
+    assert "the clock leapt" in text
+    assert "/ui/approvals/5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24" in text
+
+
+def test_the_ledger() -> None:
+    """Its head is there to compare; one that is not believed can be begun anew."""
+    lost = LedgerStatus(
+        available=False,
+        log_id="cd" * 16,
+        head_seq=-1,
+        head_hash="",
+        problem="it was cut",
+    )
+
+    well, broken = shown(REPORT), shown(msgspec.structs.replace(REPORT, ledger=lost))
+
+    assert "ef" * 32 in well
+    assert "Begin a new ledger" not in well
+    assert "it was cut" in broken
+    assert "Begin a new ledger" in broken
+
+
+@pytest.mark.parametrize(
+    ("ledger", "problem"),
+    [
+        (None, ""),
+        (REPORT.ledger, ""),
+        (
+            LedgerStatus(available=False, log_id="", head_seq=0, head_hash=""),
+            "it can't be written",
+        ),
+    ],
+    ids=["none", "well", "not-writable"],
+)
+def test_what_is_wrong_with_the_ledger(
+    ledger: LedgerStatus | None, problem: str
+) -> None:
+    """A ledger that can't be written is not called well."""
+    report = msgspec.structs.replace(REPORT, ledger=ledger)
+
+    assert problem == present(report).ledger_problem
+
+
+async def test_hold_and_release(signed_in: Browser, key_id: str) -> None:
+    """A hold is placed and ended with its reason, and is listed in between."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+    held = await signed_in.submit(page, f"{path}/hold", {"reason": NASTY})
+    page = await signed_in.follow(held)
+    assert "on hold" in page.words
+    assert "&lt;b&gt;matter&lt;/b&gt; 7" in page.text
+    assert "vat" in (await signed_in.get("/ui/retention/holds")).words
+
+    released = await signed_in.submit(page, f"{path}/release", {"reason": "settled"})
+
+    assert 303 == released.status
+    assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
+    assert "No key is on hold" in (await signed_in.get("/ui/retention/holds")).words
+
+
+async def test_extend(signed_in: Browser, key_id: str) -> None:
+    """A version is kept until the end of a day; a shorter time is refused."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+    fields = {"version": "1", "until": "2090-12-31"}
+    done = await signed_in.submit(page, f"{path}/extend", fields)
+    assert 303 == done.status
+    page = await signed_in.get(path)
+    assert "2090-12-31 23:59:59 UTC" in page.words
+
+    answers = [
+        await signed_in.submit(page, f"{path}/extend", {**fields, **wrong})
+        for wrong in ({"until": "2080-01-01"}, {"until": "x"}, {"version": "x"})
+    ]
+
+    assert [422, 422, 422] == [answer.status for answer in answers]
+
+
+async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
+    """Whoever saw another generation is shown the key as it is; nothing is done."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+    signed_in.execute(ops.RotateKey(key_id=key_id))
+
+    late = await signed_in.submit(page, f"{path}/hold", {"reason": "late"})
+
+    assert 412 == late.status
+    assert "Nothing was done" in late.words
+    assert "changed since it was looked at" in late.words
+    assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
+
+
+async def test_a_double_click(signed_in: Browser, key_id: str) -> None:
+    """The same form twice is one hold, and no error."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+
+    answers = [
+        await signed_in.submit(page, f"{path}/hold", {"reason": "matter"})
+        for _ in range(2)
+    ]
+
+    assert [303, 303] == [answer.status for answer in answers]
+    assert 3 == signed_in.execute(ops.DescribeKey(key_id=key_id)).generation
+
+
+async def test_no_reason_no_hold(signed_in: Browser, key_id: str) -> None:
+    """A hold without a reason is refused."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+
+    assert 422 == (await signed_in.submit(page, f"{path}/hold", {"reason": " "})).status
+
+
+async def test_a_key_is_found_by_its_name(signed_in: Browser, key_id: str) -> None:
+    """Name or id lead to the page of the key; anything else is not found."""
+    found = [
+        (await signed_in.get(f"/ui/retention/find?key={name}")).location
+        for name in ("vat", "VAT", key_id)
+    ]
+
+    assert [path_of(key_id)] * 3 == found
+    assert 404 == (await signed_in.get("/ui/retention/find?key=none")).status
+    assert 422 == (await signed_in.get("/ui/retention/find?key=%3Cb%3E")).status
+
+
+async def test_holds_a_part_at_a_time(
+    signed_in: Browser, key_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk through all keys goes on where it stopped, and says how far it got."""
+    monkeypatch.setattr(pages, "_LOOKED_AT", 1)
+    signed_in.execute(ops.HoldKey(key_id=key_id, reason="matter"))
+    signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="newer"))
+
+    first = await signed_in.get("/ui/retention/holds")
+    _, _, rest = first.text.partition('rel="next" href="')
+    second = await signed_in.get(rest.partition('"')[0].replace("&amp;", "&"))
+
+    assert "None of these 1 keys is on hold" in first.words
+    assert "vat" in second.words
+
+
+async def test_who_may_not(browser: Browser) -> None:
+    """A key that a role may look at is not one that it may hold."""
+    browser.execute(ops.CreateKey(algorithm="Ed25519", name="signer"))
+    key = browser.execute(ops.DescribeKey(key_id="signer"))
+    await browser.sign_in([Role.OPERATOR])
+    page = await browser.get(path_of(key.key_id))
+
+    shown = await browser.submit(page, f"{path_of(key.key_id)}/hold", {"reason": "x"})
+
+    assert 200 == page.status
+    assert 403 == shown.status
+    assert "" == browser.execute(ops.DescribeKey(key_id="signer")).hold

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Every block of commands in a document is typed by a test, or says why it is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.test_how_to import STARTS_ITS_OWN, TOLD
+from tests.support import REPOSITORY
+
+_TYPED: Final = frozenset(
+    {
+        "README.md",  # test_readme.py
+        "docs/tutorial/first-release.md",  # test_tutorial.py
+        "docs/tutorial/see-it-work.md",  # the session demo
+        "docs/how-to/get-certificates-by-acme.md",  # test_acme_how_to.py
+        "docs/how-to/sqlite.md",  # test_stores.py
+        *(f"docs/how-to/{name}.md" for name in (*TOLD, *STARTS_ITS_OWN)),
+    }
+)
+"""Documents all of whose ``sh`` blocks a test types."""
+
+_BLOCK: Final = re.compile(
+    r"^(?P<before>[^\n]*)\n\n?```(?P<language>sh|bash|shell|console|python|pycon)\n"
+    r"(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_REASON: Final = re.compile(r"<!-- not run: (?P<why>[^>]{10,}) -->")
+_DOCUMENTS: Final = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "packages/*/*.md")
+    for path in REPOSITORY.glob(pattern)
+    if "_build" not in path.parts
+)
+
+
+def unaccounted(name: str, text: str) -> list[str]:
+    """Return the first lines of blocks that nobody types and that give no reason."""
+    return [
+        found["text"].partition("\n")[0]
+        for found in _BLOCK.finditer(text)
+        if not _REASON.search(found["before"])
+        and not (found["language"] == "sh" and name in _TYPED)
+        and ">>>" not in found["text"]  # a doctest, which the session docs runs
+    ]
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_blocks(name: str) -> None:
+    """A document has no block that is neither run nor explained."""
+    assert [] == unaccounted(name, (REPOSITORY / name).read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Text.\n\n```sh\nrm -r x\n```\n", ["rm -r x"]),
+        ("Text.\n```python\nx = 1\n```\n", ["x = 1"]),
+        ("<!-- not run: it needs two machines -->\n```sh\nssh a\n```\n", []),
+        ("<!-- not run: why -->\n```sh\nssh a\n```\n", ["ssh a"]),
+        ("Text.\n\n```python\n>>> 1\n1\n```\n", []),
+        ("Text.\n\n```text\nanything\n```\n", []),
+    ],
+)
+def test_check_itself(text: str, found: list[str]) -> None:
+    """A block without a test and without a reason is found."""
+    assert found == unaccounted("unknown.md", text)
+
+
+def test_typed_documents_exist() -> None:
+    """What is said to be typed is there."""
+    assert [] == [name for name in _TYPED if not Path(REPOSITORY, name).is_file()]
