@@ -28,7 +28,7 @@ def create(desk: Desk, name: str, algorithm: str) -> str:
     page.get_by_role("link", name="Create a key").click()
     desk.check()
     page.get_by_role("link", name=algorithm, exact=True).first.click()
-    page.get_by_label("Name").fill(name)
+    page.get_by_label("Name", exact=True).fill(name)
     desk.check()
     page.get_by_role("button", name="Create the key").click()
     heading(page, name)
@@ -59,7 +59,7 @@ def test_life(hall: Hall) -> None:
     for _ in range(2):
         act(desk, path, "Rotate", "Rotate")
         heading(desk.page, "life")
-    act(desk, path, "Roll back", "Roll back", **{"Version": "1"})
+    act(desk, path, "Roll back", "Roll back", **{"Roll back to": "1"})
     heading(desk.page, "life")
     act(desk, path, "Suspend", "Suspend", Reason="Somebody looks into it")
     heading(desk.page, "life")
@@ -80,7 +80,14 @@ def test_end(hall: Hall) -> None:
     hall.create("end")
     desk = hall.seated("adam")
     path = f"/ui/keys/{hall.ask('adam', 'GET', '/keys/end')['key_id']}"
-    act(desk, path, "Revoke", "Revoke", Reason="Lost", **{"Type end to confirm": "end"})
+    act(
+        desk,
+        path,
+        "Revoke",
+        "Revoke for ever",
+        Reason="Lost",
+        **{"Type end to confirm": "end"},
+    )
     heading(desk.page, "end")
     expect(desk.page.get_by_text("revoked").first).to_be_visible()
     desk.expect_refusals(400, 422)
@@ -123,18 +130,19 @@ def test_signature(hall: Hall, *, scripts: bool) -> None:
     desk.sign_in(hall.token("ada"))
     page = desk.open(f"/ui/keys/{name}")
     page.get_by_role("link", name="Sign", exact=True).click()
-    page.get_by_label("Message").fill("Hello")
+    page.get_by_label("Message", exact=True).fill("Hello")
     page.get_by_role("button", name="Sign", exact=True).click()
     expect(page.get_by_text("good", exact=True)).to_be_visible()
     signature = page.locator("[id$=-base64]").first.inner_text()
     page.get_by_role("link", name="Verify", exact=True).click()
-    page.get_by_label("Message").fill("Hello")
-    page.get_by_label("Signature").fill(signature)
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.get_by_label("Signature", exact=True).fill(signature)
     page.get_by_role("button", name="Verify", exact=True).click()
 
     expect(page.get_by_text("good", exact=True)).to_be_visible()
-    page.get_by_label("Message").fill("Hullo")
-    page.get_by_label("Signature").fill(signature)
+    desk.expect_refusals(422)
+    page.get_by_label("Message", exact=True).fill("Hullo")
+    page.get_by_label("Signature", exact=True).fill(signature)
     page.get_by_role("button", name="Verify", exact=True).click()
     expect(page.get_by_text("not good", exact=True)).to_be_visible()
     if scripts:
@@ -201,7 +209,7 @@ def test_with_the_keyboard(hall: Hall) -> None:
     """
     desk = hall.seated("ada")
     page = desk.open("/ui/keys/new?algorithm=Ed25519")
-    page.get_by_label("Name").focus()
+    page.get_by_label("Name", exact=True).focus()
     page.keyboard.type("typed")
     page.keyboard.press("Enter")
     heading(page, "typed")
