@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode
 
 import pytest
 
@@ -57,26 +56,8 @@ def _count(name: str, usual: int) -> int:
     return int(os.environ.get(f"FERROHSM_BENCH_{name}", usual))
 
 
-def _session(client: Client, token: str) -> str:
-    """Sign in, and return the cookie of the session."""
-    page = client.request("GET", "/ui/sign-in")
-    before = page.headers["set-cookie"].partition(";")[0]
-    (form_token,) = re.findall(rb'name="form_token" value="([^"]+)"', page.body)[:1]
-    fields = {"form_token": form_token.decode(), "token": token, "next": "/ui"}
-    answer = client.request(
-        "POST",
-        "/ui/sign-in",
-        urlencode(fields).encode(),
-        {"Cookie": before, "Content-Type": "application/x-www-form-urlencoded"},
-    )
-    assert 303 == answer.status, answer.body
-    found = re.search(r"__Host-ferrohsm=[^;,]+", answer.headers["set-cookie"])
-    assert found is not None
-    return found[0]
-
-
-def _pages(client: Client, cookie: str) -> dict[str, str]:
-    page = client.request("GET", "/ui/keys", headers={"Cookie": cookie})
+def _pages(client: Client) -> dict[str, str]:
+    page = client.request("GET", "/ui/keys")
     found = re.search(rb'href="/ui/keys/([0-9a-f-]{36})"', page.body)
     assert found is not None
     key = f"/ui/keys/{found[1].decode()}"
@@ -100,17 +81,16 @@ def _pages(client: Client, cookie: str) -> dict[str, str]:
 
 @pytest.mark.timeout(1800)
 def test_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pages take turns, over one kept connection, with a session of all roles."""
+    """Pages take turns, over one kept connection, for somebody with all roles."""
     site = _site(tmp_path / "site")
     taken: dict[str, list[float]] = {}
     with site.start("--log-level", "warning") as server:
-        with Client(server.port, site.context) as client:
-            cookie = _session(client, site.token("grace", *_ROLES))
-            pages = _pages(client, cookie)
+        with site.client(server.port, "grace", *_ROLES) as client:
+            pages = _pages(client)
             for _ in range(_ROUNDS):
                 for name, path in pages.items():
                     began = time.perf_counter()
-                    answer = client.request("GET", path, headers={"Cookie": cookie})
+                    answer = client.request("GET", path)
                     taken.setdefault(name, []).append(time.perf_counter() - began)
                     assert 200 == answer.status, (path, answer.body[:500])
         assert 0 == server.stop()
