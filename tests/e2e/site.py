@@ -85,6 +85,8 @@ class Site:
             *("--cert", str(self.server_pair.certificate)),
             *("--key", str(self.server_pair.key)),
             *("--client-ca", str(self.authority.bundle)),
+            *("--rate-limit-per-second", "0", "--address-limit-per-second", "0"),
+            *("--lockout-after", "0"),
             *self._store_arguments(),
         ]
 

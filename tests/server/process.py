@@ -49,6 +49,8 @@ class Site:
             *("--key-dir", str(self.keys), "--audit-log", str(self.audit)),
             *("--approval-dir", str(self.folder / "data/approvals")),
             *("--isolation", self._isolation),
+            *("--rate-limit-per-second", "0", "--address-limit-per-second", "0"),
+            *("--lockout-after", "0"),
             *arguments,
         ]
 

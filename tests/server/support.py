@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from yarl import URL
 
 from hsm_core.factory import OpenHSM, open_async
+from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.rest import API_PREFIX
 from hsm_core.testing import memory_hsm
@@ -33,6 +34,7 @@ from hsm_server.app import create_app
 from hsm_server.app_keys import METRICS
 from hsm_server.clock import FlooredClock
 from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.limits import actor_limiter
 from hsm_server.listener import Listener
 from hsm_server.local_vault import LocalVault
 from hsm_server.logs import Logger, make_logger
@@ -201,6 +203,7 @@ def local_app(
     clock: FlooredClock,
     secret: bytes = SECRET,
     between: Between = LocalVault,
+    weigh: Callable[[Operation[Any]], int] = lambda _: 1,
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
@@ -210,6 +213,7 @@ def local_app(
         TokenTrust.of_secret(secret, settings.tokens),
         metrics.count_jwt_failure,
         clock,
+        limiter=actor_limiter(settings.rates, weigh, metrics),
         console=settings.console,
         people=vouching.tokens if vouching else None,
     )
@@ -235,6 +239,7 @@ async def open_api(
             make_logger(log, LogLevel.DEBUG, LogFormat.JSON),
             clock or FlooredClock(),
             between=between,
+            weigh=hsm.weight,
         )
         with socket.create_server(("127.0.0.1", 0)) as bound:
             listener = Listener(app, [bound], None)

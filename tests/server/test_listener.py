@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hsm_server import listener
+from hsm_server.limits.addresses import peer_of
 from hsm_server.settings import HTTPLimits, ServerSettings
 from tests.server.support import API, open_api
 
@@ -165,7 +166,7 @@ def test_what_counts_as_one_address(peer: object, counted: str) -> None:
         def getpeername(self) -> object:
             return peer
 
-    found = listener._address_of(Accepted())  # type: ignore[arg-type]  # noqa: SLF001 (no peer here has such addresses)
+    found = peer_of(listener._address_of(Accepted()))  # type: ignore[arg-type]  # noqa: SLF001 (no peer here has such addresses)
 
     assert counted == found
 

@@ -279,6 +279,46 @@ def test_every_flag_reaches_the_settings(server: Server) -> None:
     assert ("error", "console") == (settings.log_level, settings.log_format)
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://issuer.example/keys", "begins with https://"),
+        ("file:///etc/passwd", "begins with https://"),
+        ("https:///keys", "begins with https://"),
+        ("https://user@issuer.example/keys", "a user or a fragment"),
+        ("https://issuer.example/keys#a", "a user or a fragment"),
+        ("https://issuer.example:70000/keys", "is no URL"),
+        ("https://[/keys", "is no URL"),
+        ("https://issuer.example/a b", "characters that no URL has"),
+        ("https://issuer.example/" + "a" * 2048, "begins with https://"),
+    ],
+    ids=[
+        *("plain", "file", "no host", "user", "fragment", "port", "bracket"),
+        *("space", "long"),
+    ],
+)
+def test_where_keys_are_not_fetched(server: Server, url: str, words: str) -> None:
+    """What a stranger on the way could change is no place for keys."""
+    result = run("--auth-jwt-jwks-url", url)
+
+    assert 2 == result.exit_code
+    assert words in " ".join(result.stderr.split())
+
+
+def test_where_keys_are_fetched(server: Server) -> None:
+    """It stands in the place of a secret; authorities are its own."""
+    url = "https://issuer.example:8443/keys?tenant=1"
+    flags = ("--auth-jwt-jwks-url", url, "--auth-jwt-jwks-ca", "ca.pem")
+    result = run(*flags, FERROHSM_JWT_SECRET=None)
+    found = server.settings.token_config
+
+    assert 0 == result.exit_code, result.output
+    assert (url, Path("ca.pem")) == (found.key_set_url, found.key_set_authorities)
+    assert server.secrets.jwt_secret is None
+    assert "--auth-jwt-jwks-url says which" in run(*flags).stderr
+    assert "of no use without --auth-jwt-jwks-url" in run(*flags[2:]).stderr
+
+
 class TestTLS:
     """What the listener shows, and whom it lets in."""
 

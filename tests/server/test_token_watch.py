@@ -15,7 +15,7 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import Visitor
 from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.settings import TokenRules
+from hsm_server.settings import TokenConfig, TokenRules
 from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
 from tests.server.support import claims, mint
 from tests.server.token_kit import signer, write_config
@@ -30,7 +30,7 @@ class Watched:
     def __init__(self, path: Path) -> None:
         self.path = write_config(path, [OLD.section("old")])
         self.told: list[str] = []
-        source = TokenSource(path, lambda: b"", RULES)
+        source = TokenSource(TokenConfig(path=path), lambda: b"", RULES)
         trust = source.read()
         self.names = TrustedNames(trust)
         nobody = cast("AsyncHSMGateway", None)

@@ -223,7 +223,12 @@ class TestPages:
 
         answers = [await office.say(page, path, "cancel") for _ in range(2)]
         execute = await office.say(
-            page, path, "execute", digest=office.state(path).digest, generation="1"
+            page,
+            path,
+            "execute",
+            digest=office.state(path).digest,
+            generation="1",
+            key_generation="0",
         )
 
         assert [303, 303] == [answer.status for answer in answers]

@@ -20,6 +20,7 @@ from hsm_server.ui.audit import pages
 from hsm_server.ui.audit.filters import Filters, read_filters
 from hsm_server.ui.audit.presenting import progress
 from tests.server.support import claims, mint
+from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import Browser, open_browser
 
 PATIENCE = 30.0
@@ -282,6 +283,42 @@ class TestLiveView:
 
         assert "problem" == event
         assert "authentication_failed" == json.loads(data)["code"]
+
+    async def test_from_where_a_page_ends(self, signed_in: Browser) -> None:
+        """What was recorded since the page was made comes first, without a gap."""
+        signed_in.execute(ops.CreateKey(algorithm="Ed25519", name="between"))
+        cookie = "; ".join(f"{k}={v}" for k, v in signed_in.cookies.items())
+        async with (
+            asyncio.timeout(PATIENCE),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+            client.get(
+                f"{signed_in.base}/ui/audit/live?start=0", headers={"Cookie": cookie}
+            ) as response,
+        ):
+            rows = [await _entry(response) for _ in range(3)]
+
+        assert [0, 1, 2] == [
+            int(row.partition("/ui/audit/")[2].partition('"')[0]) for row in rows
+        ]
+
+    async def test_between_two_processes(self) -> None:
+        """A front end that holds nothing follows the trail for who has signed in."""
+        over = OverSockets()
+        async with open_browser(between=over) as browser:
+            await browser.sign_in()
+            cookie = "; ".join(f"{k}={v}" for k, v in browser.cookies.items())
+            async with (
+                asyncio.timeout(PATIENCE),
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+                client.get(
+                    f"{browser.base}/ui/audit/live?kind=ListAuditEvents",
+                    headers={"Cookie": cookie},
+                ) as response,
+            ):
+                row = await _entry(response)
+            over.close()
+
+        assert "ListAuditEvents" in row
 
     async def test_nobody(self, browser: Browser) -> None:
         """Without a session there is no stream, and neither with a bad token."""

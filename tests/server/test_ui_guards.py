@@ -3,9 +3,10 @@
 
 import pytest
 
+from hsm_server.settings import RateLimits, ServerSettings
 from hsm_server.ui.origin import safe_path
 from tests.server.support import claims, mint
-from tests.server.ui_support import BEFORE, SESSION, Browser
+from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser
 
 FLASH = "__Host-ferrohsm-flash"
 
@@ -200,7 +201,7 @@ async def test_a_flash_that_is_not_ours_is_not_shown(
 @pytest.mark.parametrize(
     ("kind", "body", "status"),
     [
-        ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("multipart/form-data; boundary=x", b"--x--", 400),
         ("application/json", b"{}", 415),
         ("application/x-www-form-urlencoded", b"a=%FF", 400),
         ("application/x-www-form-urlencoded", b"\xff", 400),
@@ -255,3 +256,29 @@ async def test_a_bad_header_is_no_anonymous_visit(signed_in: Browser) -> None:
 
     assert 401 == shown.status
     assert "Bearer" == shown.headers["WWW-Authenticate"]
+
+
+async def test_who_asks_too_often_reads_a_page() -> None:
+    """A limit is told in HTML under ``/ui``, with the time to wait."""
+    rates = RateLimits(address_per_second=0.01, address_burst=2)
+    settings = ServerSettings(rates=rates)
+    async with open_browser(settings) as browser:
+        for _ in range(2):
+            assert 200 == (await browser.get("/ui/sign-in")).status
+
+        shown = await browser.get("/ui/sign-in")
+
+    assert 429 == shown.status
+    assert shown.headers["Content-Type"].startswith("text/html")
+    assert int(shown.headers["Retry-After"]) > 0
+
+
+async def test_ended_sessions_lock_nobody_out() -> None:
+    """Tabs that were left open don't count as somebody who guesses."""
+    settings = ServerSettings(rates=RateLimits(free_failures=1))
+    async with open_browser(settings) as browser:
+        for _ in range(5):
+            browser.cookies[SESSION] = "A" * 43
+            assert 303 == (await browser.get("/ui")).status
+
+        assert 303 == (await browser.sign_in()).status

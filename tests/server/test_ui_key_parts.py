@@ -14,7 +14,6 @@ from hsm_core.errors import (
     ApprovalRequiredError,
     InvalidInputError,
     PayloadTooLargeError,
-    UnsupportedOperationError,
 )
 from hsm_core.model import (
     AuditedCaller,
@@ -46,6 +45,7 @@ from hsm_core.policies import parse_policy
 from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.wire import asked_approval
+from hsm_server.ui.approvals.saying_again import said_again
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.actions import (
     ACTIONS,
@@ -54,7 +54,6 @@ from hsm_server.ui.keys.actions import (
     offered,
     operation_of,
 )
-from hsm_server.ui.keys.approved import operation_shown
 from hsm_server.ui.keys.choices import CATEGORIES, purposes
 from hsm_server.ui.keys.creating import creation_of
 from hsm_server.ui.keys.fields import Field, filled, marked
@@ -70,7 +69,7 @@ from hsm_server.ui.keys.presenters import (
 from hsm_server.ui.keys.trials import TRIALS, fitting
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)
-MICROSECONDS = int(AT.timestamp()) * 1_000_000
+MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 999_999
 ID = KeyId("3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11")
 ASKING = """
 version: 1
@@ -527,7 +526,9 @@ class TestApproved:
             admin.execute(CreateKey(algorithm="Ed25519", name="there"))
             first = _asked(admin, operation)
 
-            again = _asked(admin, operation_shown(first.operation))
+            repeated = said_again(first.operation)
+            assert repeated is not None
+            again = _asked(admin, repeated)
 
         assert first == again
 
@@ -535,8 +536,7 @@ class TestApproved:
         """What these pages don't ask for, they don't do."""
         other = consent.ShownOperation(format=1, kind="Sign", requester="alice")
 
-        with pytest.raises(UnsupportedOperationError):
-            operation_shown(other)
+        assert said_again(other) is None
 
     def test_hidden_fields(self) -> None:
         """What was not shown can't be done from here."""
@@ -545,8 +545,7 @@ class TestApproved:
             format=1, kind="CreateKey", requester="alice", fields=(hidden,)
         )
 
-        with pytest.raises(UnsupportedOperationError):
-            operation_shown(shown)
+        assert said_again(shown) is None
 
 
 def _asked(admin: HSM, operation: Operation[KeyInfo]) -> ApprovalInfo:

@@ -507,12 +507,12 @@ class TestApprovals:
 
         approval_id = await self._ask(asking, key)
         waiting = await asking.get(path_of(key))
-        path = f"/ui/keys/approved/{approval_id}"
+        path = f"/ui/approvals/{approval_id}"
         early = await asking.get(path)
         asking.execute(Approve(approval_id=approval_id), principal="bob")
         granted = await asking.get(path_of(key))
         page = await asking.get(path)
-        done = await asking.submit(page, path)
+        done = await asking.submit(page, f"{path}/execute")
 
         assert "Waiting for approval" in waiting.words
         assert "Do it now" not in early.words
@@ -529,11 +529,12 @@ class TestApprovals:
         """Nothing is done before the others have agreed."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
-        path = f"/ui/keys/approved/{approval_id}"
+        path = f"/ui/approvals/{approval_id}"
         page = await asking.get(path_of(key, "/rotate"))
         digest = asking.execute(GetApproval(approval_id=approval_id)).digest
 
-        await asking.submit(page, path, {"digest": digest})
+        fields = {"digest": digest, "generation": "1", "key_generation": "0"}
+        await asking.submit(page, f"{path}/execute", fields)
 
         assert KeyState.ACTIVE is described(asking, key).state
 
@@ -542,10 +543,10 @@ class TestApprovals:
         key = make(asking)
         approval_id = await self._ask(asking, key)
         asking.execute(Approve(approval_id=approval_id), principal="bob")
-        path = f"/ui/keys/approved/{approval_id}"
+        path = f"/ui/approvals/{approval_id}"
         page = await asking.get(path)
 
-        shown = await asking.submit(page, path, {"digest": "00" * 32})
+        shown = await asking.submit(page, f"{path}/execute", {"digest": "00" * 32})
 
         assert 409 == shown.status
         assert KeyState.ACTIVE is described(asking, key).state
@@ -558,9 +559,15 @@ class TestApprovals:
         asking.cookies.clear()
         await asking.sign_in(sub="bob")
 
-        shown = await asking.get(f"/ui/keys/approved/{approval_id}")
+        page = await asking.get(f"/ui/approvals/{approval_id}")
+        approval = asking.execute(GetApproval(approval_id=approval_id))
+        seen = {"digest": approval.digest, "generation": "2", "key_generation": "1"}
+        form = await asking.get(path_of(key, "/rotate"))
+        shown = await asking.submit(form, f"/ui/approvals/{approval_id}/execute", seen)
 
+        assert "Do it now" not in page.words
         assert 404 == shown.status
+        assert KeyState.ACTIVE is described(asking, key).state
 
     async def test_a_trial(self, asking: Browser) -> None:
         """A trial that needs consent says so, keeps the input, and works after it."""
@@ -681,7 +688,9 @@ class TestHostileText:
     async def test_it_stays_text(self, browser: Browser) -> None:
         """Nothing that people have written is markup, wherever it is shown."""
         await browser.sign_in(sub=HOSTILE)
-        key = make(browser, description=HOSTILE, owner=HOSTILE, usages=("sign",))
+        key = make(
+            browser, description=f"{HOSTILE}\n\u202e", owner=HOSTILE, usages=("sign",)
+        )
         browser.execute(Sign(key_id=key.key_id, message=b""), principal=HOSTILE)
         browser.execute(RotateKey(key_id=key.key_id))
         browser.execute(RevokeKey(key_id=key.key_id, version=1, reason=HOSTILE))
@@ -700,5 +709,7 @@ class TestHostileText:
             assert "<script>alert" not in page.text
             assert "<img" not in page.text
             assert "<script>" not in page.text
+        assert "\u202e" not in pages[2].text
+        assert "⟨U+202E⟩" in pages[2].words
         assert HOSTILE in pages[2].words
         assert HOSTILE in pages[3].words

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from hsm_core import operations as ops
-from hsm_core.model import KeyId, Role
+from hsm_core.model import KeyId, KeyInfo, Role
 from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
 from hsm_server.ui.rendering import render
 from hsm_server.ui.retention import pages
@@ -230,6 +230,24 @@ async def test_holds_a_part_at_a_time(
 
     assert "None of these 1 keys is on hold" in first.words
     assert "vat" in second.words
+
+
+async def test_a_ledger_is_not_begun_for_nothing(signed_in: Browser) -> None:
+    """Where no ledger could be lost, the core refuses, and a page says so."""
+    page = await signed_in.get(path_of((await _key(signed_in)).key_id))
+
+    refused = await signed_in.submit(page, "/ui/retention/ledger", {"reason": "lost"})
+    silent = await signed_in.submit(page, "/ui/retention/ledger", {"reason": ""})
+
+    assert refused.status in {409, 422}
+    assert "<html" in refused.text
+    assert 422 == silent.status
+
+
+async def _key(browser: Browser) -> KeyInfo:
+    made = browser.execute(ops.CreateKey(algorithm="Ed25519"))
+    assert isinstance(made, KeyInfo)
+    return made
 
 
 async def test_who_may_not(browser: Browser) -> None:

@@ -42,6 +42,7 @@ Every error that hsm-core raises on purpose.
     │   ├── EntropyUnavailableError
     │   ├── OutcomeUnknownError
     │   ├── OverloadedError
+    │   │   ├── RateLimitedError
     │   │   └── TooManyApprovalsError
     │   ├── SelfTestFailedError
     │   ├── StoreUnavailableError
@@ -100,6 +101,7 @@ __all__ = [
     "OverloadedError",
     "PayloadTooLargeError",
     "PreconditionFailedError",
+    "RateLimitedError",
     "SelfTestFailedError",
     "SignatureMismatchError",
     "StorageFullError",
@@ -475,6 +477,17 @@ class OverloadedError(UnavailableError):
 
     code: ClassVar[str] = "overloaded"
     sentence: ClassVar[str] = "Too many requests are waiting; try again later."
+
+
+class RateLimitedError(OverloadedError):
+    """
+    The caller has asked for too much in too short a time; nothing was done.
+
+    ``facts`` name the ``limit`` and ``retry_after_seconds``.
+    """
+
+    code: ClassVar[str] = "rate_limited"
+    sentence: ClassVar[str] = "Too many requests; try again later."
 
 
 class SelfTestFailedError(UnavailableError):

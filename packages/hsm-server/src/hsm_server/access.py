@@ -20,13 +20,31 @@ from hsm_core.operations import (
     ListAuditEvents,
     Operation,
 )
+from hsm_server.limits.quota import Quota
 
-__all__ = ["How", "Known", "SignedIn", "VaultAccess", "Visitor", "Who"]
+__all__ = [
+    "How",
+    "Known",
+    "SignedIn",
+    "Told",
+    "VaultAccess",
+    "Visitor",
+    "Who",
+    "tell_nobody",
+]
 
 R = TypeVar("R")
 
 Known: TypeAlias = Callable[[str], None]
 """Is told the principal as soon as that is known, whatever the answer will be."""
+
+
+Told: TypeAlias = Callable[[Quota], None]
+"""Is told what is left to the principal, where that is limited."""
+
+
+def tell_nobody(quota: Quota) -> None:
+    """Take no note of a quota."""
 
 
 class Visitor(Record, frozen=True, kw_only=True):
@@ -120,11 +138,15 @@ class VaultAccess(Protocol):
         known: Known,
         approval_id: str = "",
         expected_generation: int = 0,
+        told: Told = tell_nobody,
     ) -> R:
         """
         Execute one operation for whoever the visitor turns out to be.
 
         See `HSM.execute` for what travels beside it.
+
+        Raises:
+            RateLimitedError: They have asked for too much.
         """
         ...
 

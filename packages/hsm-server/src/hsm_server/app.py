@@ -7,16 +7,19 @@ from aiohttp import web
 
 from hsm_server.access import VaultAccess
 from hsm_server.app_keys import (
+    GUARD,
     HEALTH,
     IN_FLIGHT,
     LOGGER,
     METRICS,
     PROVIDER,
     SETTINGS,
+    SOURCES,
     VAULT,
 )
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
+from hsm_server.limits import SourceAddresses, address_guard
 from hsm_server.logs import Logger
 from hsm_server.middleware import answer_everything, set_common_headers
 from hsm_server.oidc.provider import Provider
@@ -52,12 +55,14 @@ def create_app(
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
     app[VAULT] = vault
+    app[GUARD] = address_guard(settings.rates, metrics)
     app[HEALTH] = HealthCheck(vault, metrics)
     app[IN_FLIGHT] = InFlight()
     app[LOGGER] = logger
     app[METRICS] = metrics
     app[PROVIDER] = Provider(settings.oidc) if settings.oidc else None
     app[SETTINGS] = settings
+    app[SOURCES] = SourceAddresses(settings.proxies)
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))
     if settings.metrics.address is None:

@@ -11,18 +11,23 @@ from aiohttp import web
 from hsm_server.access import VaultAccess
 from hsm_server.health import HealthCheck
 from hsm_server.in_flight import InFlight
+from hsm_server.limits.guard import AddressGuard
+from hsm_server.limits.proxies import SourceAddresses
+from hsm_server.limits.quota import Quota
 from hsm_server.logs import Logger
 from hsm_server.oidc.provider import Provider
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
 
 __all__ = [
+    "GUARD",
     "HEALTH",
     "IN_FLIGHT",
     "LOGGER",
     "METRICS",
     "PROVIDER",
     "SETTINGS",
+    "SOURCES",
     "VAULT",
     "Exchange",
     "begin_operation",
@@ -30,12 +35,14 @@ __all__ = [
     "start_exchange",
 ]
 
+GUARD: Final = web.AppKey("GUARD", AddressGuard)
 HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
 IN_FLIGHT: Final = web.AppKey("IN_FLIGHT", InFlight)
 LOGGER: Final = web.AppKey("LOGGER", Logger)
 METRICS: Final = web.AppKey("METRICS", Metrics)
 PROVIDER: Final[web.AppKey[Provider | None]] = web.AppKey("PROVIDER")
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
+SOURCES: Final = web.AppKey("SOURCES", SourceAddresses)
 VAULT: Final = web.AppKey("VAULT", VaultAccess)
 
 
@@ -49,16 +56,22 @@ class Exchange:
         operation: Name of the operation, or of the page that was asked for.
         code: ``ok``, or the code of the problem that was answered.
         principal: Who asked, once that is known.
+        quota: What is left to them, where that is limited.
     """
 
     request_id: str
     operation: str = "none"
     code: str = "ok"
     principal: str = ""
+    quota: Quota | None = None
 
     def know(self, principal: str) -> None:
         """Note who asks."""
         self.principal = principal
+
+    def limit(self, quota: Quota) -> None:
+        """Note what is left to who asks."""
+        self.quota = quota
 
 
 _EXCHANGE: Final = web.RequestKey("_EXCHANGE", Exchange)

@@ -10,9 +10,9 @@ import msgspec
 from aiohttp import web
 
 from hsm_server.access import Visitor
-from hsm_server.app_keys import exchange_of
+from hsm_server.app_keys import SOURCES, exchange_of
 
-__all__ = ["api_visitor_of", "visitor_of"]
+__all__ = ["address_of", "api_visitor_of", "shown_by", "visitor_of"]
 
 _UNREADABLE: Final = "?"
 """Stands for credentials that are no bearer token, and is none itself."""
@@ -24,13 +24,14 @@ def visitor_of(request: web.Request) -> Visitor:
     """
     Return what a request shows of who sent it.
 
-    The address is that of the connection, whatever headers say.
+    The address is that of the connection, or what trusted proxies say of it; see
+    `SourceAddresses`.
     """
     exchange = exchange_of(request)
     return Visitor(
         credential=_credential(request),
         certificate=_certificate(request),
-        address=_address(request),
+        address=address_of(request),
         request_id=exchange.request_id if exchange is not None else "",
     )
 
@@ -65,9 +66,25 @@ def _credential(request: web.Request) -> str:
     return bearer[1] if bearer is not None else _UNREADABLE
 
 
-def _address(request: web.Request) -> str:
+def address_of(request: web.Request) -> str:
+    """Return the network address that a request comes from, or an empty text."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
-    return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    sources = request.app[SOURCES]
+    return sources.source_of(address, request.headers.getall(sources.header, []))
+
+
+def shown_by(request: web.Request) -> tuple[bytes, ...]:
+    """
+    Return all by which a request may show who sends it, unread.
+
+    The certificate is looked at where there is nothing else.
+    """
+    fields = tuple(
+        "\n".join(request.headers.getall(name, [])).encode("utf-8", "surrogateescape")
+        for name in ("Authorization", "Cookie")
+    )
+    return fields if any(fields) else (*fields, _certificate(request))
 
 
 def _certificate(request: web.Request) -> bytes:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
@@ -17,7 +18,15 @@ from hsm_server.app_keys import LOGGER, METRICS, Exchange
 from hsm_server.logs import location
 from hsm_server.problems import RequestRefusedError, problem_response, status_of
 
-__all__ = ["answer_failure", "note_failure"]
+__all__ = ["FAILURE_PAGES", "FailurePages", "answer_failure", "note_failure"]
+
+FailurePages: TypeAlias = Callable[
+    [web.Request, HSMError | RequestRefusedError, Exchange], web.Response | None
+]
+"""Answers failures for people; None where a program has asked."""
+
+FAILURE_PAGES: Final[web.AppKey[FailurePages]] = web.AppKey("FAILURE_PAGES")
+"""Who does so, where there are pages for people."""
 
 _CODES: Final = {
     404: "route_not_found",
@@ -30,6 +39,9 @@ def answer_failure(
 ) -> web.Response:
     """Return the answer to a request that failed for any reason, and note its code."""
     known = note_failure(request, error, exchange)
+    pages = request.app.get(FAILURE_PAGES)
+    if pages is not None and (page := pages(request, known, exchange)) is not None:
+        return page
     if isinstance(known, HSMError) and (asked := asked_approval(known)) is not None:
         return _accepted(asked)
     return problem_response(known, exchange.request_id)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
+from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_server.access import How, SignedIn, Visitor, Who
 from hsm_server.certificates import (
@@ -21,6 +22,8 @@ from hsm_server.certificates import (
     readable_facts,
 )
 from hsm_server.clock import FlooredClock
+from hsm_server.limits.actors import ActorLimiter
+from hsm_server.limits.quota import Quota
 from hsm_server.oidc.id_tokens import IDTokens, Person
 from hsm_server.pacing import with_pauses
 from hsm_server.sessions import Session, SessionEndedError, Sessions
@@ -51,6 +54,8 @@ class Gatekeeper:
 
         names: Is told which keys count, and names them to the HSM.
 
+        limiter: Says how much a caller may ask for; None doesn't limit them.
+
         console: How long sessions of the console last.
 
         people: Checks ID tokens, where a provider vouches for people.
@@ -63,6 +68,7 @@ class Gatekeeper:
         on_failure: Callable[[], None],
         clock: FlooredClock = _CLOCK,
         names: TrustedNames | None = None,
+        limiter: ActorLimiter | None = None,
         console: ConsoleSettings | None = None,
         people: IDTokens | None = None,
     ) -> None:
@@ -70,6 +76,7 @@ class Gatekeeper:
         self._on_failure = on_failure
         self._clock = clock
         self._names = names or TrustedNames(trust)
+        self._limiter = limiter
         self._people = people
         self._sessions = Sessions(console or ConsoleSettings(), clock.now)
         self.use(trust)
@@ -108,6 +115,12 @@ class Gatekeeper:
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
         )
+
+    def charge(self, caller: Caller, operation: Operation[Any] | None) -> Quota | None:
+        """Charge a caller; return what is left, or None where nothing is limited."""
+        if self._limiter is None:
+            return None
+        return self._limiter.charge(caller, operation)
 
     async def record_failure(
         self, visitor: Visitor, error: AuthenticationError

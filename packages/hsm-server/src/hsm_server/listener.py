@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import resource
 import socket
 import ssl
@@ -16,8 +15,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from hsm_server.admission import Admission
-from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS
+from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, SOURCES
 from hsm_server.connection import Connection
+from hsm_server.limits.addresses import peer_of
 from hsm_server.settings import HTTPLimits, StatusCheck
 from hsm_server.tls.adapter import ATTEMPT, AdapterContext
 from hsm_server.tls.peers import Attempt, Outcome, channel_of
@@ -152,8 +152,12 @@ class Listener:
                 accepted.close()
                 self._warn("too many connections", maximum=self._maximum)
                 continue
-            address = _address_of(accepted)
-            if self._by_address[address] >= self._maximum_per_address:
+            source = _address_of(accepted)
+            address = peer_of(source)
+            # Many people may be behind a proxy that is trusted to tell them apart.
+            is_proxy = self._app[SOURCES].is_trusted(source)
+            is_full = self._by_address[address] >= self._maximum_per_address
+            if is_full and not is_proxy:
                 accepted.close()
                 self._warn("too many connections from one address")
                 continue
@@ -246,22 +250,12 @@ class Listener:
 
 
 def _address_of(accepted: socket.socket) -> str:
-    """
-    Return what is counted as one peer: an IPv4 address, or half of an IPv6 one.
-
-    A network of IPv6 has 2^64 addresses for a single machine to use. Those of a Unix
-    socket are all the same.
-    """
+    """Return where a connection comes from; empty if that is no address."""
     try:
         peer = accepted.getpeername()
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
-    except (OSError, ValueError, TypeError, IndexError):
+    except OSError:
         return ""
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
 
 def _most_connections(limits: HTTPLimits) -> int:

@@ -22,8 +22,9 @@ from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_server.access import Visitor
 from hsm_server.app_keys import IN_FLIGHT, VAULT, Exchange
-from hsm_server.failures import answer_failure
+from hsm_server.failures import note_failure
 from hsm_server.pacing import with_pauses
+from hsm_server.problems import problem_response
 
 __all__ = ["LIVE_VIEW", "Encode", "answer_live_view"]
 
@@ -107,7 +108,8 @@ async def _go_on(
     except ConnectionError:
         raise
     except Exception as error:
-        problem = answer_failure(request, error, exchange).body
+        known = note_failure(request, error, exchange)
+        problem = problem_response(known, exchange.request_id).body
         assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
         await _write(request, response, _event("problem", problem))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hsm_core.model import Caller, Role
 from hsm_core.operations import (
@@ -16,7 +16,14 @@ from hsm_core.operations import (
     Status,
 )
 from hsm_core.protocols import AsyncHSMGateway, Request
-from hsm_server.access import Known, SignedIn, Visitor, Who
+from hsm_server.access import (
+    Known,
+    SignedIn,
+    Told,
+    Visitor,
+    Who,
+    tell_nobody,
+)
 from hsm_server.gatekeeper import Gatekeeper
 
 __all__ = ["PROBE", "LocalVault"]
@@ -55,10 +62,12 @@ class LocalVault:
         known: Known,
         approval_id: str = "",
         expected_generation: int = 0,
+        told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
+        self._charge(caller, operation, told)
         if not approval_id and not expected_generation:
             hsm = self._gateway.act_as(caller)
             return await hsm.execute(operation, idempotency_key=idempotency_key)
@@ -75,7 +84,26 @@ class LocalVault:
         """See `VaultAccess.refuse`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
+        self._charge(caller, None)
         await self._gateway.record_refusal(caller, code, kind=kind, key_id=key_id)
+
+    def _charge(
+        self,
+        caller: Caller,
+        operation: Operation[Any] | None,
+        told: Told = tell_nobody,
+    ) -> None:
+        """
+        Charge a caller before anything is done for them.
+
+        Raises:
+            RateLimitedError: They have asked for too much.
+        """
+        quota = self._gatekeeper.charge(caller, operation)
+        if quota is not None:
+            told(quota)
+            if quota.wait_seconds:
+                raise quota.error()
 
     async def follow(
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
@@ -83,6 +111,7 @@ class LocalVault:
         """See `VaultAccess.follow`."""
         caller = await self._gatekeeper.admit(visitor)
         known(caller.principal)
+        self._charge(caller, operation)
         pages = self._gatekeeper.while_good(
             visitor, self._gateway.act_as(caller).follow(operation)
         )

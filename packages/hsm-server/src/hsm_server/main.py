@@ -109,7 +109,7 @@ def _take_secrets(
             value = values.pop(flag.replace("-", "_"))
             if value is not None:
                 given[flag] = value
-        if values["auth_jwt_config"] is not None:
+        if values["auth_jwt_config"] is not None or values["auth_jwt_jwks_url"]:
             given.pop(TOKEN_SECRET, None)
         return SecretBox.of(given, for_stores(settings.core, os.environ))
     finally:
@@ -122,18 +122,21 @@ def _check_token_keys(values: dict[str, Any]) -> None:
     Ask for what tokens are verified with.
 
     Raises:
-        click.UsageError: There is neither a file of keys nor a secret.
+        click.UsageError: There is no file of keys, no URL, and no secret.
     """
-    config, secret = values["auth_jwt_config"], values["auth_jwt_secret"]
-    if config is None and secret is None:
+    flags = ("auth_jwt_config", "auth_jwt_jwks_url")
+    sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]
+    secret = values["auth_jwt_secret"]
+    if not sources and secret is None:
         raise click.UsageError(
             "Missing option '--auth-jwt-secret' (env var: 'FERROHSM_JWT_SECRET') or "
-            "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG')."
+            "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG') or "
+            "'--auth-jwt-jwks-url' (env var: 'FERROHSM_AUTH_JWT_JWKS_URL')."
         )
-    if config is not None and secret is not None:
+    if sources and secret is not None:
         say(
             "warning: --auth-jwt-secret (FERROHSM_JWT_SECRET) is not used, for "
-            "--auth-jwt-config says which keys count."
+            f"{sources[0]} says which keys count."
         )
 
 

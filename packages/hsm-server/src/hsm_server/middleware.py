@@ -12,8 +12,9 @@ from typing import Final
 
 from aiohttp import web
 
-from hsm_core.errors import MalformedError
+from hsm_core.errors import AuthenticationError, MalformedError
 from hsm_server.app_keys import (
+    GUARD,
     IN_FLIGHT,
     LOGGER,
     METRICS,
@@ -21,6 +22,7 @@ from hsm_server.app_keys import (
     exchange_of,
     start_exchange,
 )
+from hsm_server.auth import address_of, shown_by
 from hsm_server.failures import answer_failure
 from hsm_server.framing import flaw_of
 
@@ -95,10 +97,21 @@ async def _answer(
         refused = answer_failure(request, MalformedError(flaw), exchange)
         refused.force_close()
         return refused
+    guard = request.app[GUARD]
+    address, shown = address_of(request), shown_by(request)
     try:
-        return await handler(request)
+        refusal = guard.admit(address, shown)
+        if refusal is not None:
+            exchange.limit(refusal)
+            raise refusal.error()
+        response = await handler(request)
     except Exception as error:
-        return answer_failure(request, error, exchange)
+        response = answer_failure(request, error, exchange)
+    if exchange.code == AuthenticationError.code:
+        guard.note_failure(address, shown)
+    elif exchange.principal:
+        guard.note_good(shown)
+    return response
 
 
 async def set_common_headers(
@@ -108,5 +121,7 @@ async def set_common_headers(
     own = {name: response.headers[name] for name in _OWN if name in response.headers}
     response.headers.update({**COMMON_HEADERS, **own})
     exchange = exchange_of(request)
+    if exchange is not None and exchange.quota is not None:
+        response.headers.update(exchange.quota.headers)
     if exchange is not None:
         response.headers[REQUEST_ID_HEADER] = exchange.request_id

@@ -25,6 +25,7 @@ __all__ = [
     "STATUS",
     "Problem",
     "RequestRefusedError",
+    "headers_of",
     "problem_of",
     "problem_response",
     "status_of",
@@ -50,6 +51,7 @@ STATUS: Final[dict[type[HSMError], int]] = {
     errors.InvalidInputError: 422,
     errors.VerificationError: 422,
     errors.DecryptionError: 422,
+    errors.RateLimitedError: 429,
     errors.TooManyApprovalsError: 429,
     errors.UnavailableError: 503,
     errors.ConfigurationError: 503,
@@ -107,8 +109,11 @@ def status_of(error: type[HSMError]) -> int:
     return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
 
 
-def problem_of(error: HSMError, request_id: str) -> Problem:
+def problem_of(error: HSMError | RequestRefusedError, request_id: str) -> Problem:
     """Return an error as a problem document."""
+    if isinstance(error, RequestRefusedError):
+        status = REQUEST_CODES[error.code]
+        return _problem(error.code, status, str(error), request_id, {})
     silent = isinstance(error, _SILENT)
     return _problem(
         error.code,
@@ -119,26 +124,28 @@ def problem_of(error: HSMError, request_id: str) -> Problem:
     )
 
 
+def headers_of(
+    error: HSMError | RequestRefusedError, problem: Problem
+) -> dict[str, str]:
+    """Return what the answer says of an error in its header."""
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": "Bearer"}
+    if problem.status in _RETRIED:
+        wait = problem.facts.get("retry_after_seconds", _RETRY_SECONDS)
+        return {"Retry-After": str(wait)}
+    return error.headers if isinstance(error, RequestRefusedError) else {}
+
+
 def problem_response(
     error: HSMError | RequestRefusedError, request_id: str
 ) -> web.Response:
     """Return the answer to a request that failed for a known reason."""
-    headers: dict[str, str] = {}
-    if isinstance(error, RequestRefusedError):
-        status = REQUEST_CODES[error.code]
-        problem = _problem(error.code, status, str(error), request_id, {})
-        headers = error.headers
-    else:
-        problem = problem_of(error, request_id)
-    if problem.status == HTTPStatus.UNAUTHORIZED:
-        headers = {"WWW-Authenticate": "Bearer"}
-    elif problem.status in _RETRIED:
-        headers = {"Retry-After": _RETRY_SECONDS}
+    problem = problem_of(error, request_id)
     return web.Response(
         body=wire.encode_json(problem),
         status=problem.status,
         content_type=PROBLEM_TYPE,
-        headers=headers,
+        headers=headers_of(error, problem),
     )
 
 

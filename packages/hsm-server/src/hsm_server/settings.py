@@ -26,6 +26,9 @@ __all__ = [
     "MetricsSettings",
     "OIDCSettings",
     "PairFiles",
+    "ProxyHeader",
+    "ProxySettings",
+    "RateLimits",
     "Secrets",
     "ServerSettings",
     "StatusCheck",
@@ -67,6 +70,13 @@ class EventLoop(StrEnum):
 
     ASYNCIO = "asyncio"
     UVLOOP = "uvloop"
+
+
+class ProxyHeader(StrEnum):
+    """Header field in which trusted proxies say for whom they ask."""
+
+    FORWARDED = "forwarded"
+    X_FORWARDED_FOR = "x-forwarded-for"
 
 
 class StatusCheck(StrEnum):
@@ -182,15 +192,20 @@ class TokenRules(Record, frozen=True, kw_only=True):
 
 class TokenConfig(Record, frozen=True, kw_only=True):
     """
-    The file of keys that tokens are verified with.
+    The keys that tokens are verified with: a file of them, or where to fetch them.
 
     Attributes:
         path: YAML or JSON; None where there is one secret.
-        reload_seconds: How often it is looked at for a change.
+        reload_seconds: How often it is looked at for a change, and keys are fetched.
+        key_set_url: Where public keys are fetched from as a JWK Set; empty for nowhere.
+        key_set_authorities: PEM file of those who may have signed that server's
+            certificate; None takes those that the system trusts.
     """
 
     path: Path | None = None
     reload_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    key_set_url: str = ""
+    key_set_authorities: Path | None = None
 
 
 class OIDCSettings(Record, frozen=True, kw_only=True):
@@ -262,6 +277,40 @@ class HTTPLimits(Record, frozen=True, kw_only=True):
     keepalive_seconds: Annotated[float, Meta(gt=0)] = 75.0
 
 
+class RateLimits(Record, frozen=True, kw_only=True):
+    """
+    How much one caller, or one network address, may ask for.
+
+    Attributes:
+        per_second: What a caller gets each second, in quick operations; 0 for no limit.
+        burst: What a caller may spend at once.
+        address_per_second: Requests of one address each second, of those who were not
+            found good a moment ago; 0 for no limit.
+        address_burst: How many of these may come at once.
+        free_failures: Failed authentications of one address before it is locked out;
+            0 locks nobody out.
+    """
+
+    per_second: Annotated[float, Meta(ge=0)] = 0.0
+    burst: Annotated[int, Meta(ge=1)] = 200
+    address_per_second: Annotated[float, Meta(ge=0)] = 0.0
+    address_burst: Annotated[int, Meta(ge=1)] = 200
+    free_failures: Annotated[int, Meta(ge=0)] = 0
+
+
+class ProxySettings(Record, frozen=True, kw_only=True):
+    """
+    Who is believed when they say for whom they ask.
+
+    Attributes:
+        networks: Networks of trusted proxies, as text; without any, nobody is.
+        header: The one header field that these set; others are not looked at.
+    """
+
+    networks: tuple[str, ...] = ()
+    header: ProxyHeader = ProxyHeader.X_FORWARDED_FOR
+
+
 class MetricsSettings(Record, frozen=True, kw_only=True):
     """
     Who may read ``/metrics``, and where.
@@ -299,6 +348,9 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     Attributes:
         port: 0 takes any free one.
         core: Settings of the HSM inside.
+        rates: How much one caller may ask for.
+        proxies: Whose word about addresses counts.
+        list_cache_seconds: How long a listing of keys may be shown again; 0 for never.
         workers: Front ends, where keys are in a process of their own.
         event_loop: What they and the vault run on.
         console: The web console.
@@ -313,6 +365,9 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     token_config: TokenConfig = TokenConfig()
     oidc: OIDCSettings | None = None
     limits: HTTPLimits = HTTPLimits()
+    rates: RateLimits = RateLimits()
+    proxies: ProxySettings = ProxySettings()
+    list_cache_seconds: Annotated[float, Meta(ge=0)] = 0.0
     metrics: MetricsSettings = MetricsSettings()
     console: ConsoleSettings = ConsoleSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1

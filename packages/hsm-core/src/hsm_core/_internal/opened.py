@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from hsm_core._internal.approval_desk import ApprovalDesk
 from hsm_core._internal.asynchronous import AsyncGateway, Pools
@@ -28,6 +28,7 @@ from hsm_core._internal.refusals import Refusals
 from hsm_core._internal.schedulers import Schedulers
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller, CertificateIdentity
+from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
 
@@ -136,6 +137,14 @@ class OpenHSM:
             self._recogniser,
             timeout_seconds=self._settings.audit_timeout_seconds,
         )
+
+    def weight(self, operation: Operation[Any]) -> int:
+        """
+        Return how many quick operations one is worth, for who limits callers.
+
+        It looks at nothing but memory.
+        """
+        return self._pipeline.weight(operation)
 
     def identify(self, caller: Caller, /) -> CertificateIdentity | None:
         """See `HSMGateway.identify`."""

@@ -27,6 +27,7 @@ from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.drafts import Attempt, code_of
 from hsm_core._internal.gate import Gate
 from hsm_core._internal.handlers.base import Answer, Handler, Services
+from hsm_core._internal.handlers.costs import weight_of
 from hsm_core._internal.handlers.table import AnyHandler
 from hsm_core._internal.healing import Healer
 from hsm_core._internal.mutations import Mutations
@@ -169,6 +170,10 @@ class Pipeline:
     def is_slow(self, operation: Operation[Any]) -> bool:
         """Whether it takes so long that it has threads of its own."""
         return self._admission.handler(operation).is_slow(operation)
+
+    def weight(self, operation: Operation[Any]) -> int:
+        """Return how many quick operations one is worth; see `OpenHSM.weight`."""
+        return weight_of(self._admission.handler(operation), operation)
 
     def _outcome_of(self, request: Request) -> Outcome:
         try:

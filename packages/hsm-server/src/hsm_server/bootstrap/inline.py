@@ -8,12 +8,15 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.key_sets import key_set_tasks
+from hsm_server.limits import actor_limiter
 from hsm_server.listener import Listener
 from hsm_server.local_vault import LocalVault
 from hsm_server.logs import (
@@ -29,7 +32,7 @@ from hsm_server.sockets import challenge_sockets, metrics_sockets, url_of
 from hsm_server.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
-from hsm_server.tls.keeper import Keeper
+from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.sealed import ends_by_kind
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
@@ -79,9 +82,7 @@ def serve(
         bound = [stack.enter_context(contextlib.closing(s)) for s in sockets()]
         shown = [stack.enter_context(s) for s in metrics_sockets(settings)]
         http = [stack.enter_context(s) for s in challenge_sockets(settings)]
-        source = TokenSource(
-            settings.token_config.path, read_token_secret, settings.tokens
-        )
+        source = TokenSource(settings.token_config, read_token_secret, settings.tokens)
         trust = source.read()
         vouching = vouching_for(settings.oidc, _provider_log(logger))
         names = TrustedNames(trust, [vouching.name] if vouching else [])
@@ -95,7 +96,12 @@ def serve(
                 settings, gateway, logger, source, trust, names, vouching
             )
             tls = _InlineTLS(
-                settings.tls, state, logger, server.metrics, http[0] if http else None
+                settings.tls,
+                state,
+                logger,
+                server.metrics,
+                http[0] if http else None,
+                key_set_tasks(settings.token_config, server.take_keys),
             )
             serving = server.run(bound, shown, tls, on_ready)
             run(serving, settings.event_loop)
@@ -124,11 +130,12 @@ class _InlineTLS:
         logger: Logger,
         metrics: Metrics,
         http: socket.socket | None,
+        more: Sequence[Task],
     ) -> None:
         self._metrics = metrics
         self.context = AdapterContext(state, allow_tls_1_2=settings.allow_tls_1_2)
         tasks = tasks_for(settings, Alarms(logger, metrics), metrics, logger, http)
-        self.keeper = Keeper(state, tasks, self._publish, logger)
+        self.keeper = Keeper(state, [*tasks, *more], self._publish, logger)
 
     async def _publish(self, state: TLSState) -> None:
         self.context.use(state)
@@ -155,7 +162,8 @@ class _InlineServer:
         self._open = gateway
         self._vouching = vouching
         self._gateway = open_async(gateway)
-        self._reloads: set[asyncio.Future[None]] = set()
+        self._reloads: set[asyncio.Future[Any]] = set()
+        self._token_source = source
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
         self._gatekeeper = Gatekeeper(
@@ -163,6 +171,7 @@ class _InlineServer:
             trust,
             self.metrics.count_jwt_failure,
             names=names,
+            limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
             console=settings.console,
             people=vouching.tokens if vouching else None,
         )
@@ -225,8 +234,16 @@ class _InlineServer:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
 
+    def take_keys(self, data: bytes | None, problem: str) -> None:
+        """Take in what came of fetching keys of tokens."""
+        self._token_source.take(data, problem)
+        self._begin(self._token_watch.look())
+
     def _ask_reload(self) -> None:
-        reload = asyncio.ensure_future(self._reload())
+        self._begin(self._reload())
+
+    def _begin(self, work: Coroutine[Any, Any, object]) -> None:
+        reload = asyncio.ensure_future(work)
         self._reloads.add(reload)
         reload.add_done_callback(self._reloads.discard)
 

@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.gatekeeper import Gatekeeper
@@ -26,6 +26,7 @@ from hsm_server.ipc.control import (
     Beat,
     Control,
     FromSupervisor,
+    KeySet,
     Link,
     Ready,
     Reload,
@@ -33,6 +34,7 @@ from hsm_server.ipc.control import (
     Stop,
 )
 from hsm_server.ipc.service import Surroundings, VaultService
+from hsm_server.limits import actor_limiter
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import run
 from hsm_server.oidc.vouching import Vouching, vouching_for
@@ -58,7 +60,7 @@ def main() -> None:
         os.environ.update(box.environment)
         secrets = box.secrets()
         source = TokenSource(
-            child.plan.settings.token_config.path,
+            child.plan.settings.token_config,
             lambda: box.secret(TOKEN_SECRET),
             child.plan.settings.tokens,
         )
@@ -120,7 +122,7 @@ class _Vault:
         self._trust = trust
         self._names = names
         self._vouching = vouching
-        self._reloads: set[asyncio.Future[None]] = set()
+        self._reloads: set[asyncio.Future[Any]] = set()
         gateway.on_policy_change(self._on_policy)
         gateway.on_retention_change(self._on_retention)
 
@@ -138,6 +140,9 @@ class _Vault:
             self._trust,
             self._child.metrics.count_jwt_failure,
             names=self._names,
+            limiter=actor_limiter(
+                settings.rates, self._gateway.weight, self._child.metrics
+            ),
             console=settings.console,
             people=self._vouching.tokens if self._vouching else None,
         )
@@ -173,7 +178,10 @@ class _Vault:
                 end = socket.socket(fileno=descriptors.pop())
                 self._service.connect(end, message.uid, slot=message.slot)
             case Reload():
-                self._reloads.add(asyncio.ensure_future(self._reload()))
+                self._begin(self._reload())
+            case KeySet():
+                self._source.take(message.data, message.problem)
+                self._begin(self._token_watch.look())
             case Stop():
                 self._stopping.set()
             case Beat():
@@ -182,6 +190,11 @@ class _Vault:
                 self._stopping.set()
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _begin(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.ensure_future(work)
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     async def _reload(self) -> None:
         """Use the keys of tokens as they are now, and the policy."""

@@ -26,6 +26,7 @@ __all__ = [
     "Failed",
     "FromChild",
     "FromSupervisor",
+    "KeySet",
     "Link",
     "Publish",
     "Published",
@@ -125,6 +126,20 @@ class Published(_Message, frozen=True, tag="published"):
     error: Annotated[str, Meta(max_length=4096)] = ""
 
 
+class KeySet(_Message, frozen=True, tag="key_set"):
+    """
+    What came of fetching the keys of tokens.
+
+    Attributes:
+        data: The JWK Set as it was fetched; None if it is the one of before, or if
+            there is a problem.
+        problem: Why it could not be fetched, or nothing.
+    """
+
+    data: Annotated[bytes, Meta(max_length=64 * 1024)] | None = None
+    problem: Annotated[str, Meta(max_length=4096)] = ""
+
+
 class Stop(_Message, frozen=True, tag="stop"):
     """
     Finish what is in flight, and end.
@@ -171,9 +186,11 @@ class Reloaded(_Message, frozen=True, tag="reloaded"):
 
 
 FromSupervisor: TypeAlias = (
-    Begin | Link | UseTLS | Serve | Reload | Published | Stop | Beat
+    Begin | Link | UseTLS | Serve | Reload | Published | KeySet | Stop | Beat
 )
-FromChild: TypeAlias = Ready | Serve | Failed | Reloaded | UsingTLS | Publish | Beat
+FromChild: TypeAlias = (
+    Ready | Serve | Failed | Reloaded | UsingTLS | Publish | KeySet | Beat
+)
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 

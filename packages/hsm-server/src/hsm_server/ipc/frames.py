@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from hsm_core.wire import ErrorRecord
 from hsm_server.access import Visitor
+from hsm_server.limits.quota import Quota
 
 __all__ = [
     "CHUNK_BYTES",
@@ -140,6 +141,7 @@ class Answer(_Frame, frozen=True, tag="answer"):
         result: MessagePack of the result, or JSON of token keys; with *in_chunks*,
             what is left of it.
         error: In the place of a result.
+        quota: What is left to who asked, where that is limited.
     """
 
     id: Id
@@ -147,6 +149,7 @@ class Answer(_Frame, frozen=True, tag="answer"):
     result: bytes = b""
     in_chunks: bool = False
     error: ErrorRecord | None = None
+    quota: Quota | None = None
 
 
 class Chunk(_Frame, frozen=True, tag="chunk"):

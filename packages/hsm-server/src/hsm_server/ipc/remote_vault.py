@@ -26,7 +26,14 @@ from hsm_core.operations import (
     Operation,
     result_type,
 )
-from hsm_server.access import Known, SignedIn, Visitor, Who
+from hsm_server.access import (
+    Known,
+    SignedIn,
+    Told,
+    Visitor,
+    Who,
+    tell_nobody,
+)
 from hsm_server.ipc.frames import (
     MOST_APPROVAL_ID,
     MOST_REFUSED_KEY,
@@ -94,6 +101,7 @@ class RemoteVault:
         known: Known,
         approval_id: str = "",
         expected_generation: int = 0,
+        told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
         visitor = _fitting(visitor)
@@ -117,7 +125,7 @@ class RemoteVault:
             # What is wrong is still wrong, and no frame that ends the connection.
             expected_generation=max(-1, min(expected_generation, 2**53)),
         )
-        answer = await self._ask(request, known, operation)
+        answer = await self._ask(request, known, operation, told)
         result: R = wire.decode_packed(answer, result_type(type(operation)))
         return result
 
@@ -171,11 +179,17 @@ class RemoteVault:
         return wire.decode_packed(answer, HSMStatus)
 
     async def _ask(
-        self, request: Request, known: Known, operation: Operation[Any] | None = None
+        self,
+        request: Request,
+        known: Known,
+        operation: Operation[Any] | None = None,
+        told: Told = tell_nobody,
     ) -> bytes:
         answer = await self._open_link().ask(request, operation)
         if answer.principal:
             known(answer.principal)
+        if answer.quota is not None:
+            told(answer.quota)
         if answer.error is None:
             self._note_greeting(request.visitor)
             return answer.result

@@ -20,7 +20,7 @@ from hsm_core.errors import (
     error_classes,
 )
 from hsm_core.model import Caller
-from hsm_core.operations import OPERATIONS, ListAuditEvents, Status
+from hsm_core.operations import OPERATIONS, ListAuditEvents, Operation, Status
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
 from hsm_server.__about__ import __version__
@@ -45,6 +45,7 @@ from hsm_server.ipc.frames import (
     cut,
     packed,
 )
+from hsm_server.limits.quota import Quota
 from hsm_server.local_vault import PROBE
 from hsm_server.request_codes import REQUEST_CODES
 
@@ -160,6 +161,7 @@ class _Connection:
         self._greeted = self._is_executing = False
         self._last_id = 0
         self._ready: dict[int, CoreRequest] = {}
+        self._quotas: dict[int, Quota] = {}
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._recording: set[asyncio.Task[Answer]] = set()
         self._sending: dict[int, asyncio.Task[None]] = {}
@@ -181,6 +183,7 @@ class _Connection:
 
     def _on_lost(self, reason: str) -> None:
         self._ready.clear()
+        self._quotas.clear()
         for future in [*self._waiting.values(), *self._sending.values()]:
             future.cancel()
         self._assemblies.clear()
@@ -230,6 +233,7 @@ class _Connection:
         if number > self._last_id:
             raise _Violation("an id that was never used")
         self._ready.pop(number, None)
+        self._quotas.pop(number, None)
         future = self._waiting.get(number) or self._sending.get(number)
         if future is not None:
             future.cancel()
@@ -276,20 +280,24 @@ class _Connection:
         caller = self._gatekeeper.caller(frame.visitor)
         match frame.purpose:
             case Purpose.EXECUTE:
-                self._ready[frame.id] = CoreRequest(
-                    caller,
-                    wire.decode_packed_operation(operation),
-                    frame.idempotency_key,
-                    frame.approval_id,
-                    frame.expected_generation,
-                )
+                sent = wire.decode_packed_operation(operation)
+                if self._charge(frame, caller, sent):
+                    self._ready[frame.id] = CoreRequest(
+                        caller,
+                        sent,
+                        frame.idempotency_key,
+                        frame.approval_id,
+                        frame.expected_generation,
+                    )
             case Purpose.GREET:
                 self._send(Answer(frame.id, caller.principal))
             case Purpose.REFUSE:
-                self._record(frame.id, self._refuse(frame, caller))
+                if self._charge(frame, caller, None):
+                    self._record(frame.id, self._refuse(frame, caller))
             case Purpose.FOLLOW:
                 view = wire.decode_packed(operation, ListAuditEvents)
-                self._follow(frame, caller, view)
+                if self._charge(frame, caller, view):
+                    self._follow(frame, caller, view)
             case Purpose.WHO:
                 who = self._gatekeeper.who(frame.visitor)
                 self._send(Answer(frame.id, who.principal, wire.encode_packed(who)))
@@ -297,6 +305,21 @@ class _Connection:
                 self._record(frame.id, self._sign_in(frame, caller))
             case Purpose.SIGN_OUT:
                 self._record(frame.id, self._sign_out(frame, caller))
+
+    def _charge(
+        self, frame: Request, caller: Caller, operation: Operation[Any] | None
+    ) -> bool:
+        """Charge a caller, or answer that they have asked for too much."""
+        quota = self._gatekeeper.charge(caller, operation)
+        if quota is None:
+            return True
+        if quota.wait_seconds:
+            error = wire.error_record(quota.error())
+            self._send(Answer(frame.id, caller.principal, error=error, quota=quota))
+            return False
+        if frame.purpose is Purpose.EXECUTE:
+            self._quotas[frame.id] = quota
+        return True
 
     def _execute(self) -> None:
         """Execute together what is ready, but let others have their turn, too."""
@@ -313,12 +336,14 @@ class _Connection:
         except Exception as error:
             for number in numbers:
                 self._assemblies.drop(number)
+                self._quotas.pop(number, None)
                 self._send_error(number, "", error)
             return
         for number, asked, future in zip(numbers, batch, futures, strict=True):
             self._waiting[number] = future
+            quota = self._quotas.pop(number, None)
             principal = "" if asked.caller is PROBE else asked.caller.principal
-            future.add_done_callback(partial(self._answer, number, principal))
+            future.add_done_callback(partial(self._answer, number, principal, quota))
 
     def _record(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
         """Begin what is to be on record, whether somebody waits for it or not."""
@@ -380,28 +405,40 @@ class _Connection:
                 await self._channel.room()
         return Answer(frame.id, caller.principal)
 
-    def _answer(self, number: int, principal: str, future: asyncio.Future[Any]) -> None:
+    def _answer(
+        self,
+        number: int,
+        principal: str,
+        quota: Quota | None,
+        future: asyncio.Future[Any],
+    ) -> None:
         self._waiting.pop(number, None)
         self._assemblies.drop(number)
         if future.cancelled() or not self._channel.is_open:
             return
         error = future.exception()
         if error is not None:
-            self._send_error(number, principal, error)
+            self._send_error(number, principal, error, quota)
             return
         try:
             result = wire.encode_packed(future.result())
         except Exception as failure:
-            self._send_error(number, principal, failure)
+            self._send_error(number, principal, failure, quota)
         else:
-            self._send(Answer(number, principal, result))
+            self._send(Answer(number, principal, result, quota=quota))
 
-    def _send_error(self, number: int, principal: str, error: BaseException) -> None:
+    def _send_error(
+        self,
+        number: int,
+        principal: str,
+        error: BaseException,
+        quota: Quota | None = None,
+    ) -> None:
         if not isinstance(error, HSMError):
             self._surroundings.on_unexpected(error)
             error = HSMError()
         record = wire.error_record(error)
-        self._send(Answer(number, principal, error=record))
+        self._send(Answer(number, principal, error=record, quota=quota))
 
     def _send(self, answer: Answer) -> None:
         """Send an answer; a long one goes in pieces, so that others pass it."""
@@ -422,7 +459,9 @@ class _Connection:
 
     async def _send_long(self, answer: Answer) -> None:
         rest = await self._send_pieces(answer.id, answer.result)
-        last = Answer(answer.id, answer.principal, rest, in_chunks=True)
+        last = Answer(
+            answer.id, answer.principal, rest, in_chunks=True, quota=answer.quota
+        )
         self._channel.send(packed(last))
 
     async def _send_pieces(self, number: int, data: bytes) -> bytes:

@@ -26,6 +26,11 @@ class ProviderKeys:
         """Whether it may change by itself."""
         return True
 
+    @property
+    def trouble(self) -> str:
+        """Nothing: what can be read is what should count."""
+        return ""
+
     def read(self) -> TokenTrust:
         """
         Return the keys that count now; what tokens must say is not theirs.

@@ -12,9 +12,11 @@ from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
 from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
+from hsm_server.options.key_sets import parse_key_set_url
 from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
+from hsm_server.options.rates import rate_options
 from hsm_server.options.stores import stores
 from hsm_server.options.tls import tls_options
 from hsm_server.options.unavailable import UNAVAILABLE, unavailable
@@ -38,6 +40,7 @@ def options() -> list[click.Parameter]:
         *_sign_in(),
         *console_options(),
         *_limits(),
+        *rate_options(),
         *_policy(),
         *_cryptography(),
         *_service(),
@@ -72,8 +75,8 @@ def _secrets() -> list[click.Parameter]:
         ),
         option(
             "auth-jwt-secret",
-            "HS256 key of bearer tokens: at least 32 bytes. Required where there is no "
-            "--auth-jwt-config.",
+            "HS256 key of bearer tokens: at least 32 bytes. Required where there is "
+            "neither --auth-jwt-config nor --auth-jwt-jwks-url.",
             metavar="SECRET",
         ),
     ]
@@ -89,9 +92,25 @@ def _tokens() -> list[click.Parameter]:
             metavar="FILE",
         ),
         option(
+            "auth-jwt-jwks-url",
+            "Where public keys of tokens are fetched from as a JWK Set, over HTTPS. "
+            "They count beside those of --auth-jwt-config.",
+            default="",
+            show_default=False,
+            callback=parse_key_set_url,
+            metavar="URL",
+        ),
+        option(
+            "auth-jwt-jwks-ca",
+            "Who may have signed the certificate of that server, PEM; by default those "
+            "whom the system trusts.",
+            type=click.Path(path_type=Path, readable=False),
+            metavar="FILE",
+        ),
+        option(
             "auth-jwt-reload-secs",
-            "How often that file is looked at for a change, in seconds; within this "
-            "time it is in force.",
+            "How often that file is looked at for a change, and keys are fetched, in "
+            "seconds; within this time they are in force.",
             default=30.0,
             type=click.FloatRange(0.5, 3600),
         ),

@@ -20,8 +20,6 @@ UNAVAILABLE: Final = {
         "it replaced the key of the trail, which stays as it is here; "
         "`hsm-cli set-rotation` has keys rotated"
     ),
-    "rate-limit-burst": "requests are not limited by rate",
-    "rate-limit-per-second": "requests are not limited by rate",
     "web-dir": "the console is a part of the program, and has no folder",
 }
 """Flags that are refused, and what to know of each."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hsm_core.errors import ConfigurationError
 from hsm_core.settings import (
     ApprovalStoreKind,
     AuditStoreKind,
@@ -17,6 +18,7 @@ from hsm_core.settings import (
 from hsm_core.settings import Limits as CoreLimits
 from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
+from hsm_server.options.rates import proxy_settings, rate_limits
 from hsm_server.options.tls import tls_settings
 from hsm_server.settings import (
     EventLoop,
@@ -56,8 +58,12 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         token_config=TokenConfig(
             path=values["auth_jwt_config"],
             reload_seconds=values["auth_jwt_reload_secs"],
+            key_set_url=values["auth_jwt_jwks_url"],
+            key_set_authorities=_key_set_authorities(values),
         ),
         limits=limits,
+        rates=rate_limits(values),
+        proxies=proxy_settings(values),
         console=console_settings(values),
         metrics=metrics_settings(values),
         workers=values["workers"],
@@ -66,6 +72,15 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         log_level=LogLevel(values["log_level"]),
         log_format=LogFormat(values["log_format"]),
     )
+
+
+def _key_set_authorities(values: dict[str, Any]) -> Path | None:
+    found: Path | None = values["auth_jwt_jwks_ca"]
+    if found is not None and not values["auth_jwt_jwks_url"]:
+        raise ConfigurationError(
+            "--auth-jwt-jwks-ca is of no use without --auth-jwt-jwks-url."
+        )
+    return found
 
 
 def _ledger_beside(values: dict[str, Any], audit_log: Path | None) -> Path | None:

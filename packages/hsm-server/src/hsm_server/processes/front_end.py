@@ -66,7 +66,13 @@ def _own_share(settings: ServerSettings) -> ServerSettings:
             1, limits.max_connections_per_address // workers
         ),
     )
-    return msgspec.structs.replace(settings, limits=limits)
+    rates = settings.rates
+    rates = msgspec.structs.replace(
+        rates,
+        address_per_second=rates.address_per_second / workers,
+        address_burst=max(1, rates.address_burst // workers),
+    )
+    return msgspec.structs.replace(settings, limits=limits, rates=rates)
 
 
 class _FrontEnd:

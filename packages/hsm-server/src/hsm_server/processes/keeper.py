@@ -21,6 +21,7 @@ from hsm_server.ipc.control import (
     Beat,
     Control,
     FromSupervisor,
+    KeySet,
     Publish,
     Published,
     Ready,
@@ -28,6 +29,7 @@ from hsm_server.ipc.control import (
     Reloaded,
     Stop,
 )
+from hsm_server.key_sets import key_set_tasks
 from hsm_server.logs import loop_exception_handler
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.settings import TLSSettings
@@ -102,7 +104,10 @@ class _KeeperProcess:
         self._stopping = asyncio.Event()
         alarms = Alarms(logger, self._child.metrics)
         metrics = self._child.metrics
-        tasks = tasks_for(self._settings, alarms, metrics, logger, self._http)
+        tasks = [
+            *tasks_for(self._settings, alarms, metrics, logger, self._http),
+            *key_set_tasks(self._child.plan.settings.token_config, self._pass_on),
+        ]
         self._keeper = Keeper(self._first, tasks, self._publish, logger)
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
@@ -151,6 +156,9 @@ class _KeeperProcess:
         error = await answer
         if error:
             raise ListenError(error)
+
+    def _pass_on(self, data: bytes | None, problem: str) -> None:
+        self._control.send(KeySet(data, problem[:_LONGEST_TEXT]))
 
     def _note(self, message: Published) -> None:
         answer = self._answers.pop(message.generation, None)

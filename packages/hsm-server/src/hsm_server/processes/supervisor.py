@@ -28,6 +28,7 @@ from hsm_server.hardening import (
 from hsm_server.ipc.control import (
     Beat,
     FromChild,
+    KeySet,
     Link,
     Publish,
     Published,
@@ -166,6 +167,7 @@ class Supervisor:
         self._children = [self._vault, self._keeper, *self._front_ends]
         readers = (self._vault, self._keeper)
         self._reloading = Reloading(readers, self._manager, self._logger)
+        self._key_set: KeySet | None = None
         self._is_announced = False
         self._is_stopping = False
 
@@ -213,6 +215,8 @@ class Supervisor:
     def _connect(self, child: Offspring) -> None:
         """Give who has just begun its connections, once there is a vault."""
         if child is self._vault:
+            if self._key_set is not None:
+                child.tell(self._key_set)
             for front_end in self._front_ends:
                 self._link(front_end)
         elif child is not self._keeper:
@@ -255,6 +259,14 @@ class Supervisor:
                 self._distribution.note(child, message)
             case Publish() if child is self._keeper:
                 self._publish(message.generation, descriptors)
+            case KeySet() if child is self._keeper:
+                self._pass_on(message)
+
+    def _pass_on(self, message: KeySet) -> None:
+        """Tell the vault which keys were fetched, also one that is started later."""
+        if message.data is not None:
+            self._key_set = message
+        self._vault.tell(message)
 
     def _publish(self, generation: int, descriptors: list[int]) -> None:
         if not descriptors:

@@ -79,6 +79,7 @@ def _handler(
             asked.operation,
             idempotency_key=asked.idempotency_key,
             known=exchange.know,
+            told=exchange.limit,
             approval_id=asked.approval_id,
             expected_generation=asked.expected_generation,
         )

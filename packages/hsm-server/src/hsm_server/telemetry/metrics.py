@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from hsm_core.operations import HSMStatus
 from hsm_server.telemetry.authorities import AuthorityInstruments
 from hsm_server.telemetry.figures import Figures, figures_of
+from hsm_server.telemetry.limits import LimitInstruments
 from hsm_server.telemetry.processes import ProcessInstruments
 from hsm_server.telemetry.requests import RequestInstruments
 from hsm_server.telemetry.sharing import ALARM_GAUGES, ALARM_SLOTS, shared_folder
@@ -34,6 +35,7 @@ class Metrics(
     AuthorityInstruments,
     TLSInstruments,
     ProcessInstruments,
+    LimitInstruments,
     TokenInstruments,
     RequestInstruments,
 ):

@@ -26,7 +26,13 @@ from hsm_server.tokens.keys import (
 )
 from hsm_server.tokens.trust import TokenTrust
 
-__all__ = ["MAX_KEYS", "load_key_set", "load_token_config"]
+__all__ = [
+    "MAX_KEYS",
+    "load_key_set",
+    "load_token_config",
+    "public_keys_of_set",
+    "with_keys",
+]
 
 MAX_KEYS: Final = 32
 """How many keys may count at one time; a token without kid may try them all."""
@@ -58,7 +64,7 @@ class _Config(Record, frozen=True, kw_only=True):
     jwks_file: str | None = None
 
 
-def load_token_config(path: Path, rules: TokenRules) -> TokenTrust:
+def load_token_config(path: Path, rules: TokenRules, *, least: int = 1) -> TokenTrust:
     """
     Return keys and rules that a file states.
 
@@ -67,6 +73,8 @@ def load_token_config(path: Path, rules: TokenRules) -> TokenTrust:
 
         rules: What flags say: what the file leaves open, and what it must not
             contradict.
+
+        least: How many keys there must be.
 
     Raises:
         ConfigurationError: It can't be read or is not valid; the message names the
@@ -78,7 +86,7 @@ def load_token_config(path: Path, rules: TokenRules) -> TokenTrust:
         config = parse_settings(file.data, _Config, what="JWT config")
         _check_modes(path, file, config)
         trust = TokenTrust(tuple(_keys(path, config)), _rules(config, rules))
-        _check_set(trust.keys)
+        _check_set(trust.keys, least)
     except InvalidInputError as error:
         raise ConfigurationError(
             f"The JWT config {path} is not valid: {error}", field=_FIELD
@@ -99,7 +107,7 @@ def load_key_set(path: Path) -> tuple[TokenKey, ...]:
     """
     try:
         keys = tuple(_key_set(path))
-        _check_set(keys)
+        _check_set(keys, 1)
     except InvalidInputError as error:
         raise ConfigurationError(
             f"The JWK Set {path} is not valid: {error}", field="jwks_file"
@@ -213,19 +221,63 @@ def _secret(path: Path, value: str, place: str) -> bytes:
 def _key_set(path: Path) -> Iterator[TokenKey]:
     """Read a JWK Set (RFC 7517, section 5); keys for something else are passed over."""
     file = read_setting_file(path, field="jwks_file")
+    for number, row in _rows_of_set(file.data, "jwks_file"):
+        yield _key_of_row(row, f"jwks_file: keys[{number}]")
+
+
+def _rows_of_set(data: bytes, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        tree = scan_json(file.data)
+        tree = scan_json(data)
     except InvalidInputError as error:
-        raise _fault("jwks_file", str(error)) from None
+        raise _fault(where, str(error)) from None
     rows = tree.get("keys") if isinstance(tree, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _fault("jwks_file", "A JWK Set has a list of objects in keys.")
-    for number, row in enumerate(rows):
-        if _is_for_us(row):
-            try:
-                yield key_from_jwk(row, None)
-            except InvalidInputError as error:
-                raise _fault(f"jwks_file: keys[{number}]", str(error)) from None
+        raise _fault(where, "A JWK Set has a list of objects in keys.")
+    yield from ((n, row) for n, row in enumerate(rows) if _is_for_us(row))
+
+
+def _key_of_row(row: dict[str, Any], where: str) -> TokenKey:
+    try:
+        return key_from_jwk(row, None)
+    except InvalidInputError as error:
+        raise _fault(where, str(error)) from None
+
+
+def public_keys_of_set(data: bytes) -> tuple[TokenKey, ...]:
+    """
+    Return the keys of a JWK Set that anybody may read; there may be none.
+
+    Raises:
+        InvalidInputError: It is no such set, has too many keys or one twice, or holds
+            what is no public key.
+
+    Standard:
+        RFC 7517, section 5.
+    """
+    found = []
+    for number, row in _rows_of_set(data, "key set"):
+        if row.get("kty") == "oct" or "k" in row:
+            raise _fault(f"keys[{number}]", "A secret in a public set is none.")
+        found.append(_key_of_row(row, f"keys[{number}]"))
+    _check_set(tuple(found), 0)
+    return tuple(found)
+
+
+def with_keys(trust: TokenTrust, keys: tuple[TokenKey, ...]) -> TokenTrust:
+    """
+    Return a trust with other keys besides its own.
+
+    Raises:
+        ConfigurationError: There are too many then, or one of them twice.
+    """
+    together = (*trust.keys, *keys)
+    try:
+        _check_set(together, 0)
+    except InvalidInputError as error:
+        raise ConfigurationError(
+            f"The fetched keys don't go with those of the file: {error}", field=_FIELD
+        ) from None
+    return TokenTrust(together, trust.rules)
 
 
 def _is_for_us(row: dict[str, Any]) -> bool:
@@ -238,9 +290,11 @@ def _is_for_us(row: dict[str, Any]) -> bool:
     return kty in known and row.get("crv") == known[kty]
 
 
-def _check_set(keys: tuple[TokenKey, ...]) -> None:
-    if not 1 <= len(keys) <= MAX_KEYS:
-        raise _fault("keys", f"There must be 1 to {MAX_KEYS} keys, got {len(keys)}.")
+def _check_set(keys: tuple[TokenKey, ...], least: int) -> None:
+    if not least <= len(keys) <= MAX_KEYS:
+        raise _fault(
+            "keys", f"There must be {least} to {MAX_KEYS} keys, got {len(keys)}."
+        )
     kids, names = set[str](), set[str]()
     for key in keys:
         if not key.kid.isprintable() or len(key.kid) > 128:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the keys of tokens come from: a file that may change, or one secret."""
+"""Where the keys of tokens come from: a file that may change, a URL, or one secret."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from hsm_server.settings import TokenRules
-from hsm_server.tokens.config import load_token_config
+from hsm_core.errors import InvalidInputError
+from hsm_server.settings import TokenConfig, TokenRules
+from hsm_server.tokens.config import (
+    load_token_config,
+    public_keys_of_set,
+    with_keys,
+)
+from hsm_server.tokens.keys import TokenKey
 from hsm_server.tokens.trust import TokenTrust
 
 __all__ = ["KeySource", "TokenSource"]
@@ -20,6 +26,11 @@ class KeySource(Protocol):
     @property
     def is_file(self) -> bool:
         """Whether that may change by itself."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why what counts is not what should, though it can be read; or nothing."""
         ...
 
     def read(self) -> TokenTrust:
@@ -36,25 +47,59 @@ class TokenSource:
     """
     Reads which keys count.
 
-    Args:
-        config: File of keys; None where there is one secret.
+    It fetches nothing itself: it is given what was fetched, and believes nothing of it
+    unchecked. What was good stays until something else that is good is there.
 
-        read_secret: Reads that, where there is no file.
+    Args:
+        config: File of keys, and whether there are others to be fetched; where there
+            is neither, there is one secret.
+
+        read_secret: Reads that.
 
         rules: What flags say of tokens.
     """
 
     def __init__(
-        self, config: Path | None, read_secret: Callable[[], bytes], rules: TokenRules
+        self, config: TokenConfig, read_secret: Callable[[], bytes], rules: TokenRules
     ) -> None:
-        self._config = config
+        self._path: Path | None = config.path
+        self._is_fetching = bool(config.key_set_url)
         self._read_secret = read_secret
         self._rules = rules
+        self._fetched: tuple[TokenKey, ...] = ()
+        self._fault_of_fetching = self._fault_of_set = ""
 
     @property
     def is_file(self) -> bool:
         """Whether it may change by itself."""
-        return self._config is not None
+        return self._path is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why what is to be fetched is not what counts, or nothing."""
+        return self._fault_of_fetching or self._fault_of_set
+
+    def take(self, data: bytes | None, problem: str) -> None:
+        """
+        Take in what came of fetching.
+
+        A set without keys counts, too: somebody has withdrawn them all.
+
+        Args:
+            data: A JWK Set; None if it is the one of before, or if there is a problem.
+
+            problem: Why it could not be fetched, or nothing.
+        """
+        self._fault_of_fetching = problem
+        if data is None:
+            return
+        try:
+            self._fetched = public_keys_of_set(data)
+        except InvalidInputError as error:
+            self._fault_of_set = f"The fetched key set is not valid: {error}"
+        else:
+            no_keys = "The fetched key set holds no key that tokens may have."
+            self._fault_of_set = "" if self._fetched else no_keys
 
     def read(self) -> TokenTrust:
         """
@@ -63,6 +108,11 @@ class TokenSource:
         Raises:
             HSMError: It can't be read, or is not valid.
         """
-        if self._config is None:
+        if self._path is not None:
+            least = 0 if self._is_fetching else 1
+            found = load_token_config(self._path, self._rules, least=least)
+        elif self._is_fetching:
+            found = TokenTrust((), self._rules)
+        else:
             return TokenTrust.of_secret(self._read_secret(), self._rules)
-        return load_token_config(self._config, self._rules)
+        return with_keys(found, self._fetched) if self._is_fetching else found

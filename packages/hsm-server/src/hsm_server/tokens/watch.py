@@ -79,9 +79,8 @@ class TokenWatch:
                 self._use(trust)
                 self._on_change("")
                 self._problem = ""
-            else:
-                self._note("")
-            return ""
+            self._note(self._source.trouble)
+            return self._problem
 
     async def _settled(self) -> TokenTrust:
         """

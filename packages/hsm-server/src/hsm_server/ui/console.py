@@ -13,9 +13,9 @@ from aiohttp import web
 
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_server.access import Visitor
-from hsm_server.app_keys import METRICS, VAULT, Exchange, begin_operation, exchange_of
+from hsm_server.app_keys import METRICS, VAULT, Exchange, begin_operation
 from hsm_server.auth import visitor_of
-from hsm_server.failures import note_failure
+from hsm_server.failures import FAILURE_PAGES
 from hsm_server.problems import RequestRefusedError
 from hsm_server.requests import answer_expectation
 from hsm_server.ui.assets import STATIC_PATH, serve_asset
@@ -27,7 +27,6 @@ from hsm_server.ui.cookies import (
     new_secret,
     set_cookie,
 )
-from hsm_server.ui.faults import fault_of
 from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
 from hsm_server.ui.overview import PULSE, Pulse
 from hsm_server.ui.page import OpenPage, Page
@@ -37,13 +36,14 @@ from hsm_server.ui.view import View, Visit
 
 __all__ = ["add_console"]
 
+_ENDED: Final = "session_ended"
 _SIGN_IN: Final = f"{HOME}/sign-in"
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def add_console(app: web.Application) -> None:
     """Add the pages under ``/ui``; ``/`` leads there."""
-    app.middlewares.append(_answer_in_html)
+    app[FAILURE_PAGES] = _failure_page
     app[PULSE] = Pulse(app[METRICS].snapshot)
     _add(app.router, "GET", "/", _go_home)
     _add(app.router, "GET", f"{HOME}/", _go_home)
@@ -64,18 +64,13 @@ async def _go_home(request: web.Request) -> web.Response:
     return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": HOME})
 
 
-@web.middleware
-async def _answer_in_html(request: web.Request, handler: _Answer) -> web.StreamResponse:
-    """Answer in HTML whatever goes wrong under ``/ui``: people read it."""
+def _failure_page(
+    request: web.Request, error: HSMError | RequestRefusedError, exchange: Exchange
+) -> web.Response | None:
+    """Return in HTML whatever goes wrong under ``/ui``: people read it."""
     if request.path != HOME and not request.path.startswith(f"{HOME}/"):
-        return await handler(request)
-    try:
-        return await handler(request)
-    except Exception as error:
-        exchange = exchange_of(request) or Exchange("")
-        known = note_failure(request, error, exchange)
-        visit = Visit(request, Visitor(), exchange, "")
-        return visit.fault(fault_of(known))
+        return None
+    return Visit(request, Visitor(), exchange, "").problem(error)
 
 
 def _answering_anybody(page: OpenPage) -> _Answer:
@@ -109,15 +104,13 @@ def _answering(page: Page) -> _Answer:
         try:
             who = await request.app[VAULT].who(visitor, known=exchange.know)
             view = View(request, visitor, exchange, secret, who)
-        except AuthenticationError as error:
-            exchange.code = error.code
+        except AuthenticationError:
             return _turn_away(Visit(request, visitor, exchange, ""))
         except HSMError as error:
             return Visit(request, visitor, exchange, secret).problem(error)
         try:
             return await page.handler(view)
-        except AuthenticationError as error:
-            exchange.code = error.code
+        except AuthenticationError:
             return _turn_away(Visit(request, visitor, exchange, ""))
         except (HSMError, RequestRefusedError) as error:
             return view.problem(error)
@@ -148,7 +141,6 @@ def _turn_away(visit: Visit) -> web.StreamResponse:
     has_cookie = SESSION_COOKIE in request.cookies
     if visit.visitor.credential or "Authorization" in request.headers:
         response: web.StreamResponse = visit.problem(AuthenticationError())
-        response.headers["WWW-Authenticate"] = "Bearer"
         return response
     if not has_cookie and request.method == "GET" and comes_from_elsewhere(request):
         # Browsers keep strict cookies back where a link of another site is followed;
@@ -164,6 +156,8 @@ def _turn_away(visit: Visit) -> web.StreamResponse:
             status=HTTPStatus.SEE_OTHER, headers={**PAGE_HEADERS, "Location": target}
         )
     if has_cookie:
+        # Whoever comes back to a session that has ended has tried nothing.
+        visit.exchange.code = _ENDED
         drop_cookie(response, SESSION_COOKIE)
     return response
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hsm_core.errors import HSMError
-from hsm_server.problems import RequestRefusedError, problem_of, status_of
-from hsm_server.request_codes import REQUEST_CODES
+from hsm_server.problems import RequestRefusedError, headers_of, problem_of
 
 __all__ = ["Fault", "fault_of"]
 
@@ -48,11 +47,7 @@ _TITLES = {
 
 def fault_of(error: HSMError | RequestRefusedError) -> Fault:
     """Return an error for people; it says no more than a problem document does."""
-    if isinstance(error, RequestRefusedError):
-        status, detail = REQUEST_CODES[error.code], str(error)
-        headers = error.headers
-    else:
-        status, headers = status_of(type(error)), {}
-        detail = problem_of(error, "").detail
-    title = _TITLES.get(status, "This can't be done")
-    return Fault(title, detail, error.code, status, headers)
+    problem = problem_of(error, "")
+    title = _TITLES.get(problem.status, "This can't be done")
+    headers = headers_of(error, problem)
+    return Fault(title, problem.detail, error.code, problem.status, headers)

@@ -14,6 +14,7 @@ from aiohttp import web
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_server.app_keys import SETTINGS
 from hsm_server.problems import RequestRefusedError
+from hsm_server.ui.parts import MULTIPART, read_parts
 
 __all__ = ["FORM_TOKEN", "OPERATION_ID", "Form", "has_form_token", "read_form"]
 
@@ -34,10 +35,17 @@ class Form:
 
     Args:
         fields: Names, and what was given for each, in order.
+
+        files: Names of fields for files, and what these hold.
     """
 
-    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Sequence[str]],
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._fields = fields
+        self._files = files or {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._fields
@@ -69,6 +77,10 @@ class Form:
         """Return all that was given for a field, such as boxes that were ticked."""
         return self._fields.get(name, ())
 
+    def file(self, name: str) -> bytes:
+        """Return what a file holds; nothing where none was chosen."""
+        return self._files.get(name, b"")
+
     @property
     def operation_id(self) -> str:
         """What makes a repeated form the same operation: its idempotency key."""
@@ -83,9 +95,11 @@ async def read_form(request: web.Request) -> Form:
         InvalidInputError: It is too large, or can't be read.
         RequestRefusedError: It is no form, or did not arrive in time.
     """
-    if request.content_type != _TYPE:
+    if request.content_type not in {_TYPE, MULTIPART}:
         raise RequestRefusedError("unsupported_media_type", f"This page takes {_TYPE}.")
     body = await _body(request)
+    if request.content_type == MULTIPART:
+        return _with_files(request.headers["Content-Type"], body)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -98,9 +112,35 @@ async def read_form(request: web.Request) -> Form:
         raise MalformedError("The form can't be read.") from None
     fields: dict[str, list[str]] = {}
     for name, text in pairs:
-        # Browsers send line breaks as CRLF, whatever was pasted.
-        fields.setdefault(name, []).append(text.replace("\r\n", "\n"))
+        fields.setdefault(name, []).append(_pasted(text))
     return Form(fields)
+
+
+def _with_files(content_type: str, body: bytes) -> Form:
+    fields: dict[str, list[str]] = {}
+    files: dict[str, bytes] = {}
+    for part in read_parts(content_type, body):
+        if part.is_file and part.name in files:
+            raise InvalidInputError("The form has a file twice.", field=part.name)
+        if part.is_file:
+            files[part.name] = part.data
+        else:
+            fields.setdefault(part.name, []).append(_pasted(_text(part.data)))
+    if len(files) + sum(map(len, fields.values())) > _MOST_FIELDS:
+        raise MalformedError("The form can't be read.")
+    return Form(fields, files)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise MalformedError("The form can't be read.") from None
+
+
+def _pasted(text: str) -> str:
+    """Return a text as it was typed: browsers send line breaks as CRLF."""
+    return text.replace("\r\n", "\n")
 
 
 def has_form_token(form: Form, expected: str) -> bool:

@@ -1,18 +1,49 @@
 # SPDX-License-Identifier: MIT
-"""What an event loop may compute itself: short payloads under quick algorithms."""
+"""
+What operations cost.
+
+An event loop computes short payloads under quick algorithms itself.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, Protocol
 
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
 from hsm_core.algorithms import Algorithm, Cost, Family, spec
+from hsm_core.operations import Operation
 
-__all__ = ["INLINE_BYTES", "is_quick_use"]
+__all__ = ["INLINE_BYTES", "is_quick_use", "weight_of"]
 
 INLINE_BYTES: Final = 64 * 1024
 """Longest payload that is processed at once."""
+
+_QUICK: Final = 1
+_POOLED: Final = 4
+_SLOW: Final = 50
+
+
+class _Rated(Protocol):
+    """What a handler says of the time that an operation takes."""
+
+    def is_quick(self, operation: Any, /) -> bool: ...
+
+    def is_slow(self, operation: Any, /) -> bool: ...
+
+
+def weight_of(handler: _Rated, operation: Operation[Any]) -> int:
+    """
+    Return how many quick operations one is worth.
+
+    A signature by ML-DSA-65 or P-256 is 1; what goes to a pool, as mutations and RSA's
+    private keys do, is 4; what has threads of its own is 50. A batch is the sum of its
+    items.
+    """
+    items = len(getattr(operation, "items", None) or (operation,))
+    if handler.is_slow(operation):
+        return _SLOW * items
+    return (_QUICK if items > 1 or handler.is_quick(operation) else _POOLED) * items
 
 
 def is_quick_use(

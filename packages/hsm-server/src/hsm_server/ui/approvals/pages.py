@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -25,6 +26,7 @@ from hsm_core.operations import (
     Approve,
     CancelApproval,
     Deny,
+    DescribeKey,
     GetApproval,
     ListApprovals,
     Operation,
@@ -102,7 +104,7 @@ def _encoded(fields: Mapping[str, str]) -> str:
 
 
 async def _show(view: View) -> web.Response:
-    return _shown(view, await _fetch(view))
+    return await _shown(view, await _fetch(view))
 
 
 async def _fetch(view: View) -> ApprovalInfo:
@@ -117,18 +119,29 @@ def _id(view: View) -> str:
     return view.request.match_info["approval_id"]
 
 
-def _shown(
+async def _shown(
     view: View, approval: ApprovalInfo, *, alert: str = "", status: int = 200
 ) -> web.Response:
     known = said_again(approval.operation) is not None
+    offered = choices(approval, view.who.principal, is_known=known)
     return view.render(
         "approvals/show.html",
         status=status,
         approval=present(approval),
-        choices=choices(approval, view.who.principal, is_known=known),
-        is_known=known,
+        choices=offered,
+        key_generation=await _key_generation(view, approval) if offered.execute else 0,
         alert=alert,
     )
+
+
+async def _key_generation(view: View, approval: ApprovalInfo) -> int:
+    """Return the generation of the key that it is about; 0 if that can't be told."""
+    if not approval.operation.key_id:
+        return 0
+    with contextlib.suppress(HSMError):
+        asked = DescribeKey(key_id=approval.operation.key_id)
+        return (await view.execute(asked)).generation
+    return 0
 
 
 async def _approve(view: View) -> web.Response:
@@ -158,15 +171,17 @@ def _seen(view: View, form: Form) -> dict[str, Any]:
     Raises:
         InvalidInputError: The form does not say what was shown.
     """
-    digest, generation = form["digest"], form["generation"]
-    is_number = generation.isascii() and generation.isdecimal()
-    if not digest or not is_number or len(generation) > _MOST_DIGITS:
+    digest, generation = form["digest"], _number(form, "generation")
+    if not digest or not generation:
         raise InvalidInputError("The form does not say what was shown.", field="digest")
-    return {
-        "approval_id": _id(view),
-        "digest": digest,
-        "generation": int(generation),
-    }
+    return {"approval_id": _id(view), "digest": digest, "generation": generation}
+
+
+def _number(form: Form, name: str) -> int:
+    text = form[name]
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
+        raise InvalidInputError(f"{name} must be a number.", field=name)
+    return int(text)
 
 
 async def _decide(
@@ -182,7 +197,7 @@ async def _decide(
 
 async def _refused(view: View, error: HSMError) -> web.Response:
     view.exchange.code = error.code
-    return _shown(
+    return await _shown(
         view,
         await _fetch(view),
         alert=str(error),
@@ -203,6 +218,7 @@ async def _execute(view: View) -> web.Response:
             operation,
             idempotency_key=form.operation_id,
             approval_id=approval.approval_id,
+            expected_generation=_number(form, "key_generation"),
         )
     except ConflictError as error:
         return await _refused(view, error)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_server.ui.keys import (
-    approved,
     changing,
     creating,
     history,
@@ -22,7 +21,6 @@ __all__ = ["PAGES"]
 PAGES: Final[tuple[Page, ...]] = (
     *listing.PAGES,
     *creating.PAGES,
-    *approved.PAGES,
     *page.PAGES,
     *history.PAGES,
     *policies.PAGES,

@@ -39,7 +39,7 @@ class Field:
 
     Attributes:
         kind: ``text``, ``number``, ``area``, ``select``, ``boxes``, ``box`` (a single
-            one, whose label stands beside it) or ``instant``.
+            one, whose label stands beside it), ``instant`` or ``file``.
         longest: Most characters, or 0.
         is_beside: Whether it belongs to the field before, and stands close to it.
         error: What was wrong with what was given, or empty.

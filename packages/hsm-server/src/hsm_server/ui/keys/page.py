@@ -20,7 +20,6 @@ from hsm_core.operations import (
 )
 from hsm_core.wire import encode_json
 from hsm_server.ui.keys.actions import offered
-from hsm_server.ui.keys.approved import can_be_done_here
 from hsm_server.ui.keys.presenters import (
     key_facts,
     version_rows,
@@ -75,7 +74,7 @@ async def _public_key(view: View, key: KeyInfo) -> PublicKey | None:
 
 
 async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, str]]:
-    """Return what waits for consent, with the page where it goes on."""
+    """Return what waits for consent, or to be done, with the page of it."""
     asked = ListApprovals(
         key_id=key.key_id,
         requester=view.who.principal,
@@ -84,15 +83,8 @@ async def _approvals(view: View, key: KeyInfo) -> Sequence[tuple[ApprovalInfo, s
     )
     with contextlib.suppress(HSMError):
         found = (await view.execute(asked)).items
-        return [(approval, _where(approval)) for approval in found]
+        return [(one, f"{HOME}/approvals/{one.approval_id}") for one in found]
     return ()
-
-
-def _where(approval: ApprovalInfo) -> str:
-    granted = approval.state is ApprovalState.GRANTED
-    if granted and can_be_done_here(approval.operation):
-        return f"{HOME}/keys/approved/{approval.approval_id}"
-    return f"{HOME}/approvals/{approval.approval_id}"
 
 
 async def send_public_key(view: View) -> web.StreamResponse:

@@ -65,14 +65,18 @@ def _readable(data: bytes) -> str | None:
 
 def given_bytes(form: Form, name: str) -> bytes:
     """
-    Return what was given in a field, read as its neighbour ``<name>_form`` says.
+    Return what was given in a field, or the file ``<name>_file`` in its place.
+
+    Its neighbour ``<name>_form`` says how the field is to be read.
 
     Raises:
-        InvalidInputError: It is not written so.
+        InvalidInputError: It is not written so, or there is a file besides.
         PayloadTooLargeError: It is too long to be tried out here.
     """
-    text = form.get(name)
-    data = _read(text, form.get(f"{name}_form", "text"), name)
+    text, data = form.get(name), form.file(f"{name}_file")
+    if text and data:
+        raise InvalidInputError("Give a text or a file, and not both.", field=name)
+    data = data or _read(text, form.get(f"{name}_form", "text"), name)
     if len(data) > MOST_BYTES:
         raise PayloadTooLargeError(name, actual=len(data), maximum=MOST_BYTES)
     return data

@@ -22,7 +22,9 @@ from hsm_core.model import (
     VersionInfo,
 )
 from hsm_core.operations import OPERATIONS, Effect
+from hsm_server.ui.instants import microseconds
 from hsm_server.ui.keys.choices import category_sentence
+from hsm_server.ui.visible_text import visible
 
 __all__ = [
     "Badge",
@@ -35,7 +37,6 @@ __all__ = [
     "key_facts",
     "key_row",
     "last_use",
-    "microseconds",
     "state_badge",
     "title_of",
     "version_rows",
@@ -169,11 +170,6 @@ class EventRow:
     leaf_hash: str
 
 
-def microseconds(instant: datetime | None) -> int:
-    """Return an instant in whole seconds, as microseconds since 1970; 0 for None."""
-    return int(instant.timestamp()) * 1_000_000 if instant is not None else 0
-
-
 def title_of(key: KeyInfo) -> str:
     """Return what a key is called: its name, or else the beginning of its id."""
     return key.name or f"{key.key_id[:_SHORT_ID]}…"
@@ -182,6 +178,11 @@ def title_of(key: KeyInfo) -> str:
 def state_badge(state: KeyState | None) -> Badge:
     """Return a state as a badge; None is that of a key that can't be believed."""
     return Badge(*_STATES[state]) if state is not None else Badge("unknown", "bad")
+
+
+def _lines(text: str) -> str:
+    """Return a text of several lines in which nothing else is unseen."""
+    return "\n".join(map(visible, text.splitlines()))
 
 
 def _integrity_badge(integrity: Integrity) -> Badge | None:
@@ -198,7 +199,7 @@ def key_row(key: KeyInfo) -> KeyRow:
         state=state_badge(key.state),
         integrity=_integrity_badge(key.integrity),
         version=key.version,
-        owner=key.owner,
+        owner=visible(key.owner),
         tags=key.tags,
         created_at=microseconds(key.created_at),
         is_held=bool(key.hold),
@@ -215,14 +216,14 @@ def key_facts(key: KeyInfo) -> KeyFacts:
         standard=row.standard if row else "",
         category=category_sentence(row.category) if row else "",
         usages=tuple(usage.value for usage in key.usages),
-        description=key.description,
+        description=_lines(key.description),
         origin=key.origin.value,
         exportable=key.exportable,
         draft=key.draft,
         generation=key.generation,
         updated_at=microseconds(key.updated_at),
         destroy_at=microseconds(key.destroy_at),
-        hold=key.hold,
+        hold=visible(key.hold),
         rotation=_rotation(key.rotation),
         uses=use.uses,
         used_bytes=use.bytes,
@@ -275,7 +276,7 @@ def _version_row(key: KeyInfo, version: VersionInfo) -> VersionRow:
         is_staged=staged,
         dates=tuple(_dates(version)),
         rolled_back_from=version.rolled_back_from,
-        reason=version.reason,
+        reason=visible(version.reason),
         uses=version.use.uses if version.use else None,
         can_roll_back=not (current or gone or revoked or staged or waits),
         can_revoke=not (gone or revoked or waits),
@@ -327,7 +328,7 @@ def _event_row(entry: AuditEntry) -> EventRow:
         seq=event.seq,
         time=event.time,
         kind=event.kind,
-        principal=event.caller.principal if event.caller else "",
+        principal=visible(event.caller.principal) if event.caller else "",
         outcome=_outcome(event),
         version=event.version,
         detail=_detail(event),
@@ -346,7 +347,7 @@ def _detail(event: AuditEvent) -> str:
     reason = event.parameters.get("reason", "")
     if isinstance(event.detail, CountedDetail):
         return f"{event.detail.count:,} times"
-    return reason if isinstance(reason, str) else ""
+    return visible(reason) if isinstance(reason, str) else ""
 
 
 def last_use(rows: Iterable[EventRow]) -> EventRow | None:

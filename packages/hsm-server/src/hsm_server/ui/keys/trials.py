@@ -104,6 +104,14 @@ def inputs_of(trial: Trial, key: KeyInfo) -> Sequence[Field]:
             Field(name=name, label=label, kind="area", longest=2 * MOST_BYTES)
         )
         fields.append(_form_field(name, label, form))
+        fields.append(
+            Field(
+                name=f"{name}_file",
+                label=f"{label}, from a file",
+                kind="file",
+                is_beside=True,
+            )
+        )
     return [*fields, *_more(trial, spec(_algorithm(key)))]
 
 

@@ -242,7 +242,7 @@ def _expiries(
 
 def _expiry(end: datetime, now: datetime, soon: float) -> tuple[str, str]:
     left = (end - now).total_seconds()
-    text = f"{end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    text = f"{end.astimezone(UTC):%Y-%m-%d}"
     if left <= 0:
         return f"expired {text}", "bad"
     return (f"until {text}", "warn" if left < soon else "ok")

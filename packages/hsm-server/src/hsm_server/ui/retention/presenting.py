@@ -33,9 +33,9 @@ _PAUSES: Final = {
     "leap": "the clock leapt, and somebody must say that the time is right",
     "limit": "more would be purged at once than the limit allows",
     "state": "what retention remembers was lost or changed",
-    "approvals": "approvals can't be read or written",
-    "trail": "the audit trail takes no records",
-    "ledger": "the ledger can't be written, or is not believed",
+    "approvals": "the policy lets nobody approve purges",
+    "trail": "the audit trail was tampered with",
+    "ledger": "the ledger is not the one that the trail knows",
 }
 
 

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""
+Token buckets, one for each caller.
+
+A bucket is one number, the instant at which it is full again (GCRA, the generic cell
+rate algorithm of ITU-T I.371). So one that is full and one that was never there are the
+same, and to forget it changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hsm_server.limits.quota import Quota
+from hsm_server.limits.table import BoundedTable
+
+__all__ = ["Buckets", "Rate"]
+
+_ROUNDING: Final = 1e-6
+"""Seconds that sums of many small steps may be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """
+    What may be spent.
+
+    Attributes:
+        per_second: What comes back each second; more than 0.
+        burst: What may be spent at once; at least 1.
+    """
+
+    per_second: float
+    burst: int
+
+
+class _Bucket:
+    """One bucket; it is full from *full_at* on."""
+
+    __slots__ = ("full_at",)
+
+    def __init__(self) -> None:
+        self.full_at = -math.inf
+
+
+class Buckets:
+    """
+    Lets each caller spend what their bucket holds.
+
+    A request that costs more than a bucket can hold needs a full one, and leaves it in
+    debt: nobody pays less because they ask for much at once.
+
+    Args:
+        policy: Name of the limit, in header fields.
+
+        rate: Of each bucket.
+
+        most: How many have a bucket of their own; see `BoundedTable`.
+
+        clock: Monotonic time, in seconds.
+    """
+
+    def __init__(
+        self, policy: str, rate: Rate, most: int, clock: Callable[[], float]
+    ) -> None:
+        self._policy = policy
+        self._rate = rate
+        self._clock = clock
+        self._table = BoundedTable(most, _Bucket, lambda b, now: b.full_at <= now)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def take(self, key: str, cost: int = 1) -> Quota:
+        """
+        Spend *cost*, if that may be; what is refused costs nothing.
+
+        Args:
+            key: Whose bucket.
+
+            cost: At least 1.
+
+        Returns:
+            What is left. Its ``wait_seconds`` are more than 0 where it was refused.
+        """
+        now, rate = self._clock(), self._rate
+        bucket = self._table.place(key, now)
+        full_at = max(bucket.full_at, now)
+        # From which instant on it holds enough.
+        enough_at = full_at - (rate.burst - min(cost, rate.burst)) / rate.per_second
+        if enough_at - now > _ROUNDING:
+            return self._quota(full_at - now, enough_at - now)
+        bucket.full_at = full_at + cost / rate.per_second
+        return self._quota(bucket.full_at - now, 0.0)
+
+    def _quota(self, until_full: float, wait: float) -> Quota:
+        rate = self._rate
+        remaining = math.floor(rate.burst - (until_full - _ROUNDING) * rate.per_second)
+        return Quota(
+            policy=self._policy,
+            burst=rate.burst,
+            window_seconds=max(1, math.ceil(rate.burst / rate.per_second)),
+            remaining=max(0, remaining),
+            reset_seconds=math.ceil(until_full - _ROUNDING),
+            wait_seconds=wait,
+        )

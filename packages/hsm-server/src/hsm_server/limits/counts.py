@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""Who is told what limits do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["LimitCounts"]
+
+
+class LimitCounts(Protocol):
+    """Counts what limits let through and refuse."""
+
+    def count_allowed(self, limit: str) -> None:
+        """Count one request that a limit has let through."""
+        ...
+
+    def count_blocked(self, limit: str) -> None:
+        """Count one request that a limit has refused."""
+        ...
+
+    def show_buckets(self, limit: str, number: int) -> None:
+        """Show how many callers have a bucket of their own."""
+        ...

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""
+What a front end does before anybody is asked who somebody is.
+
+Whoever was found good a moment ago goes on, whatever others do from the same address:
+behind one address may be a building.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from hsm_server.limits.addresses import peer_of
+from hsm_server.limits.buckets import Buckets, Rate
+from hsm_server.limits.counts import LimitCounts
+from hsm_server.limits.lockouts import Lockouts
+from hsm_server.limits.quota import Quota
+
+__all__ = ["AddressGuard"]
+
+_MOST_ADDRESSES: Final = 16384
+_MOST_GOOD: Final = 4096
+_GOOD_SECONDS: Final = 60.0
+
+
+class AddressGuard:
+    """
+    Limits what comes from one address, for one front end.
+
+    Args:
+        rate: Of requests from one address; None doesn't limit them.
+
+        free_failures: How many failed authentications of one address cost nothing;
+            None locks nobody out.
+
+        metrics: Count.
+
+        clock: Monotonic time, in seconds.
+    """
+
+    def __init__(
+        self,
+        rate: Rate | None,
+        free_failures: int | None,
+        metrics: LimitCounts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._good: OrderedDict[bytes, float] = OrderedDict()
+        self._buckets = self._lockouts = None
+        if rate is not None:
+            self._buckets = Buckets("address", rate, _MOST_ADDRESSES, clock)
+        if free_failures is not None:
+            self._lockouts = Lockouts(free_failures, _MOST_ADDRESSES, clock)
+
+    def admit(self, address: str, shown: Sequence[bytes]) -> Quota | None:
+        """
+        Return why a request is not looked at, or None.
+
+        Args:
+            address: Where it comes from.
+
+            shown: What it shows of who sends it, such as the value of a header field.
+        """
+        refusal = self._refusal(peer_of(address))
+        if refusal is None or self._is_good(shown):
+            return None
+        self._metrics.count_blocked(refusal.policy)
+        return refusal
+
+    def _refusal(self, peer: str) -> Quota | None:
+        if self._lockouts is not None and (why := self._lockouts.refusal(peer)):
+            return why
+        if self._buckets is None:
+            return None
+        quota = self._buckets.take(peer)
+        self._metrics.show_buckets("address", len(self._buckets))
+        return quota if quota.wait_seconds else None
+
+    def note_good(self, shown: Sequence[bytes]) -> None:
+        """Note that somebody who shows this was found good."""
+        digest = _digest(shown)
+        self._good[digest] = self._clock() + _GOOD_SECONDS
+        self._good.move_to_end(digest)
+        if len(self._good) > _MOST_GOOD:
+            self._good.popitem(last=False)
+
+    def note_failure(self, address: str, shown: Sequence[bytes]) -> None:
+        """
+        Note that what was shown is not good.
+
+        Who shows nothing has not tried to be somebody, and is not locked out for it.
+        """
+        if not any(shown):
+            return
+        self._good.pop(_digest(shown), None)
+        if self._lockouts is not None:
+            self._lockouts.fail(peer_of(address))
+
+    def _is_good(self, shown: Sequence[bytes]) -> bool:
+        return self._good.get(_digest(shown), 0.0) > self._clock()
+
+
+def _digest(shown: Sequence[bytes]) -> bytes:
+    """Return what is kept of a credential: it must not be found in this process."""
+    return b"".join(hashlib.sha256(part).digest() for part in shown)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""
+Who has failed too often waits, each time twice as long.
+
+It is kept by address, and by nothing that a stranger can claim: whoever could lock out
+a key or a person by failing in their name would have a weapon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hsm_server.limits.quota import Quota
+from hsm_server.limits.table import BoundedTable
+
+__all__ = ["Lockouts"]
+
+_FIRST_SECONDS: Final = 1.0
+_LONGEST_SECONDS: Final = 60.0
+_FORGOTTEN_SECONDS: Final = 300.0
+_MOST_DOUBLINGS: Final = 10
+
+
+class _Failures:
+    """How often somebody has failed, and until when they are locked out."""
+
+    __slots__ = ("count", "last", "until")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = self.until = 0.0
+
+
+class Lockouts:
+    """
+    Counts failures, and locks out for 1, 2, 4, up to 60 seconds.
+
+    Five minutes without a failure are a fresh start. While somebody is locked out
+    nothing is examined, so nothing can fail either.
+
+    Args:
+        free: How many failures cost nothing.
+
+        most: How many are counted by themselves; see `BoundedTable`.
+
+        clock: Monotonic time, in seconds.
+    """
+
+    def __init__(self, free: int, most: int, clock: Callable[[], float]) -> None:
+        self._free = free
+        self._clock = clock
+        self._table = BoundedTable(most, _Failures, _is_forgotten)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def refusal(self, key: str) -> Quota | None:
+        """Return why somebody is locked out, or None."""
+        now, found = self._clock(), self._table.find(key)
+        if found is None or found.until <= now:
+            return None
+        wait = found.until - now
+        return Quota(
+            policy="failures",
+            burst=self._free,
+            window_seconds=int(_FORGOTTEN_SECONDS),
+            remaining=0,
+            reset_seconds=int(wait) + 1,
+            wait_seconds=wait,
+        )
+
+    def fail(self, key: str) -> None:
+        """Count one failure."""
+        now = self._clock()
+        found = self._table.place(key, now)
+        if _is_forgotten(found, now):
+            found.count = 0
+        found.count += 1
+        found.last = now
+        beyond = found.count - self._free
+        if beyond > 0:
+            doubled = _FIRST_SECONDS * 2 ** min(beyond - 1, _MOST_DOUBLINGS)
+            found.until = now + min(doubled, _LONGEST_SECONDS)
+
+
+def _is_forgotten(found: _Failures, now: float) -> bool:
+    return now - max(found.last, found.until) >= _FORGOTTEN_SECONDS

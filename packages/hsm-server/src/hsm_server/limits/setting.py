@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""From settings to limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hsm_core.operations import Operation
+from hsm_server.limits.actors import ActorLimiter
+from hsm_server.limits.buckets import Rate
+from hsm_server.limits.counts import LimitCounts
+from hsm_server.limits.guard import AddressGuard
+from hsm_server.settings import RateLimits
+
+__all__ = ["actor_limiter", "address_guard"]
+
+
+def actor_limiter(
+    rates: RateLimits,
+    weigh: Callable[[Operation[Any]], int],
+    metrics: LimitCounts,
+) -> ActorLimiter | None:
+    """Return what limits callers, for a vault; None where nothing does."""
+    if not rates.per_second:
+        return None
+    return ActorLimiter(Rate(rates.per_second, rates.burst), weigh, metrics)
+
+
+def address_guard(rates: RateLimits, metrics: LimitCounts) -> AddressGuard:
+    """Return what limits addresses, for a front end."""
+    rate = None
+    if rates.address_per_second:
+        rate = Rate(rates.address_per_second, rates.address_burst)
+    return AddressGuard(rate, rates.free_failures or None, metrics)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""A table of what is remembered of others, whose size no stranger decides."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+__all__ = ["BoundedTable"]
+
+T = TypeVar("T")
+
+_SHARED: Final = 64
+_LOOKS: Final = 2
+
+
+class BoundedTable(Generic[T]):
+    """
+    Remembers something of each of many others, and never forgets to their advantage.
+
+    Only what is as good as nothing makes room: to forget more would be a pardon that
+    can be had by making many names. Where nothing is, newcomers share a few places by
+    their hash, which is keyed and differs in every process, so that those who are
+    known already don't suffer from a flood of those who are not.
+
+    Args:
+        most: How many have a place of their own.
+
+        new: Makes what is remembered of somebody new.
+
+        is_nothing: Whether somebody is as good as new at an instant.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        new: Callable[[], T],
+        is_nothing: Callable[[T, float], bool],
+    ) -> None:
+        self._most = most
+        self._new = new
+        self._is_nothing = is_nothing
+        self._known: OrderedDict[str, T] = OrderedDict()
+        self._shared = [new() for _ in range(_SHARED)]
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, key: str) -> T | None:
+        """Return what is remembered of somebody, if they have or share a place."""
+        found = self._known.get(key)
+        if found is None and len(self._known) >= self._most:
+            return self._share(key)
+        return found
+
+    def place(self, key: str, now: float) -> T:
+        """Return what is remembered of somebody, and give them a place if need be."""
+        found = self._known.get(key)
+        if found is not None:
+            return found
+        self._make_room(now)
+        if len(self._known) >= self._most:
+            return self._share(key)
+        made = self._known[key] = self._new()
+        return made
+
+    def drop(self, key: str) -> None:
+        """Forget somebody who has a place of their own."""
+        self._known.pop(key, None)
+
+    def _share(self, key: str) -> T:
+        return self._shared[hash(key) % _SHARED]
+
+    def _make_room(self, now: float) -> None:
+        """Look at two, each in their turn: more would be work for every newcomer."""
+        for _ in range(min(_LOOKS, len(self._known))):
+            key, found = self._known.popitem(last=False)
+            if not self._is_nothing(found, now):
+                self._known[key] = found

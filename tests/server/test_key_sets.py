@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: MIT
+"""Public keys that are fetched: from a server that is good, bad, slow or gone."""
+
+import asyncio
+import gzip
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+
+from hsm_core.errors import AuthenticationError, ConfigurationError
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server import key_sets
+from hsm_server.access import Visitor
+from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.key_sets import MAX_SET_BYTES, KeySetTask
+from hsm_server.settings import TokenConfig, TokenRules
+from hsm_server.tls.board import Board
+from hsm_server.tokens import TokenSource, TokenWatch, TrustedNames
+from hsm_server.tokens.keys import Algorithm, key_from_pem, public_key_set
+from tests.server.family import counter, wait_until
+from tests.server.issuer_thread import issuing
+from tests.server.process import Running, Site
+from tests.server.support import Authority, b64url
+from tests.server.token_kit import Signer, signer, write_config
+
+OLD, NEW, RSA = signer("ES256"), signer("EdDSA"), signer("RS256")
+NOWHERE = cast("Board", None)
+
+
+def key_set(**signers: Signer) -> bytes:
+    """Return the set of these keys, by kid."""
+    return public_key_set(
+        key_from_pem(one.pem(), Algorithm(one.algorithm), kid)
+        for kid, one in signers.items()
+    )
+
+
+def rows(**signers: Signer) -> list[dict[str, Any]]:
+    """Return the rows of that set."""
+    found: list[dict[str, Any]] = json.loads(key_set(**signers))["keys"]
+    return found
+
+
+class Issuer:
+    """A server of keys, over HTTPS on loopback."""
+
+    def __init__(self) -> None:
+        self.body = key_set(old=OLD)
+        self.headers: dict[str, str] = {}
+        self.status = 200
+        self.asked: list[dict[str, str]] = []
+        self.delay = 0.0
+        self.port = 0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Give what a test has set."""
+        self.asked.append(dict(request.headers))
+        await asyncio.sleep(self.delay)
+        if self.headers.get("ETag") and request.headers.get(
+            "If-None-Match"
+        ) == self.headers.get("ETag"):
+            return web.Response(status=304, headers=self.headers)
+        return web.Response(body=self.body, status=self.status, headers=self.headers)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"https://localhost:{self.port}/keys?tenant=secret"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give who has signed the issuer's certificate."""
+    return Authority(tmp_path_factory.mktemp("issuer"))
+
+
+@pytest.fixture(scope="module")
+def tls(authority: Authority) -> ssl.SSLContext:
+    """Give the issuer's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("issuer", server=True))
+    return context
+
+
+@pytest.fixture
+async def issuer(tls: ssl.SSLContext) -> AsyncIterator[Issuer]:
+    """Give an issuer that serves one key."""
+    found = Issuer()
+    app = web.Application()
+    app.router.add_get("/keys", found.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    found.port = runner.addresses[0][1]
+    yield found
+    await runner.cleanup()
+
+
+class Fetching:
+    """A task, and what it has delivered."""
+
+    def __init__(
+        self, issuer: Issuer, authorities: Path | None, seconds: float
+    ) -> None:
+        self.delivered: list[tuple[bytes | None, str]] = []
+        config = TokenConfig(
+            key_set_url=issuer.url,
+            key_set_authorities=authorities,
+            reload_seconds=seconds,
+        )
+        self.task = KeySetTask(config, lambda *found: self.delivered.append(found))
+
+    @property
+    def problem(self) -> str:
+        """What is wrong now."""
+        return self.delivered[-1][1]
+
+
+@pytest.fixture
+def fetching(issuer: Issuer, authority: Authority) -> Fetching:
+    """Give a task that asks every half minute."""
+    return Fetching(issuer, authority.path, 30.0)
+
+
+async def test_a_set_is_fetched(issuer: Issuer, fetching: Fetching) -> None:
+    """Its bytes are handed on, and it is asked again before the interval is over."""
+    assert 29.0 == await fetching.task.look()
+    assert [(issuer.body, "")] == fetching.delivered
+    assert "identity" == issuer.asked[0]["Accept-Encoding"]
+    assert "If-None-Match" not in issuer.asked[0]
+
+
+async def test_what_has_not_changed_is_not_sent_again(
+    issuer: Issuer, fetching: Fetching
+) -> None:
+    """By its tag; another tag brings the new one."""
+    issuer.headers["ETag"] = '"1"'
+    await fetching.task.look()
+    await fetching.task.look()
+    assert [(issuer.body, ""), (None, "")] == fetching.delivered
+    assert '"1"' == issuer.asked[1]["If-None-Match"]
+
+    issuer.headers["ETag"], issuer.body = '"2"', key_set(new=NEW)
+    await fetching.task.look()
+    assert (issuer.body, "") == fetching.delivered[-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("", 29.0),
+        ("max-age=20", 20.0),
+        ("public, max-age=20, immutable", 20.0),
+        ("MAX-AGE=20", 20.0),
+        ("max-age=0", 15.0),
+        ("no-store", 29.0),
+        ("max-age=999999999", 29.0),
+        ("max-age=-1", 29.0),
+        ("s-maxage=16", 29.0),
+        ("max-age=99999999999999999999999", 29.0),
+    ],
+)
+async def test_freshness_has_bounds(
+    issuer: Issuer, fetching: Fetching, said: str, seconds: float
+) -> None:
+    """Sooner down to half of the interval, later never."""
+    issuer.headers["Cache-Control"] = said
+
+    assert seconds == await fetching.task.look()
+
+
+def _redirect(issuer: Issuer) -> None:
+    issuer.status, issuer.headers["Location"] = 302, issuer.url
+
+
+def _compress(issuer: Issuer) -> None:
+    issuer.headers["Content-Encoding"] = "gzip"
+    issuer.body = gzip.compress(bytes(2**20))
+
+
+HOSTILE: dict[str, tuple[Callable[[Issuer], None], str]] = {
+    "error": (lambda i: setattr(i, "status", 500), "the answer is HTTP 500."),
+    "not found": (lambda i: setattr(i, "status", 404), "the answer is HTTP 404."),
+    "redirect": (_redirect, "the answer is HTTP 302."),
+    "never changed": (lambda i: setattr(i, "status", 304), "the answer is HTTP 304."),
+    "long": (lambda i: setattr(i, "body", b" " * (MAX_SET_BYTES + 1)), "longer than"),
+    "huge": (lambda i: setattr(i, "body", bytes(2**24)), "longer than"),
+    "compressed": (_compress, "the answer is compressed."),
+    "slow": (lambda i: setattr(i, "delay", 3.0), "takes too long."),
+    "gone": (lambda i: setattr(i, "port", 1), "there is no connection."),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_answer(
+    issuer: Issuer, authority: Authority, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told in words, without the query; it is asked again soon, and less so."""
+    spoil, words = HOSTILE[name]
+    monkeypatch.setattr(key_sets, "_SECONDS", 1.0)
+    spoil(issuer)
+    fetching = Fetching(issuer, authority.path, 30.0)
+    waits = [await fetching.task.look() for _ in range(1 if name == "slow" else 3)]
+
+    assert [2.0, 4.0, 8.0][: len(waits)] == waits
+    assert {None} == {data for data, _ in fetching.delivered}
+    assert words in fetching.problem
+    assert "secret" not in fetching.problem
+
+
+async def test_the_longest_set(issuer: Issuer, fetching: Fetching) -> None:
+    """Exactly as long as one may be."""
+    issuer.body = key_set(old=OLD).ljust(MAX_SET_BYTES)
+    await fetching.task.look()
+
+    assert (issuer.body, "") == fetching.delivered[-1]
+
+
+@pytest.mark.parametrize("whom", ["another", "the system", "a file of none", "none"])
+async def test_who_is_not_trusted(
+    issuer: Issuer, tmp_path: Path, authority: Authority, whom: str
+) -> None:
+    """Nothing that it says is taken; as soon as it is trusted, it is."""
+    path: Path | None = tmp_path / "ca.pem"
+    assert path is not None
+    if whom == "another":
+        other = Authority(tmp_path, "Other CA")
+        path.write_bytes(other.path.read_bytes())
+    elif whom == "a file of none":
+        path.write_text("nothing")
+    elif whom == "the system":
+        path = None
+    fetching = Fetching(issuer, path, 30.0)
+    await fetching.task.look()
+    words = "not trusted" if whom in {"another", "the system"} else "can't be read"
+
+    assert words in fetching.problem
+    assert [] == issuer.asked
+    if path is not None:
+        path.write_bytes(authority.path.read_bytes())
+        await fetching.task.look()
+        assert "" == fetching.problem
+
+
+async def test_it_goes_on_and_can_be_hurried(
+    issuer: Issuer, fetching: Fetching
+) -> None:
+    """Without waiting for the interval."""
+    running = asyncio.create_task(fetching.task.run(NOWHERE))
+    for count in (1, 2, 3):
+        async with asyncio.timeout(20):
+            while len(fetching.delivered) < count:
+                await asyncio.sleep(0.01)
+        issuer.body = key_set(**{f"k{count}": OLD})
+        # The task waits again a moment after it has delivered.
+        await asyncio.sleep(0.05)
+        await fetching.task.reload(NOWHERE)
+    running.cancel()
+
+    assert 3 == len({data for data, _ in fetching.delivered[:3]})
+
+
+class Vault:
+    """The side that verifies: a gatekeeper whose keys were fetched by somebody else."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.told: list[str] = []
+        config = TokenConfig(path=path, key_set_url="https://issuer.example/keys")
+        self.source = TokenSource(config, lambda: b"", TokenRules())
+        trust = self.source.read()
+        nobody = cast("AsyncHSMGateway", None)
+        self.names = TrustedNames(trust)
+        self.keeper = Gatekeeper(nobody, trust, lambda: None, names=self.names)
+        self.watch = TokenWatch(self.source, trust, self.keeper.use, self.told.append)
+
+    async def take(self, data: bytes | None, problem: str = "") -> str:
+        """Be given what was fetched; return what is wrong then."""
+        self.source.take(data, problem)
+        return await self.watch.look()
+
+    def accepts(self, token: str) -> bool:
+        """Return whether a token is good now."""
+        try:
+            self.keeper.caller(Visitor(credential=token))
+        except AuthenticationError:
+            return False
+        return True
+
+
+async def test_nobody_before_there_are_keys() -> None:
+    """And everybody whose key is fetched; those that are gone are gone at once."""
+    vault = Vault()
+    old, new = OLD.token("old"), NEW.token("new")
+    assert (False, False) == (vault.accepts(old), vault.accepts(new))
+
+    assert "" == await vault.take(key_set(old=OLD))
+    assert (True, False) == (vault.accepts(old), vault.accepts(new))
+    former = set(vault.names.trusted())
+    assert "" == await vault.take(key_set(old=OLD, new=NEW))
+    assert (True, True) == (vault.accepts(old), vault.accepts(new))
+    assert "" == await vault.take(key_set(new=NEW))
+    assert (False, True) == (vault.accepts(old), vault.accepts(new))
+    assert not former & set(vault.names.trusted())
+
+
+async def test_trouble_is_told_and_ends() -> None:
+    """The last good keys stay meanwhile."""
+    vault = Vault()
+    await vault.take(key_set(old=OLD))
+    assert "gone." == await vault.take(None, "gone.")
+    assert "gone." == await vault.watch.look()
+    assert vault.accepts(OLD.token("old"))
+    assert "" == await vault.take(None)
+
+    assert ["", "gone.", ""] == vault.told
+
+
+PRIVATE = OLD.key.private_numbers().private_value.to_bytes(32)
+BAD: dict[str, tuple[bytes, str]] = {
+    "no JSON": (b"<html>", "not valid"),
+    "empty": (b"", "not valid"),
+    "no set": (json.dumps(rows(old=OLD)[0]).encode(), "list of objects in keys"),
+    "a list": (json.dumps(rows(old=OLD)).encode(), "list of objects in keys"),
+    "twice": (json.dumps({"keys": rows(old=OLD) * 2}).encode(), "twice"),
+    "one kid": (
+        json.dumps({"keys": rows(a=OLD) + rows(a=NEW)}).encode(),
+        "'a' stands here twice",
+    ),
+    "private": (
+        json.dumps({"keys": [{**rows(a=OLD)[0], "d": b64url(PRIVATE)}]}).encode(),
+        "private key",
+    ),
+    "a secret": (
+        json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": "A" * 43}]}).encode(),
+        "A secret in a public set is none",
+    ),
+    "a secret beside": (
+        json.dumps({"keys": [{**rows(a=OLD)[0], "k": "A" * 43}]}).encode(),
+        "A secret in a public set is none",
+    ),
+    "a secret without a word": (
+        json.dumps({"keys": [{"kty": "oct", "k": "A" * 43}]}).encode(),
+        "holds no key",
+    ),
+    "too many": (
+        json.dumps(
+            {"keys": [{**rows(a=OLD)[0], "kid": f"{n}"} for n in range(33)]}
+        ).encode(),
+        "0 to 32 keys",
+    ),
+    "repeated name": (b'{"keys": [], "keys": []}', "repeats a name"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_set_that_is_not_believed(name: str) -> None:
+    """What was good stays, until a good one comes; the trouble is told once."""
+    data, words = BAD[name]
+    vault = Vault()
+    await vault.take(key_set(old=OLD))
+    problem = await vault.take(data)
+
+    assert words in problem
+    assert "A" * 43 not in problem
+    assert problem == await vault.take(None)
+    assert ["", problem] == vault.told[-2:]
+    assert vault.accepts(OLD.token("old")) is (words != "holds no key")
+    assert "" == await vault.take(key_set(new=NEW))
+    assert vault.accepts(NEW.token("new"))
+
+
+async def test_a_set_without_keys_takes_all_away() -> None:
+    """Somebody has withdrawn them, and it is an alarm."""
+    vault = Vault()
+    await vault.take(key_set(old=OLD))
+    problem = await vault.take(b'{"keys": []}')
+
+    assert "holds no key" in problem
+    assert not vault.accepts(OLD.token("old"))
+    assert () == vault.names.trusted()
+
+
+async def test_beside_a_file(tmp_path: Path) -> None:
+    """Both count; the same name in both changes nothing, and is told."""
+    path = write_config(tmp_path / "jwt.json", [RSA.section("rsa")])
+    vault = Vault(path)
+    assert vault.accepts(RSA.token("rsa"))
+    assert "" == await vault.take(key_set(old=OLD))
+    assert vault.accepts(OLD.token("old"))
+    assert vault.accepts(RSA.token("rsa"))
+
+    assert "'rsa' stands here twice" in await vault.take(key_set(rsa=NEW))
+    assert vault.accepts(OLD.token("old"))
+    write_config(path, [RSA.section("other")])
+    assert "" == await vault.watch.look()
+    assert vault.accepts(NEW.token("rsa"))
+    assert not vault.accepts(OLD.token("old"))
+    write_config(path, [])
+    assert "" == await vault.watch.look()
+    assert not vault.accepts(RSA.token("other"))
+
+
+def test_without_a_place_a_file_needs_keys(tmp_path: Path) -> None:
+    """Nobody would ever be let in."""
+    path = write_config(tmp_path / "jwt.json", [])
+    source = TokenSource(TokenConfig(path=path), lambda: b"", TokenRules())
+    with pytest.raises(ConfigurationError):
+        source.read()
+
+
+@pytest.fixture(scope="module", params=["process", "inline"])
+def served(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    authority: Authority,
+    tls: ssl.SSLContext,
+) -> Iterator[tuple[Site, Running, Issuer]]:
+    """Give a server that fetches its keys from an issuer in a thread."""
+    with issuing(Issuer(), tls) as found:
+        site = Site(tmp_path_factory.mktemp("fetching"), request.param)
+        more = [
+            *("--auth-jwt-jwks-url", found.url),
+            *("--auth-jwt-jwks-ca", str(authority.path)),
+            *("--auth-jwt-reload-secs", "0.5"),
+        ]
+        with site.serve(*more) as running:
+            yield site, running, found
+            assert 0 == running.stop()
+
+
+def test_a_server_that_fetches(served: tuple[Site, Running, Issuer]) -> None:
+    """Keys come and go at their issuer, and the server follows; trouble is an alarm."""
+    site, running, found = served
+
+    def status(token: str) -> int:
+        return running.send("GET", "/api/v1/status", token=token).status
+
+    wait_until(lambda: status(OLD.token("old")) == 200)
+    found.body = key_set(new=NEW)
+    wait_until(lambda: status(OLD.token("old")) == 401)
+    assert 200 == status(NEW.token("new"))
+    page = json.loads(running.send("GET", "/.well-known/jwks.json").body)
+    assert ["new"] == [row["kid"] for row in page["keys"]]
+
+    found.status = 503
+    wait_until(lambda: counter(running, "ferrohsm_auth_jwt_alarm") == 1)
+    assert 200 == status(NEW.token("new"))
+    found.status = 200
+    wait_until(lambda: counter(running, "ferrohsm_auth_jwt_alarm") == 0)
+    lines = [e for e in site.log() if e["event"] == "token keys refused"]
+    assert "HTTP 503" in lines[0]["reason"]
