@@ -23,6 +23,7 @@ def test_filters(hall: Hall) -> None:
     desk = hall.seated("anton")
     page = desk.open("/ui/audit")
     desk.check()
+    page.locator("details.filters").evaluate("filters => { filters.open = true }")
     page.get_by_label("Key", exact=True).fill(key_id)
     page.get_by_label("Operation").fill("CreateKey")
     page.get_by_label("Actor").fill("ada")
