@@ -76,6 +76,7 @@ ONCE: Final = tuple(
         "e2e/test_memory.py",
         "e2e/test_object_storage.py",
         "e2e/test_onlookers.py",
+        "e2e/test_original_lines.py",
         "e2e/test_policy_reload.py",
         "e2e/test_retention.py",
         "e2e/test_sdk_examples.py",

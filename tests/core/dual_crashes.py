@@ -41,10 +41,11 @@ class _SharedTrail(SimulatedTrail):
         *,
         durable: bool = False,
         reserved: bool = False,
+        lazy: bool = False,
     ) -> AuditTicket:
         """Append records, one thread after the other."""
         with _writing:
-            return super().append(drafts, durable=durable, reserved=reserved)
+            return super().append(drafts, durable=durable, reserved=reserved, lazy=lazy)
 
     def sync(self, end: int) -> None:
         """Make records durable, one thread after the other."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -231,36 +232,76 @@ def test_equal_payloads_have_equal_keyed_digests() -> None:
 
 
 class TestRefusals:
-    def test_a_flood_is_counted(self) -> None:
-        """Above the budget refusals are counted, and the count is one record."""
-        clock = FakeClock()
-        log = MemoryAuditLog(b"\2" * 32, clock=clock, entropy=FakeEntropy())
-        refusals = Refusals(log, clock, lambda: "")
-        nobody = Caller(principal="", roles=frozenset(), source_address="127.0.0.1")
+    def setup_method(self) -> None:
+        """Have a trail in memory, and nothing recorded."""
+        self.clock = FakeClock()
+        self.log = MemoryAuditLog(b"\2" * 32, clock=self.clock, entropy=FakeEntropy())
+        self.refusals = Refusals(self.log, self.clock, lambda: "")
 
-        for _ in range(1000):
-            refusals.record(
+    def refuse(self, address: str, times: int = 1) -> None:
+        """Refuse a stranger so many times."""
+        nobody = Caller(principal="", roles=frozenset(), source_address=address)
+        for _ in range(times):
+            self.refusals.record(
                 nobody, "authentication_failed", kind="Authenticate", key_id=""
             )
-        before = log.head().seq
-        clock.advance(10)
-        refusals.record(nobody, "authentication_failed", kind="Authenticate", key_id="")
 
-        assert (99, 101) == (before, log.head().seq)
-        assert b'"count":900' in log.lines(100, 1)[0]
+    def recorded(self) -> tuple[int, list[int]]:
+        """Return the number of single records, and what was counted."""
+        head = self.log.head().seq
+        lines = self.log.lines(0, head + 1) if head >= 0 else []
+        found = [re.search(rb'"count":(\d+)', line) for line in lines]
+        counts = [int(count[1]) for count in found if count]
+        return len(lines) - len(counts), counts
+
+    def test_a_flood_is_counted(self) -> None:
+        """Above ten of an address refusals are counted; the count is one record."""
+        self.refuse("127.0.0.1", 1000)
+        before = self.recorded()
+        self.refusals.flush()
+        self.refusals.flush()
+
+        assert (10, []) == before
+        assert (10, [990]) == self.recorded()
+
+    def test_a_minute_later_an_address_is_recorded_again(self) -> None:
+        """Its budget is one of each minute."""
+        self.refuse("127.0.0.1", 20)
+        self.clock.advance(60)
+        self.refuse("127.0.0.1", 20)
+        self.refusals.flush()
+
+        assert (20, [20]) == self.recorded()
+
+    def test_a_hundred_thousand_addresses_are_counted(self) -> None:
+        """However many come in however long, records are few and counts exact."""
+        for minute in range(10):
+            for number in range(10_000):
+                self.refuse(f"192.0.{minute}.{number}")
+            self.clock.advance(60)
+            self.refusals.flush()
+        single, counts = self.recorded()
+
+        assert 100 <= single <= 100 + 10 * 60
+        assert 10 == len(counts)
+        assert 100_000 == single + sum(counts)
+
+    def test_strangers_take_nothing_from_callers(self) -> None:
+        """What is refused to somebody known is recorded while strangers make noise."""
+        for number in range(1000):
+            self.refuse(f"192.0.2.{number}")
+        single = self.recorded()[0]
+        ticket = self.refusals.record(caller(), "malformed", kind="Sign", key_id="k")
+
+        assert ticket is not None
+        assert single + 1 == self.recorded()[0]
 
     def test_the_count_is_written_at_the_end(self) -> None:
         """What was counted is not forgotten when the HSM is closed."""
-        clock = FakeClock()
-        log = MemoryAuditLog(b"\2" * 32, clock=clock, entropy=FakeEntropy())
-        refusals = Refusals(log, clock, lambda: "")
-
         for _ in range(103):
-            refusals.record(caller(), "malformed", kind="Sign", key_id="k" * 500)
-        refusals.flush()
-        refusals.flush()
+            self.refusals.record(caller(), "malformed", kind="Sign", key_id="k" * 500)
+        self.refusals.flush()
 
-        assert 100 == log.head().seq
+        assert (100, [3]) == self.recorded()
         assert CountedDetail.__struct_config__.tag == "counted"
-        assert b'"count":3' in log.lines(100, 1)[0]
-        assert b'"key_id":"' + b"k" * 64 + b'"' in log.lines(0, 1)[0]
+        assert b'"key_id":"' + b"k" * 64 + b'"' in self.log.lines(0, 1)[0]

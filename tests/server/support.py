@@ -42,6 +42,7 @@ from hsm_server.oidc.vouching import vouching_for
 from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.telemetry import Metrics
 from hsm_server.tokens import TokenTrust
+from hsm_server.tracing import NO_TRACING, Tracing
 
 Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]
 """Makes what an application asks, over an HSM and who guards it."""
@@ -204,6 +205,7 @@ def local_app(
     secret: bytes = SECRET,
     between: Between = LocalVault,
     weigh: Callable[[Operation[Any]], int] = lambda _: 1,
+    tracing: Tracing = NO_TRACING,
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
@@ -218,7 +220,7 @@ def local_app(
         people=vouching.tokens if vouching else None,
     )
     vault = between(gateway, gatekeeper)
-    return create_app(vault, settings, logger=logger, metrics=metrics)
+    return create_app(vault, settings, logger=logger, metrics=metrics, tracing=tracing)
 
 
 @contextlib.asynccontextmanager
@@ -228,6 +230,7 @@ async def open_api(
     gateway: AsyncHSMGateway | None = None,
     clock: FlooredClock | None = None,
     between: Between = LocalVault,
+    tracing: Tracing = NO_TRACING,
 ) -> AsyncIterator[API]:
     """Serve a fresh memory HSM, or *gateway*, on loopback without TLS."""
     log = StringIO()
@@ -240,6 +243,7 @@ async def open_api(
             clock or FlooredClock(),
             between=between,
             weigh=hsm.weight,
+            tracing=tracing,
         )
         with socket.create_server(("127.0.0.1", 0)) as bound:
             listener = Listener(app, [bound], None)

@@ -279,10 +279,11 @@ class SimulatedTrail(MemoryAuditLog):
         *,
         durable: bool = False,
         reserved: bool = False,
+        lazy: bool = False,
     ) -> AuditTicket:
         """Append records; whoever waits for the ticket has them durable."""
         self._life.step("audit.before_write")
-        super().append(drafts, durable=durable, reserved=reserved)
+        super().append(drafts, durable=durable, reserved=reserved, lazy=lazy)
         self._disk.notes += [
             _Note(draft.phase, draft.operation_id, draft.set_digest) for draft in drafts
         ]

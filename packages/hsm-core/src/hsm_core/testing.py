@@ -437,6 +437,7 @@ class FaultyAuditLog:
         *,
         durable: bool = False,
         reserved: bool = False,
+        lazy: bool = False,
     ) -> AuditTicket:
         """See `AuditLog.append`."""
         self._faults.strike("audit.append")
@@ -444,7 +445,7 @@ class FaultyAuditLog:
             raise AuditUnavailableError
         for draft in drafts:
             self._faults.strike(f"audit.append.{draft.phase}")
-        return self._log.append(drafts, durable=durable, reserved=reserved)
+        return self._log.append(drafts, durable=durable, reserved=reserved, lazy=lazy)
 
     def head(self) -> AuditHead:
         """See `AuditLog.head`."""

@@ -15,6 +15,7 @@ from hsm_server.app_keys import (
     PROVIDER,
     SETTINGS,
     SOURCES,
+    TRACING,
     VAULT,
 )
 from hsm_server.health import HealthCheck
@@ -28,6 +29,7 @@ from hsm_server.routes.api import add_api_routes
 from hsm_server.routes.service import add_metrics_route, add_service_routes
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.tracing import NO_TRACING, Tracing
 from hsm_server.ui import add_console
 
 __all__ = ["create_app", "create_metrics_app"]
@@ -39,6 +41,7 @@ def create_app(
     *,
     logger: Logger,
     metrics: Metrics | None = None,
+    tracing: Tracing = NO_TRACING,
 ) -> web.Application:
     """
     Build the application in front of a vault.
@@ -51,6 +54,8 @@ def create_app(
         logger: The service's log.
 
         metrics: Where requests are counted; new ones by default.
+
+        tracing: Takes note of requests; it stays the caller's to close.
     """
     metrics = metrics or Metrics()
     app = web.Application(middlewares=[answer_everything])
@@ -63,6 +68,7 @@ def create_app(
     app[PROVIDER] = Provider(settings.oidc) if settings.oidc else None
     app[SETTINGS] = settings
     app[SOURCES] = SourceAddresses(settings.proxies)
+    app[TRACING] = tracing
     app.on_response_prepare.append(set_common_headers)
     add_service_routes(app.router, openapi_document(settings.limits))
     if settings.metrics.address is None:
@@ -82,10 +88,13 @@ def create_metrics_app(app: web.Application) -> web.Application:
     """
     shown = web.Application(middlewares=[answer_everything])
     shown[VAULT] = app[VAULT]
+    shown[GUARD] = app[GUARD]
     shown[HEALTH] = app[HEALTH]
     shown[LOGGER] = app[LOGGER]
     shown[METRICS] = app[METRICS]
     shown[SETTINGS] = app[SETTINGS]
+    shown[SOURCES] = app[SOURCES]
+    shown[TRACING] = app[TRACING]
     shown[IN_FLIGHT] = InFlight()
     shown.on_response_prepare.append(set_common_headers)
     add_metrics_route(shown.router)

@@ -18,6 +18,7 @@ from hsm_server.logs import Logger
 from hsm_server.oidc.provider import Provider
 from hsm_server.settings import ServerSettings
 from hsm_server.telemetry import Metrics
+from hsm_server.tracing import Tracing
 
 __all__ = [
     "GUARD",
@@ -28,6 +29,7 @@ __all__ = [
     "PROVIDER",
     "SETTINGS",
     "SOURCES",
+    "TRACING",
     "VAULT",
     "Exchange",
     "begin_operation",
@@ -43,6 +45,7 @@ METRICS: Final = web.AppKey("METRICS", Metrics)
 PROVIDER: Final[web.AppKey[Provider | None]] = web.AppKey("PROVIDER")
 SETTINGS: Final = web.AppKey("SETTINGS", ServerSettings)
 SOURCES: Final = web.AppKey("SOURCES", SourceAddresses)
+TRACING: Final = web.AppKey("TRACING", Tracing)
 VAULT: Final = web.AppKey("VAULT", VaultAccess)
 
 

@@ -18,6 +18,7 @@ from hsm_server.app_keys import (
     IN_FLIGHT,
     LOGGER,
     METRICS,
+    TRACING,
     Exchange,
     exchange_of,
     start_exchange,
@@ -25,6 +26,7 @@ from hsm_server.app_keys import (
 from hsm_server.auth import address_of, shown_by
 from hsm_server.failures import answer_failure
 from hsm_server.framing import flaw_of
+from hsm_server.tracing import Done, parent_of
 
 __all__ = [
     "COMMON_HEADERS",
@@ -74,18 +76,39 @@ async def answer_everything(
         exchange.code = "cancelled"
         raise
     finally:
-        seconds = time.perf_counter() - started
-        request.app[METRICS].count_request(exchange.operation, exchange.code, seconds)
-        request.app[LOGGER].info(
-            "request",
-            request_id=exchange.request_id,
-            method=request.method if request.method.isalpha() else "?",
-            operation=exchange.operation,
-            principal=exchange.principal,
-            status=response.status if response is not None else 0,
-            code=exchange.code,
-            milliseconds=round(seconds * 1000, 3),
-        )
+        status = response.status if response is not None else 0
+        _tell_of(request, exchange, status, time.perf_counter() - started)
+
+
+def _tell_of(
+    request: web.Request, exchange: Exchange, status: int, seconds: float
+) -> None:
+    """Count and log a request, and let it have its span."""
+    request.app[METRICS].count_request(exchange.operation, exchange.code, seconds)
+    method = request.method if request.method.isalpha() else "?"
+    ended_ns = time.time_ns()
+    done = Done(
+        operation=exchange.operation,
+        code=exchange.code,
+        status=status,
+        method=method,
+        request_id=exchange.request_id,
+        parent=parent_of(request.headers.getall("traceparent", [])),
+        began_ns=ended_ns - int(seconds * 1e9),
+        ended_ns=ended_ns,
+    )
+    trace_id = request.app[TRACING].note(done)
+    request.app[LOGGER].info(
+        "request",
+        request_id=exchange.request_id,
+        **({"trace_id": trace_id} if trace_id else {}),
+        method=method,
+        operation=exchange.operation,
+        principal=exchange.principal,
+        status=status,
+        code=exchange.code,
+        milliseconds=round(seconds * 1000, 3),
+    )
 
 
 async def _answer(

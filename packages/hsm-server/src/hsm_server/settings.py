@@ -15,6 +15,7 @@ from hsm_core.settings import Settings
 
 __all__ = [
     "MAX_TOKEN_BYTES",
+    "SAMPLERS",
     "ACMESettings",
     "ClientSettings",
     "ConsoleSettings",
@@ -35,6 +36,7 @@ __all__ = [
     "TLSSettings",
     "TokenConfig",
     "TokenRules",
+    "TracingSettings",
 ]
 
 
@@ -341,6 +343,35 @@ class ConsoleSettings(Record, frozen=True, kw_only=True):
     absolute_seconds: Annotated[float, Meta(gt=0)] = 8 * 3600.0
 
 
+SAMPLERS: Final = (
+    *("always_on", "always_off", "traceidratio"),
+    *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+)
+"""Names of rules by which requests have spans (OpenTelemetry's own)."""
+
+
+class TracingSettings(Record, frozen=True, kw_only=True):
+    """
+    Where spans of requests are sent.
+
+    Attributes:
+        endpoint: URL that takes OTLP over HTTP; empty sends none.
+        service_name: What this service is called.
+        attributes: What else is said of it, by name.
+        sampler: One of `SAMPLERS`.
+        ratio: How many of all requests have one, where the sampler asks.
+        certificate: PEM file of those who may have signed the endpoint's certificate;
+            None takes those that the web trusts.
+    """
+
+    endpoint: str = ""
+    service_name: str = "hsm-server"
+    attributes: tuple[tuple[str, str], ...] = ()
+    sampler: str = "parentbased_always_on"
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    certificate: Path | None = None
+
+
 class ServerSettings(Record, frozen=True, kw_only=True):
     """
     Everything the server needs, except its secrets.
@@ -369,6 +400,7 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     proxies: ProxySettings = ProxySettings()
     list_cache_seconds: Annotated[float, Meta(ge=0)] = 0.0
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     event_loop: EventLoop = EventLoop.ASYNCIO

@@ -12,6 +12,7 @@ from hsm_server.plan import User
 from hsm_server.secret_box import TOKEN_SECRET, SecretBox
 from hsm_server.settings import Isolation, ServerSettings
 from hsm_server.standard_streams import announce
+from hsm_server.tracing import check_tracing
 
 __all__ = ["Start", "serve"]
 
@@ -44,6 +45,7 @@ def serve(start: Start) -> None:
         HSMError: It could not start.
     """
     check_loop(start.settings.event_loop)
+    check_tracing(start.settings.tracing)
     forbid_dumps()
     if start.isolation is Isolation.INLINE:
         _serve_inline(start)

@@ -24,7 +24,7 @@ from hsm_core._internal.policy import PolicyReloader, Recogniser
 from hsm_core._internal.purging.approvals import PurgeDesk
 from hsm_core._internal.purging.keeper import Retention
 from hsm_core._internal.purging.slot import RetentionSlot
-from hsm_core._internal.refusals import Refusals
+from hsm_core._internal.refusals import COUNTED_SECONDS, Refusals
 from hsm_core._internal.schedulers import Schedulers
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import Caller, CertificateIdentity
@@ -99,6 +99,9 @@ class OpenHSM:
         if self._settings.policy_config is not None:
             seconds = self._settings.policy_reload_interval_seconds
             self.caretaker.every(seconds, self._policy.poll)
+        self.caretaker.every(
+            COUNTED_SECONDS, self._refusals.flush, first=COUNTED_SECONDS
+        )
         self.caretaker.start()
 
     def __enter__(self) -> Self:

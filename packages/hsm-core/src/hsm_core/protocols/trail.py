@@ -164,6 +164,7 @@ class AuditLog(Protocol):
         *,
         durable: bool = False,
         reserved: bool = False,
+        lazy: bool = False,
     ) -> AuditTicket:
         """
         Append records.
@@ -176,6 +177,9 @@ class AuditLog(Protocol):
             reserved: They may use the space that is kept back for when the disk is
                 full: records of recovery and administration, and outcomes of what has
                 been done already.
+
+            lazy: Nobody waits for them: they are written at once, and synced with
+                others, or within a second. Their ticket is done when they are written.
 
         Raises:
             AuditUnavailableError: The trail can't be written.

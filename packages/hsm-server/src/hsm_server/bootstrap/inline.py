@@ -39,6 +39,7 @@ from hsm_server.tls.state import TLSState
 from hsm_server.tls.tasks import tasks_for
 from hsm_server.tls.trial import try_state
 from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
+from hsm_server.tracing import open_tracing
 
 __all__ = ["serve"]
 
@@ -190,11 +191,13 @@ class _InlineServer:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(loop_exception_handler(self._logger))
         stop = asyncio.Event()
+        tracing = open_tracing(self._settings.tracing)
         app = create_app(
             LocalVault(self._gateway, self._gatekeeper),
             self._settings,
             logger=self._logger,
             metrics=self.metrics,
+            tracing=tracing,
         )
         await tls.keeper.begin()
         serving = Listener(app, bound, tls.context)
@@ -229,6 +232,7 @@ class _InlineServer:
             stopping = (serving.stop(seconds), showing.stop(seconds))
             if not all(await asyncio.gather(*stopping)):
                 self._logger.warning("requests were cut off")
+            tracing.close()
             # Another signal must not keep the trail from being closed in order.
             for number in signals:
                 loop.remove_signal_handler(number)

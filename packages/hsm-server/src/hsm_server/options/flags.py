@@ -19,6 +19,7 @@ from hsm_server.options.providers import parse_orders
 from hsm_server.options.rates import rate_options
 from hsm_server.options.stores import stores
 from hsm_server.options.tls import tls_options
+from hsm_server.options.tracing import tracing_options
 from hsm_server.options.unavailable import UNAVAILABLE, unavailable
 from hsm_server.options.users import parse_user
 from hsm_server.settings import EventLoop, Isolation, LogFormat, LogLevel
@@ -45,6 +46,7 @@ def options() -> list[click.Parameter]:
         *_cryptography(),
         *_service(),
         *metrics_options(),
+        *tracing_options(),
         *_isolation(),
         *map(unavailable, UNAVAILABLE),
     ]

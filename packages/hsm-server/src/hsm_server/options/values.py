@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hsm_server.options.console import console_settings
 from hsm_server.options.metrics import metrics_settings
 from hsm_server.options.rates import proxy_settings, rate_limits
 from hsm_server.options.tls import tls_settings
+from hsm_server.options.tracing import tracing_settings
 from hsm_server.settings import (
     EventLoop,
     HTTPLimits,
@@ -66,6 +68,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         proxies=proxy_settings(values),
         console=console_settings(values),
         metrics=metrics_settings(values),
+        tracing=tracing_settings(values, os.environ),
         workers=values["workers"],
         event_loop=EventLoop(values["event_loop"]),
         drain_timeout_seconds=values["drain_timeout_secs"],

@@ -41,6 +41,7 @@ from hsm_server.settings import ServerSettings
 from hsm_server.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sealed import ends_by_kind, unseal_state
+from hsm_server.tracing import open_tracing
 
 __all__ = ["main"]
 
@@ -94,11 +95,13 @@ class _FrontEnd:
         )
         self._stopping = asyncio.Event()
         self._vault = RemoteVault(lambda event: self._logger.warning(event))
+        tracing = open_tracing(self._settings.tracing)
         app = create_app(
             self._vault,
             self._settings,
             logger=self._logger,
             metrics=self._child.metrics,
+            tracing=tracing,
         )
         app.middlewares.append(_need_memory)
         self._app = app
@@ -111,6 +114,7 @@ class _FrontEnd:
         if not all(await asyncio.gather(*stopping)):
             self._logger.warning("requests were cut off")
         self._vault.close()
+        tracing.close()
         self._control.close()
 
     def _take(self, message: FromSupervisor, descriptors: list[int]) -> None:

@@ -163,6 +163,7 @@ class MemoryAuditLog:
         *,
         durable: bool = False,
         reserved: bool = False,
+        lazy: bool = False,
     ) -> AuditTicket:
         """
         Append records; see `AuditLog.append`.

@@ -21,6 +21,7 @@ __all__ = ["Backlog"]
 
 _BOUNDED_SECONDS: Final = 0.02
 _BOUNDED_RECORDS: Final = 512
+_LAZY_SECONDS: Final = 1.0
 _NEVER: Final = float("inf")
 
 
@@ -72,8 +73,9 @@ class Backlog:
             self._settle()
         elif wanted:
             self.sync_at = 0.0
-        elif self.sync_at == _NEVER:
-            self.sync_at = time.monotonic() + _BOUNDED_SECONDS
+        else:
+            pause = _LAZY_SECONDS if group.is_lazy else _BOUNDED_SECONDS
+            self.sync_at = min(self.sync_at, time.monotonic() + pause)
 
     def sync(self) -> None:
         """

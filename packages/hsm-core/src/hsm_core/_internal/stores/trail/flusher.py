@@ -158,11 +158,16 @@ class Flusher:
                 "administration."
             )
 
-    def enqueue(self, lines: list[bytes], *, durable: bool) -> Ticket:
+    def enqueue(
+        self, lines: list[bytes], *, durable: bool, lazy: bool = False
+    ) -> Ticket:
         """Hand lines over to the thread; `check` must have passed."""
         group = self._pending
         group.add(lines)
         self._ring()
+        if lazy and not durable:
+            return group.written
+        group.is_lazy = False
         if durable or self._strict:
             group.must_sync = True
             return group.synced

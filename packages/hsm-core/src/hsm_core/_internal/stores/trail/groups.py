@@ -94,6 +94,7 @@ class Group:
         written: Done when they are written.
         synced: Done when they are durable.
         must_sync: Somebody waits for the sync.
+        is_lazy: Nobody cares when it is synced.
         mark: The state of the trail after them; set when the group is taken.
     """
 
@@ -102,6 +103,7 @@ class Group:
     lines: list[bytes] = field(default_factory=list)
     size: int = 0
     must_sync: bool = False
+    is_lazy: bool = True
     mark: HeadMark = field(default_factory=HeadMark)
 
     def add(self, lines: list[bytes]) -> None:

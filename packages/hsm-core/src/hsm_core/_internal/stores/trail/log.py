@@ -154,6 +154,7 @@ class TrailLog:
         *,
         durable: bool = False,
         reserved: bool = False,
+        lazy: bool = False,
     ) -> AuditTicket:
         """
         Append records; see `AuditLog.append`.
@@ -167,7 +168,7 @@ class TrailLog:
         with self._lock:
             self._flusher.check(reserved=reserved)
             lines = self._chain.extend(drafts, self._clock.now())
-            return self._flusher.enqueue(lines, durable=durable)
+            return self._flusher.enqueue(lines, durable=durable, lazy=lazy)
 
     def head(self) -> AuditHead:
         """Return position and leaf hash of the newest record that was written."""

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""What there is to say of a request that was answered, and whom it is said to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+__all__ = ["NO_TRACING", "Done", "Tracing", "parent_of", "trace_id_of"]
+
+_PARENT: Final = re.compile(
+    r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """
+    A request that was answered, or cut off.
+
+    Attributes:
+        operation: Name of the operation or page; ``none`` for what is no route.
+        code: ``ok``, or the code of the problem.
+        status: HTTP status; 0 where nothing was answered.
+        method: HTTP method, or ``?``.
+        request_id: Ties the span to log and trail.
+        parent: Value of ``traceparent``, as it was sent; empty without one.
+        began_ns: When the request began, in nanoseconds since 1970.
+        ended_ns: When it ended.
+    """
+
+    operation: str
+    code: str
+    status: int
+    method: str
+    request_id: str
+    parent: str
+    began_ns: int
+    ended_ns: int
+
+
+class Tracing(Protocol):
+    """Takes note of requests."""
+
+    def note(self, done: Done, /) -> str:
+        """Take note of a request, and return the id of its trace; empty for none."""
+        ...
+
+    def close(self) -> None:
+        """Send what waits to be sent, and nothing more; takes a second at most."""
+        ...
+
+
+class _NoTracing:
+    """Sends nothing; the log still tells of which trace a request was."""
+
+    def note(self, done: Done, /) -> str:
+        """Return the id of the trace that the request says it is of."""
+        return trace_id_of(done.parent)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+NO_TRACING: Final[Tracing] = _NoTracing()
+"""Where nothing is said of where spans go."""
+
+
+def parent_of(given: list[str]) -> str:
+    """Return the one ``traceparent`` that a request has, if it is one; else nothing."""
+    return given[0] if len(given) == 1 and _PARENT.match(given[0]) else ""
+
+
+def trace_id_of(parent: str) -> str:
+    """
+    Return the id of a trace, 32 hex digits, or nothing.
+
+    Standard:
+        W3C Trace Context, section 3.2, version 00.
+    """
+    found = _PARENT.match(parent)
+    return found[1] if found else ""

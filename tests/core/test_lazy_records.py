@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Records that nobody waits for: written at once, and never a reason to sync."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hsm_core._internal.audit.mark import HeadMark
+from hsm_core._internal.stores.trail.backlog import Backlog
+from hsm_core._internal.stores.trail.groups import Group, Ticket
+from hsm_core.errors import AuthenticationError
+from hsm_core.factory import open_hsm
+from hsm_core.model import Caller
+from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
+
+
+class Medium:
+    """Keeps whether each write was to be a sync, too."""
+
+    def __init__(self) -> None:
+        self.synced: list[bool] = []
+
+    def write(self, lines: Sequence[bytes], mark: HeadMark, *, sync: bool) -> bool:
+        """Note it."""
+        self.synced.append(sync)
+        return sync
+
+
+def group(*, lazy: bool, must_sync: bool = False) -> Group:
+    """Return a group of one record."""
+    made = Group(Ticket(1.0), Ticket(1.0), must_sync=must_sync, is_lazy=lazy)
+    made.add([b"line"])
+    return made
+
+
+def backlog() -> tuple[Backlog, Medium]:
+    """Return a backlog, and what it writes on."""
+    medium = Medium()
+    return Backlog(medium, HeadMark()), medium  # type: ignore[arg-type]
+
+
+class TestBacklog:
+    def test_a_lazy_record_is_written_and_not_synced(self) -> None:
+        """Its ticket is done all the same."""
+        found, medium = backlog()
+        lazy = group(lazy=True)
+        found.write(lazy)
+
+        assert [False] == medium.synced
+        lazy.written.wait(0)
+        assert float("inf") > found.sync_at > 0
+
+    def test_it_is_durable_with_the_next_that_is(self) -> None:
+        """One sync serves those before it."""
+        found, medium = backlog()
+        lazy = group(lazy=True)
+        found.write(lazy)
+        found.write(group(lazy=False, must_sync=True))
+
+        assert [False, True] == medium.synced
+        lazy.synced.wait(0)
+        assert float("inf") == found.sync_at
+
+    def test_others_don_t_wait_for_its_time(self) -> None:
+        """A record of bounded mode is synced as soon as without lazy ones."""
+        found, _ = backlog()
+        found.write(group(lazy=True))
+        later = found.sync_at
+        found.write(group(lazy=False))
+
+        assert found.sync_at < later
+
+
+@pytest.mark.parametrize("kind", AuditStoreKind)
+def test_a_flood_is_on_record_after_a_close(
+    tmp_path: Path, kind: AuditStoreKind
+) -> None:
+    """A hundred thousand bad tokens: few records, and the numbers add up."""
+    tmp_path.chmod(0o700)
+    settings = Settings(
+        key_store=KeyStoreKind.MEMORY,
+        audit_store=kind,
+        audit_log=tmp_path / "audit.log",
+        audit_sqlite_path=tmp_path / "audit.sqlite",
+    )
+    code = AuthenticationError.code
+    with open_hsm(settings, master_key=b"m" * 32, hmac_key=b"h" * 32) as hsm:
+        for number in range(100_000):
+            stranger = Caller(
+                principal="",
+                roles=frozenset(),
+                source_address=f"192.0.2.{number % 7}",
+            )
+            hsm.record_refusal(stranger, code)
+    with open_hsm(settings, master_key=b"m" * 32, hmac_key=b"h" * 32) as hsm:
+        log = hsm._services.audit  # noqa: SLF001 (the trail as it lies there)
+        lines = log.lines(log.first_seq, 10_000)
+    single = sum(code.encode() in line for line in lines)
+    counted = re.findall(rb'"count":(\d+)', b"\n".join(lines))
+
+    assert 70 <= single <= 7 * 20
+    assert 1 <= len(counted) <= 3
+    assert 100_000 == single + sum(map(int, counted))
