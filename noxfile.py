@@ -417,6 +417,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def screenshots(session: nox.Session) -> None:
+    """Write each page of the console, light, dark and narrow: .nox/screenshots."""
+    _install(session, "test", "browser")
+    session.run("python", "-m", "tests.browser.screenshots", *session.posargs)
+
+
+@nox.session
 def clock(session: nox.Session) -> None:
     """Set the clock wrong in every operation, by 30 steps, each 17 times."""
     _install(session, "test")
