@@ -80,6 +80,10 @@ class Stub:
         await self.may_record.wait()
         self.refusals.append(code)
 
+    def asks_for_single_use(self) -> bool:
+        """Ask for nothing."""
+        return False
+
     def act_as(self, caller: Caller, /) -> Any:
         """Give a view whose pages a test has chosen."""
 
