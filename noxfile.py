@@ -76,6 +76,7 @@ ONCE: Final = tuple(
         "e2e/test_memory.py",
         "e2e/test_object_storage.py",
         "e2e/test_onlookers.py",
+        "e2e/test_original_lines.py",
         "e2e/test_policy_reload.py",
         "e2e/test_retention.py",
         "e2e/test_sdk_examples.py",
@@ -412,6 +413,13 @@ def browser(session: nox.Session) -> None:
         *("pytest", "-o", "addopts=-ra --import-mode=importlib", *SIDE_BY_SIDE),
         *(f"--junit-xml={_report(session)}", "tests/browser", *session.posargs),
     )
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Write each page of the console, light, dark and narrow: .nox/screenshots."""
+    _install(session, "test", "browser")
+    session.run("python", "-m", "tests.browser.screenshots", *session.posargs)
 
 
 @nox.session

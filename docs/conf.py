@@ -41,10 +41,10 @@ doctest_test_doctest_blocks = ""
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(msgspec|datetime|pathlib|collections|typing|concurrent|_?asyncio)\..*",
+        r"(msgspec|cryptography|datetime|pathlib|collections|typing|concurrent|_?asyncio)\..*",
     ),
     ("py:.*", r"(dict|tuple|list|frozenset)\[.*"),
-    ("py:.*", r"hsm_core\..*\.(T|R|R_co|Op|RecordT)"),
+    ("py:.*", r"hsm_core\..*\.(T|P|R|R_co|Op|RecordT)"),
     ("py:.*", r"hsm_core\._(internal|policies)\..*"),
 ]
 

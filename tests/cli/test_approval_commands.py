@@ -215,8 +215,13 @@ def test_digest_given(asking: Asking, shell: Shell) -> None:
 
 
 def test_deny(asking: Asking, shell: Shell) -> None:
-    """A refusal has a reason."""
+    """A refusal has a reason, which is asked for if it is not given."""
     assert 2 == shell("approvals", "deny", ID).code
+    assert 2 == shell("approvals", "deny", ID, stdin=b" \n").code
+    assert 0 == len(asking.received)
+    assert 0 == shell("approvals", "deny", ID, stdin=b"too early\n").code
+    assert [Deny(approval_id=ID, reason="too early")] == asking.received
+    asking.received.clear()
     outcome = shell.ok("approvals", "deny", ID, "--reason", "not before Friday")
 
     assert "bob refused 2026-01-02T03:04:05Z, not before Friday" in outcome.text

@@ -3,6 +3,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -44,11 +46,53 @@ def test_it_has_a_file_for_each_process_and_ends_with_them(tmp_path: Path) -> No
         modes = {path.stat().st_mode & 0o777 for path in folder.path.iterdir()}
 
     slots = ("supervisor", "vault", "tls", "front1", "front2")
-    kinds = ("counter", "histogram")
+    kinds = ("counter", "histogram", "gauge_sum")
     expected = {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
     gauges = {f"gauge_mostrecent_{slot}.db" for slot in ("tls", "vault")}
     assert expected | gauges == names
     assert {0o640} == modes
+    assert [] == list(tmp_path.iterdir())
+
+
+OF_ALARMS = ("show_jwt_alarm", "show_next_order", "show_staple", "show_tls_alarm")
+"""What the vault and the keeper of TLS alone show to all others."""
+
+COUNTING = f"""
+import inspect, sys
+from pathlib import Path
+from hsm_server.telemetry import Metrics, share_metrics
+
+samples = {{"str": "x", "int": 1, "float": 1.0, "bool": True}}
+share_metrics(Path(sys.argv[1]), sys.argv[2])
+metrics = Metrics()
+for name in dir(metrics):
+    if not name.startswith(("count_", "show_")) or name == "show_certificates":
+        continue
+    if name in {OF_ALARMS} and sys.argv[2] == "front1":
+        continue
+    given = inspect.signature(getattr(metrics, name)).parameters.values()
+    words = [samples[p.annotation] for p in given if p.kind != p.KEYWORD_ONLY]
+    named = {{p.name: samples[p.annotation] for p in given if p.kind == p.KEYWORD_ONLY}}
+    getattr(metrics, name)(*words, **named)
+    print(name)
+"""
+
+
+@pytest.mark.parametrize("slot", ["vault", "front1"])
+def test_whatever_is_counted_has_its_file(tmp_path: Path, slot: str) -> None:
+    """No process makes a file there, for it may be a user who can't."""
+    with RuntimeFolder(plan(tmp_path)) as folder:
+        before = {path.name for path in folder.path.iterdir()}
+        done = subprocess.run(
+            [sys.executable, "-c", COUNTING, str(folder.path), slot],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        after = {path.name for path in folder.path.iterdir()}
+
+    assert before == after
+    assert {"count_request", "show_buckets"} <= set(done.stdout.split())
     assert [] == list(tmp_path.iterdir())
 
 

@@ -73,7 +73,7 @@ def is_presentable(name: str) -> bool:
 
 
 def same_person(one: str, other: str) -> bool:
-    """Return whether two principals may be one person, by their `identity`."""
+    """Return whether two principals may be one person."""
     return identity(one) == identity(other)
 
 

@@ -26,7 +26,7 @@ from hsm_server.failures import note_failure
 from hsm_server.pacing import with_pauses
 from hsm_server.problems import problem_response
 
-__all__ = ["LIVE_VIEW", "Encode", "answer_live_view"]
+__all__ = ["LIVE_VIEW", "Encode", "answer_live_view", "write_part"]
 
 Encode: TypeAlias = Callable[[AuditEntry], bytes]
 """Writes an entry down as the data of its event."""
@@ -80,7 +80,7 @@ async def answer_live_view(
         response = web.StreamResponse(headers=_HEADERS)
         with contextlib.suppress(ConnectionError):
             await response.prepare(request)
-            await _write(request, response, _events(first, encode))
+            await write_part(request, response, _events(first, encode))
             await _go_on(request, response, pages, exchange, encode)
     return response
 
@@ -104,14 +104,14 @@ async def _go_on(
             async with contextlib.aclosing(paced):
                 async for page in paced:
                     data = _KEEP_ALIVE if page is None else _events(page, encode)
-                    await _write(request, response, data)
+                    await write_part(request, response, data)
     except ConnectionError:
         raise
     except Exception as error:
         known = note_failure(request, error, exchange)
         problem = problem_response(known, exchange.request_id).body
         assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
-        await _write(request, response, _event("problem", problem))
+        await write_part(request, response, _event("problem", problem))
 
 
 async def _follow(
@@ -129,7 +129,7 @@ async def _follow(
     return vault.follow(visitor, operation, known=exchange.know)
 
 
-async def _write(
+async def write_part(
     request: web.Request, response: web.StreamResponse, data: bytes
 ) -> None:
     """

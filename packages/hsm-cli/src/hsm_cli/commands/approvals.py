@@ -353,14 +353,26 @@ def _confirm() -> None:
         raise click.UsageError("Nothing was sent.")
 
 
+def _ask_why() -> str:
+    click.echo("Why? ", nl=False, err=True)
+    typed = sys.stdin.readline() if sys.stdin is not None else ""
+    if not typed.strip():
+        raise click.UsageError("Nothing was sent: a refusal has a --reason.")
+    return typed.strip()
+
+
 @command.command("deny", cls=HSMCommand)
 @_approval_operand
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded.")
+@click.option("--reason", metavar="TEXT", help="Why; recorded. Asked for if absent.")
 @_digest_option
 @_signing_options
 @click.pass_obj
 def deny(
-    invocation: Invocation, approval_id: str, reason: str, digest: str, pen: Pen
+    invocation: Invocation,
+    approval_id: str,
+    reason: str | None,
+    digest: str,
+    pen: Pen,
 ) -> None:
     """
     Refuse what somebody else asked for; it comes to its end by that.
@@ -370,9 +382,11 @@ def deny(
     signature = None
     if pen.is_there:
         digest = _looked_at(invocation, approval_id, digest)
+    why = _ask_why() if reason is None else reason
+    if pen.is_there:
         signature = pen.sign(approval_id, digest, granted=False)
     operation = Deny(
-        approval_id=approval_id, reason=reason, digest=digest, signature=signature
+        approval_id=approval_id, reason=why, digest=digest, signature=signature
     )
     _report(invocation, invocation.execute(operation))
 

@@ -186,7 +186,8 @@ class Policy:
         grants: Operations by role.
         revoked_uses: What may be done with revoked versions.
         rules: In order of their names.
-        approver_keys: Public keys of people, as written, by `identity` of principal.
+        approver_keys: Public keys of people, as written, by what
+            `hsm_core.identities.identity` makes of the principal.
         people: Whom client certificates name, by name of the person.
         distinct_certificates: Whether a client certificate is one person's.
         warnings: What was probably not meant, one sentence each.

@@ -14,11 +14,16 @@ from typing import Final, Self
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.plan import Plan
-from hsm_server.telemetry import ALARM_GAUGES, ALARM_SLOTS, KEEPERS_SLOT
+from hsm_server.telemetry import (
+    ALARM_GAUGES,
+    ALARM_SLOTS,
+    KEEPERS_SLOT,
+    SUMMED_GAUGES,
+)
 
 __all__ = ["RuntimeFolder"]
 
-_KINDS: Final = ("counter", "histogram")
+_KINDS: Final = ("counter", "histogram", SUMMED_GAUGES)
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)
 _PREFIX: Final = "ferrohsm-metrics-"

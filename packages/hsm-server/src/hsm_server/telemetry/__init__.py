@@ -7,6 +7,7 @@ from hsm_server.telemetry.sharing import (
     ALARM_GAUGES,
     ALARM_SLOTS,
     KEEPERS_SLOT,
+    SUMMED_GAUGES,
     share_metrics,
 )
 
@@ -15,6 +16,7 @@ __all__ = [
     "ALARM_SLOTS",
     "KEEPERS_SLOT",
     "METRICS_CONTENT_TYPE",
+    "SUMMED_GAUGES",
     "Figures",
     "Metrics",
     "share_metrics",

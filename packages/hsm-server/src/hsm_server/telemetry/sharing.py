@@ -19,6 +19,7 @@ __all__ = [
     "ALARM_GAUGES",
     "ALARM_SLOTS",
     "KEEPERS_SLOT",
+    "SUMMED_GAUGES",
     "share_metrics",
     "shared_folder",
 ]
@@ -31,6 +32,9 @@ ALARM_SLOTS: Final = ("vault", KEEPERS_SLOT)
 
 ALARM_GAUGES: Final = "gauge_mostrecent"
 """What the library calls the files of these gauges."""
+
+SUMMED_GAUGES: Final = "gauge_sum"
+"""The same of gauges that each process has a part of."""
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own name
 

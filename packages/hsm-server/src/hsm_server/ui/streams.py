@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -12,14 +11,13 @@ from aiohttp import web
 
 from hsm_core.errors import HSMError
 from hsm_server.app_keys import IN_FLIGHT, VAULT
+from hsm_server.live_view import write_part
 from hsm_server.pacing import with_pauses
 from hsm_server.ui.view import View
 
 __all__ = ["answer_events", "event"]
 
 _LOOK_SECONDS: Final = 2.0
-_WRITE_SECONDS: Final = 30.0
-"""How long a client may take nothing before it counts as gone."""
 
 _HEADERS: Final = {
     "Content-Type": "text/event-stream",
@@ -57,23 +55,5 @@ async def answer_events(
                     known = view.exchange.know
                     await request.app[VAULT].who(view.visitor, known=known)
                     if part is not None:
-                        await _write(request, response, part)
+                        await write_part(request, response, part)
     return response
-
-
-async def _write(
-    request: web.Request, response: web.StreamResponse, data: bytes
-) -> None:
-    """
-    Send a part of the answer.
-
-    Raises:
-        ConnectionError: The client is gone, or takes nothing.
-    """
-    try:
-        async with asyncio.timeout(_WRITE_SECONDS):
-            await response.write(data)
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("The client takes nothing.") from None

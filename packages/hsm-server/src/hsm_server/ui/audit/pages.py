@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from hsm_core.errors import (
@@ -117,14 +116,12 @@ async def _live(view: View) -> web.StreamResponse:
         start_seq=start, ascending=True, follow=True
     )
     view.exchange.operation = LIVE_VIEW
-    # What a page asks for by itself keeps no session alive.
-    visitor = msgspec.structs.replace(view.visitor, is_background=True)
 
     def row(entry: AuditEntry) -> bytes:
         return view.markup("audit/_row.html", event=present(entry)).encode()
 
     return await answer_live_view(
-        view.request, visitor, operation, view.exchange, encode=row
+        view.request, view.visitor, operation, view.exchange, encode=row
     )
 
 
@@ -175,7 +172,7 @@ def _number(name: str, text: str) -> int:
 
 PAGES: Final = (
     Page("GET", "/audit", _list, "audit.list"),
-    Page("GET", "/audit/live", _live, "audit.live"),
+    Page("GET", "/audit/live", _live, "audit.live", is_background=True),
     Page("GET", "/audit/verify", _offer_verification, "audit.verification"),
     Page("POST", "/audit/verify", _verify, "audit.verify"),
     Page("GET", "/audit/{seq:[0-9]+}", _show, "audit.show"),

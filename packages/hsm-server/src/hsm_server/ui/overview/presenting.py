@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hsm_core.operations import AlgorithmStatus, ApprovalInfo, HSMStatus
+from hsm_server.__about__ import __version__
 from hsm_server.access import Who
 from hsm_server.telemetry.figures import Figures
 
@@ -164,7 +165,13 @@ def _of_server(figures: Figures, now: datetime) -> list[Card]:
             )
             or (Row("Certificate", "none on this listener"),),
         ),
-        Card("Server", (Row("Uptime", _duration(figures.uptime_seconds)),)),
+        Card(
+            "Server",
+            (
+                Row("Uptime", _duration(figures.uptime_seconds)),
+                Row("Version", __version__),
+            ),
+        ),
     ]
 
 
