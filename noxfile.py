@@ -88,6 +88,7 @@ ONCE: Final = tuple(
         "server/test_distribution.py",
         "server/test_hostile_process.py",
         "server/test_in_flight.py",
+        "server/test_observability.py",
         "server/test_process_hardening.py",
         "server/test_process_starts.py",
         "server/test_process_users.py",
