@@ -88,6 +88,7 @@ ONCE: Final = tuple(
         "server/test_distribution.py",
         "server/test_hostile_process.py",
         "server/test_in_flight.py",
+        "server/test_observability.py",
         "server/test_process_hardening.py",
         "server/test_process_starts.py",
         "server/test_process_users.py",
@@ -413,6 +414,13 @@ def browser(session: nox.Session) -> None:
         *("pytest", "-o", "addopts=-ra --import-mode=importlib", *SIDE_BY_SIDE),
         *(f"--junit-xml={_report(session)}", "tests/browser", *session.posargs),
     )
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Write each page of the console, light, dark and narrow: .nox/screenshots."""
+    _install(session, "test", "browser")
+    session.run("python", "-m", "tests.browser.screenshots", *session.posargs)
 
 
 @nox.session

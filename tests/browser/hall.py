@@ -9,6 +9,7 @@ from typing import Any, Final
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.browser.watch import Watch, axe_findings
+from tests.e2e.https import Client
 from tests.e2e.processes import ServerProcess
 from tests.e2e.retention_site import RetentionSite
 
@@ -22,7 +23,7 @@ PEOPLE: Final = {
     "sam": "Service",
 }
 """Who has which role."""
-_WAIT_MILLISECONDS: Final = 20_000
+_WAIT_MILLISECONDS: Final = 15_000
 
 
 class Desk:
@@ -180,6 +181,11 @@ class Hall:
             answer = client.request(method, f"/api/v1{path}", body)
         assert status == answer.status, answer.body
         return answer.json if answer.body else None
+
+    def status_with(self, token: str) -> int:
+        """Return the status that a bearer of a token gets for the list of keys."""
+        with Client(self.server.port, self.site.context, token) as client:
+            return client.request("GET", "/api/v1/keys").status
 
     def create(self, name: str, algorithm: str = "EC-P256", **fields: object) -> Any:
         """Make a key, as Ada."""

@@ -145,6 +145,9 @@ def _metrics() -> str:
     metrics.show_next_order("ca.example.com", 0.0)
     metrics.count_violation("another protocol")
     metrics.count_restart("vault")
+    metrics.count_allowed("actor")
+    metrics.count_blocked("actor")
+    metrics.show_buckets("actor", 1)
     rows = [("Metric", "Kind", "Labels", "Meaning")]
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -266,9 +266,9 @@ async def test_a_flood_of_forgeries_stops_nobody() -> None:
 
 
 @pytest.mark.parametrize("limit", ["actor", "address", "failures"])
-def test_an_unknown_limit_counts_nothing(limit: str) -> None:
-    """A fresh server has refused nobody."""
+def test_each_limit_counts_from_nought(limit: str) -> None:
+    """A fresh server has refused nobody, so that a first refusal is an increase."""
     value = Metrics().registry.get_sample_value(
         "ferrohsm_rate_limit_blocked_total", {"limit": limit}
     )
-    assert value is None
+    assert 0 == value

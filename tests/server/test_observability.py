@@ -88,7 +88,7 @@ def _names(expression: str) -> set[str]:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Give the names of everything that a server with a trail on disk shows."""
     site = Site(tmp_path_factory.mktemp("observed"))
-    with site.serve() as server:
+    with site.serve("--rate-limit-per-second", "1000") as server:
         server.send("POST", "/api/v1/keys", {"algorithm": "Ed25519", "name": "key"})
         server.send("GET", "/api/v1/keys/nothing")
         text = server.send("GET", "/metrics").body.decode()

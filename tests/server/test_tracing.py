@@ -358,3 +358,51 @@ def test_a_collector_that_is_gone_stops_nobody(tmp_path: Path) -> None:
 
         assert 0 == server.process.wait(30)
     assert "killed" not in {row["event"] for row in site.log()}
+
+
+PLANTED = "PLANTED7f3a9c"
+"""Stands in every place where a client may put something by mistake."""
+
+
+async def test_what_was_planted_comes_out_nowhere() -> None:
+    """Log, metrics and spans hold nothing that a client has sent, wherever it stood."""
+    traced = Traced()
+    everywhere = {
+        "Authorization": f"Bearer {PLANTED}",
+        "Cookie": f"session={PLANTED}",
+        "Idempotency-Key": PLANTED,
+        "Referer": f"https://example.com/{PLANTED}",
+        "User-Agent": PLANTED,
+        "X-Forwarded-For": PLANTED,
+        "X-Request-Id": f"{PLANTED} with blanks",
+        "FerroHSM-Approval": PLANTED,
+        "traceparent": f"00-{PLANTED}",
+        "tracestate": f"a={PLANTED}",
+    }
+    body = {"algorithm": "Ed25519", "name": PLANTED, PLANTED: PLANTED}
+    async with open_api(tracing=traced.tracing) as api:
+        for token in ("", None):
+            headers = dict(everywhere)
+            if token is None:
+                headers["Authorization"] = f"Bearer {mint()}"
+            sent: list[tuple[str, str, dict[str, Any]]] = [
+                ("POST", "/keys", {"body": body}),
+                ("POST", "/keys", {"data": PLANTED.encode()}),
+                ("GET", f"/keys/{PLANTED}", {}),
+                ("GET", f"//{PLANTED}", {}),
+                ("GET", "/keys", {"query": f"{PLANTED}={PLANTED}"}),
+                ("GET", "//metrics", {"query": PLANTED}),
+                (PLANTED, "/keys", {}),
+                ("POST", f"/keys/{PLANTED}/decrypt", {"body": {"ciphertext": PLANTED}}),
+            ]
+            for method, path, more in sent:
+                await api.send(method, path, token="", headers=headers, **more)
+        text = json.dumps(api.log)
+        shown = (await api.send("GET", "//metrics", token="")).body.decode()
+        # What is no method at all is refused before it is a request.
+        assert 14 <= len([row for row in api.log if row["event"] == "request"])
+    spans = "".join(span.to_json() for span in traced.spans())
+
+    assert "DescribeKey" in spans
+    for told in (text, shown, spans):
+        assert PLANTED.lower() not in told.lower()

@@ -157,6 +157,8 @@ class Settings(Record, frozen=True, kw_only=True):
         accept_changed_store: Compare the whole key store at start, and recover, as
             ``RecoverStore`` does, where it is not the one that the trail knows.
         key_cache_entries: Opened key versions kept in memory.
+        list_cache_seconds: How long a listing of keys may be shown again where nothing
+            has changed; 0 for never.
         providers: Order of providers by algorithm name, where it differs from the
             default.
         enable_oqs: Whether the provider ``oqs`` (liboqs) is looked for. Its makers say
@@ -207,6 +209,7 @@ class Settings(Record, frozen=True, kw_only=True):
     pool_threads: Annotated[int, Meta(ge=1, le=64)] = 4
     accept_changed_store: bool = False
     key_cache_entries: Annotated[int, Meta(ge=1)] = 1024
+    list_cache_seconds: Annotated[float, Meta(ge=0)] = 0.0
     limits: Limits = Limits()
     providers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     enable_oqs: bool = False

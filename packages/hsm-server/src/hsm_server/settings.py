@@ -381,7 +381,6 @@ class ServerSettings(Record, frozen=True, kw_only=True):
         core: Settings of the HSM inside.
         rates: How much one caller may ask for.
         proxies: Whose word about addresses counts.
-        list_cache_seconds: How long a listing of keys may be shown again; 0 for never.
         workers: Front ends, where keys are in a process of their own.
         event_loop: What they and the vault run on.
         console: The web console.
@@ -398,7 +397,6 @@ class ServerSettings(Record, frozen=True, kw_only=True):
     limits: HTTPLimits = HTTPLimits()
     rates: RateLimits = RateLimits()
     proxies: ProxySettings = ProxySettings()
-    list_cache_seconds: Annotated[float, Meta(ge=0)] = 0.0
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     console: ConsoleSettings = ConsoleSettings()

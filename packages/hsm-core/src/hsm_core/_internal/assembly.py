@@ -287,6 +287,7 @@ class _Assembly:
             check_ledger_lost=self._slot.check_ledger_lost,
             begin_ledger=self._slot.begin_ledger,
             destroy_waiting_days=settings.destroy_waiting_days,
+            list_cache_seconds=settings.list_cache_seconds,
         )
 
     def _backups(self) -> Backups:

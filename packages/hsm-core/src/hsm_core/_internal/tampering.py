@@ -30,6 +30,9 @@ class TamperedKeys:
 
     Args:
         on_tampering: Called once for each key.
+
+    Attributes:
+        changes: How often something was found, or forgotten.
     """
 
     def __init__(self, on_tampering: Callable[[KeyId, Finding], None]) -> None:
@@ -37,6 +40,7 @@ class TamperedKeys:
         self._found: dict[KeyId, Finding] = {}
         self._suspected: set[KeyId] = set()
         self._lock = threading.Lock()
+        self.changes = 0
 
     def __len__(self) -> int:
         with self._lock:
@@ -71,6 +75,7 @@ class TamperedKeys:
         with self._lock:
             is_news = key_id not in self._found
             self._found.setdefault(key_id, finding)
+            self.changes += is_news
         if is_news:
             self._on_tampering(key_id, finding)
 
@@ -90,7 +95,7 @@ class TamperedKeys:
     def release(self, key_id: KeyId) -> None:
         """Forget what was found of a key's document and blobs."""
         with self._lock:
-            self._found.pop(key_id, None)
+            self.changes += self._found.pop(key_id, None) is not None
 
     def problems(self) -> Mapping[KeyId, str]:
         """Return what is wrong with each key that something is wrong with."""

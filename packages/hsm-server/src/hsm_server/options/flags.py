@@ -242,11 +242,10 @@ def _service() -> list[click.Parameter]:
         ),
         option(
             "list-cache-ttl-secs",
-            "How long a listing of keys may be out of date, in seconds. Nothing is "
-            "kept for that: a listing is always of now, whatever this says.",
+            "How long a listing of keys may be shown again to the same caller, in "
+            "seconds. Every change of a key or of the policy ends that. 0 for never.",
             default=5,
             type=click.IntRange(0),
-            expose_value=False,
         ),
         option(
             "log-level",

@@ -124,6 +124,7 @@ def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
         retention_interval_seconds=values["retention_interval_secs"],
         retention_grace_seconds=values["retention_grace_secs"],
         retention_max_purges=values["retention_max_purges"],
+        list_cache_seconds=values["list_cache_ttl_secs"],
         backup_dir=values["backup_dir"],
         scrub_interval_seconds=values["scrub_interval_secs"],
         accept_changed_store=values["accept_changed_store"],

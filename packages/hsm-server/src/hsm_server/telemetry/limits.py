@@ -35,6 +35,10 @@ class LimitInstruments(Instruments):
             multiprocess_mode="sum",
         )
         self._shown: dict[str, int] = {}
+        # What rises from nothing does not rise for who looks at increases.
+        self._allowed.labels("actor")
+        for limit in ("actor", "address", "failures"):
+            self._blocked.labels(limit)
 
     def count_allowed(self, limit: str) -> None:
         """Count one request that was let through."""

@@ -88,6 +88,7 @@ class Services:
         schedule: What the schedulers have found.
         retention_status: Tells how the retention of old versions stands.
         destroy_waiting_days: How long a key waits at least before it is destroyed.
+        list_cache_seconds: How long a listing may be shown again; 0 for never.
         closing: Set when this HSM waits no longer for what runs; whatever takes long
             ends then.
     """
@@ -120,6 +121,7 @@ class Services:
         default=lambda: ops.RetentionReport(enabled=False)
     )
     destroy_waiting_days: int = 0
+    list_cache_seconds: float = 0.0
     closing: threading.Event = field(default_factory=threading.Event)
 
 

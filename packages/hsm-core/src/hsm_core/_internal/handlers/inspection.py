@@ -15,7 +15,8 @@ from hsm_core._internal.crypto.public import (
     raw_public_key,
 )
 from hsm_core._internal.documents import KeyDocument, VersionDocument
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
+from hsm_core._internal.handlers.listings import Listings
 from hsm_core._internal.handlers.versions import require_version
 from hsm_core._internal.views import key_facts, key_info, tampered_info, version_info
 from hsm_core.algorithms import Algorithm, parse_algorithm
@@ -54,6 +55,16 @@ class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
 class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
     """Show a page of keys."""
 
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._listings = Listings(
+            services.list_cache_seconds, services.clock, self._state_of_keys
+        )
+
+    def _state_of_keys(self) -> object:
+        inventory = self._services.inventory
+        return inventory.census.set_digest, inventory.tampered.changes
+
     def resolve(
         self, operation: ops.ListKeys, document: KeyDocument | None, /
     ) -> ops.ListKeys:
@@ -73,10 +84,17 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
 
     def perform(self, subject: Subject[ops.ListKeys], /) -> Answer[ops.KeyPage]:
         """Read the index, then check every document that is shown."""
-        operation = subject.operation
-        after = _read_cursor(operation.cursor) if operation.cursor else None
         at = self._services.clock.now()
         scope = subject.policy.visible(subject.caller, at=at)
+        operation = subject.operation
+        return Answer(
+            self._listings.page(
+                subject.caller, operation, scope, lambda: self._page(operation, scope)
+            )
+        )
+
+    def _page(self, operation: ops.ListKeys, scope: KeyScope) -> ops.KeyPage:
+        after = _read_cursor(operation.cursor) if operation.cursor else None
         page = self._services.inventory.store.find(
             IndexQuery(
                 filter=KeyFilter(
@@ -95,14 +113,12 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
         )
         shown = page.keys[: operation.per_page]
         more = len(page.keys) > len(shown)
-        return Answer(
-            ops.KeyPage(
-                items=tuple(filter(None, (self._show(k, scope) for _, k in shown))),
-                total=page.total,
-                page=0 if after else operation.page,
-                per_page=operation.per_page,
-                next_cursor=_write_cursor(shown[-1]) if more else "",
-            )
+        return ops.KeyPage(
+            items=tuple(filter(None, (self._show(k, scope) for _, k in shown))),
+            total=page.total,
+            page=0 if after else operation.page,
+            per_page=operation.per_page,
+            next_cursor=_write_cursor(shown[-1]) if more else "",
         )
 
     def _show(self, key_id: KeyId, scope: KeyScope) -> KeyInfo | None:

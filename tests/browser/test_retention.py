@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Retention: what is due, held and kept for longer."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.browser.hall import Hall
+from tests.browser.scene import HOSTILE
+
+
+def test_hold_and_release(hall: Hall) -> None:
+    """
+    A key is found, held with a reason that stays text, and released.
+    """
+    hall.create("held-one")
+    desk = hall.seated("anton")
+    page = desk.open("/ui/retention")
+    desk.check()
+    page.get_by_label("Key", exact=True).fill("held-one")
+    page.get_by_role("button", name="Show", exact=True).click()
+    desk.check()
+    page.get_by_label("Reason").fill(HOSTILE)
+    page.get_by_role("button", name="Hold this key").click()
+    expect(page.get_by_text("on hold").first).to_be_visible()
+    expect(page.get_by_text(HOSTILE).first).to_be_visible()
+    path = page.url.removeprefix(desk.origin)
+    desk.check()
+    desk.open("/ui/retention/holds")
+    expect(page.get_by_role("link", name="held-one")).to_be_visible()
+    desk.check()
+
+    other = hall.seated("adam")
+    other.open(path)
+    other.page.get_by_label("Reason").fill("It is over")
+    other.page.get_by_role("button", name="Release this key").click()
+    expect(other.page.get_by_text("on hold")).to_have_count(0)
+    other.check()
+    assert not hall.ask("ada", "GET", "/keys/held-one").get("hold")
+
+
+def test_keep_for_longer(hall: Hall) -> None:
+    """
+    A version is kept for longer.
+    """
+    hall.create("longer")
+    hall.ask("ada", "POST", "/keys/longer/rotate", {})
+    key_id = hall.ask("ada", "GET", "/keys/longer")["key_id"]
+    desk = hall.seated("anton")
+    page = desk.open(f"/ui/retention/keys/{key_id}")
+    page.get_by_label("Version", exact=True).select_option("1")
+    page.get_by_label("Until the end of (UTC)").fill("2036-01-01")
+    page.get_by_role("button", name="Keep it").click()
+
+    expect(page.get_by_text("2036-01-0").first).to_be_visible()
+    desk.check()
+
+
+def test_stale_page(hall: Hall) -> None:
+    """
+    A page of a key that has changed meanwhile holds nothing, and says so.
+    """
+    hall.create("stale-hold")
+    key_id = hall.ask("ada", "GET", "/keys/stale-hold")["key_id"]
+    desk = hall.seated("anton")
+    page = desk.open(f"/ui/retention/keys/{key_id}")
+    hall.ask("ada", "POST", f"/keys/{key_id}/rotate", {})
+    page.get_by_label("Reason").fill("late")
+    desk.expect_refusals(409, 412)
+    page.get_by_role("button", name="Hold this key").click()
+
+    expect(page.get_by_text("Nothing was done").first).to_be_visible()
+    assert not hall.ask("ada", "GET", f"/keys/{key_id}").get("hold")
+    desk.check()

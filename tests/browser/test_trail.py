@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""The audit trail: filtered, followed, verified, and not available."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import expect
+
+from tests.browser.hall import Hall
+from tests.browser.scene import HOSTILE
+from tests.e2e.tokens import mint
+
+
+def test_filters(hall: Hall) -> None:
+    """
+    Records are narrowed by actor, key, operation and outcome, and each is shown whole.
+    """
+    key_id = hall.create("recorded")["key_id"]
+    hall.ask("sam", "POST", f"/keys/{key_id}/rotate", {}, status=403)
+    desk = hall.seated("anton")
+    page = desk.open("/ui/audit")
+    desk.check()
+    page.locator("details.filters").evaluate("filters => { filters.open = true }")
+    page.get_by_label("Key", exact=True).fill(key_id)
+    page.get_by_label("Operation").fill("CreateKey")
+    page.get_by_label("Actor").fill("ada")
+    page.get_by_role("button", name="Filter", exact=True).click()
+    rows = page.locator("#events tr")
+    expect(rows).to_have_count(2)  # that it was to be done, and that it was
+    expect(rows.first).to_contain_text("CreateKey")
+    desk.check()
+    rows.first.get_by_role("link").first.click()
+    expect(page.get_by_text(re.compile("Hash of the one before"))).to_be_visible()
+    desk.check()
+    page.goto(f"{desk.origin}/ui/audit?key_id={key_id}&outcome=failed")
+    expect(page.get_by_text("RotateKey").first).to_be_visible()
+    desk.check()
+
+
+def test_live(hall: Hall) -> None:
+    """
+    What is done elsewhere shows by itself, and the view stops when it is told to.
+    """
+    desk = hall.seated("anton")
+    page = desk.open("/ui/audit")
+    page.get_by_role("button", name="Follow live").click()
+    hall.create("seen-live", description=HOSTILE)
+    expect(
+        page.locator("#events tr.new").filter(has_text="seen-live").first
+    ).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped.")).to_be_visible()
+
+    desk.check()
+
+
+def test_verify(hall: Hall) -> None:
+    """
+    The whole trail is verified, with progress, and its head is told.
+    """
+    desk = hall.seated("anton")
+    page = desk.open("/ui/audit/verify")
+    desk.check()
+    page.get_by_role("button", name="Verify now").click()
+    expect(
+        page.get_by_role("heading", name=re.compile("The trail is whole"))
+    ).to_be_visible()
+
+    desk.check()
+
+
+def test_who_may_not_read_it(hall: Hall) -> None:
+    """
+    Who may not read the trail is told so, and is offered no way there.
+    """
+    desk = hall.seated("sam")
+    expect(desk.page.get_by_role("link", name="Audit", exact=True)).to_have_count(0)
+    desk.open("/ui/audit", status=403)
+
+    desk.check()
+
+
+def test_sink_that_is_down(hall_of: Callable[..., Hall]) -> None:
+    """
+    A trail that can't be written is told as that, and never as an empty one.
+    """
+    hall = hall_of("--isolation", "inline")
+    hall.create("before")
+    desk = hall.seated("anton")
+    live = hall.site.audit_log
+    aside = live.with_name("moved-aside")
+    os.rename(live, aside)
+    live.touch(mode=0o600)
+    live.write_text("not ours\n")
+    desk.expect_refusals(503)
+    page = desk.page
+    page.goto(f"{desk.origin}/ui/audit")
+    expect(
+        page.get_by_role("heading", name="The trail is not available")
+    ).to_be_visible()
+    assert 0 == page.get_by_text(re.compile(r"\b0 (events|records)")).count()
+    desk.check()
+    page.goto(f"{desk.origin}/ui")
+    expect(page.get_by_role("alert").first).to_contain_text("trail")
+    desk.check()
+    os.rename(aside, live)
+
+
+def test_expired_session(hall_of: Callable[..., Hall]) -> None:
+    """
+    When a session is over, what was to be done is not, and one signs in again.
+    """
+    hall = hall_of("--isolation", "inline", "--auth-jwt-leeway-secs", "0")
+    key_id = hall.create("over")["key_id"]
+    desk = hall.desk()
+    token = mint(hall.site.secrets["jwt-secret"], "ada", ["Operator"], ttl_seconds=8)
+    # The session rests on this token, and ends with it.
+    desk.sign_in(token)
+    page = desk.open(f"/ui/keys/{key_id}/rotate")
+    while hall.status_with(token) != 401:
+        page.wait_for_timeout(100)
+    desk.expect_refusals(401)
+    page.get_by_role("button", name="Rotate", exact=True).click()
+    expect(page.get_by_text("Your session has ended").first).to_be_visible()
+    desk.check()
+
+    assert 1 == len(hall.ask("ada", "GET", f"/keys/{key_id}/versions")["items"])
+    page.get_by_role("link", name="Sign in").click()
+    page.get_by_label("Bearer token").fill(hall.token("ada"))
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
