@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.factory import open_async
 from hsm_core.model import ApprovalDemand, Role
 from hsm_core.operations import HSMStatus, Status
-from hsm_core.testing import caller, memory_hsm
+from hsm_core.testing import Faults, caller, memory_hsm
 from hsm_server.access import How, Who
 from hsm_server.telemetry.figures import Figures
 from hsm_server.ui.overview.charts import chart
@@ -23,7 +25,7 @@ from hsm_server.ui.overview.presenting import (
     waiting_for,
 )
 from hsm_server.ui.overview.pulse import Pulse
-from tests.server.ui_support import SESSION, Browser
+from tests.server.ui_support import SESSION, Browser, open_browser
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = 30.0
@@ -106,6 +108,16 @@ def test_each_concern_has_its_sentence(
 ) -> None:
     """Whatever is wrong is said in one sentence."""
     assert words in concern(msgspec.structs.replace(status, **changes))
+
+
+def test_a_full_disk_is_told_apart(status: HSMStatus) -> None:
+    """A trail that lives on its reserve is not one that takes nothing."""
+    audit = msgspec.structs.replace(status.audit, state="reserve", cause="full")
+    full = msgspec.structs.replace(status, state="degraded", audit=audit)
+
+    assert "disk is full" in concern(full)
+    rows = shown(cards(figures(full), NOW))
+    assert ("reserve", "bad") == rows["Trail and stores: Audit trail"]
 
 
 def test_a_vault_that_is_silent_is_a_concern() -> None:
@@ -265,3 +277,18 @@ async def test_a_stream_keeps_no_session_alive(browser: Browser) -> None:
     shown_page = await browser.get("/ui/overview/live")
 
     assert 303 == shown_page.status
+
+
+async def test_who_comes_while_the_trail_fails_sees_why() -> None:
+    """People are let in without a record of it, and the first that they read is why."""
+    faults = Faults()
+    with memory_hsm(faults=faults) as hsm:
+        async with open_browser(gateway=open_async(hsm)) as browser:
+            faults.fail_trail("full")
+            faults.plan("audit.append", AuditUnavailableError(), times=99)
+
+            page = await browser.follow(await browser.sign_in())
+
+    assert 200 == page.status
+    assert "The trail can't be written (full)" in page.words
+    assert 'id="concern" hidden' not in page.text

@@ -58,11 +58,11 @@ def concern(status: HSMStatus | None) -> str:
     if status.state == "locked":
         reason = status.store.locked
         return f"The HSM is locked: {reason}" if reason else "The HSM is locked."
-    if not status.audit.available:
-        cause = status.audit.cause or status.audit.state
-        return (
-            f"The audit trail can't be written ({cause}). Nothing is done without it."
-        )
+    if status.audit.state == "reserve":
+        return "The trail's disk is full: it takes records of administration only."
+    if not _takes_all(status):
+        cause = status.audit.cause or "closed"
+        return f"The trail can't be written ({cause}). Nothing is done without it."
     if status.state == "error":
         return "The HSM is in its error state, and does nothing until it is restarted."
     if status.tampered_keys:
@@ -105,7 +105,7 @@ def _of_hsm(status: HSMStatus) -> list[Card]:
         Card(
             "Trail and stores",
             (
-                Row("Audit trail", audit.state, _good(audit.available)),
+                Row("Audit trail", audit.state, _good(_takes_all(status))),
                 Row("Key store", *_availability(store.available)),
                 Row("Approvals", *_availability(status.approvals.available)),
                 Row(
@@ -212,6 +212,11 @@ def _waits_for(who: Who, approval: ApprovalInfo) -> bool:
         not demand.roles or set(demand.roles) & set(who.roles)
         for demand in approval.demands
     )
+
+
+def _takes_all(status: HSMStatus) -> bool:
+    """Return whether the trail takes all records."""
+    return status.audit.available and status.audit.state == "ok"
 
 
 def _integrity(status: HSMStatus) -> str:
