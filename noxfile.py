@@ -90,6 +90,7 @@ ONCE: Final = tuple(
         "server/test_idle_connections.py",
         "server/test_in_flight.py",
         "server/test_limit_buckets.py",
+        "server/test_observability.py",
         "server/test_process_hardening.py",
         "server/test_process_starts.py",
         "server/test_process_users.py",
