@@ -153,6 +153,10 @@ _ANSWERS: Final = {
     "413": f"POST /api/v1/keys HTTP/1.1{_CLOSE}{_JSON}Content-Length: 99999999\r\n",
     "415": f"POST /api/v1/keys HTTP/1.1{_CLOSE}Content-Type: a/b\r\n",
     "417": f"GET /livez HTTP/1.1{_CLOSE}Expect: more\r\n",
+    "417-route": f"GET /nothing HTTP/1.1{_CLOSE}Expect: more\r\n",
+    "417-method": f"TRACE /livez HTTP/1.1{_CLOSE}Expect: more\r\n",
+    "400-version-0.9": f"GET /livez HTTP/0.9{_CLOSE}",
+    "400-version-2.0": f"GET /livez HTTP/2.0{_CLOSE}",
     "422": f"GET /api/v1/keys?limit=x HTTP/1.1{_CLOSE}",
 }
 """A request for each way to answer, with the status that its name begins with."""

@@ -215,9 +215,13 @@ class Gatekeeper:
 
         Raises:
             AuthenticationError: A session is shown, or the credential is good no more.
+            RateLimitedError: They have asked for too much.
         """
         if visitor.session:
             raise AuthenticationError
+        quota = self.charge(caller, None)
+        if quota is not None and quota.wait_seconds:
+            raise quota.error()
         shown = fingerprint(visitor.certificate)
         await self._gateway.record_visit(caller, kind="SignIn")
         credential, person = visitor.credential, None
