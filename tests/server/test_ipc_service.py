@@ -169,10 +169,10 @@ class TestBatches:
         raw = await bench.raw()
         good, calls = bench.gatekeeper.caller, iter([False, True, False])
 
-        def caller(who: Any) -> Caller:
+        def caller(who: Any, *, spends: bool) -> Caller:
             if next(calls):
                 raise ZeroDivisionError
-            return good(who)
+            return good(who, spends=spends)
 
         monkeypatch.setattr(bench.gatekeeper, "caller", caller)
         await raw.send(*(asks(n, RANDOM) for n in (1, 2, 3)))
