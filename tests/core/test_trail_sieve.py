@@ -47,7 +47,7 @@ def line_of(event: AuditEvent) -> bytes:
 def event(**fields: Any) -> AuditEvent:
     """Return an event; *principal* and *name* are of the caller and the key."""
     principal, name = fields.pop("principal", None), fields.pop("name", "")
-    usual = {"phase": Phase.SINGLE, "kind": "Sign", "code": "ok", "time": 1}
+    usual: dict[str, Any] = {"phase": Phase.SINGLE, "kind": "Sign", "code": "ok", "time": 1}
     return AuditEvent(
         format=1,
         log_id="0" * 32,
@@ -133,7 +133,7 @@ def test_its_own_texts_find_it(
         assert sieve(view, since, until).lets_through(line_of(found))
 
 
-_SKIPPED = {
+_SKIPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "principal": ({"principal": "bob"}, {}),
     "kind": ({"kind": "Verify"}, {}),
     "code": ({"code": "key_not_found"}, {}),
