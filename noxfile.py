@@ -111,8 +111,9 @@ ONCE: Final = tuple(
 What the session ``tests`` runs and others don't run again.
 
 Neither what is beside hsm-core nor how old the libraries are changes what published
-vectors, stores of earlier releases, the system's OpenSSL, crashes at every point, failing disks, tampered stores,
-killed servers and processes, and the repository's tools show.
+vectors, stores of earlier releases, the system's OpenSSL, crashes at every point,
+failing disks, tampered stores, killed servers and processes, and the repository's tools
+show.
 """
 
 FAULTS: Final = (
