@@ -47,7 +47,8 @@ def line_of(event: AuditEvent) -> bytes:
 def event(**fields: Any) -> AuditEvent:
     """Return an event; *principal* and *name* are of the caller and the key."""
     principal, name = fields.pop("principal", None), fields.pop("name", "")
-    usual: dict[str, Any] = {"phase": Phase.SINGLE, "kind": "Sign", "code": "ok", "time": 1}
+    usual: dict[str, Any] = {"phase": Phase.SINGLE, "kind": "Sign", "code": "ok"}
+    usual["time"] = 1
     return AuditEvent(
         format=1,
         log_id="0" * 32,
