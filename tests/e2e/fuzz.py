@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from hsm_core.operations import OPERATIONS, Effect
-from tests.e2e.family import PROGRAMS, members
 from tests.e2e.fuzz_seeds import ROLE_SETS, plant, plant_approvals
 from tests.e2e.https import Client, client_context
-from tests.e2e.malformed import Tally, send_malformed
+from tests.e2e.malformed import send_malformed
 from tests.e2e.processes import ServerProcess, program
 from tests.e2e.site import Site
 from tests.e2e.tampered_requests import Bodies
+from tests.faults.growth import Sample, look, measure
 from tests.faults.trail import read_events
 from tests.support import REPOSITORY
 
@@ -48,10 +48,6 @@ _CHECKS: Final = (
 """All but those that know nothing of state: a valid request may be a conflict."""
 
 _LONGEST_SECONDS: Final = 5.0
-_MOST_GROWTH: Final = 20 * 1024 * 1024
-_WARM: Final = 5
-"""Which part of the malformed requests goes before the first look at memory."""
-
 _UNLIMITED: Final = (
     *("--rate-limit-per-second", "0", "--address-limit-per-second", "0"),
     *("--lockout-after", "0"),
@@ -158,24 +154,20 @@ def mangle(
 ) -> None:
     """Send malformed requests, and judge what came of them."""
     bodies = _bodies(site, server.port)
-    warm = count // _WARM
-    tally, sizes = Tally(), list[int]()
-    for numbers in (range(warm), range(warm, count)):
-        tally.add(
-            send_malformed(
-                server.port, site.context, bodies, numbers=numbers, seed=seed
-            )
-        )
-        sizes.append(_resident(server.pid))
+    samples: list[Sample] = []
+    tally = send_malformed(
+        *(server.port, site.context, bodies),
+        numbers=range(count),
+        seed=seed,
+        tick=lambda: samples.extend(look(server.pid)),
+    )
     told = " ".join(f"{name}:{n}" for name, n in sorted(tally.answers.items()))
     findings.expect(not tally.faults, f"{count} malformed: {told}", *tally.faults[:20])
     findings.expect(
         tally.slowest <= _LONGEST_SECONDS, f"the slowest took {tally.slowest:.1f} s"
     )
-    growth = sizes[1] - sizes[0]
-    findings.expect(
-        growth <= _MOST_GROWTH, f"the server grew by {growth / 1024**2:.1f} MiB"
-    )
+    for growth in measure(samples):
+        findings.expect(growth.is_noise, f"memory does not grow: {growth}")
     recorded = {
         event.get("request_id", "")
         for event in read_events(site.audit_log)
@@ -216,13 +208,6 @@ def _bodies(site: Site, port: int) -> Bodies:
             ("GET", "/healthz", None),
         ),
     )
-
-
-def _resident(server: int) -> int:
-    """Return how much memory all processes of a server have, in bytes."""
-    pids = [server, *(pid for kind in PROGRAMS for pid in members(server, kind))]
-    pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def examine(

@@ -225,6 +225,16 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("An answer was already begun.")
         exchange = exchange_of(request) if isinstance(request, web.Request) else None
+        if (
+            exchange is None
+            and isinstance(request, web.Request)
+            and "Expect" in request.headers
+            and status >= 500
+        ):
+            # Nothing of ours has begun: aiohttp itself could not word its refusal.
+            refused = refuse_expectation(request)
+            refused.force_close()
+            return refused
         request_id = exchange.request_id if exchange else secrets.token_hex(8)
         error: MalformedError | RequestRefusedError
         if status < 500:
