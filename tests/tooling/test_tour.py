@@ -27,7 +27,9 @@ def names_in(source: str) -> set[str]:
         if isinstance(node, kinds):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{m.name}" for m in node.body if isinstance(m, kinds)}
+            names |= {
+                f"{node.name}.{m.name}" for m in node.body if isinstance(m, kinds)
+            }
     return names
 
 
