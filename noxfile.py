@@ -87,7 +87,10 @@ ONCE: Final = tuple(
         "server/test_acme_server.py",
         "server/test_distribution.py",
         "server/test_hostile_process.py",
+        "server/test_idle_connections.py",
         "server/test_in_flight.py",
+        "server/test_limit_buckets.py",
+        "server/test_observability.py",
         "server/test_process_hardening.py",
         "server/test_process_starts.py",
         "server/test_process_users.py",
@@ -506,6 +509,18 @@ def fuzz(session: nox.Session) -> None:
         os.environ.get("FERROHSM_FUZZ", "100"),
     )
     session.run("python", "-m", "tests.e2e.fuzz", *words)
+
+
+@nox.session
+def fuzz_long(session: nox.Session) -> None:
+    """
+    Do it with 20,000 requests at least, and 50,000 malformed ones.
+
+    Takes half an hour and more. Not part of CI, which runs a short form.
+    """
+    _install(session, "test", "fuzz")
+    numbers = ("--least", "20000", "--max-examples", "500", "--malformed", "50000")
+    session.run("python", "-m", "tests.e2e.fuzz", *numbers, *session.posargs)
 
 
 @nox.session

@@ -73,9 +73,15 @@ class Desk:
         self.watch.check()
         findings = axe_findings(self.page)
         assert [] == findings, "\n".join(findings)
-        assert self.page.evaluate(
-            "document.documentElement.scrollWidth <= window.innerWidth"
-        ), f"{self.page.url} scrolls sideways"
+        assert self.fits(), f"{self.page.url} scrolls sideways"
+
+    def fits(self) -> bool:
+        """Return whether the page is no wider than the window."""
+        return bool(
+            self.page.evaluate(
+                "document.documentElement.scrollWidth <= window.innerWidth"
+            )
+        )
 
     def sign_in(self, token: str) -> None:
         """Sign in with a pasted token."""

@@ -16,10 +16,10 @@ from tests.browser.hall import Desk, Hall
 from tests.browser.scene import Scene, dress
 from tests.e2e.retention_site import RetentionSite
 
-__all__ = ["main", "pages"]
+__all__ = ["PHONE", "main", "pages"]
 
 _FOLDER: Final = Path(".nox/screenshots")
-_PHONE: Final = 360
+PHONE: Final = 360
 _DESKTOP: Final = 1280
 _SCHEMES: Final[Mapping[str, Literal["light", "dark"]]] = {
     "light": "light",
@@ -83,7 +83,7 @@ def main(folder: Path = _FOLDER) -> None:
 
 
 def _look(hall: Hall, scene: Scene, look: str, folder: Path) -> None:
-    desk = hall.desk(width=_PHONE if look == "phone" else _DESKTOP)
+    desk = hall.desk(width=PHONE if look == "phone" else _DESKTOP)
     desk.page.emulate_media(color_scheme=_SCHEMES[look])
     desk.open("/ui/sign-in")
     _take(desk, folder / f"sign-in-{look}.png")

@@ -38,10 +38,12 @@ class Watch:
         origin: The only one that requests may go to.
 
     Attributes:
+        also: Other origins that a test sends the browser to.
         refusals: Statuses of errors that a test has brought about on purpose.
     """
 
     def __init__(self, context: BrowserContext, origin: str) -> None:
+        self.also: set[str] = set()
         self.refusals: set[int] = set()
         self._context = context
         self._origin = origin
@@ -76,7 +78,7 @@ class Watch:
 
     def _requested(self, request: Request) -> None:
         parts = urlsplit(request.url)
-        if f"{parts.scheme}://{parts.netloc}" != self._origin:
+        if f"{parts.scheme}://{parts.netloc}" not in {self._origin, *self.also}:
             self._complain(f"request: {request.url}")
 
     def _complain(self, text: str) -> None:

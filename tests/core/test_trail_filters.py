@@ -72,3 +72,16 @@ def test_when_it_was(gateway: OpenHSM, clock: FakeClock) -> None:
     assert {"CreateKey"} == {event.kind for event in early}
     assert early == shown(gateway, between)
     assert [] == shown(gateway, never)
+
+
+@pytest.mark.parametrize("reference", ["nothing", 'a"b\\c', "\N{SNOWMAN}", "%"])
+def test_of_one_key(gateway: OpenHSM, reference: str) -> None:
+    """Records about a key are found by what it was called, however that is written."""
+    person = caller(Role.ADMINISTRATOR, principal="ann")
+    gateway.record_refusal(person, "invalid_input", kind="Sign", key_id=reference)
+    refused = shown(gateway, ops.ListAuditEvents(key_id=reference))
+    made = shown(gateway, ops.ListAuditEvents(key_id="signer"))
+
+    assert {reference} == {event.key_id for event in refused}
+    assert "Sign" in {event.kind for event in refused}
+    assert {"CreateKey"} == {event.kind for event in made}

@@ -3,7 +3,8 @@
 Sends a real server what its OpenAPI document allows, and what it does not.
 
 schemathesis makes the requests, in all of its phases. No answer may be a 5xx, each must
-be as the document says, and there must be a success of every operation among them.
+be as the document says, and there must be a success of every operation among them. Then
+come malformed requests, of which the server may grow no larger; see `malformed`.
 """
 
 import argparse
@@ -22,8 +23,11 @@ from typing import Any, Final
 from hsm_core.operations import OPERATIONS, Effect
 from tests.e2e.fuzz_seeds import ROLE_SETS, plant, plant_approvals
 from tests.e2e.https import Client, client_context
+from tests.e2e.malformed import send_malformed
 from tests.e2e.processes import ServerProcess, program
 from tests.e2e.site import Site
+from tests.e2e.tampered_requests import Bodies
+from tests.faults.growth import Sample, look, measure
 from tests.faults.trail import read_events
 from tests.support import REPOSITORY
 
@@ -43,7 +47,13 @@ _CHECKS: Final = (
 )
 """All but those that know nothing of state: a valid request may be a conflict."""
 
-_LEAST_REQUESTS: Final = 2000
+_LONGEST_SECONDS: Final = 5.0
+_UNLIMITED: Final = (
+    *("--rate-limit-per-second", "0", "--address-limit-per-second", "0"),
+    *("--lockout-after", "0"),
+)
+"""Rates are another test's concern; here they would only keep requests away."""
+
 _NEEDS_A_LOSS: Final = frozenset({"BeginLedger"})
 """Succeeds only where a ledger was lost, which no request brings about."""
 
@@ -139,19 +149,80 @@ def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> i
     return done.returncode
 
 
+def mangle(
+    site: Site, server: ServerProcess, findings: Findings, *, count: int, seed: int
+) -> None:
+    """Send malformed requests, and judge what came of them."""
+    bodies = _bodies(site, server.port)
+    samples: list[Sample] = []
+    tally = send_malformed(
+        *(server.port, site.context, bodies),
+        numbers=range(count),
+        seed=seed,
+        tick=lambda: samples.extend(look(server.pid)),
+    )
+    told = " ".join(f"{name}:{n}" for name, n in sorted(tally.answers.items()))
+    findings.expect(not tally.faults, f"{count} malformed: {told}", *tally.faults[:20])
+    findings.expect(
+        tally.slowest <= _LONGEST_SECONDS, f"the slowest took {tally.slowest:.1f} s"
+    )
+    for growth in measure(samples):
+        findings.expect(growth.is_noise, f"memory does not grow: {growth}")
+    recorded = {
+        event.get("request_id", "")
+        for event in read_events(site.audit_log)
+        if event["code"] == "ok" and event["phase"] != "intent"
+    }
+    findings.expect(
+        tally.done <= recorded,
+        f"{len(tally.done)} that succeeded have their records",
+        *sorted(tally.done - recorded)[:5],
+    )
+
+
+def _bodies(site: Site, port: int) -> Bodies:
+    """Make keys, and return good requests about them."""
+    message = "YSBtZXNzYWdl"
+    with site.client(port, "mangler", *ROLE_SETS[0]) as client:
+        for algorithm in ("Ed25519", "AES-256-GCM", "HMAC-SHA-256"):
+            body = {"algorithm": algorithm, "name": f"mangled-{algorithm.lower()}"}
+            assert client.request("POST", "/api/v1/keys", body).status == 201
+    signer, cipher, mac = (
+        f"/api/v1/keys/mangled-{name}"
+        for name in ("ed25519", "aes-256-gcm", "hmac-sha-256")
+    )
+    return Bodies(
+        site.token("mangler", *ROLE_SETS[0]),
+        (
+            ("POST", f"{signer}/sign", {"message": message}),
+            ("POST", f"{cipher}/encrypt", {"plaintext": message, "aad": ""}),
+            ("POST", f"{mac}/mac", {"message": message}),
+            ("POST", f"{signer}/sign/batch", {"items": [{"message": message}]}),
+            ("POST", "/api/v1/random", {"length": 16}),
+            ("PATCH", signer, {"description": "text", "tags": ["a", "b"]}),
+            ("PUT", f"{cipher}/rotation", {"max_age_days": 30}),
+            ("POST", "/api/v1/keys", {"algorithm": "none", "tags": ["a"]}),
+            ("GET", "/api/v1/keys?limit=1", None),
+            ("GET", signer, None),
+            ("GET", "/api/v1/audit/events?limit=1", None),
+            ("GET", "/healthz", None),
+        ),
+    )
+
+
 def examine(
     site: Site,
     server: ServerProcess,
     findings: Findings,
     status: int,
     counts: Counter[str],
+    *,
+    least: int,
 ) -> None:
     """Judge the answers, the server, and its trail."""
     total = counts.total()
     findings.expect(status == 0, "schemathesis found no fault", f"exit status {status}")
-    findings.expect(
-        total >= _LEAST_REQUESTS, f"{total} requests were sent", _LEAST_REQUESTS
-    )
+    findings.expect(total >= least, f"{total} requests were sent", least)
     broken = {name: n for name, n in counts.items() if name.split()[1] >= "500"}
     findings.expect(not broken, "no answer was a 5xx", broken)
     successes: Counter[str] = Counter()
@@ -216,6 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=100,
         help="generated requests per operation and phase",
     )
+    parser.add_argument(
+        "--malformed", type=int, default=5000, help="malformed requests in all"
+    )
+    parser.add_argument(
+        "--least", type=int, default=2000, help="requests that there must be"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()))
     chosen = parser.parse_args(arguments)
     findings = Findings()
@@ -225,14 +302,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Keys in a database, so that there is something to back up.
         database = ("--key-store", "sqlite", "--sqlite-path", str(site.database))
         copies = ("--backup-dir", str(site.data / "copies"))
-        with site.start("--log-level", "warning", *database, *copies) as server:
+        with site.start(
+            *("--log-level", "warning"), *database, *copies, *_UNLIMITED
+        ) as server:
             status, counts = fuzz(
                 site, server, max_examples=chosen.max_examples, seed=chosen.seed
             )
-            examine(site, server, findings, status, counts)
+            mangle(site, server, findings, count=chosen.malformed, seed=chosen.seed)
+            examine(site, server, findings, status, counts, least=chosen.least)
     elapsed = time.monotonic() - began
     sys.stdout.write(
-        f"seed {chosen.seed}: {counts.total()} requests in {elapsed:.0f} s\n"
+        f"seed {chosen.seed}: {counts.total()} requests and {chosen.malformed} "
+        f"malformed ones in {elapsed:.0f} s\n"
         f"{findings.passed} passed, {findings.failed} failed\n"
     )
     return 1 if findings.failed else 0

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tests.server.smuggling import CASES
 
-__all__ = ["Bodies", "changed_request"]
+__all__ = ["Bodies", "Changed", "changed_request"]
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 _ODD_BYTES: Final = (b"\0", b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x7f", b"\xff", b":")
@@ -55,31 +55,55 @@ class Bodies:
     Attributes:
         token: A bearer token.
         requests: Method, path and body as JSON has it, of requests that are taken.
+            Whatever is no GET has a record.
     """
 
     token: str
     requests: tuple[tuple[str, str, Any], ...]
 
 
-def changed_request(chance: random.Random, bodies: Bodies) -> bytes:
+@dataclass(frozen=True)
+class Changed:
+    """
+    A request as it is sent.
+
+    Attributes:
+        is_framed: Whether it ends where it says, so that another may follow.
+    """
+
+    data: bytes
+    is_framed: bool
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its answer has no body, whatever the head says."""
+        return self.data.startswith(b"HEAD ")
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether its success has a record."""
+        return not self.data.lstrip().startswith((b"GET", b"HEAD", b"OPTIONS"))
+
+
+def changed_request(chance: random.Random, bodies: Bodies) -> Changed:
     """Return a request that is probably wrong in some way."""
     if chance.random() < 0.1:
         case = chance.choice(list(CASES.values()))
         line = f"Authorization: Bearer {bodies.token}\r\n".encode()
-        return case.replace(b"Content-Type", line + b"Content-Type", 1)
+        return Changed(case.replace(b"Content-Type", line + b"Content-Type", 1), False)
     method, path, tree = chance.choice(bodies.requests)
     body = _changed_body(chance, tree)
-    head = _changed_head(chance, method, path, body, bodies.token)
+    head, is_framed = _changed_head(chance, method, path, body, bodies.token)
     data = head.encode("latin-1", "replace") + b"\r\n" + body
     if chance.random() < 0.35:
-        data = _changed_bytes(chance, data)
-    return data
+        return Changed(_changed_bytes(chance, data), False)
+    return Changed(data, is_framed)
 
 
 def _changed_head(
     chance: random.Random, method: str, path: str, body: bytes, token: str
-) -> str:
-    """Return a head without its last line end."""
+) -> tuple[str, bool]:
+    """Return a head without its last line end, and whether the body ends as it says."""
     if chance.random() < 0.1:
         method = chance.choice(_METHODS)
     if chance.random() < 0.25:
@@ -91,8 +115,8 @@ def _changed_head(
         f"{method} {path} HTTP/1.1",
         "Host: localhost",
         f"Authorization: {credential}",
-        "Connection: close",
     ]
+    is_framed = True
     if body or method in {"POST", "PUT", "PATCH"}:
         kind = "application/json"
         if chance.random() < 0.15:
@@ -100,7 +124,8 @@ def _changed_head(
         lines += [f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
     for _ in range(chance.choice((0, 0, 0, 1, 2))):
         lines.insert(chance.randrange(1, len(lines) + 1), chance.choice(_FIELDS))
-    return "".join(f"{line}\r\n" for line in lines)
+        is_framed = False
+    return "".join(f"{line}\r\n" for line in lines), is_framed
 
 
 def _changed_path(chance: random.Random, path: str) -> str:

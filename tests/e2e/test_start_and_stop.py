@@ -180,7 +180,7 @@ def test_lock_of_a_killed_server_is_taken_over(used: Site) -> None:
     "flags",
     [
         ("--approval-quorum", "2"),
-        ("--rate-limit-per-second", "5"),
+        ("--rate-limit-per-second", "-5"),
         ("--bind", "nowhere"),
         ("--audit-sync", "never"),
     ],

@@ -121,6 +121,8 @@ class OIDCIssuer:
 
         redirect_uri: Of its one client.
 
+        host: What it calls itself.
+
     Attributes:
         people: What each is told to be in the claim ``groups``.
         also: What an ID token says besides, or in the place of what is right.
@@ -129,9 +131,12 @@ class OIDCIssuer:
         bundle: PEM file of who has signed its certificate.
     """
 
-    def __init__(self, folder: Path, redirect_uri: str) -> None:
+    def __init__(
+        self, folder: Path, redirect_uri: str, host: str = "localhost"
+    ) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.redirect_uri = redirect_uri
+        self._host = host
         self.people = {"olga": ["hsm-operators"], "anton": ["hsm-auditors", "staff"]}
         self.also: dict[str, Any] = {}
         self.change_metadata: Change = lambda metadata: metadata
@@ -165,7 +170,7 @@ class OIDCIssuer:
     @property
     def url(self) -> str:
         """The issuer's name."""
-        return f"https://localhost:{self._server.port}"
+        return f"https://{self._host}:{self._server.port}"
 
     def key_set(self) -> bytes:
         """Return its public keys (RFC 7517)."""

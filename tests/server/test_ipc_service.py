@@ -80,6 +80,10 @@ class Stub:
         await self.may_record.wait()
         self.refusals.append(code)
 
+    def asks_for_single_use(self) -> bool:
+        """Ask for nothing."""
+        return False
+
     def act_as(self, caller: Caller, /) -> Any:
         """Give a view whose pages a test has chosen."""
 
@@ -165,10 +169,10 @@ class TestBatches:
         raw = await bench.raw()
         good, calls = bench.gatekeeper.caller, iter([False, True, False])
 
-        def caller(who: Any) -> Caller:
+        def caller(who: Any, *, spends: bool) -> Caller:
             if next(calls):
                 raise ZeroDivisionError
-            return good(who)
+            return good(who, spends=spends)
 
         monkeypatch.setattr(bench.gatekeeper, "caller", caller)
         await raw.send(*(asks(n, RANDOM) for n in (1, 2, 3)))

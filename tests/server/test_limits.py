@@ -147,6 +147,8 @@ class TestAddresses:
             )
 
         assert [401, 401, 200, *[429] * 5] == [answer.status for answer in answers]
+        logged = [line for line in api.log if line["event"] == "request"]
+        assert [401, 401, 200] == [line["status"] for line in logged]
         assert "1" == answers[3].headers["Retry-After"]
         assert '"address";q=3;w=3' == answers[3].headers["RateLimit-Policy"]
         assert (5.0, 2.0) == (blocked, failures)

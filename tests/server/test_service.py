@@ -27,6 +27,10 @@ class Broken:
         """Return the same for everybody."""
         return self
 
+    def asks_for_single_use(self) -> bool:
+        """Ask for nothing."""
+        return False
+
     def identify(self, caller: Caller, /) -> None:
         """Know nobody."""
 

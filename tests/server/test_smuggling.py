@@ -153,6 +153,11 @@ _ANSWERS: Final = {
     "413": f"POST /api/v1/keys HTTP/1.1{_CLOSE}{_JSON}Content-Length: 99999999\r\n",
     "415": f"POST /api/v1/keys HTTP/1.1{_CLOSE}Content-Type: a/b\r\n",
     "417": f"GET /livez HTTP/1.1{_CLOSE}Expect: more\r\n",
+    "417-no-text": f"GET /nothing HTTP/1.1{_CLOSE}Expect: \xff\r\n",
+    "417-route": f"GET /nothing HTTP/1.1{_CLOSE}Expect: more\r\n",
+    "417-method": f"TRACE /livez HTTP/1.1{_CLOSE}Expect: more\r\n",
+    "400-version-0.9": f"GET /livez HTTP/0.9{_CLOSE}",
+    "400-version-2.0": f"GET /livez HTTP/2.0{_CLOSE}",
     "422": f"GET /api/v1/keys?limit=x HTTP/1.1{_CLOSE}",
 }
 """A request for each way to answer, with the status that its name begins with."""
@@ -168,9 +173,10 @@ async def test_what_every_answer_says(api: API, name: str) -> None:
         head += f"Authorization: Bearer {mint()}\r\n"
     body = b'{"algorithm":"Ed25519"}' if name == "201" else b""
 
-    told = await tell(api, head.encode() + b"\r\n" + body)
+    told = await tell(api, head.encode("latin-1") + b"\r\n" + body)
 
     assert name[:3] == told.heads[0][2:5]
+    assert 0 == api.unexpected
     assert _missing(told.heads[0]) <= ({"content-type"} if name == "304" else set())
 
 

@@ -10,8 +10,9 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.tokens import TokenTrust, TokenVerifier, TrustedNames
+from hsm_server.tokens import TokenKey, TokenTrust, TokenVerifier, TrustedNames
 from hsm_server.tokens import verifier as module
+from hsm_server.tokens.keys import key_from_secret
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000
@@ -77,6 +78,38 @@ def test_roles_are_read_in_two_spellings(
 ) -> None:
     """As in the table, or all in lower case as the original wrote them."""
     assert frozenset(roles) == verifier.verify(mint({**GOOD, "roles": names})).roles
+
+
+@pytest.mark.parametrize(
+    ("header", "tried"),
+    [
+        ({"alg": "HS256", "kid": "one"}, 1),
+        ({"alg": "HS256", "kid": "other"}, 1),
+        ({"alg": "HS256"}, 2),
+        ({"alg": "ES256", "kid": "one"}, 0),
+    ],
+    ids=["known", "unknown", "none", "another algorithm"],
+)
+def test_an_unknown_kid_takes_as_long_as_a_known_one(
+    monkeypatch: pytest.MonkeyPatch, header: dict[str, str], tried: int
+) -> None:
+    """As many signatures are checked, and a good one by another key counts no more."""
+    keys = tuple(key_from_secret(SECRET + n, n.decode()) for n in (b"one", b"two"))
+    verifier = TokenVerifier(TokenTrust(keys, TokenRules()), lambda: NOW)
+    opened, real = [], TokenKey.open
+
+    def count(self: TokenKey, token: str) -> bytes:
+        opened.append(self.kid)
+        return real(self, token)
+
+    monkeypatch.setattr(TokenKey, "open", count)
+    forged = mint(GOOD, header, secret=b"x" * 32)
+    with pytest.raises(AuthenticationError):
+        verifier.verify(forged)
+    assert tried == len(opened)
+    unknown = mint(GOOD, {"alg": "HS256", "kid": "other"}, secret=SECRET + b"one")
+    with pytest.raises(AuthenticationError):
+        verifier.verify(unknown)
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt"])

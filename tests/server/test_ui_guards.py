@@ -3,9 +3,11 @@
 
 import pytest
 
+from hsm_server.local_vault import LocalVault
 from hsm_server.settings import RateLimits, ServerSettings
 from hsm_server.ui.origin import safe_path
-from tests.server.support import claims, mint
+from tests.server.support import Between, claims, mint
+from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser
 
 FLASH = "__Host-ferrohsm-flash"
@@ -282,3 +284,16 @@ async def test_ended_sessions_lock_nobody_out() -> None:
             assert 303 == (await browser.get("/ui")).status
 
         assert 303 == (await browser.sign_in()).status
+
+
+@pytest.mark.parametrize("between", [LocalVault, OverSockets()], ids=["local", "ipc"])
+async def test_nobody_fills_the_trail_by_signing_in(between: Between) -> None:
+    """Signing in counts as what one asks for, and has the same limit."""
+    settings = ServerSettings(rates=RateLimits(per_second=0.01, burst=2))
+    async with open_browser(settings, between=between) as browser:
+        statuses = [(await browser.sign_in()).status for _ in range(4)]
+        if isinstance(between, OverSockets):
+            between.close()
+
+    assert 303 == statuses[0]
+    assert 429 == statuses[-1]

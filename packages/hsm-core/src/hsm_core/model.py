@@ -139,6 +139,8 @@ class Caller(Record, frozen=True, kw_only=True):
         certificate_names: Its alternative names: ``dns:``, ``email:``, ``ip:`` or
             ``uri:``, and the name.
         source_address: Network address of the peer.
+        single_use: Whether the credential can't be used again: a token with an id, with
+            which nothing was asked before. Only who calls can know that.
         request_id: Ties the trail to the caller's own logs.
         deadline: Instant of the injected monotonic clock, in seconds, after which the
             request is not begun; 0 means none.
@@ -152,6 +154,7 @@ class Caller(Record, frozen=True, kw_only=True):
     certificate_subject: CertificateText = ""
     certificate_names: CertificateNames = ()
     source_address: Line = ""
+    single_use: bool = False
     request_id: Line = ""
     deadline: float = 0.0
 

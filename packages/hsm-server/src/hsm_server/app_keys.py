@@ -60,6 +60,7 @@ class Exchange:
         code: ``ok``, or the code of the problem that was answered.
         principal: Who asked, once that is known.
         quota: What is left to them, where that is limited.
+        is_turned_away: Whether nobody looked at it, because of its address.
     """
 
     request_id: str
@@ -67,6 +68,7 @@ class Exchange:
     code: str = "ok"
     principal: str = ""
     quota: Quota | None = None
+    is_turned_away: bool = False
 
     def know(self, principal: str) -> None:
         """Note who asks."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
 
 from hsm_core.errors import MalformedError
@@ -16,8 +16,12 @@ from hsm_server.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, exchange_o
 from hsm_server.logs import location
 from hsm_server.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
 from hsm_server.problems import RequestRefusedError, problem_response
+from hsm_server.requests import refuse_expectation
 
 __all__ = ["Admitting", "Connection"]
+
+_VERSIONS: Final = {HttpVersion10, HttpVersion11}
+"""What we answer in; the parser knows others."""
 
 
 class Admitting(Protocol):
@@ -170,6 +174,12 @@ class Connection(web.RequestHandler):
         start_time: float | None,
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; then nothing is owed any more."""
+        if isinstance(resp, web.HTTPException) and isinstance(request, web.Request):
+            # Of a route that is not there: it comes from outside of all middleware.
+            resp = refuse_expectation(request)
+        if request.version not in _VERSIONS:
+            request._cache["version"] = HttpVersion10  # noqa: SLF001 (read once)
+            resp.force_close()
         if self._is_retired:
             resp.force_close()
         try:
@@ -215,6 +225,16 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("An answer was already begun.")
         exchange = exchange_of(request) if isinstance(request, web.Request) else None
+        if (
+            exchange is None
+            and isinstance(request, web.Request)
+            and "Expect" in request.headers
+            and status >= 500
+        ):
+            # Nothing of ours has begun: aiohttp itself could not word its refusal.
+            refused = refuse_expectation(request)
+            refused.force_close()
+            return refused
         request_id = exchange.request_id if exchange else secrets.token_hex(8)
         error: MalformedError | RequestRefusedError
         if status < 500:

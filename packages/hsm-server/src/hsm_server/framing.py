@@ -13,10 +13,11 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 __all__ = ["flaw_of"]
 
+_VERSIONS: Final = {HttpVersion10, HttpVersion11}
 _HOST: Final = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:\d{0,5})?\Z"
 )
@@ -29,6 +30,8 @@ def flaw_of(request: web.Request) -> str:
     Who is answered so must not go on with the same connection.
     """
     target = request.raw_path
+    if request.version not in _VERSIONS:
+        return "This server speaks HTTP/1.1."
     if request.method == "CONNECT" or "Upgrade" in request.headers:
         return "This server is no proxy, and speaks nothing but HTTP/1.1."
     host = request.headers.get("Host", "")

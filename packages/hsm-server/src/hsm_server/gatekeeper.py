@@ -28,7 +28,13 @@ from hsm_server.oidc.id_tokens import IDTokens, Person
 from hsm_server.pacing import with_pauses
 from hsm_server.sessions import Session, SessionEndedError, Sessions
 from hsm_server.settings import ConsoleSettings
-from hsm_server.tokens import Identity, TokenTrust, TokenVerifier, TrustedNames
+from hsm_server.tokens import (
+    Identity,
+    SpentTokens,
+    TokenTrust,
+    TokenVerifier,
+    TrustedNames,
+)
 
 __all__ = ["Gatekeeper"]
 
@@ -79,6 +85,7 @@ class Gatekeeper:
         self._limiter = limiter
         self._people = people
         self._sessions = Sessions(console or ConsoleSettings(), clock.now)
+        self._spent = SpentTokens(clock.now)
         self.use(trust)
 
     def use(self, trust: TokenTrust) -> None:
@@ -96,11 +103,17 @@ class Gatekeeper:
         """Return the JWK Set of the public keys that count, as JSON."""
         return self._verifier.trust.public_keys()
 
-    def caller(self, visitor: Visitor) -> Caller:
+    def caller(self, visitor: Visitor, *, spends: bool = False) -> Caller:
         """
         Return who asks.
 
         The address is that of the connection, whatever headers or claims say.
+
+        Args:
+            visitor: What is shown.
+
+            spends: Whether something is to be done, so that a token is spent by it
+                where a rule wants to know.
 
         Raises:
             AuthenticationError: No token, or no good one, or a certificate that
@@ -114,7 +127,17 @@ class Gatekeeper:
             roles=identity.roles,
             credential_id=identity.credential_id,
             credential_key=identity.key_name,
+            single_use=spends and self._is_first_use(visitor, identity),
         )
+
+    def _is_first_use(self, visitor: Visitor, identity: Identity) -> bool:
+        if not self._gateway.asks_for_single_use():
+            self._spent.forget()
+            return False
+        # What a session rests on serves again and again.
+        rules = self._verifier.trust.rules
+        is_first = self._spent.spend(identity, rules.leeway_seconds)
+        return is_first and not visitor.session
 
     def charge(self, caller: Caller, operation: Operation[Any] | None) -> Quota | None:
         """Charge a caller; return what is left, or None where nothing is limited."""
@@ -136,15 +159,20 @@ class Gatekeeper:
         stranger = _stranger(visitor, readable_facts(visitor.certificate))
         await self._gateway.record_refusal(stranger, error.code)
 
-    async def admit(self, visitor: Visitor) -> Caller:
+    async def admit(self, visitor: Visitor, *, spends: bool = False) -> Caller:
         """
         Return who asks; a failure is recorded.
+
+        Args:
+            visitor: See `caller`.
+
+            spends: See `caller`.
 
         Raises:
             AuthenticationError: See `caller`.
         """
         try:
-            return self.caller(visitor)
+            return self.caller(visitor, spends=spends)
         except AuthenticationError as error:
             await self.record_failure(visitor, error)
             raise
@@ -187,9 +215,13 @@ class Gatekeeper:
 
         Raises:
             AuthenticationError: A session is shown, or the credential is good no more.
+            RateLimitedError: They have asked for too much.
         """
         if visitor.session:
             raise AuthenticationError
+        quota = self.charge(caller, None)
+        if quota is not None and quota.wait_seconds:
+            raise quota.error()
         shown = fingerprint(visitor.certificate)
         await self._gateway.record_visit(caller, kind="SignIn")
         credential, person = visitor.credential, None

@@ -65,7 +65,7 @@ class LocalVault:
         told: Told = tell_nobody,
     ) -> R:
         """See `VaultAccess.execute`."""
-        caller = await self._gatekeeper.admit(visitor)
+        caller = await self._gatekeeper.admit(visitor, spends=True)
         known(caller.principal)
         self._charge(caller, operation, told)
         if not approval_id and not expected_generation:

@@ -85,6 +85,9 @@ def _tell_of(
 ) -> None:
     """Count and log a request, and let it have its span."""
     request.app[METRICS].count_request(exchange.operation, exchange.code, seconds)
+    if exchange.is_turned_away:
+        # A flood must not fill the disk by way of the log; metrics count it.
+        return
     method = request.method if request.method.isalpha() else "?"
     ended_ns = time.time_ns()
     done = Done(
@@ -126,6 +129,7 @@ async def _answer(
         refusal = guard.admit(address, shown)
         if refusal is not None:
             exchange.limit(refusal)
+            exchange.is_turned_away = True
             raise refusal.error()
         response = await handler(request)
     except Exception as error:

@@ -29,6 +29,7 @@ __all__ = [
     "RequestReader",
     "answer_expectation",
     "last_event_id",
+    "refuse_expectation",
 ]
 
 JSON: Final = "application/json"
@@ -279,6 +280,11 @@ async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
         return None
+    return refuse_expectation(request)
+
+
+def refuse_expectation(request: web.Request) -> web.Response:
+    """Return what is answered to an expectation that can't be met."""
     exchange = start_exchange(request, secrets.token_hex(8))
     refusal = RequestRefusedError(
         "expectation_failed", "This expectation can't be met."

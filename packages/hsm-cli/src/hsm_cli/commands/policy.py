@@ -136,6 +136,11 @@ def check(invocation: Invocation, file: Path) -> None:
     metavar="NAME",
     help="An alternative name, such as dns:ci.example.com.",
 )
+@click.option(
+    "--single-use",
+    is_flag=True,
+    help="They show a token with an id that was not used yet.",
+)
 @click.option("--source-address", default="", metavar="IP", help="Where they would be.")
 @click.pass_obj
 def explain(invocation: Invocation, /, **values: Any) -> None:

@@ -200,6 +200,10 @@ class AsyncGateway:
         """Return the HSM as this caller sees it."""
         return AsyncBoundHSM(self, caller)
 
+    def asks_for_single_use(self) -> bool:
+        """See `HSMGateway.asks_for_single_use`."""
+        return self._recogniser.asks_for_single_use
+
     def identify(self, caller: Caller, /) -> CertificateIdentity | None:
         """See `HSMGateway.identify`."""
         return self._recogniser.identify(caller)

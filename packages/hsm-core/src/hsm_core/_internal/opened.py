@@ -149,6 +149,10 @@ class OpenHSM:
         """
         return self._pipeline.weight(operation)
 
+    def asks_for_single_use(self) -> bool:
+        """See `HSMGateway.asks_for_single_use`."""
+        return self._recogniser.asks_for_single_use
+
     def identify(self, caller: Caller, /) -> CertificateIdentity | None:
         """See `HSMGateway.identify`."""
         return self._recogniser.identify(caller)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-What the trail keeps of a caller's client certificate, besides its fingerprint.
+What the trail keeps of a caller's credentials, besides id and fingerprint.
 
 It is kept among a record's parameters: what rules can match belongs there.
 """
@@ -15,15 +15,18 @@ __all__ = ["audited_certificate", "certificate_facts"]
 
 _SUBJECT: Final = "caller_certificate_subject"
 _NAMES: Final = "caller_certificate_names"
+_SINGLE_USE: Final = "caller_single_use"
 
 
 def audited_certificate(caller: Caller) -> Parameters:
-    """Return what the trail keeps of the caller's certificate, among parameters."""
+    """Return what the trail keeps of the caller's credentials, among parameters."""
     found: Parameters = {}
     if caller.certificate_subject:
         found[_SUBJECT] = caller.certificate_subject
     if caller.certificate_names:
         found[_NAMES] = list(caller.certificate_names)
+    if caller.single_use:
+        found[_SINGLE_USE] = 1
     return found
 
 
@@ -35,4 +38,5 @@ def certificate_facts(parameters: Parameters) -> dict[str, Any]:
         found["certificate_subject"] = subject
     if isinstance(names, list):
         found["certificate_names"] = tuple(names)
+    found["single_use"] = parameters.get(_SINGLE_USE) == 1
     return found

@@ -206,6 +206,7 @@ def _read_caller(section: MatchSection, path: Path) -> CallerTerms:
         certificate_subjects=subjects,
         certificate_names=names,
         networks=networks,
+        single_use=section.single_use,
     )
 
 

@@ -95,6 +95,8 @@ def _includes(wider: Conditions, narrower: Conditions) -> bool:
         return False
     if wider.caller.networks not in (None, narrower.caller.networks):
         return False
+    if wider.caller.single_use not in (None, narrower.caller.single_use):
+        return False
     if wider.own and not narrower.own:
         return False
     pairs = (

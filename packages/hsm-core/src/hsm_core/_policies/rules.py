@@ -47,6 +47,7 @@ class CallerTerms:
     certificate_subjects: NameTerms | None = None
     certificate_names: NameTerms | None = None
     networks: tuple[Network, ...] | None = None
+    single_use: bool | None = None
 
     def fulfilled_by(self, caller: Caller) -> bool:
         """Return whether a caller is meant."""
@@ -69,6 +70,7 @@ class CallerTerms:
                 or any(map(self.certificate_names.include, caller.certificate_names))
             )
             and (self.networks is None or self._is_near(caller))
+            and self.single_use in (None, caller.single_use)
         )
 
     def _is_near(self, caller: Caller) -> bool:
@@ -206,6 +208,13 @@ class Policy:
     text: str = ""
     policy_hash: str = field(init=False, default="")
 
+    @property
+    def asks_for_single_use(self) -> bool:
+        """Whether a rule distinguishes tokens that were used from others."""
+        asked = [rule.match for rule in self.rules]
+        asked += [rule.exclusion for rule in self.rules if rule.exclusion is not None]
+        return any(terms.caller.single_use is not None for terms in asked)
+
     def __post_init__(self) -> None:
         said: list[Any] = [
             {role.value: sorted(kinds) for role, kinds in self.grants.items() if kinds},
@@ -235,4 +244,9 @@ def _plain(value: object) -> Any:
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return str(value)
     slots: tuple[str, ...] = getattr(type(value), "__slots__", ())
-    return [[name, getattr(value, name)] for name in slots]
+    return [
+        [name, getattr(value, name)]
+        for name in slots
+        # It came later, and policies without it are to be what they were.
+        if name != "single_use" or getattr(value, name) is not None
+    ]

@@ -115,6 +115,9 @@ class MatchSection(Record, frozen=True, kw_only=True):
         certificate_names: Its alternative names, such as ``dns:ci.example.com``,
             ``email:``, ``ip:`` or ``uri:``; ``PREFIX*`` stands for all that begin so.
         networks: Address of who asks, as CIDR.
+        single_use: Whether they show a token with an id (``jti``) that they have not
+            used for anything before. Where a rule says this, each token is spent by its
+            first request.
         time: When.
     """
 
@@ -139,6 +142,7 @@ class MatchSection(Record, frozen=True, kw_only=True):
     certificate_subjects: _Names | None = None
     certificate_names: _Names | None = None
     networks: _Names | None = None
+    single_use: bool | None = None
     time: TimeSection | None = None
 
 

@@ -199,6 +199,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
         certificate_subject: Its subject, as RFC 4514 writes it, or empty.
         certificate_names: Its alternative names, such as ``dns:ci.example.com``.
         source_address: Their network address, or empty.
+        single_use: Whether they would show a token with an id for the first time.
         at: When; None means now.
     """
 
@@ -218,6 +219,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     certificate_subject: CertificateText = ""
     certificate_names: CertificateNames = ()
     source_address: Line = ""
+    single_use: bool = False
     at: Annotated[datetime, Meta(tz=True)] | None = None
 
 

@@ -139,6 +139,10 @@ class HSMGateway(Protocol):
         """
         ...
 
+    def asks_for_single_use(self) -> bool:
+        """Return whether a rule in force distinguishes tokens that were used."""
+        ...
+
     def identify(self, caller: Caller, /) -> CertificateIdentity | None:
         """
         Return whom a caller's client certificate names, by the policy in force.
@@ -200,6 +204,10 @@ class HSMGateway(Protocol):
 
 class AsyncHSMGateway(Protocol):
     """`HSMGateway` for an event loop."""
+
+    def asks_for_single_use(self) -> bool:
+        """See `HSMGateway.asks_for_single_use`."""
+        ...
 
     def identify(self, caller: Caller, /) -> CertificateIdentity | None:
         """See `HSMGateway.identify`."""

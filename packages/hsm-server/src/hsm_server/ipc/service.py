@@ -277,7 +277,8 @@ class _Connection:
         if frame.purpose is Purpose.PUBLIC_KEYS:
             self._send(Answer(frame.id, result=self._gatekeeper.public_keys()))
             return
-        caller = self._gatekeeper.caller(frame.visitor)
+        spends = frame.purpose is Purpose.EXECUTE
+        caller = self._gatekeeper.caller(frame.visitor, spends=spends)
         match frame.purpose:
             case Purpose.EXECUTE:
                 sent = wire.decode_packed_operation(operation)

@@ -3,6 +3,7 @@
 
 from hsm_server.tokens.keys import Algorithm, TokenKey, public_key_set
 from hsm_server.tokens.source import TokenSource
+from hsm_server.tokens.spent import SpentTokens
 from hsm_server.tokens.trust import TokenTrust, TrustedNames
 from hsm_server.tokens.verifier import Identity, TokenVerifier
 from hsm_server.tokens.watch import TokenWatch
@@ -10,6 +11,7 @@ from hsm_server.tokens.watch import TokenWatch
 __all__ = [
     "Algorithm",
     "Identity",
+    "SpentTokens",
     "TokenKey",
     "TokenSource",
     "TokenTrust",

@@ -347,6 +347,8 @@ class Consents:
             certificate_subject=decision.certificate_subject,
             certificate_names=decision.certificate_names,
             source_address=decision.source_address,
+            # It was, if that was asked; nobody can use it a second time.
+            single_use=True,
         )
         return (
             self.people.is_vouched_for(decision)

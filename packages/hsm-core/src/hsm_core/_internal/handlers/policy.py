@@ -81,6 +81,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
                 certificate_subject=operation.certificate_subject,
                 certificate_names=operation.certificate_names,
                 source_address=operation.source_address,
+                single_use=operation.single_use,
             ),
             engine,
         )

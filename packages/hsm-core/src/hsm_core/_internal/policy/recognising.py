@@ -24,6 +24,11 @@ class Recogniser:
         self._policy = policy
         self._is_on = is_on
 
+    @property
+    def asks_for_single_use(self) -> bool:
+        """Whether a rule in force distinguishes tokens that were used."""
+        return self._policy.engine.policy.asks_for_single_use
+
     def identify(self, caller: Caller) -> CertificateIdentity | None:
         """
         Return whom a caller's certificate names; None if nobody.

@@ -18,8 +18,6 @@ from hsm_server.ui.view import View
 __all__ = ["PAGES"]
 
 _PER_PAGE: Final = 20
-_LOOKS: Final = 4
-"""How many times the trail is read for one page; a read looks at so many records."""
 
 
 async def show_history(view: View) -> web.StreamResponse:
@@ -49,17 +47,15 @@ def _start(text: str) -> int | None:
 
 
 async def _events(view: View, key: KeyInfo, start: int | None) -> AuditPage:
-    """Return the newest records about a key, from *start* back."""
-    page = await view.execute(_look(key, start))
-    for _ in range(_LOOKS - 1):
-        if page.items or page.next_seq is None:
-            break
-        page = await view.execute(_look(key, page.next_seq))
-    return page
+    """
+    Return the newest records about a key, from *start* back.
 
-
-def _look(key: KeyInfo, start: int | None) -> ListAuditEvents:
-    return ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_PER_PAGE)
+    The trail is read once: it looks at a limited number of records, and a page may
+    come to nothing while there are older ones.
+    """
+    return await view.execute(
+        ListAuditEvents(key_id=key.key_id, start_seq=start, limit=_PER_PAGE)
+    )
 
 
 PAGES: Final = (Page("GET", f"{KEY}/history", show_history, "keys.history"),)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Signing in without a token: by a certificate, and by a provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from hsm_server.oidc.config import RETURN_PATH
+from tests.browser.conftest import OPTIONAL
+from tests.browser.hall import Desk, Hall
+from tests.e2e.retention_site import RetentionSite
+from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
+from tests.server.pebble import free_port
+
+POLICY = """
+version: 1
+extends: default
+identities:
+  - principal: vera
+    roles: [Auditor]
+    certificate_subjects: ["CN=vera"]
+"""
+
+
+def private(path: Path, text: str) -> Path:
+    """Write a file that nobody else may read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("auth", ["optional", "required"])
+def test_by_certificate(
+    hall_of: Callable[..., Hall], tmp_path: Path, auth: str
+) -> None:
+    """
+    A certificate that the policy knows signs in by a button, bound to that session.
+    """
+    policy = private(tmp_path / "policy.yaml", POLICY)
+    hall = hall_of(
+        *("--isolation", "inline", "--client-auth", auth),
+        *("--client-cert-identities", "--policy-config", str(policy)),
+    )
+    desk = hall.desk(certificate_of="vera")
+    page = desk.open("/ui/sign-in")
+    desk.check()
+    page.get_by_role("button", name="Sign in with this certificate").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    expect(page.get_by_text("vera", exact=True)).to_be_visible()
+    desk.check()
+    other = hall.desk(certificate_of="olga")
+    other.context.add_cookies(
+        [
+            {
+                "name": str(c.get("name")),
+                "value": str(c.get("value")),
+                "url": desk.origin,
+            }
+            for c in desk.context.cookies()
+        ]
+    )
+    other.page.goto(f"{desk.origin}/ui")
+
+    expect(other.page.get_by_role("button", name="Sign out")).to_have_count(0)
+
+
+def test_unknown_certificate(hall_of: Callable[..., Hall], tmp_path: Path) -> None:
+    """
+    A certificate that nobody knows signs nobody in.
+    """
+    policy = private(tmp_path / "policy.yaml", POLICY)
+    hall = hall_of(
+        *("--isolation", "inline"),
+        *("--client-cert-identities", "--policy-config", str(policy)),
+    )
+    desk = hall.desk(certificate_of="olga")
+    desk.open("/ui/sign-in")
+    desk.expect_refusals(401)
+    desk.page.get_by_role("button", name="Sign in with this certificate").click()
+
+    expect(desk.page.get_by_role("alert")).to_be_visible()
+    desk.check()
+
+
+def by_provider(hall: Hall, issuer: OIDCIssuer, user: str) -> Desk:
+    """Go to the provider, choose who to be, and come back."""
+    desk = hall.desk(certificate_of=user)
+    desk.watch.also = {issuer.url}
+    desk.expect_refusals(404)  # The provider has no icon.
+    page = desk.open("/ui/sign-in?next=%2Fui%2Fkeys")
+    desk.check()
+    page.get_by_role("link", name="Sign in with Example ID").click()
+    page.get_by_role("button", name=user).click()
+    return desk
+
+
+def test_by_provider(chromium: Browser, tmp_path: Path) -> None:
+    """
+    Who comes back from another site is signed in, and goes on to where they wanted.
+    """
+    port = free_port()
+    redirect = f"https://localhost:{port}{RETURN_PATH}"
+    # Under another name it is another site, and strict cookies stay behind.
+    with OIDCIssuer(tmp_path / "issuer", redirect, "127.0.0.1") as issuer:
+        issuer.people["guest"] = ["staff"]
+        site = RetentionSite(tmp_path / "site")
+        private(tmp_path / "keys.json", issuer.key_set().decode())
+        private(tmp_path / "secret", CLIENT_SECRET)
+        config = {
+            "issuer": issuer.url,
+            "client_id": CLIENT_ID,
+            "client_secret_file": "secret",
+            "redirect_uri": redirect,
+            "ca_bundle": str(issuer.bundle),
+            "jwks_file": "keys.json",
+            "title": "Example ID",
+            "principal_claim": "preferred_username",
+            "roles_claim": "groups",
+            "roles": {"hsm-operators": "Operator"},
+        }
+        path = private(tmp_path / "oidc.yaml", json.dumps(config))
+        flags = ("--bind", f"127.0.0.1:{port}", "--oidc-config", str(path))
+        with site.start(*OPTIONAL, *flags) as server:
+            hall = Hall(chromium, site, server)
+            desk = by_provider(hall, issuer, "olga")
+            heading = desk.page.get_by_role("heading", name="Keys", level=1)
+            expect(heading).to_be_visible()
+            expect(desk.page.get_by_text("olga", exact=True)).to_be_visible()
+            desk.check()
+            guest = by_provider(hall, issuer, "guest")
+            guest.expect_refusals(401)
+            expect(guest.page.get_by_role("alert")).to_contain_text("not let you in")
+            guest.check()
+            hall.close()
+            assert 0 == server.stop()
+            assert CLIENT_SECRET not in server.output
