@@ -297,7 +297,8 @@ async def test_a_view_spends_it_too(place: Place) -> None:
     """Also one that does not end."""
     vault = LocalVault(open_async(place.hsm), place.keeper)
     visitor = Visitor(credential=place.token(jti="a", roles=["Auditor"]))
-    pages = vault.follow(visitor, ListAuditEvents(), known=lambda _: None)
+    view = ListAuditEvents(ascending=True)
+    pages = vault.follow(visitor, view, known=lambda _: None)
     async with contextlib.aclosing(pages):
         await anext(pages)
 
