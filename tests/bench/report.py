@@ -43,6 +43,11 @@ Measured on {date}: {machine}.
 - A ratio *of raw* is raw ÷ own: 1.0 is as quick as raw. *SoftHSM2 ÷ own* says how many
   times as long SoftHSM2 takes.
 - Over HTTPS the server's process is measured, not the client's.
+- Ratios suffer, too, where the machine has more to do than cores: what waits for another
+  thread, as a record does for the trail's, pays for each change of threads, and a loop of
+  C does not.
+- That a batch is many times as cheap as single requests (P12) says as much of the single
+  request as of the batch.
 - A row without a figure says why it has none. Nothing here is a test: no run fails
   because something was slow.
 """

@@ -128,7 +128,14 @@ def session_of(opened: OpenHSM) -> Session:
 
 def told(seconds: dict[str, float]) -> str:
     """Return what one operation took each rival, in microseconds."""
-    return ", ".join(f"{name} {1e6 * took:.3g} µs" for name, took in seconds.items())
+    return ", ".join(
+        f"{name} {_microseconds(took)} µs" for name, took in seconds.items()
+    )
+
+
+def _microseconds(seconds: float) -> str:
+    taken = 1e6 * seconds
+    return f"{taken:,.0f}" if taken >= 100 else f"{taken:.3g}"
 
 
 def _opened(settings: Settings) -> OpenHSM:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from tests.bench.bench_isolation import _cpu_seconds
 from tests.bench.figures import Absent, Finding, at_least, at_most
 from tests.bench.harness import Clock, Loop, interleave, repeated
-from tests.bench.rig import Rig
+from tests.bench.rig import Rig, told
 from tests.e2e.https import Client
 from tests.e2e.site import Site
 
@@ -37,7 +37,7 @@ def requests(rig: Rig) -> list[Finding]:
             35,
             "AES-256-GCM 256 B, alone ÷ in a batch of 1,000",
             encrypt / encrypts,
-            note=f"{1e6 * encrypt:.3g} µs, {1e6 * encrypts:.3g} µs",
+            note=told({"alone": encrypt, "in a batch": encrypts}),
         ),
         Absent(
             what="vault's share (≤ 35 µs); one and two workers (within 10 %)",
