@@ -43,10 +43,11 @@ def main(numbers: list[str]) -> None:
 
 def _machine() -> str:
     """Return the class of the machine, and of what runs on it; no name, no path."""
+    library = backend.openssl_version_text().rsplit(" ", 3)[0]
     return (
-        f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}; load of the "
-        f"last quarter of an hour {os.getloadavg()[2]:.0f}; Python {platform.python_version()}; cryptography with "
-        f"{backend.openssl_version_text().rsplit(' ', 3)[0]}"
+        f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}; "
+        f"load of the last quarter of an hour {os.getloadavg()[2]:.0f}; "
+        f"Python {platform.python_version()}; cryptography with {library}"
     )
 
 

@@ -9,24 +9,13 @@ from typing import Final
 from tests.bench.figures import Absent, Figure, Finding
 from tests.bench.goals import Goal
 
-__all__ = ["page", "summary", "table"]
+__all__ = ["METHOD", "page", "summary", "table"]
 
 _HEAD: Final = (
     "| Row | Measured | Goal | Today | Met | Seen |\n|---|---|---|---|---|---|\n"
 )
 
-_PAGE: Final = """# Benchmarks
-
-What FerroHSM costs, beside the goals that it is built for, on one machine on one day.
-`nox -s bench` measures all of it and writes this page; `nox -s bench -- P4 P5` measures
-some rows, and only prints them.
-
-Measured on {date}: {machine}.
-
-{summary}
-
-{table}
-## How it is measured
+METHOD: Final = """## How it is measured
 
 - A figure is the median **processor time** of one operation, over all threads of the
   process, unless *Seen* says wall time. Rivals take turns in one run, round after
@@ -43,14 +32,28 @@ Measured on {date}: {machine}.
 - A ratio *of raw* is raw ÷ own: 1.0 is as quick as raw. *SoftHSM2 ÷ own* says how many
   times as long SoftHSM2 takes.
 - Over HTTPS the server's process is measured, not the client's.
-- Ratios suffer, too, where the machine has more to do than cores: what waits for another
-  thread, as a record does for the trail's, pays for each change of threads, and a loop of
-  C does not.
-- That a batch is many times as cheap as single requests (P12) says as much of the single
-  request as of the batch.
+- Ratios suffer, too, where the machine has more to do than cores: what waits for
+  another thread, as a record does for the trail's, pays for each change of threads, and
+  a loop of C does not.
+- That a batch is many times as cheap as single requests (P12) says as much of the
+  single request as of the batch.
 - A row without a figure says why it has none. Nothing here is a test: no run fails
   because something was slow.
 """
+"""The part of the page that says how figures come about."""
+
+_PAGE: Final = """# Benchmarks
+
+What FerroHSM costs, beside the goals that it is built for, on one machine on one day.
+`nox -s bench` measures all of it and writes this page; `nox -s bench -- P4 P5` measures
+some rows, and only prints them.
+
+Measured on {date}: {machine}.
+
+{summary}
+
+{table}
+{method}"""
 
 
 def table(found: Mapping[Goal, Sequence[Finding]]) -> str:
@@ -76,7 +79,11 @@ def summary(found: Mapping[Goal, Sequence[Finding]]) -> str:
 def page(found: Mapping[Goal, Sequence[Finding]], *, date: str, machine: str) -> str:
     """Return the whole page in Markdown."""
     return _PAGE.format(
-        date=date, machine=machine, summary=summary(found), table=table(found)
+        date=date,
+        machine=machine,
+        summary=summary(found),
+        table=table(found),
+        method=METHOD,
     )
 
 

@@ -14,7 +14,7 @@ from tests.bench.figures import Absent, Finding, at_least, at_most
 from tests.bench.goals import GOALS, Goal, chosen
 from tests.bench.harness import Loop, interleave, repeated
 from tests.bench.peers.native import AbsentError, compiled
-from tests.bench.report import page, summary, table
+from tests.bench.report import METHOD, page, summary, table
 from tests.bench.rig import OWN, RAW, SOFTHSM, Rivals
 from tests.support import REPOSITORY
 
@@ -179,3 +179,10 @@ def test_published_page_has_every_row() -> None:
     assert [goal.number for goal in GOALS] == list(
         dict.fromkeys(re.findall(r"^\| (P\d+) \|", text, re.MULTILINE))
     )
+
+
+def test_published_page_tells_the_method_of_today() -> None:
+    """What the page says of how it is measured is what the harness says."""
+    text = (REPOSITORY / "docs" / "reference" / "benchmarks.md").read_text()
+
+    assert text.endswith(METHOD)
