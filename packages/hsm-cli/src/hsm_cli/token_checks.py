@@ -117,10 +117,10 @@ def _keys_of_json(data: bytes) -> list[tuple[str, Any]]:
         rows = known.get("keys", [known])
         found = []
         for row in rows:
-            public = {name: row[name] for name in _PUBLIC if name in row}
             try:
+                public = {name: row[name] for name in _PUBLIC if name in row}
                 found.append((str(row.get("kid", "")), jwk.import_key(public)))
-            except (JoseError, ValueError, TypeError, LookupError):
+            except (JoseError, ValueError, TypeError, LookupError, AttributeError):
                 continue
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise InvalidInputError(
