@@ -37,7 +37,7 @@ async def test_ten_thousand_forgeries_are_counted(api: API) -> None:
     counts = [e["detail"]["count"] for e in events if e["kind"] == "system.refusals"]
     minutes = int((time.monotonic() - began) // 60) + 2
     assert 10 <= len(single) <= 10 * minutes
-    assert 2 <= len(counts) <= 6
+    assert 2 <= len(counts) <= 6 + minutes
     assert 10_000 == len(single) + sum(counts)
     metrics = (await api.send("GET", "//metrics", token="")).body.decode()
     assert "ferrohsm_auth_jwt_failure_total 10000.0\n" in metrics
