@@ -26,6 +26,7 @@ OWN_TESTS: Final = {
 ONCE: Final = tuple(
     f"--ignore=tests/{path}"
     for path in (
+        "compat",
         "core/test_approval_crashes.py",
         "core/test_approval_kills.py",
         "core/test_audit_crashes.py",
@@ -111,8 +112,9 @@ ONCE: Final = tuple(
 What the session ``tests`` runs and others don't run again.
 
 Neither what is beside hsm-core nor how old the libraries are changes what published
-vectors, the system's OpenSSL, crashes at every point, failing disks, tampered stores,
-killed servers and processes, and the repository's tools show.
+vectors, stores of earlier releases, the system's OpenSSL, crashes at every point,
+failing disks, tampered stores, killed servers and processes, and the repository's tools
+show.
 """
 
 FAULTS: Final = (
@@ -384,6 +386,13 @@ def build(session: nox.Session) -> None:
             silent=True,
         )
     session.run("twine", "check", "--strict", *map(str, sorted(WHEELS.iterdir())))
+
+
+@nox.session
+def compat(session: nox.Session) -> None:
+    """Read and use what every release has stored, in files and in SQLite."""
+    _install(session, "test")
+    session.run("pytest", "tests/compat", *session.posargs)
 
 
 @nox.session

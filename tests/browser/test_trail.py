@@ -23,7 +23,13 @@ def test_filters(hall: Hall) -> None:
     desk = hall.seated("anton")
     page = desk.open("/ui/audit")
     desk.check()
-    page.locator("details.filters").evaluate("filters => { filters.open = true }")
+    page.get_by_text("Filter", exact=True).first.click()
+    summary = page.locator("details.filters > summary").bounding_box()
+    fields = page.locator("details.filters > form").bounding_box()
+    assert summary is not None
+    assert fields is not None
+    assert summary["y"] < fields["y"]
+    assert summary["x"] == fields["x"]
     page.get_by_label("Key", exact=True).fill(key_id)
     page.get_by_label("Operation").fill("CreateKey")
     page.get_by_label("Actor").fill("ada")

@@ -85,3 +85,16 @@ def test_of_one_key(gateway: OpenHSM, reference: str) -> None:
     assert {reference} == {event.key_id for event in refused}
     assert "Sign" in {event.kind for event in refused}
     assert {"CreateKey"} == {event.kind for event in made}
+
+
+@pytest.mark.parametrize("name", ['x","code":"ok', "a\\", "\N{SNOWMAN}"])
+def test_of_one_principal(gateway: OpenHSM, name: str) -> None:
+    """Whoever has a name made to mislead is found by it, and by nothing in it."""
+    stranger = caller(Role.OPERATOR, principal=name)
+    gateway.record_refusal(stranger, "invalid_input", kind="Sign")
+    auditor = gateway.act_as(caller(Role.AUDITOR, principal="carl"))
+    theirs = auditor.execute(ops.ListAuditEvents(principal=name)).items
+    good = auditor.execute(ops.ListAuditEvents(code="ok", kind="Sign")).items
+
+    assert ["invalid_input"] == [entry.event.code for entry in theirs]
+    assert () == good

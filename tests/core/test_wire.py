@@ -329,3 +329,24 @@ def test_white_space_is_no_body(body: bytes) -> None:
     assert ops.SelfTest() == wire.decode_operation(b"", ops.SelfTest)
     with pytest.raises(errors.MalformedError):
         wire.decode_operation(body, ops.SelfTest)
+
+
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"]
+)
+def test_a_time_outside_of_all_years(at: str) -> None:
+    """What can't be written in UTC is refused as the field that it is."""
+    body = json.dumps({"reason": "lost", "compromised_at": at}).encode()
+    path = {"key_id": "signer"}
+    with pytest.raises(errors.InvalidInputError) as caught:
+        wire.decode_operation(body, ops.RevokeKey, path=path)
+
+    assert {"field": "compromised_at"} == caught.value.facts
+
+
+def test_the_first_and_last_time() -> None:
+    """Both can be asked for, and travel."""
+    tree = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59Z"}
+    asked = wire.convert(tree, ops.ListAuditEvents)
+
+    assert asked == wire.decode_packed_operation(wire.encode_packed(asked))

@@ -21,6 +21,10 @@ SECONDS = 120.0
 
 TOLD = {
     "use-keys-in-libraries": ["CN=web.example,O=Example", "ssh-ed25519", "web.pem: OK"],
+    "encrypt-and-authenticate": ["card 4711", "exit code 6"],
+    "write-a-policy": ["valid, 6 rules", "allow (role:Operator)"],
+    "use-rest-with-curl": ["done once", "payload.sig", "key_not_found"],
+    "complete-commands": [],
     "sign-large-files": ["The signature is good; version 1 made it."],
     "hybrid-encryption": ["attack at dawn", "draft-ietf-lamps-pq-composite-kem"],
     "import-and-export": ["imported", "old-signer"],
@@ -42,6 +46,7 @@ TOLD = {
 }
 
 STARTS_ITS_OWN = {
+    "back-up-and-restore": ["keys compared"],
     "restart-and-reload": [
         "bootstrap.vault",
         "processes.front_end",

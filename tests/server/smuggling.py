@@ -85,6 +85,7 @@ def _codings() -> Iterator[tuple[str, bytes]]:
         "identity": b"identity",
         "gzip": b"gzip",
         "chunked-then-gzip": b"chunked, gzip",
+        "gzip-then-chunked": b"gzip, chunked",
         "chunked-twice": b"chunked, chunked",
         "chunked-in-quotes": b'"chunked"',
         "chunked-with-parameter": b"chunked;q=1",

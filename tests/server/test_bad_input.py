@@ -161,6 +161,8 @@ QUERIES: dict[str, tuple[str, str, int]] = {
     "many": ("/keys", "&".join(f"a{n}=1" for n in range(99)), 400),
     "yes": ("/audit/events", "ascending=yes", 422),
     "one": ("/audit/events", "ascending=1", 422),
+    "before all years": ("/audit/events", "since=0001-01-01T00:00:00%2B23:59", 422),
+    "after all years": ("/audit/events", "until=9999-12-31T23:59:59-23:59", 422),
     "beside JSON": ("/keys/signer/sign", "hash=SHA-256", 422),
     "path field": ("/keys/signer", "key_id=signer", 422),
 }

@@ -173,6 +173,19 @@ class TestBounds:
         assert BURST <= let_through <= 64 * BURST
         assert BURST - 2 == spend(found, "known 3")
 
+    def test_room_is_no_pardon(self) -> None:
+        """Who has spent what is shared has spent it, also when there is room again."""
+        clock = Clock()
+        found = buckets(clock, most=10)
+        for number in range(10):
+            found.take(f"early {number}")
+        while found.take("mallory").wait_seconds == 0:
+            pass
+        clock.now += 0.15
+        spent = spend(found, "mallory")
+
+        assert 1 == spent
+
     def test_a_million_names_need_little_memory(self) -> None:
         """What is remembered of strangers doesn't grow with their number."""
         clock = Clock()
@@ -262,6 +275,21 @@ class TestLockouts:
 
         assert found.refusal("here")
         assert 10 == len(found)
+
+    def test_room_is_no_pardon(self) -> None:
+        """Who was locked out in a shared place stays so when there is room again."""
+        clock = Clock()
+        found = Lockouts(3, 10, clock)
+        for number in range(10):
+            found.fail(f"name {number}")
+        clock.now += 295.0
+        for _ in range(9):
+            found.fail("late")
+        clock.now += 10.0
+        found.fail("somebody")
+
+        assert len(found) < 10
+        assert found.refusal("late")
 
 
 @pytest.mark.parametrize(

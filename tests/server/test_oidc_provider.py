@@ -278,3 +278,29 @@ async def test_metadata_are_kept_for_a_time(
         await provider.depart("")
 
     assert [1.0, 3601.0] == asked
+
+
+async def test_a_provider_in_trouble_is_left_alone(
+    issuer: OIDCIssuer, settings: OIDCSettings
+) -> None:
+    """
+    Strangers who ask for it again and again do not wait for one another.
+    """
+    now = 0.0
+    asked = []
+
+    def lie(known: dict[str, Any]) -> dict[str, Any]:
+        asked.append(now)
+        return {**known, "issuer": "https://other.example"}
+
+    issuer.change_metadata = lie
+    provider = Provider(settings, lambda: now)
+    for now in (1.0, 2.0, 5.0, 6.0, 7.0):  # noqa: B007 (the clock)
+        with pytest.raises(ProviderError, match="calls itself something else"):
+            await provider.depart("")
+
+    assert [1.0, 6.0] == asked
+    issuer.change_metadata = dict
+    now = 11.0
+    url, _ = await provider.depart("")
+    assert url.startswith(issuer.url)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Tokens that serve once, where a rule of the policy says so."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from hsm_core.testing import caller, memory_hsm
 from hsm_server.access import Visitor
 from hsm_server.clock import FlooredClock
 from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.local_vault import LocalVault
 from hsm_server.settings import TokenRules
 from hsm_server.tokens import Identity, SpentTokens, TokenTrust
 from tests.server.support import SECRET, claims, mint, open_api
@@ -103,6 +105,19 @@ def test_any_request_spends_it(place: Place) -> None:
 
     assert not place.is_let(token)
     assert place.is_let(looked_at)
+
+
+def test_the_first_request_of_a_quiet_server() -> None:
+    """It is let, long after the start: nobody can have used its token before."""
+    clock = Clock()
+    with memory_hsm(policy=ONCE) as hsm:
+        trust = TokenTrust.of_secret(SECRET, TokenRules(leeway_seconds=60))
+        keeper = Gatekeeper(open_async(hsm), trust, lambda: None, clock)
+        clock.seconds += 61
+        now = int(clock.seconds)
+        token = mint(claims(jti="a", iat=now, exp=now + 300))
+
+        assert keeper.caller(Visitor(credential=token), spends=True).single_use
 
 
 def test_what_was_made_before_the_start(place: Place) -> None:
@@ -257,3 +272,34 @@ async def test_over_http() -> None:
             found = [await ask(jti) for jti in ("a", "a", "b")]
 
     assert [200, 403, 200] == found
+
+
+async def test_what_is_not_done_spends_it_too() -> None:
+    """What can't be read of a request that names a key is no second chance."""
+    clock = Clock()
+    with memory_hsm(policy=ONCE) as hsm:
+        async with open_api(gateway=open_async(hsm), clock=clock) as api:
+            clock.seconds += 100
+            now = int(clock.seconds)
+            token = mint(claims(jti="a", iat=now, exp=now + 300))
+            found = [
+                (await api.send("POST", path, token=token, body=body)).status
+                for path, body in (
+                    ("/keys/signer/sign", {"message": 5}),
+                    ("/random", {"length": 1}),
+                )
+            ]
+
+    assert [422, 403] == found
+
+
+async def test_a_view_spends_it_too(place: Place) -> None:
+    """Also one that does not end."""
+    vault = LocalVault(open_async(place.hsm), place.keeper)
+    visitor = Visitor(credential=place.token(jti="a", roles=["Auditor"]))
+    view = ListAuditEvents(ascending=True)
+    pages = vault.follow(visitor, view, known=lambda _: None)
+    async with contextlib.aclosing(pages):
+        await anext(pages)
+
+    assert not place.keeper.caller(visitor, spends=True).single_use

@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: MIT
 """What other sites, other browsers and hostile text can't do to the console."""
 
+import re
+
 import pytest
 
 from hsm_server.local_vault import LocalVault
 from hsm_server.settings import RateLimits, ServerSettings
+from hsm_server.ui.cookies import pack_flash
 from hsm_server.ui.origin import safe_path
+from hsm_server.ui.table import OPEN_PAGES, PAGES
 from tests.server.support import Between, claims, mint
 from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser
 
 FLASH = "__Host-ferrohsm-flash"
+FORMS = [
+    *(page.path for page in OPEN_PAGES if page.method == "POST"),
+    *(page.path for page in PAGES if page.method == "POST"),
+]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +66,20 @@ async def test_a_form_without_its_token_does_nothing(
     assert 403 == shown.status
     assert "stale_form" in shown.words
     assert 200 == (await signed_in.get("/ui")).status
+
+
+@pytest.mark.parametrize("path", FORMS)
+async def test_every_form_wants_its_token(signed_in: Browser, path: str) -> None:
+    """There is no page that takes a form of others, whatever it does."""
+    made = re.sub(r"\{(action|trial):([a-z-]+)[^}]*\}", r"\2", path)
+    made = re.sub(
+        r"\{\w+(:(\{[^}]*\}|[^{}])*)?\}", "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11", made
+    )
+
+    shown = await signed_in.post(f"/ui{made}", {"form_token": "A" * 43})
+
+    assert 403 == shown.status, (made, shown.words)
+    assert "stale_form" in shown.words
 
 
 async def test_a_token_of_another_session_does_nothing(signed_in: Browser) -> None:
@@ -198,6 +220,18 @@ async def test_a_flash_that_is_not_ours_is_not_shown(
 
     assert 'class="flash"' not in shown.text
     assert FLASH not in signed_in.cookies
+
+
+async def test_a_flash_without_a_session_is_not_shown(browser: Browser) -> None:
+    """Where no cookie ties a sentence to anybody, it counts for nothing."""
+    browser.cookies[FLASH] = pack_flash("", "Call this number")
+    bearer = f"Bearer {mint(claims(roles=['Operator']))}"
+
+    for shown in (
+        await browser.get("/ui", Authorization=bearer),
+        await browser.get("/ui/keys", HX_Request="true"),
+    ):
+        assert "Call this number" not in shown.text
 
 
 @pytest.mark.parametrize(

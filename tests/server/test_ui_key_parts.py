@@ -56,7 +56,7 @@ from hsm_server.ui.keys.actions import (
 )
 from hsm_server.ui.keys.choices import CATEGORIES, purposes
 from hsm_server.ui.keys.creating import creation_of
-from hsm_server.ui.keys.fields import Field, filled, marked
+from hsm_server.ui.keys.fields import Field, filled, marked, sentence
 from hsm_server.ui.keys.listing import listing_of, query_of
 from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
 from hsm_server.ui.keys.presenters import (
@@ -367,6 +367,23 @@ class TestActions:
 
         marks = marked([Field(name=field, label="")], caught.value)
         assert marks[0].error
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("name: Expected `str` of length <= 64.", "At most 64 characters."),
+            ("waiting_days: Expected `int` >= 7.", "At least 7."),
+            (
+                "name: Expected `str` matching regex '^[a-z]{0,63}'.",
+                "This can't be taken as it is.",
+            ),
+            ("Give a whole number here.", "Give a whole number here."),
+        ],
+        ids=["length", "number", "pattern", "words"],
+    )
+    def test_what_was_wrong_in_words(self, text: str, said: str) -> None:
+        """Nobody has to know types and patterns to fill in a form."""
+        assert said == sentence(InvalidInputError(text))
 
     def test_the_values_stay(self) -> None:
         """What was given stands in the form again."""

@@ -399,6 +399,8 @@ class TestChanging:
 
         assert 422 == shown.status
         assert 'id="error-confirm"' in shown.text
+        # Who sees nothing is led to what was wrong.
+        assert re.search(r'id="field-confirm"[^>]* autofocus', shown.text)
         assert KeyState.ACTIVE is described(signed_in, key).state
 
     async def test_what_the_state_forbids(self, signed_in: Browser) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -147,9 +148,26 @@ def convert(
     if isinstance(tree, dict) and isinstance(cls, type):
         tree = with_bytes(tree, cls, payload_limit)
     try:
-        return msgspec.convert(tree, cls, strict=strict, str_keys=True)
+        found = msgspec.convert(tree, cls, strict=strict, str_keys=True)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
+    if isinstance(found, Operation):
+        _check_instants(found)
+    return found
+
+
+def _check_instants(operation: Operation[Any]) -> None:
+    """Refuse a time that is before the first year or after the last one in UTC."""
+    for name in operation.__struct_fields__:
+        value = getattr(operation, name)
+        if not isinstance(value, datetime):
+            continue
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidInputError(
+                f"{name}: This time has no year in UTC.", field=name
+            ) from None
 
 
 def decode_json(data: bytes, cls: type[T]) -> T:

@@ -37,6 +37,9 @@ def flaw_of(request: web.Request) -> str:
     host = request.headers.get("Host", "")
     if not _HOST.match(host):
         return "Host must be a name or an address, perhaps with a port."
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        # The parser takes others before it, and leaves it to us to undo them.
+        return "The one transfer coding here is chunked."
     if "#" in target:
         return "A target has no fragment."
     if not target.startswith("/") and target != "*" and not _names(target, host):

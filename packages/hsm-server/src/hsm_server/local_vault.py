@@ -82,7 +82,7 @@ class LocalVault:
         self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
     ) -> None:
         """See `VaultAccess.refuse`."""
-        caller = await self._gatekeeper.admit(visitor)
+        caller = await self._gatekeeper.admit(visitor, spends=True)
         known(caller.principal)
         self._charge(caller, None)
         await self._gateway.record_refusal(caller, code, kind=kind, key_id=key_id)
@@ -109,7 +109,7 @@ class LocalVault:
         self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
     ) -> AsyncGenerator[AuditPage, None]:
         """See `VaultAccess.follow`."""
-        caller = await self._gatekeeper.admit(visitor)
+        caller = await self._gatekeeper.admit(visitor, spends=True)
         known(caller.principal)
         self._charge(caller, operation)
         pages = self._gatekeeper.while_good(
@@ -126,7 +126,7 @@ class LocalVault:
 
     async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
         """See `VaultAccess.sign_in`."""
-        caller = await self._gatekeeper.admit(visitor)
+        caller = await self._gatekeeper.admit(visitor, spends=True)
         known(caller.principal)
         return await self._gatekeeper.sign_in(visitor, caller)
 

@@ -57,6 +57,10 @@ _BATCH: Final = 32
 _MOST_OWED: Final = 512 * 1024 * 1024
 _ERROR_CODES: Final = frozenset(error_classes())
 _KINDS: Final = frozenset(operation.__name__ for operation in OPERATIONS)
+_SPENDING: Final = frozenset(
+    {Purpose.EXECUTE, Purpose.REFUSE, Purpose.FOLLOW, Purpose.SIGN_IN}
+)
+"""What a token that serves once is spent by; the others only look at who it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +281,7 @@ class _Connection:
         if frame.purpose is Purpose.PUBLIC_KEYS:
             self._send(Answer(frame.id, result=self._gatekeeper.public_keys()))
             return
-        spends = frame.purpose is Purpose.EXECUTE
+        spends = frame.purpose in _SPENDING
         caller = self._gatekeeper.caller(frame.visitor, spends=spends)
         match frame.purpose:
             case Purpose.EXECUTE:

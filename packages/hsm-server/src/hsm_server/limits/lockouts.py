@@ -58,7 +58,7 @@ class Lockouts:
     def refusal(self, key: str) -> Quota | None:
         """Return why somebody is locked out, or None."""
         now, found = self._clock(), self._table.find(key)
-        if found is None or found.until <= now:
+        if found.until <= now:
             return None
         wait = found.until - now
         return Quota(

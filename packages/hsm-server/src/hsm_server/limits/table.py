@@ -22,7 +22,8 @@ class BoundedTable(Generic[T]):
     Only what is as good as nothing makes room: to forget more would be a pardon that
     can be had by making many names. Where nothing is, newcomers share a few places by
     their hash, which is keyed and differs in every process, so that those who are
-    known already don't suffer from a flood of those who are not.
+    known already don't suffer from a flood of those who are not. A place that is shared
+    stays so until it is as good as nothing, too.
 
     Args:
         most: How many have a place of their own.
@@ -47,12 +48,10 @@ class BoundedTable(Generic[T]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, key: str) -> T | None:
-        """Return what is remembered of somebody, if they have or share a place."""
+    def find(self, key: str) -> T:
+        """Return what is remembered of somebody, and give them no place for it."""
         found = self._known.get(key)
-        if found is None and len(self._known) >= self._most:
-            return self._share(key)
-        return found
+        return found if found is not None else self._share(key)
 
     def place(self, key: str, now: float) -> T:
         """Return what is remembered of somebody, and give them a place if need be."""
@@ -60,8 +59,9 @@ class BoundedTable(Generic[T]):
         if found is not None:
             return found
         self._make_room(now)
-        if len(self._known) >= self._most:
-            return self._share(key)
+        shared = self._share(key)
+        if len(self._known) >= self._most or not self._is_nothing(shared, now):
+            return shared
         made = self._known[key] = self._new()
         return made
 

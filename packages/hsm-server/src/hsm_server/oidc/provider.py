@@ -33,6 +33,13 @@ _METADATA_PATH: Final = "/.well-known/openid-configuration"
 _METADATA_SECONDS: Final = 3600.0
 """How long what a provider says of itself is kept."""
 
+_RETRY_SECONDS: Final = 5.0
+"""
+How long a provider that has said nothing is left alone.
+
+Strangers may ask for it, one after the other, and each would wait for all before.
+"""
+
 _ANSWER_SECONDS: Final = 10.0
 _MOST_BYTES: Final = 256 * 1024
 _OK: Final = 200
@@ -92,6 +99,8 @@ class Provider:
         self._answer_seconds = answer_seconds
         self._metadata: _Metadata | None = None
         self._read_at = 0.0
+        self._trouble = ""
+        self._troubled_at = 0.0
         self._reading = asyncio.Lock()
 
     @property
@@ -180,10 +189,17 @@ class Provider:
 
     async def _known_metadata(self) -> _Metadata:
         async with self._reading:
-            age = self._now() - self._read_at
-            if self._metadata is None or age >= _METADATA_SECONDS:
+            now = self._now()
+            if self._metadata is not None and now - self._read_at < _METADATA_SECONDS:
+                return self._metadata
+            if self._trouble and now - self._troubled_at < _RETRY_SECONDS:
+                raise ProviderError(self._trouble)
+            try:
                 self._metadata = await self._read_metadata()
-                self._read_at = self._now()
+            except ProviderError as error:
+                self._trouble, self._troubled_at = str(error), self._now()
+                raise
+            self._trouble, self._read_at = "", self._now()
             return self._metadata
 
     async def _read_metadata(self) -> _Metadata:

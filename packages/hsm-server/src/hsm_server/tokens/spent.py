@@ -20,8 +20,9 @@ class SpentTokens:
     """
     Remembers each token until it has expired, and forgets none before.
 
-    What was used before it began to remember it can't know. So a token counts as fresh
-    only if it was made after that, by whichever of both clocks. Any thread may ask.
+    What was used before it was made, or when nobody wanted to know, it can't know. So a
+    token counts as fresh only if it was made after that, by whichever of both clocks.
+    Any thread may ask.
 
     Args:
         now: Time, in seconds since 1970, that never goes back.
@@ -33,7 +34,7 @@ class SpentTokens:
         self._now = now
         self._most = most
         self._lock = threading.Lock()
-        self._since: float | None = None
+        self._since = now()
         self._spent: dict[bytes, float] = {}
         self._next_end = 0.0
 
@@ -41,9 +42,9 @@ class SpentTokens:
         return len(self._spent)
 
     def forget(self) -> None:
-        """Remember nothing any more: nobody wants to know."""
+        """Remember nothing of what was used until now: nobody wants to know."""
         with self._lock:
-            self._since = None
+            self._since = self._now()
             self._spent.clear()
 
     def spend(self, identity: Identity, leeway_seconds: float) -> bool:
@@ -59,8 +60,6 @@ class SpentTokens:
         name = f"{identity.key_name} {identity.token_id}".encode()
         digest = hashlib.sha256(name).digest()
         with self._lock:
-            if self._since is None:
-                self._since = now
             if not identity.token_id or digest in self._spent:
                 return False
             if identity.issued_at <= self._since + leeway_seconds:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.audit.sieve import Sieve
 from hsm_core._internal.clock import microseconds
 from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
 from hsm_core.errors import InvalidInputError
@@ -19,9 +19,6 @@ from hsm_core.protocols import AuditHead
 __all__ = ["ListAuditEventsHandler", "VerifyAuditHandler", "View"]
 
 _BLOCK: Final = 500
-_PLAIN: Final = re.compile(r"[0-9A-Za-z._-]+")
-"""What stands in a line as it is; other text may be escaped there."""
-
 _SCANNED: Final = 10_000
 """Records that one call looks at, so that a rare filter can't hold it for long."""
 
@@ -40,9 +37,9 @@ class View:
         self._services = services
         self._operation = operation
         self._keys = frozenset({operation.key_id})
-        self._words: tuple[bytes, ...] = ()
         self._since = microseconds(operation.since) if operation.since else None
         self._until = microseconds(operation.until) if operation.until else None
+        self._sieve = Sieve(operation, self._since, self._until)
 
     def learn_keys(self) -> None:
         """
@@ -55,8 +52,7 @@ class View:
         entry = self._services.inventory.entry(reference) if reference else None
         if entry is not None:
             self._keys |= {entry.key_id}
-        if all(map(_PLAIN.fullmatch, self._keys)):
-            self._words = tuple(key_id.encode() for key_id in self._keys)
+        self._sieve.learn_keys(self._keys)
 
     def page(self, start_seq: int | None, head: AuditHead) -> ops.AuditPage:
         """
@@ -83,7 +79,7 @@ class View:
                     break
                 position = seq + (1 if operation.ascending else -1)
                 scanned += 1
-                if not self._may_match(line):
+                if not self._sieve.lets_through(line):
                     continue
                 event = event_of(line, seq)
                 if self._matches(event):
@@ -109,11 +105,6 @@ class View:
         lines = lines[: max(last + 1 - first, 0)]
         block = list(enumerate(lines, first))
         return block if self._operation.ascending else block[::-1]
-
-    def _may_match(self, line: bytes) -> bool:
-        """Return whether a record can be about the key that is asked for."""
-        # Reading each line to find those of one key would take a hundred times longer.
-        return not self._words or any(word in line for word in self._words)
 
     def _matches(self, event: AuditEvent) -> bool:
         operation = self._operation

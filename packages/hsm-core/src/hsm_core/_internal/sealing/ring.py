@@ -22,6 +22,7 @@ from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_functi
 from hsm_core._internal.sealing.aead import KEY_BYTES, open_sealed, seal
 from hsm_core.errors import (
     ApprovalTamperedError,
+    ConfigurationError,
     KeyRingTamperedError,
     KeyTamperedError,
     WrongMasterKeyError,
@@ -198,6 +199,7 @@ class KeyRing:
         Raises:
             WrongMasterKeyError: The ring is whole, but another root sealed it.
             KeyRingTamperedError: The ring is damaged.
+            ConfigurationError: A newer release has made it.
         """
         check, sealed = _split_ring(blob)
         text = _try_open(source, check, _CHECK_CONTEXT)
@@ -398,7 +400,16 @@ def _split_ring(blob: bytes) -> tuple[bytes, bytes]:
     # wrong root, which AES-GCM alone can't.
     body, checksum = blob[:-_CHECKSUM_BYTES], blob[-_CHECKSUM_BYTES:]
     start = len(_RING_START) + _LENGTH_BYTES
-    if hashlib.sha256(body).digest() != checksum or not body.startswith(_RING_START):
+    magic, number = _RING_START[:-1], _RING_START[-1]
+    if hashlib.sha256(body).digest() != checksum or not body.startswith(magic):
+        raise KeyRingTamperedError
+    found = body[len(magic)] if len(body) >= start else 0
+    if found > number:
+        raise ConfigurationError(
+            f"The key ring has format {found}, made by a newer release; this one knows "
+            f"up to {number}."
+        )
+    if found != number:
         raise KeyRingTamperedError
     middle = start + int.from_bytes(body[len(_RING_START) : start], "big")
     return body[start:middle], body[middle:]

@@ -24,7 +24,7 @@ from hsm_server.ui.keys.actions import (
     operation_of,
 )
 from hsm_server.ui.keys.explaining import explain_for_me
-from hsm_server.ui.keys.fields import Field, filled, marked, number
+from hsm_server.ui.keys.fields import Field, filled, marked, number, sentence
 from hsm_server.ui.keys.presenters import key_facts
 from hsm_server.ui.keys.subjects import KEY, find_subject, path_of
 from hsm_server.ui.page import Page
@@ -87,7 +87,7 @@ async def _form(
         action=action,
         key=key_facts(subject.key),
         fields=fields,
-        error=str(error) if error else "",
+        error=sentence(error) if error else "",
         explained=await explain_for_me(
             view, action.operation.__name__, subject.key.key_id
         ),

@@ -16,7 +16,7 @@ from hsm_server.problems import status_of
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.choices import CATEGORIES, Choice, choice_of, purposes
 from hsm_server.ui.keys.explaining import explain_for_me
-from hsm_server.ui.keys.fields import Field, Option, filled, marked, tags_of
+from hsm_server.ui.keys.fields import Field, Option, filled, marked, sentence, tags_of
 from hsm_server.ui.keys.presenters import title_of
 from hsm_server.ui.keys.subjects import path_of
 from hsm_server.ui.origin import HOME
@@ -145,7 +145,7 @@ async def _form(
         status=status_of(type(error)) if error else 200,
         choice=choice,
         fields=fields,
-        error=str(error) if error else "",
+        error=sentence(error) if error else "",
         explained=await explain_for_me(
             view, CreateKey.__name__, algorithm=choice.algorithm
         ),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,10 +18,13 @@ __all__ = [
     "filled",
     "marked",
     "number",
+    "sentence",
     "tags_of",
 ]
 
 _MOST_DIGITS: Final = 16
+_BOUND: Final = re.compile(r"(?P<length>of length )?(?P<sign>[<>]=) (?P<number>\d+)")
+_BOUNDS: Final = {"<=": "At most", ">=": "At least"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,21 @@ def marked(fields: Iterable[Field], error: HSMError) -> Sequence[Field]:
     """Return the fields with an error beside the one that it concerns, if any."""
     wrong = str(error.facts.get("field", "")).partition("[")[0].partition(".")[0]
     return [
-        replace(field, error=str(error)) if field.name == wrong else field
+        replace(field, error=sentence(error)) if field.name == wrong else field
         for field in fields
     ]
+
+
+def sentence(error: HSMError) -> str:
+    """Return what was wrong for people, to whom types and patterns say nothing."""
+    text = str(error)
+    if "Expected `" not in text:
+        return text
+    bound = _BOUND.search(text)
+    if bound is None:
+        return "This can't be taken as it is."
+    unit = " characters" if bound["length"] else ""
+    return f"{_BOUNDS[bound['sign']]} {bound['number']}{unit}."
 
 
 def number(form: Form, name: str) -> int | None:

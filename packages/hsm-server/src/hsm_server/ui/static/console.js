@@ -89,14 +89,28 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 // A part of a page that comes again and again, made by the server; not while nobody
-// can see it, for a browser has few connections to one server.
+// can see it, for a browser has few connections to one server. Where none comes any
+// more, that is said: what is old must not pass for how things are.
+const LATE_MILLISECONDS = 10_000;
+
 function followParts(place) {
   const concern = document.getElementById("concern");
+  const old = document.getElementById("old");
   let source = null;
+  let late = 0;
+  const tellOld = (isOld) => {
+    clearTimeout(late);
+    if (old) old.hidden = !isOld;
+  };
+  const wait = () => { late = setTimeout(tellOld, LATE_MILLISECONDS, true); };
   const begin = () => {
     if (source || document.hidden) return;
     source = new EventSource(place.dataset.parts);
+    wait();
+    source.addEventListener("error", () => tellOld(true));
     source.addEventListener("part", (event) => {
+      tellOld(false);
+      wait();
       place.innerHTML = event.data;
       const said = place.querySelector("[data-says]").textContent;
       if (concern && concern.textContent !== said) {
@@ -108,6 +122,7 @@ function followParts(place) {
   const end = () => {
     if (source) source.close();
     source = null;
+    clearTimeout(late);
   };
   document.addEventListener("visibilitychange", () => { if (document.hidden) end(); else begin(); });
   window.addEventListener("pagehide", end);

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Pages that go on by themselves: when they can't, and where the focus stays."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.browser.hall import Desk, Hall
+
+_OLD = "The figures below are old"
+
+
+@pytest.fixture
+def desk(hall: Hall) -> Desk:
+    """Give Anton's browser."""
+    return hall.seated("anton")
+
+
+def test_a_session_that_ended_elsewhere(desk: Desk) -> None:
+    """
+    An overview that comes no more says so, and does not look healthy for ever.
+    """
+    page = desk.open("/ui")
+    expect(page.get_by_text(_OLD)).to_be_hidden()
+    other = desk.context.new_page()
+    other.goto(f"{desk.origin}/ui/keys")
+    other.get_by_role("button", name="Sign out").click()
+    expect(other.get_by_role("heading", name="Sign in", level=1)).to_be_visible()
+    other.close()
+
+    expect(page.get_by_role("alert").filter(has_text=_OLD)).to_be_visible()
+    desk.check()
+    page.get_by_role("link", name="Load the page again").click()
+    expect(page.get_by_role("heading", name="Sign in", level=1)).to_be_visible()
+
+
+def test_a_server_that_says_nothing(desk: Desk) -> None:
+    """
+    Nor do figures pass for new whose successors are only late; they are new again.
+    """
+    kept: list[Route] = []
+
+    def keep(route: Route) -> None:
+        kept.append(route)
+
+    page = desk.page
+    page.route("**/ui/overview/live", keep)
+    page.clock.install()
+    desk.open("/ui")
+    page.clock.fast_forward(11_000)
+    expect(page.get_by_text(_OLD)).to_be_visible()
+
+    assert 1 == len(kept)
+    kept[0].continue_()
+    expect(page.get_by_text(_OLD)).to_be_hidden()
+
+
+def test_the_focus_stays_on_what_leads_on(desk: Desk) -> None:
+    """
+    Who verifies the trail with the keyboard is not sent to the top of the page.
+    """
+    page = desk.open("/ui/audit/verify")
+    page.get_by_role("button", name="Verify now").focus()
+    page.keyboard.press("Enter")
+    expect(
+        page.get_by_role("heading", name=re.compile("The trail is whole"))
+    ).to_be_visible()
+
+    expect(page.get_by_role("link", name="Verify again")).to_be_focused()
+
+
+def test_back_from_a_search(desk: Desk) -> None:
+    """
+    What was typed is there again on the way back, and was one step, not one a letter.
+    """
+    page = desk.open("/ui/approvals")
+    page.get_by_role("link", name="Keys", exact=True).click()
+    page.get_by_label("Name, owner, tag or id").press_sequentially("no-such", delay=350)
+    expect(page).to_have_url(re.compile("search=no-such"))
+    page.get_by_role("link", name="Audit", exact=True).click()
+    expect(page.get_by_role("heading", name="Audit trail")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Name, owner, tag or id")).to_have_value("no-such")
+    page.go_back()
+
+    expect(page.get_by_role("heading", name="Approvals", exact=True)).to_be_visible()
