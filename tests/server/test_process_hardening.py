@@ -293,6 +293,32 @@ def test_large_buffers_go_back_to_the_system(how: str, is_kept: bool) -> None:
     assert is_kept == (kept > 8 * 2**20)
 
 
+_HOLES = """
+import sys
+from pathlib import Path
+from hsm_server.hardening import give_back_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+pieces = [b"x" * (64 * 1024 + n) for n in range(1024)]
+full = resident()
+del pieces[::2]
+if sys.argv[1] == "given":
+    give_back_memory()
+print(full - resident())
+"""
+
+
+@pytest.mark.parametrize(("how", "is_kept"), [("given", False), ("kept", True)])
+def test_holes_go_back_to_the_system(how: str, is_kept: bool) -> None:
+    """What is free between buffers in use is not kept, as it would be by itself."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _HOLES, how], capture_output=True, check=True
+    )
+
+    given = int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
+    assert is_kept == (given < 16 * 2**20)
+
+
 _NEW_CODE = """
 import mmap, os, subprocess, sys
 from hsm_server.hardening import refuse_new_code
