@@ -376,7 +376,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build wheel and sdist of each distribution into dist/, and check them."""
+    """
+    Build wheel and sdist of each distribution into dist/, and check them.
+
+    Each is built once more, from a copy with other times and modes of files, and must
+    come out the same, byte by byte.
+    """
     _install_groups(session, "build")
     shutil.rmtree(WHEELS, ignore_errors=True)
     for dist in DISTS:
@@ -386,6 +391,87 @@ def build(session: nox.Session) -> None:
             silent=True,
         )
     session.run("twine", "check", "--strict", *map(str, sorted(WHEELS.iterdir())))
+    again = Path(session.create_tmp()).resolve() / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    again.mkdir()
+    # A source distribution has the file of this name that is found first on the way up.
+    shutil.copy(".gitignore", again)
+    for dist in DISTS:
+        _copy_otherwise(Path("packages", dist), again / dist)
+        with session.chdir(again / dist):
+            session.run(
+                *("python", "-m", "hatchling", "build", "-d", str(again / "dist")),
+                silent=True,
+            )
+    found = {path.name: path.read_bytes() for path in (again / "dist").iterdir()}
+    if found != {path.name: path.read_bytes() for path in WHEELS.iterdir()}:
+        session.error("What was built twice is not the same.")
+
+
+def _copy_otherwise(source: Path, target: Path) -> None:
+    """Copy a source tree, as somebody with another umask does at another time."""
+    left_out = shutil.ignore_patterns("__pycache__", "dist")
+    shutil.copytree(source, target, ignore=left_out)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+def sbom(session: nox.Session) -> None:
+    """Write what each distribution is installed with to dist/*.cdx.json (CycloneDX)."""
+    _install_groups(session, "supply")
+    for dist in DISTS:
+        python = _install_wheel(session, dist)
+        written = WHEELS / f"{dist}.cdx.json"
+        session.run(
+            *("cyclonedx-py", "environment", "--output-reproducible", "--validate"),
+            *("--pyproject", f"packages/{dist}/pyproject.toml"),
+            *("--output-file", str(written), python),
+        )
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+def audit(session: nox.Session) -> None:
+    """
+    Ask PyPI for known vulnerabilities of what the distributions are installed with.
+
+    It fails, too, where PyPI can't be asked about one of them.
+    """
+    _install_groups(session, "supply")
+    listed = Path(session.create_tmp()).resolve() / "requirements.txt"
+    lines: set[str] = set()
+    for dist in DISTS:
+        python = _install_wheel(session, dist)
+        frozen = session.run(
+            *("python", "-m", "pip", "--python", python, "freeze"),
+            *("--exclude", dist, "--exclude", "hsm-core"),
+            silent=True,
+        )
+        lines.update(str(frozen).splitlines())
+    listed.write_text("\n".join(sorted(lines)) + "\n", "utf-8")
+    session.run(
+        *("pip-audit", "--strict", "--no-deps", "--disable-pip"),
+        *("--requirement", str(listed), *session.posargs),
+    )
+
+
+def _install_wheel(session: nox.Session, dist: str) -> str:
+    """Install a built wheel, and what it requires, by itself; return that Python."""
+    own, _ = _requirements(dist)
+    wheels = [
+        str(wheel)
+        for name in own
+        for wheel in WHEELS.glob(f"{name.replace('-', '_')}-*.whl")
+    ]
+    place = Path(session.create_tmp()).resolve() / dist
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(place))
+    python = str(place / "bin" / "python")
+    # Named as files, ours come from nowhere else, with the extras that are asked for.
+    session.run("python", "-m", "pip", "--python", python, "install", "-q", *wheels)
+    for note in place.rglob("hsm_*.dist-info/direct_url.json"):
+        note.unlink()  # It says where on this machine the wheel lay.
+    return python
 
 
 @nox.session

@@ -304,3 +304,14 @@ async def test_a_provider_in_trouble_is_left_alone(
     now = 11.0
     url, _ = await provider.depart("")
     assert url.startswith(issuer.url)
+
+
+async def test_certificates_that_cannot_be_read(settings: OIDCSettings) -> None:
+    """
+    Nobody is sent to a provider that can't be told from others.
+    """
+    assert settings.ca_bundle is not None
+    settings.ca_bundle.unlink()
+
+    with pytest.raises(ProviderError, match="CAs"):
+        await Provider(settings).depart("")

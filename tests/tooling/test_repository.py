@@ -121,3 +121,12 @@ def test_licence_is_in_every_distribution(dist: str) -> None:
     licence = (REPOSITORY / "LICENSE").read_text()
 
     assert licence == (REPOSITORY / "packages" / dist / "LICENSE").read_text()
+
+
+def test_decisions_have_numbers_of_their_own() -> None:
+    """No two decisions have one number, and a page says the one of its name."""
+    pages = sorted((REPOSITORY / "docs/explanation/adr").glob("0*.md"))
+    numbers = [page.name[:4] for page in pages]
+    assert len(numbers) == len(set(numbers))
+    for number, page in zip(numbers, pages, strict=True):
+        assert re.match(rf"# (?:ADR )?{number}\b", page.read_text()), page.name

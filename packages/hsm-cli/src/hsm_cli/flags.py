@@ -48,7 +48,7 @@ def _algorithm(
         raise click.BadParameter(f"{value!r} is none of {known}.") from None
 
 
-def _flags() -> list[click.Parameter]:
+def _connection_flags() -> list[click.Parameter]:
     return [
         _flag(
             "--endpoint",
@@ -79,6 +79,11 @@ def _flags() -> list[click.Parameter]:
             "Take any server certificate. Anybody in between can read everything.",
             is_flag=True,
         ),
+    ]
+
+
+def _token_flags() -> list[click.Parameter]:
+    return [
         _flag(
             "--actor",
             "Subject of minted tokens.",
@@ -129,6 +134,11 @@ def _flags() -> list[click.Parameter]:
             "Which key of the server's minted tokens are for.",
             metavar="TEXT",
         ),
+    ]
+
+
+def _waiting_flags() -> list[click.Parameter]:
+    return [
         _flag(
             "--timeout",
             "Longest wait for the server, in seconds, in each attempt.",
@@ -147,6 +157,11 @@ def _flags() -> list[click.Parameter]:
             metavar="SECONDS",
             type=click.FloatRange(min=0),
         ),
+    ]
+
+
+def _output_flags() -> list[click.Parameter]:
+    return [
         _flag("--json", "Print results and errors as JSON.", is_flag=True),
         _flag("--no-color", "Print tables without colours.", is_flag=True),
     ]
@@ -155,7 +170,13 @@ def _flags() -> list[click.Parameter]:
 def global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command all global flags; their values go to `read_settings`."""
     parameters: list[click.Parameter] = getattr(function, "__click_params__", [])
-    function.__click_params__ = [*reversed(_flags()), *parameters]  # type: ignore[attr-defined]
+    flags = [
+        *_connection_flags(),
+        *_token_flags(),
+        *_waiting_flags(),
+        *_output_flags(),
+    ]
+    function.__click_params__ = [*reversed(flags), *parameters]  # type: ignore[attr-defined]
     return function
 
 

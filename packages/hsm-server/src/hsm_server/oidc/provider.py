@@ -102,6 +102,8 @@ class Provider:
         self._trouble = ""
         self._troubled_at = 0.0
         self._reading = asyncio.Lock()
+        # Trusts nobody until certificates are read.
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     @property
     def title(self) -> str:
@@ -206,6 +208,8 @@ class Provider:
         """Ask the provider about itself (OpenID Connect Discovery 1.0, section 4)."""
         url = self._settings.issuer.rstrip("/") + _METADATA_PATH
         try:
+            # Reading those of a system takes long, and the loop has others to serve.
+            self._context = await asyncio.to_thread(self._trusting)
             async with (
                 asyncio.timeout(self._answer_seconds),
                 httpx2.AsyncClient(**self._network()) as client,
@@ -220,6 +224,8 @@ class Provider:
             raise ProviderError("The provider is too slow.") from None
         except (httpx2.HTTPError, msgspec.ValidationError, HSMError, ValueError):
             raise ProviderError("The provider says nothing of itself.") from None
+        except OSError:
+            raise ProviderError("The provider's CAs can't be read.") from None
         if metadata.issuer != self._settings.issuer:
             raise ProviderError("The provider calls itself something else.")
         for endpoint in (metadata.authorization_endpoint, metadata.token_endpoint):
@@ -252,11 +258,13 @@ class Provider:
         except HSMError:
             raise ProviderError("The client secret can't be read.") from None
 
-    def _network(self) -> dict[str, Any]:
+    def _trusting(self) -> ssl.SSLContext:
         bundle = self._settings.ca_bundle
-        context = ssl.create_default_context(cafile=bundle and str(bundle))
+        return ssl.create_default_context(cafile=bundle and str(bundle))
+
+    def _network(self) -> dict[str, Any]:
         return {
-            "transport": _Limited(verify=context, trust_env=False),
+            "transport": _Limited(verify=self._context, trust_env=False),
             "trust_env": False,
             "follow_redirects": False,
             "timeout": self._answer_seconds,
