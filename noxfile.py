@@ -659,7 +659,19 @@ def leaks(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure stores and durable keys beside raw baselines of the same run."""
+    """
+    Measure goals P1 to P16 beside rivals; write docs/reference/benchmarks.md.
+
+    After ``--`` may stand which rows to measure, as in ``-- P4 P5``: the page then
+    stays as it is. Rivals in C need a compiler, OpenSSL's headers and SoftHSM2.
+    """
+    _install(session, "test")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def bench_more(session: nox.Session) -> None:
+    """Measure stores, starts, pages of the console, and processes, one by one."""
     _install(session, "test", "bench")
     session.run(
         *("pytest", "--benchmark-columns=min,median,rounds", "-s", "--timeout=1200"),

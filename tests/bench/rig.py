@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What the rows of the benchmarks share: a folder, an HSM, and rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hsm_core.factory import OpenHSM, open_hsm
+from hsm_core.session import Session
+from hsm_core.settings import AuditSync, Settings
+from hsm_core.testing import caller
+from tests.bench.harness import Loop
+from tests.bench.peers.native import AbsentError
+from tests.bench.peers.openssl import OpenSSL
+from tests.bench.peers.softhsm import SoftHSM
+
+__all__ = ["OPENSSL", "OWN", "RAW", "SOFTHSM", "Rig", "Rivals", "session_of", "told"]
+
+OWN = "FerroHSM"
+RAW = "raw"
+OPENSSL = "OpenSSL in C"
+SOFTHSM = "SoftHSM2"
+
+
+class Rig:
+    """
+    What rows share; each part is made when the first row needs it.
+
+    Args:
+        folder: Empty; everything lies below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def place(self, name: str) -> Path:
+        """Return a new folder for one thing."""
+        path = self._folder / name
+        path.mkdir(mode=0o700)
+        return path
+
+    def once(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Return a path below which something costly has been made, for all rows."""
+        path = self._folder / name
+        if not path.exists():
+            make(path)
+        return path
+
+    def open(self, settings: Settings) -> Session:
+        """Return a session of an HSM of its own, which stays open."""
+        return session_of(self._stack.enter_context(_opened(settings)))
+
+    def settings_in(self, name: str, sync: AuditSync = AuditSync.BOUNDED) -> Settings:
+        """Return settings of an HSM on the file system, in a new folder."""
+        folder = self.place(name)
+        return Settings(
+            key_dir=folder / "keys",
+            audit_log=folder / "audit.log",
+            approval_dir=folder / "approvals",
+            audit_sync=sync,
+        )
+
+    @cached_property
+    def session(self) -> Session:
+        """An HSM whose trail is synced within 20 ms, with the built-in policy."""
+        return self.open(self.settings_in("own"))
+
+    def openssl(self) -> OpenSSL:
+        """Return OpenSSL's loops, or raise `AbsentError`."""
+        return self._openssl
+
+    def softhsm(self) -> SoftHSM:
+        """Return SoftHSM2's loops, or raise `AbsentError`."""
+        return self._softhsm
+
+    @cached_property
+    def _openssl(self) -> OpenSSL:
+        return OpenSSL(self.place("openssl"))
+
+    @cached_property
+    def _softhsm(self) -> SoftHSM:
+        return SoftHSM(self.place("softhsm"))
+
+
+class Rivals(dict[str, Loop]):
+    """
+    Loops by the name of the rival.
+
+    Attributes:
+        missing: Why a rival does not run, by its name.
+    """
+
+    def __init__(self, own: Loop, raw: Loop | None = None) -> None:
+        super().__init__({OWN: own})
+        if raw is not None:
+            self[RAW] = raw
+        self.missing: dict[str, str] = {}
+
+    def invite(self, name: str, make: Callable[[], Loop]) -> None:
+        """Add a rival if it can run here."""
+        try:
+            self[name] = make()
+        except AbsentError as error:
+            self.missing[name] = str(error)
+
+
+def session_of(opened: OpenHSM) -> Session:
+    """Return a session of somebody with every role."""
+    return Session(opened.act_as(caller()))
+
+
+def told(seconds: dict[str, float]) -> str:
+    """Return what one operation took each rival, in microseconds."""
+    return ", ".join(
+        f"{name} {_microseconds(took)} µs" for name, took in seconds.items()
+    )
+
+
+def _microseconds(seconds: float) -> str:
+    taken = 1e6 * seconds
+    return f"{taken:,.0f}" if taken >= 100 else f"{taken:.3g}"
+
+
+def _opened(settings: Settings) -> OpenHSM:
+    return open_hsm(settings, master_key=bytes(32), hmac_key=bytes(32))
