@@ -96,6 +96,7 @@ ONCE: Final = tuple(
         "server/test_process_hardening.py",
         "server/test_process_starts.py",
         "server/test_process_users.py",
+        "server/test_randomness.py",
         "server/test_reload.py",
         "server/test_restarts.py",
         "server/test_role_matrix.py",

@@ -15,7 +15,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from hsm_core.errors import HSMError
+from hsm_core.errors import EntropyUnavailableError, HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
 from hsm_server.exit_codes import ExitCode, exit_code_of
@@ -72,6 +72,7 @@ def _run(**values: Any) -> None:
     check_places(context, values["key_store"])
     _check_token_keys(values)
     try:
+        _check_randomness()
         settings = _with_provider(settings_from(values), values["oidc_config"])
         if warning := metrics_warning(settings):
             say(f"warning: {warning}")
@@ -91,6 +92,23 @@ def _run(**values: Any) -> None:
     except Exception as error:
         place = location(error.__traceback__)
         _fail(f"unexpected {type(error).__name__} at {place}.", ExitCode.FAILED)
+
+
+def _check_randomness() -> None:
+    """
+    Draw something, for what comes has no good words for a system that gives nothing.
+
+    Raises:
+        EntropyUnavailableError: getrandom(2) fails, for Python or for OpenSSL.
+    """
+    # It is there only to be asked this, and takes a while to load.
+    import ssl
+
+    try:
+        os.urandom(1)
+        ssl.RAND_bytes(1)
+    except OSError as error:
+        raise EntropyUnavailableError from error
 
 
 def _with_provider(settings: ServerSettings, config: Path | None) -> ServerSettings:
