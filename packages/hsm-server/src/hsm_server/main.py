@@ -23,6 +23,7 @@ from hsm_server.logs import location
 from hsm_server.oidc.config import load_oidc_config
 from hsm_server.options import (
     SECRET_OPTIONS,
+    TOKEN_KEYS,
     UNAVAILABLE,
     check_places,
     environment_name,
@@ -137,15 +138,22 @@ def _take_secrets(
 
 def _check_token_keys(values: dict[str, Any]) -> None:
     """
-    Ask for what tokens are verified with.
+    Ask for what tokens are verified with, where people can't come without one.
 
     Raises:
-        click.UsageError: There is no file of keys, no URL, and no secret.
+        click.UsageError: There is no file of keys, no URL, and no secret, and
+            certificates alone name nobody.
     """
-    flags = ("auth_jwt_config", "auth_jwt_jwks_url")
+    flags = TOKEN_KEYS[:-1]
     sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]
     secret = values["auth_jwt_secret"]
     if not sources and secret is None:
+        if values["client_cert_identities"]:
+            say(
+                "note: no keys of tokens are given, so every bearer token is refused; "
+                "client certificates alone let people in (--client-cert-identities)."
+            )
+            return
         raise click.UsageError(
             "Missing option '--auth-jwt-secret' (env var: 'FERROHSM_JWT_SECRET') or "
             "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG') or "
