@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Tests of the commands on tokens."""
 
+import base64
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwk, jwt
 
-from hsm_cli.tokens import inspect_token
+from hsm_cli.token_keys import secret_signer
+from hsm_cli.tokens import inspect_token, mint_token
 from tests.cli.support import Shell
 
 SECRET = "text:" + "s" * 32
+
+
+def b64url(data: bytes) -> str:
+    """Return base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def key_file(folder: Path, name: str) -> tuple[Path, str]:
@@ -193,8 +201,9 @@ class TestToken:
         argument = bare_shell("token", "inspect", token)
 
         assert file.text.replace(" ", "") == stdin.text.replace(" ", "")
-        assert "unchecked" in file.text
-        assert ("ada", "unchecked") == (
+        assert "not verified" in file.text
+        assert "anybody can have written" in file.text
+        assert ("ada", "not verified") == (
             flag.json["claims"]["sub"],
             flag.json["signature"],
         )
@@ -214,6 +223,92 @@ class TestToken:
 
         assert "valid" == good.json["signature"]
         assert (3, b"") == (bad.code, bad.out)
+
+    @pytest.mark.parametrize("name", ["rs256", "es256", "eddsa"])
+    def test_inspect_by_public_key(
+        self, bare_shell: Shell, tmp_path: Path, name: str
+    ) -> None:
+        """PEM, JWK and JWK Set verify; a forgery, another key and another kid don't."""
+        pem, public = key_file(tmp_path, name)
+        line = ("--jwt-algorithm", name, "--jwt-private-key", str(pem), "--jwt-kid")
+        token = bare_shell.ok(*line, "k1", "token", "mint").text.strip()
+        _, other = key_file(tmp_path, "es256" if name != "es256" else "eddsa")
+        alg = {"rs256": "RS256", "es256": "ES256", "eddsa": "EdDSA"}[name]
+        row = imported(alg, public).as_dict(private=False)
+        stray = {"kty": "oct", "k": "AAAA"}
+        forms = {
+            "pem": public,
+            "jwk": json.dumps(row),
+            "set": json.dumps({"keys": [stray, 7, {**row, "kid": "k1"}]}),
+        }
+        wrong = {
+            "another": other,
+            "another kid": json.dumps({"keys": [{**row, "kid": "k2"}]}),
+        }
+        file = tmp_path / "public"
+        inspect = ("token", "inspect", "-", "--json", "--verify-key", str(file))
+        for text in forms.values():
+            file.write_text(text)
+            shown = bare_shell.ok(*inspect, stdin=token.encode())
+            assert "valid" == shown.json["signature"]
+            assert {"alg": alg, "typ": "JWT", "kid": "k1"} == shown.json["header"]
+            assert "" == shown.err
+            forged = f"{token[:-8]}{'A' * 8}"
+            assert 3 == bare_shell(*inspect, stdin=forged.encode()).code
+        for text in wrong.values():
+            file.write_text(text)
+            refused = bare_shell(*inspect, stdin=token.encode())
+            assert (3, b"") == (refused.code, refused.out)
+
+    def test_a_public_key_is_no_secret(self, bare_shell: Shell, tmp_path: Path) -> None:
+        """A token of HS256 with the public key as its secret is not signed by it."""
+        _, public = key_file(tmp_path, "rs256")
+        file = tmp_path / "public.pem"
+        file.write_text(public)
+        token = mint_token(
+            secret_signer(public.encode()), actor="a", roles=["admin"], ttl_seconds=9
+        )
+        line = ("token", "inspect", "-", "--verify-key", str(file))
+
+        assert 3 == bare_shell(*line, stdin=token.encode()).code
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "x", "{", "[]", "{}", '{"keys": 1}', '{"keys": [{"kty": "oct"}]}'],
+    )
+    def test_inspect_by_no_key(
+        self, bare_shell: Shell, tmp_path: Path, text: str
+    ) -> None:
+        """What holds no key verifies nothing, nor does a file that is not there."""
+        token = mint_token(
+            secret_signer(b"s" * 32), actor="a", roles=["admin"], ttl_seconds=9
+        )
+        file = tmp_path / "public"
+        line = ("token", "inspect", "-", "--verify-key", str(file))
+        assert "could not be read" in bare_shell(*line, stdin=token.encode()).err
+        file.write_text(text)
+        outcome = bare_shell(*line, stdin=token.encode())
+
+        assert (2, b"") == (outcome.code, outcome.out)
+        assert "The file" in outcome.err
+
+    def test_inspect_by_two_keys(self, bare_shell: Shell) -> None:
+        """Nobody shall think that both counted."""
+        line = ("--jwt-secret", SECRET, "token", "inspect", "-", "--verify-key", "f")
+
+        assert "exclude each other" in bare_shell(*line, stdin=b"a.b.c").err
+
+    @pytest.mark.parametrize("alg", ["none", "PS512", "ML-DSA-65", "HS999"])
+    def test_inspect_any_algorithm(self, bare_shell: Shell, alg: str) -> None:
+        """Header and claims are shown, and that nobody has verified them."""
+        parts = ({"alg": alg, "x5u": "https://e"}, {"sub": "eve", "exp": 1})
+        segments = [b64url(json.dumps(part).encode()) for part in parts]
+        shown = bare_shell.ok(
+            "token", "inspect", "-", stdin=f"{'.'.join(segments)}.".encode()
+        )
+
+        for word in (alg, "https://e", "eve", "not verified"):
+            assert word in shown.text
 
     @pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "e30.W10.x", "é.é.é"])
     def test_inspect_no_token(self, bare_shell: Shell, token: str) -> None:

@@ -50,6 +50,8 @@ def test_a_missing_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "urandom", failing)
     with pytest.raises(EntropyUnavailableError):
         entropy.random_bytes(32)
+    with pytest.raises(EntropyUnavailableError):
+        SystemEntropy()
     monkeypatch.undo()
 
     assert 32 == len(entropy.random_bytes(32))

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Time for tokens never goes back."""
 
+import time
+
 from hsm_server.clock import FlooredClock
+from tests.server.support import claims, mint, open_api
 
 
 class Times:
@@ -31,6 +34,36 @@ def test_a_clock_set_forward_is_believed() -> None:
     times.wall, times.monotonic = 1020.0, 70.0
 
     assert 5020.0 == clock.now()
+
+
+async def test_a_step_over_http() -> None:
+    """
+    Who sets the clock back revives no token, and who sets it forward ends them.
+
+    What was expired stays so, also for tokens that were good a moment ago and are
+    remembered; a token of now is good by the time that was reached.
+    """
+    times, begin = Times(), float(int(time.time()))
+    times.wall = begin
+    clock = FlooredClock(lambda: times.wall, lambda: times.monotonic)
+    token = mint(claims(iat=int(begin), exp=int(begin) + 300))
+
+    async with open_api(clock=clock) as api:
+
+        async def status(shown: str) -> int:
+            return (await api.send("GET", "/algorithms", token=shown)).status
+
+        assert 200 == await status(token)
+        times.wall += 4000
+        assert 401 == await status(token)
+        later = mint(claims(iat=int(begin) + 4000, exp=int(begin) + 4300))
+        assert 200 == await status(later)
+        for back in (begin, begin - 86400, 0.0):
+            times.wall = back
+            assert (401, 200) == (await status(token), await status(later))
+        assert 401 == await status(mint(claims(iat=int(begin), exp=int(begin) + 299)))
+        times.monotonic += 4000
+        assert (401, 401) == (await status(token), await status(later))
 
 
 def test_the_default_is_the_system() -> None:

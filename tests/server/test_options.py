@@ -319,6 +319,22 @@ def test_where_keys_are_fetched(server: Server) -> None:
     assert "of no use without --auth-jwt-jwks-url" in run(*flags[2:]).stderr
 
 
+def test_certificates_alone_need_no_keys_of_tokens(server: Server) -> None:
+    """It is said; without certificates, or with an empty secret, it does not start."""
+    flags = ("--client-cert-identities", "--client-ca", "ca.pem")
+    result = run(*flags, FERROHSM_JWT_SECRET=None)
+    found = server.settings.token_config
+
+    assert 0 == result.exit_code, result.output
+    assert found.has_no_keys
+    assert server.secrets.jwt_secret is None
+    assert "every bearer token is refused" in result.stderr
+    assert 2 == run(*flags[1:], FERROHSM_JWT_SECRET=None).exit_code
+    assert 2 == run(*flags, "--auth-jwt-secret", "").exit_code
+    assert "every bearer token" not in run(*flags).stderr
+    assert not server.settings.token_config.has_no_keys
+
+
 class TestTLS:
     """What the listener shows, and whom it lets in."""
 

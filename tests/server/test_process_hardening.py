@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the processes of a server have and lack, seen from outside."""
 
+import base64
 import os
 import re
 import resource
@@ -62,6 +63,9 @@ def server(site: Site) -> Iterator[Running]:
             "LD_PRELOAD": "libc.so.6",
             "HOSTILE": "1",
             "AWS_SECRET_ACCESS_KEY": MASTER,
+            "SSL_CERT_FILE": str(folder / "nothing"),
+            "SSL_CERT_DIR": str(folder),
+            "SSLKEYLOGFILE": str(folder / "keys-of-sessions"),
             "LC_ALL": "C.UTF-8",
         },
         descriptors=[reader, writer],
@@ -83,6 +87,12 @@ def family(server: Running) -> Family:
     return found
 
 
+def _secrets() -> list[bytes]:
+    """Return the secrets of these servers, as they are and as base64."""
+    keys = [base64.b64decode(MASTER), b"\10" * 32]
+    return [*keys, *(b64(key).encode() for key in keys), SECRET]
+
+
 def test_no_environment_holds_more_than_it_must(family: Family) -> None:
     """Only what a program needs to run is handed on, and so no secret."""
     others = [pid for pid in family.everybody if pid != family.vault]
@@ -94,14 +104,28 @@ def test_no_environment_holds_more_than_it_must(family: Family) -> None:
 
 def test_no_secret_stands_in_an_argument_or_variable(family: Family) -> None:
     """Whoever lists processes learns nothing."""
-    secrets = [MASTER.encode(), b64(b"\10" * 32).encode(), SECRET]
     shown = b"".join(
         Path(f"/proc/{pid}/{name}").read_bytes()
         for pid in family.everybody
         for name in ("cmdline", "environ")
     )
 
-    assert [] == [secret for secret in secrets if secret in shown]
+    assert [] == [secret for secret in _secrets() if secret in shown]
+
+
+def test_no_file_is_open_to_others(site: Site, family: Family) -> None:
+    """What is written is its owner's alone, though it was started with umask 000."""
+    assert not site.folder.stat().st_mode & 0o077
+    paths = list((site.folder / "data").rglob("*"))
+    opened = [path for path in paths if path.stat().st_mode & 0o077]
+
+    assert {"keys", "audit.log"} <= {path.name for path in paths}
+    assert [] == opened
+
+
+def test_no_session_keys_are_written_down(site: Site, family: Family) -> None:
+    """What SSLKEYLOGFILE names is not written; it would show what is said over TLS."""
+    assert not (site.folder / "cwd" / "keys-of-sessions").exists()
 
 
 def test_every_process_has_given_up_what_it_can(family: Family) -> None:
@@ -186,11 +210,11 @@ def test_memory_is_locked_as_the_log_says(site: Site, family: Family) -> None:
     assert told["memory_locked"] == (locked > 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT])
 def test_a_crash_leaves_no_core_file(
     site: Site, server: Running, family: Family, number: signal.Signals
 ) -> None:
-    """However a process ends, nothing of its memory comes to a disk."""
+    """However a process ends, nothing of its memory comes to a disk, or a log."""
     vault, front_ends = family.vault, family.front_ends
     for pid in (vault, front_ends[0]):
         os.kill(pid, number)
@@ -199,6 +223,8 @@ def test_a_crash_leaves_no_core_file(
 
     assert 200 == answer.status
     assert [] == list((site.folder / "cwd").iterdir())
+    told = (site.folder / "log").read_bytes()
+    assert [] == [secret for secret in _secrets() if secret in told]
 
 
 def test_signals_for_all_do_no_harm_to_a_child(server: Running, family: Family) -> None:
@@ -265,6 +291,32 @@ def test_large_buffers_go_back_to_the_system(how: str, is_kept: bool) -> None:
 
     kept = int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
     assert is_kept == (kept > 8 * 2**20)
+
+
+_HOLES = """
+import sys
+from pathlib import Path
+from hsm_server.hardening import give_back_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+pieces = [b"x" * (64 * 1024 + n) for n in range(1024)]
+full = resident()
+del pieces[::2]
+if sys.argv[1] == "given":
+    give_back_memory()
+print(full - resident())
+"""
+
+
+@pytest.mark.parametrize(("how", "is_kept"), [("given", False), ("kept", True)])
+def test_holes_go_back_to_the_system(how: str, is_kept: bool) -> None:
+    """What is free between buffers in use is not kept, as it would be by itself."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _HOLES, how], capture_output=True, check=True
+    )
+
+    given = int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
+    assert is_kept == (given < 16 * 2**20)
 
 
 _NEW_CODE = """

@@ -2,10 +2,11 @@
 """Keys that are replaced while the server runs."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -158,6 +159,37 @@ async def test_the_last_good_keys_stay(watched: Watched, name: str) -> None:
     assert "" == await watched.watch.look()
     assert [reason, ""] == watched.told
     assert watched.accepts(NEW.token("new"))
+
+
+@contextlib.contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Act as somebody whom modes of files hinder, as a vault's user is."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def test_a_file_that_nobody_may_read(watched: Watched) -> None:
+    """Mode 000 is an alarm, and the last good keys stay until it can be read."""
+    write_config(watched.path, [NEW.section("new")]).chmod(0)
+    with _as_nobody():
+        reason = await watched.watch.look()
+
+    assert "Permission denied" in reason
+    assert [reason] == watched.told
+    assert watched.accepts(OLD.token("old"))
+    assert not watched.accepts(NEW.token("new"))
+
+    watched.path.chmod(0o600)
+    assert "" == await watched.watch.look()
+    assert [reason, ""] == watched.told
+    assert watched.accepts(NEW.token("new"))
+    assert not watched.accepts(OLD.token("old"))
 
 
 async def test_the_former_content_ends_an_alarm(watched: Watched) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hsm_cli.settings import TokenSettings
+from hsm_cli.token_checks import check_by_keys, check_by_secret
 from hsm_cli.token_keys import TokenSigner, has_key, open_signer
 from hsm_core.errors import (
-    AuthenticationError,
     ConfigurationError,
     InvalidInputError,
     MalformedError,
@@ -31,7 +31,6 @@ __all__ = [
     "open_token",
 ]
 
-_ALGORITHM: Final = "HS256"
 _RENEW_SECONDS: Final = 30.0
 _MAX_TTL_SECONDS: Final = 366 * 86400
 _MAX_ACTOR_CHARACTERS: Final = 128
@@ -44,12 +43,14 @@ class TokenFacts(Record, frozen=True, kw_only=True):
 
     Attributes:
         algorithm: ``alg`` of its header.
+        header: All of its header, as JSON values.
         claims: All claims, as JSON values.
         expires_in_seconds: Negative once it has expired; None if it never does.
-        signature: ``valid``, or ``unchecked`` where no secret was given.
+        signature: ``valid``, or ``not verified`` where no key was given.
     """
 
     algorithm: str
+    header: dict[str, Any]
     claims: dict[str, Any]
     expires_in_seconds: int | None
     signature: str
@@ -197,41 +198,47 @@ class _Minter:
 
 
 def inspect_token(
-    token: str, *, secret: bytes | None = None, now: float | None = None
+    token: str,
+    *,
+    secret: bytes | None = None,
+    keys: bytes | None = None,
+    now: float | None = None,
 ) -> TokenFacts:
     """
-    Return what a token says; without *secret* nobody has checked that it is true.
+    Return what a token says; without a key nobody has checked that it is true.
+
+    Args:
+        token: JWS compact serialisation, of whatever algorithm.
+
+        secret: Checks HS256.
+
+        keys: A public key as PEM, a JWK or a JWK Set; checks what else servers take.
+            Where both are given, this one counts.
+
+        now: Seconds since 1970; None means the present.
 
     Raises:
         MalformedError: It is not a JWT in compact form.
-        AuthenticationError: A secret was given and did not make its signature.
+        InvalidInputError: There is no key in *keys*.
+        AuthenticationError: A key was given and did not make its signature.
     """
     header, claims = _parts(token)
     algorithm = header.get("alg")
-    if secret is not None:
-        _check_signature(token, secret)
+    if keys is not None:
+        check_by_keys(token, header, keys)
+    elif secret is not None:
+        check_by_secret(token, secret)
     expires = claims.get("exp")
     left = None
     if isinstance(expires, int) and not isinstance(expires, bool):
         left = expires - int(time.time() if now is None else now)
     return TokenFacts(
         algorithm=algorithm if isinstance(algorithm, str) else "",
+        header=header,
         claims=claims,
         expires_in_seconds=left,
-        signature="unchecked" if secret is None else "valid",
+        signature="not verified" if secret is None and keys is None else "valid",
     )
-
-
-def _check_signature(token: str, secret: bytes) -> None:
-    from joserfc import jwk, jwt
-    from joserfc.errors import JoseError
-
-    try:
-        jwt.decode(token, jwk.OctKey.import_key(secret), algorithms=[_ALGORITHM])
-    except (JoseError, ValueError):
-        raise AuthenticationError(
-            "The token was not signed with this secret, or not with HS256."
-        ) from None
 
 
 def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -220,7 +220,7 @@ def encode_packed(value: object) -> bytes:
     return _PACK.encode(value)
 
 
-def decode_packed(data: bytes, cls: type[T]) -> T:
+def decode_packed(data: bytes | bytearray, cls: type[T]) -> T:
     """
     Read a record from deterministic MessagePack.
 
@@ -298,7 +298,7 @@ def _written_and_read(record: RecordT) -> RecordT:
     return decode_packed(packed, type(record))
 
 
-def decode_packed_operation(data: bytes) -> AnyOperation:
+def decode_packed_operation(data: bytes | bytearray) -> AnyOperation:
     """Read any operation from deterministic MessagePack; see `decode_packed`."""
     return decode_packed(data, AnyOperation)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from hsm_core.errors import HSMError
+from hsm_core.errors import EntropyUnavailableError, HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
 from hsm_server.exit_codes import ExitCode, exit_code_of
@@ -23,6 +23,7 @@ from hsm_server.logs import location
 from hsm_server.oidc.config import load_oidc_config
 from hsm_server.options import (
     SECRET_OPTIONS,
+    TOKEN_KEYS,
     UNAVAILABLE,
     check_places,
     environment_name,
@@ -71,6 +72,7 @@ def _run(**values: Any) -> None:
     check_places(context, values["key_store"])
     _check_token_keys(values)
     try:
+        _check_randomness()
         settings = _with_provider(settings_from(values), values["oidc_config"])
         if warning := metrics_warning(settings):
             say(f"warning: {warning}")
@@ -90,6 +92,23 @@ def _run(**values: Any) -> None:
     except Exception as error:
         place = location(error.__traceback__)
         _fail(f"unexpected {type(error).__name__} at {place}.", ExitCode.FAILED)
+
+
+def _check_randomness() -> None:
+    """
+    Draw something, for what comes has no good words for a system that gives nothing.
+
+    Raises:
+        EntropyUnavailableError: getrandom(2) fails, for Python or for OpenSSL.
+    """
+    # It is there only to be asked this, and takes a while to load.
+    import ssl
+
+    try:
+        os.urandom(1)
+        ssl.RAND_bytes(1)
+    except OSError as error:
+        raise EntropyUnavailableError from error
 
 
 def _with_provider(settings: ServerSettings, config: Path | None) -> ServerSettings:
@@ -119,15 +138,22 @@ def _take_secrets(
 
 def _check_token_keys(values: dict[str, Any]) -> None:
     """
-    Ask for what tokens are verified with.
+    Ask for what tokens are verified with, where people can't come without one.
 
     Raises:
-        click.UsageError: There is no file of keys, no URL, and no secret.
+        click.UsageError: There is no file of keys, no URL, and no secret, and
+            certificates alone name nobody.
     """
-    flags = ("auth_jwt_config", "auth_jwt_jwks_url")
+    flags = TOKEN_KEYS[:-1]
     sources = [f"--{flag.replace('_', '-')}" for flag in flags if values[flag]]
     secret = values["auth_jwt_secret"]
     if not sources and secret is None:
+        if values["client_cert_identities"]:
+            say(
+                "note: no keys of tokens are given, so every bearer token is refused; "
+                "client certificates alone let people in (--client-cert-identities)."
+            )
+            return
         raise click.UsageError(
             "Missing option '--auth-jwt-secret' (env var: 'FERROHSM_JWT_SECRET') or "
             "'--auth-jwt-config' (env var: 'FERROHSM_JWT_CONFIG') or "

@@ -202,12 +202,15 @@ class TokenConfig(Record, frozen=True, kw_only=True):
         key_set_url: Where public keys are fetched from as a JWK Set; empty for nowhere.
         key_set_authorities: PEM file of those who may have signed that server's
             certificate; None takes those that the system trusts.
+        has_no_keys: Whether there is nothing of all that, nor a secret: then every
+            token is refused.
     """
 
     path: Path | None = None
     reload_seconds: Annotated[float, Meta(gt=0)] = 30.0
     key_set_url: str = ""
     key_set_authorities: Path | None = None
+    has_no_keys: bool = False
 
 
 class OIDCSettings(Record, frozen=True, kw_only=True):

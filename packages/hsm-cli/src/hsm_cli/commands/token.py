@@ -7,6 +7,8 @@ import sys
 
 import click
 
+from hsm_cli.files import Source
+from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
 from hsm_cli.output import print_note
@@ -62,13 +64,20 @@ def mint(invocation: Invocation) -> None:
 
 @command.command("inspect", cls=HSMCommand)
 @click.argument("token", required=False, metavar="[TOKEN]")
+@click.option(
+    "--verify-key",
+    "key_file",
+    metavar="FILE",
+    help="Public key (PEM), JWK or JWK Set that must have signed it.",
+)
 @click.pass_obj
-def inspect(invocation: Invocation, token: str | None) -> None:
+def inspect(invocation: Invocation, token: str | None, key_file: str | None) -> None:
     """
     Show what a token says: TOKEN, @FILE, fd:N, or - for standard input.
 
     Without TOKEN it is the one of --auth-token. Its signature is checked only where
-    --jwt-secret is given too.
+    --jwt-secret (HS256) or --verify-key (RS256, ES256, EdDSA) is given too; that the
+    token has not expired, and what else a server asks for, is not.
     """
     given = token if token is not None else invocation.settings.token.auth_token
     if not given:
@@ -78,7 +87,11 @@ def inspect(invocation: Invocation, token: str | None) -> None:
             "warning: other users can see TOKEN on the command line; use @FILE, fd:N "
             "or - for standard input."
         )
-    facts = inspect_token(_read(given), secret=_secret(invocation))
+    text = _read(given)
+    if key_file is None:
+        facts = inspect_token(text, secret=_secret(invocation))
+    else:
+        facts = inspect_token(text, keys=_keys(key_file))
     invocation.output.pairs(facts, _pairs(facts))
 
 
@@ -90,6 +103,13 @@ def _read(given: str) -> str:
     return sys.stdin.buffer.read(_LONGEST_BYTES).decode("ascii", "replace").strip()
 
 
+def _keys(path: str) -> bytes:
+    context = click.get_current_context().find_root()
+    if given_as_flag(context, "jwt_secret"):
+        raise click.UsageError("--jwt-secret and --verify-key exclude each other.")
+    return Source(what="key", path=path).read()
+
+
 def _secret(invocation: Invocation) -> bytes | None:
     given = invocation.settings.token.jwt_secret
     if not given:
@@ -98,16 +118,23 @@ def _secret(invocation: Invocation) -> bytes | None:
 
 
 def _pairs(facts: TokenFacts) -> list[tuple[str, str]]:
-    left = facts.expires_in_seconds
+    left, signature = facts.expires_in_seconds, facts.signature
+    if signature != "valid":
+        signature += "; anybody can have written this"
     if left is None:
         lifetime = "it never expires"
     else:
         lifetime = f"in {left} s" if left > 0 else f"{-left} s ago"
     return [
         ("algorithm", facts.algorithm),
+        *(
+            (f"header {name}", _words(value))
+            for name, value in facts.header.items()
+            if name != "alg"
+        ),
         *((name, _words(value)) for name, value in facts.claims.items()),
         ("expires", lifetime),
-        ("signature", facts.signature),
+        ("signature", signature),
     ]
 
 

@@ -27,19 +27,19 @@ class SystemEntropy:
     other and with the block before (a repetition test as in SP 800-90B, section 4.4.1,
     on blocks). Equal blocks mean a broken generator, and nothing is handed out any
     more.
+
+    Raises:
+        EntropyUnavailableError: There is no such generator, or it fails.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failed = False
-        self._last = os.urandom(_BLOCK_BYTES)
+        self._last = _drawn(_BLOCK_BYTES)
 
     def random_bytes(self, length: int, /) -> bytes:
         """Return *length* bytes from getrandom(2)."""
-        try:
-            drawn = os.urandom(2 * _BLOCK_BYTES + length)
-        except (OSError, NotImplementedError) as error:
-            raise EntropyUnavailableError from error
+        drawn = _drawn(2 * _BLOCK_BYTES + length)
         first, second = drawn[:_BLOCK_BYTES], drawn[_BLOCK_BYTES : 2 * _BLOCK_BYTES]
         with self._lock:
             self._failed = self._failed or first in (second, self._last)
@@ -47,3 +47,10 @@ class SystemEntropy:
             if self._failed:
                 raise EntropyUnavailableError
         return drawn[2 * _BLOCK_BYTES :]
+
+
+def _drawn(length: int) -> bytes:
+    try:
+        return os.urandom(length)
+    except (OSError, NotImplementedError) as error:
+        raise EntropyUnavailableError from error

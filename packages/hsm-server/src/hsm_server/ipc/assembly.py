@@ -53,7 +53,7 @@ class Assemblies:
         else:
             pieces += piece
 
-    def complete(self, number: int, rest: bytes) -> bytes:
+    def complete(self, number: int, rest: bytes) -> bytes | bytearray:
         """
         Return a whole operation, and keep nothing but its size.
 
@@ -69,7 +69,8 @@ class Assemblies:
         if pieces is None:
             return rest
         pieces += rest
-        return bytes(pieces)
+        # Not copied: for as long as that takes, nobody is answered.
+        return pieces
 
     def drop(self, number: int) -> None:
         """Forget an operation."""

@@ -268,7 +268,7 @@ class _Connection:
         begun = len(self._ready) + len(self._waiting) + len(self._recording)
         return begun + len(self._sending)
 
-    def _sort(self, frame: Request, operation: bytes) -> None:
+    def _sort(self, frame: Request, operation: bytes | bytearray) -> None:
         """
         Begin a request by its purpose.
 

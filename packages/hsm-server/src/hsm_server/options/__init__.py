@@ -11,10 +11,11 @@ from hsm_server.options.metrics import metrics_warning
 from hsm_server.options.names import environment_name
 from hsm_server.options.stores import check_places
 from hsm_server.options.unavailable import UNAVAILABLE
-from hsm_server.options.values import settings_from
+from hsm_server.options.values import TOKEN_KEYS, settings_from
 
 __all__ = [
     "SECRET_OPTIONS",
+    "TOKEN_KEYS",
     "UNAVAILABLE",
     "check_places",
     "environment_name",

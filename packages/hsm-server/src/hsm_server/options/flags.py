@@ -78,7 +78,8 @@ def _secrets() -> list[click.Parameter]:
         option(
             "auth-jwt-secret",
             "HS256 key of bearer tokens: at least 32 bytes. Required where there is "
-            "neither --auth-jwt-config nor --auth-jwt-jwks-url.",
+            "none of --auth-jwt-config, --auth-jwt-jwks-url and "
+            "--client-cert-identities.",
             metavar="SECRET",
         ),
     ]

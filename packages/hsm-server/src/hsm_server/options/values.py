@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hsm_core.errors import ConfigurationError
 from hsm_core.settings import (
@@ -32,7 +32,10 @@ from hsm_server.settings import (
     TokenRules,
 )
 
-__all__ = ["settings_from"]
+__all__ = ["TOKEN_KEYS", "settings_from"]
+
+TOKEN_KEYS: Final = ("auth_jwt_config", "auth_jwt_jwks_url", "auth_jwt_secret")
+"""Options that say what tokens are verified with; the last counts where it is alone."""
 
 
 def settings_from(values: dict[str, Any]) -> ServerSettings:
@@ -62,6 +65,7 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
             reload_seconds=values["auth_jwt_reload_secs"],
             key_set_url=values["auth_jwt_jwks_url"],
             key_set_authorities=_key_set_authorities(values),
+            has_no_keys=not any(map(values.get, TOKEN_KEYS)),
         ),
         limits=limits,
         rates=rate_limits(values),

@@ -20,7 +20,7 @@ from aiohttp import web
 import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
 from hsm_core.errors import HSMError
 from hsm_server.app import create_app, create_metrics_app
-from hsm_server.hardening import drop_capabilities
+from hsm_server.hardening import drop_capabilities, give_back_memory
 from hsm_server.ipc.control import (
     Beat,
     Control,
@@ -46,6 +46,7 @@ from hsm_server.tracing import open_tracing
 __all__ = ["main"]
 
 _LONGEST_TEXT: Final = 4096
+_TIDY_SECONDS: Final = 20.0
 
 
 def main() -> None:
@@ -74,6 +75,13 @@ def _own_share(settings: ServerSettings) -> ServerSettings:
         address_burst=max(1, rates.address_burst // workers),
     )
     return msgspec.structs.replace(settings, limits=limits, rates=rates)
+
+
+async def _tidy() -> None:
+    """Give back what requests have left free, for as long as this is awaited."""
+    while True:
+        await asyncio.sleep(_TIDY_SECONDS)
+        give_back_memory()
 
 
 class _FrontEnd:
@@ -109,7 +117,9 @@ class _FrontEnd:
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
         self._control.send(Ready())
+        tidying = asyncio.ensure_future(_tidy())
         await self._stopping.wait()
+        tidying.cancel()
         stopping = [each.stop(self._stop_seconds) for each in self._listeners]
         if not all(await asyncio.gather(*stopping)):
             self._logger.warning("requests were cut off")

@@ -52,7 +52,7 @@ class TokenSource:
 
     Args:
         config: File of keys, and whether there are others to be fetched; where there
-            is neither, there is one secret.
+            is neither, there is one secret, or it says that there are no keys.
 
         read_secret: Reads that.
 
@@ -64,6 +64,7 @@ class TokenSource:
     ) -> None:
         self._path: Path | None = config.path
         self._is_fetching = bool(config.key_set_url)
+        self._has_no_keys = config.has_no_keys
         self._read_secret = read_secret
         self._rules = rules
         self._fetched: tuple[TokenKey, ...] = ()
@@ -111,7 +112,7 @@ class TokenSource:
         if self._path is not None:
             least = 0 if self._is_fetching else 1
             found = load_token_config(self._path, self._rules, least=least)
-        elif self._is_fetching:
+        elif self._is_fetching or self._has_no_keys:
             found = TokenTrust((), self._rules)
         else:
             return TokenTrust.of_secret(self._read_secret(), self._rules)

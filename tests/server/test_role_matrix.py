@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""
+The published table of roles, tried over HTTP in every state of a key, of every owner.
+
+What is expected is read from the page that people read, not from what decides.
+"""
+
+import json
+from collections import Counter
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core import wire
+from hsm_core.factory import OpenHSM
+from hsm_core.model import KeyState, Role
+from hsm_core.rest import ROUTES, Route, path_fields
+from hsm_core.testing import caller
+from tests import self_tests
+from tests.core.test_roles import sample
+from tests.server.support import API, claims, mint
+from tests.support import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "reference" / "roles.md"
+OWNERS = ("asker", "somebody else")
+STATES = tuple(KeyState)
+
+
+def published() -> dict[str, set[str]]:
+    """Return the roles that the page grants each operation."""
+    text = PAGE.read_text().split("<!-- begin: roles -->")[1]
+    rows = text.split("<!-- end: roles -->")[0].strip().splitlines()
+    head, _, *lines = ([c.strip() for c in r.strip("|").split("|")] for r in rows)
+    table = {}
+    for name, *cells in lines:
+        assert {"yes", "no"} >= set(cells)
+        granted = zip(head[1:], cells, strict=True)
+        table[name.strip("`")] = {role for role, cell in granted if cell == "yes"}
+    return table
+
+
+def key_in(hsm: OpenHSM, state: KeyState, owner: str) -> str:
+    """Make a key whose first version is in a state; return its id."""
+    session = hsm.act_as(caller())
+    is_staged = state is KeyState.STAGED
+    make = ops.CreateKey(algorithm="ed25519", owner=owner, staged=is_staged)
+    key_id = session.execute(make).key_id
+    match state:
+        case KeyState.RETIRED:
+            session.execute(ops.RotateKey(key_id=key_id))
+        case KeyState.SUSPENDED:
+            session.execute(ops.SuspendKey(key_id=key_id))
+        case KeyState.REVOKED:
+            session.execute(ops.RevokeKey(key_id=key_id))
+        case KeyState.PURGE_SCHEDULED:
+            session.execute(ops.DestroyKey(key_id=key_id, waiting_days=3))
+        case KeyState.DESTROYED:
+            session.execute(ops.DestroyKey(key_id=key_id))
+        case KeyState.STAGED | KeyState.ACTIVE:
+            pass
+    versions = session.execute(ops.ListVersions(key_id=key_id)).items
+    assert state is {v.version: v.state for v in versions}[1]
+    return key_id
+
+
+def fields_of(route: Route, key_id: str) -> dict[str, Any]:
+    """Return what a valid request of a route says, of the key's first version."""
+    operation = sample(route.operation, key_id)
+    fields: dict[str, Any] = json.loads(wire.encode_json(operation))
+    if "version" in route.operation.__struct_fields__:
+        fields["version"] = 1
+    if route.operation is ops.UpdateKey:
+        fields["description"] = "changed"
+    return {n: v for n, v in fields.items() if n != "type" and v is not None}
+
+
+async def ask(api: API, route: Route, key_id: str, token: str) -> tuple[int, str]:
+    """Send a request; return status, and the code of what was refused."""
+    fields = fields_of(route, key_id)
+    path = route.path
+    for name in path_fields(path):
+        path = path.replace(f"{{{name}}}", quote(str(fields.pop(name)), safe=""))
+    if route.has_body:
+        answer = await api.send(route.method, path, token=token, body=fields)
+    else:
+        words = {
+            k: str(v).lower() if v in {True, False} else v for k, v in fields.items()
+        }
+        query = urlencode(words, doseq=True)
+        answer = await api.send(route.method, path, token=token, query=query)
+    return answer.status, answer.code if answer.status >= 400 else ""
+
+
+def test_the_page_says_it_of_every_route() -> None:
+    """The cells are at least two thousand, and no route or role is left out."""
+    table = published()
+
+    assert {route.operation.__name__ for route in ROUTES} == table.keys()
+    assert set(Role) == set().union(*table.values())
+    assert 2000 <= len(Role) * len(ROUTES) * len(STATES) * len(OWNERS)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("role", list(Role))
+async def test_every_cell(
+    api: API, monkeypatch: pytest.MonkeyPatch, role: Role, state: KeyState
+) -> None:
+    """What isn't granted is denied, in those words; what is, is never denied."""
+    self_tests.once(monkeypatch)
+    table = published()
+    token = mint(claims(sub=OWNERS[0], roles=[role.value]))
+    wrong, seen = [], Counter[int]()
+    for owner in OWNERS:
+        key_id = key_in(api.hsm, state, owner)
+        for route in ROUTES:
+            name = route.operation.__name__
+            status, code = await ask(api, route, key_id, token)
+            is_denied = (status, code) == (403, "access_denied")
+            is_sound = is_denied or (status < 500 and status not in {401, 403, 429})
+            is_sound = is_sound and code != "invalid_input"
+            if not is_sound or is_denied is (role in table[name]):
+                wrong.append((owner, name, status, code))
+            seen[status] += 1
+            if status < 300 and route.method != "GET":
+                key_id = key_in(api.hsm, state, owner)
+
+    assert [] == wrong
+    assert len(OWNERS) * len(ROUTES) == seen.total()
+    assert seen[403] == len(OWNERS) * sum(role not in r for r in table.values())
