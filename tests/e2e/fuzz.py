@@ -132,7 +132,7 @@ def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> i
             *("--request-cert-key", str(pair.key)),
             *("--checks", ",".join(_CHECKS)),
             *("--phases", "examples,coverage,fuzzing,stateful"),
-            *("--generation-database", "none", "--request-timeout", "20"),
+            *("--generation-database", "none", "--request-timeout", "60"),
             *("--continue-on-failure", "--no-color", "--warnings", "off"),
             *("--suppress-health-check", "all"),
             *arguments,

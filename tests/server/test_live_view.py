@@ -609,6 +609,10 @@ class Fixed:
         """Return the same for everybody."""
         return self
 
+    def asks_for_single_use(self) -> bool:
+        """Return that nobody asks for it."""
+        return False
+
     async def follow(
         self, operation: ListAuditEvents, /
     ) -> AsyncGenerator[AuditPage, None]:

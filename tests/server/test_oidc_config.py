@@ -13,7 +13,7 @@ import pytest
 from hsm_core.errors import ConfigurationError, HSMError, UnsafeFileModeError
 from hsm_core.model import Role
 from hsm_server.oidc.config import load_oidc_config
-from hsm_server.oidc.keys import ProviderKeys
+from hsm_server.oidc.keys import keys_of
 from tests.server.token_kit import signer
 
 GOOD: Final[dict[str, Any]] = {
@@ -108,7 +108,7 @@ def test_keys_of_a_provider(tmp_path: Path) -> None:
     """
     Keys for encryption and of unknown kinds are passed over, and a change is read.
     """
-    source = ProviderKeys(load_oidc_config(write(tmp_path)))
+    source = keys_of(load_oidc_config(write(tmp_path)))
     path = tmp_path / "keys.json"
     path.touch(mode=0o600)
     others = ({"kty": "RSA", "use": "enc"}, {"kty": "lattice"})
@@ -135,7 +135,7 @@ def test_bad_key_sets(tmp_path: Path, text: str) -> None:
     """
     A set that holds no key, a key twice or a private key is refused.
     """
-    source = ProviderKeys(load_oidc_config(write(tmp_path)))
+    source = keys_of(load_oidc_config(write(tmp_path)))
     path = tmp_path / "keys.json"
     path.touch(mode=0o600)
     path.write_text(text)

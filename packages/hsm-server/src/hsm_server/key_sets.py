@@ -20,12 +20,20 @@ from typing import Final, TypeAlias
 import aiohttp
 from yarl import URL
 
-from hsm_server.settings import TokenConfig
+from hsm_core.errors import HSMError
+from hsm_core.wire import scan_json
+from hsm_server.settings import OIDCSettings, ServerSettings, TokenConfig
 from hsm_server.tls.board import Board
 from hsm_server.tls.keeper import Task
 from hsm_server.tls.ocsp.addresses import BoundedResolver
 
-__all__ = ["MAX_SET_BYTES", "Deliver", "KeySetTask", "key_set_tasks"]
+__all__ = [
+    "MAX_SET_BYTES",
+    "Deliver",
+    "KeySetTask",
+    "ProviderKeysTask",
+    "key_set_tasks",
+]
 
 MAX_SET_BYTES: Final = 64 * 1024
 """Longest key set."""
@@ -37,6 +45,8 @@ _SECONDS: Final = 10.0
 _AHEAD_SECONDS: Final = 1.0
 _CHUNK_BYTES: Final = 8192
 _LONGEST_TAG: Final = 256
+_LONGEST_URL: Final = 2048
+_METADATA_PATH: Final = "/.well-known/openid-configuration"
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:$|[\s,])", re.I)
 _HEADERS: Final = {
     "Accept": "application/jwk-set+json, application/json",
@@ -49,11 +59,27 @@ class _UnusableError(Exception):
     """There is no key set to be had; the message says why, to people."""
 
 
-def key_set_tasks(config: TokenConfig, deliver: Deliver) -> list[Task]:
-    """Return what fetches keys, if there is a place to fetch them."""
-    if not config.key_set_url:
-        return []
-    return [KeySetTask(config, deliver)]
+def key_set_tasks(
+    settings: ServerSettings, deliver: Deliver, deliver_providers: Deliver
+) -> list[Task]:
+    """
+    Return what fetches keys, where there are places to fetch them.
+
+    Args:
+        settings: Name the places.
+
+        deliver: Is given the keys of tokens.
+
+        deliver_providers: Is given those of the provider of OpenID Connect.
+    """
+    tasks: list[Task] = []
+    config, provider = settings.token_config, settings.oidc
+    if config.key_set_url:
+        tasks.append(KeySetTask(config, deliver))
+    if provider is not None and provider.jwks_file is None:
+        seconds = config.reload_seconds
+        tasks.append(ProviderKeysTask(provider, seconds, deliver_providers))
+    return tasks
 
 
 class KeySetTask:
@@ -116,17 +142,24 @@ class KeySetTask:
 
     async def _fetch(self) -> tuple[bytes | None, float]:
         """Return the set, or None if it has not changed, and how long it is fresh."""
+        data, max_age, tag = await self._ask(self._url, self._tag)
+        if data is not None:
+            self._tag = tag if len(tag) <= _LONGEST_TAG else ""
+        return data, max_age
+
+    async def _ask(self, url: URL, known: str) -> tuple[bytes | None, float, str]:
+        """Return what is there, or None if its tag is known; its freshness and tag."""
         try:
             async with (
                 asyncio.timeout(_SECONDS),
                 self._session() as session,
                 session.get(
-                    self._url,
-                    headers={"If-None-Match": self._tag} if self._tag else {},
+                    url,
+                    headers={"If-None-Match": known} if known else {},
                     allow_redirects=False,
                 ) as response,
             ):
-                return await self._read(response)
+                return await _read(response, is_known=bool(known))
         except TimeoutError:
             raise _UnusableError("the answer takes too long.") from None
         except (aiohttp.ClientSSLError, ssl.SSLError):
@@ -148,20 +181,83 @@ class KeySetTask:
             trust_env=False,
         )
 
-    async def _read(
-        self, response: aiohttp.ClientResponse
-    ) -> tuple[bytes | None, float]:
-        max_age = _max_age(response.headers.get("Cache-Control", ""))
-        if response.status == HTTPStatus.NOT_MODIFIED and self._tag:
-            return None, max_age
-        if response.status != HTTPStatus.OK:
-            raise _UnusableError(f"the answer is HTTP {response.status}.")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise _UnusableError("the answer is compressed.")
-        data = await _bounded_body(response)
-        tag = response.headers.get("ETag", "")
-        self._tag = tag if len(tag) <= _LONGEST_TAG else ""
-        return data, max_age
+
+class ProviderKeysTask(KeySetTask):
+    """
+    Fetches the keys of a provider from where its metadata say that they are.
+
+    The metadata are fetched anew each time, so that the place may change, too.
+
+    Args:
+        provider: Whose keys.
+
+        interval_seconds: How often.
+
+        deliver: Is told what came of it, each time.
+
+    Standard:
+        OpenID Connect Discovery 1.0, section 4.
+    """
+
+    def __init__(
+        self, provider: OIDCSettings, interval_seconds: float, deliver: Deliver
+    ) -> None:
+        place = TokenConfig(
+            key_set_url=provider.issuer.rstrip("/") + _METADATA_PATH,
+            key_set_authorities=provider.ca_bundle,
+            reload_seconds=interval_seconds,
+        )
+        super().__init__(place, deliver)
+        self._issuer = provider.issuer
+        self._metadata_url = self._url
+
+    async def _fetch(self) -> tuple[bytes | None, float]:
+        data, *_ = await self._ask(self._metadata_url, "")
+        url = _place_of_keys(data or b"", self._issuer)
+        if url != self._url:
+            self._url, self._tag = url, ""
+        return await super()._fetch()
+
+
+async def _read(
+    response: aiohttp.ClientResponse, *, is_known: bool
+) -> tuple[bytes | None, float, str]:
+    max_age = _max_age(response.headers.get("Cache-Control", ""))
+    if response.status == HTTPStatus.NOT_MODIFIED and is_known:
+        return None, max_age, ""
+    if response.status != HTTPStatus.OK:
+        raise _UnusableError(f"the answer is HTTP {response.status}.")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise _UnusableError("the answer is compressed.")
+    data = await _bounded_body(response)
+    return data, max_age, response.headers.get("ETag", "")
+
+
+def _place_of_keys(metadata: bytes, issuer: str) -> URL:
+    """
+    Return ``jwks_uri`` of a provider's metadata.
+
+    Raises:
+        _UnusableError: They are another provider's, or name no place that will do.
+    """
+    try:
+        tree = scan_json(metadata)
+    except HSMError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise _UnusableError("the metadata can't be understood.")
+    if tree.get("issuer") != issuer:
+        raise _UnusableError("the metadata are another provider's.")
+    text = tree.get("jwks_uri")
+    try:
+        if not isinstance(text, str) or not 1 <= len(text) <= _LONGEST_URL:
+            raise ValueError
+        url = URL(text)
+        if url.scheme != "https" or not url.host or url.user or url.fragment:
+            raise ValueError
+    except ValueError:
+        raise _UnusableError("the metadata name no https address of keys.") from None
+    return url
 
 
 def _context(authorities: Path | None) -> ssl.SSLContext:

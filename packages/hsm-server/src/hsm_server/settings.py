@@ -225,7 +225,8 @@ class OIDCSettings(Record, frozen=True, kw_only=True):
             enough.
         ca_bundle: PEM file of those who may have signed its certificate; None takes
             those that the web trusts.
-        jwks_file: Its keys (RFC 7517).
+        jwks_file: Its keys (RFC 7517); None has them fetched from where its metadata
+            say.
         title: What people call it.
         scopes: What is asked for; ``openid`` is among them.
         principal_claim: Where an ID token says who somebody is.
@@ -239,7 +240,7 @@ class OIDCSettings(Record, frozen=True, kw_only=True):
     redirect_uri: str
     client_secret_file: Path | None = None
     ca_bundle: Path | None = None
-    jwks_file: Path
+    jwks_file: Path | None = None
     title: str = "single sign-on"
     scopes: tuple[str, ...] = ("openid",)
     principal_claim: str = "sub"

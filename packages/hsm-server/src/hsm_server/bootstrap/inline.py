@@ -102,7 +102,7 @@ def serve(
                 logger,
                 server.metrics,
                 http[0] if http else None,
-                key_set_tasks(settings.token_config, server.take_keys),
+                key_set_tasks(settings, server.take_keys, server.take_providers_keys),
             )
             serving = server.run(bound, shown, tls, on_ready)
             run(serving, settings.event_loop)
@@ -242,6 +242,12 @@ class _InlineServer:
         """Take in what came of fetching keys of tokens."""
         self._token_source.take(data, problem)
         self._begin(self._token_watch.look())
+
+    def take_providers_keys(self, data: bytes | None, problem: str) -> None:
+        """Take in what came of fetching keys of the provider."""
+        if self._vouching:
+            self._vouching.take(data, problem)
+            self._begin(self._vouching.look())
 
     def _ask_reload(self) -> None:
         self._begin(self._reload())

@@ -179,6 +179,10 @@ class _Vault:
                 self._service.connect(end, message.uid, slot=message.slot)
             case Reload():
                 self._begin(self._reload())
+            case KeySet(is_providers=True):
+                if self._vouching:
+                    self._vouching.take(message.data, message.problem)
+                    self._begin(self._vouching.look())
             case KeySet():
                 self._source.take(message.data, message.problem)
                 self._begin(self._token_watch.look())

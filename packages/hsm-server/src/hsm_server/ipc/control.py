@@ -128,16 +128,18 @@ class Published(_Message, frozen=True, tag="published"):
 
 class KeySet(_Message, frozen=True, tag="key_set"):
     """
-    What came of fetching the keys of tokens.
+    What came of fetching the keys of tokens, or those of a provider.
 
     Attributes:
         data: The JWK Set as it was fetched; None if it is the one of before, or if
             there is a problem.
         problem: Why it could not be fetched, or nothing.
+        is_providers: Whether they are those of the provider of OpenID Connect.
     """
 
     data: Annotated[bytes, Meta(max_length=64 * 1024)] | None = None
     problem: Annotated[str, Meta(max_length=4096)] = ""
+    is_providers: bool = False
 
 
 class Stop(_Message, frozen=True, tag="stop"):

@@ -31,7 +31,7 @@ class _Config(Record, frozen=True, kw_only=True):
     redirect_uri: _Text
     client_secret_file: _Text | None = None
     ca_bundle: _Text | None = None
-    jwks_file: _Text
+    jwks_file: _Text | None = None
     title: Annotated[str, Meta(min_length=1, max_length=64)] = "single sign-on"
     scopes: tuple[_Text, ...] = ("openid",)
     principal_claim: _Text = "sub"

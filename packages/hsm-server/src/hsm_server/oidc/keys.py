@@ -3,11 +3,22 @@
 
 from __future__ import annotations
 
-from hsm_server.settings import OIDCSettings, TokenRules
+from pathlib import Path
+
+from hsm_server.settings import OIDCSettings, TokenConfig, TokenRules
 from hsm_server.tokens.config import load_key_set
+from hsm_server.tokens.source import TokenSource
 from hsm_server.tokens.trust import TokenTrust
 
-__all__ = ["ProviderKeys"]
+__all__ = ["ProviderKeys", "keys_of"]
+
+
+def keys_of(settings: OIDCSettings) -> ProviderKeys | TokenSource:
+    """Return where the keys of a provider come from: its file, or who fetches them."""
+    if settings.jwks_file is not None:
+        return ProviderKeys(settings.jwks_file)
+    fetched = TokenConfig(key_set_url=settings.issuer)
+    return TokenSource(fetched, bytes, TokenRules())
 
 
 class ProviderKeys:
@@ -15,11 +26,11 @@ class ProviderKeys:
     Reads the keys of a provider from a file that may change: a `KeySource`.
 
     Args:
-        settings: The provider.
+        path: The file, a JWK Set.
     """
 
-    def __init__(self, settings: OIDCSettings) -> None:
-        self._path = settings.jwks_file
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     @property
     def is_file(self) -> bool:

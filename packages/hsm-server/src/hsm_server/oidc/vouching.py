@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from hsm_server.clock import FlooredClock
 from hsm_server.oidc.id_tokens import IDTokens, provider_name
-from hsm_server.oidc.keys import ProviderKeys
+from hsm_server.oidc.keys import keys_of
 from hsm_server.settings import OIDCSettings
+from hsm_server.tokens.source import TokenSource
 from hsm_server.tokens.watch import TokenWatch
 
 __all__ = ["Vouching", "vouching_for"]
@@ -36,7 +37,8 @@ class Vouching:
         self, settings: OIDCSettings, on_change: Callable[[str], None]
     ) -> None:
         self.name = provider_name(settings)
-        source = ProviderKeys(settings)
+        source = keys_of(settings)
+        self._source = source
         trust = source.read()
         self.tokens = IDTokens(settings, trust.keys, FlooredClock().now)
         self._watch = TokenWatch(
@@ -46,6 +48,11 @@ class Vouching:
     async def run(self, interval_seconds: float) -> None:
         """Look for other keys until cancelled."""
         await self._watch.run(interval_seconds)
+
+    def take(self, data: bytes | None, problem: str) -> None:
+        """Take in what came of fetching its keys, if they are fetched; then `look`."""
+        if isinstance(self._source, TokenSource):
+            self._source.take(data, problem)
 
     async def look(self) -> str:
         """Put in force what is there now; return why not, or nothing."""

@@ -220,8 +220,11 @@ def _parameters(route: Route, schema: Schema) -> list[Schema]:
             {
                 "name": "If-None-Match",
                 "in": "header",
-                "description": "The ETag of what is known already.",
-                "schema": {"type": "string", "pattern": '^(W/)?"[0-9a-f-]{1,64}"$'},
+                "description": (
+                    "ETags of what is known already, with commas between them, or *. "
+                    "What is no ETag is passed over."
+                ),
+                "schema": {"type": "string"},
             }
         )
     return found

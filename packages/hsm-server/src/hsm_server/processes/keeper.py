@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from hsm_core.errors import HSMError
 from hsm_server.exit_codes import ListenError
@@ -106,7 +107,11 @@ class _KeeperProcess:
         metrics = self._child.metrics
         tasks = [
             *tasks_for(self._settings, alarms, metrics, logger, self._http),
-            *key_set_tasks(self._child.plan.settings.token_config, self._pass_on),
+            *key_set_tasks(
+                self._child.plan.settings,
+                partial(self._pass_on, False),
+                partial(self._pass_on, True),
+            ),
         ]
         self._keeper = Keeper(self._first, tasks, self._publish, logger)
         self._control: Control[FromSupervisor] = Control(
@@ -157,8 +162,8 @@ class _KeeperProcess:
         if error:
             raise ListenError(error)
 
-    def _pass_on(self, data: bytes | None, problem: str) -> None:
-        self._control.send(KeySet(data, problem[:_LONGEST_TEXT]))
+    def _pass_on(self, is_providers: bool, data: bytes | None, problem: str) -> None:
+        self._control.send(KeySet(data, problem[:_LONGEST_TEXT], is_providers))
 
     def _note(self, message: Published) -> None:
         answer = self._answers.pop(message.generation, None)

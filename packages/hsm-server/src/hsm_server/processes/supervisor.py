@@ -167,7 +167,7 @@ class Supervisor:
         self._children = [self._vault, self._keeper, *self._front_ends]
         readers = (self._vault, self._keeper)
         self._reloading = Reloading(readers, self._manager, self._logger)
-        self._key_set: KeySet | None = None
+        self._key_sets: dict[bool, KeySet] = {}
         self._is_announced = False
         self._is_stopping = False
 
@@ -215,8 +215,8 @@ class Supervisor:
     def _connect(self, child: Offspring) -> None:
         """Give who has just begun its connections, once there is a vault."""
         if child is self._vault:
-            if self._key_set is not None:
-                child.tell(self._key_set)
+            for key_set in self._key_sets.values():
+                child.tell(key_set)
             for front_end in self._front_ends:
                 self._link(front_end)
         elif child is not self._keeper:
@@ -265,7 +265,7 @@ class Supervisor:
     def _pass_on(self, message: KeySet) -> None:
         """Tell the vault which keys were fetched, also one that is started later."""
         if message.data is not None:
-            self._key_set = message
+            self._key_sets[message.is_providers] = message
         self._vault.tell(message)
 
     def _publish(self, generation: int, descriptors: list[int]) -> None:

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""Keys of a provider that are fetched from where its metadata say that they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import flask
+import httpx2
+import pytest
+from joserfc.jwk import RSAKey
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.model import Role
+from hsm_server.key_sets import ProviderKeysTask, key_set_tasks
+from hsm_server.oidc.config import RETURN_PATH
+from hsm_server.oidc.vouching import Vouching
+from hsm_server.settings import OIDCSettings, ServerSettings
+from hsm_server.tokens.keys import Algorithm, key_from_pem, public_key_set
+from tests.server.family import wait_until
+from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
+from tests.server.process import Running, Site, client_context
+from tests.server.test_id_tokens import KID, NONCE, token
+from tests.server.test_id_tokens import settings as provider
+from tests.server.token_kit import signer
+
+REDIRECT: Final = f"https://hsm.example.com{RETURN_PATH}"
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[OIDCIssuer]:
+    """Give a provider that runs."""
+    with OIDCIssuer(tmp_path / "issuer", REDIRECT) as running:
+        yield running
+
+
+class Fetching:
+    """A task, and what it has delivered."""
+
+    def __init__(self, issuer: OIDCIssuer) -> None:
+        self.delivered: list[tuple[bytes | None, str]] = []
+        settings = OIDCSettings(
+            issuer=issuer.url,
+            client_id=CLIENT_ID,
+            redirect_uri=REDIRECT,
+            ca_bundle=issuer.bundle,
+            roles={"hsm-operators": Role.OPERATOR},
+        )
+        self.task = ProviderKeysTask(
+            settings, 30.0, lambda *found: self.delivered.append(found)
+        )
+
+    async def look(self) -> tuple[bytes | None, str]:
+        """Fetch once; return what came of it."""
+        await self.task.look()
+        return self.delivered[-1]
+
+
+async def test_rotated_keys_are_fetched(issuer: OIDCIssuer) -> None:
+    """What the provider has now, and in the end from where it has them now."""
+    fetching = Fetching(issuer)
+    first = issuer.key_set()
+    assert (first, "") == await fetching.look()
+
+    issuer.key = other_key()
+    assert (issuer.key_set(), "") == await fetching.look()
+    issuer.answers["/moved"] = lambda: flask.Response(first)
+    issuer.change_metadata = lambda said: {**said, "jwks_uri": f"{issuer.url}/moved"}
+    assert (first, "") == await fetching.look()
+
+
+def other_key() -> RSAKey:
+    """Return another key than the first."""
+    return RSAKey.generate_key(2048, {"kid": "second"})
+
+
+BAD: Final[dict[str, tuple[Callable[[dict[str, Any]], Any], str]]] = {
+    "another's": (lambda m: {**m, "issuer": "https://other.example"}, "another"),
+    "no issuer": (lambda m: {"jwks_uri": m["jwks_uri"]}, "another"),
+    "a list": (lambda m: [m], "understood"),
+    "no place": (lambda m: {**m, "jwks_uri": None}, "no https address"),
+    "no URL": (lambda m: {**m, "jwks_uri": "https://[::1"}, "no https address"),
+    "a file": (lambda m: {**m, "jwks_uri": "file:///etc/passwd"}, "no https address"),
+    "http": (lambda m: {**m, "jwks_uri": "http://localhost/keys"}, "no https address"),
+    "a user": (lambda m: {**m, "jwks_uri": "https://a:b@localhost"}, "no https"),
+    "long": (lambda m: {**m, "jwks_uri": "https://x/" + "a" * 2048}, "no https"),
+    "missing": (lambda m: {**m, "jwks_uri": m["jwks_uri"] + "/no"}, "HTTP 404"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_metadata_that_will_not_do(issuer: OIDCIssuer, name: str) -> None:
+    """They are told in words, and bring no keys; good ones do again."""
+    change, words = BAD[name]
+    issuer.change_metadata = cast("Callable[[dict[str, Any]], dict[str, Any]]", change)
+    fetching = Fetching(issuer)
+    data, problem = await fetching.look()
+    assert data is None
+    assert words in problem
+
+    issuer.change_metadata = lambda metadata: metadata
+    assert (issuer.key_set(), "") == await fetching.look()
+
+
+async def test_metadata_that_are_no_json(issuer: OIDCIssuer) -> None:
+    """They say nothing."""
+    page = "/.well-known/openid-configuration"
+    issuer.answers[page] = lambda: flask.Response("<html>")
+
+    assert "understood" in (await Fetching(issuer).look())[1]
+
+
+def test_who_has_a_file_fetches_nothing() -> None:
+    """The file says it all."""
+
+    def deliver(data: bytes | None, problem: str) -> None:
+        raise AssertionError
+
+    with_file = ServerSettings(oidc=provider())
+    without = ServerSettings(oidc=provider(jwks_file=None))
+
+    assert [] == key_set_tasks(with_file, deliver, deliver)
+    assert 1 == len(key_set_tasks(without, deliver, deliver))
+
+
+def redeems(vouching: Vouching) -> bool:
+    """Return whether a good token is taken now."""
+    try:
+        vouching.tokens.redeem(token(), NONCE)
+    except AuthenticationError:
+        return False
+    return True
+
+
+async def test_the_vault_keeps_the_last_good_keys() -> None:
+    """Nobody is let in before there are keys; a bad set changes nothing."""
+    told: list[str] = []
+    vouching = Vouching(provider(jwks_file=None), told.append)
+    good = public_key_set(
+        [key_from_pem(signer("ES256").pem(), Algorithm("ES256"), KID)]
+    )
+    assert not redeems(vouching)
+
+    vouching.take(good, "")
+    assert "" == await vouching.look()
+    assert redeems(vouching)
+    vouching.take(b"<html>", "")
+    assert "not valid" in await vouching.look()
+    vouching.take(None, "gone.")
+    assert "gone." == await vouching.look()
+    assert redeems(vouching)
+    vouching.take(json.dumps({"keys": []}).encode(), "")
+    assert "holds no key" in await vouching.look()
+    assert not redeems(vouching)
+    assert "" == told[0]
+
+
+@pytest.fixture(params=["process", "inline"])
+def served(
+    request: pytest.FixtureRequest, tmp_path: Path, issuer: OIDCIssuer
+) -> Iterator[tuple[Site, Running]]:
+    """Give a server that has the provider's keys from nowhere but the provider."""
+    folder = tmp_path / "site"
+    folder.mkdir(mode=0o700)
+    site = Site(folder, request.param)
+    secret, config = tmp_path / "client-secret", tmp_path / "oidc.yaml"
+    for path, text in ((secret, CLIENT_SECRET), (config, config_text(issuer))):
+        path.touch(mode=0o600)
+        path.write_text(text)
+    more = ("--oidc-config", str(config), "--auth-jwt-reload-secs", "0.5")
+    with site.serve(*more) as running:
+        yield site, running
+        assert 0 == running.stop()
+
+
+def config_text(issuer: OIDCIssuer) -> str:
+    """Return a file that names the provider."""
+    return json.dumps(
+        {
+            "issuer": issuer.url,
+            "client_id": CLIENT_ID,
+            "client_secret_file": "client-secret",
+            "redirect_uri": REDIRECT,
+            "ca_bundle": str(issuer.bundle),
+            "roles_claim": "groups",
+            "roles": {"hsm-operators": "Operator"},
+        }
+    )
+
+
+def test_a_server_that_fetches(
+    served: tuple[Site, Running], issuer: OIDCIssuer
+) -> None:
+    """People sign in by whatever key the provider has now."""
+    site, running = served
+    host, port = running.address
+
+    def lands() -> str:
+        context = client_context(site.authority)
+        base = f"https://{host}:{port}"
+        with httpx2.Client(verify=context, base_url=base, trust_env=False) as browser:
+            away = browser.get("/ui/sign-in/oidc").headers["Location"]
+            back = urlsplit(issuer.settle(away, "olga").url)
+            answer = browser.get(f"{back.path}?{back.query}")
+            return str(answer.headers.get("Location", ""))
+
+    wait_until(lambda: lands() == "/ui")
+    issuer.key = other_key()
+    wait_until(lambda: lands() == "/ui")
+    assert "provider keys loaded" in [line["event"] for line in site.log()]
