@@ -24,15 +24,15 @@ HS256 = {"alg": "HS256"}
 
 NOT_OFFERED = {
     "KEY-12": "shown by the tests of keys that are replaced",
-    "CLM-12": "there are no sessions",
-    "CLM-13": "no operation is for one token only",
+    "CLM-12": "shown by the tests of the console's sessions",
+    "CLM-13": "shown by the tests of tokens that serve once",
     "CLM-14": "subjects are not revoked",
     "TIM-01": "shown by the tests of the clock",
     "TIM-02": "shown by the tests of the clock",
     "DPOP-01": "DPoP is not offered",
-    "CSRF-01": "there is no console",
+    "CSRF-01": "shown by the tests of the console's forms",
 }
-"""Classes of what this version does not have, and why."""
+"""Classes that are not among these attacks, and why."""
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
