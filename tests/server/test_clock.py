@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Time for tokens never goes back."""
 
+import asyncio
 import time
 
 from hsm_server.clock import FlooredClock
@@ -64,6 +65,34 @@ async def test_a_step_over_http() -> None:
         assert 401 == await status(mint(claims(iat=int(begin), exp=int(begin) + 299)))
         times.monotonic += 4000
         assert (401, 401) == (await status(token), await status(later))
+
+
+async def test_a_token_that_expires_meanwhile() -> None:
+    """What was begun with a good token is answered, and nothing after it."""
+    times, begin = Times(), float(int(time.time()))
+    times.wall = begin
+    asked = asyncio.Event()
+
+    def wall() -> float:
+        asked.set()
+        return times.wall
+
+    token = mint(claims(iat=int(begin), exp=int(begin) + 300))
+
+    async with open_api(clock=FlooredClock(wall, lambda: times.monotonic)) as api:
+        asked.clear()
+        body = {"algorithm": "RSA-4096"}
+        making = asyncio.create_task(api.send("POST", "/keys", token=token, body=body))
+        await asked.wait()
+        # Who asks may be looked at twice, before and after the body has come.
+        await asyncio.sleep(0.03)
+        is_under_way = not making.done()
+        times.wall += 4000
+        made = await making
+        after = await api.send("GET", "/algorithms", token=token)
+
+    assert is_under_way
+    assert (201, 401) == (made.status, after.status)
 
 
 def test_the_default_is_the_system() -> None:
