@@ -602,12 +602,18 @@ def tls_scan(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Send a running server what its OpenAPI document allows, and what it does not."""
+    """
+    Send a running server what its OpenAPI document allows, and what it does not.
+
+    Each run makes up other requests, unless `FERROHSM_FUZZ_SEED` says which.
+    """
     _install(session, "test", "fuzz")
-    words = session.posargs or (
+    words = session.posargs or [
         "--max-examples",
         os.environ.get("FERROHSM_FUZZ", "100"),
-    )
+    ]
+    if not session.posargs and "FERROHSM_FUZZ_SEED" in os.environ:
+        words += ["--seed", os.environ["FERROHSM_FUZZ_SEED"]]
     session.run("python", "-m", "tests.e2e.fuzz", *words)
 
 
