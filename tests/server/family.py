@@ -43,8 +43,7 @@ class Family:
     @property
     def vault(self) -> int:
         """Process id of the vault, waiting for one."""
-        wait_until(lambda: self._of("hsm_server.bootstrap.vault"))
-        return self._of("hsm_server.bootstrap.vault")[0]
+        return self._one_of("hsm_server.bootstrap.vault")
 
     @property
     def front_ends(self) -> list[int]:
@@ -54,8 +53,7 @@ class Family:
     @property
     def keeper(self) -> int:
         """Process id of the keeper of TLS, waiting for one."""
-        wait_until(lambda: self._of("hsm_server.processes.keeper"))
-        return self._of("hsm_server.processes.keeper")[0]
+        return self._one_of("hsm_server.processes.keeper")
 
     @property
     def everybody(self) -> list[int]:
@@ -65,6 +63,17 @@ class Family:
     def kill_vault(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the vault."""
         os.kill(self.vault, number)
+
+    def _one_of(self, module: str) -> int:
+        found: list[int] = []
+
+        def looks() -> bool:
+            # What was there may be gone when it is looked at again.
+            found[:] = self._of(module)
+            return bool(found)
+
+        wait_until(looks)
+        return found[0]
 
     def _of(self, module: str) -> list[int]:
         children = Path(f"/proc/{self.supervisor}/task/{self.supervisor}/children")
