@@ -68,8 +68,7 @@ def test_certificates_of_a_ca(
     newcomer: Newcomer, lasting: subprocess.Popen[bytes]
 ) -> None:
     """
-    The command line of the original goes on with the keys of the first server, and lets
-    in clients of its CA, and nobody else.
+    With the keys of the first server, it lets in clients of its CA, and nobody else.
     """
     require_program("curl")
     serve, ask = blocks("Use certificates of a CA")
