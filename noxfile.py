@@ -630,6 +630,19 @@ def fuzz_long(session: nox.Session) -> None:
 
 
 @nox.session
+def parsers(session: nox.Session) -> None:
+    """
+    Fuzz every parser, guided by coverage, with 100,000 inputs each.
+
+    After ``--`` may stand which ones, and ``--runs 10000000`` for the long form. Takes
+    half an hour and more, and a Python that has atheris. Not part of CI, whose tests
+    try some hundred inputs of each.
+    """
+    _install(session, "test", "parsers")
+    session.run("python", "-m", "tests.fuzzing", *session.posargs)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """
     Fail and kill every call of the disk, break the trail's place, cut the power.
