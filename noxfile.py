@@ -1,35 +1,25 @@
 # SPDX-License-Identifier: MIT
 """The project's tasks. ``nox -l`` lists them; what follows ``--`` goes to the tool."""
 
-import email
 import json
 import os
 import shutil
 import sys
 import tempfile
-import xml.etree.ElementTree as ET
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import nox
 from nox.command import CommandFailed
-from packaging.requirements import Requirement
 
-DISTS: Final = ("hsm-core", "hsm-server", "hsm-cli")
+# Where nox is started by its own command, the repository is not yet on the path.
+sys.path.insert(0, str(Path(__file__).parent))
 
-OWN_TESTS: Final = {
-    "hsm-core": ("core", "vectors", "contract"),
-    "hsm-server": ("server",),
-    "hsm-cli": ("cli",),
-}
-"""
-Folders of tests that must pass where no sibling but hsm-core is installed.
-
-With the word "all" after ``--``, `isolated` runs all of them.
-"""
+from tests.advisories import judge
+from tests.built import DISTS, WHEELS, copy_otherwise, requirements, wheel_of
+from tests.report import Counts, count
 
 SELECTION: Final = nox.project.load_toml("tests/sessions.toml")
 """Which tests a session runs, where it is not all of them, and why."""
@@ -46,7 +36,6 @@ MEMORY: Final = Path("/dev/shm")  # noqa: S108
 MEMORY_BYTES: Final = 4 * 1024**3
 """How much must be free there for the folders of tests."""
 
-WHEELS: Final = Path("dist")
 REPORTS: Final = Path(".nox/reports")
 
 nox.needs_version = ">=2025.10.16"
@@ -186,7 +175,7 @@ def isolated(session: nox.Session, dist: str) -> None:
     imported before anything is there that only tests need; then come tests that use
     every part: `isolated` in tests/sessions.toml, or all there are with ``-- all``.
     """
-    own, foreign = _requirements(dist)
+    own, foreign = requirements(dist)
     session.install(*foreign)
     has_uv = session.venv_backend == "uv"
     session.install(
@@ -199,7 +188,8 @@ def isolated(session: nox.Session, dist: str) -> None:
         session.run("uv", "pip", "check", external=True)
     else:
         session.run("python", "-m", "pip", "check")
-    session.run("python", "-m", "tests.every_module", dist.replace("-", "_"))
+    package = dist.replace("-", "_")
+    session.run("python", "-W", "error", "-m", "tests.every_module", package)
     for sibling in sorted(set(DISTS) - set(own)):
         session.run(
             *("python", "-c", f"import {sibling.replace('-', '_')}"),
@@ -209,45 +199,17 @@ def isolated(session: nox.Session, dist: str) -> None:
     _install_groups(session, f"test-{dist.removeprefix('hsm-')}")
     chosen = SELECTION["isolated"][dist]
     if session.posargs == ["all"]:
-        chosen = OWN_TESTS[dist]
+        chosen = SELECTION["own"][dist]
     _refuse_many_skips(session, _run_tests(session, chosen=chosen))
-
-
-def _requirements(dist: str, extras: Iterable[str] = ()) -> tuple[list[str], list[str]]:
-    """
-    Return what a built wheel needs: our own distributions, and everybody else's.
-
-    Those of a required sibling are followed, for it is installed without its own.
-    """
-    (wheel,) = WHEELS.glob(f"{dist.replace('-', '_')}-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        metadata = email.message_from_bytes(archive.read(name))
-    own, foreign = [dist], []
-    for text in metadata.get_all("Requires-Dist", []):
-        requirement = Requirement(text)
-        marker, requirement.marker = requirement.marker, None
-        if marker and not any(marker.evaluate({"extra": e}) for e in ("", *extras)):
-            continue
-        if requirement.name in DISTS:
-            more_own, more_foreign = _requirements(requirement.name, requirement.extras)
-            own += more_own
-            foreign += more_foreign
-        else:
-            foreign.append(str(requirement))
-    return own, foreign
 
 
 def _refuse_many_skips(session: nox.Session, reports: Iterable[Path]) -> None:
     """Fail when more than a tenth of the tests were skipped."""
-    total = skipped = 0
+    total = Counts()
     for report in reports:
-        # It was written by pytest a moment ago.
-        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314
-            total += int(suite.get("tests", "0"))
-            skipped += int(suite.get("skipped", "0"))
-    if skipped * 10 > total:
-        session.error(f"{skipped} of {total} tests were skipped.")
+        total = total.plus(count(report))
+    if total.skipped * 10 > sum(total):
+        session.error(f"Too many tests were skipped: {total}.")
 
 
 @nox.session(reuse_venv=False, venv_backend="uv")
@@ -339,7 +301,7 @@ def build(session: nox.Session) -> None:
     # A source distribution has the file of this name that is found first on the way up.
     shutil.copy(".gitignore", again)
     for dist in DISTS:
-        _copy_otherwise(Path("packages", dist), again / dist)
+        copy_otherwise(Path("packages", dist), again / dist)
         with session.chdir(again / dist):
             session.run(
                 *("python", "-m", "hatchling", "build", "-d", str(again / "dist")),
@@ -348,15 +310,6 @@ def build(session: nox.Session) -> None:
     found = {path.name: path.read_bytes() for path in (again / "dist").iterdir()}
     if found != {path.name: path.read_bytes() for path in WHEELS.iterdir()}:
         session.error("What was built twice is not the same.")
-
-
-def _copy_otherwise(source: Path, target: Path) -> None:
-    """Copy a source tree, as somebody with another umask does at another time."""
-    left_out = shutil.ignore_patterns("__pycache__", "dist")
-    shutil.copytree(source, target, ignore=left_out)
-    for path in (target, *target.rglob("*")):
-        path.chmod(0o700 if path.is_dir() else 0o600)
-        os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
 @nox.session(requires=["build"], reuse_venv=False)
@@ -404,43 +357,20 @@ def audit(session: nox.Session) -> None:
     )
     if not answers.exists():
         session.error("pip-audit did not come to its end.")
-    _judge(session, json.loads(answers.read_text("utf-8"))["dependencies"])
-
-
-def _judge(session: nox.Session, asked: Sequence[Mapping[str, Any]]) -> None:
-    """
-    End the session by what pip-audit answered.
-
-    Args:
-        session: It fails for a vulnerability, and is skipped for a missing answer.
-
-        asked: Of each package its name and version; either its vulnerabilities, or
-            the reason why there is no answer.
-    """
-    found = [
-        f"{package['name']} {package['version']}: {fault['id']}, mended in "
-        f"{' or '.join(fault['fix_versions']) or 'no version'}"
-        for package in asked
-        for fault in package.get("vulns", ())
-    ]
-    unknown = [package["name"] for package in asked if "skip_reason" in package]
-    session.log(
-        f"{len(asked) - len(unknown)} of {len(asked)} packages were asked about."
-    )
-    if found:
-        session.error("\n".join(("Vulnerable:", *found)))
-    if unknown:
-        session.skip(f"PyPI gave no answer about {', '.join(unknown)}.")
+    verdict = judge(json.loads(answers.read_text("utf-8")))
+    for line in verdict.vulnerable:
+        session.warn(line)
+    session.log(f"Without known vulnerabilities: {', '.join(verdict.clean) or 'none'}.")
+    if verdict.vulnerable:
+        session.error("There are known vulnerabilities.")
+    if verdict.unknown:
+        session.skip(f"PyPI gave no answer about {', '.join(verdict.unknown)}.")
 
 
 def _install_wheel(session: nox.Session, dist: str) -> str:
     """Install a built wheel, and what it requires, by itself; return that Python."""
-    own, _ = _requirements(dist)
-    wheels = [
-        str(wheel)
-        for name in own
-        for wheel in WHEELS.glob(f"{name.replace('-', '_')}-*.whl")
-    ]
+    own, _ = requirements(dist)
+    wheels = [str(wheel_of(name)) for name in own]
     place = Path(session.create_tmp()).resolve() / dist
     session.run("python", "-m", "venv", "--clear", "--without-pip", str(place))
     python = str(place / "bin" / "python")

@@ -12,11 +12,6 @@ from tests.support import REPOSITORY
 
 TESTS = REPOSITORY / "tests"
 LISTED: dict[str, Any] = tomllib.loads((TESTS / "sessions.toml").read_text("utf-8"))
-OWN_FOLDERS = {
-    "hsm-core": {"core", "contract", "vectors"},
-    "hsm-server": {"server"},
-    "hsm-cli": {"cli"},
-}
 
 
 def patterns(table: Any) -> list[str]:
@@ -34,7 +29,7 @@ def required() -> set[str]:
         texts += [*project["dependencies"]]
         texts += patterns(project.get("optional-dependencies", {}))
     names = {re.split(r"[\[<>=!~; ]", text, maxsplit=1)[0].lower() for text in texts}
-    return names - OWN_FOLDERS.keys()
+    return names - LISTED["own"].keys()
 
 
 @pytest.mark.parametrize("name", sorted(LISTED))
@@ -55,11 +50,11 @@ def test_every_library_has_its_tests() -> None:
     assert required() == LISTED["lowest"].keys()
 
 
-@pytest.mark.parametrize("dist", sorted(OWN_FOLDERS))
+@pytest.mark.parametrize("dist", sorted(LISTED["own"]))
 def test_a_distribution_is_tested_by_its_own(dist: str) -> None:
     """
     What runs without the siblings lies in folders that need none of them.
     """
     folders = {Path(pattern).parts[0] for pattern in LISTED["isolated"][dist]}
 
-    assert folders <= OWN_FOLDERS[dist]
+    assert folders <= set(LISTED["own"][dist])
