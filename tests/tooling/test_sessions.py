@@ -29,7 +29,7 @@ def required() -> set[str]:
         texts += [*project["dependencies"]]
         texts += patterns(project.get("optional-dependencies", {}))
     names = {re.split(r"[\[<>=!~; ]", text, maxsplit=1)[0].lower() for text in texts}
-    return names - LISTED["own"].keys()
+    return names - set(LISTED["own"])
 
 
 @pytest.mark.parametrize("name", sorted(LISTED))
