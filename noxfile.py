@@ -139,7 +139,7 @@ def _folder_of_tests(*, in_memory: bool) -> Iterator[tuple[str, ...]]:
     elif shutil.disk_usage(MEMORY).free < MEMORY_BYTES:
         yield ()
     else:
-        with tempfile.TemporaryDirectory(prefix="ferrohsm-", dir=MEMORY) as folder:
+        with tempfile.TemporaryDirectory(prefix="hsm-tests-", dir=MEMORY) as folder:
             yield (f"--basetemp={folder}/t",)
 
 
