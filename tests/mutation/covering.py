@@ -9,8 +9,9 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import coverage
 import msgspec
@@ -22,7 +23,10 @@ from tests.mutation.trials import OPTIONS, in_child
 
 __all__ = ["Covered", "cover"]
 
-_AT_IMPORT = ""
+_LONG: Final = 12.0
+"""For so many seconds tests are tried on one fault, as long as they usually take."""
+
+_AT_IMPORT: Final = ""
 """The name under which coverage keeps what runs outside of any test."""
 
 
@@ -54,7 +58,7 @@ class Covered:
         Return the tests that may notice a fault, the quickest first.
 
         What runs when a module is loaded concerns all tests that run anything in it, or
-        all tests where there is nothing else in it.
+        all tests where there is nothing else in it. Together they take seconds.
         """
         lines = self.runners.get(str(path), {})
         first, last = mutant.lines
@@ -62,7 +66,9 @@ class Covered:
         if self.is_loading(path, mutant):
             found = {test for tests in lines.values() for test in tests} - {_AT_IMPORT}
             found = found or set(self.seconds)
-        return sorted(found & self.seconds.keys(), key=lambda t: (self.seconds[t], t))
+        quickest = sorted(found & self.seconds.keys(), key=lambda t: self.seconds[t])
+        begun = accumulate((self.seconds[test] for test in quickest), initial=0.0)
+        return [test for test, at in zip(quickest, begun, strict=False) if at < _LONG]
 
 
 @dataclass(frozen=True, slots=True)
