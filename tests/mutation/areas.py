@@ -68,9 +68,8 @@ AREAS: Final = {
         _core(
             *("audit_baseline", "audit_format", "audit_merkle", "audit_record"),
             *("audit_retention_rule", "audit_verify", "audit_pruned_attacks"),
-            *("trail_content", "trail_filters", "trail_sieve", "sqlite_audit"),
-            *("audit_tampering", "sqlite_audit_pruning", "audit_recovery"),
-            *("audit_pruning", "lazy_records", "trail_promises", "visits"),
+            *("trail_filters", "trail_sieve", "lazy_records", "trail_walk"),
+            *("audit_tampering", "sqlite_audit_pruning"),
         )
         + _contract("audit_log", "audit_pruning"),
     ),

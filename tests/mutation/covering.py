@@ -23,7 +23,7 @@ from tests.mutation.trials import OPTIONS, in_child
 
 __all__ = ["Covered", "cover"]
 
-_LONG: Final = 12.0
+_LONG: Final = 6.0
 """For so many seconds tests are tried on one fault, as long as they usually take."""
 
 _AT_IMPORT: Final = ""

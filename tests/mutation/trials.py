@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -42,6 +43,7 @@ OPTIONS: Final = (
     *("-p", "no:benchmark", "--hypothesis-seed=0", "-o", "timeout=0"),
 )
 _OURS: Final = ("hsm_", "tests")
+_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG in linux/prctl.h
 _POLL_SECONDS: Final = 0.01
 _ALL_PASSED: Final = 0
 _USUAL: Final = frozenset({_ALL_PASSED, 1, 2})
@@ -149,6 +151,8 @@ def _live(work: Callable[[Path], int], folder: Path) -> None:
     code = _OUR_FAULT
     try:
         os.setsid()
+        # Nobody is left behind by a session that somebody stops.
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
         os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = None
