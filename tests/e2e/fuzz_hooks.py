@@ -3,7 +3,8 @@
 What schemathesis is told about the server: tokens, real keys, valid bodies.
 
 Loaded by schemathesis itself. ``FUZZ_STATE`` names a JSON file with tokens and seeds,
-``FUZZ_COUNTS`` the file that gets the answers, counted by operation and status.
+``FUZZ_COUNTS`` the file that gets the answers: counted by operation and status, and by
+phase, and which took longest.
 """
 
 import atexit
@@ -24,6 +25,8 @@ __all__ = ["RoleTokens", "count_answer", "use_seeds", "write_counts"]
 
 _STATE: Final[dict[str, Any]] = json.loads(Path(os.environ["FUZZ_STATE"]).read_text())
 _COUNTS: Final[Counter[str]] = Counter()
+_PHASES: Final[Counter[str]] = Counter()
+_SLOWEST: Final[dict[str, float]] = {}
 _LOCK: Final = threading.Lock()
 _CHANCE: Final = random.Random(_STATE["seed"])
 _REAL_KEY: Final = 0.7
@@ -85,14 +88,22 @@ def _takes_seed(case: schemathesis.Case[Any], chance: float = _REAL_BODY) -> boo
 
 @schemathesis.hook("after_call")
 def count_answer(context: Any, case: schemathesis.Case[Any], response: Any) -> None:
-    """Count an answer."""
+    """Count an answer, and note how long it took."""
+    name = _operation(case)
     with _LOCK:
-        _COUNTS[f"{_operation(case)} {response.status_code}"] += 1
+        _COUNTS[f"{name} {response.status_code}"] += 1
+        _PHASES[_phase(case)] += 1
+        _SLOWEST[name] = max(_SLOWEST.get(name, 0.0), response.elapsed)
 
 
 def write_counts() -> None:
     """Write down what was counted."""
-    Path(os.environ["FUZZ_COUNTS"]).write_text(json.dumps(_COUNTS))
+    found = {"answers": _COUNTS, "phases": _PHASES, "slowest": _SLOWEST}
+    Path(os.environ["FUZZ_COUNTS"]).write_text(json.dumps(found))
+
+
+def _phase(case: schemathesis.Case[Any]) -> str:
+    return str(case.meta.phase.name) if case.meta is not None else "none"
 
 
 def _operation(case: schemathesis.Case[Any]) -> str:
