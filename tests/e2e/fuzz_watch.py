@@ -11,10 +11,11 @@ from typing import Final, Self
 
 from tests.faults.growth import Sample, look, measure
 
-__all__ = ["Watch", "told"]
+__all__ = ["Watch", "judge"]
 
 _EVERY_SECONDS: Final = 2.0
 _MIB: Final = 1024 * 1024
+_GROWTH_BYTES: Final = 20 * _MIB
 
 
 class Watch:
@@ -54,21 +55,27 @@ class Watch:
                 return
 
 
-def told(samples: Sequence[Sample]) -> list[str]:
-    """Say for each process what it took at first, by quarters of the time, and last."""
-    lines = []
+def judge(samples: Sequence[Sample]) -> list[tuple[bool, str]]:
+    """
+    Say for each process what it took at first, by quarters of the time, and last.
+
+    What a process grows by while everything is done for the first time is in its first
+    quarter; from there to the last one it may grow by 20 MiB.
+    """
     growths = {growth.of: growth for growth in measure(samples)}
+    found = []
     by_process = sorted(samples, key=_process)
-    for (kind, pid), found in groupby(by_process, key=_process):
-        own = [sample.rss for sample in found]
+    for (kind, pid), group in groupby(by_process, key=_process):
+        own = [sample.rss for sample in group]
         growth = growths.get(f"{kind} {pid}")
-        quarters = growth.rss if growth else []
-        middle = " ".join(f"{value / _MIB:.1f}" for value in quarters) or "too few"
-        lines.append(
+        quarters = growth.rss if growth else [own[0], own[-1]]
+        middle = " ".join(f"{value / _MIB:.1f}" for value in quarters)
+        text = (
             f"{kind} {pid}: {own[0] / _MIB:.1f} MiB at first, {middle} by quarters, "
             f"{max(own) / _MIB:.1f} at most, {own[-1] / _MIB:.1f} at last"
         )
-    return lines
+        found.append((quarters[-1] - quarters[0] <= _GROWTH_BYTES, text))
+    return found
 
 
 def _process(sample: Sample) -> tuple[str, int]:
