@@ -630,6 +630,19 @@ def fuzz_long(session: nox.Session) -> None:
 
 
 @nox.session
+def timing(session: nox.Session) -> None:
+    """
+    Measure whether a secret can be told by the time that a comparison takes.
+
+    A million samples of each kind take a quarter of an hour on a machine that does
+    nothing else. Not part of CI, whose machines are too restless.
+    """
+    _install(session, "test")
+    words = session.posargs or ["--samples", "1000000"]
+    session.run("python", "-m", "tests.timing", *words)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """
     Fail and kill every call of the disk, break the trail's place, cut the power.
