@@ -3,25 +3,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.family import PROGRAMS, children, members
-from tests.e2e.processes import ServerProcess
-from tests.e2e.site import Site
+from tests.bench.processes import sign_over_https
 
-_CLIENT = Path(__file__).with_name("isolation_client.py")
 _WAYS = {
     "inline": ("--isolation", "inline"),
     "1 worker": ("--workers", "1"),
@@ -30,21 +23,6 @@ _WAYS = {
 }
 _ROUNDS = 3
 _REQUESTS = 4000
-_CONNECTIONS = 16
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return how long a process's threads were on a processor."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
-
-
-def _processes(server: ServerProcess) -> dict[int, str]:
-    others = children(server.pid)
-    found = {server.pid: "supervisor" if others else "server"}
-    for kind in PROGRAMS:
-        found |= dict.fromkeys(members(server.pid, kind), kind)
-    return found
 
 
 def _bare_seconds() -> float:
@@ -54,44 +32,6 @@ def _bare_seconds() -> float:
     for _ in range(2000):
         key.sign(bytes(32), ec.ECDSA(hashes.SHA256()))
     return (time.process_time() - began) / 2000
-
-
-@contextmanager
-def _client(site: Site, port: int) -> Iterator[subprocess.Popen[str]]:
-    token = site.folder / "token"
-    token.write_text(site.token("ada", "operator"))
-    identity = (site.client_pair.certificate, site.client_pair.key)
-    words = [str(port), str(site.authority.bundle), *map(str, identity), str(token)]
-    with subprocess.Popen(
-        [sys.executable, _CLIENT, *words, "signer", str(_CONNECTIONS), str(_REQUESTS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as client:
-        yield client
-
-
-def _measure(folder: Path, flags: tuple[str, ...]) -> tuple[dict[str, float], float]:
-    """Return processor time per request by process, and requests per second."""
-    site = Site(folder)
-    with site.start(*flags, "--log-level", "warning") as server:
-        with site.client(server.port, "ada", "operator") as client:
-            body = {"algorithm": "EC-P256", "name": "signer"}
-            assert 201 == client.request("POST", "/api/v1/keys", body).status
-        with _client(site, server.port) as busy:
-            assert busy.stdin is not None
-            assert busy.stdout is not None
-            assert "ready\n" == busy.stdout.readline()
-            processes = _processes(server)
-            before = {pid: _cpu_seconds(pid) for pid in processes}
-            busy.stdin.write("\n")
-            busy.stdin.flush()
-            done = json.loads(busy.stdout.readline())
-            used: dict[str, float] = defaultdict(float)
-            for pid, name in processes.items():
-                used[name] += (_cpu_seconds(pid) - before[pid]) / done["requests"]
-        assert 0 == server.stop()
-    return used, done["requests"] / done["seconds"]
 
 
 def test_signature_over_https(
@@ -104,9 +44,9 @@ def test_signature_over_https(
     for turn in range(_ROUNDS):
         for number, (way, flags) in enumerate(_WAYS.items()):
             bare.append(_bare_seconds())
-            used, rate = _measure(tmp_path / f"{turn}-{number}", flags)
-            rates[way].append(rate)
-            for name, seconds in used.items():
+            load = sign_over_https(tmp_path / f"{turn}-{number}", flags, _REQUESTS)
+            rates[way].append(load.rate)
+            for name, seconds in load.used.items():
                 costs[way][name].append(seconds)
     raw = statistics.median(bare)
     with capsys.disabled():

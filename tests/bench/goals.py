@@ -15,6 +15,7 @@ from tests.bench.rows import (
     commands,
     durable,
     encryption,
+    growth,
     https,
     many_keys,
     post_quantum,
@@ -50,7 +51,7 @@ GOALS: Final = (
     Goal("P13", "ML-DSA and ML-KEM", post_quantum.lattices),
     Goal("P14", "SLH-DSA", post_quantum.slh_dsa),
     Goal("P15", "starts of the client", commands.starts),
-    Goal("P16", "cost as an HSM grows", many_keys.flatness),
+    Goal("P16", "cost as an HSM grows", growth.flatness),
 )
 
 

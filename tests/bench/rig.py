@@ -65,7 +65,11 @@ class Rig:
 
     def open(self, settings: Settings) -> Session:
         """Return a session of an HSM of its own, which stays open."""
-        return session_of(self._stack.enter_context(_opened(settings)))
+        return session_of(self.opened(settings))
+
+    def opened(self, settings: Settings) -> OpenHSM:
+        """Return an HSM of its own, which stays open."""
+        return self._stack.enter_context(_opened(settings))
 
     def settings_in(self, name: str, sync: AuditSync = AuditSync.BOUNDED) -> Settings:
         """Return settings of an HSM on the file system, in a new folder."""
@@ -112,6 +116,11 @@ class Rivals(dict[str, Loop]):
         if raw is not None:
             self[RAW] = raw
         self.missing: dict[str, str] = {}
+
+    def told(self, took: dict[str, float]) -> str:
+        """Return what one operation took each rival, and who could not run, and why."""
+        absent = [f"no {name}: {why}" for name, why in self.missing.items()]
+        return "; ".join([told(took), *absent])
 
     def invite(self, name: str, make: Callable[[], Loop]) -> None:
         """Add a rival if it can run here."""

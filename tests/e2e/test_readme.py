@@ -14,13 +14,18 @@ from tests.e2e.newcomer import READY_SECONDS, Newcomer
 from tests.support import REPOSITORY, require_program
 
 README = (REPOSITORY / "README.md").read_text()
-BLOCK = re.compile(r"^## ([^\n]*)\n\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def block(title: str) -> str:
-    """Return the shell block that a section begins with."""
-    (text,) = [found[2] for found in BLOCK.finditer(README) if found[1] == title]
-    return text
+def blocks(title: str) -> list[str]:
+    """Return the shell blocks of a section."""
+    (text,) = [body for name, body in SECTION.findall(README) if name == title]
+    return BLOCK.findall(text)
+
+
+(START,) = blocks("Start a server that stays")
+(CLIENT,) = blocks("Use the client")
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def newcomer(tmp_path: Path) -> Newcomer:
 @pytest.fixture
 def lasting(newcomer: Newcomer) -> Iterator[subprocess.Popen[bytes]]:
     """Give the server that the README's block starts."""
-    with newcomer.start(block("Start a server that stays")) as shell:
+    with newcomer.start(START) as shell:
         try:
             newcomer.wait_until_it_listens(shell)
             yield shell
@@ -50,7 +55,7 @@ def test_server_and_client_blocks(
     """
     The server of the first block serves the client of the second.
     """
-    status, told = newcomer.run(block("Use the client"))
+    status, told = newcomer.run(CLIENT)
 
     assert 0 == status, told
     assert "The signature is good; version 1 made it." in told
@@ -59,25 +64,30 @@ def test_server_and_client_blocks(
     assert (newcomer.folder / "README.sig").stat().st_size > 60
 
 
-def test_certificates_of_a_ca(newcomer: Newcomer) -> None:
+def test_certificates_of_a_ca(
+    newcomer: Newcomer, lasting: subprocess.Popen[bytes]
+) -> None:
     """
-    The command line of the original lets in clients of its CA, and nobody else.
+    With the keys of the first server, it lets in clients of its CA, and nobody else.
     """
     require_program("curl")
-    here = f"https://localhost:{newcomer.port}/livez"
-    ask = f"curl -sS --cacert certs/ca.pem {here}"
-    with newcomer.start(block("Use certificates of a CA")) as shell:
+    serve, ask = blocks("Use certificates of a CA")
+    newcomer.run(CLIENT)
+    os.killpg(lasting.pid, signal.SIGINT)
+    lasting.communicate(timeout=READY_SECONDS)
+    with newcomer.start(serve) as shell:
         try:
             newcomer.wait_until_it_listens(shell)
-            refused, why = newcomer.run(ask)
-            status, told = newcomer.run(
-                f"{ask} --cert certs/client.pem --key certs/client-key.pem"
-            )
+            refused, why = newcomer.run("curl -sSk https://localhost:8443/livez")
+            status, told = newcomer.run(ask)
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
             shell.communicate(timeout=READY_SECONDS)
 
-    assert (0, True) == (status, '"status":"ok"' in told), told
+    assert 0 == status, told
+    assert "release" in told
+    assert '"status":"ok"' in told
+    assert "ferrohsm_rate_limit_allowed_total" in told
     assert (56, True) == (refused, "certificate required" in why), why
 
 
@@ -89,7 +99,7 @@ def test_server_of_the_readme_ends_in_order(
     """
     os.killpg(lasting.pid, signal.SIGINT)
     lasting.communicate(timeout=READY_SECONDS)
-    again = block("Start a server that stays").partition("done\n")[2]
+    again = START.partition("done\n")[2]
 
     with newcomer.start(again) as shell:
         told = newcomer.wait_until_it_listens(shell)

@@ -3,17 +3,23 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import resource
+import socket
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from hsm_core.factory import open_async
+from hsm_core.testing import memory_hsm
 from hsm_server import listener
+from hsm_server.clock import FlooredClock
 from hsm_server.limits.addresses import peer_of
-from hsm_server.settings import HTTPLimits, ServerSettings
-from tests.server.support import API, open_api
+from hsm_server.logs import make_logger
+from hsm_server.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
+from tests.server.support import API, local_app, open_api
 
 WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = WHOLE[:-2]
@@ -147,6 +153,34 @@ async def test_connections_of_one_address_are_limited() -> None:
         events = [line["event"] for line in api.log]
 
     assert 1 == events.count("too many connections from one address")
+
+
+async def test_what_waits_is_left_to_others_too() -> None:
+    """Two that accept from one socket, as front ends do, share what has arrived."""
+    taken: list[socket.socket] = []
+    logger = make_logger(io.StringIO(), LogLevel.DEBUG, LogFormat.JSON)
+    with contextlib.ExitStack() as stack:
+        hsm = stack.enter_context(memory_hsm())
+        bound = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        other = stack.enter_context(bound.dup())
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(bound.getsockname()))
+        app = local_app(open_async(hsm), ServerSettings(), logger, FlooredClock())
+        mine = listener.Listener(app, [bound], None)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(other, lambda: taken.append(other.accept()[0]))
+        await mine.start()
+        async with asyncio.timeout(10):
+            while len(taken) + len(mine._connections) < 20:  # noqa: SLF001 (whose they are)
+                await asyncio.sleep(0)
+        loop.remove_reader(other)
+        mine_too = len(mine._connections)  # noqa: SLF001 (as above)
+        for accepted in taken:
+            accepted.close()
+        await asyncio.sleep(0.05)  # the last one is open by then
+        await mine.stop(1.0)
+
+    assert min(len(taken), mine_too) >= 5
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An HSM with 100,000 keys beside one with ten: P11, P16."""
+"""Pages, single keys and starts of an HSM with 100,000 keys: P11."""
 
 from __future__ import annotations
 
@@ -11,54 +11,37 @@ from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import KeyFilter, KeyState
 from hsm_core.protocols import IndexQuery
-from hsm_core.session import Session
-from hsm_core.settings import AuditSync, KeyStoreKind, Settings
+from hsm_core.settings import KeyStoreKind
 from tests.bench.bench_start import _make, _start
-from tests.bench.figures import Absent, Finding, at_most
-from tests.bench.harness import Loop, interleave, repeated
-from tests.bench.peers import raw
+from tests.bench.figures import Finding, at_most
+from tests.bench.harness import interleave, repeated
+from tests.bench.processes import cpu_seconds
 from tests.bench.rig import Rig
+from tests.e2e.site import Site
 
-__all__ = ["flatness", "listings"]
+__all__ = ["KIND", "keys_in", "listings"]
 
 _MANY = 100_000
-_FEW = 10
 _STARTS = 3
-_KIND = KeyStoreKind.SQLITE
+KIND = KeyStoreKind.SQLITE
+"""Where many keys are kept."""
+
+_PAGE = "/api/v1/keys?algorithm=EC-P256&state=active&per_page=50"
 
 
 def listings(rig: Rig) -> list[Finding]:
     """Return what pages, single keys and starts cost among 100,000 keys in SQLite."""
-    many = _keys(rig, _MANY)
-    rest = Absent(what="filtered page over REST (≤ 150 µs)", why="no row yet")
-    return [*_store(many / "keys.sqlite"), rest, *_starts(_keys(rig, 1), many)]
+    many = keys_in(rig, _MANY)
+    return [
+        *_store(many / "keys.sqlite"),
+        _over_rest(rig, many),
+        *_starts(keys_in(rig, 1), many),
+    ]
 
 
-def flatness(rig: Rig) -> list[Finding]:
-    """Return how much slower an operation is among 100,000 keys than among ten."""
-    few, many = (_session(rig, _keys(rig, count)) for count in (_FEW, _MANY))
-    found: list[Finding] = []
-    for name, operation in (
-        ("EC-P256 sign", _sign),
-        ("AES-256-GCM 1 KiB", _encrypt),
-        ("describe a key", _describe),
-    ):
-        took = interleave({"few": operation(few), "many": operation(many)})
-        found.append(
-            at_most(
-                1.1,
-                f"{name}, 100,000 keys ÷ 10 keys",
-                took["many"] / took["few"],
-                note="the goal speaks of 1,000,000 keys",
-            )
-        )
-    why = "no row with a 10-million-record trail yet"
-    return [*found, Absent(what="the same, long trail ÷ empty trail", why=why)]
-
-
-def _keys(rig: Rig, count: int) -> Path:
-    """Return the folder of an HSM with so many keys; both rows use the same."""
-    return rig.once(f"{count}-keys", lambda path: _make(_KIND, path, count))
+def keys_in(rig: Rig, count: int) -> Path:
+    """Return the folder of an HSM with so many keys; rows share it."""
+    return rig.once(f"{count}-keys", lambda path: _make(KIND, path, count))
 
 
 def _store(path: Path) -> list[Finding]:
@@ -83,10 +66,34 @@ def _store(path: Path) -> list[Finding]:
     ]
 
 
+def _over_rest(rig: Rig, folder: Path) -> Finding:
+    """Measure the server's process; no page is shown from memory."""
+    site = Site(rig.place("listings"))
+    for name in ("master-key", "hmac-key"):
+        site.write_secret(name, bytes(32))  # what the keys were made with
+    words = (
+        *("--isolation", "inline", "--list-cache-ttl-secs", "0"),
+        *("--key-store", KIND.value, "--sqlite-path", str(folder / "keys.sqlite")),
+        *("--key-dir", str(folder / "keys"), "--audit-log", str(folder / "audit.log")),
+        *("--audit-sync", "bounded", "--log-level", "warning"),
+    )
+    with site.start(*words) as server:
+        with site.client(server.port, "ada", "operator") as client:
+            answer = client.request("GET", _PAGE)
+            if answer.status != 200 or len(answer.json["items"]) != 50:
+                raise RuntimeError(f"A page was answered {answer.status}.")
+            took = interleave(
+                {"page": repeated(lambda: client.request("GET", _PAGE))},
+                clock=lambda: cpu_seconds(server.pid),
+                turn_seconds=0.05,
+            )
+        server.stop()
+    return at_most(150, "filtered page of 50, over REST", 1e6 * took["page"], "µs")
+
+
 def _starts(one: Path, many: Path) -> list[Finding]:
     pairs = [
-        (_start(_KIND, one, "stop"), _start(_KIND, many, "stop"))
-        for _ in range(_STARTS)
+        (_start(KIND, one, "stop"), _start(KIND, many, "stop")) for _ in range(_STARTS)
     ]
     seconds = statistics.median(of_many.seconds for _, of_many in pairs)
     room = statistics.median(of_many.resident for _, of_many in pairs)
@@ -94,30 +101,3 @@ def _starts(one: Path, many: Path) -> list[Finding]:
         at_most(2, "start after a clean stop", seconds, "s", "wall time"),
         at_most(300, "memory that a start takes", room / 1e6, "MB"),
     ]
-
-
-def _session(rig: Rig, folder: Path) -> Session:
-    return rig.open(
-        Settings(
-            key_store=_KIND,
-            key_dir=folder / "keys",
-            sqlite_path=folder / "keys.sqlite",
-            audit_log=folder / "audit.log",
-            audit_sync=AuditSync.BOUNDED,
-        )
-    )
-
-
-def _sign(session: Session) -> Loop:
-    key_id = session.create_key(Algorithm.EC_P256).key_id
-    return repeated(lambda: session.sign(key_id, raw.MESSAGE))
-
-
-def _encrypt(session: Session) -> Loop:
-    key_id = session.create_key(Algorithm.AES_256_GCM).key_id
-    return repeated(lambda: session.encrypt(key_id, bytes(1024)))
-
-
-def _describe(session: Session) -> Loop:
-    key_id = session.create_key(Algorithm.EC_P256).key_id
-    return repeated(lambda: session.describe(key_id))

@@ -7,7 +7,7 @@ from hsm_core.algorithms import Algorithm
 from tests.bench.figures import Absent, Finding, at_least
 from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
-from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals, told
+from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals
 
 __all__ = ["ed25519", "p256", "rsa"]
 
@@ -45,7 +45,10 @@ def _signing(
     took = interleave(rivals)
     found: list[Finding] = [
         at_least(
-            of_raw, f"{algorithm} sign, of raw", took[RAW] / took[OWN], note=told(took)
+            of_raw,
+            f"{algorithm} sign, of raw",
+            took[RAW] / took[OWN],
+            note=rivals.told(took),
         )
     ]
     what = f"{algorithm} sign, SoftHSM2 ÷ own"

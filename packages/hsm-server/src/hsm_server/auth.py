@@ -11,8 +11,9 @@ from aiohttp import web
 
 from hsm_server.access import Visitor
 from hsm_server.app_keys import SOURCES, exchange_of
+from hsm_server.limits import SourceAddresses
 
-__all__ = ["address_of", "api_visitor_of", "shown_by", "visitor_of"]
+__all__ = ["address_of", "api_visitor_of", "shown_by", "source_of", "visitor_of"]
 
 _UNREADABLE: Final = "?"
 """Stands for credentials that are no bearer token, and is none itself."""
@@ -68,9 +69,13 @@ def _credential(request: web.Request) -> str:
 
 def address_of(request: web.Request) -> str:
     """Return the network address that a request comes from, or an empty text."""
+    return source_of(request, request.app[SOURCES])
+
+
+def source_of(request: web.Request, sources: SourceAddresses) -> str:
+    """Return the same of a request that no application has yet."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-    sources = request.app[SOURCES]
     return sources.source_of(address, request.headers.getall(sources.header, []))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -17,6 +17,7 @@ from hsm_server.logs import location
 from hsm_server.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.requests import refuse_expectation
+from hsm_server.turning_away import turn_away
 
 __all__ = ["Admitting", "Connection"]
 
@@ -34,6 +35,18 @@ class Admitting(Protocol):
         self, transport: asyncio.BaseTransport, connection: Connection
     ) -> Callable[[], None] | None:
         """Return what to call at the end of a connection; None refuses it."""
+
+
+class _Written(web.StreamResponse):
+    """Stands for an answer that is written already, on a connection that goes on."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection goes on."""
+        return True
+
+
+_WRITTEN: Final = _Written()
 
 
 class Connection(web.RequestHandler):
@@ -166,6 +179,23 @@ class Connection(web.RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Callable[[Any], Awaitable[web.StreamResponse]],
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer a request; at once, if nobody is to look at it."""
+        answer = None
+        could_be_read = request_handler is self._request_handler
+        if could_be_read and isinstance(request, web.Request) and not self._is_retired:
+            answer = turn_away(request, self._app)
+        if answer is None:
+            return await super()._handle_request(request, start_time, request_handler)
+        self._transport().write(answer)
+        await self._drain_helper()
+        return _WRITTEN, False
 
     async def finish_response(
         self,

@@ -142,6 +142,9 @@ class Listener:
     async def _accept(self, bound: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            # Who is busy leaves the next one to another front end: all of them accept
+            # from the same socket, and the first to wake would take whatever waits.
+            await asyncio.sleep(0)
             try:
                 accepted, _ = await loop.sock_accept(bound)
             except OSError as error:

@@ -32,6 +32,7 @@ __all__ = [
     "COMMON_HEADERS",
     "REQUEST_ID_HEADER",
     "answer_everything",
+    "request_id_of",
     "set_common_headers",
 ]
 
@@ -54,15 +55,20 @@ _OWN: Final = ("Cache-Control", "Content-Security-Policy", "Referrer-Policy")
 """Of these, what an answer says itself."""
 
 
+def request_id_of(request: web.Request) -> str:
+    """Return the id that a request brings, if it is a good one, or a new one."""
+    given = request.headers.getall(REQUEST_ID_HEADER, [])
+    usable = len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None
+    return given[0] if usable else secrets.token_hex(8)
+
+
 @web.middleware
 async def answer_everything(
     request: web.Request,
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
     """Give a request its id, turn every error into a problem, count and log it."""
-    given = request.headers.getall(REQUEST_ID_HEADER, [])
-    usable = len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None
-    exchange = start_exchange(request, given[0] if usable else secrets.token_hex(8))
+    exchange = start_exchange(request, request_id_of(request))
     started = time.perf_counter()
     response: web.StreamResponse | None = None
     in_flight = request.app[IN_FLIGHT]

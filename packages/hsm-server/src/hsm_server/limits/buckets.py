@@ -86,15 +86,24 @@ class Buckets:
         Returns:
             What is left. Its ``wait_seconds`` are more than 0 where it was refused.
         """
-        now, rate = self._clock(), self._rate
+        now = self._clock()
         bucket = self._table.place(key, now)
-        full_at = max(bucket.full_at, now)
+        if refused := self._refused(bucket, now, cost):
+            return refused
+        bucket.full_at = max(bucket.full_at, now) + cost / self._rate.per_second
+        return self._quota(bucket.full_at - now, 0.0)
+
+    def refusal(self, key: str) -> Quota | None:
+        """Return why 1 can't be spent now, or None if it can; it costs nothing."""
+        return self._refused(self._table.find(key), self._clock(), 1)
+
+    def _refused(self, bucket: _Bucket, now: float, cost: int) -> Quota | None:
+        full_at, rate = max(bucket.full_at, now), self._rate
         # From which instant on it holds enough.
         enough_at = full_at - (rate.burst - min(cost, rate.burst)) / rate.per_second
         if enough_at - now > _ROUNDING:
             return self._quota(full_at - now, enough_at - now)
-        bucket.full_at = full_at + cost / rate.per_second
-        return self._quota(bucket.full_at - now, 0.0)
+        return None
 
     def _quota(self, until_full: float, wait: float) -> Quota:
         rate = self._rate

@@ -67,20 +67,34 @@ class AddressGuard:
 
             shown: What it shows of who sends it, such as the value of a header field.
         """
-        refusal = self._refusal(peer_of(address))
-        if refusal is None or self._is_good(shown):
+        if self.is_good(shown):
             return None
-        self._metrics.count_blocked(refusal.policy)
+        peer = peer_of(address)
+        refusal = self._locked_out(peer) or self._spend(peer)
+        if refusal is not None:
+            self._metrics.count_blocked(refusal.policy)
         return refusal
 
-    def _refusal(self, peer: str) -> Quota | None:
-        if self._lockouts is not None and (why := self._lockouts.refusal(peer)):
+    def refusal(self, address: str) -> Quota | None:
+        """Return why strangers at an address must wait, if so; nothing is charged."""
+        peer = peer_of(address)
+        if (why := self._locked_out(peer)) or self._buckets is None:
             return why
+        return self._buckets.refusal(peer)
+
+    def _locked_out(self, peer: str) -> Quota | None:
+        return self._lockouts.refusal(peer) if self._lockouts is not None else None
+
+    def _spend(self, peer: str) -> Quota | None:
         if self._buckets is None:
             return None
         quota = self._buckets.take(peer)
         self._metrics.show_buckets("address", len(self._buckets))
         return quota if quota.wait_seconds else None
+
+    def is_good(self, shown: Sequence[bytes]) -> bool:
+        """Return whether somebody who shows this was found good a moment ago."""
+        return self._good.get(_digest(shown), 0.0) > self._clock()
 
     def note_good(self, shown: Sequence[bytes]) -> None:
         """Note that somebody who shows this was found good."""
@@ -102,10 +116,8 @@ class AddressGuard:
         if self._lockouts is not None:
             self._lockouts.fail(peer_of(address))
 
-    def _is_good(self, shown: Sequence[bytes]) -> bool:
-        return self._good.get(_digest(shown), 0.0) > self._clock()
-
 
 def _digest(shown: Sequence[bytes]) -> bytes:
     """Return what is kept of a credential: it must not be found in this process."""
-    return b"".join(hashlib.sha256(part).digest() for part in shown)
+    lengths = b"".join(len(part).to_bytes(4, "big") for part in shown)
+    return hashlib.sha256(b"".join((lengths, *shown))).digest()

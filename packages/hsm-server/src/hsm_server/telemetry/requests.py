@@ -35,6 +35,9 @@ class RequestInstruments(Instruments):
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        # To look them up by labels takes as long as to count.
+        self._by_result: dict[tuple[str, str], Counter] = {}
+        self._by_operation: dict[str, Histogram] = {}
         self._unexpected = Counter(
             "ferrohsm_unexpected_exceptions_total",
             "Requests that failed for a reason nobody thought of.",
@@ -49,8 +52,15 @@ class RequestInstruments(Instruments):
 
     def count_request(self, operation: str, code: str, seconds: float) -> None:
         """Count one answer."""
-        self._requests.labels(operation, code).inc()
-        self._seconds.labels(operation).observe(seconds)
+        requests = self._by_result.get((operation, code))
+        if requests is None:
+            requests = self._requests.labels(operation, code)
+            self._by_result[operation, code] = requests
+        requests.inc()
+        took = self._by_operation.get(operation)
+        if took is None:
+            took = self._by_operation[operation] = self._seconds.labels(operation)
+        took.observe(seconds)
 
     def count_unexpected(self) -> None:
         """Count one exception that is a fault of ours."""
