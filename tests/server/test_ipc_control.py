@@ -6,6 +6,7 @@ import os
 import socket
 
 import msgspec
+import pytest
 
 from hsm_server.ipc.control import Beat, Control, FromChild, Publish
 from hsm_server.sealed_memory import read_sealed, seal
@@ -32,3 +33,37 @@ async def test_what_was_said_last_is_heard() -> None:
         await lost.wait()
 
     assert [(Publish(7), b"content")] == heard
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"\xc1", id="no MessagePack"),
+        pytest.param(b"\x81\xa4type\xa4what", id="unknown"),
+        pytest.param(b"\x82\xa4type\xa5ready\xa1\xc1\x01", id="name that is no text"),
+        pytest.param(b"\x91" * 5000, id="deep"),
+    ],
+)
+async def test_what_cannot_be_read_ends_it_and_leaves_nothing_open(said: bytes) -> None:
+    """A child that says what is no message is lost, and what it sent is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lost = asyncio.Event()
+    heard: list[FromChild] = []
+    reading, writing = os.pipe()
+
+    def take(message: FromChild, descriptors: list[int]) -> None:
+        heard.append(message)
+
+    control: Control[FromChild] = Control(ours, FromChild, take, lost.set)
+    socket.send_fds(theirs, [said], [writing])
+    os.close(writing)
+    with theirs:
+        async with asyncio.timeout(10):
+            await lost.wait()
+    control.close()
+    os.set_blocking(reading, False)
+
+    assert not heard
+    # The last copy of the writing end is closed, or this would say to try again.
+    assert b"" == os.read(reading, 1)
+    os.close(reading)

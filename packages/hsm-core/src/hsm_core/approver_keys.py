@@ -83,7 +83,8 @@ def read_approver_key(text: str) -> ApproverKey:
             key = _read_pem(text) if text.startswith("-----") else _read_line(text)
             if key is not None:
                 return key
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError):
+        # The last is what cryptography says of a point that is compressed.
         pass
     raise InvalidInputError(
         "An approver's key must be Ed25519 or ECDSA P-256, as PEM (PUBLIC KEY) or as a "

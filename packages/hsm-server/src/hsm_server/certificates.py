@@ -26,11 +26,17 @@ _KEPT: Final = 512
 """Certificates that are not read again for every request."""
 
 UNREADABLE: Final = (
+    KeyError,
     ValueError,
     x509.DuplicateExtension,
+    x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What is raised where names or extensions of a certificate can't be read."""
+"""
+What is raised where names or extensions of a certificate can't be read.
+
+`KeyError` is what cryptography says of a TLS feature (RFC 7633) that it does not know.
+"""
 
 
 class CertificateFacts(Record, frozen=True, kw_only=True):

@@ -144,7 +144,7 @@ class Census:
             return None
         try:
             seal = _DECODER.decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         values = [int.from_bytes(value, "big") for value in account.values]
         found = Sums(values, seal.keys)

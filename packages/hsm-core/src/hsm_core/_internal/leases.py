@@ -93,7 +93,7 @@ def decode_lease(name: str, stored: bytes) -> Lease:
     """
     try:
         found = _DECODER.decode(stored)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreUnavailableError(f"The lease {name} can't be read.") from error
     if found.format != _FORMAT or found.name != name or found.epoch < 1:
         raise StoreUnavailableError(f"The lease {name} is not one of ours.")

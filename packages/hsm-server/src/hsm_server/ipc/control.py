@@ -286,7 +286,7 @@ class Control(Generic[T]):
             return False
         try:
             message = self._decoder.decode(data) if data else None
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             message = None
         if message is None:
             for descriptor in descriptors:

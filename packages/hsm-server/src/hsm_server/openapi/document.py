@@ -13,6 +13,7 @@ from hsm_server.__about__ import __version__
 from hsm_server.conditions import takes_condition
 from hsm_server.health import Health
 from hsm_server.openapi.examples import EXAMPLES
+from hsm_server.openapi.links import link_components, links_of, links_of_waiting
 from hsm_server.openapi.parameters import parameters_of
 from hsm_server.openapi.schemas import (
     Schema,
@@ -87,6 +88,7 @@ def openapi_document(limits: HTTPLimits) -> bytes:
                 }
             },
             "schemas": {k: v for k, v in schemas.items() if k not in named},
+            "links": link_components(),
         },
     }
     return wire.encode_json(document)
@@ -177,6 +179,8 @@ def _responses(route: Route) -> Schema:
     success: Schema = {"description": "Done.", "content": content}
     if headers:
         success["headers"] = headers
+    if links := links_of(cls):
+        success["links"] = links
     names_keys = bool(path_fields(route.path) or cls.other_keys)
     names_keys = names_keys or "key_id" in cls.__struct_fields__
     left_out = set() if names_keys else _NO_KEY
@@ -208,6 +212,7 @@ def _waiting() -> Schema:
                 "schema": {"type": "string"},
             }
         },
+        "links": links_of_waiting(),
     }
 
 

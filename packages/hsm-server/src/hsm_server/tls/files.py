@@ -197,7 +197,7 @@ def _check_key_file(descriptor: int, path: Path) -> None:
 def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except UNREADABLE:
         raise ListenError(f"No certificates in PEM form in {path}.") from None
 
 
@@ -211,7 +211,7 @@ def _revocation_lists(
             return
         for piece in data.split(mark)[1:]:
             yield x509.load_pem_x509_crl(mark + piece)
-    except ValueError:
+    except UNREADABLE:
         raise ListenError(f"No revocation list in PEM or DER form in {path}.") from None
 
 
@@ -222,23 +222,26 @@ def _check_list(
     now: datetime,
 ) -> bool:
     """Return that a list can be used."""
-    issuers = [ca for ca in authorities if ca.subject == crl.issuer]
+    try:
+        issuers = [ca for ca in authorities if ca.subject == crl.issuer]
+        name = crl.issuer.rfc4514_string()
+        begins, ends = crl.last_update_utc, crl.next_update_utc
+    except UNREADABLE:
+        raise ListenError(f"The revocation list {path} can't be read.") from None
     if not issuers:
         raise ListenError(
-            f"The revocation list {path} is of {crl.issuer.rfc4514_string()}, who is "
-            "no client CA."
+            f"The revocation list {path} is of {name}, who is no client CA."
         )
     if not any(_has_signed(ca, crl) for ca in issuers):
         raise ListenError(f"The revocation list {path} is not signed by its issuer.")
-    if crl.last_update_utc > now:
+    if begins > now:
         raise ListenError(
-            f"The revocation list {path} is not valid before "
-            f"{crl.last_update_utc.isoformat()}."
+            f"The revocation list {path} is not valid before {begins.isoformat()}."
         )
-    if crl.next_update_utc is not None and crl.next_update_utc <= now:
+    if ends is not None and ends <= now:
         raise ListenError(
             f"The revocation list {path} should have been renewed by "
-            f"{crl.next_update_utc.isoformat()}."
+            f"{ends.isoformat()}."
         )
     return True
 
@@ -246,7 +249,7 @@ def _check_list(
 def _has_signed(ca: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
     try:
         return crl.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
-    except (TypeError, UnsupportedAlgorithm, InvalidSignature):
+    except (TypeError, ValueError, UnsupportedAlgorithm, InvalidSignature):
         return False
 
 

@@ -167,7 +167,7 @@ def known_keys(lines: Iterable[bytes]) -> Iterator[KnownKey]:
             return
         try:
             key_id, generation, digest, destroyed = _LINES.decode(line)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise _changed() from None
         yield KnownKey(KeyId(key_id), generation, digest, destroyed)
     raise _changed()

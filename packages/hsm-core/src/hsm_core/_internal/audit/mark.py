@@ -101,12 +101,16 @@ class HeadCodec:
         if not hmac.compare_digest(mac, self._mac_of(self.header + body)):
             return None
         counter, seq, floor, clean, leaf, length, digest = _SLOT.unpack(body)
+        try:
+            set_digest = digest[:length].decode()
+        except UnicodeDecodeError:
+            return None
         mark = HeadMark(
             seq=seq,
             leaf_hash=leaf.hex(),
             floor=floor,
             clean=clean,
-            set_digest=digest[:length].decode(),
+            set_digest=set_digest,
         )
         return counter, mark
 

@@ -210,7 +210,7 @@ class KeyRing:
             raise KeyRingTamperedError
         try:
             contents = _DECODER.decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise KeyRingTamperedError from None
         if contents.format != _FORMAT or contents.current_kek not in contents.keks:
             raise KeyRingTamperedError

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -31,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_core.errors import UnsafeFileModeError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_open_to_others
+from hsm_server.certificates import UNREADABLE
 from hsm_server.exit_codes import ListenError
 from hsm_server.tls.acme.self_signed import new_key
 from hsm_server.tls.acme.stored import Stored
@@ -42,6 +44,8 @@ _MOST_BYTES: Final = 256 * 1024
 _SHARED: Final = 0o077
 _SHARED_WRITING: Final = 0o022
 _UNFINISHED: Final = ".new-"
+_NO_KEY: Final = (OSError, TypeError, UnsupportedAlgorithm, *UNREADABLE)
+_NO_JSON: Final = (OSError, msgspec.MsgspecError, UnicodeDecodeError)
 
 
 class Account(Record, frozen=True, kw_only=True):
@@ -118,7 +122,7 @@ class Cache:
 
     def account_key(self) -> ec.EllipticCurvePrivateKey | None:
         """Return the key of the account, if there is one."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(*_NO_KEY):
             key = load_pem_private_key(_read(self._account_key), password=None)
             if isinstance(key, ec.EllipticCurvePrivateKey):
                 return key
@@ -137,7 +141,7 @@ class Cache:
 
     def account(self) -> Account | None:
         """Return what is known of the account."""
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(*_NO_JSON):
             return msgspec.json.decode(_read(self._account), type=Account)
         return None
 
@@ -156,7 +160,7 @@ class Cache:
 
     def certificate(self) -> Stored | None:
         """Return the newest certificate that was issued, if there is one."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(*_NO_KEY):
             data = _read(self._certificate)
             key = load_pem_private_key(data, password=None)
             chain = x509.load_pem_x509_certificates(data)
@@ -177,7 +181,7 @@ class Cache:
 
     def pause(self) -> float:
         """Return until when the CA wants to hear nothing of us, in Unix time."""
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(*_NO_JSON):
             return msgspec.json.decode(_read(self._pause), type=float)
         return 0.0
 

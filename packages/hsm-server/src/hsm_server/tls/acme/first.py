@@ -8,6 +8,7 @@ from datetime import datetime
 from cryptography import x509
 
 from hsm_core.errors import HSMError
+from hsm_server.certificates import UNREADABLE
 from hsm_server.exit_codes import ListenError
 from hsm_server.settings import ACMESettings
 from hsm_server.tls.acme.cache import Cache
@@ -50,5 +51,5 @@ def _check_authorities(settings: ACMESettings) -> None:
         raise ListenError(
             f"The ACME CA bundle {path} can't be read ({error.strerror})."
         ) from None
-    except ValueError:
+    except UNREADABLE:
         raise ListenError(f"No certificates in PEM form in {path}.") from None

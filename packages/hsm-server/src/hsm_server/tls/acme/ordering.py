@@ -12,6 +12,7 @@ import msgspec
 from acme import messages
 from cryptography import x509
 
+from hsm_server.certificates import UNREADABLE
 from hsm_server.tls.acme.authority import Asked, Authority
 from hsm_server.tls.acme.challenges import Proof, tls_challenge
 from hsm_server.tls.acme.failures import Failure, FailureKind, as_failure
@@ -119,7 +120,7 @@ async def _issue(
             raise Failure(FailureKind.TOO_SLOW, "The CA has not issued anything yet.")
     try:
         return tuple(x509.load_pem_x509_certificates(pem.encode()))
-    except ValueError:
+    except UNREADABLE:
         raise Failure(
             FailureKind.MALFORMED, "What the CA has issued is no certificate."
         ) from None
