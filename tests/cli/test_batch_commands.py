@@ -147,6 +147,7 @@ def test_slow_signatures_are_few_at_once(shell: Shell) -> None:
         (b"{", "line 2 of the batch"),
         (b'{"message": "' + b"A" * (2 << 20) + b'"}', "line 2 must be"),
     ],
+    ids=["no base64", "no message", "no JSON", "too long"],
 )
 def test_bad_line(shell: Shell, line: bytes, message: str) -> None:
     """A line that is no item is named, and nothing of its request is sent."""

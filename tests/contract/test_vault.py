@@ -31,7 +31,11 @@ def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteKeyV
 
 
 class TestObjects:
-    @pytest.mark.parametrize("data", [b"", b"\0\xff\r\n", bytes(range(256)) * 4096])
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"\0\xff\r\n", bytes(range(256)) * 4096],
+        ids=["empty", "short", "long"],
+    )
     @pytest.mark.parametrize("name", ["a", "0/1/2/3", LONGEST])
     def test_put_and_get(self, vault: RemoteKeyVault, name: str, data: bytes) -> None:
         """

@@ -60,7 +60,9 @@ def umask(mask: int) -> Iterator[None]:
 
 
 class TestAtomicWrite:
-    @pytest.mark.parametrize("data", [b"", b"x", bytes(3_000_000)])
+    @pytest.mark.parametrize(
+        "data", [b"", b"x", bytes(3_000_000)], ids=["empty", "short", "long"]
+    )
     def test_create_and_replace(self, tmp_path: Path, data: bytes) -> None:
         """
         The file has the new content and nothing else is left.

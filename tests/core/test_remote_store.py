@@ -457,7 +457,11 @@ class TestUntrusted:
         with pytest.raises(KeyNotFoundError):
             store.get(ONE)
 
-    @pytest.mark.parametrize("data", [b"", b"junk", b"\xff" * (17 * 1024 * 1024)])
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"junk", b"\xff" * (17 * 1024 * 1024)],
+        ids=["empty", "junk", "long"],
+    )
     def test_document_replaced(
         self, store: RemoteKeyStore, vault: MemoryVault, clock: FakeClock, data: bytes
     ) -> None:

@@ -51,7 +51,7 @@ def test_old_versions_serve_what_was_made_with_them(data: Data) -> None:
             session.verify("signing", message, signature)
 
 
-@pytest.mark.parametrize("junk", [b"junk", b"\0" * 70_000])
+@pytest.mark.parametrize("junk", [b"junk", b"\0" * 70_000], ids=["short", "long"])
 def test_an_unreadable_key_is_listed_as_tampered(data: Data, junk: bytes) -> None:
     """A record that can't be read is neither skipped nor "not found"."""
     with data.open() as gateway:

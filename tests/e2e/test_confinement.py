@@ -199,10 +199,18 @@ def test_separate_users_with_the_least_of_root(shared_site: Site) -> None:
     assert {vault.pw_uid} == {path.stat().st_uid for path in site.data.rglob("*")}
 
 
+@pytest.fixture
+def site_on_disk() -> Iterator[Site]:
+    """Give a site that lies in no file system in memory, where all may write."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Site(Path(folder) / "site")
+
+
 @as_root
-def test_a_root_that_is_read_only(site: Site) -> None:
+def test_a_root_that_is_read_only(site_on_disk: Site) -> None:
     """Nothing is written but below the folder of keys and trail, and in memory."""
     require_mounts(why_not())
+    site = site_on_disk
     site.data.mkdir(mode=0o700)
     shell = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(site.data)]
 
