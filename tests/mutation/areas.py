@@ -77,7 +77,7 @@ AREAS: Final = {
         (f"{_CORE}/_internal/sealing/*.py", f"{_CORE}/_internal/envelope.py"),
         _core(
             *("sealing", "sealing_formats", "sealing_on_disk", "approval_format"),
-            *("documents", "use_accounts", "tampered_keys"),
+            *("documents", "use_accounts", "tampered_keys", "encoding"),
         ),
     ),
     "states": Area(
