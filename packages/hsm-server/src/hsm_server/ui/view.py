@@ -8,15 +8,15 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from hsm_core.errors import HSMError, InvalidInputError, MalformedError
+from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
 from hsm_core.wire import asked_approval
 from hsm_server.access import Visitor, Who
 from hsm_server.app_keys import VAULT, Exchange
+from hsm_server.incoming import query_pairs
 from hsm_server.problems import RequestRefusedError
 from hsm_server.ui.cookies import (
     FLASH_COOKIE,
@@ -36,7 +36,6 @@ __all__ = ["View", "Visit"]
 
 R = TypeVar("R")
 
-_MOST_QUERY_FIELDS: Final = 64
 _OPERATION_ID_BYTES: Final = 18
 
 
@@ -78,17 +77,7 @@ class Visit:
             MalformedError: It can't be read.
             InvalidInputError: A parameter is given twice.
         """
-        text = self.request.rel_url.raw_query_string
-        try:
-            pairs = parse_qsl(
-                text,
-                keep_blank_values=True,
-                strict_parsing=bool(text),
-                errors="strict",
-                max_num_fields=_MOST_QUERY_FIELDS,
-            )
-        except ValueError:
-            raise MalformedError("The query can't be read.", field="query") from None
+        pairs = query_pairs(self.request.rel_url.raw_query_string)
         found = dict(pairs)
         if len(found) != len(pairs):
             raise InvalidInputError("A parameter is given twice.", field="query")
