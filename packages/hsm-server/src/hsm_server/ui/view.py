@@ -17,7 +17,7 @@ from hsm_core.wire import asked_approval
 from hsm_server.access import Visitor, Who
 from hsm_server.app_keys import VAULT, Exchange
 from hsm_server.incoming import query_pairs
-from hsm_server.problems import RequestRefusedError
+from hsm_server.problems import RequestRefusedError, status_of
 from hsm_server.ui.cookies import (
     FLASH_COOKIE,
     drop_cookie,
@@ -27,6 +27,7 @@ from hsm_server.ui.cookies import (
     unpack_flash,
 )
 from hsm_server.ui.faults import Fault, fault_of
+from hsm_server.ui.fields import sentence
 from hsm_server.ui.forms import Form, has_form_token, read_form
 from hsm_server.ui.navigation import navigation
 from hsm_server.ui.origin import HOME, is_from_here, safe_path
@@ -118,6 +119,27 @@ class Visit:
         if FLASH_COOKIE in self.request.cookies:
             drop_cookie(response, FLASH_COOKIE)
         return response
+
+    def render_form(
+        self, template: str, error: HSMError | None, /, **values: Any
+    ) -> web.Response:
+        """
+        Return a page with forms.
+
+        Args:
+            template: It shows *alert*, which is what was wrong.
+
+            error: Why what was sent with one of them was refused; None where nothing
+                was.
+
+            values: What else it shows.
+        """
+        if error is None:
+            return self.render(template, alert="", **values)
+        self.exchange.code = error.code
+        return self.render(
+            template, status=status_of(type(error)), alert=sentence(error), **values
+        )
 
     def fragment(
         self, template: str, /, *, status: int = 200, **values: Any
