@@ -24,7 +24,6 @@ from tests.timing.subjects import CONTROL, SUBJECTS, Subject
 
 __all__ = ["main", "measure"]
 
-_POOL: Final = 512
 _WARM: Final = 500
 _ENOUGH: Final = 20_000
 """Samples in which a comparison that stops early shows."""
@@ -39,20 +38,15 @@ def measure(subject: Subject, count: int) -> Difference:
 
         count: Of both classes together.
     """
-    pools: tuple[list[object], list[object]] = ([], [])
-    for _ in range(_POOL):
-        # By turns, so that neither class lies elsewhere in memory.
-        for pool, make in zip(pools, subject.make, strict=True):
-            pool.append(make())
     chance = random.Random(time.time_ns())
-    call, clock = subject.call, time.perf_counter_ns
+    call, make, clock = subject.call, subject.make, time.perf_counter_ns
     times: tuple[list[int], list[int]] = ([], [])
     gc.collect()
     gc.disable()
     try:
         for number in range(count + _WARM):
             which = chance.getrandbits(1)
-            given = pools[which][chance.randrange(_POOL)]
+            given = make(which)
             before = clock()
             call(given)
             after = clock()
