@@ -17,21 +17,23 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hsm_core.operations import OPERATIONS, Effect
 from tests.e2e.fuzz_seeds import ROLE_SETS, plant, plant_approvals
+from tests.e2e.fuzz_watch import Watch, judge
 from tests.e2e.https import Client, client_context
 from tests.e2e.malformed import send_malformed
 from tests.e2e.processes import ServerProcess, program
 from tests.e2e.site import Site
 from tests.e2e.tampered_requests import Bodies
-from tests.faults.growth import Sample, look, measure
+from tests.faults.growth import measure
 from tests.faults.trail import read_events
 from tests.support import REPOSITORY
 
-__all__ = ["Findings", "examine", "fuzz", "main"]
+__all__ = ["Answers", "Findings", "examine", "fuzz", "main"]
 
 _CHECKS: Final = (
     "not_a_server_error",
@@ -57,6 +59,10 @@ _UNLIMITED: Final = (
 _NEEDS_A_LOSS: Final = frozenset({"BeginLedger"})
 """Succeeds only where a ledger was lost, which no request brings about."""
 
+_LEAST_REACHED: Final = 10
+_LONG: Final = frozenset({"SelfTest"})
+"""Does all algorithms once; how long that takes is the algorithms' affair."""
+
 _UNEXPECTED: Final = re.compile(
     r"^ferrohsm_unexpected_exceptions_total ([0-9.]+)$", re.MULTILINE
 )
@@ -79,9 +85,27 @@ class Findings:
         sys.stdout.flush()
 
 
-def fuzz(
-    site: Site, server: ServerProcess, *, max_examples: int, seed: int
-) -> tuple[int, Counter[str]]:
+@dataclass(frozen=True)
+class Answers:
+    """
+    What schemathesis was answered.
+
+    Attributes:
+        status: Its exit status.
+        counts: How often each status was answered, by operation.
+        phases: How many requests each phase has sent.
+        slowest: Seconds until the answer that took longest, by operation.
+        reached: How often what a link led to was done, by operation.
+    """
+
+    status: int
+    counts: Counter[str]
+    phases: dict[str, int]
+    slowest: dict[str, float]
+    reached: dict[str, int]
+
+
+def fuzz(site: Site, server: ServerProcess, *, max_examples: int, seed: int) -> Answers:
     """
     Let schemathesis loose on a server that is empty yet.
 
@@ -93,9 +117,6 @@ def fuzz(
         max_examples: Generated requests per operation, in each phase that generates.
 
         seed: Of what is generated.
-
-    Returns:
-        Its exit status, and how often each status was answered, by operation.
     """
     tokens = [site.token(f"fuzzer-{roles[0]}", *roles) for roles in ROLE_SETS]
     # Two names behind one certificate are one person, who may not consent.
@@ -117,15 +138,25 @@ def fuzz(
         {"FUZZ_STATE": str(state), "FUZZ_COUNTS": str(counts)},
         *("--max-examples", str(max_examples), "--seed", str(seed)),
     )
-    return status, Counter(json.loads(counts.read_text()))
+    found = json.loads(counts.read_text())
+    return Answers(status, Counter(found.pop("answers")), **found)
 
 
 _REFUSALS: Final = (400, 401, 403, 404, 405, 409, 412, 413, 415, 417, 422, 429)
 _CONFIG: Final = f"""
 [checks.negative_data_rejection]
 expected-statuses = {[str(status) for status in _REFUSALS]}
+
+[phases.stateful]
+max-steps = 20
+inference.algorithms = []
 """
-"""What is a refusal; by itself schemathesis knows none of 412, 413 and 417."""
+"""
+What is a refusal; by itself schemathesis knows none of 412, 413 and 417.
+
+It follows the links that the document states. Those that it would infer besides are
+many hundreds, lead from any field to any other of the same name, and keep it from them.
+"""
 
 
 def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> int:
@@ -159,23 +190,26 @@ def _run(site: Site, port: int, variables: dict[str, str], *arguments: str) -> i
 
 
 def mangle(
-    site: Site, server: ServerProcess, findings: Findings, *, count: int, seed: int
+    site: Site,
+    server: ServerProcess,
+    findings: Findings,
+    watch: Watch,
+    *,
+    count: int,
+    seed: int,
 ) -> None:
     """Send malformed requests, and judge what came of them."""
     bodies = _bodies(site, server.port)
-    samples: list[Sample] = []
+    before = len(watch.samples)
     tally = send_malformed(
-        *(server.port, site.context, bodies),
-        numbers=range(count),
-        seed=seed,
-        tick=lambda: samples.extend(look(server.pid)),
+        *(server.port, site.context, bodies), numbers=range(count), seed=seed
     )
     told = " ".join(f"{name}:{n}" for name, n in sorted(tally.answers.items()))
     findings.expect(not tally.faults, f"{count} malformed: {told}", *tally.faults[:20])
     findings.expect(
         tally.slowest <= _LONGEST_SECONDS, f"the slowest took {tally.slowest:.1f} s"
     )
-    for growth in measure(samples):
+    for growth in measure(watch.samples[before:]):
         findings.expect(growth.is_noise, f"memory does not grow: {growth}")
     recorded = {
         event.get("request_id", "")
@@ -223,15 +257,31 @@ def examine(
     site: Site,
     server: ServerProcess,
     findings: Findings,
-    status: int,
-    counts: Counter[str],
+    answers: Answers,
     *,
     least: int,
 ) -> None:
     """Judge the answers, the server, and its trail."""
+    counts = answers.counts
     total = counts.total()
-    findings.expect(status == 0, "schemathesis found no fault", f"exit status {status}")
-    findings.expect(total >= least, f"{total} requests were sent", least)
+    findings.expect(
+        answers.status == 0,
+        "schemathesis found no answer that is not as the document says",
+        f"exit status {answers.status}",
+    )
+    phases = ", ".join(f"{number} {name}" for name, number in answers.phases.items())
+    findings.expect(total >= least, f"{total} requests were sent: {phases}", least)
+    slowest = sorted(answers.slowest.items(), key=lambda item: item[1])[-5:]
+    findings.expect(
+        all(n in _LONG or seconds <= _LONGEST_SECONDS for n, seconds in slowest),
+        "slowest: " + ", ".join(f"{n} {seconds:.1f} s" for n, seconds in slowest),
+    )
+    findings.expect(
+        len(answers.reached) >= _LEAST_REACHED,
+        f"links led to {len(answers.reached)} operations that were done, "
+        f"{sum(answers.reached.values())} times",
+        answers.reached,
+    )
     broken = {name: n for name, n in counts.items() if name.split()[1] >= "500"}
     findings.expect(not broken, "no answer was a 5xx", broken)
     successes: Counter[str] = Counter()
@@ -314,14 +364,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with site.start(
             *("--log-level", "warning"), *database, *copies, *_UNLIMITED
         ) as server:
-            status, counts = fuzz(
-                site, server, max_examples=chosen.max_examples, seed=chosen.seed
-            )
-            mangle(site, server, findings, count=chosen.malformed, seed=chosen.seed)
-            examine(site, server, findings, status, counts, least=chosen.least)
+            with Watch(server.pid) as watch:
+                answers = fuzz(
+                    site, server, max_examples=chosen.max_examples, seed=chosen.seed
+                )
+                mangle(
+                    *(site, server, findings, watch),
+                    count=chosen.malformed,
+                    seed=chosen.seed,
+                )
+            for is_flat, line in judge(watch.samples):
+                findings.expect(is_flat, line)
+            examine(site, server, findings, answers, least=chosen.least)
     elapsed = time.monotonic() - began
     sys.stdout.write(
-        f"seed {chosen.seed}: {counts.total()} requests and {chosen.malformed} "
+        f"seed {chosen.seed}: {answers.counts.total()} requests and {chosen.malformed} "
         f"malformed ones in {elapsed:.0f} s\n"
         f"{findings.passed} passed, {findings.failed} failed\n"
     )

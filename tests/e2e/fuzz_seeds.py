@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tests.e2e.https import Answer, Client
 
-__all__ = ["ROLE_SETS", "Seeds", "choose", "plant", "plant_approvals"]
+__all__ = ["FRESH", "GIVEN", "ROLE_SETS", "Seeds", "choose", "plant", "plant_approvals"]
 
 ROLE_SETS: Final = (
     ("operator", "administrator", "auditor"),
@@ -28,6 +28,33 @@ _SIGNERS: Final = (
 )
 _KEMS: Final = ("ML-KEM-768", "MLKEM768-ECDH-P256-SHA3-256")
 _BATCHES: Final = ("Sign", "Verify", "Encrypt", "Decrypt", "ComputeMac", "VerifyMac")
+
+FRESH: Final[dict[str, dict[str, Any]]] = {
+    "Sign": {"message": _MESSAGE},
+    "SignBatch": {"items": [{"message": _MESSAGE}]},
+    "Encrypt": {"plaintext": _MESSAGE, "aad": _MESSAGE},
+    "EncryptBatch": {"items": [{"plaintext": _MESSAGE}]},
+    "Seal": {"plaintext": _MESSAGE, "aad": _MESSAGE},
+    "GenerateDataKey": {"length": 16, "aad": _MESSAGE},
+    "ComputeMac": {"message": _MESSAGE},
+    "ComputeMacBatch": {"items": [{"message": _MESSAGE}]},
+    "Encapsulate": {},
+    "ExportKey": {"wrapping_key_id": "transport"},
+    "Rollback": {"version": 1},
+    "RevokeKey": {"version": 1},
+}
+"""A body, by operation, that fits every key that allows the operation."""
+
+GIVEN: Final[dict[str, tuple[str, ...]]] = {
+    "Verify": ("message", "signature"),
+    "Decrypt": ("aad", "ciphertext"),
+    "Open": ("aad", "ciphertext"),
+    "Rewrap": ("aad", "ciphertext"),
+    "VerifyMac": ("message", "mac"),
+    "Decapsulate": ("ciphertext",),
+    "Approve": ("digest",),
+}
+"""By operation, what of its body a link brings; with anything else it would fail."""
 
 Seeds = dict[str, Any]
 """
@@ -89,6 +116,11 @@ def plant(client: Client) -> Seeds:
         "DestroyKey": expendable,
     }
     keyless = {
+        "CreateKey": [
+            {"algorithm": name, "exportable": True, "tags": tags}
+            for name in (*_SIGNERS[:4], *_KEMS, "AES-256-GCM", "HMAC-SHA-256")
+            for tags in ([], ["dual"])
+        ],
         "ImportKey": [
             {
                 "algorithm": "AES-256-GCM",

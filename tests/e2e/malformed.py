@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -110,7 +110,6 @@ def send_malformed(
     *,
     numbers: Sequence[int],
     seed: int,
-    tick: Callable[[], None] = lambda: None,
 ) -> Tally:
     """
     Send requests over several connections at one time.
@@ -125,8 +124,6 @@ def send_malformed(
         numbers: Which requests; what each is depends on its number and the seed alone.
 
         seed: Of what is generated.
-
-        tick: Is called now and then, in this thread.
     """
     tallies = [Tally() for _ in range(_THREADS)]
     threads = [
@@ -139,9 +136,7 @@ def send_malformed(
     for thread in threads:
         thread.start()
     for thread in threads:
-        while thread.is_alive():
-            thread.join(1.0)
-            tick()
+        thread.join()
     total = Tally()
     for tally in tallies:
         total.add(tally)

@@ -213,3 +213,80 @@ def test_open_pages_need_no_token() -> None:
     others = {"/metrics", "/api/v1/openapi.json", "/.well-known/jwks.json"}
     assert health | others == open_pages
     assert [{"bearer": []}] == DOCUMENT["security"]
+
+
+def _links() -> list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """Return every link: where it stands, its operation, its answer, and itself."""
+    return [
+        (
+            f"{operation['operationId']} {status} {name}",
+            operation,
+            answer,
+            DOCUMENT["components"]["links"][link["$ref"].rpartition("/")[2]]
+            if "$ref" in link
+            else link,
+        )
+        for item in DOCUMENT["paths"].values()
+        for operation in item.values()
+        for status, answer in operation["responses"].items()
+        for name, link in answer.get("links", {}).items()
+    ]
+
+
+def _fields_of_body(operation: dict[str, Any]) -> set[str]:
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    return set(body["properties"])
+
+
+def _fields_of_answer(answer: dict[str, Any], path: list[str]) -> bool:
+    """Whether the schema of an answer has what a JSON pointer leads to."""
+    schemas = DOCUMENT["components"]["schemas"]
+    schema = answer["content"]["application/json"]["schema"]
+    for part in path:
+        if "$ref" in schema:
+            schema = schemas[schema["$ref"].rpartition("/")[2]]
+        schema = schema["items"] if part == "0" else schema["properties"].get(part)
+        if schema is None:
+            return False
+    return True
+
+
+def test_links_lead_from_what_is_answered_to_what_can_be_asked() -> None:
+    """Each names an operation, fields it takes, and places that the answer has."""
+    by_id = {
+        operation["operationId"]: operation
+        for item in DOCUMENT["paths"].values()
+        for operation in item.values()
+    }
+    links = _links()
+
+    assert len(links) > 100
+    for name, source, answer, link in links:
+        target = by_id[link["operationId"]]
+        parameters = {p["name"] for p in target["parameters"] if p["in"] == "path"}
+        assert parameters == link["parameters"].keys(), name
+        body = link.get("requestBody", {})
+        assert not body or body.keys() <= _fields_of_body(target), name
+        for expression in (*link["parameters"].values(), *body.values()):
+            whose, _, pointer = expression.partition(".body#/")
+            if whose == "$request":
+                assert pointer in _fields_of_body(source), name
+            else:
+                assert "$response" == whose
+                assert _fields_of_answer(answer, pointer.split("/")), name
+
+
+def test_every_way_through_the_life_of_a_key_is_linked() -> None:
+    """From its making to use and back, rotation, consent and destruction."""
+    ways = {name for name, *_ in _links()}
+
+    assert {
+        "CreateKey 201 Sign",
+        "Sign 200 Verify",
+        "CreateKey 201 RotateKey",
+        "RotateKey 200 RevokeKey",
+        "CreateKey 201 DestroyKey",
+        "DestroyKey 202 Approve",
+        "ListKeys 200 DescribeKey",
+        "ListApprovals 200 GetApproval",
+    } <= ways

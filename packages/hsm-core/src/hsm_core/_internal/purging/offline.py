@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hsm_core._internal.audit.verify import OfflineVerification
+from hsm_core._internal.audit.offline import OfflineVerification
 from hsm_core._internal.purging.ledger import PURGE_KIND, Reach, reach_of
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError
 from hsm_core.model import AuditEvent, Phase
