@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, expect
 from hsm_server.oidc.config import RETURN_PATH
 from tests.browser.conftest import OPTIONAL
 from tests.browser.hall import Desk, Hall
+from tests.browser.test_signing_in import SESSION
 from tests.e2e.retention_site import RetentionSite
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 from tests.server.pebble import free_port
@@ -92,16 +93,36 @@ def by_provider(hall: Hall, issuer: OIDCIssuer, user: str) -> Desk:
     desk = hall.desk(certificate_of=user)
     desk.watch.also = {issuer.url}
     desk.expect_refusals(404)  # The provider has no icon.
+    travel(desk, user)
+    return desk
+
+
+def travel(desk: Desk, user: str) -> None:
+    """Go to the provider from a browser, choose who to be, and come back."""
     page = desk.open("/ui/sign-in?next=%2Fui%2Fkeys")
     desk.check()
     page.get_by_role("link", name="Sign in with Example ID").click()
     page.get_by_role("button", name=user).click()
-    return desk
+
+
+def session_of(desk: Desk) -> str:
+    """Return the secret of a browser's session."""
+    (found,) = [c for c in desk.context.cookies() if c.get("name") == SESSION]
+    return found.get("value", "")
+
+
+def is_signed_in(hall: Hall, session: str) -> bool:
+    """Return whether a session is still one, in a browser that only has its cookie."""
+    desk = hall.desk(certificate_of="olga")
+    desk.context.add_cookies(
+        [{"name": SESSION, "value": session, "url": hall.origin, "secure": True}]
+    )
+    return desk.open("/ui/keys").url.endswith("/ui/keys")
 
 
 def test_by_provider(chromium: Browser, tmp_path: Path) -> None:
     """
-    Who comes back from another site is signed in, and goes on to where they wanted.
+    Who comes back from another site is signed in and goes on; a former session ends.
     """
     port = free_port()
     redirect = f"https://localhost:{port}{RETURN_PATH}"
@@ -131,6 +152,13 @@ def test_by_provider(chromium: Browser, tmp_path: Path) -> None:
             heading = desk.page.get_by_role("heading", name="Keys", level=1)
             expect(heading).to_be_visible()
             expect(desk.page.get_by_text("olga", exact=True)).to_be_visible()
+            desk.check()
+            former = session_of(desk)
+            was_signed_in = is_signed_in(hall, former)
+            travel(desk, "olga")
+            expect(heading).to_be_visible()
+            assert [True, False] == [was_signed_in, is_signed_in(hall, former)]
+            assert is_signed_in(hall, session_of(desk))
             desk.check()
             guest = by_provider(hall, issuer, "guest")
             guest.expect_refusals(401)

@@ -40,7 +40,7 @@ from tests.server.ipc_support import (
 )
 
 RANDOM = ops.GenerateRandom(length=4)
-SERVICE = "hsm_server.ipc.service"
+OUTBOX = "hsm_server.ipc.outbox"
 
 
 class Stub:
@@ -349,7 +349,7 @@ class TestBounds:
         self, bench: Bench, stub: Stub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Who lets long answers pile up loses the connection, and they are freed."""
-        monkeypatch.setattr(f"{SERVICE}._MOST_OWED", 0)
+        monkeypatch.setattr(f"{OUTBOX}._MOST_OWED", 0)
         raw = await bench.raw()
         who = visitor()
         await raw.send(*(asks(n, RANDOM, who) for n in range(1, 41)))

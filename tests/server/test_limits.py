@@ -179,6 +179,32 @@ class TestAddresses:
 
         assert 429 == late.status
 
+    async def test_what_is_no_operation_is_limited_too(self) -> None:
+        """A good credential is no licence to ask for nothing, nor to hinder others."""
+        clock, rates = Clock(), {"address_per_second": 1, "address_burst": 3}
+        settings = ServerSettings(rates=RateLimits(per_second=100, burst=100))
+        async with open_api(settings) as api:
+            guarded(api, clock, **rates)
+            mine, other = mint(), mint(claims(sub="bob"))
+            for token in (mine, other):
+                assert 200 == (await status(api, token)).status
+            kinds = ["/nothing", "/keys?limit=x", "//livez", "/nothing", "/nothing"]
+            strays = [await self.stray(api, path, mine) for path in kinds]
+            stopped = [await status(api, mine), await status(api, mint())]
+            spared = await status(api, other)
+            clock.now += 1.0
+            later = await status(api, mine)
+
+        assert [404, 422, 200, 404, 429] == strays
+        assert [429, 429] == [answer.status for answer in stopped]
+        assert [200, 200] == [spared.status, later.status]
+
+    @staticmethod
+    async def stray(api: API, path: str, token: str) -> int:
+        """Ask for what is no operation."""
+        where, _, query = path.partition("?")
+        return (await api.send("GET", where, token=token, query=query)).status
+
     async def test_addresses_behind_a_proxy_are_told_apart(self) -> None:
         """The flood of one client doesn't stop another."""
         trusted = ProxySettings(networks=("127.0.0.1/32",))
@@ -228,6 +254,27 @@ class TestLockouts:
 
         assert [401, 401, 429, 429] == [answer.status for answer in forged]
         assert 200 == known.status
+
+
+@pytest.mark.parametrize(
+    ("rates", "token", "let_through"),
+    [
+        (RateLimits(per_second=0.001, burst=3), None, [200] * 3),
+        (RateLimits(address_per_second=0.001, address_burst=4), "forged", [401] * 4),
+        (RateLimits(free_failures=2), "forged", [401] * 3),
+    ],
+)
+async def test_a_restart_begins_anew_and_gives_no_more(
+    rates: RateLimits, token: str | None, let_through: list[int]
+) -> None:
+    """A server that was started again lets through what it did the first time."""
+    lives = []
+    for _ in range(2):
+        async with open_api(ServerSettings(rates=rates)) as api:
+            lives.append([(await status(api, token)).status for _ in range(6)])
+
+    refused = [429] * (6 - len(let_through))
+    assert [let_through + refused] * 2 == lives
 
 
 async def test_a_flood_of_forgeries_stops_nobody() -> None:

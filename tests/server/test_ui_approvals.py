@@ -261,8 +261,26 @@ class TestPages:
         refused = await office.say(page, path, "deny", reason="too early")
 
         assert (422, 303) == (silent.status, refused.status)
+        assert "Say why you refuse; others will ask." in silent.words
         assert ApprovalState.DENIED is office.state(path).state
         assert "too early" in (await office.browser.get(path)).words
+
+    async def test_words_that_are_refused(self, office: Office) -> None:
+        """What was typed stands there again, with what is wrong beside its field."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        page = await office.browser.get(path)
+        words = "a long tale " * 30
+
+        agreed = await office.say(page, path, "approve", comment=words)
+        refused = await office.say(page, path, "deny", reason=words)
+
+        assert (422, 422) == (agreed.status, refused.status)
+        for answer, name in ((agreed, "comment"), (refused, "reason")):
+            assert f'value="{words.strip()}' in answer.text
+            assert f'id="error-{name}"' in answer.text
+            assert "At most 256 characters." in answer.words
+        assert ApprovalState.PENDING is office.state(path).state
 
     async def test_without_the_token_of_the_form(self, office: Office) -> None:
         """CSRF: a form that is none of ours decides nothing."""

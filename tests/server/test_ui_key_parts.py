@@ -46,17 +46,12 @@ from hsm_core.protocols import HSM
 from hsm_core.testing import caller, memory_hsm
 from hsm_core.wire import asked_approval
 from hsm_server.ui.approvals.saying_again import said_again
+from hsm_server.ui.fields import Field, filled, marked, sentence
 from hsm_server.ui.forms import Form
-from hsm_server.ui.keys.actions import (
-    ACTIONS,
-    CONFIRM,
-    Subject,
-    offered,
-    operation_of,
-)
+from hsm_server.ui.keys.action_fields import CONFIRM
+from hsm_server.ui.keys.actions import ACTIONS, offered, operation_of
 from hsm_server.ui.keys.choices import CATEGORIES, purposes
 from hsm_server.ui.keys.creating import creation_of
-from hsm_server.ui.keys.fields import Field, filled, marked, sentence
 from hsm_server.ui.keys.listing import listing_of, query_of
 from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
 from hsm_server.ui.keys.presenters import (
@@ -66,6 +61,7 @@ from hsm_server.ui.keys.presenters import (
     last_use,
     version_rows,
 )
+from hsm_server.ui.keys.subjects import Subject
 from hsm_server.ui.keys.trials import TRIALS, fitting
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 999_999, UTC)

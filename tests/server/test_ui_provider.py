@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -86,6 +88,29 @@ async def test_signing_in(browser: Browser, issuer: OIDCIssuer) -> None:
     assert DEPARTURE not in browser.cookies
     assert 200 == page.status
     assert "anton" in page.words
+
+
+async def test_former_session(browser: Browser, issuer: OIDCIssuer) -> None:
+    """
+    Who comes back as somebody else leaves no session behind, not even a strict one.
+    """
+    await browser.sign_in()
+    url = issuer.settle(await depart(browser), "olga").url
+    former = browser.cookies.pop(SESSION)
+    parts = urlsplit(url)
+    again = await browser.get(
+        f"{parts.path}?{parts.query}", Sec_Fetch_Site="cross-site"
+    )
+    browser.cookies[SESSION] = former
+    (path,) = re.findall(r'<a href="(/ui/sign-in/oidc/[^"]*)">', again.text)
+    answer = await browser.get(html.unescape(path), Sec_Fetch_Site="same-origin")
+    page = await browser.get("/ui")
+    browser.cookies = {SESSION: former}
+    left = await browser.get("/ui")
+
+    assert (200, 303) == (again.status, answer.status)
+    assert "olga" in page.words
+    assert "/ui/sign-in" in left.location
 
 
 async def test_cookie_of_the_journey(browser: Browser) -> None:

@@ -11,8 +11,10 @@ import pytest
 from hsm_core import operations as ops
 from hsm_core.model import KeyId, KeyInfo, Role
 from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
+from hsm_server.ui.fields import Field
 from hsm_server.ui.rendering import render
 from hsm_server.ui.retention import pages
+from hsm_server.ui.retention.changes import ask_reason
 from hsm_server.ui.retention.presenting import present
 from tests.server.ui_support import Browser
 
@@ -73,6 +75,10 @@ def shown(report: RetentionReport) -> str:
     """Return the page of a report, past server and session."""
     values = {
         "report": present(report),
+        "ledger_fields": ask_reason(),
+        "is_refused": False,
+        "key": Field(name="key", label="Key"),
+        "alert": "",
         "who": None,
         "nav": (),
         "flash": "",
@@ -166,6 +172,28 @@ async def test_extend(signed_in: Browser, key_id: str) -> None:
     ]
 
     assert [422, 422, 422] == [answer.status for answer in answers]
+    for answer, name in zip(answers, ("until", "until", "version"), strict=True):
+        assert f'id="error-{name}"' in answer.text
+    assert 'value="2080-01-01"' in answers[0].text
+
+
+async def test_what_was_typed_is_kept(signed_in: Browser, key_id: str) -> None:
+    """A reason that is refused stands there again, with what is wrong beside it."""
+    path = path_of(key_id)
+    page = await signed_in.get(path)
+    long = {"reason": "matter " * 50}
+
+    blank = await signed_in.submit(page, f"{path}/hold", {"reason": " "})
+    wrong = await signed_in.submit(page, f"{path}/hold", long)
+    lost = await signed_in.submit(page, "/ui/retention/ledger", long)
+
+    assert [422, 422, 422] == [blank.status, wrong.status, lost.status]
+    assert "Say why; it stands in the trail." in blank.words
+    assert f'value="{long["reason"]}"' in wrong.text
+    assert "At most 128 characters." in wrong.words
+    assert 'aria-errormessage="error-reason"' in wrong.text
+    assert "At most 128 characters." in lost.words
+    assert "" == signed_in.execute(ops.DescribeKey(key_id=key_id)).hold
 
 
 async def test_a_stale_page(signed_in: Browser, key_id: str) -> None:
@@ -212,8 +240,14 @@ async def test_a_key_is_found_by_its_name(signed_in: Browser, key_id: str) -> No
     ]
 
     assert [path_of(key_id)] * 3 == found
-    assert 404 == (await signed_in.get("/ui/retention/find?key=none")).status
-    assert 422 == (await signed_in.get("/ui/retention/find?key=%3Cb%3E")).status
+    other, wrong = [
+        await signed_in.get(f"/ui/retention/find?key={text}")
+        for text in ("none", "%3Cb%3E")
+    ]
+    assert (404, 422) == (other.status, wrong.status)
+    assert 'value="none"' in other.text
+    assert "There is no such key." in other.words
+    assert 'value="&lt;b&gt;"' in wrong.text
 
 
 async def test_holds_a_part_at_a_time(

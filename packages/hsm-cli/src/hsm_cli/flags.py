@@ -108,6 +108,12 @@ def _token_flags() -> list[click.Parameter]:
             type=click.IntRange(min=1),
             default=DEFAULT_TOKEN_TTL_SECONDS,
         ),
+        *_minting_flags(),
+    ]
+
+
+def _minting_flags() -> list[click.Parameter]:
+    return [
         _flag(
             "--jwt-secret",
             f"Secret to mint tokens with, {_FORMS}; base64, or text: before a plain "

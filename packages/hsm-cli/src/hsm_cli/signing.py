@@ -13,7 +13,8 @@ import click
 from hsm_cli.files import Source
 from hsm_cli.hashing import Candidate, hash_digest, hash_mus
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import choice, text_or_hex
+from hsm_cli.operands import text_or_hex
+from hsm_cli.parameter_types import choice
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,

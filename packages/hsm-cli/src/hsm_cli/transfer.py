@@ -11,8 +11,8 @@ import click
 
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import choice
 from hsm_cli.output import print_note
+from hsm_cli.parameter_types import choice
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,

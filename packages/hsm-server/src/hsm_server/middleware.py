@@ -18,6 +18,7 @@ from hsm_server.app_keys import (
     IN_FLIGHT,
     LOGGER,
     METRICS,
+    SETTINGS,
     TRACING,
     Exchange,
     exchange_of,
@@ -143,7 +144,9 @@ async def _answer(
     if exchange.code == AuthenticationError.code:
         guard.note_failure(address, shown)
     elif exchange.principal:
-        guard.note_good(shown)
+        guard.note_good(shown, exchange.principal)
+    if exchange.quota is None and request.app[SETTINGS].rates.per_second:
+        guard.note_stray(shown)
     return response
 
 

@@ -22,7 +22,9 @@ from hsm_cli.asked import (
 from hsm_cli.files import Source
 from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import CommaList, HSMCommand, one_of, parse_choice
+from hsm_cli.operands import one_of
+from hsm_cli.options import HSMCommand
+from hsm_cli.parameter_types import CommaList, parse_choice
 from hsm_cli.terminal import render_pairs, render_table
 from hsm_core.consent import statement
 from hsm_core.errors import InvalidInputError

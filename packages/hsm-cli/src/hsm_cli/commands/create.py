@@ -8,7 +8,8 @@ import click
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
 from hsm_cli.new_keys import NewKey, new_key_options
-from hsm_cli.options import HSMCommand, one_of
+from hsm_cli.operands import one_of
+from hsm_cli.options import HSMCommand
 from hsm_core.operations import CreateKey
 
 __all__ = ["command"]

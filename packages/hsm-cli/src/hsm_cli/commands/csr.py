@@ -7,7 +7,8 @@ import click
 
 from hsm_cli.files import write_file
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, key_operand
+from hsm_cli.operands import key_operand
+from hsm_cli.options import HSMCommand
 
 __all__ = ["command"]
 

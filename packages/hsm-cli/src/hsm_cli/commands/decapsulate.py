@@ -7,7 +7,8 @@ import click
 
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, out_option, payload_operands, version_option
+from hsm_cli.operands import payload_operands
+from hsm_cli.options import HSMCommand, out_option, version_option
 from hsm_cli.results import check_place, deliver_key
 from hsm_core.operations import Decapsulate
 

@@ -9,7 +9,8 @@ from hsm_cli.batches import run_batch
 from hsm_cli.encryption import EncryptionOptions, encryption_options, refuse_in_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, out_option, payload_operands, version_option
+from hsm_cli.operands import payload_operands
+from hsm_cli.options import HSMCommand, out_option, version_option
 from hsm_cli.results import deliver
 from hsm_core.operations import Decrypt, DecryptBatch, DecryptItem
 

@@ -9,7 +9,9 @@ from hsm_cli.files import Source, decode_pem
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
 from hsm_cli.new_keys import NewKey, new_key_options
-from hsm_cli.options import HSMCommand, choice, text_or_hex
+from hsm_cli.operands import text_or_hex
+from hsm_cli.options import HSMCommand
+from hsm_cli.parameter_types import choice
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.operations import DeriveKey
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import click
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import CommaList, HSMCommand, choice
+from hsm_cli.options import HSMCommand
+from hsm_cli.parameter_types import CommaList, choice
 from hsm_cli.views import KEY_HEADER, key_row
 from hsm_core.model import KeyState
 from hsm_core.operations import ListKeys

@@ -11,8 +11,9 @@ import click
 from hsm_cli.asked import demand_words
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import CommaList, HSMCommand, choice
+from hsm_cli.options import HSMCommand
 from hsm_cli.output import print_note
+from hsm_cli.parameter_types import CommaList, choice
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import ApprovalDemand, PolicyOutcome, Role

@@ -13,11 +13,11 @@ import click
 from hsm_cli.bootstrap import LedgerReport, verify_ledger
 from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
+from hsm_cli.operands import key_operand
 from hsm_cli.options import (
     HSMCommand,
     generation_option,
     idempotency_option,
-    key_operand,
     warn_of_visible,
 )
 from hsm_cli.progress import Progress

@@ -8,13 +8,8 @@ import click
 from hsm_cli.batches import run_batch
 from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import (
-    HSMCommand,
-    out_option,
-    payload_operands,
-    proof_options,
-    version_option,
-)
+from hsm_cli.operands import payload_operands, proof_options
+from hsm_cli.options import HSMCommand, out_option, version_option
 from hsm_cli.signing import (
     SignatureOptions,
     Signed,

@@ -8,7 +8,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
@@ -203,24 +203,12 @@ class _InlineServer:
         serving = Listener(app, bound, tls.context)
         showing = Listener(create_metrics_app(app), shown, None)
         self._tls = tls
-        signals = [signal.SIGTERM, signal.SIGINT]
-        for number in signals:
-            loop.add_signal_handler(number, stop.set)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # Under nohup a hang-up is to be ignored, and is.
-            signals.append(signal.SIGHUP)
-            loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
+        signals = self._heed_signals(loop, stop)
         await serving.start()
         await showing.start()
         for one in shown:
             self._logger.info("metrics", port=one.getsockname()[1])
-        interval = self._settings.token_config.reload_seconds
-        watches: list[TokenWatch | Vouching] = [
-            self._token_watch,
-            *([self._vouching] if self._vouching else []),
-        ]
-        working = [tls.keeper.run(), *(watch.run(interval) for watch in watches)]
-        keeping = [asyncio.create_task(work) for work in working]
+        keeping = [asyncio.create_task(work) for work in self._work(tls)]
         try:
             on_ready(url_of(bound[0]))
             await stop.wait()
@@ -237,6 +225,27 @@ class _InlineServer:
             for number in signals:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
+
+    def _heed_signals(
+        self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event
+    ) -> list[signal.Signals]:
+        """Stop or reload by signals from now on; return which."""
+        signals = [signal.SIGTERM, signal.SIGINT]
+        for number in signals:
+            loop.add_signal_handler(number, stop.set)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # Under nohup a hang-up is to be ignored, and is.
+            signals.append(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
+        return signals
+
+    def _work(self, tls: _InlineTLS) -> Iterator[Coroutine[Any, Any, object]]:
+        """Give what goes on beside serving, until it is cancelled."""
+        interval = self._settings.token_config.reload_seconds
+        yield tls.keeper.run()
+        yield self._token_watch.run(interval)
+        if self._vouching:
+            yield self._vouching.run(interval)
 
     def take_keys(self, data: bytes | None, problem: str) -> None:
         """Take in what came of fetching keys of tokens."""

@@ -3,7 +3,8 @@
 What a front end does before anybody is asked who somebody is.
 
 Whoever was found good a moment ago goes on, whatever others do from the same address:
-behind one address may be a building.
+behind one address may be a building. The vault charges them for operations; requests
+that become none are limited here, by name, as much as those of an address.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from hsm_server.limits.addresses import peer_of
 from hsm_server.limits.buckets import Buckets, Rate
@@ -27,12 +28,20 @@ _MOST_GOOD: Final = 4096
 _GOOD_SECONDS: Final = 60.0
 
 
+class _Good(NamedTuple):
+    """Who was found good, and until when that counts."""
+
+    principal: str
+    until: float
+
+
 class AddressGuard:
     """
     Limits what comes from one address, for one front end.
 
     Args:
-        rate: Of requests from one address; None doesn't limit them.
+        rate: Of requests from one address, and of those of somebody known that become
+            no operation; None doesn't limit them.
 
         free_failures: How many failed authentications of one address cost nothing;
             None locks nobody out.
@@ -51,10 +60,11 @@ class AddressGuard:
     ) -> None:
         self._clock = clock
         self._metrics = metrics
-        self._good: OrderedDict[bytes, float] = OrderedDict()
-        self._buckets = self._lockouts = None
+        self._good: OrderedDict[bytes, _Good] = OrderedDict()
+        self._buckets = self._strays = self._lockouts = None
         if rate is not None:
             self._buckets = Buckets("address", rate, _MOST_ADDRESSES, clock)
+            self._strays = Buckets("address", rate, _MOST_GOOD, clock)
         if free_failures is not None:
             self._lockouts = Lockouts(free_failures, _MOST_ADDRESSES, clock)
 
@@ -93,16 +103,29 @@ class AddressGuard:
         return quota if quota.wait_seconds else None
 
     def is_good(self, shown: Sequence[bytes]) -> bool:
-        """Return whether somebody who shows this was found good a moment ago."""
-        return self._good.get(_digest(shown), 0.0) > self._clock()
+        """
+        Return whether somebody who shows this was found good a moment ago.
 
-    def note_good(self, shown: Sequence[bytes]) -> None:
+        Who has asked for too much that is no operation is as good as a stranger.
+        """
+        found = self._good.get(_digest(shown))
+        if found is None or found.until <= self._clock():
+            return False
+        return self._strays is None or self._strays.refusal(found.principal) is None
+
+    def note_good(self, shown: Sequence[bytes], principal: str) -> None:
         """Note that somebody who shows this was found good."""
         digest = _digest(shown)
-        self._good[digest] = self._clock() + _GOOD_SECONDS
+        self._good[digest] = _Good(principal, self._clock() + _GOOD_SECONDS)
         self._good.move_to_end(digest)
         if len(self._good) > _MOST_GOOD:
             self._good.popitem(last=False)
+
+    def note_stray(self, shown: Sequence[bytes]) -> None:
+        """Charge somebody who is known for a request that became no operation."""
+        found = self._good.get(_digest(shown))
+        if found is not None and self._strays is not None:
+            self._strays.take(found.principal)
 
     def note_failure(self, address: str, shown: Sequence[bytes]) -> None:
         """

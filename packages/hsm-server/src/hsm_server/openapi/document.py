@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The document as a whole: paths, parameters, answers."""
+"""The document as a whole: paths, bodies, answers."""
 
 from __future__ import annotations
 
@@ -7,25 +7,14 @@ from typing import Any, Final
 
 from hsm_core import wire
 from hsm_core.model import KeyInfo
-from hsm_core.operations import (
-    ApprovalInfo,
-    DescribeKey,
-    Effect,
-    Operation,
-    result_type,
-)
-from hsm_core.rest import (
-    API_PREFIX,
-    APPROVAL_HEADER,
-    ROUTES,
-    Route,
-    path_fields,
-)
+from hsm_core.operations import ApprovalInfo, DescribeKey, Operation, result_type
+from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
 from hsm_server.__about__ import __version__
 from hsm_server.conditions import takes_condition
 from hsm_server.health import Health
 from hsm_server.openapi.examples import EXAMPLES
 from hsm_server.openapi.links import link_components, links_of, links_of_waiting
+from hsm_server.openapi.parameters import parameters_of
 from hsm_server.openapi.schemas import (
     Schema,
     bound_items,
@@ -112,7 +101,7 @@ def _operation(route: Route, schemas: dict[str, Schema], limits: HTTPLimits) -> 
         "operationId": cls.__name__,
         "summary": summary_of(cls),
         "tags": [route.path.split("/")[1]],
-        "parameters": _parameters(route, schema),
+        "parameters": parameters_of(route, schema),
         "responses": _responses(route),
     }
     if description := _description(route, schema):
@@ -146,107 +135,6 @@ def _description(route: Route, schema: Schema) -> str:
             "problem document, and is the last."
         )
     return "\n\n".join(parts)
-
-
-def _parameters(route: Route, schema: Schema) -> list[Schema]:
-    in_path = path_fields(route.path)
-    example = EXAMPLES[route.operation]
-    found: list[Schema] = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": schema["properties"][name],
-            "example": example[name],
-        }
-        for name in in_path
-    ]
-    if not route.has_body:
-        found += [
-            _query_parameter(name, field, example)
-            for name, field in schema["properties"].items()
-            if name != "type" and name not in in_path
-        ]
-    if route.events:
-        found.append(
-            {
-                "name": "Last-Event-ID",
-                "in": "header",
-                "description": (
-                    "Resumes a live view after the event with this id; goes before "
-                    "start_seq."
-                ),
-                "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,15})$"},
-            }
-        )
-    if route.operation.effect is not Effect.CONSENT:
-        found.append(
-            {
-                "name": APPROVAL_HEADER,
-                "in": "header",
-                "description": (
-                    "The approval under which it is to be done; without, it is found."
-                ),
-                "schema": {"type": "string", "format": "uuid"},
-            }
-        )
-    if route.operation.effect is Effect.MUTATION:
-        found.append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": (
-                    "The same key with the same request gives the same answer, and "
-                    "does it once; with another request it is a conflict."
-                ),
-                "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-            }
-        )
-    if takes_condition(route):
-        found.append(
-            {
-                "name": "If-Match",
-                "in": "header",
-                "description": (
-                    "Do it only if the key is at this generation: an ETag of the key, "
-                    "or its generation in quotes."
-                ),
-                "schema": {
-                    "type": "string",
-                    "pattern": '^("[1-9][0-9]{0,14}(-[0-9a-f]{32})?"|[*])$',
-                },
-            }
-        )
-    if route.operation is DescribeKey:
-        found.append(
-            {
-                "name": "If-None-Match",
-                "in": "header",
-                "description": (
-                    "ETags of what is known already, with commas between them, or *. "
-                    "What is no ETag is passed over."
-                ),
-                "schema": {"type": "string"},
-            }
-        )
-    return found
-
-
-def _query_parameter(name: str, field: Schema, example: Schema) -> Schema:
-    field = dict(field)
-    description = field.pop("description", "")
-    if "anyOf" in field:
-        # A query has no null; leaving the parameter out says the same.
-        (kind,) = (k for k in field["anyOf"] if k != {"type": "null"})
-        field = dict(kind)
-    found: Schema = {"name": name, "in": "query", "schema": field}
-    if description:
-        found["description"] = description
-    if field.get("type") == "array":
-        found |= {"style": "form", "explode": False}
-    if name in example:
-        found["example"] = example[name]
-    return found
 
 
 def _request_body(route: Route, body: Schema) -> Schema:

@@ -52,6 +52,20 @@ def acme_options() -> list[click.Parameter]:
             type=click.Path(path_type=Path),
             metavar="DIR",
         ),
+        *_authority(),
+        option(
+            "acme-http-bind",
+            "Answer challenges over HTTP on this address (HTTP-01), which the CA must "
+            "reach at port 80. Without it they are answered where the server listens "
+            "(TLS-ALPN-01), which it must reach at port 443.",
+            callback=_parse_bind,
+            metavar="HOST:PORT",
+        ),
+    ]
+
+
+def _authority() -> list[click.Parameter]:
+    return [
         option(
             "acme-directory-url",
             "Directory of another CA than Let's Encrypt; it comes before "
@@ -70,14 +84,6 @@ def acme_options() -> list[click.Parameter]:
             "default those whom the web trusts.",
             type=click.Path(path_type=Path, readable=False),
             metavar="FILE",
-        ),
-        option(
-            "acme-http-bind",
-            "Answer challenges over HTTP on this address (HTTP-01), which the CA must "
-            "reach at port 80. Without it they are answered where the server listens "
-            "(TLS-ALPN-01), which it must reach at port 443.",
-            callback=_parse_bind,
-            metavar="HOST:PORT",
         ),
     ]
 

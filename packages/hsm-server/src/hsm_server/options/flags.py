@@ -86,6 +86,10 @@ def _secrets() -> list[click.Parameter]:
 
 
 def _tokens() -> list[click.Parameter]:
+    return [*_token_keys(), *_token_claims()]
+
+
+def _token_keys() -> list[click.Parameter]:
     return [
         option(
             "auth-jwt-config",
@@ -117,6 +121,11 @@ def _tokens() -> list[click.Parameter]:
             default=30.0,
             type=click.FloatRange(0.5, 3600),
         ),
+    ]
+
+
+def _token_claims() -> list[click.Parameter]:
+    return [
         option(
             "auth-jwt-issuer",
             "Required issuer (iss) of tokens.",

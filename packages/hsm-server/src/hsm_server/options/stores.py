@@ -142,6 +142,12 @@ def _trail() -> list[click.Parameter]:
             default=1024 * 1024,
             type=click.IntRange(0, 2**40),
         ),
+        *_trail_age(),
+    ]
+
+
+def _trail_age() -> list[click.Parameter]:
+    return [
         option(
             "audit-retention-days",
             "Age at which records of the audit trail are removed; 0 keeps them all.  "

@@ -14,6 +14,7 @@ from aiohttp import web
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_server.app_keys import SETTINGS
 from hsm_server.problems import RequestRefusedError
+from hsm_server.ui.numbers import whole_number
 from hsm_server.ui.parts import MULTIPART, read_parts
 
 __all__ = ["FORM_TOKEN", "OPERATION_ID", "Form", "has_form_token", "read_form"]
@@ -76,6 +77,25 @@ class Form:
     def all(self, name: str) -> Sequence[str]:
         """Return all that was given for a field, such as boxes that were ticked."""
         return self._fields.get(name, ())
+
+    def number(self, name: str) -> int:
+        """
+        Return a whole number that a page always sends.
+
+        Raises:
+            InvalidInputError: It is missing, given twice, or none.
+        """
+        return whole_number(self[name], name)
+
+    def number_or_none(self, name: str) -> int | None:
+        """
+        Return a whole number, or None where nothing was given.
+
+        Raises:
+            InvalidInputError: It is given twice, or is none.
+        """
+        text = self.get(name).strip()
+        return whole_number(text, name) if text else None
 
     def file(self, name: str) -> bytes:
         """Return what a file holds; nothing where none was chosen."""

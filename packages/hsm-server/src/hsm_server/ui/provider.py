@@ -14,15 +14,17 @@ import hmac
 import re
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
 
 from hsm_core.errors import AuthenticationError
 from hsm_server.app_keys import LOGGER, PROVIDER, VAULT
+from hsm_server.oidc.config import RETURN_PATH
 from hsm_server.oidc.provider import Departure, Provider, ProviderError
-from hsm_server.ui.cookies import drop_cookie
-from hsm_server.ui.origin import HOME, safe_path
+from hsm_server.ui.cookies import SESSION_COOKIE, drop_cookie
+from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
 from hsm_server.ui.page import OpenPage
 from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.signing_in import begin_session, sign_in_page
@@ -65,6 +67,10 @@ async def _depart(visit: Visit) -> web.Response:
 async def _return(visit: Visit) -> web.Response:
     """Begin the session of somebody whom the provider sends back."""
     provider = _provider(visit)
+    if _may_hide_session(visit.request):
+        # Asked for by a page of ours, it comes with the session that ends by this.
+        path = f"{RETURN_PATH}?{urlencode(visit.query)}"
+        return visit.render("session/again.html", path=path)
     departure = _unpack(visit.request.cookies.get(DEPARTURE_COOKIE, ""))
     onward = safe_path(departure.onward) if departure else HOME
     try:
@@ -75,6 +81,11 @@ async def _return(visit: Visit) -> web.Response:
         response = await _begin(visit, onward, token, departure)
     drop_cookie(response, DEPARTURE_COOKIE)
     return response
+
+
+def _may_hide_session(request: web.Request) -> bool:
+    """Return whether a browser keeps strict cookies back, as where others send it."""
+    return SESSION_COOKIE not in request.cookies and comes_from_elsewhere(request)
 
 
 async def _exchanged(

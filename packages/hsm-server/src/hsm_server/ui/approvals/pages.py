@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -23,17 +23,22 @@ from hsm_core.model import ApprovalState, KeyInfo
 from hsm_core.operations import (
     ApprovalInfo,
     ApprovalPage,
-    Approve,
     CancelApproval,
-    Deny,
     DescribeKey,
     GetApproval,
     ListApprovals,
-    Operation,
 )
 from hsm_server.problems import status_of
 from hsm_server.ui.approvals.presenting import choices, present
 from hsm_server.ui.approvals.saying_again import said_again
+from hsm_server.ui.approvals.sayings import (
+    AGREE,
+    REFUSE,
+    Saying,
+    operation_of,
+    seen,
+)
+from hsm_server.ui.fields import Field, filled, marked, sentence
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
@@ -43,7 +48,6 @@ __all__ = ["PAGES"]
 
 _LIST: Final = f"{HOME}/approvals"
 _PER_PAGE: Final = 50
-_MOST_DIGITS: Final = 15
 _MOST_CALLS: Final = 10
 """A page of approvals may be short though there are more; so often it is gone on."""
 
@@ -120,17 +124,39 @@ def _id(view: View) -> str:
 
 
 async def _shown(
-    view: View, approval: ApprovalInfo, *, alert: str = "", status: int = 200
+    view: View,
+    approval: ApprovalInfo,
+    *,
+    form: Form | None = None,
+    error: HSMError | None = None,
 ) -> web.Response:
+    """
+    Show a request as it stands.
+
+    Args:
+        view: Whose.
+
+        approval: The request.
+
+        form: What was said to it and refused, which is shown again.
+
+        error: Why that was refused.
+    """
     known = said_again(approval.operation) is not None
     offered = choices(approval, view.who.principal, is_known=known)
+    fields: Sequence[Field] = (AGREE.field, REFUSE.field)
+    if form is not None and error is not None:
+        fields = marked(filled(fields, form), error)
+    if error is not None:
+        view.exchange.code = error.code
     return view.render(
         "approvals/show.html",
-        status=status,
+        status=status_of(type(error)) if error else 200,
         approval=present(approval),
         choices=offered,
         key_generation=await _key_generation(view, approval) if offered.execute else 0,
-        alert=alert,
+        fields={field.name: field for field in fields},
+        alert=sentence(error) if error else "",
     )
 
 
@@ -144,84 +170,51 @@ async def _key_generation(view: View, approval: ApprovalInfo) -> int:
     return 0
 
 
-async def _approve(view: View) -> web.Response:
-    form = await view.form()
-    tree = _seen(view, form) | {"comment": form.get("comment").strip()}
-    return await _decide(view, wire.convert(tree, Approve), "You have agreed.")
+async def _agree(view: View) -> web.Response:
+    return await _say(view, AGREE)
 
 
-async def _deny(view: View) -> web.Response:
+async def _refuse(view: View) -> web.Response:
+    return await _say(view, REFUSE)
+
+
+async def _say(view: View, saying: Saying) -> web.Response:
+    """Agree or refuse; where words are missing, or it is too late, show it again."""
     form = await view.form()
-    tree = _seen(view, form) | {"reason": form.get("reason").strip()}
-    if not tree["reason"]:
-        raise InvalidInputError("Say why you refuse; others will ask.", field="reason")
-    return await _decide(view, wire.convert(tree, Deny), "You have refused.")
+    try:
+        await view.execute(operation_of(saying, _id(view), form))
+    except (AccessDeniedError, ConflictError, InvalidInputError) as error:
+        return await _shown(view, await _fetch(view), form=form, error=error)
+    return view.see_other(f"{_LIST}/{_id(view)}", saying.done)
 
 
 async def _cancel(view: View) -> web.Response:
     await view.form()
     operation = wire.convert({"approval_id": _id(view)}, CancelApproval)
-    return await _decide(view, operation, "You have given up this request.")
-
-
-def _seen(view: View, form: Form) -> dict[str, Any]:
-    """
-    Return which approval is meant, and what was shown of it when it was decided on.
-
-    Raises:
-        InvalidInputError: The form does not say what was shown.
-    """
-    digest, generation = form["digest"], _number(form, "generation")
-    if not digest or not generation:
-        raise InvalidInputError("The form does not say what was shown.", field="digest")
-    return {"approval_id": _id(view), "digest": digest, "generation": generation}
-
-
-def _number(form: Form, name: str) -> int:
-    text = form[name]
-    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
-        raise InvalidInputError(f"{name} must be a number.", field=name)
-    return int(text)
-
-
-async def _decide(
-    view: View, operation: Operation[ApprovalInfo], flash: str
-) -> web.Response:
-    """Say something to a request; where it is too late, show how it stands."""
     try:
         await view.execute(operation)
     except (AccessDeniedError, ConflictError) as error:
-        return await _refused(view, error)
-    return view.see_other(f"{_LIST}/{_id(view)}", flash)
-
-
-async def _refused(view: View, error: HSMError) -> web.Response:
-    view.exchange.code = error.code
-    return await _shown(
-        view,
-        await _fetch(view),
-        alert=str(error),
-        status=status_of(type(error)),
-    )
+        return await _shown(view, await _fetch(view), error=error)
+    return view.see_other(f"{_LIST}/{_id(view)}", "You have given up this request.")
 
 
 async def _execute(view: View) -> web.Response:
     """Do what was agreed to, for the person who asked for it."""
     form = await view.form()
-    seen = _seen(view, form)
+    shown = seen(form, _id(view))
     approval = await _fetch(view)
     operation = said_again(approval.operation)
-    if operation is None or present(approval).digest != seen["digest"]:
+    if operation is None or present(approval).digest != shown["digest"]:
         raise ConflictError("The console can't say again what was asked for.")
     try:
         result = await view.execute(
             operation,
             idempotency_key=form.operation_id,
             approval_id=approval.approval_id,
-            expected_generation=_number(form, "key_generation"),
+            expected_generation=form.number("key_generation"),
         )
     except ConflictError as error:
-        return await _refused(view, error)
+        return await _shown(view, await _fetch(view), error=error)
     target = f"{_LIST}/{approval.approval_id}"
     if isinstance(result, KeyInfo):
         target = f"{HOME}/keys/{result.key_id}"
@@ -233,8 +226,8 @@ _ONE: Final = "/approvals/{approval_id}"
 PAGES: Final = (
     Page("GET", "/approvals", _list, "approvals.list"),
     Page("GET", _ONE, _show, "approvals.show"),
-    Page("POST", f"{_ONE}/approve", _approve, "approvals.approve"),
-    Page("POST", f"{_ONE}/deny", _deny, "approvals.deny"),
+    Page("POST", f"{_ONE}/approve", _agree, "approvals.approve"),
+    Page("POST", f"{_ONE}/deny", _refuse, "approvals.deny"),
     Page("POST", f"{_ONE}/cancel", _cancel, "approvals.cancel"),
     Page("POST", f"{_ONE}/execute", _execute, "approvals.execute"),
 )

@@ -11,7 +11,6 @@ from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
     HSMError,
-    InvalidInputError,
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditStatus, ListAuditEvents, Status, VerifyAudit
@@ -20,6 +19,7 @@ from hsm_server.problems import status_of
 from hsm_server.requests import last_event_id
 from hsm_server.ui.audit.filters import FAILED, PER_PAGE, read_filters
 from hsm_server.ui.audit.presenting import present, progress, record_text
+from hsm_server.ui.numbers import whole_number
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
@@ -29,7 +29,6 @@ __all__ = ["PAGES"]
 _LIST: Final = f"{HOME}/audit"
 _OUTCOMES: Final = (("", "any"), ("ok", "ok"), (FAILED, "any error"))
 _VERIFIED_AT_ONCE: Final = 5000
-_LONGEST_NUMBER: Final = 15
 
 
 async def _list(view: View) -> web.Response:
@@ -159,15 +158,7 @@ async def _verify(view: View) -> web.Response:
 
 
 def _number(name: str, text: str) -> int:
-    """
-    Return a sequence number.
-
-    Raises:
-        InvalidInputError: It is none.
-    """
-    if not (text.isascii() and text.isdecimal()) or len(text) > _LONGEST_NUMBER:
-        raise InvalidInputError(f"{name} must be the number of a record.", field=name)
-    return int(text)
+    return whole_number(text, name, f"{name} must be the number of a record.")
 
 
 PAGES: Final = (

@@ -16,17 +16,16 @@ from hsm_core.errors import (
     PreconditionFailedError,
 )
 from hsm_server.problems import status_of
+from hsm_server.ui.fields import Field, filled, marked, sentence
 from hsm_server.ui.keys.actions import (
     ACTIONS,
     Action,
-    Subject,
     done_text,
     operation_of,
 )
 from hsm_server.ui.keys.explaining import explain_for_me
-from hsm_server.ui.keys.fields import Field, filled, marked, number, sentence
 from hsm_server.ui.keys.presenters import key_facts
-from hsm_server.ui.keys.subjects import KEY, find_subject, path_of
+from hsm_server.ui.keys.subjects import KEY, Subject, find_subject, path_of
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
@@ -49,7 +48,7 @@ async def do(view: View) -> web.StreamResponse:
         key = await view.execute(
             operation_of(action, subject, form),
             idempotency_key=form.operation_id,
-            expected_generation=number(form, "generation") or 0,
+            expected_generation=form.number_or_none("generation") or 0,
         )
     except PreconditionFailedError as error:
         return answer_stale(view, error, path_of(subject.key.key_id))

@@ -13,10 +13,10 @@ from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import HSMError, InvalidInputError, NameTakenError
 from hsm_core.operations import AlgorithmInfo, CreateKey, ListAlgorithms
 from hsm_server.problems import status_of
+from hsm_server.ui.fields import Field, Option, filled, marked, sentence, tags_of
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.choices import CATEGORIES, Choice, choice_of, purposes
 from hsm_server.ui.keys.explaining import explain_for_me
-from hsm_server.ui.keys.fields import Field, Option, filled, marked, sentence, tags_of
 from hsm_server.ui.keys.presenters import title_of
 from hsm_server.ui.keys.subjects import path_of
 from hsm_server.ui.origin import HOME

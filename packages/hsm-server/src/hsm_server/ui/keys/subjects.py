@@ -1,20 +1,48 @@
 # SPDX-License-Identifier: MIT
-"""The key that a page is about."""
+"""The key that a page is about, with its versions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from hsm_core.model import KeyInfo
+from hsm_core.model import KeyInfo, KeyState, VersionInfo
 from hsm_core.operations import DescribeKey, ListVersions
-from hsm_server.ui.keys.actions import Subject
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.view import View
 
-__all__ = ["KEY", "find_key", "find_subject", "path_of"]
+__all__ = ["KEY", "Subject", "find_key", "find_subject", "path_of"]
 
 KEY: Final = "/keys/{key_id:[0-9a-z][0-9a-z._-]{0,63}}"
 """Path of the pages of one key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The key that something is to be done to, with its versions, oldest first."""
+
+    key: KeyInfo
+    versions: Sequence[VersionInfo]
+
+    @property
+    def called(self) -> str:
+        """What has to be typed to confirm what can't be undone."""
+        return self.key.name or self.key.key_id[:8]
+
+    @property
+    def has_staged(self) -> bool:
+        """Whether a version waits for its activation."""
+        return any(version.state is KeyState.STAGED for version in self.versions)
+
+    @property
+    def sources(self) -> Sequence[VersionInfo]:
+        """The versions that can be rolled back to, newest first."""
+        return [
+            version
+            for version in reversed(self.versions)
+            if version.version != self.key.version and version.state is KeyState.RETIRED
+        ]
 
 
 def path_of(key_id: str) -> str:

@@ -3,58 +3,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hsm_core import wire
-from hsm_core.algorithms import AlgorithmSpec, KeyUsage, SignatureEncoding, spec
+from hsm_core.algorithms import (
+    Algorithm,
+    AlgorithmSpec,
+    KeyUsage,
+    SignatureEncoding,
+    spec,
+)
 from hsm_core.model import KeyInfo, Record
 from hsm_core.operations import (
-    Ciphertext,
     ComputeMac,
     Decapsulate,
     Decrypt,
     Encapsulate,
-    Encapsulation,
     Encrypt,
-    Mac,
     Open,
     Operation,
-    Plaintext,
     Seal,
-    SharedSecret,
     Sign,
-    Signature,
-    Verified,
     Verify,
     VerifyMac,
 )
+from hsm_server.ui.fields import Field, Option
 from hsm_server.ui.forms import Form
-from hsm_server.ui.keys.fields import Field, Option, number
-from hsm_server.ui.keys.payloads import FORMS, MOST_BYTES, Shown, given_bytes, shown
+from hsm_server.ui.keys.outcomes import (
+    Tried,
+    say_ciphertext,
+    say_encapsulation,
+    say_mac,
+    say_plaintext,
+    say_shared_secret,
+    say_signature,
+    say_verified,
+)
+from hsm_server.ui.keys.payloads import FORMS, MOST_BYTES, given_bytes
 
-__all__ = ["TRIALS", "Trial", "Tried", "fitting", "inputs_of", "operation_of", "tried"]
+__all__ = ["TRIALS", "Trial", "fitting", "inputs_of", "operation_of"]
 
-_USAGES: Final = KeyUsage
 _VERSION: Final = "version"
 _CONTEXT: Final = "context"
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class _Input:
     """
-    What a trial has given.
+    Bytes that an operation takes.
 
     Attributes:
-        sentence: What happened.
-        is_good: Whether that is good news.
-        parts: Bytes that came out.
+        name: Of the operation's field.
+        label: What they are.
+        form: How they are usually written, one of `FORMS`.
     """
 
-    sentence: str
-    is_good: bool
-    parts: tuple[Shown, ...] = ()
+    name: str
+    label: str
+    form: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +74,7 @@ class Trial:
         name: In its path.
         usage: What the key must be made for.
         operation: What it becomes, for a row of the table of algorithms.
-        inputs: Fields of the operation that are bytes, with their labels.
+        inputs: Fields of the operation that are bytes.
         present: Shows the result.
     """
 
@@ -76,7 +84,7 @@ class Trial:
     meaning: str
     usage: KeyUsage
     operation: Callable[[AlgorithmSpec], type[Operation[Any]]]
-    inputs: Sequence[tuple[str, str, str]]
+    inputs: Sequence[_Input]
     present: Callable[[Any], Tried]
 
 
@@ -88,44 +96,36 @@ def fitting(key: KeyInfo) -> Sequence[Trial]:
     return [
         trial
         for trial in TRIALS.values()
-        if trial.usage in key.usages and _serves(trial, row)
+        if trial.usage in key.usages and trial.usage in row.usages
     ]
 
 
-def _serves(trial: Trial, row: AlgorithmSpec) -> bool:
-    return trial.usage in row.usages
-
-
 def inputs_of(trial: Trial, key: KeyInfo) -> Sequence[Field]:
-    """Return what a trial asks for; each input has a field for its form beside it."""
-    fields: list[Field] = []
-    for name, label, form in trial.inputs:
-        fields.append(
-            Field(name=name, label=label, kind="area", longest=2 * MOST_BYTES)
-        )
-        fields.append(_form_field(name, label, form))
-        fields.append(
-            Field(
-                name=f"{name}_file",
-                label=f"{label}, from a file",
-                kind="file",
-                is_beside=True,
-            )
-        )
-    return [*fields, *_more(trial, spec(_algorithm(key)))]
+    """Return what a trial asks for."""
+    fields = [field for taken in trial.inputs for field in _fields_of(taken)]
+    return [*fields, *_more(trial, _row_of(key))]
 
 
-def _algorithm(key: KeyInfo) -> Any:
-    return key.algorithm
+def _row_of(key: KeyInfo) -> AlgorithmSpec:
+    # Nothing fits a key without an algorithm.
+    return spec(cast(Algorithm, key.algorithm))
 
 
-def _form_field(name: str, label: str, usual: str) -> Field:
-    return Field(
-        name=f"{name}_form",
-        label=f"{label}, written as",
+def _fields_of(taken: _Input) -> Iterator[Field]:
+    """Give a field for what is typed, one for how it is written, and one for a file."""
+    yield Field(name=taken.name, label=taken.label, kind="area", longest=2 * MOST_BYTES)
+    yield Field(
+        name=f"{taken.name}_form",
+        label=f"{taken.label}, written as",
         kind="select",
         is_beside=True,
-        options=tuple(Option(form, form, form == usual) for form in FORMS),
+        options=tuple(Option(form, form, form == taken.form) for form in FORMS),
+    )
+    yield Field(
+        name=f"{taken.name}_file",
+        label=f"{taken.label}, from a file",
+        kind="file",
+        is_beside=True,
     )
 
 
@@ -173,91 +173,22 @@ def operation_of(trial: Trial, key: KeyInfo, form: Form) -> Operation[Record]:
             breaks a rule.
     """
     tree: dict[str, Any] = {"key_id": key.key_id}
-    for name, _, _ in trial.inputs:
-        tree[name] = given_bytes(form, name)
+    for taken in trial.inputs:
+        tree[taken.name] = given_bytes(form, taken.name)
     for name in ("scheme", "encoding"):
         if form.get(name):
             tree[name] = form.get(name)
     if form.get(_CONTEXT):
         tree[_CONTEXT] = form.get(_CONTEXT).encode()
-    if _VERSION in form and (version := number(form, _VERSION)) is not None:
+    version = form.number_or_none(_VERSION)
+    if version is not None:
         tree[_VERSION] = version
-    operation: Operation[Record] = wire.convert(
-        tree, trial.operation(spec(_algorithm(key)))
-    )
+    operation: Operation[Record] = wire.convert(tree, trial.operation(_row_of(key)))
     return operation
 
 
-def tried(trial: Trial, result: Record) -> Tried:
-    """Return a result as a page shows it."""
-    return trial.present(result)
-
-
-def _seals(row: AlgorithmSpec) -> bool:
-    return row.is_kem
-
-
-def _signature(result: Signature) -> Tried:
-    said = [result.scheme.value]
-    if result.hash is not None:
-        said.append(result.hash.value)
-    if result.encoding is not None:
-        said.append(result.encoding.value)
-    return Tried(
-        f"Version {result.version} has signed it ({', '.join(said)}).",
-        True,
-        (shown("Signature", result.signature),),
-    )
-
-
-def _verified(result: Verified) -> Tried:
-    return Tried(f"It is good: version {result.version} has made it.", True)
-
-
-def _ciphertext(result: Ciphertext) -> Tried:
-    return Tried(
-        f"Version {result.version} has encrypted it.",
-        True,
-        (shown("Ciphertext", result.ciphertext),),
-    )
-
-
-def _plaintext(result: Plaintext) -> Tried:
-    return Tried(
-        f"Version {result.version} has decrypted it.",
-        True,
-        (shown("Plaintext", result.plaintext, is_text=True, is_secret=True),),
-    )
-
-
-def _encapsulation(result: Encapsulation) -> Tried:
-    return Tried(
-        f"A fresh shared secret, encapsulated for version {result.version}.",
-        True,
-        (
-            shown("Encapsulation", result.ciphertext),
-            shown("Shared secret", result.shared_secret, is_secret=True),
-        ),
-    )
-
-
-def _shared_secret(result: SharedSecret) -> Tried:
-    return Tried(
-        f"Version {result.version} has opened it. What was made for another key, or "
-        "was changed, gives another secret and no error.",
-        True,
-        (shown("Shared secret", result.shared_secret, is_secret=True),),
-    )
-
-
-def _mac(result: Mac) -> Tried:
-    return Tried(
-        f"Version {result.version} has computed it.", True, (shown("Code", result.mac),)
-    )
-
-
-_MESSAGE: Final = ("message", "Message", "text")
-_AAD: Final = ("aad", "Additional data, authenticated only", "text")
+_MESSAGE: Final = _Input("message", "Message", "text")
+_AAD: Final = _Input("aad", "Additional data, authenticated only", "text")
 
 _ROWS: Final = (
     Trial(
@@ -265,30 +196,30 @@ _ROWS: Final = (
         title="Sign",
         verb="Sign",
         meaning="Signs a message with the current version.",
-        usage=_USAGES.SIGN,
+        usage=KeyUsage.SIGN,
         operation=lambda _: Sign,
         inputs=(_MESSAGE,),
-        present=_signature,
+        present=say_signature,
     ),
     Trial(
         name="verify",
         title="Verify",
         verb="Verify",
         meaning="Checks a signature over a message.",
-        usage=_USAGES.VERIFY,
+        usage=KeyUsage.VERIFY,
         operation=lambda _: Verify,
-        inputs=(_MESSAGE, ("signature", "Signature", "base64")),
-        present=_verified,
+        inputs=(_MESSAGE, _Input("signature", "Signature", "base64")),
+        present=say_verified,
     ),
     Trial(
         name="encrypt",
         title="Encrypt",
         verb="Encrypt",
         meaning="Encrypts with the current version.",
-        usage=_USAGES.ENCRYPT,
-        operation=lambda row: Seal if _seals(row) else Encrypt,
-        inputs=(("plaintext", "Plaintext", "text"), _AAD),
-        present=_ciphertext,
+        usage=KeyUsage.ENCRYPT,
+        operation=lambda row: Seal if row.is_kem else Encrypt,
+        inputs=(_Input("plaintext", "Plaintext", "text"), _AAD),
+        present=say_ciphertext,
     ),
     Trial(
         name="decrypt",
@@ -296,10 +227,10 @@ _ROWS: Final = (
         verb="Decrypt",
         meaning="Decrypts what this key has encrypted; the ciphertext names its "
         "version.",
-        usage=_USAGES.DECRYPT,
-        operation=lambda row: Open if _seals(row) else Decrypt,
-        inputs=(("ciphertext", "Ciphertext", "base64"), _AAD),
-        present=_plaintext,
+        usage=KeyUsage.DECRYPT,
+        operation=lambda row: Open if row.is_kem else Decrypt,
+        inputs=(_Input("ciphertext", "Ciphertext", "base64"), _AAD),
+        present=say_plaintext,
     ),
     Trial(
         name="encapsulate",
@@ -307,40 +238,40 @@ _ROWS: Final = (
         verb="Encapsulate",
         meaning="Makes a fresh shared secret, and what the holder of the private key "
         "opens to get it.",
-        usage=_USAGES.ENCAPSULATE,
+        usage=KeyUsage.ENCAPSULATE,
         operation=lambda _: Encapsulate,
         inputs=(),
-        present=_encapsulation,
+        present=say_encapsulation,
     ),
     Trial(
         name="decapsulate",
         title="Decapsulate",
         verb="Decapsulate",
         meaning="Opens an encapsulation and shows the shared secret.",
-        usage=_USAGES.DECAPSULATE,
+        usage=KeyUsage.DECAPSULATE,
         operation=lambda _: Decapsulate,
-        inputs=(("ciphertext", "Encapsulation", "base64"),),
-        present=_shared_secret,
+        inputs=(_Input("ciphertext", "Encapsulation", "base64"),),
+        present=say_shared_secret,
     ),
     Trial(
         name="mac",
         title="Authenticate",
         verb="Compute the code",
         meaning="Computes a message authentication code with the current version.",
-        usage=_USAGES.MAC,
+        usage=KeyUsage.MAC,
         operation=lambda _: ComputeMac,
         inputs=(_MESSAGE,),
-        present=_mac,
+        present=say_mac,
     ),
     Trial(
         name="verify-mac",
         title="Check a code",
         verb="Check",
         meaning="Checks a message authentication code of full length.",
-        usage=_USAGES.MAC,
+        usage=KeyUsage.MAC,
         operation=lambda _: VerifyMac,
-        inputs=(_MESSAGE, ("mac", "Code", "base64")),
-        present=_verified,
+        inputs=(_MESSAGE, _Input("mac", "Code", "base64")),
+        present=say_verified,
     ),
 )
 

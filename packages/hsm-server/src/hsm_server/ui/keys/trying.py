@@ -23,18 +23,17 @@ from hsm_core.errors import (
 from hsm_core.model import KeyInfo
 from hsm_core.wire import asked_approval
 from hsm_server.problems import problem_of, status_of
-from hsm_server.ui.keys.fields import Field, filled, marked
+from hsm_server.ui.fields import Field, filled, marked
+from hsm_server.ui.keys.outcomes import Tried
 from hsm_server.ui.keys.payloads import MOST_BYTES
 from hsm_server.ui.keys.presenters import key_row
 from hsm_server.ui.keys.subjects import KEY, find_key, path_of
 from hsm_server.ui.keys.trials import (
     TRIALS,
     Trial,
-    Tried,
     fitting,
     inputs_of,
     operation_of,
-    tried,
 )
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
@@ -66,7 +65,7 @@ async def do(view: View) -> web.StreamResponse:
         return _page(view, key, trial, fields, outcome=refused, error=error)
     except InvalidInputError as error:
         return _page(view, key, trial, marked(fields, error), error=error)
-    return _page(view, key, trial, fields, outcome=tried(trial, result))
+    return _page(view, key, trial, fields, outcome=trial.present(result))
 
 
 async def _found(view: View) -> tuple[KeyInfo, Trial]:

@@ -79,51 +79,17 @@ def cards(figures: Figures, now: datetime) -> Sequence[Card]:
 
 
 def _of_hsm(status: HSMStatus) -> list[Card]:
-    audit, store, cache = status.audit, status.store, status.key_cache
-    stopped = [a for a in status.algorithms if a.status == "stopped"]
-    available = sum(a.status == "available" for a in status.algorithms)
-    sealed = "locked" if status.state == "locked" else "open"
+    retention, cache = status.retention, status.key_cache
     return [
-        Card(
-            "Health",
-            (
-                Row("State", status.state, _good(status.state == "operational")),
-                Row("Seal", sealed, _good(sealed == "open")),
-                Row(
-                    "Integrity",
-                    _integrity(status),
-                    _good(not (status.tampered_keys or store.findings)),
-                ),
-                Row(
-                    "Self-tests",
-                    f"{len(stopped)} failed" if stopped else f"{available} passed",
-                    _good(not stopped),
-                ),
-                Row("Keys", f"{status.keys:,}"),
-            ),
-        ),
-        Card(
-            "Trail and stores",
-            (
-                Row("Audit trail", audit.state, _good(_takes_all(status))),
-                Row("Key store", *_availability(store.available)),
-                Row("Approvals", *_availability(status.approvals.available)),
-                Row(
-                    "Policy",
-                    status.policy.source
-                    if status.policy.current
-                    else "its file was refused",
-                    "" if status.policy.current else "warn",
-                ),
-            ),
-        ),
+        Card("Health", _health(status)),
+        Card("Trail and stores", _stores(status)),
         Card(
             "Retention",
             (
                 Row("Scheduler", *_scheduler(status)),
-                Row("Queue", f"{status.retention.queue:,}"),
-                Row("Scheduled", f"{status.retention.scheduled_total:,}"),
-                Row("Completed", f"{status.retention.completed_total:,}"),
+                Row("Queue", f"{retention.queue:,}"),
+                Row("Scheduled", f"{retention.scheduled_total:,}"),
+                Row("Completed", f"{retention.completed_total:,}"),
             ),
         ),
         Card(
@@ -135,6 +101,38 @@ def _of_hsm(status: HSMStatus) -> list[Card]:
             ),
         ),
     ]
+
+
+def _health(status: HSMStatus) -> tuple[Row, ...]:
+    stopped = sum(a.status == "stopped" for a in status.algorithms)
+    available = sum(a.status == "available" for a in status.algorithms)
+    is_locked = status.state == "locked"
+    is_sound = not (status.tampered_keys or status.store.findings)
+    return (
+        Row("State", status.state, _good(status.state == "operational")),
+        Row("Seal", "locked" if is_locked else "open", _good(not is_locked)),
+        Row("Integrity", _integrity(status), _good(is_sound)),
+        Row(
+            "Self-tests",
+            f"{stopped} failed" if stopped else f"{available} passed",
+            _good(not stopped),
+        ),
+        Row("Keys", f"{status.keys:,}"),
+    )
+
+
+def _stores(status: HSMStatus) -> tuple[Row, ...]:
+    policy = (
+        Row("Policy", status.policy.source)
+        if status.policy.current
+        else Row("Policy", "its file was refused", "warn")
+    )
+    return (
+        Row("Audit trail", status.audit.state, _good(_takes_all(status))),
+        Row("Key store", *_availability(status.store.available)),
+        Row("Approvals", *_availability(status.approvals.available)),
+        policy,
+    )
 
 
 def _of_server(figures: Figures, now: datetime) -> list[Card]:

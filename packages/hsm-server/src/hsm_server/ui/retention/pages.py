@@ -3,58 +3,108 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
 
 from hsm_core import wire
-from hsm_core.errors import ConflictError, InvalidInputError
-from hsm_core.model import KeyInfo
-from hsm_core.operations import (
-    BeginLedger,
-    DescribeKey,
-    ExtendRetention,
-    HoldKey,
-    ListKeys,
-    ListVersions,
-    Operation,
-    ReleaseKey,
-    RetentionStatus,
+from hsm_core.errors import (
+    ConflictError,
+    HSMError,
+    InvalidInputError,
+    KeyNotFoundError,
 )
+from hsm_core.model import KeyInfo
+from hsm_core.operations import DescribeKey, ListKeys, ListVersions, RetentionStatus
 from hsm_server.problems import status_of
+from hsm_server.ui.fields import Field, filled, marked, sentence
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
+from hsm_server.ui.retention.changes import (
+    CHANGES,
+    Change,
+    ask_reason,
+    begin_ledger_of,
+    offered,
+    operation_of,
+)
 from hsm_server.ui.retention.presenting import held_row, present, present_key
 from hsm_server.ui.view import View
 
 __all__ = ["PAGES"]
 
-R = TypeVar("R")
-
 _LIST: Final = f"{HOME}/retention"
-_MOST_DIGITS: Final = 15
 _LOOKED_AT: Final = 500
 """Keys that one page of holds looks at: no index knows which are held."""
 
 
+_KEY: Final = Field(
+    name="key",
+    label="Key",
+    hint="Its name or id, to hold it or to extend its window",
+    is_required=True,
+    longest=64,
+)
+
+
 async def _overview(view: View) -> web.Response:
+    return await _report(view)
+
+
+async def _report(
+    view: View,
+    *,
+    ledger: Sequence[Field] = (),
+    key: Field = _KEY,
+    error: HSMError | None = None,
+) -> web.Response:
+    """
+    Show how retention stands.
+
+    Args:
+        view: Whose.
+
+        ledger: The fields of a new ledger, where they were refused.
+
+        key: The field of the search for a key.
+
+        error: Why something was refused, if so.
+    """
     report = await view.execute(RetentionStatus())
-    return view.render("retention/overview.html", report=present(report))
+    if error is not None:
+        view.exchange.code = error.code
+    return view.render(
+        "retention/overview.html",
+        status=status_of(type(error)) if error else 200,
+        report=present(report),
+        is_refused=bool(ledger),
+        ledger_fields=ledger or ask_reason(),
+        key=key,
+        alert=sentence(error) if error else "",
+    )
 
 
 async def _find(view: View) -> web.Response:
     """Lead to the page of a key, by whatever it is called."""
-    wanted = view.query.get("key", "").strip().lower()
-    key = await view.execute(_read(DescribeKey, key_id=wanted))
+    wanted = view.query.get("key", "")
+    try:
+        key = await _described(view, wanted.strip().lower())
+    except (InvalidInputError, KeyNotFoundError) as error:
+        asked = replace(_KEY, value=wanted, error=sentence(error))
+        return await _report(view, key=asked, error=error)
     return view.see_other(f"{_LIST}/keys/{key.key_id}")
 
 
 async def _holds(view: View) -> web.Response:
     cursor = view.query.get("cursor", "")
-    page = await view.execute(_read(ListKeys, per_page=_LOOKED_AT, cursor=cursor))
+    page = await view.execute(
+        wire.convert({"per_page": _LOOKED_AT, "cursor": cursor}, ListKeys)
+    )
     following = page.next_cursor
     return view.render(
         "retention/holds.html",
@@ -66,114 +116,99 @@ async def _holds(view: View) -> web.Response:
 
 
 async def _key(view: View) -> web.Response:
-    return await _shown(view, await _described(view))
+    return await _shown(view, await _described(view, _key_id(view)))
 
 
-async def _described(view: View) -> KeyInfo:
-    key_id = view.request.match_info["key_id"]
-    return await view.execute(_read(DescribeKey, key_id=key_id))
+def _key_id(view: View) -> str:
+    return view.request.match_info["key_id"]
+
+
+async def _described(view: View, key_id: str) -> KeyInfo:
+    return await view.execute(wire.convert({"key_id": key_id}, DescribeKey))
 
 
 async def _shown(
-    view: View, key: KeyInfo, *, alert: str = "", status: int = 200
+    view: View,
+    key: KeyInfo,
+    *,
+    refused: Change | None = None,
+    form: Form | None = None,
+    error: HSMError | None = None,
 ) -> web.Response:
+    """
+    Show what keeps a key.
+
+    Args:
+        view: Whose.
+
+        key: The key.
+
+        refused: The change that was refused, if one was.
+
+        form: What was given for it, which is shown again.
+
+        error: Why it was refused.
+    """
     versions = await view.execute(ListVersions(key_id=key.key_id))
+    shown = present_key(key, versions.items)
+    changes = [(change, change.fields(shown)) for change in offered(shown)]
+    if form is not None and error is not None:
+        view.exchange.code = error.code
+        changes = [
+            (change, marked(filled(fields, form), error))
+            if change is refused
+            else (change, fields)
+            for change, fields in changes
+        ]
     return view.render(
         "retention/key.html",
-        status=status,
-        key=present_key(key, versions.items),
-        alert=alert,
+        status=status_of(type(error)) if error else 200,
+        key=shown,
+        changes=changes,
+        alert=sentence(error) if error else "",
     )
 
 
-async def _hold(view: View) -> web.Response:
-    form = await view.form()
-    operation = _about_key(view, HoldKey, reason=_reason(form))
-    return await _change(view, form, operation, "The key is on hold.")
-
-
-async def _release(view: View) -> web.Response:
-    form = await view.form()
-    operation = _about_key(view, ReleaseKey, reason=_reason(form))
-    return await _change(view, form, operation, "The key is held no more.")
-
-
-async def _extend(view: View) -> web.Response:
-    form = await view.form()
-    version = _number(form, "version")
-    until = _end_of_day(form["until"])
-    operation = _about_key(view, ExtendRetention, version=version, until=until)
-    return await _change(
-        view, form, operation, f"Version {version} is kept until {until} at least."
-    )
-
-
-async def _change(
-    view: View, form: Form, operation: Operation[KeyInfo], flash: str
-) -> web.Response:
+async def _do(view: View, change: Change) -> web.Response:
     """Change a key, unless another change came after the page was made."""
+    form = await view.form()
     try:
+        operation = operation_of(change, _key_id(view), form)
         key = await view.execute(
             operation,
             idempotency_key=form.operation_id,
-            expected_generation=_number(form, "generation"),
+            expected_generation=form.number("generation"),
         )
-    except ConflictError as error:
-        view.exchange.code = error.code
+    except (ConflictError, InvalidInputError) as error:
         return await _shown(
             view,
-            await _described(view),
-            alert=str(error),
-            status=status_of(type(error)),
+            await _described(view, _key_id(view)),
+            refused=change,
+            form=form,
+            error=error,
         )
-    return view.see_other(f"{_LIST}/keys/{key.key_id}", flash)
+    return view.see_other(f"{_LIST}/keys/{key.key_id}", change.done.format(operation))
+
+
+def _doing(change: Change) -> Page:
+    return Page(
+        "POST",
+        f"{_ONE}/{change.name}",
+        partial(_do, change=change),
+        f"retention.{change.name}",
+    )
 
 
 async def _begin_ledger(view: View) -> web.Response:
     form = await view.form()
-    begun = await view.execute(
-        _read(BeginLedger, reason=_reason(form)), idempotency_key=form.operation_id
-    )
-    return view.see_other(_LIST, f"The ledger {begun.log_id} has begun.")
-
-
-def _about_key(view: View, kind: type[Operation[R]], **fields: Any) -> Operation[R]:
-    return _read(kind, key_id=view.request.match_info["key_id"], **fields)
-
-
-def _read(kind: type[Operation[R]], **fields: Any) -> Operation[R]:
-    """
-    Return an operation of what was typed.
-
-    Raises:
-        InvalidInputError: A field breaks a rule; the message names it.
-    """
-    return wire.convert(fields, kind)
-
-
-def _number(form: Form, name: str) -> int:
-    text = form[name]
-    if not (text.isascii() and text.isdecimal()) or len(text) > _MOST_DIGITS:
-        raise InvalidInputError(f"{name} must be a number.", field=name)
-    return int(text)
-
-
-def _reason(form: Form) -> str:
-    reason = form["reason"].strip()
-    if not reason:
-        raise InvalidInputError("Say why; it stands in the trail.", field="reason")
-    return reason
-
-
-def _end_of_day(text: str) -> str:
-    """Return the end of a day in UTC, as an instant (RFC 3339)."""
     try:
-        day = datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError:
-        raise InvalidInputError(
-            "until must be a date, such as 2031-12-31.", field="until"
-        ) from None
-    return datetime.combine(day, time(23, 59, 59), UTC).isoformat()
+        begun = await view.execute(
+            begin_ledger_of(form), idempotency_key=form.operation_id
+        )
+    except InvalidInputError as error:
+        fields = marked(filled(ask_reason(), form), error)
+        return await _report(view, ledger=fields, error=error)
+    return view.see_other(_LIST, f"The ledger {begun.log_id} has begun.")
 
 
 _ONE: Final = "/retention/keys/{key_id}"
@@ -184,8 +219,6 @@ PAGES: Final = (
     Page("GET", "/retention/holds", _holds, "retention.holds"),
     Page("POST", "/retention/ledger", _begin_ledger, "retention.begin_ledger"),
     Page("GET", _ONE, _key, "retention.key"),
-    Page("POST", f"{_ONE}/hold", _hold, "retention.hold"),
-    Page("POST", f"{_ONE}/release", _release, "retention.release"),
-    Page("POST", f"{_ONE}/extend", _extend, "retention.extend"),
+    *map(_doing, CHANGES.values()),
 )
 """The pages of this package."""

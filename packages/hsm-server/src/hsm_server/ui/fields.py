@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.errors import HSMError
 from hsm_server.ui.forms import Form
 
 __all__ = [
@@ -17,12 +17,10 @@ __all__ = [
     "at_utc",
     "filled",
     "marked",
-    "number",
     "sentence",
     "tags_of",
 ]
 
-_MOST_DIGITS: Final = 16
 _BOUND: Final = re.compile(r"(?P<length>of length )?(?P<sign>[<>]=) (?P<number>\d+)")
 _BOUNDS: Final = {"<=": "At most", ">=": "At least"}
 
@@ -43,7 +41,7 @@ class Field:
 
     Attributes:
         kind: ``text``, ``number``, ``area``, ``select``, ``boxes``, ``box`` (a single
-            one, whose label stands beside it), ``instant`` or ``file``.
+            one, whose label stands beside it), ``date``, ``instant`` or ``file``.
         longest: Most characters, or 0.
         is_beside: Whether it belongs to the field before, and stands close to it.
         error: What was wrong with what was given, or empty.
@@ -94,21 +92,6 @@ def sentence(error: HSMError) -> str:
         return "This can't be taken as it is."
     unit = " characters" if bound["length"] else ""
     return f"{_BOUNDS[bound['sign']]} {bound['number']}{unit}."
-
-
-def number(form: Form, name: str) -> int | None:
-    """
-    Return a whole number that was given, or None.
-
-    Raises:
-        InvalidInputError: It is none.
-    """
-    text = form.get(name).strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
-        raise InvalidInputError("Give a whole number here.", field=name)
-    return int(text)
 
 
 def at_utc(form: Form, name: str) -> str | None:

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""One front end, as the vault sees it: it is served, and little is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from hsm_core import wire
+from hsm_core.errors import (
+    AuthenticationError,
+    HSMError,
+    OverloadedError,
+    error_classes,
+)
+from hsm_core.model import Caller
+from hsm_core.operations import OPERATIONS, ListAuditEvents, Operation, Status
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.protocols import Request as CoreRequest
+from hsm_server.__about__ import __version__
+from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.ipc.assembly import Assemblies
+from hsm_server.ipc.channel import Channel
+from hsm_server.ipc.errands import Errands
+from hsm_server.ipc.frames import (
+    MAX_WAITING,
+    PROTOCOL,
+    Answer,
+    Cancel,
+    Chunk,
+    FromFrontEnd,
+    Hello,
+    Ping,
+    Pong,
+    Purpose,
+    Request,
+    packed,
+)
+from hsm_server.ipc.outbox import Outbox
+from hsm_server.limits.quota import Quota
+from hsm_server.local_vault import PROBE
+from hsm_server.request_codes import REQUEST_CODES
+
+__all__ = ["FrontEnd", "Surroundings"]
+
+_PONG: Final = packed(Pong())
+_HELLO: Final = packed(Hello(PROTOCOL, __version__))
+_BATCH: Final = 32
+_ERROR_CODES: Final = frozenset(error_classes())
+_KINDS: Final = frozenset(operation.__name__ for operation in OPERATIONS)
+_SPENDING: Final = frozenset(
+    {Purpose.EXECUTE, Purpose.REFUSE, Purpose.FOLLOW, Purpose.SIGN_IN}
+)
+"""What a token that serves once is spent by; the others only look at who it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    Who is told of what is no answer.
+
+    Attributes:
+        on_violation: The reason why a front end's connection was ended.
+        on_unexpected: An exception that nobody thought of; its request fails.
+    """
+
+    on_violation: Callable[[str], None]
+    on_unexpected: Callable[[BaseException], None]
+
+
+class _Violation(Exception):  # noqa: N818 (it is no error of ours)
+    """A frame that no front end of ours sends."""
+
+
+class FrontEnd:
+    """
+    One front end.
+
+    Args:
+        end: Connected socket, which is closed in the end.
+
+        peer_uid: The user as whom it runs.
+
+        gateway: The HSM.
+
+        gatekeeper: Decides who a visitor is.
+
+        longest: Longest operation, packed, in bytes.
+
+        surroundings: Who is told of what is no answer.
+
+        on_end: Called with this when the connection has ended.
+    """
+
+    def __init__(
+        self,
+        end: socket.socket,
+        peer_uid: int,
+        gateway: AsyncHSMGateway,
+        gatekeeper: Gatekeeper,
+        longest: int,
+        surroundings: Surroundings,
+        on_end: Callable[[FrontEnd], None],
+    ) -> None:
+        self._gateway = gateway
+        self._gatekeeper = gatekeeper
+        self._assemblies = Assemblies(longest)
+        self._surroundings = surroundings
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._greeted = self._is_executing = False
+        self._last_id = 0
+        self._ready: dict[int, CoreRequest] = {}
+        self._quotas: dict[int, Quota] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._recording: set[asyncio.Task[Answer]] = set()
+        self._channel: Channel[FromFrontEnd] = Channel(
+            end,
+            FromFrontEnd,
+            self._take,
+            self._on_lost,
+            peer_uid=peer_uid,
+            is_paced=True,
+        )
+        self._outbox = Outbox(self._channel, longest)
+        self._errands = Errands(gateway, gatekeeper, self._outbox)
+        self._channel.send(_HELLO)
+
+    def close(self) -> None:
+        """End it; what was not begun is not done."""
+        self._channel.close()
+
+    def _on_lost(self, reason: str) -> None:
+        self._ready.clear()
+        self._quotas.clear()
+        for future in list(self._waiting.values()):
+            future.cancel()
+        self._outbox.clear()
+        self._assemblies.clear()
+        self._on_end(self)
+        if reason not in {"closed", "gone"}:
+            self._surroundings.on_violation(reason)
+
+    def _take(self, frames: list[FromFrontEnd]) -> None:
+        """Take all frames in, and execute together what they ask for."""
+        try:
+            for frame in frames:
+                if self._channel.is_open:
+                    self._accept(frame)
+        except _Violation as violation:
+            self._channel.close(str(violation))
+        if not self._is_executing:
+            self._execute()
+
+    def _accept(self, frame: FromFrontEnd) -> None:
+        if not self._greeted:
+            if not isinstance(frame, Hello) or frame.protocol != PROTOCOL:
+                raise _Violation("another protocol")
+            self._greeted = True
+            return
+        match frame:
+            case Ping():
+                self._channel.send(_PONG)
+            case Chunk():
+                if frame.id not in self._assemblies:
+                    self._check_next(frame.id)
+                    if self._assemblies.is_full:
+                        raise _Violation("too many requests at one time")
+                self._assemblies.add(frame.id, frame.data)
+            case Request():
+                self._begin(frame)
+            case Cancel():
+                self._cancel(frame.id)
+            case Hello():
+                raise _Violation("a second greeting")
+
+    def _check_next(self, number: int) -> None:
+        if number <= self._last_id:
+            raise _Violation("a repeated id")
+        self._last_id = number
+
+    def _cancel(self, number: int) -> None:
+        if number > self._last_id:
+            raise _Violation("an id that was never used")
+        self._ready.pop(number, None)
+        self._quotas.pop(number, None)
+        future = self._waiting.get(number)
+        if future is not None:
+            future.cancel()
+        elif not self._outbox.cancel(number):
+            self._assemblies.drop(number)
+
+    def _begin(self, frame: Request) -> None:
+        """Begin a request, or have it executed with others, or answer it."""
+        if frame.in_chunks != (frame.id in self._assemblies):
+            raise _Violation("chunks without a request, or the reverse")
+        if not frame.in_chunks:
+            self._check_next(frame.id)
+        if frame.purpose is Purpose.REFUSE and not _is_refusal(frame):
+            raise _Violation("a refusal of nothing")
+        try:
+            if self._under_way >= MAX_WAITING:
+                raise OverloadedError
+            self._sort(frame, self._assemblies.complete(frame.id, frame.operation))
+        except AuthenticationError as error:
+            self._record(frame.id, self._errands.fail(frame.id, frame.visitor, error))
+        except Exception as error:
+            self._send_error(frame.id, "", error)
+        if frame.id not in self._ready:
+            self._assemblies.drop(frame.id)
+
+    @property
+    def _under_way(self) -> int:
+        begun = len(self._ready) + len(self._waiting) + len(self._recording)
+        return begun + len(self._outbox)
+
+    def _sort(self, frame: Request, operation: bytes | bytearray) -> None:
+        """
+        Begin a request by its purpose.
+
+        Raises:
+            HSMError: It is answered with this error.
+        """
+        if frame.purpose is Purpose.STATUS:
+            self._ready[frame.id] = CoreRequest(PROBE, Status())
+            return
+        if frame.purpose is Purpose.PUBLIC_KEYS:
+            self._outbox.send(Answer(frame.id, result=self._gatekeeper.public_keys()))
+            return
+        spends = frame.purpose in _SPENDING
+        caller = self._gatekeeper.caller(frame.visitor, spends=spends)
+        match frame.purpose:
+            case Purpose.EXECUTE:
+                sent = wire.decode_packed_operation(operation)
+                if self._charge(frame, caller, sent):
+                    self._ready[frame.id] = CoreRequest(
+                        caller,
+                        sent,
+                        frame.idempotency_key,
+                        frame.approval_id,
+                        frame.expected_generation,
+                    )
+            case Purpose.GREET:
+                self._outbox.send(Answer(frame.id, caller.principal))
+            case Purpose.REFUSE:
+                if self._charge(frame, caller, None):
+                    self._record(frame.id, self._errands.refuse(frame, caller))
+            case Purpose.FOLLOW:
+                view = wire.decode_packed(operation, ListAuditEvents)
+                if self._charge(frame, caller, view):
+                    self._follow(frame, caller, view)
+            case Purpose.WHO:
+                who = self._gatekeeper.who(frame.visitor)
+                self._outbox.send(
+                    Answer(frame.id, who.principal, wire.encode_packed(who))
+                )
+            case Purpose.SIGN_IN:
+                self._record(frame.id, self._errands.sign_in(frame, caller))
+            case Purpose.SIGN_OUT:
+                self._record(frame.id, self._errands.sign_out(frame, caller))
+
+    def _charge(
+        self, frame: Request, caller: Caller, operation: Operation[Any] | None
+    ) -> bool:
+        """Charge a caller, or answer that they have asked for too much."""
+        quota = self._gatekeeper.charge(caller, operation)
+        if quota is None:
+            return True
+        if quota.wait_seconds:
+            error = wire.error_record(quota.error())
+            self._outbox.send(
+                Answer(frame.id, caller.principal, error=error, quota=quota)
+            )
+            return False
+        if frame.purpose is Purpose.EXECUTE:
+            self._quotas[frame.id] = quota
+        return True
+
+    def _execute(self) -> None:
+        """Execute together what is ready, but let others have their turn, too."""
+        self._is_executing = False
+        numbers = list(islice(self._ready, _BATCH))
+        if not numbers:
+            return
+        batch = [self._ready.pop(number) for number in numbers]
+        if self._ready:
+            self._is_executing = True
+            self._loop.call_soon(self._execute)
+        try:
+            futures = self._gateway.execute_many(batch)
+        except Exception as error:
+            for number in numbers:
+                self._assemblies.drop(number)
+                self._quotas.pop(number, None)
+                self._send_error(number, "", error)
+            return
+        for number, asked, future in zip(numbers, batch, futures, strict=True):
+            self._waiting[number] = future
+            quota = self._quotas.pop(number, None)
+            principal = "" if asked.caller is PROBE else asked.caller.principal
+            future.add_done_callback(partial(self._answer, number, principal, quota))
+
+    def _record(self, number: int, work: Coroutine[Any, Any, Answer]) -> None:
+        """Begin what is to be on record, whether somebody waits for it or not."""
+        task = self._loop.create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+        task.add_done_callback(partial(self._conclude, number, ""))
+
+    def _follow(self, frame: Request, caller: Caller, view: ListAuditEvents) -> None:
+        task = self._loop.create_task(self._errands.follow(frame, caller, view))
+        self._waiting[frame.id] = task
+        task.add_done_callback(partial(self._conclude, frame.id, caller.principal))
+
+    def _conclude(
+        self, number: int, principal: str, task: asyncio.Future[Answer]
+    ) -> None:
+        self._waiting.pop(number, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._outbox.send(task.result())
+        else:
+            self._send_error(number, principal, error)
+
+    def _answer(
+        self,
+        number: int,
+        principal: str,
+        quota: Quota | None,
+        future: asyncio.Future[Any],
+    ) -> None:
+        self._waiting.pop(number, None)
+        self._assemblies.drop(number)
+        if future.cancelled() or not self._channel.is_open:
+            return
+        error = future.exception()
+        if error is not None:
+            self._send_error(number, principal, error, quota)
+            return
+        try:
+            result = wire.encode_packed(future.result())
+        except Exception as failure:
+            self._send_error(number, principal, failure, quota)
+        else:
+            self._outbox.send(Answer(number, principal, result, quota=quota))
+
+    def _send_error(
+        self,
+        number: int,
+        principal: str,
+        error: BaseException,
+        quota: Quota | None = None,
+    ) -> None:
+        if not isinstance(error, HSMError):
+            self._surroundings.on_unexpected(error)
+            error = HSMError()
+        record = wire.error_record(error)
+        self._outbox.send(Answer(number, principal, error=record, quota=quota))
+
+
+def _is_refusal(frame: Request) -> bool:
+    """Whether the trail may be told this: no front end puts a success on record."""
+    is_code = frame.code in REQUEST_CODES or frame.code in _ERROR_CODES
+    return is_code and frame.kind in _KINDS
