@@ -583,6 +583,19 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """
+    Put small faults into what guards keys, one by one, and see whether tests notice.
+
+    After ``--`` may stand areas and options, as in ``-- policy --sample 300 --seed 1``.
+    All faults of all areas take hours. Not part of CI.
+    """
+    _install(session, "test")
+    words = session.posargs or ["--sample", "150"]
+    session.run("python", "-m", "tests.mutation", *words)
+
+
+@nox.session
 def leaks(session: nox.Session) -> None:
     """
     Look for what keys leave in the memory of a server's processes.
@@ -640,6 +653,18 @@ def soak(session: nox.Session) -> None:
     _install(session, "test")
     words = session.posargs or ("--minutes", "10")
     session.run("python", "-m", "tests.faults.soak", *words)
+
+
+@nox.session
+def overload(session: nox.Session) -> None:
+    """
+    Flood a server, and hold 11,000 connections: its users must hardly notice.
+
+    Takes five minutes, with ``-- --seconds 400`` half an hour. Needs 12,000 open files
+    (``ulimit -Hn``). Not part of CI, which runs a short form.
+    """
+    _install(session, "test")
+    session.run("python", "-m", "tests.e2e.overload", *session.posargs)
 
 
 if __name__ == "__main__":

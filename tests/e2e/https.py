@@ -62,6 +62,8 @@ class Client:
         token: Bearer token, or empty.
 
         timeout_seconds: How long nothing may be heard.
+
+        source: Address that it comes from, on loopback.
     """
 
     def __init__(
@@ -70,10 +72,15 @@ class Client:
         context: ssl.SSLContext,
         token: str = "",
         timeout_seconds: float = 60.0,
+        source: str = "127.0.0.1",
     ) -> None:
         self._token = token
         self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", port, context=context, timeout=timeout_seconds
+            "127.0.0.1",
+            port,
+            context=context,
+            timeout=timeout_seconds,
+            source_address=(source, 0),
         )
 
     def __enter__(self) -> Self:

@@ -11,6 +11,7 @@ from typing import Final
 from hsm_core._internal.approvals.signed import ConsentAudit
 from hsm_core._internal.assembly import Parts, assemble, open_ring
 from hsm_core._internal.audit.offline import OfflineVerification
+from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
@@ -232,8 +233,7 @@ def _open_ledger(
     try:
         log = open_ledger(settings, hmac_key, clock, entropy)
     except AuditTamperedError as error:
-        seq = error.facts.get("seq", 0)
-        return LedgerFile(None, f"The retention ledger is damaged at record {seq}.")
+        return LedgerFile(None, damaged_ledger(error))
     return LedgerFile(log) if log is not None else None
 
 

@@ -121,6 +121,9 @@ class SqliteAuditVerifier:
                 return self._verify(connection, progress, look)
         except sqlite3.Error as error:
             raise self._own(translated(error, 0)) from error
+        except UnicodeDecodeError as error:
+            # So the driver fails to tell what SQLite says of a name that is no text.
+            raise tampered(Reason.DATABASE, 0) from error
         except (AuditUnavailableError, OSError) as error:
             raise self._unreadable() from error
 
