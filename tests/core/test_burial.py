@@ -47,7 +47,7 @@ def test_the_rest_of_a_key_stays_as_it_was(document: KeyDocument) -> None:
 
 
 def test_material_goes_with_all_versions_that_have_it(document: KeyDocument) -> None:
-    """If the current one goes, the newest that is left is current, and retired still."""
+    """If the current one goes, the newest that is left is current, retired as it is."""
     first = document.versions[0].material_id
     after = buried(document, {first}, 7)
 
