@@ -16,6 +16,7 @@ from hsm_core._internal.envelope import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditUnavailableError, InvalidInputError
 from hsm_core.model import (
     AuditedCaller,
@@ -58,26 +59,30 @@ def _sqlite_bounded(folder: Path, clock: Clock) -> AuditLog:
 def _database(folder: Path, clock: Clock, sync: AuditSync) -> AuditLog:
     return SqliteAuditLog.open(
         folder / "audit.sqlite",
-        KEY,
-        clock=clock,
-        entropy=FakeEntropy(),
-        sync=sync,
-        timeout_seconds=20.0,
-        node="node-1",
-        reserve_bytes=4096,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=clock,
+            entropy=FakeEntropy(),
+            sync=sync,
+            timeout_seconds=20.0,
+            node="node-1",
+            reserve_bytes=4096,
+        ),
     )
 
 
 def _file(folder: Path, clock: Clock, sync: AuditSync, segment_bytes: int) -> AuditLog:
     return FileAuditLog.open(
         folder / "audit.log",
-        KEY,
-        clock=clock,
-        entropy=FakeEntropy(),
-        sync=sync,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=clock,
+            entropy=FakeEntropy(),
+            sync=sync,
+            timeout_seconds=20.0,
+            node="node-1",
+        ),
         segment_bytes=segment_bytes,
-        timeout_seconds=20.0,
-        node="node-1",
     )
 
 

@@ -19,7 +19,9 @@ from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditUnavailableError, InvalidInputError
+from hsm_core.factory import open_verifier
 from hsm_core.model import KeyId, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, KnownKey
 from hsm_core.settings import AuditSync
@@ -36,26 +38,30 @@ def _memory(folder: Path, clock: Clock) -> AuditLog:
 def _files(folder: Path, clock: Clock) -> AuditLog:
     return FileAuditLog.open(
         folder / "audit.log",
-        KEY,
-        clock=clock,
-        entropy=FakeEntropy(),
-        sync=AuditSync.STRICT,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=clock,
+            entropy=FakeEntropy(),
+            sync=AuditSync.STRICT,
+            timeout_seconds=20.0,
+            node="node-1",
+        ),
         segment_bytes=4096,
-        timeout_seconds=20.0,
-        node="node-1",
     )
 
 
 def _sqlite(folder: Path, clock: Clock) -> AuditLog:
     return SqliteAuditLog.open(
         folder / "audit.sqlite",
-        KEY,
-        clock=clock,
-        entropy=FakeEntropy(),
-        sync=AuditSync.STRICT,
-        timeout_seconds=20.0,
-        node="node-1",
-        reserve_bytes=4096,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=clock,
+            entropy=FakeEntropy(),
+            sync=AuditSync.STRICT,
+            timeout_seconds=20.0,
+            node="node-1",
+            reserve_bytes=4096,
+        ),
     )
 
 
@@ -266,6 +272,27 @@ def test_a_pruned_log_is_reopened_as_it_was(
     again = _pruned(log, clock, 5)
     assert detail.next_seq == again.first_seq
     assert again.next_seq > 300
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(_files, "audit.log"), (_sqlite, "audit.sqlite")],
+    indirect=["make"],
+)
+def test_who_verifies_a_pruned_log_counts_what_is_there(
+    make: Callable[[], AuditLog], clock: FakeClock, tmp_path: Path, name: str
+) -> None:
+    """Records that are gone are not among those that were verified."""
+    log = make()
+    _days(log, clock, 20)
+    detail = _pruned(log, clock, 5)
+    last = log.head().seq
+    log.close()
+    told: list[int] = []
+    found = open_verifier(tmp_path / name, KEY).verify(told.append)
+
+    assert detail.next_seq == found.first_seq
+    assert last + 1 - detail.next_seq == found.records == told[-1]
 
 
 def test_others_append_and_read_while_records_are_pruned(

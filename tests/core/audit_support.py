@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hsm_core._internal.audit.offline import OfflineVerification
 from hsm_core._internal.audit.record import FRAME, decode_event
-from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
+from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.envelope import split
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.model import AuditedCaller, AuditEvent, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync
@@ -75,14 +77,16 @@ def open_log(
     """Open the trail at *path*; the seed gives a new one its id."""
     return FileAuditLog.open(
         path,
-        key,
-        clock=clock or FakeClock(),
-        entropy=FakeEntropy(seed),
-        sync=sync,
+        TrailOptions(
+            hmac_key=key,
+            clock=clock or FakeClock(),
+            entropy=FakeEntropy(seed),
+            sync=sync,
+            timeout_seconds=timeout_seconds,
+            node="node-1",
+            reserve_bytes=reserve_bytes,
+        ),
         segment_bytes=segment_bytes,
-        timeout_seconds=timeout_seconds,
-        node="node-1",
-        reserve_bytes=reserve_bytes,
     )
 
 

@@ -16,7 +16,7 @@ from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, Settings
-from hsm_core.testing import caller
+from hsm_core.testing import FakeClock, caller
 
 __all__ = ["DATA", "Data", "FilesystemData", "SqliteData", "problems", "session_on"]
 
@@ -44,7 +44,9 @@ class Data(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self, *, accepting: bool = False) -> OpenHSM:
+    def open(
+        self, *, accepting: bool = False, clock: FakeClock | None = None
+    ) -> OpenHSM:
         """Open the HSM, if wanted whatever its trail says of its store."""
         settings = Settings(
             key_store=self.kind,
@@ -54,7 +56,12 @@ class Data(ABC):
             accept_changed_store=accepting,
         )
         with patch("hsm_core.factory.default_registry", return_value=_tested()):
-            return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
+            return open_hsm(
+                settings,
+                master_key=b"\x01" * 32,
+                hmac_key=b"\x02" * 32,
+                clock=clock,
+            )
 
     def keep(self, name: str) -> None:
         """Keep a copy of everything."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from hsm_core._internal.audit.verify import OfflineVerification
+from hsm_core._internal.audit.offline import OfflineVerification
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.sqlite.audit_offline import SqliteAuditVerifier
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.protocols import Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
@@ -37,13 +38,15 @@ def open_log(
     """Open the trail at *path*; the seed gives a new one its id."""
     return SqliteAuditLog.open(
         path,
-        key,
-        clock=clock or FakeClock(),
-        entropy=FakeEntropy(seed),
-        sync=sync,
-        timeout_seconds=timeout_seconds,
-        node="node-1",
-        reserve_bytes=reserve_bytes,
+        TrailOptions(
+            hmac_key=key,
+            clock=clock or FakeClock(),
+            entropy=FakeEntropy(seed),
+            sync=sync,
+            timeout_seconds=timeout_seconds,
+            node="node-1",
+            reserve_bytes=reserve_bytes,
+        ),
     )
 
 

@@ -178,7 +178,7 @@ GOOD = _payload(parameters={"a": 1})
         GOOD.replace(b'"Sign"', b'"\\ud800"'),
         GOOD.replace(b'"Sign"', b'"\xff"'),
         GOOD.replace(b'"Sign"', b'"\xed\xa0\x80"'),
-        GOOD.replace(b'"format":1', b'"format":2'),
+        GOOD.replace(b'"format":1', b'"format":0'),
         GOOD.replace(b'"single"', b'"other"'),
         GOOD.replace(b'"code":"ok"', b'"code":"ok","version":0'),
         GOOD.replace(b'"code":"ok"', b'"code":"ok","unknown":""'),
@@ -200,7 +200,18 @@ def test_an_authentic_record_in_another_form_is_refused(payload: bytes) -> None:
     with pytest.raises(AuditTamperedError) as caught:
         follower.follow(_authentic(payload))
     assert {"seq": 0, "reason": "event"} == caught.value.facts
-    assert decode_event(payload) is None or b'"format":2' in payload
+    assert decode_event(payload) is None or b'"format":0' in payload
+
+
+@pytest.mark.parametrize("more", [b"", b',"novel":{"a":[1]}'])
+def test_an_authentic_record_of_a_newer_format_is_refused_as_such(more: bytes) -> None:
+    """Who has gone back to an older release is told to use the newer one."""
+    newer = GOOD.replace(b'"format":1', b'"format":2' + more)
+    follower = Follower(log_id=LOG_ID, hmac_key=KEY)
+
+    with pytest.raises(AuditTamperedError, match="newer release") as caught:
+        follower.follow(_authentic(newer))
+    assert {"seq": 0, "reason": "format"} == caught.value.facts
 
 
 @pytest.mark.parametrize(

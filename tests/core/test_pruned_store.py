@@ -15,6 +15,7 @@ from hsm_core._internal.audit.walk import Walk
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.model import KeyId
 from hsm_core.protocols import KnownKey
 from hsm_core.settings import AuditSync
@@ -28,13 +29,15 @@ def prune(data: Data) -> int:
     """Prune all that was recorded so far; return the oldest record that is left."""
     log = FileAuditLog.open(
         data.folder / "audit.log",
-        b"\x02" * 32,
-        clock=SystemClock(),
-        entropy=FakeEntropy(),
-        sync=AuditSync.STRICT,
+        TrailOptions(
+            hmac_key=b"\x02" * 32,
+            clock=SystemClock(),
+            entropy=FakeEntropy(),
+            sync=AuditSync.STRICT,
+            timeout_seconds=20.0,
+            node="",
+        ),
         segment_bytes=1,
-        timeout_seconds=20.0,
-        node="",
     )
     before = log.head().seq + 1
     ended = time.monotonic() + 20

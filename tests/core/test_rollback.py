@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,7 +17,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import Integrity, KeyState
-from hsm_core.testing import caller
+from hsm_core.testing import FakeClock, caller
 from tests.core.changed_stores import (
     DATA,
     Data,
@@ -23,6 +25,8 @@ from tests.core.changed_stores import (
     problems,
     session_on,
 )
+
+DAY: Final = 24 * 3600
 
 
 @pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
@@ -180,6 +184,38 @@ class TestAnOlderStore:
                 with pytest.raises(errors.KeyTamperedError):
                     session.decrypt(second, secret)
         assert None is data.blob(second, 1) is data.blob(second, 2)
+
+    def test_does_not_bring_back_what_was_destroyed_after_a_wait(
+        self, data: Data
+    ) -> None:
+        """The end of a key is known though nobody but the HSM itself made it."""
+        clock, second = FakeClock(time.time_ns() // 1000), id_of(data, "second")
+        with data.open(clock=clock) as gateway:
+            session_on(gateway).destroy(second, waiting_days=1)
+            clock.advance(2 * DAY)
+            gateway.schedulers.destruction.run()
+            assert KeyState.DESTROYED is session_on(gateway).describe(second).state
+        data.restore_store("older")
+
+        with data.open(clock=clock) as gateway:
+            assert second in recover(gateway).left
+            secret = (data.folder.parent / "second.secret").read_bytes()
+            with pytest.raises(errors.KeyTamperedError):
+                session_on(gateway).decrypt(second, secret)
+        assert None is data.blob(second, 1) is data.blob(second, 2)
+
+    def test_loses_nothing_whose_destruction_was_cancelled(self, data: Data) -> None:
+        """A key that only waited for its end is accepted like any other."""
+        second = id_of(data, "second")
+        with data.open() as gateway:
+            session_on(gateway).destroy(second, waiting_days=1)
+            session_on(gateway).cancel_destroy(second)
+        data.restore_store("older")
+
+        with data.open() as gateway:
+            assert second in recover(gateway).accepted
+            secret = (data.folder.parent / "second.secret").read_bytes()
+            assert b"m" == session_on(gateway).decrypt(second, secret)
 
     def test_of_which_only_a_destroyed_key_is_older(self, data: Data) -> None:
         """Nor does it stay locked for ever because of that key."""

@@ -25,6 +25,7 @@ from hsm_core._internal.audit.record import (
 from hsm_core._internal.retention import prune_trail
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
@@ -55,26 +56,30 @@ Opener: TypeAlias = Callable[[Path, FakeClock], AuditLog]
 def _files(folder: Path, clock: FakeClock) -> AuditLog:
     return FileAuditLog.open(
         folder / "audit.log",
-        KEY,
-        clock=clock,
-        entropy=FakeEntropy(),
-        sync=AuditSync.STRICT,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=clock,
+            entropy=FakeEntropy(),
+            sync=AuditSync.STRICT,
+            timeout_seconds=20.0,
+            node="node-1",
+        ),
         segment_bytes=8192,
-        timeout_seconds=20.0,
-        node="node-1",
     )
 
 
 def _sqlite(folder: Path, clock: FakeClock) -> AuditLog:
     return SqliteAuditLog.open(
         folder / "audit.sqlite",
-        KEY,
-        clock=clock,
-        entropy=FakeEntropy(),
-        sync=AuditSync.STRICT,
-        timeout_seconds=20.0,
-        node="node-1",
-        reserve_bytes=0,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=clock,
+            entropy=FakeEntropy(),
+            sync=AuditSync.STRICT,
+            timeout_seconds=20.0,
+            node="node-1",
+            reserve_bytes=0,
+        ),
     )
 
 

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
@@ -51,14 +54,24 @@ from hsm_core._internal.stores.filesystem.index_rows import (
 )
 from hsm_core._internal.stores.remote.access import VaultAccess
 from hsm_core._internal.stores.remote.documents import RemoteDocuments
+from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core._internal.use_values import UseValue, decode_value, encode_value
 from hsm_core.algorithms import HashAlgorithm
-from hsm_core.errors import ConfigurationError, IntegrityError
+from hsm_core.errors import ConfigurationError, HSMError, IntegrityError
 from hsm_core.model import ApprovalDecision, Role
 from hsm_core.protocols import Lease
 from hsm_core.testing import FakeEntropy
 from tests.core.approval_support import MAC, approval_id_of, approval_of
-from tests.core.key_support import RING, ROOT, context_of, document_of, seal_version
+from tests.core.key_support import (
+    RING,
+    ROOT,
+    change_of,
+    context_of,
+    document_of,
+    operation_of,
+    page,
+    seal_version,
+)
 from tests.fuzzing.target import Target
 
 __all__ = ["targets"]
@@ -108,6 +121,7 @@ def targets() -> list[Target]:
         _leaps(),
         _vault_object(),
         _ciphertext(),
+        _database(),
     ]
 
 
@@ -363,4 +377,32 @@ def _ciphertext() -> Target:
         readers=(ciphertexts.parse,),
         seeds=tuple(header.encode() + bytes(28) for header in (rsa, *others)),
         longest=256,
+    )
+
+
+def _database() -> Target:
+    """Return the target of a database of keys whose very pages are changed."""
+    folder = Path(tempfile.mkdtemp(prefix="ferrohsm-")).resolve()
+    path = folder / "keys.sqlite"
+    with closing(SqliteKeyStore(path)) as store:
+        store.commit(change_of(_DOCUMENT, operation_of(1)))
+        store.write_meta("ring", b"sealed")
+    seed = path.read_bytes()
+
+    def read(data: bytes) -> object:
+        for beside in folder.glob("keys.sqlite-*"):
+            beside.unlink()
+        path.write_bytes(data)
+        with closing(SqliteKeyStore(path)) as store:
+            store.read_meta("ring")
+            list(store.scan())
+            list(store.digests())
+            return wanted(page(store))
+
+    return Target(
+        name="keys-database",
+        readers=(read,),
+        seeds=(seed,),
+        refusals=(HSMError, NothingReadError),
+        longest=128 * 1024,
     )

@@ -67,6 +67,14 @@ FINDINGS: Final[dict[str, tuple[str, bytes | Callable[[Target], bytes]]]] = {
     "public key is none": ("client-authorities", _with_broken_key),
     "name of an issuer is none": ("revocation-list", _of_no_name),
     "feature that is unknown": ("client-certificate", _of_strange_feature),
+    "name of a table is no text": (
+        "audit-database",
+        lambda target: target.seeds[0].replace(b"tablehead", b"table\xc1ead", 1),
+    ),
+    "statement of a table is no text": (
+        "keys-database",
+        lambda target: target.seeds[0].replace(b"tablekeys", b"table\xc1eys", 1),
+    ),
     "point that is compressed": ("approver-key", _with_compressed_point),
     "version of a certificate": ("client-certificate", _of_strange_version),
 }

@@ -15,7 +15,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 TARGETS = all_targets()
-SLOW = {"audit-database": 20, "token-config": 100, "provider-config": 100}
+SLOW = {
+    "audit-database": 20,
+    "keys-database": 10,
+    "token-config": 100,
+    "provider-config": 100,
+}
 """How many inputs of those that take milliseconds each."""
 
 

@@ -31,7 +31,7 @@ VIOLATIONS = {
     "Server and CLI stand on core, never on each other": [
         (f"{CLI}/output.py", "import hsm_server.settings"),
         (f"{SERVER}/problems.py", "import hsm_cli.settings"),
-        (f"{CORE}/testing.py", "import hsm_server"),
+        (f"{CORE}/testing/memory.py", "import hsm_server"),
     ],
     "Core internals are imported by core alone": [
         (f"{SERVER}/app.py", "from hsm_core._internal import encoding"),

@@ -13,6 +13,7 @@ from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.protocols import AuditLog, AuditTicket
 from hsm_core.settings import AuditSync
 from tests.bench.figures import Finding, at_least, at_most
@@ -102,24 +103,28 @@ def _verifying(path: Path, key: bytes | None, goal: float, what: str) -> Finding
 def _file(path: Path) -> FileAuditLog:
     return FileAuditLog.open(
         path,
-        KEY,
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
-        sync=AuditSync.BOUNDED,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            sync=AuditSync.BOUNDED,
+            timeout_seconds=60,
+            node="",
+        ),
         segment_bytes=64 * 1024 * 1024,
-        timeout_seconds=60,
-        node="",
     )
 
 
 def _database(path: Path) -> SqliteAuditLog:
     return SqliteAuditLog.open(
         path,
-        KEY,
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
-        sync=AuditSync.BOUNDED,
-        timeout_seconds=60,
-        node="",
-        reserve_bytes=0,
+        TrailOptions(
+            hmac_key=KEY,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            sync=AuditSync.BOUNDED,
+            timeout_seconds=60,
+            node="",
+            reserve_bytes=0,
+        ),
     )

@@ -21,15 +21,19 @@ Every error that hsm-core raises on purpose.
     │   ├── IdempotencyConflictError
     │   ├── KeyStateError
     │   ├── KeyUsageError
+    │   ├── LeaseHeldError
+    │   ├── LeaseLostError
     │   ├── NameTakenError
     │   ├── OperationAbortedError
     │   ├── PreconditionFailedError
-    │   └── UseLimitError
+    │   ├── UseLimitError
+    │   └── VaultConflictError
     ├── VerificationError
     │   ├── SignatureMismatchError
     │   └── MacMismatchError
     ├── DecryptionError
     ├── IntegrityError
+    │   ├── ApprovalTamperedError
     │   ├── AuditTamperedError
     │   ├── KeyRingTamperedError
     │   ├── KeyTamperedError
@@ -40,6 +44,7 @@ Every error that hsm-core raises on purpose.
     │   ├── AuditUnavailableError
     │   ├── DeadlineExceededError
     │   ├── EntropyUnavailableError
+    │   ├── HSMLockedError
     │   ├── OutcomeUnknownError
     │   ├── OverloadedError
     │   │   ├── RateLimitedError

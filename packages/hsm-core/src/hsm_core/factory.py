@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 from hsm_core._internal.approvals.signed import ConsentAudit
 from hsm_core._internal.assembly import Parts, assemble, open_ring
-from hsm_core._internal.audit.verify import AuditVerifier, OfflineVerification
+from hsm_core._internal.audit.offline import OfflineVerification
+from hsm_core._internal.audit.reasons import damaged_ledger
+from hsm_core._internal.audit.verify import AuditVerifier
 from hsm_core._internal.backups import Copier
 from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.crypto.registry import default_registry
@@ -48,7 +50,6 @@ from hsm_core.protocols import (
     Clock,
     CredentialKeys,
     Entropy,
-    KeyStore,
     MasterKeySource,
     OpenedStore,
     RemoteKeyVault,
@@ -119,30 +120,25 @@ def open_hsm(
     check_apart(settings)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
-    if len(hmac_key) != _KEY_BYTES:
-        raise InputSizeError(
-            "hmac_key", actual=len(hmac_key), minimum=_KEY_BYTES, maximum=_KEY_BYTES
-        )
+    _check_key("hmac_key", hmac_key)
     registry = default_registry(
         entropy, settings.providers, enable_oqs=settings.enable_oqs
     )
     registry.power_up_test()
-    opened = _open_store(settings, vault, clock, entropy)
-    store = opened.keys
-    approvals: ApprovalStore | None = None
-    try:
+    with ExitStack() as stack:
+        opened = _open_store(settings, vault, clock, entropy)
+        stack.callback(opened.keys.close)
         approvals = open_approval_store(settings)
-        ring = open_ring(store, root)
+        stack.callback(approvals.close)
+        ring = open_ring(opened.keys, root)
         known_id = ring.log_id if ring else None
         audit = open_trail(settings, hmac_key, clock, entropy, known_id=known_id)
-    except BaseException:
-        _close(store, approvals)
-        raise
-    ledger: LedgerFile | None = None
-    try:
+        stack.callback(_close_log, audit)
         ledger = _open_ledger(settings, hmac_key, clock, entropy)
+        if ledger is not None and ledger.log is not None:
+            stack.callback(_close_log, ledger.log)
         parts = Parts(
-            store=store,
+            store=opened.keys,
             counters=opened.uses,
             audit=audit,
             ring=ring,
@@ -157,15 +153,9 @@ def open_hsm(
             credential_keys=credential_keys,
             purges=ledger,
         )
-        return assemble(settings, parts)
-    except BaseException:
-        with suppress(AuditUnavailableError):
-            if ledger is not None and ledger.log is not None:
-                ledger.log.close()
-        with suppress(AuditUnavailableError):
-            audit.close()
-        _close(store, approvals)
-        raise
+        hsm = assemble(settings, parts)
+        stack.pop_all()
+    return hsm
 
 
 def open_async(gateway: OpenHSM) -> AsyncHSMGateway:
@@ -225,14 +215,15 @@ def verify_ledger(
 def _root(master_key: bytes | MasterKeySource, entropy: Entropy) -> MasterKeySource:
     if not isinstance(master_key, bytes):
         return master_key
-    if len(master_key) != _KEY_BYTES:
-        raise InputSizeError(
-            "master_key",
-            actual=len(master_key),
-            minimum=_KEY_BYTES,
-            maximum=_KEY_BYTES,
-        )
+    _check_key("master_key", master_key)
     return RootKey(master_key, entropy=entropy)
+
+
+def _check_key(field: str, key: bytes) -> None:
+    if len(key) != _KEY_BYTES:
+        raise InputSizeError(
+            field, actual=len(key), minimum=_KEY_BYTES, maximum=_KEY_BYTES
+        )
 
 
 def _open_ledger(
@@ -242,17 +233,14 @@ def _open_ledger(
     try:
         log = open_ledger(settings, hmac_key, clock, entropy)
     except AuditTamperedError as error:
-        seq = error.facts.get("seq", 0)
-        return LedgerFile(None, f"The retention ledger is damaged at record {seq}.")
+        return LedgerFile(None, damaged_ledger(error))
     return LedgerFile(log) if log is not None else None
 
 
-def _close(store: KeyStore, approvals: ApprovalStore | None) -> None:
-    try:
-        if approvals is not None:
-            approvals.close()
-    finally:
-        store.close()
+def _close_log(log: AuditLog) -> None:
+    # Why the HSM could not be opened is what the caller is to hear.
+    with suppress(AuditUnavailableError):
+        log.close()
 
 
 def _copiers(

@@ -72,6 +72,15 @@ def parse_policy(text: str) -> Policy:
     tree, lines = read_tree(text)
     if not isinstance(tree, dict):
         raise policy_fault("A policy is a mapping of names to values.")
+    version = tree.get("version")
+    if isinstance(version, int) and version > 1:
+        at = ("version",)
+        raise policy_fault(
+            f"This is a policy of version {version}, for a newer release; this one "
+            "knows version 1.",
+            at,
+            lines.get(at, 0),
+        )
     try:
         file = msgspec.convert(tree, PolicyFile)
     except msgspec.ValidationError as error:

@@ -16,8 +16,17 @@ from typing import Final
 import msgspec
 
 from hsm_core._internal import envelope
-from hsm_core._internal.stored_form import StoredForm
-from hsm_core.errors import InputSizeError, KeyTamperedError, MalformedError
+from hsm_core._internal.stored_form import (
+    StoredForm,
+    made_by_newer,
+    newer_format,
+)
+from hsm_core.errors import (
+    Fact,
+    InputSizeError,
+    KeyTamperedError,
+    MalformedError,
+)
 from hsm_core.model import KeyId, KeyOrigin, KeyState
 from hsm_core.protocols import IndexEntry
 
@@ -204,19 +213,26 @@ def decode_document(
     Authenticate a stored form and read it.
 
     Raises:
-        KeyTamperedError: Its framing, MAC, store or key is not what it should be.
+        KeyTamperedError: Its framing, MAC, store or key is not what it should be, or a
+            newer release has written it.
     """
+    payload = None
     try:
         payload = envelope.check(_NAME, stored, mac_of)
         if payload is not None:
             document = _DECODER.decode(payload)
-            if document.key_id == key_id and document.store_id == store_id:
+            is_this = document.key_id == key_id and document.store_id == store_id
+            if is_this and document.format == DOCUMENT_FORMAT:
                 return document
     except _UNREADABLE:
         pass
-    raise KeyTamperedError(
-        f"The document of key {key_id} was tampered with.", key_id=key_id
-    ) from None
+    newer = newer_format(payload or b"", DOCUMENT_FORMAT)
+    what = f"The document of key {key_id}"
+    problem = f"{what} was tampered with."
+    if newer:
+        problem = made_by_newer(what, newer, DOCUMENT_FORMAT)
+    facts: dict[str, Fact] = {"format": newer} if newer else {}
+    raise KeyTamperedError(problem, key_id=key_id, **facts) from None
 
 
 def peek(key_id: KeyId, stored: bytes) -> KeyDocument | None:

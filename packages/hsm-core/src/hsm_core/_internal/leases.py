@@ -22,6 +22,7 @@ from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
 
+from hsm_core._internal.stored_form import made_by_newer, newer_format
 from hsm_core.errors import (
     InvalidInputError,
     LeaseHeldError,
@@ -94,7 +95,14 @@ def decode_lease(name: str, stored: bytes) -> Lease:
     try:
         found = _DECODER.decode(stored)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreUnavailableError(f"The lease {name} can't be read.") from error
+        newer = newer_format(stored, _FORMAT)
+        what = f"The lease {name}"
+        raise StoreUnavailableError(
+            made_by_newer(what, newer, _FORMAT) if newer else f"{what} can't be read."
+        ) from error
+    if found.format > _FORMAT:
+        what = f"The lease {name}"
+        raise StoreUnavailableError(made_by_newer(what, found.format, _FORMAT))
     if found.format != _FORMAT or found.name != name or found.epoch < 1:
         raise StoreUnavailableError(f"The lease {name} is not one of ours.")
     return Lease(

@@ -71,6 +71,9 @@ class TamperedKeys:
         reason = "What is stored of it was changed."
         if "problem" in error.facts:
             reason = str(error).partition(" was tampered with: ")[2] or reason
+        elif "format" in error.facts:
+            # A newer release has written it: who used this one should learn that.
+            reason = str(error)
         finding = Finding(kind, problem, reason)
         with self._lock:
             is_news = key_id not in self._found

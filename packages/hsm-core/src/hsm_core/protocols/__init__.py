@@ -24,21 +24,9 @@ from hsm_core.protocols.callers import (
     Request,
 )
 from hsm_core.protocols.keys import (
-    BUCKETS,
-    AccountChange,
-    IndexEntry,
-    IndexPage,
-    IndexQuery,
-    KeyChange,
-    KeyDigest,
     KeyStore,
     KeyStoreOpener,
     OpenedStore,
-    OperationMark,
-    StoreAccount,
-    StoredKey,
-    UseCounters,
-    bucket_of,
 )
 from hsm_core.protocols.leases import (
     Lease,
@@ -64,6 +52,19 @@ from hsm_core.protocols.scopes import (
     NameTerms,
     ScopedKey,
 )
+from hsm_core.protocols.stored_keys import (
+    BUCKETS,
+    AccountChange,
+    IndexEntry,
+    IndexPage,
+    IndexQuery,
+    KeyChange,
+    KeyDigest,
+    OperationMark,
+    StoreAccount,
+    StoredKey,
+    bucket_of,
+)
 from hsm_core.protocols.surroundings import (
     Clock,
     CredentialKeys,
@@ -78,6 +79,7 @@ from hsm_core.protocols.trail import (
     AuditTicket,
     KnownKey,
 )
+from hsm_core.protocols.uses import UseCounters
 from hsm_core.protocols.vaults import (
     ABSENT,
     RemoteKeyVault,

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from hsm_core._internal import envelope
-from hsm_core.errors import ApprovalTamperedError, MalformedError
+from hsm_core._internal.stored_form import made_by_newer, newer_format
+from hsm_core.errors import ApprovalTamperedError, Fact, MalformedError
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry
 
@@ -59,8 +60,10 @@ def decode_approval(
     Authenticate a stored form and read it.
 
     Raises:
-        ApprovalTamperedError: Its framing or MAC is wrong, or it is another's.
+        ApprovalTamperedError: Its framing or MAC is wrong, it is another's, or a newer
+            release has written it.
     """
+    payload = None
     try:
         payload = envelope.check(_NAME, stored, mac_of)
         if payload is not None:
@@ -69,9 +72,13 @@ def decode_approval(
                 return approval
     except _UNREADABLE:
         pass
-    raise ApprovalTamperedError(
-        f"The approval {approval_id} was tampered with.", approval_id=approval_id
-    ) from None
+    newer = newer_format(payload or b"", _FORMAT)
+    what = f"The approval {approval_id}"
+    problem = f"{what} was tampered with."
+    if newer:
+        problem = made_by_newer(what, newer, _FORMAT)
+    facts: dict[str, Fact] = {"format": newer} if newer else {}
+    raise ApprovalTamperedError(problem, approval_id=approval_id, **facts) from None
 
 
 def _read(approval_id: str, payload: bytes) -> Approval | None:

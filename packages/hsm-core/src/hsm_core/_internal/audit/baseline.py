@@ -20,6 +20,7 @@ import msgspec
 from hsm_core._internal.audit.keys import baseline_mac
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import is_log_id
+from hsm_core._internal.stored_form import newer_format
 from hsm_core.errors import AuditTamperedError
 from hsm_core.model import KeyId, PruneDetail, Record
 from hsm_core.protocols import KnownKey
@@ -132,6 +133,8 @@ def check_baseline(
     stream = iter(lines)
     first = next(stream, b"")
     header = _header(first)
+    if header is None and newer_format(first, FORMAT):
+        raise tampered(Reason.FORMAT, 0)
     if header is None or (log_id and header.log_id != log_id):
         raise _changed()
     digest = hashlib.sha256(first)

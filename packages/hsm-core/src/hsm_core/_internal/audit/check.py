@@ -18,6 +18,7 @@ from hsm_core._internal.audit.record import (
     is_log_id,
     leaf_hash,
 )
+from hsm_core._internal.stored_form import newer_format
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
@@ -122,7 +123,7 @@ class Follower:
             raise tampered(Reason.MAC, seq)
         event = decode_event(payload)
         if event is None or event.format != FORMAT:
-            raise tampered(Reason.EVENT, seq)
+            raise _unreadable(payload, seq)
         if event.log_id != self._log_id:
             raise tampered(Reason.LOG_ID, seq)
         if event.epoch != EPOCH:
@@ -132,7 +133,12 @@ class Follower:
     def _adopt_log_id(self, payload: bytes, seq: int) -> None:
         event = decode_event(payload)
         if event is None or not is_log_id(event.log_id):
-            raise tampered(Reason.EVENT, seq)
+            raise _unreadable(payload, seq)
         self._log_id = event.log_id
         if self._hmac_key is not None:
             self._mac_of = record_mac_function(self._hmac_key, event.log_id)
+
+
+def _unreadable(payload: bytes, seq: int) -> AuditTamperedError:
+    is_newer = newer_format(payload, FORMAT)
+    return tampered(Reason.FORMAT if is_newer else Reason.EVENT, seq)

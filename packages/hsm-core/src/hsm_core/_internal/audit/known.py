@@ -14,7 +14,8 @@ __all__ = ["ACCEPTED", "KnownKeys"]
 ACCEPTED: Final = "system.key-accepted"
 """Kind of the records that say which keys were accepted as they are."""
 
-_DESTROYS: Final = "DestroyKey"
+_ASKED: Final = "DestroyKey"
+_COMPLETED: Final = "CompleteDestruction"
 _COMMITTED: Final = frozenset({"ok", "recovered-committed"})
 
 
@@ -44,7 +45,7 @@ class KnownKeys:
         if changed:
             before = self._keys.get(key_id)
             # What was destroyed stays so, even if an older document is accepted.
-            destroyed = event.kind == _DESTROYS or bool(before and before.destroyed)
+            destroyed = _destroys(event) or bool(before and before.destroyed)
             self._keys[key_id] = KnownKey(
                 key_id, event.generation, event.document_after, destroyed
             )
@@ -61,3 +62,10 @@ class KnownKeys:
     def __iter__(self) -> Iterator[KnownKey]:
         """Walk the keys by id."""
         return iter([self._keys[key_id] for key_id in sorted(self._keys)])
+
+
+def _destroys(event: AuditEvent) -> bool:
+    """Return whether a change ended its key, and did not only say when it will end."""
+    if event.kind == _ASKED:
+        return not event.parameters.get("waiting_days", 0)
+    return event.kind == _COMPLETED

@@ -10,6 +10,7 @@ happens while the other is written.
 from __future__ import annotations
 
 import hmac
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
 __all__ = ["HEAD_BYTES", "HeadCodec", "HeadMark", "StoredHead"]
 
 _MAGIC: Final = b"FerroHSM head 1\n"
+_NEWER: Final = re.compile(rb"FerroHSM head [2-9]\n")
 _SECTOR: Final = 512
 _HEADER: Final = struct.Struct(">16s16s32s")
 _SLOT: Final = struct.Struct(">Qqq?32sB128s")
@@ -139,6 +141,8 @@ class HeadCodec:
 
 
 def _read_header(content: bytes) -> tuple[str, bytes]:
+    if _NEWER.match(content):
+        raise tampered(Reason.FORMAT, 0)
     if len(content) != HEAD_BYTES or not content.startswith(_MAGIC):
         raise _damaged()
     _, log_id, check = _HEADER.unpack_from(content)

@@ -8,7 +8,7 @@ from typing import Final
 
 from hsm_core.errors import AuditTamperedError
 
-__all__ = ["Reason", "tampered"]
+__all__ = ["Reason", "damaged_ledger", "tampered"]
 
 
 class Reason(StrEnum):
@@ -16,6 +16,7 @@ class Reason(StrEnum):
 
     FRAMING = "framing"
     MAC = "mac"
+    FORMAT = "format"
     EVENT = "event"
     LOG_ID = "log_id"
     EPOCH = "epoch"
@@ -37,6 +38,7 @@ class Reason(StrEnum):
 _SENTENCES: Final = {
     Reason.FRAMING: "it is not framed as a record",
     Reason.MAC: "its MAC is wrong",
+    Reason.FORMAT: "it has a format that only a newer release knows; use that one",
     Reason.EVENT: "its event is not in the one form of format 1",
     Reason.LOG_ID: "it belongs to another trail",
     Reason.EPOCH: "its epoch is not the trail's",
@@ -63,3 +65,10 @@ def tampered(reason: Reason, seq: int) -> AuditTamperedError:
         seq=seq,
         reason=reason.value,
     )
+
+
+def damaged_ledger(error: AuditTamperedError) -> str:
+    """Return what is to be said of a ledger, which is read as a trail is."""
+    seq, reason = error.facts.get("seq", 0), error.facts.get("reason")
+    why = f": {_SENTENCES[Reason.FORMAT]}" if reason == Reason.FORMAT else ""
+    return f"The retention ledger is damaged at record {seq}{why}."

@@ -26,6 +26,7 @@ from hsm_core._internal.audit.naming import (
     closed_names,
     head_name,
 )
+from hsm_core._internal.audit.offline import OfflineVerification, VerificationRun
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS, MAX_LINE_BYTES
@@ -43,12 +44,10 @@ from hsm_core.protocols import AuditHead
 
 __all__ = [
     "AuditVerifier",
-    "OfflineVerification",
     "Verification",
     "verify_lines",
 ]
 
-_PROGRESS_EVERY: Final = 10_000
 _TRIES: Final = 4
 """How often a trail is looked at whose files change meanwhile, before it is damaged."""
 
@@ -92,43 +91,6 @@ def verify_lines(
         follower.follow(line)
     head = AuditHead(follower.seq, follower.leaf_hash)
     return Verification(follower.seq - seq, head, follower.log_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfflineVerification:
-    """
-    What an intact trail holds; damage raises instead.
-
-    Attributes:
-        records: How many records were verified.
-        head_seq: The newest one, -1 for an empty trail.
-        head_hash: Its leaf hash, hex; compare it with one written down before.
-        log_id: 32 hex digits; empty for an empty trail read without key.
-        macs_checked: Whether the key was given. Without it whoever edits a record can
-            make all that follow fit again, or cut the end off.
-        mark_checked: Whether the head mark was authenticated and agrees.
-        clean: The trail was closed in order at its end.
-        torn_bytes: Length of an unfinished tail, which is no record: left by a crash,
-            or being written just now.
-        first_seq: The oldest record; all before it were pruned, and a record that was
-            verified says so.
-        pruned_roots: RFC 6962 subtree roots (compact range) of the records before it,
-            from the largest subtree to the smallest, hex.
-        baseline_checked: Whether what is kept of pruned records was found as that
-            record names it.
-    """
-
-    records: int
-    head_seq: int
-    head_hash: str
-    log_id: str
-    macs_checked: bool
-    mark_checked: bool
-    clean: bool
-    torn_bytes: int
-    first_seq: int = 0
-    pruned_roots: tuple[str, ...] = ()
-    baseline_checked: bool = False
 
 
 class AuditVerifier:
@@ -216,27 +178,11 @@ class AuditVerifier:
             torn = self._follow_live(live, trail)
         return self._result(trail, torn)
 
-    def _result(self, trail: _Trail, torn: int) -> OfflineVerification:
-        follower, mark = trail.follower, trail.follower.mark
-        if mark is None and self._hmac_key is not None and follower.seq >= 0:
+    def _result(self, run: _Trail, torn: int) -> OfflineVerification:
+        follower = run.follower
+        if follower.mark is None and self._hmac_key is not None and follower.seq >= 0:
             raise tampered(Reason.HEAD_MISSING, 0)
-        trail.prefix.finish()
-        detail, first = trail.prefix.detail, trail.prefix.start[0] + 1
-        if trail.progress is not None:
-            trail.progress(follower.seq + 1)
-        return OfflineVerification(
-            records=follower.seq + 1 - first,
-            head_seq=follower.seq,
-            head_hash=follower.leaf_hash,
-            log_id=follower.log_id,
-            macs_checked=self._hmac_key is not None,
-            mark_checked=mark is not None,
-            clean=mark is not None and mark.clean,
-            torn_bytes=torn,
-            first_seq=first,
-            pruned_roots=detail.roots if detail else (),
-            baseline_checked=detail is not None,
-        )
+        return run.result(torn_bytes=torn)
 
     def _read_head(self) -> StoredHead | None:
         if self._hmac_key is None:
@@ -301,7 +247,7 @@ class AuditVerifier:
         if file is None:
             raise tampered(Reason.SEGMENT, follower.seq + 1)
         with file:
-            scan = scan_segment(file, follower, trail.visit, until=end)
+            scan = scan_segment(file, follower, trail.note, until=end)
         if scan.error is not None:
             raise scan.error
         if scan.unterminated:
@@ -332,42 +278,18 @@ class AuditVerifier:
         return True
 
 
-class _Trail:
-    """A verification under way."""
+class _Trail(VerificationRun):
+    """A verification of files under way."""
 
-    def __init__(
-        self,
-        hmac_key: bytes | None,
-        head: StoredHead | None,
-        prefix: PrunedPrefix,
-        progress: Callable[[int], None] | None,
-        look: Callable[[AuditEvent], None] | None,
-    ) -> None:
-        self.look = look
-        self.head = head
-        self.prefix = prefix
-        seq, leaf_hash = prefix.start
-        self.follower = Follower(
-            log_id=head.log_id if head else None,
-            hmac_key=hmac_key,
-            seq=seq,
-            leaf_hash=leaf_hash,
-            mark=head.mark if head else None,
-        )
-        self.progress = progress
-
-    def visit(self, event: AuditEvent, _offset: int) -> None:
-        self.prefix.visit(event, self.follower.leaf_hash)
-        if self.look is not None:
-            self.look(event)
-        if self.progress is not None and (event.seq + 1) % _PROGRESS_EVERY == 0:
-            self.progress(event.seq + 1)
+    def note(self, event: AuditEvent, _offset: int) -> None:
+        """Take the next good record into account."""
+        self.visit(event, self.follower.leaf_hash)
 
 
 def _scan_on(live: BinaryIO, before: Scan, trail: _Trail) -> Scan:
     """Follow the records of the live segment from where an earlier scan ended."""
     live.seek(before.end)
-    more = scan_segment(live, trail.follower, trail.visit)
+    more = scan_segment(live, trail.follower, trail.note)
     return replace(more, end=before.end + more.end)
 
 

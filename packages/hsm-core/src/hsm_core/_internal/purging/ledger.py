@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.purging.state import Anchor
@@ -376,10 +377,7 @@ class Ledger:
             try:
                 verify_range(self._log, self._hmac_key, seq, _BLOCK)
             except AuditTamperedError as error:
-                raise self._condemn(
-                    f"The retention ledger is damaged at record "
-                    f"{error.facts.get('seq', seq)}."
-                ) from error
+                raise self._condemn(damaged_ledger(error)) from error
             seq += _BLOCK
             yield
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hsm_core._internal.audit.verify import OfflineVerification
+from hsm_core._internal.audit.offline import OfflineVerification
+from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.purging.ledger import PURGE_KIND, Reach, reach_of
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError
 from hsm_core.model import AuditEvent, Phase
@@ -132,9 +133,7 @@ def verify_ledger(
         chain = ledger.verify(progress, reading.look)
     except AuditTamperedError as error:
         facts = {"seq": error.facts.get("seq", 0)}
-        raise LedgerTamperedError(
-            f"The retention ledger is damaged at record {facts['seq']}.", **facts
-        ) from error
+        raise LedgerTamperedError(damaged_ledger(error), **facts) from error
     reading.leaves[chain.head_seq] = chain.head_hash
     done = reading.done()
     anchors, told = None, _Trail()

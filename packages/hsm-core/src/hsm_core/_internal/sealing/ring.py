@@ -20,6 +20,7 @@ import msgspec
 
 from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
 from hsm_core._internal.sealing.aead import KEY_BYTES, open_sealed, seal
+from hsm_core._internal.stored_form import made_by_newer
 from hsm_core.errors import (
     ApprovalTamperedError,
     ConfigurationError,
@@ -321,7 +322,7 @@ class KeyRing:
             )
         if data is None:
             raise ApprovalTamperedError(
-                f"The approval {approval_id} was tampered with.",
+                _flaw(f"The approval {approval_id}", blob, _APPROVAL_START),
                 approval_id=approval_id,
             )
         return data
@@ -365,8 +366,9 @@ class KeyRing:
                 bound=self._bind(context),
             )
         if material is None:
+            what = f"Version {context.version} of key {context.key_id}"
             raise KeyTamperedError(
-                f"Version {context.version} of key {context.key_id} was tampered with.",
+                _flaw(what, blob, _BLOB_START),
                 key_id=context.key_id,
                 version=context.version,
             )
@@ -388,6 +390,14 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def _flaw(what: str, blob: bytes, start: bytes) -> str:
+    """Return what is wrong with a blob that can't be opened."""
+    magic, known = start[:-1], start[-1]
+    if len(blob) > len(start) and blob.startswith(magic) and blob[len(magic)] > known:
+        return made_by_newer(what, blob[len(magic)], known)
+    return f"{what} was tampered with."
+
+
 def _try_open(source: MasterKeySource, blob: bytes, context: bytes) -> bytes | None:
     try:
         return source.open(blob, context)
@@ -405,10 +415,7 @@ def _split_ring(blob: bytes) -> tuple[bytes, bytes]:
         raise KeyRingTamperedError
     found = body[len(magic)] if len(body) >= start else 0
     if found > number:
-        raise ConfigurationError(
-            f"The key ring has format {found}, made by a newer release; this one knows "
-            f"up to {number}."
-        )
+        raise ConfigurationError(made_by_newer("The key ring", found, number))
     if found != number:
         raise KeyRingTamperedError
     middle = start + int.from_bytes(body[len(_RING_START) : start], "big")

@@ -13,6 +13,7 @@ from hsm_core._internal.stores.filesystem.audit_presence import trail_exists
 from hsm_core._internal.stores.filesystem.opening import path_exists
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditStoreKind, AuditSync, KeyStoreKind, Settings
@@ -54,12 +55,15 @@ def open_trail(
         path = settings.audit_sqlite_path
         if known_id is not None and not path_exists(path):
             _refuse_missing(known_id, path)
-        audit = _open_database(path, settings, hmac_key, clock, entropy)
+        options = _options(settings, hmac_key, clock, entropy)
+        audit: AuditLog = SqliteAuditLog.open(path, options)
     elif settings.audit_log is not None:
         path = settings.audit_log
         if known_id is not None and not trail_exists(path):
             _refuse_missing(known_id, path)
-        audit = _open_files(path, settings, hmac_key, clock, entropy)
+        options = _options(settings, hmac_key, clock, entropy)
+        size = settings.audit_segment_bytes
+        audit = FileAuditLog.open(path, options, segment_bytes=size)
     elif settings.key_store == KeyStoreKind.MEMORY:
         return MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
     else:
@@ -101,31 +105,15 @@ def open_ledger(
         audit_sync=AuditSync.STRICT,
         audit_reserve_bytes=_LEDGER_RESERVE_BYTES,
     )
-    return _open_files(path, careful, hmac_key, clock, entropy)
+    options = _options(careful, hmac_key, clock, entropy)
+    return FileAuditLog.open(path, options, segment_bytes=settings.audit_segment_bytes)
 
 
-def _open_files(
-    path: Path, settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
-) -> AuditLog:
-    return FileAuditLog.open(
-        path,
-        hmac_key,
-        clock=clock,
-        entropy=entropy,
-        sync=settings.audit_sync,
-        segment_bytes=settings.audit_segment_bytes,
-        timeout_seconds=settings.audit_timeout_seconds,
-        node=settings.node,
-        reserve_bytes=settings.audit_reserve_bytes,
-    )
-
-
-def _open_database(
-    path: Path, settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
-) -> AuditLog:
-    return SqliteAuditLog.open(
-        path,
-        hmac_key,
+def _options(
+    settings: Settings, hmac_key: bytes, clock: Clock, entropy: Entropy
+) -> TrailOptions:
+    return TrailOptions(
+        hmac_key=hmac_key,
         clock=clock,
         entropy=entropy,
         sync=settings.audit_sync,

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
 
 from hsm_core._internal.audit.chain import Chain
-from hsm_core._internal.audit.mark import StoredHead
+from hsm_core._internal.audit.mark import HeadMark, StoredHead
 from hsm_core._internal.audit.naming import (
     closed_names,
     head_name,
@@ -39,21 +37,16 @@ from hsm_core._internal.stores.filesystem.files import (
     make_private_directory,
 )
 from hsm_core._internal.stores.trail.log import TrailLog
-from hsm_core._internal.stores.trail.medium import TrailMedium
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import (
     AuditUnavailableError,
-    ConfigurationError,
     StoreUnavailableError,
 )
 from hsm_core.model import AuditEvent, Phase, PruneDetail, RepairDetail
-from hsm_core.protocols import AuditDraft, Clock, Entropy, KnownKey
-from hsm_core.settings import AuditSync
+from hsm_core.protocols import AuditDraft
 
 __all__ = ["FileAuditLog"]
-
-_MIN_KEY_BYTES: Final = 32
-_LOG_ID_BYTES: Final = 16
 
 
 class FileAuditLog(TrailLog):
@@ -62,40 +55,21 @@ class FileAuditLog(TrailLog):
     def __init__(
         self,
         chain: Chain,
-        medium: TrailMedium,
+        medium: FileMedium,
         reserve: Reserve,
         pruner: Pruner,
         *,
-        clock: Clock,
-        sync: AuditSync,
-        timeout_seconds: float,
+        options: TrailOptions,
         open_events: Sequence[AuditEvent],
     ) -> None:
         self._pruner = pruner
-        self._pruning = threading.Lock()
         super().__init__(
-            chain,
-            medium,
-            reserve,
-            clock=clock,
-            sync=sync,
-            timeout_seconds=timeout_seconds,
-            open_events=open_events,
+            chain, medium, reserve, pruner, options=options, open_events=open_events
         )
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        hmac_key: bytes,
-        *,
-        clock: Clock,
-        entropy: Entropy,
-        sync: AuditSync,
-        segment_bytes: int,
-        timeout_seconds: float,
-        node: str,
-        reserve_bytes: int = 0,
+        cls, path: Path, options: TrailOptions, *, segment_bytes: int
     ) -> FileAuditLog:
         """
         Open a trail, or begin one, and repair what a crash left.
@@ -103,21 +77,9 @@ class FileAuditLog(TrailLog):
         Args:
             path: The live segment; its directory is made with mode 0700 if absent.
 
-            hmac_key: At least 32 bytes; what all keys of the trail are derived from.
-
-            clock: Gives the time of each record.
-
-            entropy: Gives the id of a new trail.
-
-            sync: When a ticket is done.
+            options: How it is written.
 
             segment_bytes: Size above which a segment is closed.
-
-            timeout_seconds: How long an append may take before it fails.
-
-            node: Name of this node in the trail.
-
-            reserve_bytes: Room that is kept for when the disk is full.
 
         Raises:
             WrongAuditKeyError: The key is not the trail's; nothing was written.
@@ -125,92 +87,39 @@ class FileAuditLog(TrailLog):
                 record as ``seq`` and the ``reason``.
             StoreLockedError: Another process writes this trail.
             UnsafeFileModeError: Others could read or write a file of the trail.
-            ConfigurationError: The HMAC key is too short.
             AuditUnavailableError: The trail can't be read or written.
         """
-        if len(hmac_key) < _MIN_KEY_BYTES:
-            raise ConfigurationError(
-                f"The HMAC key must have at least {_MIN_KEY_BYTES} bytes."
-            )
         path = path.absolute()
         with ExitStack() as stack, audit_errors():
-            lock = _lock(path, hmac_key)
+            lock = _lock(path, options.hmac_key)
             stack.callback(lock.release)
-            stored = _stored_head(path, hmac_key, entropy)
-            reserve = Reserve(path.with_name(reserve_name(path.name)), reserve_bytes)
+            stored = _stored_head(path, options)
+            reserve = Reserve(
+                path.with_name(reserve_name(path.name)), options.reserve_bytes
+            )
             stack.callback(reserve.close)
-            recovered = _recovered(path, hmac_key, stored, clock.now(), reserve)
-            mark = recovered.mark
-            segments = Segments(
-                recovered.closed,
-                recovered.live,
-                recovered.descriptor,
-                mark.leaf_hash,
-            )
+            recovered = _recovered(path, options, stored, reserve)
+            segments = _segments(recovered)
             stack.callback(segments.close)
-            head = HeadFile(path.with_name(head_name(path.name)), hmac_key, stored)
+            head = HeadFile(
+                path.with_name(head_name(path.name)), options.hmac_key, stored
+            )
             stack.callback(head.close)
-            # Before the first record, so that none ever follows a clean mark.
-            head.write(mark)
-            head.sync()
-            failpoint("audit.open.after_mark")
-            chain = Chain(
-                log_id=stored.log_id,
-                hmac_key=hmac_key,
-                node=node,
-                mark=mark,
-                intents=recovered.intents,
-            )
-            pruner = Pruner(
-                path,
-                segments,
-                hmac_key=hmac_key,
-                log_id=stored.log_id,
-                baseline=recovered.baseline,
-            )
+            _begin(head, recovered.mark)
             log = cls(
-                chain,
+                options.chain(stored.log_id, recovered.mark, recovered.intents),
                 FileMedium(segments, head, lock, segment_bytes),
                 reserve,
-                pruner,
-                clock=clock,
-                sync=sync,
-                timeout_seconds=timeout_seconds,
+                _pruner(path, options, stored, segments, recovered),
+                options=options,
                 open_events=recovered.open_events,
             )
             stack.pop_all()
         log._record_repairs(recovered.repairs)
         return log
 
-    @property
-    def first_seq(self) -> int:
-        """Oldest record that is still there; all before it were pruned."""
-        return self._pruner.first_seq
-
-    def baseline(self) -> Iterator[KnownKey]:
-        """
-        Return what the pruned records said of each key.
-
-        Raises:
-            AuditTamperedError: It was changed.
-            AuditUnavailableError: It can't be read.
-        """
-        return self._pruner.known()
-
-    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """
-        Remove the whole segments before *seq*; see `AuditLog.prune`.
-
-        Raises:
-            AuditTamperedError: A record that would be removed is bad; none was.
-            AuditUnavailableError: It can't be recorded, and nothing was removed; or a
-                removal failed, which the next start or prune finishes.
-        """
-        self._check_process()
-        with self._pruning:
-            head = self.head().seq
-            end = min(seq, self._floor(), head)
-            return self._pruner.prune(end, policy, head, self.lines, self._record_prune)
+    def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
+        return self._pruner.prune(end, policy, head, self.lines, self._record_prune)
 
     def _record_prune(self, detail: PruneDetail) -> None:
         draft = AuditDraft(phase=Phase.SINGLE, kind="system.prune", detail=detail)
@@ -242,9 +151,10 @@ def _lock(path: Path, hmac_key: bytes) -> TrailLock:
 
 
 def _recovered(
-    path: Path, hmac_key: bytes, stored: StoredHead, now: int, reserve: Reserve
+    path: Path, options: TrailOptions, stored: StoredHead, reserve: Reserve
 ) -> Recovered:
     """Recover; on a full disk with the room that an earlier process kept back."""
+    hmac_key, now = options.hmac_key, options.clock.now()
     try:
         return recover(path, hmac_key, stored, now)
     except (OSError, StoreUnavailableError) as error:
@@ -253,15 +163,46 @@ def _recovered(
     return recover(path, hmac_key, stored, now)
 
 
-def _stored_head(path: Path, hmac_key: bytes, entropy: Entropy) -> StoredHead:
+def _segments(recovered: Recovered) -> Segments:
+    return Segments(
+        recovered.closed,
+        recovered.live,
+        recovered.descriptor,
+        recovered.mark.leaf_hash,
+    )
+
+
+def _begin(head: HeadFile, mark: HeadMark) -> None:
+    # Before the first record, so that none ever follows a clean mark.
+    head.write(mark)
+    head.sync()
+    failpoint("audit.open.after_mark")
+
+
+def _pruner(
+    path: Path,
+    options: TrailOptions,
+    stored: StoredHead,
+    segments: Segments,
+    recovered: Recovered,
+) -> Pruner:
+    return Pruner(
+        path,
+        segments,
+        hmac_key=options.hmac_key,
+        log_id=stored.log_id,
+        baseline=recovered.baseline,
+    )
+
+
+def _stored_head(path: Path, options: TrailOptions) -> StoredHead:
     head_path = path.with_name(head_name(path.name))
-    stored = read_head(head_path, hmac_key)
+    stored = read_head(head_path, options.hmac_key)
     if stored is not None:
         return stored
     closed = closed_names(path.name, list_directory(path.parent)[1])
     if closed or (check_file(path) and path.stat().st_size):
         raise tampered(Reason.HEAD_MISSING, 0)
-    log_id = entropy.random_bytes(_LOG_ID_BYTES).hex()
-    stored = create_head(head_path, hmac_key, log_id)
+    stored = create_head(head_path, options.hmac_key, options.new_log_id())
     failpoint("audit.create.after_head")
     return stored

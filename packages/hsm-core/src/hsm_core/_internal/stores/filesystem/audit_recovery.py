@@ -18,6 +18,7 @@ from hsm_core._internal.audit.chain import OpenIntents
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.replay import Replay
 from hsm_core._internal.audit.scan import (
     Scan,
     claimed_seq,
@@ -49,7 +50,7 @@ from hsm_core._internal.stores.filesystem.files import (
     open_no_follow,
     sync_directory,
 )
-from hsm_core.model import AuditEvent, Phase, RepairDetail
+from hsm_core.model import AuditEvent, RepairDetail
 
 __all__ = ["Recovered", "recover"]
 
@@ -159,9 +160,7 @@ class _Replay:
         self._closed = beginning.closed
         number = self._closed[-1].number + 1 if self._closed else 1
         self._live = Segment(path, number, 0)
-        self._intents = OpenIntents()
-        self._events: dict[str, AuditEvent] = {}
-        self._set_digest = head.mark.set_digest
+        self._found = Replay(head.mark)
         self.unmarked: int | None = None
         self.follower = self._at_the_beginning()
 
@@ -189,20 +188,13 @@ class _Replay:
 
     def result(self, descriptor: int, repairs: list[RepairDetail]) -> Recovered:
         """Return what was found."""
-        follower = self.follower
-        mark = HeadMark(
-            seq=follower.seq,
-            leaf_hash=follower.leaf_hash,
-            floor=self._intents.floor(follower.seq),
-            set_digest=self._set_digest,
-        )
         return Recovered(
-            mark=mark,
+            mark=self._found.mark(self.follower.seq, self.follower.leaf_hash),
             closed=self._closed,
             live=self._live,
             descriptor=descriptor,
-            intents=self._intents,
-            open_events=list(self._events.values()),
+            intents=self._found.intents,
+            open_events=self._found.open_events(),
             repairs=repairs,
             baseline=self._beginning.baseline,
         )
@@ -293,10 +285,4 @@ class _Replay:
         self._visit(event, offset)
 
     def _visit(self, event: AuditEvent, _offset: int) -> None:
-        if event.phase is not Phase.SINGLE:
-            self._intents.note(event.phase, event.operation_id, event.seq)
-            if event.phase is Phase.INTENT:
-                self._events.setdefault(event.operation_id, event)
-            else:
-                self._events.pop(event.operation_id, None)
-        self._set_digest = event.set_digest or self._set_digest
+        self._found.note(event)

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
 
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.chain import Chain
@@ -34,21 +32,17 @@ from hsm_core._internal.stores.sqlite.audit_recovery import (
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core._internal.stores.trail.log import TrailLog
 from hsm_core._internal.stores.trail.medium import Cause, MediumError
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
-    ConfigurationError,
     IntegrityError,
 )
 from hsm_core.model import AuditEvent, Phase, PruneDetail
-from hsm_core.protocols import AuditDraft, Clock, Entropy, KnownKey
-from hsm_core.settings import AuditSync
+from hsm_core.protocols import AuditDraft
 
 __all__ = ["SqliteAuditLog"]
-
-_MIN_KEY_BYTES: Final = 32
-_LOG_ID_BYTES: Final = 16
 
 
 class SqliteAuditLog(TrailLog):
@@ -61,22 +55,13 @@ class SqliteAuditLog(TrailLog):
         reserve: Reserve,
         pruner: Pruner,
         *,
-        clock: Clock,
-        sync: AuditSync,
-        timeout_seconds: float,
+        options: TrailOptions,
         open_events: Sequence[AuditEvent],
     ) -> None:
         self._database_medium = medium
         self._pruner = pruner
-        self._pruning = threading.Lock()
         super().__init__(
-            chain,
-            medium,
-            reserve,
-            clock=clock,
-            sync=sync,
-            timeout_seconds=timeout_seconds,
-            open_events=open_events,
+            chain, medium, reserve, pruner, options=options, open_events=open_events
         )
 
     def backup(self, to: Path, before_end: Callable[[], None]) -> None:
@@ -84,37 +69,14 @@ class SqliteAuditLog(TrailLog):
         self._database_medium.backup(to, before_end)
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        hmac_key: bytes,
-        *,
-        clock: Clock,
-        entropy: Entropy,
-        sync: AuditSync,
-        timeout_seconds: float,
-        node: str,
-        reserve_bytes: int,
-    ) -> SqliteAuditLog:
+    def open(cls, path: Path, options: TrailOptions) -> SqliteAuditLog:
         """
         Open a trail, or begin one.
 
         Args:
             path: The database; its directory is made with mode 0700 if absent.
 
-            hmac_key: At least 32 bytes; what all keys of the trail are derived from.
-
-            clock: Gives the time of each record.
-
-            entropy: Gives the id of a new trail.
-
-            sync: When a ticket is done.
-
-            timeout_seconds: How long an append may take before it fails.
-
-            node: Name of this node in the trail.
-
-            reserve_bytes: Disk space kept back for when the disk is full.
+            options: How it is written.
 
         Raises:
             WrongAuditKeyError: The key is not the trail's; no record was written.
@@ -122,91 +84,52 @@ class SqliteAuditLog(TrailLog):
                 record as ``seq`` and the ``reason``.
             StoreLockedError: Another process has this trail.
             UnsafeFileModeError: Others could read or write a file of the trail.
-            ConfigurationError: The HMAC key is too short, or the database is of
-                another kind or a newer release.
+            ConfigurationError: The database is of another kind or a newer release.
             AuditUnavailableError: The trail can't be read or written.
         """
-        if len(hmac_key) < _MIN_KEY_BYTES:
-            raise ConfigurationError(
-                f"The HMAC key must have at least {_MIN_KEY_BYTES} bytes."
-            )
-        path = path.absolute()
+        path, hmac_key = path.absolute(), options.hmac_key
         with ExitStack() as stack, audit_errors():
             check_file(path.with_name(reserve_name(path.name)))
             stored = read_beside(path, hmac_key)
-            database = _open(path, hmac_key, stored, entropy)
+            database = _open(path, options, stored)
             stack.callback(database.close)
             recovered = _recover(database, hmac_key, stored)
-            beside = Beside(path, hmac_key, recovered.head.log_id, stored)
+            log_id = recovered.head.log_id
+            beside = Beside(path, hmac_key, log_id, stored)
             stack.callback(beside.close)
             medium = SqliteMedium(database, hmac_key, recovered.head, beside)
-            reserve = Reserve(path.with_name(reserve_name(path.name)), reserve_bytes)
+            reserve = Reserve(
+                path.with_name(reserve_name(path.name)), options.reserve_bytes
+            )
             stack.callback(reserve.close)
             _begin(medium, recovered.mark, reserve)
-            chain = Chain(
-                log_id=recovered.head.log_id,
-                hmac_key=hmac_key,
-                node=node,
-                mark=recovered.mark,
-                intents=recovered.intents,
-            )
-            log_id, baseline = recovered.head.log_id, recovered.baseline
-            pruner = Pruner(database, medium, log_id, hmac_key, baseline)
+            pruner = Pruner(database, medium, log_id, hmac_key, recovered.baseline)
             if recovered.leftovers:
                 with suppress(AuditUnavailableError):
                     pruner.remove()
             log = cls(
-                chain,
+                options.chain(log_id, recovered.mark, recovered.intents),
                 medium,
                 reserve,
                 pruner,
-                clock=clock,
-                sync=sync,
-                timeout_seconds=timeout_seconds,
+                options=options,
                 open_events=recovered.open_events,
             )
             stack.pop_all()
         return log
 
-    @property
-    def first_seq(self) -> int:
-        """Oldest record that is still there; all before it were pruned."""
-        return self._pruner.first_seq
-
-    def baseline(self) -> Iterator[KnownKey]:
-        """
-        Return what the pruned records said of each key.
-
-        Raises:
-            AuditTamperedError: It was changed.
-            AuditUnavailableError: It can't be read.
-        """
-        return self._pruner.known()
-
-    def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """
-        Remove all records before *seq*; see `AuditLog.prune`.
-
-        Raises:
-            AuditUnavailableError: It can't be recorded; or a removal failed, which the
-                next start or prune finishes.
-            AuditTamperedError: A record that would be removed is bad; none was.
-        """
-        self._check_process()
-        with self._pruning:
-            if self._database_medium.prunes:
-                raise AuditUnavailableError("A prune before was not recorded yet.")
-            self._pruner.remove()
-            head = self.head().seq
-            end = min(seq, self._floor(), head)
-            if end <= self.first_seq:
-                return None
-            baseline, lines = self._pruner.gather(end, policy, head)
-            self._pruner.stage(end, lines)
-            self._record(baseline)
-            failpoint("audit.prune.after_record")
-            self._pruner.remove()
-            return baseline.detail
+    def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
+        if self._database_medium.prunes:
+            raise AuditUnavailableError("A prune before was not recorded yet.")
+        self._pruner.remove()
+        if end <= self.first_seq:
+            return None
+        baseline, lines = self._pruner.gather(end, policy, head)
+        self._pruner.stage(end, lines)
+        self._record(baseline)
+        failpoint("audit.prune.after_record")
+        self._pruner.remove()
+        return baseline.detail
 
     def _record(self, baseline: Baseline) -> None:
         draft = AuditDraft(
@@ -235,12 +158,10 @@ def _begin(medium: SqliteMedium, mark: HeadMark, reserve: Reserve) -> None:
         medium.begin(mark)
 
 
-def _open(
-    path: Path, hmac_key: bytes, stored: StoredHead | None, entropy: Entropy
-) -> Database:
-    fresh = entropy.random_bytes(_LOG_ID_BYTES).hex()
+def _open(path: Path, options: TrailOptions, stored: StoredHead | None) -> Database:
+    log_id = stored.log_id if stored else options.new_log_id()
     try:
-        return Database(path, schema_of(hmac_key, stored.log_id if stored else fresh))
+        return Database(path, schema_of(options.hmac_key, log_id))
     except IntegrityError as error:
         raise tampered(Reason.DATABASE, 0) from error
 

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from hsm_core._internal.audit.check import Follower
+from hsm_core._internal.audit.offline import OfflineVerification, VerificationRun
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MAX_LINE_BYTES
-from hsm_core._internal.audit.verify import OfflineVerification
 from hsm_core._internal.stores.sqlite.audit_beside import check_beside, peek_beside
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
@@ -45,7 +44,6 @@ from hsm_core.model import AuditEvent
 
 __all__ = ["SqliteAuditVerifier", "is_sqlite_trail"]
 
-_PROGRESS_EVERY: Final = 10_000
 _MAGIC: Final = b"SQLite format 3\0"
 _CAREFUL: Final = (
     "PRAGMA trusted_schema=OFF",
@@ -123,6 +121,9 @@ class SqliteAuditVerifier:
                 return self._verify(connection, progress, look)
         except sqlite3.Error as error:
             raise self._own(translated(error, 0)) from error
+        except UnicodeDecodeError as error:
+            # So the driver fails to tell what SQLite says of a name that is no text.
+            raise tampered(Reason.DATABASE, 0) from error
         except (AuditUnavailableError, OSError) as error:
             raise self._unreadable() from error
 
@@ -161,45 +162,13 @@ class SqliteAuditVerifier:
         check_schema(connection)
         key = self._hmac_key
         head = None if key is None else read_head(connection, key)
-        log_id = head.log_id if head else ""
-        prefix = _prefix(connection, log_id, key)
-        seq, leaf_hash = prefix.start
-        follower = Follower(
-            log_id=log_id or None,
-            hmac_key=key,
-            seq=seq,
-            leaf_hash=leaf_hash,
-            mark=head.mark if head else None,
-        )
-
-        def visit(event: AuditEvent, leaf_hash: str) -> None:
-            prefix.visit(event, leaf_hash)
-            if look is not None:
-                look(event)
-            if progress is not None and (event.seq - seq) % _PROGRESS_EVERY == 0:
-                progress(event.seq - seq)
-
-        follow_rows(connection, follower, visit)
-        prefix.finish()
+        prefix = _prefix(connection, head.log_id if head else "", key)
+        run = VerificationRun(key, head, prefix, progress, look)
+        follow_rows(connection, run.follower, run.visit)
         beside = None if key is None else peek_beside(self._path, key)
         if head is not None and beside is not None:
             check_beside(connection, beside, head)
-        if progress is not None:
-            progress(follower.seq - seq)
-        detail = prefix.detail
-        return OfflineVerification(
-            records=follower.seq - seq,
-            head_seq=follower.seq,
-            head_hash=follower.leaf_hash,
-            log_id=follower.log_id,
-            macs_checked=self._hmac_key is not None,
-            mark_checked=head is not None,
-            clean=head is not None and head.mark.clean,
-            torn_bytes=0,
-            first_seq=seq + 1,
-            pruned_roots=detail.roots if detail else (),
-            baseline_checked=detail is not None,
-        )
+        return run.result()
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         application = connection.execute("PRAGMA application_id").fetchone()[0]

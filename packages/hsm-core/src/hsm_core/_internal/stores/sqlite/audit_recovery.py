@@ -18,6 +18,7 @@ from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
+from hsm_core._internal.audit.replay import Replay
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     SCHEMA,
@@ -30,7 +31,7 @@ from hsm_core._internal.stores.sqlite.audit_rows import (
     read_rows,
 )
 from hsm_core._internal.stores.sqlite.migration import MigrationStep, Schema
-from hsm_core.model import AuditEvent, Phase
+from hsm_core.model import AuditEvent
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -106,8 +107,8 @@ def recover(connection: sqlite3.Connection, hmac_key: bytes) -> Recovered:
     return Recovered(
         head=head,
         mark=replay.end(),
-        intents=replay.intents,
-        open_events=list(replay.events.values()),
+        intents=replay.found.intents,
+        open_events=replay.found.open_events(),
         baseline=baseline,
         leftovers=leftovers,
     )
@@ -124,9 +125,7 @@ class _Replay:
         prefix: PrunedPrefix,
     ) -> None:
         self._connection = connection
-        self._set_digest = head.mark.set_digest
-        self.intents = OpenIntents()
-        self.events: dict[str, AuditEvent] = {}
+        self.found = Replay(head.mark)
         self._mark = head.mark
         seq, leaf = prefix.start
         self._follower = Follower(
@@ -156,19 +155,7 @@ class _Replay:
 
     def end(self) -> HeadMark:
         """Return where the trail ends."""
-        follower = self._follower
-        return HeadMark(
-            seq=follower.seq,
-            leaf_hash=follower.leaf_hash,
-            floor=self.intents.floor(follower.seq),
-            set_digest=self._set_digest,
-        )
+        return self.found.mark(self._follower.seq, self._follower.leaf_hash)
 
     def _visit(self, event: AuditEvent, _leaf_hash: str) -> None:
-        if event.phase is not Phase.SINGLE:
-            self.intents.note(event.phase, event.operation_id, event.seq)
-            if event.phase is Phase.INTENT:
-                self.events.setdefault(event.operation_id, event)
-            else:
-                self.events.pop(event.operation_id, None)
-        self._set_digest = event.set_digest or self._set_digest
+        self.found.note(event)

@@ -74,6 +74,8 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
             raise
     except sqlite3.Error as error:
         raise _opening_error(error, path) from error
+    except UnicodeDecodeError as error:
+        raise IntegrityError("The database is damaged.") from error
     return connection
 
 

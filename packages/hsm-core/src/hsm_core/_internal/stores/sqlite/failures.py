@@ -80,3 +80,6 @@ def sqlite_errors() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translate(error) from error
+    except UnicodeDecodeError as error:
+        # So the driver fails to tell what SQLite says of a name that is no text.
+        raise IntegrityError("The database is damaged.") from error

@@ -65,7 +65,7 @@ def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
     if not 0 <= found <= schema.version:
         raise ConfigurationError(
             f"{name} has schema version {found}, and this program knows versions up "
-            f"to {schema.version}."
+            f"to {schema.version}, so use the newer one."
         )
     # What has no pages of its own runs code: a trigger, a view, a virtual table.
     foreign = "SELECT 1 FROM sqlite_schema WHERE coalesce(rootpage, 0) = 0"

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.events import event_of
@@ -13,6 +15,7 @@ from hsm_core._internal.audit.reading import pruned_before
 from hsm_core._internal.audit.retention import RetentionRule, WatchedClock
 from hsm_core._internal.stores.trail.flusher import Flusher
 from hsm_core._internal.stores.trail.medium import TrailMedium
+from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import AuditTamperedError, AuditUnavailableError
 from hsm_core.model import AuditEvent, Phase, PruneDetail
@@ -21,17 +24,34 @@ from hsm_core.protocols import (
     AuditHead,
     AuditHealth,
     AuditTicket,
-    Clock,
     KnownKey,
 )
-from hsm_core.settings import AuditSync
 
-__all__ = ["TrailLog"]
+__all__ = ["Pruned", "TrailLog"]
 
 
-class TrailLog:
+class Pruned(Protocol):
+    """What is kept of records that are gone."""
+
+    @property
+    def first_seq(self) -> int:
+        """Oldest record that counts; all before it were pruned."""
+        ...
+
+    def known(self) -> Iterator[KnownKey]:
+        """
+        Return what the records that are gone said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed since the trail was opened.
+            AuditUnavailableError: It can't be read.
+        """
+        ...
+
+
+class TrailLog(ABC):
     """
-    An `AuditLog` over a medium; a subclass knows how to open it.
+    An `AuditLog` over a medium; a subclass knows how to open and prune it.
 
     Records are hashed and authenticated in the calling thread; one other thread
     writes and syncs them. After a failed write or sync appends are refused until the
@@ -44,11 +64,9 @@ class TrailLog:
 
         reserve: Room for the records that matter when the disk is full.
 
-        clock: Gives the time of each record.
+        pruned: What is kept of records that are gone.
 
-        sync: When a ticket is done.
-
-        timeout_seconds: How long an append may take before it fails.
+        options: How it is written.
 
         open_events: The intents without outcome that were found.
     """
@@ -58,17 +76,18 @@ class TrailLog:
         chain: Chain,
         medium: TrailMedium,
         reserve: Reserve,
+        pruned: Pruned,
         *,
-        clock: Clock,
-        sync: AuditSync,
-        timeout_seconds: float,
+        options: TrailOptions,
         open_events: Sequence[AuditEvent],
     ) -> None:
         self._process = os.getpid()
         self._chain = chain
         self._medium = medium
         self._reserve = reserve
-        self._clock = WatchedClock(clock)
+        self._pruned = pruned
+        self._pruning = threading.Lock()
+        self._clock = WatchedClock(options.clock)
         self._rule = RetentionRule(self._clock, chain.seq, self._times)
         self._open_events = list(open_events)
         self._set_digest_at_open = chain.mark().set_digest
@@ -80,8 +99,8 @@ class TrailLog:
             medium,
             reserve,
             clock=self._clock,
-            sync=sync,
-            timeout_seconds=timeout_seconds,
+            sync=options.sync,
+            timeout_seconds=options.timeout_seconds,
         )
 
     @property
@@ -113,12 +132,18 @@ class TrailLog:
 
     @property
     def first_seq(self) -> int:
-        """Oldest record that is still there."""
-        return 0
+        """Oldest record that is still there; all before it were pruned."""
+        return self._pruned.first_seq
 
     def baseline(self) -> Iterator[KnownKey]:
-        """Return nothing: no record was pruned."""
-        return iter(())
+        """
+        Return what the pruned records said of each key.
+
+        Raises:
+            AuditTamperedError: It was changed.
+            AuditUnavailableError: It can't be read.
+        """
+        return self._pruned.known()
 
     def prunable(self, before: int, /) -> int:
         """
@@ -144,8 +169,22 @@ class TrailLog:
         return [event_of(line, place).time for place, line in enumerate(lines, seq)]
 
     def prune(self, seq: int, policy: str, /) -> PruneDetail | None:
-        """Remove nothing."""
-        return None
+        """
+        Remove records before *seq*, as far as none is needed; see `AuditLog.prune`.
+
+        Raises:
+            AuditTamperedError: A record that would be removed is bad; none was.
+            AuditUnavailableError: It can't be recorded, and nothing was removed; or a
+                removal failed, which the next start or prune finishes.
+        """
+        self._check_process()
+        with self._pruning:
+            head = self.head().seq
+            return self._prune(min(seq, self._floor(), head), policy, head)
+
+    @abstractmethod
+    def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
+        """Remove records before *end*; the record of it comes after *head*."""
 
     def append(
         self,

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Who calls."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from hsm_core.errors import InvalidInputError
+from hsm_core.model.records import CertificateNames, CertificateText, Line, Record
+
+__all__ = [
+    "Caller",
+    "CertificateIdentity",
+    "Role",
+    "parse_role",
+]
+
+
+class Role(StrEnum):
+    """What a principal is trusted with."""
+
+    ADMINISTRATOR = "Administrator"
+    OPERATOR = "Operator"
+    AUDITOR = "Auditor"
+    SERVICE = "Service"
+
+
+_ROLES = {role.value.lower(): role for role in Role} | {"admin": Role.ADMINISTRATOR}
+
+
+def parse_role(name: str) -> Role:
+    """
+    Return the role that a name stands for, in any case; ``admin`` is accepted.
+
+    Raises:
+        InvalidInputError: There is no such role.
+    """
+    try:
+        return _ROLES[name.lower()]
+    except KeyError:
+        raise InvalidInputError(
+            f"role {name[:32]!r} is not known; there are {', '.join(Role)}.",
+            field="roles",
+        ) from None
+
+
+class Caller(Record, frozen=True, kw_only=True):
+    """
+    Who asks, and every fact about them that a rule may match.
+
+    No string holds a control character.
+
+    Attributes:
+        principal: Name of the person or service, 1 to 128 characters.
+        roles: Roles that the credential gives them.
+        credential_id: Which credential was used (for a token, its ``jti`` or hash).
+        credential_key: Name of the key that vouched for it, as `CredentialKeys` has it;
+            empty if there is none. The trail does not keep it.
+        certificate_sha256: Fingerprint of the client certificate, lower-case hex.
+        certificate_subject: Its subject, as RFC 4514 writes it.
+        certificate_names: Its alternative names: ``dns:``, ``email:``, ``ip:`` or
+            ``uri:``, and the name.
+        source_address: Network address of the peer.
+        single_use: Whether the credential can't be used again: a token with an id, with
+            which nothing was asked before. Only who calls can know that.
+        request_id: Ties the trail to the caller's own logs.
+        deadline: Instant of the injected monotonic clock, in seconds, after which the
+            request is not begun; 0 means none.
+    """
+
+    principal: Line
+    roles: frozenset[Role]
+    credential_id: Line = ""
+    credential_key: Line = ""
+    certificate_sha256: Line = ""
+    certificate_subject: CertificateText = ""
+    certificate_names: CertificateNames = ()
+    source_address: Line = ""
+    single_use: bool = False
+    request_id: Line = ""
+    deadline: float = 0.0
+
+
+class CertificateIdentity(Record, frozen=True, kw_only=True):
+    """
+    Whom a client certificate names.
+
+    Attributes:
+        principal: Who it is.
+        roles: What they are.
+        credential_key: What vouches for it, for `Caller.credential_key`.
+    """
+
+    principal: Line
+    roles: frozenset[Role]
+    credential_key: Line

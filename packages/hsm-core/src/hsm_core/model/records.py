@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""What every value is made of: the base of records, and kinds of text and bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "CertificateNames",
+    "CertificateText",
+    "Line",
+    "ParameterValue",
+    "Parameters",
+    "Record",
+    "Secret",
+]
+
+
+class Record(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """Base of every value that crosses the public line."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+Secret: TypeAlias = Annotated[bytes, msgspec.Meta(extra={"secret": True})]
+"""Bytes that nobody but the caller may see, never stored, logged or cached."""
+
+Line: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
+"""Up to 128 characters without control characters."""
+
+CertificateText: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
+
+CertificateNames: TypeAlias = Annotated[
+    tuple[CertificateText, ...], msgspec.Meta(max_length=64)
+]
+
+ParameterValue: TypeAlias = str | int | list[str]
+
+Parameters: TypeAlias = dict[str, ParameterValue]
+"""Names and lengths in an operation that rules can match; never payloads."""

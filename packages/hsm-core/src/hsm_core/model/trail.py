@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""What the trail says."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from hsm_core.model.approvals import ApprovalDemand, ApprovalState
+from hsm_core.model.records import Parameters, Record
+
+__all__ = [
+    "ApprovalDetail",
+    "AuditDetail",
+    "AuditEntry",
+    "AuditEvent",
+    "AuditedCaller",
+    "AuditedKey",
+    "BatchDetail",
+    "CountedDetail",
+    "MessageDetail",
+    "Phase",
+    "PruneDetail",
+    "RepairDetail",
+    "ResumeDetail",
+]
+
+
+class Phase(StrEnum):
+    """Where a record of the trail stands in its operation."""
+
+    INTENT = "intent"
+    OUTCOME = "outcome"
+    SINGLE = "single"
+
+
+class AuditedCaller(Record, frozen=True, kw_only=True):
+    """The caller as the trail keeps it."""
+
+    principal: str
+    roles: tuple[str, ...] = ()
+    credential_id: str = ""
+    certificate_sha256: str = ""
+    source_address: str = ""
+
+
+class AuditedKey(Record, frozen=True, kw_only=True):
+    """Facts of the key at the time of the operation, for rules to be replayed on."""
+
+    algorithm: str
+    usages: tuple[str, ...] = ()
+    name: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    state: str = ""
+
+
+class RepairDetail(Record, frozen=True, kw_only=True, tag="repair"):
+    """A torn tail was set aside after a crash."""
+
+    fragment_bytes: int
+    fragment_sha256: str
+    kept_as: str
+
+
+class CountedDetail(Record, frozen=True, kw_only=True, tag="counted"):
+    """Refusals above the budget for single records, counted instead."""
+
+    count: int
+    since: int
+
+
+class MessageDetail(Record, frozen=True, kw_only=True, tag="message"):
+    """A short fixed text, such as the version of the program that started."""
+
+    text: str
+
+
+class BatchDetail(Record, frozen=True, kw_only=True, tag="batch"):
+    """
+    What a batch was.
+
+    Attributes:
+        count: Items.
+        failed: Items that were answered with an error.
+        inputs: Keyed digest over all items as they were sent, hex.
+    """
+
+    count: int
+    failed: int
+    inputs: str
+
+
+class ResumeDetail(Record, frozen=True, kw_only=True, tag="resume"):
+    """
+    The trail could not be written for a time, and goes on.
+
+    Attributes:
+        cause: ``full``, ``write``, ``sync``, ``moved`` or ``hanging``.
+        failed_at: Microseconds since 1970.
+        rewritten_from: First record that was written again; the seq of this record if
+            there was none.
+        attempts: How often it was tried.
+    """
+
+    cause: str
+    failed_at: int
+    rewritten_from: int
+    attempts: int
+
+
+class PruneDetail(Record, frozen=True, kw_only=True, tag="prune"):
+    """
+    Old records were removed.
+
+    Attributes:
+        first_seq: First record that this prune removes.
+        next_seq: First record that stays.
+        last_leaf_hash: Leaf hash of the last record that was removed, hex.
+        roots: RFC 6962 subtree roots (compact range) of all records before *next_seq*,
+            from the largest subtree to the smallest, hex.
+        policy: By which policy.
+        baseline_sha256: Digest of what is kept of the removed records: the last state
+            of each key.
+    """
+
+    first_seq: int
+    next_seq: int
+    last_leaf_hash: str
+    roots: tuple[str, ...]
+    policy: str
+    baseline_sha256: str
+
+
+class ApprovalDetail(Record, frozen=True, kw_only=True, tag="approval"):
+    """
+    A step of an approval; in an intent, the one that is about to be made.
+
+    Attributes:
+        generation: Of the approval after it.
+        state: Of the approval after it.
+        record_sha256: SHA-256 of the stored form after it, hex.
+        before_sha256: The same before it; empty for a new approval.
+        operation_id: The operation that reserves, uses or gives it back, or empty.
+    """
+
+    generation: int
+    state: ApprovalState
+    record_sha256: str
+    before_sha256: str = ""
+    operation_id: str = ""
+
+
+AuditDetail: TypeAlias = (
+    RepairDetail
+    | CountedDetail
+    | MessageDetail
+    | BatchDetail
+    | ResumeDetail
+    | PruneDetail
+    | ApprovalDetail
+)
+
+
+class AuditEvent(Record, frozen=True, kw_only=True):
+    """
+    One event of the trail; fields at their default are left out of the stored line.
+
+    Attributes:
+        format: 1. A new field means a new format.
+        log_id: Random identifier of this trail, 32 hex digits.
+        seq: Position, from 0, without gaps.
+        prev: Leaf hash of the record before, 64 hex digits; zeros for the first.
+        epoch: Which epoch key made the MAC.
+        time: Microseconds since 1970-01-01T00:00:00Z.
+        node: Name of the node that wrote it.
+        operation_id: Ties intent, stored document and outcome together.
+        kind: Name of the operation, or ``system.…`` for the HSM's own doings.
+        version: Key version used or made, or 0.
+        generation: Generation of the key after the operation, or 0.
+        document_before: SHA-256 of the key document before, hex.
+        document_after: SHA-256 of the key document after, hex.
+        set_digest: Keyed digest over all keys after a change, hex; where there are
+            approvals, followed by the one over all approvals.
+        approval_id: The approval that it is about, or that served it.
+        approval_signatures: What approvers signed with keys of their own.
+        parameters: Facts of the operation; never a payload.
+        rule: Name of the rule that decided.
+        policy: SHA-256 of the policy in force, hex.
+        demands: Of a request on which it was decided, what was asked of other people.
+        digest: Keyed digest of the whole operation, hex.
+        code: ``ok``, or the code of the error that was answered.
+    """
+
+    format: int
+    log_id: str
+    seq: int
+    prev: str
+    epoch: int
+    time: int
+    phase: Phase
+    kind: str
+    code: str
+    node: str = ""
+    request_id: str = ""
+    operation_id: str = ""
+    key_id: str = ""
+    version: int = 0
+    generation: int = 0
+    document_before: str = ""
+    document_after: str = ""
+    set_digest: str = ""
+    caller: AuditedCaller | None = None
+    key: AuditedKey | None = None
+    parameters: Parameters = msgspec.field(default_factory=dict)
+    rule: str = ""
+    policy: str = ""
+    demands: tuple[ApprovalDemand, ...] = ()
+    approval_id: str = ""
+    approval_signatures: tuple[str, ...] = ()
+    digest: str = ""
+    detail: AuditDetail | None = None
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """An event with its leaf hash (RFC 6962, 64 hex digits), as a view shows it."""
+
+    event: AuditEvent
+    leaf_hash: str

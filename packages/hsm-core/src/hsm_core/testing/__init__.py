@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""
+Fakes for tests of programs that use hsm-core.
+
+`memory_hsm` is the real pipeline over memory: it enforces, seals, signs and records
+like any other, and forgets everything at the end.
+"""
+
+from hsm_core._internal.stores.remote.memory_vault import MemoryVault
+from hsm_core.testing.faults import Faults
+from hsm_core.testing.faulty_stores import FaultyKeyStore, FaultyUseCounters
+from hsm_core.testing.faulty_trail import FaultyAuditLog
+from hsm_core.testing.memory import caller, memory_hsm
+from hsm_core.testing.surroundings import FakeClock, FakeEntropy
+
+__all__ = [
+    "FakeClock",
+    "FakeEntropy",
+    "Faults",
+    "FaultyAuditLog",
+    "FaultyKeyStore",
+    "FaultyUseCounters",
+    "MemoryVault",
+    "caller",
+    "memory_hsm",
+]
