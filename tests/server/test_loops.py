@@ -43,7 +43,7 @@ def test_what_stays_is_passed_over() -> None:
 def test_a_tls_connection_has_room_for_two_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not for 256 KiB, of which strangers could have as many as they have connections."""
+    """Not for 256 KiB: strangers have as many as they have connections."""
     monkeypatch.setattr(SSLProtocol, "max_size", SSLProtocol.max_size)
 
     async def room() -> int:
