@@ -583,6 +583,19 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """
+    Put small faults into what guards keys, one by one, and see whether tests notice.
+
+    After ``--`` may stand areas and options, as in ``-- policy --sample 300 --seed 1``.
+    All faults of all areas take hours. Not part of CI.
+    """
+    _install(session, "test")
+    words = session.posargs or ["--sample", "150"]
+    session.run("python", "-m", "tests.mutation", *words)
+
+
+@nox.session
 def leaks(session: nox.Session) -> None:
     """
     Look for what keys leave in the memory of a server's processes.

@@ -27,6 +27,9 @@ __all__ = [
     "MATERIAL_ID",
     "ROOT",
     "block",
+    "mac",
+    "prefixed",
+    "seal",
     "vectors",
 ]
 

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_core._internal import envelope
 from hsm_core._internal.documents import (
     KeyDocument,
     OperationRecord,
+    RotationDocument,
+    VersionDocument,
+    check_document_size,
     decode_document,
     document_digest,
     encode_document,
@@ -23,8 +27,8 @@ from hsm_core._internal.documents import (
 )
 from hsm_core._internal.encoding import mac_function
 from hsm_core._internal.sealing import KeyRing
-from hsm_core.errors import KeyTamperedError
-from hsm_core.model import KeyState
+from hsm_core.errors import InputSizeError, KeyTamperedError
+from hsm_core.model import KeyOrigin, KeyState
 from hsm_core.protocols import IndexEntry
 from hsm_core.testing import FakeEntropy
 from tests.core.key_support import (
@@ -279,6 +283,78 @@ class TestDocument:
         assert "e3b0c44298fc1c14" == document_digest(b"")[:16]
 
 
+BARE = {
+    "format": 1,
+    "kek_id": "00" * 8,
+    "store_id": RING.store_id,
+    "key_id": key_id_of(1),
+    "algorithm": "Ed25519",
+    "usages": ["sign"],
+    "created_at": 5,
+    "updated_at": 5,
+    "generation": 1,
+    "current": 1,
+    "versions": [
+        {
+            "version": 1,
+            "material_id": "m",
+            "state": "active",
+            "created_at": 5,
+            "state_changed_at": 7,
+        }
+    ],
+}
+"""What every document says; the rest is written only where there is something."""
+
+
+class TestWhatIsNotWritten:
+    def test_is_not_there(self) -> None:
+        """
+        What a document does not say is nothing, nought or no, and stays unwritten.
+        """
+        payload = msgspec.json.encode(BARE | {"rotation": {}})
+        stored = envelope.join(b"key", payload, RING.document_mac(payload))
+        document = decode(stored)
+        (version,) = document.versions
+
+        optional = [
+            getattr(part, field.name)
+            for part in (document, version, RotationDocument())
+            for field in msgspec.structs.fields(type(part))
+            if not field.required
+        ]
+
+        written = {document.origin, document.rotation}
+        assert (KeyOrigin.GENERATED, RotationDocument()) == (
+            document.origin,
+            document.rotation,
+        )
+        assert [] == [value for value in optional if value and value not in written]
+        assert stored == encode_document(document, RING.document_mac)
+
+    def test_active_since(self) -> None:
+        """
+        A version that never was staged is active from the moment it was made.
+        """
+        version = msgspec.convert(BARE["versions"][0], VersionDocument)  # type: ignore[index]
+        staged = msgspec.structs.replace(version, activated_at=6)
+
+        assert (5, 6) == (version.active_since, staged.active_since)
+
+
+def test_the_longest() -> None:
+    """
+    What is written can be read again: a stored form has 16 MiB at most.
+    """
+    check_document_size(bytes(16 * 1024 * 1024))
+    with pytest.raises(InputSizeError) as caught:
+        check_document_size(bytes(16 * 1024 * 1024 + 1))
+
+    assert ("document", 16777217, 16777216) == tuple(
+        caught.value.facts[name] for name in ("field", "actual", "maximum")
+    )
+
+
 HOUR = 3600 * 1_000_000
 
 
@@ -307,6 +383,8 @@ class TestRemember:
             (32, 100 * HOUR, 31),
             (90, 100 * HOUR, 31),
             (90, HOUR // 2, 49),
+            (90, 24 * HOUR // 40, 41),
+            (90, 24 * HOUR // 40 + 1, 40),
             (400, HOUR // 1000, 255),
         ],
     )

@@ -14,6 +14,7 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.policy import RuleEngine, outcome_of_rule
 from hsm_core._internal.system_callers import SystemPrincipal, system_caller
+from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, KeyState, PolicyOutcome, Role
 from hsm_core.operations import OPERATIONS, Operation
 from hsm_core.policies import built_in_policy, parse_policy
@@ -251,6 +252,69 @@ def test_an_allowance_needs_every_side() -> None:
     assert O.DENY is outcome(rules, service, key(name="root"), derive)
 
 
+@pytest.mark.parametrize(
+    "change", [{"name": "cd-two"}, {"owner": "bob"}, {"tags": ()}, {"description": "d"}]
+)
+def test_an_update_has_two_sides(change: dict[str, Any]) -> None:
+    """Who may change keys of a kind may change none into one of another kind."""
+    rules = engine(
+        "effect: allow, match: {operations: [UpdateKey], key_names: ['ci-*'], "
+        "owners: [alice], tags: [prod]}"
+    )
+    update = ops.UpdateKey(key_id="k", **change)
+
+    found = outcome(rules, person("x", Role.SERVICE), key(), update)
+
+    assert (found is O.ALLOW) == ("description" in change)
+
+
+LETTERED = [f"{letter}*" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+
+
+@pytest.mark.parametrize(
+    "match",
+    ["owners: [bob]", "usages: [sign]", "usages: [verify]", "algorithms: [ed25519]"],
+)
+def test_a_key_to_be_made_has_the_usual_facts(match: str) -> None:
+    """Who makes it owns it, and it may be used for what is usual; it has no name."""
+    create = ops.CreateKey(algorithm="Ed25519")
+    named = engine(f"effect: deny, match: {{key_names: {LETTERED}}}")
+    rules = engine(f"effect: deny, match: {{{match}}}")
+
+    assert not rules.decide(create, person(), None, at=NOON).allowed
+    assert named.decide(create, person(), None, at=NOON).allowed
+
+
+@pytest.mark.parametrize(
+    "match",
+    ["owners: [olga]", "usages: [encrypt]", "tags: [t]", "key_names: [n]"],
+)
+def test_a_key_to_be_made_has_the_facts_that_are_asked_for(match: str) -> None:
+    """What the request says of it counts, instead of what is usual."""
+    create = ops.CreateKey(
+        algorithm="AES-256-GCM",
+        owner="olga",
+        usages=(KeyUsage.ENCRYPT,),
+        tags=("t",),
+        name="n",
+    )
+
+    for text in (match, "owners: [bob]", "usages: [decrypt]"):
+        rules = engine(f"effect: deny, match: {{{text}}}")
+        allowed = rules.decide(create, person(), None, at=NOON).allowed
+        assert (text != match) == allowed
+
+
+def test_a_revoked_version_serves_what_the_policy_lists() -> None:
+    """And nothing else."""
+    rules = RuleEngine(
+        parse_policy("version: 1\nextends: default\nrevoked_uses: [Verify]\n")
+    )
+
+    assert rules.allows_revoked("Verify")
+    assert not rules.allows_revoked("VerifyMac")
+
+
 def test_a_denial_needs_one_side() -> None:
     """A rule about the key to be made and one about the key it comes from both hold."""
     derive = ops.DeriveKey(
@@ -283,9 +347,10 @@ def test_no_purge_without_approval() -> None:
     scheduler = system_caller(SystemPrincipal.RETENTION)
     for text in ("version: 1", "version: 1\nextends: strict"):
         rules = RuleEngine(parse_policy(text))
-        decision = rules.judge("PurgeVersion", scheduler, (key(),), NOON)
-        (demand,) = decision.approvals
-        assert {Role.OPERATOR, Role.AUDITOR} == set(demand.distinct_roles)
+        for kind in ("PurgeVersion", "AllowPurges"):
+            decision = rules.judge(kind, scheduler, (key(),), NOON)
+            (demand,) = decision.approvals
+            assert {Role.OPERATOR, Role.AUDITOR} == set(demand.distinct_roles)
 
 
 def test_the_hsm_comes_from_nowhere() -> None:

@@ -29,8 +29,11 @@ from tests.core.test_policy_engine import (
     KEYS,
     NOON,
     RULES,
+    SIGN,
     named_rules,
+    person,
 )
+from tests.core.test_policy_engine import key as facts_of
 from tests.core.test_roles import sample
 
 KINDS = [kind for kind in ops.OPERATIONS if kind is not ops.SelfTest]
@@ -217,3 +220,119 @@ def test_an_update_that_frees_from_a_rule(opened: OpenHSM) -> None:
     assert ("allow", "role:Administrator") == (kept.outcome, kept.rule)
     assert ("approval", "approval:dual-control") == (freed.outcome, freed.rule)
     assert "another person" in freed.needed[0]
+
+
+def _explained(
+    rules: list[str], who: Caller, asked: Operation[Any], *keys: KeyFacts
+) -> ops.PolicyExplanation:
+    engine = named_rules(rules, list(range(len(rules))))
+    return explain(engine, asked_of(asked), who, keys or (None,), NOON)
+
+
+@pytest.mark.parametrize(
+    ("demand", "words"),
+    [
+        ("", "The consent of another person, within 3600 seconds (r0)."),
+        (
+            ", approval: {quorum: 3, ttl_seconds: 60, signed: true}",
+            "The consent of 3 other people, signed, within 60 seconds (r0).",
+        ),
+        (
+            ", approval: {roles: [Auditor, Operator], uses: 2}",
+            "The consent of another person with a role of Auditor, Operator, "
+            "within 3600 seconds, for up to 2 uses (r0).",
+        ),
+        (
+            ", approval: {quorum: 2, distinct_roles: [Auditor, Operator]}",
+            "The consent of 2 other people, among them one each as Auditor and "
+            "Operator, within 3600 seconds (r0).",
+        ),
+    ],
+)
+def test_whose_consent_is_needed(demand: str, words: str) -> None:
+    """How many must agree, as what, how, how soon and for how often."""
+    said = _explained([f"effect: require-approval{demand}"], person(), SIGN, facts_of())
+
+    assert (words,) == said.needed
+
+
+def test_what_is_needed_where_nothing_allows() -> None:
+    """The roles that may; of what a rule denies, that nothing helps."""
+    auditor = person("eve", Role.AUDITOR)
+    nobody = Caller(principal="eve", roles=frozenset())
+    deny = "effect: deny, match: {tags: [prod]}"
+
+    assert ("One of these roles: Operator, Service.",) == _explained(
+        [], auditor, SIGN, facts_of()
+    ).needed
+    assert ("The rule r0 denies it; nothing outweighs that.",) == _explained(
+        [deny], person(), SIGN, facts_of()
+    ).needed
+    assert () == _explained([], person(), SIGN, facts_of()).needed
+    assert (
+        _explained([], nobody, SIGN, facts_of())
+        .needed[0]
+        .startswith("One of these roles")
+    )
+
+
+def test_what_an_update_would_give() -> None:
+    """Nobody helps themselves to a right by another label; which one is said."""
+    rules = ["effect: deny, match: {operations: [ExportKey], tags: [prod]}"]
+    change = ops.UpdateKey(key_id="k", tags=())
+
+    said = _explained(rules, person("bob", Role.ADMINISTRATOR), change, facts_of())
+
+    assert ("deny", "update-gives:ExportKey") == (said.outcome.value, said.rule)
+    assert said.needed == (
+        "It would let them ExportKey with the key, which they may not do now.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "missing"),
+    [
+        ("match: {tags: [x]}", ["tags"]),
+        (
+            "match: {owners: [x], key_names: [x], usages: [encrypt]}",
+            ["usages", "owners", "key_names"],
+        ),
+        ("match: {algorithms: [ml-dsa-65]}", ["algorithms"]),
+        ("match: {roles: [Auditor], networks: [10.0.0.0/8]}", ["roles", "networks"]),
+        ("match: {tags: [prod]}, except: {principals: [bob]}", ["except"]),
+        ("match: {time: {from: 01:00, to: 02:00}}", ["time"]),
+        ("match: {time: {from: 01:00, to: 02:00}, tags: [x]}", ["time", "tags"]),
+        ("match: {principals: [bob], roles: [Auditor]}", ["roles"]),
+        ("match: {tags: [prod], owners: [x]}", ["owners"]),
+        ("match: {tags: [prod]}", []),
+    ],
+)
+def test_what_keeps_a_rule_from_holding(rule: str, missing: list[str]) -> None:
+    """Each condition that is not fulfilled is named, and no other."""
+    (found,) = _explained([f"effect: deny, {rule}"], person(), SIGN, facts_of()).rules
+
+    assert (tuple(missing), not missing) == (found.missing, found.holds)
+    assert ("r0", "deny") == (found.name, found.effect)
+
+
+def test_a_rule_about_keys_without_one() -> None:
+    """Then it is the key that is missing, and nothing is said of its properties."""
+    rules = ["effect: deny, match: {tags: [x], roles: [Auditor]}"]
+
+    (found,) = _explained(rules, person(), SIGN).rules
+
+    assert ("roles", "key") == found.missing
+
+
+def test_every_key_of_an_allowance_counts() -> None:
+    """A rule that allows holds for all keys of a request, one that denies for any."""
+    export = ops.ExportKey(key_id="k", wrapping_key_id="w")
+    keys = facts_of(), facts_of(tags=("other",))
+    match = "match: {operations: [ExportKey], tags: [prod]}"
+
+    for effect, holds in (("allow", False), ("deny", True)):
+        *_, found = _explained(
+            [f"effect: {effect}, {match}"], person(), export, *keys
+        ).rules
+        assert holds == found.holds
+        assert (() if holds else ("tags",)) == found.missing

@@ -97,7 +97,8 @@ class TestInUse:
         assert ("degraded", False) == (status.state, status.policy.current)
         assert 3 == status.policy.failures == shown.failures
         assert "can't be read" in shown.problem
-        assert SHUT == shown.text
+        assert ("file", SHUT) == (shown.source, shown.text)
+        assert "file" == status.policy.source
         path.write_text(SHUT)
         assert "" == hsm.reload_policy()
         assert "operational" == session.execute(ops.Status()).state
@@ -202,6 +203,35 @@ def test_no_policy_without_its_record(path: Path) -> None:
     made.poll()
     assert parse_policy(SHUT).policy_hash == holder.policy_hash()
     assert ("", 1) == (holder.problem, holder.failures)
+
+
+def test_the_former_content_ends_a_problem(path: Path) -> None:
+    """Who puts back what is in force has mended it; the next fault is told again."""
+    made, holder, log, told = reloader(path)
+    for _ in range(2):
+        path.write_text(BROKEN)
+        for _ in range(3):
+            made.poll()
+        path.write_text(OPEN)
+        made.poll()
+
+    assert ("", 2) == (holder.problem, holder.failures)
+    assert [True, False, True, False] == [bool(problem) for problem in told]
+    assert 2 == len(log.drafts)
+    made.poll()
+    assert 4 == len(told)
+
+
+def test_a_problem_that_can_not_be_recorded(path: Path) -> None:
+    """It is told all the same, and the policy in force stays."""
+    made, holder, log, told = reloader(path)
+    log.fails = True
+    path.write_text(BROKEN)
+    made.poll()
+    made.poll()
+
+    assert (1, 1, []) == (holder.failures, len(told), log.drafts)
+    assert parse_policy(OPEN).policy_hash == holder.policy_hash()
 
 
 def test_touched_is_not_changed(path: Path) -> None:

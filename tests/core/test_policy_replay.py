@@ -13,7 +13,16 @@ from hsm_core import operations as ops
 from hsm_core._internal.policy import RuleEngine, change_of
 from hsm_core._internal.policy.replay import decision_on, was_decided
 from hsm_core._internal.views import audited_caller
-from hsm_core.model import AuditedKey, AuditEvent, Caller, Phase, Role
+from hsm_core.algorithms import KeyUsage
+from hsm_core.model import (
+    AuditedCaller,
+    AuditedKey,
+    AuditEvent,
+    Caller,
+    Parameters,
+    Phase,
+    Role,
+)
 from hsm_core.policies import parse_policy
 from hsm_core.session import Session
 from hsm_core.settings import PolicyProfile
@@ -104,6 +113,82 @@ def test_facts_of_further_keys() -> None:
         found = session.test_policy(text)
 
     assert ["ExportKey"] == [change.operation for change in found.changes]
+
+
+MADE = ["algorithms: [aes256gcm]", "owners: [olga]", "key_names: [made]", "tags: [t]"]
+WRAPPING = ["algorithms: [aes256kw]", "owners: [otto]", "key_names: [w]", "tags: [x]"]
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[AuditEvent]:
+    """Give the trail of a key that is made, and one that is exported under another."""
+    with memory_hsm() as gateway:
+        hsm = gateway.act_as(caller())
+        wrapping = hsm.execute(
+            ops.CreateKey(
+                algorithm="aes256kw",
+                usages=(KeyUsage.WRAP,),
+                tags=("x",),
+                name="w",
+                owner="otto",
+            )
+        )
+        hsm.execute(
+            ops.CreateKey(
+                algorithm="aes256gcm",
+                usages=(KeyUsage.ENCRYPT,),
+                tags=("t",),
+                name="made",
+                owner="olga",
+            )
+        )
+        key = hsm.execute(ops.CreateKey(algorithm="ed25519", exportable=True))
+        hsm.execute(ops.ExportKey(key_id=key.key_id, wrapping_key_id=wrapping.key_id))
+        return events_of(gateway)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        *(("CreateKey", text) for text in [*MADE, "usages: [encrypt]"]),
+        *(("ExportKey", text) for text in [*WRAPPING, "usages: [wrap]"]),
+    ],
+)
+def test_each_recorded_fact(recorded: list[AuditEvent], kind: str, match: str) -> None:
+    """A rule about any one fact of a key that was made or used is replayed."""
+    text = f"{{operations: [{kind}], {match}}}"
+    rules = DEFAULT + f"rules:\n  - {{name: no, effect: deny, match: {text}}}\n"
+    engine = RuleEngine(parse_policy(rules))
+
+    changes = [c for c in (change_of(e, engine) for e in recorded) if c]
+
+    assert [kind] == [change.operation for change in changes]
+
+
+def test_what_a_record_does_not_tell(recorded: list[AuditEvent]) -> None:
+    """A role of another release is none, and what is not recorded is not made up."""
+    letters = [f"{letter}*" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+    named = f"{{operations: [ExportKey], key_names: {letters}}}"
+    owned = f"{{operations: [ExportKey], owners: {letters}}}".replace("*", "X")
+    ours = "{operations: [ExportKey], algorithms: [ed25519]}"
+    exported = next(e for e in recorded if "ExportKey" == e.kind)
+    assert exported.caller is not None
+    who = msgspec.structs.replace(
+        exported.caller, roles=(*exported.caller.roles, "Janitor")
+    )
+    bare: Parameters = {"wrapping_key_id": "w", "wrapping_key_algorithm": "AES-256-KW"}
+    unknown: Parameters = {"wrapping_key_id": "w"}
+    service = msgspec.structs.replace(exported.caller, roles=("Service",))
+
+    def decided(parameters: Parameters, who: AuditedCaller, rule: str) -> bool:
+        engine = RuleEngine(parse_policy(DEFAULT + f"rules:\n  - {{name: n, {rule}}}"))
+        event = msgspec.structs.replace(exported, parameters=parameters)
+        return decision_on(event, who, engine).allowed
+
+    for match in (named, owned):
+        assert decided(bare, who, f"effect: deny, match: {match}")
+    assert decided(unknown, service, f"effect: allow, match: {ours}")
+    assert not decided(bare, service, f"effect: allow, match: {ours}")
 
 
 def _record(seq: int, engine: RuleEngine, rng: random.Random) -> AuditEvent:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from hsm_core._internal.documents import (
     decode_document,
     document_digest,
@@ -14,14 +16,20 @@ from hsm_core._internal.documents import (
 from hsm_core._internal.sealing import BlobContext, KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.use_values import UseValue, decode_value, encode_value
+from hsm_core.errors import ApprovalTamperedError
 from hsm_core.model import KeyId
+from hsm_core.testing import FakeEntropy
 from tests.core.filesystem_support import make_template
 from tests.core.key_vectors import (
+    KEK,
     KEY_ID,
     MATERIAL,
     MATERIAL_ID,
     ROOT,
     block,
+    mac,
+    prefixed,
+    seal,
     vectors,
 )
 from tests.support import REPOSITORY
@@ -98,6 +106,76 @@ def test_derived_values() -> None:
     assert VECTORS["operation id"] == RING.operation_id("alice", "request-1")
     assert VECTORS["payload digest"] == RING.payload_digest(b"payload")
     assert VECTORS["set element"] == f"{element:064x}"
+
+
+def _derived() -> dict[str, tuple[bytes, bytes]]:
+    """Return by label what the product derives, and over what the page says."""
+    store, number = RING.store_id.encode(), (7).to_bytes(8, "big")
+    key, digest = KEY_ID.encode(), b"ab" * 32
+    element = RING.set_element(KEY_ID, 7, "ab" * 32)
+    short = RING.set_element("k", 7, "ab")
+    approval = RING.approval_element("a", 7, "ab")
+    bucket = RING.bucket_part(9, 8)
+    return {
+        "document-mac": (RING.document_mac(b"x"), b"x"),
+        "store-account": (RING.account_mac(b"x"), b"x"),
+        "clock-leaps": (RING.leaps_mac(b"x"), b"x"),
+        "retention-state": (RING.retention_mac(b"x"), b"x"),
+        "approval-mac": (RING.approval_mac(b"x"), prefixed(store, b"x")),
+        "approval-digest": (
+            bytes.fromhex(RING.approval_digest(b"x", b"y")),
+            prefixed(b"x", b"y"),
+        ),
+        "credential-key": (
+            bytes.fromhex(RING.credential_mark("n")),
+            prefixed(store, b"n"),
+        ),
+        "payload-digest": (bytes.fromhex(RING.payload_digest(b"x")), b"x"),
+        "use-counter": (
+            RING.counter_mac(MATERIAL_ID, b"x"),
+            prefixed(store, MATERIAL_ID.encode(), b"x"),
+        ),
+        "set-digest": (element.to_bytes(32, "big"), prefixed(key, number, digest)),
+        "set-digest of others": (
+            short.to_bytes(32, "big"),
+            prefixed(b"k", number, b"ab"),
+        ),
+        "approval-set": (approval.to_bytes(32, "big"), prefixed(b"a", number, b"ab")),
+        "store-bucket": (
+            bucket.to_bytes(32, "big"),
+            (9).to_bytes(4, "big") + (8).to_bytes(32, "big"),
+        ),
+    }
+
+
+@pytest.mark.parametrize("label", _derived())
+def test_each_derived_value(label: str) -> None:
+    """
+    What stands under the integrity secret is derived with the label of the page.
+    """
+    name = f"hsm-core/{label.partition(' ')[0]}/1"
+    made, over = _derived()[label]
+
+    assert mac(name.encode(), over) == made
+    assert f"`{name}`" in PAGE
+
+
+def test_sealed_approval() -> None:
+    """
+    The product opens what an approval holds, sealed as the page says, and no other's.
+    """
+    bound = prefixed(RING.store_id.encode(), b"approval-1")
+    start = b"FHKA\x01" + bytes.fromhex(RING.kek_id)
+    blob = seal(KEK, start, b"hsm-core/approval-seal/1", bound, b"request", 0xA6)
+    mine = RING.seal_approval(b"request", approval_id="b", entropy=FakeEntropy(1))
+
+    assert b"request" == RING.open_approval(blob, approval_id="approval-1")
+    assert blob[: len(start)] == mine[: len(start)]
+    assert b"request" == RING.open_approval(mine, approval_id="b")
+    for bad in (blob[:-1], b"FHKB" + blob[4:], b"", start, mine):
+        with pytest.raises(ApprovalTamperedError) as caught:
+            RING.open_approval(bad, approval_id="approval-1")
+        assert {"approval_id": "approval-1"} == caught.value.facts
 
 
 def test_use_counter() -> None:

@@ -54,6 +54,21 @@ def test_no_path_of_one_machine() -> None:
     assert [] == lines_with(MACHINE_PATH)
 
 
+PRIVATE_KEY = re.compile(r"BEGIN [A-Z ]*PRIVATE KEY-----[\s\\nr]+[A-Za-z0-9+/=]{60}")
+"""A PEM file with something in it, also as it stands in a program."""
+
+
+def test_no_private_key() -> None:
+    """
+    O-30: no private key lies in the repository, not even one for tests.
+    """
+    paths = tracked_texts()
+
+    assert PRIVATE_KEY.search("-----BEGIN EC PRIVATE KEY-----\n" + "MHcCAQEE" * 8)
+    assert [] == [path for path in paths if PRIVATE_KEY.search(path.read_text())]
+    assert [] == [p for p in paths if p.suffix in {".key", ".p12", ".pfx", ".jks"}]
+
+
 def test_only_ci_looks_beside_the_repository() -> None:
     """
     Nothing but the CI run knows of a folder beside the clone.

@@ -24,6 +24,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache, lru_cache
 from typing import Final
 
 from hsm_core._internal.encoding import length_prefixed
@@ -54,6 +55,7 @@ class CipherKind(IntEnum):
     CHACHA20_POLY1305 = 5
 
 
+@cache
 def kind_of(algorithm: Algorithm) -> CipherKind:
     """
     Return the kind of envelope that keys of an algorithm make.
@@ -94,7 +96,7 @@ class Header:
             (
                 _MAGIC,
                 bytes([self.kind]),
-                uuid.UUID(self.key_id).bytes,
+                _id_bytes(self.key_id),
                 self.version.to_bytes(4, "big"),
                 parameters,
             )
@@ -103,6 +105,12 @@ class Header:
     def bind(self, aad: bytes) -> bytes:
         """Return what the cipher authenticates besides the plaintext."""
         return length_prefixed(self.encode(), aad)
+
+
+@lru_cache(maxsize=1024)
+def _id_bytes(key_id: KeyId) -> bytes:
+    """Return a key's id as 16 bytes; each of a key's ciphertexts has them twice."""
+    return uuid.UUID(key_id).bytes
 
 
 def parse(envelope: bytes) -> tuple[Header, bytes]:

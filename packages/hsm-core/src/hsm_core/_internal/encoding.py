@@ -43,14 +43,16 @@ def hkdf_sha256(key: bytes, *, salt: bytes, info: bytes, length: int = 32) -> by
     return output[:length]
 
 
-def mac_function(key: bytes) -> Callable[[bytes], bytes]:
+def mac_function(key: bytes, domain: bytes = b"") -> Callable[[bytes], bytes]:
     """
     Return HMAC-SHA-256 under one key (FIPS 198-1), with the key schedule done once.
+
+    What is authenticated is *domain* and then the data.
 
     Copying two pre-keyed hash objects costs half of ``hmac.digest``.
     """
     padded = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded) + domain)
     outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
     def mac(data: bytes) -> bytes:

@@ -18,7 +18,7 @@ __all__ = ["check", "join", "split"]
 
 _MIDDLE: Final = b',"mac":"'
 _END: Final = b'"}'
-_HEX: Final = frozenset(b"0123456789abcdef")
+_HEX: Final = b"0123456789abcdef"
 _TAIL_BYTES: Final = len(_MIDDLE) + 64 + len(_END)
 
 
@@ -34,18 +34,17 @@ def split(name: bytes, framed: bytes) -> tuple[bytes, bytes]:
     Raises:
         MalformedError: It is framed in any other way.
     """
-    start = b'{"%b":' % name
-    middle = len(framed) - _TAIL_BYTES
-    digits = framed[middle + len(_MIDDLE) : -len(_END)]
+    start, tail = b'{"%b":' % name, framed[-_TAIL_BYTES:]
+    digits = tail[len(_MIDDLE) : -len(_END)]
     if (
-        middle <= len(start)
+        len(framed) <= len(start) + _TAIL_BYTES
         or not framed.startswith(start)
-        or framed[middle : middle + len(_MIDDLE)] != _MIDDLE
-        or not framed.endswith(_END)
-        or not _HEX.issuperset(digits)
+        or not tail.startswith(_MIDDLE)
+        or not tail.endswith(_END)
+        or digits.translate(None, _HEX)
     ):
         raise MalformedError("The record is not framed as it should be.")
-    return framed[len(start) : middle], bytes.fromhex(digits.decode())
+    return framed[len(start) : -_TAIL_BYTES], bytes.fromhex(digits.decode())
 
 
 def check(name: bytes, framed: bytes, mac_of: Callable[[bytes], bytes]) -> bytes | None:

@@ -54,7 +54,8 @@ class Gate:
         """Be outside again."""
         with self._changed:
             self._inside -= 1
-            self._changed.notify_all()
+            if self._is_closed:
+                self._changed.notify_all()
 
     def close(self, timeout_seconds: float) -> bool:
         """

@@ -379,8 +379,11 @@ class BoundHSM:
         request = Request(
             self._caller, operation, idempotency_key, approval_id, expected_generation
         )
-        with self._gate.passage():
+        self._gate.enter()
+        try:
             result: R = self._pipeline.execute(request)
+        finally:
+            self._gate.leave()
         return result
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 from hsm_core._internal.clock import instant
 from hsm_core._internal.documents import KeyDocument, VersionDocument
@@ -16,6 +17,7 @@ from hsm_core.model import (
     KeyId,
     KeyInfo,
     KeyState,
+    Role,
     RotationRule,
     UseInfo,
     VersionInfo,
@@ -132,11 +134,16 @@ def key_facts(document: KeyDocument) -> KeyFacts:
     )
 
 
+@lru_cache(maxsize=64)
+def _names_of(roles: frozenset[Role]) -> tuple[str, ...]:
+    return tuple(sorted(role.value for role in roles))
+
+
 def audited_caller(caller: Caller) -> AuditedCaller:
     """Return the caller as the trail keeps it."""
     return AuditedCaller(
         principal=caller.principal,
-        roles=tuple(sorted(role.value for role in caller.roles)),
+        roles=_names_of(caller.roles),
         credential_id=caller.credential_id,
         certificate_sha256=caller.certificate_sha256,
         source_address=caller.source_address,

@@ -25,7 +25,9 @@ __all__ = ["Channel"]
 T = TypeVar("T")
 
 _FRAME_SECONDS: Final = 5.0
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 64 * 1024
+"""At once; for more than 128 KiB the C library maps fresh pages on each read."""
+
 _MOST_UNSENT: Final = 512 * 1024 * 1024
 _MUCH_UNSENT: Final = 8 * 1024 * 1024
 _FEW_UNSENT: Final = 1024 * 1024

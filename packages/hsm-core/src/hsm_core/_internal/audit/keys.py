@@ -60,13 +60,7 @@ def key_check_value(hmac_key: bytes) -> bytes:
 def _mac_function(
     hmac_key: bytes, log_id: str, label: bytes
 ) -> Callable[[bytes], bytes]:
-    mac_of = mac_function(_key(hmac_key, log_id, label))
-    domain = label + b"\0"
-
-    def mac(data: bytes) -> bytes:
-        return mac_of(domain + data)
-
-    return mac
+    return mac_function(_key(hmac_key, log_id, label), label + b"\0")
 
 
 def _key(hmac_key: bytes, log_id: str, label: bytes) -> bytes:

@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
@@ -158,7 +159,12 @@ class Subject(Generic[Op]):
     @property
     def spec(self) -> AlgorithmSpec:
         """The row of the key's algorithm."""
-        return spec(Algorithm(self.key.algorithm))
+        return _row_of(self.key.algorithm)
+
+
+@cache
+def _row_of(algorithm: str) -> AlgorithmSpec:
+    return spec(Algorithm(algorithm))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,21 +87,21 @@ class SignHandler(Handler[ops.Sign, ops.Signature]):
         self._check_size("message", operation.message, limit)
         check_usage(subject.key, ops.Sign.usage)
         require_version(subject.key, None, "Sign")
-        _sign_input(operation, row.algorithm)
+        subject.prepared[:] = [_sign_input(operation, row.algorithm)]
         self._services.crypto.require(row.algorithm)
 
     def perform(self, subject: Subject[ops.Sign], /) -> Answer[ops.Signature]:
         """Sign."""
         operation, key = subject.operation, subject.key
         version = key.current_version
-        data, parameters = _sign_input(operation, subject.spec.algorithm)
+        ((data, parameters),) = subject.prepared
         handle = self._services.inventory.materials.handle(key, version)
         signature = handle.sign(data, parameters)
         return Answer(
             ops.Signature(
                 key_id=key.key_id,
                 version=version.version,
-                algorithm=Algorithm(key.algorithm),
+                algorithm=subject.spec.algorithm,
                 scheme=parameters.scheme,
                 signature=signature,
                 hash=operation.hash,

@@ -55,6 +55,8 @@ class RuleEngine:
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or policies.built_in_policy(PolicyProfile.DEFAULT)
+        # A policy never changes; one that takes its place has an engine of its own.
+        self._granted: dict[tuple[str, frozenset[Role]], str | None] = {}
         self._rules: dict[str, dict[Effect, tuple[PolicyRule, ...]]] = {
             kind: {effect: self._about(kind, effect) for effect in Effect}
             for kind in KNOWN_OPERATIONS
@@ -181,8 +183,14 @@ class RuleEngine:
     def _granted_by(self, kind: str, caller: Caller) -> str | None:
         if kind in SYSTEM_GRANTS.get(caller.principal, ()):
             return caller.principal
+        asked = kind, caller.roles
+        if asked not in self._granted:
+            self._granted[asked] = self._granted_to(kind, caller.roles)
+        return self._granted[asked]
+
+    def _granted_to(self, kind: str, roles: frozenset[Role]) -> str | None:
         for role in Role:
-            if role in caller.roles and kind in self.policy.grants[role]:
+            if role in roles and kind in self.policy.grants[role]:
                 return f"role:{role}"
         return None
 

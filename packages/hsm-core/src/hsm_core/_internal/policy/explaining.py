@@ -112,25 +112,24 @@ def _explained(
         name=rule.name,
         effect=rule.effect.value,
         holds=holds,
-        missing=() if holds else tuple(_missing(rule, caller, every, at)),
+        missing=() if holds else _missing(rule, caller, every, at),
     )
 
 
-def _missing(rule: PolicyRule, caller: Caller, sides: Sides, at: int) -> Iterator[str]:
-    """Give the conditions that keep a rule from holding, by name."""
+def _missing(
+    rule: PolicyRule, caller: Caller, sides: Sides, at: int
+) -> tuple[str, ...]:
+    """Return what keeps a rule from holding: conditions, or else its exception."""
     match = rule.match
-    yield from _missing_of_caller(match.caller, caller)
+    found = list(_missing_of_caller(match.caller, caller))
     if match.window is not None and not match.window.holds(at):
-        yield "time"
+        found.append("time")
     if rule.is_about_keys and not sides:
-        yield "key"
-        return
-    found = dict.fromkeys(
+        return (*found, "key")
+    found += dict.fromkeys(
         n for side in sides for n in _missing_of_key(match, caller, side)
     )
-    yield from found
-    if not found:
-        yield "except"
+    return tuple(found) or ("except",)
 
 
 def _missing_of_caller(terms: CallerTerms, caller: Caller) -> Iterator[str]:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The areas whose tests are put to the proof, and the tests of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["AREAS", "ROOT", "Area"]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_CORE: Final = "packages/hsm-core/src/hsm_core"
+_SERVER: Final = "packages/hsm-server/src/hsm_server"
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """
+    Some modules, and tests that are quick and should notice any fault in them.
+
+    Attributes:
+        modules: Patterns of paths below the repository.
+        tests: Files of tests, below the folder ``tests``.
+    """
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    def sources(self, root: Path) -> list[Path]:
+        """Return the modules, in a fixed order."""
+        return sorted({p for pattern in self.modules for p in root.glob(pattern)})
+
+
+def _core(*names: str) -> tuple[str, ...]:
+    return tuple(f"core/test_{name}.py" for name in names)
+
+
+def _contract(*names: str) -> tuple[str, ...]:
+    return tuple(f"contract/test_{name}.py" for name in names)
+
+
+def _server(*names: str) -> tuple[str, ...]:
+    return tuple(f"server/test_{name}.py" for name in names)
+
+
+AREAS: Final = {
+    "policy": Area(
+        (f"{_CORE}/_internal/policy/*.py",),
+        _core(
+            *("policies", "policy_engine", "policy_explaining", "policy_pages"),
+            *("policy_reload", "policy_replay", "visible_keys", "known_people"),
+            *("governance", "updates", "dual_control"),
+        ),
+    ),
+    "approvals": Area(
+        (f"{_CORE}/_internal/approvals/*.py",),
+        _core(
+            *("approval_binding", "approval_files", "approval_format"),
+            *("approval_register", "approval_retention", "approval_sqlite"),
+            *("consent", "consent_signatures", "dual_control", "signed_consents"),
+            *("withdrawn_approvers", "approval_tampering", "governance"),
+        )
+        + _contract("approval_machine", "approval_register", "approval_store"),
+    ),
+    "audit": Area(
+        (f"{_CORE}/_internal/audit/*.py",),
+        _core(
+            *("audit_baseline", "audit_format", "audit_merkle", "audit_record"),
+            *("audit_retention_rule", "audit_verify", "audit_pruned_attacks"),
+            *("trail_filters", "trail_sieve", "lazy_records", "trail_walk"),
+            *("audit_tampering", "sqlite_audit_pruning"),
+        )
+        + _contract("audit_log", "audit_pruning"),
+    ),
+    "sealing": Area(
+        (f"{_CORE}/_internal/sealing/*.py", f"{_CORE}/_internal/envelope.py"),
+        _core(
+            *("sealing", "sealing_formats", "sealing_on_disk", "approval_format"),
+            *("documents", "use_accounts", "tampered_keys"),
+        ),
+    ),
+    "states": Area(
+        (f"{_CORE}/_internal/lifecycle.py", f"{_CORE}/_internal/documents.py"),
+        _core(
+            *("lifecycle", "documents", "states", "staging", "destruction"),
+            "scheduled_rotation",
+        ),
+    ),
+    "tokens": Area(
+        (f"{_SERVER}/tokens/*.py", f"{_SERVER}/key_sets.py"),
+        _server(
+            *("tokens", "token_config", "token_keys", "token_reload", "spent_tokens"),
+            *("key_sets", "provider_keys", "attacks", "token_watch"),
+        ),
+    ),
+}
