@@ -539,8 +539,8 @@ def timing(session: nox.Session) -> None:
     """
     Measure whether a secret can be told by the time that a comparison takes.
 
-    A million samples of each kind take a quarter of an hour on a machine that does
-    nothing else. Not part of CI, whose machines are too restless.
+    A million samples of each kind take half an hour on a machine that does nothing
+    else. Not part of CI, whose machines are too restless.
     """
     _install(session, "test")
     words = session.posargs or ["--samples", "1000000"]

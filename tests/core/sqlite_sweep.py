@@ -22,7 +22,10 @@ from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from tests.core.filesystem_support import SCENARIOS
 from tests.core.sqlite_support import copy_of
 
-__all__ = ["CALLS", "LAST"]
+__all__ = ["CALLS", "LAST", "OPENED"]
+
+OPENED: Final = "open"
+"""The scenario that opens and closes the store, and does nothing else."""
 
 
 def _unlink(_: int) -> None:
@@ -47,7 +50,8 @@ def _mutate(path: Path, scenario: str, call: str, spent: int) -> None:
         CALLS[call](scratch)
     os.close(scratch)
     store = SqliteKeyStore(path)
-    SCENARIOS[scenario](store)
+    if scenario != OPENED:
+        SCENARIOS[scenario](store)
     store.close()
 
 

@@ -211,3 +211,20 @@ class TestEnvelope:
         """
         with pytest.raises(MalformedError):
             split(b"event", self.framed())
+
+
+@pytest.mark.parametrize("place", [0, 31, 63])
+def test_a_mac_is_written_in_one_way(place: int) -> None:
+    """A framed MAC has 64 lower-case hex digits, and no other byte in their place."""
+    framed = join(b"key", b"{}", b"\xab" * 32)
+    at = len(framed) - 66 + place
+
+    def is_framed(byte: int) -> bool:
+        try:
+            split(b"key", framed[:at] + bytes([byte]) + framed[at + 1 :])
+        except MalformedError:
+            return False
+        return True
+
+    assert b"0123456789abcdef" == bytes(b for b in range(256) if is_framed(b))
+    assert (b"{}", b"\xab" * 32) == split(b"key", framed)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from hsm_core import operations as ops
-from hsm_core.errors import HSMLockedError, LedgerTamperedError
+from hsm_core._internal.failpoints import install
+from hsm_core.errors import HSMLockedError, IntegrityError
 from hsm_core.model import KeyState, Role
 from hsm_core.testing import caller
 from tests.core.governance_steps import ANN, KINDS, Site, check_whole, make_template
 
-DAY = 86_400
 NAMES = {"filesystem": ["keys"], "sqlite": ["keys.sqlite*"]}
 
 
@@ -90,11 +90,8 @@ def test_the_same_copy_before_the_purge_is_no_older_store(
     site.gateway.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_who_accepts_an_older_store_has_to_purge_anew(
-    tmp_path: Path, kind: str
-) -> None:
-    """What was purged is there again, and serves, until people agree to it anew."""
+def make_older(tmp_path: Path, kind: str) -> Site:
+    """Purge a version, and open the HSM on the key store that lay there before."""
     live, kept = tmp_path / "live", tmp_path / "kept"
     live.mkdir(mode=0o700)
     now = make_template(live, kind)
@@ -104,21 +101,103 @@ def test_who_accepts_an_older_store_has_to_purge_anew(
     site.gateway.close()
     put_back(kept, live, kind)
     site.open()
-    # Only an Administrator can, and it is in the trail who did, and why.
+    return site
+
+
+def accept(site: Site) -> ops.Recovered:
+    """Accept the store as an Administrator may; it is in the trail who did, and why."""
     admin = site.gateway.act_as(caller(*Role, principal="ada"))
-    admin.execute(ops.RecoverStore(reason="the disk failed"))
+    return admin.execute(ops.RecoverStore(reason="the disk failed"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_purged_stays_so_in_an_older_store_that_is_accepted(
+    tmp_path: Path, kind: str
+) -> None:
+    """Nobody is asked again, nothing is attested again, and all else is served."""
+    site = make_older(tmp_path, kind)
+    (key,) = accept(site).accepted
     site.sweep()
-    # The consent was used up by the first purge.
-    assert b"of the old version" == decrypt_old(site)
-    # People are asked about the version, and about what retention has forgotten.
-    for _ in range(4):
-        site.sweep()
-        site.consent()
-        site.sweep()
-        site.clock.advance(1.5 * DAY)
 
     assert KeyState.DESTROYED is site.oldest()
+    ann = site.gateway.act_as(ANN)
+    ann.execute(ops.RotateKey(key_id=key))
+    new = ann.execute(ops.Encrypt(key_id=key, plaintext=b"m")).ciphertext
+    assert b"m" == ann.execute(ops.Decrypt(key_id=key, ciphertext=new)).plaintext
     site.gateway.close()
-    # Nothing but the trail explains it, so that offline somebody has to look there.
-    with pytest.raises(LedgerTamperedError, match="twice"):
-        check_whole(live, kind)
+    site.open()
+    found = site.gateway.act_as(caller(*Role)).execute(ops.VerifyStore()).findings
+    assert () == found
+    site.gateway.close()
+    assert 1 == check_whole(site.folder, kind).purges
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_while_an_older_store_is_accepted(tmp_path: Path, kind: str) -> None:
+    """At no point does what was purged open; who accepts again ends it."""
+    site = make_older(tmp_path, kind)
+    points: list[str] = []
+
+    def keep(name: str) -> None:
+        if name.startswith("acceptance."):
+            points.append(name)
+            shutil.copytree(site.folder, tmp_path / name)
+
+    with install(keep):
+        accept(site)
+    site.gateway.close()
+
+    assert "acceptance.after_burial" in points
+    for name in points:
+        killed = Site(tmp_path / name, kind, site.clock.now())
+        if killed.gateway.act_as(ANN).execute(ops.Status()).state != "operational":
+            with pytest.raises((IntegrityError, HSMLockedError)):
+                decrypt_old(killed)
+            accept(killed)
+        assert KeyState.DESTROYED is killed.oldest()
+        killed.sweep()
+        killed.gateway.close()
+        assert 1 == check_whole(killed.folder, kind).purges
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_purge_whose_outcome_the_ledger_lacks(tmp_path: Path, kind: str) -> None:
+    """The trail knows that it was done; the ledger gets its outcome afterwards."""
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    live.mkdir(mode=0o700)
+    now = make_template(live, kind)
+    shutil.copytree(live, kept)
+    killed = tmp_path / "killed"
+
+    def keep(name: str) -> None:
+        if name == "purge.after_mutation":
+            shutil.copytree(live, killed)
+
+    site = Site(live, kind, now)
+    with install(keep):
+        site.sweep()
+    site.gateway.close()
+    assert 1 == check_whole(killed, kind).unfinished
+    put_back(kept, killed, kind)
+    site = Site(killed, kind, now)
+    accept(site)
+
+    assert KeyState.DESTROYED is site.oldest()
+    site.sweep()
+    site.gateway.close()
+    found = check_whole(killed, kind)
+    assert (1, 0, 0) == (found.purges, found.aborted, found.unfinished)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ledger_that_is_lost_tells_nothing(tmp_path: Path, kind: str) -> None:
+    """Then what was purged is there again, and serves, as it is documented."""
+    site = make_older(tmp_path, kind)
+    site.gateway.close()
+    for path in site.folder.glob("ledger.log*"):
+        path.unlink()
+    site.open()
+    accept(site)
+
+    assert KeyState.PURGE_SCHEDULED is site.oldest()
+    site.gateway.close()

@@ -172,7 +172,8 @@ def test_sealed_approval() -> None:
     assert b"request" == RING.open_approval(blob, approval_id="approval-1")
     assert blob[: len(start)] == mine[: len(start)]
     assert b"request" == RING.open_approval(mine, approval_id="b")
-    for bad in (blob[:-1], b"FHKB" + blob[4:], b"", start, mine):
+    other_kek = blob[:5] + bytes(8) + blob[13:]
+    for bad in (blob[:-1], b"FHKB" + blob[4:], other_kek, b"", start, mine):
         with pytest.raises(ApprovalTamperedError) as caught:
             RING.open_approval(bad, approval_id="approval-1")
         assert {"approval_id": "approval-1"} == caught.value.facts

@@ -56,7 +56,7 @@ class Flood:
     port: int
     bundle: str
     seconds: float
-    connections: int = 16
+    connections: int = 64
     addresses: tuple[str, ...] = ("127.0.0.1",)
     tokens: tuple[str, ...] = ()
     path: str = "/api/v1/status"

@@ -40,6 +40,8 @@ class Bounds:
         slower: How many times as long the 99th percentile may be under load.
         least_seconds: A 99th percentile of this is good, whatever the factor says.
         recovery_seconds: How long after a load all may take to be as before.
+        memory_seconds: How long memory may take to come back.
+        kept: Which part of it may stay, to be used again.
         grown_bytes: How much all processes may grow in a flood.
         connection_bytes: How much for each connection that is held.
     """
@@ -47,8 +49,10 @@ class Bounds:
     slower: float = 5.0
     least_seconds: float = 0.05
     recovery_seconds: float = 5.0
+    memory_seconds: float = 30.0
+    kept: float = 0.2
     grown_bytes: int = 64 * 1024 * 1024
-    connection_bytes: int = 256 * 1024
+    connection_bytes: int = 128 * 1024
 
 
 @dataclass(kw_only=True)
@@ -65,7 +69,7 @@ class Phase:
         p99: Their 99th percentile.
         p99_close: The same of the user at the flooded address.
         recovery: After how many seconds all was as before.
-        grown: How many bytes all processes have grown.
+        grown: How many bytes all processes have grown, at the end of the load.
         busy: Processor seconds of all processes.
         facts: What else is to be said.
         broken: Bounds that did not hold.
@@ -121,10 +125,11 @@ class Scene:
     def measured(self, name: str, load: Callable[[Phase], None]) -> Phase:
         """Apply a load, and say what users noticed."""
         phase = Phase(name=name)
-        before, busy, began = self._resident(), self._busy(), time.monotonic()
+        before, busy, began = self.resident(), self._busy(), time.monotonic()
         load(phase)
         ended = time.monotonic()
-        phase.grown, phase.busy = self._resident() - before, self._busy() - busy
+        phase.grown = phase.grown or self.resident() - before
+        phase.busy = self._busy() - busy
         phase.seconds = phase.seconds or ended - began
         found = {n: p.between(began, ended) for n, p in self._probers.items()}
         phase.users = {n: _outcomes(probes) for n, probes in found.items()}
@@ -133,11 +138,24 @@ class Scene:
         phase.p99_close = quantile(found["close"], 0.99)
         if name != "calm":
             phase.recovery = self._recovery(ended)
+            phase.facts["seconds until memory is back"] = self._memory_back(
+                before, phase.grown
+            )
             phase.broken += self._broken(phase)
         return phase
 
     def _limit(self) -> float:
         return max(self._bounds.least_seconds, self._bounds.slower * self._calm.p99)
+
+    def _memory_back(self, before: int, grown: int) -> float:
+        """Wait until memory is what it was, or nearly; return how long that took."""
+        began, kept = time.monotonic(), self._bounds.kept * max(0, grown)
+        most = before + self._bounds.grown_bytes + kept
+        while (waited := time.monotonic() - began) < 2 * self._bounds.memory_seconds:
+            if self.resident() <= most:
+                break
+            time.sleep(0.25)
+        return round(waited, 1)
 
     def _recovery(self, since: float) -> float:
         """Wait until all is as before; return how long that took."""
@@ -161,12 +179,15 @@ class Scene:
             broken.append(f"99th percentile above {1000 * self._limit():.0f} ms")
         if phase.recovery > bounds.recovery_seconds:
             broken.append("recovery took too long")
+        if phase.facts["seconds until memory is back"] > bounds.memory_seconds:
+            broken.append("memory was kept")
         held = phase.facts.get("connections", 0)
         if phase.grown > bounds.grown_bytes + held * bounds.connection_bytes:
             broken.append("memory grew")
         return broken
 
-    def _resident(self) -> int:
+    def resident(self) -> int:
+        """Return how many bytes of memory all processes have, together."""
         pids = self.server.processes().values()
         statm = (Path(f"/proc/{pid}/statm").read_text().split() for pid in pids)
         return sum(int(words[1]) for words in statm) * _PAGE

@@ -30,7 +30,9 @@ __all__ = ["main"]
 LOADS: Final = ("forged", "spread", "callers", "crowd")
 """Names of the loads, on the command line."""
 
-_CALLERS: Final = 10
+_CALLERS: Final = 3
+"""They may ask for 300 quick operations a second, and ask for what is answered."""
+
 _SPREAD: Final = tuple(f"127.0.2.{number}" for number in range(1, 65))
 _CROWDED: Final = tuple(f"127.0.1.{number}" for number in range(1, 41))
 _PER_ADDRESS: Final = 1000
@@ -81,12 +83,14 @@ def _crowd(scene: Scene, crowd: Crowd, seconds: float) -> Callable[[Phase], None
 
     def load(phase: Phase) -> None:
         began, before = time.monotonic(), scene.connections()
+        memory = scene.resident()
         process = begin(crowd)
         assert process.stdout is not None
         refused = json.loads(process.stdout.readline())["refused"]
         phase.facts["seconds until all were there"] = time.monotonic() - began
         time.sleep(seconds)
         phase.facts["connections"] = scene.connections() - before
+        phase.grown = scene.resident() - memory
         output, _ = process.communicate(timeout=120)
         done = json.loads(output)
         phase.facts |= {"idle": done["idle"], "cut off": done["cut_off"]}
@@ -104,9 +108,14 @@ def _loads(
     """Return title and work of each load."""
     port, bundle = scene.server.port, scene.bundle
     basic = Flood(port=port, bundle=bundle, seconds=told.seconds)
-    spread = replace(basic, addresses=_SPREAD, connections=len(_SPREAD))
+    spread = replace(basic, addresses=_SPREAD)
     tokens = tuple(site.token(f"user-{n}", "operator") for n in range(_CALLERS))
-    callers = replace(basic, addresses=("127.0.3.1", "127.0.3.2"), tokens=tokens)
+    callers = replace(
+        basic,
+        addresses=("127.0.3.1", "127.0.3.2"),
+        tokens=tokens,
+        connections=10 * _CALLERS,
+    )
     crowd = Crowd(
         port=port, bundle=bundle, idle=told.idle, slow=told.slow, addresses=_CROWDED
     )

@@ -50,34 +50,32 @@ AREAS: Final = {
         _core(
             *("policies", "policy_engine", "policy_explaining", "policy_pages"),
             *("policy_reload", "policy_replay", "visible_keys", "known_people"),
-            *("governance", "updates", "dual_control"),
+            *("updates", "dual_control"),
         ),
     ),
     "approvals": Area(
         (f"{_CORE}/_internal/approvals/*.py",),
         _core(
-            *("approval_binding", "approval_files", "approval_format"),
-            *("approval_register", "approval_retention", "approval_sqlite"),
-            *("consent", "consent_signatures", "dual_control", "signed_consents"),
-            *("withdrawn_approvers", "approval_tampering", "governance"),
+            *("approval_binding", "approval_format", "approval_register"),
+            *("approval_retention", "consent", "consent_signatures", "dual_control"),
+            *("signed_consents", "withdrawn_approvers"),
         )
-        + _contract("approval_machine", "approval_register", "approval_store"),
+        + _contract("approval_machine"),
     ),
     "audit": Area(
         (f"{_CORE}/_internal/audit/*.py",),
         _core(
             *("audit_baseline", "audit_format", "audit_merkle", "audit_record"),
             *("audit_retention_rule", "audit_verify", "audit_pruned_attacks"),
-            *("trail_filters", "trail_sieve", "lazy_records", "trail_walk"),
-            *("audit_tampering", "sqlite_audit_pruning"),
+            *("trail_filters", "trail_sieve", "trail_walk"),
         )
-        + _contract("audit_log", "audit_pruning"),
+        + _contract("audit_pruning"),
     ),
     "sealing": Area(
         (f"{_CORE}/_internal/sealing/*.py", f"{_CORE}/_internal/envelope.py"),
         _core(
-            *("sealing", "sealing_formats", "sealing_on_disk", "approval_format"),
-            *("documents", "use_accounts", "tampered_keys"),
+            *("sealing", "sealing_formats", "approval_format", "documents"),
+            *("use_accounts", "encoding"),
         ),
     ),
     "states": Area(
@@ -88,10 +86,21 @@ AREAS: Final = {
         ),
     ),
     "tokens": Area(
-        (f"{_SERVER}/tokens/*.py", f"{_SERVER}/key_sets.py"),
-        _server(
-            *("tokens", "token_config", "token_keys", "token_reload", "spent_tokens"),
-            *("key_sets", "provider_keys", "attacks", "token_watch"),
+        tuple(
+            f"{_SERVER}/tokens/{name}.py"
+            for name in (
+                *("config", "keys", "memory", "spent", "subjects", "trust"),
+                *("verifier", "weak_rsa"),
+            )
         ),
+        _server("tokens", "token_config", "token_keys", "spent_tokens"),
+    ),
+    "key-sets": Area(
+        (
+            f"{_SERVER}/key_sets.py",
+            f"{_SERVER}/tokens/source.py",
+            f"{_SERVER}/tokens/watch.py",
+        ),
+        _server("key_sets", "provider_keys", "token_reload", "token_watch"),
     ),
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Several keys at once: each verifies what it is for, and nothing else."""
 
+import hmac
 import json
+import math
 import time
 from typing import Any
 
@@ -17,6 +19,7 @@ from hsm_server.tokens.keys import (
     key_from_pem,
     key_from_secret,
 )
+from hsm_server.tokens.weak_rsa import is_predictable
 from tests.server.support import b64url, claims, mint
 from tests.server.token_kit import ALGORITHMS, Signer, signer
 
@@ -193,10 +196,20 @@ BAD_JWKS = {
     "X25519": jwk("EdDSA", crv="X25519"),
     "short x": jwk("EdDSA", x="AQAB"),
     "kid is a number": jwk("RS256", kid=1),
+    **{
+        f"private {name}": jwk("RS256", **{name: "AQAB"})
+        for name in ("p", "q", "dp", "dq", "qi", "oth", "priv")
+    },
     "short secret": {"kty": "oct", "k": b64url(b"x" * 31)},
     "unclear secret": {"kty": "oct", "k": b64url(b"x" * 32) + "="},
     "secret is a number": {"kty": "oct", "k": 1},
     "nothing": {},
+}
+
+
+FIELDS = {
+    *("alg", "algorithm", "jwk", "key_ops", "kid", "kty", "public_key_pem", "secret"),
+    "use",
 }
 
 
@@ -206,6 +219,7 @@ def test_a_bad_jwk_is_refused(name: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         key_from_jwk(BAD_JWKS[name], None)
     assert "AQAB" not in str(caught.value)
+    assert caught.value.facts["field"] in FIELDS
 
 
 def test_keys_of_other_kinds_are_refused() -> None:
@@ -224,3 +238,47 @@ def test_keys_of_other_kinds_are_refused() -> None:
         key_from_pem(signer("RS256").private_pem().decode(), Algorithm.RS256)
     with pytest.raises(InvalidInputError, match="no public key"):
         key_from_pem("-----BEGIN PUBLIC KEY-----\n...\n", Algorithm.RS256)
+
+
+def test_a_modulus_that_can_be_guessed() -> None:
+    """Keys of the chips of 2017 (ROCA, CVE-2017-15361) are refused, and no others."""
+    primes = [p for p in range(2, 168) if all(p % d for d in range(2, p))]
+    product = math.prod(primes)
+    weak = [
+        (2**2047 // product + n) * product + pow(65537, n, product)
+        for n in (1, 2, 12345)
+    ]
+
+    for modulus in weak:
+        assert is_predictable(modulus)
+        assert not is_predictable(modulus + 2)
+        assert 2048 == modulus.bit_length()
+        row = jwk("RS256", n=b64url(modulus.to_bytes(256, "big")))
+        with pytest.raises(InvalidInputError, match="faulty generator"):
+            key_from_jwk(row, None)
+    numbers = signer("RS256").key
+    assert isinstance(numbers, rsa.RSAPrivateKey)
+    assert not is_predictable(numbers.public_key().public_numbers().n)
+
+
+@pytest.mark.parametrize(
+    ("bits", "good"), [(2047, False), (2048, True), (4096, True), (4097, False)]
+)
+def test_how_long_a_modulus_may_be(bits: int, good: bool) -> None:
+    """From 2048 to 4096 bits."""
+    data = (2**bits - 1).to_bytes((bits + 7) // 8, "big")
+    row = jwk("RS256", n=b64url(data))
+
+    if good:
+        assert bits // 8 == key_from_jwk(row, None).signature_bytes
+    else:
+        with pytest.raises(InvalidInputError, match="bits"):
+            key_from_jwk(row, None)
+
+
+def test_the_name_of_a_key_stays() -> None:
+    """What a name is made of is the same in every release, as approvals keep names."""
+    secret = bytes(32)
+    name = hmac.digest(secret, b"FerroHSM token key 1", "sha256").hex()
+
+    assert name == key_from_secret(secret).name == key_from_secret(secret, "k").name

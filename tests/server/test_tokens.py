@@ -13,6 +13,7 @@ from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.tokens import TokenKey, TokenTrust, TokenVerifier, TrustedNames
 from hsm_server.tokens import verifier as module
 from hsm_server.tokens.keys import key_from_secret
+from hsm_server.tokens.memory import Memory
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000
@@ -388,6 +389,120 @@ def test_a_token_begins_with_the_leeway(verifier: TokenVerifier) -> None:
         "alice"
         == verifier.verify(mint({**GOOD, "nbf": NOW + 60, "iat": NOW + 60})).principal
     )
+
+
+EDGES: dict[str, dict[str, Any]] = {
+    "long subject": {"sub": "a" * 128},
+    "short subject": {"sub": "a"},
+    "long id": {"jti": "j" * 128},
+    "short id": {"jti": "j"},
+    "whole day": {"exp": NOW + 86400},
+    "one second": {"iat": NOW - 1, "exp": NOW},
+    "nearly ended": {"iat": NOW - 100, "exp": NOW - 59},
+    "from the first": {"nbf": 0},
+    "not before the edge": {"nbf": NOW + 60},
+    "without times": {"iat": None, "exp": NOW + 86460},
+    "all roles": {"roles": ["admin", "operator", "service", "auditor"]},
+    "no binding": {"extra": {"cnf": {}}},
+}
+
+
+@pytest.mark.parametrize("claims", EDGES.values(), ids=EDGES.keys())
+def test_what_is_just_right_is_accepted(
+    verifier: TokenVerifier, claims: dict[str, Any]
+) -> None:
+    """Every limit is what is still good."""
+    body = {k: v for k, v in {**GOOD, **claims}.items() if v is not None}
+
+    assert body["sub"] == verifier.verify(mint(body)).principal
+
+
+@pytest.mark.parametrize(("characters", "good"), [(128, True), (129, False)])
+def test_a_kid_has_its_length(characters: int, good: bool) -> None:
+    """Up to 128 characters name a key."""
+    kid = "k" * characters
+    trust = TokenTrust((key_from_secret(SECRET, kid),), TokenRules())
+    token = mint(GOOD, {"alg": "HS256", "kid": kid})
+
+    if good:
+        assert "alice" == TokenVerifier(trust, lambda: NOW).verify(token).principal
+    else:
+        with pytest.raises(AuthenticationError):
+            TokenVerifier(trust, lambda: NOW).verify(token)
+
+
+def test_a_token_has_its_length(verifier: TokenVerifier) -> None:
+    """The longest that the server reads is verified, and no longer one."""
+    usual = MAX_TOKEN_BYTES * 3 // 4 - 200
+    tokens = [mint({**GOOD, "x": "x" * (usual + n)}) for n in range(200)]
+    short = [token for token in tokens if len(token) <= MAX_TOKEN_BYTES]
+
+    assert MAX_TOKEN_BYTES - 1 <= len(short[-1])
+    assert "alice" == verifier.verify(short[-1]).principal
+    with pytest.raises(AuthenticationError):
+        verifier.verify(tokens[len(short)])
+
+
+def test_all_that_a_token_says(verifier: TokenVerifier) -> None:
+    """Its times with the leeway, its id, its key and the certificate it is bound to."""
+    bound = {"cnf": {"x5t#S256": b64url(bytes.fromhex(FINGERPRINT))}}
+    whole = verifier.verify(
+        mint({**GOOD, "jti": "t-1", "nbf": NOW + 1, **bound}),
+        certificate_sha256=FINGERPRINT,
+    )
+    bare = verifier.verify(mint({k: v for k, v in GOOD.items() if k != "iat"}))
+
+    assert (NOW + 360, NOW - 59) == (whole.expires_at, whole.not_before)
+    assert (NOW, "t-1", "t-1") == (
+        whole.issued_at,
+        whole.token_id,
+        whole.credential_id,
+    )
+    assert frozenset({FINGERPRINT}) == whole.certificate_sha256
+    assert (-1, -1, "", frozenset()) == (
+        bare.not_before,
+        bare.issued_at,
+        bare.token_id,
+        bare.certificate_sha256,
+    )
+    assert key_from_secret(SECRET).name == whole.key_name == bare.key_name
+
+
+def test_a_token_that_begins_later(verifier: TokenVerifier, clock: Clock) -> None:
+    """It is refused until its start less the leeway, also when it is known."""
+    token = mint({**GOOD, "nbf": NOW + 50})
+    verifier.verify(token)
+    clock.seconds = NOW - 10.1
+
+    with pytest.raises(AuthenticationError):
+        verifier.verify(token)
+    clock.seconds = NOW - 10
+    assert "alice" == verifier.verify(token).principal
+
+
+def test_what_is_remembered_is_what_was_asked_for_last() -> None:
+    """Whoever comes often is remembered; what is dropped is gone."""
+    memory = Memory[str](2)
+    for key, found in ((b"a", "1"), (b"b", "2")):
+        memory.put(key, found)
+
+    assert "1" == memory.get(b"a")
+    memory.put(b"c", "3")
+    assert ("1", None, "3") == (memory.get(b"a"), memory.get(b"b"), memory.get(b"c"))
+    memory.drop(b"a")
+    memory.drop(b"b")
+    assert (None, 1) == (memory.get(b"a"), len(memory))
+
+
+def test_names_that_vouch() -> None:
+    """Keys that are gone vouch no more; what else vouches always does."""
+    one, two = (TokenTrust.of_secret(SECRET + n, TokenRules()) for n in (b"1", b"2"))
+    names = TrustedNames(one, also=["other"])
+    before = names.trusted()
+    names.use(two)
+
+    assert (one.keys[0].name, "other") == before
+    assert (two.keys[0].name, "other") == names.trusted()
 
 
 def test_a_long_lived_token_without_start_is_refused(verifier: TokenVerifier) -> None:

@@ -52,13 +52,12 @@ from hsm_server.ui.keys.action_fields import CONFIRM
 from hsm_server.ui.keys.actions import ACTIONS, offered, operation_of
 from hsm_server.ui.keys.choices import CATEGORIES, purposes
 from hsm_server.ui.keys.creating import creation_of
+from hsm_server.ui.keys.events import event_rows, last_use
 from hsm_server.ui.keys.listing import listing_of, query_of
 from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
 from hsm_server.ui.keys.presenters import (
-    event_rows,
     key_facts,
     key_row,
-    last_use,
     version_rows,
 )
 from hsm_server.ui.keys.subjects import Subject

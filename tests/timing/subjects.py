@@ -2,9 +2,9 @@
 """
 What is measured: an operation, and two classes of inputs that nobody may tell apart.
 
-For what is compared with a secret, the first class is wrong in its first byte and the
-second in its last byte alone. For a key encapsulation, the first class was made for the
-key and the second one is rejected, implicitly.
+For what is compared with a secret, the first class is wrong in its first byte, the
+second in one of its last alone. For a key encapsulation, the first was made for the
+key and the second is rejected, implicitly.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import json
+import random
 import secrets
 import uuid
 from collections.abc import Callable
@@ -42,6 +43,9 @@ __all__ = ["CONTROL", "SUBJECTS", "Subject"]
 
 _MESSAGE: Final = b"a message, as long as most are. " * 2
 _NOW: Final = 1_750_000_000
+_LATE: Final = -4
+_SENT: Final = 256
+_chance: Final = random.Random()
 _RECORDED: Final = 100_000
 """Operations that a trail in memory may hold; each is a record of it."""
 
@@ -53,12 +57,13 @@ class Subject:
 
     Attributes:
         call: Does it; a refusal is part of it.
-        make: Makes an input of the first class, and of the second.
+        make: Makes an input of the first class, 0, or the second, 1. It does the same
+            for both, so that memory, caches and branches are alike before the call.
         most: How often it may be done with what one `Subject` holds.
     """
 
     call: Callable[[Any], object]
-    make: tuple[Callable[[], Any], Callable[[], Any]]
+    make: Callable[[int], Any]
     most: int = 1_000_000_000
 
 
@@ -73,15 +78,30 @@ def _refusing(call: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 def _wrong(right: bytes, place: int) -> bytes:
-    """Return other bytes that are wrong at one place, so that no two are the same."""
+    """Return other bytes, wrong at one place in one of 255 ways."""
     found = bytearray(right)
-    found[place] ^= secrets.randbelow(255) + 1
+    found[place] ^= _chance.randrange(1, 256)
     return bytes(found)
 
 
-def _both(right: bytes, dress: Callable[[bytes], Any]) -> Any:
-    """Return makers of what is wrong at first, and at last."""
-    return (lambda: dress(_wrong(right, 0)), lambda: dress(_wrong(right, -1)))
+def _both(right: bytes, dress: Callable[[bytes], Any]) -> Callable[[int], Any]:
+    """
+    Return what makes an input that is wrong early, or late.
+
+    The last bytes are right in both: of a text in base64, they make the only character
+    that has not all values.
+    """
+
+    def make(which: int) -> Any:
+        found = (_wrong(right, 0), _wrong(right, _LATE))
+        return dress(_copy(found[which]))
+
+    return make
+
+
+def _copy(octets: bytes) -> bytes:
+    """Return the same bytes in another place, whichever was made last."""
+    return bytes(bytearray(octets))
 
 
 def _naive(secret: bytes, given: bytes) -> bool:
@@ -204,14 +224,13 @@ def decapsulation(algorithm: Algorithm, rejected: int) -> Callable[[], Subject]:
 
     def made() -> Subject:
         handle = _key(algorithm)
+        sent = [handle.encapsulate()[1] for _ in range(_SENT)]
 
-        def good() -> bytes:
-            return handle.encapsulate()[1]
+        def make(which: int) -> bytes:
+            good = _chance.choice(sent)
+            return _copy((good, _wrong(good, rejected))[which])
 
-        def bad() -> bytes:
-            return _wrong(good(), rejected)
-
-        return Subject(handle.decapsulate, (good, bad))
+        return Subject(handle.decapsulate, make)
 
     return made
 

@@ -231,7 +231,10 @@ def proof_options(what: str) -> Callable[[F], Any]:
             help=f"File with the bare {what}; - is standard input.",
         )
         @click.option(
-            f"--{what}-base64", "proof_text", metavar="TEXT", help="It as base64."
+            f"--{what}-base64",
+            "proof_text",
+            metavar="TEXT",
+            help=f"The {what} as base64.",
         )
         @functools.wraps(function)
         def wrapper(

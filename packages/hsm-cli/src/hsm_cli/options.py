@@ -13,6 +13,7 @@ from hsm_cli.output import print_note
 
 __all__ = [
     "HSMCommand",
+    "LocalCommand",
     "generation_option",
     "idempotency_option",
     "out_option",
@@ -30,20 +31,31 @@ class HSMCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _shared_options()
+        self.params += [_json_option(), *_waiting_options()]
         if all("--approval-id" not in param.opts for param in self.params):
             self.params.append(_approval_option())
 
 
-def _shared_options() -> list[click.Option]:
+class LocalCommand(click.Command):
+    """A command that asks no server, and takes ``--json`` after its name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_json_option())
+
+
+def _json_option() -> click.Option:
+    return click.Option(
+        ["--json", "as_json"],
+        is_flag=True,
+        expose_value=False,
+        callback=_switch_to_json,
+        help="Print the result as JSON.",
+    )
+
+
+def _waiting_options() -> list[click.Option]:
     return [
-        click.Option(
-            ["--json", "as_json"],
-            is_flag=True,
-            expose_value=False,
-            callback=_switch_to_json,
-            help="Print the result as JSON.",
-        ),
         click.Option(
             ["--wait"],
             is_flag=True,

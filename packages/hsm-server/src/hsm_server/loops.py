@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.settings import EventLoop
 
-__all__ = ["check_loop", "run"]
+__all__ = ["check_loop", "pass_over_what_stays", "run"]
 
 R = TypeVar("R")
+
+_INCOMING_BYTES: Final = 32 * 1024
+"""Room for what has come in on one TLS connection and is still encrypted."""
 
 
 def check_loop(kind: EventLoop) -> None:
@@ -29,8 +34,25 @@ def check_loop(kind: EventLoop) -> None:
         )
 
 
+def pass_over_what_stays() -> None:
+    """
+    Have the collector of cycles look no more at what is there by now.
+
+    At the end of a start that is what modules are made of, and stays. To look at it
+    takes longer than to answer many requests, which wait meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def run(main: Coroutine[Any, Any, R], kind: EventLoop) -> R:
-    """Run a coroutine to its end on a new event loop."""
+    """
+    Run a coroutine to its end on a new event loop.
+
+    asyncio gives each TLS connection 256 KiB for what comes in, as long as it lives.
+    Strangers can have many that do nothing.
+    """
+    SSLProtocol.max_size = _INCOMING_BYTES
     if kind is EventLoop.UVLOOP:
         import uvloop
 

@@ -25,6 +25,7 @@ from hsm_server.options import (
     SECRET_OPTIONS,
     TOKEN_KEYS,
     UNAVAILABLE,
+    ServerCommand,
     check_places,
     environment_name,
     metrics_warning,
@@ -188,7 +189,7 @@ def _fail(message: str, code: ExitCode) -> NoReturn:
     raise SystemExit(code)
 
 
-main = click.Command(
+main = ServerCommand(
     "hsm-server",
     params=options(),
     callback=_run,

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
 
 from hsm_core import wire
-from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
+from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_core.operations import ListAuditEvents, Operation
 from hsm_core.rest import Route, path_fields
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.app_keys import METRICS, start_exchange
+from hsm_server.incoming import query_pairs, read_body
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.settings import HTTPLimits
 
@@ -39,7 +38,6 @@ EVENTS: Final = "text/event-stream"
 _OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
 """What has no meaning for a view that does not end."""
 
-_MAX_QUERY_FIELDS: Final = 64
 _EVENT_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
 _BOOLEANS: Final = {"true": True, "false": False}
@@ -161,7 +159,7 @@ class RequestReader:
 
     def _query(self, request: web.Request, body_field: str) -> dict[str, Any]:
         tree: dict[str, Any] = {}
-        for name, text in _pairs(request.rel_url.raw_query_string):
+        for name, text in query_pairs(request.rel_url.raw_query_string):
             parser = self._parsers.get(name)
             if parser is None or name == body_field:
                 raise InvalidInputError(
@@ -176,28 +174,8 @@ class RequestReader:
         return tree
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
-        """Read the body, at most *limit* bytes of it, within the time allowed."""
-        length = request.content_length
-        if length is not None and length > limit:
-            raise PayloadTooLargeError("body", actual=length, maximum=limit)
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._limits.body_timeout_seconds):
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > limit:
-                        raise PayloadTooLargeError(
-                            "body", actual=len(body), maximum=limit
-                        )
-        except TimeoutError:
-            raise RequestRefusedError(
-                "request_timeout",
-                "The body did not arrive in time.",
-                {"Connection": "close"},
-            ) from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise MalformedError("The body broke off.") from None
-        return bytes(body)
+        seconds = self._limits.body_timeout_seconds
+        return await read_body(request, "body", most_bytes=limit, seconds=seconds)
 
 
 def last_event_id(request: web.Request) -> int | None:
@@ -217,19 +195,6 @@ def last_event_id(request: web.Request) -> int | None:
             "Last-Event-ID must be the id of an event.", field="start_seq"
         )
     return int(given[0])
-
-
-def _pairs(query: str) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(
-            query,
-            keep_blank_values=True,
-            strict_parsing=bool(query),
-            errors="strict",
-            max_num_fields=_MAX_QUERY_FIELDS,
-        )
-    except ValueError:
-        raise MalformedError("The query can't be read.", field="query") from None
 
 
 def _parser(info: msgspec.inspect.Type) -> Callable[[str, str], Any]:

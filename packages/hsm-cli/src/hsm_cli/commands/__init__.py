@@ -23,51 +23,63 @@ CONTEXT: Final[dict[str, Any]] = {
     "max_content_width": 88,
 }
 
+_SECTIONS: Final = {
+    "Keys": {
+        "list": "Show keys, newest first.",
+        "create": "Make a key.",
+        "import": "Make a key from material that was made elsewhere.",
+        "derive": "Make a symmetric key from a key of the HSM.",
+        "export": "Return a key wrapped by another key of the HSM.",
+        "describe": "Show what may be known of a key.",
+        "versions": "Show all versions of a key.",
+        "rotate": "Make a new version from fresh material.",
+        "activate": "Make the staged version the current one.",
+        "rollback": "Make a new version from the material of an older one.",
+        "suspend": "Let the current version serve nothing but its public key.",
+        "resume": "Let a suspended version be active again.",
+        "revoke": "Mark a version, or all of a key, as compromised; for ever.",
+        "destroy": "Destroy all material of a key; for ever.",
+        "cancel-destroy": "Give a key back that waits for its destruction.",
+        "update": "Change what is said of a key.",
+        "set-rotation": "Say when the HSM rotates a key by itself.",
+        "public-key": "Print a public key.",
+        "jwk": "Print public keys as JWK, or as a JWK Set.",
+        "ssh-public-key": "Print a public key as OpenSSH takes it.",
+        "csr": "Request a certificate for a key.",
+    },
+    "Using keys": {
+        "sign": "Sign data.",
+        "verify": "Check a signature.",
+        "encrypt": "Encrypt data.",
+        "decrypt": "Decrypt data.",
+        "seal": "Encrypt a message to a KEM key.",
+        "open": "Decrypt what seal made.",
+        "rewrap": "Encrypt a ciphertext anew under the current version.",
+        "data-key": "Make a symmetric key for use outside.",
+        "encapsulate": "Make a fresh shared secret for a KEM key.",
+        "decapsulate": "Take the shared secret out of an encapsulation.",
+        "mac": "Compute a message authentication code.",
+        "verify-mac": "Check a message authentication code.",
+        "random": "Print random bytes of the HSM.",
+    },
+    "The HSM": {
+        "status": "Show the health of the HSM.",
+        "selftest": "Run all self-tests now.",
+        "algorithms": "Show algorithms, and who serves them or what to install.",
+        "approvals": "See what others ask for, and agree or refuse.",
+        "audit": "Read and verify the audit trail.",
+        "store": "Compare the key store with the trail, back it up, recover it.",
+        "policy": "Show, check, explain and try policies.",
+        "retention": "See and change for how long old key versions are kept.",
+    },
+    "This client": {
+        "token": "Mint and inspect bearer tokens.",
+        "completion": "Print a script that completes commands in a shell.",
+    },
+}
+
 COMMANDS: Final = {
-    "list": "Show keys, newest first.",
-    "create": "Make a key.",
-    "import": "Make a key from material that was made elsewhere.",
-    "derive": "Make a symmetric key from a key of the HSM.",
-    "export": "Return a key wrapped by another key of the HSM.",
-    "describe": "Show what may be known of a key.",
-    "versions": "Show all versions of a key.",
-    "rotate": "Make a new version from fresh material.",
-    "activate": "Make the staged version the current one.",
-    "rollback": "Make a new version from the material of an older one.",
-    "suspend": "Let the current version serve nothing but its public key.",
-    "resume": "Let a suspended version be active again.",
-    "revoke": "Mark a version, or all of a key, as compromised; for ever.",
-    "destroy": "Destroy all material of a key; for ever.",
-    "cancel-destroy": "Give a key back that waits for its destruction.",
-    "update": "Change what is said of a key.",
-    "set-rotation": "Say when the HSM rotates a key by itself.",
-    "public-key": "Print a public key.",
-    "jwk": "Print public keys as JWK, or as a JWK Set.",
-    "ssh-public-key": "Print a public key as OpenSSH takes it.",
-    "csr": "Request a certificate for a key.",
-    "sign": "Sign data.",
-    "verify": "Check a signature.",
-    "encrypt": "Encrypt data.",
-    "decrypt": "Decrypt data.",
-    "seal": "Encrypt a message to a KEM key.",
-    "open": "Decrypt what seal made.",
-    "rewrap": "Encrypt a ciphertext anew under the current version.",
-    "data-key": "Make a symmetric key for use outside.",
-    "encapsulate": "Make a fresh shared secret for a KEM key.",
-    "decapsulate": "Take the shared secret out of an encapsulation.",
-    "mac": "Compute a message authentication code.",
-    "verify-mac": "Check a message authentication code.",
-    "random": "Print random bytes of the HSM.",
-    "status": "Show the health of the HSM.",
-    "selftest": "Run all self-tests now.",
-    "algorithms": "Show algorithms, and who serves them or what to install.",
-    "approvals": "See what others ask for, and agree or refuse.",
-    "audit": "Read and verify the audit trail.",
-    "store": "Compare the key store with the trail, back it up, recover it.",
-    "policy": "Show, check, explain and try policies.",
-    "retention": "See and change for how long old key versions are kept.",
-    "token": "Mint and inspect bearer tokens.",
-    "completion": "Print a script that completes commands in a shell.",
+    name: text for section in _SECTIONS.values() for name, text in section.items()
 }
 """Every command and its short help, in the order of the help."""
 
@@ -86,9 +98,10 @@ class LazyGroup(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """Write the list of commands from the table, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """Write the lists of commands from the table, without importing them."""
+        for title, rows in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(rows.items()))
 
 
 @click.group(

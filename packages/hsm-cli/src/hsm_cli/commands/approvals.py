@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import click
 
@@ -19,10 +15,8 @@ from hsm_cli.asked import (
     checked_digest,
     field_row,
 )
-from hsm_cli.files import Source
-from hsm_cli.flags import given_as_flag
+from hsm_cli.deciding import Pen, approval_operand, digest_option, signing_options
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import one_of
 from hsm_cli.options import HSMCommand
 from hsm_cli.parameter_types import CommaList, parse_choice
 from hsm_cli.terminal import render_pairs, render_table
@@ -38,11 +32,8 @@ from hsm_core.operations import (
     GetApproval,
     ListApprovals,
 )
-from hsm_core.secret_input import is_literal_secret
 
 __all__ = ["command"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
 _LONGEST_PAGE = 100
@@ -52,106 +43,6 @@ _LEAST_COLUMNS = 140
 @click.group("approvals", no_args_is_help=False)
 def command() -> None:
     """See what others ask for, and agree or refuse."""
-
-
-def _approval_operand(function: F) -> Any:
-    """Give a command its *approval_id*: as ``ID``, or with ``--approval-id``."""
-
-    @click.argument("operand", required=False, metavar="[ID]")
-    @click.option("--approval-id", "option", metavar="ID", help="UUID of the approval.")
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any, operand: str | None, option: str | None, **kwargs: Any
-    ) -> Any:
-        approval_id = one_of(operand, option, name="ID", flag="--approval-id")
-        return function(*args, approval_id=approval_id, **kwargs)
-
-    return wrapper
-
-
-def _digest_option(function: F) -> Any:
-    return click.option(
-        "--digest",
-        default="",
-        metavar="HEX",
-        help="Go on only if this is the digest of what is asked for.",
-    )(function)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pen:
-    """
-    With what somebody signs their decision, if they do.
-
-    Attributes:
-        key: File of a private key.
-        passphrase: Where that of the key is.
-        signature: File of a signature that was made elsewhere.
-    """
-
-    key: str | None
-    passphrase: str | None
-    signature: str | None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether they sign."""
-        return self.key is not None or self.signature is not None
-
-    def sign(self, approval_id: str, digest: str, *, granted: bool) -> bytes | None:
-        """Return the signature, or None."""
-        if self.key is not None:
-            # It loads all of the cryptography.
-            from hsm_cli.own_keys import passphrase_source, sign_with
-
-            text = statement(approval_id, digest, granted=granted)
-            return sign_with(self.key, text, passphrase_source(self.passphrase))
-        if self.signature is not None:
-            return Source(what="signature", path=self.signature).read()
-        return None
-
-
-def _signing_options(function: F) -> Any:
-    """Give a command its *pen*."""
-
-    @click.option(
-        "--sign-with",
-        metavar="FILE",
-        help="Sign it with a private key of your own: Ed25519 or ECDSA P-256, as PEM "
-        "or as OpenSSH writes it.",
-    )
-    @click.option(
-        "--passphrase",
-        envvar="FERROHSM_PASSPHRASE",
-        show_envvar=True,
-        metavar="SECRET",
-        help="Of an encrypted key: @FILE or fd:N. Else it is asked for.",
-    )
-    @click.option(
-        "--signature",
-        "signature_path",
-        metavar="FILE",
-        help="A signature that was made elsewhere, over what show --statement prints.",
-    )
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any,
-        sign_with: str | None,
-        passphrase: str | None,
-        signature_path: str | None,
-        **kwargs: Any,
-    ) -> Any:
-        if sign_with is not None and signature_path is not None:
-            raise click.UsageError("Give --sign-with or --signature, not both.")
-        context = click.get_current_context()
-        if given_as_flag(context, "passphrase") and is_literal_secret(passphrase or ""):
-            raise click.UsageError(
-                "Other users could see the passphrase; give --passphrase @FILE or fd:N."
-            )
-        pen = Pen(key=sign_with, passphrase=passphrase, signature=signature_path)
-        return function(*args, pen=pen, **kwargs)
-
-    return wrapper
 
 
 @command.command("list", cls=HSMCommand)
@@ -247,7 +138,7 @@ def _collect(
 
 
 @command.command("show", cls=HSMCommand)
-@_approval_operand
+@approval_operand
 @click.option(
     "--statement",
     "as_statement",
@@ -294,10 +185,10 @@ def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
 
 
 @command.command("approve", cls=HSMCommand)
-@_approval_operand
+@approval_operand
 @click.option("--comment", default="", metavar="TEXT", help="Recorded.")
-@_digest_option
-@_signing_options
+@digest_option
+@signing_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def approve(
@@ -364,10 +255,10 @@ def _ask_why() -> str:
 
 
 @command.command("deny", cls=HSMCommand)
-@_approval_operand
+@approval_operand
 @click.option("--reason", metavar="TEXT", help="Why; recorded. Asked for if absent.")
-@_digest_option
-@_signing_options
+@digest_option
+@signing_options
 @click.pass_obj
 def deny(
     invocation: Invocation,
@@ -394,7 +285,7 @@ def deny(
 
 
 @command.command("cancel", cls=HSMCommand)
-@_approval_operand
+@approval_operand
 @click.pass_obj
 def cancel(invocation: Invocation, approval_id: str) -> None:
     """Give up a request of your own."""

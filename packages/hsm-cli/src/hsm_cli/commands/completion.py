@@ -7,12 +7,12 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
+from hsm_cli.options import LocalCommand
 
 __all__ = ["command"]
 
 
-@click.command("completion", cls=HSMCommand)
+@click.command("completion", cls=LocalCommand)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:

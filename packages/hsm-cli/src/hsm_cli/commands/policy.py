@@ -11,7 +11,7 @@ import click
 from hsm_cli.asked import demand_words
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
+from hsm_cli.options import HSMCommand, LocalCommand
 from hsm_cli.output import print_note
 from hsm_cli.parameter_types import CommaList, choice
 from hsm_core.algorithms import KeyUsage
@@ -66,7 +66,7 @@ def show(invocation: Invocation, profile: PolicyProfile | None) -> None:
     _print(invocation, found, found.text.rstrip("\n"))
 
 
-@command.command("check", cls=HSMCommand)
+@command.command("check", cls=LocalCommand)
 @click.argument("file", type=_FILE)
 @click.pass_obj
 def check(invocation: Invocation, file: Path) -> None:
@@ -101,7 +101,12 @@ def check(invocation: Invocation, file: Path) -> None:
     help="Who would ask; by default whom the policy knows by the certificate.",
 )
 @click.option(
-    "--role", "roles", type=choice(Role), multiple=True, help="A role of theirs."
+    "--role",
+    "roles",
+    type=choice(Role),
+    multiple=True,
+    metavar="ROLE",
+    help="A role of theirs; repeatable.",
 )
 @click.option("--key-id", default="", metavar="KEY", help="The key it is about.")
 @click.option(

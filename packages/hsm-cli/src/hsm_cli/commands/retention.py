@@ -16,6 +16,7 @@ from hsm_cli.key_changes import change_key
 from hsm_cli.operands import key_operand
 from hsm_cli.options import (
     HSMCommand,
+    LocalCommand,
     generation_option,
     idempotency_option,
     warn_of_visible,
@@ -131,7 +132,7 @@ def release(
 
 @command.group("ledger", no_args_is_help=False)
 def ledger() -> None:
-    """Verify the retention ledger, in which every purge is attested."""
+    """Verify the ledger in which every purge is attested, or begin a new one."""
 
 
 @ledger.command("begin", cls=HSMCommand)
@@ -156,7 +157,7 @@ def begin(invocation: Invocation, reason: str) -> None:
     )
 
 
-@ledger.command("verify", cls=HSMCommand)
+@ledger.command("verify", cls=LocalCommand)
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE", required=True)
 @click.option(
     "--audit-path",

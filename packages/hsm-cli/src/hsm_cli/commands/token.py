@@ -10,7 +10,7 @@ import click
 from hsm_cli.files import Source
 from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
+from hsm_cli.options import LocalCommand
 from hsm_cli.output import print_note
 from hsm_cli.token_keys import MIN_SECRET_BYTES, has_key, open_signer
 from hsm_cli.tokens import TokenFacts, inspect_token, mint_token
@@ -35,7 +35,7 @@ def command() -> None:
     """Mint and inspect bearer tokens."""
 
 
-@command.command("mint", cls=HSMCommand)
+@command.command("mint", cls=LocalCommand)
 @click.pass_obj
 def mint(invocation: Invocation) -> None:
     """
@@ -62,7 +62,7 @@ def mint(invocation: Invocation) -> None:
     invocation.output.record(MintedToken(token=token), token)
 
 
-@command.command("inspect", cls=HSMCommand)
+@command.command("inspect", cls=LocalCommand)
 @click.argument("token", required=False, metavar="[TOKEN]")
 @click.option(
     "--verify-key",

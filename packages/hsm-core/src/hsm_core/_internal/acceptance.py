@@ -3,33 +3,53 @@
 Acceptance: somebody decides that the store, or a key of it, is right as it is.
 
 What that means for each key is durable in the trail before it takes effect. Material
-that was destroyed stays so, whatever copy was put back. How often the materials of what
-is accepted were used is not known any more, so that they protect nothing until the key
-is rotated.
+that was destroyed or purged stays so, whatever copy was put back: of a key that was
+destroyed nothing is accepted, and what the ledger says was purged is destroyed again.
+How often the materials of what is accepted were used is not known any more, so that
+they protect nothing until the key is rotated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
+
+import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.known import ACCEPTED
 from hsm_core._internal.audit.walk import Walk
-from hsm_core._internal.documents import KeyDocument, document_digest, index_of
+from hsm_core._internal.documents import (
+    KeyDocument,
+    OperationRecord,
+    document_digest,
+    index_of,
+    remember,
+)
 from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.ground import Ground
+from hsm_core._internal.handlers.burial import buried, living
 from hsm_core._internal.healing import Healer
-from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.inventory import destroyed_by
 from hsm_core._internal.recovery import intent_of
 from hsm_core._internal.uses import UseAccounts
 from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
-from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditDraft, AuditLog, KnownKey, StoredKey
+from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
 
-__all__ = ["Acceptance"]
+__all__ = ["Acceptance", "TellPurged"]
+
+TellPurged: TypeAlias = Callable[
+    [Collection[tuple[KeyId, int]]], Mapping[KeyId, set[str]]
+]
+"""
+Tells the material of each key that was purged.
+
+It is given the purges that the trail knows: the key's id, and the newest version of the
+material.
+"""
 
 _AT_ONCE: Final = 500
 """Records that are appended together."""
@@ -42,12 +62,21 @@ class _Decision:
 
     Attributes:
         document: What is accepted; None if the key is forgotten.
+        former: What is stored, where *document* is that without what was purged.
     """
 
     key_id: KeyId
     before: KnownKey | None
     after: KnownKey | None
     document: KeyDocument | None = None
+    former: KeyDocument | None = None
+
+    @property
+    def operation_id(self) -> str:
+        """The operation that stores another document; empty if none does."""
+        if self.document is None or self.former is None:
+            return ""
+        return self.document.operations[-1].id
 
 
 class Acceptance:
@@ -55,37 +84,31 @@ class Acceptance:
     Accepts what differs from the trail.
 
     Args:
-        inventory: Compared with the trail.
+        ground: Its keys were compared with the trail.
 
         uses: Accounts of the materials.
 
-        audit: The trail.
-
         healer: Settles intents of what was accepted.
 
-        verify: Verifies a range of the trail.
-
-        policy_hash: Tells the hash of the policy in force.
+        purged: Tells what was purged.
 
         waiting: Open intents that could not be settled at the start.
     """
 
     def __init__(
         self,
-        inventory: Inventory,
+        ground: Ground,
         uses: UseAccounts,
-        audit: AuditLog,
         healer: Healer,
-        verify: Callable[[int, int], AuditVerification],
-        policy_hash: Callable[[], str],
+        purged: TellPurged,
         waiting: Iterable[AuditEvent] = (),
     ) -> None:
-        self._inventory = inventory
+        self._ground = ground
+        self._inventory = ground.inventory
         self._uses = uses
-        self._audit = audit
+        self._audit = ground.audit
         self._healer = healer
-        self._verify = verify
-        self._policy_hash = policy_hash
+        self._purged = purged
         self._waiting = {event.operation_id: event for event in waiting}
 
     def recover_store(self, reason: str) -> ops.Recovered:
@@ -135,7 +158,7 @@ class Acceptance:
 
     def _walk(self) -> Walk:
         """Read the trail, which may take long, while others go on changing keys."""
-        return Walk(self._audit, self._verify)
+        return Walk(self._audit, self._ground.verify)
 
     def _accept(
         self,
@@ -145,16 +168,7 @@ class Acceptance:
         *,
         with_all_uses: bool = False,
     ) -> ops.Recovered:
-        if key_ids:
-            walk = walk or self._walk()
-            walk.advance()
-        destroyed = walk.destroyed if walk else set()
-        pinned = self._inventory.census.pinned()
-        decisions = [
-            decision
-            for key_id in key_ids
-            if (decision := self._decide(key_id, pinned, destroyed)) is not None
-        ]
+        decisions = self._decisions(key_ids, walk)
         changed = [d for d in decisions if d.before != d.after]
         if with_all_uses:
             self._forfeit_all()
@@ -176,11 +190,26 @@ class Acceptance:
             left=tuple(key_id for key_id in key_ids if key_id not in settled),
         )
 
+    def _decisions(
+        self, key_ids: Sequence[KeyId], walk: Walk | None
+    ) -> list[_Decision]:
+        if not key_ids:
+            return []
+        walk = walk or self._walk()
+        walk.advance()
+        pinned, purged = self._inventory.census.pinned(), self._purged(walk.purged)
+        found = (
+            self._decide(key_id, pinned, walk.destroyed, purged.get(key_id, set()))
+            for key_id in key_ids
+        )
+        return [decision for decision in found if decision is not None]
+
     def _decide(
         self,
         key_id: KeyId,
         pinned: Mapping[KeyId, KnownKey | None],
         destroyed: set[KeyId],
+        purged: set[str],
     ) -> _Decision | None:
         """Return what becomes of a key; None if it can't be accepted."""
         try:
@@ -202,10 +231,32 @@ class Acceptance:
             return None
         self._inventory.store.refresh(key_id)
         self._inventory.store.correct(index_of(document, digest))
+        gone = living(document) & purged
+        if gone:
+            return self._buried(before, document, gone)
         if self._follows(before, document):
             # It is an open intent that was stored; settling that one counts it.
             return _Decision(key_id, after, after, document)
         return _Decision(key_id, before, after, document)
+
+    def _buried(
+        self, before: KnownKey | None, stored: KeyDocument, gone: set[str]
+    ) -> _Decision:
+        """Return the decision for a key of which something was purged."""
+        after = buried(stored, gone, self._ground.leaps.now())
+        record = OperationRecord(
+            id=self._ground.entropy.random_bytes(16).hex(),
+            digest="",
+            kind=ACCEPTED,
+            generation=after.generation,
+            version=after.current,
+            at=after.updated_at,
+        )
+        operations = remember(after.operations, record)
+        after = msgspec.structs.replace(after, operations=operations)
+        digest = document_digest(self._inventory.encode(after))
+        known = KnownKey(after.key_id, after.generation, digest)
+        return _Decision(after.key_id, before, known, after, former=stored)
 
     def _stored(self, key_id: KeyId) -> StoredKey | None:
         """Return what is stored of a key, whatever the index says of it."""
@@ -240,26 +291,44 @@ class Acceptance:
 
     def _draft(self, decision: _Decision, total: str, reason: str) -> AuditDraft:
         after = decision.after
+        what = "accepted as it is" if after else "missing"
+        if decision.former is not None:
+            what = "accepted without what was purged"
         return AuditDraft(
             phase=Phase.SINGLE,
             kind=ACCEPTED,
+            operation_id=decision.operation_id,
             key_id=decision.key_id,
             generation=after.generation if after else 0,
             document_after=after.digest if after else "",
             set_digest=total + self._inventory.beside(),
-            policy=self._policy_hash(),
-            detail=MessageDetail(
-                text=f"{'accepted as it is' if after else 'missing'}: {reason}"
-            ),
+            policy=self._ground.policy.policy_hash(),
+            detail=MessageDetail(text=f"{what}: {reason}"),
         )
 
     def _make(self, decision: _Decision) -> None:
         inventory, document = self._inventory, decision.document
+        if document is not None and decision.former is not None:
+            self._store(decision.former, document)
+            failpoint("acceptance.after_burial")
         if decision.before != decision.after:
             inventory.census.replace(decision.before, decision.after)
         inventory.accept(decision.key_id)
         if document is not None:
             inventory.materials.check_blobs(document)
+
+    def _store(self, former: KeyDocument, document: KeyDocument) -> None:
+        stored = self._inventory.encode(document)
+        self._inventory.store.commit(
+            KeyChange(
+                entry=index_of(document, document_digest(stored)),
+                document=stored,
+                expected_generation=former.generation,
+                operation_id=document.operations[-1].id,
+                removed_blobs=destroyed_by(former, document),
+            )
+        )
+        self._inventory.materials.forget(former, document)
 
     def _settle(self) -> None:
         """Settle the open intents whose keys can be believed by now."""

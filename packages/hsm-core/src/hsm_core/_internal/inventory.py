@@ -37,7 +37,7 @@ from hsm_core.protocols import (
     bucket_of,
 )
 
-__all__ = ["Inventory", "Loaded", "Present"]
+__all__ = ["Inventory", "Loaded", "Present", "destroyed_by"]
 
 _DESTROYED: Final = KeyState.DESTROYED
 
@@ -262,7 +262,7 @@ class Inventory(Reader):
                 expected_generation=before.generation if before else 0,
                 operation_id=operation_id,
                 blobs=blobs,
-                removed_blobs=_destroyed_by(before, after),
+                removed_blobs=destroyed_by(before, after),
                 account=step.change,
             )
         )
@@ -296,7 +296,8 @@ class Inventory(Reader):
         self.tampered.release(key_id)
 
 
-def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, ...]:
+def destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, ...]:
+    """Return the versions that a change of a key destroys."""
     return tuple(
         version.version
         for version in (before.versions if before else ())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from hsm_core._internal.acceptance import Acceptance
+from hsm_core._internal.acceptance import Acceptance, TellPurged
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.comparison import Judgement, compare, judge_doubtful
 from hsm_core._internal.ground import Ground
@@ -45,6 +45,8 @@ class Keeper:
 
         uses: Accounts of the keys' materials.
 
+        purged: Tells the material that was purged; see `Acceptance`.
+
     Raises:
         AuditTamperedError: A record is bad.
         UnavailableError: Store or trail can't be read or written.
@@ -55,7 +57,12 @@ class Keeper:
         scrubber: Compares everything.
     """
 
-    def __init__(self, ground: Ground, uses: UseAccounts) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        uses: UseAccounts,
+        purged: TellPurged,
+    ) -> None:
         settings, inventory, audit = ground.settings, ground.inventory, ground.audit
         self._ground = ground
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
@@ -72,15 +79,7 @@ class Keeper:
             share=settings.scrub_share,
             interval_seconds=settings.scrub_interval_seconds,
         )
-        self.acceptance = Acceptance(
-            inventory,
-            uses,
-            audit,
-            self.healer,
-            ground.verify,
-            ground.policy.policy_hash,
-            self._compare(),
-        )
+        self.acceptance = Acceptance(ground, uses, self.healer, purged, self._compare())
         if settings.accept_changed_store and self._is_lasting:
             # What is to be accepted must be found first, which a start alone need not.
             self.scrubber.verify(threading.Event())

@@ -25,7 +25,7 @@ from hsm_server.logs import (
     loop_exception_handler,
     make_logger,
 )
-from hsm_server.loops import run
+from hsm_server.loops import pass_over_what_stays, run
 from hsm_server.oidc.vouching import Vouching, vouching_for
 from hsm_server.settings import Secrets, ServerSettings, TLSSettings
 from hsm_server.sockets import challenge_sockets, metrics_sockets, url_of
@@ -105,6 +105,7 @@ def serve(
                 key_set_tasks(settings, server.take_keys, server.take_providers_keys),
             )
             serving = server.run(bound, shown, tls, on_ready)
+            pass_over_what_stays()
             run(serving, settings.event_loop)
         logger.info("stopped")
 

@@ -36,7 +36,7 @@ from hsm_server.ipc.control import (
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.limits import actor_limiter
 from hsm_server.logs import location, loop_exception_handler
-from hsm_server.loops import run
+from hsm_server.loops import pass_over_what_stays, run
 from hsm_server.oidc.vouching import Vouching, vouching_for
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.secret_box import TOKEN_SECRET, empty_box
@@ -164,6 +164,7 @@ class _Vault:
             *([self._vouching] if self._vouching else []),
         ]
         watching = [asyncio.create_task(watch.run(seconds)) for watch in watches]
+        pass_over_what_stays()
         self._control.send(Ready())
         await self._stopping.wait()
         for task in watching:

@@ -6,7 +6,7 @@ Flags of the original whose feature is not there yet are known and refused. A fl
 is silently ignored would promise a protection that nobody gives.
 """
 
-from hsm_server.options.flags import SECRET_OPTIONS, options
+from hsm_server.options.flags import SECRET_OPTIONS, ServerCommand, options
 from hsm_server.options.metrics import metrics_warning
 from hsm_server.options.names import environment_name
 from hsm_server.options.stores import check_places
@@ -17,6 +17,7 @@ __all__ = [
     "SECRET_OPTIONS",
     "TOKEN_KEYS",
     "UNAVAILABLE",
+    "ServerCommand",
     "check_places",
     "environment_name",
     "metrics_warning",

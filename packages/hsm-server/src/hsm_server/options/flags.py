@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +13,19 @@ from hsm_core.settings import PolicyProfile
 from hsm_server.options.addresses import parse_address
 from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
-from hsm_server.options.key_sets import parse_key_set_url
 from hsm_server.options.metrics import metrics_options
 from hsm_server.options.option import option
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.rates import rate_options
 from hsm_server.options.stores import stores
 from hsm_server.options.tls import tls_options
+from hsm_server.options.tokens import token_options
 from hsm_server.options.tracing import tracing_options
 from hsm_server.options.unavailable import UNAVAILABLE, unavailable
 from hsm_server.options.users import parse_user
 from hsm_server.settings import EventLoop, Isolation, LogFormat, LogLevel
 
-__all__ = ["SECRET_OPTIONS", "options"]
+__all__ = ["SECRET_OPTIONS", "ServerCommand", "options"]
 
 SECRET_OPTIONS: Final = ("master-key", "hmac-key", "auth-jwt-secret")
 """Flags that hold or name a secret."""
@@ -33,23 +34,53 @@ SECRET_OPTIONS: Final = ("master-key", "hmac-key", "auth-jwt-secret")
 def options() -> list[click.Parameter]:
     """Return every option of ``hsm-server``."""
     return [
-        *_listener(),
-        *stores(),
-        *key_life_options(),
-        *_secrets(),
-        *_tokens(),
-        *_sign_in(),
-        *console_options(),
-        *_limits(),
-        *rate_options(),
-        *_policy(),
-        *_cryptography(),
-        *_service(),
-        *metrics_options(),
-        *tracing_options(),
-        *_isolation(),
+        *(parameter for group in _groups().values() for parameter in group),
         *map(unavailable, UNAVAILABLE),
     ]
+
+
+def _groups() -> dict[str, list[click.Parameter]]:
+    """Return what can be said, by what it is about, in the order of the help."""
+    return {
+        "Listener and TLS": _listener(),
+        "Stores, trail and retention": [*stores(), *key_life_options()],
+        "Secrets": _secrets(),
+        "Who is let in": [*token_options(), *_sign_in(), *console_options()],
+        "Limits": [*_limits(), *rate_options()],
+        "Policy": _policy(),
+        "Cryptography": _cryptography(),
+        "Service": [
+            *_service(),
+            *metrics_options(),
+            *tracing_options(),
+            *_isolation(),
+        ],
+    }
+
+
+class ServerCommand(click.Command):
+    """The command ``hsm-server``, whose help has its options in groups."""
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write each group below its title, and what is in none at the end."""
+        by_name = {parameter.name: parameter for parameter in self.get_params(ctx)}
+        for title, group in _groups().items():
+            found = [by_name.pop(parameter.name) for parameter in group]
+            _write(title, found, ctx, formatter)
+        _write("Options", by_name.values(), ctx, formatter)
+
+
+def _write(
+    title: str,
+    parameters: Iterable[click.Parameter],
+    ctx: click.Context,
+    formatter: click.HelpFormatter,
+) -> None:
+    records = (parameter.get_help_record(ctx) for parameter in parameters)
+    with formatter.section(title):
+        formatter.write_dl([record for record in records if record is not None])
 
 
 def _listener() -> list[click.Parameter]:
@@ -81,78 +112,6 @@ def _secrets() -> list[click.Parameter]:
             "none of --auth-jwt-config, --auth-jwt-jwks-url and "
             "--client-cert-identities.",
             metavar="SECRET",
-        ),
-    ]
-
-
-def _tokens() -> list[click.Parameter]:
-    return [*_token_keys(), *_token_claims()]
-
-
-def _token_keys() -> list[click.Parameter]:
-    return [
-        option(
-            "auth-jwt-config",
-            "Keys that tokens are verified with, in place of --auth-jwt-secret; YAML "
-            "or JSON. A change takes effect by itself.",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-        ),
-        option(
-            "auth-jwt-jwks-url",
-            "Where public keys of tokens are fetched from as a JWK Set, over HTTPS. "
-            "They count beside those of --auth-jwt-config.",
-            default="",
-            show_default=False,
-            callback=parse_key_set_url,
-            metavar="URL",
-        ),
-        option(
-            "auth-jwt-jwks-ca",
-            "Who may have signed the certificate of that server, PEM; by default those "
-            "whom the system trusts.",
-            type=click.Path(path_type=Path, readable=False),
-            metavar="FILE",
-        ),
-        option(
-            "auth-jwt-reload-secs",
-            "How often that file is looked at for a change, and keys are fetched, in "
-            "seconds; within this time they are in force.",
-            default=30.0,
-            type=click.FloatRange(0.5, 3600),
-        ),
-    ]
-
-
-def _token_claims() -> list[click.Parameter]:
-    return [
-        option(
-            "auth-jwt-issuer",
-            "Required issuer (iss) of tokens.",
-            default="",
-            show_default=False,
-            metavar="TEXT",
-        ),
-        option(
-            "auth-jwt-audience",
-            "Required audience (aud) of tokens; without it, tokens for an audience are "
-            "refused.",
-            default="",
-            show_default=False,
-            metavar="TEXT",
-        ),
-        option(
-            "auth-jwt-leeway-secs",
-            "How far the issuer's clock may be off, in seconds, where the file of keys "
-            "does not say.",
-            default=60,
-            type=click.IntRange(0, 300),
-        ),
-        option(
-            "auth-jwt-max-lifetime-secs",
-            "Longest life of a token, in seconds.",
-            default=86400,
-            type=click.IntRange(1),
         ),
     ]
 

@@ -35,7 +35,7 @@ from hsm_server.ipc.control import (
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.listener import Listener
 from hsm_server.logs import loop_exception_handler
-from hsm_server.loops import run
+from hsm_server.loops import pass_over_what_stays, run
 from hsm_server.processes.child import Child, begin_child, end_without_memory
 from hsm_server.settings import ServerSettings
 from hsm_server.standard_streams import sentence
@@ -116,6 +116,7 @@ class _FrontEnd:
         self._control: Control[FromSupervisor] = Control(
             self._child.control, FromSupervisor, self._take, self._stopping.set
         )
+        pass_over_what_stays()
         self._control.send(Ready())
         tidying = asyncio.ensure_future(_tidy())
         await self._stopping.wait()

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-__all__ = ["counter", "gauge"]
+__all__ = ["counter", "gauge", "state"]
 
 
 def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
@@ -16,3 +18,13 @@ def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 def counter(name: str, text: str, value: int | None) -> CounterMetricFamily:
     """Return a value that only grows; none at all where nobody knows it."""
     return CounterMetricFamily(name, text, value=value)
+
+
+def state(
+    name: str, text: str, states: Iterable[str], now: str | None
+) -> GaugeMetricFamily:
+    """Return one value for each state: 1 for the present one, else 0."""
+    family = GaugeMetricFamily(name, text, labels=("state",))
+    for one in states:
+        family.add_metric((one,), float(one == now))
+    return family

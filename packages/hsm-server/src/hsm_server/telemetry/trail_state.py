@@ -6,14 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client.core import (
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import HistogramMetricFamily, Metric
 
 from hsm_core.operations import AuditStatus, HSMStatus
-from hsm_server.telemetry.families import counter, gauge
+from hsm_server.telemetry.families import counter, gauge, state
 
 __all__ = ["trail_families"]
 
@@ -28,15 +24,12 @@ def trail_families(status: HSMStatus | None) -> Iterator[Metric]:
         "1 if the audit trail can be written, else 0.",
         trail is not None and trail.available,
     )
-    state = GaugeMetricFamily(
+    yield state(
         "ferrohsm_audit_state",
         "1 for the state that the audit trail is in, else 0.",
-        labels=("state",),
+        _STATES,
+        trail.state if trail else None,
     )
-    for name in _STATES:
-        is_now = trail is not None and trail.state == name
-        state.add_metric((name,), float(is_now))
-    yield state
     yield counter(
         "ferrohsm_audit_failures_total",
         "How often the audit trail could not be written any more.",

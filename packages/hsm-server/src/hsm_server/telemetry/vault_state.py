@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from hsm_core.operations import ApprovalStatus, HSMStatus, ScheduleStatus
 from hsm_server.telemetry.algorithm_state import algorithm_families
-from hsm_server.telemetry.families import counter, gauge
+from hsm_server.telemetry.families import counter, gauge, state
 from hsm_server.telemetry.trail_state import trail_families
 
 __all__ = ["vault_families"]
@@ -34,7 +34,12 @@ def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
         "1 if the process that holds the keys answers, else 0.",
         status is not None,
     )
-    yield _state(status)
+    yield state(
+        "ferrohsm_state",
+        "1 for the state that the HSM is in, else 0.",
+        _STATES,
+        status.state if status else None,
+    )
     yield from trail_families(status)
     yield from _store(status)
     yield from algorithm_families(status)
@@ -43,17 +48,6 @@ def vault_families(status: HSMStatus | None) -> Iterator[Metric]:
     yield from _schedules(status)
     yield from _retention(status)
     yield from _approvals(status)
-
-
-def _state(status: HSMStatus | None) -> Metric:
-    state = GaugeMetricFamily(
-        "ferrohsm_state",
-        "1 for the state that the HSM is in, else 0.",
-        labels=("state",),
-    )
-    for name in _STATES:
-        state.add_metric((name,), float(status is not None and status.state == name))
-    return state
 
 
 def _policy(status: HSMStatus | None) -> Iterator[Metric]:

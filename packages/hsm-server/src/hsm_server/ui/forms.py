@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -11,8 +10,9 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
+from hsm_core.errors import InvalidInputError, MalformedError
 from hsm_server.app_keys import SETTINGS
+from hsm_server.incoming import read_body
 from hsm_server.problems import RequestRefusedError
 from hsm_server.ui.numbers import whole_number
 from hsm_server.ui.parts import MULTIPART, read_parts
@@ -117,7 +117,12 @@ async def read_form(request: web.Request) -> Form:
     """
     if request.content_type not in {_TYPE, MULTIPART}:
         raise RequestRefusedError("unsupported_media_type", f"This page takes {_TYPE}.")
-    body = await _body(request)
+    body = await read_body(
+        request,
+        "form",
+        most_bytes=MOST_BYTES,
+        seconds=request.app[SETTINGS].limits.body_timeout_seconds,
+    )
     if request.content_type == MULTIPART:
         return _with_files(request.headers["Content-Type"], body)
     try:
@@ -167,27 +172,3 @@ def has_form_token(form: Form, expected: str) -> bool:
     """Return whether a form carries the token that it must."""
     given = form.get(FORM_TOKEN).encode("utf-8", "replace")
     return hmac.compare_digest(expected.encode(), given)
-
-
-async def _body(request: web.Request) -> bytes:
-    length = request.content_length
-    if length is not None and length > MOST_BYTES:
-        raise PayloadTooLargeError("form", actual=length, maximum=MOST_BYTES)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(request.app[SETTINGS].limits.body_timeout_seconds):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > MOST_BYTES:
-                    raise PayloadTooLargeError(
-                        "form", actual=len(body), maximum=MOST_BYTES
-                    )
-    except TimeoutError:
-        raise RequestRefusedError(
-            "request_timeout",
-            "The form did not arrive in time.",
-            {"Connection": "close"},
-        ) from None
-    except (web.RequestPayloadError, ConnectionError):
-        raise MalformedError("The form broke off.") from None
-    return bytes(body)

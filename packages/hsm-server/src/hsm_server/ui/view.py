@@ -8,16 +8,16 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from hsm_core.errors import HSMError, InvalidInputError, MalformedError
+from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
 from hsm_core.wire import asked_approval
 from hsm_server.access import Visitor, Who
 from hsm_server.app_keys import VAULT, Exchange
-from hsm_server.problems import RequestRefusedError
+from hsm_server.incoming import query_pairs
+from hsm_server.problems import RequestRefusedError, status_of
 from hsm_server.ui.cookies import (
     FLASH_COOKIE,
     drop_cookie,
@@ -27,6 +27,7 @@ from hsm_server.ui.cookies import (
     unpack_flash,
 )
 from hsm_server.ui.faults import Fault, fault_of
+from hsm_server.ui.fields import sentence
 from hsm_server.ui.forms import Form, has_form_token, read_form
 from hsm_server.ui.navigation import navigation
 from hsm_server.ui.origin import HOME, is_from_here, safe_path
@@ -36,7 +37,6 @@ __all__ = ["View", "Visit"]
 
 R = TypeVar("R")
 
-_MOST_QUERY_FIELDS: Final = 64
 _OPERATION_ID_BYTES: Final = 18
 
 
@@ -78,17 +78,7 @@ class Visit:
             MalformedError: It can't be read.
             InvalidInputError: A parameter is given twice.
         """
-        text = self.request.rel_url.raw_query_string
-        try:
-            pairs = parse_qsl(
-                text,
-                keep_blank_values=True,
-                strict_parsing=bool(text),
-                errors="strict",
-                max_num_fields=_MOST_QUERY_FIELDS,
-            )
-        except ValueError:
-            raise MalformedError("The query can't be read.", field="query") from None
+        pairs = query_pairs(self.request.rel_url.raw_query_string)
         found = dict(pairs)
         if len(found) != len(pairs):
             raise InvalidInputError("A parameter is given twice.", field="query")
@@ -129,6 +119,27 @@ class Visit:
         if FLASH_COOKIE in self.request.cookies:
             drop_cookie(response, FLASH_COOKIE)
         return response
+
+    def render_form(
+        self, template: str, error: HSMError | None, /, **values: Any
+    ) -> web.Response:
+        """
+        Return a page with forms.
+
+        Args:
+            template: It shows *alert*, which is what was wrong.
+
+            error: Why what was sent with one of them was refused; None where nothing
+                was.
+
+            values: What else it shows.
+        """
+        if error is None:
+            return self.render(template, alert="", **values)
+        self.exchange.code = error.code
+        return self.render(
+            template, status=status_of(type(error)), alert=sentence(error), **values
+        )
 
     def fragment(
         self, template: str, /, *, status: int = 200, **values: Any

@@ -16,6 +16,7 @@ from hsm_core.protocols import AuditLog, KnownKey
 __all__ = ["Walk"]
 
 
+_PURGES: Final = "PurgeVersion"
 _KEYS: Final = 64
 """How much of a set digest is about keys."""
 
@@ -34,6 +35,8 @@ class Walk:
     Attributes:
         destroyed: Keys that were destroyed.
         changed: Keys that were changed by the records that are left.
+        purged: Versions that were purged by the records that are left: the key's id,
+            and the newest version of the material.
         met: Where each wanted digest was recorded last: sequence number and time.
     """
 
@@ -50,6 +53,7 @@ class Walk:
         self._keys = KnownKeys()
         self.destroyed: set[KeyId] = set()
         self.changed: set[KeyId] = set()
+        self.purged: set[tuple[KeyId, int]] = set()
         self.met: dict[str, tuple[int, int]] = {}
         self._begin()
         self.advance()
@@ -59,7 +63,7 @@ class Walk:
         while self._next != self._audit.first_seq:
             self._next = self._audit.first_seq
             self._keys = KnownKeys(self._audit.baseline())
-        self.changed, self.met = set(), {}
+        self.changed, self.purged, self.met = set(), set(), {}
 
     def advance(self) -> None:
         """Read what was recorded since."""
@@ -80,6 +84,8 @@ class Walk:
             self._next = event.seq + 1
             if self._keys.note(event):
                 self.changed.add(KeyId(event.key_id))
+                if event.kind == _PURGES:
+                    self.purged.add((KeyId(event.key_id), event.version))
             keys = event.set_digest[:_KEYS]
             if keys in self._wanted:
                 self.met[keys] = event.seq, event.time

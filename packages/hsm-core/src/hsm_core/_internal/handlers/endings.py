@@ -9,8 +9,9 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.clock import instant, utc_text
-from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
+from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
+from hsm_core._internal.handlers.burial import WAY_TO_PURGE, buried, living
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.handlers.versions import check_hold, move, with_versions
 from hsm_core._internal.internal_operations import CompleteDestruction
@@ -21,15 +22,6 @@ __all__ = ["CancelDestroyHandler", "CompleteDestructionHandler", "DestroyKeyHand
 
 _S: Final = KeyState
 _DAY: Final = 24 * 3600 * 1_000_000
-_WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {
-    _S.STAGED: (_S.PURGE_SCHEDULED,),
-    _S.ACTIVE: (_S.RETIRED, _S.PURGE_SCHEDULED),
-    _S.RETIRED: (_S.PURGE_SCHEDULED,),
-    _S.SUSPENDED: (_S.ACTIVE, _S.RETIRED, _S.PURGE_SCHEDULED),
-    _S.REVOKED: (_S.PURGE_SCHEDULED,),
-    _S.PURGE_SCHEDULED: (),
-    _S.DESTROYED: (),
-}
 
 
 class DestroyKeyHandler(KeyMutation[ops.DestroyKey]):
@@ -126,7 +118,7 @@ class CancelDestroyHandler(KeyMutation[ops.CancelDestroy]):
 def _scheduled(version: VersionDocument, now: int) -> VersionDocument:
     """Move a version to purge_scheduled, from where it comes back as it was."""
     moved = version
-    for state in _WAY_TO_PURGE[version.state]:
+    for state in WAY_TO_PURGE[version.state]:
         moved = move(moved, state, now)
     if moved is version:
         return version
@@ -147,29 +139,7 @@ def _given_back(version: VersionDocument, now: int) -> VersionDocument:
 
 def _ended(document: KeyDocument, now: int) -> KeyDocument:
     """Take all through purge_scheduled to destroyed."""
-    versions = [_destroyed(v, now) for v in document.versions]
-    buried = {t.material_id for t in document.tombstones}
-    fresh = dict.fromkeys(
-        v.material_id for v in document.versions if v.material_id not in buried
-    )
-    after = msgspec.structs.replace(
-        with_versions(document, versions, now),
-        tombstones=(
-            *document.tombstones,
-            *(Tombstone(material_id=m, destroyed_at=now) for m in fresh),
-        ),
-    )
-    return _cleared(after)
-
-
-def _destroyed(version: VersionDocument, now: int) -> VersionDocument:
-    if version.state is _S.DESTROYED:
-        return version
-    way = (*_WAY_TO_PURGE[version.state], _S.DESTROYED)
-    # A version that was never active has nothing to be retired from.
-    for state in way if version.state is not _S.STAGED else (_S.DESTROYED,):
-        version = move(version, state, now)
-    return msgspec.structs.replace(version, blob_sha256="")
+    return buried(document, living(document), now)
 
 
 def _cleared(document: KeyDocument) -> KeyDocument:

@@ -10,8 +10,9 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal import internal_operations as internal
 from hsm_core._internal.clock import microseconds
-from hsm_core._internal.documents import KeyDocument, Tombstone, VersionDocument
+from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Plan, Subject
+from hsm_core._internal.handlers.burial import buried
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.handlers.versions import check_hold, move, with_versions
 from hsm_core._internal.purge_windows import kept, opened_at
@@ -177,18 +178,9 @@ class PurgeVersionHandler(KeyMutation[internal.PurgeVersion]):
     def plan(self, subject: Subject[internal.PurgeVersion], /) -> Plan:
         """Destroy every version that has it, and leave a tombstone."""
         document, now = subject.key, self._services.leaps.now()
-        chosen = subject.operation.versions
-        material_id = document.versions[chosen[0] - 1].material_id
-        versions = (
-            msgspec.structs.replace(move(v, _S.DESTROYED, now), blob_sha256="")
-            if v.version in chosen
-            else v
-            for v in document.versions
-        )
-        after = with_versions(document, versions, now)
-        stone = Tombstone(material_id=material_id, destroyed_at=now)
-        after = msgspec.structs.replace(after, tombstones=(*document.tombstones, stone))
-        return Plan(after, subject.operation.version)
+        named = subject.operation.version
+        material_id = document.versions[named - 1].material_id
+        return Plan(buried(document, {material_id}, now), named)
 
 
 class AllowPurgesHandler(Handler[internal.AllowPurges, internal.PurgesAllowed]):

@@ -28,7 +28,6 @@ from hsm_core.operations import (
     GetApproval,
     ListApprovals,
 )
-from hsm_server.problems import status_of
 from hsm_server.ui.approvals.presenting import choices, present
 from hsm_server.ui.approvals.saying_again import said_again
 from hsm_server.ui.approvals.sayings import (
@@ -38,7 +37,7 @@ from hsm_server.ui.approvals.sayings import (
     operation_of,
     seen,
 )
-from hsm_server.ui.fields import Field, filled, marked, sentence
+from hsm_server.ui.fields import Field, filled, marked
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
@@ -147,16 +146,13 @@ async def _shown(
     fields: Sequence[Field] = (AGREE.field, REFUSE.field)
     if form is not None and error is not None:
         fields = marked(filled(fields, form), error)
-    if error is not None:
-        view.exchange.code = error.code
-    return view.render(
+    return view.render_form(
         "approvals/show.html",
-        status=status_of(type(error)) if error else 200,
+        error,
         approval=present(approval),
         choices=offered,
         key_generation=await _key_generation(view, approval) if offered.execute else 0,
         fields={field.name: field for field in fields},
-        alert=sentence(error) if error else "",
     )
 
 

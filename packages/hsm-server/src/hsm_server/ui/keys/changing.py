@@ -16,7 +16,7 @@ from hsm_core.errors import (
     PreconditionFailedError,
 )
 from hsm_server.problems import status_of
-from hsm_server.ui.fields import Field, filled, marked, sentence
+from hsm_server.ui.fields import Field, filled, marked
 from hsm_server.ui.keys.actions import (
     ACTIONS,
     Action,
@@ -78,15 +78,12 @@ async def _form(
     fields: Sequence[Field],
     error: HSMError | None = None,
 ) -> web.Response:
-    if error is not None:
-        view.exchange.code = error.code
-    return view.render(
+    return view.render_form(
         "keys/action.html",
-        status=status_of(type(error)) if error else 200,
+        error,
         action=action,
         key=key_facts(subject.key),
         fields=fields,
-        error=sentence(error) if error else "",
         explained=await explain_for_me(
             view, action.operation.__name__, subject.key.key_id
         ),

@@ -12,8 +12,7 @@ from hsm_core import wire
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import HSMError, InvalidInputError, NameTakenError
 from hsm_core.operations import AlgorithmInfo, CreateKey, ListAlgorithms
-from hsm_server.problems import status_of
-from hsm_server.ui.fields import Field, Option, filled, marked, sentence, tags_of
+from hsm_server.ui.fields import Field, Option, filled, marked, tags_of
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.choices import CATEGORIES, Choice, choice_of, purposes
 from hsm_server.ui.keys.explaining import explain_for_me
@@ -138,14 +137,11 @@ def _info(infos: Sequence[AlgorithmInfo], name: str) -> AlgorithmInfo:
 async def _form(
     view: View, choice: Choice, fields: Sequence[Field], error: HSMError | None = None
 ) -> web.Response:
-    if error is not None:
-        view.exchange.code = error.code
-    return view.render(
+    return view.render_form(
         "keys/create.html",
-        status=status_of(type(error)) if error else 200,
+        error,
         choice=choice,
         fields=fields,
-        error=sentence(error) if error else "",
         explained=await explain_for_me(
             view, CreateKey.__name__, algorithm=choice.algorithm
         ),

@@ -10,7 +10,8 @@ from aiohttp import web
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import KeyInfo
 from hsm_core.operations import AuditPage, ListAuditEvents
-from hsm_server.ui.keys.presenters import event_rows, key_facts, last_use
+from hsm_server.ui.keys.events import event_rows, last_use
+from hsm_server.ui.keys.presenters import key_facts
 from hsm_server.ui.keys.subjects import KEY, find_key, path_of
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View

@@ -10,33 +10,25 @@ from typing import Final
 
 from hsm_core.algorithms import spec
 from hsm_core.model import (
-    AuditEntry,
-    AuditEvent,
-    CountedDetail,
     Integrity,
     KeyInfo,
     KeyState,
-    Phase,
     RotationRule,
     UseInfo,
     VersionInfo,
 )
-from hsm_core.operations import OPERATIONS, Effect
 from hsm_server.ui.instants import microseconds
 from hsm_server.ui.keys.choices import category_sentence
 from hsm_server.ui.visible_text import visible
 
 __all__ = [
     "Badge",
-    "EventRow",
     "KeyFacts",
     "KeyRow",
     "Meter",
     "VersionRow",
-    "event_rows",
     "key_facts",
     "key_row",
-    "last_use",
     "state_badge",
     "title_of",
     "version_rows",
@@ -53,11 +45,6 @@ _STATES: Final = {
     KeyState.PURGE_SCHEDULED: ("waits for destruction", "warn"),
     KeyState.DESTROYED: ("destroyed", "bad"),
 }
-
-USES: Final = frozenset(
-    operation.__name__ for operation in OPERATIONS if operation.effect is Effect.USE
-)
-"""Names of the operations that use a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,28 +133,10 @@ class VersionRow:
     state: Badge
     integrity: Badge | None
     is_current: bool
-    is_staged: bool
     dates: tuple[tuple[str, int], ...]
     rolled_back_from: int
     reason: str
     uses: int | None
-    can_roll_back: bool
-    can_revoke: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRow:
-    """One record of the trail about a key."""
-
-    seq: int
-    time: int
-    kind: str
-    principal: str
-    outcome: Badge
-    version: int
-    detail: str
-    approval_id: str
-    leaf_hash: str
 
 
 def title_of(key: KeyInfo) -> str:
@@ -263,23 +232,15 @@ def version_rows(key: KeyInfo, versions: Iterable[VersionInfo]) -> Sequence[Vers
 
 
 def _version_row(key: KeyInfo, version: VersionInfo) -> VersionRow:
-    gone = version.state is KeyState.DESTROYED
-    revoked = version.state is KeyState.REVOKED
-    staged = version.state is KeyState.STAGED
-    waits = version.state is KeyState.PURGE_SCHEDULED
-    current = version.version == key.version
     return VersionRow(
         version=version.version,
         state=state_badge(version.state),
         integrity=_integrity_badge(version.integrity),
-        is_current=current,
-        is_staged=staged,
+        is_current=version.version == key.version,
         dates=tuple(_dates(version)),
         rolled_back_from=version.rolled_back_from,
         reason=visible(version.reason),
         uses=version.use.uses if version.use else None,
-        can_roll_back=not (current or gone or revoked or staged or waits),
-        can_revoke=not (gone or revoked or waits),
     )
 
 
@@ -300,58 +261,3 @@ def _dates(version: VersionInfo) -> Iterable[tuple[str, int]]:
 def _destroyed_at(version: VersionInfo) -> datetime | None:
     gone = version.state is KeyState.DESTROYED
     return version.state_changed_at if gone else None
-
-
-def event_rows(entries: Iterable[AuditEntry]) -> Sequence[EventRow]:
-    """
-    Return records of the trail, in the order in which they come.
-
-    The intent of an operation is left out where its outcome is among them.
-    """
-    shown = list(entries)
-    ended = {
-        entry.event.operation_id
-        for entry in shown
-        if entry.event.phase is Phase.OUTCOME
-    }
-    return [
-        _event_row(entry)
-        for entry in shown
-        if entry.event.phase is not Phase.INTENT
-        or entry.event.operation_id not in ended
-    ]
-
-
-def _event_row(entry: AuditEntry) -> EventRow:
-    event = entry.event
-    return EventRow(
-        seq=event.seq,
-        time=event.time,
-        kind=event.kind,
-        principal=visible(event.caller.principal) if event.caller else "",
-        outcome=_outcome(event),
-        version=event.version,
-        detail=_detail(event),
-        approval_id=event.approval_id,
-        leaf_hash=entry.leaf_hash,
-    )
-
-
-def _outcome(event: AuditEvent) -> Badge:
-    if event.phase is Phase.INTENT:
-        return Badge("begun", "info")
-    return Badge(event.code, "ok" if event.code == "ok" else "bad")
-
-
-def _detail(event: AuditEvent) -> str:
-    reason = event.parameters.get("reason", "")
-    if isinstance(event.detail, CountedDetail):
-        return f"{event.detail.count:,} times"
-    return visible(reason) if isinstance(reason, str) else ""
-
-
-def last_use(rows: Iterable[EventRow]) -> EventRow | None:
-    """Return the newest use of the key that succeeded, if it is among these."""
-    return next(
-        (row for row in rows if row.kind in USES and row.outcome.text == "ok"), None
-    )

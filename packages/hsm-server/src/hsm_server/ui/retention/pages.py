@@ -20,7 +20,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyInfo
 from hsm_core.operations import DescribeKey, ListKeys, ListVersions, RetentionStatus
-from hsm_server.problems import status_of
 from hsm_server.ui.fields import Field, filled, marked, sentence
 from hsm_server.ui.forms import Form
 from hsm_server.ui.origin import HOME
@@ -76,16 +75,13 @@ async def _report(
         error: Why something was refused, if so.
     """
     report = await view.execute(RetentionStatus())
-    if error is not None:
-        view.exchange.code = error.code
-    return view.render(
+    return view.render_form(
         "retention/overview.html",
-        status=status_of(type(error)) if error else 200,
+        error,
         report=present(report),
         is_refused=bool(ledger),
         ledger_fields=ledger or ask_reason(),
         key=key,
-        alert=sentence(error) if error else "",
     )
 
 
@@ -153,20 +149,13 @@ async def _shown(
     shown = present_key(key, versions.items)
     changes = [(change, change.fields(shown)) for change in offered(shown)]
     if form is not None and error is not None:
-        view.exchange.code = error.code
         changes = [
             (change, marked(filled(fields, form), error))
             if change is refused
             else (change, fields)
             for change, fields in changes
         ]
-    return view.render(
-        "retention/key.html",
-        status=status_of(type(error)) if error else 200,
-        key=shown,
-        changes=changes,
-        alert=sentence(error) if error else "",
-    )
+    return view.render_form("retention/key.html", error, key=shown, changes=changes)
 
 
 async def _do(view: View, change: Change) -> web.Response:

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""An HSM that has no memory at some moment keeps what it has acknowledged."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsm_core import operations as ops
+from hsm_core.algorithms import KeyUsage
+from hsm_core.errors import KeyStateError
+from hsm_core.factory import OpenHSM
+from hsm_core.model import Caller, KeyState, Role
+from hsm_core.protocols import HSM
+from tests.core.filesystem_support import folder_in_memory
+from tests.support import REPOSITORY
+
+CHILDREN = 400 if os.environ.get("FERROHSM_FAULTS") == "1" else 16
+SEED = os.environ.get("FERROHSM_MEMORY_SEED", "1")
+EVERYBODY = frozenset({Role.ADMINISTRATOR, Role.OPERATOR, Role.AUDITOR})
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder in memory, as this many syncs would take long elsewhere."""
+    with folder_in_memory() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("kind", ["filesystem", "sqlite"])
+def test_no_memory_at_any_moment(tmp_path: Path, kind: str) -> None:
+    """
+    A request fails, no other one hangs, and what is there afterwards is whole.
+    """
+    child = pytest.importorskip("tests.core.memory_child", exc_type=ImportError)
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.core.memory_child"),
+            *(str(tmp_path), kind, SEED, str(CHILDREN)),
+        ],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    ends = Counter(int(line.split()[1]) for line in answer.stdout.splitlines())
+    failed = 0
+    for number in range(CHILDREN):
+        folder = tmp_path / str(number)
+        told = _told(folder)
+        failed += any(code == "no memory" for code in told.values())
+        with child.open_again(folder, kind) as hsm:
+            _check(hsm, told)
+
+    # The interpreter itself may give up; nothing may wait for what never comes.
+    assert ends.keys() <= {0, child.OUT_OF_MEMORY, -signal.SIGSEGV, -signal.SIGABRT}, (
+        answer.stderr[-3000:]
+    )
+    assert failed >= CHILDREN // 4
+
+
+def _told(folder: Path) -> dict[str, str]:
+    """Return what each step was answered; the last line may be cut short."""
+    lines = folder.with_suffix(".told").read_text().splitlines()
+    return dict(json.loads(line) for line in lines)
+
+
+def _check(hsm: OpenHSM, told: dict[str, str]) -> None:
+    person = hsm.act_as(Caller(principal="eve", roles=EVERYBODY))
+    done = {name for name, code in told.items() if code == "ok"}
+    assert () == person.execute(ops.VerifyStore()).findings
+    person.execute(ops.VerifyAudit(start_seq=0, limit=1000))
+    recorded = _recorded(person)
+    for name in done:
+        assert "ok" in recorded.get(name.replace(" ", "-"), ()), name
+    keys = {key.name: key for key in person.execute(ops.ListKeys(per_page=100)).items}
+    _check_keys(person, keys, done)
+    for name, key in keys.items():
+        made = f"make-{name}"
+        assert made in recorded, name
+        if KeyUsage.SIGN in key.usages:
+            _use(person, key)
+
+
+def _recorded(person: HSM) -> dict[str, set[str]]:
+    """Return the codes that the trail has of each request, intents left out."""
+    found: dict[str, set[str]] = {}
+    page = person.execute(ops.ListAuditEvents(limit=1000))
+    for entry in page.items:
+        event = entry.event
+        codes = found.setdefault(event.request_id, set())
+        if event.phase != "intent":
+            codes.add(event.code)
+    return found
+
+
+def _check_keys(person: HSM, keys: dict[str, Any], done: set[str]) -> None:
+    """Check that what was acknowledged is there, and nothing else by halves."""
+    for name in ("signer", "cipher"):
+        if f"make {name}" not in done:
+            continue
+        versions = person.execute(ops.ListVersions(key_id=keys[name].key_id)).items
+        assert list(range(1, len(versions) + 1)) == [v.version for v in versions]
+        assert len(versions) <= 2
+        if f"rotate {name}" in done:
+            assert 2 == len(versions)
+        if name == "signer" and "revoke" in done:
+            assert KeyState.REVOKED is versions[0].state
+    if "tag" in done:
+        assert ("tagged",) == keys["cipher"].tags
+    if "destroy" in done:
+        gone = keys.get("other")
+        assert gone is None or KeyState.DESTROYED is gone.state
+
+
+def _use(person: HSM, key: Any) -> None:
+    """Use the newest version, if it may still be used."""
+    with suppress(KeyStateError):
+        made = person.execute(ops.Sign(key_id=key.key_id, message=b"later"))
+        person.execute(
+            ops.Verify(key_id=key.key_id, message=b"later", signature=made.signature)
+        )
