@@ -12,13 +12,14 @@ import os
 import platform
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.backends.openssl import backend
 
 import hsm_server.tls.openssl  # noqa: F401 - before anything else loads OpenSSL
-from tests.bench.figures import Finding
+from tests.bench.figures import Absent, Finding
 from tests.bench.goals import Goal, chosen
 from tests.bench.report import page, summary, table
 from tests.bench.rig import Rig
@@ -34,11 +35,20 @@ def main(numbers: list[str]) -> None:
         with Rig(Path(folder)) as rig:
             for goal in chosen(numbers):
                 sys.stderr.write(f"{goal.number}: {goal.about}\n")
-                found[goal] = goal.measure(rig)
+                found[goal] = _measured(goal, rig)
     sys.stdout.write(f"{table(found)}\n{summary(found)}\n")
     if not numbers:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         _PAGE.write_text(page(found, date=date, machine=_machine()))
+
+
+def _measured(goal: Goal, rig: Rig) -> list[Finding]:
+    """Measure one row; what it stumbles over is told, and does not cost the others."""
+    try:
+        return goal.measure(rig)
+    except Exception as error:
+        traceback.print_exc()
+        return [Absent(what=goal.about, why=f"the row failed: {error}")]
 
 
 def _machine() -> str:

@@ -19,12 +19,24 @@ from tests.bench.peers.native import AbsentError
 from tests.bench.peers.openssl import OpenSSL
 from tests.bench.peers.softhsm import SoftHSM
 
-__all__ = ["OPENSSL", "OWN", "RAW", "SOFTHSM", "Rig", "Rivals", "session_of", "told"]
+__all__ = [
+    "OPENSSL",
+    "OWN",
+    "PATIENT",
+    "RAW",
+    "SOFTHSM",
+    "Rig",
+    "Rivals",
+    "session_of",
+    "told",
+]
 
 OWN = "FerroHSM"
 RAW = "raw"
 OPENSSL = "OpenSSL in C"
 SOFTHSM = "SoftHSM2"
+PATIENT = ("--audit-timeout-secs", "60")
+"""Flags of a server that refuses nothing while the disk is busy otherwise."""
 
 
 class Rig:
@@ -79,6 +91,7 @@ class Rig:
             audit_log=folder / "audit.log",
             approval_dir=folder / "approvals",
             audit_sync=sync,
+            audit_timeout_seconds=60,
         )
 
     @cached_property

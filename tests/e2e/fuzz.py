@@ -59,7 +59,7 @@ _UNLIMITED: Final = (
 _NEEDS_A_LOSS: Final = frozenset({"BeginLedger"})
 """Succeeds only where a ledger was lost, which no request brings about."""
 
-_LEAST_REACHED: Final = 10
+_LEAST_REACHED: Final = 5
 _LONG: Final = frozenset({"SelfTest"})
 """Does all algorithms once; how long that takes is the algorithms' affair."""
 

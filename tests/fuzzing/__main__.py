@@ -74,8 +74,6 @@ class Outcome:
 def fuzz(target: Target, runs: int, seed: int, folder: Path) -> Outcome:
     """Fuzz one target in a process of its own; write findings into *folder*."""
     corpus = Path(tempfile.mkdtemp(dir=folder))
-    for number, content in enumerate(target.seeds):
-        (corpus / f"seed-{number}").write_bytes(content)
     words = folder / f"{target.name}.words"
     words.write_text(_dictionary(target), "ascii")
     slowest = folder / f"{target.name}.slowest"

@@ -3,7 +3,9 @@
 Fuzzes one target, guided by coverage; it does not return.
 
 ``python -m tests.fuzzing.child TARGET SLOWEST`` takes the options of libFuzzer after
-it. SLOWEST is a file: the input that took most processor time is written there.
+it, the folder of the corpus last: seeds are written there by this process, for they go
+with the keys that it has made. SLOWEST is a file: the input that took most processor
+time is written there.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ with atheris.instrument_imports(
 def main(name: str, slowest: Path, options: list[str]) -> None:
     """Fuzz one target until libFuzzer has done what its options say."""
     target = all_targets()[name]
+    for number, content in enumerate(target.seeds):
+        Path(options[-1], f"seed-{number}").write_bytes(content)
     longest = 0.0
 
     def run(data: bytes) -> None:

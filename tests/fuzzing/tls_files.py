@@ -33,8 +33,8 @@ from hsm_server.tls.ocsp.subject import is_must_staple, responders_of
 from hsm_server.tls.state import TLSState, pack_state, read_state
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target
+from tests.pki import CLIENT, SERVER, self_signed_root
 from tests.server.ocsp_support import CA, now_utc
-from tests.server.pki import CLIENT, SERVER, self_signed_root
 from tests.server.test_tls_hello import REAL
 
 __all__ = ["targets"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.server.pki import SERVER, self_signed_root
+from tests.pki import SERVER, self_signed_root
 
 __all__ = ["Answering", "HostileCA", "Reply", "hostile_ca"]
 

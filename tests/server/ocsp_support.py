@@ -12,30 +12,23 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
 )
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import (
     AuthorityInformationAccessOID,
     ExtendedKeyUsageOID,
-    NameOID,
 )
 
 from hsm_server.tls.ocsp.subject import Subject, subject_of
 from hsm_server.tls.state import ServerPair
+from tests.pki import SERVER, Issued, digest_for, self_signed_root
 
 URL = "http://responder.test/"
 HOUR = timedelta(hours=1)
 SHA1 = hashes.SHA1()  # noqa: S303 (names certificates, signs nothing)
-
-
-def name(common_name: str) -> x509.Name:
-    """Return a name of one attribute."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def now_utc() -> datetime:
@@ -43,125 +36,70 @@ def now_utc() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-@dataclass
-class Holder:
-    """A certificate and its key."""
-
-    certificate: x509.Certificate
-    key: Any
-
-    @property
-    def der(self) -> bytes:
-        """The certificate."""
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def key_der(self) -> bytes:
-        """The key, PKCS #8."""
-        return bytes(
-            self.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        )
-
-
-def digest_for(key: Any) -> hashes.SHA256 | None:
-    """Return what a kind of key signs by."""
-    has_one = isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
-    return hashes.SHA256() if has_one else None
-
-
 class CA:
     """Issues certificates, and speaks of them."""
 
     def __init__(self, common_name: str = "test CA", key: Any = None) -> None:
-        self.key: Any = key or ec.generate_private_key(ec.SECP256R1())
-        self.name = name(common_name)
-        self.certificate = self._sign(
-            _builder(self.name, self.name, self.key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_ca_usage(), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), False
-            )
-        )
+        self.root = self_signed_root(common_name, below=0, key=key)
+        self.key: Any = self.root.key
+        self.certificate = self.root.certificate
 
     @property
     def der(self) -> bytes:
         """Its certificate."""
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def holder(self) -> Holder:
-        """Itself, as who may sign responses."""
-        return Holder(self.certificate, self.key)
-
-    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        return builder.sign(self.key, digest_for(self.key))
+        return self.root.der
 
     def issue(
         self,
         common_name: str = "server",
         *,
         urls: tuple[str, ...] = (URL,),
-        usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.SERVER_AUTH,
+        usage: x509.ObjectIdentifier | None = SERVER,
         must_staple: bool = False,
         days: tuple[float, float] = (-1, 1),
         key: Any = None,
-    ) -> Holder:
+    ) -> Issued:
         """Issue a certificate, valid from and to some days from now."""
-        key = key or ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(name(common_name), self.name, key.public_key(), days)
-        builder = builder.add_extension(
-            x509.BasicConstraints(ca=False, path_length=None), critical=True
-        ).add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
-            critical=False,
-        )
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
-        )
-        if urls:
-            builder = builder.add_extension(_access(urls), critical=False)
-        if usage is not None:
-            builder = builder.add_extension(
-                x509.ExtendedKeyUsage([usage]), critical=False
-            )
+        more: list[x509.ExtensionType] = [_access(urls)] if urls else []
         if must_staple:
-            feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
-            builder = builder.add_extension(feature, critical=False)
-        return Holder(self._sign(builder), key)
+            more.append(x509.TLSFeature([x509.TLSFeatureType.status_request]))
+        begin, end = (timedelta(days=number) for number in days)
+        return self.root.issue(
+            common_name, use=usage, begin=begin, end=end, key=key, more=more
+        )
 
-    def delegate(self, **changes: Any) -> Holder:
+    def delegate(self, **changes: Any) -> Issued:
         """Issue the certificate of a responder."""
         changes.setdefault("usage", ExtendedKeyUsageOID.OCSP_SIGNING)
         return self.issue("responder", urls=(), **changes)
 
-    def subject(self, holder: Holder) -> Subject:
+    def subject(self, holder: Issued) -> Subject:
         """Return a certificate of its as what is asked after."""
         subject = subject_of([holder.der, self.der])
         assert subject is not None
         return subject
 
-    def pair(self, holder: Holder) -> ServerPair:
+    def pair(self, holder: Issued) -> ServerPair:
         """Return a certificate of its as what a listener shows."""
         chain = (holder.der, self.der)  # curl looks for the issuer in it
         return ServerPair(chain=chain, key=holder.key_der, issuer=self.der)
 
     def answer(
         self,
-        holder: Holder,
+        holder: Issued,
         *,
         status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
         this_update: datetime | None = None,
         valid: timedelta | None = HOUR,
         nonce: bytes = b"",
-        signer: Holder | None = None,
-        shows: tuple[Holder, ...] = (),
+        signer: Issued | None = None,
+        shows: tuple[Issued, ...] = (),
         issuer: x509.Certificate | None = None,
         digest: hashes.HashAlgorithm | None = None,
         by_name: bool = False,
     ) -> bytes:
         """Say something of a certificate, right in all that isn't given."""
-        signer = signer or self.holder
+        signer = signer or self.root
         this_update = this_update or now_utc() - timedelta(minutes=1)
         is_revoked = status is ocsp.OCSPCertStatus.REVOKED
         builder = ocsp.OCSPResponseBuilder().add_response(
@@ -194,38 +132,6 @@ def _access(urls: tuple[str, ...]) -> x509.AuthorityInformationAccess:
             )
             for url in urls
         ]
-    )
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: Any,
-    days: tuple[float, float] = (-1, 1),
-) -> x509.CertificateBuilder:
-    now = now_utc()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=days[0]))
-        .not_valid_after(now + timedelta(days=days[1]))
-    )
-
-
-def _ca_usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
     )
 
 

@@ -31,7 +31,7 @@ from authlib.oidc.core.grants import OpenIDCode
 from joserfc.jwk import RSAKey
 from werkzeug.serving import make_server
 
-from tests.server.pki import SERVER, self_signed_root
+from tests.pki import SERVER, self_signed_root
 
 __all__ = ["CLIENT_ID", "CLIENT_SECRET", "OIDCIssuer", "Settled"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.server.pki import SERVER, self_signed_root
+from tests.pki import SERVER, self_signed_root
 from tests.support import require_program
 
 __all__ = ["Names", "Pebble", "free_port", "names_served"]

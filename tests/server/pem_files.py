@@ -8,11 +8,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
-from tests.server.pki import SERVER, Issued, Issuer
+from tests.pki import SERVER, Issued, Issuer
 
-__all__ = ["chain_pem", "key_pem", "make_key", "pem", "serve_by", "write_pair"]
-
-_FORM = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+__all__ = ["make_key", "pem", "serve_by", "write_pair"]
 
 
 def make_key(kind: str) -> Any:
@@ -38,20 +36,9 @@ def pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
 
 
-def chain_pem(issued: Issued) -> bytes:
-    """Return a certificate and those above it, PEM."""
-    return pem(issued.certificate, *issued.above)
-
-
-def key_pem(issued: Issued) -> bytes:
-    """Return a private key, PEM."""
-    data: bytes = issued.key.private_bytes(serialization.Encoding.PEM, *_FORM)
-    return data
-
-
 def write_pair(cert: Path, key: Path, issued: Issued) -> None:
     """Write chain and key, the key for its owner alone."""
-    cert.write_bytes(chain_pem(issued))
+    cert.write_bytes(issued.chain_pem)
     key.touch(mode=0o600)
     key.chmod(0o600)
-    key.write_bytes(key_pem(issued))
+    key.write_bytes(issued.key_pem)

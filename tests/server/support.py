@@ -10,18 +10,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from io import StringIO
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from yarl import URL
 
 from hsm_core.factory import OpenHSM, open_async
@@ -43,6 +37,7 @@ from hsm_server.settings import LogFormat, LogLevel, ServerSettings
 from hsm_server.telemetry import Metrics
 from hsm_server.tokens import TokenTrust
 from hsm_server.tracing import NO_TRACING, Tracing
+from tests.pki import CLIENT, SERVER, self_signed_root
 
 Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]
 """Makes what an application asks, over an HSM and who guards it."""
@@ -258,93 +253,16 @@ async def open_api(
 
 
 class Authority:
-    """A certificate authority for one test run."""
+    """A certificate authority for one test run, whose certificates lie in files."""
 
     def __init__(self, folder: Path, name: str = "Test CA") -> None:
         self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._name = subject
-        self.certificate = (
-            _builder(subject, subject, self._key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(ca=True), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()),
-                critical=False,
-            )
-            .sign(self._key, hashes.SHA256())
-        )
+        self._root = self_signed_root(name, below=0)
+        self.certificate = self._root.certificate
         self.path = folder / f"{name.replace(' ', '-')}.pem"
-        self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        self.path.write_bytes(self._root.chain_pem)
 
     def issue(self, name: str, *, server: bool) -> tuple[Path, Path]:
         """Issue a certificate; return the paths of certificate and key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usage = ExtendedKeyUsageOID.SERVER_AUTH
-        if not server:
-            usage = ExtendedKeyUsageOID.CLIENT_AUTH
-        certificate = (
-            _builder(subject, self._name, key.public_key())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-            .add_extension(_key_usage(ca=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(
-                x509.SubjectAlternativeName(
-                    [
-                        x509.DNSName("localhost"),
-                        x509.IPAddress(IPv4Address("127.0.0.1")),
-                    ]
-                ),
-                critical=False,
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                    self._key.public_key()
-                ),
-                critical=False,
-            )
-            .sign(self._key, hashes.SHA256())
-        )
-        cert_path = self._folder / f"{name}.pem"
-        key_path = self._folder / f"{name}-key.pem"
-        cert_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        key_path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        key_path.chmod(0o600)
-        return cert_path, key_path
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
+        issued = self._root.issue(name, use=SERVER if server else CLIENT)
+        return issued.write(self._folder, name, is_alone=True)

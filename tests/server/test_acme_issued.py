@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.tls.acme.first import first_pair
 from hsm_server.tls.acme.stored import Stored
+from tests.pki import CLIENT, SERVER, self_signed_root
 from tests.server.acme_hostile import HostileCA, hostile_ca
 from tests.server.acme_issuer import issue_by
-from tests.server.pki import CLIENT, SERVER, self_signed_root
 from tests.server.test_acme_task import World, stored, until
 
 DAY = timedelta(days=1)

@@ -35,8 +35,8 @@ from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state
+from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.acme_hostile import HostileCA, Reply, hostile_ca
-from tests.server.pki import SERVER, Issued, self_signed_root
 
 NAMES = ("localhost", "127.0.0.1")
 DAY = timedelta(days=1)

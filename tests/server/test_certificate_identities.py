@@ -22,7 +22,7 @@ from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.local_vault import LocalVault
 from hsm_server.settings import TokenRules
 from hsm_server.tokens import TokenTrust
-from tests.server.pki import self_signed_root
+from tests.pki import self_signed_root
 from tests.server.support import SECRET, claims, mint, open_api
 
 ROOT = self_signed_root("Root")

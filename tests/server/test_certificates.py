@@ -15,7 +15,7 @@ from hsm_core.errors import AuthenticationError
 from hsm_server.access import Visitor
 from hsm_server.app_keys import VAULT
 from hsm_server.certificates import CertificateFacts, certificate_facts
-from tests.server.pki import self_signed_root
+from tests.pki import self_signed_root
 from tests.server.support import mint, open_api
 
 ROOT = self_signed_root("Root")

@@ -19,8 +19,8 @@ from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.crl_watch import CRLWatch
 from hsm_server.tls.state import ClientRules, TLSState
+from tests.pki import SERVER, self_signed_root
 from tests.server.ocsp_support import FakeClock, settle
-from tests.server.pki import SERVER, self_signed_root
 from tests.server.tls_support import s_client, serving, state_of
 
 ROOT: Final = self_signed_root("clients")

@@ -18,8 +18,8 @@ from hsm_server.ipc.frames import MAX_FRAME_BYTES
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
 from hsm_server.tokens import TokenTrust
+from tests.pki import self_signed_root
 from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
-from tests.server.pki import self_signed_root
 from tests.server.support import claims, mint
 
 LONG = 2 * 1024 * 1024

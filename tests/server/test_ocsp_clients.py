@@ -16,7 +16,8 @@ from hsm_server.tls.ocsp.client_check import ClientCheck, Ruling, subjects_of
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.response import Answer, check_response
 from hsm_server.tls.ocsp.subject import Subject
-from tests.server.ocsp_support import CA, HOUR, URL, FakeClock, Holder, settle
+from tests.pki import Issued
+from tests.server.ocsp_support import CA, HOUR, URL, FakeClock, settle
 
 CA_: Final = CA()
 GOOD: Final = ocsp.OCSPCertStatus.GOOD
@@ -60,7 +61,7 @@ class Place:
         if self.fault:
             raise UnusableError(self.fault)
         der = CA_.answer(
-            Holder(subject.certificate, None),
+            Issued(subject.certificate, None),
             status=self.status,
             this_update=self.clock.at.replace(microsecond=0) - self.age,
             valid=self.valid,

@@ -22,7 +22,8 @@ from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.fetch import Responders
 from hsm_server.tls.ocsp.pace import SystemClock
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Status
-from tests.server.ocsp_support import CA, Asked, Holder, Reply, Web, failure, http
+from tests.pki import Issued
+from tests.server.ocsp_support import CA, Asked, Reply, Web, failure, http
 
 CA_: Final = CA()
 PATIENT: Final = 10.0
@@ -39,13 +40,13 @@ async def responders() -> AsyncIterator[Responders]:
 
 
 async def ask(
-    responders: Responders, server: Holder, seconds: float = PATIENT
+    responders: Responders, server: Issued, seconds: float = PATIENT
 ) -> Status:
     """Ask after a certificate, and return what is said."""
     return (await responders.ask(CA_.subject(server), seconds)).status
 
 
-def good(server: Holder) -> Reply:
+def good(server: Issued) -> Reply:
     """Return what answers that all is well, with the nonce that was sent."""
     return lambda asked: http(CA_.answer(server, nonce=asked.nonce))
 

@@ -35,11 +35,11 @@ from hsm_server.tls.ocsp import client_check
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.state import ClientRules, TLSState
+from tests.pki import Issued
 from tests.server.ocsp_support import (
     CA,
     HOUR,
     Asked,
-    Holder,
     Reply,
     Web,
     failure,
@@ -67,7 +67,7 @@ HANDSHAKES: Final = 8
 class Stapled:
     """A server, the responder of its certificate, and what staples between them."""
 
-    def __init__(self, server: Server, web: Web, holder: Holder) -> None:
+    def __init__(self, server: Server, web: Web, holder: Issued) -> None:
         self.server = server
         self.web = web
         self.holder = holder
@@ -164,7 +164,7 @@ def free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-def good(holder: Holder, valid: timedelta = HOUR) -> Reply:
+def good(holder: Issued, valid: timedelta = HOUR) -> Reply:
     """Return who says that all is well."""
     return lambda asked: http(
         CA_.answer(
@@ -208,16 +208,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def by_delegate(holder: Holder, **changes: Any) -> bytes:
+def by_delegate(holder: Issued, **changes: Any) -> bytes:
     """Return what somebody says whom the CA has given a certificate."""
     delegate = CA_.delegate(**changes)
     return CA_.answer(holder, signer=delegate, shows=(delegate,))
 
 
-def faults(holder: Holder) -> dict[str, tuple[bytes, str]]:
+def faults(holder: Issued) -> dict[str, tuple[bytes, str]]:
     """Return answers that are wrong each in one way, and what that is called."""
     other = CA_.issue("other")
-    shown = (STRANGER.holder,)
+    shown = (STRANGER.root,)
     tries = failure(ocsp.OCSPResponseStatus.TRY_LATER)
     past, future = now_utc() - 2 * HOUR, now_utc() + HOUR
     unknown = ocsp.OCSPCertStatus.UNKNOWN
@@ -229,11 +229,11 @@ def faults(holder: Holder) -> dict[str, tuple[bytes, str]]:
             "other_certificate",
         ),
         "wrong signer": (
-            http(CA_.answer(holder, signer=STRANGER.holder, shows=shown)),
+            http(CA_.answer(holder, signer=STRANGER.root, shows=shown)),
             "responder",
         ),
         "wrong signature": (
-            http(CA_.answer(holder, signer=CA().holder, by_name=True)),
+            http(CA_.answer(holder, signer=CA().root, by_name=True)),
             "signature",
         ),
         "delegate for servers": (
@@ -354,7 +354,7 @@ class OpenSSLResponder:
         self._folder = folder
         self._index = folder / "index.txt"
         delegate = CA_.delegate()
-        for name, holder in {"ca": CA_.holder, "signer": delegate}.items():
+        for name, holder in {"ca": CA_.root, "signer": delegate}.items():
             certificate = holder.certificate.public_bytes(Encoding.PEM)
             (folder / f"{name}.pem").write_bytes(certificate)
             (folder / f"{name}.key").write_bytes(
@@ -429,7 +429,7 @@ def test_responder_of_openssl(tmp_path: Path, bundle: Path) -> None:
 class Guarded:
     """A server that asks after its clients, and a client with a certificate."""
 
-    def __init__(self, server: Server, web: Web, client: Holder, folder: Path) -> None:
+    def __init__(self, server: Server, web: Web, client: Issued, folder: Path) -> None:
         self.server = server
         self.web = web
         self.client = client

@@ -25,7 +25,8 @@ from hsm_server.tls.ocsp.response import (
     check_response,
 )
 from hsm_server.tls.ocsp.subject import is_must_staple, responders_of, subject_of
-from tests.server.ocsp_support import CA, HOUR, SHA1, Holder, failure, now_utc, twice
+from tests.pki import Issued
+from tests.server.ocsp_support import CA, HOUR, SHA1, failure, now_utc, twice
 
 NOW: Final = now_utc()
 
@@ -33,7 +34,7 @@ NOW: Final = now_utc()
 class Authority(CA):
     """One whose answers are of that time, however late a test is run."""
 
-    def answer(self, holder: Holder, **changes: Any) -> bytes:
+    def answer(self, holder: Issued, **changes: Any) -> bytes:
         """Say something of a certificate; see `CA.answer`."""
         changes.setdefault("this_update", NOW - timedelta(minutes=1))
         return super().answer(holder, **changes)
@@ -136,7 +137,7 @@ class TestGood:
         assert Status.GOOD is check(der).status
 
 
-def by_delegate(delegate: Holder, **changes: Any) -> bytes:
+def by_delegate(delegate: Issued, **changes: Any) -> bytes:
     """Return a response that a delegate has signed, whose certificate is with it."""
     return CA_.answer(SERVER, signer=delegate, shows=(delegate,), **changes)
 
@@ -167,7 +168,7 @@ BAD: Final[dict[str, tuple[Callable[[], bytes], Fault]]] = {
         Fault.OTHER_CERTIFICATE,
     ),
     "other signer": (
-        lambda: CA_.answer(SERVER, signer=STRANGER.holder, shows=(STRANGER.holder,)),
+        lambda: CA_.answer(SERVER, signer=STRANGER.root, shows=(STRANGER.root,)),
         Fault.RESPONDER,
     ),
     "signer not shown": (
@@ -175,7 +176,7 @@ BAD: Final[dict[str, tuple[Callable[[], bytes], Fault]]] = {
         Fault.RESPONDER,
     ),
     "signed by another key": (
-        lambda: CA_.answer(SERVER, signer=Authority().holder, by_name=True),
+        lambda: CA_.answer(SERVER, signer=Authority().root, by_name=True),
         Fault.SIGNATURE,
     ),
     "delegate for servers": (

@@ -29,7 +29,8 @@ from hsm_server.tls.ocsp.response import Answer, check_response
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.ocsp.subject import Subject
 from hsm_server.tls.state import ServerPair, TLSState
-from tests.server.ocsp_support import CA, HOUR, FakeClock, Holder, settle
+from tests.pki import Issued
+from tests.server.ocsp_support import CA, HOUR, FakeClock, settle
 
 CA_: Final = CA()
 REVOKED: Final = ocsp.OCSPCertStatus.REVOKED
@@ -59,7 +60,7 @@ class Responder:
         if self.fault:
             raise UnusableError(self.fault)
         der = CA_.answer(
-            Holder(subject.certificate, None),
+            Issued(subject.certificate, None),
             status=self.status,
             this_update=self.clock.at.replace(microsecond=0) - self.age,
             valid=self.valid,

@@ -24,9 +24,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.pki import self_signed_root
 from tests.server.family import create, wait_until
 from tests.server.pem_files import serve_by, write_pair
-from tests.server.pki import self_signed_root
 from tests.server.process import (
     MASTER,
     Running,

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm_server.tls.state import ClientRules
-from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
+from tests.pki import SERVER, Issued, Issuer, self_signed_root
 from tests.server.support import claims, mint
 from tests.server.tls_support import Server, client_context, serving, state_of
 

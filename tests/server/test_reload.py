@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from tests.pki import self_signed_root
 from tests.server.family import Family, counter, retrying, wait_until
 from tests.server.pem_files import serve_by, write_pair
-from tests.server.pki import self_signed_root
 from tests.server.process import Running, Site, client_context, connect
 from tests.server.support import SECRET, Answer, claims, mint
 

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from hsm_server.tls.contexts import MAX_INTERMEDIATES
 from hsm_server.tls.state import ClientRules
-from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
+from tests.pki import SERVER, Issued, Issuer, self_signed_root
 from tests.server.support import claims, mint
 from tests.server.tls_support import (
     Sent,

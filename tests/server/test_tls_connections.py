@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hsm_server.tls.state import Challenge, ClientRules
-from tests.server.pki import SERVER, Issued, self_signed_root
+from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.support import mint
 from tests.server.tls_support import (
     REQUEST,

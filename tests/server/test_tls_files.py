@@ -21,8 +21,8 @@ from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state
-from tests.server.pem_files import key_pem, pem, serve_by, write_pair
-from tests.server.pki import CLIENT, Issued, Issuer, self_signed_root
+from tests.pki import CLIENT, Issued, Issuer, self_signed_root
+from tests.server.pem_files import pem, serve_by, write_pair
 from tests.support import require_program, require_service
 
 DER = serialization.Encoding.DER
@@ -136,7 +136,7 @@ class TestPair:
 
     def test_a_mismatched_pair_is_told(self, folder: Folder) -> None:
         """The message names both files."""
-        folder.files.key.write_bytes(key_pem(serve_by(folder.issuer)))
+        folder.files.key.write_bytes(serve_by(folder.issuer).key_pem)
 
         assert "key.pem does not belong to the certificate" in folder.refusal()
 
@@ -216,7 +216,7 @@ class TestPair:
         """Each is to be followed by who has signed it."""
         issued = serve_by(folder.issuer.authority("Between"))
         own, (between, root) = issued.certificate, issued.above
-        folder.files.key.write_bytes(key_pem(issued))
+        folder.files.key.write_bytes(issued.key_pem)
         folder.files.cert.write_bytes(pem(own, root, between))
 
         assert "is no chain: CN=server is not signed by" in folder.refusal()

@@ -10,7 +10,7 @@ import pytest
 from hsm_server.exit_codes import ListenError
 from hsm_server.tls.groups import CLASSICAL, GROUPS, HYBRID, check_groups, selected
 from hsm_server.tls.state import pack_state
-from tests.server.pki import SERVER, self_signed_root
+from tests.pki import SERVER, self_signed_root
 from tests.server.tls_support import state_of
 
 RETRY = bytes.fromhex(

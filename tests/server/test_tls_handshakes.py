@@ -18,7 +18,7 @@ from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.contexts import TLSStateError
 from hsm_server.tls.state import ClientRules, ServerPair
 from hsm_server.tls.trial import try_state
-from tests.server.pki import SERVER, Issued, Issuer, self_signed_root
+from tests.pki import SERVER, Issued, Issuer, self_signed_root
 from tests.server.tls_support import (
     REQUEST,
     Server,

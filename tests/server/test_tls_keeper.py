@@ -33,8 +33,8 @@ from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.settling import settled
 from hsm_server.tls.sources import Edit, FileSource, file_sources, first_state
 from hsm_server.tls.state import TLSState
-from tests.server.pem_files import chain_pem, key_pem, pem, serve_by, write_pair
-from tests.server.pki import Issued, self_signed_root
+from tests.pki import Issued, self_signed_root
+from tests.server.pem_files import pem, serve_by, write_pair
 
 DAY = timedelta(days=1)
 
@@ -195,7 +195,7 @@ class TestReload:
 
 
 def _mismatched(world: World) -> None:
-    world.files.key.write_bytes(key_pem(serve_by(world.issuer)))
+    world.files.key.write_bytes(serve_by(world.issuer).key_pem)
 
 
 def _expired(world: World) -> None:
@@ -213,7 +213,7 @@ def _open(world: World) -> None:
 
 def _half(world: World) -> None:
     new = serve_by(world.issuer)
-    world.files.cert.write_bytes(chain_pem(new)[:300])
+    world.files.cert.write_bytes(new.chain_pem[:300])
 
 
 def _gone(world: World) -> None:
@@ -351,7 +351,7 @@ class TestLooking:
 
     def test_a_file_that_is_being_written_is_waited_for(self, world: World) -> None:
         """What is there twice in a row counts."""
-        whole = chain_pem(serve_by(world.issuer))
+        whole = serve_by(world.issuer).chain_pem
         pieces = iter([whole[:100], whole[:400], whole, whole])
         found = settled(
             lambda: read_pair_files(world.settings.pairs),

@@ -17,7 +17,7 @@ import pytest
 
 from hsm_server.tls.adapter import AdapterContext, TLSConnection
 from hsm_server.tls.state import ClientRules, TLSState, pack_state, read_state
-from tests.server.pki import SERVER, self_signed_root
+from tests.pki import SERVER, self_signed_root
 from tests.server.tls_support import state_of
 
 ROUNDS: Final = int(os.environ.get("FERROHSM_TLS_ROUNDS", "600"))

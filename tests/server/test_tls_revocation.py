@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pki import Issued, Issuer, self_signed_root
 from tests.server.family import wait_until
 from tests.server.pem_files import pem
-from tests.server.pki import Issued, Issuer, self_signed_root
 from tests.server.process import Running, Site, client_context, connect
 from tests.server.support import mint
 

@@ -17,7 +17,7 @@ from hsm_server.clock import FlooredClock
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.settings import TokenRules
 from hsm_server.tokens import TokenTrust
-from tests.server.pki import self_signed_root
+from tests.pki import self_signed_root
 from tests.server.support import SECRET, mint
 from tests.server.ui_support import open_browser
 

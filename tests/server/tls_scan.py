@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import hsm_server.tls.openssl  # noqa: F401 (before other users of cryptography)
-from tests.server.pki import SERVER, self_signed_root
+from tests.pki import SERVER, self_signed_root
 from tests.server.tls_support import serving, state_of
 
 __all__ = ["scan"]

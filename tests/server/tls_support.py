@@ -31,7 +31,7 @@ from hsm_server.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.peers import channel_of
 from hsm_server.tls.state import ClientRules, ServerPair, TLSState
-from tests.server.pki import Issued, Issuer
+from tests.pki import Issued, Issuer
 from tests.server.support import local_app
 from tests.support import require_program
 

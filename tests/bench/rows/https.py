@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from tests.bench.figures import Finding, at_least, at_most
 from tests.bench.harness import Clock, Loop, interleave, repeated
 from tests.bench.processes import Load, cpu_seconds, sign_over_https
-from tests.bench.rig import Rig, told
+from tests.bench.rig import PATIENT, Rig, told
 from tests.e2e.https import Client
 from tests.e2e.site import Site
 
@@ -24,7 +24,7 @@ _REQUESTS = 3000
 def requests(rig: Rig) -> list[Finding]:
     """Return what signatures and encryptions cost, alone and in batches."""
     site = Site(rig.place("https"))
-    inline = ("--isolation", "inline", "--audit-sync", "bounded")
+    inline = ("--isolation", "inline", "--audit-sync", "bounded", *PATIENT)
     with site.start(*inline, "--log-level", "warning") as server:
         with site.client(server.port, "ada", "operator") as client:
             took = _measured(client, lambda: cpu_seconds(server.pid))
@@ -52,7 +52,7 @@ def _apart(rig: Rig) -> list[Finding]:
     for turn in range(_TURNS):
         for workers, seen in loads.items():
             folder = rig.place(f"workers-{turn}-{workers}")
-            flags = ("--workers", str(workers), "--audit-sync", "bounded")
+            flags = ("--workers", str(workers), "--audit-sync", "bounded", *PATIENT)
             seen.append(sign_over_https(folder, flags, _REQUESTS))
     vault = statistics.median(load.used["vault"] for load in loads[1])
     one, two = (

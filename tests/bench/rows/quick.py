@@ -13,7 +13,7 @@ from typing import Final
 
 from hsm_core.algorithms import Algorithm
 from tests.bench.figures import Absent, Finding, at_most
-from tests.bench.rig import Rig
+from tests.bench.rig import PATIENT, Rig
 from tests.e2e.https import Client
 from tests.e2e.site import Site
 
@@ -30,7 +30,8 @@ _WHAT: Final = "99th percentile of EC-P256 over HTTPS, during 128s signatures ÷
 def beside_slow(rig: Rig) -> Finding:
     """Return how much longer the slowest of a hundred quick requests takes; by wall."""
     site = Site(rig.place("quick"))
-    with site.start("--audit-sync", "bounded", "--log-level", "warning") as server:
+    words = ("--audit-sync", "bounded", "--log-level", "warning", *PATIENT)
+    with site.start(*words) as server:
         quick, slow = (
             site.client(server.port, name, "operator") for name in ("ada", "bob")
         )

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Certificates of every kind, good and bad, made for one test run."""
+"""
+Certificates of every kind, good and bad, made for one test run.
+
+The tests of each distribution use them; nothing but cryptography is needed.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -20,9 +24,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hsm_server.tls.state import ServerPair
+if TYPE_CHECKING:
+    from hsm_server.tls.state import ServerPair
 
-__all__ = ["CLIENT", "SERVER", "Issued", "Issuer", "self_signed_root"]
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "Issued",
+    "Issuer",
+    "digest_for",
+    "self_signed_root",
+]
 
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -44,24 +56,51 @@ class Issued:
 
     @property
     def pair(self) -> ServerPair:
-        """As a listener takes it; the root is left out."""
+        """As the server's listener takes it, which must be there; without the root."""
+        from hsm_server.tls.state import ServerPair
+
         above = [c for c in self.above if c.issuer != c.subject]
         return ServerPair(
             chain=(self.der, *(c.public_bytes(Encoding.DER) for c in above)),
-            key=self.key.private_bytes(
-                Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
-            ),
+            key=self.key_der,
         )
 
-    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Write chain and key as PEM, and return where they are."""
-        chain, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
-        certificates = (self.certificate, *self.above)
-        chain.write_bytes(b"".join(c.public_bytes(Encoding.PEM) for c in certificates))
-        key.touch(mode=0o600)
-        key.write_bytes(
+    @property
+    def key_der(self) -> bytes:
+        """The private key, PKCS #8 in DER."""
+        return bytes(
+            self.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        )
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key, PKCS #8 in PEM."""
+        return bytes(
             self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         )
+
+    @property
+    def chain_pem(self) -> bytes:
+        """The certificate and those above it, PEM."""
+        return _pem(self.certificate, *self.above)
+
+    def write(
+        self, folder: Path, name: str, *, is_alone: bool = False
+    ) -> tuple[Path, Path]:
+        """
+        Write chain and key as PEM, and return where they are.
+
+        Args:
+            folder: Where.
+
+            name: Of both files, but for what follows it.
+
+            is_alone: Whether the certificates above it are left out.
+        """
+        chain, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+        chain.write_bytes(_pem(self.certificate) if is_alone else self.chain_pem)
+        key.touch(mode=0o600)
+        key.write_bytes(self.key_pem)
         return chain, key
 
 
@@ -140,19 +179,13 @@ class Issuer(Issued):
                 entry.revocation_date(now - _HOUR).build()
             )
         key = self.key if signer is None else signer.key
-        return builder.sign(key, self._hash).public_bytes(Encoding.DER)
+        return builder.sign(key, digest_for(self.key)).public_bytes(Encoding.DER)
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
 
     def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        return builder.sign(self.key, self._hash)
-
-    @property
-    def _hash(self) -> hashes.SHA256 | None:
-        return (
-            None if isinstance(self.key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
-        )
+        return builder.sign(self.key, digest_for(self.key))
 
 
 def self_signed_root(name: str, *, below: int | None = None, key: Any = None) -> Issuer:
@@ -160,8 +193,17 @@ def self_signed_root(name: str, *, below: int | None = None, key: Any = None) ->
     key = key or ec.generate_private_key(ec.SECP256R1())
     builder = _builder(name, _name(name), key, -_HOUR, 24 * _HOUR)
     builder = _as_authority(builder, key, below)
-    hashed = None if isinstance(key, mldsa.MLDSA65PrivateKey) else hashes.SHA256()
-    return Issuer(builder.sign(key, hashed), key)
+    return Issuer(builder.sign(key, digest_for(key)), key)
+
+
+def digest_for(key: Any) -> hashes.SHA256 | None:
+    """Return what a kind of key signs by; some have a digest of their own."""
+    has_none = not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    return None if has_none else hashes.SHA256()
+
+
+def _pem(*certificates: x509.Certificate) -> bytes:
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
 def _as_authority(
