@@ -12,10 +12,20 @@ from typing import Any
 import pytest
 import yaml
 
-from hsm_core.errors import ConfigurationError, UnsafeFileModeError
+from hsm_core.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    UnsafeFileModeError,
+)
 from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenTrust, TokenVerifier
-from hsm_server.tokens.config import MAX_KEYS, load_token_config
+from hsm_server.tokens import Algorithm, TokenKey, TokenTrust, TokenVerifier
+from hsm_server.tokens.config import (
+    MAX_KEYS,
+    load_token_config,
+    public_keys_of_set,
+    with_keys,
+)
+from hsm_server.tokens.keys import key_from_pem
 from tests.server.support import SECRET
 from tests.server.token_kit import ALGORITHMS, SECOND_SECRET, signer, write_config
 from tests.support import REPOSITORY
@@ -276,3 +286,84 @@ def test_flags_and_file_must_agree(path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"issuer.*--auth-jwt-issuer"):
         load(path, issuer="https://b")
     assert 9 == load(write_config(path, [RS]), leeway_seconds=9).rules.leeway_seconds
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"kid": "b", "jwk": {"kid": "a"}}, "another kid inside"),
+        ({"algorithm": "ES256", "jwk": {"alg": "RS256"}}, "RS256, not for ES256"),
+    ],
+)
+def test_a_jwk_says_what_its_section_says(
+    path: Path, section: dict[str, Any], words: str
+) -> None:
+    """Name and algorithm stand there once, or twice alike."""
+    source = load(write_config(path, [signer("RS256").section()]))
+    (row,) = json.loads(source.public_keys())["keys"]
+    row = {name: row[name] for name in ("kty", "n", "e")}
+    whole = {**section, "jwk": {**row, **section["jwk"]}}
+
+    with pytest.raises(ConfigurationError, match=words):
+        load(write_config(path, [whole]))
+    agreeing = {"kid": "a", "algorithm": "RS256", "jwk": {**row, "kid": "a"}}
+    assert "a" == load(write_config(path, [agreeing])).keys[0].kid
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"[]", b"{}", b'{"keys": {}}', b'{"keys": [1]}', b'{"keys": [{}, "x"]}'],
+)
+def test_what_is_no_key_set(path: Path, data: bytes) -> None:
+    """It is a list of objects under keys, in a file as from elsewhere."""
+    path.with_name("jwks.json").write_bytes(data)
+
+    with pytest.raises(ConfigurationError, match="jwks_file"):
+        load(write_config(path, [], jwks_file="jwks.json"))
+    with pytest.raises(InvalidInputError):
+        public_keys_of_set(data)
+
+
+def test_a_public_set_holds_public_keys() -> None:
+    """Each of them is one of ours, and none is a secret; there may be none."""
+    rows = [_row(name) for name in ("RS256", "ES256", "EdDSA")]
+    unknown = [{**rows[0], "use": "enc"}, {**rows[0], "alg": "PS256"}, {"kty": "AKP"}]
+    other = [{"kty": "EC", "crv": "P-384"}, {"kty": "OKP", "crv": "X25519"}]
+
+    def read(*keys: dict[str, Any]) -> tuple[TokenKey, ...]:
+        return public_keys_of_set(json.dumps({"keys": keys}).encode())
+
+    assert () == read() == read(*unknown, *other)
+    assert ["RS256", "ES256", "EdDSA"] == [key.algorithm for key in read(*rows)]
+    bare = [
+        {name: v for name, v in row.items() if name not in {"alg", "use"}}
+        for row in rows
+    ]
+    assert read(*rows) == read(*bare)
+    for bad, words in (
+        ({"kty": "oct", "alg": "HS256", "k": B64}, r"keys\[3\].*secret"),
+        ({**rows[0], "k": B64}, r"keys\[3\].*secret"),
+        ({**rows[0], "n": "AQAB"}, r"keys\[3\]"),
+        (rows[0], "twice"),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
+            read(*rows, bad)
+
+
+def test_fetched_keys_beside_those_of_a_file(path: Path) -> None:
+    """Both count under the file's rules; none may stand there twice."""
+    trust = load(write_config(path, [signer("RS256").section("a")], audience="x"))
+    fetched = public_keys_of_set(json.dumps({"keys": [_row("ES256")]}).encode())
+    again = public_keys_of_set(json.dumps({"keys": [_row("RS256")]}).encode())
+
+    both = with_keys(trust, fetched)
+
+    assert ((*trust.keys, *fetched), trust.rules) == (both.keys, both.rules)
+    with pytest.raises(ConfigurationError, match=r"fetched keys.*twice"):
+        with_keys(trust, again)
+
+
+def _row(algorithm: str) -> dict[str, Any]:
+    source = key_from_pem(signer(algorithm).pem(), Algorithm(algorithm))
+    (row,) = json.loads(TokenTrust((source,), TokenRules()).public_keys())["keys"]
+    return {name: v for name, v in row.items() if name != "kid"}
