@@ -30,7 +30,7 @@ METHOD: Final = """## How it is measured
   writes a trail. For ECDSA SoftHSM2 is given a digest, and so spared a hash.
 - Messages that are signed have 32 bytes. RSA signs with PSS and SHA-256.
 - A ratio *of raw* is raw ÷ own: 1.0 is as quick as raw. *SoftHSM2 ÷ own* says how many
-  times as long SoftHSM2 takes.
+  times as long SoftHSM2 takes, and *OpenSSL in C ÷ own* the same of OpenSSL.
 - Over HTTPS the server's process is measured, not the client's. Unless a row speaks of
   workers, keys and connections are in one process. The listing of keys is never shown
   from memory. The vault's and the front ends' shares are taken while 16 connections
