@@ -30,13 +30,14 @@ METHOD: Final = """## How it is measured
   writes a trail. For ECDSA SoftHSM2 is given a digest, and so spared a hash.
 - Messages that are signed have 32 bytes. RSA signs with PSS and SHA-256.
 - A ratio *of raw* is raw ÷ own: 1.0 is as quick as raw. *SoftHSM2 ÷ own* says how many
-  times as long SoftHSM2 takes.
-- Over HTTPS the server's process is measured, not the client's. Unless a row speaks of
-  workers, keys and connections are in one process. The listing of keys is never shown
-  from memory. The vault's and the front ends' shares are taken while 16 connections
-  sign as fast as they can.
-- Quick requests beside a slow signature (P14) are timed by a client on the same
-  machine, which needs a processor too.
+  times as long SoftHSM2 takes, and *OpenSSL in C ÷ own* the same of OpenSSL.
+- Over HTTPS the server's processor time is measured and not the client's, but for the
+  commands of `hsm-cli` (P15). Unless a row speaks of workers or of slow signatures,
+  keys and connections are in one process. The listing of keys is never shown from
+  memory. The vault's and the front ends' shares are taken while 16 connections sign as
+  fast as they can.
+- Quick requests beside slow signatures (P14) are timed by a client on the same machine,
+  which needs a processor too.
 - P16 takes 1,000,000 keys in SQLite, and 1,000,000 records in files, or as many as
   `FERROHSM_BENCH_KEYS` and `FERROHSM_BENCH_RECORDS` say.
 - liboqs (P13) is measured where it is installed; see

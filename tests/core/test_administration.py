@@ -20,7 +20,7 @@ from tests.core.crypto_samples import PYCA
 def gateway(monkeypatch: pytest.MonkeyPatch) -> OpenHSM:
     """Give an HSM on a machine that has pyca and nothing else."""
     registry = CryptoRegistry((PYCA,), SystemEntropy())
-    monkeypatch.setattr(testing, "_registry", lambda: registry)
+    monkeypatch.setattr(testing.memory, "_registry", lambda: registry)
     return testing.memory_hsm()
 
 

@@ -106,6 +106,19 @@ class TestActors:
             batch = ops.SignBatch(key_id=quick["key_id"], items=(item,) * 7)
             assert 7 == weigh(batch)
 
+    async def test_a_batch_is_no_way_to_cheap_rsa_signatures(self) -> None:
+        """Each signature by RSA costs 4 in a batch too; encryption is quick."""
+        async with open_api() as api:
+            key_id = (await api.create("RSA-2048"))["key_id"]
+            from hsm_core import operations as ops
+
+            signed = (ops.SignItem(message=b""),)
+            sealed = (ops.EncryptItem(plaintext=b""),)
+            weigh = api.hsm.weight
+            assert 4 == weigh(ops.SignBatch(key_id=key_id, items=signed))
+            assert 28 == weigh(ops.SignBatch(key_id=key_id, items=signed * 7))
+            assert 7 == weigh(ops.EncryptBatch(key_id=key_id, items=sealed * 7))
+
     async def test_what_is_refused_is_not_done(self) -> None:
         """A refused request leaves nothing behind, and is counted."""
         settings = ServerSettings(rates=RateLimits(per_second=0.001, burst=4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-from hsm_server.telemetry.instruments import Instruments
+from hsm_server.telemetry.instruments import Children, Instruments
 
 __all__ = ["LimitInstruments"]
 
@@ -36,19 +36,18 @@ class LimitInstruments(Instruments):
         )
         self._shown: dict[str, int] = {}
         # What rises from nothing does not rise for who looks at increases.
-        self._allowed_of = {"actor": self._allowed.labels("actor")}
-        self._blocked_of = {
-            limit: self._blocked.labels(limit)
-            for limit in ("actor", "address", "failures")
-        }
+        self._allowed_of = Children(self._allowed, ("actor",))
+        self._blocked_of = Children(
+            self._blocked, ("actor",), ("address",), ("failures",)
+        )
 
     def count_allowed(self, limit: str) -> None:
         """Count one request that was let through."""
-        self._allowed_of[limit].inc()
+        self._allowed_of[limit,].inc()
 
     def count_blocked(self, limit: str) -> None:
         """Count one request that was refused."""
-        self._blocked_of[limit].inc()
+        self._blocked_of[limit,].inc()
 
     def show_buckets(self, limit: str, number: int) -> None:
         """Show how many buckets there are."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from hsm_server.telemetry.instruments import Instruments
+from hsm_server.telemetry.instruments import Children, Instruments
 
 __all__ = ["RequestInstruments"]
 
@@ -35,9 +35,8 @@ class RequestInstruments(Instruments):
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        # To look them up by labels takes as long as to count.
-        self._by_result: dict[tuple[str, str], Counter] = {}
-        self._by_operation: dict[str, Histogram] = {}
+        self._by_result = Children(self._requests)
+        self._by_operation = Children(self._seconds)
         self._unexpected = Counter(
             "ferrohsm_unexpected_exceptions_total",
             "Requests that failed for a reason nobody thought of.",
@@ -52,15 +51,8 @@ class RequestInstruments(Instruments):
 
     def count_request(self, operation: str, code: str, seconds: float) -> None:
         """Count one answer."""
-        requests = self._by_result.get((operation, code))
-        if requests is None:
-            requests = self._requests.labels(operation, code)
-            self._by_result[operation, code] = requests
-        requests.inc()
-        took = self._by_operation.get(operation)
-        if took is None:
-            took = self._by_operation[operation] = self._seconds.labels(operation)
-        took.observe(seconds)
+        self._by_result[operation, code].inc()
+        self._by_operation[operation,].observe(seconds)
 
     def count_unexpected(self) -> None:
         """Count one exception that is a fault of ours."""

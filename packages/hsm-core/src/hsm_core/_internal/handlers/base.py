@@ -40,6 +40,7 @@ from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
 from hsm_core.settings import AuditSync, Limits
 
 __all__ = [
+    "PUBLIC_USAGES",
     "Answer",
     "Handler",
     "MutationHandler",
@@ -61,7 +62,9 @@ _PROTECTED: Final[Mapping[type[Operation[Any]], Callable[[Any], int]]] = {
 }
 """Operations that protect something with the current version, and how many bytes."""
 
-_PUBLIC: Final = frozenset({KeyUsage.VERIFY, KeyUsage.ENCRYPT, KeyUsage.ENCAPSULATE})
+PUBLIC_USAGES: Final = frozenset(
+    {KeyUsage.VERIFY, KeyUsage.ENCRYPT, KeyUsage.ENCAPSULATE}
+)
 """What the public half does; it is fast where the private half is slow."""
 
 
@@ -239,6 +242,10 @@ class Handler(ABC, Generic[Op, R]):
         """Whether it takes so little time that an event loop may do it itself."""
         return True
 
+    def is_quick_each(self, operation: Op, /) -> bool:
+        """Whether each item of a batch is quick, or the operation that is none."""
+        return self.is_quick(operation)
+
     def is_slow(self, operation: Op, /) -> bool:
         """
         Whether it takes so long that it has threads of its own.
@@ -253,7 +260,7 @@ class Handler(ABC, Generic[Op, R]):
             return False
         if not self._services.crypto.is_ready(algorithm):
             return True
-        is_public = operation.usage in _PUBLIC
+        is_public = operation.usage in PUBLIC_USAGES
         return spec(algorithm).use_cost is Cost.SLOW and not is_public
 
     def _check_size(self, field: str, data: bytes | None, limit: int) -> None:
@@ -291,6 +298,10 @@ class MutationHandler(ABC, Generic[Op, R]):
     def is_quick(self, operation: Op, /) -> bool:
         """Never: a mutation waits for the disk three times."""
         return False
+
+    def is_quick_each(self, operation: Op, /) -> bool:
+        """See `Handler.is_quick_each`; a mutation has no items."""
+        return self.is_quick(operation)
 
     def is_slow(self, operation: Op, /) -> bool:
         """

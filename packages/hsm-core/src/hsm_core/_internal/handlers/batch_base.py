@@ -16,11 +16,17 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
+from hsm_core._internal.handlers.base import (
+    PUBLIC_USAGES,
+    Answer,
+    Handler,
+    Services,
+    Subject,
+)
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.handlers.versions import check_usage, is_short_walk
 from hsm_core._internal.uses import Use
-from hsm_core.algorithms import Algorithm, AlgorithmSpec, Cost, spec
+from hsm_core.algorithms import Algorithm, AlgorithmSpec, Cost, Family, spec
 from hsm_core.errors import (
     DecryptionError,
     HSMError,
@@ -234,6 +240,13 @@ class BatchHandler(
         size = _bytes_of(self._items(operation), self.fields)
         inventory, key_id = self._services.inventory, operation.key_id
         return is_quick_use(inventory, key_id, size, private=self.private)
+
+    def is_quick_each(self, operation: BatchT, /) -> bool:
+        """Unless each takes the private half of an RSA key; no key has to be read."""
+        entry = self._services.inventory.entry(operation.key_id)
+        if entry is None or not entry.algorithm or operation.usage in PUBLIC_USAGES:
+            return True
+        return spec(Algorithm(entry.algorithm)).family is not Family.RSA
 
 
 def _good(subject: Subject[Any]) -> Iterator[Subject[Any]]:

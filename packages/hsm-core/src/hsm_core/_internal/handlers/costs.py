@@ -31,6 +31,8 @@ class _Rated(Protocol):
 
     def is_slow(self, operation: Any, /) -> bool: ...
 
+    def is_quick_each(self, operation: Any, /) -> bool: ...
+
 
 def weight_of(handler: _Rated, operation: Operation[Any]) -> int:
     """
@@ -43,7 +45,7 @@ def weight_of(handler: _Rated, operation: Operation[Any]) -> int:
     items = len(getattr(operation, "items", None) or (operation,))
     if handler.is_slow(operation):
         return _SLOW * items
-    return (_QUICK if items > 1 or handler.is_quick(operation) else _POOLED) * items
+    return (_QUICK if handler.is_quick_each(operation) else _POOLED) * items
 
 
 def is_quick_use(
