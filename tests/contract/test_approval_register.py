@@ -474,8 +474,9 @@ class TestInsert:
         """
         bring(register, S.PENDING)
 
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(InvalidInputError) as caught:
             register.decide(ONE, person("bob"), granted=True, comment=comment)
+        assert {"field": "comment"} == caught.value.facts
 
     @pytest.mark.parametrize("operation", ["", "A", "a/b", "x" * 65])
     def test_operation_ids(self, register: ApprovalRegister, operation: str) -> None:
@@ -484,8 +485,9 @@ class TestInsert:
         """
         bring(register, S.GRANTED)
 
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(InvalidInputError) as caught:
             reserve(register, operation=operation)
+        assert {"field": "operation_id"} == caught.value.facts
 
 
 class TestTime:
@@ -780,8 +782,10 @@ class TestTampering:
         bring(register, S.GRANTED)
         self.put(store, ONE, store.get(ONE) or b"")
 
-        with pytest.raises(ApprovalTamperedError, match="index"):
+        words = f"^The index of approval {ONE} was tampered with"
+        with pytest.raises(ApprovalTamperedError, match=words) as caught:
             reserve(register)
+        assert {"approval_id": ONE} == caught.value.facts
         assert {ONE} == register.tampered
 
     def test_sound(self, register: ApprovalRegister, clock: FakeClock) -> None:

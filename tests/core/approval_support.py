@@ -27,6 +27,7 @@ __all__ = [
     "DURABLE",
     "MAC",
     "ROWS",
+    "START",
     "ApprovalRow",
     "approval_id_of",
     "approval_of",

@@ -13,13 +13,16 @@ from hsm_core._internal.approvals import (
     ApprovalRequest,
     decode_approval,
     encode_approval,
+    read_entry,
 )
 from hsm_core._internal.encoding import length_prefixed
+from hsm_core._internal.envelope import join, split
 from hsm_core._internal.sealing import KeyRing, RootKey
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.sqlite.approvals import APPROVALS_SCHEMA
 from hsm_core.errors import ApprovalTamperedError
-from hsm_core.model import ApprovalDemand, Caller, Role
+from hsm_core.model import ApprovalDemand, ApprovalState, Caller, Role
+from hsm_core.protocols import ApprovalEntry
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core import key_vectors
 from tests.core.approval_vectors import APPROVAL_ID, block, vectors
@@ -113,6 +116,46 @@ def test_bound_to_its_store() -> None:
     ):
         with pytest.raises(ApprovalTamperedError):
             decode_approval(APPROVAL_ID, stored, mac_of)
+
+
+def test_another_form() -> None:
+    """
+    A refusal names the approval, and says if only a newer release knows more.
+    """
+    named = f"The approval {APPROVAL_ID}"
+    payload = split(b"approval", VECTORS["pending"].encode())[0]
+    newer = payload.replace(b'"format":1', b'"format":2')
+    older = payload.replace(b'"format":1', b'"format":0')
+    facts: dict[str, object] = {"approval_id": APPROVAL_ID}
+
+    for changed, problem, more in (
+        (newer, "has format 2, made by a newer release", {"format": 2}),
+        (older, "was tampered with.", {}),
+    ):
+        stored = join(b"approval", changed, RING.approval_mac(changed))
+        with pytest.raises(ApprovalTamperedError, match=f"^{named} {problem}") as found:
+            decode_approval(APPROVAL_ID, stored, RING.approval_mac)
+        assert facts | more == found.value.facts
+
+
+@pytest.mark.parametrize(
+    "stored", [b"", b"\xff", VECTORS["consumed"].encode()], ids=["", "noise", "others"]
+)
+def test_listed_though_unreadable(stored: bytes) -> None:
+    """
+    What can't be read as an approval's own is listed as one that waits, by nobody.
+    """
+    other = "00000000-0000-4000-8000-000000000000"
+    entry = ApprovalEntry(
+        approval_id=other,
+        generation=0,
+        state=ApprovalState.PENDING,
+        requester="",
+        digest="",
+        created_at=0,
+    )
+
+    assert entry == read_entry(other, stored)
 
 
 def test_database() -> None:

@@ -18,10 +18,11 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 from hsm_core.identities import same_person
-from hsm_core.model import ApprovalState
+from hsm_core.model import ApprovalDecision, ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalEntry, ApprovalQuery
 from hsm_core.testing import FakeClock
 from tests.core.approval_support import (
+    START,
     approval_id_of,
     approval_of,
     change_of,
@@ -33,6 +34,7 @@ from tests.core.approval_support import (
 
 S = ApprovalState
 ONE = approval_id_of(1)
+LATE = START + 7 * 24 * 3600 * 1_000_000
 
 
 class OddStore(MemoryApprovalStore):
@@ -201,6 +203,26 @@ def test_no_end_that_is_not_written(store: OddStore) -> None:
             ask()
     with pytest.raises(StoreUnavailableError):
         register.reserve(ONE, operation_id="op", digest=digest_of(1), requester="ann")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"created_at": LATE},
+        {"decisions": (ApprovalDecision(principal="x", granted=True, at=LATE),)},
+        {"state": S.CANCELLED, "closed_at": LATE},
+    ],
+    ids=["made", "decided", "closed"],
+)
+def test_nothing_lies_ahead(facts: dict[str, object]) -> None:
+    """
+    Time begins no earlier than the last thing that happened to an approval.
+    """
+    store = MemoryApprovalStore()
+    store.commit(change_of(approval_of(1, **facts)))
+    register = register_of(store)
+
+    assert LATE == register.opened_at == register.time.now()
 
 
 @pytest.mark.parametrize(

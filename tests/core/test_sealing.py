@@ -267,6 +267,36 @@ class TestKeyRing:
 
         assert RING.kek_id == KeyRing.open(ROOT, self.forged(body)).kek_id
 
+    def test_shorter_than_its_head(self) -> None:
+        """
+        What ends before a ring could begin is damaged, and not another root's.
+        """
+        outcomes = {
+            outcome(lambda n=length: KeyRing.open(ROOT, self.forged(SEALED_RING[:n])))  # type: ignore[misc]
+            for length in range(9)
+        }
+
+        assert {KeyRingTamperedError} == outcomes
+
+    @pytest.mark.parametrize("length", [9, len(SEALED_RING) - 32])
+    def test_newer(self, length: int) -> None:
+        """
+        A ring of a higher format is a newer release's, whatever follows its head.
+        """
+        body = b"FHKR\x02" + SEALED_RING[5:length]
+
+        with pytest.raises(ConfigurationError, match=r"^The key ring has format 2, "):
+            KeyRing.open(ROOT, self.forged(body))
+
+    def test_lower_format(self) -> None:
+        """
+        A ring of format 0, which there never was, is damaged.
+        """
+        body = b"FHKR\0" + SEALED_RING[5:-32]
+
+        with pytest.raises(KeyRingTamperedError):
+            KeyRing.open(ROOT, self.forged(body))
+
     def test_source_that_is_down(self) -> None:
         """
         A root that can't be asked now is no wrong root.
@@ -364,6 +394,31 @@ class TestBlob:
             "key_id": context.key_id,
             "version": context.version,
         } == caught.value.facts
+
+    @pytest.mark.parametrize(
+        ("start", "problem"),
+        [
+            (b"FHKB\x02", "has format 2, made by a newer release"),
+            (b"FHKB\x01", "was tampered with."),
+            (b"FHKB\x00", "was tampered with."),
+            (b"FHKA\x02", "was tampered with."),
+        ],
+    )
+    def test_problem(self, start: bytes, problem: str) -> None:
+        """
+        A refusal names key and version, and says if only a newer release knows more.
+        """
+        named = re.escape(f"Version 1 of key {CONTEXT.key_id} {problem}")
+
+        with pytest.raises(KeyTamperedError, match=f"^{named}"):
+            RING.open_material(start + BLOB[5:-1], context=CONTEXT)
+
+    def test_head_of_a_newer_blob(self) -> None:
+        """
+        A head with nothing behind it is damaged, whatever format it claims.
+        """
+        with pytest.raises(KeyTamperedError, match=r"was tampered with\.$"):
+            RING.open_material(b"FHKB\x02", context=CONTEXT)
 
     def test_another_store_with_the_same_root(self) -> None:
         """

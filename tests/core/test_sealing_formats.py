@@ -179,6 +179,25 @@ def test_sealed_approval() -> None:
         assert {"approval_id": "approval-1"} == caught.value.facts
 
 
+@pytest.mark.parametrize(
+    ("start", "problem"),
+    [
+        (b"FHKA\x02", "has format 2, made by a newer release"),
+        (b"FHKA\x01", "was tampered with."),
+        (b"FHKA\x00", "was tampered with."),
+        (b"FHKB\x02", "was tampered with."),
+    ],
+)
+def test_approval_of_another_form(start: bytes, problem: str) -> None:
+    """
+    A refusal names the approval, and says if only a newer release knows more.
+    """
+    sealed = RING.seal_approval(b"request", approval_id="a", entropy=FakeEntropy(1))
+
+    with pytest.raises(ApprovalTamperedError, match=f"^The approval a {problem}"):
+        RING.open_approval(start + sealed[5:-1], approval_id="a")
+
+
 def test_use_counter() -> None:
     """
     The product believes the published use counter, and writes it the same again.

@@ -56,11 +56,12 @@ AREAS: Final = {
     "approvals": Area(
         (f"{_CORE}/_internal/approvals/*.py",),
         _core(
-            *("approval_binding", "approval_format", "approval_register"),
-            *("approval_retention", "consent", "consent_signatures", "dual_control"),
-            *("signed_consents", "withdrawn_approvers"),
+            *("approval_binding", "approval_format", "approval_ledger"),
+            *("approval_register", "approval_retention", "approval_rules", "consent"),
+            *("consent_signatures", "dual_control", "signed_consents"),
+            "withdrawn_approvers",
         )
-        + _contract("approval_machine"),
+        + _contract("approval_machine", "approval_register"),
     ),
     "audit": Area(
         (f"{_CORE}/_internal/audit/*.py",),

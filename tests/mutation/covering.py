@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from tests.mutation.trials import OPTIONS, in_child
 __all__ = ["Covered", "cover"]
 
 _LONG: Final = 6.0
-"""For so many seconds tests are tried on one fault, as long as they usually take."""
+"""Tests of so many seconds are tried on one fault; more might notice nothing new."""
 
 _AT_IMPORT: Final = ""
 """The name under which coverage keeps what runs outside of any test."""
@@ -36,7 +37,8 @@ class Covered:
     What a run of an area's tests has shown.
 
     Attributes:
-        seconds: How long each test takes, by its id.
+        seconds: Processor time that each test takes with its processes, by its id; so
+            it depends little on what else the machine does.
         runners: By module and line, the tests that run it.
         gaps: By module, lines and branches that no test runs.
         branches: How many there are, and how many of them are run.
@@ -86,16 +88,19 @@ class _Watch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Name what runs now."""
+        """Name what runs now, and note what it took with what it needs."""
         self._measured.switch_context(item.nodeid)
+        before = _processor_seconds()
         result = yield
+        self.seconds[item.nodeid] = _processor_seconds() - before
         self._measured.switch_context(_AT_IMPORT)
         return result
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up how long a test took with what it needs."""
-        before = self.seconds.get(report.nodeid, 0.0)
-        self.seconds[report.nodeid] = before + report.duration
+
+def _processor_seconds() -> float:
+    """Return what this process and those that it waited for have used so far."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def cover(sources: Sequence[Path], tests: Sequence[str], kept: Path) -> Covered:

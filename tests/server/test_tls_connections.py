@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hsm_server import taking
 from hsm_server.tls.state import Challenge, ClientRules
 from tests.pki import SERVER, Issued, self_signed_root
 from tests.server.support import mint
@@ -277,6 +278,88 @@ def test_large_bodies_go_both_ways(
     assert hashlib.sha256(b"\x5a" * size).hexdigest() in sent.output
     assert b"\xa5" * size == got.read_bytes()
     assert time.monotonic() - began < 20
+
+
+def ask_much(tls: ssl.SSLSocket, times: int, *, ends: bool = False) -> None:
+    """Ask for 4 MiB, so many times in one piece."""
+    end = "Connection: close\r\n" if ends else ""
+    ask = f"POST /echo?answer={4 * MIB} HTTP/1.1\r\nHost: localhost\r\n{end}\r\n"
+    tls.sendall(ask.encode() * times)
+
+
+def take(tls: ssl.SSLSocket, *, pause: float = 0.0) -> Iterator[int]:
+    """Give how many bytes of answers have come, until the connection ends."""
+    tls.settimeout(10)
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        while data := tls.recv(65536):
+            yield data.count(b"\xa5")
+            time.sleep(pause)
+
+
+def test_who_takes_nothing_is_cut_off(
+    people: People, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for more and more, and reads none of it, holds no connection."""
+    monkeypatch.setattr(taking, "_SECONDS", 0.3)
+    with (
+        serving(state_of(people.pair), kind) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        ask_much(tls, 8)
+        open_ = server.listener._connections  # noqa: SLF001 (no other view of them)
+        end = time.monotonic() + 10
+        while server.call(len, open_) and time.monotonic() < end:
+            time.sleep(0.05)
+
+        assert 0 == server.call(len, open_)
+        assert sum(take(tls)) < 8 * 4 * MIB
+
+
+def test_who_takes_it_slowly_gets_it(
+    people: People, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take any time in which some of it is taken."""
+    monkeypatch.setattr(taking, "_SECONDS", 1.0)
+    with (
+        serving(state_of(people.pair), kind) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        ask_much(tls, 2)
+        ask_much(tls, 1, ends=True)
+        began = time.monotonic()
+
+        assert 3 * 4 * MIB == sum(take(tls, pause=0.003))
+        assert time.monotonic() - began > 1.5
+
+
+def test_a_last_answer_comes_to_its_end(people: People, kind: str) -> None:
+    """Who begins to read it late gets all of it, before the connection ends."""
+    with (
+        serving(state_of(people.pair), kind) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        ask_much(tls, 1)
+        ask_much(tls, 1, ends=True)
+        time.sleep(1.5)
+
+        assert 2 * 4 * MIB == sum(take(tls))
+
+
+def test_a_last_answer_that_nobody_takes_is_cut_off(
+    people: People, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can hold the end of a server up for ever either."""
+    monkeypatch.setattr(taking, "_SECONDS", 0.3)
+    with (
+        serving(state_of(people.pair), kind) as server,
+        connected(server, client_context(people.root)) as tls,
+    ):
+        ask_much(tls, 3)
+        ask_much(tls, 1, ends=True)
+        time.sleep(0.2)
+
+        assert server.stop(20)
+        assert sum(take(tls)) < 4 * 4 * MIB
 
 
 def test_half_a_close_ends_the_connection(server: Server, people: People) -> None:

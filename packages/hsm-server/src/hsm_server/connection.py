@@ -17,12 +17,16 @@ from hsm_server.logs import location
 from hsm_server.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.requests import refuse_expectation
+from hsm_server.taking import Taking
 from hsm_server.turning_away import turn_away
 
 __all__ = ["Admitting", "Connection"]
 
 _VERSIONS: Final = {HttpVersion10, HttpVersion11}
 """What we answer in; the parser knows others."""
+
+_LARGE_BYTES: Final = 64 * 1024
+"""What is longer may not fit into what the system keeps of a connection that ended."""
 
 
 class Admitting(Protocol):
@@ -54,8 +58,8 @@ class Connection(web.RequestHandler):
     One connection; differs from its base in what it says of errors.
 
     It also ends where the head of a request does not arrive in time: the first from the
-    beginning of the connection, each later one from its first byte; and where its
-    client is let in no more.
+    beginning of the connection, each later one from its first byte; where its client
+    takes next to nothing of what it is sent; and where that is let in no more.
 
     Args:
         manager: Of all connections of a server.
@@ -82,6 +86,7 @@ class Connection(web.RequestHandler):
         "_is_current",
         "_is_retired",
         "_on_lost",
+        "_taking",
     )
 
     def __init__(
@@ -103,6 +108,7 @@ class Connection(web.RequestHandler):
         self._held: list[bytes] | None = None
         self._end_following: Callable[[], None] = lambda: None
         self._head_timer: asyncio.TimerHandle | None = None
+        self._taking = Taking(self._loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head, if its client is still let in."""
@@ -180,6 +186,17 @@ class Connection(web.RequestHandler):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def pause_writing(self) -> None:
+        """Write no more until the client has taken some, which it must in time."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._taking.watch(self.transport)
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        super().resume_writing()
+        self._taking.end()
+
     async def _handle_request(
         self,
         request: web.BaseRequest,
@@ -203,7 +220,7 @@ class Connection(web.RequestHandler):
         resp: web.StreamResponse,
         start_time: float | None,
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; then nothing is owed any more."""
+        """Send an answer, and a long last one to its end; then nothing is owed."""
         if isinstance(resp, web.HTTPException) and isinstance(request, web.Request):
             # Of a route that is not there: it comes from outside of all middleware.
             resp = refuse_expectation(request)
@@ -213,7 +230,12 @@ class Connection(web.RequestHandler):
         if self._is_retired:
             resp.force_close()
         try:
-            return await super().finish_response(request, resp, start_time)
+            done = await super().finish_response(request, resp, start_time)
+            is_long = request.writer.output_size > _LARGE_BYTES
+            if is_long and not resp.keep_alive and self.transport is not None:
+                # What is not taken when a connection is closed is soon cut off.
+                await self._taking.wait(self.transport)
+            return done
         finally:
             self._app[IN_FLIGHT].end(self)
 
@@ -237,6 +259,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody waits for an answer any more."""
         self._end_head()
+        self._taking.end()
         if self._admitting is not None:
             self._admitting.cancel()
         self._end_following()
