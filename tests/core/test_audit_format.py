@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 
-from hsm_core._internal.audit.reasons import Reason
+from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.stores.sqlite.audit_rows import (
     APPLICATION_ID,
     HEADER_BYTES,
@@ -133,4 +133,4 @@ def test_the_page_names_every_reason() -> None:
     table = _page().split("## Verification")[1].split("### The end")[0]
 
     for reason in Reason:
-        assert f"`{reason}`" in table
+        assert f"`{tampered(reason, 0).facts['reason']}`" in table

@@ -17,11 +17,13 @@ from hsm_core._internal.audit.keys import record_mac_function
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.record import (
     FRAME,
+    MAX_LINE_BYTES,
     decode_event,
     encode_event,
     leaf_hash,
 )
-from hsm_core.errors import AuditTamperedError
+from hsm_core._internal.audit.replay import Replay
+from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (
     AuditedCaller,
     AuditedKey,
@@ -321,3 +323,99 @@ def test_the_set_digest_of_the_newest_record_that_has_one_is_in_the_mark() -> No
         )
 
     assert "22" == chain.mark().set_digest
+
+
+def test_who_opens_a_trail_goes_on_with_the_mark_of_who_wrote_it() -> None:
+    """The records after a mark lead to the one that their writer would have made."""
+    chain, replay = _chain(), Replay(HeadMark())
+    drafts = [
+        AuditDraft(phase=Phase.INTENT, kind="CreateKey", operation_id="a"),
+        AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest="11"),
+        AuditDraft(phase=Phase.INTENT, kind="CreateKey", operation_id="b"),
+        AuditDraft(phase=Phase.OUTCOME, kind="CreateKey", operation_id="a"),
+        AuditDraft(phase=Phase.INTENT, kind="RotateKey", operation_id="c"),
+        AuditDraft(phase=Phase.OUTCOME, kind="CreateKey", operation_id="b"),
+    ]
+    found = []
+    for draft in drafts:
+        (line,) = chain.extend([draft], 0)
+        event = decode_event(envelope.split(FRAME, line[:-1])[0])
+        assert event is not None
+        replay.note(event)
+        found.append([event.operation_id for event in replay.open_events()])
+
+        assert chain.mark() == replay.mark(chain.seq, chain.leaf_hash)
+
+    assert [["a"], ["a"], ["a", "b"], ["b"], ["b", "c"], ["c"]] == found
+    assert "11" == replay.mark(chain.seq, chain.leaf_hash).set_digest
+
+
+def test_the_set_digest_of_a_mark_counts_until_a_record_has_another() -> None:
+    """Records without one leave it in force."""
+    replay = Replay(HeadMark(set_digest="11"))
+    for digest, expected in (("", "11"), ("22", "22"), ("", "22")):
+        (line,) = _chain().extend(
+            [AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest=digest)], 0
+        )
+        event = decode_event(envelope.split(FRAME, line[:-1])[0])
+        assert event is not None
+        replay.note(event)
+
+        assert expected == replay.mark(0, "").set_digest
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"phase": Phase.INTENT},
+        {"version": SAFE + 1},
+        {"version": -1},
+        {"generation": SAFE + 1},
+        {"generation": -1},
+        {"set_digest": "1" * 129},
+        {"set_digest": "\N{SNOWMAN}"},
+        {"kind": "\ud800"},
+        {"parameters": {"bytes": SAFE + 1}},
+        {"parameters": {"bytes": -SAFE - 1}},
+        {"parameters": {"is": True}},
+        {"parameters": {"part": 0.5}},
+        {"parameters": {"texts": ["a", 1]}},
+        {"parameters": {"good": "a", "bad": None}},
+    ],
+)
+def test_what_no_reader_would_accept_is_not_written(fields: dict[str, Any]) -> None:
+    """Of drafts with one that can't be recorded none is, and the trail goes on."""
+    chain = _chain()
+    good = AuditDraft(phase=Phase.SINGLE, kind="Sign", set_digest="11")
+    bad = AuditDraft(**({"phase": Phase.SINGLE, "kind": "Sign"} | fields))
+
+    with pytest.raises(InvalidInputError):
+        chain.extend([good, bad], 0)
+    assert HeadMark() == chain.mark()
+    assert 1 == len(chain.extend([good], 0))
+
+
+def test_nothing_is_no_record() -> None:
+    """Whoever records nothing has made a mistake."""
+    with pytest.raises(InvalidInputError):
+        _chain().extend([], 0)
+
+
+def test_no_record_is_longer_than_a_line_may_be() -> None:
+    """The longest that is accepted makes a line that is read; one byte more none."""
+    empty = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="")], 0)
+    room = MAX_LINE_BYTES - 128 - len(envelope.split(FRAME, empty[0][:-1])[0])
+
+    (line,) = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * room)], 0)
+    assert len(line) <= MAX_LINE_BYTES + 1
+    Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1])
+    with pytest.raises(InputSizeError):
+        _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="x" * (room + 1))], 0)
+
+
+@pytest.mark.parametrize(("now", "time"), [(-5, 0), (SAFE + 5, SAFE)])
+def test_no_clock_stops_the_trail(now: int, time: int) -> None:
+    """A time that can't be recorded becomes the nearest that can."""
+    (line,) = _chain().extend([AuditDraft(phase=Phase.SINGLE, kind="Sign")], now)
+
+    assert time == Follower(log_id=LOG_ID, hmac_key=KEY).follow(line[:-1]).time

@@ -147,6 +147,19 @@ def test_silence_before_the_trail_was_opened_counts_for_a_week() -> None:
     assert 17 == trail.prunable(30)
 
 
+@pytest.mark.parametrize(("beyond", "gone"), [(0, 1), (1, 0)])
+def test_a_week_of_silence_counts_to_the_microsecond(beyond: int, gone: int) -> None:
+    """All of a week is believed, and of what is longer no more than the week."""
+    opened = START + IDLE + beyond
+    times = [START, opened, opened]
+    rule = RetentionRule(
+        WatchedClock(FakeClock(opened)), 0, lambda seq, limit: times[seq : seq + limit]
+    )
+
+    # By the time that it bears, the first record is older, if by a microsecond.
+    assert gone == rule.prunable(0, 2, 2, START + 1)
+
+
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_nothing_goes_before_its_time_has_passed(seed: int, days: int) -> None:
     """However clocks step, real age is the limit, but for a week a step at most."""

@@ -185,6 +185,30 @@ class TestDecode:
 
         assert not is_accepted(framed)
 
+    def test_of_a_newer_format(self) -> None:
+        """
+        Who has gone back to an older release is told so, unless the MAC is wrong.
+        """
+        payload = msgspec.json.encode(
+            msgspec.json.decode(STORED)["key"] | {"format": 2}
+        )
+        mac = RING.document_mac(payload)
+        told = []
+        for stored in (
+            envelope.join(b"key", payload, mac),
+            envelope.join(b"key", payload, bytes(32)),
+        ):
+            with pytest.raises(KeyTamperedError) as caught:
+                decode(stored)
+            told.append((str(caught.value), caught.value.facts.get("format")))
+
+        what = f"The document of key {key_id_of(1)}"
+        newer = "has format 2, made by a newer release; this one knows up to 1"
+        assert [
+            (f"{what} {newer}, so use the newer one.", 2),
+            (f"{what} was tampered with.", None),
+        ] == told
+
     @given(st.binary(max_size=300))
     def test_anything(self, stored: bytes) -> None:
         """

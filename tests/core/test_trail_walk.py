@@ -246,10 +246,19 @@ def test_a_record_that_is_missing_hides_no_bad_one(log: MemoryAuditLog) -> None:
                 raise AuditTamperedError("A record is missing.", seq=3)
             return super().lines(start_seq, limit)
 
-    for kept, seq in ((lines, 1), (log.lines(0, 5), 3)):
+    for kept, start, seq in ((lines, 0, 1), (log.lines(0, 5), 0, 3), (lines, 3, 3)):
         with pytest.raises(AuditTamperedError) as caught:
-            verify_range(Gap(log, kept), KEY, 0, 100)  # type: ignore[arg-type]
+            verify_range(Gap(log, kept), KEY, start, 100)  # type: ignore[arg-type]
         assert seq == caught.value.facts["seq"]
+        assert (seq == 3) is (str(caught.value) == "A record is missing.")
+
+
+@pytest.mark.parametrize("before", [0, 1, 999, 1000, 1001])
+def test_the_newest_record_is_read(log: MemoryAuditLog, before: int) -> None:
+    """A walk reaches the head, wherever blocks end, and goes no further."""
+    log.append([*noise(before), changed(ONE, 1)]).wait()
+
+    assert {ONE} == Walk(log, verifying(log)).changed
 
 
 def test_an_event_is_one_of_the_trail(log: MemoryAuditLog) -> None:

@@ -66,8 +66,9 @@ AREAS: Final = {
     "audit": Area(
         (f"{_CORE}/_internal/audit/*.py",),
         _core(
-            *("audit_baseline", "audit_format", "audit_merkle", "audit_record"),
-            *("audit_retention_rule", "audit_verify", "audit_pruned_attacks"),
+            *("audit_baseline", "audit_format", "audit_head", "audit_merkle"),
+            *("audit_naming", "audit_record", "audit_retention_rule", "audit_scan"),
+            *("audit_verify", "audit_pruned_attacks"),
             *("trail_filters", "trail_sieve", "trail_walk"),
         )
         + _contract("audit_pruning"),

@@ -132,8 +132,56 @@ async def test_a_set_is_fetched(issuer: Issuer, fetching: Fetching) -> None:
     """Its bytes are handed on, and it is asked again before the interval is over."""
     assert 29.0 == await fetching.task.look()
     assert [(issuer.body, "")] == fetching.delivered
-    assert "identity" == issuer.asked[0]["Accept-Encoding"]
-    assert "If-None-Match" not in issuer.asked[0]
+    asked = issuer.asked[0]
+    assert "application/jwk-set+json, application/json" == asked["Accept"]
+    assert ("identity", "ferrohsm") == (asked["Accept-Encoding"], asked["User-Agent"])
+    assert "If-None-Match" not in asked
+
+
+@pytest.mark.parametrize(("interval", "wait"), [(1.0, 0.5), (1.5, 0.75), (4.0, 3.0)])
+async def test_a_short_interval(
+    issuer: Issuer, authority: Authority, interval: float, wait: float
+) -> None:
+    """There is time left to fetch within the interval, a second or half of it."""
+    assert wait == await Fetching(issuer, authority.path, interval).task.look()
+
+
+async def test_trouble_makes_it_wait_longer_each_time(
+    issuer: Issuer, fetching: Fetching
+) -> None:
+    """As long as after a good answer at most; then it begins with little again."""
+    issuer.status = 500
+    assert [2, 4, 8, 16, 29, 29] == [await fetching.task.look() for _ in range(6)]
+
+    issuer.status = 200
+    await fetching.task.look()
+    issuer.status = 500
+    assert 2 == await fetching.task.look()
+
+
+async def test_no_proxy_of_the_environment_is_asked(
+    issuer: Issuer, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may set a variable does not learn where keys come from."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    await fetching.task.look()
+
+    assert [(issuer.body, "")] == fetching.delivered
+
+
+@pytest.mark.parametrize(("length", "is_kept"), [(256, True), (257, False)])
+async def test_a_tag_is_no_longer_than_a_tag(
+    issuer: Issuer, fetching: Fetching, length: int, is_kept: bool
+) -> None:
+    """Nobody makes the server send back whatever it is told to."""
+    issuer.headers["ETag"] = f'"{"x" * (length - 2)}"'
+    await fetching.task.look()
+    await fetching.task.look()
+
+    assert is_kept is ("If-None-Match" in issuer.asked[1])
 
 
 async def test_what_has_not_changed_is_not_sent_again(
@@ -404,6 +452,20 @@ async def test_beside_a_file(tmp_path: Path) -> None:
     write_config(path, [])
     assert "" == await vault.watch.look()
     assert not vault.accepts(RSA.token("other"))
+
+
+async def test_what_was_fetched_counts_if_the_next_set_is_not_valid(
+    tmp_path: Path,
+) -> None:
+    """Also where a file with no keys stands beside it, and it is told which is bad."""
+    vault = Vault(write_config(tmp_path / "jwt.json", []))
+    await vault.take(key_set(old=OLD))
+
+    assert "The fetched key set is not valid: " in await vault.take(b"<html>")
+    assert vault.accepts(OLD.token("old"))
+    # What can't be fetched matters more than what was fetched before.
+    assert "gone." == await vault.take(None, "gone.")
+    assert "not valid" in await vault.take(None)
 
 
 def test_without_a_place_a_file_needs_keys(tmp_path: Path) -> None:

@@ -73,6 +73,36 @@ async def test_rotated_keys_are_fetched(issuer: OIDCIssuer) -> None:
     assert (first, "") == await fetching.look()
 
 
+async def test_a_tag_of_another_place_tells_nothing(issuer: OIDCIssuer) -> None:
+    """What has not changed where the keys were is not what is where they are now."""
+    fetching, asked = Fetching(issuer), []
+
+    def answer() -> flask.Response:
+        asked.append((flask.request.path, flask.request.headers.get("If-None-Match")))
+        return flask.Response(b"{}", headers={"ETag": '"1"'})
+
+    for place in ("/here", "/here", "/there"):
+        issuer.answers[place] = answer
+        issuer.change_metadata = lambda said, at=place: {  # type: ignore[misc]
+            **said,
+            "jwks_uri": f"{issuer.url}{at}",
+        }
+        assert (b"{}", "") == await fetching.look()
+
+    assert [("/here", None), ("/here", '"1"'), ("/there", None)] == asked
+
+
+async def test_an_issuer_may_end_with_a_slash() -> None:
+    """One slash stands before the path of its metadata (section 4.1)."""
+    settings = provider(jwks_file=None, issuer="https://localhost:1/tenant/")
+    told: list[str] = []
+    task = ProviderKeysTask(settings, 30.0, lambda data, problem: told.append(problem))
+    await task.look()
+
+    page = "https://localhost:1/tenant/.well-known/openid-configuration"
+    assert [f"The keys of {page} are not to be had: there is no connection."] == told
+
+
 def other_key() -> RSAKey:
     """Return another key than the first."""
     return RSAKey.generate_key(2048, {"kid": "second"})
@@ -87,7 +117,9 @@ BAD: Final[dict[str, tuple[Callable[[dict[str, Any]], Any], str]]] = {
     "a file": (lambda m: {**m, "jwks_uri": "file:///etc/passwd"}, "no https address"),
     "http": (lambda m: {**m, "jwks_uri": "http://localhost/keys"}, "no https address"),
     "a user": (lambda m: {**m, "jwks_uri": "https://a:b@localhost"}, "no https"),
-    "long": (lambda m: {**m, "jwks_uri": "https://x/" + "a" * 2048}, "no https"),
+    "a fragment": (lambda m: {**m, "jwks_uri": m["jwks_uri"] + "#a"}, "no https"),
+    "nothing": (lambda m: {**m, "jwks_uri": ""}, "no https"),
+    "long": (lambda m: {**m, "jwks_uri": "https://x/" + "a" * 2039}, "no https"),
     "missing": (lambda m: {**m, "jwks_uri": m["jwks_uri"] + "/no"}, "HTTP 404"),
 }
 
