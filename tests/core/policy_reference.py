@@ -99,6 +99,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if value is None or value is msgspec.NODEFAULT or not value:
         return "" if value is not False else "`false`"
+    if value is True:
+        return "`true`"
     return "" if isinstance(value, Record) else f"`{value}`"
 
 
