@@ -256,6 +256,7 @@ def test_a_directory_without_its_closed_segments_is_not_enough(
     writer = Writer(log)
     while not path.with_name(CLOSED).exists():
         writer.append()
+    writer.append()  # Into the next segment, which is there then.
     path.parent.rename(path.parent.with_name("aside"))
     path.parent.mkdir(0o700)
 
