@@ -50,6 +50,10 @@ _EXITS = {
     ExitCode.KEYS_DAMAGED: "The key ring is damaged.",
     ExitCode.LISTEN: "The address or the TLS files can't be used.",
     ExitCode.STORE_MISMATCH: "The key store is not the one that the trail knows.",
+    ExitCode.SELF_TEST_FAILED: (
+        "What seals or authenticates the store failed its self-test, or the random "
+        "generator did; nothing is opened or written."
+    ),
 }
 
 

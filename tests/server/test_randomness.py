@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A server whose operating system has no randomness to give does not start."""
+"""A server does not start where randomness or its own cryptography is broken."""
 
 import subprocess
 import sys
@@ -7,10 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from hsm_server.exit_codes import ExitCode
 from tests.server.process import Site
 from tests.support import require_program
 
 _FAILING = (sys.executable, str(Path(__file__).with_name("without_randomness.py")))
+
+_SABOTAGED = """
+import sys
+{fault}
+from hsm_server.main import main
+sys.argv[0] = "hsm-server"
+main()
+"""
+_WRONG_AES = """
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hsm_core._internal.sealing import aead
+class Garbling:
+    def __init__(self, key):
+        self._true = AESGCM(key)
+        self.decrypt = self._true.decrypt
+    def encrypt(self, nonce, data, aad):
+        return self._true.encrypt(nonce, data, aad)[:-1] + b"?"
+aead.AESGCM = Garbling
+"""
+_NO_SEALS = "import hsm_server.sealed_memory as s; s._ALL_SEALS = 0"
 
 
 def _zeros() -> tuple[str, ...]:
@@ -39,9 +60,38 @@ def test_nothing_starts_without_randomness(
         check=False,
     )
 
-    assert 1 == done.returncode
+    assert ExitCode.SELF_TEST_FAILED == done.returncode
     assert done.stderr.startswith(
         "hsm-server: error: The random generator is not healthy."
     )
+    assert ("", 1) == (done.stdout, done.stderr.count("\n"))
+    assert [] == [path for path in tmp_path.rglob("data/**/*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("isolation", "fault", "message"),
+    [
+        ("inline", _WRONG_AES, "The self-test of the HSM's own cryptography failed"),
+        ("process", _NO_SEALS, "The self-test of sealed memory files failed"),
+    ],
+)
+def test_nothing_starts_with_wrong_cryptography(
+    tmp_path: Path, isolation: str, fault: str, message: str
+) -> None:
+    """
+    Sealing that failed its self-test ends the start with a code of its own.
+    """
+    site = Site(tmp_path, isolation)
+    done = subprocess.run(
+        [sys.executable, "-c", _SABOTAGED.format(fault=fault), *site.command()[4:]],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ExitCode.SELF_TEST_FAILED == done.returncode
+    assert done.stderr.startswith(f"hsm-server: error: {message}: ")
     assert ("", 1) == (done.stdout, done.stderr.count("\n"))
     assert [] == [path for path in tmp_path.rglob("data/**/*") if path.is_file()]

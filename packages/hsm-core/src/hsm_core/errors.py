@@ -496,7 +496,7 @@ class RateLimitedError(OverloadedError):
 
 
 class SelfTestFailedError(UnavailableError):
-    """A self-test of the algorithm failed; it gives no output any more."""
+    """A self-test failed; the algorithm gives no output, or the HSM does not open."""
 
     code: ClassVar[str] = "self_test_failed"
 

@@ -19,6 +19,11 @@ from hsm_core._internal.crypto.registry import default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.policy import policy_of
+from hsm_core._internal.power_up import (
+    audit_self_test,
+    own_self_test,
+    root_self_test,
+)
 from hsm_core._internal.purging import offline
 from hsm_core._internal.purging.offline import LedgerVerification
 from hsm_core._internal.purging.slot import LedgerFile
@@ -113,6 +118,8 @@ def open_hsm(
             `WrongAuditKeyError`); nothing was written.
         AuditTamperedError: The trail is damaged.
         KeyRingTamperedError: The key ring is damaged.
+        SelfTestFailedError: The cryptography that protects store and trail failed its
+            self-test; nothing was opened or written.
         UnavailableError: Trail or store can't be read or written, or the random
             generator is not healthy.
     """
@@ -121,6 +128,8 @@ def open_hsm(
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
     _check_key("hmac_key", hmac_key)
+    own_self_test(entropy)
+    root_self_test(root)
     registry = default_registry(
         entropy, settings.providers, enable_oqs=settings.enable_oqs
     )
@@ -177,7 +186,9 @@ def open_verifier(
 
     Raises:
         ConfigurationError: No file can have this name.
+        SelfTestFailedError: The cryptography of the trail failed its self-test.
     """
+    audit_self_test()
     if is_sqlite_trail(path):
         return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)

@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     KEYS_DAMAGED = 8
     LISTEN = 9
     STORE_MISMATCH = 10
+    SELF_TEST_FAILED = 11
 
 
 class ListenError(ConfigurationError):
@@ -45,6 +46,8 @@ EXIT_CODES: Final[dict[type[HSMError], ExitCode]] = {
     errors.KeyRingTamperedError: ExitCode.KEYS_DAMAGED,
     errors.KeyTamperedError: ExitCode.KEYS_DAMAGED,
     errors.StoreMismatchError: ExitCode.STORE_MISMATCH,
+    errors.SelfTestFailedError: ExitCode.SELF_TEST_FAILED,
+    errors.EntropyUnavailableError: ExitCode.SELF_TEST_FAILED,
 }
 """Exit status by the nearest class of the error's MRO."""
 

@@ -7,11 +7,14 @@ Who only hands one on never has its content in its own memory (memfd_create(2)).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import Final
 
-__all__ = ["MAX_SEALED_BYTES", "is_sealed", "read_sealed", "seal"]
+from hsm_core.errors import SelfTestFailedError
+
+__all__ = ["MAX_SEALED_BYTES", "is_sealed", "read_sealed", "seal", "self_test"]
 
 MAX_SEALED_BYTES: Final = 64 * 1024 * 1024
 """Largest content that is handed on; lists of revoked certificates are long."""
@@ -20,6 +23,8 @@ MAX_SEALED_BYTES: Final = 64 * 1024 * 1024
 _F_ADD_SEALS: Final = 1033
 _F_GET_SEALS: Final = 1034
 _ALL_SEALS: Final = 0x0F  # seal, shrink, grow, write
+
+_PROBE: Final = b"self-test"
 
 
 def seal(name: str, data: bytes) -> int:
@@ -78,3 +83,30 @@ def read_sealed(descriptor: int) -> bytes:
         pieces.append(os.pread(descriptor, length - at, at))
         at += len(pieces[-1])
     return b"".join(pieces)
+
+
+def self_test() -> None:
+    """
+    Seal a file in memory, read it, and try to change it.
+
+    Raises:
+        SelfTestFailedError: It holds something else, or can be changed.
+    """
+    try:
+        descriptor = seal("ferrohsm-self-test", _PROBE)
+    except OSError as error:
+        raise _failure(f"seal raised {type(error).__name__}") from error
+    try:
+        if not is_sealed(descriptor) or read_sealed(descriptor) != _PROBE:
+            raise _failure("wrong content")
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, b"changed", 0)
+            raise _failure("accepted a change")
+    finally:
+        os.close(descriptor)
+
+
+def _failure(reason: str) -> SelfTestFailedError:
+    return SelfTestFailedError(
+        f"The self-test of sealed memory files failed: {reason}.", reason=reason
+    )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core.errors import ConfigurationError
+from hsm_server import sealed_memory
 from hsm_server.exit_codes import ListenError
 from hsm_server.plan import Plan, User, pack_plan
 from hsm_server.secret_box import SecretBox, fill_box
@@ -63,13 +64,15 @@ def launch(
         started: Instant of the monotonic clock at which the command began.
 
     Raises:
-        HSMError: A setting is wrong, or the address is in use.
+        HSMError: A setting is wrong, the address is in use, or files in memory can't be
+            sealed.
     """
     if settings.tls is None:
         raise ListenError("There is no certificate to listen with.")
     with _acting_as(front_end_user):
         _check_tls(settings.tls)
     _check_isolated()
+    sealed_memory.self_test()
     sockets = listening_sockets(settings.host, settings.port, os.environ)
     plan = Plan(
         settings=settings,

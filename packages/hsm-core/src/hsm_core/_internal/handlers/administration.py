@@ -7,6 +7,7 @@ from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
 from hsm_core._internal.clock import instant
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.power_up import own_self_test
 from hsm_core.algorithms import KeyUsage, spec
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyFilter
@@ -123,7 +124,14 @@ class SelfTestHandler(Handler[ops.SelfTest, ops.SelfTestReport]):
     """Run the self-tests."""
 
     def perform(self, subject: Subject[ops.SelfTest], /) -> Answer[ops.SelfTestReport]:
-        """Run all; an algorithm that fails gives no output any more."""
+        """
+        Run all; an algorithm that fails gives no output any more.
+
+        Raises:
+            SelfTestFailedError: What protects the store fails.
+            EntropyUnavailableError: The random source repeats itself.
+        """
+        own_self_test(self._services.entropy)
         results = self._services.crypto.self_test()
         passed = all(result.passed for result in results)
         return Answer(ops.SelfTestReport(passed=passed, results=results))

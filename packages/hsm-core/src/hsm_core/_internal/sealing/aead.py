@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hsm_core._internal.encoding import hkdf_sha256, length_prefixed
+from hsm_core.errors import SelfTestFailedError
 from hsm_core.protocols import Entropy
 
 __all__ = ["KEY_BYTES", "open_sealed", "seal"]
@@ -49,12 +50,19 @@ def seal(
         bound: What else the tag covers; it is not stored.
 
         entropy: Source of salt and nonce.
+
+    Raises:
+        SelfTestFailedError: What was sealed does not open again; nothing is returned.
     """
     drawn = entropy.random_bytes(_SALT_BYTES + _NONCE_BYTES)
     salt, nonce = drawn[:_SALT_BYTES], drawn[_SALT_BYTES:]
     header = start + drawn
     sealer = AESGCM(hkdf_sha256(key, salt=salt, info=label))
-    return header + sealer.encrypt(nonce, data, length_prefixed(label, header, bound))
+    blob = header + sealer.encrypt(nonce, data, length_prefixed(label, header, bound))
+    # A fault that appears after the self-test must not cost the only copy of a key.
+    if open_sealed(key, blob, label=label, start_bytes=len(start), bound=bound) != data:
+        raise SelfTestFailedError("What was sealed with AES-256-GCM does not open.")
+    return blob
 
 
 def open_sealed(
