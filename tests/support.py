@@ -3,12 +3,14 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 __all__ = [
     "REPOSITORY",
+    "overriding",
     "require_mounts",
     "require_program",
     "require_service",
@@ -17,6 +19,33 @@ __all__ = [
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Top of the source tree."""
+
+
+_LISTS = frozenset(
+    {
+        *("--acme-contact", "--acme-domain", "--cert", "--client-crl", "--key"),
+        *("--ocsp-response", "--provider", "--trusted-proxy"),
+    }
+)
+
+
+def overriding(words: Sequence[str]) -> list[str]:
+    """
+    Return a command line of hsm-server in which each flag stands once.
+
+    A flag that is given again takes the place of the first, unless it is a list.
+
+    Args:
+        words: Program, flags and their values; no value begins with two hyphens.
+    """
+    groups: dict[object, list[str]] = {}
+    key: object = None
+    for place, word in enumerate(words):
+        if word.startswith("--"):
+            key = (word, place) if word in _LISTS else word
+            groups.pop(key, None)
+        groups.setdefault(key, []).append(word)
+    return [word for group in groups.values() for word in group]
 
 
 def require_service(name: str, found: object) -> None:

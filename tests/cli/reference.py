@@ -36,6 +36,11 @@ goes before the environment. Beside a token, `--actor`, `--roles`, `--token-ttl`
 tell only how tokens are minted. `--jwt-private-key` names a file that only its owner
 may read; it holds RSA, P-256 or Ed25519 as PEM.
 """
+_LISTS = """\
+An option is given once; a second one is refused with exit code 2. Options that are
+*repeatable* collect all their values, and take several with commas between:
+`--tags dual --tags payments` is `--tags dual,payments`.
+"""
 _REPEATING = """\
 A command that changes something sends an idempotency key and is tried again, under the
 same key, when its answer is lost. If no answer comes at all, the exit code is 10 and
@@ -52,7 +57,13 @@ def render() -> str:
     """Return the whole page."""
     context = click.Context(cli, info_name="hsm-cli")
     parts = [_HEAD, _prose(cli.help), "## Global options\n"]
-    parts += [_options(cli, context), _SECRETS, "## Exit codes\n", _exit_codes()]
+    parts += [
+        _options(cli, context),
+        _LISTS,
+        _SECRETS,
+        "## Exit codes\n",
+        _exit_codes(),
+    ]
     parts += [_REPEATING, "## Commands\n"]
     for name in COMMANDS:
         command = cli.get_command(context, name)
@@ -117,7 +128,9 @@ def _cell(option: click.Option) -> str:
     if option.envvar:
         parts.append(f"`{option.envvar}`.")
     if option.show_default and not option.is_flag and option.default not in {None, ""}:
-        parts.append(f"Default: `{option.default}`.")
+        default = option.default
+        words = ",".join(default) if isinstance(default, tuple) else default
+        parts.append(f"Default: `{words}`.")
     if option.required:
         parts.append("Required.")
     return " ".join(filter(None, parts))

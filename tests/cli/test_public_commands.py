@@ -74,6 +74,7 @@ class TestCsr:
             (["--dns", "two words"], "dns"),
             (["--ip", "1.2.3"], "ip"),
             (["--email", ""], "email"),
+            (["--uri", "https://web.example/a,b"], "%2C"),
         ],
     )
     def test_bad_names(self, shell: Shell, words: list[str], said: str) -> None:

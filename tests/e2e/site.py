@@ -13,6 +13,7 @@ from tests.e2e.certificates import Authority, Pair, make_authority
 from tests.e2e.https import Client, client_context
 from tests.e2e.processes import ServerProcess, program
 from tests.e2e.tokens import mint
+from tests.support import overriding
 
 __all__ = ["SECRETS", "Site"]
 
@@ -141,7 +142,10 @@ class Site:
         """
         self._starts += 1
         server = ServerProcess(
-            [*(command or program("hsm-server")), *self.server_arguments(), *arguments],
+            [
+                *(command or program("hsm-server")),
+                *overriding([*self.server_arguments(), *arguments]),
+            ],
             environment if environment is not None else self.environment(),
             self.logs / f"server-{self._starts:04d}.log",
             pass_fds,

@@ -28,6 +28,7 @@ from cryptography.x509 import ocsp as ocsp_messages
 
 from tests.server.pebble import Pebble, free_port
 from tests.server.process import Running, Site, client_context
+from tests.support import overriding
 
 __all__ = ["NAME", "ACMESite", "Responder", "Visitors", "children", "reload", "until"]
 
@@ -75,7 +76,7 @@ class ACMESite(Site):
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that starts a server."""
-        return [
+        words = [
             *(sys.executable, "-I", "-m", "hsm_server"),
             *("--bind", f"127.0.0.1:{self.port}", "--tls-mode", "acme"),
             *(word for name in self.names for word in ("--acme-domain", name)),
@@ -89,6 +90,7 @@ class ACMESite(Site):
             *("--isolation", self._isolation, "--drain-timeout-secs", "1"),
             *arguments,
         ]
+        return overriding(words)
 
     def folder_of_ca(self) -> Path:
         """Return where the cache has what belongs to this CA."""

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.server.support import SECRET, Answer, Authority, b64, mint
+from tests.support import overriding
 
 __all__ = ["MASTER", "Running", "Site", "client_context", "connect", "request"]
 
@@ -43,7 +44,7 @@ class Site:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that starts a server on a free port."""
-        return [
+        words = [
             *(sys.executable, "-I", "-m", "hsm_server", "--bind", "127.0.0.1:0"),
             *("--cert", str(self.cert), "--key", str(self.key)),
             *("--key-dir", str(self.keys), "--audit-log", str(self.audit)),
@@ -53,6 +54,7 @@ class Site:
             *("--lockout-after", "0"),
             *arguments,
         ]
+        return overriding(words)
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Return the environment of a server, with its secrets."""

@@ -31,9 +31,9 @@ class Attacked(Site):
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that starts such a server."""
-        python, isolated, _, _, *flags = super().command(*arguments)
+        python, isolated, _, _, *flags = super().command(*arguments, "--workers", "2")
         launch = str(self.folder / "hostile_launch.py")
-        return [python, isolated, launch, *flags, "--workers", "2"]
+        return [python, isolated, launch, *flags]
 
 
 def test_the_others_go_on(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_missing_streams_stop_nothing(site: Site, streams: str) -> None:
     """Without standard streams it serves, and nothing is written into its files."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()
-    command = shlex.join([*site.command(), "--bind", f"127.0.0.1:{address[1]}"])
+    command = shlex.join(site.command("--bind", f"127.0.0.1:{address[1]}"))
     script = f"{{ {command}; echo $? > code; }} {streams}"
     with subprocess.Popen(
         ["/bin/sh", "-c", script],

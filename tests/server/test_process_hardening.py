@@ -244,12 +244,13 @@ def test_no_process_runs_foreign_code(site: Site, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     (tmp_path / "sitecustomize.py").write_text(_HOSTILE.format(marker=str(marker)))
     command = str(Path(sys.executable).parent / "hsm-server")
+    stores = (
+        *("--key-dir", str(tmp_path / "keys")),
+        *("--audit-log", str(tmp_path / "audit.log")),
+        *("--approval-dir", str(tmp_path / "approvals")),
+    )
     with subprocess.Popen(
-        [
-            *(command, *site.command()[4:], "--key-dir", str(tmp_path / "keys")),
-            *("--audit-log", str(tmp_path / "audit.log")),
-            *("--approval-dir", str(tmp_path / "approvals")),
-        ],
+        [command, *site.command(*stores)[4:]],
         env=site.environment(PYTHONPATH=str(tmp_path)),
         stdout=subprocess.PIPE,
         text=True,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -19,6 +20,8 @@ from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
 __all__ = ["Wanted", "request_certificate"]
 
 _SHA2: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 _HASHES: Final[dict[str, type[_SHA2]]] = {
     "secp256r1": hashes.SHA256,
@@ -121,6 +124,12 @@ def _text_name(
     | type[x509.RFC822Name]
     | type[x509.UniformResourceIdentifier],
 ) -> x509.GeneralName:
+    if kind is x509.UniformResourceIdentifier and not _SCHEME.match(name):
+        raise InvalidInputError(
+            f"uri must begin with a scheme, got {name[:64]!r}. Write a comma in a URI "
+            "as %2C.",
+            field=field,
+        )
     if not name or not name.isascii() or not name.isprintable() or " " in name:
         raise InvalidInputError(f"{field} must be one word of ASCII.", field=field)
     try:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from hsm_cli.parameter_types import ListOption
 from hsm_cli.settings import (
     DEFAULT_ENDPOINT,
     DEFAULT_TIMEOUT_SECONDS,
@@ -30,12 +31,12 @@ _KEYS: Final = ("jwt_secret", "jwt_private_key")
 _FORMS: Final = "as it is, @FILE or fd:N"
 
 
-def _flag(name: str, text: str, **attributes: Any) -> click.Option:
+def _flag(
+    name: str, text: str, *, kind: type[click.Option] = click.Option, **attributes: Any
+) -> click.Option:
     variable = f"FERROHSM_{name.removeprefix('--').replace('-', '_').upper()}"
     attributes.setdefault("show_default", "default" in attributes)
-    return click.Option(
-        [name], envvar=variable, show_envvar=True, help=text, **attributes
-    )
+    return kind([name], envvar=variable, show_envvar=True, help=text, **attributes)
 
 
 def _algorithm(
@@ -92,9 +93,11 @@ def _token_flags() -> list[click.Parameter]:
         ),
         _flag(
             "--roles",
-            "Roles of minted tokens, with commas between.",
+            "Roles of minted tokens; repeatable, or with commas between.",
+            kind=ListOption,
+            may_be_empty=True,
             metavar="ROLES",
-            default="operator",
+            default=("operator",),
         ),
         _flag(
             "--auth-token",
@@ -217,7 +220,7 @@ def read_settings(ctx: click.Context, values: dict[str, Any]) -> ClientSettings:
             auth_token=token,
             jwt_secret=secret,
             actor=values["actor"],
-            roles=tuple(w.strip() for w in values["roles"].split(",") if w.strip()),
+            roles=values["roles"],
             ttl_seconds=values["token_ttl"],
             issuer=values["jwt_issuer"] or "",
             algorithm=values["jwt_algorithm"],

@@ -10,7 +10,7 @@ from typing import Any, Final, TypedDict
 import click
 
 from hsm_cli.options import idempotency_option
-from hsm_cli.parameter_types import CommaList, parse_choice
+from hsm_cli.parameter_types import ListOption, choice
 from hsm_core.algorithms import KeyUsage
 
 __all__ = ["NewKey", "new_key_options"]
@@ -36,7 +36,7 @@ def new_key_options(function: Callable[..., Any]) -> Callable[..., Any]:
         name: str,
         owner: str,
         description: str,
-        usages: tuple[str, ...],
+        usages: tuple[KeyUsage, ...],
         tags: tuple[str, ...],
         exportable: bool,
         **kwargs: Any,
@@ -45,7 +45,7 @@ def new_key_options(function: Callable[..., Any]) -> Callable[..., Any]:
             name=name,
             owner=owner,
             description=description,
-            usages=tuple(parse_choice(KeyUsage, word) for word in usages),
+            usages=usages,
             tags=tags,
             exportable=exportable,
         )
@@ -65,19 +65,19 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--tags",
-        type=CommaList(),
-        default=(),
+        cls=ListOption,
+        may_be_empty=True,
         metavar="TAGS",
-        help="Words to find it by, with commas between.",
+        help="Words to find it by; repeatable, or with commas between.",
     ),
     click.option(
         "--usage",
         "usages",
-        type=CommaList(),
-        default=(),
+        cls=ListOption,
+        type=choice(KeyUsage),
         metavar="USAGES",
-        help="What it may be used for, such as sign,verify; else the algorithm's "
-        "usual.",
+        help="What it may be used for, such as sign,verify; repeatable, or with commas "
+        "between; else the algorithm's usual.",
     ),
     click.option("--description", default="", metavar="TEXT", help="What it is for."),
     click.option("--owner", default="", metavar="NAME", help="Else it is the caller."),

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from hsm_cli.flags import literal_secrets
+from hsm_cli.flags import given_as_flag, literal_secrets
 from hsm_cli.invocation import Invocation
 from hsm_cli.output import print_note
+from hsm_cli.parameter_types import Command
 
 __all__ = [
     "HSMCommand",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 
-class HSMCommand(click.Command):
+class HSMCommand(Command):
     """
     A command that takes ``--json``, ``--wait`` and ``--approval-id`` after its name.
 
@@ -36,7 +37,7 @@ class HSMCommand(click.Command):
             self.params.append(_approval_option())
 
 
-class LocalCommand(click.Command):
+class LocalCommand(Command):
     """A command that asks no server, and takes ``--json`` after its name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -97,6 +98,8 @@ def _wait(
     if invocation is None or value is None or value is False:
         return
     if value is not True:
+        if given_as_flag(ctx.find_root(), "wait_seconds"):
+            raise click.UsageError("--wait-seconds is given 2 times; give it once.")
         invocation.be_patient(value)
     elif invocation.patience is None:
         invocation.be_patient()

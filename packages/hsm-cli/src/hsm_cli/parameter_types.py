@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Types of parameters: what a word of the command line stands for."""
+"""What words of the command line stand for, and how often an option may be given."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-__all__ = ["CommaList", "Instant", "choice", "parse_choice"]
-
-E = TypeVar("E", bound=Enum)
+__all__ = [
+    "Command",
+    "Group",
+    "Instant",
+    "ListOption",
+    "choice",
+    "none_unless_given",
+]
 
 if TYPE_CHECKING:
     # It is generic for type checkers only.
@@ -20,18 +26,66 @@ else:
     _ParamType = click.ParamType
 
 
-class CommaList(_ParamType):
-    """Words with commas between them, as a tuple; white space around words goes."""
+class ListOption(click.Option):
+    """
+    An option of several values: repeated, or with commas between them.
 
-    name = "words"
+    Its parameter is a tuple; white space around a value goes.
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Split a text; a tuple, such as a default, is taken as it is."""
-        if isinstance(value, tuple):
-            return value
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+    Args:
+        attributes: As of any option.
+
+        may_be_empty: Whether an empty text is an empty list, and not an error.
+    """
+
+    def __init__(
+        self, *args: Any, may_be_empty: bool = False, **attributes: Any
+    ) -> None:
+        super().__init__(*args, **attributes | {"multiple": True})
+        self._may_be_empty = may_be_empty
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Split each text, then convert the parts."""
+        parts = []
+        for text in value or ():
+            found = [part.strip() for part in text.split(",") if part.strip()]
+            if not found and not self._may_be_empty:
+                raise click.BadParameter("A value is empty.", ctx=ctx, param=self)
+            parts += found
+        return super().type_cast_value(ctx, parts)
+
+
+def none_unless_given(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Return None for a list that was not given, which an empty one is."""
+    source = ctx.get_parameter_source(param.name or "")
+    return None if source is ParameterSource.DEFAULT else value
+
+
+class Command(click.Command):
+    """A command that refuses options given twice, but for those of `ListOption`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """
+        Read the words of the command line.
+
+        Raises:
+            click.UsageError: An option of one value, or a switch, is given twice.
+        """
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+            for param in order:
+                times = order.count(param)
+                if isinstance(param, click.Option) and times > 1 and not param.multiple:
+                    raise click.UsageError(
+                        f"{param.get_error_hint(ctx)} is given {times} times; give it "
+                        "once.",
+                        ctx,
+                    )
+        return super().parse_args(ctx, args)
+
+
+class Group(Command, click.Group):
+    """A group of commands that refuses options given twice."""
 
 
 class Instant(_ParamType):
@@ -56,21 +110,6 @@ class Instant(_ParamType):
         return found
 
 
-def parse_choice(enum: type[E], word: str) -> E:
-    """
-    Return the member of an enum that a word stands for, in any case.
-
-    Raises:
-        click.BadParameter: There is none; the message lists those that are.
-    """
-    wanted = word.lower().replace("-", "_")
-    for member in enum:
-        if wanted == str(member.value).lower().replace("-", "_"):
-            return member
-    known = ", ".join(str(member.value) for member in enum)
-    raise click.BadParameter(f"{word!r} is none of {known}.")
-
-
 def choice(enum: type[Enum]) -> _ParamType:
     """Return a parameter type that takes the values of an enum, in any case."""
     return _EnumChoice(enum)
@@ -88,7 +127,9 @@ class _EnumChoice(_ParamType):
         """Return the member of this value."""
         if isinstance(value, Enum):
             return value
-        try:
-            return parse_choice(self.enum, value)
-        except click.BadParameter as error:
-            self.fail(error.message, param, ctx)
+        wanted = value.lower().replace("-", "_")
+        for member in self.enum:
+            if wanted == str(member.value).lower().replace("-", "_"):
+                return member
+        known = ", ".join(str(member.value) for member in self.enum)
+        self.fail(f"{value!r} is none of {known}.", param, ctx)

@@ -16,6 +16,7 @@ import click
 
 from hsm_cli.__about__ import __version__
 from hsm_cli.flags import global_flags, read_settings
+from hsm_cli.parameter_types import Group
 from hsm_cli.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 
 __all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
@@ -120,7 +121,7 @@ COMMANDS: Final = {
 """Every command and its short help, in the order of the help."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

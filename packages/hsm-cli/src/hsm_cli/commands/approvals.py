@@ -18,7 +18,7 @@ from hsm_cli.asked import (
 from hsm_cli.deciding import Pen, approval_operand, digest_option, signing_options
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import CommaList, parse_choice
+from hsm_cli.parameter_types import Group, ListOption, choice
 from hsm_cli.terminal import render_pairs, render_table
 from hsm_core.consent import statement
 from hsm_core.errors import InvalidInputError
@@ -40,7 +40,7 @@ _LONGEST_PAGE = 100
 _LEAST_COLUMNS = 140
 
 
-@click.group("approvals", no_args_is_help=False)
+@click.group("approvals", cls=Group, no_args_is_help=False)
 def command() -> None:
     """See what others ask for, and agree or refuse."""
 
@@ -49,10 +49,11 @@ def command() -> None:
 @click.option(
     "--state",
     "states",
-    type=CommaList(),
-    default=(),
+    cls=ListOption,
+    type=choice(ApprovalState),
     metavar="STATES",
-    help="Only these, with commas between; else pending, granted and reserved.",
+    help="Only these; repeatable, or with commas between. Else pending, granted and "
+    "reserved.",
 )
 @click.option("--all", "every", is_flag=True, help="Those that came to an end, too.")
 @click.option("--kind", default="", metavar="NAME", help="Only of this operation.")
@@ -74,7 +75,7 @@ def command() -> None:
 @click.pass_obj
 def list_approvals(
     invocation: Invocation,
-    states: tuple[str, ...],
+    states: tuple[ApprovalState, ...],
     every: bool,
     kind: str,
     key_id: str,
@@ -85,9 +86,8 @@ def list_approvals(
     """Show approvals, newest first: those that are open."""
     if every and states:
         raise click.UsageError("Give --state or --all, not both.")
-    wanted = tuple(parse_choice(ApprovalState, word) for word in states)
     operation = ListApprovals(
-        states=wanted or (() if every else _OPEN),
+        states=states or (() if every else _OPEN),
         kind=kind,
         key_id=key_id,
         requester=requester,

@@ -17,6 +17,7 @@ from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, warn_of_visible
 from hsm_cli.output import print_note
+from hsm_cli.parameter_types import Group
 from hsm_cli.progress import Progress
 from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
 from hsm_cli.views import EVENT_HEADER, event_row
@@ -89,7 +90,7 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
-@click.group("audit", no_args_is_help=False)
+@click.group("audit", cls=Group, no_args_is_help=False)
 def command() -> None:
     """Read and verify the audit trail."""
 

@@ -9,6 +9,7 @@ from hsm_cli.files import write_file
 from hsm_cli.invocation import Invocation
 from hsm_cli.operands import key_operand
 from hsm_cli.options import HSMCommand
+from hsm_cli.parameter_types import ListOption
 
 __all__ = ["command"]
 
@@ -16,10 +17,30 @@ __all__ = ["command"]
 @click.command("csr", cls=HSMCommand)
 @key_operand
 @click.option("--subject", default="", metavar="NAME", help="Such as CN=web,O=Example.")
-@click.option("--dns", multiple=True, metavar="NAME", help="DNS name; repeatable.")
-@click.option("--ip", multiple=True, metavar="ADDR", help="IP address; repeatable.")
-@click.option("--email", multiple=True, metavar="ADDR", help="Mail; repeatable.")
-@click.option("--uri", multiple=True, metavar="URI", help="URI; repeatable.")
+@click.option(
+    "--dns",
+    cls=ListOption,
+    metavar="NAME",
+    help="DNS name; repeatable, or several with commas between.",
+)
+@click.option(
+    "--ip",
+    cls=ListOption,
+    metavar="ADDR",
+    help="IP address; repeatable, or several with commas between.",
+)
+@click.option(
+    "--email",
+    cls=ListOption,
+    metavar="ADDR",
+    help="Mail address; repeatable, or several with commas between.",
+)
+@click.option(
+    "--uri",
+    cls=ListOption,
+    metavar="URI",
+    help="URI; repeatable, or several with commas between.",
+)
 @click.option("--pss", is_flag=True, help="Let an RSA key sign by RSASSA-PSS.")
 @click.option("--out", metavar="FILE", help="Write it to a file.")
 @click.pass_obj

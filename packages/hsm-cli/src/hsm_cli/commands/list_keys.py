@@ -7,7 +7,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import CommaList, choice
+from hsm_cli.parameter_types import ListOption, choice
 from hsm_cli.views import KEY_HEADER, key_row
 from hsm_core.model import KeyState
 from hsm_core.operations import ListKeys
@@ -48,10 +48,10 @@ __all__ = ["command"]
 )
 @click.option(
     "--tags",
-    type=CommaList(),
-    default=(),
+    cls=ListOption,
+    may_be_empty=True,
     metavar="TAGS",
-    help="Only keys with all of these tags, with commas between.",
+    help="Only keys with all of these tags; repeatable, or with commas between.",
 )
 @click.option(
     "--search",

@@ -13,9 +13,8 @@ from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, LocalCommand
 from hsm_cli.output import print_note
-from hsm_cli.parameter_types import CommaList, choice
+from hsm_cli.parameter_types import Group, ListOption, choice, none_unless_given
 from hsm_core.algorithms import KeyUsage
-from hsm_core.errors import InvalidInputError
 from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
 from hsm_core.operations import (
     ExplainPolicy,
@@ -32,7 +31,7 @@ _SECONDS: Final = 600.0
 _FILE: Final = click.Path(path_type=Path, exists=False)
 
 
-@click.group("policy", no_args_is_help=False)
+@click.group("policy", cls=Group, no_args_is_help=False)
 def command() -> None:
     """Show, check, explain and try policies."""
 
@@ -103,31 +102,37 @@ def check(invocation: Invocation, file: Path) -> None:
 @click.option(
     "--role",
     "roles",
+    cls=ListOption,
     type=choice(Role),
-    multiple=True,
     metavar="ROLE",
-    help="A role of theirs; repeatable.",
+    help="A role of theirs; repeatable, or several with commas between.",
 )
 @click.option("--key-id", default="", metavar="KEY", help="The key it is about.")
 @click.option(
     "--other-key",
     "other_key_ids",
-    multiple=True,
+    cls=ListOption,
     metavar="KEY",
-    help="A key that it names besides, such as the one that wraps.",
+    help="A key that it names besides, such as the one that wraps; repeatable, or "
+    "several with commas between.",
 )
 @click.option("--algorithm", default="", metavar="NAME", help="Of a key to be made.")
 @click.option(
     "--usages",
-    type=CommaList(),
-    default=(),
+    cls=ListOption,
+    type=choice(KeyUsage),
     metavar="USAGE[,USAGE...]",
     help="Of a key to be made; by default its algorithm's.",
 )
 @click.option("--name", metavar="NAME", help="Name of a key to be made, or a new one.")
 @click.option("--owner", metavar="NAME", help="The same of its owner.")
 @click.option(
-    "--tags", type=CommaList(), metavar="TAG[,TAG...]", help="The same of its tags."
+    "--tags",
+    cls=ListOption,
+    may_be_empty=True,
+    callback=none_unless_given,
+    metavar="TAG[,TAG...]",
+    help="The same of its tags.",
 )
 @click.option(
     "--certificate-sha256", default="", metavar="HEX", help="Of their certificate."
@@ -138,9 +143,10 @@ def check(invocation: Invocation, file: Path) -> None:
 @click.option(
     "--certificate-name",
     "certificate_names",
-    multiple=True,
+    cls=ListOption,
     metavar="NAME",
-    help="An alternative name, such as dns:ci.example.com.",
+    help="An alternative name, such as dns:ci.example.com; repeatable, or several with "
+    "commas between.",
 )
 @click.option(
     "--single-use",
@@ -155,12 +161,6 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
 
     OPERATION is a name such as Sign. Nothing is done.
     """
-    try:
-        values["usages"] = tuple(KeyUsage(usage) for usage in values["usages"])
-    except ValueError:
-        raise InvalidInputError(
-            f"There are the usages {', '.join(KeyUsage)}.", field="usages"
-        ) from None
     found = invocation.execute(ExplainPolicy(**values))
     verdict = f"{found.outcome.value} ({found.rule})"
     if not values["principal"]:

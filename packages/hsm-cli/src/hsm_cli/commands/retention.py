@@ -21,6 +21,7 @@ from hsm_cli.options import (
     idempotency_option,
     warn_of_visible,
 )
+from hsm_cli.parameter_types import Group
 from hsm_cli.progress import Progress
 from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
 from hsm_cli.views import instant
@@ -43,7 +44,7 @@ def _reason_option(fate: str) -> Callable[[Callable[..., Any]], Callable[..., An
     return click.option("--reason", required=True, metavar="TEXT", help=f"Why; {fate}.")
 
 
-@click.group("retention", no_args_is_help=False)
+@click.group("retention", cls=Group, no_args_is_help=False)
 def command() -> None:
     """See and change for how long old key versions are kept."""
 
@@ -130,7 +131,7 @@ def release(
     change_key(invocation, ReleaseKey(key_id=key_id, reason=reason), idempotency_key)
 
 
-@command.group("ledger", no_args_is_help=False)
+@command.group("ledger", cls=Group, no_args_is_help=False)
 def ledger() -> None:
     """Verify the ledger in which every purge is attested, or begin a new one."""
 

@@ -10,6 +10,7 @@ import click
 
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
+from hsm_cli.parameter_types import Group
 from hsm_cli.terminal import neutral
 from hsm_core.errors import StoreMismatchError
 from hsm_core.operations import (
@@ -30,7 +31,7 @@ _SECONDS: Final = 600.0
 _ANSWER: Final = "recover"
 
 
-@click.group("store", no_args_is_help=False)
+@click.group("store", cls=Group, no_args_is_help=False)
 def command() -> None:
     """Compare the key store with the trail, back it up, and recover it."""
 

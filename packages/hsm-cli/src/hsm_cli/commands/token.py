@@ -12,6 +12,7 @@ from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import LocalCommand
 from hsm_cli.output import print_note
+from hsm_cli.parameter_types import Group
 from hsm_cli.token_keys import MIN_SECRET_BYTES, has_key, open_signer
 from hsm_cli.tokens import TokenFacts, inspect_token, mint_token
 from hsm_core.errors import ConfigurationError, InvalidInputError
@@ -30,7 +31,7 @@ class MintedToken(Record, frozen=True, kw_only=True):
     token: str
 
 
-@click.group("token", no_args_is_help=False)
+@click.group("token", cls=Group, no_args_is_help=False)
 def command() -> None:
     """Mint and inspect bearer tokens."""
 

@@ -9,7 +9,7 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.key_changes import change_key
 from hsm_cli.operands import key_operand
 from hsm_cli.options import HSMCommand, generation_option, idempotency_option
-from hsm_cli.parameter_types import CommaList
+from hsm_cli.parameter_types import ListOption, none_unless_given
 from hsm_core.operations import UpdateKey
 
 __all__ = ["command"]
@@ -24,9 +24,12 @@ __all__ = ["command"]
 @click.option("--owner", metavar="NAME", help="Whose it is.")
 @click.option(
     "--tags",
-    type=CommaList(),
+    cls=ListOption,
+    may_be_empty=True,
+    callback=none_unless_given,
     metavar="TAGS",
-    help="All its tags, with commas between; an empty list takes them away.",
+    help="All its tags; repeatable, or with commas between. An empty text takes them "
+    "away.",
 )
 @idempotency_option
 @generation_option

@@ -14,7 +14,7 @@ import click
 
 from hsm_core.errors import ConfigurationError
 from hsm_server.options.addresses import parse_address
-from hsm_server.options.option import option
+from hsm_server.options.option import ListOption, option
 from hsm_server.settings import ACMESettings
 
 __all__ = ["PRODUCTION", "STAGING", "acme_options", "acme_settings"]
@@ -35,14 +35,14 @@ def acme_options() -> list[click.Parameter]:
             "acme-domain",
             "Name or IP address that the certificate is for, with --tls-mode acme. May "
             "be repeated, or several with commas between.",
-            multiple=True,
+            cls=ListOption,
             metavar="NAME",
         ),
         option(
             "acme-contact",
             "Address of mail that the CA may write to. May be repeated, or several "
             "with commas between; 'mailto:' is added where it is absent.",
-            multiple=True,
+            cls=ListOption,
             metavar="MAIL",
         ),
         option(
@@ -100,7 +100,7 @@ def acme_settings(values: dict[str, Any]) -> ACMESettings | None:
         return None
     return ACMESettings(
         names=_names(values["acme_domain"]),
-        contacts=tuple(map(_contact, _apart(values["acme_contact"]))),
+        contacts=tuple(map(_contact, values["acme_contact"])),
         cache=values["acme_cache_dir"],
         directory=_directory(values),
         authorities=values["acme_ca_bundle"],
@@ -122,7 +122,7 @@ def _refuse_useless(values: dict[str, Any]) -> None:
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(map(_name, _apart(given))))
+    names = tuple(dict.fromkeys(map(_name, given)))
     if not names:
         raise ConfigurationError("--tls-mode acme needs --acme-domain.")
     if len(names) > _MOST_NAMES:
@@ -130,11 +130,6 @@ def _names(given: Sequence[str]) -> tuple[str, ...]:
             f"--acme-domain has {len(names)} names, and {_MOST_NAMES} are the most."
         )
     return names
-
-
-def _apart(given: Sequence[str]) -> list[str]:
-    parts = (part.strip() for text in given for part in text.split(","))
-    return [part for part in parts if part]
 
 
 def _name(text: str) -> str:

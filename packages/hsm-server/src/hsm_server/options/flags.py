@@ -14,7 +14,7 @@ from hsm_server.options.addresses import parse_address
 from hsm_server.options.console import console_options
 from hsm_server.options.key_life import key_life_options
 from hsm_server.options.metrics import metrics_options
-from hsm_server.options.option import option
+from hsm_server.options.option import option, refuse_repeated
 from hsm_server.options.providers import parse_orders
 from hsm_server.options.rates import rate_options
 from hsm_server.options.stores import stores
@@ -60,6 +60,12 @@ def _groups() -> dict[str, list[click.Parameter]]:
 
 class ServerCommand(click.Command):
     """The command ``hsm-server``, whose help has its options in groups."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of the command line; none may be dropped."""
+        if not ctx.resilient_parsing:
+            refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -183,8 +189,8 @@ def _cryptography() -> list[click.Parameter]:
         option(
             "provider",
             "Who may serve an algorithm, the first first, where it differs from the "
-            "default: pyca, libcrypto, pqcrypto, oqs or composite. May be repeated; "
-            "the variable holds several with blanks between.",
+            "default: pyca, libcrypto, pqcrypto, oqs or composite. May be repeated, "
+            "or several with commas between.",
             multiple=True,
             callback=parse_orders,
             metavar="ALGORITHM=NAME[,NAME...]",

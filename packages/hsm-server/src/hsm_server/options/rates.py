@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hsm_server.options.option import option
+from hsm_server.options.option import ListOption, option
 from hsm_server.settings import ProxyHeader, ProxySettings, RateLimits
 
 __all__ = ["proxy_settings", "rate_limits", "rate_options"]
@@ -70,9 +70,8 @@ def _proxies() -> list[click.Parameter]:
         option(
             "trusted-proxy",
             "Network of proxies that are believed when they say for whom they ask. May "
-            "be repeated; the variable holds several with blanks between. Without it "
-            "nobody is.",
-            multiple=True,
+            "be repeated, or several with commas between. Without it nobody is.",
+            cls=ListOption,
             callback=_parse_networks,
             metavar="CIDR",
         ),

@@ -11,7 +11,7 @@ import click
 from hsm_core.errors import ConfigurationError
 from hsm_server.options.acme import acme_options, acme_settings
 from hsm_server.options.names import environment_name
-from hsm_server.options.option import option
+from hsm_server.options.option import ListOption, option
 from hsm_server.settings import ClientSettings, PairFiles, StatusCheck, TLSSettings
 
 __all__ = ["tls_options", "tls_settings"]
@@ -52,10 +52,10 @@ def _own_certificate() -> list[click.Parameter]:
         option(
             "cert",
             "Certificate chain, PEM, the server's own certificate first; needed with "
-            "--tls-mode manual. May be repeated, for keys of several kinds; the "
-            "variable holds several with colons between.",
+            "--tls-mode manual. May be repeated, for keys of several kinds, or "
+            "several with commas between.",
             type=_FILE,
-            multiple=True,
+            cls=ListOption,
             metavar="FILE",
         ),
         option(
@@ -63,7 +63,7 @@ def _own_certificate() -> list[click.Parameter]:
             "Its private key, PEM, readable by its owner alone; one for each --cert, "
             "in the same order.",
             type=_FILE,
-            multiple=True,
+            cls=ListOption,
             metavar="FILE",
         ),
         option(
@@ -83,9 +83,9 @@ def _staples() -> list[click.Parameter]:
             "ocsp-response",
             "OCSP response to staple, DER or PEM, looked at every minute. While it is "
             "good, nobody is asked about its certificate. May be repeated, for several "
-            "certificates; the variable holds several with colons between.",
+            "certificates, or several with commas between.",
             type=_FILE,
-            multiple=True,
+            cls=ListOption,
             metavar="FILE",
         ),
         option(
@@ -117,11 +117,10 @@ def _client_certificates() -> list[click.Parameter]:
         ),
         option(
             "client-crl",
-            "Revocation list of client certificates, PEM or DER. May be repeated, and "
-            "then each issuer needs one; the variable holds several with colons "
-            "between.",
+            "Revocation list of client certificates, PEM or DER. May be repeated, or "
+            "several with commas between; then each issuer needs one.",
             type=_FILE,
-            multiple=True,
+            cls=ListOption,
             metavar="FILE",
         ),
         option(
