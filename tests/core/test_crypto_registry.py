@@ -273,7 +273,7 @@ class TestUnavailable:
         )
         assert algorithm == caught.value.facts["algorithm"]
         by_wheel = algorithm.startswith("SLH") or algorithm is Algorithm.ML_KEM_512
-        assert ('pip install "hsm-core[pqc]"' in hint) is by_wheel
+        assert ("pip install pqcrypto" in hint) is by_wheel
         assert "OpenSSL 3.5 or newer" in hint or "cryptography 50 or newer" in hint
 
     def test_composite_needs_both(self) -> None:

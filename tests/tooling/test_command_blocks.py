@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.built import DISTS
 from tests.e2e.test_how_to import STARTS_ITS_OWN, TOLD
 from tests.support import REPOSITORY
 
@@ -18,7 +20,7 @@ _TYPED: Final = frozenset(
         "docs/tutorial/first-release.md",  # test_tutorial.py
         "docs/tutorial/see-it-work.md",  # the session demo
         "docs/how-to/get-certificates-by-acme.md",  # test_acme_how_to.py
-        "docs/how-to/sqlite.md",  # test_stores.py
+        "docs/how-to/index.md",  # it only changes the folder
         *(f"docs/how-to/{name}.md" for name in (*TOLD, *STARTS_ITS_OWN)),
     }
 )
@@ -47,6 +49,57 @@ def unaccounted(name: str, text: str) -> list[str]:
         and not (found["language"] == "sh" and name in _TYPED)
         and ">>>" not in found["text"]  # a doctest, which the session docs runs
     ]
+
+
+def released() -> set[str]:
+    """Return the distributions that the page on distributions lists as released."""
+    page = (REPOSITORY / "docs/reference/distributions.md").read_text()
+    table = page.partition("## Releases")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| (\S+) \|$", table, re.MULTILINE)
+    assert set(DISTS) == {name for name, _ in rows}
+    return {name for name, version in rows if version != "none"}
+
+
+def unreleased_installs(text: str, names: Iterable[str]) -> list[str]:
+    """Return the lines that install one of our distributions by name from an index."""
+    own = "|".join(names)
+    by_name = re.compile(rf"pip install[^`\n]*?(?<![\w./-])(?:{own})(?![\w-]|/)")
+    return [line for line in text.splitlines() if own and by_name.search(line)]
+
+
+def test_only_releases_are_installed_by_name() -> None:
+    """No page, message or example installs by name what nobody has released."""
+    names = set(DISTS) - released()
+    sources = REPOSITORY.glob("packages/*/src/**/*.py")
+    others = [p for p in REPOSITORY.glob("examples/**/*") if p.is_file()]
+    paths = [*(REPOSITORY / name for name in _DOCUMENTS), *sources, *others]
+
+    found = {
+        path.relative_to(REPOSITORY).as_posix(): lines
+        for path in paths
+        if path.suffix != ".pyc"
+        and (lines := unreleased_installs(path.read_text(), names))
+    }
+
+    assert {} == found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("pip install hsm-core", True),
+        ("pip install 'hsm-core[s3]'", True),
+        ("pip install --upgrade boto3 hsm-cli", True),
+        ("pip install ./packages/hsm-core", False),
+        ("pip install -e packages/hsm-core -e packages/hsm-cli", False),
+        ("pip install dist/hsm_core-*.whl", False),
+        ("pip install pqcrypto", False),
+    ],
+)
+def test_check_of_installs(line: str, is_found: bool) -> None:
+    """Names are found, paths are not."""
+    assert is_found is bool(unreleased_installs(line, ["hsm-core", "hsm-cli"]))
+    assert [] == unreleased_installs(line, [])
 
 
 @pytest.mark.parametrize("name", _DOCUMENTS)

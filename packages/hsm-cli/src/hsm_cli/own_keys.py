@@ -74,7 +74,7 @@ def _load(data: bytes, passphrase: Callable[[], bytes]) -> object:
     except UnsupportedAlgorithm as error:
         if "bcrypt" in str(error):
             raise InvalidInputError(
-                "To read an encrypted key of OpenSSH, install hsm-cli[ssh]; or sign "
+                "To read an encrypted key of OpenSSH, install bcrypt; or sign "
                 "with ssh-keygen -Y sign and give --signature.",
                 field="key",
             ) from None

@@ -30,7 +30,7 @@ def check_loop(kind: EventLoop) -> None:
     """
     if kind is EventLoop.UVLOOP and importlib.util.find_spec("uvloop") is None:
         raise ConfigurationError(
-            "event-loop: uvloop is not installed; pip install 'hsm-server[uvloop]'."
+            "event-loop: uvloop is not installed; run: pip install uvloop."
         )
 
 

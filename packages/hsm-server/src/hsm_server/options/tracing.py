@@ -35,7 +35,7 @@ def tracing_options() -> list[click.Parameter]:
             "Send a span of each request to this URL, by OTLP over HTTP (protobuf), "
             "such as http://localhost:4318/v1/traces. By default where the variables "
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say, "
-            "and nowhere without these. Needs hsm-server[otel].",
+            "and nowhere without these. Needs the extra otel.",
             metavar="URL",
         ),
     ]

@@ -24,7 +24,7 @@ def check_tracing(settings: TracingSettings) -> None:
     if settings.endpoint and not all(map(_is_there, _NEEDED)):
         raise ConfigurationError(
             "otel-endpoint: OpenTelemetry is not installed; "
-            "pip install 'hsm-server[otel]'."
+            "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http."
         )
 
 

@@ -216,7 +216,7 @@ def what_to_install(algorithm: Algorithm) -> str:
     """Return the sentence that tells how to get an algorithm that nobody serves."""
     row = spec(algorithm)
     if row.family is Family.SLH_DSA or algorithm is Algorithm.ML_KEM_512:
-        return 'Install OpenSSL 3.5 or newer, or run: pip install "hsm-core[pqc]".'
+        return "Install OpenSSL 3.5 or newer, or run: pip install pqcrypto."
     if row.family in {Family.ML_KEM, Family.ML_DSA}:
         return f"{_FROM_PYPI}, or OpenSSL 3.5 or newer."
     return f"{_FROM_PYPI}; this build leaves {algorithm} out."

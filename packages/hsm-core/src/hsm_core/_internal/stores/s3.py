@@ -173,7 +173,7 @@ def make_client() -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise ConfigurationError(
-            "key_store needs the extra hsm-core[s3], which is not installed.",
+            "key_store needs the extra s3 of hsm-core, which is not installed.",
             field="key_store",
         ) from error
     config = Config(

@@ -82,8 +82,8 @@ def _apply(connection: sqlite3.Connection, schema: Schema, found: int) -> None:
         from sqlite_utils import Database
     except ImportError as error:
         raise ConfigurationError(
-            "Making the tables of a SQLite store needs sqlite-utils: install "
-            "hsm-core[sqlite]."
+            "Creating the tables of a SQLite store needs sqlite-utils, which is not "
+            "installed."
         ) from error
     tables = Database(connection, recursive_triggers=False, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")
