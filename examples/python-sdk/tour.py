@@ -16,6 +16,8 @@ from ferrohsm import ApprovalPendingError, Client, ProblemError, decode, encode
 
 __all__ = ["main"]
 
+_NEEDED: Final = ("FERROHSM_ENDPOINT", "FERROHSM_AUTH_TOKEN", "FERROHSM_CA_BUNDLE")
+_CERTIFICATE: Final = ("FERROHSM_CLIENT_CERT", "FERROHSM_CLIENT_KEY")
 _HYBRID: Final = "MLKEM768-X25519-SHA3-256"
 _APPROVAL_SECONDS: Final = 300.0
 
@@ -23,11 +25,18 @@ _APPROVAL_SECONDS: Final = 300.0
 def main() -> int:
     """Take the tour; return 0 if everything was as it should."""
     where = os.environ
+    if missing := [name for name in _NEEDED if not where.get(name)]:
+        sys.stderr.write(f"Set {' and '.join(missing)}; the README here shows how.\n")
+        return 2
+    shown = [where[name] for name in _CERTIFICATE if where.get(name)]
+    if len(shown) == 1:
+        sys.stderr.write(f"Set both {' and '.join(_CERTIFICATE)}, or neither.\n")
+        return 2
     client = Client(
         where["FERROHSM_ENDPOINT"],
         where["FERROHSM_AUTH_TOKEN"],
         ca_bundle=where["FERROHSM_CA_BUNDLE"],
-        certificate=(where["FERROHSM_CLIENT_CERT"], where["FERROHSM_CLIENT_KEY"]),
+        certificate=(shown[0], shown[1]) if shown else None,
     )
     run = uuid.uuid4().hex[:8]
     try:

@@ -1,19 +1,57 @@
 # SPDX-License-Identifier: MIT
-"""Somebody who has just cloned the repository, and types what a page says."""
+"""A fresh clone, and a shell in which the blocks of the README are typed."""
 
+import contextlib
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tests.support import REPOSITORY
 
-__all__ = ["DEFAULT_PORT", "READY_SECONDS", "Newcomer"]
+__all__ = [
+    "CLIENT",
+    "DEFAULT_PORT",
+    "PREPARE",
+    "READY_SECONDS",
+    "SHELL",
+    "START",
+    "Newcomer",
+    "readme_blocks",
+    "sh_blocks",
+]
 
 DEFAULT_PORT: Final = "8443"
 READY_SECONDS: Final = 60.0
+
+_SECTION: Final = re.compile(
+    r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
+)
+_BLOCK: Final = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def sh_blocks(text: str) -> list[str]:
+    """Return the shell blocks of a document."""
+    return _BLOCK.findall(text)
+
+
+def readme_blocks(title: str) -> list[str]:
+    """Return the shell blocks of a section of the README."""
+    readme = (REPOSITORY / "README.md").read_text()
+    (text,) = [body for name, body in _SECTION.findall(readme) if name == title]
+    return sh_blocks(text)
+
+
+(START,) = readme_blocks("Start a server that stays")
+(SHELL,) = readme_blocks("Set up your shell")
+(CLIENT,) = readme_blocks("Use the client")
+PREPARE: Final = START.partition(".venv/bin/hsm-server")[0]
+"""What the first block does before it starts the server."""
 
 
 def _free_port() -> int:
@@ -25,13 +63,13 @@ def _free_port() -> int:
 
 
 class Newcomer:
-    """Has a clone in which everything is installed, and a free port."""
+    """A user with a fresh clone in which everything is installed, and a free port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = _free_port()
-        (folder / ".venv").mkdir(parents=True)
-        (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+        folder.mkdir(parents=True)
+        (folder / ".venv").symlink_to(sys.prefix)
         (folder / "README.md").symlink_to(REPOSITORY / "README.md")
         (folder / "examples").symlink_to(REPOSITORY / "examples")
         # Installing is what the environment of this test has done already.
@@ -51,11 +89,27 @@ class Newcomer:
             start_new_session=True,
         )
 
-    def run(self, text: str) -> tuple[int, str]:
+    def run(self, text: str, timeout: float = READY_SECONDS) -> tuple[int, str]:
         """Type a block, wait for its end, and return status and output."""
         with self.start(text) as shell:
-            told, _ = shell.communicate(timeout=READY_SECONDS)
+            try:
+                told, _ = shell.communicate(timeout=timeout)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(shell.pid, signal.SIGTERM)
         return shell.returncode, told.decode()
+
+    @contextlib.contextmanager
+    def serving(self, text: str = START) -> Iterator[subprocess.Popen[bytes]]:
+        """Type a block that ends with a server, and give its shell while it listens."""
+        with self.start(text) as shell:
+            try:
+                self.wait_until_it_listens(shell)
+                yield shell
+            finally:
+                if shell.poll() is None:
+                    os.killpg(shell.pid, signal.SIGTERM)
+                    shell.communicate(timeout=READY_SECONDS)
 
     def wait_until_it_listens(self, shell: subprocess.Popen[bytes]) -> bytes:
         """Wait for a server, and return what it has printed."""

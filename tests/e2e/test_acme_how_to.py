@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The guide to certificates from a CA does what it says, with Pebble for the CA."""
 
-import re
 import subprocess
 import textwrap
 from pathlib import Path
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from tests.e2e.newcomer import SHELL, sh_blocks
 from tests.e2e.processes import program
 from tests.e2e.site import Site
 from tests.server.pebble import Pebble, free_port, names_served
@@ -21,7 +21,6 @@ from tests.support import REPOSITORY
 
 GUIDE = REPOSITORY / "docs/how-to/get-certificates-by-acme.md"
 ISSUER = "https://issuer.example.com"
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_guide(tmp_path: Path) -> None:
@@ -85,10 +84,12 @@ def _typed(
         f"--jwt-kid primary-2025-10 --jwt-issuer {ISSUER}"
     )
     before = (
-        "shopt -s expand_aliases\nset -m\nunset FERROHSM_JWT_SECRET\n"
+        "shopt -s expand_aliases\nset -m\n"
         "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
         f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
-        f"alias hsm-cli='{hsm}'\n"
+        f'hsm-cli() {{ {hsm} "$@"; }}\n'
+        f"export FERROHSM_MASTER_KEY=@{site.secret_file('master-key')}\n"
+        f"export FERROHSM_HMAC_KEY=@{site.secret_file('hmac-key')}\n"
         f"export FERROHSM_ACME_DIRECTORY_URL={pebble.directory}\n"
         f"export FERROHSM_ACME_CA_BUNDLE={pebble.bundle}\n"
         "export FERROHSM_ENDPOINT=https://127.0.0.1:443\n"
@@ -96,7 +97,7 @@ def _typed(
         f"export FERROHSM_CLIENT_CERT={client.certificate}\n"
         f"export FERROHSM_CLIENT_KEY={client.key}\n"
     )
-    script = before + "".join(BLOCK.findall(GUIDE.read_text()))
+    script = SHELL + before + "".join(sh_blocks(GUIDE.read_text()))
     script = script.replace("hsm.example.com", "127.0.0.1").replace(":443", f":{port}")
     return subprocess.run(
         ["bash", "-e", "-c", script],

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""The blocks of the how-to guides do what they say, typed one after the other."""
+"""The how-to guides work when their blocks are typed after the README's."""
 
 import contextlib
 import re
 import socket
-import subprocess
-import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import program
-from tests.e2e.site import Site
+from tests.e2e.newcomer import CLIENT, PREPARE, SHELL, Newcomer, sh_blocks
 from tests.support import REPOSITORY, require_program
 
 GUIDES = REPOSITORY / "docs" / "how-to"
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEW_NAME = re.compile(r"(?:create|import|derive) [^\n|]*?--name ([\w-]+)")
 SECONDS = 120.0
 
 TOLD = {
@@ -66,6 +64,7 @@ STARTS_ITS_OWN = {
         "the last good keys stay",
         '{"keys":[{"kty":"EC","crv":"P-256",',
     ],
+    "sqlite": ["audit.sqlite", "keys.sqlite", "approvals.sqlite", "intact"],
     "staple-ocsp": [
         "Cert Status: good",
         "The certificate CN=localhost is revoked",
@@ -74,95 +73,73 @@ STARTS_ITS_OWN = {
 """Guides that start a server, and what they show."""
 
 
-def typed(site: Site, port: int) -> str:
-    """Return what a shell knows before a guide is followed."""
-    client = " ".join(program("hsm-cli"))
-    grace = site.authority.issue("grace", server=False)
-    return (
-        f"shopt -s expand_aliases\n"
-        f"export FERROHSM_ENDPOINT=https://localhost:{port}\n"
-        f"export FERROHSM_CA_BUNDLE={site.authority.bundle}\n"
-        f"export FERROHSM_CLIENT_CERT={site.client_pair.certificate}\n"
-        f"export FERROHSM_CLIENT_KEY={site.client_pair.key}\n"
-        f"alias hsm-cli='{client}'\n"
-        f"alias python3='{sys.executable}'\n"
-        f"alias hsm='{client} --actor ada --roles operator'\n"
-        f"alias grace='{client} --actor grace --roles auditor "
-        f"--client-cert {grace.certificate} --client-key {grace.key}'\n"
-    )
+def script_of(name: str) -> str:
+    """Return the README's prelude and the blocks of a guide, in a folder of its own."""
+    return f"{SHELL}mkdir {name} && cd {name}\n{blocks_of(name)}"
+
+
+def blocks_of(name: str) -> str:
+    """Return the shell blocks of a guide."""
+    return "".join(sh_blocks((GUIDES / f"{name}.md").read_text()))
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give what a shell knows of one server for all guides, and its environment."""
-    site = Site(tmp_path_factory.mktemp("guides") / "site")
-    policy = site.folder / "policy.yaml"
-    policy.touch(mode=0o600)
-    policy.write_text("version: 1\nextends: default\n")
-    known = {"POLICY": str(policy), "TRAIL": str(site.audit_log)}
-    with site.start("--policy-config", str(policy)) as server:
-        yield typed(site, server.port), site.environment() | known
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
+    """Give a reader who has typed the blocks of the README; the server runs."""
+    require_program("openssl")
+    newcomer = Newcomer(tmp_path_factory.mktemp("guides") / "clone")
+    with newcomer.serving():
+        status, told = newcomer.run(SHELL + CLIENT)
+        assert 0 == status, told
+        yield newcomer
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_guide(place: tuple[str, dict[str, str]], tmp_path: Path, name: str) -> None:
+def test_guide(reader: Newcomer, name: str) -> None:
     """Every block of a guide succeeds in order, and shows what it should."""
-    require_program("openssl")
     require_program("ssh-keygen")
-    shell, environment = place
-    blocks = BLOCK.findall((GUIDES / f"{name}.md").read_text())
-    folder = tmp_path / "work"
-    folder.mkdir()
-    script = shell + "".join(blocks)
-    done = subprocess.run(
-        ["bash", "-e", "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
 
-    assert 0 == done.returncode, done.stdout + done.stderr
+    status, told = reader.run(script_of(name), SECONDS)
+
+    assert 0 == status, told
     for text in TOLD[name]:
-        assert text in done.stdout
+        assert text in told
 
 
 @pytest.mark.parametrize("name", STARTS_ITS_OWN)
 def test_guide_that_starts_a_server(tmp_path: Path, name: str) -> None:
-    """Every block of a guide succeeds in order, with free ports for the usual ones."""
+    """Every block of a guide succeeds in order, once the README's server has ended."""
     require_program("ps")
-    site = Site(tmp_path / "site")
-    with contextlib.ExitStack() as stack:
-        bound = [
-            stack.enter_context(
-                contextlib.closing(socket.create_server(("127.0.0.1", 0)))
-            )
-            for _ in range(2)
-        ]
-        port, other = (one.getsockname()[1] for one in bound)
-    pair = site.server_pair
-    script = (
-        f"{typed(site, port)}set -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
-        f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
-        f"export FERROHSM_CERT={pair.certificate} FERROHSM_KEY={pair.key}\n"
-        + "".join(BLOCK.findall((GUIDES / f"{name}.md").read_text()))
-    )
-    script = script.replace("8443", str(port)).replace("2560", str(other))
-    done = subprocess.run(
-        ["bash", "-e", "-c", script],
-        cwd=tmp_path,
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    reader = Newcomer(tmp_path / "clone")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as bound:
+        responder_port = bound.getsockname()[1]
+    script = f"set -m\n{PREPARE}{script_of(name)}"
 
-    assert 0 == done.returncode, done.stdout + done.stderr
+    status, told = reader.run(script.replace("2560", str(responder_port)), SECONDS)
+
+    assert 0 == status, told
     for text in STARTS_ITS_OWN[name]:
-        assert text in done.stdout
-    assert "reload failed" not in done.stderr
+        assert text in told
+    assert "reload failed" not in told
+
+
+def test_names_of_keys_are_different() -> None:
+    """No guide creates a key under a name that the README or another guide uses."""
+    used = Counter[str]()
+    for text in (CLIENT, *(blocks_of(name) for name in TOLD)):
+        used.update(set(NEW_NAME.findall(text)))
+
+    assert {} == {name: count for name, count in used.items() if count > 1}
+    assert "release" in used
+
+
+def test_waits_are_bounded() -> None:
+    """No block of a guide waits in a loop of its own."""
+    loops = re.compile(r"^\s*(?:until|while) ", re.MULTILINE)
+    pages = sorted(GUIDES.glob("*.md"))
+
+    assert [] == [
+        page.name
+        for page in pages
+        if any(loops.search(block) for block in sh_blocks(page.read_text()))
+    ]

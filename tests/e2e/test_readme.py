@@ -2,7 +2,6 @@
 """The blocks of the README do what they say, typed into a shell one after the other."""
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,22 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.newcomer import READY_SECONDS, Newcomer
-from tests.support import REPOSITORY, require_program
-
-README = (REPOSITORY / "README.md").read_text()
-SECTION = re.compile(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(title: str) -> list[str]:
-    """Return the shell blocks of a section."""
-    (text,) = [body for name, body in SECTION.findall(README) if name == title]
-    return BLOCK.findall(text)
-
-
-(START,) = blocks("Start a server that stays")
-(CLIENT,) = blocks("Use the client")
+from tests.e2e.newcomer import (
+    CLIENT,
+    READY_SECONDS,
+    SHELL,
+    START,
+    Newcomer,
+    readme_blocks,
+)
+from tests.support import require_program
 
 
 @pytest.fixture
@@ -39,14 +31,8 @@ def newcomer(tmp_path: Path) -> Newcomer:
 @pytest.fixture
 def lasting(newcomer: Newcomer) -> Iterator[subprocess.Popen[bytes]]:
     """Give the server that the README's block starts."""
-    with newcomer.start(START) as shell:
-        try:
-            newcomer.wait_until_it_listens(shell)
-            yield shell
-        finally:
-            if shell.poll() is None:
-                os.killpg(shell.pid, signal.SIGTERM)
-                shell.communicate(timeout=READY_SECONDS)
+    with newcomer.serving() as shell:
+        yield shell
 
 
 def test_server_and_client_blocks(
@@ -55,7 +41,7 @@ def test_server_and_client_blocks(
     """
     The server of the first block serves the client of the second.
     """
-    status, told = newcomer.run(CLIENT)
+    status, told = newcomer.run(SHELL + CLIENT)
 
     assert 0 == status, told
     assert "The signature is good; version 1 made it." in told
@@ -71,18 +57,13 @@ def test_certificates_of_a_ca(
     With the keys of the first server, it lets in clients of its CA, and nobody else.
     """
     require_program("curl")
-    serve, ask = blocks("Use certificates of a CA")
-    newcomer.run(CLIENT)
+    serve, ask = readme_blocks("Use certificates of a CA")
+    newcomer.run(SHELL + CLIENT)
     os.killpg(lasting.pid, signal.SIGINT)
     lasting.communicate(timeout=READY_SECONDS)
-    with newcomer.start(serve) as shell:
-        try:
-            newcomer.wait_until_it_listens(shell)
-            refused, why = newcomer.run("curl -sSk https://localhost:8443/livez")
-            status, told = newcomer.run(ask)
-        finally:
-            os.killpg(shell.pid, signal.SIGTERM)
-            shell.communicate(timeout=READY_SECONDS)
+    with newcomer.serving(serve):
+        refused, why = newcomer.run("curl -sSk https://localhost:8443/livez")
+        status, told = newcomer.run(ask)
 
     assert 0 == status, told
     assert "release" in told
@@ -95,13 +76,12 @@ def test_server_of_the_readme_ends_in_order(
     newcomer: Newcomer, lasting: subprocess.Popen[bytes]
 ) -> None:
     """
-    The server warns of nothing, ends at Ctrl-C, and can be started again.
+    The server warns of nothing, ends at Ctrl-C, and the whole block starts it again.
     """
     os.killpg(lasting.pid, signal.SIGINT)
     lasting.communicate(timeout=READY_SECONDS)
-    again = START.partition("done\n")[2]
 
-    with newcomer.start(again) as shell:
+    with newcomer.start(START) as shell:
         told = newcomer.wait_until_it_listens(shell)
         os.killpg(shell.pid, signal.SIGTERM)
         shell.communicate(timeout=READY_SECONDS)

@@ -109,6 +109,39 @@ def test_python(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None
     assert ["Sign"] == recorded(site, server.port, told)
 
 
+@pytest.mark.parametrize(
+    ("absent", "told"),
+    [
+        (
+            ("FERROHSM_AUTH_TOKEN",),
+            "Set FERROHSM_AUTH_TOKEN; the README here shows how.",
+        ),
+        (("FERROHSM_CLIENT_KEY",), "or neither."),
+        (("FERROHSM_CLIENT_CERT", "FERROHSM_CLIENT_KEY"), "certificate required"),
+    ],
+)
+def test_python_says_what_is_missing(
+    site: PeopleSite, server: ServerProcess, absent: tuple[str, ...], told: str
+) -> None:
+    """A missing setting is named; a certificate is missed by the server alone."""
+    environment = environment_for(site, server.port)
+    for name in absent:
+        del environment[name]
+
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "python-sdk" / "tour.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert 0 != done.returncode
+    assert told in done.stderr
+    assert "KeyError" not in done.stderr
+
+
 def test_go(site: PeopleSite, server: ServerProcess, tmp_path: Path) -> None:
     """The Go client does the same, signs a request, and serves TLS by a key there."""
     go = require_program("go")

@@ -4,17 +4,13 @@
 import contextlib
 import hashlib
 import json
-import socket
 import sqlite3
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import ServerExitError, program
+from tests.e2e.processes import ServerExitError
 from tests.e2e.site import Site
-from tests.e2e.test_how_to import BLOCK
-from tests.support import REPOSITORY
 
 LOCKED = 7
 
@@ -113,41 +109,6 @@ def test_a_backup_is_as_good_as_its_original(site: Site, tmp_path: Path) -> None
         assert ["before"] == [item["name"] for item in listed["items"]]
         assert "operational" == status["state"]
         assert 0 == server.stop()
-
-
-def test_the_guide(site: Site, tmp_path: Path) -> None:
-    """Every block of the guide on SQLite succeeds in order."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    guide = (
-        (REPOSITORY / "docs/how-to/sqlite.md").read_text().replace("8443", str(port))
-    )
-    pair = site.server_pair
-    client = " ".join(program("hsm-cli"))
-    script = (
-        "set -m\nshopt -s expand_aliases\n"
-        f"export FERROHSM_ENDPOINT=https://localhost:{port}\n"
-        f"export FERROHSM_CA_BUNDLE={site.authority.bundle}\n"
-        f"export FERROHSM_CERT={pair.certificate} FERROHSM_KEY={pair.key}\n"
-        f"alias hsm-server='{' '.join(program('hsm-server'))}'\n"
-        f"alias hsm-cli='{client}'\n"
-        f"alias hsm='{client} --actor ada --roles operator'\n"
-        + "".join(BLOCK.findall(guide))
-    )
-    done = subprocess.run(
-        ["bash", "-e", "-c", script],
-        cwd=tmp_path,
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-    assert 0 == done.returncode, done.stdout + done.stderr
-    for name in ("audit.sqlite", "keys.sqlite", "approvals.sqlite"):
-        assert name in done.stdout
-    assert "intact" in done.stdout
 
 
 def test_a_database_belongs_to_one_server(site: Site) -> None:
