@@ -27,9 +27,11 @@ from hsm_core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from hsm_core.model import KeyFilter, KeyId, KeyState
+from hsm_core.model import KeyFilter, KeyId, KeyState, Role
+from hsm_core.operations import VerifyStore
 from hsm_core.protocols import (
     BUCKETS,
+    HSM,
     AccountChange,
     IndexQuery,
     KeyChange,
@@ -41,6 +43,8 @@ from hsm_core.protocols import (
     OperationMark,
     StoreAccount,
 )
+from hsm_core.session import Session
+from hsm_core.testing import caller, memory_hsm
 from tests.contract.store_rows import DURABLE, INDEXES, ROWS, StoreRow
 from tests.core.key_support import (
     RING,
@@ -845,6 +849,96 @@ class TestIndexMaintenance:
 
         assert store.get_blob(key_id_of(1), 1) is None
         assert b"blob-2" == store.get_blob(key_id_of(2), 1)
+
+
+class TestFalseIndex:
+    """An index that says of a key what no document does, under a running HSM."""
+
+    @pytest.fixture
+    def over(self, row: StoreRow, tmp_path: Path) -> Iterator[tuple[HSM, KeyStore]]:
+        """Give an HSM over a store, and the store."""
+        opened = row.open(tmp_path)
+        with memory_hsm(store=opened) as gateway:
+            yield gateway.act_as(caller(*Role)), opened.keys
+
+    def falsify(self, session: Session, store: KeyStore, **facts: object) -> str:
+        """Make a key whose index row says something else, and return its id."""
+        key_id = session.create_key("aes", name="pay", tags=["t"]).key_id
+        entry = store.entry(key_id)
+        assert entry is not None
+        store.correct(replace(entry, **facts))  # type: ignore[arg-type]
+        return key_id
+
+    def check_found(self, session: Session, key_id: str) -> None:
+        """Check that one finding and its audit record name the key."""
+        findings = session.status().store.findings
+        assert [(key_id, "index")] == [(f.key_id, f.problem) for f in findings]
+        events = [e.event for e in session.audit_events(limit=20)]
+        corrected = [e.key_id for e in events if e.kind == "system.index-corrected"]
+        assert [key_id] == corrected
+
+    @pytest.mark.parametrize(
+        "facts",
+        [{"name": ""}, {"name": "other"}, {"state": KeyState.DESTROYED.value}],
+        ids=["none", "other", "destroyed"],
+    )
+    def test_a_hidden_name_is_not_free(
+        self, over: tuple[HSM, KeyStore], facts: dict[str, object]
+    ) -> None:
+        """
+        No second key gets the name of one that the index hides, and the first has it.
+        """
+        hsm, store = over
+        session = Session(hsm)
+        key_id = self.falsify(session, store, **facts)
+
+        with pytest.raises(NameTakenError):
+            session.create_key("aes", name="pay")
+
+        assert key_id == session.describe("pay").key_id
+        assert key_id == session.update("pay", description="new").key_id
+        self.check_found(session, key_id)
+
+    def test_a_hidden_name_is_not_free_for_a_rename(
+        self, over: tuple[HSM, KeyStore]
+    ) -> None:
+        """
+        A key does not get the name of one that the index hides by an update.
+        """
+        hsm, store = over
+        session = Session(hsm)
+        session.create_key("aes", name="another")
+        key_id = self.falsify(session, store, name="")
+
+        with pytest.raises(NameTakenError):
+            session.update("another", name="pay")
+
+        self.check_found(session, key_id)
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"tags": frozenset(), "created_at": 7},
+            {"algorithm": Algorithm.ML_DSA_65.value},
+            {"owner": "somebody", "usages": frozenset()},
+        ],
+        ids=lambda facts: next(iter(facts)),
+    )
+    def test_a_false_row_is_a_finding(
+        self, over: tuple[HSM, KeyStore], facts: dict[str, object]
+    ) -> None:
+        """
+        What a comparison puts right is shown by status and audit log, and serves on.
+        """
+        hsm, store = over
+        session = Session(hsm)
+        key_id = self.falsify(session, store, **facts)
+
+        hsm.execute(VerifyStore())
+
+        self.check_found(session, key_id)
+        assert [key_id] == [key.key_id for key in session.keys(tags=["t"])]
+        assert 0 == session.status().tampered_keys
 
 
 def facts(store: KeyStore) -> dict[str, object]:

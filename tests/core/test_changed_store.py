@@ -113,6 +113,8 @@ def test_a_removed_key_is_noticed(folder: Path) -> None:
         session = Session(gateway.act_as(caller()))
         assert {first: "missing"} == problems(gateway)
         assert Integrity.MISSING is session.describe(first).integrity
+        with pytest.raises(errors.NameTakenError):
+            session.create_key("aes", name="first")
         session.sign("second", b"m")
 
 

@@ -11,13 +11,14 @@ import pytest
 from hsm_core._internal.opened import OpenHSM
 from hsm_core.errors import (
     KeyNotFoundError,
+    NameTakenError,
     OperationAbortedError,
     OutcomeUnknownError,
     StoreUnavailableError,
 )
 from hsm_core.factory import open_hsm, open_verifier
 from hsm_core.model import KeyState, Role
-from hsm_core.operations import VerifyAudit, VerifyStore
+from hsm_core.operations import RecoverKey, VerifyAudit, VerifyStore
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, MemoryVault, caller
@@ -203,3 +204,39 @@ def test_lost_lease(world: World) -> None:
 
         assert 2 == session.describe("signer").version
         check(gateway)
+
+
+def test_a_deleted_document_keeps_its_name(world: World) -> None:
+    """
+    No other key gets the name of one whose document is gone, until it is forgotten.
+    """
+    with world.open() as gateway:
+        fill(session_of(gateway))
+        session_of(gateway).create_key("Ed25519", name="other")
+        key_id = session_of(gateway).describe("signer").key_id
+    world.vault.delete(f"keys/{key_id}/document")
+
+    with world.open() as gateway:
+        session = session_of(gateway)
+        with pytest.raises(NameTakenError):
+            session.create_key("Ed25519", name="signer")
+        with pytest.raises(NameTakenError):
+            session.update("other", name="signer")
+        gateway.act_as(EVERYBODY).execute(RecoverKey(key_id=key_id, reason="deleted"))
+        session.create_key("Ed25519", name="signer")
+        check(gateway)
+
+
+def test_a_document_deleted_in_use_keeps_its_name(world: World) -> None:
+    """
+    The same while the HSM runs.
+    """
+    with world.open() as gateway:
+        session = session_of(gateway)
+        fill(session)
+        key_id = session.describe("signer").key_id
+        world.vault.delete(f"keys/{key_id}/document")
+        gateway.act_as(EVERYBODY).execute(VerifyStore())
+
+        with pytest.raises(NameTakenError):
+            session.create_key("Ed25519", name="signer")

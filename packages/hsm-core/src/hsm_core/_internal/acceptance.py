@@ -154,7 +154,11 @@ class Acceptance:
 
     def _wanted(self) -> list[KeyId]:
         problems = self._inventory.tampered.problems()
-        return [key_id for key_id, problem in problems.items() if problem != "counter"]
+        return [
+            key_id
+            for key_id, problem in problems.items()
+            if problem not in {"counter", "index"}
+        ]
 
     def _walk(self) -> Walk:
         """Read the trail, which may take long, while others go on changing keys."""

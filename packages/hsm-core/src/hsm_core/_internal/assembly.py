@@ -18,6 +18,7 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.approvals.ledger import Ledger
 from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.walk import recorded_names
 from hsm_core._internal.backups import Backups, Copier
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.consents import (
@@ -177,6 +178,9 @@ class _Assembly:
             ring.approval_element, parts.audit.set_digest_at_open[_KEYS:]
         )
         ground.inventory.beside = lambda: self._approvals.digest
+        ground.inventory.names.recorded = lambda key_ids: recorded_names(
+            parts.audit, ground.verify, key_ids
+        )
         self._uses = self._count_uses()
         self._keeper = Keeper(ground, self._uses, self._purged)
         self._slot = RetentionSlot(parts.purges)

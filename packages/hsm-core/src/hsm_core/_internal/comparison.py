@@ -18,7 +18,7 @@ from typing import Final
 from hsm_core._internal.audit.walk import Walk
 from hsm_core._internal.census import Sums
 from hsm_core._internal.clock import instant
-from hsm_core._internal.documents import document_digest
+from hsm_core._internal.documents import document_digest, read_index
 from hsm_core._internal.inventory import Inventory, Present
 from hsm_core._internal.tampering import tampering
 from hsm_core.errors import (
@@ -98,14 +98,30 @@ def compare(
     if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):
         return Judgement()
     if kept is not None or not _counts_equal(inventory, audit, recorded):
+        false = set(_false_rows(inventory))
         store.rebuild()
+        judgement = Judgement()
         if not _counts_equal(inventory, audit, recorded):
             judgement = _judge(inventory, audit, verify, recorded)
-            if judgement.problems:
-                # No account is kept of what is not there: the next start looks again.
-                return judgement
+        for key_id in sorted(false - judgement.problems.keys()):
+            inventory.note_corrected(key_id)
+        if judgement.problems:
+            # No account is kept of what is not there: the next start looks again.
+            return judgement
     store.write_account(census.account())
     return Judgement()
+
+
+def _false_rows(inventory: Inventory) -> Iterable[KeyId]:
+    """Return the keys that the index says something of which no document does."""
+    for stored in inventory.store.scan():
+        true = read_index(stored.key_id, stored.document)
+        try:
+            is_true = inventory.store.entry(stored.key_id) == true
+        except KeyTamperedError:
+            is_true = False
+        if not (is_true and stored.is_listed):
+            yield stored.key_id
 
 
 def _counts_equal(inventory: Inventory, audit: AuditLog, recorded: str) -> bool:

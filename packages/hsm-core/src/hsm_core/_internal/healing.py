@@ -64,6 +64,7 @@ class Healer:
                 store.reopen()
                 # While it was closed, what lies there may have become anything.
                 self._inventory.census.doubt()
+                self._inventory.names.doubt()
             for operation_id, intent in list(self._unsettled.items()):
                 self._settle(operation_id, intent, wait)
 

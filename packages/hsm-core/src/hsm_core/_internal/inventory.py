@@ -22,10 +22,11 @@ from hsm_core._internal.documents import (
     read_index,
 )
 from hsm_core._internal.materials import Materials
+from hsm_core._internal.names import name_of
 from hsm_core._internal.reading import Reader
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.tampering import Finding, StoreLock
-from hsm_core.errors import KeyNotFoundError, KeyTamperedError
+from hsm_core.errors import KeyTamperedError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
     Entropy,
@@ -34,7 +35,6 @@ from hsm_core.protocols import (
     KeyStore,
     KnownKey,
     StoredKey,
-    bucket_of,
 )
 
 __all__ = ["Inventory", "Loaded", "Present", "destroyed_by"]
@@ -85,7 +85,7 @@ class Inventory(Reader):
 
         on_tampering: Called once for each key that is found tampered with.
 
-        on_correction: Called for each key that the index told something wrong of.
+        on_correction: Called once for each key of which the index said something false.
 
     Attributes:
         materials: Their sealed blobs, and what was opened of them.
@@ -154,44 +154,6 @@ class Inventory(Reader):
         """Return what is known of a key's integrity, without looking again."""
         return self.tampered.integrity(key_id)
 
-    def known(self, reference: str) -> KeyDocument | None:
-        """Return a document that is in memory and current, or None; reads nothing."""
-        entry = self.entry(reference)
-        cached = self._documents.get(entry.key_id) if entry else None
-        # A document that is newer than its entry is a commit that is just landing.
-        if entry and cached and cached[1].generation >= entry.generation:
-            return cached[1]
-        return None
-
-    def document(self, key_id: KeyId) -> KeyDocument:
-        """
-        Return a key's document, authenticated.
-
-        Raises:
-            KeyNotFoundError: There is no such key.
-            KeyTamperedError: It, or a blob of it, was found changed.
-            StoreUnavailableError: It can't be read, or compared, now.
-        """
-        self.tampered.check(key_id)
-        return self.known(key_id) or self.reread(key_id)
-
-    def reread(self, key_id: KeyId) -> KeyDocument:
-        """
-        Read a document from the store again and compare it with what we know.
-
-        Raises:
-            KeyNotFoundError: There is no such key.
-            KeyTamperedError: It was changed.
-            StoreUnavailableError: It can't be read, or compared, now.
-        """
-        self.check_bucket(bucket_of(key_id))
-        entry = self.entry(key_id)
-        if entry is None:
-            raise KeyNotFoundError
-        document, digest = self._read(key_id, entry)
-        self._documents.put(key_id, (digest, document))
-        return document
-
     def inspect(
         self, key_id: KeyId, *, with_blobs: bool = False
     ) -> tuple[KeyDocument | None, Integrity]:
@@ -249,9 +211,15 @@ class Inventory(Reader):
             blobs: Sealed blobs of new versions.
 
         Raises:
+            NameTakenError: Another key has its name, whatever the index says.
             HSMError: See `KeyStore.commit`.
         """
         digest = document_digest(stored)
+        if before is not None:
+            self.check_listing(before)
+        name = name_of(after)
+        if name and (before is None or name != name_of(before)):
+            self.names.check(name, after.key_id)
         step = self.census.step(
             self._counted(before), KnownKey(after.key_id, after.generation, digest)
         )
@@ -283,6 +251,7 @@ class Inventory(Reader):
         if before is not None:
             self.materials.forget(before, after)
         self._documents.put(after.key_id, (digest, after))
+        self.names.note(after)
 
     def cached(self, key_id: KeyId) -> KeyDocument | None:
         """Return the document that is in memory, whether it is current or not."""
@@ -292,6 +261,7 @@ class Inventory(Reader):
     def accept(self, key_id: KeyId) -> None:
         """Believe what is stored of a key again; the census counts it so."""
         self._documents.drop(key_id)
+        self.names.doubt()
         self.census.unpin(key_id)
         self.tampered.release(key_id)
 

@@ -10,7 +10,7 @@ landing; only then its key is condemned.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -22,16 +22,25 @@ from hsm_core._internal.documents import (
     document_digest,
     index_of,
 )
+from hsm_core._internal.names import KeyNames, name_of
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.tampering import Finding, TamperedKeys, tampering
 from hsm_core.errors import (
     HSMError,
     KeyNotFoundError,
     KeyTamperedError,
+    NameTakenError,
     StoreUnavailableError,
 )
 from hsm_core.model import Integrity, KeyId
-from hsm_core.protocols import IndexEntry, KeyStore, KnownKey, StoredKey, bucket_of
+from hsm_core.protocols import (
+    IndexEntry,
+    KeyDigest,
+    KeyStore,
+    KnownKey,
+    StoredKey,
+    bucket_of,
+)
 
 __all__ = ["Reader"]
 
@@ -50,13 +59,14 @@ class Reader:
 
         on_tampering: Called once for each key that is found tampered with.
 
-        on_correction: Called for each key that the index told something wrong of.
+        on_correction: Called once for each key of which the index said something false.
 
     Attributes:
         census: What the trail knows of all keys, in sums.
         tampered: Keys that something was found wrong with.
         committing: Held while a change is stored and recorded, so that nobody takes
             what is landing for tampering.
+        names: Which names are taken.
         doubtful: Buckets that are not as they were counted, to be compared with the
             trail; their keys serve nothing until then.
     """
@@ -73,6 +83,7 @@ class Reader:
         self.census = Census(ring)
         self.tampered = TamperedKeys(on_tampering)
         self.committing = threading.RLock()
+        self.names = KeyNames(self._documents_of_all)
         self.doubtful: set[int] = set()
         self._on_correction = on_correction
         self._documents: BoundedCache[KeyId, tuple[str, KeyDocument]] = BoundedCache(
@@ -87,11 +98,68 @@ class Reader:
             KeyTamperedError: The index makes no sense.
         """
         try:
-            return self.store.entry(reference)
+            entry = self.store.entry(reference)
         except KeyTamperedError as error:
             if len(reference) == _KEY_ID_CHARACTERS:
                 self.tampered.condemn(KeyId(reference), error)
             raise
+        holder = self.names.holder(reference)
+        if holder is None or (entry is not None and entry.key_id == holder):
+            return entry
+        return self._entry_of_holder(reference)
+
+    def _entry_of_holder(self, name: str) -> IndexEntry | None:
+        """Return the entry of the key that has a name, and put the index right."""
+        with self.committing:
+            # Unless a commit was just landing.
+            entry, holder = self.store.entry(name), self.names.holder(name)
+            if holder is None or (entry is not None and entry.key_id == holder):
+                return entry
+            self.tampered.check(holder)
+            entry = self.store.entry(holder)
+            if entry is not None:
+                self._list_again(self._read(holder, entry)[0])
+            return entry
+
+    def require_free(self, name: str, key_id: str = "") -> None:
+        """
+        Check that no key has a name, by authenticated documents.
+
+        Args:
+            name: Not empty.
+
+            key_id: The key that is to have it, if there is one already.
+
+        Raises:
+            NameTakenError: Another key has it, or may have it.
+            UnavailableError: Store or audit log can't be read, or compared, now.
+        """
+        self.names.confirm()
+        try:
+            entry = self.entry(name)
+        except KeyTamperedError as error:
+            raise NameTakenError from error
+        if entry is not None and entry.key_id != key_id:
+            raise NameTakenError
+        self.names.check(name, key_id)
+
+    def _documents_of_all(self) -> Iterator[tuple[KeyId, KeyDocument | None]]:
+        """Read every key that the audit log knows; None for what can't be believed."""
+        for bucket in sorted(self.census.unverified):
+            self.check_bucket(bucket)
+        condemned = set(self.tampered.problems())
+        for key in self.store.digests():
+            condemned.discard(key.key_id)
+            try:
+                yield key.key_id, self.document(key.key_id)
+            except KeyTamperedError:
+                condemned.add(key.key_id)
+            except KeyNotFoundError:
+                continue
+        pinned = self.census.pinned()
+        for key_id in condemned:
+            if pinned.get(key_id, key_id) is not None:
+                yield key_id, None
 
     def absence(self, reference: str) -> HSMError:
         """Return why the index has no entry of a key: it is not there, or is gone."""
@@ -104,6 +172,44 @@ class Reader:
             except ValueError:
                 pass  # It is a name of this length.
         return KeyNotFoundError()
+
+    def known(self, reference: str) -> KeyDocument | None:
+        """Return a document that is in memory and current, or None; reads nothing."""
+        entry = self.entry(reference)
+        cached = self._documents.get(entry.key_id) if entry else None
+        # A document that is newer than its entry is a commit that is just landing.
+        if entry and cached and cached[1].generation >= entry.generation:
+            return cached[1]
+        return None
+
+    def document(self, key_id: KeyId) -> KeyDocument:
+        """
+        Return a key's document, authenticated.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            KeyTamperedError: It, or a blob of it, was found changed.
+            StoreUnavailableError: It can't be read, or compared, now.
+        """
+        self.tampered.check(key_id)
+        return self.known(key_id) or self.reread(key_id)
+
+    def reread(self, key_id: KeyId) -> KeyDocument:
+        """
+        Read a document from the store again and compare it with what we know.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            KeyTamperedError: It was changed.
+            StoreUnavailableError: It can't be read, or compared, now.
+        """
+        self.check_bucket(bucket_of(key_id))
+        entry = self.entry(key_id)
+        if entry is None:
+            raise KeyNotFoundError
+        document, digest = self._read(key_id, entry)
+        self._documents.put(key_id, (digest, document))
+        return document
 
     def examine(self, stored: StoredKey) -> KeyDocument:
         """Return a document that was read from the store; errors as of `reread`."""
@@ -130,7 +236,23 @@ class Reader:
 
     def _correct(self, entry: IndexEntry) -> None:
         self.store.correct(entry)
-        self._on_correction(entry.key_id)
+        self.note_corrected(entry.key_id)
+
+    def note_corrected(self, key_id: KeyId) -> None:
+        """Make a finding of a false index row that was put right."""
+        if self.tampered.note_corrected(key_id):
+            self._on_correction(key_id)
+
+    def check_listing(self, document: KeyDocument) -> None:
+        """Put the index right for a key that is about to be changed."""
+        with self.committing, suppress(KeyTamperedError):
+            entry = self.store.entry(document.key_id)
+            if entry is None or entry.generation != document.generation:
+                return
+            self._check_facts(entry, document)
+            name = name_of(document)
+            if name and self.store.entry(name) is None:
+                self._correct(index_of(document, entry.digest))
 
     def _read(self, key_id: KeyId, entry: IndexEntry) -> tuple[KeyDocument, str]:
         with suppress(KeyTamperedError):
@@ -194,10 +316,15 @@ class Reader:
                 return
             with self.committing:
                 # A commit was landing; or the index says what no document does.
+                false = []
                 if not self._agrees(bucket):
                     for key in list(self.store.digests(bucket)):
-                        self.store.refresh(key.key_id)
+                        true = self.store.refresh(key.key_id)
+                        if true and not _is_same(true, key):
+                            false.append(key.key_id)
                 if self._agrees(bucket):
+                    for key_id in false:
+                        self.note_corrected(key_id)
                     self.census.unverified.discard(bucket)
                     return
                 self.doubtful.add(bucket)
@@ -236,4 +363,10 @@ def _facts(entry: IndexEntry) -> tuple[object, ...]:
         entry.tags,
         entry.created_at,
         entry.operations,
+        entry.owner,
+        entry.usages,
     )
+
+
+def _is_same(entry: IndexEntry, counted: KeyDigest) -> bool:
+    return (entry.generation, entry.digest) == (counted.generation, counted.digest)

@@ -38,7 +38,7 @@ _SLICE_SECONDS: Final = 0.001
 """How long it works at a time; others wait for the interpreter that long."""
 
 _SHOWN: Final = 100
-_WITH_DOCUMENT: Final = frozenset({"blob", "counter"})
+_WITH_DOCUMENT: Final = frozenset({"blob", "counter", "index"})
 """Problems of keys whose document can be believed."""
 
 

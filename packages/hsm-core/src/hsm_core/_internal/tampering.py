@@ -26,7 +26,8 @@ class TamperedKeys:
     """
     The keys that serve nothing any more, or not all they did. Safe for many threads.
 
-    Each stays so until it is recovered, or until the next start finds it whole.
+    Each stays so until it is recovered, or until the next start finds it whole. False
+    index rows that were put right are findings until the next start.
 
     Args:
         on_tampering: Called once for each key.
@@ -39,6 +40,7 @@ class TamperedKeys:
         self._on_tampering = on_tampering
         self._found: dict[KeyId, Finding] = {}
         self._suspected: set[KeyId] = set()
+        self._corrected: set[KeyId] = set()
         self._lock = threading.Lock()
         self.changes = 0
 
@@ -95,6 +97,19 @@ class TamperedKeys:
         with self._lock:
             self._suspected.discard(key_id)
 
+    def note_corrected(self, key_id: KeyId) -> bool:
+        """
+        Note a key whose index row was false and was put right; it serves on.
+
+        Returns:
+            Whether it is the first time since the start.
+        """
+        with self._lock:
+            is_news = key_id not in self._corrected
+            self._corrected.add(key_id)
+            self.changes += 1
+        return is_news
+
     def release(self, key_id: KeyId) -> None:
         """Forget what was found of a key's document and blobs."""
         with self._lock:
@@ -103,7 +118,8 @@ class TamperedKeys:
     def problems(self) -> Mapping[KeyId, str]:
         """Return what is wrong with each key that something is wrong with."""
         with self._lock:
-            found = dict.fromkeys(self._suspected, "counter")
+            found = dict.fromkeys(self._corrected, "index")
+            found.update(dict.fromkeys(self._suspected, "counter"))
             found.update((key, finding.problem) for key, finding in self._found.items())
             return dict(sorted(found.items()))
 

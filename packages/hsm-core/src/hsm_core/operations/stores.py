@@ -31,7 +31,8 @@ class KeyFinding(Record, frozen=True, kw_only=True):
     Attributes:
         problem: ``older`` or ``newer`` than the trail says, ``missing``, ``foreign``
             (the trail knows no such key), ``document`` or ``blob`` (it was changed),
-            ``counter`` (its use counter was).
+            ``counter`` (its use counter was), ``index`` (the index said something false
+            of it; that is put right, and the key serves).
     """
 
     key_id: str

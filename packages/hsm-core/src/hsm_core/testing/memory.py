@@ -19,7 +19,13 @@ from hsm_core._internal.stores.memory.uses import MemoryUseCounters
 from hsm_core._internal.uses import UseRules
 from hsm_core.model import Caller, Role
 from hsm_core.policies import Policy
-from hsm_core.protocols import ApprovalStore, Clock, CredentialKeys, Entropy
+from hsm_core.protocols import (
+    ApprovalStore,
+    Clock,
+    CredentialKeys,
+    Entropy,
+    OpenedStore,
+)
 from hsm_core.settings import KeyStoreKind, Settings
 from hsm_core.testing.faults import Faults
 from hsm_core.testing.faulty_stores import FaultyKeyStore, FaultyUseCounters
@@ -51,6 +57,7 @@ def memory_hsm(
     settings: Settings | None = None,
     approvals: ApprovalStore | None = None,
     credential_keys: CredentialKeys | None = None,
+    store: OpenedStore | None = None,
 ) -> OpenHSM:
     """
     Open a fresh HSM in memory, with fixed keys.
@@ -75,6 +82,9 @@ def memory_hsm(
 
         credential_keys: By which callers are known; see `hsm_core.factory.open_hsm`.
 
+        store: Keys and use counters, empty; in memory by default. It is closed with
+            the HSM.
+
     Example:
         >>> from hsm_core.session import Session
         >>> with memory_hsm() as gateway:
@@ -86,14 +96,15 @@ def memory_hsm(
     """
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     planned = faults or Faults()
+    opened = store or OpenedStore(MemoryKeyStore(), MemoryUseCounters())
     hmac_key = b"\x02" * 32
     trail = MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
     chosen = msgspec.structs.replace(
         settings or Settings(), key_store=KeyStoreKind.MEMORY, audit_log=None
     )
     parts = Parts(
-        store=FaultyKeyStore(MemoryKeyStore(), planned),
-        counters=FaultyUseCounters(MemoryUseCounters(), planned),
+        store=FaultyKeyStore(opened.keys, planned),
+        counters=FaultyUseCounters(opened.uses, planned),
         audit=FaultyAuditLog(trail, planned),
         ring=None,
         root=RootKey(b"\x01" * 32, entropy=entropy),

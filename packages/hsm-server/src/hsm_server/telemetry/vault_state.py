@@ -22,7 +22,7 @@ from hsm_server.telemetry.trail_state import trail_families
 __all__ = ["vault_families"]
 
 _PROBLEMS: Final = (
-    *("older", "newer", "missing", "foreign", "document", "blob", "counter"),
+    *("older", "newer", "missing", "foreign", "document", "blob", "counter", "index"),
 )
 _STATES: Final = ("operational", "degraded", "locked", "error")
 

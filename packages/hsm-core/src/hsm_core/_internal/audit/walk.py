@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from hsm_core._internal.audit.events import verified_events
 from hsm_core._internal.audit.known import KnownKeys
 from hsm_core.errors import InvalidInputError
-from hsm_core.model import KeyId
+from hsm_core.model import KeyId, KeyState
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KnownKey
 
-__all__ = ["Walk"]
+__all__ = ["Walk", "recorded_names"]
 
 
 _PURGES: Final = "PurgeVersion"
@@ -93,3 +93,35 @@ class Walk:
     def known(self) -> dict[KeyId, KnownKey]:
         """Return what is known of each key that should be there."""
         return {known.key_id: known for known in self._keys if known.digest}
+
+
+def recorded_names(
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    key_ids: Collection[KeyId],
+) -> dict[KeyId, str]:
+    """
+    Return the names that keys had after their last recorded change.
+
+    A destroyed key has an empty one. Keys are left out of which no change is recorded
+    any more.
+
+    Args:
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        key_ids: Of which keys.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        AuditUnavailableError: The trail can't be read.
+    """
+    found: dict[KeyId, str] = {}
+    keys = KnownKeys()
+    for event in verified_events(audit, verify, audit.first_seq):
+        key_id = KeyId(event.key_id)
+        if key_id in key_ids and keys.note(event) and event.key is not None:
+            is_destroyed = event.key.state == KeyState.DESTROYED
+            found[key_id] = "" if is_destroyed else event.key.name
+    return found

@@ -13,7 +13,7 @@ from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_keys import check_name
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.handlers.versions import check_living, with_versions
-from hsm_core.errors import InvalidInputError, NameTakenError
+from hsm_core.errors import InvalidInputError
 
 __all__ = ["UpdateKeyHandler", "updated"]
 
@@ -41,9 +41,7 @@ class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
             )
         if operation.name and operation.name != document.name:
             check_name(operation.name)
-            # The store has the last word.
-            if self._services.inventory.entry(operation.name):
-                raise NameTakenError
+            self._services.inventory.require_free(operation.name, document.key_id)
 
     def plan(self, subject: Subject[ops.UpdateKey], /) -> Plan:
         """Make the next generation, even if nothing differs."""

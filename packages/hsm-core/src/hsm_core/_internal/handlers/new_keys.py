@@ -23,7 +23,6 @@ from hsm_core.algorithms import (
 )
 from hsm_core.errors import (
     InvalidInputError,
-    NameTakenError,
     UnsupportedOperationError,
 )
 from hsm_core.model import KeyId, KeyOrigin, KeyState
@@ -57,9 +56,8 @@ class NewKeyHandler(KeyMutation[NewKey]):
         row = spec(Algorithm(operation.algorithm))
         _check_usages(row, operation.usages)
         check_name(operation.name)
-        # The store has the last word; this spares making a key for nothing.
-        if operation.name and self._services.inventory.entry(operation.name):
-            raise NameTakenError
+        if operation.name:
+            self._services.inventory.require_free(operation.name)
         self._services.crypto.require(row.algorithm)
 
     def _new_key(

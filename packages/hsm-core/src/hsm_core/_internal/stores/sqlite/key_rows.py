@@ -20,6 +20,7 @@ __all__ = [
     "BY_CLAIM",
     "BY_ID",
     "INSERT",
+    "NUMBERED",
     "UPDATE",
     "claimed",
     "is_listed",
@@ -39,6 +40,10 @@ BY_CLAIM: Final = (
 BEHIND: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
     "operations, digest, owner, usages FROM keys WHERE n > ? ORDER BY n LIMIT ?"
+)
+NUMBERED: Final = (
+    "SELECT n, key_id FROM keys WHERE n > ? AND key_id NOT GLOB '*[^0-9a-f-]*' "
+    "ORDER BY n LIMIT ?"
 )
 # Nothing that lies there for a row that others removed may pass to a new key.
 INSERT: Final = (

@@ -27,11 +27,16 @@ from hsm_core._internal.stores.sqlite.failures import UnreadableValueError
 from hsm_core._internal.stores.sqlite.key_rows import (
     BY_CLAIM,
     BY_ID,
+    NUMBERED,
     is_listed,
     read_entry,
     untrusted_entry,
 )
-from hsm_core._internal.stores.sqlite.listing import Listing, list_anew
+from hsm_core._internal.stores.sqlite.listing import (
+    Listing,
+    list_anew,
+    unlisted_keys,
+)
 from hsm_core._internal.stores.sqlite.places import find_page
 from hsm_core._internal.stores.sqlite.schema import KEYS_SCHEMA, VERSION_BITS
 from hsm_core._internal.stores.sqlite.uses import SqliteUseCounters
@@ -82,10 +87,6 @@ _READABLE_DIGESTS: Final = (
     "SELECT key_id, generation, iif(digest GLOB '*[^0-9a-f]*', NULL, digest) FROM keys "
     "WHERE key_id > ? AND key_id < ? AND created_at NOT NULL "
     "AND key_id NOT GLOB '*[^0-9a-f-]*' ORDER BY key_id LIMIT ?"
-)
-_NUMBERED: Final = (
-    "SELECT n, key_id FROM keys WHERE n > ? AND key_id NOT GLOB '*[^0-9a-f-]*' "
-    "ORDER BY n LIMIT ?"
 )
 _DISCARD: Final = (
     "DELETE FROM blobs WHERE id = (SELECT (n << ?) | ? FROM keys WHERE key_id = ?)"
@@ -230,15 +231,15 @@ class SqliteKeyStore(KeyStore):
         listing = Listing()
         for stored in self._scan():
             with self.database.reading() as connection:
-                is_listed = listing.leads_to(connection, stored.key_id)
-            if not is_listed:
-                self._unlisted.add(stored.key_id)
+                if not listing.leads_to(connection, stored.key_id):
+                    self._unlisted.add(stored.key_id)
+            if stored.key_id in self._unlisted:
                 stored = replace(stored, is_listed=False)
             yield stored
 
     def _scan(self) -> Iterator[StoredKey]:
         last = -(2**63)
-        while page := self.database.rows(_NUMBERED, (last, _ROWS_AT_ONCE)):
+        while page := self.database.rows(NUMBERED, (last, _ROWS_AT_ONCE)):
             last = page[-1][0]
             for _, key_id in page:
                 if isinstance(key_id, str) and naming.is_key_id(key_id):
@@ -321,11 +322,11 @@ class SqliteKeyStore(KeyStore):
                     self._list(connection, entry)
 
     def _list(self, connection: sqlite3.Connection, entry: IndexEntry) -> None:
-        if Listing().leads_to(connection, entry.key_id):
-            self._unlisted.discard(entry.key_id)
-        else:
+        if not Listing().leads_to(connection, entry.key_id):
+            # A scan still says of each of the others that its rows were false.
+            self._unlisted |= unlisted_keys(connection)
             list_anew(connection, entry)
-            self._unlisted.clear()
+        self._unlisted.discard(entry.key_id)
 
     def rebuild(self) -> None:
         """Build the index anew from all documents."""

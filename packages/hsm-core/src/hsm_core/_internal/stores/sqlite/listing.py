@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.sqlite import places
 from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core._internal.stores.sqlite.key_index import find_row
@@ -18,6 +19,7 @@ from hsm_core._internal.stores.sqlite.key_rows import (
     BEHIND,
     BY_CLAIM,
     BY_ID,
+    NUMBERED,
     claimed,
     is_listed,
     read_entry,
@@ -26,7 +28,7 @@ from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 
-__all__ = ["Listing", "list_anew"]
+__all__ = ["Listing", "list_anew", "unlisted_keys"]
 
 _ROWS_AT_ONCE: Final = 256
 _OPERATION: Final = "SELECT n FROM operations WHERE operation_id = ?"
@@ -41,7 +43,14 @@ class Listing:
     """Looks keys up by all that leads to them; each facet is counted once."""
 
     def __init__(self) -> None:
-        self._counted: set[int] = set()
+        self._counted: set[int] | None = set()
+
+    @classmethod
+    def without_numbers(cls) -> Listing:
+        """Return one that takes the number of keys in each facet for right."""
+        found = cls()
+        found._counted = None
+        return found
 
     def leads_to(self, connection: sqlite3.Connection, key_id: KeyId) -> bool:
         """
@@ -61,6 +70,17 @@ class Listing:
             )
             and places.hold(connection, entry, self._counted)
         )
+
+
+def unlisted_keys(connection: sqlite3.Connection) -> set[KeyId]:
+    """Return the keys to which something of their own does not lead that should."""
+    listing, found, last = Listing.without_numbers(), set[KeyId](), -(2**63)
+    while rows := connection.execute(NUMBERED, (last, _ROWS_AT_ONCE)).fetchall():
+        last = rows[-1][0]
+        for _, key_id in rows:
+            if is_key_id(key_id) and not listing.leads_to(connection, KeyId(key_id)):
+                found.add(KeyId(key_id))
+    return found
 
 
 def list_anew(connection: sqlite3.Connection, first: IndexEntry) -> None:

@@ -128,7 +128,9 @@ def remove_everywhere(connection: sqlite3.Connection, key_id: KeyId) -> None:
     connection.execute("DELETE FROM places WHERE key_id = ?", (packed,))
 
 
-def hold(connection: sqlite3.Connection, entry: IndexEntry, counted: set[int]) -> bool:
+def hold(
+    connection: sqlite3.Connection, entry: IndexEntry, counted: set[int] | None
+) -> bool:
     """
     Return whether a key is in all its places, and the numbers of these are right.
 
@@ -137,7 +139,7 @@ def hold(connection: sqlite3.Connection, entry: IndexEntry, counted: set[int]) -
 
         entry: Of the key.
 
-        counted: Facets whose numbers are right; added to.
+        counted: Facets whose numbers are right; added to. None takes all for right.
     """
     for facet, position in _places_of(entry):
         found = connection.execute(_FACET, facet).fetchone()
@@ -146,7 +148,7 @@ def hold(connection: sqlite3.Connection, entry: IndexEntry, counted: set[int]) -
             or not connection.execute(_HOLDS, (found[0], *position)).fetchone()
         ):
             return False
-        if found[0] not in counted:
+        if counted is not None and found[0] not in counted:
             if connection.execute(_COUNT, found[:1]).fetchone() != found[1:]:
                 return False
             counted.add(found[0])
