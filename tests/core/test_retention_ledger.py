@@ -13,13 +13,19 @@ from hsm_core.errors import (
     ApprovalRequiredError,
     ConflictError,
     HSMError,
+    HSMLockedError,
     IntegrityError,
     LedgerTamperedError,
     StoreUnavailableError,
 )
 from hsm_core.factory import LedgerVerification, verify_ledger
 from hsm_core.model import KeyState, MessageDetail, Role
-from hsm_core.operations import BeginLedger, LedgerBegun, ListAuditEvents
+from hsm_core.operations import (
+    BeginLedger,
+    LedgerBegun,
+    ListAuditEvents,
+    RecoverStore,
+)
 from hsm_core.settings import AuditStoreKind
 from hsm_core.testing import FakeClock, caller, memory_hsm
 from tests.core import record_attacks
@@ -62,9 +68,9 @@ def verified(folder: Path, *, with_trail: bool = True) -> LedgerVerification:
     return verify_ledger(ledger, HMAC_KEY, trail=trail if with_trail else None)
 
 
-def purge_one(world: World) -> str:
-    """Make a key and let its old version be purged."""
-    key = world.old_key()
+def purge_one(world: World, key: str = "") -> str:
+    """Let the old version of a key be purged; of a new one if none is given."""
+    key = key or world.old_key()
     world.pass_time(31, every=15.5)
     world.people.grant()
     world.sweep()
@@ -296,6 +302,74 @@ def test_a_changed_byte_anywhere_is_noticed(folder: Path) -> None:
     path.write_bytes(whole)
 
     assert 4 == verified(folder).chain.records
+
+
+class TestPutBack:
+    """Keys, trail and approvals as before a purge, beside the newer ledger."""
+
+    @pytest.fixture(params=["the key is there", "the key was not made yet"])
+    def key(self, request: pytest.FixtureRequest, tmp_path: Path, trail: str) -> str:
+        """Make a purge, and put all but the ledger back; return the key's id."""
+        folder, before = tmp_path / "hsm", tmp_path / "before"
+        folder.mkdir(mode=0o700)
+        world = open_world(folder, trail)
+        key = world.old_key() if request.param == "the key is there" else ""
+        world.session.create_key("AES-256-GCM", name="other")
+        world.close()
+        shutil.copytree(folder, before)
+        world.open()
+        key = purge_one(world, key)
+        world.close()
+        for path in folder.iterdir():
+            if not path.name.startswith(("ledger.log", ".ledger.log")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in before.glob("ledger.log*"):
+            path.unlink()
+        shutil.copytree(before, folder, dirs_exist_ok=True)
+        return key
+
+    def test_the_hsm_is_locked(self, key: str, tmp_path: Path, trail: str) -> None:
+        """The ledger knows more than the trail, until somebody accepts the keys."""
+        folder = tmp_path / "hsm"
+        with pytest.raises(LedgerTamperedError, match="trail is older") as caught:
+            verified(folder)
+        assert key == caught.value.facts["key_id"]
+        for _ in range(2):
+            world = open_world(folder, trail, later())
+            with pytest.raises(HSMLockedError, match="older than the") as locked:
+                world.session.describe("other")
+            assert ("trail_older", key) == (
+                locked.value.facts["reason"],
+                locked.value.facts["key_id"],
+            )
+            world.close()
+        world.open()
+        world.hsm.act_as(caller(*Role)).execute(RecoverStore(reason="Monday"))
+        self.check_accepted(world, key)
+        world.close()
+        world.open()
+        self.check_accepted(world, key)
+        world.close()
+        assert 1 == verified(folder).anchors
+
+    def check_accepted(self, world: World, key: str) -> None:
+        """What was purged is destroyed, and the rest serves."""
+        assert "operational" == world.session.status().state
+        assert not world.session.status().tampered_keys
+        assert KeyState.ACTIVE is world.session.describe("other").state
+        if key in {found.key_id for found in world.session.keys()}:
+            assert [DESTROYED, ACTIVE] == world.states(key)
+
+    def test_accepted_by_a_start(self, key: str, tmp_path: Path, trail: str) -> None:
+        """`accept_changed_store` does the same without a caller."""
+        settings = {"accept_changed_store": True} | (
+            TRAILS[trail]
+            and TRAILS[trail] | {"audit_sqlite_path": tmp_path / "hsm" / "audit.sqlite"}
+        )
+        world = World(tmp_path / "hsm", memory=False, clock=later(), **settings)
+        self.check_accepted(world, key)
+        world.close()
+        assert 1 == verified(tmp_path / "hsm").anchors
 
 
 def test_a_trail_that_was_changed_keeps_purges_back(tmp_path: Path) -> None:

@@ -11,16 +11,17 @@ they protect nothing until the key is rotated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.known import ACCEPTED
 from hsm_core._internal.audit.walk import Walk
+from hsm_core._internal.comparison import Judgement
 from hsm_core._internal.documents import (
     KeyDocument,
     OperationRecord,
@@ -39,20 +40,34 @@ from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
 
-__all__ = ["Acceptance", "TellPurged"]
-
-TellPurged: TypeAlias = Callable[
-    [Collection[tuple[KeyId, int]]], Mapping[KeyId, set[str]]
-]
-"""
-Tells the material of each key that was purged.
-
-It is given the purges that the trail knows: the key's id, and the newest version of the
-material.
-"""
+__all__ = ["Acceptance", "PurgeEvidence"]
 
 _AT_ONCE: Final = 500
 """Records that are appended together."""
+
+
+class PurgeEvidence(Protocol):
+    """The retention ledger, as evidence of what was purged."""
+
+    def compare(self, found: Judgement, /) -> Judgement:
+        """Add to a comparison of keys and trail what the ledger knows beyond them."""
+        ...
+
+    def purged(
+        self, done: Collection[tuple[KeyId, int]], /
+    ) -> Mapping[KeyId, set[str]]:
+        """
+        Return the material of each key that was purged.
+
+        Args:
+            done: Purges that the trail knows: the key's id, and the newest version of
+                the material.
+        """
+        ...
+
+    def anchor(self) -> None:
+        """Let the trail know a ledger that knew more than it, and is accepted."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +105,7 @@ class Acceptance:
 
         healer: Settles intents of what was accepted.
 
-        purged: Tells what was purged.
+        ledger: Says what was purged.
 
         waiting: Open intents that could not be settled at the start.
     """
@@ -100,7 +115,7 @@ class Acceptance:
         ground: Ground,
         uses: UseAccounts,
         healer: Healer,
-        purged: TellPurged,
+        ledger: PurgeEvidence,
         waiting: Iterable[AuditEvent] = (),
     ) -> None:
         self._ground = ground
@@ -108,7 +123,7 @@ class Acceptance:
         self._uses = uses
         self._audit = ground.audit
         self._healer = healer
-        self._purged = purged
+        self._ledger = ledger
         self._waiting = {event.operation_id: event for event in waiting}
 
     def recover_store(self, reason: str) -> ops.Recovered:
@@ -123,6 +138,7 @@ class Acceptance:
         with self._inventory.committing:
             is_locked = bool(self._inventory.lock.reason)
             done = self._accept(self._wanted(), reason, walk, with_all_uses=is_locked)
+            self._ledger.anchor()
             self._inventory.lock.open()
             self._settle()
         return done
@@ -201,7 +217,10 @@ class Acceptance:
             return []
         walk = walk or self._walk()
         walk.advance()
-        pinned, purged = self._inventory.census.pinned(), self._purged(walk.purged)
+        pinned, purged = (
+            self._inventory.census.pinned(),
+            self._ledger.purged(walk.purged),
+        )
         found = (
             self._decide(key_id, pinned, walk.destroyed, purged.get(key_id, set()))
             for key_id in key_ids

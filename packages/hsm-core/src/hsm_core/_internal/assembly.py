@@ -9,7 +9,7 @@ before the first operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,14 +40,13 @@ from hsm_core._internal.opened import OpenHSM
 from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
 from hsm_core._internal.purging.approvals import PurgeDesk
 from hsm_core._internal.purging.keeper import Retention
-from hsm_core._internal.purging.purged import purged_materials
+from hsm_core._internal.purging.purged import LedgerCheck
 from hsm_core._internal.purging.slot import LedgerFile, RetentionSlot, removal_method
 from hsm_core._internal.refusals import NearLimitRecorder, TamperingRecorder
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core._internal.uses import UseAccounts, UseRules
 from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
-from hsm_core.model import KeyId
 from hsm_core.policies import Policy
 from hsm_core.protocols import (
     ApprovalStore,
@@ -182,7 +181,9 @@ class _Assembly:
             parts.audit, ground.verify, key_ids
         )
         self._uses = self._count_uses()
-        self._keeper = Keeper(ground, self._uses, self._purged)
+        log = parts.purges.log if parts.purges else None
+        ledger = LedgerCheck(ground, log, parts.hmac_key)
+        self._keeper = Keeper(ground, self._uses, ledger)
         self._slot = RetentionSlot(parts.purges)
         self._dual = self._begin_dual_control()
 
@@ -295,13 +296,6 @@ class _Assembly:
             destroy_waiting_days=settings.destroy_waiting_days,
             list_cache_seconds=settings.list_cache_seconds,
         )
-
-    def _purged(self, done: Collection[tuple[KeyId, int]]) -> Mapping[KeyId, set[str]]:
-        """Return what the ledger says was purged; nothing where there is none."""
-        ledger = self._parts.purges
-        if ledger is None or ledger.log is None:
-            return {}
-        return purged_materials(ledger.log, self._parts.hmac_key, done)
 
     def _backups(self) -> Backups:
         return Backups(

@@ -30,7 +30,7 @@ from hsm_core.model import AuditEvent, Integrity, KeyId
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 
-__all__ = ["Judgement", "compare", "judge_doubtful"]
+__all__ = ["Judgement", "compare", "condemn", "judge_doubtful"]
 
 _AHEAD: Final = frozenset({"newer", "foreign"})
 """Problems of an authentic document that the trail can't explain."""
@@ -178,7 +178,8 @@ def _judge(
         met = _BEFORE_ALL
     lock, facts = _lock_of(problems, present, walk.destroyed, met)
     for key_id, problem in problems.items():
-        _condemn(inventory, key_id, problem, known.get(key_id), walk.destroyed)
+        reason = _reason(problem, key_id, walk.destroyed)
+        condemn(inventory, key_id, problem, known.get(key_id), reason)
     for key_id, error in loaded.blobs.items():
         inventory.tampered.condemn(key_id, error)
     return Judgement(problems, lock, facts)
@@ -267,18 +268,18 @@ def _lock_of(
     return "", {}
 
 
-def _condemn(
-    inventory: Inventory,
-    key_id: KeyId,
-    problem: str,
-    known: KnownKey | None,
-    destroyed: set[KeyId],
+def _reason(problem: str, key_id: KeyId, destroyed: set[KeyId]) -> str:
+    returned = problem == "older" and key_id in destroyed
+    return _REASONS["destroyed" if returned else problem]
+
+
+def condemn(
+    inventory: Inventory, key_id: KeyId, problem: str, known: KnownKey | None, why: str
 ) -> None:
+    """Lock a key that differs; *known* is what is counted of it nevertheless."""
     inventory.census.pin(key_id, known)
     kind = Integrity.MISSING if problem == "missing" else Integrity.TAMPERED
-    returned = problem == "older" and key_id in destroyed
-    reason = _REASONS["destroyed" if returned else problem]
-    inventory.condemn(key_id, tampering(key_id, reason, kind, problem))
+    inventory.condemn(key_id, tampering(key_id, why, kind, problem))
 
 
 def judge_doubtful(
@@ -321,7 +322,7 @@ def judge_doubtful(
         for key_id in sorted((here.keys() | there.keys()) - pinned):
             problem = _problem(here.get(key_id), there.get(key_id), set())
             if problem:
-                known_key = here.get(key_id)
-                _condemn(inventory, key_id, problem, known_key, walk.destroyed)
+                reason = _reason(problem, key_id, walk.destroyed)
+                condemn(inventory, key_id, problem, here.get(key_id), reason)
         inventory.census.unverified -= buckets
         inventory.doubtful -= buckets

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from hsm_core._internal.acceptance import Acceptance, TellPurged
+from hsm_core._internal.acceptance import Acceptance, PurgeEvidence
 from hsm_core._internal.caretaker import Caretaker
 from hsm_core._internal.comparison import Judgement, compare, judge_doubtful
 from hsm_core._internal.ground import Ground
@@ -45,7 +45,7 @@ class Keeper:
 
         uses: Accounts of the keys' materials.
 
-        purged: Tells the material that was purged; see `Acceptance`.
+        ledger: Compared with keys and trail.
 
     Raises:
         AuditTamperedError: A record is bad.
@@ -61,11 +61,12 @@ class Keeper:
         self,
         ground: Ground,
         uses: UseAccounts,
-        purged: TellPurged,
+        ledger: PurgeEvidence,
     ) -> None:
         settings, inventory, audit = ground.settings, ground.inventory, ground.audit
         self._ground = ground
         self._is_lasting = settings.key_store != KeyStoreKind.MEMORY
+        self._ledger = ledger
         self._pay: Callable[[], None] = lambda: None
         self._judge = partial(
             judge_doubtful, inventory, audit, ground.verify, self._settle_all
@@ -79,11 +80,11 @@ class Keeper:
             share=settings.scrub_share,
             interval_seconds=settings.scrub_interval_seconds,
         )
-        self.acceptance = Acceptance(ground, uses, self.healer, purged, self._compare())
+        self.acceptance = Acceptance(ground, uses, self.healer, ledger, self._compare())
         if settings.accept_changed_store and self._is_lasting:
             # What is to be accepted must be found first, which a start alone need not.
             self.scrubber.verify(threading.Event())
-            if inventory.tampered.problems():
+            if inventory.tampered.problems() or inventory.lock.reason:
                 self.acceptance.recover_store("accept_changed_store")
 
     def _compare(self) -> list[AuditEvent]:
@@ -91,7 +92,9 @@ class Keeper:
         inventory, audit = self._ground.inventory, self._ground.audit
         judgement = Judgement()
         if self._is_lasting:
-            judgement = compare(inventory, audit, self._ground.verify)
+            judgement = self._ledger.compare(
+                compare(inventory, audit, self._ground.verify)
+            )
         else:
             inventory.census.adopt(inventory.census.sums(()), verified=True)
         if not judgement.lock:

@@ -38,7 +38,7 @@ from hsm_core.model import (
     Phase,
 )
 from hsm_core.operations import LedgerBegun
-from hsm_core.protocols import AuditDraft, AuditHead, AuditLog
+from hsm_core.protocols import AuditDraft, AuditLog
 
 __all__ = [
     "ANCHOR_KIND",
@@ -47,6 +47,8 @@ __all__ = [
     "Intent",
     "Ledger",
     "Reach",
+    "anchor_draft",
+    "reach",
     "reach_of",
 ]
 
@@ -236,21 +238,11 @@ class Ledger:
         Raises:
             AuditUnavailableError: It can't be recorded.
         """
-        anchor = self._reached()
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind=ANCHOR_KIND,
-            key_id=about.key_id,
-            version=about.version,
-            parameters=_told(anchor),
-        )
+        anchor = reach(self._log)
+        draft = anchor_draft(anchor, about.key_id, about.version)
         # First what is nearer: the trail must never know more of it than the state.
         self._remember(anchor)
         self._trail.append([draft], durable=True, reserved=True).wait()
-
-    def _reached(self) -> Anchor:
-        head: AuditHead = self._log.durable_head()
-        return Anchor(log_id=self._log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
 
     def begin_anew(self, caller: Caller, reason: str) -> LedgerBegun:
         """
@@ -307,7 +299,7 @@ class Ledger:
         )
         self._log.append([begun], durable=True).wait()
         failpoint("ledger.after_begun")
-        anchor = self._reached()
+        anchor = reach(self._log)
         named = replace(begun, kind=ANCHOR_KIND, parameters={**_told(anchor), **former})
         self._trail.append([named], durable=True, reserved=True).wait()
         failpoint("ledger.after_named")
@@ -393,6 +385,23 @@ class Ledger:
             AuditUnavailableError: Its end could not be written.
         """
         self._log.close()
+
+
+def reach(log: AuditLog) -> Anchor:
+    """Return how far a ledger reaches durably."""
+    head = log.durable_head()
+    return Anchor(log_id=log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
+
+
+def anchor_draft(anchor: Anchor, key_id: str = "", version: int = 0) -> AuditDraft:
+    """Return the record of the trail that says how far the ledger reaches."""
+    return AuditDraft(
+        phase=Phase.SINGLE,
+        kind=ANCHOR_KIND,
+        key_id=key_id,
+        version=version,
+        parameters=_told(anchor),
+    )
 
 
 def _told(anchor: Anchor) -> Parameters:

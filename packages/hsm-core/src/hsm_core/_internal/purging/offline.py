@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hsm_core._internal.audit.offline import OfflineVerification
 from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.purging.ledger import PURGE_KIND, Reach, reach_of
+from hsm_core._internal.purging.purged import TrailReach, unknown_purge
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError
 from hsm_core.model import AuditEvent, Phase
 
@@ -91,8 +92,10 @@ class _Trail:
     reaches: list[Reach] = field(default_factory=list)
     former: set[int] = field(default_factory=set)
     purged: set[tuple[str, int]] = field(default_factory=set)
+    reach: TrailReach = field(default_factory=TrailReach)
 
     def look(self, event: AuditEvent) -> None:
+        self.reach.note(event)
         reach = reach_of(event)
         if reach is not None:
             if reach.former:
@@ -122,8 +125,8 @@ def verify_ledger(
         progress: Called now and then with the number of records verified.
 
     Raises:
-        LedgerTamperedError: A record of the ledger is bad, or it is not what the trail
-            says of it.
+        LedgerTamperedError: A record of the ledger is bad, it is not what the trail
+            says of it, or the trail does not know a purge of it.
         AuditTamperedError: The trail is damaged.
         WrongAuditKeyError: The key is not theirs.
         ConfigurationError: One of them is not there, or can't be read.
@@ -139,7 +142,7 @@ def verify_ledger(
     anchors, told = None, _Trail()
     if trail is not None:
         trail.verify(progress, told.look)
-        _compare(chain, reading, told)
+        _compare(chain, reading, done, told)
         anchors = len(told.reaches)
     return LedgerVerification(
         chain=chain,
@@ -151,7 +154,12 @@ def verify_ledger(
     )
 
 
-def _compare(chain: OfflineVerification, reading: _Reading, told: _Trail) -> None:
+def _compare(
+    chain: OfflineVerification,
+    reading: _Reading,
+    done: Iterable[AuditEvent],
+    told: _Trail,
+) -> None:
     for anchor in (reach.anchor for reach in told.reaches):
         if anchor.log_id != chain.log_id:
             raise LedgerTamperedError(
@@ -164,6 +172,17 @@ def _compare(chain: OfflineVerification, reading: _Reading, told: _Trail) -> Non
                 f"Record {anchor.seq} of the retention ledger is {what}.",
                 seq=anchor.seq,
             )
+    made = {e.operation_id: (reading.begun[e.operation_id], e) for e in done}
+    unknown = unknown_purge(made, told.reach)
+    if unknown is not None:
+        raise LedgerTamperedError(
+            "The trail is older than the retention ledger: it does not know record "
+            f"{unknown.seq} of that, a purge of version {unknown.version} of key "
+            f"{unknown.key_id}.",
+            seq=unknown.seq,
+            key_id=unknown.key_id,
+            version=unknown.version,
+        )
     attested = {(e.key_id, e.version) for e in reading.begun.values()}
     for key_id, version in sorted(told.purged - attested):
         raise LedgerTamperedError(
