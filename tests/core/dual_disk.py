@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import Mock, patch
 
+import msgspec
 import pytest
 
 from hsm_core import errors
@@ -62,9 +63,13 @@ def settings_of(folder: Path, kind: str) -> Settings:
     )
 
 
-def open_disk(folder: Path, kind: str = "filesystem") -> OpenHSM:
+def open_disk(
+    folder: Path, kind: str = "filesystem", *, accept_changed_store: bool = False
+) -> OpenHSM:
     """Open the HSM of a folder."""
-    settings = settings_of(folder, kind)
+    settings = msgspec.structs.replace(
+        settings_of(folder, kind), accept_changed_store=accept_changed_store
+    )
     with patch("hsm_core.factory.default_registry", return_value=_tested()):
         return open_hsm(settings, master_key=b"\x01" * 32, hmac_key=b"\x02" * 32)
 

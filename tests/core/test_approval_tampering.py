@@ -6,13 +6,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core.factory import OpenHSM
-from hsm_core.model import ApprovalState, Role
+from hsm_core.model import ApprovalState, Integrity, Role
 from hsm_core.testing import caller
 from tests.core.approval_attacks import ATTACKS, ApprovalAttack, Case, Records
 from tests.core.dual_disk import (
@@ -152,6 +153,43 @@ def test_an_older_store(tmp_path: Path, kind: str) -> None:
             gateway.act_as(ANN).execute(nameless, approval_id=asked.approval_id)
 
 
+@pytest.mark.parametrize("how", ["recover", "accept_changed_store"])
+@pytest.mark.parametrize("change", ["newer", "foreign"])
+def test_an_older_trail(tmp_path: Path, change: str, how: str) -> None:
+    """Keys and trail that are put back to before an approval lock the HSM."""
+    folder, kept = tmp_path / "hsm", tmp_path / "kept"
+    folder.mkdir(mode=0o700)
+    with open_disk(folder) as gateway:
+        asked = ask(gateway) if change == "newer" else None
+    shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("approvals"))
+    with open_disk(folder) as gateway:
+        asked = asked or ask(gateway)
+        grant(gateway, asked)
+    for file in folder.iterdir():
+        if file.name != "approvals":
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+    if how == "recover":
+        for _ in range(2):
+            with open_disk(folder) as gateway:
+                with pytest.raises(errors.HSMLockedError, match="older") as caught:
+                    ask(gateway)
+                facts = caught.value.facts
+                assert ("trail_older", asked.approval_id) == (
+                    facts["reason"],
+                    facts["approval_id"],
+                )
+        with open_disk(folder) as gateway:
+            done = gateway.act_as(ANN).execute(ops.RecoverStore(reason="a test"))
+            assert (asked.approval_id,) == done.approvals
+            assert ("operational", 0) == findings(gateway)
+    for accept in (how == "accept_changed_store", False):
+        with open_disk(folder, accept_changed_store=accept) as gateway:
+            assert ("operational", 0) == findings(gateway)
+            assert asked.approval_id != ask(gateway).approval_id
+
+
 def test_used_up_for_ever(tmp_path: Path) -> None:
     """AP-03: after a restart a used approval serves nothing either."""
     nameless = ops.CreateKey(algorithm="ML-KEM-768")
@@ -248,3 +286,38 @@ def test_honest_histories_raise_no_alarm(tmp_path: Path) -> None:
             assert set() == alarms(gateway)
 
     assert {S.CONSUMED, S.DENIED, S.CANCELLED, S.PENDING} == states
+
+
+def test_a_key_that_was_tampered_with(tmp_path: Path) -> None:
+    """Every read that is about it says so, approvals of it too; none shows nothing."""
+    with open_disk(tmp_path) as gateway:
+        grant(gateway, ask(gateway))
+        key = gateway.act_as(ANN).execute(CREATE).key_id
+        with pytest.raises(errors.ApprovalRequiredError) as caught:
+            gateway.act_as(ANN).execute(ops.DestroyKey(key_id=key))
+        asked = str(caught.value.facts["approval_id"])
+    file = tmp_path / "keys" / "keys" / key / "key.json"
+    file.write_bytes(file.read_bytes().replace(CREATE.name.encode(), b"x", 1))
+
+    with open_disk(tmp_path) as gateway:
+        eve, ann = gateway.act_as(AUDITOR), gateway.act_as(ANN)
+        reads: tuple[ops.Operation[Any], ...] = (
+            ops.ListVersions(key_id=key),
+            ops.GetPublicKey(key_id=key),
+            ops.ExplainPolicy(operation="Sign", principal="eve", key_id=key),
+            ops.GetApproval(approval_id=asked),
+            ops.Deny(approval_id=asked, reason="it was tampered with"),
+        )
+        for operation in reads:
+            with pytest.raises(errors.KeyTamperedError):
+                eve.execute(operation)
+        for wanted in (ops.ListApprovals(), ops.ListApprovals(key_id=key)):
+            page = eve.execute(wanted)
+            assert asked not in {one.approval_id for one in page.items}
+            assert (asked,) == page.key_tampered
+        assert Integrity.TAMPERED is eve.execute(ops.DescribeKey(key_id=key)).integrity
+        (listed,) = eve.execute(ops.ListKeys()).items
+        assert (key, Integrity.TAMPERED) == (listed.key_id, listed.integrity)
+        assert 1 == eve.execute(ops.Status()).tampered_keys
+        own = ann.execute(ops.ListApprovals(states=(S.PENDING,)))
+        assert (asked,) == tuple(one.approval_id for one in own.items)

@@ -334,8 +334,8 @@ class TestPutBack:
         with pytest.raises(LedgerTamperedError, match="trail is older") as caught:
             verified(folder)
         assert key == caught.value.facts["key_id"]
+        world = open_world(folder, trail, later())
         for _ in range(2):
-            world = open_world(folder, trail, later())
             with pytest.raises(HSMLockedError, match="older than the") as locked:
                 world.session.describe("other")
             assert ("trail_older", key) == (
@@ -343,7 +343,7 @@ class TestPutBack:
                 locked.value.facts["key_id"],
             )
             world.close()
-        world.open()
+            world.open()
         world.hsm.act_as(caller(*Role)).execute(RecoverStore(reason="Monday"))
         self.check_accepted(world, key)
         world.close()

@@ -100,6 +100,8 @@ def list_approvals(
         notes.append(f"next: --cursor {page.next_cursor}")
     if page.tampered:
         notes.append(f"tampered with: {', '.join(page.tampered)}")
+    if page.key_tampered:
+        notes.append(f"their key was tampered with: {', '.join(page.key_tampered)}")
     invocation.output.table(
         page,
         APPROVAL_HEADER,
@@ -115,6 +117,7 @@ def _collect(
     """Return approvals of as many pages as it takes, for a page may be short."""
     items: list[ApprovalInfo] = []
     tampered: list[str] = []
+    key_tampered: list[str] = []
     cursor = operation.cursor
     while True:
         page = invocation.execute(
@@ -129,11 +132,15 @@ def _collect(
         )
         items += page.items
         tampered += page.tampered
+        key_tampered += page.key_tampered
         cursor = page.next_cursor
         if not cursor or len(items) >= limit:
             break
     return ApprovalPage(
-        items=tuple(items), tampered=tuple(tampered), next_cursor=cursor
+        items=tuple(items),
+        tampered=tuple(tampered),
+        key_tampered=tuple(key_tampered),
+        next_cursor=cursor,
     )
 
 

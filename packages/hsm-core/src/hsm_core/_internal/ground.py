@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hsm_core._internal.inventory import Inventory
 from hsm_core._internal.leaps import Leaps
 from hsm_core._internal.policy import PolicyHolder
+from hsm_core.errors import Fact, HSMLockedError
+from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import AuditVerification
-from hsm_core.protocols import AuditLog, Clock, Entropy
+from hsm_core.protocols import AuditDraft, AuditLog, Clock, Entropy
 from hsm_core.settings import Settings
 
 __all__ = ["Ground"]
@@ -40,3 +42,20 @@ class Ground:
     clock: Clock
     leaps: Leaps
     entropy: Entropy
+
+    def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:
+        """
+        Lock the whole HSM, and record it.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded.
+        """
+        self.inventory.lock.set(reason, facts)
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.locked",
+            code=HSMLockedError.code,
+            policy=self.policy.policy_hash(),
+            detail=MessageDetail(text=reason),
+        )
+        self.audit.append([draft], durable=True, reserved=True).wait()

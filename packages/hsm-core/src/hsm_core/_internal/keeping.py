@@ -21,7 +21,6 @@ from hsm_core._internal.healing import Healer
 from hsm_core._internal.recovery import key_intents, recover
 from hsm_core._internal.scrubber import Scrubber
 from hsm_core._internal.uses import UseAccounts
-from hsm_core.errors import HSMLockedError
 from hsm_core.model import AuditEvent, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import KeyStoreKind
@@ -99,17 +98,8 @@ class Keeper:
             inventory.census.adopt(inventory.census.sums(()), verified=True)
         if not judgement.lock:
             return recover(inventory, audit)
-        inventory.lock.set(judgement.lock, judgement.facts)
-        waiting = key_intents(audit)
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind="system.locked",
-            code=HSMLockedError.code,
-            policy=self._ground.policy.policy_hash(),
-            detail=MessageDetail(text=judgement.lock),
-        )
-        audit.append([draft], durable=True, reserved=True).wait()
-        return waiting
+        self._ground.lock(judgement.lock, judgement.facts)
+        return key_intents(audit)
 
     def begin(self, caretaker: Caretaker, pay: Callable[[], None]) -> None:
         """

@@ -108,12 +108,15 @@ class ApprovalPage(Record, frozen=True, kw_only=True):
 
     Attributes:
         tampered: Ids of approvals met that are not as the HSM wrote them.
+        key_tampered: Ids of approvals met whose key was tampered with. They are not
+            shown: nobody can tell whom the policy lets know of it.
         next_cursor: Where the next page begins; empty on the last one. A page may be
             short, or empty, and yet say where to go on.
     """
 
     items: tuple[ApprovalInfo, ...]
     tampered: tuple[str, ...] = ()
+    key_tampered: tuple[str, ...] = ()
     next_cursor: str = ""
 
 

@@ -34,6 +34,7 @@ from hsm_core.errors import (
     ApprovalNotFoundError,
     ApprovalRequiredError,
     ConflictError,
+    KeyTamperedError,
     TooManyApprovalsError,
     UnavailableError,
 )
@@ -350,12 +351,16 @@ class Consents:
             # It was, if that was asked; nobody can use it a second time.
             single_use=True,
         )
+        try:
+            is_kept = self.people.is_kept_from(person, approval)
+        except KeyTamperedError:
+            return False
         return (
-            self.people.is_vouched_for(decision)
+            not is_kept
+            and self.people.is_vouched_for(decision)
             and self.people.allows(
                 person, ops.Approve(approval_id=approval.approval_id)
             )
-            and not self.people.is_kept_from(person, approval)
             and self.people.is_signed(approval, decision)
         )
 

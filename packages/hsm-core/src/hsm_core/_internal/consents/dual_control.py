@@ -77,7 +77,9 @@ def open_dual_control(
     )
     steps = Steps(ledger, ground.inventory, audit, entropy, policy.policy_hash)
     is_lasting = settings.approval_store != ApprovalStoreKind.MEMORY
-    open_consents(register, ledger, steps, audit, ground.verify, is_lasting=is_lasting)
+    ahead = open_consents(
+        register, ledger, steps, audit, ground.verify, is_lasting=is_lasting
+    )
     users = Users(register, steps)
     known_people = Recogniser(policy, is_on=settings.certificate_identities)
     people = People(
@@ -101,6 +103,14 @@ def open_dual_control(
         most_open=settings.approval_requests,
     )
     care = Care(register, ledger, steps, audit, users)
+    if settings.accept_changed_store and ledger.condemned:
+        care.forget("accept_changed_store")
+    elif ahead and not ground.inventory.lock.reason:
+        ground.lock(
+            "The trail is older than the approvals: it does not know approval "
+            f"{ahead} as it is stored.",
+            {"reason": "trail_older", "approval_id": ahead},
+        )
     care.settle_reserved()
     return DualControl(register, care, consents)
 

@@ -5,11 +5,12 @@ Is this the store of approvals that the trail knows? Compared at every start.
 Where the digest over all approvals is the recorded one, after what a crash left between
 two records is taken into account, nothing more is read. Where not, the trail is walked,
 and every approval that differs serves nothing any more, until the store is recovered.
+One that is authentic, and that the trail never heard of, shows an older trail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from hsm_core._internal.approvals import ApprovalRegister
@@ -50,9 +51,13 @@ def open_consents(
     verify: Callable[[int, int], AuditVerification],
     *,
     is_lasting: bool,
-) -> None:
+) -> str:
     """
     Compare a store with the trail, settle what a crash left, and watch from then on.
+
+    Returns:
+        The id of an approval that shows that the trail is older than its store; empty
+        if none does.
 
     Args:
         register: Over a store that was just opened.
@@ -77,16 +82,19 @@ def open_consents(
         for event in intents:
             steps.settle(intent_of(event), None)
         register.witness = steps
-        return
+        return ""
     _finish_removals(register, intents)
     found = _read(register)
     landed = _landed(intents, found.anchors)
+    ahead = ""
     if not _is_recorded(ledger, found, landed, intents):
-        known = _walk(audit, verify)
+        known, removed = _walk(audit, verify)
         for event in intents:
             for approval_id in _named(event):
                 known.pop(approval_id, None)
-        _judge(ledger, found, known, landed, pruned=bool(audit.first_seq))
+        pruned = bool(audit.first_seq)
+        _judge(ledger, found, known, landed, pruned=pruned)
+        ahead = _ahead(ledger, found, None if pruned else known.keys() | removed)
     register.witness = steps
     for event in intents:
         if event.kind == REMOVED:
@@ -95,6 +103,7 @@ def open_consents(
         steps.settle(intent_of(event), landed.get(event.operation_id))
     for approval_id, reason in ledger.condemned.items():
         steps.tell(approval_id, reason)
+    return ahead
 
 
 def _finish_removals(register: ApprovalRegister, intents: Iterable[AuditEvent]) -> None:
@@ -174,22 +183,24 @@ def _is_recorded(
 
 def _walk(
     audit: AuditLog, verify: Callable[[int, int], AuditVerification]
-) -> dict[str, Anchor]:
+) -> tuple[dict[str, Anchor], set[str]]:
+    """Return what the trail says of approvals, and which it says were removed."""
     known: dict[str, Anchor] = {}
+    removed: set[str] = set()
     for event in verified_events(audit, verify, audit.first_seq):
         if event.kind == REMOVED and event.phase is Phase.OUTCOME:
             if event.code in _COMMITTED:
-                for approval_id in _named(event):
-                    known.pop(approval_id, None)
+                removed.update(_named(event))
         elif event.kind == FORGOTTEN:
-            known.pop(event.approval_id, None)
+            removed.add(event.approval_id)
         elif event.phase is not Phase.INTENT and event.code in _COMMITTED:
             detail = event.detail
             if isinstance(detail, ApprovalDetail):
                 known[event.approval_id] = Anchor(
                     detail.generation, detail.record_sha256, detail.state
                 )
-    return known
+                removed.discard(event.approval_id)
+    return {k: v for k, v in known.items() if k not in removed}, removed
 
 
 def _judge(
@@ -217,6 +228,18 @@ def _judge(
             problems[approval_id] = _problem(there, wanted)
     ledger.adopt(known)
     ledger.condemned.update(problems)
+
+
+def _ahead(ledger: Ledger, found: _Found, heard_of: Collection[str] | None) -> str:
+    """Return an authentic approval that is newer than the trail, if there is one."""
+    # What a pruned trail has never heard of may have been in the part that is gone.
+    for approval_id, problem in sorted(ledger.condemned.items()):
+        if approval_id not in found.anchors:
+            continue
+        is_new = heard_of is not None and approval_id not in heard_of
+        if problem == "newer" or (problem == "foreign" and is_new):
+            return approval_id
+    return ""
 
 
 def _generation(anchor: Anchor | None) -> int:

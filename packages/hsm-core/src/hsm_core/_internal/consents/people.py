@@ -122,16 +122,17 @@ class People:
         Return whether a rule keeps the key of an approval from somebody.
 
         Who has no right to describe keys at all may approve nevertheless; who is denied
-        to know of this one may not. Of a key that can't be believed nobody knows.
+        to know of this one may not.
 
         Raises:
+            KeyTamperedError: Nobody can tell: what rules go by can't be believed.
             StoreUnavailableError: Nobody can tell now.
         """
         if not approval.key_id:
             return False
         try:
             document = self._inventory.document(KeyId(approval.key_id))
-        except (KeyNotFoundError, KeyTamperedError):
+        except KeyNotFoundError:
             return True
         decision = self._policy.engine.judge(
             ops.DescribeKey.__name__,
@@ -288,17 +289,22 @@ class People:
                 after=_read_cursor(query.cursor) if query.cursor else None,
             )
         )
-        wanted = [
-            self.info(approval)
-            for approval in page.approvals
-            if query.kind in {"", approval.kind}
-            and query.key_id in {"", approval.key_id}
-            and self._may_see(caller, approval, sees_all=sees_all)
-        ]
+        wanted, unknown = [], []
+        for approval in page.approvals:
+            if query.kind not in {"", approval.kind}:
+                continue
+            if query.key_id not in {"", approval.key_id}:
+                continue
+            try:
+                if self._may_see(caller, approval, sees_all=sees_all):
+                    wanted.append(self.info(approval))
+            except KeyTamperedError:
+                unknown.append(approval.approval_id)
         after = page.after
         return ops.ApprovalPage(
             items=tuple(wanted),
             tampered=page.tampered if sees_all else (),
+            key_tampered=tuple(unknown),
             next_cursor=f"{after[0]}.{after[1]}" if after else "",
         )
 

@@ -18,6 +18,7 @@ from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
 from hsm_core._internal.handlers.listings import Listings
 from hsm_core._internal.handlers.versions import require_version
+from hsm_core._internal.tampering import tampering
 from hsm_core._internal.views import key_facts, key_info, tampered_info, version_info
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
@@ -143,9 +144,13 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
     def perform(self, subject: Subject[ops.ListVersions], /) -> Answer[ops.VersionList]:
         """Check every blob and show every version that the document names."""
         key_id = KeyId(subject.operation.key_id)
-        document, _ = self._services.inventory.inspect(key_id, with_blobs=True)
-        items = [self._show(document, v) for v in document.versions] if document else []
-        return Answer(ops.VersionList(key_id=key_id, items=tuple(items)))
+        document, found = self._services.inventory.inspect(key_id, with_blobs=True)
+        if document is None:
+            # An empty list would say that it has no versions.
+            self._services.inventory.tampered.check(key_id)
+            raise tampering(key_id, "Its document can't be believed.", found)
+        items = tuple(self._show(document, v) for v in document.versions)
+        return Answer(ops.VersionList(key_id=key_id, items=items))
 
     def _show(self, document: KeyDocument, version: VersionDocument) -> VersionInfo:
         materials = self._services.inventory.materials

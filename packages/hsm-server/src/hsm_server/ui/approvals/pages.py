@@ -76,6 +76,7 @@ async def _list(view: View) -> web.Response:
         is_filtered=any(filters.values()),
         approvals=[present(approval) for approval in page.items],
         tampered=page.tampered,
+        key_tampered=page.key_tampered,
         is_first=not query.get("cursor"),
         next=f"{_LIST}?{_encoded(following)}" if page.next_cursor else "",
     )
@@ -86,20 +87,21 @@ async def _page(
 ) -> ApprovalPage:
     """Return the next page that shows something, if there is one."""
     tampered: tuple[str, ...] = ()
+    key_tampered: tuple[str, ...] = ()
     tree: dict[str, Any] = {
         **filters,
         "states": list(_TABS[tab]),
         "per_page": _PER_PAGE,
         "cursor": cursor,
     }
-    for _ in range(_MOST_CALLS - 1):
+    for _ in range(_MOST_CALLS):
         page = await view.execute(wire.convert(tree, ListApprovals))
         tampered += page.tampered
+        key_tampered += page.key_tampered
         tree["cursor"] = page.next_cursor
         if page.items or not page.next_cursor:
-            return msgspec.structs.replace(page, tampered=tampered)
-    page = await view.execute(wire.convert(tree, ListApprovals))
-    return msgspec.structs.replace(page, tampered=tampered + page.tampered)
+            break
+    return msgspec.structs.replace(page, tampered=tampered, key_tampered=key_tampered)
 
 
 def _encoded(fields: Mapping[str, str]) -> str:

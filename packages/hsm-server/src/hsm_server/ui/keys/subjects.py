@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyInfo, KeyState, VersionInfo
 from hsm_core.operations import DescribeKey, ListVersions
 from hsm_server.ui.origin import HOME
@@ -63,5 +64,8 @@ async def find_key(view: View) -> KeyInfo:
 async def find_subject(view: View) -> Subject:
     """Return the key that the path names, with its versions; see `find_key`."""
     key = await find_key(view)
-    versions = await view.execute(ListVersions(key_id=key.key_id))
-    return Subject(key, versions.items)
+    try:
+        versions = (await view.execute(ListVersions(key_id=key.key_id))).items
+    except KeyTamperedError:
+        versions = ()  # The page says so of the key.
+    return Subject(key, versions)
