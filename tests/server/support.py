@@ -204,7 +204,7 @@ def local_app(
 ) -> web.Application:
     """Build the application over an HSM of this process."""
     metrics = Metrics()
-    vouching = vouching_for(settings.oidc, lambda problem: None)
+    vouching = vouching_for(settings.oidc, lambda problem: None, clock)
     gatekeeper = Gatekeeper(
         gateway,
         TokenTrust.of_secret(secret, settings.tokens),

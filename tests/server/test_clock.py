@@ -2,9 +2,21 @@
 """Time for tokens never goes back."""
 
 import asyncio
+import json
 import time
+from io import StringIO
 
-from hsm_server.clock import FlooredClock
+import pytest
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.access import Visitor
+from hsm_server.clock import ClockWatch, FlooredClock
+from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.local_vault import LocalVault
+from hsm_server.logs import make_logger
+from hsm_server.settings import LogFormat, LogLevel
+from hsm_server.telemetry import Metrics
 from tests.server.support import claims, mint, open_api
 
 
@@ -65,6 +77,60 @@ async def test_a_step_over_http() -> None:
         assert 401 == await status(mint(claims(iat=int(begin), exp=int(begin) + 299)))
         times.monotonic += 4000
         assert (401, 401) == (await status(token), await status(later))
+
+
+async def test_a_clock_that_was_days_ahead() -> None:
+    """
+    Tokens of now are refused, the log and a metric say why, and a reset ends that.
+
+    Sessions end with it, which would last for days longer, and no token of before it
+    counts as unused.
+    """
+    times, begin = Times(), float(int(time.time()))
+    times.wall = begin + 2 * 86400
+    clock = FlooredClock(lambda: times.wall, lambda: times.monotonic)
+    log, metrics, kept = StringIO(), Metrics(), list[Gatekeeper]()
+
+    def keep(gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> LocalVault:
+        kept.append(gatekeeper)
+        return LocalVault(gateway, gatekeeper)
+
+    def behind() -> bytes:
+        (line,) = (
+            line
+            for line in metrics.exposition().splitlines()
+            if line.startswith(b"ferrohsm_clock_behind_seconds ")
+        )
+        return line.partition(b" ")[2]
+
+    async with open_api(clock=clock, between=keep) as api:
+
+        async def status(shown: str) -> int:
+            return (await api.send("GET", "/algorithms", token=shown)).status
+
+        (keeper,) = kept
+        logger = make_logger(log, LogLevel.DEBUG, LogFormat.JSON)
+        watch = ClockWatch(clock, keeper.on_clock_reset, metrics, logger)
+        ahead = mint(claims(iat=int(times.wall), exp=int(times.wall) + 300))
+        visitor = Visitor(credential=ahead)
+        signed_in = await keeper.sign_in(visitor, keeper.caller(visitor))
+        times.wall = begin
+        fresh = mint(claims(iat=int(begin), exp=int(begin) + 300))
+        assert 401 == await status(fresh)
+        for _ in range(2):
+            watch.look()
+        assert b"172800.0" == behind()
+        watch.reset()
+
+        assert 200 == await status(fresh)
+        assert b"0.0" == behind()
+        with pytest.raises(AuthenticationError):
+            keeper.caller(Visitor(session=signed_in.session))
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert ["clock behind", "clock reset", "clock in step"] == [
+        line["event"] for line in lines
+    ]
+    assert all(" 172800 s behind" in line["reason"] for line in lines[:2])
 
 
 async def test_a_token_that_expires_meanwhile() -> None:

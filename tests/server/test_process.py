@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.pki import self_signed_root
-from tests.server.family import create, wait_until
+from tests.server.family import counter, create, wait_until
 from tests.server.pem_files import serve_by, write_pair
 from tests.server.process import (
     MASTER,
@@ -97,6 +97,17 @@ def test_a_hangup_ends_nothing(site: Site) -> None:
         assert 0 == server.stop()
 
     assert "stopped" == site.log()[-1]["event"]
+
+
+@both
+def test_the_clock_of_tokens_is_reset(site: Site) -> None:
+    """After SIGUSR1 tokens expire by the wall clock, and the log says so."""
+    with site.serve() as server:
+        server.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "clock reset" in {line["event"] for line in site.log()})
+        create(server, "signer")
+        assert 0.0 == counter(server, "ferrohsm_clock_behind_seconds")
+        assert 0 == server.stop()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core.settings import SCRUBBING_ALLOCATOR
+from hsm_server.processes.launch import HELD_SIGNALS
 from tests.server.family import (
     Family,
     create,
@@ -228,10 +229,10 @@ def test_a_crash_leaves_no_core_file(
 
 
 def test_signals_for_all_do_no_harm_to_a_child(server: Running, family: Family) -> None:
-    """Children leave it to the supervisor what SIGTERM, SIGINT and SIGHUP mean."""
+    """Children leave it to the supervisor what signals mean."""
     children = [family.vault, *family.front_ends]
     for pid in children:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in HELD_SIGNALS:
             os.kill(pid, number)
     answers = [server.send("GET", "/api/v1/keys/signer").status for _ in range(5)]
 

@@ -16,6 +16,7 @@ from joserfc.jwk import RSAKey
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
+from hsm_server.clock import FlooredClock
 from hsm_server.key_sets import ProviderKeysTask, key_set_tasks
 from hsm_server.oidc.config import RETURN_PATH
 from hsm_server.oidc.vouching import Vouching
@@ -171,7 +172,7 @@ def redeems(vouching: Vouching) -> bool:
 async def test_the_vault_keeps_the_last_good_keys() -> None:
     """Nobody is let in before there are keys; a bad set changes nothing."""
     told: list[str] = []
-    vouching = Vouching(provider(jwks_file=None), told.append)
+    vouching = Vouching(provider(jwks_file=None), told.append, FlooredClock())
     good = public_key_set(
         [key_from_pem(signer("ES256").pem(), Algorithm("ES256"), KID)]
     )

@@ -303,3 +303,17 @@ async def test_a_view_spends_it_too(place: Place) -> None:
         await anext(pages)
 
     assert not place.keeper.caller(visitor, spends=True).single_use
+
+
+def test_a_time_that_was_set_back(place: Place) -> None:
+    """No token of before a reset serves, and one that was used stays used."""
+    used = place.token(jti="a")
+    assert place.is_let(used)
+    unused = place.token(jti="b")
+    place.clock.seconds -= 50
+    place.keeper.on_clock_reset()
+
+    assert [False, False] == [place.is_let(t) for t in (used, unused)]
+    assert not place.is_let(place.token(jti="c"))
+    place.clock.seconds += 100
+    assert place.is_let(place.token(jti="d"))

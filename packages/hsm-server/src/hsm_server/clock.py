@@ -3,10 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from typing import Final
 
-__all__ = ["FlooredClock"]
+from hsm_server.logs import Logger
+from hsm_server.telemetry import Metrics
+
+__all__ = ["ClockWatch", "FlooredClock"]
+
+_BEHIND_SECONDS: Final = 60.0
+"""How far behind the wall clock is when that is worth an alarm."""
+
+_LOOK_SECONDS: Final = 5.0
 
 
 class FlooredClock:
@@ -36,3 +46,69 @@ class FlooredClock:
         monotonic = self._monotonic()
         self._offset = max(self._offset, self._wall() - monotonic)
         return monotonic + self._offset
+
+    def behind(self) -> float:
+        """Return how far the wall clock is behind this one, in seconds, 0 or more."""
+        return max(0.0, self.now() - self._wall())
+
+    def reset(self) -> None:
+        """Believe the wall clock, also where it was set back."""
+        self._offset = self._wall() - self._monotonic()
+
+
+class ClockWatch:
+    """
+    Clock watch: reports a wall clock that is behind the time that tokens expire by.
+
+    Args:
+        clock: Time of tokens.
+
+        on_reset: Called after the clock was reset.
+
+        metrics: Show how far the wall clock is behind.
+
+        logger: Is told when it falls behind by a minute or more, and when that ends.
+    """
+
+    def __init__(
+        self,
+        clock: FlooredClock,
+        on_reset: Callable[[], None],
+        metrics: Metrics,
+        logger: Logger,
+    ) -> None:
+        self._clock = clock
+        self._on_reset = on_reset
+        self._metrics = metrics
+        self._logger = logger
+        self._is_behind = False
+        self.look()
+
+    def look(self) -> None:
+        """Compare the clocks once."""
+        behind = self._clock.behind()
+        self._metrics.show_clock_behind(behind)
+        is_behind = behind >= _BEHIND_SECONDS
+        if is_behind and not self._is_behind:
+            self._logger.error("clock behind", reason=_reason(behind))
+        elif self._is_behind and not is_behind:
+            self._logger.info("clock in step")
+        self._is_behind = is_behind
+
+    async def run(self) -> None:
+        """Compare the clocks every few seconds until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.look()
+
+    def reset(self) -> None:
+        """Let tokens expire by the wall clock as it is now."""
+        behind = self._clock.behind()
+        self._clock.reset()
+        self._on_reset()
+        self._logger.warning("clock reset", reason=_reason(behind))
+        self.look()
+
+
+def _reason(behind: float) -> str:
+    return f"The wall clock was {behind:.0f} s behind the time that tokens expire by."

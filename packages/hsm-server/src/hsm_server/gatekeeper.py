@@ -99,6 +99,11 @@ class Gatekeeper:
         self._names.use(trust)
         self._verifier = TokenVerifier(trust, self._clock.now)
 
+    def on_clock_reset(self) -> None:
+        """End what would last longer than it was meant to by a time set back."""
+        self._sessions.end_all()
+        self._spent.restart()
+
     def public_keys(self) -> bytes:
         """Return the JWK Set of the public keys that count, as JSON."""
         return self._verifier.trust.public_keys()

@@ -54,7 +54,8 @@ read it.
 _EPILOG = f"""
 SIGTERM ends the server in order; SIGHUP has certificates, private keys, revocation
 lists, OCSP responses, keys of tokens and policy read again, and retention looks at its
-policy and at what is due.
+policy and at what is due; SIGUSR1 lets tokens expire by the wall clock, though it was
+set back.
 
 Known from FerroHSM, not available in this version, and refused when given:
 {", ".join(f"--{flag}" for flag in UNAVAILABLE)}.

@@ -163,6 +163,10 @@ class Sessions:
         """Forget a session, if there is one."""
         self._sessions.pop(_digest(secret), None)
 
+    def end_all(self) -> None:
+        """Forget all sessions."""
+        self._sessions.clear()
+
     def ends_at(self, session: Session) -> float:
         """Return when it ends however much it is used, seconds since 1970."""
         return session.begun_at + self.settings.absolute_seconds

@@ -13,6 +13,7 @@ from typing import Any
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
+from hsm_server.clock import ClockWatch, FlooredClock
 from hsm_server.exit_codes import ListenError
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.key_sets import key_set_tasks
@@ -55,7 +56,8 @@ def serve(
     """
     Serve until SIGTERM or SIGINT; finish what is in flight, close the HSM.
 
-    SIGHUP has TLS files, keys of tokens and policy read again. Whatever needs no key is
+    SIGHUP has TLS files, keys of tokens and policy read again; SIGUSR1 lets tokens
+    expire by the wall clock, though it was set back. Whatever needs no key is
     checked first, so that a wrong setting changes nothing.
 
     Args:
@@ -85,7 +87,8 @@ def serve(
         http = [stack.enter_context(s) for s in challenge_sockets(settings)]
         source = TokenSource(settings.token_config, read_token_secret, settings.tokens)
         trust = source.read()
-        vouching = vouching_for(settings.oidc, _provider_log(logger))
+        clock = FlooredClock()
+        vouching = vouching_for(settings.oidc, _provider_log(logger), clock)
         names = TrustedNames(trust, [vouching.name] if vouching else [])
         with open_hsm(
             settings.core,
@@ -94,7 +97,7 @@ def serve(
             credential_keys=names,
         ) as gateway:
             server = _InlineServer(
-                settings, gateway, logger, source, trust, names, vouching
+                settings, gateway, logger, source, trust, names, vouching, clock
             )
             tls = _InlineTLS(
                 settings.tls,
@@ -156,6 +159,7 @@ class _InlineServer:
         trust: TokenTrust,
         names: TrustedNames,
         vouching: Vouching | None,
+        clock: FlooredClock,
     ) -> None:
         self._settings = settings
         self._logger = logger
@@ -172,10 +176,14 @@ class _InlineServer:
             self._gateway,
             trust,
             self.metrics.count_jwt_failure,
+            clock=clock,
             names=names,
             limiter=actor_limiter(settings.rates, gateway.weight, self.metrics),
             console=settings.console,
             people=vouching.tokens if vouching else None,
+        )
+        self._clock_watch = ClockWatch(
+            clock, self._gatekeeper.on_clock_reset, self.metrics, logger
         )
         self._token_watch = TokenWatch(
             source, trust, self._gatekeeper.use, self._on_token_keys
@@ -234,6 +242,8 @@ class _InlineServer:
         signals = [signal.SIGTERM, signal.SIGINT]
         for number in signals:
             loop.add_signal_handler(number, stop.set)
+        signals.append(signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGUSR1, self._clock_watch.reset)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup a hang-up is to be ignored, and is.
             signals.append(signal.SIGHUP)
@@ -245,6 +255,7 @@ class _InlineServer:
         interval = self._settings.token_config.reload_seconds
         yield tls.keeper.run()
         yield self._token_watch.run(interval)
+        yield self._clock_watch.run()
         if self._vouching:
             yield self._vouching.run(interval)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
+from hsm_server.clock import ClockWatch, FlooredClock
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.hardening import (
     drop_capabilities,
@@ -31,6 +32,7 @@ from hsm_server.ipc.control import (
     Ready,
     Reload,
     Reloaded,
+    ResetClock,
     Stop,
 )
 from hsm_server.ipc.service import Surroundings, VaultService
@@ -65,7 +67,8 @@ def main() -> None:
             child.plan.settings.tokens,
         )
         trust = source.read()
-        vouching = vouching_for(child.plan.settings.oidc, _provider_log(child))
+        clock = FlooredClock()
+        vouching = vouching_for(child.plan.settings.oidc, _provider_log(child), clock)
         names = TrustedNames(trust, [vouching.name] if vouching else [])
         gateway = open_hsm(
             child.plan.settings.core,
@@ -78,7 +81,7 @@ def main() -> None:
     child.logger.info("open", memory_locked=is_locked)
     try:
         with gateway:
-            vault = _Vault(child, gateway, source, trust, names, vouching)
+            vault = _Vault(child, gateway, source, trust, names, vouching, clock)
             run(vault.run(), child.plan.settings.event_loop)
     except Exception as error:
         child.fail(error)
@@ -114,8 +117,10 @@ class _Vault:
         trust: TokenTrust,
         names: TrustedNames,
         vouching: Vouching | None,
+        clock: FlooredClock,
     ) -> None:
         self._child = child
+        self._clock = clock
         child.metrics.show_jwt_alarm(is_on=False)
         self._gateway = gateway
         self._source = source
@@ -139,12 +144,19 @@ class _Vault:
             gateway,
             self._trust,
             self._child.metrics.count_jwt_failure,
+            clock=self._clock,
             names=self._names,
             limiter=actor_limiter(
                 settings.rates, self._gateway.weight, self._child.metrics
             ),
             console=settings.console,
             people=self._vouching.tokens if self._vouching else None,
+        )
+        self._clock_watch = ClockWatch(
+            self._clock,
+            self._gatekeeper.on_clock_reset,
+            self._child.metrics,
+            self._child.logger,
         )
         self._token_watch = TokenWatch(
             self._source, self._trust, self._gatekeeper.use, self._on_token_keys
@@ -164,6 +176,7 @@ class _Vault:
             *([self._vouching] if self._vouching else []),
         ]
         watching = [asyncio.create_task(watch.run(seconds)) for watch in watches]
+        watching.append(asyncio.create_task(self._clock_watch.run()))
         pass_over_what_stays()
         self._control.send(Ready())
         await self._stopping.wait()
@@ -180,6 +193,8 @@ class _Vault:
                 self._service.connect(end, message.uid, slot=message.slot)
             case Reload():
                 self._begin(self._reload())
+            case ResetClock():
+                self._clock_watch.reset()
             case KeySet(is_providers=True):
                 if self._vouching:
                     self._vouching.take(message.data, message.problem)

@@ -33,6 +33,7 @@ __all__ = [
     "Ready",
     "Reload",
     "Reloaded",
+    "ResetClock",
     "Serve",
     "Stop",
     "UseTLS",
@@ -88,6 +89,10 @@ class Serve(_Message, frozen=True, tag="serve"):
 
 class Reload(_Message, frozen=True, tag="reload"):
     """Read again what may have changed."""
+
+
+class ResetClock(_Message, frozen=True, tag="reset_clock"):
+    """Let tokens expire by the wall clock, though it was set back."""
 
 
 class UseTLS(_Message, frozen=True, tag="use_tls"):
@@ -188,7 +193,16 @@ class Reloaded(_Message, frozen=True, tag="reloaded"):
 
 
 FromSupervisor: TypeAlias = (
-    Begin | Link | UseTLS | Serve | Reload | Published | KeySet | Stop | Beat
+    Begin
+    | Link
+    | UseTLS
+    | Serve
+    | Reload
+    | ResetClock
+    | Published
+    | KeySet
+    | Stop
+    | Beat
 )
 FromChild: TypeAlias = (
     Ready | Serve | Failed | Reloaded | UsingTLS | Publish | KeySet | Beat

@@ -25,6 +25,8 @@ class Vouching:
         on_change: Is told what is wrong with its keys, or nothing if they are good
             (again).
 
+        clock: Time by which ID tokens expire.
+
     Attributes:
         tokens: Says whom they name.
         name: What the HSM knows the provider as.
@@ -34,13 +36,16 @@ class Vouching:
     """
 
     def __init__(
-        self, settings: OIDCSettings, on_change: Callable[[str], None]
+        self,
+        settings: OIDCSettings,
+        on_change: Callable[[str], None],
+        clock: FlooredClock,
     ) -> None:
         self.name = provider_name(settings)
         source = keys_of(settings)
         self._source = source
         trust = source.read()
-        self.tokens = IDTokens(settings, trust.keys, FlooredClock().now)
+        self.tokens = IDTokens(settings, trust.keys, clock.now)
         self._watch = TokenWatch(
             source, trust, lambda changed: self.tokens.use(changed.keys), on_change
         )
@@ -60,7 +65,9 @@ class Vouching:
 
 
 def vouching_for(
-    settings: OIDCSettings | None, on_change: Callable[[str], None]
+    settings: OIDCSettings | None,
+    on_change: Callable[[str], None],
+    clock: FlooredClock,
 ) -> Vouching | None:
     """
     Return what vouches for people, if a provider does.
@@ -68,4 +75,4 @@ def vouching_for(
     Raises:
         HSMError: Its keys can't be read, or are not valid.
     """
-    return None if settings is None else Vouching(settings, on_change)
+    return None if settings is None else Vouching(settings, on_change, clock)

@@ -35,7 +35,12 @@ from hsm_server.standard_streams import drop_unwritable
 
 __all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
 
-HELD_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HELD_SIGNALS: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+)
 """Signals that wait until the supervisor can handle them."""
 
 _KEPT: Final = ("PATH", "LANG", "LANGUAGE", "TZ")

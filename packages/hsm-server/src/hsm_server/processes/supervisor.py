@@ -33,6 +33,7 @@ from hsm_server.ipc.control import (
     Publish,
     Published,
     Reloaded,
+    ResetClock,
     Serve,
     UsingTLS,
 )
@@ -182,6 +183,7 @@ class Supervisor:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup a hang-up is to be ignored, and is.
             loop.add_signal_handler(signal.SIGHUP, self._reloading.ask)
+        loop.add_signal_handler(signal.SIGUSR1, self._vault.tell, ResetClock())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
         for child in self._children:
             child.start()

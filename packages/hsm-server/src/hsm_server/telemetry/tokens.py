@@ -34,9 +34,21 @@ class TokenInstruments(Instruments):
             multiprocess_mode="mostrecent",
         )
 
+        self._clock_behind = Gauge(
+            "ferrohsm_clock_behind_seconds",
+            "How far the wall clock was set back behind the time that tokens expire "
+            "by, in seconds.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+
     def count_jwt_failure(self) -> None:
         """Count one request without valid token."""
         self._jwt_failures.inc()
+
+    def show_clock_behind(self, seconds: float) -> None:
+        """Show how far the wall clock is behind the time of tokens."""
+        self._clock_behind.set(seconds)
 
     def show_jwt_alarm(self, *, is_on: bool) -> None:
         """Show whether the keys of tokens can't be read; count it if so."""

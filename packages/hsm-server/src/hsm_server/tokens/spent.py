@@ -47,6 +47,11 @@ class SpentTokens:
             self._since = self._now()
             self._spent.clear()
 
+    def restart(self) -> None:
+        """Take no token for fresh that was made until now: the time was set back."""
+        with self._lock:
+            self._since = self._now()
+
     def spend(self, identity: Identity, leeway_seconds: float) -> bool:
         """
         Return whether a token is used for the first time, and remember it.
