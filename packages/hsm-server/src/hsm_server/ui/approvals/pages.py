@@ -94,6 +94,7 @@ async def _page(
         "per_page": _PER_PAGE,
         "cursor": cursor,
     }
+    page = ApprovalPage(items=())
     for _ in range(_MOST_CALLS):
         page = await view.execute(wire.convert(tree, ListApprovals))
         tampered += page.tampered
