@@ -260,6 +260,20 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def strings(session: nox.Session) -> None:
+    """Print all strings that users can meet, to be read from top to bottom."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.tooling.strings")
+
+
+@nox.session
+def size(session: nox.Session) -> None:
+    """Print files and lines of code by package, without docstrings and comments."""
+    _install_groups(session, "build")
+    session.run("python", "-m", "tests.tooling.size")
+
+
+@nox.session
 def typecheck(session: nox.Session) -> None:
     """Check types, strictly, in everything that is Python."""
     _install(session, "typing", "docs", "fuzz")
