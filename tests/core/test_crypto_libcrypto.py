@@ -695,6 +695,7 @@ class TestMaterial:
             both_form(algorithm, flipped(seed), expanded),
             both_form(algorithm, seed, flipped(expanded)),
             both_form(algorithm, seed, flipped(expanded, -1)),
+            both_form(algorithm, seed, flipped(expanded, 200)),
             both_form(algorithm, seed, bytes(len(expanded))),
         ):
             with pytest.raises(InvalidInputError, match="not its seed's"):

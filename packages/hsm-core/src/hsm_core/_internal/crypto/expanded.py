@@ -2,12 +2,15 @@
 """
 Private keys of ML-KEM and ML-DSA as PKCS#8, of which only the seed is used.
 
-Some programs write the expanded key too, or it alone. The seed is the key; what was
-expanded from it can't be taken on trust, and no seed can be found from it.
+Some programs write the expanded key too, or it alone. The seed is the key. An expanded
+key beside it must be the seed's in every byte; no seed can be found from one alone.
+
+No provider of every machine expands a seed, so it is expanded here, whichever provider
+serves the algorithm. Nothing is ever computed with the result but a comparison.
 
 Standard:
     RFC 9881, section 8.2, and its like in RFC 9935: a seed and an expanded key that
-    don't belong together must be refused. FIPS 203, algorithm 16; FIPS 204,
+    don't belong together must be refused. FIPS 203, algorithms 13 and 16; FIPS 204,
     algorithm 6.
 """
 
@@ -15,20 +18,79 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from hsm_core._internal.crypto.der import PrivateForm, read_private_form
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["check_expanded", "read_foreign_form", "read_own_seed"]
+__all__ = ["expand", "read_foreign_form", "read_foreign_seed", "read_own_seed"]
 
-_DIMENSIONS: Final = {
-    Algorithm.ML_DSA_44: bytes([4, 4]),
-    Algorithm.ML_DSA_65: bytes([6, 5]),
-    Algorithm.ML_DSA_87: bytes([8, 7]),
+_N: Final = 256
+_D: Final = 13
+"""Bits of t that the public key leaves out (FIPS 204, table 1)."""
+
+
+def _zetas(root: int, modulus: int, bits: int) -> tuple[int, ...]:
+    """Return powers of a root of unity, their exponents with the bits reversed."""
+    exponents = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
+    return tuple(pow(root, exponent, modulus) for exponent in exponents)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """Polynomials of degree 255 modulo *modulus*, transformed down to *last*."""
+
+    modulus: int
+    zetas: tuple[int, ...]
+    last: int
+
+    def transformed(self, polynomial: Sequence[int]) -> list[int]:
+        """Return the NTT (FIPS 203, algorithm 9; FIPS 204, algorithm 41)."""
+        values, used, length = list(polynomial), iter(self.zetas[1:]), _N // 2
+        while length >= self.last:
+            for start in range(0, _N, 2 * length):
+                zeta = next(used)
+                for j in range(start, start + length):
+                    turned = zeta * values[j + length]
+                    values[j + length] = (values[j] - turned) % self.modulus
+                    values[j] = (values[j] + turned) % self.modulus
+            length //= 2
+        return values
+
+    def restored(self, transformed: Sequence[int]) -> list[int]:
+        """Return what was transformed (FIPS 204, algorithm 42)."""
+        values, used, length = list(transformed), iter(self.zetas[:0:-1]), self.last
+        while length < _N:
+            for start in range(0, _N, 2 * length):
+                zeta = next(used)
+                for j in range(start, start + length):
+                    above = values[j + length]
+                    values[j + length] = zeta * (above - values[j]) % self.modulus
+                    values[j] = (values[j] + above) % self.modulus
+            length *= 2
+        scale = pow(_N // self.last, -1, self.modulus)
+        return [value * scale % self.modulus for value in values]
+
+
+_KEM: Final = _Ring(3329, _zetas(17, 3329, 7), 2)
+_DSA: Final = _Ring(8380417, _zetas(1753, 8380417, 8), 1)
+
+_KEM_SIZES: Final = {
+    Algorithm.ML_KEM_512: (2, 3),
+    Algorithm.ML_KEM_768: (3, 2),
+    Algorithm.ML_KEM_1024: (4, 2),
 }
-"""k and l of FIPS 204, table 1, as key generation hashes them."""
+"""k and eta1 of FIPS 203, table 2."""
+
+_DSA_SIZES: Final = {
+    Algorithm.ML_DSA_44: (4, 4, 2),
+    Algorithm.ML_DSA_65: (6, 5, 4),
+    Algorithm.ML_DSA_87: (8, 7, 2),
+}
+"""k, l and eta of FIPS 204, table 1."""
 
 
 def read_own_seed(algorithm: Algorithm, material: bytes) -> bytes:
@@ -46,9 +108,7 @@ def read_own_seed(algorithm: Algorithm, material: bytes) -> bytes:
 
 def read_foreign_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
     """
-    Return seed and expanded key of PKCS#8 from elsewhere.
-
-    What was expanded still has to pass `check_expanded`.
+    Return seed and expanded key of PKCS#8 from elsewhere, not compared yet.
 
     Raises:
         InvalidInputError: It is not PKCS#8 of this algorithm, or has no seed.
@@ -63,44 +123,127 @@ def read_foreign_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
     return form
 
 
-def check_expanded(algorithm: Algorithm, form: PrivateForm, raw_public: bytes) -> None:
+def read_foreign_seed(
+    algorithm: Algorithm, material: bytes, public_of: Callable[[bytes], bytes]
+) -> bytes:
     """
-    Check that an expanded key is the one of the seed beside it.
-
-    Checked is all that follows from seed and public key by hashing. The secret
-    vectors are not: they are never used, since the provider expands the seed itself.
+    Return the seed of PKCS#8 from elsewhere.
 
     Args:
         algorithm: An ML-KEM or ML-DSA algorithm.
 
-        form: What was read; without an expanded key there is nothing to check.
+        material: PKCS#8, DER: the seed, alone or beside the expanded key.
 
-        raw_public: Public key that the provider made from the seed.
+        public_of: Gives the raw public key of a seed, as the provider makes it.
 
     Raises:
-        InvalidInputError: It is another key's.
+        InvalidInputError: It is not PKCS#8 of this algorithm, has no seed, or its
+            expanded key is not the seed's in every byte.
     """
-    if not form.expanded:
-        return
+    form = read_foreign_form(algorithm, material)
+    if form.expanded:
+        own = expand(algorithm, form.seed, public_of(form.seed))
+        if not hmac.compare_digest(own, form.expanded):
+            raise _refusal(algorithm, "holds an expanded key that is not its seed's")
+    return form.seed
+
+
+def expand(algorithm: Algorithm, seed: bytes, raw_public: bytes) -> bytes:
+    """
+    Return the expanded private key of a seed.
+
+    Args:
+        algorithm: An ML-KEM or ML-DSA algorithm.
+
+        seed: d ‖ z of ML-KEM, 64 bytes; ξ of ML-DSA, 32 bytes.
+
+        raw_public: Its public key.
+
+    Standard:
+        FIPS 203, algorithm 16: dkPKE ‖ ek ‖ H(ek) ‖ z. FIPS 204, algorithm 24:
+        rho ‖ K ‖ tr ‖ s1 ‖ s2 ‖ t0.
+    """
     if spec(algorithm).family is Family.ML_KEM:
-        known = _known_of_ml_kem(form.seed, raw_public)
-        given = form.expanded[-len(known) :]
-    else:
-        known = _known_of_ml_dsa(_DIMENSIONS[algorithm], form.seed, raw_public)
-        given = form.expanded[: len(known)]
-    if not hmac.compare_digest(known, given):
-        raise _refusal(algorithm, "holds an expanded key that is not its seed's")
+        own_hash = hashlib.sha3_256(raw_public).digest()
+        return _kem_secret(algorithm, seed[:32]) + raw_public + own_hash + seed[32:]
+    return _dsa_private(algorithm, seed, raw_public)
 
 
-def _known_of_ml_kem(seed: bytes, raw_public: bytes) -> bytes:
-    """Return ek ‖ H(ek) ‖ z, which end the key; the seed is d ‖ z."""
-    return raw_public + hashlib.sha3_256(raw_public).digest() + seed[32:]
+def _kem_secret(algorithm: Algorithm, d: bytes) -> bytes:
+    """Return dkPKE of FIPS 203, algorithm 13: the secret vector, transformed."""
+    k, eta = _KEM_SIZES[algorithm]
+    sigma = hashlib.sha3_512(d + bytes([k])).digest()[32:]
+    encoded = []
+    for i in range(k):
+        drawn = hashlib.shake_256(sigma + bytes([i])).digest(64 * eta)
+        bits = f"{int.from_bytes(drawn, 'little'):0{512 * eta}b}"[::-1]
+        secret = [
+            bits.count("1", at, at + eta) - bits.count("1", at + eta, at + 2 * eta)
+            for at in range(0, len(bits), 2 * eta)
+        ]
+        encoded.append(_packed(_KEM.transformed(secret), 12))
+    return b"".join(encoded)
 
 
-def _known_of_ml_dsa(dimensions: bytes, seed: bytes, raw_public: bytes) -> bytes:
-    """Return rho ‖ K ‖ tr, which begin the key; K ends what the seed is hashed to."""
-    key = hashlib.shake_256(seed + dimensions).digest(128)[96:]
-    return raw_public[:32] + key + hashlib.shake_256(raw_public).digest(64)
+def _dsa_private(algorithm: Algorithm, seed: bytes, raw_public: bytes) -> bytes:
+    rows, columns, eta = _DSA_SIZES[algorithm]
+    drawn = hashlib.shake_256(seed + bytes([rows, columns])).digest(128)
+    rho, rho_prime, key = drawn[:32], drawn[32:96], drawn[96:]
+    short = [
+        _bounded(rho_prime + i.to_bytes(2, "little"), eta)
+        for i in range(rows + columns)
+    ]
+    first = [_DSA.transformed(polynomial) for polynomial in short[:columns]]
+    low = []
+    for row in range(rows):
+        total = [0] * _N
+        for column in range(columns):
+            uniform = _uniform(rho + bytes([column, row]))
+            pairs = zip(total, uniform, first[column], strict=True)
+            total = [so_far + a * b for so_far, a, b in pairs]
+        t = zip(_DSA.restored(total), short[columns + row], strict=True)
+        low.append([_low_bits((a + b) % _DSA.modulus) for a, b in t])
+    width = (2 * eta).bit_length()
+    return b"".join(
+        (
+            *(rho, key, hashlib.shake_256(raw_public).digest(64)),
+            *(_packed([eta - value for value in one], width) for one in short),
+            *(_packed([(1 << _D - 1) - value for value in one], _D) for one in low),
+        )
+    )
+
+
+def _low_bits(value: int) -> int:
+    """Return r0 of FIPS 204, algorithm 35: the value modulo 2¹³, about zero."""
+    low = value % (1 << _D)
+    return low - (1 << _D) if low > 1 << _D - 1 else low
+
+
+def _uniform(seed: bytes) -> list[int]:
+    """Return a polynomial by rejection (FIPS 204, algorithm 30)."""
+
+    def drawn() -> Iterator[int]:
+        # Of 400 draws fewer than 256 are below the modulus once in 2^1000.
+        stream = hashlib.shake_128(seed).digest(3 * 400)
+        for at in range(0, len(stream), 3):
+            yield int.from_bytes(stream[at : at + 3], "little") & 0x7FFFFF
+
+    return [value for value in drawn() if value < _DSA.modulus][:_N]
+
+
+def _bounded(seed: bytes, eta: int) -> list[int]:
+    """Return a short polynomial by rejection (FIPS 204, algorithms 15 and 31)."""
+    limit, turn = (15, 5) if eta == 2 else (9, 16)
+    # Of 1,600 halves of bytes fewer than 256 are below the limit once in 2^600.
+    stream = hashlib.shake_256(seed).digest(800)
+    halves = (half for byte in stream for half in (byte & 15, byte >> 4))
+    return [eta - half % turn for half in halves if half < limit][:_N]
+
+
+def _packed(values: Sequence[int], width: int) -> bytes:
+    """Return numbers of *width* bits each, the lowest bit first."""
+    total = sum(value << width * i for i, value in enumerate(values))
+    return total.to_bytes(width * len(values) // 8, "little")
 
 
 def _refusal(algorithm: Algorithm, reason: str) -> InvalidInputError:

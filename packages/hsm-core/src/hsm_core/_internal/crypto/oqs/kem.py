@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import hmac
 import weakref
 from collections.abc import Callable
 
 from hsm_core._internal.crypto.der import (
-    read_private_form,
     read_public_key_info,
     subject_public_key_info,
 )
+from hsm_core._internal.crypto.expanded import read_foreign_seed, read_own_seed
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.oqs.binding import KEMObject, mechanism_name
 from hsm_core._internal.crypto.oqs.engine import Engine, exactly
@@ -87,25 +86,19 @@ def load_ml_kem(
     Raises:
         InvalidInputError: It is not a key of this algorithm, or can't be checked.
     """
-    form = read_private_form(algorithm, material)
     name = mechanism_name(algorithm)
-    if form.seed:
-        kem = engine.binding.KeyEncapsulation(name)
-        handle = _loaded(
-            algorithm, engine, kem, lambda: kem.generate_keypair_seed(form.seed)
+    if trusted and (expanded := expanded_alone(algorithm, material)):
+        public = encapsulation_key(algorithm, expanded)
+        kem = engine.binding.KeyEncapsulation(name, expanded)
+        return _loaded(algorithm, engine, kem, lambda: public)
+    if trusted:
+        seed = read_own_seed(algorithm, material)
+    else:
+        seed = read_foreign_seed(
+            algorithm, material, lambda seed: _public_of(engine, name, seed)
         )
-        if form.expanded and not hmac.compare_digest(
-            kem.export_secret_key(), form.expanded
-        ):
-            raise _refusal(algorithm, "an expanded key that is not its seed's")
-        return handle
-    if not trusted or not expanded_alone(algorithm, material):
-        raise _refusal(
-            algorithm, "the expanded key without the seed, which can't be checked"
-        )
-    public = encapsulation_key(algorithm, form.expanded)
-    kem = engine.binding.KeyEncapsulation(name, form.expanded)
-    return _loaded(algorithm, engine, kem, lambda: public)
+    kem = engine.binding.KeyEncapsulation(name)
+    return _loaded(algorithm, engine, kem, lambda: kem.generate_keypair_seed(seed))
 
 
 def load_ml_kem_public(
@@ -141,9 +134,9 @@ def _loaded(
         raise
 
 
-def _refusal(algorithm: Algorithm, what: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"material of {algorithm} holds {what}.",
-        field="material",
-        algorithm=algorithm.value,
-    )
+def _public_of(engine: Engine, name: str, seed: bytes) -> bytes:
+    kem = engine.binding.KeyEncapsulation(name)
+    try:
+        return kem.generate_keypair_seed(seed)
+    finally:
+        kem.free()

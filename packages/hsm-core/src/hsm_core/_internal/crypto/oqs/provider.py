@@ -10,11 +10,11 @@ from typing import Final, NoReturn
 
 from hsm_core._internal.crypto.der import (
     private_key_info,
-    read_private_form,
     read_private_key_info,
     read_public_key_info,
     seed_key_info,
 )
+from hsm_core._internal.crypto.expanded import read_foreign_seed, read_own_seed
 from hsm_core._internal.crypto.oqs.binding import mechanism_name, mu_name
 from hsm_core._internal.crypto.oqs.draws import Draws
 from hsm_core._internal.crypto.oqs.engine import Engine
@@ -174,8 +174,8 @@ class OqsProvider:
         if family is Family.SLH_DSA:
             pair = _read_parts(algorithm, engine, material, trusted=trusted)
             return SignaturePrivateHandle(algorithm, engine, pair, None)
-        seed, pair = _read_seed(algorithm, engine, material)
-        own = seed_key_info(algorithm, seed)
+        seed = _read_seed(algorithm, engine, material, trusted=trusted)
+        pair, own = make_pair(algorithm, engine, seed), seed_key_info(algorithm, seed)
         with_mu = self._with_mu(algorithm, lambda other: other.load(algorithm, own))
         return SignaturePrivateHandle(algorithm, engine, pair, with_mu)
 
@@ -221,18 +221,14 @@ def _has_mu(engine: Engine, algorithm: Algorithm) -> bool:
 
 
 def _read_seed(
-    algorithm: Algorithm, engine: Engine, material: bytes
-) -> tuple[bytes, tuple[bytes, bytes]]:
-    """Read ML-DSA; an expanded key must be the one of the seed beside it."""
-    form = read_private_form(algorithm, material)
-    if not form.seed:
-        _refuse(
-            algorithm, "holds the expanded key without the seed, which can't be checked"
-        )
-    pair = make_pair(algorithm, engine, form.seed)
-    if form.expanded and not hmac.compare_digest(pair[1], form.expanded):
-        _refuse(algorithm, "holds an expanded key that is not its seed's")
-    return form.seed, pair
+    algorithm: Algorithm, engine: Engine, material: bytes, *, trusted: bool
+) -> bytes:
+    """Read ML-DSA."""
+    if trusted:
+        return read_own_seed(algorithm, material)
+    return read_foreign_seed(
+        algorithm, material, lambda seed: make_pair(algorithm, engine, seed)[0]
+    )
 
 
 def _read_parts(

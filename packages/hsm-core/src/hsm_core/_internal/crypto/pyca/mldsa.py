@@ -22,8 +22,7 @@ from hsm_core._internal.crypto.der import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.expanded import (
-    check_expanded,
-    read_foreign_form,
+    read_foreign_seed,
     read_own_seed,
 )
 from hsm_core._internal.crypto.handle import BaseHandle
@@ -120,12 +119,17 @@ def load_ml_dsa(
     algorithm: Algorithm, material: bytes, *, trusted: bool
 ) -> MLDSAPrivateHandle:
     """Load PKCS#8 that has a seed; ours has nothing else."""
+    make = ML_DSA[algorithm]
     if trusted:
-        key = ML_DSA[algorithm](read_own_seed(algorithm, material))
+        key = make(read_own_seed(algorithm, material))
     else:
-        form = read_foreign_form(algorithm, material)
-        key = ML_DSA[algorithm](form.seed)
-        check_expanded(algorithm, form, key.public_key().public_bytes_raw())
+        key = make(
+            read_foreign_seed(
+                algorithm,
+                material,
+                lambda seed: make(seed).public_key().public_bytes_raw(),
+            )
+        )
     return MLDSAPrivateHandle(algorithm, key)
 
 
