@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
 from hsm_core import errors, primitives
+from hsm_core._internal.handlers.exports import is_as_strong
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,
@@ -176,7 +178,7 @@ class TestBothWays:
     ) -> None:
         """An import is idempotent like every mutation."""
         by = wrapping[A.ML_KEM_768]
-        wrapped = wrap_for(session, by, bytes(16))
+        wrapped = wrap_for(session, by, bytes(range(16)))
 
         made = [
             session.import_key("aes128gcm", by, wrapped, idempotency_key="once")
@@ -219,7 +221,9 @@ class TestExportIsRefused:
     @pytest.mark.parametrize(
         ("by", "algorithm"),
         [
-            (A.AES_128_KW, A.AES_256_GCM),
+            (A.AES_128_KW, A.AES_256_KW),
+            (A.RSA_3072, A.AES_256_KW),
+            (A.RSA_3072, A.HKDF_SHA_256),
             (A.RSA_2048, A.AES_128_GCM),
             (A.RSA_2048, A.EC_P256),
             (A.RSA_3072, A.ML_KEM_512),
@@ -244,6 +248,22 @@ class TestExportIsRefused:
 
         assert "wrapping_key_id" == caught.value.facts["field"]
         assert by in str(caught.value)
+
+    def test_the_rule_has_no_contradictions(self) -> None:
+        """What is stronger wraps no less, and whoever is wrapped wraps no more."""
+        rows = list(ALGORITHMS.values())
+        wrapping = [row for row in rows if KeyUsage.WRAP in row.usages]
+        wraps = {
+            by.algorithm: {row.algorithm for row in rows if is_as_strong(by, row)}
+            for by in wrapping
+        }
+        for one, other in itertools.product(wrapping, repeat=2):
+            is_stronger = (
+                one.strength_bits >= other.strength_bits
+                and one.category >= other.category
+            )
+            if is_stronger or other.algorithm in wraps[one.algorithm]:
+                assert wraps[other.algorithm] <= wraps[one.algorithm]
 
     def test_by_itself(self, session: Session) -> None:
         """A key does not wrap itself."""

@@ -93,9 +93,9 @@ class ExportKey(Operation[WrappedKey], frozen=True, kw_only=True):
     Return a key wrapped by another key of the HSM.
 
     Refused unless the key was made exportable, and by a wrapping key that is weaker
-    than it, in bits of strength (256 are enough for all) or in security category. Of
-    RSA 128 bits (RSA-3072) are enough, except for post-quantum keys, which it never
-    wraps.
+    than it: in bits of strength, of which 128 are enough for all, or in security
+    category, which does not count for keys of AEADs and MACs. So RSA-3072 wraps no
+    post-quantum key, and none that wraps or derives others.
 
     Attributes:
         wrapping_key_id: It must have the usage ``wrap``.

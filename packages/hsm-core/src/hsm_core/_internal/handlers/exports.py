@@ -32,12 +32,16 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import OAEPParameters
 
-__all__ = ["ExportKeyHandler"]
+__all__ = ["ExportKeyHandler", "is_as_strong", "required_strength"]
 
-_STRONGEST: Final = 256
-"""Bits of strength above which nothing is asked for (SP 800-57 part 1, table 2)."""
-_RSA_SUFFICES: Final = 128
-"""Bits that are asked of RSA, which would need 15,360 bits to reach AES-256."""
+_ENOUGH_BITS: Final = 128
+"""Bits of strength that suffice for every key (SP 800-57 part 1, table 4)."""
+_CARRIED: Final = frozenset({Family.AEAD, Family.MAC})
+"""
+Families that any category carries, RSA's 0 too, as other systems expect.
+
+Not so key-wrapping and derivation keys, on which the secrecy of other keys rests.
+"""
 
 _KW_BLOCK: Final = 8
 _KW_MINIMUM: Final = 16
@@ -135,36 +139,31 @@ class ExportKeyHandler(Handler[ops.ExportKey, ops.WrappedKey]):
         return False
 
 
-def _strength(row: AlgorithmSpec) -> int:
-    """Return the bits that an attacker must break; of a hybrid KEM, the better half."""
-    rows = [row, *map(spec, row.components)] if row.is_kem else [row]
-    return min(_STRONGEST, max(one.strength_bits for one in rows))
-
-
-def _is_as_strong(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> bool:
+def required_strength(exported: AlgorithmSpec) -> tuple[int, int]:
     """
-    Compare strength and category, with one concession.
+    Return the bits and the category that a wrapping key needs at least.
 
-    RSA is what other systems take for transport. From RSA-3072 on it wraps every key
-    but a post-quantum one, whose protection it would undo.
+    A stronger wrapping key wraps whatever a weaker one does; and a key that may wrap a
+    wrapping key may wrap whatever that one wraps.
     """
-    wanted = _strength(exported)
-    if wrapping.family is Family.RSA:
-        suffices = _strength(wrapping) >= min(wanted, _RSA_SUFFICES)
-        return suffices and not exported.is_pqc
-    return _strength(wrapping) >= wanted and wrapping.category >= exported.category
+    category = 0 if exported.family in _CARRIED else exported.category
+    return min(exported.strength_bits, _ENOUGH_BITS), category
+
+
+def is_as_strong(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> bool:
+    """Return whether a key of one algorithm may wrap a key of another."""
+    bits, category = required_strength(exported)
+    return wrapping.strength_bits >= bits and wrapping.category >= category
 
 
 def _check_strength(wrapping: AlgorithmSpec, exported: AlgorithmSpec) -> None:
-    if _is_as_strong(wrapping, exported):
+    if is_as_strong(wrapping, exported):
         return
-    weak, strong = (
-        f"{row.algorithm} ({_strength(row)} bits, category {row.category})"
-        for row in (wrapping, exported)
-    )
+    bits, category = required_strength(exported)
     raise UnsupportedOperationError(
-        f"wrapping_key_id: {weak} is weaker than {strong}; take a wrapping key that is "
-        "at least as strong.",
+        f"wrapping_key_id: {wrapping.algorithm} ({wrapping.strength_bits} bits, "
+        f"category {wrapping.category}) is weaker than what {exported.algorithm} "
+        f"needs: {bits} bits, category {category}.",
         field="wrapping_key_id",
     )
 
