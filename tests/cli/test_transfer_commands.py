@@ -188,17 +188,23 @@ def test_seed_and_raw(shell: Shell, tmp_path: Path) -> None:
     """A bare seed and a bare symmetric key are imported too, from a pipe as well."""
     wrapping_key(shell, "ML-KEM-768")
     seed = imported(
-        shell, "-", "--algorithm", "ML-DSA-44", "--format", "seed", stdin=bytes(32)
+        shell,
+        "-",
+        "--algorithm",
+        "ML-DSA-44",
+        "--format",
+        "seed",
+        stdin=bytes(range(32)),
     )
     raw = shell(
         *("import", "-", "--wrapping-key", "transport", "--algorithm", "hmac-sha256"),
         *("--name", "raw", "--base64"),
-        stdin=b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
+        stdin=b"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n",
     )
     tag = shell.ok("mac", "raw", "hello", "--json").json["mac"]
 
     assert (0, 0) == (seed.code, raw.code)
-    assert hmac.digest(bytes(32), b"hello", "sha256") == base64.b64decode(tag)
+    assert hmac.digest(bytes(range(32)), b"hello", "sha256") == base64.b64decode(tag)
 
 
 def test_export_and_import(shell: Shell, tmp_path: Path) -> None:

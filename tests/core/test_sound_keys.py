@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_core import errors, primitives
 from hsm_core._internal.crypto.der import private_key_info
-from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyUsage
+from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat, KeyUsage
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
 from tests.core.hsm_support import facts_of, session_of
@@ -25,6 +26,14 @@ NEXT = (3 << 1022) + 1697
 NEAR = (3 << 1022) + (1 << 923) + 141
 APART = (3 << 1022) + (1 << 925) + 267
 FAR = (7 << 1021) + 309
+PRIMORIAL = math.prod(
+    n for n in range(2, 702) if all(n % d for d in range(2, math.isqrt(n) + 1))
+)
+ROCA_P, ROCA_Q = (
+    multiple * PRIMORIAL + pow(E, power, PRIMORIAL)
+    for multiple, power in ((6925650131069447, 2), (6925650131069422, 3))
+)
+"""Primes of the form of CVE-2017-15361."""
 SHORT = (3 << 510) + 761
 LONG = (3 << 1534) + 1837
 
@@ -72,13 +81,16 @@ def rsa_public(modulus: int) -> bytes:
 class TestRSA:
     @pytest.mark.parametrize(
         ("p", "q"),
-        [(NEXT, BIG), (NEAR, BIG), (BIG, NEAR), (LONG, SHORT), (SHORT, LONG)],
-        ids=["next", "near", "reversed", "short", "reversed-short"],
+        [
+            *((NEXT, BIG), (NEAR, BIG), (BIG, NEAR), (LONG, SHORT), (SHORT, LONG)),
+            (ROCA_P, ROCA_Q),
+        ],
+        ids=["next", "near", "reversed", "short", "reversed-short", "roca"],
     )
     def test_a_modulus_that_is_easy_to_factor(
         self, session: Session, p: int, q: int
     ) -> None:
-        """Primes that are close to each other, or of unlike length, are refused."""
+        """Primes that are close, of unlike length or of ROCA's form are refused."""
         material = rsa_key(p, q)
         with pytest.raises(errors.InvalidInputError) as caught:
             primitives.load_private_key(A.RSA_2048, material)
@@ -114,6 +126,41 @@ class TestRSA:
         assert "public_key" == facts_of(caught)[0]
 
 
+class TestRepeatedByte:
+    @pytest.mark.parametrize("byte", [b"\0", b"A", b"\xff"])
+    @pytest.mark.parametrize(
+        "algorithm",
+        [
+            *(A.AES_256_GCM, A.CHACHA20_POLY1305, A.HMAC_SHA_512, A.AES_128_KW),
+            *(A.HKDF_SHA_256, A.ML_KEM_768, A.ML_DSA_65),
+        ],
+    )
+    def test_a_secret_of_one_byte(
+        self, session: Session, algorithm: Algorithm, byte: bytes
+    ) -> None:
+        """A key or seed that is one byte repeated is refused on import."""
+        row = ALGORITHMS[algorithm]
+        form = KeyFormat.SEED if row.is_asymmetric else KeyFormat.RAW
+        material = byte * (row.key_bytes or row.private_bytes)
+        carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
+        public = session.public_key(carrier)
+        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
+
+        with pytest.raises(errors.InvalidInputError, match="repeated") as caught:
+            session.import_key(algorithm, carrier, wrapped, format=form)
+        assert "material" == facts_of(caught)[0]
+
+    def test_a_private_key_of_one_byte(self, session: Session) -> None:
+        """The same goes for PKCS#8 of a curve whose private key is any bytes."""
+        carrier = session.create_key("ML-KEM-1024", usages=[U.UNWRAP]).key_id
+        public = session.public_key(carrier)
+        material = bytes.fromhex("302e020100300506032b657004220420") + bytes(32)
+        wrapped = primitives.wrap_for_import(public.algorithm, public.der, material)
+
+        with pytest.raises(errors.InvalidInputError, match="repeated"):
+            session.import_key("Ed25519", carrier, wrapped)
+
+
 class TestSeedAndExpandedKey:
     @pytest.mark.parametrize("algorithm", [A.ML_KEM_512, A.ML_KEM_768, A.ML_DSA_44])
     def test_a_part_that_is_empty(self, algorithm: Algorithm) -> None:
@@ -147,6 +194,19 @@ class TestOnePurpose:
             with pytest.raises(errors.InvalidInputError, match="SP 800-57") as caught:
                 session.create_key(algorithm, usages=[transport, opens])
             assert "usages" == facts_of(caught)[0]
+
+    @pytest.mark.parametrize("signs", [U.SIGN, U.VERIFY])
+    @pytest.mark.parametrize(
+        "other", [U.ENCRYPT, U.DECRYPT, U.WRAP, U.UNWRAP, U.DERIVE]
+    )
+    @pytest.mark.parametrize("algorithm", ["rsa2048", "p256"])
+    def test_signing_keys_do_nothing_else(
+        self, session: Session, algorithm: str, signs: KeyUsage, other: KeyUsage
+    ) -> None:
+        """A key that signs or verifies can't be made for anything else."""
+        with pytest.raises(errors.InvalidInputError) as caught:
+            session.create_key(algorithm, usages=[signs, other])
+        assert "usages" == facts_of(caught)[0]
 
     def test_imported_keys_neither(self, session: Session) -> None:
         """The same goes for a key that comes from elsewhere."""

@@ -113,7 +113,7 @@ class CreateKey(Operation[KeyInfo], frozen=True, kw_only=True):
     Attributes:
         algorithm: Any accepted spelling of an algorithm.
         usages: Empty means the algorithm's default usages. A key that signs or verifies
-            may not derive keys too (SP 800-57 part 1, section 5.2).
+            has no other purpose (SP 800-57 part 1, section 5.2).
         owner: Empty means the caller.
         exportable: Whether it may ever leave the HSM, wrapped. It can't be changed.
         staged: Whether its first version serves nothing but its public key, until

@@ -25,12 +25,20 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 
-__all__ = ["check_format", "explained", "kept_form", "shown_form", "usable_form"]
+__all__ = [
+    "check_format",
+    "check_random",
+    "explained",
+    "kept_form",
+    "shown_form",
+    "usable_form",
+]
 
 _ASKED: Final = {
     Family.RSA: "Its modulus must have exactly {0.modulus_bits} bits and two prime "
-    "factors of half that length, not close to each other, its public exponent be "
-    "65537, and all its numbers belong together.",
+    "factors of half that length, not close to each other and not of ROCA's form "
+    "(CVE-2017-15361), its public exponent be 65537, and all its numbers belong "
+    "together.",
     Family.ECDSA: "It must name its curve, and its point belong to its number.",
     Family.COMPOSITE_KEM: "A composite must be whole; a half is none.",
     Family.COMPOSITE_SIGNATURE: "A composite must be whole; a half is none.",
@@ -38,6 +46,11 @@ _ASKED: Final = {
 """What a private key from elsewhere must have, where it isn't plain."""
 
 _SEEDED: Final = frozenset({Family.ML_KEM, Family.ML_DSA})
+_SECRET_LAST: Final = _SEEDED | {
+    *(Family.AEAD, Family.MAC, Family.KEY_WRAP, Family.KDF),
+    *(Family.EDDSA, Family.ECDH),
+}
+"""Families whose kept form is the secret, or ends with it."""
 
 
 def check_format(row: AlgorithmSpec, format: KeyFormat | None) -> KeyFormat:
@@ -102,6 +115,28 @@ def explained(algorithm: Algorithm, refusal: InvalidInputError) -> InvalidInputE
         return refusal
     asked = _ASKED[row.family].format(row)
     return InvalidInputError(f"{refusal} {asked}", **refusal.facts)
+
+
+def check_random(algorithm: Algorithm, kept: bytes) -> None:
+    """
+    Check that a secret is not one byte repeated, such as a file of zeros.
+
+    Args:
+        algorithm: Of the key.
+
+        kept: What `kept_form` returned.
+
+    Raises:
+        InvalidInputError: It is.
+    """
+    row = spec(algorithm)
+    secret = kept[-(row.key_bytes or row.private_bytes) :]
+    if row.family in _SECRET_LAST and len(set(secret)) == 1:
+        raise InvalidInputError(
+            f"material of {algorithm} is one byte repeated; a key must be random.",
+            field="material",
+            algorithm=algorithm.value,
+        )
 
 
 def kept_form(algorithm: Algorithm, material: bytes) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from hsm_core._internal.crypto.formats import explained, kept_form
+from hsm_core._internal.crypto.formats import check_random, explained, kept_form
 from hsm_core._internal.crypto.guard import GuardedHandle
 from hsm_core._internal.crypto.providers import (
     PREFERRED,
@@ -128,7 +128,8 @@ class CryptoRegistry(ServedAlgorithms):
             The key in the form to keep.
 
         Raises:
-            InvalidInputError: It is not a sound key of this algorithm.
+            InvalidInputError: It is not a sound key of this algorithm, or its secret is
+                one byte repeated.
             AlgorithmUnavailableError: No provider serves the algorithm.
             SelfTestFailedError: It is stopped.
         """
@@ -139,6 +140,7 @@ class CryptoRegistry(ServedAlgorithms):
             except InvalidInputError as refusal:
                 raise explained(algorithm, refusal) from None
             kept = kept_form(algorithm, material)
+            check_random(algorithm, kept)
             try:
                 public_der = pairwise_consistency_test(algorithm, slot.provider, kept)
             except SelfTestFailedError:

@@ -34,6 +34,20 @@ NewKey = TypeVar("NewKey", ops.CreateKey, ops.ImportKey, ops.DeriveKey)
 _SIGNING: Final = frozenset({KeyUsage.SIGN, KeyUsage.VERIFY})
 _TRANSPORT: Final = frozenset({KeyUsage.WRAP, KeyUsage.UNWRAP})
 _OPENING: Final = frozenset({KeyUsage.DECRYPT, KeyUsage.DECAPSULATE})
+_PURPOSES: Final = (
+    (
+        _SIGNING,
+        frozenset(KeyUsage) - _SIGNING,
+        "signs or verifies may not encrypt, wrap or derive too, nor undo these",
+    ),
+    # Whoever may decrypt with a wrapping key could read what was wrapped for the HSM.
+    (
+        _TRANSPORT,
+        _OPENING,
+        "wraps or unwraps keys may not decrypt or decapsulate for callers too",
+    ),
+)
+"""Usages that exclude each other in one key (SP 800-57 part 1, section 5.2)."""
 
 
 class NewKeyHandler(KeyMutation[NewKey]):
@@ -127,19 +141,13 @@ def _check_usages(row: AlgorithmSpec, usages: tuple[KeyUsage, ...]) -> None:
                 f"{', '.join(sorted(row.usages))}.",
                 field="usages",
             )
-    if KeyUsage.DERIVE in usages and _SIGNING.intersection(usages):
-        raise InvalidInputError(
-            "usages: a key that signs or verifies may not derive keys too (SP 800-57 "
-            "part 1, section 5.2); make one key for each.",
-            field="usages",
-        )
-    # Whoever may decrypt with a wrapping key could read what was wrapped for the HSM.
-    if _TRANSPORT.intersection(usages) and _OPENING.intersection(usages):
-        raise InvalidInputError(
-            "usages: a key that wraps or unwraps keys may not decrypt or decapsulate "
-            "for callers too (SP 800-57 part 1, section 5.2); make one key for each.",
-            field="usages",
-        )
+    for one, other, rule in _PURPOSES:
+        if one.intersection(usages) and other.intersection(usages):
+            raise InvalidInputError(
+                f"usages: a key that {rule} (SP 800-57 part 1, section 5.2); make one "
+                "key for each.",
+                field="usages",
+            )
 
 
 def _is_uuid(text: str) -> bool:

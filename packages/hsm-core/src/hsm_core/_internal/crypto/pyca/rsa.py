@@ -38,6 +38,12 @@ _APART_BITS: Final = 100
 _SMALL_PRIMES: Final = math.prod(
     n for n in range(2, 752) if all(n % d for d in range(2, math.isqrt(n) + 1))
 )
+_ROCA_POWERS: Final = {
+    prime: frozenset(pow(65537, n, prime) for n in range(prime))
+    for prime in range(3, 168)
+    if _SMALL_PRIMES % prime == 0
+}
+"""Powers of 65537 modulo small primes; one key in 2^27 has none but them by chance."""
 
 
 class RSAPublicHandle(BaseHandle):
@@ -135,13 +141,15 @@ def _is_hard(numbers: rsa.RSAPrivateNumbers, half_bits: int) -> bool:
     Standard:
         FIPS 186-5, appendix A.1.1: the primes are half as long as the modulus and
         differ in their first 100 bits, and the private exponent is long. RFC 8017,
-        section 3.2: it is less than the modulus.
+        section 3.2: it is less than the modulus. CVE-2017-15361 (ROCA): modulo small
+        primes, a modulus of one maker's generator is a power of 65537.
     """
     p, q = numbers.p, numbers.q
     return (
         p.bit_length() == q.bit_length() == half_bits
         and abs(p - q) >> (half_bits - _APART_BITS) > 0
         and 1 << half_bits < numbers.d < p * q
+        and not all(p * q % n in powers for n, powers in _ROCA_POWERS.items())
     )
 
 
