@@ -82,9 +82,29 @@ def test_explain(monkeypatch: pytest.MonkeyPatch) -> None:
             *"--algorithm ml-dsa-87".split(),
         )
 
-    assert "deny (default-deny). One of these roles: Operator, Service." in denied.text
+    assert "One of these roles, for Sign: Operator, Service." in denied.text
+    assert "deny (default-deny)" in denied.text
     assert ("allow", "role:Operator") == (allowed.json["outcome"], allowed.json["rule"])
     assert "deny (pqc-restricted)" in restricted.text
+
+
+def test_explain_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says as which other operations a request is decided, and which rule is met."""
+    rule = "{name: sealed, effect: deny, match: {operations: [Open]}}"
+    policy = parse_policy(f"version: 1\nextends: default\nrules:\n  - {rule}\n")
+    with memory_hsm(policy=policy) as gateway:
+        hsm = gateway.act_as(caller())
+        key = hsm.execute(ops.CreateKey(algorithm="ML-KEM-768", name="mailbox")).key_id
+        shell = Shell(monkeypatch, hsm)
+        found = shell(
+            *"policy explain Decapsulate --principal bob --role operator".split(),
+            "--key-id",
+            key,
+        )
+
+    assert "Decided as Decapsulate, Open; the strictest counts." in found.err
+    assert "deny (sealed)" in found.text
+    assert "Open" in found.text
 
 
 def test_explain_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:

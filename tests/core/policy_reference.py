@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from hsm_core._policies.operations import TWINS
 from hsm_core._policies.schema import (
     ApprovalSection,
     IdentitySection,
@@ -167,6 +168,41 @@ def _groups() -> str:
     return "\n".join(["| group | operations |", "|---|---|", *rows])
 
 
+def _twins() -> str:
+    rows = [
+        f"| `{twin.requested}` | {f'`{twin.usage.value}`' if twin.usage else 'any'} | "
+        f"`{twin.kind}` | {'rules and grants' if twin.needs_grant else 'rules'} |"
+        for twin in TWINS
+    ]
+    head = "| request | on keys with the usage | is decided as | by |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
+
+
+def _consents() -> str:
+    """Return what needs consent, by the rules of the profiles."""
+    default = {rule.name for rule in built_in_policy(PolicyProfile.DEFAULT).rules}
+    lines = [
+        "| operation | keys | consent of | rule | `default` | `strict` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rule in built_in_policy(PolicyProfile.STRICT).rules:
+        if rule.demand is None:
+            continue
+        kinds = ", ".join(f"`{kind}`" for kind in sorted(rule.match.operations or ()))
+        keys = "any"
+        if rule.match.key.tags is not None:
+            keys = f"with the tag `{', '.join(sorted(rule.match.key.tags))}`"
+        if rule.match.key.algorithms is not None:
+            keys = f"[{rule.name}](roles.md#post-quantum-keys)"
+        people = " and ".join(f"an {role}" for role in rule.demand.distinct_roles)
+        people = people or " or ".join(f"an {role}" for role in rule.demand.roles)
+        lines.append(
+            f"| {kinds} | {keys} | {people or 'another person'} | `{rule.name}` | "
+            f"{'yes' if rule.name in default else 'no'} | yes |"
+        )
+    return "\n".join(lines)
+
+
 def _file(profile: PolicyProfile) -> Callable[[], str]:
     return lambda: f"```yaml\n{built_in_text(profile).rstrip()}\n```"
 
@@ -175,6 +211,8 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "roles": _roles,
     "algorithm-rules": _algorithm_rules,
     "groups": _groups,
+    "twins": _twins,
+    "consents": _consents,
     **{name: _section(cls) for name, cls in _SECTIONS.items()},
     **{f"profile-{p.value}": _file(p) for p in PolicyProfile},
 }

@@ -289,11 +289,12 @@ WARNED = {
     "everything": rule("effect: deny"),
     "signatures": rule("effect: require-approval, approval: {signed: true}"),
     "nothing": "version: 1",
-    "one by one": match("operations: [Sign]"),
+    "batches granted alone": "version: 1\ngrants: {Operator: [SignBatch]}",
     "together": match("operations: [describe, DecryptBatch]"),
     "labels of new keys": match("operations: [CreateKey], tags: [x]"),
 }
 FINE = {
+    "one by one": match("operations: [Sign, Open, Decrypt]"),
     "both": match("operations: [Sign, SignBatch]"),
     "a group": match("operations: [use], tags: [x]"),
     "allowed": rule("effect: allow, match: {operations: [Sign]}"),

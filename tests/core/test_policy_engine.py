@@ -384,7 +384,9 @@ def test_what_is_hidden_looks_missing() -> None:
 
 
 _EFFECTS = st.sampled_from(["deny", "require-approval", "allow"])
-_MATCHES = st.sampled_from([*CONDITIONS, "operations: [Sign, Verify, DestroyKey]"])
+_MATCHES = st.sampled_from(
+    [*CONDITIONS, "operations: [Sign, Verify, DestroyKey]", "operations: [Open, Sign]"]
+)
 RULES = st.lists(
     st.builds("effect: {}, match: {{{}}}".format, _EFFECTS, _MATCHES), max_size=6
 )
@@ -396,12 +398,21 @@ CALLERS = st.builds(
     st.sampled_from(Role),
 )
 KEYS = st.builds(
-    lambda algorithm, tags: key(algorithm=algorithm, tags=tags),
+    lambda algorithm, tags, usages: key(algorithm=algorithm, tags=tags, usages=usages),
     st.sampled_from(["Ed25519", "ML-DSA-65", "AES-256-GCM"]),
     st.sampled_from([(), ("prod",), ("other",)]),
+    st.sampled_from([("sign", "verify"), ("decapsulate", "decrypt")]),
 )
 _ASKED = st.sampled_from(
-    [SIGN, ops.DestroyKey(key_id="k"), ops.DescribeKey(key_id="k")]
+    [
+        SIGN,
+        ops.DestroyKey(key_id="k"),
+        ops.DescribeKey(key_id="k"),
+        *(
+            sample(kind, "k")
+            for kind in (ops.SignBatch, ops.Decapsulate, ops.ExportKey)
+        ),
+    ]
 )
 
 

@@ -262,7 +262,7 @@ def test_what_is_needed_where_nothing_allows() -> None:
     nobody = Caller(principal="eve", roles=frozenset())
     deny = "effect: deny, match: {tags: [prod]}"
 
-    assert ("One of these roles: Operator, Service.",) == _explained(
+    assert ("One of these roles, for Sign: Operator, Service.",) == _explained(
         [], auditor, SIGN, facts_of()
     ).needed
     assert ("The rule r0 denies it; nothing outweighs that.",) == _explained(

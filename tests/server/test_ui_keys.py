@@ -251,6 +251,23 @@ class TestPage:
         assert "DestroyKey denied" in his.words
         assert 422 == nobody.status
 
+    async def test_policy_of_a_twin(self) -> None:
+        """It is shown as what else a request is decided, and which rule that meets."""
+        rule = (
+            "version: 1\nextends: default\nrules:\n  - name: sealed\n    effect: deny\n"
+            "    match: {operations: [Open]}\n"
+        )
+        with memory_hsm(policy=parse_policy(rule)) as hsm:
+            async with open_browser(gateway=open_async(hsm)) as browser:
+                await browser.sign_in()
+                admin = hsm.act_as(caller(*Role, principal="bob"))
+                key = admin.execute(CreateKey(algorithm="ML-KEM-768", name="mailbox"))
+                query = "?operation=Decapsulate&principal=bob&role=Operator"
+                page = await browser.get(path_of(key, f"/policy{query}"))
+
+        assert "Decapsulate denied" in page.words
+        assert "Also decided as Open; the strictest decision counts." in page.words
+
     async def test_every_state(self, signed_in: Browser) -> None:
         """A key is shown in every state, however little can be done with it."""
         states = {}

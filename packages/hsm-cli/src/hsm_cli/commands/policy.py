@@ -166,10 +166,11 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
     if not values["principal"]:
         roles = ", ".join(found.roles)
         print_note(f"The certificate is that of {found.principal} ({roles}).")
+    if len(found.decided_as) > 1:
+        print_note(f"Decided as {', '.join(found.decided_as)}; the strictest counts.")
     text = " ".join((f"{verdict}.", *found.needed))
-    invocation.output.table(
-        found, ("Rule", "Effect", "Holds", "Missing"), _rule_rows(found), text
-    )
+    columns = ("Rule", "Effect", "Operation", "Holds", "Missing")
+    invocation.output.table(found, columns, _rule_rows(found), text)
 
 
 @command.command("test", cls=HSMCommand)
@@ -209,9 +210,15 @@ def _print(invocation: Invocation, record: object, text: str) -> None:
         invocation.output.record(record, line)
 
 
-def _rule_rows(found: PolicyExplanation) -> list[tuple[str, str, str, str]]:
+def _rule_rows(found: PolicyExplanation) -> list[tuple[str, ...]]:
     return [
-        (rule.name, rule.effect, "yes" if rule.holds else "no", ", ".join(rule.missing))
+        (
+            rule.name,
+            rule.effect,
+            rule.operation,
+            "yes" if rule.holds else "no",
+            ", ".join(rule.missing),
+        )
         for rule in found.rules
     ]
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What a policy knows of operations: their names, and which are about keys."""
+"""Operations as a policy knows them: names, those about keys, and twins."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
+from hsm_core.algorithms import KeyUsage
 from hsm_core.operations import OPERATIONS
+from hsm_core.protocols import KeyFacts
 
 __all__ = [
     "BATCHES",
@@ -14,6 +17,8 @@ __all__ = [
     "KNOWN_OPERATIONS",
     "MAKING",
     "REVOCABLE",
+    "TWINS",
+    "Form",
 ]
 
 INTERNAL_OPERATIONS: Final = frozenset(
@@ -35,7 +40,58 @@ BATCHES: Final = {
     for name in sorted(KNOWN_OPERATIONS)
     if name.endswith("Batch")
 }
-"""Operations that do many times what another does once, by that other."""
+"""Batch operations, by the operation that each of their items is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """
+    One operation that a request is decided as: itself, or a twin that yields the same.
+
+    Attributes:
+        requested: Name of the operation that is requested.
+        kind: Name of the operation that it is decided as.
+        usage: A twin exists on keys with this usage alone; None means on every key.
+        needs_grant: Whether the caller must be granted *kind* too. Otherwise only rules
+            that deny it or require approval for it count.
+    """
+
+    requested: str
+    kind: str
+    usage: KeyUsage | None = None
+    needs_grant: bool = True
+
+    def reached(self, sides: tuple[KeyFacts, ...]) -> tuple[KeyFacts, ...] | None:
+        """Return the keys that this form is about; None if no key has it."""
+        if self.usage is None:
+            return sides
+        return tuple(side for side in sides if self.usage in side.usages) or None
+
+
+_EXPORTED: Final = (
+    ("Sign", KeyUsage.SIGN),
+    ("Encrypt", KeyUsage.ENCRYPT),
+    ("Decrypt", KeyUsage.DECRYPT),
+    ("Open", KeyUsage.DECRYPT),
+    ("Decapsulate", KeyUsage.DECAPSULATE),
+    ("ComputeMac", KeyUsage.MAC),
+    ("DeriveKey", KeyUsage.DERIVE),
+    ("ImportKey", KeyUsage.UNWRAP),
+)
+
+TWINS: Final = (
+    *(Form(batch, single) for single, batch in BATCHES.items()),
+    # The shared secret of a sealed message opens it, without its AAD.
+    Form("Decapsulate", "Open", KeyUsage.DECRYPT),
+    # Whoever unwraps an exported key uses it outside. Managing keys and using them are
+    # duties of different roles, so export needs no grant of use.
+    *(Form("ExportKey", use, usage, needs_grant=False) for use, usage in _EXPORTED),
+)
+"""
+Requests that yield what another operation yields, by which rules they are decided too.
+
+Decrypt and Decapsulate have no row for ImportKey: no key may both decrypt and unwrap.
+"""
 
 MAKING: Final = frozenset({"CreateKey", "DeriveKey", "ImportKey"})
 """Operations that make a key, whose facts they state."""

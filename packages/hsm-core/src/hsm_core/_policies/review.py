@@ -32,6 +32,7 @@ def review(
                     f"Rule {rule.name} asks for {rule.demand.quorum} signatures, and "
                     f"approvers names {signers} people with a key."
                 )
+    found += _useless_grants(grants, rules)
     if not any(grants.values()) and not any(r.effect is Effect.ALLOW for r in rules):
         found.append("Nothing is granted to anybody.")
     asked = [r for r in rules if r.effect is Effect.REQUIRE_APPROVAL]
@@ -63,7 +64,7 @@ def _doubts(rule: PolicyRule) -> Iterator[str]:
     ):
         yield "may deny everything to everybody, its own correction included."
     if rule.effect is not Effect.ALLOW and match.operations:
-        yield from _half_batches(match.operations)
+        yield from _batches_alone(match.operations)
         if match.operations <= MAKING and _is_about_labels(match):
             yield "is about labels of new keys, which UpdateKey can give them later."
 
@@ -73,13 +74,27 @@ def _is_about_labels(match: Conditions) -> bool:
     return match.own or any(terms is not None for terms in labels)
 
 
-def _half_batches(operations: frozenset[str]) -> Iterator[str]:
-    """Tell of what a rule misses because it is asked for one by one, or together."""
+def _batches_alone(operations: frozenset[str]) -> Iterator[str]:
+    """Tell of what a rule about batches misses: the same, one by one."""
     for single, batch in BATCHES.items():
-        named = operations & {single, batch}
-        if len(named) == 1:
-            (missed,) = {single, batch} - named
-            yield f"is about {next(iter(named))} and not about {missed}."
+        if batch in operations and single not in operations:
+            yield f"is about {batch} and not about {single}, one by one."
+
+
+def _useless_grants(
+    grants: Mapping[Role, frozenset[str]], rules: tuple[PolicyRule, ...]
+) -> Iterator[str]:
+    """Tell of batches that are granted to no effect, for their items are not."""
+    allowing = [rule for rule in rules if rule.effect is Effect.ALLOW]
+    for role, kinds in grants.items():
+        for single, batch in BATCHES.items():
+            if batch not in kinds or single in kinds:
+                continue
+            if not any(rule.match.names(single) for rule in allowing):
+                yield (
+                    f"{role.value} is granted {batch} and not {single}, as which each "
+                    "item is decided."
+                )
 
 
 def _usable(match: Conditions) -> bool:

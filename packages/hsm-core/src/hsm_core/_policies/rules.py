@@ -123,10 +123,14 @@ class Conditions:
         """Whether there is no condition at all."""
         return self == Conditions()
 
+    def names(self, kind: str) -> bool:
+        """Return whether an operation is meant, by its name or with all others."""
+        return self.operations is None or kind in self.operations
+
     def concern(self, kind: str, caller: Caller, at: int) -> bool:
         """Return whether all conditions hold but those of the key."""
         return (
-            (self.operations is None or kind in self.operations)
+            self.names(kind)
             and self.caller.fulfilled_by(caller)
             and (self.window is None or self.window.holds(at))
         )

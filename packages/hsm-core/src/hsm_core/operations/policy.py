@@ -86,12 +86,15 @@ class RuleExplanation(Record, frozen=True, kw_only=True):
 
     Attributes:
         effect: ``deny``, ``require-approval`` or ``allow``.
+        operation: The operation that the rule is about here: the one that is asked
+            about, or a twin of it, such as ``Sign`` for ``SignBatch``.
         missing: Conditions that are not fulfilled, by their names in the file;
             ``except`` where it is excepted, ``key`` where there is none.
     """
 
     name: str
     effect: str
+    operation: str = ""
     holds: bool
     missing: tuple[str, ...] = ()
 
@@ -105,6 +108,8 @@ class PolicyExplanation(Record, frozen=True, kw_only=True):
         policy: SHA-256 of the policy, hex.
         principal: Who would ask.
         roles: Which roles they would have.
+        decided_as: Operations that the request is decided as: itself, then its twins.
+            The strictest decision counts.
         demands: What other people would have to consent to.
         needed: What would be needed, a sentence each.
         rules: Every rule about this operation, by name.
@@ -115,6 +120,7 @@ class PolicyExplanation(Record, frozen=True, kw_only=True):
     policy: str
     principal: str = ""
     roles: tuple[Role, ...] = ()
+    decided_as: tuple[str, ...] = ()
     demands: tuple[ApprovalDemand, ...] = ()
     needed: tuple[str, ...] = ()
     rules: tuple[RuleExplanation, ...] = ()

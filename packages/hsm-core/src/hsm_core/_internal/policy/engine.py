@@ -18,7 +18,7 @@ from hsm_core._internal.policy.freeing import freed
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
 from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
-from hsm_core._policies.operations import KNOWN_OPERATIONS
+from hsm_core._policies.operations import KNOWN_OPERATIONS, TWINS, Form
 from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import Effect
 from hsm_core.model import ApprovalDemand, Caller, Role
@@ -26,7 +26,7 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope
 from hsm_core.settings import PolicyProfile, Settings
 
-__all__ = ["RuleEngine", "policy_of"]
+__all__ = ["HeldRule", "RuleEngine", "policy_of"]
 
 _PURGE: Final = frozenset({"AllowPurges", "PurgeVersion"})
 _DESCRIBE: Final = "DescribeKey"
@@ -40,6 +40,14 @@ class _Question:
     kind: str
     caller: Caller
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRule:
+    """A rule, and the form of a request that it is about."""
+
+    rule: PolicyRule
+    form: Form
 
 
 class RuleEngine:
@@ -56,19 +64,28 @@ class RuleEngine:
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or policies.built_in_policy(PolicyProfile.DEFAULT)
         # A policy never changes; one that takes its place has an engine of its own.
+        # So the twins of each operation are looked up once, and not for each request.
         self._granted: dict[tuple[str, frozenset[Role]], str | None] = {}
-        self._rules: dict[str, dict[Effect, tuple[PolicyRule, ...]]] = {
-            kind: {effect: self._about(kind, effect) for effect in Effect}
+        self._twins = {
+            kind: tuple(twin for twin in TWINS if twin.requested == kind)
+            for kind in KNOWN_OPERATIONS
+        }
+        self._rules: dict[str, dict[Effect, tuple[HeldRule, ...]]] = {
+            kind: {effect: tuple(self._about(kind, effect)) for effect in Effect}
             for kind in KNOWN_OPERATIONS
         }
 
-    def _about(self, kind: str, effect: Effect) -> tuple[PolicyRule, ...]:
-        return tuple(
-            rule
-            for rule in self.policy.rules
-            if rule.effect is effect
-            and (rule.match.operations is None or kind in rule.match.operations)
-        )
+    def _about(self, kind: str, effect: Effect) -> Iterator[HeldRule]:
+        """Give the rules about an operation, and those about a twin of it."""
+        own = Form(kind, kind)
+        for rule in self.policy.rules:
+            if rule.effect is not effect:
+                continue
+            if rule.match.names(kind):
+                yield HeldRule(rule, own)
+            if effect is not Effect.ALLOW:
+                twins = self._twins[kind]
+                yield from (HeldRule(rule, t) for t in twins if _holds_for(rule, t))
 
     @property
     def policy_hash(self) -> str:
@@ -129,16 +146,19 @@ class RuleEngine:
             A decision whose *may_describe* says nothing of a denial.
         """
         question = _Question(kind, caller, at)
-        for rule, clause in self._holding(Effect.DENY, question):
-            if applies_to_any(rule, clause, sides):
-                return _denial(rule.name, may_describe=False)
+        for rule in self._applying(Effect.DENY, question, sides):
+            return _denial(rule.name, may_describe=False)
         granted = self._granted_by(kind, caller) or self._allowed_by(question, sides)
-        if granted is None:
+        if granted is None or (
+            self._twins.get(kind) and self.ungranted(kind, caller, sides, at)
+        ):
             return _denial(DEFAULT_DENY, may_describe=False)
         demands = tuple(
-            rule.demand
-            for rule, clause in self._holding(Effect.REQUIRE_APPROVAL, question)
-            if rule.demand is not None and applies_to_any(rule, clause, sides)
+            dict.fromkeys(
+                rule.demand
+                for rule in self._applying(Effect.REQUIRE_APPROVAL, question, sides)
+                if rule.demand is not None
+            )
         )
         if kind in _PURGE and not demands:
             demands = (_purge_demand(),)
@@ -149,6 +169,28 @@ class RuleEngine:
             approvals=demands,
         )
 
+    def ungranted(
+        self, kind: str, caller: Caller, sides: tuple[KeyFacts, ...], at: int
+    ) -> str:
+        """Return the first form of a request that nothing grants the caller, or ""."""
+        for form in self.forms(kind, sides):
+            if not form.needs_grant or self._granted_by(form.kind, caller):
+                continue
+            reached = form.reached(sides) or ()
+            if not self._allowed_by(_Question(form.kind, caller, at), reached):
+                return form.kind
+        return ""
+
+    def forms(self, kind: str, sides: tuple[KeyFacts, ...]) -> tuple[Form, ...]:
+        """Return the operations that a request is decided as, itself first."""
+        forms = (Form(kind, kind), *self._twins.get(kind, ()))
+        return tuple(form for form in forms if form.reached(sides) is not None)
+
+    def rules_about(self, kind: str) -> tuple[HeldRule, ...]:
+        """Return the rules about an operation or a twin of it, in order of names."""
+        found = [held for rules in self._rules[kind].values() for held in rules]
+        return tuple(sorted(found, key=lambda held: held.rule.name))
+
     def visible(self, caller: Caller, /, *, at: int) -> KeyScope:
         """Return the keys that the caller may both describe and list."""
         granted: list[tuple[KeyClause, ...]] = []
@@ -157,11 +199,12 @@ class RuleEngine:
             question = _Question(kind, caller, at)
             if self._granted_by(kind, caller) is None:
                 allowing = self._holding(Effect.ALLOW, question)
-                granted.append(tuple(clause for _, clause in allowing))
-            withheld += [clause for _, clause in self._holding(Effect.DENY, question)]
+                granted.append(tuple(clause for _, clause, _ in allowing))
+            denying = self._holding(Effect.DENY, question)
+            withheld += [clause for _, clause, _ in denying]
             withheld += [
                 clause
-                for rule, clause in self._holding(Effect.REQUIRE_APPROVAL, question)
+                for rule, clause, _ in self._holding(Effect.REQUIRE_APPROVAL, question)
                 # A listing that was approved as such shows its keys.
                 if kind != _LIST or rule.is_about_keys
             ]
@@ -172,13 +215,25 @@ class RuleEngine:
         return freed(self.policy, before, after)
 
     def _holding(
-        self, effect: Effect, question: _Question
-    ) -> Iterator[tuple[PolicyRule, KeyClause]]:
-        """Give the rules that hold for some key, and for which."""
-        for rule in self._rules.get(question.kind, {}).get(effect, ()):
-            clause = clause_of(rule, question.kind, question.caller, question.at)
+        self, effect: Effect, question: _Question, sides: tuple[KeyFacts, ...] = ()
+    ) -> Iterator[tuple[PolicyRule, KeyClause, tuple[KeyFacts, ...]]]:
+        """Give the rules that hold for some key, for which, and the keys to ask of."""
+        for held in self._rules.get(question.kind, {}).get(effect, ()):
+            reached = held.form.reached(sides)
+            if reached is None:
+                continue
+            kind, rule = held.form.kind, held.rule
+            clause = clause_of(rule, kind, question.caller, question.at)
             if clause is not None:
-                yield rule, clause
+                yield rule, clause, reached
+
+    def _applying(
+        self, effect: Effect, question: _Question, sides: tuple[KeyFacts, ...]
+    ) -> Iterator[PolicyRule]:
+        """Give the rules that hold for one of the keys, or without any."""
+        for rule, clause, reached in self._holding(effect, question, sides):
+            if applies_to_any(rule, clause, reached):
+                yield rule
 
     def _granted_by(self, kind: str, caller: Caller) -> str | None:
         if kind in SYSTEM_GRANTS.get(caller.principal, ()):
@@ -198,10 +253,21 @@ class RuleEngine:
         self, question: _Question, sides: tuple[KeyFacts, ...]
     ) -> str | None:
         """Return the rule that allows it; a listing shows only what it is about."""
-        for rule, clause in self._holding(Effect.ALLOW, question):
+        for rule, clause, _ in self._holding(Effect.ALLOW, question):
             if question.kind == _LIST or applies_to_all(rule, clause, sides):
                 return f"allow:{rule.name}"
         return None
+
+
+def _holds_for(rule: PolicyRule, twin: Form) -> bool:
+    """Return whether a rule says more of a request by being about a twin of it."""
+    if not rule.match.names(twin.kind):
+        return False
+    is_direct = rule.match.names(twin.requested)
+    excepted = rule.exclusion.operations if rule.exclusion is not None else None
+    if twin.needs_grant:
+        return not is_direct or excepted is not None
+    return not is_direct and twin.requested not in (excepted or ())
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -4,20 +4,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from hsm_core._internal.policy.changes import UPDATE_GIVES
 from hsm_core._internal.policy.clauses import applies_to_all, applies_to_any, clause_of
 from hsm_core._internal.policy.deciding import decide_as_asked
-from hsm_core._internal.policy.engine import RuleEngine
+from hsm_core._internal.policy.engine import HeldRule, RuleEngine
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, outcome_of_rule
 from hsm_core._internal.policy.sides import Asked, sides_as_asked
 from hsm_core._policies.rules import CallerTerms, Conditions, PolicyRule
 from hsm_core._policies.schema import Effect
 from hsm_core.model import ApprovalDemand, Caller, PolicyOutcome
 from hsm_core.operations import PolicyExplanation, RuleExplanation
-from hsm_core.protocols import KeyFacts
+from hsm_core.protocols import Decision, KeyFacts
 
 __all__ = ["explain"]
 
@@ -42,39 +42,38 @@ def explain(
     decision = decide_as_asked(engine, asked, caller, keys, at)
     outcome = outcome_of_rule(decision.rule)
     sides = [sides_as_asked(asked, caller, key) for key in keys]
+    forms = [form for each in sides for form in engine.forms(kind, each)]
+    lacking = (engine.ungranted(kind, caller, each, at) for each in sides)
     return PolicyExplanation(
         outcome=outcome,
         rule=decision.rule,
         policy=engine.policy_hash,
         principal=caller.principal,
         roles=tuple(sorted(caller.roles)),
+        decided_as=tuple(dict.fromkeys(form.kind for form in forms)),
         demands=decision.approvals,
-        needed=tuple(_needed(engine, kind, outcome, decision.rule, decision.approvals)),
-        rules=tuple(
-            _explained(rule, kind, caller, sides, at)
-            for rule in engine.policy.rules
-            if rule.match.operations is None or kind in rule.match.operations
+        needed=tuple(
+            _needed(engine, next(filter(None, lacking), kind), outcome, decision)
         ),
+        rules=tuple(_explained_rules(engine.rules_about(kind), caller, sides, at)),
     )
 
 
 def _needed(
-    engine: RuleEngine,
-    kind: str,
-    outcome: PolicyOutcome,
-    rule: str,
-    demands: tuple[ApprovalDemand, ...],
+    engine: RuleEngine, kind: str, outcome: PolicyOutcome, decision: Decision
 ) -> Iterator[str]:
+    """Give what would be needed, a sentence each; a grant, if any, is of *kind*."""
+    rule = decision.rule
     if outcome is PolicyOutcome.APPROVAL:
-        yield from map(_demand_in_words, demands)
+        yield from map(_demand_in_words, decision.approvals)
     elif rule == DEFAULT_DENY:
         granted = [
             r.value for r, kinds in engine.policy.grants.items() if kind in kinds
         ]
         if granted:
-            yield f"One of these roles: {', '.join(granted)}."
+            yield f"One of these roles, for {kind}: {', '.join(granted)}."
         else:
-            yield "No role is granted this; a rule would have to allow it."
+            yield f"No role is granted {kind}; a rule would have to allow it."
     elif rule.startswith(UPDATE_GIVES):
         gained = rule.removeprefix(UPDATE_GIVES)
         yield f"It would let them {gained} with the key, which they may not do now."
@@ -97,22 +96,42 @@ def _demand_in_words(demand: ApprovalDemand) -> str:
     return f"{text} ({demand.rule})."
 
 
+def _explained_rules(
+    rules: Sequence[HeldRule], caller: Caller, sides: Sequence[Sides], at: int
+) -> Iterable[RuleExplanation]:
+    """Return one explanation a rule: of the form of the request for which it holds."""
+    found: dict[str, RuleExplanation] = {}
+    for held in rules:
+        said = _explained(held, caller, sides, at)
+        if said.name not in found or (said.holds and not found[said.name].holds):
+            found[said.name] = said
+    return found.values()
+
+
 def _explained(
-    rule: PolicyRule, kind: str, caller: Caller, sides: Sequence[Sides], at: int
+    held: HeldRule, caller: Caller, sides: Sequence[Sides], at: int
 ) -> RuleExplanation:
+    rule, kind = held.rule, held.form.kind
     clause = clause_of(rule, kind, caller, at)
-    if clause is None:
+    reached = [r for each in sides if (r := held.form.reached(each)) is not None]
+    if clause is None or not reached:
         holds = False
     elif rule.effect is Effect.ALLOW:
-        holds = all(applies_to_all(rule, clause, each) for each in sides)
+        holds = all(applies_to_all(rule, clause, each) for each in reached)
     else:
-        holds = any(applies_to_any(rule, clause, each) for each in sides)
+        holds = any(applies_to_any(rule, clause, each) for each in reached)
     every = tuple(dict.fromkeys(side for each in sides for side in each))
+    missing: tuple[str, ...] = ()
+    if not holds and not reached:
+        missing = ("usages",) if every else ("key",)
+    elif not holds:
+        missing = _missing(rule, caller, every, at)
     return RuleExplanation(
         name=rule.name,
         effect=rule.effect.value,
+        operation=kind,
         holds=holds,
-        missing=() if holds else _missing(rule, caller, every, at),
+        missing=missing,
     )
 
 

@@ -27,10 +27,11 @@ _OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """One rule about an operation, and what it lacks to hold."""
+    """One rule about an operation or a twin of it, and what it lacks to hold."""
 
     name: str
     effect: str
+    operation: str
     holds: bool
     missing: tuple[str, ...]
 
@@ -41,12 +42,14 @@ class Explained:
     What the policy says.
 
     Attributes:
+        twins: Operations that it is decided as, besides itself.
         rule: Which rule decides.
         needed: What is needed, a sentence each.
         rules: Every rule about the operation; those that hold come first.
     """
 
     operation: str
+    twins: tuple[str, ...]
     outcome: Badge
     rule: str
     needed: tuple[str, ...]
@@ -57,11 +60,12 @@ class Explained:
 def explained(operation: str, explanation: PolicyExplanation) -> Explained:
     """Return an explanation as a page shows it."""
     rules = [
-        RuleRow(rule.name, rule.effect, rule.holds, rule.missing)
+        RuleRow(rule.name, rule.effect, rule.operation, rule.holds, rule.missing)
         for rule in explanation.rules
     ]
     return Explained(
         operation,
+        explanation.decided_as[1:],
         _OUTCOMES[explanation.outcome],
         explanation.rule,
         explanation.needed,
