@@ -15,7 +15,7 @@ from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
 from hsm_core._internal.entropy import SystemEntropy
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.session import Session
-from hsm_core.settings import KeyStoreKind, Settings
+from hsm_core.settings import KeyStoreKind, PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
 
 __all__ = ["DATA", "Data", "FilesystemData", "SqliteData", "problems", "session_on"]
@@ -45,7 +45,11 @@ class Data(ABC):
         self.folder = folder
 
     def open(
-        self, *, accepting: bool = False, clock: FakeClock | None = None
+        self,
+        *,
+        accepting: bool = False,
+        clock: FakeClock | None = None,
+        profile: PolicyProfile = PolicyProfile.DEFAULT,
     ) -> OpenHSM:
         """Open the HSM, if wanted whatever its trail says of its store."""
         settings = Settings(
@@ -54,6 +58,8 @@ class Data(ABC):
             sqlite_path=self.folder / "keys.sqlite",
             audit_log=self.folder / "audit.log",
             accept_changed_store=accepting,
+            approval_dir=self.folder / "approvals",
+            policy_profile=profile,
         )
         with patch("hsm_core.factory.default_registry", return_value=_tested()):
             return open_hsm(

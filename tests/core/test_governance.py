@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,17 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.policy import RuleEngine
 from hsm_core.algorithms import ALGORITHMS, Algorithm
-from hsm_core.model import Caller, KeyState, Role
+from hsm_core.model import ApprovalState, Caller, KeyState, Role
 from hsm_core.operations import Operation
 from hsm_core.policies import built_in_policy, parse_policy
 from hsm_core.protocols import Decision, KeyFacts
-from hsm_core.settings import PolicyProfile
+from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import caller, memory_hsm
+from tests.core.changed_stores import DATA, Data
+from tests.core.dual_support import approve, ask, person
+from tests.core.test_roles import sample
+
+OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED)
 
 RESTRICTED = {
     "ML-KEM-1024",
@@ -95,7 +102,7 @@ def test_restricted_algorithms(
 def test_dual_control_of_the_strict_profile(
     kind: type[Operation[Any]], algorithm: Algorithm
 ) -> None:
-    """The strict profile asks for approval, the default profile never does."""
+    """The strict profile asks for approval, the default profile for none of these."""
     operation, facts = on_key(kind, algorithm.value)
     administrator = caller(Role.ADMINISTRATOR)
 
@@ -109,8 +116,96 @@ def test_dual_control_of_the_strict_profile(
         for profile in PolicyProfile
     }
 
-    demanded = ("pqc-dual-control",) if algorithm.value in DUAL_CONTROL else ()
+    demanded: tuple[str, ...] = ("key-end",) if kind is ops.DestroyKey else ()
+    demanded += ("pqc-dual-control",) if algorithm.value in DUAL_CONTROL else ()
     assert {PolicyProfile.DEFAULT: (), PolicyProfile.STRICT: demanded} == asked
+
+
+# Which rules of default and of strict ask, for a key with the tag dual and another.
+_DUAL = "dual-control"
+ENDINGS: dict[str, tuple[str, str, str, str]] = {
+    "DestroyKey": (_DUAL, "", f"{_DUAL} key-end", "key-end"),
+    "RevokeKey": (_DUAL, "", f"{_DUAL} key-end", "key-end"),
+    "ReleaseKey": (_DUAL, "", f"{_DUAL} hold-release", "hold-release"),
+    "RecoverKey": ("", "", "recovery", "recovery"),
+    "RecoverStore": ("", "", "recovery", "recovery"),
+    "SuspendKey": ("", "", "", ""),
+}
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_consent_to_what_ends_a_key(kind: str) -> None:
+    """One administrator ends no key with the tag dual, and in strict no key."""
+    found = []
+    for profile in PolicyProfile:
+        settings = Settings(policy_profile=profile)
+        with memory_hsm(settings=settings) as gateway:
+            ann = gateway.act_as(caller(principal="ann"))
+            auditor = gateway.act_as(caller(Role.AUDITOR, principal="ute"))
+            for tags in (("dual",), ()):
+                create = ops.CreateKey(algorithm="ed25519", tags=tags, exportable=True)
+                key = ann.execute(create).key_id
+                if kind == "ReleaseKey":
+                    auditor.execute(ops.HoldKey(key_id=key, reason="case"))
+                with suppress(errors.HSMError):
+                    ann.execute(sample(getattr(ops, kind), key))
+                page = auditor.execute(ops.ListApprovals(states=OPEN))
+                rules = [d.rule for item in page.items for d in item.demands]
+                found.append(" ".join(sorted(rules)))
+                for item in page.items:
+                    ann.execute(ops.CancelApproval(approval_id=item.approval_id))
+
+    assert ENDINGS[kind] == tuple(found)
+
+
+def test_an_auditor_releases_the_hold_of_an_auditor() -> None:
+    """In strict an Operator's consent does not release a hold; an Auditor's does."""
+    settings = Settings(policy_profile=PolicyProfile.STRICT)
+    with memory_hsm(settings=settings) as gateway:
+        ann = person(gateway, "ann")
+        operator = person(gateway, "otto", Role.OPERATOR)
+        auditor = person(gateway, "ute", Role.AUDITOR)
+        key = ann.execute(ops.CreateKey(algorithm="ed25519")).key_id
+        auditor.execute(ops.HoldKey(key_id=key, reason="case"))
+        release = ops.ReleaseKey(key_id=key, reason="closed")
+
+        asked = ask(ann, release)
+        with pytest.raises(errors.AccessDeniedError):
+            approve(operator, asked)
+        approve(auditor, asked)
+        released = ann.execute(release)
+
+    assert not released.hold
+
+
+@pytest.mark.parametrize("data_of", DATA)
+def test_a_locked_store_is_recovered_by_two(
+    tmp_path: Path, data_of: type[Data]
+) -> None:
+    """What needs consent while the HSM is locked can be consented to while it is."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    data, recover = data_of(tmp_path / "data"), ops.RecoverStore(reason="restored")
+    create = ops.CreateKey(algorithm="ed25519")
+    with data.open(profile=PolicyProfile.STRICT) as gateway:
+        person(gateway, "ann").execute(create)
+    data.keep("monday")
+    with data.open(profile=PolicyProfile.STRICT) as gateway:
+        person(gateway, "ann").execute(create)
+    data.restore_store("monday")
+
+    with data.open(profile=PolicyProfile.STRICT) as gateway:
+        ann, bob = person(gateway, "ann"), person(gateway, "bob")
+        with pytest.raises(errors.HSMLockedError):
+            ann.execute(create)
+        asked = ask(ann, recover)
+        with pytest.raises(errors.HSMLockedError):
+            ann.execute(create)
+        approve(bob, asked)
+        ann.execute(recover)
+        ann.execute(create)
+        state = ann.execute(ops.GetApproval(approval_id=asked.approval_id)).state
+
+    assert ApprovalState.CONSUMED is state
 
 
 def test_use_is_not_restricted() -> None:

@@ -18,8 +18,13 @@ from tests.core.changed_stores import session_on
 from tests.core.test_roles import sample
 
 SERVED = {
+    "Approve",
     "BackUpStores",
+    "CancelApproval",
+    "Deny",
+    "GetApproval",
     "ListAlgorithms",
+    "ListApprovals",
     "ListAuditEvents",
     "RecoverKey",
     "RecoverStore",

@@ -135,6 +135,7 @@ class ListApprovals(Operation[ApprovalPage], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.READ
+    while_locked: ClassVar = True
 
     states: Annotated[tuple[ApprovalState, ...], Meta(max_length=7)] = ()
     kind: Annotated[str, Meta(max_length=64)] = ""
@@ -148,6 +149,7 @@ class GetApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """Return an approval; who may not approve sees their own requests only."""
 
     effect: ClassVar = Effect.READ
+    while_locked: ClassVar = True
 
     approval_id: ApprovalReference
 
@@ -170,6 +172,7 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.CONSENT
+    while_locked: ClassVar = True
 
     approval_id: ApprovalReference
     digest: ApprovalDigest = ""
@@ -192,6 +195,7 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """
 
     effect: ClassVar = Effect.CONSENT
+    while_locked: ClassVar = True
 
     approval_id: ApprovalReference
     reason: Annotated[Reason, Meta(min_length=1)]
@@ -205,5 +209,6 @@ class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):
     """Give up a request of one's own; done again, it changes nothing."""
 
     effect: ClassVar = Effect.CONSENT
+    while_locked: ClassVar = True
 
     approval_id: ApprovalReference
