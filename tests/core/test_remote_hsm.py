@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from hsm_core.errors import (
 from hsm_core.factory import open_hsm, open_verifier
 from hsm_core.model import KeyState, Role
 from hsm_core.operations import RecoverKey, VerifyAudit, VerifyStore
+from hsm_core.protocols import VaultObject
 from hsm_core.session import Session
 from hsm_core.settings import Settings
 from hsm_core.testing import FakeClock, MemoryVault, caller
@@ -240,3 +243,81 @@ def test_a_document_deleted_in_use_keeps_its_name(world: World) -> None:
 
         with pytest.raises(NameTakenError):
             session.create_key("Ed25519", name="signer")
+
+
+_BACKGROUND = ("hsm-core-care", "hsm-core-lease", "hsm-core-vault")
+
+
+class CountingVault(MemoryVault):
+    """A vault that counts what is read, and how much of it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counting = threading.Lock()
+        self.reads = self.running = self.most = 0
+
+    def get(self, name: str, /) -> VaultObject | None:
+        """Count what requests read, and let others begin meanwhile."""
+        if threading.current_thread().name.startswith(_BACKGROUND):
+            return super().get(name)
+        with self.counting:
+            self.reads += 1
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.002)
+        found = super().get(name)
+        with self.counting:
+            self.running -= 1
+        return found
+
+    def begin(self) -> None:
+        """Count anew."""
+        self.reads = self.most = 0
+
+
+def test_listings_cost_few_requests(world: World) -> None:
+    """
+    Documents in memory are not read again for a listing; others are, side by side.
+    """
+    world.vault = vault = CountingVault()
+    with world.open() as gateway:
+        session = session_of(gateway)
+        fill(session)
+        for number in range(20):
+            session.create_key("aes", name=f"key-{number}")
+            session.rotate("signer")
+        vault.begin()
+        assert 21 == len(list(session.keys()))
+        assert 0 == vault.reads
+        assert 21 == len(session.versions("signer"))
+        assert 1 + 2 * 21 >= vault.reads
+        assert 1 < vault.most
+        vault.begin()
+        session.describe("signer")
+        assert 2 + 21 >= vault.reads
+        assert 1 < vault.most
+    with world.open() as gateway:
+        session = session_of(gateway)
+        vault.begin()
+        assert 21 == len(list(session.keys()))
+        assert 21 == vault.reads
+        assert 1 < vault.most
+        list(session.keys(search="key"))
+        assert 21 == vault.reads
+
+
+@pytest.mark.parametrize("stored", [b"", b"junk", b'{"format":1}', b"\xff"])
+def test_a_damaged_lease(world: World, stored: bytes) -> None:
+    """
+    The start says which object is damaged and what to do, and that helps.
+    """
+    with world.open() as gateway:
+        fill(session_of(gateway))
+    world.vault.put("leases/writer", stored)
+
+    with pytest.raises(StoreUnavailableError, match="delete the object leases/writer"):
+        world.open()
+
+    world.vault.delete("leases/writer")
+    with world.open() as gateway:
+        check(gateway)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from hsm_core._internal.crypto.registry import CryptoRegistry
@@ -171,7 +172,26 @@ class Inventory(Reader):
         except KeyTamperedError:
             return None, self.integrity(key_id)
         if with_blobs:
+            self._check_blobs(document)
+        return document, self.integrity(key_id)
+
+    def _check_blobs(self, document: KeyDocument) -> None:
+        found = self.side_by_side(
+            partial(self.materials.blob_integrity, document), document.versions
+        )
+        if any(integrity is not Integrity.OK for integrity in found):
             self.materials.check_blobs(document)
+
+    def glance(self, key_id: KeyId) -> tuple[KeyDocument | None, Integrity]:
+        """
+        Return what can be believed of a key, for a listing.
+
+        A document of a remote store that is in memory is not read again; else, and for
+        errors, see `inspect`.
+        """
+        document = self.known(key_id) if self.store.is_remote else None
+        if document is None or self.census.is_pinned(key_id):
+            return self.inspect(key_id)
         return document, self.integrity(key_id)
 
     def digest_of(self, key_id: KeyId) -> str:

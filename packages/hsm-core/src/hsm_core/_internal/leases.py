@@ -33,6 +33,7 @@ from hsm_core.protocols import Clock, Lease, Leases
 
 __all__ = [
     "MAX_LEASE_BYTES",
+    "DamagedLeaseError",
     "LeaseRule",
     "RuledLeases",
     "decode_lease",
@@ -49,6 +50,10 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 _HOLDER: Final = re.compile(r"[!-~]{1,128}")
 _MOST_SECONDS: Final = 30 * 24 * 3600
 _FORMAT: Final = 1
+
+
+class DamagedLeaseError(StoreUnavailableError):
+    """What is stored of a lease is no lease of ours; waiting does not help."""
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,21 +95,21 @@ def decode_lease(name: str, stored: bytes) -> Lease:
     Return the lease that a stored form is.
 
     Raises:
-        StoreUnavailableError: It is none, or another name's.
+        DamagedLeaseError: It is none, or another name's.
+        StoreUnavailableError: A newer release has written it.
     """
     try:
         found = _DECODER.decode(stored)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        newer = newer_format(stored, _FORMAT)
         what = f"The lease {name}"
-        raise StoreUnavailableError(
-            made_by_newer(what, newer, _FORMAT) if newer else f"{what} can't be read."
-        ) from error
+        if newer := newer_format(stored, _FORMAT):
+            raise StoreUnavailableError(made_by_newer(what, newer, _FORMAT)) from error
+        raise DamagedLeaseError(f"{what} is damaged: it can't be decoded.") from error
     if found.format > _FORMAT:
         what = f"The lease {name}"
         raise StoreUnavailableError(made_by_newer(what, found.format, _FORMAT))
     if found.format != _FORMAT or found.name != name or found.epoch < 1:
-        raise StoreUnavailableError(f"The lease {name} is not one of ours.")
+        raise DamagedLeaseError(f"The lease {name} is damaged: it is not one of ours.")
     return Lease(
         name=name,
         holder=found.holder,

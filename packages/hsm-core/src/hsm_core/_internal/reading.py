@@ -10,9 +10,11 @@ landing; only then its key is condemned.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 from hsm_core._internal.cache import BoundedCache
 from hsm_core._internal.census import Census
@@ -46,6 +48,11 @@ __all__ = ["Reader"]
 
 _DOCUMENT_ENTRIES: Final = 8192
 _KEY_ID_CHARACTERS: Final = 36
+_REMOTE_READERS: Final = 8
+_READ_AT_ONCE: Final = 64
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Reader:
@@ -148,18 +155,22 @@ class Reader:
         for bucket in sorted(self.census.unverified):
             self.check_bucket(bucket)
         condemned = set(self.tampered.problems())
-        for key in self.store.digests():
-            condemned.discard(key.key_id)
-            try:
-                yield key.key_id, self.document(key.key_id)
-            except KeyTamperedError:
-                condemned.add(key.key_id)
-            except KeyNotFoundError:
-                continue
+        key_ids = (key.key_id for key in self.store.digests())
+        for key_id, document in self.side_by_side(self._look_up, key_ids):
+            condemned.discard(key_id)
+            if document is not None:
+                yield key_id, document
+            elif self.store.entry(key_id) is not None:
+                condemned.add(key_id)
         pinned = self.census.pinned()
         for key_id in condemned:
             if pinned.get(key_id, key_id) is not None:
                 yield key_id, None
+
+    def _look_up(self, key_id: KeyId) -> tuple[KeyId, KeyDocument | None]:
+        with suppress(KeyTamperedError, KeyNotFoundError):
+            return key_id, self.document(key_id)
+        return key_id, None
 
     def absence(self, reference: str) -> HSMError:
         """Return why the index has no entry of a key: it is not there, or is gone."""
@@ -210,6 +221,22 @@ class Reader:
         document, digest = self._read(key_id, entry)
         self._documents.put(key_id, (digest, document))
         return document
+
+    def side_by_side(
+        self, read: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """
+        Return what is read for each item, in their order.
+
+        From a remote store several are read at once, so *read* is safe for threads.
+        """
+        if not self.store.is_remote:
+            yield from map(read, items)
+            return
+        remaining = iter(items)
+        with ThreadPoolExecutor(_REMOTE_READERS, "hsm-core-read") as pool:
+            while some := list(islice(remaining, _READ_AT_ONCE)):
+                yield from pool.map(read, some)
 
     def examine(self, stored: StoredKey) -> KeyDocument:
         """Return a document that was read from the store; errors as of `reread`."""

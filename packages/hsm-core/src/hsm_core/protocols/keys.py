@@ -46,6 +46,16 @@ class KeyStore(Protocol):
         """Whether it can be read and written, as far as is known."""
         ...
 
+    @property
+    def is_remote(self) -> bool:
+        """
+        Whether each read of a document or blob is a request over a network.
+
+        Then listings are answered from documents in memory, and several reads are
+        made side by side.
+        """
+        return False
+
     def reopen(self) -> None:
         """
         After a failed write: make durable what is really there, and read it again.

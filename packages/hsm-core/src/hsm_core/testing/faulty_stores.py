@@ -45,6 +45,11 @@ class FaultyKeyStore:
         """See `KeyStore.available`."""
         return not self._is_unsettled and self._store.available
 
+    @property
+    def is_remote(self) -> bool:
+        """See `KeyStore.is_remote`."""
+        return self._store.is_remote
+
     def reopen(self) -> None:
         """See `KeyStore.reopen`."""
         self._faults.strike("store.reopen")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import partial
 
 import msgspec
 
@@ -113,9 +114,11 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
             )
         )
         shown = page.keys[: operation.per_page]
+        read = self._services.inventory.side_by_side
+        items = read(lambda key: self._show(key[1], scope), shown)
         more = len(page.keys) > len(shown)
         return ops.KeyPage(
-            items=tuple(filter(None, (self._show(k, scope) for _, k in shown))),
+            items=tuple(filter(None, items)),
             total=page.total,
             page=0 if after else operation.page,
             per_page=operation.per_page,
@@ -124,7 +127,7 @@ class ListKeysHandler(Handler[ops.ListKeys, ops.KeyPage]):
 
     def _show(self, key_id: KeyId, scope: KeyScope) -> KeyInfo | None:
         """Show what can be believed of a key; None if the index was wrong of it."""
-        document, integrity = self._services.inventory.inspect(key_id)
+        document, integrity = self._services.inventory.glance(key_id)
         if document is None:
             return tampered_info(key_id, integrity)
         if not scope.shows(key_facts(document)):
@@ -144,12 +147,16 @@ class ListVersionsHandler(Handler[ops.ListVersions, ops.VersionList]):
     def perform(self, subject: Subject[ops.ListVersions], /) -> Answer[ops.VersionList]:
         """Check every blob and show every version that the document names."""
         key_id = KeyId(subject.operation.key_id)
-        document, found = self._services.inventory.inspect(key_id, with_blobs=True)
+        inventory = self._services.inventory
+        document, found = inventory.inspect(key_id)
         if document is None:
             # An empty list would say that it has no versions.
-            self._services.inventory.tampered.check(key_id)
+            inventory.tampered.check(key_id)
             raise tampering(key_id, "Its document can't be believed.", found)
-        items = tuple(self._show(document, v) for v in document.versions)
+        show = partial(self._show, document)
+        items = tuple(inventory.side_by_side(show, document.versions))
+        if any(item.integrity is not Integrity.OK for item in items):
+            inventory.materials.check_blobs(document)
         return Answer(ops.VersionList(key_id=key_id, items=items))
 
     def _show(self, document: KeyDocument, version: VersionDocument) -> VersionInfo:

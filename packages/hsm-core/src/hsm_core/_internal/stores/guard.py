@@ -126,6 +126,11 @@ class Guarded(Generic[S]):
 class GuardedKeyStore(Guarded[KeyStore], KeyStore):
     """Another key store, with its foreign exceptions turned into ours."""
 
+    @property
+    def is_remote(self) -> bool:
+        """See `KeyStore.is_remote`; a store that does not tell is none."""
+        return getattr(self._inner, "is_remote", False) is True
+
     def get(self, key_id: KeyId, /) -> StoredKey:
         """See `KeyStore.get`."""
         with guarded():

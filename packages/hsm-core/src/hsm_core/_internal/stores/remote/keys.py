@@ -135,6 +135,11 @@ class RemoteKeyStore(KeyStore):
             raise StoreUnavailableError("The key store belongs to the parent process.")
 
     @property
+    def is_remote(self) -> bool:
+        """True: each read is a request."""
+        return True
+
+    @property
     def available(self) -> bool:
         """Whether it is open, nothing is in doubt, and nobody else may write."""
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core._internal.leases import (
+    DamagedLeaseError,
     LeaseRule,
     RuledLeases,
     decode_lease,
@@ -73,10 +74,20 @@ class RemoteLeases(RuledLeases):
         found = self._vault.get(path)
         if found is not None and found.data in written:
             return written[found.data]
-        wanted = rule(None if found is None else decode_lease(name, found.data))
+        wanted = rule(None if found is None else _decoded(name, path, found.data))
         if wanted is None:
             return None
         data = encode_lease(wanted, token)
         written[data] = wanted
         self._vault.put(path, data, expected=ABSENT if found is None else found.tag)
         return wanted
+
+
+def _decoded(name: str, path: str, stored: bytes) -> Lease:
+    try:
+        return decode_lease(name, stored)
+    except DamagedLeaseError as error:
+        raise DamagedLeaseError(
+            f"{error} Stop every server that uses this key store, wait a minute, "
+            f"delete the object {path}, and start one again."
+        ) from error
