@@ -154,7 +154,10 @@ def _client_files() -> list[Target]:
 
     def read(ca: bytes, crl: bytes) -> object:
         contents = {_CLIENTS.ca: ca, _CLIENTS.crls[0]: crl}
-        return parse_client(_CLIENTS, contents, now)
+        rules, problem = parse_client(_CLIENTS, contents, now)
+        if problem:
+            raise ListenError(problem)
+        return rules
 
     return [
         Target(

@@ -103,6 +103,23 @@ async def test_reload_and_no_lists() -> None:
     assert {} == place.alarms.reasons
 
 
+async def test_a_list_of_no_client_ca() -> None:
+    """It is an alarm until it is removed, as after its CA was withdrawn."""
+    place = Place()
+    stranger = self_signed_root("A stranger").revocation_list()
+    lists = (ROOT.revocation_list(), stranger)
+    orphaned = ClientRules(authorities=(ROOT.der,), revocation_lists=lists)
+    await place.board.change(lambda state: with_client(state, orphaned))
+    await place.watch.reload(place.board)
+    during = place.alarms.reasons
+    mended = msgspec.structs.replace(orphaned, revocation_lists=lists[:1])
+    await place.board.change(lambda state: with_client(state, mended))
+    await place.watch.reload(place.board)
+
+    assert "of CN=A stranger is of no client CA" in during[PART]
+    assert {} == place.alarms.reasons
+
+
 def with_client(state: TLSState, client: ClientRules | None) -> TLSState:
     """Return a state with other rules about clients."""
     return msgspec.structs.replace(state, client=client)

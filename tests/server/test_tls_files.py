@@ -406,15 +406,10 @@ class TestClients:
 
         assert words in folder.refusal(client=folder.client(crl))
 
-    def test_a_list_of_somebody_else_is_refused(self, folder: Folder) -> None:
-        """It is of no CA here, or another key has signed it."""
-        stranger = self_signed_root("A stranger")
-        other = stranger.revocation_list()
-        forged = folder.issuer.revocation_list(signer=stranger)
+    def test_a_forged_list_is_refused(self, folder: Folder) -> None:
+        """Another key has signed it."""
+        forged = folder.issuer.revocation_list(signer=self_signed_root("A stranger"))
 
-        assert "is of CN=A stranger, who is no client CA" in folder.refusal(
-            client=folder.client(other)
-        )
         assert "is not signed by its issuer" in folder.refusal(
             client=folder.client(forged)
         )

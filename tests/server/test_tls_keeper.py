@@ -33,10 +33,11 @@ from hsm_server.tls.keeper import Keeper, Task
 from hsm_server.tls.settling import settled
 from hsm_server.tls.sources import Edit, FileSource, file_sources, first_state
 from hsm_server.tls.state import TLSState
-from tests.pki import Issued, self_signed_root
+from tests.pki import Issued, Issuer, self_signed_root
 from tests.server.pem_files import pem, serve_by, write_pair
 
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 
 
 class World:
@@ -66,6 +67,11 @@ class World:
         """Let the files hold a pair; return its certificate, DER."""
         write_pair(self.files.cert, self.files.key, issued)
         return issued.der
+
+    def use_lists(self, *paths: Path) -> None:
+        """Look at these revocation lists."""
+        client = ClientSettings(ca=self.ca, crls=paths)
+        self.settings = msgspec.structs.replace(self.settings, client=client)
 
     def put_list(self, **changes: Any) -> None:
         """Let the file of the revocation list hold another one."""
@@ -286,9 +292,9 @@ class TestWhatCanNotBeUsed:
         """The supervisor ends a keeper that does not answer, whatever it is reading."""
         threads = []
 
-        def parse(contents: Contents) -> Edit:
+        def parse(contents: Contents, state: TLSState) -> tuple[Edit, str]:
             threads.append(threading.get_ident())
-            return lambda state: state
+            return lambda state: state, ""
 
         source = FileSource("x", lambda: {Path("x"): b"x"}, parse, 0, world.alarms)
         await source.reload(Board(first_state(world.settings), world.publish))
@@ -302,6 +308,127 @@ class TestWhatCanNotBeUsed:
 
         assert "<TLSState>" == repr(state)
         assert "<ServerPair>" == repr(state.pairs[0])
+
+
+def _its_list_stays(world: World) -> str:
+    return ""
+
+
+def _another_list_is_garbage(world: World) -> str:
+    world.crl.write_text("garbage")
+    return "No revocation list in PEM or DER form"
+
+
+def _another_list_is_gone(world: World) -> str:
+    world.crl.unlink()
+    return "can't be read (No such file"
+
+
+def _another_list_has_ended(world: World) -> str:
+    world.put_list(begin=-2 * DAY, end=-DAY)
+    return "should have been renewed by"
+
+
+def _a_block_is_garbage(world: World) -> str:
+    with world.ca.open("ab") as file:
+        file.write(b"-----BEGIN CERTIFICATE-----\nAA\n")
+    return "Not every certificate in"
+
+
+class TestWithdrawnTrust:
+    """What takes trust away takes effect, whatever else is wrong with the files."""
+
+    @pytest.fixture
+    def partner(self, world: World) -> Issuer:
+        """Give a second client CA with a list of its own, both in force."""
+        partner = self_signed_root("A partner")
+        world.ca.write_bytes(pem(world.issuer.certificate, partner.certificate))
+        more = world.folder / "partner.crl"
+        more.write_bytes(partner.revocation_list())
+        world.use_lists(world.crl, more)
+        return partner
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            _its_list_stays,
+            _another_list_is_garbage,
+            _another_list_is_gone,
+            _another_list_has_ended,
+            _a_block_is_garbage,
+        ],
+    )
+    async def test_a_withdrawn_ca_is_dropped(
+        self, world: World, partner: Issuer, spoil: Callable[[World], str]
+    ) -> None:
+        """At once, though its own list is still configured or another one is bad."""
+        async with kept(world) as keeper:
+            world.ca.write_bytes(pem(world.issuer.certificate))
+            words = spoil(world)
+            answer = await keeper.reload()
+            rules = world.published[-1].client
+
+        assert words in answer
+        assert bool(words) == bool(answer)
+        assert rules is not None
+        assert (world.issuer.der,) == rules.authorities
+        # Lists in force go on counting.
+        assert 2 == len(rules.revocation_lists)
+
+    async def test_the_last_ca_is_dropped(self, world: World) -> None:
+        """A file that names none lets nobody in; one that is gone says nothing."""
+        async with kept(world) as keeper:
+            world.ca.unlink()
+            gone = await keeper.reload()
+            states = len(world.published)
+            world.ca.write_bytes(b"")
+            empty = await keeper.reload()
+            rules = world.published[-1].client
+
+        assert "can't be read (No such file" in gone
+        assert 1 == states
+        assert "No certificates in PEM form" in empty
+        assert rules is not None
+        assert () == rules.authorities
+
+    @pytest.mark.parametrize("is_ca_there", [True, False])
+    async def test_a_revoked_certificate_is_refused(
+        self, world: World, partner: Issuer, is_ca_there: bool
+    ) -> None:
+        """By a list beside another that is garbage, or beside a CA file that is gone."""
+        lost = partner.issue("lost").certificate
+        listed = partner.revocation_list(lost, begin=-HOUR)
+        async with kept(world) as keeper:
+            (world.folder / "partner.crl").write_bytes(listed)
+            if is_ca_there:
+                world.crl.write_text("garbage")
+            else:
+                world.ca.unlink()
+            answer = await keeper.reload()
+            rules = world.published[-1].client
+
+        assert answer
+        assert rules is not None
+        assert 2 == len(rules.authorities)
+        assert listed in rules.revocation_lists
+        assert 2 == len(rules.revocation_lists)
+
+    async def test_a_fault_adds_no_trust(self, world: World) -> None:
+        """A CA that is new beside a bad list waits until that is mended."""
+        before = world.crl.read_bytes()
+        other = self_signed_root("Another")
+        async with kept(world) as keeper:
+            world.ca.write_bytes(pem(world.issuer.certificate, other.certificate))
+            world.crl.write_text("garbage")
+            await keeper.reload()
+            states = len(world.published)
+            world.crl.write_bytes(before)
+            answer = await keeper.reload()
+            rules = world.published[-1].client
+
+        assert (1, "") == (states, answer)
+        assert rules is not None
+        assert (world.issuer.der, other.der) == rules.authorities
 
 
 class TestLooking:

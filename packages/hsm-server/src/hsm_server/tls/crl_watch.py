@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Says when a revocation list is out of date, and that it will be soon.
+Revocation lists that are out of date, soon will be, or are of no client CA.
 
 With a list that is out of date every client certificate of its issuer is refused, until
 there is a newer one; so that is told before.
@@ -29,10 +29,10 @@ _SOON: Final = 0.1
 
 class CRLWatch:
     """
-    A task of the keeper: looks at the dates of the revocation lists in force.
+    A task of the keeper: looks at issuers and dates of the revocation lists in force.
 
     Args:
-        alarms: Are told of a list that is out of date.
+        alarms: Are told of a list that is out of date or of no client CA.
 
         logger: Is told once of a list that soon will be.
 
@@ -52,40 +52,44 @@ class CRLWatch:
         """See `Task`."""
         while True:
             generation = board.state.generation
-            wait = self._look(_lists_in(board))
+            wait = self._look(board)
             await first_of(board.past(generation), self._clock.sleep(wait))
 
     async def reload(self, board: Board, /) -> None:
         """See `Task`; the lists are read by another."""
-        self._look(_lists_in(board))
+        self._look(board)
 
-    def _look(self, lists: Sequence[bytes]) -> float:
-        """Show what is out of date; return when to look again, in seconds."""
-        now, wait, ended = self._clock.now(), _TICK_SECONDS, []
+    def _look(self, board: Board) -> float:
+        """Show what is wrong with lists; return when to look again, in seconds."""
+        client = board.state.client
+        lists = client.revocation_lists if client is not None else ()
+        issuers = _names(client.authorities if client is not None else ())
+        now, wait, complaints = self._clock.now(), _TICK_SECONDS, []
         for der in lists:
             crl = x509.load_der_x509_crl(der)
             ends_at = crl.next_update_utc
-            if ends_at is None:
-                continue
-            if ends_at <= now:
-                ended.append(crl)
-            else:
+            if crl.issuer not in issuers:
+                complaints.append(
+                    f"The revocation list of {_issuer_of(crl)} is of no client CA; "
+                    "remove it from --client-crl."
+                )
+            elif ends_at is not None and ends_at <= now:
+                complaints.append(
+                    f"The revocation list of {_issuer_of(crl)} is out of date since "
+                    f"{_moment(ends_at)}; its certificates are refused."
+                )
+            elif ends_at is not None:
                 wait = min(wait, (ends_at - now).total_seconds())
                 self._warn_in_time(der, crl, ends_at - now)
         self._warned &= set(lists)
-        self._tell(ended)
+        self._tell(complaints)
         return wait
 
-    def _tell(self, ended: Sequence[x509.CertificateRevocationList]) -> None:
-        if not ended:
+    def _tell(self, complaints: Sequence[str]) -> None:
+        if complaints:
+            self._alarms.begin(_PART, " ".join(complaints))
+        else:
             self._alarms.end(_PART)
-            return
-        lines = [
-            f"The revocation list of {_issuer_of(crl)} is out of date since "
-            f"{_moment(crl.next_update_utc)}; its certificates are refused."
-            for crl in ended
-        ]
-        self._alarms.begin(_PART, " ".join(lines))
 
     def _warn_in_time(
         self, der: bytes, crl: x509.CertificateRevocationList, left: timedelta
@@ -101,9 +105,8 @@ class CRLWatch:
             )
 
 
-def _lists_in(board: Board) -> Sequence[bytes]:
-    client = board.state.client
-    return client.revocation_lists if client is not None else ()
+def _names(authorities: Sequence[bytes]) -> set[x509.Name]:
+    return {x509.load_der_x509_certificate(der).subject for der in authorities}
 
 
 def _issuer_of(crl: x509.CertificateRevocationList) -> str:

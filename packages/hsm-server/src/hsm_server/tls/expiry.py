@@ -62,7 +62,8 @@ class ExpiryWatch:
             self._alarms.end(_PART)
 
     def _complaint_about(self, rules: ClientRules | None) -> str:
-        if rules is None:
+        if rules is None or not rules.authorities:
+            # Files that name no CA are an alarm of their own.
             return ""
         found = map(x509.load_der_x509_certificate, rules.authorities)
         if any(ca.not_valid_after_utc > self._now() for ca in found):

@@ -42,8 +42,8 @@ __all__ = [
 _MOST_BYTES: Final = 1024 * 1024
 _MOST_CRL_BYTES: Final = 16 * 1024 * 1024
 
-Contents = Mapping[Path, bytes]
-"""What each file holds; private keys are in it."""
+Contents = Mapping[Path, bytes | str]
+"""What each file holds, private keys too; text says why one can't be read."""
 
 
 def read_pair_files(pairs: Sequence[PairFiles]) -> Contents:
@@ -62,16 +62,21 @@ def read_pair_files(pairs: Sequence[PairFiles]) -> Contents:
 
 
 def read_client_files(settings: ClientSettings) -> Contents:
-    """
-    Return what files about clients hold.
+    """Return what files about clients hold; those that can't be read say why."""
+    return {
+        settings.ca: _read_or_say(settings.ca, "client CA", _MOST_BYTES),
+        **{
+            path: _read_or_say(path, "revocation list", _MOST_CRL_BYTES)
+            for path in settings.crls
+        },
+    }
 
-    Raises:
-        ListenError: A file can't be read, is none, or is too long.
-    """
-    contents = {settings.ca: _read(settings.ca, "client CA")}
-    for path in settings.crls:
-        contents[path] = _read(path, "revocation list", most=_MOST_CRL_BYTES)
-    return contents
+
+def _read_or_say(path: Path, what: str, most: int) -> bytes | str:
+    try:
+        return _read(path, what, most=most)
+    except ListenError as error:
+        return str(error)
 
 
 def digest_of(contents: Contents) -> bytes:
@@ -79,7 +84,9 @@ def digest_of(contents: Contents) -> bytes:
     digest = hashlib.sha256()
     for path in sorted(contents):
         digest.update(hashlib.sha256(os.fsencode(path)).digest())
-        digest.update(hashlib.sha256(contents[path]).digest())
+        held = contents[path]
+        kind, data = (b"0", held) if isinstance(held, bytes) else (b"1", held.encode())
+        digest.update(hashlib.sha256(kind + data).digest())
     return digest.digest()
 
 
@@ -103,8 +110,8 @@ def parse_pairs(
     parsed = []
     kinds: dict[str, Path] = {}
     for files in pairs:
-        chain = _certificates(files.cert, contents[files.cert])
-        key = read_private_key(files, contents[files.key], chain[0])
+        chain = _certificates(files.cert, _held(contents, files.cert))
+        key = read_private_key(files, _held(contents, files.key), chain[0])
         issuer = chain[1] if len(chain) > 1 else None
         chain = check_chain(chain, str(files.cert), now)
         kind = kind_of(chain[0])
@@ -125,36 +132,127 @@ def parse_pairs(
 
 
 def parse_client(
-    settings: ClientSettings, contents: Contents, now: datetime
-) -> ClientRules:
+    settings: ClientSettings,
+    contents: Contents,
+    now: datetime,
+    former: ClientRules | None = None,
+) -> tuple[ClientRules, str]:
     """
-    Return which clients are let in.
+    Return the rules for clients, and what is wrong with the files.
 
-    Raises:
-        ListenError: There is no CA, or a revocation list is not PEM or DER, is of
-            nobody here, is not signed as it says, or is out of date.
+    Good files replace the former rules. Faulty ones only take trust away: CAs that the
+    CA file no longer names are dropped and no other is added, and lists that can be
+    used replace those of the same issuer and scope. Only a CA file that can't be read
+    leaves the CAs as they were.
+
+    A revocation list of an issuer that is no client CA stays in force: it says nothing
+    of the others, and while there are lists, each issuer in a chain needs one.
+
+    Args:
+        settings: Where each lies.
+
+        contents: From `read_client_files`.
+
+        now: Instant at which lists must be valid, UTC.
+
+        former: Rules in force, if there are any.
+
+    Returns:
+        Rules, and sentences for people, or nothing.
     """
-    found = _certificates(settings.ca, contents[settings.ca])
-    authorities = [certificate for certificate in found if _may_sign(certificate)]
-    if not authorities:
-        raise ListenError(
-            f"No CA certificate in {settings.ca}: one has basicConstraints CA:TRUE, "
-            "keyUsage keyCertSign and a subjectKeyIdentifier (RFC 5280, section 4.2.1)."
-        )
-    lists = [
-        crl
+    problems: list[str] = []
+    held = contents[settings.ca]
+    if isinstance(held, str):
+        problems.append(held)
+        known = former.authorities if former is not None else ()
+        authorities = list(map(x509.load_der_x509_certificate, known))
+    else:
+        authorities = _authorities(settings.ca, held, problems)
+    lists = tuple(
+        crl.public_bytes(serialization.Encoding.DER)
         for path in settings.crls
-        for crl in _revocation_lists(path, contents[path])
-        if _check_list(crl, path, authorities, now)
-    ]
-    return ClientRules(
+        for crl in _usable_lists(path, contents[path], authorities, now, problems)
+    )
+    named = tuple(map(_der, authorities))
+    if problems and former is not None:
+        named = tuple(ca for ca in former.authorities if ca in named)
+        scopes = {_scope(der): der for der in (*former.revocation_lists, *lists)}
+        lists = tuple(scopes.values())
+    rules = ClientRules(
         is_required=settings.is_required,
-        authorities=tuple(map(_der, authorities)),
-        revocation_lists=tuple(
-            crl.public_bytes(serialization.Encoding.DER) for crl in lists
-        ),
+        authorities=named,
+        revocation_lists=lists,
         status_check=settings.status_check,
     )
+    return rules, " ".join(problems)
+
+
+def _authorities(
+    path: Path, data: bytes, problems: list[str]
+) -> list[x509.Certificate]:
+    """Return the CAs of a file, each read by itself."""
+    mark = b"-----BEGIN CERTIFICATE-----"
+    found = []
+    is_whole = mark in data
+    for piece in data.split(mark)[1:]:
+        try:
+            found.append(x509.load_pem_x509_certificate(mark + piece))
+        except UNREADABLE:
+            is_whole = False
+    if not is_whole:
+        problems.append(
+            f"Not every certificate in {path} is in PEM form."
+            if found
+            else f"No certificates in PEM form in {path}."
+        )
+    authorities = [certificate for certificate in found if _may_sign(certificate)]
+    if found and not authorities:
+        problems.append(
+            f"No CA certificate in {path}: one has basicConstraints CA:TRUE, "
+            "keyUsage keyCertSign and a subjectKeyIdentifier (RFC 5280, section 4.2.1)."
+        )
+    return authorities
+
+
+def _usable_lists(
+    path: Path,
+    data: bytes | str,
+    authorities: list[x509.Certificate],
+    now: datetime,
+    problems: list[str],
+) -> Iterator[x509.CertificateRevocationList]:
+    if isinstance(data, str):
+        problems.append(data)
+        return
+    lists = _revocation_lists(path, data)
+    while True:
+        try:
+            crl = next(lists, None)
+            if crl is None:
+                return
+            _check_list(crl, path, authorities, now)
+        except ListenError as error:
+            problems.append(str(error))
+        else:
+            yield crl
+
+
+def _scope(der: bytes) -> tuple[bytes, bytes]:
+    """Return whose certificates a list is about: its issuer, and part of them."""
+    crl = x509.load_der_x509_crl(der)
+    try:
+        scope = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint)
+        return crl.issuer.public_bytes(), scope.value.public_bytes()
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return crl.issuer.public_bytes(), b""
+
+
+def _held(contents: Contents, path: Path) -> bytes:
+    """Return what a file holds that was read."""
+    data = contents[path]
+    if isinstance(data, str):
+        raise ListenError(data)
+    return data
 
 
 def _read(
@@ -220,30 +318,23 @@ def _check_list(
     path: Path,
     authorities: list[x509.Certificate],
     now: datetime,
-) -> bool:
-    """Return that a list can be used."""
+) -> None:
     try:
         issuers = [ca for ca in authorities if ca.subject == crl.issuer]
-        name = crl.issuer.rfc4514_string()
         begins, ends = crl.last_update_utc, crl.next_update_utc
     except UNREADABLE:
         raise ListenError(f"The revocation list {path} can't be read.") from None
-    if not issuers:
-        raise ListenError(
-            f"The revocation list {path} is of {name}, who is no client CA."
-        )
-    if not any(_has_signed(ca, crl) for ca in issuers):
+    if issuers and not any(_has_signed(ca, crl) for ca in issuers):
         raise ListenError(f"The revocation list {path} is not signed by its issuer.")
     if begins > now:
         raise ListenError(
             f"The revocation list {path} is not valid before {begins.isoformat()}."
         )
-    if ends is not None and ends <= now:
+    if issuers and ends is not None and ends <= now:
         raise ListenError(
             f"The revocation list {path} should have been renewed by "
             f"{ends.isoformat()}."
         )
-    return True
 
 
 def _has_signed(ca: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from hsm_core.errors import HSMError
+from hsm_server.exit_codes import ListenError
 from hsm_server.settings import ClientSettings, TLSSettings
 from hsm_server.standard_streams import sentence
 from hsm_server.tls.acme.first import first_pair
@@ -57,7 +58,10 @@ def first_state(settings: TLSSettings) -> TLSState:
     if settings.client is None:
         return state
     contents = settled(partial(read_client_files, settings.client))
-    return _edit_client(settings.client, contents)(state)
+    edit, problem = _edit_client(settings.client, contents, state)
+    if problem:
+        raise ListenError(problem)
+    return edit(state)
 
 
 def _first_pairs(settings: TLSSettings) -> tuple[ServerPair, ...]:
@@ -98,16 +102,17 @@ class FileSource:
     """
     A task of the keeper: puts into the state what some files hold.
 
-    What is there twice in a row counts as written. What can't be used changes nothing:
-    an alarm begins, and ends with files that can be used.
+    What is there twice in a row counts as written. With what can't be used an alarm
+    begins, which ends with files that can be used; a problem may come with an edit that
+    takes trust away, and that takes effect.
 
     Args:
         part: What its alarms are called.
 
         read: Returns what the files hold; may raise `HSMError`, and wait for a disk.
 
-        parse: Returns how that changes a state; raises `HSMError` for what can't be
-            used.
+        parse: Returns how that changes the state in force, and what is wrong, or
+            nothing; raises `HSMError` for what changes nothing.
 
         interval_seconds: How often to look; 0 for never, but at the beginning and
             when a reload is asked for.
@@ -119,7 +124,7 @@ class FileSource:
         self,
         part: str,
         read: Callable[[], Contents],
-        parse: Callable[[Contents], Edit],
+        parse: Callable[[Contents, TLSState], tuple[Edit, str]],
         interval_seconds: float,
         alarms: Alarms,
     ) -> None:
@@ -164,20 +169,27 @@ class FileSource:
         digest = digest_of(contents)
         if digest != self._digest:
             # A long list of revoked certificates takes its time.
-            await board.change(await asyncio.to_thread(self._parse, contents))
+            edit, problem = await asyncio.to_thread(self._parse, contents, board.state)
+            await board.change(edit)
+            if problem:
+                raise ListenError(problem)
             self._digest = digest
 
 
-def _edit_pairs(settings: TLSSettings, contents: Contents) -> Edit:
+def _edit_pairs(
+    settings: TLSSettings, contents: Contents, state: TLSState
+) -> tuple[Edit, str]:
     pairs = parse_pairs(settings.pairs, contents, now_utc())
     return lambda state: msgspec.structs.replace(
         state, pairs=_with_staples(pairs, state.pairs)
-    )
+    ), ""
 
 
-def _edit_client(settings: ClientSettings, contents: Contents) -> Edit:
-    rules = parse_client(settings, contents, now_utc())
-    return lambda state: msgspec.structs.replace(state, client=rules)
+def _edit_client(
+    settings: ClientSettings, contents: Contents, state: TLSState
+) -> tuple[Edit, str]:
+    rules, problem = parse_client(settings, contents, now_utc(), state.client)
+    return lambda state: msgspec.structs.replace(state, client=rules), problem
 
 
 def _with_staples(

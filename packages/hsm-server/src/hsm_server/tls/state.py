@@ -45,13 +45,14 @@ class ClientRules(Record, frozen=True, kw_only=True):
 
     Attributes:
         is_required: Whether a connection without one is refused.
-        authorities: Certificates of those who may have signed them, DER.
+        authorities: Certificates of those who may have signed them, DER; none if the
+            last one was withdrawn, and then none is let in.
         revocation_lists: CRLs, DER; if there are any, each issuer in a chain needs one.
         status_check: Whether OCSP is asked too.
     """
 
     is_required: bool = True
-    authorities: Annotated[tuple[bytes, ...], Meta(min_length=1)]
+    authorities: tuple[bytes, ...]
     revocation_lists: tuple[bytes, ...] = ()
     status_check: StatusCheck = StatusCheck.OFF
 
