@@ -404,11 +404,13 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "repeated name": (b'{"keys": [], "keys": []}', "repeats a name"),
 }
+WITHDRAWING = {"private", "a secret", "a secret beside", "a secret without a word"}
+"""Sets that name the former key no more, or not as a public one."""
 
 
 @pytest.mark.parametrize("name", BAD)
 async def test_a_set_that_is_not_believed(name: str) -> None:
-    """What was good stays, until a good one comes; the trouble is told once."""
+    """What it still names stays, until a good one comes; the trouble is told once."""
     data, words = BAD[name]
     vault = Vault()
     await vault.take(key_set(old=OLD))
@@ -418,7 +420,7 @@ async def test_a_set_that_is_not_believed(name: str) -> None:
     assert "A" * 43 not in problem
     assert problem == await vault.take(None)
     assert ["", problem] == vault.told[-2:]
-    assert vault.accepts(OLD.token("old")) is (words != "holds no key")
+    assert vault.accepts(OLD.token("old")) is (name not in WITHDRAWING)
     assert "" == await vault.take(key_set(new=NEW))
     assert vault.accepts(NEW.token("new"))
 
@@ -435,7 +437,7 @@ async def test_a_set_without_keys_takes_all_away() -> None:
 
 
 async def test_beside_a_file(tmp_path: Path) -> None:
-    """Both count; the same name in both changes nothing, and is told."""
+    """Both count; the same name in both adds nothing, and is told."""
     path = write_config(tmp_path / "jwt.json", [RSA.section("rsa")])
     vault = Vault(path)
     assert vault.accepts(RSA.token("rsa"))
@@ -444,7 +446,9 @@ async def test_beside_a_file(tmp_path: Path) -> None:
     assert vault.accepts(RSA.token("rsa"))
 
     assert "'rsa' stands here twice" in await vault.take(key_set(rsa=NEW))
-    assert vault.accepts(OLD.token("old"))
+    assert vault.accepts(RSA.token("rsa"))
+    # The set names it no more.
+    assert not vault.accepts(OLD.token("old"))
     write_config(path, [RSA.section("other")])
     assert "" == await vault.watch.look()
     assert vault.accepts(NEW.token("rsa"))

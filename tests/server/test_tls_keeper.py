@@ -395,7 +395,7 @@ class TestWithdrawnTrust:
     async def test_a_revoked_certificate_is_refused(
         self, world: World, partner: Issuer, is_ca_there: bool
     ) -> None:
-        """By a list beside another that is garbage, or beside a CA file that is gone."""
+        """By a list beside another that is garbage, or a CA file that is gone."""
         lost = partner.issue("lost").certificate
         listed = partner.revocation_list(lost, begin=-HOUR)
         async with kept(world) as keeper:

@@ -14,6 +14,7 @@ import pytest
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
+from hsm_core.secret_input import read_secret
 from hsm_server.access import Visitor
 from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.settings import TokenConfig, TokenRules
@@ -135,9 +136,7 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
     "a folder": _folder,
-    "no keys": lambda path: write_config(path, []),
     "open to others": lambda path: path.chmod(0o666),
-    "short secret": lambda path: write_config(path, [{"secret": "text:short"}]),
     "dangling": _dangling,
 }
 
@@ -159,6 +158,73 @@ async def test_the_last_good_keys_stay(watched: Watched, name: str) -> None:
     assert "" == await watched.watch.look()
     assert [reason, ""] == watched.told
     assert watched.accepts(NEW.token("new"))
+
+
+NO_KEY: dict[str, Any] = {"secret": "text:short"}
+WITHDRAWN: dict[str, Callable[[Path], Any]] = {
+    "all": lambda path: write_config(path, []),
+    "replaced by none": lambda path: write_config(path, [NO_KEY]),
+    "beside a bad one": lambda path: write_config(path, [NEW.section("new"), NO_KEY]),
+    "beside a bad field": lambda path: write_config(path, [], leeway_seconds=-1),
+    "beside a key set that is gone": lambda path: write_config(
+        path, [NEW.section("new")], jwks_file="gone.json"
+    ),
+    "for another issuer": lambda path: write_config(
+        path, [OLD.section("old"), NO_KEY], issuer="another"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHDRAWN)
+async def test_a_withdrawn_key_counts_no_more(watched: Watched, name: str) -> None:
+    """Whatever else is wrong with the file; nothing that is new in it counts."""
+    assert watched.accepts(OLD.token("old"))
+    WITHDRAWN[name](watched.path)
+    reason = await watched.watch.look()
+
+    assert [reason] == watched.told
+    assert () == watched.names.trusted()
+    assert not watched.accepts(OLD.token("old"))
+    assert not watched.accepts(NEW.token("new"))
+
+    write_config(watched.path, [OLD.section("old")])
+    assert "" == await watched.watch.look()
+    assert watched.accepts(OLD.token("old"))
+
+
+async def test_keys_that_are_still_named_stay(watched: Watched) -> None:
+    """Beside a fault, and where their own file can't be read for now."""
+    more = watched.path.with_name("secret")
+    more.touch(mode=0o600)
+    more.write_text("text:" + "s" * 32)
+    kept = [OLD.section("old"), {"kid": "more", "secret": f"@{more.name}"}]
+    write_config(watched.path, [*kept, NEW.section("new")])
+    assert "" == await watched.watch.look()
+    before = watched.names.trusted()
+    more.unlink()
+    write_config(watched.path, [*kept, NO_KEY])
+    assert await watched.watch.look()
+
+    assert before[:2] == watched.names.trusted()
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_secret_that_is_replaced_by_none(tmp_path: Path, is_gone: bool) -> None:
+    """The former one counts no more; a file that is gone says nothing."""
+    path = tmp_path / "secret"
+    path.touch(mode=0o600)
+    path.write_text("text:" + "s" * 32)
+
+    def read() -> bytes:
+        return read_secret(f"@{path}", field="x", minimum=32, exact=None)
+
+    source = TokenSource(TokenConfig(), read, RULES)
+    used: list[TokenTrust] = []
+    watch = TokenWatch(source, source.read(), used.append, lambda problem: None)
+    path.unlink() if is_gone else path.write_text("text:short")
+    assert await watch.look()
+
+    assert ([] if is_gone else [()]) == [trust.keys for trust in used]
 
 
 @contextlib.contextmanager

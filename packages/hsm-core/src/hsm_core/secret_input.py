@@ -71,8 +71,8 @@ def read_secret(
     Raises:
         UnsafeFileModeError: Others than its owner may read or write the file, or it
             belongs to another user.
-        ConfigurationError: It can't be read, is in neither form, or is too short. No
-            message repeats *value*.
+        ConfigurationError: It can't be read, and then ``facts`` hold ``unreadable``;
+            or it is in neither form, or too short. No message repeats *value*.
     """
     text = read_secret_text(value, field=field, check_modes=check_modes)
     secret = _decode(text, field)
@@ -160,7 +160,9 @@ def _check_owner_alone(descriptor: int, field: str) -> None:
 def _unreadable(field: str, error: OSError | ValueError) -> ConfigurationError:
     reason = getattr(error, "strerror", None) or "bad name"
     return ConfigurationError(
-        f"{field}: the file or descriptor can't be read ({reason}).", field=field
+        f"{field}: the file or descriptor can't be read ({reason}).",
+        field=field,
+        unreadable=True,
     )
 
 

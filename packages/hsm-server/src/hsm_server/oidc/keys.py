@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hsm_core.errors import HSMError
 from hsm_server.settings import OIDCSettings, TokenConfig, TokenRules
-from hsm_server.tokens.config import load_key_set
+from hsm_server.tokens.config import load_key_set, still_in_key_set
 from hsm_server.tokens.source import TokenSource
 from hsm_server.tokens.trust import TokenTrust
 
@@ -50,3 +51,11 @@ class ProviderKeys:
             HSMError: They can't be read, or are not valid.
         """
         return TokenTrust(load_key_set(self._path), TokenRules())
+
+    def still_named(self, former: TokenTrust) -> TokenTrust:
+        """See `KeySource`."""
+        try:
+            kept = still_in_key_set(self._path, former.keys)
+        except HSMError:
+            return former
+        return former.of_names({key.name for key in kept})

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
-from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
+from hsm_core.errors import (
+    ConfigurationError,
+    HSMError,
+    InvalidInputError,
+    UnsafeFileModeError,
+)
 from hsm_core.model import Record
 from hsm_core.secret_input import read_secret
 from hsm_core.setting_files import SettingFile, parse_settings, read_setting_file
@@ -31,6 +38,9 @@ __all__ = [
     "load_key_set",
     "load_token_config",
     "public_keys_of_set",
+    "still_in_config",
+    "still_in_key_set",
+    "still_in_public_set",
     "with_keys",
 ]
 
@@ -155,7 +165,8 @@ def _keys(path: Path, config: _Config) -> Iterator[TokenKey]:
         chosen = _algorithm(group.algorithm, f"{place}.algorithm")
         yield from _section(path, group.keys, chosen, f"{place}.keys")
     if config.jwks_file is not None:
-        yield from _key_set(path.parent / config.jwks_file)
+        for key in _key_set(path.parent / config.jwks_file):
+            yield replace(key, origin=config.jwks_file)
 
 
 def _section(
@@ -191,7 +202,10 @@ def _key(path: Path, section: _Key, chosen: Algorithm | None, place: str) -> Tok
         raise InvalidInputError(
             f"A secret is for HS256, not for {algorithm}.", field="algorithm"
         )
-    return key_from_secret(_secret(path, section.secret or "", place), kid)
+    given_secret = section.secret or ""
+    key = key_from_secret(_secret(path, given_secret, place), kid)
+    is_elsewhere = given_secret.startswith("@")
+    return replace(key, origin=given_secret[1:] if is_elsewhere else "")
 
 
 def _inline_jwk(jwk: dict[str, Any], algorithm: Algorithm | None, kid: str) -> TokenKey:
@@ -278,6 +292,99 @@ def with_keys(trust: TokenTrust, keys: tuple[TokenKey, ...]) -> TokenTrust:
             f"The fetched keys don't go with those of the file: {error}", field=_FIELD
         ) from None
     return TokenTrust(together, trust.rules)
+
+
+def still_in_config(
+    path: Path, former: Sequence[TokenKey], rules: TokenRules
+) -> Sequence[TokenKey]:
+    """
+    Return those of *former* that a faulty file still names, entry by entry.
+
+    What stands in an entry that is not valid is not named. Keys of a further file that
+    can't be read stay. Where the file asks for another issuer or audience, none does.
+
+    Args:
+        path: The file that `load_token_config` refuses.
+
+        former: Keys in force.
+
+        rules: Those in force.
+
+    Raises:
+        HSMError: The file can't be read, or is no mapping; so it says nothing.
+    """
+    file = read_setting_file(path, field=_FIELD)
+    tree = parse_settings(file.data, dict[str, Any], what="JWT config")
+    for name in ("issuer", "audience"):
+        said = tree.get(name)
+        if isinstance(said, str) and said != getattr(rules, name):
+            return ()
+    names, unread = set[str](), set[str]()
+    for entry, usual in _entries(tree):
+        try:
+            section = msgspec.convert(entry, _Key)
+            said = section.algorithm or usual
+            chosen = None if said is None else _algorithm(str(said), "algorithm")
+            names.add(_key(path, section, chosen, "keys").name)
+        except ConfigurationError as error:
+            if error.facts.get("unreadable"):
+                unread.add(str(section.secret)[1:])
+        except (msgspec.ValidationError, InvalidInputError):
+            continue
+    further = tree.get("jwks_file")
+    if isinstance(further, str):
+        try:
+            file = read_setting_file(path.parent / further, field="jwks_file")
+            names |= _names_in(file.data, "jwks_file")
+        except HSMError:
+            unread.add(further)
+    return [key for key in former if key.name in names or key.origin in unread]
+
+
+def still_in_key_set(path: Path, former: Sequence[TokenKey]) -> Sequence[TokenKey]:
+    """
+    Return those of *former* that a faulty file of a JWK Set still names, row by row.
+
+    Raises:
+        HSMError: The file can't be read, or is no set; so it says nothing.
+    """
+    file = read_setting_file(path, field="jwks_file")
+    names = _names_in(file.data, "jwks_file")
+    return [key for key in former if key.name in names]
+
+
+def still_in_public_set(
+    data: bytes, former: Sequence[TokenKey]
+) -> tuple[TokenKey, ...]:
+    """Return those of *former* that a faulty set names; all if it is no set."""
+    try:
+        names = _names_in(data, "key set")
+    except InvalidInputError:
+        return tuple(former)
+    return tuple(key for key in former if key.name in names)
+
+
+def _entries(tree: dict[str, Any]) -> Iterator[tuple[object, object]]:
+    """Give the entries of keys in a file, and the algorithm that is usual there."""
+    groups = tree.get("algorithms")
+    for group in (tree, *(groups if isinstance(groups, list) else ())):
+        entries = group.get("keys") if isinstance(group, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            yield entry, group.get("algorithm")
+
+
+def _names_in(data: bytes, where: str) -> set[str]:
+    """
+    Return the names of the keys of a JWK Set that are valid.
+
+    Raises:
+        InvalidInputError: It is no set.
+    """
+    names = set[str]()
+    for _, row in _rows_of_set(data, where):
+        with contextlib.suppress(InvalidInputError):
+            names.add(_key_of_row(row, where).name)
+    return names
 
 
 def _is_for_us(row: dict[str, Any]) -> bool:

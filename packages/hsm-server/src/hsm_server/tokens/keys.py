@@ -88,6 +88,7 @@ class TokenKey:
             of a secret.
         signature_bytes: Length of its signatures.
         public: Members of its JWK; None of a secret.
+        origin: File that holds it, where that is not the one that lists it.
     """
 
     algorithm: Algorithm
@@ -96,6 +97,7 @@ class TokenKey:
     signature_bytes: int = field(compare=False)
     public: Mapping[str, str] | None = field(compare=False)
     _key: Any = field(compare=False)
+    origin: str = field(default="", compare=False)
 
     def open(self, token: str) -> bytes:
         """

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hsm_core.errors import InvalidInputError
+from hsm_core.errors import ConfigurationError, InvalidInputError, UnsafeFileModeError
 from hsm_server.settings import TokenConfig, TokenRules
 from hsm_server.tokens.config import (
     load_token_config,
     public_keys_of_set,
+    still_in_config,
+    still_in_public_set,
     with_keys,
 )
 from hsm_server.tokens.keys import TokenKey
@@ -42,13 +44,23 @@ class KeySource(Protocol):
         """
         ...
 
+    def still_named(self, former: TokenTrust) -> TokenTrust:
+        """
+        Return *former* without the keys that the source no longer names.
+
+        It is asked where `read` raises: what takes trust away counts nevertheless. A
+        source that can't be read says nothing, and keeps all.
+        """
+        ...
+
 
 class TokenSource:
     """
     Reads which keys count.
 
     It fetches nothing itself: it is given what was fetched, and believes nothing of it
-    unchecked. What was good stays until something else that is good is there.
+    unchecked. What was good stays until something else that is good is there, or until
+    it is no longer named.
 
     Args:
         config: File of keys, and whether there are others to be fetched; where there
@@ -98,6 +110,7 @@ class TokenSource:
             self._fetched = public_keys_of_set(data)
         except InvalidInputError as error:
             self._fault_of_set = f"The fetched key set is not valid: {error}"
+            self._fetched = still_in_public_set(data, self._fetched)
         else:
             no_keys = "The fetched key set holds no key that tokens may have."
             self._fault_of_set = "" if self._fetched else no_keys
@@ -117,3 +130,21 @@ class TokenSource:
         else:
             return TokenTrust.of_secret(self._read_secret(), self._rules)
         return with_keys(found, self._fetched) if self._is_fetching else found
+
+    def still_named(self, former: TokenTrust) -> TokenTrust:
+        """See `KeySource`."""
+        fetched = {key.name for key in self._fetched}
+        kept: Sequence[TokenKey] = former.keys
+        try:
+            if self._path is not None:
+                kept = still_in_config(self._path, former.keys, former.rules)
+            elif not self._is_fetching:
+                kept = TokenTrust.of_secret(self._read_secret(), self._rules).keys
+        except (InvalidInputError, UnsafeFileModeError):
+            pass
+        except ConfigurationError as error:
+            # A secret that can be read and is none names no key.
+            if self._path is None and not error.facts.get("unreadable"):
+                kept = ()
+        names = fetched.union(key.name for key in kept)
+        return former.of_names(names)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hsm_server.settings import TokenRules
@@ -29,6 +29,11 @@ class TokenTrust:
     def of_secret(cls, secret: bytes, rules: TokenRules) -> TokenTrust:
         """Return the trust in one HS256 secret that has no kid."""
         return cls((key_from_secret(secret),), rules)
+
+    def of_names(self, names: Collection[str]) -> TokenTrust:
+        """Return the trust in those of these keys that have one of *names*."""
+        keys = tuple(key for key in self.keys if key.name in names)
+        return TokenTrust(keys, self.rules)
 
     def candidates(self, algorithm: object, kid: str | None) -> Sequence[TokenKey]:
         """

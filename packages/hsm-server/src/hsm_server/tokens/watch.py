@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Puts changed keys in force while the server runs, and keeps the last good ones."""
+"""
+Puts changed keys in force while the server runs, and keeps the last good ones.
+
+A source that is not valid adds no key; those that it no longer names are dropped.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -66,8 +71,9 @@ class TokenWatch:
         """Put in force what is there now; return why not, or nothing."""
         async with self._lock:
             try:
-                trust = await self._settled()
+                trust = await self._settled(self._source.read, self._trust)
             except HSMError as error:
+                await self._withdraw()
                 self._note(sentence(error))
                 return self._problem
             except Exception as error:
@@ -82,17 +88,33 @@ class TokenWatch:
             self._note(self._source.trouble)
             return self._problem
 
-    async def _settled(self) -> TokenTrust:
+    async def _withdraw(self) -> None:
+        """Drop keys that a source no longer names which can't be used as a whole."""
+        former = self._trust
+        with contextlib.suppress(HSMError):
+            kept = await self._settled(lambda: self._source.still_named(former), former)
+            if kept != former:
+                self._trust = kept
+                self._use(kept)
+
+    async def _settled(
+        self, read: Callable[[], TokenTrust], known: TokenTrust
+    ) -> TokenTrust:
         """
         Return what the source says when nobody writes it any more.
+
+        Args:
+            read: Reads it.
+
+            known: What it may say at once, for it is no news.
 
         Raises:
             HSMError: It can't be used, or changes all the time.
         """
-        before: TokenTrust | str | None = self._trust
+        before: TokenTrust | str | None = known
         for _ in range(_MOST_READINGS):
             try:
-                found = await asyncio.to_thread(self._source.read)
+                found = await asyncio.to_thread(read)
                 if found == before:
                     return found
                 before = found
