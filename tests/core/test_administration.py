@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from hsm_core import operations as ops
 from hsm_core import testing
+from hsm_core._internal.crypto import served
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm
-from hsm_core.errors import StoreUnavailableError
-from hsm_core.factory import OpenHSM
-from hsm_core.protocols import HSM
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
+from hsm_core.errors import OverloadedError, StoreUnavailableError
+from hsm_core.factory import OpenHSM, open_async
+from hsm_core.protocols import HSM, CryptoProvider
 from tests.core.crypto_samples import PYCA
 
 
@@ -87,6 +91,40 @@ def test_self_test(hsm: HSM) -> None:
     assert [i.algorithm for i in listed if i.status == "available"] == [
         result.algorithm for result in report.results
     ]
+
+
+async def test_a_self_test_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes none of the slow threads; a second one at the same time is refused."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(algorithm: Algorithm, provider: CryptoProvider) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    with testing.memory_hsm() as gateway:
+        hsm = open_async(gateway).act_as(testing.caller())
+        await hsm.execute(ops.CreateKey(algorithm="rsa2048"))
+        monkeypatch.setattr(served, "known_answer_test", wait)
+        running = asyncio.ensure_future(hsm.execute(ops.SelfTest()))
+        assert await asyncio.to_thread(begun.wait, 30)
+        try:
+            # What makes RSA keys is slow.
+            await hsm.execute(ops.CreateKey(algorithm="rsa2048"))
+            with pytest.raises(OverloadedError):
+                await hsm.execute(ops.SelfTest())
+        finally:
+            go_on.set()
+        assert (await running).passed
+
+
+def test_a_self_test_costs_what_its_tests_cost(gateway: OpenHSM) -> None:
+    """More than a signature of each slow algorithm."""
+    slow = [a for a in Algorithm if spec(a).use_cost is Cost.SLOW]
+    one = gateway.weight(ops.CreateKey(algorithm=slow[0]))
+
+    assert gateway.weight(ops.SelfTest()) > one * len(slow)
 
 
 def test_a_store_that_refuses_shows() -> None:

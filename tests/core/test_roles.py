@@ -58,7 +58,7 @@ EXPECTED = {
     "BackUpStores":     "A - - -",
     "RecoverStore":     "A - - -",
     "RecoverKey":       "A - - -",
-    "SelfTest":         "A O - -",
+    "SelfTest":         "A - - -",
     "ActivateKey":      "A O - -",
     "SuspendKey":       "A O - -",
     "ResumeKey":        "A O - -",

@@ -70,7 +70,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 def test_which_is_slow(gateway: OpenHSM, session: Session) -> None:
     """
-    What makes RSA and SLH-DSA keys is slow, what signs with SLH-DSA, and a self-test.
+    What makes RSA and SLH-DSA keys is slow, and what signs with SLH-DSA.
     """
     require_algorithm(session, SLOW)
     slow = session.create_key("slh-dsa-sha2-128f").key_id
@@ -97,7 +97,7 @@ def test_which_is_slow(gateway: OpenHSM, session: Session) -> None:
         ops.Sign(key_id="nobody", message=b"m"): False,
         ops.DescribeKey(key_id=slow): False,
         ops.GetPublicKey(key_id=slow): False,
-        ops.SelfTest(): True,
+        ops.SelfTest(): False,
     }
 
     pipeline = pipeline_of(gateway)

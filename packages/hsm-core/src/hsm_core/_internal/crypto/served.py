@@ -10,7 +10,9 @@ go on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from hsm_core._internal.crypto.guard import Guard
 from hsm_core._internal.crypto.providers import parse_order, what_to_install
@@ -19,11 +21,17 @@ from hsm_core._internal.crypto.selftest import (
     known_verification_test,
 )
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
-from hsm_core.errors import AlgorithmUnavailableError, SelfTestFailedError
+from hsm_core.errors import (
+    AlgorithmUnavailableError,
+    OverloadedError,
+    SelfTestFailedError,
+)
 from hsm_core.operations import AlgorithmStatus, SelfTestResult
 from hsm_core.protocols import CryptoProvider
 
 __all__ = ["ServedAlgorithms", "Slot"]
+
+_MOST_PAUSE_SECONDS: Final = 0.1
 
 
 class Slot:
@@ -69,6 +77,7 @@ class ServedAlgorithms:
         self._slots: dict[Algorithm, Slot | None] = {}
         self._resolving = threading.RLock()
         self._stopping = threading.Lock()
+        self._testing = threading.Lock()
         self._order = parse_order(order, self._providers)
 
     def require(self, algorithm: Algorithm) -> None:
@@ -123,10 +132,26 @@ class ServedAlgorithms:
         """
         Run the known-answer tests of every algorithm that has a provider.
 
-        One that is stopped stays so and is not tried again.
+        One that is stopped stays so and is not tried again. After each the thread
+        sleeps, so that others get their turn.
+
+        Raises:
+            OverloadedError: Another thread runs them already.
         """
-        slots = [(algorithm, self._find(algorithm)) for algorithm in Algorithm]
-        return tuple(self._test(algorithm, slot) for algorithm, slot in slots if slot)
+        if not self._testing.acquire(blocking=False):
+            raise OverloadedError("The self-tests are being run already.")
+        try:
+            return tuple(self._tests())
+        finally:
+            self._testing.release()
+
+    def _tests(self) -> Iterator[SelfTestResult]:
+        for algorithm in Algorithm:
+            slot = self._find(algorithm)
+            if slot is not None:
+                began = time.monotonic()
+                yield self._test(algorithm, slot)
+                time.sleep(min(time.monotonic() - began, _MOST_PAUSE_SECONDS))
 
     def stop(self, algorithm: Algorithm, reason: str) -> None:
         """

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.inventory import Inventory
-from hsm_core.algorithms import Algorithm, Cost, Family, spec
-from hsm_core.operations import Operation
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
+from hsm_core.operations import Operation, SelfTest
 
 __all__ = ["INLINE_BYTES", "is_quick_use", "weight_of"]
 
@@ -22,6 +22,10 @@ INLINE_BYTES: Final = 64 * 1024
 _QUICK: Final = 1
 _POOLED: Final = 4
 _SLOW: Final = 50
+_SELF_TEST: Final = sum(
+    _POOLED if row.use_cost is Cost.QUICK else 3 * _SLOW for row in ALGORITHMS.values()
+)
+"""The test of a slow algorithm takes as long as about three of its signatures."""
 
 
 class _Rated(Protocol):
@@ -40,8 +44,10 @@ def weight_of(handler: _Rated, operation: Operation[Any]) -> int:
 
     A signature by ML-DSA-65 or P-256 is 1; what goes to a pool, as mutations and RSA's
     private keys do, is 4; what has threads of its own is 50. A batch is the sum of its
-    items.
+    items, and a self-test that of its tests.
     """
+    if isinstance(operation, SelfTest):
+        return _SELF_TEST
     items = len(getattr(operation, "items", None) or (operation,))
     if handler.is_slow(operation):
         return _SLOW * items
