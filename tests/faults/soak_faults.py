@@ -103,8 +103,8 @@ def _ended() -> Iterator[Fault]:
 
 
 def _stopped() -> Iterator[Fault]:
-    yield Fault("vault asleep", _put_to_sleep("vault"), _is_silence)
-    # Shorter than what counts as hanging; only its own connections notice.
+    # Shorter than what counts as hanging; only who waits for them notices.
+    yield Fault("vault asleep", _put_to_sleep("vault"), _is_nothing)
     yield Fault("front end asleep", _put_to_sleep("front end"), _is_nothing)
     yield Fault("supervisor asleep", _put_to_sleep("supervisor"), _is_nothing)
     yield Fault("vault hangs", _hang("vault"), _is_hang("vault"))
@@ -284,10 +284,6 @@ def _is_hang(process: str) -> Callable[[Evidence], bool]:
         return is_restart(evidence) and was_told and killed > 0
 
     return seen
-
-
-def _is_silence(evidence: Evidence) -> bool:
-    return evidence.was_unwell and evidence.said("the vault is silent") == WORKERS
 
 
 def _is_new_start(evidence: Evidence) -> bool:

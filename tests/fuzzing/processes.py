@@ -46,8 +46,6 @@ from hsm_server.ipc.frames import (
     FromFrontEnd,
     FromVault,
     Hello,
-    Ping,
-    Pong,
     Purpose,
     Request,
     packed,
@@ -88,7 +86,6 @@ def _from_front_end() -> list[bytes]:
         Request(2, Purpose.EXECUTE, visitor, create[9:], True),
         Request(3, Purpose.REFUSE, visitor, code="malformed", kind="Sign", key_id="k"),
         Cancel(2),
-        Ping(),
     ]
     alone = [frame for frame in frames if not getattr(frame, "in_chunks", False)]
     return [*map(packed, alone), b"".join(map(packed, frames))]
@@ -102,7 +99,6 @@ def _from_vault() -> list[bytes]:
         Answer(2, "alice", error=key_error),
         Chunk(3, b"abc"),
         Event(3, "alice", b"def", True),
-        Pong(),
     ]
     return [*map(packed, frames), b"".join(map(packed, frames))]
 

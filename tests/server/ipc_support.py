@@ -26,8 +26,6 @@ from hsm_server.ipc.frames import (
     FromFrontEnd,
     FromVault,
     Hello,
-    Ping,
-    Pong,
     Purpose,
     Request,
     packed,
@@ -102,17 +100,14 @@ class Raw:
             await self.writer.drain()
 
     async def receive(self) -> Any:
-        """Return the next frame but pings and pongs; None at the end."""
+        """Return the next frame; None at the end."""
         async with asyncio.timeout(PATIENCE):
-            while True:
-                try:
-                    head = await self._reader.readexactly(HEADER_BYTES)
-                    body = await self._reader.readexactly(int.from_bytes(head, "big"))
-                except (asyncio.IncompleteReadError, ConnectionError):
-                    return None
-                frame = self._decoder.decode(body)
-                if not isinstance(frame, Ping | Pong):
-                    return frame
+            try:
+                head = await self._reader.readexactly(HEADER_BYTES)
+                body = await self._reader.readexactly(int.from_bytes(head, "big"))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return None
+            return self._decoder.decode(body)
 
     async def answer(self) -> Answer:
         """Return the next frame, which must be an answer."""

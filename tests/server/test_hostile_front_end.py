@@ -26,8 +26,6 @@ from hsm_server.ipc.frames import (
     Chunk,
     Event,
     Hello,
-    Ping,
-    Pong,
     Purpose,
     Request,
     packed,
@@ -234,7 +232,6 @@ ATTACKS: Final[dict[str, tuple[list[Any], str]]] = {
     "a number for a type": ([framed(b"\x91\1")], LIE),
     "an answer": ([Answer(1)], LIE),
     "an event": ([Event(1, "alice", b"")], LIE),
-    "a pong": ([Pong()], LIE),
     "a second greeting": ([HELLO], "a second greeting"),
     "no UTF-8": ([framed(b"\x93\xa5hello\1\xa2\xff\xfe")], LIE),
     "deep nesting": ([framed(b"\x91" * 500_000)], LIE),
@@ -276,11 +273,10 @@ class TestFrames:
         [
             packed(Hello(0, "")),
             packed(Hello(PROTOCOL + 1, "")),
-            packed(Ping()),
             packed(GOOD),
             packed(Cancel(1)),
         ],
-        ids=["version 0", "next version", "ping", "request", "cancel"],
+        ids=["version 0", "next version", "request", "cancel"],
     )
     async def test_no_greeting(self, bench: Bench, first: bytes) -> None:
         """Who does not speak this version of the protocol is not listened to."""
@@ -396,7 +392,7 @@ class TestStrangers:
         """Of a process of another user that has the socket, nothing is read."""
         end = bench.end()
         end.setblocking(True)
-        sent = "".join(f"\\{byte:03o}" for byte in HELLO + packed(Ping()))
+        sent = "".join(f"\\{byte:03o}" for byte in HELLO + packed(Cancel(1)))
         process = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", f"printf '{sent}'"),
             stdin=subprocess.DEVNULL,
@@ -438,7 +434,6 @@ FORGED_STREAM: Final = [
     HELLO,
     packed(asks(1, CREATE, WHO)),
     packed(Chunk(2, DATA[:9])),
-    packed(Ping()),
     packed(Request(2, Purpose.EXECUTE, WHO, DATA[9:], True)),
     packed(Request(3, Purpose.GREET, WHO)),
     packed(Request(4, Purpose.REFUSE, WHO, code="malformed", kind="Sign")),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hsm_server.ipc.channel import Channel
-from hsm_server.ipc.frames import MAX_FRAME_BYTES, Answer, Cancel, Chunk, Ping, packed
+from hsm_server.ipc.frames import MAX_FRAME_BYTES, Answer, Cancel, Chunk, packed
 from tests.server.ipc_support import BACK, framed, until
 
 MODULE = "hsm_server.ipc.channel"
@@ -168,16 +168,16 @@ class TestReading:
             raise LookupError
 
         other.on_frames = fail
-        end.send(packed(Ping()))
+        end.send(packed(Cancel(1)))
         await until(lambda: other.lost)
 
         assert ["an unexpected error"] == other.lost
-        assert [[Ping()]] == other.batches
+        assert [[Cancel(1)]] == other.batches
         assert [LookupError] == [type(error) for error in told]
 
 
 class TestSlowBytes:
-    @pytest.mark.parametrize("begun", [b"\0", b"\0\0", packed(Ping())[:-1]])
+    @pytest.mark.parametrize("begun", [b"\0", b"\0\0", packed(Cancel(1))[:-1]])
     async def test_a_frame_that_stays_away(
         self, other: Other, monkeypatch: pytest.MonkeyPatch, begun: bytes
     ) -> None:
@@ -226,7 +226,7 @@ class TestStrangers:
         """What another user sends is not read, and ends the connection."""
         _, end = other.open(peer_uid=os.geteuid() + 1)
 
-        end.send(packed(Ping()))
+        end.send(packed(Cancel(1)))
         await until(lambda: other.lost)
 
         assert ["from a strange user"] == other.lost
@@ -236,17 +236,17 @@ class TestStrangers:
         """What the user sends whom the connection was made for is read."""
         _, end = other.open(peer_uid=os.geteuid())
 
-        end.send(packed(Ping()))
+        end.send(packed(Cancel(1)))
         await until(lambda: other.batches)
 
-        assert [Ping()] == other.frames
+        assert [Cancel(1)] == other.frames
 
     async def test_descriptors(self, other: Other) -> None:
         """Descriptors that are sent along end the connection, and are not kept."""
         _, end = other.open(peer_uid=os.geteuid())
         read, write = os.pipe()
 
-        socket.send_fds(end, [packed(Ping())], [write])
+        socket.send_fds(end, [packed(Cancel(1))], [write])
         os.close(write)
         await until(lambda: other.lost)
 
@@ -315,7 +315,7 @@ class TestWriting:
         channel, _ = other.open()
         channel.close()
 
-        channel.send(packed(Ping()))
+        channel.send(packed(Cancel(1)))
 
         assert ["closed"] == other.lost
 
@@ -329,7 +329,7 @@ class TestPace:
         channel, end = other.open(is_paced=True)
         much = packed(Chunk(1, b"x" * 1_000_000)) * 9
         channel.send(much)
-        ping = packed(Ping())
+        ping = packed(Cancel(1))
 
         end.send(ping + ping[:3])
         await asyncio.sleep(0.2)
@@ -347,10 +347,10 @@ class TestPace:
         channel, end = other.open()
         channel.send(packed(Chunk(1, b"x" * 1_000_000)) * 9)
 
-        end.send(packed(Ping()))
+        end.send(packed(Cancel(1)))
         await until(lambda: other.batches)
 
-        assert [Ping()] == other.frames
+        assert [Cancel(1)] == other.frames
 
     async def test_the_end_while_nothing_is_read(self, other: Other) -> None:
         """That the other side is gone is noticed all the same."""

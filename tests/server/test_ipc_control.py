@@ -4,11 +4,13 @@
 import asyncio
 import os
 import socket
+import time
 
 import msgspec
 import pytest
 
 from hsm_server.ipc.control import Beat, Control, FromChild, Publish
+from hsm_server.processes.child import Pulse
 from hsm_server.sealed_memory import read_sealed, seal
 
 
@@ -67,3 +69,31 @@ async def test_what_cannot_be_read_ends_it_and_leaves_nothing_open(said: bytes) 
     # The last copy of the writing end is closed, or this would say to try again.
     assert b"" == os.read(reading, 1)
     os.close(reading)
+
+
+async def test_a_busy_loop_lives_and_a_stuck_one_does_not() -> None:
+    """A thread tells it twice a second, until the loop has not turned for too long."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(20)
+    pulse = Pulse(ours, stuck_seconds=1.5)
+    with ours, theirs:
+        pulse.start()
+        # Nothing but this thread runs the loop, and it is busy here.
+        said = [theirs.recv(100), theirs.recv(100)]
+        time.sleep(1.5)
+        theirs.setblocking(False)
+        while True:
+            try:
+                theirs.recv(100)
+            except BlockingIOError:
+                break
+        time.sleep(1.2)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(100)
+        # It has turned again.
+        theirs.settimeout(20)
+        await asyncio.sleep(1)
+        said.append(await asyncio.to_thread(theirs.recv, 100))
+        pulse.stop()
+
+    assert [msgspec.msgpack.encode(Beat())] * 3 == said

@@ -19,8 +19,6 @@ from hsm_server.ipc.frames import (
     Chunk,
     Event,
     Hello,
-    Ping,
-    Pong,
     Purpose,
     Request,
     cut,
@@ -55,12 +53,11 @@ REQUESTS = st.builds(
     TEXT,
     TEXT,
 )
-OF_FRONT_ENDS = BOTH | REQUESTS | st.builds(Cancel, IDS) | st.just(Ping())
+OF_FRONT_ENDS = BOTH | REQUESTS | st.builds(Cancel, IDS)
 OF_VAULTS = (
     BOTH
     | st.builds(Answer, IDS, TEXT, st.binary(), st.booleans(), st.none() | RECORDS)
     | st.builds(Event, IDS, TEXT, st.binary(), st.booleans())
-    | st.just(Pong())
 )
 
 
@@ -83,16 +80,14 @@ def test_what_vaults_send(frame: Any) -> None:
     assert frame == unpacked(packed(frame), FRONT)
 
 
-@pytest.mark.parametrize("frame", [Answer(1), Event(1, "", b""), Pong()])
+@pytest.mark.parametrize("frame", [Answer(1), Event(1, "", b"")])
 def test_a_front_end_sends_no_answers(frame: Any) -> None:
     """What only a vault sends is unknown to it."""
     with pytest.raises(msgspec.ValidationError):
         unpacked(packed(frame), BACK)
 
 
-@pytest.mark.parametrize(
-    "frame", [Request(1, Purpose.STATUS, Visitor()), Cancel(1), Ping()]
-)
+@pytest.mark.parametrize("frame", [Request(1, Purpose.STATUS, Visitor()), Cancel(1)])
 def test_a_vault_sends_no_requests(frame: Any) -> None:
     """What only a front end sends is unknown to it."""
     with pytest.raises(msgspec.ValidationError):

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import AuthenticationError, OverloadedError
 from hsm_core.model import Caller, KeyInfo
 from hsm_core.protocols import Request as CoreRequest
+from hsm_server.access import Visitor
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
     MAX_WAITING,
@@ -23,10 +25,8 @@ from hsm_server.ipc.frames import (
     Cancel,
     Chunk,
     Event,
-    Ping,
     Purpose,
     Request,
-    packed,
 )
 from tests.server.ipc_support import (
     LONGEST,
@@ -379,12 +379,16 @@ class TestBounds:
         monkeypatch.setattr("hsm_server.ipc.channel._FEW_UNSENT", 10_000)
         raw = await bench.raw()
         raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        pings = packed(Ping()) * 10_000
+        numbers = itertools.count(1)
 
         with contextlib.suppress(TimeoutError):
             while True:
+                asked = [
+                    Request(next(numbers), Purpose.PUBLIC_KEYS, Visitor())
+                    for _ in range(1000)
+                ]
                 async with asyncio.timeout(0.5):
-                    await raw.send(pings)
+                    await raw.send(*asked)
 
         assert [] == bench.violations
         # It can't even send what it likes.

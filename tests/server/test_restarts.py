@@ -126,24 +126,46 @@ def test_a_killed_vault_gives_503_and_comes_back(server: Running) -> None:
 
 
 def test_a_stopped_vault_is_replaced(server: Running) -> None:
-    """It is noticed within a second, killed within some, and another one serves."""
+    """It is killed within some seconds, which is told, and another one serves."""
     family = Family(server)
     before = family.vault
-    began = time.monotonic()
     family.kill_vault(signal.SIGSTOP)
     refusal = server.send("GET", _KEY)
-    seconds = time.monotonic() - began
-    again = server.send("GET", _KEY)
     back = retrying(server, _KEY)
 
-    assert (503, 503, 200) == (refusal.status, again.status, back.status)
-    assert seconds < 1.5
+    assert (503, 200) == (refusal.status, back.status)
     assert before != family.vault
-    assert time.monotonic() - began < 15
+
+
+def test_a_busy_vault_is_waited_for(server: Running) -> None:
+    """Requests that it has are answered when it comes to them, and so are new ones."""
+    family = Family(server)
+    before = family.vault
+    body = {"algorithm": "Ed25519", "name": "patient"}
+    asked = [("GET", _KEY), ("POST", "/api/v1/keys", body), ("GET", _KEY)]
+    answers: list[Answer] = []
+    threads = [
+        threading.Thread(target=lambda a=a: answers.append(server.send(*a)))
+        for a in asked
+    ]
+    family.kill_vault(signal.SIGSTOP)
+    try:
+        for thread in threads:
+            thread.start()
+            time.sleep(0.7)
+        was_early = bool(answers)
+    finally:
+        family.kill_vault(signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+
+    assert not was_early
+    assert [200, 200, 201] == sorted(answer.status for answer in answers)
+    assert before == family.vault
 
 
 def test_requests_in_flight_are_told_at_once(server: Running, site: Site) -> None:
-    """Who waits for a vault that stops gets 503 within a second, read or write."""
+    """Who waits for a vault that ends gets 503 at once, read or write."""
     family = Family(server)
     answers: list[Answer] = []
     family.kill_vault(signal.SIGSTOP)

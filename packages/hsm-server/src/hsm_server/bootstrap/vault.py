@@ -40,7 +40,7 @@ from hsm_server.limits import actor_limiter
 from hsm_server.logs import location, loop_exception_handler
 from hsm_server.loops import pass_over_what_stays, run
 from hsm_server.oidc.vouching import Vouching, vouching_for
-from hsm_server.processes.child import Child, begin_child, end_without_memory
+from hsm_server.processes.child import Child, Pulse, begin_child, end_without_memory
 from hsm_server.secret_box import TOKEN_SECRET, empty_box
 from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
 
@@ -178,8 +178,11 @@ class _Vault:
         watching = [asyncio.create_task(watch.run(seconds)) for watch in watches]
         watching.append(asyncio.create_task(self._clock_watch.run()))
         pass_over_what_stays()
+        pulse = Pulse(self._child.control)
+        pulse.start()
         self._control.send(Ready())
         await self._stopping.wait()
+        pulse.stop()
         for task in watching:
             task.cancel()
         self._service.close()
@@ -205,7 +208,7 @@ class _Vault:
             case Stop():
                 self._stopping.set()
             case Beat():
-                self._control.send(Beat())
+                pass  # `Pulse` answers, however busy the loop is.
             case _:
                 self._stopping.set()
         for descriptor in descriptors:

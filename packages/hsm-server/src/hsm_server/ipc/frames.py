@@ -36,15 +36,13 @@ __all__ = [
     "FromFrontEnd",
     "FromVault",
     "Hello",
-    "Ping",
-    "Pong",
     "Purpose",
     "Request",
     "cut",
     "packed",
 ]
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 """Version of this protocol; both sides must speak the same."""
 
 HEADER_BYTES: Final = 4
@@ -179,18 +177,10 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
     id: Id
 
 
-class Ping(_Frame, frozen=True, tag="ping"):
-    """Are you there?"""
-
-
-class Pong(_Frame, frozen=True, tag="pong"):
-    """I am."""
-
-
-FromFrontEnd: TypeAlias = Hello | Request | Chunk | Cancel | Ping
+FromFrontEnd: TypeAlias = Hello | Request | Chunk | Cancel
 """What a vault reads."""
 
-FromVault: TypeAlias = Hello | Answer | Chunk | Event | Pong
+FromVault: TypeAlias = Hello | Answer | Chunk | Event
 """What a front end reads."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -35,8 +35,6 @@ from hsm_server.ipc.frames import (
     Chunk,
     FromFrontEnd,
     Hello,
-    Ping,
-    Pong,
     Purpose,
     Request,
     packed,
@@ -48,7 +46,6 @@ from hsm_server.request_codes import REQUEST_CODES
 
 __all__ = ["FrontEnd", "Surroundings"]
 
-_PONG: Final = packed(Pong())
 _HELLO: Final = packed(Hello(PROTOCOL, __version__))
 _BATCH: Final = 32
 _ERROR_CODES: Final = frozenset(error_classes())
@@ -164,8 +161,6 @@ class FrontEnd:
             self._greeted = True
             return
         match frame:
-            case Ping():
-                self._channel.send(_PONG)
             case Chunk():
                 if frame.id not in self._assemblies:
                     self._check_next(frame.id)

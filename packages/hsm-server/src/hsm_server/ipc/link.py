@@ -30,8 +30,6 @@ from hsm_server.ipc.frames import (
     Event,
     FromVault,
     Hello,
-    Ping,
-    Pong,
     Request,
     cut,
     packed,
@@ -40,12 +38,8 @@ from hsm_server.ipc.frames import (
 __all__ = ["Link"]
 
 _CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.RECOVERY})
-_PING_SECONDS: Final = 0.15
-_SILENT_SECONDS: Final = 0.6
-_ASLEEP_SECONDS: Final = 0.4
 _MOST_EVENTS: Final = 64
 _MOST_ANSWER_BYTES: Final = 1024 * 1024 * 1024
-_PING: Final = packed(Ping())
 
 
 @dataclass(slots=True)
@@ -94,13 +88,13 @@ class Link:
     """
     Sends requests and gives each its own answer.
 
-    A vault that is not heard for 0.6 s counts as silent: what waits is given up, and
-    nothing more is sent to it until it is heard again.
+    What waits is given up with the connection alone, however long the vault takes: a
+    request that it has may be executed. The supervisor ends a vault that hangs.
 
     Args:
         end: Connected socket; the link closes it.
 
-        on_trouble: Is told when the vault is lost, silent, or heard again.
+        on_trouble: Is told when the vault is lost.
     """
 
     def __init__(self, end: socket.socket, on_trouble: Callable[[str], None]) -> None:
@@ -108,24 +102,16 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, _Waiting] = {}
         self._last_id = 0
-        self._greeted = self._is_silent = False
-        self._asked_at: float | None = None
-        self._ticked_at = self._loop.time()
+        self._greeted = False
         self._channel: Channel[FromVault] = Channel(
             end, FromVault, self._take, self._on_lost
         )
         self._channel.send(packed(Hello(PROTOCOL, __version__)))
-        self._timer = self._loop.call_later(_PING_SECONDS, self._tick)
 
     @property
     def is_open(self) -> bool:
         """Whether the connection has not ended."""
         return self._channel.is_open
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether requests can be sent."""
-        return self._channel.is_open and not self._is_silent
 
     def close(self) -> None:
         """End the connection; what waits is given up."""
@@ -179,7 +165,7 @@ class Link:
             self._end(number)
 
     def _begin(self, operation: Operation[Any] | None) -> _Waiting:
-        if not self.is_usable:
+        if not self.is_open:
             raise _lost(None)
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError
@@ -221,10 +207,6 @@ class Link:
             room.cancel()
 
     def _take(self, frames: list[FromVault]) -> None:
-        self._asked_at = None
-        if self._is_silent:
-            self._is_silent = False
-            self._on_trouble("the vault is heard again")
         for frame in frames:
             if not self._accept(frame):
                 self._channel.close("a frame out of order")
@@ -236,8 +218,6 @@ class Link:
             self._greeted = isinstance(frame, Hello) and frame.protocol == PROTOCOL
             return self._greeted
         match frame:
-            case Pong():
-                return True
             case Hello():
                 return False
             case Answer() | Chunk() | Event():
@@ -278,32 +258,9 @@ class Link:
             waiting.fail(OverloadedError())
             self._channel.send(packed(Cancel(event.id)))
 
-    def _tick(self) -> None:
-        """Ask whether the vault is there, and notice that it does not answer."""
-        if not self._channel.is_open:
-            return
-        now = self._loop.time()
-        has_slept = now - self._ticked_at > _ASLEEP_SECONDS
-        self._ticked_at = now
-        self._timer = self._loop.call_later(_PING_SECONDS, self._tick)
-        if self._asked_at is None:
-            self._asked_at = now
-            self._channel.send(_PING)
-        elif has_slept:
-            # It was this process that did not listen.
-            self._asked_at = now
-        elif now - self._asked_at >= _SILENT_SECONDS and not self._is_silent:
-            self._is_silent = True
-            self._on_trouble("the vault is silent")
-            self._give_up()
-
-    def _give_up(self) -> None:
+    def _on_lost(self, reason: str) -> None:
         for waiting in list(self._waiting.values()):
             waiting.give_up()
-
-    def _on_lost(self, reason: str) -> None:
-        self._timer.cancel()
-        self._give_up()
         if reason != "closed":
             self._on_trouble(f"the connection to the vault ended: {reason}")
 

@@ -58,8 +58,7 @@ class RemoteVault:
     Asks the vault over the connection that was attached last.
 
     Args:
-        on_trouble: Is told, for the log, when the vault is lost, silent, or heard
-            again.
+        on_trouble: Is told, for the log, when the vault is lost.
     """
 
     def __init__(self, on_trouble: Callable[[str], None]) -> None:
@@ -76,7 +75,7 @@ class RemoteVault:
 
     @property
     def is_linked(self) -> bool:
-        """Whether there is a connection, be it one to a vault that is silent."""
+        """Whether there is a connection, be it one to a vault that is busy."""
         return self._link is not None and self._link.is_open
 
     def close(self) -> None:
@@ -199,7 +198,7 @@ class RemoteVault:
         raise error
 
     def _open_link(self) -> Link:
-        if self._link is None or not self._link.is_usable:
+        if self._link is None or not self._link.is_open:
             raise UnavailableError(
                 "The process that holds the keys does not answer; it is restarted."
             )

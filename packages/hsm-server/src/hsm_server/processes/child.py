@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +26,17 @@ from hsm_server.hardening import (
     forbid_new_privileges,
     return_large_buffers,
 )
-from hsm_server.ipc.control import Failed, receive_begin
+from hsm_server.ipc.control import Beat, Failed, receive_begin
 from hsm_server.logs import Logger, capture_foreign, location, make_logger
 from hsm_server.plan import Plan, read_plan
 from hsm_server.standard_streams import plug_standard_streams, sentence
 from hsm_server.telemetry import Metrics, share_metrics
 
-__all__ = ["Child", "begin_child", "end_without_memory"]
+__all__ = ["Child", "Pulse", "begin_child", "end_without_memory"]
 
 _OUT_OF_MEMORY: Final = 12
+_PULSE_SECONDS: Final = 0.5
+_STUCK_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,48 @@ def begin_child() -> Child:
     )
     capture_foreign(logger)
     return Child(control, begin.slot, plan, descriptors, logger, Metrics(plan.started))
+
+
+class Pulse:
+    """
+    Liveness signal: tells the supervisor twice a second that this process lives.
+
+    It has a thread of its own, which work on the event loop can't hold up. It ends when
+    the loop hasn't turned for a minute: that is no work any more.
+
+    Args:
+        control: Socket to the supervisor; `start` is called on the running event loop.
+
+        stuck_seconds: How long the loop may be busy.
+    """
+
+    def __init__(
+        self, control: socket.socket, stuck_seconds: float = _STUCK_SECONDS
+    ) -> None:
+        self._control = control
+        self._stuck_seconds = stuck_seconds
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._turn()
+        threading.Thread(target=self._tell, name="hsm-pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        """Tell no more."""
+        self._stopping.set()
+
+    def _turn(self) -> None:
+        self._turned_at = time.monotonic()
+        asyncio.get_running_loop().call_later(_PULSE_SECONDS, self._turn)
+
+    def _tell(self) -> None:
+        beat = msgspec.msgpack.encode(Beat())
+        while not self._stopping.wait(_PULSE_SECONDS):
+            if time.monotonic() - self._turned_at < self._stuck_seconds:
+                # A supervisor that does not read has other troubles.
+                with contextlib.suppress(OSError):
+                    self._control.send(beat, socket.MSG_DONTWAIT)
 
 
 def end_without_memory(error: BaseException | None) -> None:
