@@ -28,6 +28,7 @@ from hsm_server.tls.acme.cache import Account, Cache
 from hsm_server.tls.acme.challenges import tls_challenge
 from hsm_server.tls.acme.failures import Failure, FailureKind, instant_after
 from hsm_server.tls.acme.first import first_pair
+from hsm_server.tls.acme.http_answers import HTTPAnswers
 from hsm_server.tls.acme.self_signed import new_key, placeholder
 from hsm_server.tls.acme.stored import Stored
 from hsm_server.tls.acme.task import ACMETask
@@ -643,3 +644,23 @@ def test_a_placeholder_and_challenges_can_be_shown() -> None:
 def test_keys_are_not_shown() -> None:
     """A certificate with its key is not spelt out in a traceback."""
     assert "key=" not in repr(stored())
+
+
+@pytest.mark.parametrize("sent", [b"GET /%s HTTP/1.1", b"HEAD /%s HTTP/1.1", b"@"])
+async def test_what_answers_challenges_names_no_software(sent: bytes) -> None:
+    """Neither to a CA nor to who asks for something else or sends nonsense."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        serving = asyncio.create_task(HTTPAnswers(bound).run())
+        await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*bound.getsockname())
+        writer.write(sent.replace(b"%s", b"x") + b"\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        writer.close()
+        serving.cancel()
+        await asyncio.wait([serving])
+
+    assert answer.startswith(b"HTTP/1.")
+    assert b"server:" not in answer.lower()
+    assert b"aiohttp" not in answer.lower()
+    assert b"python" not in answer.lower()

@@ -251,7 +251,40 @@ async def test_open_pages_are_strict_too(api: API, page: str) -> None:
 
     assert (422, "invalid_input") == (query.status, query.code)
     assert (400, "malformed") == (body.status, body.code)
-    assert (405, "GET") == (method.status, method.headers["Allow"])
+    assert (405, "GET,HEAD") == (method.status, method.headers["Allow"])
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("//healthz", "//livez", "//readyz", "//metrics", "//.well-known/jwks.json"),
+        *("/openapi.json", "/keys", "/keys/{key}", "/status", "/nothing"),
+        *("/audit/events", "//ui/sign-in", "//ui/static/console.css", "//ui/keys"),
+    ],
+)
+async def test_head_is_get_without_a_body(api: API, page: str) -> None:
+    """Wherever GET works, with the same status and header fields."""
+    key = (await api.create("Ed25519"))["key_id"]
+    path = page.format(key=key)
+    token = "" if page.startswith("//") else None
+    get = await api.send("GET", path, token=token)
+    head = await api.send("HEAD", path, token=token)
+    varying = {"Date", "Content-Length", "X-Request-Id"}
+
+    assert get.status == head.status
+    assert b"" == head.body
+    assert get.headers.keys() - varying == head.headers.keys() - varying
+    assert get.headers.get("ETag") == head.headers.get("ETag")
+
+
+async def test_head_of_a_live_view_ends(api: API) -> None:
+    """Its header fields are all there is."""
+    headers = {"Accept": "text/event-stream"}
+    async with asyncio.timeout(20):
+        head = await api.send("HEAD", "/audit/events", headers=headers)
+
+    assert (200, b"") == (head.status, head.body)
+    assert "text/event-stream" == head.headers["Content-Type"]
 
 
 async def test_a_secret_is_never_published(api: API) -> None:

@@ -20,7 +20,16 @@ from hsm_core.model import Integrity, KeyInfo
 from hsm_core.operations import DescribeKey, Effect
 from hsm_core.rest import Route, path_fields
 
-__all__ = ["expected_generation", "is_known", "key_tag", "takes_condition"]
+__all__ = [
+    "SAFE_METHODS",
+    "expected_generation",
+    "is_known",
+    "key_tag",
+    "takes_condition",
+]
+
+SAFE_METHODS: Final = ("GET", "HEAD")
+"""Methods that only read (RFC 9110, section 9.2.1)."""
 
 _OURS: Final = re.compile(r"([1-9][0-9]{0,14})(?:-[0-9a-f]{32})?\Z")
 _TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<value>[!#-~\x80-\xff]*)"\Z')
@@ -56,8 +65,10 @@ def expected_generation(request: web.Request, route: Route) -> int:
         InvalidInputError: It is malformed or names several, or nothing here could keep
             to a condition that is set.
     """
-    if request.method != "GET" and "If-None-Match" in request.headers:
-        raise InvalidInputError("If-None-Match is for GET.", field="If-None-Match")
+    if request.method not in SAFE_METHODS and "If-None-Match" in request.headers:
+        raise InvalidInputError(
+            "If-None-Match is for GET and HEAD.", field="If-None-Match"
+        )
     given = request.headers.getall("If-Match", [])
     if not given:
         return 0

@@ -80,8 +80,9 @@ async def answer_live_view(
         response = web.StreamResponse(headers=_HEADERS)
         with contextlib.suppress(ConnectionError):
             await response.prepare(request)
-            await write_part(request, response, _events(first, encode))
-            await _go_on(request, response, pages, exchange, encode)
+            if request.method != "HEAD":
+                await write_part(request, response, _events(first, encode))
+                await _go_on(request, response, pages, exchange, encode)
     return response
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from hsm_core.operations import ListAuditEvents, Operation
 from hsm_core.rest import Route, path_fields
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 from hsm_server.app_keys import METRICS, start_exchange
+from hsm_server.conditions import SAFE_METHODS
 from hsm_server.incoming import query_pairs, read_body
 from hsm_server.problems import RequestRefusedError, problem_response
 from hsm_server.settings import HTTPLimits
@@ -26,6 +27,7 @@ __all__ = [
     "EVENTS",
     "JSON",
     "RequestReader",
+    "add_route",
     "answer_expectation",
     "last_event_id",
     "refuse_expectation",
@@ -233,6 +235,22 @@ def _parse_list(name: str, text: str) -> list[str]:
 
 def _parse_text(name: str, text: str) -> str:
     return text
+
+
+def add_route(
+    router: web.UrlDispatcher,
+    method: str,
+    path: str,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> None:
+    """
+    Add a route; where GET is answered, HEAD is too, with the same header fields.
+
+    Standard:
+        RFC 9110, section 9.3.2.
+    """
+    for name in SAFE_METHODS if method == "GET" else (method,):
+        router.add_route(name, path, handler, expect_handler=answer_expectation)
 
 
 async def answer_expectation(request: web.Request) -> web.StreamResponse | None:

@@ -27,7 +27,12 @@ from hsm_core.rest import (
 from hsm_server.access import Known, Visitor
 from hsm_server.app_keys import VAULT, begin_operation
 from hsm_server.auth import api_visitor_of
-from hsm_server.conditions import expected_generation, is_known, key_tag
+from hsm_server.conditions import (
+    SAFE_METHODS,
+    expected_generation,
+    is_known,
+    key_tag,
+)
 from hsm_server.live_view import LIVE_VIEW, answer_live_view
 from hsm_server.problems import RequestRefusedError
 from hsm_server.requests import (
@@ -35,7 +40,7 @@ from hsm_server.requests import (
     EVENTS,
     JSON,
     RequestReader,
-    answer_expectation,
+    add_route,
 )
 from hsm_server.settings import HTTPLimits
 
@@ -51,12 +56,8 @@ _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
     """Add a route for every operation."""
     for route in ROUTES:
-        router.add_route(
-            route.method,
-            API_PREFIX + route.path,
-            _handler(route, limits),
-            expect_handler=answer_expectation,
-        )
+        path = API_PREFIX + route.path
+        add_route(router, route.method, path, _handler(route, limits))
 
 
 def _handler(
@@ -207,7 +208,8 @@ def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
 def _not_modified(request: web.Request, answer: web.Response) -> web.Response | None:
     """Return what is answered to who has the same already; None if they have not."""
     tag = answer.etag
-    if request.method != "GET" or tag is None or not is_known(request, tag):
+    is_asked = request.method in SAFE_METHODS and tag is not None
+    if tag is None or not is_asked or not is_known(request, tag):
         return None
     short = web.Response(status=HTTPStatus.NOT_MODIFIED)
     short.etag = tag

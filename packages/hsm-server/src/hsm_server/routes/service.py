@@ -16,7 +16,7 @@ from hsm_core.rest import API_PREFIX
 from hsm_server.app_keys import HEALTH, METRICS, SETTINGS, VAULT, begin_operation
 from hsm_server.auth import visitor_of
 from hsm_server.health import Health
-from hsm_server.requests import answer_expectation
+from hsm_server.requests import add_route
 from hsm_server.telemetry import METRICS_CONTENT_TYPE
 
 __all__ = ["add_metrics_route", "add_service_routes"]
@@ -55,7 +55,7 @@ def _add(
     path: str,
     handler: Callable[[web.Request], Awaitable[web.Response]],
 ) -> None:
-    router.add_route("GET", path, handler, expect_handler=answer_expectation)
+    add_route(router, "GET", path, handler)
 
 
 def _begin(request: web.Request, name: str) -> None:

@@ -15,9 +15,10 @@ from hsm_core.errors import AuthenticationError, HSMError
 from hsm_server.access import Visitor
 from hsm_server.app_keys import METRICS, VAULT, Exchange, begin_operation
 from hsm_server.auth import visitor_of
+from hsm_server.conditions import SAFE_METHODS
 from hsm_server.failures import FAILURE_PAGES
 from hsm_server.problems import RequestRefusedError
-from hsm_server.requests import answer_expectation
+from hsm_server.requests import add_route
 from hsm_server.ui.assets import STATIC_PATH, serve_asset
 from hsm_server.ui.cookies import (
     BEFORE_COOKIE,
@@ -56,7 +57,7 @@ def add_console(app: web.Application) -> None:
 
 
 def _add(router: web.UrlDispatcher, method: str, path: str, answer: _Answer) -> None:
-    router.add_route(method, path, answer, expect_handler=answer_expectation)
+    add_route(router, method, path, answer)
 
 
 async def _go_home(request: web.Request) -> web.Response:
@@ -142,12 +143,16 @@ def _turn_away(visit: Visit) -> web.StreamResponse:
     if visit.visitor.credential or "Authorization" in request.headers:
         response: web.StreamResponse = visit.problem(AuthenticationError())
         return response
-    if not has_cookie and request.method == "GET" and comes_from_elsewhere(request):
+    if (
+        not has_cookie
+        and request.method in SAFE_METHODS
+        and comes_from_elsewhere(request)
+    ):
         # Browsers keep strict cookies back where a link of another site is followed;
         # a page of ours that asks again gets them.
         return visit.render("session/again.html", path=_here(request))
     target = f"{_SIGN_IN}?next={quote(_here(request), safe='')}"
-    if visit.is_part or request.method != "GET":
+    if visit.is_part or request.method not in SAFE_METHODS:
         response = visit.render("session/ended.html", status=401, target=target)
         if visit.is_part:
             response.headers["HX-Redirect"] = target
@@ -164,6 +169,6 @@ def _turn_away(visit: Visit) -> web.StreamResponse:
 
 def _here(request: web.Request) -> str:
     """Return which page somebody wants, who must sign in first."""
-    if request.method == "GET" and request.headers.get("HX-Request") != "true":
+    if request.method in SAFE_METHODS and request.headers.get("HX-Request") != "true":
         return safe_path(request.rel_url.raw_path_qs)
     return HOME

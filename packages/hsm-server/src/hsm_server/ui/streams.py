@@ -50,6 +50,8 @@ async def answer_events(
         async with contextlib.aclosing(paced):
             with contextlib.suppress(ConnectionError, HSMError):
                 await response.prepare(request)
+                if request.method == "HEAD":
+                    return response
                 async for part in paced:
                     # A page that nobody may see any more does not go on.
                     known = view.exchange.know

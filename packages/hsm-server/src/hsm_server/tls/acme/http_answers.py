@@ -50,8 +50,10 @@ class HTTPAnswers:
 
     async def run(self) -> None:
         """Serve until this is cancelled."""
+        loop = asyncio.get_running_loop()
         server = web.Server(
             self._answer,
+            request_factory=lambda *parts: _Request(*parts, loop),
             access_log=None,
             keepalive_timeout=_IDLE_SECONDS,
             lingering_time=0,
@@ -67,7 +69,7 @@ class HTTPAnswers:
         # The loop closes what it is given.
         own = self._bound.dup()
         own.setblocking(False)
-        listening = await asyncio.get_running_loop().create_server(accept, sock=own)
+        listening = await loop.create_server(accept, sock=own)
         try:
             # Its own `serve_forever` would wait at the end for who says nothing.
             await asyncio.Event().wait()
@@ -86,6 +88,13 @@ class HTTPAnswers:
             )
         answer.force_close()
         return answer
+
+
+class _Request(web.BaseRequest):
+    """A request whose answer, be it that to nonsense, names no software."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
 
 
 class _Refusal(asyncio.Protocol):
