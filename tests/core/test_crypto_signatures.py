@@ -6,10 +6,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -252,6 +256,23 @@ class TestVerify:
         for other in (0, 31, 33, 222):
             with pytest.raises(SignatureMismatchError):
                 verify(Algorithm.RSA_2048, signature, replace(PSS, salt_bytes=other))
+
+    @pytest.mark.parametrize(
+        ("salt_bytes", "is_usual"), [(0, True), (20, True), (33, False), (222, False)]
+    )
+    def test_pss_salt_of_others(self, salt_bytes: int, *, is_usual: bool) -> None:
+        """
+        A salt that is longer than the hash is taken only if its length is given.
+        """
+        private = load_der_private_key(material(Algorithm.RSA_2048), None)
+        assert isinstance(private, rsa.RSAPrivateKey)
+        scheme = padding.PSS(padding.MGF1(SHA256()), salt_bytes)
+        signature = private.sign(MESSAGE, scheme, SHA256())
+        unusual = pytest.raises(SignatureMismatchError)
+
+        verify(Algorithm.RSA_2048, signature, replace(PSS, salt_bytes=salt_bytes))
+        with nullcontext() if is_usual else unusual:
+            verify(Algorithm.RSA_2048, signature, PSS)
 
     @pytest.mark.parametrize("salt_bytes", [-1, 223])
     def test_impossible_salt(self, salt_bytes: int) -> None:

@@ -137,7 +137,8 @@ def verify(
 
         mgf_hash: RSASSA-PSS only. None means *hash*.
 
-        salt_bytes: RSASSA-PSS only: length of the salt. None accepts any.
+        salt_bytes: RSASSA-PSS only: length of the salt. None accepts any up to the
+            hash's length.
 
         context: As given to `sign`.
 

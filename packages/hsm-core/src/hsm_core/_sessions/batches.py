@@ -46,6 +46,8 @@ class BatchMethods(SessionBase):
         scheme: SignatureScheme | None = None,
         hash: HashAlgorithm | None = None,
         encoding: SignatureEncoding | None = None,
+        mgf_hash: HashAlgorithm | None = None,
+        salt_bytes: int | None = None,
         context: bytes = b"",
     ) -> ops.VerifiedBatch:
         """Check many signatures; see `VerifyBatch`."""
@@ -57,6 +59,8 @@ class BatchMethods(SessionBase):
                 scheme=scheme,
                 hash=hash,
                 encoding=encoding,
+                mgf_hash=mgf_hash,
+                salt_bytes=salt_bytes,
                 context=context,
             )
         )

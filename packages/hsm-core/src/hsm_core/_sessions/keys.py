@@ -32,6 +32,7 @@ class KeyMethods(SessionBase):
         algorithm: str,
         *,
         name: str = "",
+        owner: str = "",
         description: str = "",
         usages: Iterable[KeyUsage] = (),
         tags: Iterable[str] = (),
@@ -43,6 +44,7 @@ class KeyMethods(SessionBase):
         operation = ops.CreateKey(
             algorithm=algorithm,
             name=name,
+            owner=owner,
             description=description,
             usages=tuple(usages),
             tags=tuple(tags),

@@ -56,6 +56,8 @@ class UseMethods(SessionBase):
         scheme: SignatureScheme | None = None,
         hash: HashAlgorithm | None = None,
         encoding: SignatureEncoding | None = None,
+        mgf_hash: HashAlgorithm | None = None,
+        salt_bytes: int | None = None,
         context: bytes = b"",
     ) -> ops.Verified:
         """Check a signature; a wrong one raises. See `Verify`."""
@@ -70,6 +72,8 @@ class UseMethods(SessionBase):
                 scheme=scheme,
                 hash=hash,
                 encoding=encoding,
+                mgf_hash=mgf_hash,
+                salt_bytes=salt_bytes,
                 context=context,
             )
         )
@@ -80,11 +84,18 @@ class UseMethods(SessionBase):
         plaintext: bytes,
         aad: bytes = b"",
         *,
+        hash: HashAlgorithm | None = None,
+        mgf_hash: HashAlgorithm | None = None,
         encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE,
     ) -> bytes:
         """Return the ciphertext of *plaintext*; see `Encrypt`."""
         operation = ops.Encrypt(
-            key_id=key_id, plaintext=plaintext, aad=aad, encoding=encoding
+            key_id=key_id,
+            plaintext=plaintext,
+            aad=aad,
+            hash=hash,
+            mgf_hash=mgf_hash,
+            encoding=encoding,
         )
         return self._hsm.execute(operation).ciphertext
 
@@ -94,11 +105,20 @@ class UseMethods(SessionBase):
         ciphertext: bytes,
         aad: bytes = b"",
         *,
+        version: int | None = None,
+        hash: HashAlgorithm | None = None,
+        mgf_hash: HashAlgorithm | None = None,
         encoding: CiphertextEncoding = CiphertextEncoding.ENVELOPE,
     ) -> bytes:
         """Return the plaintext of *ciphertext*; see `Decrypt`."""
         operation = ops.Decrypt(
-            key_id=key_id, ciphertext=ciphertext, aad=aad, encoding=encoding
+            key_id=key_id,
+            ciphertext=ciphertext,
+            aad=aad,
+            version=version,
+            hash=hash,
+            mgf_hash=mgf_hash,
+            encoding=encoding,
         )
         return self._hsm.execute(operation).plaintext
 

@@ -110,7 +110,8 @@ class Verify(Operation[Verified], frozen=True, kw_only=True):
     Attributes:
         version: None tries every version that may verify, newest first.
         mgf_hash: RSASSA-PSS only; None means the same as *hash*.
-        salt_bytes: RSASSA-PSS only; None means any length.
+        salt_bytes: RSASSA-PSS only: length of the salt, up to what the modulus has room
+            for. None means any length up to the hash's (FIPS 186-5, section 5.4).
         mu: As in `Sign`.
         context: As in `Sign`.
     """

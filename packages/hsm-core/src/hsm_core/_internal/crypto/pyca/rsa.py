@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -66,15 +67,49 @@ class RSAPublicHandle(BaseHandle):
     def verify(
         self, data: bytes, signature: bytes, parameters: SignatureParameters, /
     ) -> None:
-        """Check a signature, which is as long as the modulus."""
+        """
+        Check a signature, which is as long as the modulus.
+
+        Standard:
+            FIPS 186-5, section 5.4 (g): a salt of PSS is at most as long as the hash,
+            where no other length is asked for.
+        """
         check_verifying(self._algorithm, data, parameters)
         if len(signature) != self._modulus_bytes:
             raise SignatureMismatchError
-        scheme = _signature_padding(parameters, parameters.salt_bytes)
+        if not any(
+            self._is_good(signature, data, parameters, salt_bytes)
+            for salt_bytes in self._salts(signature, data, parameters)
+        ):
+            raise SignatureMismatchError
+
+    def _salts(
+        self, signature: bytes, data: bytes, parameters: SignatureParameters
+    ) -> Iterator[int | None]:
+        """Give the lengths that the signature's salt may have, the likeliest first."""
+        is_pss = parameters.scheme is SignatureScheme.RSASSA_PSS
+        if parameters.salt_bytes is not None or not is_pss:
+            yield parameters.salt_bytes
+            return
+        longest = parameters.hash.digest_bytes
+        yield longest
+        # A signature that is wrong with every length costs one more verification.
+        if self._is_good(signature, data, parameters, None):
+            yield from range(longest)
+
+    def _is_good(
+        self,
+        signature: bytes,
+        data: bytes,
+        parameters: SignatureParameters,
+        salt_bytes: int | None,
+    ) -> bool:
+        scheme = _signature_padding(parameters, salt_bytes)
         try:
             self._public.verify(signature, data, scheme, hash_of(parameters))
         except (InvalidSignature, ValueError):
-            raise SignatureMismatchError from None
+            return False
+        return True
 
     def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
         """Return a ciphertext as long as the modulus."""
