@@ -89,6 +89,11 @@ class TestAuditEvents:
         assert seqs("--kind", "Sign") == seqs("--kind", "Sign", "--since", "2001-01-01")
         assert [] == seqs("--failed", "--since", "2001-01-01T00:00:00Z")
         assert 1 == len(seqs("--kind", "Sign", "--code", "ok"))
+        both = sorted(seqs("--kind", "Sign") + seqs("--kind", "CreateKey"))
+        assert both == sorted(seqs("--kind", "Sign", "--kind", "CreateKey"))
+        assert both == sorted(seqs("--kind", "Sign,CreateKey"))
+        refused = shell("audit", "events", "--kind", "Sgin")
+        assert (2, True) == (refused.code, "Did you mean Sign" in refused.err)
 
     def test_auditor(self, gateway: OpenHSM, monkeypatch: pytest.MonkeyPatch) -> None:
         """An auditor reads the trail, and may not sign."""

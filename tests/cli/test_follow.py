@@ -85,12 +85,14 @@ class TestFollow:
     ) -> None:
         """The filters go into the query, and the form into Accept."""
         stub.faults = [streamed(entries[0])]
-        view = hsm.follow(ListAuditEvents(start_seq=3, kind="Sign", limit=7))
+        view = hsm.follow(
+            ListAuditEvents(start_seq=3, kind=("Sign", "Verify"), limit=7)
+        )
         next(view)
         view.close()
         (request,) = stub.received
 
-        assert "/api/v1/audit/events?start_seq=3&kind=Sign" == request.target
+        assert "/api/v1/audit/events?start_seq=3&kind=Sign%2CVerify" == request.target
         assert request.headers["accept"].startswith("text/event-stream")
         assert "last-event-id" not in request.headers
 

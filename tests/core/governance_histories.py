@@ -215,7 +215,7 @@ class _History:
         report = hsm.execute(ops.RetentionStatus())
         assert report.ledger is not None
         assert "" == report.ledger.problem
-        alarms = ops.ListAuditEvents(kind="system.approval-tampered")
+        alarms = ops.ListAuditEvents(kind=("system.approval-tampered",))
         assert not hsm.execute(alarms).items
         for found in self._approvals():
             known = self._ended.get(found.approval_id, found.state)

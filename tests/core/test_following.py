@@ -84,7 +84,11 @@ def as_caller(gateway: OpenHSM, who: Caller | None = None) -> AsyncHSM:
 
 
 def from_now(
-    gateway: OpenHSM, *, key_id: str = "", principal: str = "", kind: str = ""
+    gateway: OpenHSM,
+    *,
+    key_id: str = "",
+    principal: str = "",
+    kind: tuple[str, ...] = (),
 ) -> ops.ListAuditEvents:
     """Return a view of what is recorded from now on."""
     return ops.ListAuditEvents(
@@ -250,7 +254,7 @@ def test_the_same_filters(gateway: OpenHSM) -> None:
     other = type(mine)(gateway.act_as(caller(principal="other")))
     for name in ("k", "l"):
         mine.create_key("ed25519", name=name)
-    asked = from_now(gateway, key_id="k", kind="Sign", principal="tester")
+    asked = from_now(gateway, key_id="k", kind=("Sign",), principal="tester")
 
     async def follow() -> list[AuditEntry]:
         async with aclosing(as_caller(gateway).follow(asked)) as pages:

@@ -226,7 +226,7 @@ def test_an_operator_is_told_which_rule_refused() -> None:
         with pytest.raises(errors.AccessDeniedError, match="pqc-restricted"):
             operator.execute(ops.CreateKey(algorithm="ml-dsa-87"))
         auditor = gateway.act_as(caller(Role.AUDITOR))
-        page = auditor.execute(ops.ListAuditEvents(kind="CreateKey"))
+        page = auditor.execute(ops.ListAuditEvents(kind=("CreateKey",)))
 
     assert ["pqc-restricted"] == [entry.event.rule for entry in page.items]
 

@@ -469,7 +469,7 @@ class TestLostLedger:
         assert world.ledger_log is not None
         (first, *_) = events_of(world.ledger_log)
         found = world.hsm.act_as(caller(*Role)).execute(
-            ListAuditEvents(kind="system.ledger", limit=1)
+            ListAuditEvents(kind=("system.ledger",), limit=1)
         )
         world.close()
 

@@ -51,7 +51,7 @@ def look(gateway: OpenHSM) -> None:
 def recorded(gateway: OpenHSM, kind: str) -> list[AuditEvent]:
     """Return the records of a kind, newest first."""
     hsm = gateway.act_as(caller())
-    return [e.event for e in hsm.execute(ops.ListAuditEvents(kind=kind)).items]
+    return [e.event for e in hsm.execute(ops.ListAuditEvents(kind=(kind,))).items]
 
 
 class TestRule:

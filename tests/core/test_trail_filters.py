@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+import hsm_core
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.clock import instant
+from hsm_core._internal.handlers.trail import KINDS
+from hsm_core._internal.system_callers import SystemPrincipal
 from hsm_core.factory import OpenHSM
 from hsm_core.model import AuditEvent, Phase, Role
 from hsm_core.testing import FakeClock, caller, memory_hsm
+from tests.support import REPOSITORY
 
 
 @pytest.fixture
@@ -74,6 +80,52 @@ def test_when_it_was(gateway: OpenHSM, clock: FakeClock) -> None:
     assert [] == shown(gateway, never)
 
 
+def test_several_kinds(gateway: OpenHSM) -> None:
+    """Records of any of the kinds are shown, and no others."""
+    kinds = ("CreateKey", "RotateKey")
+
+    assert ["RotateKey", "CreateKey", "CreateKey"] == [
+        event.kind for event in shown(gateway, ops.ListAuditEvents(kind=kinds))
+    ]
+    assert {"CreateKey"} == {
+        event.kind for event in shown(gateway, ops.ListAuditEvents(kind=kinds[:1]))
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "near"),
+    [("sgin", "Sign"), ("sign", "Sign"), ("system.strat", "system.start"), ("%", "")],
+)
+def test_a_kind_that_there_is_not(gateway: OpenHSM, kind: str, near: str) -> None:
+    """An empty page would say that nothing of the sort has happened."""
+    for operation in (
+        ops.ListAuditEvents(kind=("Sign", kind)),
+        ops.ListApprovals(kind=kind),
+    ):
+        with pytest.raises(
+            errors.InvalidInputError, match=f"no kind '{kind}'"
+        ) as caught:
+            gateway.act_as(caller()).execute(operation)
+        assert "kind" == caught.value.facts["field"]
+        if isinstance(operation, ops.ListAuditEvents):
+            assert near in str(caught.value)
+
+
+def test_every_kind_that_is_written_is_known() -> None:
+    """A kind that the HSM writes can be asked for, and stands in the reference."""
+    found = set()
+    for path in Path(hsm_core.__file__).parent.rglob("*.py"):
+        found |= set(re.findall(r'"(system\.[a-z-]+)"', path.read_text()))
+    # Two are of the ledger alone, the others are names of callers.
+    found -= {"system.ledger-begun", "system.resumed"}
+    found -= {"system.recovery", *SystemPrincipal}
+    known = {kind for kind in KINDS if kind.startswith("system.")}
+    page = (REPOSITORY / "docs/reference/formats-audit.md").read_text()
+
+    assert found == known
+    assert not {kind for kind in known if f"`{kind}`" not in page}
+
+
 @pytest.mark.parametrize("reference", ["nothing", 'a"b\\c', "\N{SNOWMAN}", "%"])
 def test_of_one_key(gateway: OpenHSM, reference: str) -> None:
     """Records about a key are found by what it was called, however that is written."""
@@ -94,7 +146,7 @@ def test_of_one_principal(gateway: OpenHSM, name: str) -> None:
     gateway.record_refusal(stranger, "invalid_input", kind="Sign")
     auditor = gateway.act_as(caller(Role.AUDITOR, principal="carl"))
     theirs = auditor.execute(ops.ListAuditEvents(principal=name)).items
-    good = auditor.execute(ops.ListAuditEvents(code="ok", kind="Sign")).items
+    good = auditor.execute(ops.ListAuditEvents(code="ok", kind=("Sign",))).items
 
     assert ["invalid_input"] == [entry.event.code for entry in theirs]
     assert () == good

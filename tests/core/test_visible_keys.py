@@ -65,7 +65,7 @@ def test_each_caller_sees_their_own(tmp_path: Path) -> None:
             assert total == len(names)
             seen[name] = sorted(names)
         records = gateway.act_as(caller(Role.AUDITOR)).execute(
-            ops.ListAuditEvents(kind="ListKeys")
+            ops.ListAuditEvents(kind=("ListKeys",))
         )
 
     everything = [f"k{number}" for number in range(9)]

@@ -40,6 +40,12 @@ def test_first_release(newcomer: Newcomer) -> None:
     assert "built from tag 1.0" in told
     assert "The signature is good; version 1 made it." in told
     assert "exit code 6" in told
+    assert [
+        ("Sign", "ada"),
+        ("Approve", "grace"),
+        ("Approve", "grace"),
+        ("Sign", "ada"),
+    ] == re.findall(r"^\d+ .*? (\w+) +\w+ +\w+ +(ada|grace) ", told, re.MULTILINE)
     assert "intact" in told
     assert re.search(r"record \d+", told)
     assert told.rstrip().endswith("exit code 7")

@@ -34,6 +34,8 @@ _NEW_KEY = ("--tags", "--usage")
 LISTS = {
     "hsm-cli": ("--roles",),
     "hsm-cli approvals list": ("--state",),
+    "hsm-cli audit events": ("--kind",),
+    "hsm-cli audit follow": ("--kind",),
     "hsm-cli create": _NEW_KEY,
     "hsm-cli csr": ("--dns", "--ip", "--email", "--uri"),
     "hsm-cli derive": _NEW_KEY,

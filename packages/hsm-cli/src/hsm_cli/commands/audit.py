@@ -17,7 +17,7 @@ from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, warn_of_visible
 from hsm_cli.output import print_note
-from hsm_cli.parameter_types import Group
+from hsm_cli.parameter_types import Group, ListOption
 from hsm_cli.progress import Progress
 from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
 from hsm_cli.views import EVENT_HEADER, event_row
@@ -62,9 +62,10 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--kind",
-            default="",
+            cls=ListOption,
             metavar="NAME",
-            help="Only of this operation, such as Sign.",
+            help="Only of these operations, such as Sign, or kinds such as "
+            "system.start; repeatable, or several with commas between.",
         ),
         click.option(
             "--code",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 from msgspec import Meta
 
@@ -19,6 +19,9 @@ __all__ = [
     "SyncTimes",
     "VerifyAudit",
 ]
+
+
+_Kind: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class AuditPage(Record, frozen=True, kw_only=True):
@@ -115,6 +118,9 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
             *ascending*. Ascending from a record that was pruned begins at the oldest;
             from one that is not there yet, there is nothing to show.
         ascending: Oldest first.
+        kind: Only records of one of these kinds: names of operations such as ``Sign``,
+            or of the HSM's own records such as ``system.start``. One that no record
+            has is an `InvalidInputError`. Empty for all.
         code: Only what was answered with it: ``ok``, or the code of an error. No
             intent is that.
         failed: Only what was answered with an error.
@@ -132,7 +138,7 @@ class ListAuditEvents(Operation[AuditPage], frozen=True, kw_only=True):
     ascending: bool = False
     key_id: Annotated[str, Meta(max_length=64)] = ""
     principal: Annotated[str, Meta(max_length=128)] = ""
-    kind: Annotated[str, Meta(max_length=64)] = ""
+    kind: Annotated[tuple[_Kind, ...], Meta(max_length=64)] = ()
     code: Annotated[str, Meta(max_length=64)] = ""
     failed: bool = False
     since: Instant | None = None

@@ -54,9 +54,10 @@ class Sieve:
         self._reads_heads = self._failed or since is not None or until is not None
         self._members = [
             _member(name, text)
-            for name in ("principal", "kind", "code")
+            for name in ("principal", "code")
             if (text := getattr(operation, name))
         ]
+        self._kinds = [_member("kind", kind) for kind in operation.kind]
         self._keys: list[bytes] = []
 
     def learn_keys(self, key_ids: Iterable[str]) -> None:
@@ -67,6 +68,7 @@ class Sieve:
         """Return whether the record of a stored line must be looked at in full."""
         return (
             all(member in line for member in self._members)
+            and (not self._kinds or any(member in line for member in self._kinds))
             and (not self._keys or any(member in line for member in self._keys))
             and not (self._reads_heads and self._is_ruled_out(line))
         )

@@ -6,9 +6,17 @@ from __future__ import annotations
 from typing import Any
 
 from hsm_core import operations as ops
-from hsm_core._internal.handlers.base import Answer, Handler, Op, R, Subject
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    Op,
+    R,
+    Subject,
+    check_known,
+)
 from hsm_core._internal.views import audited_caller
 from hsm_core.model import Phase
+from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditDraft
 
 __all__ = [
@@ -46,6 +54,8 @@ class ListApprovalsHandler(_ApprovalHandler[ops.ListApprovals, ops.ApprovalPage]
         self, subject: Subject[ops.ListApprovals], /
     ) -> Answer[ops.ApprovalPage]:
         """Read the index, then authenticate every approval that is shown."""
+        if subject.operation.kind:
+            check_known(subject.operation.kind, KNOWN_OPERATIONS, field="kind")
         people = self._services.consents.people
         return Answer(people.list(subject.caller, subject.operation))
 

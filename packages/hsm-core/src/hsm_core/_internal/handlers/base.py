@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -33,7 +34,11 @@ from hsm_core.algorithms import (
     parse_algorithm,
     spec,
 )
-from hsm_core.errors import PayloadTooLargeError, UnknownAlgorithmError
+from hsm_core.errors import (
+    InvalidInputError,
+    PayloadTooLargeError,
+    UnknownAlgorithmError,
+)
 from hsm_core.model import AuditDetail, Caller
 from hsm_core.operations import AuditVerification, Operation
 from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
@@ -47,6 +52,7 @@ __all__ = [
     "Plan",
     "Services",
     "Subject",
+    "check_known",
 ]
 
 Op = TypeVar("Op", bound=Operation[Any])
@@ -333,3 +339,25 @@ def _algorithm_of(services: Services, operation: Operation[Any]) -> Algorithm | 
     """Return the algorithm of the key that an operation names, as far as is known."""
     entry = services.inventory.entry(getattr(operation, "key_id", ""))
     return Algorithm(entry.algorithm) if entry and entry.algorithm else None
+
+
+def check_known(name: str, known: Collection[str], /, *, field: str) -> None:
+    """
+    Check the name of an operation or of a kind of record in a request.
+
+    Args:
+        name: The name.
+
+        known: All names that there are.
+
+        field: The field that holds *name*.
+
+    Raises:
+        InvalidInputError: It is not one of them; the message proposes similar ones.
+    """
+    if name in known:
+        return
+    spelt = {each.lower(): each for each in sorted(known)}
+    near = [spelt[found] for found in get_close_matches(name.lower(), spelt)]
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InvalidInputError(f"There is no {field} {name!r}.{hint}", field=field)

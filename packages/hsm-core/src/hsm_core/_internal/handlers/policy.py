@@ -13,7 +13,7 @@ from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.clock import instant, microseconds
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.handlers.base import Answer, Handler, Subject
+from hsm_core._internal.handlers.base import Answer, Handler, Subject, check_known
 from hsm_core._internal.policy import RuleEngine, change_of, explain
 from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import Asked
@@ -62,10 +62,7 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         self, operation: ops.ExplainPolicy, document: KeyDocument | None, /
     ) -> ops.ExplainPolicy:
         """Refuse an operation that there is not."""
-        if operation.operation not in KNOWN_OPERATIONS:
-            raise InvalidInputError(
-                f"There is no operation {operation.operation!r}.", field="operation"
-            )
+        check_known(operation.operation, KNOWN_OPERATIONS, field="operation")
         return operation
 
     def perform(

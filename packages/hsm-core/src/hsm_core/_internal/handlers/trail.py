@@ -11,12 +11,37 @@ from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
 from hsm_core._internal.audit.sieve import Sieve
 from hsm_core._internal.clock import microseconds
-from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
+from hsm_core._internal.handlers.base import (
+    Answer,
+    Handler,
+    Services,
+    Subject,
+    check_known,
+)
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEntry, AuditEvent, Phase
+from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditHead
 
-__all__ = ["ListAuditEventsHandler", "VerifyAuditHandler", "View"]
+__all__ = ["KINDS", "ListAuditEventsHandler", "VerifyAuditHandler", "View"]
+
+KINDS: Final = KNOWN_OPERATIONS | {
+    *("Authenticate", "SignIn", "SignOut"),
+    *(
+        f"system.{name}"
+        for name in (
+            *("approval-anchored", "approval-cancelled", "approval-expired"),
+            *("approval-forgotten", "approval-released", "approval-requested"),
+            *("approval-reserved", "approval-reviewed", "approval-tampered"),
+            *("approval-used", "approvals-removed", "backup", "clock-leap"),
+            *("index-corrected", "key-accepted", "ledger", "locked", "policy-loaded"),
+            *("policy-refused", "prune", "refusals", "repair", "resume"),
+            *("retention-policy", "self-test", "start", "stop", "store-compared"),
+            *("tampered", "use-limit-near"),
+        )
+    ),
+}
+"""Kinds of the records that the HSM writes into its trail."""
 
 _BLOCK: Final = 500
 _SCANNED: Final = 10_000
@@ -112,7 +137,7 @@ class View:
         return (
             (not operation.key_id or event.key_id in self._keys)
             and operation.principal in ("", principal)
-            and operation.kind in ("", event.kind)
+            and (not operation.kind or event.kind in operation.kind)
             and operation.code in ("", _answered(event))
             and not (operation.failed and _answered(event) in ("", "ok"))
             and (self._since is None or event.time >= self._since)
@@ -129,7 +154,9 @@ class ListAuditEventsHandler(Handler[ops.ListAuditEvents, ops.AuditPage]):
     """Show events, newest or oldest first."""
 
     def prepare(self, subject: Subject[ops.ListAuditEvents], /) -> None:
-        """Refuse to go on with what is recorded later, and backwards."""
+        """Refuse kinds that no record has, and to follow the trail backwards."""
+        for kind in subject.operation.kind:
+            check_known(kind, KINDS, field="kind")
         if subject.operation.follow and not subject.operation.ascending:
             raise InvalidInputError(
                 "ascending must be true where follow is.", field="ascending"

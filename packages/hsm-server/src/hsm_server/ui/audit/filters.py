@@ -29,6 +29,7 @@ class Filters:
     What a page of the trail was asked to show, as it was typed.
 
     Attributes:
+        kind: Kinds of records, with commas or blanks between.
         outcome: Empty, `FAILED`, ``ok`` or the code of an error.
         since: Date, or date and time, as browsers write them; in UTC.
         until: As *since*.
@@ -61,7 +62,7 @@ class Filters:
         tree: dict[str, Any] = {
             "principal": self.principal,
             "key_id": self.key_id,
-            "kind": self.kind,
+            "kind": self.kind.replace(",", " ").split(),
             "since": _instant("since", self.since),
             "until": _instant("until", self.until),
             **more,
