@@ -290,3 +290,54 @@ class TestAuditVerify:
 
         assert 2 == outcome.code
         assert "--hmac-key goes with --audit-path" in outcome.err
+
+
+class TestAuditRecover:
+    @pytest.fixture
+    def forked(self, tmp_path: Path) -> Path:
+        """Give a trail to which the records of another copy of it were appended."""
+
+        def write(folder: str) -> Path:
+            path = tmp_path / folder / "audit.log"
+            settings = Settings(key_store="memory", audit_log=path)
+            keys = {"master_key": bytes(32), "hmac_key": b"\x02" * 32}
+            with open_hsm(settings, **keys) as hsm:
+                Session(hsm.act_as(caller(Role.OPERATOR))).create_key("ed25519")
+            return path
+
+        common = write("a").read_bytes()
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        path, other = write("a"), write("b")
+        with path.open("ab") as file:
+            file.write(other.read_bytes()[len(common) :])
+        return path
+
+    def test_both_branches_are_kept(
+        self, shell: Shell, forked: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One stays the trail and verifies; the other one's file is named."""
+        monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
+        there = ["--audit-path", str(forked)]
+        assert shell("audit", "verify", *there).code == 7
+
+        found = shell.ok("--json", "audit", "recover", *there).json
+
+        assert found["kept_as"].startswith("audit.log.fork-")
+        assert forked.with_name(found["kept_as"]).stat().st_size
+        shell.ok("audit", "verify", *there)
+
+    def test_a_trail_in_order_is_left_alone(
+        self, shell: Shell, forked: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So is one whose key is not given."""
+        path = forked.parent.with_name("b") / "audit.log"
+        before = path.read_bytes()
+        there = ["--audit-path", str(path)]
+
+        assert shell("audit", "recover", *there).code == 2
+        monkeypatch.setenv("FERROHSM_HMAC_KEY", HMAC_KEY)
+        outcome = shell("audit", "recover", *there)
+
+        assert "not forked" in outcome.err
+        assert outcome.code
+        assert before == path.read_bytes()

@@ -7,6 +7,8 @@ It notices, refuses, and goes on by itself where that can destroy nothing.
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -15,9 +17,16 @@ from pathlib import Path
 
 import pytest
 
+from hsm_core import factory
 from hsm_core._internal.stores.filesystem import audit_medium
 from hsm_core._internal.stores.trail import outage
-from hsm_core.errors import AuditUnavailableError, StoreLockedError
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    ConfigurationError,
+    StoreLockedError,
+    WrongAuditKeyError,
+)
 from hsm_core.settings import AuditSync
 from tests.core.audit_faults import (
     Writer,
@@ -27,7 +36,7 @@ from tests.core.audit_faults import (
     resumes,
     until,
 )
-from tests.core.audit_support import draft, open_log
+from tests.core.audit_support import KEY, draft, events, open_log, opened, verified
 
 CLOSED = "audit.log.00000001.0000000000000000"
 
@@ -207,25 +216,127 @@ def test_lines_of_others_are_cut_off(path: Path) -> None:
     close_and_check(log, writer, path)
 
 
-def test_records_of_a_second_writer_are_not_cut_off(path: Path, hasty: None) -> None:
-    """Where somebody removed the lock, nobody goes on over what another answered."""
-    first = open_log(path)
-    path.with_name("audit.log.lock").unlink()
-    second = open_log(path)
-    try:
-        writer = Writer(first)
-        assert writer.append()
-        answered = path.read_bytes()
+@pytest.fixture
+def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every lock be taken twice, as on a file system without locks."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
 
-        assert not Writer(second).append()
-        time.sleep(0.1)
-        assert ("failing", "moved") == (second.health.state, second.health.cause)
-        assert not writer.append()
-        assert path.read_bytes().startswith(answered)
-    finally:
-        for log in (first, second):
-            with pytest.raises(AuditUnavailableError):
-                log.close()
+
+def _fork(path: Path) -> tuple[bytes, bytes]:
+    """Let two logs write one trail; return what is there, and the second's records."""
+    first = open_log(path)
+    writer = Writer(first)
+    assert writer.append()
+    second = open_log(path)
+    assert writer.append()
+    answered = path.read_bytes()
+    assert not Writer(second).append()
+    until(lambda: second.health.cause == "moved")
+    assert not writer.append()
+    for log in (first, second):
+        with pytest.raises(AuditUnavailableError):
+            log.close()
+    return answered, path.read_bytes()
+
+
+def test_records_of_a_second_writer_are_not_cut_off(
+    path: Path, hasty: None, lockless: None
+) -> None:
+    """Where there are no locks, nobody goes on over what another answered."""
+    answered, found = _fork(path)
+
+    assert found.startswith(answered)
+    assert len(found) > len(answered)
+
+
+def test_a_forked_trail_is_recovered(path: Path, hasty: None, lockless: None) -> None:
+    """What was answered stays; the other branch is kept, named and hashed."""
+    answered, found = _fork(path)
+    with pytest.raises(AuditTamperedError, match="damaged"):
+        open_log(path)
+
+    kept = factory.recover_trail(path, KEY)
+
+    assert path.read_bytes().startswith(answered)
+    aside = path.with_name(kept.kept_as)
+    assert kept.kept_as.startswith("audit.log.fork-")
+    assert hashlib.sha256(aside.read_bytes()).hexdigest() == kept.fragment_sha256
+    lines = found.splitlines(keepends=True)
+    ours = path.read_bytes().splitlines(keepends=True)
+    assert sorted(lines) == sorted([*ours[:-1], *aside.read_bytes().splitlines(True)])
+    with opened(path) as log:
+        assert kept in [event.detail for event in events(log)]
+    assert verified(path).clean
+
+
+@pytest.mark.parametrize("step", ["fragment", "segment"])
+def test_an_interrupted_recovery_is_done_again(
+    path: Path, hasty: None, lockless: None, step: str
+) -> None:
+    """A kill between two steps leaves the fork, or a trail that is recovered."""
+    _fork(path)
+    at = {"fragment": "audit.log.torn.new", "segment": "audit.log.new"}[step]
+    with pytest.MonkeyPatch.context() as patch:
+        whole = os.rename
+
+        def rename(source: Path, target: Path) -> None:
+            if source.name == at:
+                raise OSError(errno.EIO, "Input/output error")
+            whole(source, target)
+
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(AuditUnavailableError):
+            factory.recover_trail(path, KEY)
+
+    factory.recover_trail(path, KEY)
+
+    assert 1 == len(list(path.parent.glob("audit.log.fork-*")))
+    assert verified(path).clean
+
+
+def _edit(path: Path) -> None:
+    """Change a byte of the second branch."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-100] + b"x" + content[-99:])
+
+
+def _cut(path: Path) -> None:
+    """Remove a record of the first branch."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+
+
+@pytest.mark.parametrize("change", [_edit, _cut])
+def test_a_trail_that_was_edited_is_no_fork(
+    path: Path, hasty: None, lockless: None, change: Callable[[Path], None]
+) -> None:
+    """Recovery sets aside authentic records of a real fork, and nothing else."""
+    _fork(path)
+    change(path)
+    before = path.read_bytes()
+
+    with pytest.raises(AuditTamperedError):
+        factory.recover_trail(path, KEY)
+
+    assert before == path.read_bytes()
+    assert [] == list(path.parent.glob("audit.log.fork-*"))
+
+
+def test_what_is_not_forked_is_not_recovered(path: Path) -> None:
+    """A trail in order, none, and one in use stay as they are."""
+    with pytest.raises(ConfigurationError, match="no audit trail"):
+        factory.recover_trail(path, KEY)
+    with opened(path) as log:
+        log.append([draft()])
+        with pytest.raises(StoreLockedError):
+            factory.recover_trail(path, KEY)
+    before = path.read_bytes()
+
+    with pytest.raises(ConfigurationError, match="not forked"):
+        factory.recover_trail(path, KEY)
+    with pytest.raises(WrongAuditKeyError):
+        factory.recover_trail(path, bytes(32))
+    assert before == path.read_bytes()
 
 
 def test_a_directory_that_is_gone_is_waited_for(path: Path, hasty: None) -> None:

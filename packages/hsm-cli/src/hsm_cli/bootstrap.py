@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from hsm_cli.settings import ClientSettings
 from hsm_core.errors import InvalidInputError
-from hsm_core.model import Record
+from hsm_core.model import Record, RepairDetail
 
 if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
@@ -20,6 +20,7 @@ __all__ = [
     "OfflineReport",
     "open_remote",
     "read_approver_file",
+    "recover_trail",
     "verify_ledger",
     "verify_trail",
 ]
@@ -173,6 +174,21 @@ def verify_trail(
         torn_bytes=found.torn_bytes,
         consents_checked=None if consents is None else consents.checked,
     )
+
+
+def recover_trail(path: Path, hmac_key: bytes) -> RepairDetail:
+    """
+    Recover a forked trail in files; see `hsm_core.factory.recover_trail`.
+
+    Raises:
+        AuditTamperedError: It is damaged in another way; nothing was changed.
+        WrongAuditKeyError: The key is not the trail's.
+        ConfigurationError: There is no trail, it is not forked, or is in use.
+        AuditUnavailableError: It can't be read or written.
+    """
+    from hsm_core import factory
+
+    return factory.recover_trail(path, hmac_key)
 
 
 def verify_ledger(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import click
 
@@ -15,21 +15,38 @@ __all__ = ["checked", "hmac_key_option", "read_hmac_key"]
 _HMAC_KEY_BYTES: Final = 32
 
 
-def hmac_key_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def hmac_key_option(
+    what: str, *, required: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
     Give a command *hmac_key*: a form of secret, or None.
 
     Args:
         what: Whose key it is, and when it is to be given.
+
+        required: The command can't do without it.
     """
+    without = (
+        ""
+        if required
+        else " Without it only the chain is checked, which a forger can make anew."
+    )
     return click.option(
         "--hmac-key",
         envvar="FERROHSM_HMAC_KEY",
         show_envvar=True,
+        required=required,
         metavar="SECRET",
-        help=f"{what}: base64, @FILE or fd:N. Without it only the chain is checked, "
-        "which a forger can make anew.",
+        help=f"{what}: base64, @FILE or fd:N.{without}",
     )
+
+
+@overload
+def read_hmac_key(form: str) -> bytes: ...
+
+
+@overload
+def read_hmac_key(form: str | None) -> bytes | None: ...
 
 
 def read_hmac_key(form: str | None) -> bytes | None:

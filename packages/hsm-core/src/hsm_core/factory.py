@@ -41,13 +41,14 @@ from hsm_core._internal.stores.sqlite.audit_offline import (
     SqliteAuditVerifier,
     is_sqlite_trail,
 )
-from hsm_core._internal.stores.trails import open_ledger, open_trail
+from hsm_core._internal.stores.trails import open_ledger, open_trail, recover_fork
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,
     ConfigurationError,
     InputSizeError,
 )
+from hsm_core.model import RepairDetail
 from hsm_core.protocols import (
     ApprovalStore,
     AsyncHSMGateway,
@@ -71,6 +72,7 @@ __all__ = [
     "open_async",
     "open_hsm",
     "open_verifier",
+    "recover_trail",
     "verify_ledger",
 ]
 
@@ -192,6 +194,32 @@ def open_verifier(
     if is_sqlite_trail(path):
         return SqliteAuditVerifier(path, hmac_key)
     return AuditVerifier(path, hmac_key)
+
+
+def recover_trail(path: Path, hmac_key: bytes) -> RepairDetail:
+    """
+    Recover a forked trail in files: keep both branches, and go on with one.
+
+    The branch that the head mark names, or the longest from there, stays the trail. The
+    other one is kept beside it, and the trail records its name and SHA-256. A retention
+    ledger is recovered in the same way.
+
+    Args:
+        path: The live segment; no process may have the trail open.
+
+        hmac_key: 32 bytes.
+
+    Returns:
+        The file that holds the other branch.
+
+    Raises:
+        ConfigurationError: There is no trail, it is not forked, or a process has it
+            open (`StoreLockedError`).
+        WrongAuditKeyError: The key is not the trail's.
+        AuditTamperedError: It is damaged in another way; nothing was changed.
+        AuditUnavailableError: It can't be read or written.
+    """
+    return recover_fork(path, hmac_key, SystemClock(), SystemEntropy())
 
 
 def verify_ledger(

@@ -12,7 +12,12 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.bootstrap import OfflineReport, read_approver_file, verify_trail
+from hsm_cli.bootstrap import (
+    OfflineReport,
+    read_approver_file,
+    recover_trail,
+    verify_trail,
+)
 from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand, warn_of_visible
@@ -208,6 +213,37 @@ def verify(
         raise click.UsageError("--hmac-key goes with --audit-path.")
     else:
         _verify_on_server(invocation)
+
+
+@command.command("recover", cls=HSMCommand)
+@click.option(
+    "--audit-path",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Live file of the trail, or of the retention ledger.",
+)
+@hmac_key_option("Key of the trail", required=True)
+@click.pass_context
+def recover(ctx: click.Context, audit_path: Path, hmac_key: str) -> None:
+    """
+    Recover a forked trail in files, without a server.
+
+    Two processes that wrote one trail leave two branches. One stays the trail; the
+    other is kept in a file beside it, which a record of the trail names with its
+    SHA-256. A trail that is damaged in another way is not changed: exit 7.
+    """
+    invocation: Invocation = ctx.obj
+    warn_of_visible(ctx, "hmac_key")
+    found = recover_trail(audit_path, read_hmac_key(hmac_key))
+    invocation.output.pairs(
+        found,
+        [
+            ("other branch", str(audit_path.with_name(found.kept_as))),
+            ("bytes", str(found.fragment_bytes)),
+            ("SHA-256", found.fragment_sha256),
+        ],
+    )
 
 
 def _verify_files(

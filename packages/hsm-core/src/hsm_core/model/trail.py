@@ -58,7 +58,14 @@ class AuditedKey(Record, frozen=True, kw_only=True):
 
 
 class RepairDetail(Record, frozen=True, kw_only=True, tag="repair"):
-    """A torn tail was set aside after a crash."""
+    """
+    A tail that a crash tore, or the other branch of a forked trail, was set aside.
+
+    Attributes:
+        fragment_bytes: Its length.
+        fragment_sha256: Its SHA-256, hex.
+        kept_as: Name of its file, beside the trail.
+    """
 
     fragment_bytes: int
     fragment_sha256: str

@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 _CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
-_FRAGMENT: Final = re.compile(r"\.torn-(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,15})")
+_NUMBER: Final = r"(0|[1-9][0-9]{0,15})"
+_FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")
 
 
 class ClosedName(NamedTuple):
@@ -41,14 +42,23 @@ class ClosedName(NamedTuple):
 
 
 class FragmentName(NamedTuple):
-    """What the name of a fragment says: where the tail was torn, and when."""
+    """
+    What the name of a fragment says.
+
+    Attributes:
+        seq: Number of the record that tells of its repair.
+        microseconds: When it was set aside, since 1970.
+        kind: ``torn`` for a tail that a crash tore, ``fork`` for the records of another
+            branch.
+    """
 
     seq: int
     microseconds: int
+    kind: str = "torn"
 
     def of(self, live: str) -> str:
         """Return the name, given that of the live segment."""
-        return f"{live}.torn-{self.seq}-{self.microseconds}"
+        return f"{live}.{self.kind}-{self.seq}-{self.microseconds}"
 
 
 def head_name(live: str) -> str:
@@ -89,4 +99,4 @@ def fragment_names(live: str, names: list[str]) -> list[FragmentName]:
     matches = (
         _FRAGMENT.fullmatch(name, len(live)) for name in names if name.startswith(live)
     )
-    return sorted(FragmentName(int(m[1]), int(m[2])) for m in matches if m)
+    return sorted(FragmentName(int(m[2]), int(m[3]), m[1]) for m in matches if m)

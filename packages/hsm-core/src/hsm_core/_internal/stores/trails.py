@@ -15,10 +15,11 @@ from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core.errors import AuditTamperedError, ConfigurationError
+from hsm_core.model import RepairDetail
 from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditStoreKind, AuditSync, KeyStoreKind, Settings
 
-__all__ = ["open_ledger", "open_trail"]
+__all__ = ["open_ledger", "open_trail", "recover_fork"]
 
 _LEDGER_RESERVE_BYTES: Final = 64 * 1024
 """Room for the outcomes of purges whose intent was written; a sweep has one at most."""
@@ -107,6 +108,16 @@ def open_ledger(
     )
     options = _options(careful, hmac_key, clock, entropy)
     return FileAuditLog.open(path, options, segment_bytes=settings.audit_segment_bytes)
+
+
+def recover_fork(
+    path: Path, hmac_key: bytes, clock: Clock, entropy: Entropy
+) -> RepairDetail:
+    """Recover a forked trail in files; see `FileAuditLog.recover_fork`."""
+    settings = Settings(audit_log=path)
+    options = _options(settings, hmac_key, clock, entropy)
+    size = settings.audit_segment_bytes
+    return FileAuditLog.recover_fork(path, options, segment_bytes=size)
 
 
 def _options(

@@ -25,9 +25,8 @@ from hsm_core._internal.stores.approval_index import (
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     atomic_write,
-    check_private,
     list_directory,
-    lock_file,
+    lock_directory,
     make_private_directory,
     read_file,
     remove_file,
@@ -78,9 +77,8 @@ class FileApprovalStore(ApprovalStore):
         self._refusal = ""
         self._unsettled: set[str] = set()
         make_private_directory(directory)
-        self._lock = lock_file(directory / "lock")
+        self._lock = lock_directory(directory)
         try:
-            check_private(directory / "lock")
             self._load()
         except BaseException:
             self._lock.release()
@@ -111,9 +109,13 @@ class FileApprovalStore(ApprovalStore):
             return b""
 
     def _check_usable(self) -> None:
-        if self._refusal:
-            raise StoreUnavailableError(self._refusal)
+        if self._refusal or self._lock.is_lost:
+            raise StoreUnavailableError(self._refusal or _FAILED)
         self._check_process()
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        self._lock.check()
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -123,8 +125,8 @@ class FileApprovalStore(ApprovalStore):
 
     @property
     def available(self) -> bool:
-        """Whether it is open, and no write has failed."""
-        return not self._refusal
+        """Whether it is open and locked, and no write has failed."""
+        return not (self._refusal or self._lock.is_lost)
 
     def reopen(self) -> None:
         """Write anew what is not known to be durable, and read everything again."""
@@ -132,6 +134,7 @@ class FileApprovalStore(ApprovalStore):
             self._check_process()
             if self._refusal == _CLOSED:
                 raise StoreUnavailableError(_CLOSED)
+            self._lock.renew()
             if not self._refusal:
                 return
             for approval_id in sorted(self._unsettled):
@@ -176,7 +179,7 @@ class FileApprovalStore(ApprovalStore):
         check_approval_change(change)
         approval_id = change.entry.approval_id
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             with self._reading:
                 self._index.check(change)
             failpoint("approvals.before_record")
@@ -218,7 +221,7 @@ class FileApprovalStore(ApprovalStore):
     def remove(self, approval_ids: Sequence[str], /) -> None:
         """Delete approvals, durably, where they are there."""
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             removed = []
             try:
                 for approval_id in approval_ids:

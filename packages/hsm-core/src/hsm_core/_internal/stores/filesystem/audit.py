@@ -22,18 +22,20 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     is_full,
 )
+from hsm_core._internal.stores.filesystem.audit_fork import set_fork_aside
 from hsm_core._internal.stores.filesystem.audit_head import (
     HeadFile,
     create_head,
     read_head,
 )
-from hsm_core._internal.stores.filesystem.audit_lock import TrailLock
 from hsm_core._internal.stores.filesystem.audit_medium import FileMedium
 from hsm_core._internal.stores.filesystem.audit_pruning import Pruner
 from hsm_core._internal.stores.filesystem.audit_recovery import Recovered, recover
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.files import (
+    LockFile,
     list_directory,
+    lock_file,
     make_private_directory,
 )
 from hsm_core._internal.stores.trail.log import TrailLog
@@ -41,6 +43,7 @@ from hsm_core._internal.stores.trail.options import TrailOptions
 from hsm_core._internal.stores.trail.reserve import Reserve
 from hsm_core.errors import (
     AuditUnavailableError,
+    ConfigurationError,
     StoreUnavailableError,
 )
 from hsm_core.model import AuditEvent, Phase, PruneDetail, RepairDetail
@@ -50,7 +53,14 @@ __all__ = ["FileAuditLog"]
 
 
 class FileAuditLog(TrailLog):
-    """An `AuditLog` in a series of files; `open` makes one."""
+    """
+    An `AuditLog` in a series of files; `open` makes one.
+
+    Attributes:
+        repairs: What its opening repaired.
+    """
+
+    repairs: Sequence[RepairDetail] = ()
 
     def __init__(
         self,
@@ -93,7 +103,9 @@ class FileAuditLog(TrailLog):
         with ExitStack() as stack, audit_errors():
             lock = _lock(path, options.hmac_key)
             stack.callback(lock.release)
-            stored = _stored_head(path, options)
+            head = _head(path, options)
+            stack.callback(head.close)
+            stored = head.stored
             reserve = Reserve(
                 path.with_name(reserve_name(path.name)), options.reserve_bytes
             )
@@ -101,10 +113,6 @@ class FileAuditLog(TrailLog):
             recovered = _recovered(path, options, stored, reserve)
             segments = _segments(recovered)
             stack.callback(segments.close)
-            head = HeadFile(
-                path.with_name(head_name(path.name)), options.hmac_key, stored
-            )
-            stack.callback(head.close)
             _begin(head, recovered.mark)
             log = cls(
                 options.chain(stored.log_id, recovered.mark, recovered.intents),
@@ -116,7 +124,49 @@ class FileAuditLog(TrailLog):
             )
             stack.pop_all()
         log._record_repairs(recovered.repairs)
+        log.repairs = recovered.repairs
         return log
+
+    @classmethod
+    def recover_fork(
+        cls, path: Path, options: TrailOptions, *, segment_bytes: int
+    ) -> RepairDetail:
+        """
+        Set the other branch of a forked trail aside, and record that.
+
+        Args:
+            path: The live segment.
+
+            options: How the record is written.
+
+            segment_bytes: Size above which a segment is closed.
+
+        Returns:
+            Which file holds the other branch.
+
+        Raises:
+            ConfigurationError: There is no trail, or it is not forked.
+            WrongAuditKeyError: The key is not the trail's; nothing was written.
+            AuditTamperedError: It is damaged in another way; nothing was changed.
+            StoreLockedError: Another process has this trail open.
+            UnsafeFileModeError: Other users can read or write a file of the trail.
+            AuditUnavailableError: It can't be read or written.
+        """
+        path = path.absolute()
+        with ExitStack() as stack, audit_errors():
+            if not (check_file(path) and check_file(_head_path(path))):
+                raise ConfigurationError(
+                    "There is no audit trail in files here.", path=str(path)
+                )
+            stack.callback(_lock(path, options.hmac_key).release)
+            head = _head(path, options)
+            stack.callback(head.close)
+            set_fork_aside(path, options.hmac_key, head.stored, options.clock.now())
+        log = cls.open(path, options, segment_bytes=segment_bytes)
+        try:
+            return next(found for found in log.repairs if ".fork-" in found.kept_as)
+        finally:
+            log.close()
 
     def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
         return self._pruner.prune(end, policy, head, self.lines, self._record_prune)
@@ -141,13 +191,15 @@ class FileAuditLog(TrailLog):
         failpoint("audit.repair.after_record")
 
 
-def _lock(path: Path, hmac_key: bytes) -> TrailLock:
+def _lock(path: Path, hmac_key: bytes) -> LockFile:
     check_file(path)
     check_file(path.with_name(reserve_name(path.name)))
     make_private_directory(path.parent)
     # The key is judged before anything is written, the lock's file included.
-    read_head(path.with_name(head_name(path.name)), hmac_key)
-    return TrailLock(path.with_name(lock_name(path.name)))
+    read_head(_head_path(path), hmac_key)
+    lock_path = path.with_name(lock_name(path.name))
+    check_file(lock_path)
+    return lock_file(lock_path)
 
 
 def _recovered(
@@ -195,14 +247,16 @@ def _pruner(
     )
 
 
-def _stored_head(path: Path, options: TrailOptions) -> StoredHead:
-    head_path = path.with_name(head_name(path.name))
-    stored = read_head(head_path, options.hmac_key)
-    if stored is not None:
-        return stored
-    closed = closed_names(path.name, list_directory(path.parent)[1])
-    if closed or (check_file(path) and path.stat().st_size):
-        raise tampered(Reason.HEAD_MISSING, 0)
-    stored = create_head(head_path, options.hmac_key, options.new_log_id())
-    failpoint("audit.create.after_head")
-    return stored
+def _head_path(path: Path) -> Path:
+    return path.with_name(head_name(path.name))
+
+
+def _head(path: Path, options: TrailOptions) -> HeadFile:
+    head_path = _head_path(path)
+    if not check_file(head_path):
+        closed = closed_names(path.name, list_directory(path.parent)[1])
+        if closed or (check_file(path) and path.stat().st_size):
+            raise tampered(Reason.HEAD_MISSING, 0)
+        create_head(head_path, options.hmac_key, options.new_log_id())
+        failpoint("audit.create.after_head")
+    return HeadFile(head_path, options.hmac_key)

@@ -22,6 +22,7 @@ from hsm_core._internal.stores.filesystem.audit_files import (
     replace_file,
 )
 from hsm_core._internal.stores.filesystem.files import open_no_follow, read_file
+from hsm_core._internal.stores.filesystem.opening import lock_descriptor
 from hsm_core.errors import IntegrityError
 
 __all__ = ["HeadFile", "create_head", "read_head"]
@@ -46,7 +47,7 @@ def read_head(path: Path, hmac_key: bytes) -> StoredHead | None:
     return None if content is None else HeadCodec.read(content, hmac_key)
 
 
-def create_head(path: Path, hmac_key: bytes, log_id: str) -> StoredHead:
+def create_head(path: Path, hmac_key: bytes, log_id: str) -> None:
     """
     Create the head file of an empty trail, durably.
 
@@ -56,33 +57,44 @@ def create_head(path: Path, hmac_key: bytes, log_id: str) -> StoredHead:
     """
     content = HeadCodec(hmac_key, log_id).new_file()
     replace_file(path.with_name(f"{path.name}.new"), path, content)
-    return HeadCodec.read(content, hmac_key)
 
 
 class HeadFile:
     """
-    The head file, open for writing.
+    The head file, open for writing, and locked: the lock that nobody can delete.
 
-    After a failure nothing is written to its handle any more: only `renew` helps.
+    Without the head file no other process opens the trail. After a failure nothing is
+    written to its handle any more: only `renew` helps.
 
     Args:
         path: Its path.
 
         hmac_key: Key of the trail.
 
-        stored: What it says now.
+    Raises:
+        StoreLockedError: Another process has the trail open.
+        WrongAuditKeyError: It was written with another HMAC key.
+        AuditTamperedError: It was changed by other means than ours.
+        OSError: It can't be opened.
 
     Attributes:
+        stored: What it said when it was opened.
         dirty_since: Instant of ``time.monotonic()`` of the first write that was not
             synced yet, or None.
         failed: Whether a write or sync failed since it was opened or renewed.
     """
 
-    def __init__(self, path: Path, hmac_key: bytes, stored: StoredHead) -> None:
+    def __init__(self, path: Path, hmac_key: bytes) -> None:
         self._path = path
-        self._codec = HeadCodec(hmac_key, stored.log_id)
-        self._counter = stored.counter
-        self._descriptor = open_no_follow(path, os.O_WRONLY)
+        self._descriptor = self._open()
+        try:
+            content = os.pread(self._descriptor, HEAD_BYTES + 1, 0)
+            self.stored = HeadCodec.read(content, hmac_key)
+        except BaseException:
+            self.close()
+            raise
+        self._codec = HeadCodec(hmac_key, self.stored.log_id)
+        self._counter = self.stored.counter
         self.dirty_since: float | None = None
         self.failed = False
 
@@ -126,6 +138,7 @@ class HeadFile:
 
         Raises:
             OSError: It can't be written; the old one is still in its place.
+            StoreLockedError: Another process has opened the trail.
             StoreUnavailableError: Its name can't be made durable.
         """
         slots = dict(self._codec.slot(self._counter + n, mark) for n in (1, 2))
@@ -135,11 +148,22 @@ class HeadFile:
         replace_file(
             self._path.with_name(f"{self._path.name}.new"), self._path, content
         )
-        descriptor = open_no_follow(self._path, os.O_WRONLY)
+        descriptor = self._open()
         old, self._descriptor = self._descriptor, descriptor
         self._counter += 2
         self.dirty_since, self.failed = None, False
         close_quietly(old)
+
+    def _open(self) -> int:
+        descriptor = open_no_follow(self._path, os.O_RDWR)
+        try:
+            lock_descriptor(descriptor, self._path)
+            if not is_still_at(descriptor, self._path):
+                raise OSError("the head file was replaced meanwhile")
+        except BaseException:
+            close_quietly(descriptor)
+            raise
+        return descriptor
 
     def _check(self) -> None:
         if self.failed:

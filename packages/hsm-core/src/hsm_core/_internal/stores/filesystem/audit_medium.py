@@ -13,8 +13,8 @@ from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.filesystem.audit_healing import heal
-from hsm_core._internal.stores.filesystem.audit_lock import TrailLock
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
+from hsm_core._internal.stores.filesystem.opening import LockFile
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 
 __all__ = ["FileMedium"]
@@ -41,7 +41,7 @@ class FileMedium:
     """
 
     def __init__(
-        self, segments: Segments, head: HeadFile, lock: TrailLock, segment_bytes: int
+        self, segments: Segments, head: HeadFile, lock: LockFile, segment_bytes: int
     ) -> None:
         self._segments = segments
         self._head = head
@@ -57,6 +57,9 @@ class FileMedium:
             MediumError: They may have been written in part, or wholly.
         """
         with medium_errors(Cause.WRITE):
+            if not self._lock.is_in_place():
+                # Another process may write this trail by now.
+                raise MediumError(Cause.MOVED)
             self._segments.write(lines)
         return False
 

@@ -18,7 +18,7 @@ from hsm_core._internal.audit.chain import OpenIntents
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.audit.replay import Replay
+from hsm_core._internal.audit.replay import Replay as Found
 from hsm_core._internal.audit.scan import (
     Scan,
     claimed_seq,
@@ -52,7 +52,7 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core.model import AuditEvent, RepairDetail
 
-__all__ = ["Recovered", "recover"]
+__all__ = ["Recovered", "Replay", "recover"]
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ def recover(path: Path, hmac_key: bytes, head: StoredHead, now: int) -> Recovere
     """
     exists = check_file(path)
     beginning = find_beginning(path, hmac_key, head, exists=exists)
-    replay = _Replay(path, hmac_key, head, beginning)
+    replay = Replay(path, hmac_key, head, beginning)
     torn, scan = replay.run(exists=exists)
     if exists:
         descriptor = open_no_follow(path, os.O_RDWR | os.O_APPEND)
@@ -141,7 +141,7 @@ def _finish_prune(
         remove_files(path, beginning.baseline.header.next_seq)
 
 
-class _Replay:
+class Replay:
     """
     Follows the records that the head mark, or an intent, still needs.
 
@@ -160,15 +160,13 @@ class _Replay:
         self._closed = beginning.closed
         number = self._closed[-1].number + 1 if self._closed else 1
         self._live = Segment(path, number, 0)
-        self._found = Replay(head.mark)
+        self._found = Found(head.mark)
         self.unmarked: int | None = None
         self.follower = self._at_the_beginning()
 
     def run(self, *, exists: bool) -> tuple[int, Scan]:
         """Follow all of them; return torn bytes and the scan of the live segment."""
-        self._check_names()
-        for position in range(self._place(), len(self._closed)):
-            self._follow_closed(position)
+        self.reach_live()
         self._live.first_seq = self.follower.seq + 1
         if self._closed:
             last = self._closed[-1]
@@ -180,6 +178,12 @@ class _Replay:
             torn = judge_end(file, scan, self.follower)
         self._live.size = scan.end + scan.unterminated
         return torn, scan
+
+    def reach_live(self) -> None:
+        """Follow the closed segments, up to where the live one begins."""
+        self._check_names()
+        for position in range(self._place(), len(self._closed)):
+            self._follow_closed(position)
 
     @property
     def size(self) -> int:

@@ -27,7 +27,7 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core.model import RepairDetail
 
-__all__ = ["set_aside", "unrecorded_repairs", "write_again"]
+__all__ = ["keep_fragment", "set_aside", "unrecorded_repairs", "write_again"]
 
 _CHUNK: Final = 1024 * 1024
 
@@ -54,15 +54,26 @@ def set_aside(path: Path, descriptor: int, end: int, seq: int, now: int) -> None
     with open_reader(path) as file:
         file.seek(end)
         fragment = file.read()
-    if not _is_kept(path, seq, fragment):
-        name = FragmentName(seq, max(now, 0))
-        while path_exists(path.with_name(name.of(path.name))):
-            name = name._replace(microseconds=name.microseconds + 1)
-        temporary = path.with_name(f"{path.name}.torn.new")
-        replace_file(temporary, path.with_name(name.of(path.name)), fragment)
+    keep_fragment(path, FragmentName(seq, max(now, 0)), fragment)
     failpoint("audit.repair.after_fragment")
     os.ftruncate(descriptor, end)
     failpoint("audit.repair.after_truncate")
+
+
+def keep_fragment(path: Path, name: FragmentName, fragment: bytes) -> None:
+    """
+    Keep a fragment beside the trail, durably, under this name or a later one.
+
+    Raises:
+        OSError: It can't be written.
+        StoreUnavailableError: The same.
+    """
+    if _is_kept(path, name, fragment):
+        return
+    while path_exists(path.with_name(name.of(path.name))):
+        name = name._replace(microseconds=name.microseconds + 1)
+    temporary = path.with_name(f"{path.name}.torn.new")
+    replace_file(temporary, path.with_name(name.of(path.name)), fragment)
 
 
 def write_again(path: Path, start: int, end: int, leaf: str) -> None:
@@ -95,18 +106,19 @@ def write_again(path: Path, start: int, end: int, leaf: str) -> None:
     failpoint("audit.repair.after_rewrite")
 
 
-def _is_kept(path: Path, seq: int, fragment: bytes) -> bool:
+def _is_kept(path: Path, name: FragmentName, fragment: bytes) -> bool:
     # A repair that was interrupted has kept the fragment, but not yet cut it off.
-    for kept in _fragments(path, seq):
-        with open_reader(kept) as file:
-            if file.read(len(fragment) + 1) == fragment:
-                return True
+    for kept in _fragments(path, name.seq):
+        if kept.kind == name.kind:
+            with open_reader(path.with_name(kept.of(path.name))) as file:
+                if file.read(len(fragment) + 1) == fragment:
+                    return True
     return False
 
 
-def _fragments(path: Path, seq: int) -> list[Path]:
+def _fragments(path: Path, seq: int) -> list[FragmentName]:
     names = fragment_names(path.name, list_directory(path.parent)[1])
-    return [path.with_name(n.of(path.name)) for n in names if n.seq == seq]
+    return [name for name in names if name.seq == seq]
 
 
 def unrecorded_repairs(path: Path, seq: int) -> list[RepairDetail]:
@@ -118,7 +130,8 @@ def unrecorded_repairs(path: Path, seq: int) -> list[RepairDetail]:
         StoreUnavailableError: The directory can't be.
     """
     # The record of a repair has the very number at which the tail was torn.
-    return [_repair_of(kept) for kept in _fragments(path, seq)]
+    names = (name.of(path.name) for name in _fragments(path, seq))
+    return [_repair_of(path.with_name(name)) for name in names]
 
 
 def _repair_of(kept: Path) -> RepairDetail:

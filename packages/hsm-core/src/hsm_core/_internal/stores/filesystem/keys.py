@@ -18,9 +18,8 @@ from typing import Final
 from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.filesystem.commits import Commits
 from hsm_core._internal.stores.filesystem.files import (
-    check_private,
     list_directory,
-    lock_file,
+    lock_directory,
     make_private_directory,
     read_file,
 )
@@ -71,7 +70,7 @@ class FilesystemKeyStore(KeyStore):
         self._layout = Layout(directory)
         self._unsettled = Unsettled(self._layout)
         self.uses = FilesystemUseCounters(
-            self._layout, self._check_usable, self._unsettled
+            self._layout, self._check_usable, self._check_writable, self._unsettled
         )
         self._kept = KeptIndex(self._layout)
         self._index = self._kept.memory
@@ -81,7 +80,7 @@ class FilesystemKeyStore(KeyStore):
         self._process = os.getpid()
         self._is_closed = False
         make_private_directory(directory)
-        self._lock = lock_file(self._layout.lock)
+        self._lock = lock_directory(directory)
         try:
             self._load()
         except BaseException:
@@ -92,7 +91,6 @@ class FilesystemKeyStore(KeyStore):
         return f"<FilesystemKeyStore {str(self._layout.directory)!r}>"
 
     def _load(self) -> None:
-        check_private(self._layout.lock)
         names = self._layout.prepare()
         self._read_aborted()
         self._kept.load(names)
@@ -102,9 +100,13 @@ class FilesystemKeyStore(KeyStore):
             with self._reading:
                 self._index.abort(operation_id)
 
+    def _check_writable(self) -> None:
+        self._check_usable()
+        self._lock.check()
+
     def _check_usable(self) -> None:
         self._check_open()
-        if self._unsettled:
+        if self._unsettled or self._lock.is_lost:
             raise StoreUnavailableError(
                 "The key store must be opened again after a failed write."
             )
@@ -117,18 +119,20 @@ class FilesystemKeyStore(KeyStore):
 
     @property
     def available(self) -> bool:
-        """Whether it is open, and every write that failed was settled."""
-        return not (self._is_closed or self._unsettled)
+        """Whether it is open and locked, and every write that failed was settled."""
+        return not (self._is_closed or self._unsettled or self._lock.is_lost)
 
     def reopen(self) -> None:
         """
         Make durable what failed writes left, and read it again.
 
         Raises:
+            StoreLockedError: Another process has locked the store meanwhile.
             StoreUnavailableError: It still can't be; to be tried again later.
         """
         with self._writing, self.uses.writing:
             self._check_open()
+            self._lock.renew()
             if not self._unsettled:
                 return
             self._unsettled.settle()
@@ -171,7 +175,7 @@ class FilesystemKeyStore(KeyStore):
         """Make one change; see `KeyStore.commit`."""
         naming.check_change(change)
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             with self._reading:
                 self._index.check(change)
             self._commits.make(change)
@@ -198,7 +202,7 @@ class FilesystemKeyStore(KeyStore):
         """Mark an operation id as aborted; see `KeyStore.abort`."""
         naming.check_operation_id(operation_id)
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             with self._reading:
                 self._index.check_abort(operation_id)
             self._commits.write(self._layout.aborted / operation_id, b"aborted\n")
@@ -232,20 +236,20 @@ class FilesystemKeyStore(KeyStore):
         if not naming.is_key_id(key_id):
             return None
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             return self._kept.read_again(key_id)
 
     def correct(self, entry: IndexEntry, /) -> None:
         """Put the index right for a key; see `KeyStore.correct`."""
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             if entry.key_id in self._index:
                 self._kept.put(entry)
 
     def rebuild(self) -> None:
         """Build the index anew from all documents."""
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             self._kept.rebuild()
 
     def read_account(self) -> None:
@@ -259,14 +263,14 @@ class FilesystemKeyStore(KeyStore):
     def reindex(self, entries: Sequence[IndexEntry], /) -> None:
         """Replace the index; see `KeyStore.reindex`."""
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             self._kept.replace(entries)
 
     def discard_blobs(self, key_id: KeyId, versions: Sequence[int], /) -> None:
         """Delete blobs of destroyed versions; see `KeyStore.discard_blobs`."""
         naming.check_versions(key_id, versions)
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             self._commits.discard(key_id, versions)
 
     def read_meta(self, name: str, /) -> bytes | None:
@@ -284,7 +288,7 @@ class FilesystemKeyStore(KeyStore):
         """Replace a small named value; after an error either of both may be there."""
         naming.check_meta_name(name)
         with self._writing:
-            self._check_usable()
+            self._check_writable()
             self._commits.write(self._layout.meta / name, value)
 
     def close(self) -> None:

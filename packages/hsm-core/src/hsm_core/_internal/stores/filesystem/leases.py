@@ -24,8 +24,7 @@ from hsm_core._internal.leases import (
 )
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
-    check_private,
-    lock_file,
+    lock_directory,
     make_private_directory,
     read_file,
     remove_temporaries,
@@ -58,7 +57,6 @@ class FilesystemLeases(RuledLeases):
         self._directory = directory
         make_private_directory(directory)
         with self._locked():
-            check_private(directory / "lock")
             remove_temporaries(directory)
 
     def __repr__(self) -> str:
@@ -69,7 +67,7 @@ class FilesystemLeases(RuledLeases):
         # Whoever holds it makes one change. One that was stopped must not stop us.
         for _ in range(_ATTEMPTS):
             try:
-                lock = lock_file(self._directory / "lock")
+                lock = lock_directory(self._directory)
                 break
             except StoreLockedError:
                 time.sleep(_PAUSE_SECONDS)

@@ -26,7 +26,10 @@ from hsm_core.errors import (
 __all__ = [
     "LockFile",
     "check_private",
+    "check_unlocked",
     "find_directory",
+    "lock_descriptor",
+    "lock_directory",
     "lock_file",
     "make_private_directory",
     "open_no_follow",
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_DIRECTORY_LOCKS: Final = frozenset({errno.EBADF, errno.EOPNOTSUPP})
 
 
 @contextmanager
@@ -172,38 +176,163 @@ class LockFile:
     """
     A lock that this process holds until `release` or its end, however it ends.
 
-    A child made by fork keeps the lock alive but can't release it.
+    Whoever deletes the file lets another process create and lock a new one. So the
+    directory can be locked too, and every write must be preceded by `check`. A child
+    made by fork keeps the lock alive but can't release it.
+
+    Attributes:
+        is_lost: A check found another file, or none, under the name; `renew` helps.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, path: Path, directory: int | None) -> None:
+        self._path = path
+        self._directory = directory
+        self._descriptor, self._found = _locked(path)
+        self.is_lost = False
+
+    def is_in_place(self) -> bool:
+        """
+        Return whether the lock file is still linked under its name; one lstat(2).
+
+        Raises:
+            OSError: It can't be examined.
+        """
+        try:
+            named = os.lstat(self._path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, self._found)
+
+    def check(self) -> None:
+        """
+        Check that no other process can take the lock; to be called before each write.
+
+        Raises:
+            StoreUnavailableError: The lock file was moved, deleted or replaced.
+        """
+        with storage_errors():
+            self.is_lost = self.is_lost or not self.is_in_place()
+        if self.is_lost:
+            raise StoreUnavailableError("The lock file of the store was moved.")
+
+    def renew(self) -> None:
+        """
+        Create and lock the file again if it was moved, deleted or replaced.
+
+        Raises:
+            StoreLockedError: Another process has locked the new one.
+            StoreUnavailableError: It can't be created, or the directory was moved.
+            UnsafeFileModeError: Other users can open it.
+        """
+        with storage_errors():
+            if self._directory is not None:
+                held = os.fstat(self._directory)
+                if not os.path.samestat(os.lstat(self._path.parent), held):
+                    raise StoreUnavailableError("The directory of the store was moved.")
+            if not self.is_in_place():
+                old = self._descriptor
+                self._descriptor, self._found = _locked(self._path)
+                os.close(old)
+        self.is_lost = False
 
     def release(self) -> None:
-        """Give the lock up; the file stays. Doing it twice does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            with suppress(OSError):
-                os.close(descriptor)
+        """Release the lock; the file stays. A second call does nothing."""
+        held = (self._descriptor, self._directory)
+        self._descriptor, self._directory = -1, None
+        for descriptor in held:
+            if descriptor is not None and descriptor >= 0:
+                with suppress(OSError):
+                    os.close(descriptor)
 
 
 def lock_file(path: Path) -> LockFile:
     """
-    Take the lock that a file stands for; the file is made with mode 0600 if absent.
+    Lock a file, which is created with mode 0600 if absent.
 
     Raises:
         StoreLockedError: Another process, or another part of this one, holds it.
         StoreUnavailableError: The file can't be opened, or is not a regular one.
+        UnsafeFileModeError: Other users can open it.
     """
+    return LockFile(path, None)
+
+
+def lock_directory(directory: Path) -> LockFile:
+    """
+    Lock a directory, and the file ``lock`` in it; errors as of `lock_file`.
+
+    A directory can't be deleted while there is something in it, so its own lock holds
+    where the file is deleted. Network file systems may have no locks on directories;
+    there the file alone counts.
+    """
+    path = directory / "lock"
+    with storage_errors():
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        held = os.open(directory, flags)
+        try:
+            try:
+                lock_descriptor(held, path)
+            except OSError as error:
+                if error.errno not in _NO_DIRECTORY_LOCKS:
+                    raise
+            return LockFile(path, held)
+        except BaseException:
+            os.close(held)
+            raise
+
+
+def lock_descriptor(descriptor: int, path: Path) -> None:
+    """
+    Lock an open file or directory; *path* stands in the error.
+
+    Raises:
+        StoreLockedError: It is locked through another descriptor.
+        OSError: It can't be locked.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _locked_error(path) from None
+
+
+def check_unlocked(path: Path) -> None:
+    """
+    Check that no process holds a lock file, which need not exist.
+
+    Raises:
+        StoreLockedError: One does.
+    """
+    # What can't be opened or locked is for those to say that have to.
+    with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _locked_error(path) from None
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _locked_error(path: Path) -> StoreLockedError:
+    """Return the error that tells which lock another process holds."""
+    return StoreLockedError(
+        f"{path} is locked: another process uses this store.", path=str(path)
+    )
+
+
+def _locked(path: Path) -> tuple[int, os.stat_result]:
     with storage_errors():
         descriptor = open_no_follow(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise StoreLockedError(
-                f"{path} is locked: another process uses this store.", path=str(path)
-            ) from None
+            lock_descriptor(descriptor, path)
+            found = os.fstat(descriptor)
+            _check_private(path, found)
+            # Between opening and locking, who held it may have deleted it.
+            if not os.path.samestat(os.lstat(path), found):
+                raise _locked_error(path)
         except BaseException:
             os.close(descriptor)
             raise
-    return LockFile(descriptor)
+    return descriptor, found

@@ -38,6 +38,8 @@ class FilesystemUseCounters(UseCounters):
 
         check_usable: Raises when the key store can't be used.
 
+        check_writable: Raises when it can't be written.
+
         unsettled: Of the key store.
 
     Attributes:
@@ -46,10 +48,15 @@ class FilesystemUseCounters(UseCounters):
     """
 
     def __init__(
-        self, layout: Layout, check_usable: Callable[[], None], unsettled: Unsettled
+        self,
+        layout: Layout,
+        check_usable: Callable[[], None],
+        check_writable: Callable[[], None],
+        unsettled: Unsettled,
     ) -> None:
         self._layout = layout
         self._check_usable = check_usable
+        self._check_writable = check_writable
         self._unsettled = unsettled
         self.writing = threading.Lock()
 
@@ -74,7 +81,7 @@ class FilesystemUseCounters(UseCounters):
         check_material_id(material_id)
         path = self._layout.uses / material_id
         with self.writing:
-            self._check_usable()
+            self._check_writable()
             with self._unsettled.unless_kept(path):
                 self._layout.write(path, value)
 
@@ -83,7 +90,7 @@ class FilesystemUseCounters(UseCounters):
         check_material_id(material_id)
         path = self._layout.uses / material_id
         with self.writing:
-            self._check_usable()
+            self._check_writable()
             with self._unsettled.unless_kept(path):
                 create_file(path, value)
 
@@ -91,7 +98,7 @@ class FilesystemUseCounters(UseCounters):
         """Delete the value of a material, durably, if there is one."""
         check_material_id(material_id)
         with self.writing:
-            self._check_usable()
+            self._check_writable()
             self._unsettled.remove([self._layout.uses / material_id])
 
     def material_ids(self) -> list[str]:

@@ -122,8 +122,9 @@ class Beside:
         self, path: Path, hmac_key: bytes, log_id: str, stored: StoredHead | None
     ) -> None:
         place = _beside(path)
-        known = stored or create_head(place, hmac_key, log_id)
-        self._file = HeadFile(place, hmac_key, known)
+        if stored is None:
+            create_head(place, hmac_key, log_id)
+        self._file = HeadFile(place, hmac_key)
 
     def write(self, mark: HeadMark) -> None:
         """

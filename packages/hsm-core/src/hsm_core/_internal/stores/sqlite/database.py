@@ -23,11 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hsm_core._internal.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.opening import (
-    check_private,
-    lock_file,
-    storage_errors,
-)
+from hsm_core._internal.stores.filesystem.opening import lock_file, storage_errors
 from hsm_core._internal.stores.sqlite import connection as connections
 from hsm_core._internal.stores.sqlite import files
 from hsm_core._internal.stores.sqlite.anchor import Anchor
@@ -92,11 +88,9 @@ class Database:
         self._is_durable = True
         self._commits = 0
         self._anchor = Anchor()
-        lock_path = files.beside(path, ".lock")
         files.make_parent(path)
-        self._lock = lock_file(lock_path)
+        self._lock = lock_file(files.beside(path, ".lock"))
         try:
-            check_private(lock_path)
             files.prepare_file(path, schema.application_id)
             self._connection = self._connect()
         except BaseException:
@@ -252,11 +246,16 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
 
     def _check_in_place(self) -> None:
-        # What goes into a file that has no name any more is lost at the next start.
-        if self._identities() != self._identity:
+        # What goes into a file that has no name any more is lost at the next start, and
+        # a lock without its name keeps nobody out.
+        with storage_errors():
+            is_locked = self._lock.is_in_place()
+        if not is_locked or self._identities() != self._identity:
             self._is_moved = True
             self._poison()
-            raise StoreUnavailableError("The database was moved or deleted.")
+            raise StoreUnavailableError(
+                "The database or its lock file was moved or deleted."
+            )
 
     def _roll_back(self, error: BaseException) -> None:
         cause = error.__cause__
@@ -379,6 +378,7 @@ class Database:
 
         Raises:
             IntegrityError: The database is damaged.
+            StoreLockedError: Another process has locked it meanwhile.
             StoreUnavailableError: It still can't be used; to be tried again later.
         """
         with self._turn.patiently():
@@ -386,6 +386,7 @@ class Database:
                 self.check_usable()
             if self.available:
                 return
+            self._lock.renew()
             if files.identity_of(self.path) != self._identity[0]:
                 self._restore()
             connections.close(self._connection, fold_log=self._is_moved)
