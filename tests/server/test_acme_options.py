@@ -20,7 +20,7 @@ def parsed(*arguments: str) -> TLSSettings:
     """Return the settings that flags stand for."""
     command = click.Command("test", params=tls_options())
     context = command.make_context("test", list(arguments))
-    return tls_settings(context.params)
+    return tls_settings(context.params, Path("data"))
 
 
 def acme(*arguments: str) -> ACMESettings:
@@ -142,7 +142,7 @@ def test_variables_hold_several(monkeypatch: pytest.MonkeyPatch) -> None:
         .make_context("test", ["--tls-mode", "acme"])
         .params
     )
-    found = tls_settings(values).acme
+    found = tls_settings(values, Path("data")).acme
 
     assert found is not None
     assert ("a.example", "b.example") == found.names

@@ -81,6 +81,42 @@ def run(*arguments: str, **changes: str | None) -> Result:
     return runner.invoke(program.main, arguments, prog_name="hsm-server")
 
 
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ([], "data"),
+        (["--key-dir", "/srv/hsm/keys"], "/srv/hsm"),
+        (["--key-store", "filesystem:/srv/hsm/keys"], "/srv/hsm"),
+        (["--key-store", "sqlite", "--sqlite-path", "/srv/hsm/k.db"], "/srv/hsm"),
+        (["--key-store", "sqlite:/srv/hsm/k.db"], "/srv/hsm"),
+        (["--key-store", "s3://bucket/prefix"], "data"),
+    ],
+)
+def test_everything_lies_beside_the_keys(
+    server: Server, given: list[str], folder: str
+) -> None:
+    """Whoever says where keys are kept has trail and approvals in that folder too."""
+    acme = ("--tls-mode", "acme", "--acme-domain", "hsm.example.com")
+    files = {"FERROHSM_CERT": None, "FERROHSM_KEY": None}
+    result = run(*given, *acme, "--retention-config", "retention.yaml", **files)
+    settings = server.settings
+
+    assert 0 == result.exit_code, result.output
+    assert settings.tls.acme is not None
+    assert {Path(folder)} == {
+        path.parent
+        for path in (
+            settings.core.audit_log,
+            settings.core.audit_sqlite_path,
+            settings.core.approval_dir,
+            settings.core.approval_sqlite_path,
+            settings.core.retention_ledger,
+            settings.tls.acme.cache,
+        )
+        if path is not None
+    }
+
+
 def test_the_defaults_are_safe(server: Server) -> None:
     """Loopback, filesystem, strict sync, the documented limits."""
     result = run()

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, field
+from msgspec.structs import force_setattr
 
 from hsm_core.model import Record
 
@@ -51,6 +52,9 @@ TRAIL_DAYS: Final = 365
 APPROVAL_DAYS: Final = 90
 """How long approvals in SQLite are kept after their end where nothing else is said."""
 
+
+_BESIDE_KEYS: Final = Path("<folder of the keys>")
+"""Stands for `Settings.folder` in the default of a path."""
 
 _LONGEST_SECONDS: Final = 10 * 365 * 24 * 3600
 _Interval: TypeAlias = Annotated[int, Meta(ge=60, le=_LONGEST_SECONDS)]
@@ -122,6 +126,8 @@ class Settings(Record, frozen=True, kw_only=True):
     """
     Everything that opening an HSM needs, except its secrets.
 
+    Trail and approvals lie beside the keys, in `folder`, unless a path says otherwise.
+
     Attributes:
         key_store: A `KeyStoreKind`, or a URI: ``filesystem:DIR``, ``sqlite:FILE``,
             ``s3://BUCKET/PREFIX``, or ``SCHEME:REST`` of an entry point of the group
@@ -188,14 +194,14 @@ class Settings(Record, frozen=True, kw_only=True):
     key_dir: Path = Path("data/keys")
     sqlite_path: Path = Path("data/keys.sqlite")
     audit_store: AuditStoreKind = AuditStoreKind.FILE
-    audit_log: Path | None = Path("data/audit.log")
-    audit_sqlite_path: Path = Path("data/audit.sqlite")
+    audit_log: Path | None = _BESIDE_KEYS / "audit.log"
+    audit_sqlite_path: Path = _BESIDE_KEYS / "audit.sqlite"
     audit_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
     audit_retention_interval_seconds: _Interval = 86400
     audit_reserve_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 1024 * 1024
     approval_store: str = ApprovalStoreKind.MEMORY
-    approval_dir: Path = Path("data/approvals")
-    approval_sqlite_path: Path = Path("data/approvals.sqlite")
+    approval_dir: Path = _BESIDE_KEYS / "approvals"
+    approval_sqlite_path: Path = _BESIDE_KEYS / "approvals.sqlite"
     approval_retention_days: Annotated[int, Meta(ge=0, le=36500)] | None = None
     approval_retention_interval_seconds: _Interval = 86400
     approval_requests: Annotated[int, Meta(ge=1, le=100_000)] = 100
@@ -225,6 +231,27 @@ class Settings(Record, frozen=True, kw_only=True):
     retention_interval_seconds: Annotated[int, Meta(ge=60, le=30 * 24 * 3600)] = 3600
     retention_grace_seconds: Annotated[int, Meta(ge=0, le=300 * 24 * 3600)] = 86400
     retention_max_purges: Annotated[int, Meta(ge=1, le=100_000)] = 100
+
+    def __post_init__(self) -> None:
+        for name in (
+            "audit_log",
+            "audit_sqlite_path",
+            "approval_dir",
+            "approval_sqlite_path",
+        ):
+            path: Path | None = getattr(self, name)
+            if path is not None and path.parent == _BESIDE_KEYS:
+                force_setattr(self, name, self.folder / path.name)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the key store, ``data`` for one that is not on this disk."""
+        scheme, colon, rest = self.key_store.partition(":")
+        if scheme == KeyStoreKind.FILESYSTEM:
+            return (Path(rest) if colon else self.key_dir).parent
+        if scheme == KeyStoreKind.SQLITE:
+            return (Path(rest) if colon else self.sqlite_path).parent
+        return Path("data")
 
     @property
     def trail_days(self) -> int:

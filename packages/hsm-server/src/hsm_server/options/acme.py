@@ -47,8 +47,8 @@ def acme_options() -> list[click.Parameter]:
         ),
         option(
             "acme-cache-dir",
-            "Folder of account and certificate; made if absent.",
-            default=Path("data/acme"),
+            "Folder of account and certificate; made if absent.  "
+            "[default: acme beside the keys]",
             type=click.Path(path_type=Path),
             metavar="DIR",
         ),
@@ -88,9 +88,14 @@ def _authority() -> list[click.Parameter]:
     ]
 
 
-def acme_settings(values: dict[str, Any]) -> ACMESettings | None:
+def acme_settings(values: dict[str, Any], folder: Path) -> ACMESettings | None:
     """
     Return the settings that parsed options stand for, with ``--tls-mode acme``.
+
+    Args:
+        values: The parsed options.
+
+        folder: Where account and certificate are kept by default.
 
     Raises:
         ConfigurationError: A value is not what it should be, or has no use.
@@ -101,7 +106,7 @@ def acme_settings(values: dict[str, Any]) -> ACMESettings | None:
     return ACMESettings(
         names=_names(values["acme_domain"]),
         contacts=tuple(map(_contact, values["acme_contact"])),
-        cache=values["acme_cache_dir"],
+        cache=values["acme_cache_dir"] or folder / "acme",
         directory=_directory(values),
         authorities=values["acme_ca_bundle"],
         http_address=values["acme_http_bind"],

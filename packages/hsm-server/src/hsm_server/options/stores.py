@@ -111,14 +111,13 @@ def _trail() -> list[click.Parameter]:
         option(
             "audit-log",
             "Live file of the audit trail. With the memory store, and without this, "
-            "the trail is in memory too.  [default: data/audit.log]",
+            "the trail is in memory too.  [default: audit.log beside the keys]",
             type=_PATH,
             metavar="FILE",
         ),
         option(
             "audit-sqlite-path",
-            "File of the SQLite audit trail.",
-            default=Path("data/audit.sqlite"),
+            "File of the SQLite audit trail.  [default: audit.sqlite beside the keys]",
             type=_PATH,
             metavar="FILE",
         ),
@@ -175,15 +174,15 @@ def _approvals() -> list[click.Parameter]:
         ),
         option(
             "approval-dir",
-            "Directory of the file store of approvals.",
-            default=Path("data/approvals"),
+            "Directory of the file store of approvals.  "
+            "[default: approvals beside the keys]",
             type=_PATH,
             metavar="DIR",
         ),
         option(
             "approval-sqlite-path",
-            "File of the SQLite store of approvals.",
-            default=Path("data/approvals.sqlite"),
+            "File of the SQLite store of approvals.  "
+            "[default: approvals.sqlite beside the keys]",
             type=_PATH,
             metavar="FILE",
         ),

@@ -145,14 +145,19 @@ def _client_certificates() -> list[click.Parameter]:
     ]
 
 
-def tls_settings(values: dict[str, Any]) -> TLSSettings:
+def tls_settings(values: dict[str, Any], folder: Path) -> TLSSettings:
     """
     Return the settings that parsed options stand for.
+
+    Args:
+        values: The parsed options.
+
+        folder: Of the keys; what a CA issues is kept there by default.
 
     Raises:
         ConfigurationError: Flags don't fit together.
     """
-    acme = acme_settings(values)
+    acme = acme_settings(values, folder)
     return TLSSettings(
         pairs=_pairs(values) if acme is None else _no_pairs(values),
         acme=acme,

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from hsm_core.errors import ConfigurationError
 from hsm_core.settings import (
     ApprovalStoreKind,
@@ -49,11 +51,12 @@ def settings_from(values: dict[str, Any]) -> ServerSettings:
         max_connections=values["max_connections"],
         max_connections_per_address=values["max_connections_per_address"],
     )
+    core = _core(values, limits)
     return ServerSettings(
         host=host,
         port=port,
-        tls=tls_settings(values),
-        core=_core(values, limits),
+        tls=tls_settings(values, core.folder),
+        core=core,
         tokens=TokenRules(
             issuer=values["auth_jwt_issuer"],
             audience=values["auth_jwt_audience"],
@@ -90,41 +93,50 @@ def _key_set_authorities(values: dict[str, Any]) -> Path | None:
     return found
 
 
-def _ledger_beside(values: dict[str, Any], audit_log: Path | None) -> Path | None:
-    """Return where the ledger lies if it must be somewhere and nobody says where."""
-    in_database = values["audit_store"] == AuditStoreKind.SQLITE
-    trail = values["audit_sqlite_path"] if in_database else audit_log
-    if values["retention_config"] is None or trail is None:
-        return None
-    return Path(trail).parent / "retention-ledger.log"
+_PLACES: Final = (
+    "audit_log",
+    "audit_sqlite_path",
+    "approval_dir",
+    "approval_sqlite_path",
+)
+"""Options whose default lies beside the keys."""
 
 
-def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
-    audit_log: Path | None = values["audit_log"]
+def _places(values: dict[str, Any]) -> Settings:
+    """Return settings that say where everything lies, and nothing else."""
+    given = {name: values[name] for name in _PLACES if values[name] is not None}
     in_memory = values["key_store"] == KeyStoreKind.MEMORY
-    if audit_log is None and not in_memory:
-        audit_log = Path("data/audit.log")
-    approvals = ApprovalStoreKind.MEMORY if in_memory else ApprovalStoreKind.FILE
-    return Settings(
+    if in_memory:
+        given.setdefault("audit_log", None)
+    places = Settings(
         key_store=values["key_store"],
         key_dir=values["key_dir"],
         sqlite_path=values["sqlite_path"],
         audit_store=AuditStoreKind(values["audit_store"]),
-        audit_log=audit_log,
-        audit_sqlite_path=values["audit_sqlite_path"],
+        approval_store=values["approval_store"]
+        or (ApprovalStoreKind.MEMORY if in_memory else ApprovalStoreKind.FILE),
+        retention_config=values["retention_config"],
+        retention_ledger=values["retention_ledger"],
+        **given,
+    )
+    in_database = places.audit_store == AuditStoreKind.SQLITE
+    trail = places.audit_sqlite_path if in_database else places.audit_log
+    if places.retention_config and trail and places.retention_ledger is None:
+        ledger = trail.parent / "retention-ledger.log"
+        return msgspec.structs.replace(places, retention_ledger=ledger)
+    return places
+
+
+def _core(values: dict[str, Any], limits: HTTPLimits) -> Settings:
+    return msgspec.structs.replace(
+        _places(values),
         audit_sync=AuditSync(values["audit_sync"]),
         audit_timeout_seconds=values["audit_timeout_secs"],
         audit_reserve_bytes=values["audit_reserve_bytes"],
         audit_retention_days=values["audit_retention_days"],
         audit_retention_interval_seconds=values["audit_retention_interval_secs"],
-        approval_store=values["approval_store"] or approvals,
-        approval_dir=values["approval_dir"],
-        approval_sqlite_path=values["approval_sqlite_path"],
         approval_retention_days=values["approval_retention_days"],
         approval_retention_interval_seconds=values["approval_retention_interval_secs"],
-        retention_config=values["retention_config"],
-        retention_ledger=values["retention_ledger"]
-        or _ledger_beside(values, audit_log),
         retention_interval_seconds=values["retention_interval_secs"],
         retention_grace_seconds=values["retention_grace_secs"],
         retention_max_purges=values["retention_max_purges"],
