@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hsm_core._internal.audit.mark import HEAD_BYTES, HeadCodec, HeadMark
 from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
-from tests.core.audit_support import KEY
+from tests.core.audit_support import KEY, fill, open_log, opened, verified
 
 LOG_ID = "00112233445566778899aabbccddeeff"
 OLDER = HeadMark(seq=5, leaf_hash="ab" * 32, floor=6, set_digest="11")
@@ -45,10 +47,29 @@ def test_no_byte_of_it_can_become_another_one() -> None:
 
     assert NEWEST == _told(content)
     assert {DAMAGED} == set(told[:512])
-    # Body and MAC of the newest slot, then what fills its sector.
-    assert [OLDER] * 218 == told[512:730]
-    assert [DAMAGED] * 294 == told[730:1024]
+    # Body, MAC and padding of the newest slot.
+    assert {OLDER} == set(told[512:1024])
     assert {NEWEST} == set(told[1024:])
+
+
+@pytest.mark.parametrize("offset", [512 + 300, 1024 + 300])
+def test_a_changed_padding_byte_stops_no_start(tmp_path: Path, offset: int) -> None:
+    """In neither slot: the other one is whole. In both, the file is damaged."""
+    path = tmp_path / "log" / "audit.log"
+    with opened(path) as log:
+        fill(log, 3)
+    head = path.with_name("audit.log.head")
+    content = bytearray(head.read_bytes())
+    content[offset] ^= 1
+    head.write_bytes(content)
+
+    with opened(path) as log:
+        fill(log, 3)
+    assert verified(path).clean
+    content[512 + 300] = content[1024 + 300] = 1
+    head.write_bytes(content)
+    with pytest.raises(AuditTamperedError, match="head mark was changed"):
+        open_log(path)
 
 
 def test_it_has_one_length() -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from hsm_core import factory
+from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.stores.filesystem import leases
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
@@ -205,3 +206,18 @@ def test_leases_are_changed_by_one_at_a_time(
             second.acquire("writer", "second", 60)
 
     assert second.acquire("writer", "second", 60) is not None
+
+
+@pytest.mark.parametrize("sqlite", [False, True], ids=["files", "sqlite"])
+def test_a_locked_store_is_refused_before_the_self_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, sqlite: bool
+) -> None:
+    """A second server says at once that another one has the store."""
+    settings = _settings(tmp_path / "first", sqlite=sqlite)
+    with factory.open_hsm(settings, **KEYS):
+        monkeypatch.setattr(CryptoRegistry, "power_up_test", pytest.fail)
+
+        with pytest.raises(StoreLockedError) as caught:
+            factory.open_hsm(settings, **KEYS)
+
+    assert caught.value.facts["path"] in map(str, _locks(tmp_path / "first"))

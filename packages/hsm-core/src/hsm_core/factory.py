@@ -28,7 +28,7 @@ from hsm_core._internal.purging import offline
 from hsm_core._internal.purging.offline import LedgerVerification
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
-from hsm_core._internal.stores.apart import check_apart
+from hsm_core._internal.stores.apart import check_apart, check_unlocked
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.locations import (
     open_approval_store,
@@ -127,6 +127,7 @@ def open_hsm(
     """
     policy = policy_of(settings)
     check_apart(settings)
+    check_unlocked(settings)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     root = _root(master_key, entropy)
     _check_key("hmac_key", hmac_key)

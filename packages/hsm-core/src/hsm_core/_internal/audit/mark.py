@@ -127,16 +127,19 @@ class HeadCodec:
         """
         log_id, check = _read_header(content)
         codec = cls(hmac_key, log_id)
-        slots = (content[_SECTOR : 2 * _SECTOR], content[2 * _SECTOR :])
-        read = [codec.read_slot(slot) for slot in slots]
-        found = [slot for slot in read if slot is not None]
+        found = []
+        for offset in (_SECTOR, 2 * _SECTOR):
+            slot = content[offset : offset + _SECTOR]
+            read = codec.read_slot(slot)
+            # Padding and place are not under the MAC. Where they are wrong the other
+            # slot counts, as after a torn write.
+            if read is not None and codec.slot(*read) == (offset, slot):
+                found.append(read)
         if not hmac.compare_digest(check, key_check_value(hmac_key)) and not found:
             raise WrongAuditKeyError
         if not found or content[:_SECTOR] != codec.header.ljust(_SECTOR, b"\0"):
             raise _damaged()
         counter, mark = max(found, key=lambda slot: slot[0])
-        if slots[counter % 2] != codec.slot(counter, mark)[1]:
-            raise _damaged()
         return StoredHead(log_id, counter, mark)
 
 

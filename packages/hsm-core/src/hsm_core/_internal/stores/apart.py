@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-Whether the places of all stores are places at all, and none of them another's.
+Places of all stores: whether they are places, apart from each other, and free.
 
 Two stores in one file would be kept apart by locks or by what the file says of itself,
 but not where one of them takes the file for its own spare room. So it is seen before
@@ -21,6 +21,7 @@ from hsm_core._internal.audit.naming import (
     new_name,
     reserve_name,
 )
+from hsm_core._internal.stores.filesystem import opening
 from hsm_core.errors import ConfigurationError
 from hsm_core.settings import (
     ApprovalStoreKind,
@@ -29,7 +30,7 @@ from hsm_core.settings import (
     Settings,
 )
 
-__all__ = ["check_apart"]
+__all__ = ["check_apart", "check_unlocked"]
 
 _Naming: TypeAlias = Callable[[str], str]
 
@@ -83,6 +84,22 @@ def check_apart(settings: Settings) -> None:
                     f"{other} and {place.field} must be apart: both would have {path}.",
                     field=place.field,
                 )
+
+
+def check_unlocked(settings: Settings) -> None:
+    """
+    Check that no process has a store or trail open; nothing is made, or stays locked.
+
+    It saves a second server its self-tests. What counts is the lock that opening takes.
+
+    Raises:
+        StoreLockedError: One has.
+    """
+    for place in _places(settings):
+        name = lock_name(place.path.name)
+        is_file = bool(place.names)
+        path = place.path.with_name(name) if is_file else place.path / "lock"
+        opening.check_unlocked(path)
 
 
 def _places(settings: Settings) -> Iterator[_Place]:
