@@ -144,6 +144,7 @@ class Stage:
     def write_private(self, name: str, text: str) -> Path:
         """Write a file that only its owner may read."""
         path = self.folder / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with os.fdopen(os.open(path, flags, 0o600), "w") as file:
             file.write(text)

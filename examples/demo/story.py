@@ -36,8 +36,8 @@ def prepare(stage: Stage, wheel: Path | None) -> str:
     for name, variable in _SECRETS.items():
         # The commands get the name of a file, never the secret itself.
         secret = base64.b64encode(secrets.token_bytes(32)).decode()
-        stage.write_private(name, secret + "\n")
-        stage.environment[variable] = f"@{name}"
+        stage.write_private(f"secrets/{name}", secret + "\n")
+        stage.environment[variable] = f"@secrets/{name}"
     stage.environment |= {
         "FERROHSM_CA_BUNDLE": "ca.pem",
         "FERROHSM_CLIENT_CERT": "client.pem",
@@ -47,6 +47,7 @@ def prepare(stage: Stage, wheel: Path | None) -> str:
     for name in sorted(stage.environment):
         if name.startswith("FERROHSM_"):
             transcript.say(f"{name}={stage.environment[name]}")
+    transcript.say("Not in data/: a backup of it must not hold what opens its keys.")
 
     transcript.step("An artefact worth signing: the hsm-core wheel")
     if wheel is None:

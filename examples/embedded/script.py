@@ -4,8 +4,9 @@ An HSM inside a script: keys in a folder, a trail beside them, no server.
 
     python3 script.py FOLDER FILE
 
-signs FILE with a key that is made on the first run, and writes FILE.sig. The two
-secrets that open the folder are made on the first run, too; keep them apart from it.
+signs FILE with a key that is made on the first run, and writes FILE.sig. Keys and trail
+lie in FOLDER/data, the two secrets that open them in FOLDER/secrets: a backup must not
+hold both.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ __all__ = ["main"]
 
 def main(folder: Path, file: Path) -> None:
     """Sign a file."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    data, secrets_folder = folder / "data", folder / "secrets"
+    for made in (folder, data, secrets_folder):
+        made.mkdir(mode=0o700, exist_ok=True)
     settings = Settings(
         key_store=KeyStoreKind.FILESYSTEM,
-        key_dir=folder / "keys",
-        audit_log=folder / "audit.log",
+        key_dir=data / "keys",
+        audit_log=data / "audit.log",
     )
     caller = Caller(principal="build", roles=frozenset({Role.OPERATOR}))
     with open_hsm(
         settings,
-        master_key=_secret(folder / "master-key"),
-        hmac_key=_secret(folder / "hmac-key"),
+        master_key=_secret(secrets_folder / "master-key"),
+        hmac_key=_secret(secrets_folder / "hmac-key"),
     ) as gateway:
         session = Session(gateway.act_as(caller))
         try:

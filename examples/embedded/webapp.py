@@ -95,6 +95,7 @@ async def _read(request: web.Request) -> web.Response:
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    place.mkdir(mode=0o700, exist_ok=True)
-    root, trail = ((place / name).read_bytes() for name in ("master-key", "hmac-key"))
-    web.run_app(make_app(place, root, trail), host="127.0.0.1", port=int(sys.argv[2]))
+    secrets = place / "secrets"  # Not in the data, which a backup packs.
+    root, trail = ((secrets / name).read_bytes() for name in ("master-key", "hmac-key"))
+    app = make_app(place / "data", root, trail)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[2]))

@@ -22,12 +22,14 @@ __all__ = [
     "SHELL",
     "START",
     "Newcomer",
+    "packed_secrets",
     "readme_blocks",
     "sh_blocks",
 ]
 
 DEFAULT_PORT: Final = "8443"
 READY_SECONDS: Final = 60.0
+_SECRET: Final = re.compile(rb"\A[A-Za-z0-9+/]{43}=\s*\Z|PRIVATE KEY")
 
 _SECTION: Final = re.compile(
     r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
@@ -123,3 +125,12 @@ class Newcomer:
 
     def _with_port(self, text: str) -> str:
         return text.replace(f":{DEFAULT_PORT}", f":{self.port}")
+
+
+def packed_secrets(data: Path) -> list[str]:
+    """Return the names of files below a folder that hold a secret or private key."""
+    return [
+        path.name
+        for path in data.rglob("*")
+        if path.is_file() and _SECRET.search(path.read_bytes())
+    ]

@@ -15,6 +15,7 @@ from tests.e2e.newcomer import (
     SHELL,
     START,
     Newcomer,
+    packed_secrets,
     readme_blocks,
 )
 from tests.support import require_program
@@ -48,6 +49,7 @@ def test_server_and_client_blocks(
     assert "Attack at dawn." in told
     assert "intact" in told
     assert (newcomer.folder / "README.sig").stat().st_size > 60
+    assert [] == packed_secrets(newcomer.folder / "data")
 
 
 def test_certificates_of_a_ca(

@@ -188,6 +188,8 @@ def test_embedded_script(tmp_path: Path) -> None:
     assert first.stdout == again.stdout
     assert b"signed by version 1" in first.stdout
     assert 3309 == (tmp_path / "artefact.sig").stat().st_size
+    assert {"data", "secrets"} == {path.name for path in (tmp_path / "keys").iterdir()}
+    assert [] == [*(tmp_path / "keys" / "data").rglob("*-key")]
 
 
 @pytest.fixture

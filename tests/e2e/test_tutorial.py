@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.newcomer import READY_SECONDS, Newcomer
+from tests.e2e.newcomer import READY_SECONDS, Newcomer, packed_secrets
 from tests.support import REPOSITORY, require_program
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial" / "first-release.md"
@@ -49,3 +49,5 @@ def test_first_release(newcomer: Newcomer) -> None:
     assert "intact" in told
     assert re.search(r"record \d+", told)
     assert told.rstrip().endswith("exit code 7")
+    assert (newcomer.folder / "release" / "data" / "keys").is_dir()
+    assert [] == packed_secrets(newcomer.folder / "release" / "data")
