@@ -292,10 +292,12 @@ def test_names_of_other_files_are_not_taken_for_segments() -> None:
         "audit.log.torn-7-1",
         "audit.log.torn-07-1",
         "audit.log.torn-7-1.gz",
+        "audit.log.fork-9-2",
+        "audit.log.tork-9-2",
     ]
 
     assert [ClosedName(2, 7)] == closed_names(live, names)
-    assert [(7, 1)] == fragment_names(live, names)
+    assert [(7, 1, "torn"), (9, 2, "fork")] == fragment_names(live, names)
 
 
 def test_a_rotation_whose_name_is_taken_fails_closed(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from hsm_core.errors import ConfigurationError
+from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_core.factory import open_hsm
 from hsm_core.settings import (
     ApprovalStoreKind,
@@ -16,6 +18,8 @@ from hsm_core.settings import (
     KeyStoreKind,
     Settings,
 )
+
+KEY = bytes(range(32))
 
 
 def refused(settings: Settings) -> ConfigurationError:
@@ -142,3 +146,70 @@ def test_no_directory() -> None:
     error = refused(Settings(key_dir=Path("a\0b")))
 
     assert "key_dir must be the path of a directory." == str(error)
+
+
+def _files(folder: Path) -> Settings:
+    return Settings(
+        key_dir=folder / "keys",
+        audit_log=folder / "audit.log",
+        approval_store=ApprovalStoreKind.FILE,
+    )
+
+
+@pytest.mark.parametrize("made", [["data"], ["data", "data/keys", "data/approvals"]])
+@pytest.mark.parametrize("mode", [0o755, 0o775, 0o777])
+def test_empty_folders_become_private(
+    tmp_path: Path, made: list[str], mode: int
+) -> None:
+    """
+    What somebody made with mkdir is taken as it is meant, if nothing else is in it.
+    """
+    for name in made:
+        (tmp_path / name).mkdir()
+    if len(made) == 1:
+        (tmp_path / "data").chmod(mode)
+    else:
+        (tmp_path / "data").chmod(0o700)
+        for name in made[1:]:
+            (tmp_path / name).chmod(mode)
+
+    with open_hsm(_files(tmp_path / "data"), master_key=KEY, hmac_key=KEY[::-1]):
+        pass
+
+    assert {0o700} == {(tmp_path / name).stat().st_mode & 0o777 for name in made}
+
+
+def test_a_folder_with_something_in_it_stays_open(tmp_path: Path) -> None:
+    """
+    It is refused, with the command that mends it, and nothing in it was changed.
+    """
+    folder = tmp_path / "a folder"
+    folder.mkdir(0o755)
+    folder.chmod(0o755)
+    (folder / "something").touch()
+
+    with pytest.raises(UnsafeFileModeError) as caught:
+        open_hsm(_files(folder), master_key=KEY, hmac_key=KEY[::-1])
+
+    assert str(caught.value).endswith(f"Run: chmod 700 '{folder}'")
+    assert 0o755 == folder.stat().st_mode & 0o777
+    command = str(caught.value).partition("Run: ")[2]
+    subprocess.run(shlex.split(command), check=True)
+    with open_hsm(_files(folder), master_key=KEY, hmac_key=KEY[::-1]):
+        pass
+
+
+def test_a_folder_of_somebody_else_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Its mode is its owner's business.
+    """
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+
+    with pytest.raises(ConfigurationError):
+        open_hsm(_files(tmp_path / "data"), master_key=KEY, hmac_key=KEY[::-1])
+
+    assert 0o755 == (tmp_path / "data").stat().st_mode & 0o777

@@ -28,7 +28,11 @@ from hsm_core._internal.purging import offline
 from hsm_core._internal.purging.offline import LedgerVerification
 from hsm_core._internal.purging.slot import LedgerFile
 from hsm_core._internal.sealing import RootKey
-from hsm_core._internal.stores.apart import check_apart, check_unlocked
+from hsm_core._internal.stores.apart import (
+    check_apart,
+    check_unlocked,
+    tighten_folders,
+)
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.locations import (
     open_approval_store,
@@ -137,6 +141,7 @@ def open_hsm(
         entropy, settings.providers, enable_oqs=settings.enable_oqs
     )
     registry.power_up_test()
+    tighten_folders(settings)
     with ExitStack() as stack:
         opened = _open_store(settings, vault, clock, entropy)
         stack.callback(opened.keys.close)

@@ -30,7 +30,7 @@ from hsm_core.settings import (
     Settings,
 )
 
-__all__ = ["check_apart", "check_unlocked"]
+__all__ = ["check_apart", "check_unlocked", "tighten_folders"]
 
 _Naming: TypeAlias = Callable[[str], str]
 
@@ -100,6 +100,19 @@ def check_unlocked(settings: Settings) -> None:
         is_file = bool(place.names)
         path = place.path.with_name(name) if is_file else place.path / "lock"
         opening.check_unlocked(path)
+
+
+def tighten_folders(settings: Settings) -> None:
+    """
+    Set mode 0700 on empty folders of ours in which stores and trails are to lie.
+
+    To be called before the first of them makes something there.
+    """
+    for place in _places(settings):
+        if not place.names:
+            opening.tighten_directory(place.path)
+        elif place.names is _FILE_TRAIL:
+            opening.tighten_directory(place.path.parent)
 
 
 def _places(settings: Settings) -> Iterator[_Place]:

@@ -134,9 +134,9 @@ class FileApprovalStore(ApprovalStore):
             self._check_process()
             if self._refusal == _CLOSED:
                 raise StoreUnavailableError(_CLOSED)
-            self._lock.renew()
-            if not self._refusal:
+            if self.available:
                 return
+            self._lock.renew()
             for approval_id in sorted(self._unsettled):
                 self._settle(approval_id)
             self._load()

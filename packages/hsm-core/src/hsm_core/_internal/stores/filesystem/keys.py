@@ -132,9 +132,9 @@ class FilesystemKeyStore(KeyStore):
         """
         with self._writing, self.uses.writing:
             self._check_open()
-            self._lock.renew()
-            if not self._unsettled:
+            if not (self._unsettled or self._lock.is_lost):
                 return
+            self._lock.renew()
             self._unsettled.settle()
             self._read_aborted()
             for key_id in self._unsettled.key_ids:

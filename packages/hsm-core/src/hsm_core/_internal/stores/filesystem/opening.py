@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ __all__ = [
     "path_exists",
     "storage_errors",
     "sync_directory",
+    "tighten_directory",
 ]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -116,6 +118,30 @@ def make_private_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
+def tighten_directory(path: Path) -> None:
+    """
+    Set mode 0700 on an empty directory of ours, such as one that ``mkdir`` made.
+
+    One that holds something, or belongs to another user, stays as it is; whether it can
+    be used is for `check_private` to say.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(OSError):
+        descriptor = os.open(path, flags)
+        try:
+            found = os.fstat(descriptor)
+            mode = stat.S_IMODE(found.st_mode)
+            is_ours = found.st_uid == os.geteuid()
+            if not (is_ours and mode & 0o077) or os.listdir(descriptor):
+                return
+            os.fchmod(descriptor, 0o700)
+            if os.listdir(descriptor):
+                # Somebody was faster. It is not ours alone, and stays to be refused.
+                os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+
 def check_private(path: Path) -> None:
     """
     Check that a file or directory is ours alone.
@@ -132,15 +158,18 @@ def check_private(path: Path) -> None:
 
 def _check_private(path: Path, found: os.stat_result) -> None:
     mode = stat.S_IMODE(found.st_mode)
+    remedy = ""
     if stat.S_ISLNK(found.st_mode):
         problem = "is a symbolic link"
     elif found.st_uid not in {0, os.geteuid()}:
         problem = f"belongs to user {found.st_uid}"
     elif mode & 0o077:
         problem = f"has mode {mode:04o}, so that other users may reach it"
+        wanted = "700" if stat.S_ISDIR(found.st_mode) else "600"
+        remedy = f" Run: chmod {wanted} {shlex.quote(str(path))}"
     else:
         return
-    raise UnsafeFileModeError(f"{path} {problem}.", path=str(path))
+    raise UnsafeFileModeError(f"{path} {problem}.{remedy}", path=str(path))
 
 
 def find_directory(path: Path) -> bool | None:
