@@ -300,8 +300,7 @@ class TestAuditRecover:
         def write(folder: str) -> Path:
             path = tmp_path / folder / "audit.log"
             settings = Settings(key_store="memory", audit_log=path)
-            keys = {"master_key": bytes(32), "hmac_key": b"\x02" * 32}
-            with open_hsm(settings, **keys) as hsm:
+            with open_hsm(settings, master_key=bytes(32), hmac_key=b"\x02" * 32) as hsm:
                 Session(hsm.act_as(caller(Role.OPERATOR))).create_key("ed25519")
             return path
 

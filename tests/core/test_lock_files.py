@@ -32,7 +32,7 @@ from hsm_core.testing import FakeClock
 from tests.contract.store_rows import ROWS, StoreRow
 from tests.core import approval_support, key_support
 
-KEYS = {"master_key": b"\x01" * 32, "hmac_key": b"\x02" * 32}
+HMAC_KEY = b"\x02" * 32
 ADA = Caller(principal="ada", roles=frozenset({Role.OPERATOR}))
 ON_DISK = [row for row in ROWS if row.name in {"filesystem", "sqlite"}]
 APPROVALS: dict[str, Callable[[Path], ApprovalStore]] = {
@@ -61,6 +61,10 @@ def _settings(folder: Path, *, sqlite: bool) -> Settings:
     )
 
 
+def _open(settings: Settings) -> factory.OpenHSM:
+    return factory.open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY)
+
+
 def _locks(folder: Path) -> list[Path]:
     return [*folder.rglob("lock"), *folder.rglob("*.lock")]
 
@@ -84,19 +88,19 @@ def test_a_second_hsm_is_refused_though_the_lock_files_are_deleted(
     first = _settings(tmp_path / "first", sqlite=sqlite)
     second = _settings(tmp_path / "second", sqlite=sqlite)
     second = msgspec.structs.replace(second, **{shared: getattr(first, shared)})
-    with factory.open_hsm(first, **KEYS) as hsm:
+    with _open(first) as hsm:
         keys = Session(hsm.act_as(ADA))
         keys.create_key("EC-P256", name="before")
         for lock in _locks(tmp_path / "first"):
             lock.unlink()
 
         with pytest.raises(StoreLockedError):
-            factory.open_hsm(second, **KEYS)
+            _open(second)
         _until_created(keys)
         assert _locks(tmp_path / "first")
     trail = first.audit_sqlite_path if sqlite else first.audit_log
     assert trail is not None
-    assert factory.open_verifier(trail, KEYS["hmac_key"]).verify().clean
+    assert factory.open_verifier(trail, HMAC_KEY).verify().clean
 
 
 def _until_created(keys: Session) -> None:
@@ -148,7 +152,6 @@ def test_a_key_store_writes_nothing_without_its_lock(
 
     writes[what]()
 
-    assert store.available
     store.close()
 
 
@@ -214,10 +217,10 @@ def test_a_locked_store_is_refused_before_the_self_tests(
 ) -> None:
     """A second server says at once that another one has the store."""
     settings = _settings(tmp_path / "first", sqlite=sqlite)
-    with factory.open_hsm(settings, **KEYS):
+    with _open(settings):
         monkeypatch.setattr(CryptoRegistry, "power_up_test", pytest.fail)
 
         with pytest.raises(StoreLockedError) as caught:
-            factory.open_hsm(settings, **KEYS)
+            _open(settings)
 
-    assert caught.value.facts["path"] in map(str, _locks(tmp_path / "first"))
+    assert Path(str(caught.value.facts["path"])) in _locks(tmp_path / "first")

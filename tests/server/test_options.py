@@ -102,6 +102,7 @@ def test_everything_lies_beside_the_keys(
     settings = server.settings
 
     assert 0 == result.exit_code, result.output
+    assert settings.tls is not None
     assert settings.tls.acme is not None
     assert {Path(folder)} == {
         path.parent
