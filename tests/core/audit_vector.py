@@ -18,7 +18,15 @@ from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.keys import key_check_value
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark
 from hsm_core._internal.audit.record import leaf_hash
-from hsm_core.model import AuditedCaller, AuditedKey, KeyId, Phase
+from hsm_core.algorithms import (
+    Algorithm,
+    HashAlgorithm,
+    KeyUsage,
+    SignatureEncoding,
+    SignatureScheme,
+)
+from hsm_core.model import AuditedCaller, AuditedKey, KeyId, KeyState, Phase, Role
+from hsm_core.operations import Sign
 from hsm_core.protocols import AuditDraft, KnownKey
 
 __all__ = ["HMAC_KEY", "LOG_ID", "example"]
@@ -31,14 +39,25 @@ DRAFTS = [
     AuditDraft(phase=Phase.SINGLE, kind="system.start"),
     AuditDraft(
         phase=Phase.SINGLE,
-        kind="Sign",
+        kind=Sign.__name__,
         request_id="r-1",
         key_id="3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11",
         version=1,
         generation=1,
-        caller=AuditedCaller(principal="zoë", roles=("Operator",)),
-        key=AuditedKey(algorithm="ECDSA-P256", usages=("sign", "verify")),
-        parameters={"message_bytes": 1024},
+        caller=AuditedCaller(principal="zoë", roles=(Role.OPERATOR.value,)),
+        key=AuditedKey(
+            algorithm=Algorithm.EC_P256.value,
+            usages=(KeyUsage.SIGN.value, KeyUsage.VERIFY.value),
+            name="release",
+            owner="zoë",
+            state=KeyState.ACTIVE.value,
+        ),
+        parameters={
+            "message_bytes": 1024,
+            "scheme": SignatureScheme.ECDSA.value,
+            "hash": HashAlgorithm.SHA_256.value,
+            "encoding": SignatureEncoding.DER.value,
+        },
     ),
 ]
 

@@ -221,6 +221,24 @@ def test_a_ledger_that_was_changed_with_what_was_remembered(
     check_kept_back(open_world(folder, trail, later()), seq, newest=seq)
 
 
+@pytest.mark.parametrize("trail", ["filesystem"], indirect=True)
+def test_an_older_ledger_is_noticed_though_nothing_is_due(
+    folder: Path, trail: str
+) -> None:
+    """The first sweep compares it with the trail, whatever was remembered."""
+    older_copy(folder)
+    (state,) = (folder / "keys").rglob("retention")
+    state.unlink()
+    world = open_world(folder, trail)
+    world.sweep()
+    report = world.session.retention()
+
+    assert report.ledger is not None
+    assert "ends before record" in report.ledger.problem
+    assert not world.session.status().retention.healthy
+    world.close()
+
+
 def check_kept_back(world: World, seq: int, *, newest: int = 3) -> None:
     """
     Let something become due: nothing is purged, and the reason names a record.

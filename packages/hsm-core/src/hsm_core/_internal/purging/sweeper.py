@@ -86,6 +86,7 @@ class Sweeper:
         self.pauses.consider_leap(tally.leapt)
         if self.pauses.may_purge(tally.ripe_count, self.most):
             yield from self._purge_all(policy, tally)
+        yield from self.trail.compare_once()
 
     def _documents(self, tally: Tally) -> Iterator[KeyDocument]:
         """Return the documents of keys that have more than one version."""

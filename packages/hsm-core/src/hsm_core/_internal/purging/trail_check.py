@@ -45,7 +45,18 @@ class TrailCheck:
         self._next = 0
         self._is_ledger_verified = False
         self._lost: Anchor | None = None
+        self._is_compared = False
         self.known: Anchor | None = None
+
+    def compare_once(self) -> Iterator[None]:
+        """
+        Verify once after the start, though nothing is purged; see `verify`.
+
+        What is verified before the first purge is not less for it.
+        """
+        if not self._is_compared:
+            yield from self.verify()
+            self._next, self._is_ledger_verified = 0, False
 
     def verify(self) -> Iterator[None]:
         """
@@ -76,6 +87,7 @@ class TrailCheck:
             yield
         if self._lost is not None:
             self._ledger.check(self._lost)
+        self._is_compared = True
 
     def _note(self, reach: Reach) -> None:
         if reach.former:
