@@ -411,6 +411,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
     )
     purger: Any = SimpleNamespace(lock=threading.Lock(), settle=lambda _: None)
     consents: Any = _Desk()
+    trail: Any = SimpleNamespace(compare_once=lambda: iter(()))
     nothing: Any = None
     sweeper = Sweeper(
         inventory=inventory,
@@ -418,7 +419,7 @@ def test_a_sweep_over_100_000_versions_stalls_nobody() -> None:
         consents=consents,
         pauses=pauses,
         purger=purger,
-        trail=nothing,
+        trail=trail,
         time=KnownTime(Leaps(clock)),
         totals=Totals(),
         grace_seconds=0,
