@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, patch
 
 import msgspec
@@ -83,7 +84,7 @@ def _tested() -> CryptoRegistry:
     return registry
 
 
-def ask(gateway: OpenHSM, operation: ops.CreateKey = CREATE) -> ApprovalInfo:
+def ask(gateway: OpenHSM, operation: ops.Operation[Any] = CREATE) -> ApprovalInfo:
     """Let ann ask for an operation."""
     with pytest.raises(errors.ApprovalRequiredError) as caught:
         gateway.act_as(ANN).execute(operation)

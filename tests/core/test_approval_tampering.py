@@ -47,6 +47,14 @@ def alarms(gateway: OpenHSM) -> set[str]:
     }
 
 
+def recover(gateway: OpenHSM) -> ops.Recovered:
+    """Let ann recover the store, with the approval of bob."""
+    asked = ask(gateway, RECOVER)
+    grant(gateway, asked)
+    return gateway.act_as(ANN).execute(RECOVER)
+
+
+RECOVER = ops.RecoverStore(reason="a test")
 WAITING = ops.CreateKey(algorithm="ML-KEM-768", name="waiting")
 
 
@@ -181,7 +189,7 @@ def test_an_older_trail(tmp_path: Path, change: str, how: str) -> None:
                     facts["approval_id"],
                 )
         with open_disk(folder) as gateway:
-            done = gateway.act_as(ANN).execute(ops.RecoverStore(reason="a test"))
+            done = recover(gateway)
             assert (asked.approval_id,) == done.approvals
             assert ("operational", 0) == findings(gateway)
     for accept in (how == "accept_changed_store", False):
@@ -214,7 +222,7 @@ def test_recovery_forgets(tmp_path: Path) -> None:
     edit_state(tmp_path / "approvals" / f"{asked.approval_id}.json")
     with open_disk(tmp_path) as gateway:
         assert ("degraded", 1) == findings(gateway)
-        done = gateway.act_as(ANN).execute(ops.RecoverStore(reason="a test"))
+        done = recover(gateway)
 
         assert (asked.approval_id,) == done.approvals
         assert ("operational", 0) == findings(gateway)
