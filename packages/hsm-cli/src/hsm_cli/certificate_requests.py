@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from hsm_core.algorithms import HashAlgorithm, parse_algorithm, spec
 from hsm_core.errors import InvalidInputError
 from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
 
@@ -23,10 +24,10 @@ _SHA2: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
-_HASHES: Final[dict[str, type[_SHA2]]] = {
-    "secp256r1": hashes.SHA256,
-    "secp384r1": hashes.SHA384,
-    "secp521r1": hashes.SHA512,
+_HASHES: Final[dict[HashAlgorithm, type[_SHA2]]] = {
+    HashAlgorithm.SHA_256: hashes.SHA256,
+    HashAlgorithm.SHA_384: hashes.SHA384,
+    HashAlgorithm.SHA_512: hashes.SHA512,
 }
 
 
@@ -88,7 +89,7 @@ def _hash_of(key: PrivateKey) -> _SHA2 | None:
         case HSMRSAKey():
             return hashes.SHA256()
         case HSMEllipticCurveKey():
-            return _HASHES[key.curve.name]()
+            return _HASHES[spec(parse_algorithm(key.curve.name)).hashes[0]]()
         case _:
             return None
 

@@ -25,7 +25,7 @@ __all__ = ["command"]
     "base_key_id",
     required=True,
     metavar="KEY",
-    help="Key to derive from: HKDF, EC-P256, EC-P384 or X25519.",
+    help="Key to derive from: HKDF, EC or X25519.",
 )
 @click.option(
     "--peer",

@@ -129,7 +129,7 @@ def ecdh(algorithm: Algorithm, key: Key, peer_public_der: bytes) -> bytes:
     Agree on a secret with the holder of another key; derive keys of it by `hkdf`.
 
     Args:
-        algorithm: EC-P256, EC-P384 or X25519.
+        algorithm: X25519, or EC on a curve that agrees on secrets.
 
         key: Private key.
 

@@ -19,6 +19,7 @@ __all__ = [
     "PUBLIC_KEY",
 ]
 
+_EC_PUBLIC_KEY: Final = "1.2.840.10045.2.1"
 _SHA2 = (HashAlgorithm.SHA_256, HashAlgorithm.SHA_384, HashAlgorithm.SHA_512)
 
 
@@ -37,6 +38,7 @@ def _rsa(
         hashes=_SHA2,
         verify_hashes=_SHA2,
         modulus_bits=bits,
+        oid="1.2.840.113549.1.1.1",
         signature_bytes=bits // 8,
         generate_cost=Cost.SLOW,
         aliases=(f"rsa{bits}", *aliases),
@@ -48,6 +50,8 @@ def _ecdsa(
     strength: int,
     coordinate_bytes: int,
     paired: HashAlgorithm,
+    curve_oid: str,
+    jwk_curve: str,
     *aliases: str,
     derives: bool = True,
 ) -> AlgorithmSpec:
@@ -55,6 +59,9 @@ def _ecdsa(
         algorithm=algorithm,
         family=Family.ECDSA,
         standard="FIPS 186-5, SP 800-186" + (", SP 800-56A (ECDH)" if derives else ""),
+        oid=_EC_PUBLIC_KEY,
+        curve_oid=curve_oid,
+        jwk_curve=jwk_curve,
         category=0,
         strength_bits=strength,
         usages=usages.SIGN | usages.DERIVE if derives else usages.SIGN,
@@ -93,6 +100,7 @@ def _eddsa(
         private_bytes=key_bytes,
         signature_bytes=2 * key_bytes,
         oid=oid,
+        jwk_curve=algorithm.value,
         aliases=aliases,
     )
 
@@ -106,6 +114,7 @@ PUBLIC_KEY: Final = (
         128,
         32,
         HashAlgorithm.SHA_256,
+        *("1.2.840.10045.3.1.7", "P-256"),
         *("p256", "p-256", "secp256r1", "nistp256", "prime256v1"),
     ),
     _ecdsa(
@@ -113,6 +122,7 @@ PUBLIC_KEY: Final = (
         192,
         48,
         HashAlgorithm.SHA_384,
+        *("1.3.132.0.34", "P-384"),
         *("p384", "p-384", "secp384r1", "nistp384"),
     ),
     _ecdsa(
@@ -120,6 +130,7 @@ PUBLIC_KEY: Final = (
         256,
         66,
         HashAlgorithm.SHA_512,
+        *("1.3.132.0.35", "P-521"),
         *("p521", "p-521", "secp521r1", "nistp521"),
         derives=False,
     ),
@@ -137,6 +148,7 @@ PUBLIC_KEY: Final = (
         private_bytes=32,
         shared_secret_bytes=32,
         oid="1.3.101.110",
+        jwk_curve=Algorithm.X25519.value,
         aliases=("x-25519", "curve25519"),
     ),
 )

@@ -23,6 +23,8 @@ def _ml_kem(
     public_bytes: int,
     ciphertext_bytes: int,
     oid_arc: int,
+    k: int,
+    eta1: int,
 ) -> AlgorithmSpec:
     short = algorithm.value.rpartition("-")[2]
     return AlgorithmSpec(
@@ -35,6 +37,8 @@ def _ml_kem(
         default_usages=usages.ENCAPSULATE | usages.CRYPT,
         public_bytes=public_bytes,
         private_bytes=64,
+        expanded_bytes=768 * k + 96,
+        lattice=(k, eta1),
         ciphertext_bytes=ciphertext_bytes,
         shared_secret_bytes=32,
         oid=f"2.16.840.1.101.3.4.4.{oid_arc}",
@@ -48,7 +52,9 @@ def _ml_dsa(
     public_bytes: int,
     signature_bytes: int,
     oid_arc: int,
+    lattice: tuple[int, int, int],
 ) -> AlgorithmSpec:
+    rows, columns, eta = lattice
     short = algorithm.value.rpartition("-")[2]
     return AlgorithmSpec(
         algorithm=algorithm,
@@ -61,6 +67,9 @@ def _ml_dsa(
         schemes=(SignatureScheme.ML_DSA,),
         public_bytes=public_bytes,
         private_bytes=32,
+        expanded_bytes=128
+        + 32 * ((rows + columns) * (2 * eta).bit_length() + 13 * rows),
+        lattice=lattice,
         signature_bytes=signature_bytes,
         max_context_bytes=255,
         takes_mu=True,
@@ -100,12 +109,12 @@ def _slh_dsa(
 
 
 QUANTUM_SAFE: Final = (
-    _ml_kem(Algorithm.ML_KEM_512, 1, 800, 768, 1),
-    _ml_kem(Algorithm.ML_KEM_768, 3, 1184, 1088, 2),
-    _ml_kem(Algorithm.ML_KEM_1024, 5, 1568, 1568, 3),
-    _ml_dsa(Algorithm.ML_DSA_44, 2, 1312, 2420, 17),
-    _ml_dsa(Algorithm.ML_DSA_65, 3, 1952, 3309, 18),
-    _ml_dsa(Algorithm.ML_DSA_87, 5, 2592, 4627, 19),
+    _ml_kem(Algorithm.ML_KEM_512, 1, 800, 768, 1, 2, 3),
+    _ml_kem(Algorithm.ML_KEM_768, 3, 1184, 1088, 2, 3, 2),
+    _ml_kem(Algorithm.ML_KEM_1024, 5, 1568, 1568, 3, 4, 2),
+    _ml_dsa(Algorithm.ML_DSA_44, 2, 1312, 2420, 17, (4, 4, 2)),
+    _ml_dsa(Algorithm.ML_DSA_65, 3, 1952, 3309, 18, (6, 5, 4)),
+    _ml_dsa(Algorithm.ML_DSA_87, 5, 2592, 4627, 19, (8, 7, 2)),
     _slh_dsa(Algorithm.SLH_DSA_SHA2_128S, 1, 7856, 20),
     _slh_dsa(Algorithm.SLH_DSA_SHA2_128F, 1, 17088, 21),
     _slh_dsa(Algorithm.SLH_DSA_SHA2_192S, 3, 16224, 22),

@@ -41,6 +41,7 @@ def _hmac(algorithm: Algorithm, size: int, *aliases: str) -> AlgorithmSpec:
     return AlgorithmSpec(
         algorithm=algorithm,
         family=Family.MAC,
+        hashes=(HashAlgorithm(algorithm.value.removeprefix("HMAC-")),),
         standard="FIPS 198-1, FIPS 180-4",
         category=5,
         strength_bits=8 * size,

@@ -44,7 +44,8 @@ class AlgorithmSpec:
         usages: Every usage a key of this algorithm may be given.
         default_usages: What a key gets when its creator names none.
         schemes: Signature schemes, the default first.
-        hashes: Hashes to sign with, the default first; for a composite its pre-hash.
+        hashes: Hashes to sign with, the default first; for a composite its pre-hash,
+            for HMAC and HKDF the hash inside.
         verify_hashes: Hashes to verify with.
         modulus_bits: Length of an RSA modulus, else 0.
         coordinate_bytes: Length of r and of s, else 0.
@@ -59,7 +60,12 @@ class AlgorithmSpec:
         max_context_bytes: Longest context to sign with.
         takes_mu: Whether the external representative mu (FIPS 204, section 6.2, line
             6 of algorithm 7) can be signed instead of a message.
-        oid: Object identifier in SubjectPublicKeyInfo, where it is the algorithm's own.
+        expanded_bytes: Length of the expanded private key of ML-KEM or ML-DSA.
+        lattice: k and eta1 of ML-KEM (FIPS 203, table 2); k, l and eta of ML-DSA (FIPS
+            204, table 1).
+        oid: Object identifier in SubjectPublicKeyInfo and PKCS#8.
+        curve_oid: Object identifier of an EC curve, which stands beside *oid*.
+        jwk_curve: ``crv`` in a JSON web key (RFC 7518, RFC 8037, RFC 8812).
         label: Label of a composite, as its draft says.
         components: Algorithms of a composite, the post-quantum one first.
         draft: Draft that defines a composite, with revision; kept in every such key.
@@ -86,12 +92,16 @@ class AlgorithmSpec:
     mac_bytes: int = 0
     public_bytes: int = 0
     private_bytes: int = 0
+    expanded_bytes: int = 0
+    lattice: tuple[int, ...] = ()
     signature_bytes: int = 0
     ciphertext_bytes: int = 0
     shared_secret_bytes: int = 0
     max_context_bytes: int = 0
     takes_mu: bool = False
     oid: str = ""
+    curve_oid: str = ""
+    jwk_curve: str = ""
     label: bytes = b""
     components: tuple[Algorithm, ...] = ()
     draft: str = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ECDSA over the NIST curves (FIPS 186-5)."""
+"""ECDSA (FIPS 186-5)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class HSMEllipticCurveKey(
     """
     An EC key in the HSM, for signatures.
 
-    The HSM signs by the hash that fits the curve: SHA-256, SHA-384, SHA-512 for P-256,
-    P-384, P-521.
+    The HSM signs by the hash that fits the curve: SHA-256 for one of 256 bits, SHA-384
+    for P-384, SHA-512 for P-521.
     """
 
     @property

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """
-Keys of one OID without parameters as DER: SubjectPublicKeyInfo and PKCS#8.
+Keys as DER: SubjectPublicKeyInfo and PKCS#8.
 
-Post-quantum keys and composites are raw bytes under an OID, so one writer and one
-strict reader serve them all, whatever their provider can read itself. Only what the
-writer would write is accepted: definite and shortest lengths, no trailing bytes.
+Keys of curves, post-quantum keys and composites are raw bytes under an OID, so one
+writer and one strict reader serve them all, whatever their provider can read itself.
+Only what the writer would write is accepted: definite and shortest lengths, no trailing
+bytes.
 
 Standard:
     ITU-T X.690, section 10 (DER); RFC 5958; RFC 9881, 9909 and 9935, sections 4 and 6.
@@ -13,14 +14,20 @@ Standard:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InvalidInputError
 
 __all__ = [
+    "OCTET_STRING",
+    "SEQUENCE",
     "PrivateForm",
+    "algorithm_identifier",
+    "element",
     "expanded_key_info",
+    "object_identifier",
     "private_key_info",
     "read_private_form",
     "read_private_key_info",
@@ -29,21 +36,14 @@ __all__ = [
     "subject_public_key_info",
 ]
 
-_SEQUENCE: Final = 0x30
+SEQUENCE: Final = 0x30
+OCTET_STRING: Final = 0x04
 _BIT_STRING: Final = 0x03
-_OCTET_STRING: Final = 0x04
 _OID: Final = 0x06
 _SEED: Final = 0x80
 _VERSION_0: Final = b"\x02\x01\x00"
 
-_EXPANDED_BYTES: Final = {
-    Algorithm.ML_KEM_512: 1632,
-    Algorithm.ML_KEM_768: 2400,
-    Algorithm.ML_KEM_1024: 3168,
-    Algorithm.ML_DSA_44: 2560,
-    Algorithm.ML_DSA_65: 4032,
-    Algorithm.ML_DSA_87: 4896,
-}
+_NULL: Final = b"\x05\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class PrivateForm:
 
 def subject_public_key_info(algorithm: Algorithm, raw: bytes) -> bytes:
     """Return SubjectPublicKeyInfo of a raw public key."""
-    return _element(
-        _SEQUENCE, _identifier(algorithm), _element(_BIT_STRING, b"\0", raw)
+    return element(
+        SEQUENCE, algorithm_identifier(algorithm), element(_BIT_STRING, b"\0", raw)
     )
 
 
@@ -86,8 +86,11 @@ def read_public_key_info(algorithm: Algorithm, der: bytes) -> bytes:
 
 def private_key_info(algorithm: Algorithm, octets: bytes) -> bytes:
     """Return PKCS#8, version 0, whose private key is these octets."""
-    return _element(
-        _SEQUENCE, _VERSION_0, _identifier(algorithm), _element(_OCTET_STRING, octets)
+    return element(
+        SEQUENCE,
+        _VERSION_0,
+        algorithm_identifier(algorithm),
+        element(OCTET_STRING, octets),
     )
 
 
@@ -98,11 +101,11 @@ def read_private_key_info(algorithm: Algorithm, der: bytes) -> bytes:
     Raises:
         InvalidInputError: It is not PKCS#8 of this algorithm, in DER.
     """
-    start = _VERSION_0 + _identifier(algorithm)
+    start = _VERSION_0 + algorithm_identifier(algorithm)
     try:
-        body = _only(_SEQUENCE, der)
+        body = _only(SEQUENCE, der)
         if body.startswith(start):
-            return _only(_OCTET_STRING, body[len(start) :])
+            return _only(OCTET_STRING, body[len(start) :])
     except _NotDERError:
         pass
     raise _not_material(algorithm)
@@ -110,12 +113,12 @@ def read_private_key_info(algorithm: Algorithm, der: bytes) -> bytes:
 
 def seed_key_info(algorithm: Algorithm, seed: bytes) -> bytes:
     """Return PKCS#8 of a seed, in the form that RFC 9881 and RFC 9935 recommend."""
-    return private_key_info(algorithm, _element(_SEED, seed))
+    return private_key_info(algorithm, element(_SEED, seed))
 
 
 def expanded_key_info(algorithm: Algorithm, expanded: bytes) -> bytes:
     """Return PKCS#8 of an expanded key, where its provider has no seed to keep."""
-    return private_key_info(algorithm, _element(_OCTET_STRING, expanded))
+    return private_key_info(algorithm, element(OCTET_STRING, expanded))
 
 
 def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
@@ -126,15 +129,15 @@ def read_private_form(algorithm: Algorithm, der: bytes) -> PrivateForm:
         InvalidInputError: It is none of them, or a part is of another length.
     """
     octets = read_private_key_info(algorithm, der)
-    short, long = spec(algorithm).private_bytes, _EXPANDED_BYTES[algorithm]
+    short, long = spec(algorithm).private_bytes, spec(algorithm).expanded_bytes
     try:
         if octets[:1] == bytes([_SEED]):
             form, sizes = PrivateForm(_only(_SEED, octets), b""), (short, 0)
-        elif octets[:1] == bytes([_OCTET_STRING]):
-            form, sizes = PrivateForm(b"", _only(_OCTET_STRING, octets)), (0, long)
+        elif octets[:1] == bytes([OCTET_STRING]):
+            form, sizes = PrivateForm(b"", _only(OCTET_STRING, octets)), (0, long)
         else:
-            seed, rest = _first(_OCTET_STRING, _only(_SEQUENCE, octets))
-            form = PrivateForm(seed, _only(_OCTET_STRING, rest))
+            seed, rest = _first(OCTET_STRING, _only(SEQUENCE, octets))
+            form = PrivateForm(seed, _only(OCTET_STRING, rest))
             sizes = (short, long)
     except _NotDERError:
         raise _not_material(algorithm) from None
@@ -155,7 +158,8 @@ class _NotDERError(Exception):
     """Bytes are not the element that they should be."""
 
 
-def _element(tag: int, *parts: bytes) -> bytes:
+def element(tag: int, *parts: bytes) -> bytes:
+    """Return an element of DER: tag, length, and its parts."""
     body = b"".join(parts)
     return bytes([tag]) + _length(len(body)) + body
 
@@ -186,10 +190,26 @@ def _only(tag: int, data: bytes) -> bytes:
     return body
 
 
-def _identifier(algorithm: Algorithm) -> bytes:
-    first, second, *arcs = map(int, spec(algorithm).oid.split("."))
-    encoded = b"".join(map(_base128, (40 * first + second, *arcs)))
-    return _element(_SEQUENCE, _element(_OID, encoded))
+@cache
+def algorithm_identifier(algorithm: Algorithm) -> bytes:
+    """
+    Return AlgorithmIdentifier, whose parameters are a named curve, NULL or nothing.
+
+    Standard:
+        RFC 3279, section 2.3.1 (RSA); RFC 5480, section 2.1.1 (EC); RFC 8410 and those
+        of post-quantum keys (nothing).
+    """
+    row = spec(algorithm)
+    parameters = _NULL if row.modulus_bits else b""
+    if row.curve_oid:
+        parameters = object_identifier(row.curve_oid)
+    return element(SEQUENCE, object_identifier(row.oid), parameters)
+
+
+def object_identifier(dotted: str) -> bytes:
+    """Return OBJECT IDENTIFIER."""
+    first, second, *arcs = map(int, dotted.split("."))
+    return element(_OID, b"".join(map(_base128, (40 * first + second, *arcs))))
 
 
 def _base128(number: int) -> bytes:

@@ -78,20 +78,6 @@ class _Ring:
 _KEM: Final = _Ring(3329, _zetas(17, 3329, 7), 2)
 _DSA: Final = _Ring(8380417, _zetas(1753, 8380417, 8), 1)
 
-_KEM_SIZES: Final = {
-    Algorithm.ML_KEM_512: (2, 3),
-    Algorithm.ML_KEM_768: (3, 2),
-    Algorithm.ML_KEM_1024: (4, 2),
-}
-"""k and eta1 of FIPS 203, table 2."""
-
-_DSA_SIZES: Final = {
-    Algorithm.ML_DSA_44: (4, 4, 2),
-    Algorithm.ML_DSA_65: (6, 5, 4),
-    Algorithm.ML_DSA_87: (8, 7, 2),
-}
-"""k, l and eta of FIPS 204, table 1."""
-
 
 def read_own_seed(algorithm: Algorithm, material: bytes) -> bytes:
     """
@@ -171,7 +157,7 @@ def expand(algorithm: Algorithm, seed: bytes, raw_public: bytes) -> bytes:
 
 def _kem_secret(algorithm: Algorithm, d: bytes) -> bytes:
     """Return dkPKE of FIPS 203, algorithm 13: the secret vector, transformed."""
-    k, eta = _KEM_SIZES[algorithm]
+    k, eta = spec(algorithm).lattice
     sigma = hashlib.sha3_512(d + bytes([k])).digest()[32:]
     encoded = []
     for i in range(k):
@@ -186,7 +172,7 @@ def _kem_secret(algorithm: Algorithm, d: bytes) -> bytes:
 
 
 def _dsa_private(algorithm: Algorithm, seed: bytes, raw_public: bytes) -> bytes:
-    rows, columns, eta = _DSA_SIZES[algorithm]
+    rows, columns, eta = spec(algorithm).lattice
     drawn = hashlib.shake_256(seed + bytes([rows, columns])).digest(128)
     rho, rho_prime, key = drawn[:32], drawn[32:96], drawn[96:]
     short = [

@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import Final
 
 from hsm_core._internal.crypto.pyca.kdf import hkdf
-from hsm_core.algorithms import Algorithm, HashAlgorithm
+from hsm_core.algorithms import ALGORITHMS, Family
 
 __all__ = ["ALGORITHM_OF", "hkdf"]
 
 ALGORITHM_OF: Final = {
-    HashAlgorithm.SHA_256: Algorithm.HKDF_SHA_256,
-    HashAlgorithm.SHA_384: Algorithm.HKDF_SHA_384,
-    HashAlgorithm.SHA_512: Algorithm.HKDF_SHA_512,
+    row.hashes[0]: row.algorithm
+    for row in ALGORITHMS.values()
+    if row.family is Family.KDF
 }
 """The algorithm whose self-test speaks for HKDF with a hash."""

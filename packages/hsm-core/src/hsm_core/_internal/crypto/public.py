@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import textwrap
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -17,12 +16,6 @@ from hsm_core.model import KeyId
 from hsm_core.operations import JSONWebKey
 
 __all__ = ["json_web_key", "public_pem", "raw_public_key"]
-
-_CURVE_NAMES: Final = {
-    Algorithm.EC_P256: "P-256",
-    Algorithm.EC_P384: "P-384",
-    Algorithm.EC_P521: "P-521",
-}
 
 
 def public_pem(der: bytes) -> str:
@@ -58,7 +51,7 @@ def raw_public_key(algorithm: Algorithm, der: bytes) -> bytes:
         raise UnsupportedOperationError(
             f"{algorithm} has no public keys.", algorithm=algorithm.value
         )
-    if row.oid:
+    if row.public_bytes and not row.curve_oid:
         return read_public_key_info(algorithm, der)
     load_public(algorithm, der)
     return der[-row.public_bytes :] if row.public_bytes else b""
@@ -87,11 +80,12 @@ def json_web_key(
         InvalidInputError: *der* is not one of this algorithm.
 
     Standard:
-        RFC 7517; RFC 7518, sections 6.2 and 6.3; RFC 8037, section 2; RFC 9964,
-        section 3.
+        RFC 7517; RFC 7518, sections 6.2 and 6.3; RFC 8037, section 2; RFC 8812,
+        section 3.1; RFC 9964, section 3.
     """
     raw = raw_public_key(algorithm, der)
-    kid, family = f"{key_id}.{version}", spec(algorithm).family
+    kid, row = f"{key_id}.{version}", spec(algorithm)
+    family = row.family
     if family is Family.RSA:
         key = load_public(algorithm, der)
         if not isinstance(key, RSAPublicKey):
@@ -100,17 +94,17 @@ def json_web_key(
         return JSONWebKey(
             kty="RSA", kid=kid, n=_unsigned(numbers.n), e=_unsigned(numbers.e)
         )
-    if family is Family.ECDSA:
-        size = spec(algorithm).coordinate_bytes
+    if row.curve_oid:
+        size = row.coordinate_bytes
         return JSONWebKey(
             kty="EC",
             kid=kid,
-            crv=_CURVE_NAMES[algorithm],
+            crv=row.jwk_curve,
             x=_base64url(raw[1 : 1 + size]),
             y=_base64url(raw[1 + size :]),
         )
-    if family in {Family.EDDSA, Family.ECDH}:
-        return JSONWebKey(kty="OKP", kid=kid, crv=algorithm.value, x=_base64url(raw))
+    if row.jwk_curve:
+        return JSONWebKey(kty="OKP", kid=kid, crv=row.jwk_curve, x=_base64url(raw))
     if family is Family.ML_DSA:
         return JSONWebKey(kty="AKP", kid=kid, alg=algorithm.value, pub=_base64url(raw))
     return None

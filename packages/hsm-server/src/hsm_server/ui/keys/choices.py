@@ -96,6 +96,7 @@ _PURPOSES: Final = (
     ),
 )
 
+_ENOUGH_BITS: Final = 128
 _USUAL: Final = frozenset(
     {
         Algorithm.AES_256_GCM,
@@ -224,8 +225,10 @@ def _sizes(row: AlgorithmSpec) -> Iterable[str]:
 def _warning(row: AlgorithmSpec) -> str:
     if row.draft:
         return f"Defined by a draft, {row.draft}, whose revision is kept with the key."
-    if row.algorithm is Algorithm.RSA_2048:
-        return "112 bits of strength: not for what must hold beyond 2030."
+    if row.strength_bits < _ENOUGH_BITS:
+        return (
+            f"{row.strength_bits} bits of strength: not for what must hold beyond 2030."
+        )
     if row.use_cost is Cost.SLOW:
         return "A signature may take up to a second."
     if row.generate_cost is Cost.SLOW:

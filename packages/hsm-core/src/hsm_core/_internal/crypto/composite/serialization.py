@@ -15,12 +15,15 @@ Standard:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from hsm_core._internal.crypto.der import (
+    OCTET_STRING,
+    SEQUENCE,
+    element,
+    object_identifier,
     private_key_info,
     read_private_form,
     read_private_key_info,
@@ -41,50 +44,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """
-    Constant bytes round a traditional key.
-
-    Attributes:
-        public: Before the raw public key, in SubjectPublicKeyInfo.
-        private: Before the secret, in PKCS#8.
-        start: Before the secret, in a composite.
-        end: After it, in a composite.
-    """
-
-    public: bytes
-    private: bytes
-    start: bytes = b""
-    end: bytes = b""
-
-
-_FORMS: Final = {
-    Algorithm.EC_P256: _Form(
-        bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"),
-        bytes.fromhex(
-            "3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420"
-        ),
-        bytes.fromhex("30310201010420"),
-        bytes.fromhex("a00a06082a8648ce3d030107"),
-    ),
-    Algorithm.EC_P384: _Form(
-        bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200"),
-        bytes.fromhex(
-            "304e020100301006072a8648ce3d020106052b81040022043730350201010430"
-        ),
-        bytes.fromhex("303e0201010430"),
-        bytes.fromhex("a00706052b81040022"),
-    ),
-    Algorithm.ED25519: _Form(
-        bytes.fromhex("302a300506032b6570032100"),
-        bytes.fromhex("302e020100300506032b657004220420"),
-    ),
-    Algorithm.X25519: _Form(
-        bytes.fromhex("302a300506032b656e032100"),
-        bytes.fromhex("302e020100300506032b656e04220420"),
-    ),
-}
+_VERSION_1: Final = b"\x02\x01\x01"
+_PARAMETERS: Final = 0xA0
 
 
 def join_public(algorithm: Algorithm, first: bytes, second: bytes) -> bytes:
@@ -115,14 +76,9 @@ def split_public(algorithm: Algorithm, der: bytes) -> tuple[bytes, bytes]:
 def join_private(algorithm: Algorithm, first: bytes, second: bytes) -> bytes:
     """Return PKCS#8 of a composite of two private keys that we made, in PKCS#8."""
     quantum_safe, traditional = spec(algorithm).components
-    form = _FORMS[traditional]
-    octets = (
-        read_private_form(quantum_safe, first).seed
-        + form.start
-        + _secret(traditional, second)
-        + form.end
-    )
-    return private_key_info(algorithm, octets)
+    seed = read_private_form(quantum_safe, first).seed
+    half = _half(traditional, _secret(traditional, second))
+    return private_key_info(algorithm, seed + half)
 
 
 def split_private(algorithm: Algorithm, material: bytes) -> tuple[bytes, bytes]:
@@ -134,31 +90,48 @@ def split_private(algorithm: Algorithm, material: bytes) -> tuple[bytes, bytes]:
     """
     octets = read_private_key_info(algorithm, material)
     quantum_safe, traditional = spec(algorithm).components
-    form, size = _FORMS[traditional], spec(quantum_safe).private_bytes
-    seed, rest = octets[:size], octets[size:]
-    start = len(form.start)
-    secret = rest[start : start + spec(traditional).private_bytes]
+    size = spec(quantum_safe).private_bytes
+    seed, half = octets[:size], octets[size:]
+    start = _half(traditional, bytes(spec(traditional).private_bytes)).index(b"\0")
+    secret = half[start : start + spec(traditional).private_bytes]
     fits = len(octets) == spec(algorithm).private_bytes
-    if not fits or rest != form.start + secret + form.end:
+    if not fits or half != _half(traditional, secret):
         raise not_material(algorithm)
-    return seed_key_info(quantum_safe, seed), form.private + secret
+    return seed_key_info(quantum_safe, seed), _alone(traditional, secret)
 
 
 def traditional_der(algorithm: Algorithm, raw: bytes) -> bytes:
     """Return SubjectPublicKeyInfo of a traditional half's raw public key."""
-    return _FORMS[algorithm].public + raw
+    return subject_public_key_info(algorithm, raw)
 
 
 def traditional_raw(algorithm: Algorithm, der: bytes) -> bytes:
     """Return the raw public key of SubjectPublicKeyInfo that a provider wrote."""
-    return der[len(_FORMS[algorithm].public) :]
+    return der[-spec(algorithm).public_bytes :]
+
+
+def _half(algorithm: Algorithm, secret: bytes) -> bytes:
+    """Return the traditional half of a private key: bare, or ECPrivateKey."""
+    row = spec(algorithm)
+    if not row.curve_oid:
+        return secret
+    curve = element(_PARAMETERS, object_identifier(row.curve_oid))
+    return element(SEQUENCE, _VERSION_1, element(OCTET_STRING, secret), curve)
+
+
+def _alone(algorithm: Algorithm, secret: bytes) -> bytes:
+    """Return PKCS#8 of a traditional key, which names its curve outside."""
+    octets = element(OCTET_STRING, secret)
+    if spec(algorithm).curve_oid:
+        octets = element(SEQUENCE, _VERSION_1, octets)
+    return private_key_info(algorithm, octets)
 
 
 def _secret(algorithm: Algorithm, material: bytes) -> bytes:
     """Return scalar or seed of PKCS#8, whether or not a public key follows it."""
     size = spec(algorithm).private_bytes
-    if not spec(algorithm).coordinate_bytes:
-        return material[len(_FORMS[algorithm].private) :]
+    if not spec(algorithm).curve_oid:
+        return material[-size:]
     key = load_private(algorithm, material, trusted=True)
     number = cast("EllipticCurvePrivateKey", key).private_numbers().private_value
     return number.to_bytes(size, "big")

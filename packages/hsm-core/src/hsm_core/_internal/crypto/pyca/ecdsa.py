@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ECDSA and ECDH on the NIST prime curves."""
+"""ECDSA and ECDH on prime curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hsm_core._internal.crypto.pyca.encoding import (
     subject_public_key_info,
 )
 from hsm_core._internal.crypto.pyca.hashing import hash_of
-from hsm_core.algorithms import Algorithm, SignatureEncoding, spec
+from hsm_core.algorithms import ALGORITHMS, Algorithm, SignatureEncoding, spec
 from hsm_core.errors import MalformedError, SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
@@ -37,11 +37,17 @@ __all__ = [
     "p1363_to_der",
 ]
 
-CURVES: Final[dict[Algorithm, ec.EllipticCurve]] = {
-    Algorithm.EC_P256: ec.SECP256R1(),
-    Algorithm.EC_P384: ec.SECP384R1(),
-    Algorithm.EC_P521: ec.SECP521R1(),
+_OIDS: Final = {
+    oid.dotted_string: oid
+    for name, oid in vars(ec.EllipticCurveOID).items()
+    if name.isupper()
 }
+CURVES: Final[dict[Algorithm, ec.EllipticCurve]] = {
+    row.algorithm: ec.get_curve_for_oid(_OIDS[row.curve_oid])()
+    for row in ALGORITHMS.values()
+    if row.curve_oid
+}
+"""Every curve of the table, as the library has it."""
 
 _HEALTH_BYTES: Final = 32
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from hsm_core._internal.crypto.der import algorithm_identifier
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import InvalidInputError
 
@@ -39,20 +40,6 @@ __all__ = [
     "private_der",
     "subject_public_key_info",
 ]
-
-_RSA: Final = bytes.fromhex("300d06092a864886f70d0101010500")
-_IDENTIFIERS: Final = {
-    Algorithm.RSA_2048: _RSA,
-    Algorithm.RSA_3072: _RSA,
-    Algorithm.RSA_4096: _RSA,
-    Algorithm.EC_P256: bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"),
-    Algorithm.EC_P384: bytes.fromhex("301006072a8648ce3d020106052b81040022"),
-    Algorithm.EC_P521: bytes.fromhex("301006072a8648ce3d020106052b81040023"),
-    Algorithm.ED25519: bytes.fromhex("300506032b6570"),
-    Algorithm.ED448: bytes.fromhex("300506032b6571"),
-    Algorithm.X25519: bytes.fromhex("300506032b656e"),
-}
-"""AlgorithmIdentifier, DER (RFC 3279 section 2.3.1, RFC 5480, RFC 8410)."""
 
 _VERSIONS: Final = (b"\x02\x01\x00", b"\x02\x01\x01")
 REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
@@ -107,7 +94,7 @@ def load_private(
         InvalidInputError: It is anything else, or its numbers don't belong together.
     """
     start = _header_bytes(material)
-    announced = material[start + 3 :].startswith(_IDENTIFIERS[algorithm])
+    announced = material[start + 3 :].startswith(algorithm_identifier(algorithm))
     if material[start : start + 3] not in _VERSIONS or not announced:
         raise not_material(algorithm)
     try:
@@ -129,7 +116,7 @@ def load_public(algorithm: Algorithm, public_der: bytes) -> PublicKeyTypes:
         InvalidInputError: It is anything else, or the point is not on the curve.
     """
     start = _header_bytes(public_der)
-    if not public_der[start:].startswith(_IDENTIFIERS[algorithm]):
+    if not public_der[start:].startswith(algorithm_identifier(algorithm)):
         raise not_public_key(algorithm)
     try:
         key = load_der_public_key(public_der)

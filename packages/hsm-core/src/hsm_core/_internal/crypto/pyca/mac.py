@@ -3,21 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.pyca.hashing import HASHES
-from hsm_core.algorithms import Algorithm, HashAlgorithm
+from hsm_core.algorithms import Algorithm, spec
 
 __all__ = ["HMACHandle"]
-
-_HASH: Final = {
-    Algorithm.HMAC_SHA_256: HashAlgorithm.SHA_256,
-    Algorithm.HMAC_SHA_384: HashAlgorithm.SHA_384,
-    Algorithm.HMAC_SHA_512: HashAlgorithm.SHA_512,
-}
 
 
 class HMACHandle(BaseHandle):
@@ -30,7 +22,7 @@ class HMACHandle(BaseHandle):
 
     def __init__(self, algorithm: Algorithm, key: bytes) -> None:
         super().__init__(algorithm)
-        self._keyed = HMAC(key, HASHES[_HASH[algorithm]])
+        self._keyed = HMAC(key, HASHES[spec(algorithm).hashes[0]])
 
     def public_der(self) -> bytes:
         """Return nothing: the key is symmetric."""
