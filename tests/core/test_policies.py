@@ -290,6 +290,11 @@ WARNED = {
     "signatures": rule("effect: require-approval, approval: {signed: true}"),
     "nothing": "version: 1",
     "batches granted alone": "version: 1\ngrants: {Operator: [SignBatch]}",
+    "batches allowed alone": (
+        "version: 1\nrules:\n  - {name: a, effect: allow, match: {operations: "
+        "[SignBatch]}}\n  - {name: b, effect: require-approval, match: {operations: "
+        "[PurgeVersion]}}\n"
+    ),
     "together": match("operations: [describe, DecryptBatch]"),
     "labels of new keys": match("operations: [CreateKey], tags: [x]"),
 }

@@ -39,6 +39,7 @@ EXPECTED = {
         for kind in ("Sign", "Verify", "Encrypt", "Decrypt", "ComputeMac", "VerifyMac")
     ),
     ("Decapsulate", "decrypt", "Open", True),
+    ("RecoverStore", None, "RecoverKey", True),
     *(
         ("ExportKey", usage, kind, False)
         for usage, kinds in ALL_USAGES.items()
@@ -171,6 +172,12 @@ def test_a_key_that_opens_nothing() -> None:
         )
 
     assert ours.shared_secret == theirs.shared_secret
+
+
+def test_a_rule_on_one_key_covers_the_store() -> None:
+    """Who may not accept a key as it is accepts no store, which is all keys."""
+    with hsm_with("effect: deny, match: {operations: [RecoverKey]}") as gateway:
+        assert "r0" == denied_by(gateway, ops.RecoverStore(reason="x"))
 
 
 @pytest.mark.parametrize("usage", CREATED_WITH)

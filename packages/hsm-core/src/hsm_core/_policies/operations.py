@@ -83,6 +83,7 @@ TWINS: Final = (
     *(Form(batch, single) for single, batch in BATCHES.items()),
     # The shared secret of a sealed message opens it, without its AAD.
     Form("Decapsulate", "Open", KeyUsage.DECRYPT),
+    Form("RecoverStore", "RecoverKey"),
     # Whoever unwraps an exported key uses it outside. Managing keys and using them are
     # duties of different roles, so export needs no grant of use.
     *(Form("ExportKey", use, usage, needs_grant=False) for use, usage in _EXPORTED),

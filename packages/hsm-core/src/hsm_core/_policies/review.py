@@ -86,15 +86,17 @@ def _useless_grants(
 ) -> Iterator[str]:
     """Tell of batches that are granted to no effect, for their items are not."""
     allowing = [rule for rule in rules if rule.effect is Effect.ALLOW]
-    for role, kinds in grants.items():
-        for single, batch in BATCHES.items():
-            if batch not in kinds or single in kinds:
-                continue
-            if not any(rule.match.names(single) for rule in allowing):
-                yield (
-                    f"{role.value} is granted {batch} and not {single}, as which each "
-                    "item is decided."
-                )
+    for single, batch in BATCHES.items():
+        if any(rule.match.names(single) for rule in allowing):
+            continue
+        lacking = f"{batch} and not {single}, as which each item is decided."
+        for role, kinds in grants.items():
+            if batch in kinds and single not in kinds:
+                yield f"{role.value} is granted {lacking}"
+        if not any(single in kinds for kinds in grants.values()):
+            for rule in allowing:
+                if rule.match.names(batch):
+                    yield f"Rule {rule.name} allows {lacking}"
 
 
 def _usable(match: Conditions) -> bool:
