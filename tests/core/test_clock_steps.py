@@ -19,7 +19,6 @@ from hsm_core import operations as ops
 from hsm_core.errors import HSMError
 from hsm_core.model import ApprovalState, Caller, KeyState, Role
 from hsm_core.operations import OPERATIONS, Operation
-from hsm_core.settings import PolicyProfile
 from hsm_core.testing import FakeClock
 from tests.core.retention_support import World, keep_pipeline
 
@@ -44,6 +43,15 @@ NOT_HERE = {ops.BackUpStores, ops.BeginLedger, ops.RecoverKey}
 """
 Only databases are copied; only a key that was changed is recovered; and only the place
 of a ledger that is lost is taken by a new one.
+"""
+
+
+_TWO_PEOPLE = """version: 1
+extends: default
+rules:
+  - name: agreed
+    effect: require-approval
+    match: {operations: [CreateKey], key_names: ["agreed-*"]}
 """
 
 
@@ -77,11 +85,10 @@ class Life:
 
     def __init__(self, folder: Path, seconds: float, seed: str) -> None:
         self.clock = WrongClock()
+        policy = folder / "policy.yaml"
+        policy.write_text(_TWO_PEOPLE)
         self.world = World(
-            folder,
-            clock=self.clock,
-            asks_people=True,
-            policy_profile=PolicyProfile.STRICT,
+            folder, clock=self.clock, asks_people=True, policy_config=policy
         )
         self.seconds = seconds
         self.chance = random.Random(seed)
