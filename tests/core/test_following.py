@@ -18,8 +18,10 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.following import MOST_FOLLOWERS
+from hsm_core._internal.policy import RuleEngine
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import AuditEntry, Caller, Role
+from hsm_core.policies import parse_policy
 from hsm_core.protocols import AsyncHSM, AuditLog
 from hsm_core.settings import AuditStoreKind, AuditSync, Settings
 from hsm_core.testing import Faults, caller, memory_hsm
@@ -586,3 +588,18 @@ def test_a_start_that_is_not_there_yet(memory: OpenHSM) -> None:
 
     assert ((), start) == (first.items, first.next_seq)
     assert [start, start + 1] == seqs_of(found)
+
+
+async def test_it_ends_where_another_policy_denies_it(memory: OpenHSM) -> None:
+    """Who may look is judged again by each policy that comes into force."""
+    who = caller(Role.AUDITOR)
+    async with aclosing(as_caller(memory, who).follow(from_now(memory))) as pages:
+        await anext(pages)
+        denying = parse_policy(
+            "version: 1\nextends: default\nrules:\n  - {name: out, effect: deny, "
+            "match: {operations: [ListAuditEvents]}}\n"
+        )
+        memory._services.policy.replace(RuleEngine(denying), 0)  # noqa: SLF001
+        session_of(memory).create_key("aes-256-gcm")
+        with pytest.raises(errors.AccessDeniedError):
+            await asyncio.wait_for(anext(pages), PATIENCE)

@@ -228,6 +228,43 @@ class TestConsent:
 
             assert 2 == rotate(gateway, key)
 
+    @pytest.mark.parametrize("names_a_role", [True, False])
+    @pytest.mark.parametrize("tells_the_key", [True, False])
+    def test_role_taken_away(self, tells_the_key: bool, names_a_role: bool) -> None:
+        """The roles of an approver whom the policy names are those of now."""
+        rule = self.ASKING
+        if names_a_role:
+            rule = rule.replace("quorum: 1", "quorum: 1, roles: [Auditor]")
+        operator = self.GRACE.replace("Auditor", "Operator")
+        service = self.GRACE.replace("Auditor", "Service")
+        lesser = operator if names_a_role else service
+        keys = Keys("token") if tells_the_key else None
+        with memory_hsm(
+            policy=policy(self.GRACE, more=rule), settings=ON, credential_keys=keys
+        ) as gateway:
+            key = made(gateway)
+            approval_id = asked_by_ann(gateway, key)
+            assert ApprovalState.GRANTED is self.grant(gateway, approval_id)
+            put_in_force(gateway, policy(lesser, more=rule))
+            assert approval_id == asked_by_ann(gateway, key)
+            put_in_force(gateway, policy(self.GRACE, more=rule))
+            assert ApprovalState.GRANTED is self.grant(gateway, approval_id)
+
+            assert 2 == rotate(gateway, key)
+
+    def test_another_role_taken_away(self) -> None:
+        """A grant for which the role that went was not needed goes on counting."""
+        both = self.GRACE.replace("[Auditor]", "[Auditor, Operator]")
+        with memory_hsm(
+            policy=self.put(both), settings=ON, credential_keys=Keys("token")
+        ) as gateway:
+            key = made(gateway)
+            approval_id = asked_by_ann(gateway, key)
+            assert ApprovalState.GRANTED is self.grant(gateway, approval_id)
+            put_in_force(gateway, self.put(self.GRACE))
+
+            assert 2 == rotate(gateway, key)
+
     def test_not_where_certificates_do_not_count(self) -> None:
         """Nobody can grant under the name of what would vouch if they did."""
         with memory_hsm(

@@ -137,7 +137,10 @@ async def test_a_certificate_that_has_expired_meanwhile() -> None:
                 keeper.caller(visitor)
 
 
-async def test_a_view_ends_when_the_policy_knows_its_holder_no_more() -> None:
+@pytest.mark.parametrize("roles", ["", "Operator"], ids=["gone", "another role"])
+async def test_a_view_ends_when_the_policy_knows_its_holder_otherwise(
+    roles: str,
+) -> None:
     """As it does when a token expires."""
     with opened(policy("Auditor")) as (hsm, keeper, _):
         visitor = Visitor(certificate=ANN.der)
@@ -148,7 +151,7 @@ async def test_a_view_ends_when_the_policy_knows_its_holder_no_more() -> None:
 
         pages = keeper.while_good(visitor, endless())
         assert 1 == await anext(pages)
-        _put_in_force(hsm, OFF_THE_POLICY)
+        _put_in_force(hsm, policy(roles) if roles else OFF_THE_POLICY)
         left = 0
         with pytest.raises(AuthenticationError):
             left = len([page async for page in pages])

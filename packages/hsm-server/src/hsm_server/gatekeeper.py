@@ -252,22 +252,25 @@ class Gatekeeper:
         Give what a generator gives as long as the visitor's credential is good.
 
         Raises:
-            AuthenticationError: It is good no more; that is no attempt, and not
-                recorded.
+            AuthenticationError: It is good no more, or makes somebody else of them, or
+                gives them other roles; that is no attempt, and not recorded.
         """
-        paced = with_pauses(pages, lambda: self._seconds_left(visitor))
-        async with contextlib.aclosing(paced):
-            async for page in paced:
-                self._seconds_left(visitor)
-                if page is not None:
-                    yield page
-
-    def _seconds_left(self, visitor: Visitor) -> float:
-        """Return until when to look at a credential again."""
         # Nobody does anything while a view goes on by itself.
         visitor = msgspec.structs.replace(visitor, is_background=True)
-        left = self._identity(visitor).expires_at - self._clock.now()
-        return max(0.0, min(left, _LOOK_SECONDS))
+        first = self._identity(visitor)
+
+        def seconds_left() -> float:
+            now = self._identity(visitor)
+            if (now.principal, now.roles) != (first.principal, first.roles):
+                raise AuthenticationError
+            return max(0.0, min(now.expires_at - self._clock.now(), _LOOK_SECONDS))
+
+        paced = with_pauses(pages, seconds_left)
+        async with contextlib.aclosing(paced):
+            async for page in paced:
+                seconds_left()
+                if page is not None:
+                    yield page
 
     def _identity(self, visitor: Visitor) -> Identity:
         if visitor.session:

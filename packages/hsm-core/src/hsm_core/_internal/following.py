@@ -66,6 +66,9 @@ class Followers:
         """
         Return the pages of one view; see `AsyncHSM.follow`.
 
+        Where another policy comes into force, it is executed again: who may not look
+        any more sees nothing from then on.
+
         Args:
             operation: What to show.
 
@@ -79,6 +82,7 @@ class Followers:
             )
         try:
             operation = msgspec.structs.replace(operation, follow=True)
+            engine = self._services.policy.engine
             page = await execute(operation)
             view = View(self._services, operation)
             with self._gate.passage(), suppress(OverloadedError):
@@ -87,6 +91,9 @@ class Followers:
             yield page
             while True:
                 page = await self._next(view, page, read)
+                while engine is not self._services.policy.engine:
+                    engine = self._services.policy.engine
+                    await execute(operation)
                 yield page
         finally:
             self._free.release()

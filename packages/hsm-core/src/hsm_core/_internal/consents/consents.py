@@ -328,21 +328,33 @@ class Consents:
         return self._register.review(
             approval.approval_id,
             asked.demands,
-            lambda decision: self.trusts(approval, decision),
+            lambda decision: self._trusts(approval, decision, asked.demands),
             distinct_certificates=self._policy.engine.policy.distinct_certificates,
             step=step_of("system.approval-reviewed", asked.caller),
         )
 
-    def trusts(self, approval: Approval, decision: ApprovalDecision) -> bool:
+    def _trusts(
+        self,
+        approval: Approval,
+        decision: ApprovalDecision,
+        demands: tuple[ApprovalDemand, ...],
+    ) -> bool:
         """
         Return whether today's policy lets a person grant what they granted then.
 
-        What they signed must still be signed by a key that it names as theirs, and what
-        they came with must still be a credential that counts.
+        What they signed must still be signed by a key that it names as theirs, what
+        they came with must still be a credential that counts, and they must still have
+        every role that is asked for and that they had.
         """
+        roles = self.people.roles_now(decision)
+        asked_for = {
+            role
+            for demand in (*approval.demands, *demands)
+            for role in (*demand.roles, *demand.distinct_roles)
+        }
         person = Caller(
             principal=decision.principal,
-            roles=frozenset(decision.roles),
+            roles=roles,
             credential_id=decision.credential_id,
             certificate_sha256=decision.certificate_sha256,
             certificate_subject=decision.certificate_subject,
@@ -357,6 +369,7 @@ class Consents:
             return False
         return (
             not is_kept
+            and asked_for.isdisjoint(frozenset(decision.roles) - roles)
             and self.people.is_vouched_for(decision)
             and self.people.allows(
                 person, ops.Approve(approval_id=approval.approval_id)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Whether what somebody agreed with is still a credential that counts."""
+"""Credentials of approvers: whether they still count, and the roles they give now."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 
-from hsm_core.model import ApprovalDecision, Caller
+from hsm_core._policies.known_people import KnownPerson
+from hsm_core.identities import same_person
+from hsm_core.model import ApprovalDecision, Caller, Role
 from hsm_core.protocols import CredentialKeys
 
 __all__ = ["CredentialCheck"]
@@ -22,18 +24,18 @@ class CredentialCheck:
         digest: Keyed digest of a name, hex: what is stored is to be no means to try
             whether a guessed key is right.
 
-        besides: Returns names that count besides *keys*.
+        people: Returns the people whom certificates alone name now.
     """
 
     def __init__(
         self,
         keys: CredentialKeys | None,
         digest: Callable[[str], str],
-        besides: Callable[[], Collection[str]] = tuple,
+        people: Callable[[], Sequence[KnownPerson]] = tuple,
     ) -> None:
         self._keys = keys
         self._digest = digest
-        self._besides = besides
+        self._people = people
 
     def mark(self, caller: Caller) -> str:
         """Return what is kept of the key; empty where none is known."""
@@ -43,7 +45,28 @@ class CredentialCheck:
         """Return whether that key is still one of those that count."""
         if self._keys is None:
             return True
+        names = (
+            *self._keys.trusted(),
+            *(person.credential_key for person in self._people()),
+        )
+        return any([self._is_marked(decision, name) for name in names])
+
+    def roles(self, decision: ApprovalDecision) -> frozenset[Role]:
+        """
+        Return the roles that a decision was made with and that its author still has.
+
+        A token says itself what its roles are. Where a certificate said who it was, the
+        policy in force says it.
+        """
+        held = frozenset(decision.roles)
+        for person in self._people():
+            if self._is_marked(decision, person.credential_key) or (
+                not decision.credential_key
+                and same_person(decision.principal, person.principal)
+            ):
+                return held & person.roles
+        return held
+
+    def _is_marked(self, decision: ApprovalDecision, name: str) -> bool:
         kept = decision.credential_key.encode()
-        names = (*self._keys.trusted(), *self._besides())
-        trusted = [self._digest(name).encode() for name in names]
-        return any(hmac.compare_digest(kept, mark) for mark in trusted)
+        return hmac.compare_digest(kept, self._digest(name).encode())

@@ -90,7 +90,7 @@ def open_dual_control(
         ground.inventory,
         check_signature=check_signature,
         credentials=CredentialCheck(
-            credential_keys, ring.credential_mark, known_people.credential_keys
+            credential_keys, ring.credential_mark, known_people.people
         ),
     )
     consents = Consents(

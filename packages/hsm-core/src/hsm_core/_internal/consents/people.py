@@ -40,6 +40,7 @@ from hsm_core.model import (
     MessageDetail,
     Parameters,
     Phase,
+    Role,
 )
 from hsm_core.protocols import ApprovalQuery, AuditDraft
 
@@ -261,6 +262,10 @@ class People:
     def is_vouched_for(self, decision: ApprovalDecision) -> bool:
         """Return whether the credential of a decision counts today."""
         return self._credentials.trusts(decision)
+
+    def roles_now(self, decision: ApprovalDecision) -> frozenset[Role]:
+        """Return the roles of a decision that whoever made it still has."""
+        return self._credentials.roles(decision)
 
     def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
         """Return whether the policy lets somebody do what is about no key."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hsm_core._internal.policy.holder import PolicyHolder
-from hsm_core._policies.known_people import person_of
+from hsm_core._policies.known_people import KnownPerson, person_of
 from hsm_core.model import Caller, CertificateIdentity
 
 __all__ = ["Recogniser"]
@@ -38,7 +38,7 @@ class Recogniser:
         """
         if not self._is_on:
             return None
-        person = person_of(self._policy.engine.policy.people, caller)
+        person = person_of(self.people(), caller)
         if person is None:
             return None
         return CertificateIdentity(
@@ -47,9 +47,6 @@ class Recogniser:
             credential_key=person.credential_key,
         )
 
-    def credential_keys(self) -> tuple[str, ...]:
-        """Return what vouches for them now; see `Caller.credential_key`."""
-        if not self._is_on:
-            return ()
-        people = self._policy.engine.policy.people
-        return tuple(person.credential_key for person in people)
+    def people(self) -> tuple[KnownPerson, ...]:
+        """Return the people whom certificates alone name now."""
+        return self._policy.engine.policy.people if self._is_on else ()

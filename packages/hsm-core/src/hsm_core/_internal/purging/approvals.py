@@ -162,8 +162,8 @@ class Remembered:
 
 
 def granted_at(approval: Approval) -> int:
-    """Return when the last consent was given, microseconds since 1970; 0 if none."""
-    return max((d.at for d in approval.decisions if d.granted), default=0)
+    """Return when the last grant that counts was given; 0 if there is none."""
+    return max((d.at for d in approval.decisions if d.counts), default=0)
 
 
 def _name(operation: Operation[Any]) -> str:

@@ -185,7 +185,7 @@ class Purger:
         agreed = [
             f"{d.principal} {d.at} {d.credential_id}".rstrip()
             for d in approval.decisions
-            if d.granted
+            if d.counts
         ]
         parameters: Parameters = {
             "material_id": candidate.material_id,
