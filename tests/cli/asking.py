@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hsm_core.consent import ShownField, ShownOperation, shown_sha256
+from hsm_core.consent import ShownContext, ShownField, ShownOperation, shown_sha256
 from hsm_core.errors import AccessDeniedError, ApprovalRequiredError, ConflictError
 from hsm_core.model import ApprovalDemand, ApprovalState, Role
 from hsm_core.operations import (
@@ -23,6 +23,7 @@ from hsm_core.operations import (
     GetApproval,
     ListApprovals,
     Operation,
+    Withdraw,
 )
 from hsm_core.protocols import HSM
 
@@ -33,11 +34,14 @@ R = TypeVar("R")
 ID = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
 SALT = bytes(range(32))
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-_CONSENTS = (GetApproval, ListApprovals, Approve, Deny, CancelApproval)
+_CONSENTS = (GetApproval, ListApprovals, Approve, Deny, Withdraw, CancelApproval)
 
 
 def asked(
-    *fields: ShownField, kind: str = "DestroyKey", requester: str = "alice"
+    *fields: ShownField,
+    kind: str = "DestroyKey",
+    requester: str = "alice",
+    context: ShownContext | None = None,
 ) -> ApprovalInfo:
     """Return an approval that waits for one Auditor."""
     shown = ShownOperation(
@@ -49,6 +53,7 @@ def asked(
         algorithm="ECDSA-P256",
         version=2,
         fields=fields,
+        context=context,
     )
     return ApprovalInfo(
         approval_id=ID,
@@ -134,6 +139,10 @@ class Asking:
                 self._change(missing=())
             case Deny():
                 self._say(granted=False, comment=operation.reason)
+            case Withdraw():
+                (said,) = self.approval.decisions
+                said = msgspec.structs.replace(said, withdrawn=True)
+                self._change(state=ApprovalState.PENDING, decisions=(said,))
             case _:
                 raise AccessDeniedError("Only who asked for an approval cancels it.")
         return self.approval

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+from hashlib import sha384
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hsm_core.consent import (
+    ShownContext,
     ShownField,
     ShownOperation,
     hidden_sha256,
@@ -21,8 +23,8 @@ from hsm_core.consent import (
     statement,
 )
 from hsm_core.factory import OpenHSM
-from hsm_core.model import ApprovalState
-from hsm_core.operations import Approve, Deny, ListApprovals
+from hsm_core.model import ApprovalState, Role
+from hsm_core.operations import Approve, Deny, ListApprovals, Withdraw
 from hsm_core.testing import caller
 from tests.cli.asking import ID, SALT, Asking, asked
 from tests.cli.support import Shell
@@ -113,12 +115,108 @@ def test_show(asking: Asking, shell: Shell) -> None:
         f"base64 {base64.b64encode(b'attack at dawn' * 4).decode()}, text attack",
         "binary 2 bytes hex ff00 tricky 5 bytes hex 61e280ae62 lines",
         "lines 3 bytes hex 610a62 plaintext",
-        f"plaintext 6 bytes not shown, sha256 {FIELDS[8].sha256}",
+        f"plaintext 6 bytes not shown, salted SHA-256 {FIELDS[8].sha256}",
         "days nothing",
     ):
         assert part in text
     assert "\x1b" not in outcome.text
     assert "\u202e" not in outcome.text
+
+
+def test_show_the_context(asking: Asking, shell: Shell) -> None:
+    """Who asks, what changes, which rules it frees the key from: first what matters."""
+    fields = (
+        ShownField(name="key_id", text="3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"),
+        ShownField(name="wrapping_key_id", text="0b6f7a3e"),
+        ShownField(name="tags", number=1),
+        ShownField(name="tags.0", text="prod"),
+    )
+    context = ShownContext(
+        requester_roles=(Role.ADMINISTRATOR,),
+        requester_address="10.1.2.3",
+        requester_certificate="CN=alice",
+        requester_certificate_sha256="41" * 32,
+        owner="carol\u202e",
+        tags=("dual", "prod"),
+        versions=2,
+        before=(
+            ShownField(name="tags", number=2),
+            ShownField(name="tags.0", text="dual"),
+            ShownField(name="tags.1", text="prod"),
+        ),
+        names=(ShownField(name="wrapping_key_id", text="transport"),),
+        frees_from=("dual-control", "dual-export"),
+        undoable=True,
+        undo="It can be undone, with UpdateKey.",
+    )
+    asking.approval = asked(*fields, kind="UpdateKey", context=context)
+    outcome = shell.ok("approvals", "show", ID)
+    text = " ".join(outcome.text.split())
+
+    assert outcome.lines[0] == (
+        "alice asks to change release-signer (ECDSA-P256, 2 versions, never used). "
+        "It can be undone, with UpdateKey."
+    )
+    for part in (
+        "tags dual, prod prod removed: dual",
+        "requester's roles Administrator",
+        "requester's address 10.1.2.3",
+        f"requester's certificate CN=alice, SHA-256 {'41' * 32}",
+        r"key's owner carol\u202e",
+        "key's tags dual, prod",
+        "key last used never",
+        "frees the key from dual-control, dual-export",
+        "wrapping_key_id text 0b6f7a3e (transport)",
+        "(release-signer)",
+    ):
+        assert part in text
+    assert text.index("removed: dual") < text.index("requester's roles")
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        (ShownField(name="message", data=b"pay 5"), "message"),
+        (
+            ShownField(
+                name="items.1.message",
+                length=5,
+                sha256=hidden_sha256(SALT, "items.1.message", b"pay 5"),
+            ),
+            "items.1.message",
+        ),
+        (ShownField(name="digest", data=sha384(b"pay 5").digest()), "digest"),
+        (ShownField(name="message", data=b"pay 50"), ""),
+        (
+            ShownField(
+                name="message",
+                length=5,
+                sha256=hidden_sha256(SALT, "message", b"pay 6"),
+            ),
+            "",
+        ),
+        (ShownField(name="digest", data=sha384(b"pay 6").digest()), ""),
+        (ShownField(name="note", text="pay 5"), ""),
+    ],
+    ids=["bytes", "hidden", "digest", "others", "hidden others", "another", "none"],
+)
+def test_show_compares_a_file(
+    asking: Asking, shell: Shell, tmp_path: Path, field: ShownField, found: str
+) -> None:
+    """With --file it says whether that is what is to be signed."""
+    path = tmp_path / "payment"
+    path.write_bytes(b"pay 5")
+    asking.approval = asked(field, ShownField(name="hash", text="SHA-384"), kind="Sign")
+
+    outcome = shell("approvals", "show", ID, "--file", str(path))
+
+    assert (0 if found else 6) == outcome.code
+    if found:
+        assert f"is what is to be signed ({found})" in outcome.err
+        assert "alice asks to sign with release-signer" in outcome.text
+    else:
+        assert "is not what is to be signed" in outcome.err
+    assert 2 == shell("approvals", "show", ID, "--file", "x", "--statement").code
 
 
 def test_show_on_a_terminal(asking: Asking, shell: Shell) -> None:
@@ -226,6 +324,15 @@ def test_deny(asking: Asking, shell: Shell) -> None:
 
     assert "bob refused 2026-01-02T03:04:05Z, not before Friday" in outcome.text
     assert asking.received == [Deny(approval_id=ID, reason="not before Friday")]
+
+
+def test_withdraw(asking: Asking, shell: Shell) -> None:
+    """Whoever approved can take it back, with a reason or without."""
+    shell("approvals", "approve", ID, "--yes")
+    outcome = shell.ok("approvals", "withdraw", ID, "--reason", "too early")
+
+    assert "counts no more" in outcome.text
+    assert asking.received[-1] == Withdraw(approval_id=ID, reason="too early")
 
 
 def test_cancel(asking: Asking, shell: Shell) -> None:

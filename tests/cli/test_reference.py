@@ -63,6 +63,7 @@ BY_OPERATION = {
     "GetApproval": "approvals",
     "Approve": "approvals",
     "Deny": "approvals",
+    "Withdraw": "approvals",
     "CancelApproval": "approvals",
     "ExtendRetention": "retention",
     "HoldKey": "retention",

@@ -341,8 +341,8 @@ def test_what_an_approver_is_shown() -> None:
     """
     What is shown in a newer format is not signed.
     """
-    shown = ShownOperation(format=2, kind="Sign", requester="ann")
-    with pytest.raises(InvalidInputError, match="format 2; 1 is known"):
+    shown = ShownOperation(format=3, kind="Sign", requester="ann")
+    with pytest.raises(InvalidInputError, match="format 3; 1 to 2 are known"):
         check_shown(shown)
 
 

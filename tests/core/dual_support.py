@@ -52,20 +52,14 @@ class DemandingPolicy(RuleEngine):
         }
         self.blocked: set[str] = set()
 
-    def decide(
-        self,
-        operation: Operation[object],
-        caller: Caller,
-        key: KeyFacts | None,
-        /,
-        *,
-        at: int,
+    def judge(
+        self, kind: str, caller: Caller, sides: tuple[KeyFacts, ...], at: int
     ) -> Decision:
         """Decide by roles, and demand."""
-        decision = super().decide(operation, caller, key, at=at)
+        decision = super().judge(kind, caller, sides, at)
         if caller.principal in self.blocked:
             return replace(decision, allowed=False, rule="blocked")
-        demands = self.demands.get(type(operation).__name__, ())
+        demands = self.demands.get(kind, ())
         return replace(decision, approvals=tuple(demands))
 
 

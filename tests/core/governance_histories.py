@@ -81,7 +81,9 @@ class _History:
     def _consent(self) -> None:
         for person, role in (("olga", Role.OPERATOR), ("anton", Role.AUDITOR)):
             for found in self._approvals(ApprovalState.PENDING):
-                consent = ops.Approve(approval_id=found.approval_id)
+                consent = ops.Approve(
+                    approval_id=found.approval_id, digest=found.digest
+                )
                 self._execute(consent, person, role)
 
     def _deny(self) -> None:

@@ -97,7 +97,9 @@ class Site:
             hsm = self.gateway.act_as(caller(role, principal=person))
             page = hsm.execute(ops.ListApprovals(states=(S.PENDING,)))
             for found in page.items:
-                hsm.execute(ops.Approve(approval_id=found.approval_id))
+                hsm.execute(
+                    ops.Approve(approval_id=found.approval_id, digest=found.digest)
+                )
 
     def state(self, name: str) -> ApprovalState:
         """Return where the approval of a key's creation stands."""
@@ -204,7 +206,8 @@ def make_template(folder: Path, kind: str) -> int:
 
 def _approve(site: Site) -> None:
     bob = site.gateway.act_as(caller(Role.AUDITOR, principal="bob"))
-    bob.execute(ops.Approve(approval_id=site.approval_id("pending")))
+    found = bob.execute(ops.GetApproval(approval_id=site.approval_id("pending")))
+    bob.execute(ops.Approve(approval_id=found.approval_id, digest=found.digest))
 
 
 def _deny(site: Site) -> None:

@@ -214,13 +214,13 @@ def agree(life: Life) -> None:
         with pytest.raises(HSMError) as caught:
             life.do(wanted)
         approval_id = str(caught.value.facts["approval_id"])
-        life.do(ops.GetApproval(approval_id=approval_id))
+        seen = life.do(ops.GetApproval(approval_id=approval_id))
         if number == 1:
             life.maybe(ops.Deny(reason="r", approval_id=approval_id), BOB)
         elif number == 2:
             life.maybe(ops.CancelApproval(approval_id=approval_id))
         else:
-            life.maybe(ops.Approve(approval_id=approval_id), BOB)
+            life.maybe(ops.Approve(approval_id=approval_id, digest=seen.digest), BOB)
         life.maybe(wanted)
         found = life.do(ops.GetApproval(approval_id=approval_id)).state
         if found not in {ApprovalState.PENDING, ApprovalState.GRANTED}:
@@ -260,7 +260,7 @@ def consent(life: Life) -> None:
             states=(ApprovalState.PENDING,), kind="PurgeVersion"
         )
         for found in hsm.execute(waiting).items:
-            hsm.execute(ops.Approve(approval_id=found.approval_id))
+            hsm.execute(ops.Approve(approval_id=found.approval_id, digest=found.digest))
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["forward", "back"])

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,9 +13,13 @@ import pytest
 from hsm_core import wire
 from hsm_core.consent import (
     SALT_BYTES,
+    ShownChange,
+    ShownContext,
     ShownField,
     ShownOperation,
+    changes,
     check_shown,
+    headline,
     hidden_sha256,
     shown_sha256,
     statement,
@@ -132,5 +138,124 @@ def test_unclear_field(fields: tuple[ShownField, ...]) -> None:
 
 def test_unknown_format() -> None:
     """What is shown in a form of later programs is not shown at all."""
-    with pytest.raises(InvalidInputError, match="format 2; 1 is known"):
-        check_shown(ShownOperation(format=2, kind="Sign", requester="alice"))
+    with pytest.raises(InvalidInputError, match="format 3; 1 to 2 are known"):
+        check_shown(ShownOperation(format=3, kind="Sign", requester="alice"))
+
+
+CONTEXT = ShownContext(
+    owner="carol",
+    versions=3,
+    last_used_at="2025-09-28T12:00:00Z",
+    before=(
+        ShownField(name="tags", number=2),
+        ShownField(name="tags.0", text="dual"),
+        ShownField(name="tags.1", text="prod"),
+        ShownField(name="owner", text="carol"),
+        ShownField(name="description", text=""),
+    ),
+    undo="It can't be undone.",
+)
+FIELDS = (
+    ShownField(name="key_id", text="k"),
+    ShownField(name="description", text="old"),
+    ShownField(name="owner", text="dave"),
+    ShownField(name="tags", number=1),
+    ShownField(name="tags.0", text="prod"),
+)
+
+
+def test_changes() -> None:
+    """Of each field that changes it is told what it is, and what it becomes."""
+    shown = ShownOperation(
+        format=2, kind="UpdateKey", requester="a", fields=FIELDS, context=CONTEXT
+    )
+
+    assert changes(shown) == (
+        ShownChange("tags", "dual, prod", "prod", removed=("dual",)),
+        ShownChange("owner", "carol", "dave"),
+        ShownChange("description", "", "old"),
+    )
+    assert () == changes(msgspec.structs.replace(shown, context=None))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (
+            {"kind": "DestroyKey"},
+            "ann asks to destroy pay (AES-256-GCM, 3 versions, last used 14 months "
+            "ago). It can't be undone.",
+        ),
+        (
+            {"kind": "Sign", "context": None},
+            "ann asks to sign with pay (AES-256-GCM).",
+        ),
+        (
+            {"kind": "RevokeKey", "fields": (ShownField(name="version", number=2),)},
+            "ann asks to revoke pay (AES-256-GCM, version 2, 3 versions, last used 14 "
+            "months ago). It can't be undone.",
+        ),
+        (
+            {
+                "kind": "CreateKey",
+                "key_id": "",
+                "key_name": "",
+                "fields": (ShownField(name="name", text="new"),),
+                "context": ShownContext(undo="It can be undone."),
+            },
+            "ann asks to create key new (AES-256-GCM). It can be undone.",
+        ),
+        (
+            {"kind": "UpdateKey", "key_name": "", "context": ShownContext(versions=1)},
+            "ann asks to change k (AES-256-GCM, 1 version, never used).",
+        ),
+    ],
+)
+def test_headline(facts: dict[str, Any], expected: str) -> None:
+    """A request is told in one sentence: who, what, which key, and how it is undone."""
+    usual: dict[str, Any] = {
+        "format": 2,
+        "requester": "ann",
+        "key_id": "k",
+        "key_name": "pay",
+        "algorithm": "AES-256-GCM",
+        "version": 2,
+        "context": CONTEXT,
+    }
+    shown = ShownOperation(**usual | facts)
+
+    assert expected == str(headline(shown, datetime(2026, 11, 28, tzinfo=UTC)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-27T12:00:00Z", "last used 12 hours ago"),
+        ("2026-11-26T23:59:00Z", "last used 1 day ago"),
+        ("2026-11-28T00:00:00Z", "last used just now"),
+        ("2026-11-28T01:00:00Z", "last used just now"),
+        ("2026-11-28", "last used 2026-11-28"),
+        ("nonsense", "last used nonsense"),
+    ],
+)
+def test_when_it_was_used(text: str, expected: str) -> None:
+    """The last use is told in words; a text that is no time is told as it is."""
+    context = ShownContext(versions=1, last_used_at=text)
+    shown = ShownOperation(
+        format=2, kind="DestroyKey", requester="a", key_id="k", context=context
+    )
+
+    assert expected in str(headline(shown, datetime(2026, 11, 28, tzinfo=UTC)))
+
+
+@pytest.mark.parametrize(
+    "context",
+    [ShownContext(before=(FIELD, FIELD)), ShownContext(names=(FIELD, FIELD))],
+    ids=["before", "names"],
+)
+def test_unclear_context(context: ShownContext) -> None:
+    """The context is shown in one way, too."""
+    shown = ShownOperation(format=2, kind="Sign", requester="a", context=context)
+
+    with pytest.raises(InvalidInputError, match="'a' is not shown in one way"):
+        check_shown(shown)

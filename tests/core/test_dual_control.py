@@ -15,8 +15,16 @@ from hsm_core import consent, errors
 from hsm_core import operations as ops
 from hsm_core._internal.failpoints import install
 from hsm_core._internal.policy import RuleEngine
+from hsm_core._internal.presentation import context_of
 from hsm_core.factory import OpenHSM
-from hsm_core.model import ApprovalDemand, ApprovalState, AuditEvent, Phase, Role
+from hsm_core.model import (
+    ApprovalDemand,
+    ApprovalState,
+    AuditEvent,
+    Caller,
+    Phase,
+    Role,
+)
 from hsm_core.policies import parse_policy
 from hsm_core.protocols import Request
 from hsm_core.settings import PolicyProfile, Settings
@@ -228,7 +236,7 @@ class TestBinding:
         """What is refused of an approval is on record for that one."""
         ann, bob, key = person(gateway, "ann"), person(gateway, "bob"), ed25519(gateway)
         asked, other = ask(ann, sign(key)), ask(bob, sign(key))
-        own = ops.Approve(approval_id=asked.approval_id)
+        own = ops.Approve(approval_id=asked.approval_id, digest=asked.digest)
         with pytest.raises(errors.AccessDeniedError):
             ann.execute(own, approval_id=other.approval_id)
 
@@ -638,7 +646,7 @@ class TestVisibility:
             secret, open_ = ask(ann, sign(key)), ask(ann, sign(other))
             for operation in (
                 ops.GetApproval(approval_id=secret.approval_id),
-                ops.Approve(approval_id=secret.approval_id),
+                ops.Approve(approval_id=secret.approval_id, digest=secret.digest),
                 ops.Deny(approval_id=secret.approval_id, reason="r"),
             ):
                 with pytest.raises(errors.ApprovalNotFoundError):
@@ -893,7 +901,7 @@ class TestDesk:
         assert made.approval_id == again.approval_id
         clock.advance(3600)
         bob = person(gateway, "bob")
-        bob.execute(ops.Approve(approval_id=made.approval_id))
+        bob.execute(ops.Approve(approval_id=made.approval_id, digest=made.shown_sha256))
         assert S.GRANTED is gateway.desk.state_of(made.approval_id).state
         found = gateway.desk.find(who, operation)
         assert found is not None
@@ -922,3 +930,202 @@ def test_an_interruption_after_the_change_gives_nothing_back(
     again = ask(ann, ops.RotateKey(key_id=key))
     assert asked.approval_id != again.approval_id
     assert 2 == person(gateway, "ann").execute(ops.DescribeKey(key_id=key)).version
+
+
+class TestWithdrawing:
+    """Whoever approved may withdraw it until it is consumed."""
+
+    @pytest.fixture
+    def asked(self, gateway: OpenHSM) -> ops.ApprovalInfo:
+        """Let ann ask for a signature."""
+        return ask(person(gateway, "ann"), sign(ed25519(gateway)))
+
+    def test_before_it_is_used(self, gateway: OpenHSM, asked: ops.ApprovalInfo) -> None:
+        """The request waits again, nothing is done by it, and they may decide again."""
+        bob = person(gateway, "bob")
+        key = asked.operation.key_id
+        approve(bob, asked)
+
+        withdraw = ops.Withdraw(approval_id=asked.approval_id, reason="too early")
+        first, again = bob.execute(withdraw), bob.execute(withdraw)
+
+        assert (S.PENDING, first) == (first.state, again)
+        assert [True] == [said.withdrawn for said in first.decisions]
+        assert asked.approval_id == ask(person(gateway, "ann"), sign(key)).approval_id
+        reasons = {
+            e.parameters["reason"]
+            for e in events_of(gateway, lambda e: e.kind == "Withdraw")
+        }
+        assert {"too early"} == reasons
+        approve(bob, asked)
+        assert person(gateway, "ann").execute(sign(key)).signature
+        with pytest.raises(errors.ConflictError):
+            bob.execute(withdraw)
+
+    def test_what_others_granted_stays(
+        self, gateway: OpenHSM, asked: ops.ApprovalInfo
+    ) -> None:
+        """It stays granted if the other approvals are enough."""
+        bob, carl = person(gateway, "bob"), person(gateway, "carl")
+        approve(bob, asked)
+        approve(carl, asked)
+        withdraw = ops.Withdraw(approval_id=asked.approval_id)
+
+        assert S.GRANTED is bob.execute(withdraw).state
+        with pytest.raises(errors.ConflictError):
+            carl.execute(ops.Deny(approval_id=asked.approval_id, reason="no"))
+        assert S.PENDING is carl.execute(withdraw).state
+        denial = ops.Deny(approval_id=asked.approval_id, reason="no")
+        assert S.DENIED is carl.execute(denial).state
+
+    @pytest.mark.parametrize("who", ["ann", "carl"])
+    def test_by_others(
+        self, gateway: OpenHSM, asked: ops.ApprovalInfo, who: str
+    ) -> None:
+        """Nobody withdraws for another person, the requester included."""
+        approve(person(gateway, "bob"), asked)
+        with pytest.raises(errors.AccessDeniedError):
+            person(gateway, who).execute(ops.Withdraw(approval_id=asked.approval_id))
+
+    def test_who_may_approve_may_withdraw(self) -> None:
+        """A policy that grants Approve by name grants Withdraw with it."""
+        policy = SIGNING + "grants:\n  Auditor: [Approve]\n"
+        with memory_hsm(policy=parse_policy(policy)) as gateway:
+            bob = person(gateway, "bob", Role.AUDITOR)
+            asked = ask(person(gateway, "ann"), sign(ed25519(gateway)))
+            approve(bob, asked)
+            withdraw = ops.Withdraw(approval_id=asked.approval_id)
+
+            assert S.PENDING is bob.execute(withdraw).state
+
+
+def test_open_requests_are_counted_by_person() -> None:
+    """Another spelling of one's name gives nobody more open requests."""
+    settings = Settings(approval_requests=3)
+    with memory_hsm(policy=parse_policy(SIGNING), settings=settings) as gateway:
+        key = ed25519(gateway)
+        for number, name in enumerate(("ann", "Ann", "ANN")):
+            ask(person(gateway, name), sign(key, bytes([number])))
+        for name in ("ann", "aNN", "\uff41nn"):
+            with pytest.raises(errors.TooManyApprovalsError):
+                person(gateway, name).execute(sign(key, b"more"))
+        asked = ask(person(gateway, "anna"), sign(key, b"more"))
+        assert S.PENDING is asked.state
+
+
+LABELLED = """
+version: 1
+extends: default
+rules:
+  - name: exporting
+    effect: require-approval
+    match: {operations: [ExportKey, DestroyKey], tags: [dual]}
+    approval: {quorum: 1}
+  - name: fenced
+    effect: deny
+    match: {operations: [Sign], tags: [dual], roles: [Service]}
+"""
+
+
+class TestContext:
+    """What an approver sees besides the operation; all of it is in the digest."""
+
+    @pytest.fixture
+    def labelled(self) -> Iterator[OpenHSM]:
+        """Give an HSM where a key with a label is under dual control."""
+        with memory_hsm(policy=parse_policy(LABELLED)) as gateway:
+            yield gateway
+
+    def test_a_change(self, labelled: OpenHSM) -> None:
+        """Before and after, the rules that go, who asks from where, and the key."""
+        ann = Caller(
+            principal="ann",
+            roles=frozenset({Role.ADMINISTRATOR, Role.OPERATOR}),
+            source_address="10.1.2.3",
+            certificate_subject="CN=ann",
+            certificate_sha256="ab" * 32,
+        )
+        hsm = labelled.act_as(ann)
+        create = ops.CreateKey(algorithm="ed25519", name="pay", tags=("prod", "dual"))
+        key = hsm.execute(create)
+        hsm.execute(sign(key.key_id))
+        asked = ask(hsm, ops.UpdateKey(key_id="pay", tags=("prod",)))
+        context = asked.operation.context
+
+        assert context is not None
+        (change,) = consent.changes(asked.operation)
+        assert ("tags", ("dual",), ()) == (change.name, change.removed, change.added)
+        assert ("dual-control", "exporting", "fenced") == context.frees_from
+        assert (Role.ADMINISTRATOR, Role.OPERATOR) == context.requester_roles
+        assert ("10.1.2.3", "CN=ann", "ab" * 32) == (
+            context.requester_address,
+            context.requester_certificate,
+            context.requester_certificate_sha256,
+        )
+        assert ("ann", key.tags, 1) == (context.owner, context.tags, context.versions)
+        assert context.last_used_at
+        assert (True, "It can be undone, with UpdateKey.") == (
+            context.undoable,
+            context.undo,
+        )
+        told = consent.shown_sha256(asked.salt, asked.operation)
+        other = msgspec.structs.replace(context, frees_from=())
+        lie = msgspec.structs.replace(asked.operation, context=other)
+        assert asked.digest == told != consent.shown_sha256(asked.salt, lie)
+
+    def test_names_beside_ids(self, labelled: OpenHSM) -> None:
+        """A key that the operation names besides is told by its name."""
+        ann = person(labelled, "ann")
+        transport = ann.execute(ops.CreateKey(algorithm="aes-256-kw", name="transport"))
+        ann.execute(
+            ops.CreateKey(
+                algorithm="aes-256-gcm", name="pay", tags=("dual",), exportable=True
+            )
+        )
+        export = ops.ExportKey(key_id="pay", wrapping_key_id="transport")
+        context = ask(ann, export).operation.context
+
+        assert context is not None
+        (name,) = context.names
+        assert ("wrapping_key_id", "transport") == (name.name, name.text)
+        assert transport.name == name.text
+        assert (False, "It can't be undone: what it returns can't be called back.") == (
+            context.undoable,
+            context.undo,
+        )
+
+    @pytest.mark.parametrize(
+        ("operation", "undoable"),
+        [
+            (ops.DestroyKey(key_id="k", waiting_days=0), False),
+            (ops.DestroyKey(key_id="k", waiting_days=7), True),
+            (ops.RevokeKey(key_id="k", reason="r"), False),
+            (ops.RotateKey(key_id="k"), True),
+            (ops.Sign(key_id="k", message=b"m"), False),
+            (ops.RecoverStore(reason="r"), False),
+        ],
+    )
+    def test_undoing(self, operation: ops.Operation[Any], *, undoable: bool) -> None:
+        """It is told whether it can be undone."""
+        who = caller(principal="ann")
+        found = context_of(operation, who, None, {}, salt=bytes(32))
+
+        assert undoable is found.undoable
+        assert found.undo.startswith("It can" if undoable else "It can't be undone")
+
+    @pytest.mark.parametrize(
+        "change", [{"tags": ("dual", "x")}, {"owner": "eve"}, {"name": "other"}]
+    )
+    def test_changed_meanwhile(self, labelled: OpenHSM, change: dict[str, Any]) -> None:
+        """What was approved is this change of this key: not of what it is by then."""
+        ann = person(labelled, "ann")
+        key = ann.execute(ops.CreateKey(algorithm="ed25519", tags=("dual",))).key_id
+        update = ops.UpdateKey(key_id=key, tags=())
+        asked = ask(ann, update)
+        approve(person(labelled, "bob"), asked)
+        other = ops.UpdateKey(key_id=key, **change)
+        ann.execute(other)
+
+        with pytest.raises(errors.AccessDeniedError):
+            ann.execute(update, approval_id=asked.approval_id)
+        assert asked.approval_id != ask(ann, update).approval_id

@@ -82,7 +82,9 @@ class Stage:
         try:
             match kind:
                 case "approve":
-                    operation = ops.Approve(approval_id=approval_id)
+                    operation = ops.Approve(
+                        approval_id=approval_id, digest=asked.digest
+                    )
                     return hsm.execute(operation).state.value
                 case "deny":
                     deny = ops.Deny(approval_id=approval_id, reason="no")

@@ -15,10 +15,11 @@ from msgspec import inspect as kinds
 
 from hsm_core import operations as ops
 from hsm_core import wire
+from hsm_core._internal.clock import microseconds
 from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.presentation import present
+from hsm_core._internal.presentation import context_of, present
 from hsm_core.consent import ShownField, check_shown, hidden_sha256, shown_sha256
-from hsm_core.model import KeyId, Record, Secret
+from hsm_core.model import Caller, KeyId, Record, Role, Secret
 from hsm_core.operations import OPERATIONS, Effect, Operation, PublicKey
 from tests.core import consent_vectors
 from tests.core.key_support import document_of
@@ -298,7 +299,9 @@ def test_vectors() -> None:
         document_of(1, versions=2, algorithm="ECDSA-P256"),
         key_id=KeyId(consent_vectors.KEY_ID),
     )
-    named = msgspec.structs.replace(document, name="release-signer")
+    named = msgspec.structs.replace(
+        document, name="release-signer", owner="carol", tags=("dual", "prod")
+    )
     aes = msgspec.structs.replace(document, algorithm="AES-256-GCM", current=1)
     key_id = document.key_id
     items = (
@@ -311,8 +314,24 @@ def test_vectors() -> None:
         "batch": (ops.SignBatch(key_id=key_id, items=items), document),
         "encrypt": (encrypt, aes),
     }
+    alice = Caller(
+        principal="alice",
+        roles=frozenset({Role.ADMINISTRATOR}),
+        source_address="10.1.2.3",
+        certificate_subject="CN=alice",
+        certificate_sha256="41" * 32,
+    )
+    used = microseconds(datetime(2026, 1, 1, tzinfo=UTC))
+    asked = made["destroy"][0]
+    context = context_of(asked, alice, named, {}, salt=SALT, last_used_at=used)
     for name, (operation, key) in made.items():
-        found = present(operation, requester="alice", document=key, salt=SALT)
+        found = present(
+            operation,
+            requester="alice",
+            document=key,
+            salt=SALT,
+            context=context if name == "destroy" else None,
+        )
 
         assert consent_vectors.vectors()[name] == packed(found).hex()
 

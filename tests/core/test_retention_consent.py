@@ -8,7 +8,14 @@ import pytest
 
 from hsm_core.errors import AccessDeniedError, HSMError
 from hsm_core.model import ApprovalState, Caller, KeyState, Role
-from hsm_core.operations import ApprovalInfo, Approve, Deny, GetApproval, ListApprovals
+from hsm_core.operations import (
+    ApprovalInfo,
+    Approve,
+    Deny,
+    GetApproval,
+    ListApprovals,
+    Withdraw,
+)
 from tests.core.retention_support import World, keep_pipeline
 
 __all__ = ["keep_pipeline"]
@@ -52,6 +59,11 @@ class Person:
         """Refuse it."""
         hsm = self._world.hsm.act_as(self._who)
         hsm.execute(Deny(approval_id=found.approval_id, reason="not yet"))
+
+    def withdraw(self, found: ApprovalInfo) -> None:
+        """Withdraw their approval of it."""
+        hsm = self._world.hsm.act_as(self._who)
+        hsm.execute(Withdraw(approval_id=found.approval_id))
 
     def state(self, found: ApprovalInfo) -> ApprovalState:
         """Return where an approval stands."""
@@ -127,6 +139,36 @@ def test_who_denies_in_the_grace_period_stops_it(world: World) -> None:
     assert 1 == len(olga.asked())
     assert [RETIRED, ACTIVE] == world.states(key)
     assert [] == world.attested()
+
+
+def test_who_withdraws_in_the_grace_period_stops_it(world: World) -> None:
+    """The version is as before; once others agree, it is purged on their word alone."""
+    olga = person(world, "olga", Role.OPERATOR)
+    anton = person(world, "anton", Role.AUDITOR)
+    anna = person(world, "anna", Role.AUDITOR)
+    key = world.old_key()
+    world.pass_time(31, every=15.5)
+    (asked,) = olga.asked()
+    olga.approve(asked)
+    anton.approve(asked)
+    world.sweep()
+
+    assert [SCHEDULED, ACTIVE] == world.states(key)
+
+    anton.withdraw(asked)
+    world.pass_time(0.2)
+
+    assert [RETIRED, ACTIVE] == world.states(key)
+    assert ApprovalState.PENDING is olga.state(asked)
+
+    anna.approve(asked)
+    world.pass_time(8, every=1)
+
+    assert [DESTROYED, ACTIVE] == world.states(key)
+    intent = world.attested()[0]
+    agreed = intent.parameters["agreed"]
+    assert isinstance(agreed, list)
+    assert ["olga", "anna"] == [text.split()[0] for text in agreed]
 
 
 def test_nobody_speaks_for_the_scheduler(world: World) -> None:

@@ -72,6 +72,7 @@ EXPECTED = {
     "GetApproval":      "A O U S",
     "Approve":          "A O U -",
     "Deny":             "A O U -",
+    "Withdraw":         "A O U -",
     "CancelApproval":   "A O U S",
     "ExtendRetention":  "A - U -",
     "HoldKey":          "A - U -",
@@ -123,7 +124,8 @@ ARGUMENTS: dict[type[Operation[Any]], dict[str, Any]] = {
     ops.TestPolicy: {"policy": "version: 1"},
     ops.RecoverKey: {"reason": "x"},
     ops.GetApproval: {"approval_id": APPROVAL},
-    ops.Approve: {"approval_id": APPROVAL},
+    ops.Approve: {"approval_id": APPROVAL, "digest": "41" * 32},
+    ops.Withdraw: {"approval_id": APPROVAL},
     ops.CancelApproval: {"approval_id": APPROVAL},
 }
 

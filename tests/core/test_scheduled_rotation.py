@@ -289,7 +289,7 @@ class TestRefused:
                 clock.advance(3600)
             (asked,) = hsm.execute(ops.ListApprovals()).items
             assert "system.rotation" == asked.operation.requester
-            hsm.execute(ops.Approve(approval_id=asked.approval_id))
+            hsm.execute(ops.Approve(approval_id=asked.approval_id, digest=asked.digest))
             look(gateway)
 
             assert 2 == session.describe(key).version

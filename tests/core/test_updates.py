@@ -351,7 +351,9 @@ class TestPolicy:
 
             for info in open_approvals(gateway):
                 other = gateway.act_as(caller(principal="carol"))
-                other.execute(ops.Approve(approval_id=info.approval_id))
+                other.execute(
+                    ops.Approve(approval_id=info.approval_id, digest=info.digest)
+                )
             assert () == session.update(key, tags=[]).tags
 
     @pytest.mark.parametrize(

@@ -58,8 +58,10 @@ def rotate(gateway: OpenHSM, key: str) -> int:
 
 def granted(gateway: OpenHSM, who: Caller, approval_id: str) -> ApprovalState:
     """Grant it; return the state of the approval."""
+    register = gateway._services.consents._register  # noqa: SLF001
+    digest = register.get(approval_id).shown_sha256
     hsm = gateway.act_as(who)
-    return hsm.execute(ops.Approve(approval_id=approval_id)).state
+    return hsm.execute(ops.Approve(approval_id=approval_id, digest=digest)).state
 
 
 def made(gateway: OpenHSM) -> str:

@@ -164,10 +164,11 @@ def plant_approvals(seeds: Seeds, others: Client, own: Client) -> None:
         "GetApproval": [*asked, *mine],
         "Approve": asked,
         "Deny": asked,
+        "Withdraw": asked,
         "CancelApproval": mine,
     }
     seeds["bodies"] |= {
-        "Approve": {name: {"comment": "agreed"} for name in asked},
+        "Approve": {name: {"comment": "agreed", "digest": "41" * 32} for name in asked},
         "Deny": {name: {"reason": "not now"} for name in asked},
     }
 

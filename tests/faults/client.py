@@ -258,7 +258,9 @@ class JournalingClient:
         elif approval.state == "pending":
             # Who has granted it can't deny it any more.
             kind = "Deny" if chance < 0.15 else "Approve"
-            said = {"reason": "a test"} if kind == "Deny" else {}
+            said = {"reason": "a test"}
+            if kind == "Approve":
+                said = {"digest": approval.digest}
             self._send(kind, approval.approval_id, said)
         else:
             self._mutate(approval.kind, approval.key, approval.body)

@@ -46,6 +46,7 @@ class ExpectedApproval:
     kind: str
     key: str
     body: dict[str, Any]
+    digest: str
     state: str = "pending"
     used_by: int = 0
     said: set[str] = field(default_factory=set)

@@ -204,7 +204,13 @@ class Expectation:
         check(entry.kind in ASKED, "nobody needs to agree to this", entry, answer)
         found = self.approvals.setdefault(
             answer["approval_id"],
-            ExpectedApproval(answer["approval_id"], entry.kind, entry.key, entry.body),
+            ExpectedApproval(
+                answer["approval_id"],
+                entry.kind,
+                entry.key,
+                entry.body,
+                answer["digest"],
+            ),
         )
         check(
             found.is_about(entry) and found.state == answer["state"] == "pending",

@@ -47,6 +47,13 @@ async def send(
     return await api.send(method, path, body=body, token=token, **facts)
 
 
+async def approve(api: API, path: str) -> Answer:
+    """Approve what is shown, as bob."""
+    shown = await send(api, "bob", "GET", path)
+    body = {"digest": shown.json["digest"]}
+    return await send(api, "bob", "POST", f"{path}/approve", body)
+
+
 async def test_from_the_request_to_the_key(api: API) -> None:
     """What needs consent answers 202 with the approval, and is done after it."""
     first = await send(api, "ann", "POST", "/keys", CREATE)
@@ -78,18 +85,22 @@ async def test_refusals(api: API) -> None:
     asked = (await send(api, "ann", "POST", "/keys", CREATE)).json
     path = f"/approvals/{asked['approval_id']}"
 
-    own = await send(api, "Ann", "POST", f"{path}/approve", {})
+    seen = {"digest": asked["digest"]}
+    blind = await send(api, "bob", "POST", f"{path}/approve", {})
+    own = await send(api, "Ann", "POST", f"{path}/approve", seen)
     stale = await send(api, "bob", "POST", f"{path}/approve", {"digest": "00" * 32})
     silent = await send(api, "bob", "POST", f"{path}/deny", {})
     denied = await send(api, "bob", "POST", f"{path}/deny", {"reason": "no"})
     again = await send(api, "bob", "POST", f"{path}/deny", {"reason": "no"})
-    late = await send(api, "carl", "POST", f"{path}/approve", {})
+    late = await send(api, "carl", "POST", f"{path}/approve", seen)
     nothing = "/approvals/00000000-0000-4000-8000-000000000000"
     missing = await send(api, "bob", "GET", nothing)
 
-    assert [403, 409, 422, 200, 200, 409, 404] == [
-        answer.status for answer in (own, stale, silent, denied, again, late, missing)
+    assert [422, 403, 409, 422, 200, 200, 409, 404] == [
+        answer.status
+        for answer in (blind, own, stale, silent, denied, again, late, missing)
     ]
+    assert "digest" in blind.json["detail"]
     assert denied.json == again.json
     assert "approval_not_found" == missing.code
 
@@ -97,7 +108,7 @@ async def test_refusals(api: API) -> None:
 async def test_a_named_approval(api: API) -> None:
     """The header names the approval, which must be one, and the right one."""
     asked = (await send(api, "ann", "POST", "/keys", CREATE)).json["approval_id"]
-    await send(api, "bob", "POST", f"/approvals/{asked}/approve", {})
+    await approve(api, f"/approvals/{asked}")
 
     async def create(name: str, **headers: str) -> Answer:
         body = {**CREATE, "name": name}
@@ -122,7 +133,7 @@ async def test_another_message_is_asked_anew() -> None:
                 return await send(api, "ann", "POST", path, body, headers=headers)
 
             asked = (await sign(b"m1")).json["approval_id"]
-            await send(api, "bob", "POST", f"/approvals/{asked}/approve", {})
+            await approve(api, f"/approvals/{asked}")
             other = await sign(b"m2")
             named = await sign(b"m2", **{APPROVAL_HEADER: asked})
             right, again = await sign(b"m1"), await sign(b"m1")
@@ -136,7 +147,7 @@ async def test_another_message_is_asked_anew() -> None:
 async def test_another_token_of_the_same_person(api: API) -> None:
     """The approval is the principal's: with roles that allow it, and no others."""
     asked = (await send(api, "ann", "POST", "/keys", CREATE)).json["approval_id"]
-    await send(api, "bob", "POST", f"/approvals/{asked}/approve", {})
+    await approve(api, f"/approvals/{asked}")
 
     async def create(role: str) -> Answer:
         token = mint(claims(sub="ann", roles=[role], jti=f"{role}-token"))
@@ -156,7 +167,7 @@ async def test_an_idempotent_request(api: API) -> None:
     headers = {"Idempotency-Key": "k-1"}
     asked = await send(api, "ann", "POST", "/keys", CREATE, headers=headers)
     path = asked.headers["Location"].removeprefix("/api/v1")
-    await send(api, "bob", "POST", f"{path}/approve", {})
+    await approve(api, path)
 
     done = [
         await send(api, "ann", "POST", "/keys", CREATE, headers=headers)
@@ -186,7 +197,8 @@ async def test_who_may_not_approve(api: API) -> None:
 
     seen = await api.send("GET", path, roles=["Service"])
     listed = await api.send("GET", "/approvals", roles=["Service"])
-    approved = await api.send("POST", f"{path}/approve", roles=["Service"], body={})
+    body = {"digest": "00" * 32}
+    approved = await api.send("POST", f"{path}/approve", roles=["Service"], body=body)
 
     assert (404, 403) == (seen.status, approved.status)
     assert [] == listed.json["items"]
@@ -227,7 +239,9 @@ async def test_between_two_processes() -> None:
                 await ask("ann", create)
             asked = caught.value.approval
             assert isinstance(asked, ApprovalInfo)
-            await ask("bob", Approve(approval_id=asked.approval_id))
+            await ask(
+                "bob", Approve(approval_id=asked.approval_id, digest=asked.digest)
+            )
             done = await ask("ann", create, asked.approval_id)
 
     assert 1 == done.version

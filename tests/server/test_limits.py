@@ -53,11 +53,13 @@ async def status(api: API, token: str | None = None, **more: Any) -> Answer:
 
 class TestActors:
     async def test_who_asks_too_much_waits(self) -> None:
-        """429 with the time to wait; another caller goes on."""
+        """429 with the time to wait, however their name is spelt; another goes on."""
         settings = ServerSettings(rates=RateLimits(per_second=0.001, burst=3))
         async with open_api(settings) as api:
             mine, other = mint(claims(sub="alice")), mint(claims(sub="bob"))
-            answers = [await status(api, mine) for _ in range(4)]
+            spelt = mint(claims(sub="Alice"))
+            answers = [await status(api, mine) for _ in range(3)]
+            answers.append(await status(api, spelt))
             spared = await status(api, other)
 
         assert [200, 200, 200, 429] == [answer.status for answer in answers]

@@ -263,7 +263,9 @@ def test_consent_by_tokens_of_an_old_secret(server: Running, site: Site) -> None
 def approve(server: Running, path: str, secret: bytes) -> Answer:
     """Approve as somebody else, with a token of a secret."""
     token = mint(claims(sub="bob"), secret=secret)
-    return server.send("POST", f"{path}/approve", {}, token=token)
+    shown = server.send("GET", path, token=token)
+    body = {"digest": shown.json["digest"]}
+    return server.send("POST", f"{path}/approve", body, token=token)
 
 
 def test_a_new_policy_is_in_force(server: Running, site: Site) -> None:

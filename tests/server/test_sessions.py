@@ -118,7 +118,7 @@ def test_one_principal_has_few(sessions: Sessions) -> None:
     first, second = (sessions.begin("alice", "token", "") for _ in range(2))
     sessions.find(first, "")
 
-    sessions.begin("alice", "token", "")
+    sessions.begin("Alice", "token", "")
 
     assert "alice" == sessions.find(first, "").principal
     with pytest.raises(AuthenticationError):

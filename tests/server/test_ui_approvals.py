@@ -121,6 +121,42 @@ class TestPages:
         assert f'href="{path}"' in history.text
         assert "Nobody waits" in (await office.browser.get("/ui/approvals")).words
 
+    async def test_withdrawing(self, office: Office) -> None:
+        """Who has agreed may take it back; the request waits for people again."""
+        path = office.ask(CREATE)
+        await office.become("bob")
+        await office.say(await office.browser.get(path), path, "approve")
+        page = await office.browser.get(path)
+
+        done = await office.say(page, path, "withdraw")
+        shown = await office.browser.follow(done)
+
+        assert "You have withdrawn your approval." in shown.words
+        assert f'action="{path}/withdraw"' not in shown.text
+        assert f'action="{path}/approve"' in shown.text
+        assert ApprovalState.PENDING is office.state(path).state
+
+    async def test_what_changes(self, office: Office) -> None:
+        """The first line says who asks for what; then before, after, and the rules."""
+        create = ops.CreateKey(algorithm="Ed25519", name="pay", tags=("prod", "dual"))
+        office.do(create)
+        path = office.ask(ops.UpdateKey(key_id="pay", tags=("prod",)))
+        await office.become("bob")
+
+        page = await office.browser.get(path)
+
+        for words in (
+            "ann asks to change pay (Ed25519, 1 version, never used). "
+            "It can be undone, with UpdateKey.",
+            "tags dual, prod prod Removed: dual",
+            "This frees the key from rules of the policy: dual-control",
+            "Requester's roles Administrator",
+            "Key's tags dual, prod",
+            "the key pay",
+        ):
+            assert words in page.words
+        assert "<strong>change pay</strong>" in page.text
+
     async def test_all_of_it_is_shown(self, office: Office) -> None:
         """Every field stands there, with the digest of what stands there."""
         path = office.ask(CREATE)
@@ -167,7 +203,8 @@ class TestPages:
         path = office.ask(CREATE)
         await office.become("bob")
         page = await office.browser.get(path)
-        office.do(ops.Approve(approval_id=path[-36:]), "carl")
+        digest = office.state(path).digest
+        office.do(ops.Approve(approval_id=path[-36:], digest=digest), "carl")
 
         late = await office.say(page, path, "deny", reason="no")
 
@@ -427,19 +464,23 @@ class TestPresenting:
             (ApprovalState.GRANTED, "ann", {"cancel", "execute"}),
             (ApprovalState.CONSUMED, "ann", set()),
             (ApprovalState.RESERVED, "bob", set()),
+            (ApprovalState.PENDING, "carl", {"withdraw"}),
+            (ApprovalState.CONSUMED, "carl", set()),
         ],
-        ids=["asked", "agreed", "own", "own-agreed", "done", "in-use"],
+        ids=["asked", "agreed", "own", "own-agreed", "done", "in-use", "said", "used"],
     )
     def test_what_is_offered(
         self, state: ApprovalState, who: str, offered: set[str]
     ) -> None:
         """Who looks at it is offered what the core would let them do."""
-        found = choices(asked(state=state), who, is_known=True)
+        said = ops.DecisionInfo(principal="Carl", granted=True, at=LATE)
+        found = choices(asked(state=state, decisions=(said,)), who, is_known=True)
 
-        verbs = ("approve", "deny", "cancel", "execute")
+        verbs = ("approve", "deny", "withdraw", "cancel", "execute")
         assert offered == {verb for verb in verbs if getattr(found, verb)}
 
 
+LATE = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = "0b6f7a3e-2f0c-4a39-9a1d-5d9d6b1f7c11"
 
 

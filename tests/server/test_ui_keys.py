@@ -58,6 +58,14 @@ def described(browser: Browser, key: KeyInfo) -> KeyInfo:
     return found
 
 
+def agree(browser: Browser, approval_id: str) -> None:
+    """Approve a request as bob."""
+    found = browser.execute(GetApproval(approval_id=approval_id), principal="bob")
+    browser.execute(
+        Approve(approval_id=approval_id, digest=found.digest), principal="bob"
+    )
+
+
 def path_of(key: KeyInfo, more: str = "") -> str:
     """Return where a page of a key is."""
     return f"/ui/keys/{key.key_id}{more}"
@@ -528,7 +536,7 @@ class TestApprovals:
         waiting = await asking.get(path_of(key))
         path = f"/ui/approvals/{approval_id}"
         early = await asking.get(path)
-        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        agree(asking, approval_id)
         granted = await asking.get(path_of(key))
         page = await asking.get(path)
         done = await asking.submit(page, f"{path}/execute")
@@ -561,7 +569,7 @@ class TestApprovals:
         """A page that has shown something else does nothing."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
-        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        agree(asking, approval_id)
         path = f"/ui/approvals/{approval_id}"
         page = await asking.get(path)
 
@@ -574,7 +582,7 @@ class TestApprovals:
         """What somebody else has asked for is theirs to do."""
         key = make(asking)
         approval_id = await self._ask(asking, key)
-        asking.execute(Approve(approval_id=approval_id), principal="bob")
+        agree(asking, approval_id)
         asking.cookies.clear()
         await asking.sign_in(sub="bob")
 
@@ -595,7 +603,7 @@ class TestApprovals:
         first = await attempt(asking, key, "sign", message="a contract")
         found = re.search(r"/ui/approvals/([0-9a-f-]{36})", first.text)
         assert found
-        asking.execute(Approve(approval_id=found[1]), principal="bob")
+        agree(asking, found[1])
         second = await attempt(asking, key, "sign", message="a contract")
 
         assert 202 == first.status

@@ -306,7 +306,7 @@ def _some_consent(world: World) -> tuple[Caller, Operation[Any]] | None:
     approval_id = consent.approval_id
     kind = rng.random()
     if kind < 0.82:
-        return caller, ops.Approve(approval_id=approval_id, comment="well")
+        return caller, world.approval(approval_id, "well")
     if kind < 0.92:
         return caller, ops.Deny(approval_id=approval_id, reason="not now")
     return caller, ops.CancelApproval(approval_id=approval_id)
@@ -349,7 +349,7 @@ def _outlive(world: World) -> None:
         world.request(*sent)
     else:
         caller = rng.choice(PEOPLE)
-        world.request(caller, ops.Approve(approval_id=consent.approval_id))
+        world.request(caller, world.approval(consent.approval_id))
     world.survey()
 
 
@@ -388,7 +388,7 @@ def _agree(world: World, approval_id: str) -> None:
         if rng.random() < 0.03:
             world.request(caller, ops.Deny(approval_id=approval_id, reason="no"))
         elif rng.random() < 0.9:
-            world.request(caller, ops.Approve(approval_id=approval_id))
+            world.request(caller, world.approval(approval_id))
 
 
 def _wait(world: World) -> None:

@@ -415,6 +415,14 @@ class World:
             return Answer(error.code, approval_id=found)
         return Answer("ok", result)
 
+    def approval(self, approval_id: str, comment: str = "") -> ops.Approve:
+        """Return the consent to what is stored, as if it had been looked at."""
+        stored = self._disk.approvals.get(approval_id)
+        digest = "00" * 32
+        if stored is not None:
+            digest = msgspec.json.decode(stored)["approval"]["shown_sha256"]
+        return ops.Approve(approval_id=approval_id, digest=digest, comment=comment)
+
     def hsm(self, caller: Caller) -> HSM:
         """Return the HSM as a caller sees it."""
         assert self._gateway is not None

@@ -7,24 +7,43 @@ import hmac
 from collections.abc import Iterator
 from typing import Final
 
-from hsm_cli.files import encode_base64
+from hsm_cli.files import Source, encode_base64
+from hsm_cli.hashing import Candidate, hash_digest, hash_mus
+from hsm_cli.invocation import Invocation
 from hsm_cli.terminal import neutral
 from hsm_cli.views import instant
-from hsm_core.consent import ShownField, ShownOperation, check_shown, shown_sha256
+from hsm_core.algorithms import HashAlgorithm
+from hsm_core.consent import (
+    ShownChange,
+    ShownContext,
+    ShownField,
+    ShownOperation,
+    check_shown,
+    hidden_sha256,
+    shown_sha256,
+)
 from hsm_core.errors import IntegrityError
 from hsm_core.model import ApprovalDemand
-from hsm_core.operations import OPERATIONS, ApprovalInfo, DecisionInfo
+from hsm_core.operations import (
+    OPERATIONS,
+    ApprovalInfo,
+    DecisionInfo,
+    GetPublicKey,
+)
 
 __all__ = [
     "APPROVAL_HEADER",
+    "CHANGE_HEADER",
     "FIELD_HEADER",
     "ShownDifferentlyError",
     "approval_pairs",
     "approval_row",
+    "change_row",
     "checked_digest",
     "decision_line",
     "demand_words",
     "field_row",
+    "found_in",
 ]
 
 APPROVAL_HEADER = (
@@ -37,6 +56,7 @@ APPROVAL_HEADER = (
     "Asked",
     "Expires",
 )
+CHANGE_HEADER = ("Field", "Before", "After", "")
 FIELD_HEADER = ("Field", "Is", "Value")
 
 _HEX_BYTES: Final = 32
@@ -90,6 +110,7 @@ def approval_row(approval: ApprovalInfo) -> tuple[str, ...]:
 def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
     """Return what is known of an approval, but for the fields of its operation."""
     shown = approval.operation
+    context = shown.context or ShownContext()
     demands = "; ".join(demand.rule for demand in approval.demands)
     return [
         ("id", approval.approval_id),
@@ -97,10 +118,19 @@ def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
         ("operation", shown.kind),
         ("meaning", _MEANINGS.get(shown.kind, "this hsm-cli does not know it")),
         ("requester", shown.requester),
+        ("requester's roles", ", ".join(context.requester_roles)),
+        ("requester's address", context.requester_address),
+        ("requester's certificate", _certificate(context)),
         ("key id", shown.key_id),
         ("key name", shown.key_name),
+        ("key's owner", context.owner),
+        ("key's tags", ", ".join(context.tags)),
+        ("key's versions", str(context.versions) if context.versions else ""),
+        ("key last used", _last_used(context)),
         ("algorithm", shown.algorithm),
         (_version_name(shown), str(shown.version) if shown.version else ""),
+        ("undo", context.undo),
+        ("frees the key from", ", ".join(context.frees_from)),
         ("rules", demands),
         ("missing", "; ".join(approval.missing)),
         ("uses left", str(approval.uses_left)),
@@ -110,6 +140,15 @@ def approval_pairs(approval: ApprovalInfo) -> list[tuple[str, str]]:
         *(("decision", decision_line(said)) for said in approval.decisions),
         ("digest", approval.digest),
     ]
+
+
+def _certificate(context: ShownContext) -> str:
+    parts = context.requester_certificate, context.requester_certificate_sha256
+    return ", SHA-256 ".join(part for part in parts if part)
+
+
+def _last_used(context: ShownContext) -> str:
+    return context.last_used_at or ("never" if context.versions else "")
 
 
 def demand_words(demand: ApprovalDemand) -> str:
@@ -144,18 +183,76 @@ def decision_line(decision: DecisionInfo) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def field_row(field: ShownField) -> tuple[str, str, str]:
-    """Return the cells of a field: its name, in which form it is, and its value."""
+def change_row(change: ShownChange) -> tuple[str, str, str, str]:
+    """Return the cells of a field that changes; what goes from a list by name."""
+    notes = [
+        f"removed: {', '.join(change.removed)}" if change.removed else "",
+        f"added: {', '.join(change.added)}" if change.added else "",
+    ]
+    return (
+        change.name,
+        change.before or "none",
+        change.after or "none",
+        "; ".join(note for note in notes if note),
+    )
+
+
+def field_row(field: ShownField, shown: ShownOperation) -> tuple[str, str, str]:
+    """
+    Return the cells of a field: its name, in which form it is, and its value.
+
+    Beside the id of a key stands the key's name.
+    """
     if field.text is not None:
-        return field.name, "text", field.text
+        names = shown.context.names if shown.context else ()
+        known = {other.name: other.text for other in names}
+        known["key_id"] = shown.key_name
+        name = known.get(field.name)
+        return field.name, "text", f"{field.text} ({name})" if name else field.text
     if field.number is not None:
         return field.name, "number", str(field.number)
     if field.data is not None:
         return field.name, f"{len(field.data)} bytes", ", ".join(_bytes(field.data))
     if field.length is not None:
-        value = f"not shown, sha256 {field.sha256}"
+        value = f"not shown, salted SHA-256 {field.sha256}"
         return field.name, f"{field.length} bytes", value
     return field.name, "nothing", ""
+
+
+def found_in(
+    invocation: Invocation, approval: ApprovalInfo, source: Source
+) -> list[str]:
+    """
+    Return the fields of a request that hold a payload: its bytes, digest or mu.
+
+    Mu is computed for the public key of the version that is to sign, without a context.
+
+    Raises:
+        HSMError: The payload can't be read, or the public key not be fetched.
+    """
+    shown = approval.operation
+    given = {f.name: f for f in shown.fields}
+    hashed = {n for n in given if n.rpartition(".")[2] in {"digest", "mu"}}
+    if "mu" in hashed:
+        asked = GetPublicKey(key_id=shown.key_id, version=shown.version)
+        key = invocation.execute(asked)
+        candidate = Candidate(key.version, key.algorithm, key.der)
+        (made,) = hash_mus([candidate], b"", source, [], source.pieces())
+    elif hashed:
+        named = given.get("hash")
+        name = HashAlgorithm((named and named.text) or HashAlgorithm.SHA_256)
+        made = hash_digest(name, source, [], source.pieces())
+    else:
+        payload = source.read()
+        return [n for n, f in given.items() if _holds(f, payload, approval.salt)]
+    return [name for name in given if name in hashed and given[name].data == made]
+
+
+def _holds(field: ShownField, payload: bytes, salt: bytes) -> bool:
+    if field.length is not None:
+        digest = hidden_sha256(salt, field.name, payload)
+        return field.length == len(payload) and digest == field.sha256
+    return field.data == payload
 
 
 def _bytes(data: bytes) -> Iterator[str]:

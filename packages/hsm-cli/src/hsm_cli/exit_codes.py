@@ -18,6 +18,7 @@ __all__ = [
     "ApprovalEndedError",
     "BatchFailedError",
     "ExitCode",
+    "FileDiffersError",
     "PolicyDiffersError",
     "exit_code",
 ]
@@ -33,6 +34,12 @@ class ApprovalEndedError(errors.HSMError):
     """The approval that was waited for, or named, came to an end."""
 
     code: ClassVar[str] = "approval_ended"
+
+
+class FileDiffersError(errors.VerificationError):
+    """A file is not what is to be signed."""
+
+    code: ClassVar[str] = "file_differs"
 
 
 class PolicyDiffersError(errors.VerificationError):

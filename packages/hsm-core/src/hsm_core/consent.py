@@ -2,29 +2,38 @@
 """
 What people consent to: an operation as it is shown, its digest, and what they sign.
 
-A client recomputes the digest from what it displays, so that nobody agrees to something
-else than they saw. Bytes that are secret or long are shown by their length and a salted
-hash.
+It is shown with its context: who asks, which key, what changes, and whether that can be
+undone. A client recomputes the digest from what it displays, so that nobody agrees to
+something else than they saw. Bytes that are secret or long are shown by their length
+and a salted hash.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from hsm_core.errors import InputSizeError, InvalidInputError
-from hsm_core.model import Record
+from hsm_core.model import Record, Role
 
 __all__ = [
     "SALT_BYTES",
     "SHOWN_FORMAT",
     "SSH_NAMESPACE",
+    "Headline",
+    "ShownChange",
+    "ShownContext",
     "ShownField",
     "ShownOperation",
+    "changes",
     "check_shown",
+    "headline",
     "hidden_sha256",
     "shown_sha256",
     "statement",
@@ -33,8 +42,11 @@ __all__ = [
 SALT_BYTES: Final = 32
 """Length of the random salt of each approval."""
 
-SHOWN_FORMAT: Final = 1
+SHOWN_FORMAT: Final = 2
 """Version of the form in which operations are shown."""
+
+_FORMATS: Final = frozenset({1, SHOWN_FORMAT})
+"""Forms that are read; the first has no context."""
 
 SSH_NAMESPACE: Final = "ferrohsm-approval"
 """What ``ssh-keygen -Y sign -n`` is given."""
@@ -72,6 +84,43 @@ class ShownField(Record, frozen=True, kw_only=True):
     sha256: str = ""
 
 
+class ShownContext(Record, frozen=True, kw_only=True):
+    """
+    What an approver needs to know besides the operation, as of when it was asked for.
+
+    Attributes:
+        requester_roles: Roles of the requester.
+        requester_address: Network address that the request came from, or empty.
+        requester_certificate: Subject of the requester's client certificate, as RFC
+            4514 writes it, or empty.
+        requester_certificate_sha256: Its fingerprint, hex, or empty.
+        owner: Owner of the key.
+        tags: Tags of the key.
+        versions: How many versions the key has; 0 without a key.
+        last_used_at: When the key was last used (RFC 3339, UTC); empty if never.
+        before: Fields that the operation changes, with their values before it; in the
+            form of `ShownOperation.fields`.
+        names: Names of the further keys that the operation names, by field.
+        frees_from: Rules of the policy that hold for the key, and would not after it.
+        undoable: Whether it can be undone.
+        undo: How, or why not: one sentence.
+    """
+
+    requester_roles: tuple[Role, ...] = ()
+    requester_address: str = ""
+    requester_certificate: str = ""
+    requester_certificate_sha256: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    versions: int = 0
+    last_used_at: str = ""
+    before: tuple[ShownField, ...] = ()
+    names: tuple[ShownField, ...] = ()
+    frees_from: tuple[str, ...] = ()
+    undoable: bool = False
+    undo: str = ""
+
+
 class ShownOperation(Record, frozen=True, kw_only=True):
     """
     An operation as it is shown to those who are asked for their consent.
@@ -87,6 +136,7 @@ class ShownOperation(Record, frozen=True, kw_only=True):
             asked for; 0 without a key.
         fields: In the order in which the operation has them; those at their default are
             left out.
+        context: None in format 1.
     """
 
     format: int
@@ -97,6 +147,163 @@ class ShownOperation(Record, frozen=True, kw_only=True):
     algorithm: str = ""
     version: int = 0
     fields: tuple[ShownField, ...] = ()
+    context: ShownContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownChange:
+    """
+    One field that an operation changes, as text; empty text is no value.
+
+    Attributes:
+        removed: Of a list, the items that go.
+        added: Of a list, the items that come.
+    """
+
+    name: str
+    before: str
+    after: str
+    removed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+
+def changes(shown: ShownOperation) -> tuple[ShownChange, ...]:
+    """Return every field that an operation changes, before and after it."""
+    if shown.context is None:
+        return ()
+    was, becomes = _values(shown.context.before), _values(shown.fields)
+    lists = {
+        field.name.partition(".")[0]
+        for field in (*shown.context.before, *shown.fields)
+        if "." in field.name
+    }
+    found = []
+    for name, before in was.items():
+        after = becomes.get(name, [])
+        gone = tuple(item for item in before if item not in after)
+        new = tuple(item for item in after if item not in before)
+        change = ShownChange(name, ", ".join(before), ", ".join(after))
+        if name in lists:
+            change = replace(change, removed=gone, added=new)
+        found.append(change)
+    return tuple(found)
+
+
+def _values(fields: Iterable[ShownField]) -> dict[str, list[str]]:
+    """Return the values of fields as text; the items of a list under its name."""
+    found: dict[str, list[str]] = {}
+    for field in fields:
+        name, _, place = field.name.partition(".")
+        if not place or place == "0":
+            # The number of items, which came before them, is none of them.
+            found[name] = []
+        text = _text_of(field)
+        if text:
+            found[name].append(text)
+    return found
+
+
+def _text_of(field: ShownField) -> str:
+    if field.text is not None:
+        return field.text
+    if field.number is not None:
+        return str(field.number) if field.number else ""
+    if field.data is not None:
+        return field.data.hex()
+    if field.length is not None:
+        return f"{field.length} bytes, salted SHA-256 {field.sha256}"
+    return ""
+
+
+_PHRASES: Final = {
+    "CancelDestroy": "cancel the destruction of",
+    "ExtendRetention": "extend the retention of",
+    "PurgeVersion": "purge old material of",
+    "Rollback": "roll back",
+    "SetRotation": "change the rotation of",
+    "UpdateKey": "change",
+}
+_WORD: Final = re.compile("[A-Z][a-z]*")
+_UNITS: Final = (
+    ("month", 30 * 86_400),
+    ("day", 86_400),
+    ("hour", 3600),
+    ("minute", 60),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """
+    A request in one sentence, in parts: who asks for what, facts, how it is undone.
+
+    Attributes:
+        action: Such as ``destroy payments-2019``.
+        facts: Such as ``AES-256-GCM, 3 versions, last used 14 months ago``; may be
+            empty.
+        undo: A sentence; empty in format 1.
+    """
+
+    requester: str
+    action: str
+    facts: str
+    undo: str
+
+    def __str__(self) -> str:
+        facts = f" ({self.facts})" if self.facts else ""
+        return f"{self.requester} asks to {self.action}{facts}. {self.undo}".rstrip()
+
+
+def headline(shown: ShownOperation, at: datetime) -> Headline:
+    """
+    Return a request in one sentence.
+
+    Args:
+        shown: What is asked for.
+
+        at: Now, with a zone.
+    """
+    context = shown.context or ShownContext()
+    names_version = any(field.name == "version" for field in shown.fields)
+    facts = [shown.algorithm]
+    if shown.version and names_version:
+        facts.append(f"version {shown.version}")
+    if context.versions:
+        facts.append(f"{context.versions} version{'s' * (context.versions > 1)}")
+        used = _ago(context.last_used_at, at) if context.last_used_at else "never used"
+        facts.append(used)
+    return Headline(
+        requester=shown.requester,
+        action=_action(shown),
+        facts=", ".join(fact for fact in facts if fact),
+        undo=context.undo,
+    )
+
+
+def _action(shown: ShownOperation) -> str:
+    named = (f.text for f in shown.fields if f.name == "name" and not shown.key_id)
+    subject = shown.key_name or shown.key_id or next(named, None) or ""
+    if shown.kind in _PHRASES:
+        return f"{_PHRASES[shown.kind]} {subject}".rstrip()
+    words = [word.lower() for word in _WORD.findall(shown.kind)] or [shown.kind]
+    if not shown.key_id:
+        return " ".join([*words, subject]).rstrip()
+    if words[-1] == "key" and len(words) > 1:
+        return " ".join([*words[:-1], subject])
+    return " ".join([*words, "with", subject])
+
+
+def _ago(text: str, at: datetime) -> str:
+    """Return how long ago the last use was, in words; as it is if that is no time."""
+    try:
+        seconds = (at - datetime.fromisoformat(text)).total_seconds()
+    except (TypeError, ValueError):
+        return f"last used {text}"
+    for unit, size in _UNITS:
+        count = int(seconds // size)
+        if count > 0:
+            return f"last used {count} {unit}{'s' * (count > 1)} ago"
+    return "last used just now"
 
 
 def check_shown(shown: ShownOperation) -> None:
@@ -107,13 +314,19 @@ def check_shown(shown: ShownOperation) -> None:
         InvalidInputError: Its format is not known, two fields have one name, or a field
             is not in exactly one form.
     """
-    if shown.format != SHOWN_FORMAT:
+    if shown.format not in _FORMATS:
         raise InvalidInputError(
-            f"It is shown in format {shown.format}; {SHOWN_FORMAT} is known.",
+            f"It is shown in format {shown.format}; 1 to {SHOWN_FORMAT} are known.",
             field="operation.format",
         )
+    context = shown.context or ShownContext()
+    for fields in (shown.fields, context.before, context.names):
+        _check_fields(fields)
+
+
+def _check_fields(fields: Iterable[ShownField]) -> None:
     names: set[str] = set()
-    for field in shown.fields:
+    for field in fields:
         if field.name in names or not _has_one_form(field):
             raise InvalidInputError(
                 f"The field {field.name[:64]!r} is not shown in one way.",

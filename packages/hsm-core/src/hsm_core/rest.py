@@ -208,6 +208,7 @@ ROUTES: Final = (
     Route(operation=ops.GetApproval, method="GET", path=_APPROVAL),
     Route(operation=ops.Approve, method="POST", path=f"{_APPROVAL}/approve"),
     Route(operation=ops.Deny, method="POST", path=f"{_APPROVAL}/deny"),
+    Route(operation=ops.Withdraw, method="POST", path=f"{_APPROVAL}/withdraw"),
     Route(operation=ops.CancelApproval, method="POST", path=f"{_APPROVAL}/cancel"),
     Route(
         operation=ops.ExtendRetention, method="POST", path=f"{_KEY}/retention/extend"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsm_core.errors import AuthenticationError
+from hsm_core.identities import same_person
 from hsm_server.oidc.id_tokens import Person
 from hsm_server.settings import ConsoleSettings
 
@@ -114,7 +115,9 @@ class Sessions:
         """
         now = self._now()
         self._sweep(now)
-        own = [k for k, s in self._sessions.items() if s.principal == principal]
+        own = [
+            k for k, s in self._sessions.items() if same_person(s.principal, principal)
+        ]
         for digest in own[: max(0, len(own) - self._most_of_one + 1)]:
             del self._sessions[digest]
         while len(self._sessions) >= self._most:

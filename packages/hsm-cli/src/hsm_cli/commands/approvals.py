@@ -4,23 +4,29 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
 from hsm_cli.asked import (
     APPROVAL_HEADER,
+    CHANGE_HEADER,
     FIELD_HEADER,
     approval_pairs,
     approval_row,
+    change_row,
     checked_digest,
     field_row,
+    found_in,
 )
 from hsm_cli.deciding import Pen, approval_operand, digest_option, signing_options
+from hsm_cli.exit_codes import FileDiffersError
+from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
 from hsm_cli.options import HSMCommand
 from hsm_cli.parameter_types import Group, ListOption, choice
-from hsm_cli.terminal import render_pairs, render_table
-from hsm_core.consent import statement
+from hsm_cli.terminal import neutral, render_pairs, render_table
+from hsm_core.consent import changes, headline, statement
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import (
@@ -31,6 +37,7 @@ from hsm_core.operations import (
     Deny,
     GetApproval,
     ListApprovals,
+    Withdraw,
 )
 
 __all__ = ["command"]
@@ -155,14 +162,33 @@ def _collect(
 @click.option(
     "--deny", "refuses", is_flag=True, help="With --statement: of who refuses."
 )
+@click.option(
+    "--file",
+    "path",
+    metavar="FILE",
+    help="Compare a file with what is to be signed: its bytes, or their digest. Exit "
+    "code 6 if it is something else.",
+)
 @click.pass_obj
 def show(
-    invocation: Invocation, approval_id: str, as_statement: bool, refuses: bool
+    invocation: Invocation,
+    approval_id: str,
+    as_statement: bool,
+    refuses: bool,
+    path: str | None,
 ) -> None:
-    """Show what is asked for, wholly, and what people said to it."""
+    """
+    Show a request: who asks, what changes, and what people said to it.
+
+    With --file, also compare a file of your own with what is to be signed.
+    """
     if refuses and not as_statement:
         raise click.UsageError("--deny goes with --statement.")
+    if path is not None and as_statement:
+        raise click.UsageError("Give --statement or --file, not both.")
     approval, digest = _fetch(invocation, approval_id)
+    if path is not None:
+        _compare(invocation, approval, path)
     if as_statement:
         invocation.output.data(statement(approval_id, digest, granted=not refuses))
     elif invocation.output.json:
@@ -171,6 +197,23 @@ def show(
         output = invocation.output
         text = _described(approval, terminal=output.is_terminal, colour=output.colour)
         output.line(text)
+
+
+def _compare(invocation: Invocation, approval: ApprovalInfo, path: str) -> None:
+    """
+    Compare a file with what is to be signed, and say where it was found.
+
+    Raises:
+        FileDiffersError: It is something else.
+    """
+    source = Source(what="file", path=path)
+    found = found_in(invocation, approval, source)
+    if not found:
+        raise FileDiffersError(
+            f"{path} is not what is to be signed: no field of the request holds its "
+            "bytes or its digest."
+        )
+    click.echo(f"{path} is what is to be signed ({', '.join(found)}).", err=True)
 
 
 def _fetch(invocation: Invocation, approval_id: str) -> tuple[ApprovalInfo, str]:
@@ -183,12 +226,19 @@ def _fetch(invocation: Invocation, approval_id: str) -> tuple[ApprovalInfo, str]
 
 def _described(approval: ApprovalInfo, *, terminal: bool, colour: bool) -> str:
     """Return all of what is asked for, as neutral text."""
+    shown = approval.operation
+    tables = (
+        (CHANGE_HEADER, [change_row(change) for change in changes(shown)]),
+        (FIELD_HEADER, [field_row(field, shown) for field in shown.fields]),
+    )
+    changed, fields = (
+        render_table(header, rows, terminal=terminal, colour=colour) if rows else ""
+        for header, rows in tables
+    )
     pairs = [(name, text) for name, text in approval_pairs(approval) if text]
-    rows = [field_row(field) for field in approval.operation.fields]
-    if not rows:
-        return render_pairs(pairs)
-    fields = render_table(FIELD_HEADER, rows, terminal=terminal, colour=colour)
-    return f"{render_pairs(pairs)}\n\n{fields}"
+    first = neutral(str(headline(shown, datetime.now(UTC))))
+    parts = [first, changed, render_pairs(pairs), fields]
+    return "\n\n".join(part for part in parts if part)
 
 
 @command.command("approve", cls=HSMCommand)
@@ -288,6 +338,20 @@ def deny(
     operation = Deny(
         approval_id=approval_id, reason=why, digest=digest, signature=signature
     )
+    _report(invocation, invocation.execute(operation))
+
+
+@command.command("withdraw", cls=HSMCommand)
+@approval_operand
+@click.option("--reason", default="", metavar="TEXT", help="Why; recorded.")
+@click.pass_obj
+def withdraw(invocation: Invocation, approval_id: str, reason: str) -> None:
+    """
+    Withdraw your approval, until it is consumed.
+
+    The request is pending again if the other approvals are not enough.
+    """
+    operation = Withdraw(approval_id=approval_id, reason=reason)
     _report(invocation, invocation.execute(operation))
 
 

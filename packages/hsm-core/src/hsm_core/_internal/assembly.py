@@ -263,6 +263,7 @@ class _Assembly:
             self._approvals,
             self._parts.check_signature or signature_check(self._ground.policy),
             self._parts.credential_keys,
+            self._uses.last_used_at,
         )
 
     def _services(self) -> Services:

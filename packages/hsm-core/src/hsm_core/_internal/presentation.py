@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -12,18 +12,45 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
-from hsm_core._internal.clock import utc_text
+from hsm_core import operations as ops
+from hsm_core._internal.clock import instant, utc_text
 from hsm_core._internal.documents import KeyDocument
-from hsm_core.consent import SHOWN_FORMAT, ShownField, ShownOperation, hidden_sha256
-from hsm_core.model import Record
-from hsm_core.operations import Operation
+from hsm_core.consent import (
+    SHOWN_FORMAT,
+    ShownContext,
+    ShownField,
+    ShownOperation,
+    hidden_sha256,
+)
+from hsm_core.model import Caller, Record, Role
+from hsm_core.operations import Effect, Operation
 
-__all__ = ["present"]
+__all__ = ["context_of", "present"]
 
 _LONGEST_SHOWN: Final = 1024
 _LONGEST_TEXT: Final = 4096
 _MOST_FIELDS: Final = 64
 _MOST_BYTES: Final = 12 * 1024
+_MOST_RULES: Final = 32
+_UNDONE_BY: Final = {
+    "ActivateKey": "Rollback",
+    "CancelDestroy": "DestroyKey",
+    "CreateKey": "DestroyKey",
+    "DeriveKey": "DestroyKey",
+    "HoldKey": "ReleaseKey",
+    "ImportKey": "DestroyKey",
+    "ReleaseKey": "HoldKey",
+    "ResumeKey": "SuspendKey",
+    "Rollback": "Rollback",
+    "RotateKey": "Rollback",
+    "SetRotation": "SetRotation",
+    "SuspendKey": "ResumeKey",
+    "UpdateKey": "UpdateKey",
+}
+"""What undoes an operation; what is done by any other can't be undone."""
+
+_GIVES: Final = frozenset({"BackUpStores", "ExportKey"})
+_GIVING: Final = frozenset({Effect.READ, Effect.USE, Effect.VIEW})
 _PACKED: Final = msgspec.msgpack.Encoder(order="sorted")
 """As what is hashed is packed, so that no order of declarations matters."""
 
@@ -34,6 +61,7 @@ def present(
     requester: str,
     document: KeyDocument | None,
     salt: bytes,
+    context: ShownContext | None = None,
 ) -> ShownOperation:
     """
     Return what approvers see of a resolved operation; its digest binds all of it.
@@ -51,6 +79,8 @@ def present(
             bound to the one that is current now.
 
         salt: Random, for this approval only; `SALT_BYTES` long.
+
+        context: What approvers need to know besides.
 
     Raises:
         TypeError: The operation has a field of a type that no operation should have.
@@ -70,7 +100,102 @@ def present(
         algorithm=document.algorithm if document else _algorithm(operation),
         version=version or 0,
         fields=fields,
+        context=context,
     )
+
+
+def context_of(
+    operation: Operation[Any],
+    caller: Caller,
+    document: KeyDocument | None,
+    others: Mapping[str, KeyDocument],
+    *,
+    salt: bytes,
+    frees_from: Sequence[str] = (),
+    last_used_at: int = 0,
+) -> ShownContext:
+    """
+    Return what approvers need to know besides a resolved operation.
+
+    Args:
+        operation: As for `present`.
+
+        caller: Who asks.
+
+        document: The key that it is about.
+
+        others: The further keys that it names, by field.
+
+        salt: As for `present`.
+
+        frees_from: Names of rules that it would free the key from.
+
+        last_used_at: When the key was last used, microseconds since 1970, or 0.
+    """
+    undoable, undo = _undoing(operation)
+    before = _before(operation, document) if document else {}
+    rules = list(frees_from[:_MOST_RULES])
+    if len(frees_from) > _MOST_RULES:
+        rules.append(f"and {len(frees_from) - _MOST_RULES} more")
+    return ShownContext(
+        requester_roles=tuple(role for role in Role if role in caller.roles),
+        requester_address=caller.source_address,
+        requester_certificate=caller.certificate_subject,
+        requester_certificate_sha256=caller.certificate_sha256,
+        owner=document.owner if document else "",
+        tags=document.tags if document else (),
+        versions=len(document.versions) if document else 0,
+        last_used_at=utc_text(instant(last_used_at)) if last_used_at else "",
+        before=tuple(
+            field
+            for name, value in before.items()
+            for field in _value(name, value, salt, _LONGEST_SHOWN)
+        ),
+        names=tuple(
+            ShownField(name=field, text=other.name)
+            for field, other in others.items()
+            if other.name
+        ),
+        frees_from=tuple(rules),
+        undoable=undoable,
+        undo=undo,
+    )
+
+
+def _before(operation: Operation[Any], key: KeyDocument) -> dict[str, Any]:
+    """Return what an operation changes of a key, as it is now, by field."""
+    match operation:
+        case ops.UpdateKey():
+            names = ("name", "description", "owner", "tags")
+            changed = [n for n in names if getattr(operation, n) is not None]
+            return {name: getattr(key, name) for name in changed}
+        case ops.SetRotation():
+            rule = key.rotation
+            return {
+                "max_age_days": (rule.max_age_days or None) if rule else None,
+                "max_uses": (rule.max_uses or None) if rule else None,
+            }
+        case ops.ExtendRetention():
+            version = key.version(operation.version)
+            until = version.retain_until if version else 0
+            return {"until": instant(until) if until else None}
+        case ops.ReleaseKey():
+            return {"hold": key.hold}
+        case _:
+            return {}
+
+
+def _undoing(operation: Operation[Any]) -> tuple[bool, str]:
+    """Return whether an operation can be undone, and how, or why not."""
+    kind = type(operation).__name__
+    days = getattr(operation, "waiting_days", None)
+    if days:
+        return True, f"It can be cancelled for {days} days, with CancelDestroy."
+    if kind in _UNDONE_BY:
+        return True, f"It can be undone, with {_UNDONE_BY[kind]}."
+    if operation.effect in _GIVING or kind in _GIVES:
+        return False, "It can't be undone: what it returns can't be called back."
+    return False, "It can't be undone."
 
 
 def _algorithm(operation: Operation[Any]) -> str:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from hsm_core._internal.clock import instant
+from hsm_core._internal.clock import instant, microseconds
 from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.sealing import KeyRing
@@ -31,6 +31,9 @@ from hsm_core.model import Integrity, KeyId, KeyState, UseInfo
 from hsm_core.protocols import Clock, KeyStore, UseCounters
 
 __all__ = ["NearLimit", "NoRoomError", "Use", "UseAccounts", "UseRules"]
+
+
+_NEWEST: Final = 64
 
 
 class Use(NamedTuple):
@@ -225,6 +228,21 @@ class UseAccounts:
         if version.state is KeyState.ACTIVE:
             self._tampered.suspect(key.key_id, found)
         return None, found
+
+    def last_used_at(self, key: KeyDocument) -> int:
+        """
+        Return when a key was last used, in microseconds since 1970; 0 if never.
+
+        Its newest versions are looked at, 64 of them; what can't be read or believed of
+        a counter is left out.
+        """
+        found = 0
+        for version in key.versions[-_NEWEST:]:
+            with suppress(StoreUnavailableError):
+                use, _ = self.info(key, version)
+                if use is not None and use.last_used_at is not None:
+                    found = max(found, microseconds(use.last_used_at))
+        return found
 
     def close(self, timeout_seconds: float) -> None:
         """

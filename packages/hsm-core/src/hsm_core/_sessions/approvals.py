@@ -90,6 +90,10 @@ class ApprovalMethods(SessionBase):
         )
         return self._hsm.execute(operation)
 
+    def withdraw(self, approval_id: str, *, reason: str = "") -> ops.ApprovalInfo:
+        """Withdraw one's own approval of a request; see `Withdraw`."""
+        return self._hsm.execute(ops.Withdraw(approval_id=approval_id, reason=reason))
+
     def cancel_approval(self, approval_id: str) -> ops.ApprovalInfo:
         """Give up a request of one's own; see `CancelApproval`."""
         return self._hsm.execute(ops.CancelApproval(approval_id=approval_id))

@@ -33,8 +33,9 @@ class ApprovalState(StrEnum):
     Where an approval stands.
 
     pending → granted, denied, cancelled, expired; granted → reserved, pending (more is
-    asked by now, or a grant counts no more), denied, cancelled, expired; reserved →
-    granted (given back, or more uses are left), consumed. No others.
+    asked by now, or a grant was withdrawn or counts no more), denied, cancelled,
+    expired; reserved → granted (given back, or more uses are left), consumed. No
+    others.
     """
 
     PENDING = "pending"
@@ -87,7 +88,8 @@ class ApprovalDecision(Record, frozen=True, kw_only=True):
         roles: Roles that they had then.
         signature: Their signature over the statement, or empty.
         signer: The public key that it was checked with, as text.
-        withdrawn_at: When it was found that their grant counts no more; else 0.
+        withdrawn_at: When they withdrew their grant, or it was found to count no more;
+            else 0.
     """
 
     principal: str

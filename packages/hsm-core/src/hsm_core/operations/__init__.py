@@ -32,6 +32,7 @@ from hsm_core.operations.approvals import (
     Deny,
     GetApproval,
     ListApprovals,
+    Withdraw,
 )
 from hsm_core.operations.audit import (
     AuditPage,
@@ -287,6 +288,7 @@ __all__ = [
     "VerifyMacItem",
     "VerifyStore",
     "VersionList",
+    "Withdraw",
     "WrappedKey",
     "result_type",
 ]
@@ -345,6 +347,7 @@ AnyOperation: TypeAlias = (
     | GetApproval
     | Approve
     | Deny
+    | Withdraw
     | CancelApproval
     | ExtendRetention
     | HoldKey

@@ -12,6 +12,7 @@ from hsm_core.consent import ShownOperation
 from hsm_core.model import ApprovalDemand, ApprovalState, Line, Record, Role
 from hsm_core.operations.base import Effect, Operation
 from hsm_core.operations.names import (
+    AnyApprovalDigest,
     ApprovalDigest,
     ApprovalGeneration,
     ApprovalReference,
@@ -28,6 +29,7 @@ __all__ = [
     "Deny",
     "GetApproval",
     "ListApprovals",
+    "Withdraw",
 ]
 
 
@@ -55,7 +57,8 @@ class DecisionInfo(Record, frozen=True, kw_only=True):
     Attributes:
         roles: Roles that they had then.
         signed: Whether they signed it with a key of their own.
-        withdrawn: Whether it counts no more, because they may not do this any more.
+        withdrawn: Whether it counts no more: they withdrew it, or may not do this any
+            more.
     """
 
     principal: str
@@ -162,8 +165,8 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
     nothing.
 
     Attributes:
-        digest: ``digest`` of what was shown; another one is refused. Empty leaves that
-            to the approver.
+        digest: ``digest`` of what was shown, 64 hex digits; another one is refused. A
+            client computes it from what it displays: `consent.shown_sha256`.
         generation: ``generation`` of what was shown; if there is another by now, it is
             looked at again first. 0 leaves that to the approver.
         comment: Recorded.
@@ -175,7 +178,7 @@ class Approve(Operation[ApprovalInfo], frozen=True, kw_only=True):
     while_locked: ClassVar = True
 
     approval_id: ApprovalReference
-    digest: ApprovalDigest = ""
+    digest: ApprovalDigest
     generation: ApprovalGeneration = 0
     comment: Reason = ""
     signature: Annotated[bytes, Meta(max_length=1024)] | None = None
@@ -188,7 +191,7 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     Attributes:
         reason: Recorded.
-        digest: As in `Approve`.
+        digest: As in `Approve`; may be empty, for nothing is done by a refusal.
         generation: As in `Approve`.
         signature: Over the statement that refuses; nobody has to sign that.
         signer: As in `Approve`.
@@ -199,10 +202,27 @@ class Deny(Operation[ApprovalInfo], frozen=True, kw_only=True):
 
     approval_id: ApprovalReference
     reason: Annotated[Reason, Meta(min_length=1)]
-    digest: ApprovalDigest = ""
+    digest: AnyApprovalDigest = ""
     generation: ApprovalGeneration = 0
     signature: Annotated[bytes, Meta(max_length=1024)] | None = None
     signer: Line = ""
+
+
+class Withdraw(Operation[ApprovalInfo], frozen=True, kw_only=True):
+    """
+    Withdraw one's own approval of a request, until it is consumed.
+
+    The request is pending again if others' approvals are not enough. Who withdrew may
+    approve or deny it again. Said again, it changes nothing.
+
+    Attributes:
+        reason: Recorded.
+    """
+
+    effect: ClassVar = Effect.CONSENT
+
+    approval_id: ApprovalReference
+    reason: Reason = ""
 
 
 class CancelApproval(Operation[ApprovalInfo], frozen=True, kw_only=True):

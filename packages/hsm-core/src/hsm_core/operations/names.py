@@ -13,6 +13,7 @@ from hsm_core.model import Line
 
 __all__ = [
     "AlgorithmName",
+    "AnyApprovalDigest",
     "ApprovalDigest",
     "ApprovalGeneration",
     "ApprovalReference",
@@ -88,6 +89,9 @@ ApprovalReference: TypeAlias = Annotated[
     ),
 ]
 ApprovalDigest: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)
+]
+AnyApprovalDigest: TypeAlias = Annotated[
     str, Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)
 ]
 ApprovalGeneration: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from hsm_core.identities import identity
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_server.limits.buckets import Buckets, Rate
@@ -53,7 +54,7 @@ class ActorLimiter:
             operation: What for; None for what became no operation.
         """
         cost = 1 if operation is None else self._weigh(operation)
-        quota = self._buckets.take(caller.principal, cost)
+        quota = self._buckets.take(identity(caller.principal), cost)
         if quota.wait_seconds:
             self._metrics.count_blocked(quota.policy)
         else:

@@ -131,6 +131,7 @@ EXAMPLES: Final[dict[type[Operation[Any]], dict[str, Any]]] = {
     ops.GetApproval: _APPROVAL,
     ops.Approve: {**_APPROVAL, "digest": "41" * 32, "comment": "as agreed"},
     ops.Deny: {**_APPROVAL, "reason": "not before the audit"},
+    ops.Withdraw: {**_APPROVAL, "reason": "the request has changed"},
     ops.CancelApproval: _APPROVAL,
     ops.ExtendRetention: {
         **_SIGNER,

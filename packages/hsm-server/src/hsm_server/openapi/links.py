@@ -60,7 +60,13 @@ _FIRST: Final[dict[_Kind, tuple[_Kind, str]]] = {
 }
 """Of a list: what shows one item, by which field."""
 
-_ASKED: Final = (ops.GetApproval, ops.Approve, ops.Deny, ops.CancelApproval)
+_ASKED: Final = (
+    ops.GetApproval,
+    ops.Approve,
+    ops.Deny,
+    ops.Withdraw,
+    ops.CancelApproval,
+)
 _WITH_DIGEST: Final = frozenset({ops.Approve})
 
 

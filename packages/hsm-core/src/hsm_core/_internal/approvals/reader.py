@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from hsm_core._internal.approvals.records import (
@@ -18,12 +18,13 @@ from hsm_core._internal.approvals.steady_time import SteadyTime
 from hsm_core._internal.approvals.witness import Unwitnessed, Witness
 from hsm_core._internal.locks import Locks
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
-from hsm_core.model import Approval
+from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry, ApprovalQuery, ApprovalStore, Clock
 
 __all__ = ["ApprovalReader", "place_of"]
 
 _NEWEST: Final = 256
+_PAGE: Final = 1000
 _MOMENT_SECONDS: Final = 0.05
 
 
@@ -108,6 +109,20 @@ class ApprovalReader:
         except (ApprovalTamperedError, ApprovalNotFoundError):
             return None
 
+    def entries(
+        self, states: frozenset[ApprovalState] = frozenset()
+    ) -> Iterator[ApprovalEntry]:
+        """
+        Give the index facts of all approvals in these states, newest first.
+
+        Raises:
+            StoreUnavailableError: The store can't be read.
+        """
+        query = ApprovalQuery(states=states, limit=_PAGE)
+        while entries := self.store.find(query):
+            yield from entries
+            query = dataclasses.replace(query, after=place_of(entries[-1]))
+
     def check(self) -> tuple[str, ...]:
         """
         Authenticate every record, and compare the index with them.
@@ -131,14 +146,11 @@ class ApprovalReader:
     def _disagreeing(self) -> dict[str, tuple[Approval, ApprovalEntry | None]]:
         unlisted = set(self.store.approval_ids())
         found: dict[str, tuple[Approval, ApprovalEntry | None]] = {}
-        query = ApprovalQuery(limit=1000)
-        while entries := self.store.find(query):
-            for entry in entries:
-                unlisted.discard(entry.approval_id)
-                approval = self.believed(entry.approval_id)
-                if approval is not None and entry_of(approval) != entry:
-                    found[entry.approval_id] = approval, entry
-            query = dataclasses.replace(query, after=place_of(entries[-1]))
+        for entry in self.entries():
+            unlisted.discard(entry.approval_id)
+            approval = self.believed(entry.approval_id)
+            if approval is not None and entry_of(approval) != entry:
+                found[entry.approval_id] = approval, entry
         for approval_id in unlisted:
             approval = self.believed(approval_id)
             if approval is not None:

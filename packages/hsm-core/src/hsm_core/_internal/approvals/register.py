@@ -175,6 +175,30 @@ class ApprovalRegister(ApprovalReader):
 
         return self._change(approval_id, rule, limit, step)
 
+    def withdraw(
+        self,
+        approval_id: str,
+        *,
+        principal: str,
+        distinct_certificates: bool = True,
+        step: AuditDraft | None = None,
+    ) -> Approval:
+        """
+        Withdraw what a person has granted; see `rules.withdrawn`.
+
+        Raises:
+            AccessDeniedError: They have granted nothing here.
+            ConflictError: It is in use, or came to an end.
+            HSMError: As `get` and `insert`.
+        """
+        return self._change(
+            approval_id,
+            lambda found, now: rules.withdrawn(
+                found, principal, now, distinct_certificates=distinct_certificates
+            ),
+            step=step,
+        )
+
     def review(
         self,
         approval_id: str,
@@ -288,7 +312,7 @@ class ApprovalRegister(ApprovalReader):
         for _ in range(_EXAMINED):
             entries = self.store.find(query)
             for entry in entries:
-                approval = self._current(entry.approval_id)
+                approval = self.current(entry.approval_id)
                 if approval is not None and _is_wanted(approval, query):
                     found.append(approval)
                 elif entry.approval_id in self._tampered:
@@ -300,7 +324,8 @@ class ApprovalRegister(ApprovalReader):
             query = dataclasses.replace(query, after=place_of(entries[-1]))
         return _page(found, tampered, query.after)
 
-    def _current(self, approval_id: str) -> Approval | None:
+    def current(self, approval_id: str) -> Approval | None:
+        """Return what `get` returns, or None where it isn't found or tampered with."""
         try:
             return self.get(approval_id)
         except (ApprovalTamperedError, ApprovalNotFoundError):

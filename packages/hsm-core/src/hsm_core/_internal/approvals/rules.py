@@ -40,6 +40,7 @@ __all__ = [
     "released",
     "reserved",
     "reviewed",
+    "withdrawn",
 ]
 
 _S: Final = ApprovalState
@@ -109,8 +110,8 @@ def decided(
             if other.granted is decision.granted:
                 return approval
             raise ConflictError(
-                "Who has decided can't decide otherwise; "
-                f"the approval is {approval.state}.",
+                "You have decided already; withdraw your approval to decide "
+                f"otherwise. The approval is {approval.state}.",
                 state=approval.state.value,
             )
         others = other.principal, other.certificate_sha256
@@ -141,6 +142,45 @@ def _with(
         approval.demands, decisions, distinct_certificates=distinct_certificates
     )
     state = approval.state if short else _S.GRANTED
+    return _changed(approval, state=state, decisions=decisions)
+
+
+def withdrawn(
+    approval: Approval,
+    principal: str,
+    now: int,
+    *,
+    distinct_certificates: bool = True,
+) -> Approval:
+    """
+    Return an approval without what a person has granted; they may decide again.
+
+    Raises:
+        AccessDeniedError: They have granted nothing here.
+        ConflictError: An operation has it, or it came to an end.
+    """
+    own = [
+        d
+        for d in approval.decisions
+        if d.granted and same_person(d.principal, principal)
+    ]
+    if not own:
+        raise AccessDeniedError("You have not approved this request.")
+    if not any(d.counts for d in own):
+        return approval
+    if approval.state not in {_S.PENDING, _S.GRANTED}:
+        raise ConflictError(
+            f"The approval is {approval.state}; it is too late to withdraw.",
+            state=approval.state.value,
+        )
+    decisions = tuple(
+        msgspec.structs.replace(d, withdrawn_at=now) if d in own and d.counts else d
+        for d in approval.decisions
+    )
+    short = missing(
+        approval.demands, decisions, distinct_certificates=distinct_certificates
+    )
+    state = _S.PENDING if short else approval.state
     return _changed(approval, state=state, decisions=decisions)
 
 

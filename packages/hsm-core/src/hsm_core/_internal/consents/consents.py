@@ -26,9 +26,11 @@ from hsm_core._internal.consents.using import Hold, Users, step_of
 from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.failpoints import failpoint
 from hsm_core._internal.locks import Locks
-from hsm_core._internal.policy import PolicyHolder
-from hsm_core._internal.presentation import present
+from hsm_core._internal.policy import PolicyHolder, facts_after
+from hsm_core._internal.presentation import context_of, present
 from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.views import key_facts
+from hsm_core.consent import ShownOperation
 from hsm_core.errors import (
     AccessDeniedError,
     ApprovalNotFoundError,
@@ -38,7 +40,7 @@ from hsm_core.errors import (
     TooManyApprovalsError,
     UnavailableError,
 )
-from hsm_core.identities import is_reserved, same_person
+from hsm_core.identities import identity, is_reserved, same_person
 from hsm_core.model import (
     Approval,
     ApprovalDecision,
@@ -46,7 +48,7 @@ from hsm_core.model import (
     ApprovalState,
     Caller,
 )
-from hsm_core.protocols import ApprovalQuery, AuditTicket, Entropy
+from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditTicket, Entropy
 
 __all__ = ["Asked", "Consents"]
 
@@ -93,7 +95,9 @@ class Consents:
 
         policy: The one in force.
 
-        most_open: Open requests that one principal may have.
+        last_used_at: Returns when a key was last used, microseconds since 1970, or 0.
+
+        most_open: Open requests that one person may have, however their name is spelt.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Consents:
         entropy: Entropy,
         policy: PolicyHolder,
         *,
+        last_used_at: Callable[[KeyDocument], int],
         most_open: int,
     ) -> None:
         self.people = people
@@ -113,6 +118,7 @@ class Consents:
         self._ring = ring
         self._entropy = entropy
         self._policy = policy
+        self._last_used_at = last_used_at
         self._most_open = most_open
         self._requesters = Locks()
 
@@ -129,7 +135,8 @@ class Consents:
         It covers the requester, every field of the operation with its defaults, and id,
         algorithm and version of every key that it names: the version that it names too,
         else the current one. So what is about an old version is not concerned where the
-        key is rotated.
+        key is rotated. Of an `UpdateKey` it covers what is changed as it was
+        before, too: who approves a change has seen both.
         """
         named = getattr(asked.operation, "version", None)
         first, others = asked.document, asked.others.values()
@@ -138,6 +145,12 @@ class Consents:
             for d, version in [(first, named), *((d, None) for d in others)]
             if d is not None
         ]
+        if isinstance(asked.operation, ops.UpdateKey) and first is not None:
+            # A rule goes by all of the first three, whichever is to change.
+            facts = [first.name, first.owner, sorted(first.tags)]
+            if asked.operation.description is not None:
+                facts.append(first.description)
+            keys.append(wire.encode_packed(facts))
         return self._ring.approval_digest(
             asked.caller.principal.encode("utf-8", "surrogatepass"),
             _every_field(asked.operation),
@@ -229,6 +242,18 @@ class Consents:
         step = step_of("system.approval-cancelled", caller)
         return self._register.cancel(approval_id, requester=caller.principal, step=step)
 
+    def withdraw(
+        self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        """
+        Withdraw what the caller has approved; whoever uses it now is waited for.
+
+        Raises:
+            HSMError: It can't be; see `People.withdraw`.
+        """
+        with self._users.held(operation.approval_id):
+            return self.people.withdraw(caller, operation, step)
+
     def settle(self, hold: Hold, *, done: bool | None) -> None:
         """Use an approval up, or give it back; see `Users.settle`."""
         self._users.settle(hold, done=done)
@@ -236,7 +261,7 @@ class Consents:
     def _matching(self, asked: Asked, digest: str) -> Approval:
         if asked.approval_id:
             return self._named(asked, digest)
-        with self._requesters.held(asked.caller.principal):
+        with self._requesters.held(identity(asked.caller.principal)):
             found = self.find(asked.caller.principal, digest)
             return found or self._ask(asked, digest)
 
@@ -272,7 +297,7 @@ class Consents:
             HSMError: Store or trail can't be used.
         """
         digest = self.digest(asked)
-        with self._requesters.held(asked.caller.principal):
+        with self._requesters.held(identity(asked.caller.principal)):
             found = self.find(asked.caller.principal, digest)
             return found or self._ask(asked, digest, minimum_seconds)
 
@@ -280,12 +305,7 @@ class Consents:
         self._check_room(asked.caller.principal)
         approval_id = str(uuid.UUID(bytes=self._entropy.random_bytes(16), version=4))
         salt = self._entropy.random_bytes(consent.SALT_BYTES)
-        shown = present(
-            asked.operation,
-            requester=asked.caller.principal,
-            document=asked.document,
-            salt=salt,
-        )
+        shown = self._shown(asked, salt)
         sealed = self._ring.seal_approval(
             wire.encode_packed(shown), approval_id=approval_id, entropy=self._entropy
         )
@@ -310,14 +330,43 @@ class Consents:
         )
         return self._register.insert(request, step=step)
 
+    def _shown(self, asked: Asked, salt: bytes) -> ShownOperation:
+        document, operation = asked.document, asked.operation
+        frees_from: tuple[str, ...] = ()
+        if isinstance(operation, ops.UpdateKey) and document is not None:
+            before = key_facts(document)
+            after = facts_after(operation, before)
+            frees_from = self._policy.engine.freeing(before, after)
+        context = context_of(
+            operation,
+            asked.caller,
+            document,
+            asked.others,
+            salt=salt,
+            frees_from=frees_from,
+            last_used_at=self._last_used_at(document) if document else 0,
+        )
+        return present(
+            operation,
+            requester=asked.caller.principal,
+            document=document,
+            salt=salt,
+            context=context,
+        )
+
     def _check_room(self, requester: str) -> None:
         if is_reserved(requester):
             return  # The HSM's own doings ask for what is due, once each.
-        query = ApprovalQuery(states=_OPEN, requester=requester, limit=self._most_open)
-        if len(self._register.store.find(query)) < self._most_open:
+        own = [
+            entry.approval_id
+            for entry in self._register.entries(_OPEN)
+            if same_person(entry.requester, requester)
+        ]
+        if len(own) < self._most_open:
             return
         # Of those some may have expired unnoticed.
-        if len(self._register.find(query).approvals) >= self._most_open:
+        found = map(self._register.current, own)
+        if sum(a is not None and a.state in _OPEN for a in found) >= self._most_open:
             raise TooManyApprovalsError(
                 f"You have {self._most_open} open requests for approval already; "
                 "cancel some, or wait until they are decided.",
@@ -371,9 +420,7 @@ class Consents:
             not is_kept
             and asked_for.isdisjoint(frozenset(decision.roles) - roles)
             and self.people.is_vouched_for(decision)
-            and self.people.allows(
-                person, ops.Approve(approval_id=approval.approval_id)
-            )
+            and self.people.may_approve(person)
             and self.people.is_signed(approval, decision)
         )
 

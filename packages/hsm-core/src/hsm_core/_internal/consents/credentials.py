@@ -49,7 +49,7 @@ class CredentialCheck:
             *self._keys.trusted(),
             *(person.credential_key for person in self._people()),
         )
-        return any([self._is_marked(decision, name) for name in names])
+        return any(self._is_marked(decision, name) for name in names)
 
     def roles(self, decision: ApprovalDecision) -> frozenset[Role]:
         """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hsm_core._internal.approvals import ApprovalRegister
@@ -16,6 +17,7 @@ from hsm_core._internal.consents.people import People
 from hsm_core._internal.consents.signing import SignatureCheck
 from hsm_core._internal.consents.steps import Steps
 from hsm_core._internal.consents.using import Users
+from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.ground import Ground
 from hsm_core._internal.policy import Recogniser
 from hsm_core.protocols import (
@@ -50,6 +52,7 @@ def open_dual_control(
     ledger: Ledger,
     check_signature: SignatureCheck,
     credential_keys: CredentialKeys | None,
+    last_used_at: Callable[[KeyDocument], int],
 ) -> DualControl:
     """
     Compare the approvals with the trail, settle what a crash left, and begin.
@@ -65,6 +68,8 @@ def open_dual_control(
         check_signature: Checks what approvers sign.
 
         credential_keys: By which they are known; None where who calls knows them.
+
+        last_used_at: Returns when a key was last used, microseconds since 1970, or 0.
 
     Raises:
         AuditTamperedError: A record is bad.
@@ -100,6 +105,7 @@ def open_dual_control(
         ring,
         entropy,
         policy,
+        last_used_at=last_used_at,
         most_open=settings.approval_requests,
     )
     care = Care(register, ledger, steps, audit, users)

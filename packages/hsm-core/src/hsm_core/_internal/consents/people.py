@@ -6,7 +6,7 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from hsm_core import consent, wire
 from hsm_core import operations as ops
@@ -46,7 +46,6 @@ from hsm_core.protocols import ApprovalQuery, AuditDraft
 
 __all__ = ["People"]
 
-_ANY: Final = "00000000-0000-4000-8000-000000000000"
 _CURSOR: Final = re.compile(
     r"([0-9]{1,16})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
@@ -102,7 +101,7 @@ class People:
         return self.info(self._visible(caller, approval_id))
 
     def _visible(self, caller: Caller, approval_id: str) -> Approval:
-        sees_all = self.sees_all(caller)
+        sees_all = self.may_approve(caller)
         try:
             approval = self._register.get(approval_id)
         except ApprovalTamperedError:
@@ -142,10 +141,6 @@ class People:
             self._register.time.now(),
         )
         return not decision.allowed and decision.rule != DEFAULT_DENY
-
-    def sees_all(self, caller: Caller) -> bool:
-        """Return whether somebody sees more than their own requests."""
-        return self.allows(caller, ops.Approve(approval_id=_ANY))
 
     def decide(
         self,
@@ -187,6 +182,28 @@ class People:
             step=step,
         )
         return self._answer(approval, decided, step)
+
+    def withdraw(
+        self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        """
+        Withdraw what a person has approved.
+
+        Raises:
+            AccessDeniedError: They have not approved it.
+            ConflictError: It is in use, or came to an end.
+            HSMError: Store or trail can't be used.
+        """
+        approval = self._visible(caller, operation.approval_id)
+        if operation.reason:
+            step = replace(step, parameters={"reason": operation.reason})
+        withdrawn = self._register.withdraw(
+            approval.approval_id,
+            principal=caller.principal,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+            step=step,
+        )
+        return self._answer(approval, withdrawn, step)
 
     def cancel(
         self, caller: Caller, approval_id: str, step: AuditDraft
@@ -267,10 +284,11 @@ class People:
         """Return the roles of a decision that whoever made it still has."""
         return self._credentials.roles(decision)
 
-    def allows(self, caller: Caller, operation: ops.Operation[Any]) -> bool:
-        """Return whether the policy lets somebody do what is about no key."""
+    def may_approve(self, caller: Caller) -> bool:
+        """Return whether the policy lets somebody approve."""
         at = self._register.time.now()
-        return self._policy.engine.decide(operation, caller, None, at=at).allowed
+        kind = ops.Approve.__name__
+        return self._policy.engine.judge(kind, caller, (), at).allowed
 
     def list(self, caller: Caller, query: ops.ListApprovals) -> ops.ApprovalPage:
         """
@@ -280,7 +298,7 @@ class People:
             InvalidInputError: The cursor is none of ours.
             HSMError: They can't be read.
         """
-        sees_all = self.sees_all(caller)
+        sees_all = self.may_approve(caller)
         requester = query.requester
         if not sees_all:
             if requester and not same_person(requester, caller.principal):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Approvals: ListApprovals, GetApproval, Approve, Deny, CancelApproval."""
+"""Approvals: ListApprovals, GetApproval, Approve, Deny, Withdraw, CancelApproval."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ __all__ = [
     "DenyHandler",
     "GetApprovalHandler",
     "ListApprovalsHandler",
+    "WithdrawHandler",
 ]
 
 
@@ -87,6 +88,15 @@ class DenyHandler(_ApprovalHandler[ops.Deny, ops.ApprovalInfo]):
         people = self._services.consents.people
         step = self._step(subject)
         return Answer(people.decide(subject.caller, subject.operation, step))
+
+
+class WithdrawHandler(_ApprovalHandler[ops.Withdraw, ops.ApprovalInfo]):
+    """Withdraw an approval."""
+
+    def perform(self, subject: Subject[ops.Withdraw], /) -> Answer[ops.ApprovalInfo]:
+        """Note and record it."""
+        consents, step = self._services.consents, self._step(subject)
+        return Answer(consents.withdraw(subject.caller, subject.operation, step))
 
 
 class CancelApprovalHandler(_ApprovalHandler[ops.CancelApproval, ops.ApprovalInfo]):

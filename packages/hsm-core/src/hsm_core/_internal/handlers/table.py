@@ -91,6 +91,7 @@ _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {
     ops.GetApproval: approvals.GetApprovalHandler,
     ops.Approve: approvals.ApproveHandler,
     ops.Deny: approvals.DenyHandler,
+    ops.Withdraw: approvals.WithdrawHandler,
     ops.CancelApproval: approvals.CancelApprovalHandler,
     ops.ExtendRetention: retention.ExtendRetentionHandler,
     ops.HoldKey: retention.HoldKeyHandler,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who may do what: pure functions of operation, caller, key facts and time."""
 
-from hsm_core._internal.policy.changes import decide_update
+from hsm_core._internal.policy.changes import decide_update, facts_after
 from hsm_core._internal.policy.deciding import decide_on
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.explaining import explain
@@ -25,6 +25,7 @@ __all__ = [
     "decide_on",
     "decide_update",
     "explain",
+    "facts_after",
     "joined",
     "outcome_of_rule",
     "policy_of",

@@ -14,7 +14,7 @@ from hsm_core._internal.policy.clauses import (
     applies_to_any,
     clause_of,
 )
-from hsm_core._internal.policy.freeing import freed
+from hsm_core._internal.policy.freeing import freed, freeing
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
 from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
 from hsm_core._internal.system_callers import SYSTEM_GRANTS
@@ -214,6 +214,10 @@ class RuleEngine:
         """Return what would be asked for no more, whoever asks and whenever."""
         return freed(self.policy, before, after)
 
+    def freeing(self, before: KeyFacts, after: KeyFacts, /) -> tuple[str, ...]:
+        """Return the names of rules that a change would free a key from."""
+        return tuple(rule.name for rule in freeing(self.policy, before, after))
+
     def _holding(
         self, effect: Effect, question: _Question, sides: tuple[KeyFacts, ...] = ()
     ) -> Iterator[tuple[PolicyRule, KeyClause, tuple[KeyFacts, ...]]]:
@@ -244,8 +248,10 @@ class RuleEngine:
         return self._granted[asked]
 
     def _granted_to(self, kind: str, roles: frozenset[Role]) -> str | None:
+        # Who may approve may withdraw it, whether or not a policy says so.
+        kinds = {kind, "Approve"} if kind == "Withdraw" else {kind}
         for role in Role:
-            if role in roles and kind in self.policy.grants[role]:
+            if role in roles and not kinds.isdisjoint(self.policy.grants[role]):
                 return f"role:{role}"
         return None
 

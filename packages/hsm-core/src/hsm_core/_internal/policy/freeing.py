@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-From which demands a change of its labels would free a key, whoever asks and whenever.
+From which rules a change of its labels would free a key, whoever asks and whenever.
 
 The change itself may come by day, from the office, by somebody whom no rule concerns;
 what it makes possible may come by night, from elsewhere, by somebody else. So of each
@@ -16,12 +16,13 @@ import msgspec
 
 from hsm_core._policies.operations import INTERNAL_OPERATIONS
 from hsm_core._policies.rules import Conditions, Policy, PolicyRule
+from hsm_core._policies.schema import Effect
 from hsm_core.identities import identity
 from hsm_core.model import ApprovalDemand, Caller
 from hsm_core.operations import OPERATIONS
 from hsm_core.protocols import KeyClause, KeyFacts
 
-__all__ = ["freed"]
+__all__ = ["freed", "freeing"]
 
 _SOMEBODY: Final = Caller(principal="", roles=frozenset())
 """Stands for all who own neither."""
@@ -38,13 +39,25 @@ _CONCERNED: Final = INTERNAL_OPERATIONS | {
 def freed(
     policy: Policy, before: KeyFacts, after: KeyFacts
 ) -> tuple[ApprovalDemand, ...]:
-    """Return the demands of rules that hold for *before* and would not for *after*."""
+    """Return what these rules demand; see `freeing`."""
+    rules = freeing(policy, before, after)
+    return tuple(rule.demand for rule in rules if rule.demand is not None)
+
+
+def freeing(
+    policy: Policy, before: KeyFacts, after: KeyFacts
+) -> tuple[PolicyRule, ...]:
+    """
+    Return the rules that hold for *before* and would not for *after*.
+
+    Rules that deny are among them; rules that allow are not.
+    """
     owners = dict.fromkeys((before.owner, after.owner))
     people = [Caller(principal=o, roles=frozenset()) for o in owners]
     return tuple(
-        rule.demand
+        rule
         for rule in policy.rules
-        if rule.demand is not None
+        if rule.effect is not Effect.ALLOW
         and rule.is_about_keys
         and not _CONCERNED.isdisjoint(rule.match.operations or _CONCERNED)
         and any(

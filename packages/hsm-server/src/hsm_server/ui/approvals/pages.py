@@ -27,6 +27,8 @@ from hsm_core.operations import (
     DescribeKey,
     GetApproval,
     ListApprovals,
+    Operation,
+    Withdraw,
 )
 from hsm_server.ui.approvals.presenting import choices, present
 from hsm_server.ui.approvals.saying_again import said_again
@@ -187,14 +189,23 @@ async def _say(view: View, saying: Saying) -> web.Response:
     return view.see_other(f"{_LIST}/{_id(view)}", saying.done)
 
 
+async def _withdraw(view: View) -> web.Response:
+    return await _give_up(view, Withdraw, "You have withdrawn your approval.")
+
+
 async def _cancel(view: View) -> web.Response:
+    return await _give_up(view, CancelApproval, "You have given up this request.")
+
+
+async def _give_up(
+    view: View, kind: type[Operation[ApprovalInfo]], done: str
+) -> web.Response:
     await view.form()
-    operation = wire.convert({"approval_id": _id(view)}, CancelApproval)
     try:
-        await view.execute(operation)
+        await view.execute(wire.convert({"approval_id": _id(view)}, kind))
     except (AccessDeniedError, ConflictError) as error:
         return await _shown(view, await _fetch(view), error=error)
-    return view.see_other(f"{_LIST}/{_id(view)}", "You have given up this request.")
+    return view.see_other(f"{_LIST}/{_id(view)}", done)
 
 
 async def _execute(view: View) -> web.Response:
@@ -227,6 +238,7 @@ PAGES: Final = (
     Page("GET", _ONE, _show, "approvals.show"),
     Page("POST", f"{_ONE}/approve", _agree, "approvals.approve"),
     Page("POST", f"{_ONE}/deny", _refuse, "approvals.deny"),
+    Page("POST", f"{_ONE}/withdraw", _withdraw, "approvals.withdraw"),
     Page("POST", f"{_ONE}/cancel", _cancel, "approvals.cancel"),
     Page("POST", f"{_ONE}/execute", _execute, "approvals.execute"),
 )

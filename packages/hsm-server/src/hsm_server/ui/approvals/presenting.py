@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from hsm_core.consent import (
+    ShownChange,
+    ShownContext,
     ShownField,
     ShownOperation,
+    changes,
     check_shown,
+    headline,
     shown_sha256,
 )
 from hsm_core.errors import HSMError
@@ -97,6 +102,10 @@ class ShownApproval:
         subject: The key that it is about, or that it would make, by its name.
         key_version: The version that is named, or the one that was current.
         names_version: Whether the operation names it.
+        headline: The request in one sentence, in parts: who, what, facts, undoing.
+        changes: What changes, before and after.
+        about: What else there is to know of requester and key: name and value.
+        frees_from: Rules that it would free the key from.
         needs_signature: Whether who agrees must sign with a key of their own.
         uses_left: For how many operations it may still be used.
     """
@@ -114,6 +123,10 @@ class ShownApproval:
     algorithm: str
     key_version: int
     names_version: bool
+    headline: tuple[str, str, str, str]
+    changes: tuple[ShownChange, ...]
+    about: tuple[tuple[str, str], ...]
+    frees_from: tuple[str, ...]
     fields: tuple[FieldRow, ...]
     digest: str
     told_digest: str
@@ -143,6 +156,7 @@ class Choices:
     said: str
     approve: bool
     deny: bool
+    withdraw: bool
     cancel: bool
     execute: bool
 
@@ -150,7 +164,9 @@ class Choices:
 def present(approval: ApprovalInfo) -> ShownApproval:
     """Return an approval as a page shows it, with its digest computed from that."""
     shown = approval.operation
+    context = shown.context or ShownContext()
     digest, problem = _checked_digest(approval)
+    first = headline(shown, datetime.now(UTC))
     return ShownApproval(
         approval_id=approval.approval_id,
         state=approval.state.value,
@@ -165,7 +181,16 @@ def present(approval: ApprovalInfo) -> ShownApproval:
         algorithm=visible(shown.algorithm),
         key_version=shown.version,
         names_version=any(field.name == "version" for field in shown.fields),
-        fields=tuple(_field_rows(shown.fields)),
+        headline=(
+            visible(first.requester),
+            visible(first.action),
+            visible(first.facts),
+            visible(first.undo),
+        ),
+        changes=tuple(map(_visible_change, changes(shown))),
+        about=tuple((name, visible(text)) for name, text in _about(context) if text),
+        frees_from=tuple(map(visible, context.frees_from)),
+        fields=tuple(_field_rows(shown)),
         digest=digest,
         told_digest=approval.digest,
         problem=problem,
@@ -186,11 +211,45 @@ def _new_name(shown: ShownOperation) -> str:
     return next(named, "")
 
 
-def _field_rows(fields: Sequence[ShownField]) -> Iterator[FieldRow]:
-    """Give the rows of fields; where items follow, the number before counts them."""
+def _visible_change(change: ShownChange) -> ShownChange:
+    return ShownChange(
+        visible(change.name),
+        visible(change.before),
+        visible(change.after),
+        tuple(map(visible, change.removed)),
+        tuple(map(visible, change.added)),
+    )
+
+
+def _about(context: ShownContext) -> list[tuple[str, str]]:
+    certificate = context.requester_certificate, context.requester_certificate_sha256
+    used = context.last_used_at or ("never" if context.versions else "")
+    return [
+        ("Requester's roles", ", ".join(context.requester_roles)),
+        ("Requester's address", context.requester_address),
+        ("Requester's certificate", ", SHA-256 ".join(filter(None, certificate))),
+        ("Key's owner", context.owner),
+        ("Key's tags", ", ".join(context.tags)),
+        ("Key last used", used),
+    ]
+
+
+def _field_rows(shown: ShownOperation) -> Iterator[FieldRow]:
+    """
+    Give the rows of fields; where items follow, the number before counts them.
+
+    Beside the id of a key stands the key's name.
+    """
+    fields = shown.fields
+    known = {"key_id": shown.key_name}
+    if shown.context is not None:
+        known |= {field.name: field.text or "" for field in shown.context.names}
     names = {field.name.rpartition(".")[0] for field in fields}
     for field in fields:
         row = field_row(field)
+        if field.text is not None and known.get(field.name):
+            name = visible(known[field.name])
+            row = FieldRow(row.name, row.form, (*row.value, f"the key {name}"))
         if field.number is not None and field.name in names:
             yield FieldRow(row.name, "list", (f"{field.number} items",))
         else:
@@ -291,6 +350,7 @@ def choices(approval: ApprovalInfo, principal: str, *, is_known: bool) -> Choice
         said=said,
         approve=decides and approval.state is ApprovalState.PENDING,
         deny=decides,
+        withdraw=is_open and said == "agreed",
         cancel=own and is_open,
         execute=own and approval.state is ApprovalState.GRANTED and is_known,
     )
