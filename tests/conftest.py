@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support import REPOSITORY, vectors_folder
+from tests.support import REPOSITORY, heed_signals, vectors_folder
 from tests.support import require_service as require_service_or_skip
+
+heed_signals()
 
 # How long an example takes is the machine's business, and no test's.
 settings.register_profile("patient", deadline=None)

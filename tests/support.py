@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 __all__ = [
     "REPOSITORY",
+    "heed_signals",
     "overriding",
     "require_mounts",
     "require_program",
@@ -46,6 +48,19 @@ def overriding(words: Sequence[str]) -> list[str]:
             groups.pop(key, None)
         groups.setdefault(key, []).append(word)
     return [word for group in groups.values() for word in group]
+
+
+def heed_signals() -> None:
+    """
+    Undo that signals are ignored, as they are in the background and under nohup.
+
+    Programs that tests start inherit it, and would not end as they do for people. A
+    hang-up goes on being ignored here, by a handler, which no program inherits.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 def require_service(name: str, found: object) -> None:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Tests of what the other tests rely on."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import (
+    REPOSITORY,
     require_mounts,
     require_program,
     require_service,
@@ -91,3 +94,26 @@ class TestRequireMounts:
 
         with pytest.raises(pytest.fail.Exception, match="only root may"):
             require_mounts("only root may")
+
+
+def test_programs_heed_signals_under_nohup() -> None:
+    """
+    What tests start does not ignore signals, though the tests were started so.
+    """
+    code = (
+        "import subprocess, tests.conftest; "
+        "subprocess.run(['grep', 'SigIgn', '/proc/self/status'])"
+    )
+    told = subprocess.run(
+        [
+            *("/bin/sh", "-c", "trap '' HUP INT QUIT; exec \"$@\"", "sh"),
+            *(sys.executable, "-c", code),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    # The first three are SIGHUP, SIGINT and SIGQUIT.
+    assert 0 == int(told.split()[1], 16) & 0b111
