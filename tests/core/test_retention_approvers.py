@@ -30,9 +30,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     path = tmp_path / "policy.yaml"
     path.write_bytes(OPEN)
     path.chmod(0o600)
-    made = World(
-        tmp_path, memory=False, asks_people=True, is_idle=True, policy_config=path
-    )
+    made = World(tmp_path, memory=False, asks_people=True, policy_config=path)
     yield made
     made.close()
 
