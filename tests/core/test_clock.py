@@ -17,16 +17,15 @@ def test_an_instant_is_aware() -> None:
     assert datetime(2025, 6, 15, 15, 6, 40, 5, UTC) == instant(1_750_000_000_000_005)
 
 
-@pytest.mark.parametrize("time", [2**60, -(2**60)])
-def test_times_out_of_this_world(time: int) -> None:
+@pytest.mark.parametrize(("time", "year"), [(2**60, 9999), (-(2**60), 1)])
+def test_times_out_of_this_world(time: int, year: int) -> None:
     """A clock beyond the calendar is shown at the calendar's end, and stops nothing."""
-    with memory_hsm(clock=FakeClock(abs(time) % 2**53)) as gateway:
+    with memory_hsm(clock=FakeClock(time)) as gateway:
         session = Session(gateway.act_as(caller()))
         session.create_key("ed25519")
+        (key,) = session.keys()
 
-        assert 1 == len(list(session.keys()))
-
-    assert instant(time).year in {1, 9999}
+    assert year == key.created_at.year
 
 
 def test_the_system_clock_moves() -> None:
