@@ -24,14 +24,14 @@ from tests.faults.journal import Journal
 from tests.faults.leftovers import check_files
 from tests.faults.trail import check_trail, events_of_files, events_of_server
 
-__all__ = ["CLIENTS", "READY_SECONDS", "RECOVERY_SECONDS", "WORKERS", "Crew"]
+__all__ = ["CLIENTS", "READY_CPU_SECONDS", "RECOVERY_SECONDS", "WORKERS", "Crew"]
 
 CLIENTS: Final = 4
-READY_SECONDS: Final = 10.0
-"""How long a start may take, on a machine that does other things too."""
+READY_CPU_SECONDS: Final = 12.0
+"""What the processes of a server may compute until it is ready."""
 
-RECOVERY_SECONDS: Final = 10.0
-"""How long a server that was hurt may take until all is well again."""
+RECOVERY_SECONDS: Final = 120.0
+"""How long a server that was hurt is given until all is well again."""
 
 WORKERS: Final = 2
 """Front ends."""
@@ -147,7 +147,7 @@ class Crew:
         return sum(examiner.checked for examiner in self._examiners)
 
     def start(self) -> ServerProcess:
-        """Start the real server and check that it is ready soon."""
+        """Start the real server and check that little is done until it is ready."""
         server = self.start_again()
         if not self.clients:
             self._hire(server.port)
@@ -160,9 +160,9 @@ class Crew:
         server = self._server = self.site.start(*self._flags, command=self._command)
         self.starts.append(server.ready_seconds)
         check(
-            server.ready_seconds <= READY_SECONDS,
-            "a start took too long",
-            server.ready_seconds,
+            server.ready_cpu_seconds <= READY_CPU_SECONDS,
+            "a start computed too much",
+            server.ready_cpu_seconds,
         )
         return server
 

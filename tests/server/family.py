@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until something is so; fail the test if it does not become so."""
     end = time.monotonic() + seconds
     while not condition():
@@ -137,7 +137,7 @@ def create(server: Running, name: str) -> None:
     assert 201 == answer.status, answer.body
 
 
-def retrying(server: Running, path: str, seconds: float = 20.0) -> Answer:
+def retrying(server: Running, path: str, seconds: float = 120.0) -> Answer:
     """Return the first answer to a GET that is not 503."""
     end = time.monotonic() + seconds
     while True:
