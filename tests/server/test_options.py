@@ -67,6 +67,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     """Give a listener that only listens to us."""
+    # Root would be warned.
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     started = Server()
     monkeypatch.setattr(program, "serve", started)
     monkeypatch.setattr("signal.signal", lambda *_: None)
@@ -159,6 +161,33 @@ def test_a_secret_on_the_command_line_works_and_warns(server: Server) -> None:
     assert bytes(range(32)) == server.secrets.master_key
     assert "warning: --master-key stands on the command line" in result.stderr
     assert KEY not in result.output
+
+
+@pytest.mark.parametrize(
+    ("uid", "flags", "words"),
+    [
+        (0, (), "Pass --vault-user and --front-end-user to"),
+        (0, ("--vault-user", "daemon"), "Pass --front-end-user to"),
+        (0, ("--vault-user", "daemon", "--front-end-user", "root"), "--front-end-user"),
+        (0, ("--vault-user", "daemon", "--front-end-user", "nobody"), ""),
+        (0, ("--isolation", "inline"), "Start it as another user"),
+        (1000, (), ""),
+    ],
+)
+def test_root_is_warned(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    uid: int,
+    flags: tuple[str, ...],
+    words: str,
+) -> None:
+    """Who lets what talks to the network be root is told the flags that mend it."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    result = run(*flags)
+
+    assert 0 == result.exit_code
+    assert words in result.stderr
+    assert bool(words) == ("warning: the server runs as root" in result.stderr)
 
 
 def test_a_secret_in_a_file_does_not_warn(server: Server, tmp_path: Path) -> None:

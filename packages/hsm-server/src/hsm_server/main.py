@@ -30,6 +30,7 @@ from hsm_server.options import (
     environment_name,
     metrics_warning,
     options,
+    root_warning,
     settings_from,
 )
 from hsm_server.secret_box import TOKEN_SECRET, SecretBox, for_stores
@@ -76,13 +77,16 @@ def _run(**values: Any) -> None:
     try:
         _check_randomness()
         settings = _with_provider(settings_from(values), values["oidc_config"])
-        if warning := metrics_warning(settings):
-            say(f"warning: {warning}")
+        isolation = Isolation(values["isolation"])
+        users = values["vault_user"], values["front_end_user"]
+        for warning in (metrics_warning(settings), root_warning(isolation, *users)):
+            if warning:
+                say(f"warning: {warning}")
         serve(
             Start(
                 settings=settings,
                 box=_take_secrets(context, values, settings),
-                isolation=Isolation(values["isolation"]),
+                isolation=isolation,
                 vault_user=values["vault_user"],
                 front_end_user=values["front_end_user"],
                 started=started,

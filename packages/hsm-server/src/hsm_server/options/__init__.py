@@ -11,6 +11,7 @@ from hsm_server.options.metrics import metrics_warning
 from hsm_server.options.names import environment_name
 from hsm_server.options.stores import check_places
 from hsm_server.options.unavailable import UNAVAILABLE
+from hsm_server.options.users import root_warning
 from hsm_server.options.values import TOKEN_KEYS, settings_from
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "environment_name",
     "metrics_warning",
     "options",
+    "root_warning",
     "settings_from",
 ]
