@@ -72,12 +72,14 @@ def test_a_token_without_id_is_named_by_its_hash(verifier: TokenVerifier) -> Non
         (["operator"], {Role.OPERATOR}),
         (["admin"], {Role.ADMINISTRATOR}),
         (["Auditor", "service"], {Role.AUDITOR, Role.SERVICE}),
+        (["Operator", "root", "offline_access"], {Role.OPERATOR}),
+        (["uma_authorization", "OPERATOR", "auditor"], {Role.AUDITOR}),
     ],
 )
 def test_roles_are_read_in_two_spellings(
     verifier: TokenVerifier, names: list[str], roles: set[Role]
 ) -> None:
-    """As in the table, or all in lower case as the original wrote them."""
+    """As in the table, or all in lower case; what is none of them grants nothing."""
     assert frozenset(roles) == verifier.verify(mint({**GOOD, "roles": names})).roles
 
 
@@ -113,12 +115,30 @@ def test_an_unknown_kid_takes_as_long_as_a_known_one(
         verifier.verify(unknown)
 
 
-@pytest.mark.parametrize("typ", ["JWT", "jwt"])
-def test_the_type_may_be_said(verifier: TokenVerifier, typ: str) -> None:
-    """A type, if there is one, is JWT."""
-    assert (
-        "alice" == verifier.verify(mint(GOOD, {"alg": "HS256", "typ": typ})).principal
-    )
+@pytest.mark.parametrize(
+    "header",
+    [
+        *({"typ": typ} for typ in ("JWT", "jwt", "at+jwt", "application/at+JWT")),
+        *({"x5t": "AAAA"}, {"typ": "at+jwt", "x5t#S256": "AAAA"}),
+    ],
+)
+def test_headers_of_common_issuers_are_taken(
+    verifier: TokenVerifier, header: dict[str, str]
+) -> None:
+    """A type of tokens, and thumbprints, which choose no key."""
+    assert "alice" == verifier.verify(mint(GOOD, {"alg": "HS256", **header})).principal
+
+
+def test_times_may_be_fractions(verifier: TokenVerifier, clock: Clock) -> None:
+    """They are JSON numbers (RFC 7519, section 2), and count to the fraction."""
+    times = {"iat": NOW - 0.5, "nbf": NOW - 0.25, "exp": NOW + 300.5}
+    token = mint({**GOOD, **times})
+    identity = verifier.verify(token)
+    clock.seconds = NOW + 300.5 + 60
+
+    assert (NOW - 0.5, NOW + 360.5) == (identity.issued_at, identity.expires_at)
+    with pytest.raises(AuthenticationError):
+        verifier.verify(token)
 
 
 @pytest.mark.parametrize("secret", [b"", b"\0" * 34, SECRET[:-1], SECRET + b"x"])
@@ -158,7 +178,7 @@ HEADERS: dict[str, Any] = {
     },
     **{
         f"typ {typ!r}": {"alg": "HS256", "typ": typ}
-        for typ in ["dpop+jwt", "at+jwt", "JWE", "JOSE", "", None, 1, ["JWT"]]
+        for typ in ["dpop+jwt", "text/jwt", "JWE", "JOSE", "", None, 1, ["JWT"]]
     },
     **{
         f"{name} {str(value)[:30]!r}": {"alg": "HS256", name: value}
@@ -175,7 +195,6 @@ HEADERS: dict[str, Any] = {
             ("jku", "https://127.0.0.1:1/keys"),
             ("x5u", "https://127.0.0.1:1/chain"),
             ("x5c", ["MIIB"]),
-            ("x5t", "AAAA"),
             ("cty", "JWT"),
             ("enc", "A256GCM"),
             ("zip", "DEF"),
@@ -205,7 +224,7 @@ CLAIMS: dict[str, Any] = {
     **{
         f"exp {value!r}": ("exp", value)
         for value in [
-            *(0, -1, NOW - 3600, NOW - 60, "1800000300", NOW + 300.5, True),
+            *(0, -1, NOW - 3600, NOW - 60, "1800000300", True),
             *([NOW + 300], 2**53, 2**63, 10**19, NOW + 86401, 1e300),
         ]
     },
@@ -229,7 +248,7 @@ CLAIMS: dict[str, Any] = {
     **{
         f"roles {value!r}": ("roles", value)
         for value in [
-            *([], "Operator", ["root"], [""], ["Operator", "root"], [["Operator"]]),
+            *([], "Operator", ["root"], [""], [["Operator"]], ["Operator", 1]),
             *(["Operator", "Operator"], ["Operator", "operator"], ["oPERATOR"]),
             *(["OPERATOR"], [1], {"Operator": True}, ["Administrator "]),
         ]

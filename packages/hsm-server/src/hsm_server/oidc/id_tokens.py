@@ -27,7 +27,7 @@ from hsm_server.tokens.subjects import checked_subject
 __all__ = ["IDTokens", "Person", "provider_name"]
 
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
-_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t"})
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _MOST_REMEMBERED: Final = 4096
 _MAX_TIME: Final = 2**53

@@ -33,7 +33,12 @@ __all__ = ["Identity", "TokenVerifier"]
 _MAX_REMEMBERED: Final = 4096
 _MAX_KID_CHARACTERS: Final = 128
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
-_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid"})
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+"""Thumbprints are passed over: keys are chosen by ``kid`` alone."""
+
+_TYPES: Final = frozenset({"jwt", "at+jwt"})
+"""Types of a token, without ``application/`` (RFC 7519; RFC 9068, section 2.1)."""
+
 _MAX_TIME: Final = 2**53
 
 
@@ -42,9 +47,9 @@ class _Claims(msgspec.Struct, frozen=True, kw_only=True):
 
     sub: str
     roles: list[str]
-    exp: int
-    iat: int | msgspec.UnsetType = msgspec.UNSET
-    nbf: int | msgspec.UnsetType = msgspec.UNSET
+    exp: int | float
+    iat: int | float | msgspec.UnsetType = msgspec.UNSET
+    nbf: int | float | msgspec.UnsetType = msgspec.UNSET
     iss: str | msgspec.UnsetType = msgspec.UNSET
     aud: str | list[str] | msgspec.UnsetType = msgspec.UNSET
     jti: str | msgspec.UnsetType = msgspec.UNSET
@@ -111,7 +116,8 @@ class TokenVerifier:
             AuthenticationError: It is not good, for whatever reason.
 
         Standard:
-            RFC 7519, RFC 7515 section 5.2, RFC 8725, RFC 8705 section 3.1 (``cnf``).
+            RFC 7519, RFC 7515 section 5.2, RFC 8725, RFC 8705 section 3.1 (``cnf``),
+            RFC 9068 section 2.1 (``at+jwt``).
         """
         try:
             data = token.encode("ascii")
@@ -241,7 +247,9 @@ def _read_header(header: Any) -> tuple[object, str | None]:
         # Others would change what is meant: crit, b64, jwk, jku, x5c, x5u.
         raise AuthenticationError
     kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() != "jwt":
+    if not isinstance(kind, str):
+        raise AuthenticationError
+    if kind.lower().removeprefix("application/") not in _TYPES:
         raise AuthenticationError
     if "kid" not in header:
         return header.get("alg"), None
@@ -252,19 +260,21 @@ def _read_header(header: Any) -> tuple[object, str | None]:
 
 
 def _roles(names: list[str]) -> frozenset[Role]:
-    """Read roles in the case of the table, or all in lower case."""
-    roles = set()
+    """
+    Read roles in the case of the table, or all in lower case; others are passed over.
+
+    Raises:
+        AuthenticationError: None is known, or one stands there twice.
+    """
+    known = []
     for name in names:
-        try:
+        with contextlib.suppress(HSMError):
             role = parse_role(name)
-        except HSMError:
-            raise AuthenticationError from None
-        if name != role.value and name != name.lower():
-            raise AuthenticationError
-        roles.add(role)
-    if not roles or len(roles) != len(names):
+            if name in (role.value, name.lower()):
+                known.append(role)
+    if not known or len(set(known)) != len(known):
         raise AuthenticationError
-    return frozenset(roles)
+    return frozenset(known)
 
 
 def _bound_certificates(claims: _Claims) -> frozenset[str]:
