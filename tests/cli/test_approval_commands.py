@@ -240,9 +240,11 @@ def test_show_as_json(asking: Asking, shell: Shell) -> None:
 @pytest.mark.parametrize("words", [(ID,), ("--approval-id", ID)])
 def test_approve(asking: Asking, shell: Shell, words: tuple[str, ...]) -> None:
     """What is shown first is what is agreed to, after a yes."""
-    outcome = shell("approvals", "approve", *words, "--comment", "ok", stdin=b"yes\n")
+    approve = ("approvals", "approve", *words, "--comment", "ok")
+    outcome = shell(*approve, stdin=b"yes\n", typing=True)
 
     assert 0 == outcome.code
+    assert "Agree?" in outcome.err
     assert "attack at dawn" in outcome.err
     assert "state            granted" in outcome.text
     assert Approve(approval_id=ID, digest=asking.approval.digest, comment="ok") == sent(
@@ -250,10 +252,22 @@ def test_approve(asking: Asking, shell: Shell, words: tuple[str, ...]) -> None:
     )
 
 
+def test_approve_without_a_terminal(asking: Asking, shell: Shell) -> None:
+    """Nobody is asked; what is agreed to is printed with the digest that is sent."""
+    outcome = shell("approvals", "approve", "--approval-id", ID)
+
+    digest = asking.approval.digest
+    assert 0 == outcome.code
+    assert "attack at dawn" in outcome.err
+    assert digest in outcome.err
+    assert "Agree?" not in outcome.err
+    assert Approve(approval_id=ID, digest=digest) == sent(asking)
+
+
 @pytest.mark.parametrize("stdin", [b"", b"no\n", b"y\n", b"\n"])
 def test_no_yes(asking: Asking, shell: Shell, stdin: bytes) -> None:
-    """Without a yes nothing is sent."""
-    outcome = shell("approvals", "approve", ID, stdin=stdin)
+    """Without a yes of who is asked nothing is sent."""
+    outcome = shell("approvals", "approve", ID, stdin=stdin, typing=True)
 
     assert (2, 0) == (outcome.code, consents(asking))
     assert "Nothing was sent" in outcome.err
@@ -313,12 +327,16 @@ def test_digest_given(asking: Asking, shell: Shell) -> None:
 
 
 def test_deny(asking: Asking, shell: Shell) -> None:
-    """A refusal has a reason, which is asked for if it is not given."""
-    assert 2 == shell("approvals", "deny", ID).code
-    assert 2 == shell("approvals", "deny", ID, stdin=b" \n").code
+    """A refusal has a reason, which is asked for on a terminal if it is not given."""
+    deny = ("approvals", "deny", ID)
+    assert 2 == shell(*deny, typing=True).code
+    assert 2 == shell(*deny, stdin=b" \n", typing=True).code
     assert 0 == len(asking.received)
-    assert 0 == shell("approvals", "deny", ID, stdin=b"too early\n").code
+    assert 0 == shell(*deny, stdin=b"too early\n", typing=True).code
     assert [Deny(approval_id=ID, reason="too early")] == asking.received
+    asking.received.clear()
+    assert 0 == shell("approvals", "deny", "--approval-id", ID).code
+    assert [Deny(approval_id=ID, reason="no reason given")] == asking.received
     asking.received.clear()
     outcome = shell.ok("approvals", "deny", ID, "--reason", "not before Friday")
 

@@ -288,12 +288,12 @@ def test_approvals(desk: Desk) -> None:
         ids += re.findall(r"approvals approve ([0-9a-f-]{36})", asked.stderr)
     assert 2 == len(set(ids))
 
-    def ok(lines: str, typed: str = "") -> str:
-        return desk.ok(lines, who="auditor", roles="auditor", typed=typed)
+    def ok(lines: str) -> str:
+        return desk.ok(lines, who="auditor", roles="auditor")
 
     listed = ok("hsm-cli approvals list")
-    granted = ok(f"hsm-cli approvals approve --approval-id {ids[0]}", "yes\n")
-    refused = ok(f"hsm-cli approvals deny --approval-id {ids[1]}", "not today\n")
+    granted = ok(f"hsm-cli approvals approve --approval-id {ids[0]}")
+    refused = ok(f"hsm-cli approvals deny --approval-id {ids[1]}")
 
     assert all(approval_id in listed for approval_id in ids)
     assert "granted" in granted

@@ -45,6 +45,7 @@ __all__ = ["command"]
 _OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
 _LONGEST_PAGE = 100
 _LEAST_COLUMNS = 140
+_NO_REASON = "no reason given"
 
 
 @click.group("approvals", cls=Group, no_args_is_help=False)
@@ -260,10 +261,11 @@ def approve(
     Agree to what somebody else asked for.
 
     It is shown first. What is sent is the digest of what was shown, computed here, so
-    that nothing else can be agreed to.
+    that nothing else can be agreed to. Without a terminal on standard input nobody is
+    asked, as with --yes.
     """
     found = _looked_at(invocation, approval_id, digest)
-    if not yes:
+    if not yes and _is_typed():
         _confirm()
     signature = pen.sign(approval_id, found, granted=True)
     after = invocation.execute(
@@ -292,20 +294,22 @@ def _looked_at(invocation: Invocation, approval_id: str, wanted: str) -> str:
     return digest
 
 
+def _is_typed() -> bool:
+    """Return whether somebody can answer on standard input."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _confirm() -> None:
     click.echo("Agree? Type yes to go on: ", nl=False, err=True)
-    typed = sys.stdin.readline() if sys.stdin is not None else ""
-    if not typed:
-        raise click.UsageError(
-            "Nothing was sent: standard input has no answer. Use --yes."
-        )
-    if typed.strip().lower() != "yes":
+    if sys.stdin.readline().strip().lower() != "yes":
         raise click.UsageError("Nothing was sent.")
 
 
 def _ask_why() -> str:
+    if not _is_typed():
+        return _NO_REASON
     click.echo("Why? ", nl=False, err=True)
-    typed = sys.stdin.readline() if sys.stdin is not None else ""
+    typed = sys.stdin.readline()
     if not typed.strip():
         raise click.UsageError("Nothing was sent: a refusal has a --reason.")
     return typed.strip()
@@ -313,7 +317,11 @@ def _ask_why() -> str:
 
 @command.command("deny", cls=HSMCommand)
 @approval_operand
-@click.option("--reason", metavar="TEXT", help="Why; recorded. Asked for if absent.")
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    help="Why; recorded. If absent, asked for on a terminal, else 'no reason given'.",
+)
 @digest_option
 @signing_options
 @click.pass_obj
