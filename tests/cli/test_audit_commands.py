@@ -175,6 +175,10 @@ class TestAuditVerify:
         assert (True, 4) == (full["macs_checked"], full["records"])
         assert full["records"] == full["head_seq"] + 1
         assert "the chain only" in chain.text
+        assert (False, True) == (full["clean"], full["in_use"])
+        for outcome in (chain, bare_shell.ok(*line, "--hmac-key", f"@{key}")):
+            assert "the server runs" in outcome.text
+            assert "closed in order" not in outcome.text
 
     def test_key_from_environment(
         self, bare_shell: Shell, trail: Path, monkeypatch: pytest.MonkeyPatch

@@ -167,15 +167,20 @@ def test_a_ledger_is_verified_here(shell: Shell, tmp_path: Path) -> None:
         retention_config=tmp_path / "retention.yaml",
         retention_ledger=tmp_path / "ledger.log",
     )
-    open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY).close()
     secret = tmp_path / "hmac.key"
     secret.write_bytes(base64.b64encode(HMAC_KEY))
     secret.chmod(0o600)
     key = f"@{secret}"
     files = (str(tmp_path / "ledger.log"), "--audit-path", str(tmp_path / "audit.log"))
-    report = shell.ok(
-        "retention", "ledger", "verify", *files, "--hmac-key", key, "--json"
-    ).json
+    verify = ("retention", "ledger", "verify", *files, "--hmac-key", key)
+    with open_hsm(settings, master_key=b"\x01" * 32, hmac_key=HMAC_KEY):
+        running = shell.ok(*verify).text
+    closed = shell.ok(*verify).text
+    report = shell.ok(*verify, "--json").json
+
+    assert "the server runs" in running
+    assert "closed in order" not in running
+    assert "closed in order" in closed
 
     assert (0, 0, 0) == (report["purges"], report["anchors"], report["former"])
 

@@ -41,6 +41,7 @@ class OfflineReport(Record, frozen=True, kw_only=True):
         macs_checked: Whether the HMAC key was given. Without it only the chain was
             checked, which a forger can make anew.
         clean: Whether the trail was closed in order at its end.
+        in_use: Whether a server has it open.
         torn_bytes: Length of an unfinished tail, which is no record.
         consents_checked: How many signed consents were checked; None where no keys of
             approvers were given.
@@ -55,6 +56,7 @@ class OfflineReport(Record, frozen=True, kw_only=True):
     clean: bool
     torn_bytes: int
     consents_checked: int | None = None
+    in_use: bool = False
 
 
 class LedgerReport(Record, frozen=True, kw_only=True):
@@ -66,6 +68,7 @@ class LedgerReport(Record, frozen=True, kw_only=True):
         head_seq: The newest one, -1 for an empty ledger.
         head_hash: Its leaf hash, hex; compare it with one written down before.
         macs_checked: Whether the HMAC key was given.
+        in_use: Whether a server has it open.
         purges: Purges that were done.
         aborted: Purges that were begun and not done.
         unfinished: Purges whose outcome is not there yet.
@@ -86,6 +89,7 @@ class LedgerReport(Record, frozen=True, kw_only=True):
     unfinished: int
     anchors: int | None = None
     former: int | None = None
+    in_use: bool = False
 
 
 def open_remote(settings: ClientSettings) -> RemoteHSM:
@@ -171,6 +175,7 @@ def verify_trail(
         log_id=found.log_id,
         macs_checked=found.macs_checked,
         clean=found.clean,
+        in_use=found.in_use,
         torn_bytes=found.torn_bytes,
         consents_checked=None if consents is None else consents.checked,
     )
@@ -225,6 +230,7 @@ def verify_ledger(
         log_id=found.chain.log_id,
         macs_checked=found.chain.macs_checked,
         clean=found.chain.clean,
+        in_use=found.chain.in_use,
         purges=found.purges,
         aborted=found.aborted,
         unfinished=found.unfinished,

@@ -10,7 +10,7 @@ import click
 
 from hsm_core.secret_input import read_secret
 
-__all__ = ["checked", "hmac_key_option", "read_hmac_key"]
+__all__ = ["checked", "end_pair", "hmac_key_option", "read_hmac_key"]
 
 _HMAC_KEY_BYTES: Final = 32
 
@@ -68,3 +68,10 @@ def checked(*, macs: bool) -> str:
     if macs:
         return "every MAC and the chain"
     return "the chain only, which a forger can make anew; give --hmac-key"
+
+
+def end_pair(*, is_clean: bool, in_use: bool) -> tuple[str, str]:
+    """Return how a trail or a ledger ends, as a name and a value."""
+    if in_use:
+        return "state", "open: the server runs"
+    return "closed in order", "yes" if is_clean else "no"

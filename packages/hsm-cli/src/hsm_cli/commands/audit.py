@@ -24,7 +24,7 @@ from hsm_cli.options import HSMCommand, warn_of_visible
 from hsm_cli.output import print_note
 from hsm_cli.parameter_types import Group, ListOption
 from hsm_cli.progress import Progress
-from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
+from hsm_cli.trail_keys import checked, end_pair, hmac_key_option, read_hmac_key
 from hsm_cli.views import EVENT_HEADER, event_row
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
@@ -269,7 +269,7 @@ def _report_pairs(report: OfflineReport) -> list[tuple[str, str]]:
         ("pruned before", str(report.first_seq) if report.first_seq else ""),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
-        ("closed in order", "yes" if report.clean else "no"),
+        end_pair(is_clean=report.clean, in_use=report.in_use),
         ("unfinished tail", torn),
     ]
 

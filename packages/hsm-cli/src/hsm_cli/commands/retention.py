@@ -23,7 +23,7 @@ from hsm_cli.options import (
 )
 from hsm_cli.parameter_types import Group
 from hsm_cli.progress import Progress
-from hsm_cli.trail_keys import checked, hmac_key_option, read_hmac_key
+from hsm_cli.trail_keys import checked, end_pair, hmac_key_option, read_hmac_key
 from hsm_cli.views import instant
 from hsm_core.operations import (
     BeginLedger,
@@ -241,5 +241,5 @@ def _pairs(report: LedgerReport) -> list[tuple[str, str]]:
         ("unfinished", str(report.unfinished)),
         ("log id", report.log_id),
         ("head", f"{report.head_seq} {report.head_hash}"),
-        ("closed in order", "yes" if report.clean else "no"),
+        end_pair(is_clean=report.clean, in_use=report.in_use),
     ]

@@ -31,6 +31,7 @@ class OfflineVerification:
             make all that follow fit again, or cut the end off.
         mark_checked: Whether the head mark was authenticated and agrees.
         clean: The trail was closed in order at its end.
+        in_use: A process has the trail open, so that it can't be closed yet.
         torn_bytes: Length of an unfinished tail, which is no record: left by a crash,
             or being written just now.
         first_seq: The oldest record; all before it were pruned, and a record that was
@@ -49,6 +50,7 @@ class OfflineVerification:
     mark_checked: bool
     clean: bool
     torn_bytes: int
+    in_use: bool = False
     first_seq: int = 0
     pruned_roots: tuple[str, ...] = ()
     baseline_checked: bool = False
@@ -101,7 +103,9 @@ class VerificationRun:
         if self._progress is not None and records % _PROGRESS_EVERY == 0:
             self._progress(records)
 
-    def result(self, *, torn_bytes: int = 0) -> OfflineVerification:
+    def result(
+        self, *, torn_bytes: int = 0, in_use: bool = False
+    ) -> OfflineVerification:
         """
         Return what was found, all records having been followed.
 
@@ -122,6 +126,7 @@ class VerificationRun:
             mark_checked=follower.mark is not None,
             clean=follower.mark is not None and follower.mark.clean,
             torn_bytes=torn_bytes,
+            in_use=in_use,
             first_seq=self._before + 1,
             pruned_roots=detail.roots if detail else (),
             baseline_checked=detail is not None,

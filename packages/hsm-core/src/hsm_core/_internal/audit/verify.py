@@ -2,12 +2,13 @@
 """
 Verification of a trail by someone who did not write it.
 
-It streams, so that memory does not grow with the trail, takes no lock, and writes
+It streams, so that memory does not grow with the trail, keeps no lock, and writes
 nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from hsm_core._internal.audit.naming import (
     baseline_name,
     closed_names,
     head_name,
+    lock_name,
 )
 from hsm_core._internal.audit.offline import OfflineVerification, VerificationRun
 from hsm_core._internal.audit.pruned import PrunedPrefix
@@ -182,7 +184,25 @@ class AuditVerifier:
         follower = run.follower
         if follower.mark is None and self._hmac_key is not None and follower.seq >= 0:
             raise tampered(Reason.HEAD_MISSING, 0)
-        return run.result(torn_bytes=torn)
+        is_clean = follower.mark is not None and follower.mark.clean
+        in_use = not is_clean and self._is_in_use()
+        return run.result(torn_bytes=torn, in_use=in_use)
+
+    def _is_in_use(self) -> bool:
+        """Return whether a process holds the writer's lock."""
+        try:
+            file = _open_regular(self._path.with_name(lock_name(self._path.name)))
+        except (OSError, ConfigurationError):
+            return False
+        if file is None:
+            return False
+        with file:
+            try:
+                # Shared, so that two verifiers don't take each other for a server.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _read_head(self) -> StoredHead | None:
         if self._hmac_key is None:
