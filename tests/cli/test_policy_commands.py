@@ -107,6 +107,40 @@ def test_explain_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Open" in found.text
 
 
+def test_explain_what_depends_on_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never answers for another key than was meant, nor for none."""
+    policy = parse_policy(
+        "version: 1\nextends: default\nrules:\n  - {name: frozen, effect: deny, "
+        "match: {operations: [Sign], key_names: [release]}}\n"
+    )
+    with memory_hsm(policy=policy) as gateway:
+        hsm = gateway.act_as(caller())
+        hsm.execute(ops.CreateKey(algorithm="ed25519", name="release"))
+        shell = Shell(monkeypatch, hsm)
+        sign = "policy explain Sign --principal bob --role operator".split()
+        renamed = shell(*sign, "--name", "release")
+        keyless = shell(*sign)
+        denied = [shell(*sign, flag, "release") for flag in ("--key", "--key-id")]
+        batch = shell(
+            *"policy explain SignBatch --principal bob --role operator".split()
+        )
+        useless = [
+            shell(*sign, "--key", "release", *words)
+            for words in (("--tags", "a"), ("--algorithm", "ed25519"), ("--owner", "b"))
+        ]
+        status = shell(
+            *"policy explain Status --principal bob --role operator".split(),
+            *("--key", "release"),
+        )
+
+    assert (2, True) == (renamed.code, "Sign states no name" in renamed.err)
+    assert "give key_id" in renamed.err
+    for outcome in (keyless, batch):
+        assert (2, True) == (outcome.code, "by the rules frozen" in outcome.err)
+    assert all("deny (frozen)" in outcome.text for outcome in denied)
+    assert [2, 2, 2, 2] == [outcome.code for outcome in (*useless, status)]
+
+
 def test_explain_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is asked about may be known by the certificate, and is then told."""
     policy = parse_policy(

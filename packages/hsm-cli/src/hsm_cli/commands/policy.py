@@ -107,7 +107,14 @@ def check(invocation: Invocation, file: Path) -> None:
     metavar="ROLE",
     help="A role of theirs; repeatable, or several with commas between.",
 )
-@click.option("--key-id", default="", metavar="KEY", help="The key it is about.")
+@click.option(
+    "--key",
+    "--key-id",
+    "key_id",
+    default="",
+    metavar="KEY",
+    help="UUID or name of the key it is about.",
+)
 @click.option(
     "--other-key",
     "other_key_ids",
@@ -124,7 +131,11 @@ def check(invocation: Invocation, file: Path) -> None:
     metavar="USAGE[,USAGE...]",
     help="Of a key to be made; by default its algorithm's.",
 )
-@click.option("--name", metavar="NAME", help="Name of a key to be made, or a new one.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Name of a key to be made, or a new one; --key names an existing key.",
+)
 @click.option("--owner", metavar="NAME", help="The same of its owner.")
 @click.option(
     "--tags",
@@ -159,7 +170,8 @@ def explain(invocation: Invocation, /, **values: Any) -> None:
     """
     Say what the policy would say to a request, why, and what would be needed.
 
-    OPERATION is a name such as Sign. Nothing is done.
+    OPERATION is a name such as Sign. Nothing is done. A question that can't be answered
+    without more facts, such as the key, is refused.
     """
     found = invocation.execute(ExplainPolicy(**values))
     verdict = f"{found.outcome.value} ({found.rule})"

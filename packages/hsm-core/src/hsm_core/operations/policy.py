@@ -186,7 +186,9 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
     """
     Say what the policy would say to a request, which rule decides, and what is needed.
 
-    Nothing is done. Of a key that is to be made, its facts are given here.
+    Nothing is done. Of a key that is to be made, its facts are given here. A question
+    that can't be answered is an `InvalidInputError`: facts of a key are given and the
+    operation states none, or no key is named and a rule depends on it.
 
     Attributes:
         operation: Name of the operation, such as ``Sign``.
@@ -194,7 +196,7 @@ class ExplainPolicy(Operation[PolicyExplanation], frozen=True, kw_only=True):
             policy's *identities* know by the certificate, whether or not certificates
             alone name anybody here.
         roles: Roles that they would have; nothing where the policy says it.
-        key_id: The key that it would be about, or empty.
+        key_id: UUID or name of the key that it would be about, or empty.
         other_key_ids: Keys that it would name besides, such as the one that wraps.
         algorithm: Of a key that would be made.
         usages: Of a key that would be made; empty for its algorithm's defaults.

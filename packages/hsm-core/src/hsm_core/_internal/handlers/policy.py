@@ -19,6 +19,7 @@ from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import Asked
 from hsm_core._internal.views import key_facts
 from hsm_core._policies.known_people import person_of
+from hsm_core._policies.operations import INTERNAL_OPERATIONS, MAKING
 from hsm_core.algorithms import parse_algorithm
 from hsm_core.errors import (
     AuthenticationError,
@@ -33,6 +34,16 @@ __all__ = ["ExplainPolicyHandler", "ShowPolicyHandler", "TestPolicyHandler"]
 
 _MOST_CHANGES: Final = 1000
 _BLOCK: Final = 1000
+_OF_MADE: Final = ("algorithm", "usages")
+_STATED: Final = (*_OF_MADE, "name", "owner", "tags")
+_STATING: Final = MAKING | {ops.UpdateKey.__name__}
+_NAME_TYPES: Final = ("dns:", "email:", "ip:", "uri:")
+_ABOUT_A_KEY: Final = (
+    INTERNAL_OPERATIONS
+    | {ops.ListKeys.__name__}
+    | {o.__name__ for o in ops.OPERATIONS if "key_id" in o.__struct_fields__}
+)
+"""Operations that an explanation with a key can be about."""
 
 
 class ShowPolicyHandler(Handler[ops.ShowPolicy, ops.PolicyInfo]):
@@ -61,14 +72,20 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
     def resolve(
         self, operation: ops.ExplainPolicy, document: KeyDocument | None, /
     ) -> ops.ExplainPolicy:
-        """Refuse an operation that there is not."""
+        """Refuse an operation that there is not, and facts that it does not have."""
         check_known(operation.operation, KNOWN_OPERATIONS, field="operation")
+        _check_facts(operation)
         return operation
 
     def perform(
         self, subject: Subject[ops.ExplainPolicy], /
     ) -> Answer[ops.PolicyExplanation]:
-        """Ask the policy in force, as if that caller asked for that."""
+        """
+        Ask the policy in force, as if that caller asked for that.
+
+        Raises:
+            InvalidInputError: The answer depends on a key that is not named.
+        """
         operation, engine = subject.operation, self._services.policy.engine
         caller = _known(
             Caller(
@@ -97,7 +114,10 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
         ]
         now = self._services.clock.now()
         at = now if operation.at is None else microseconds(operation.at)
-        return Answer(explain(engine, asked, caller, keys, at))
+        found = explain(engine, asked, caller, keys, at)
+        if not any(keys):
+            _check_needs_no_key(operation.operation, found)
+        return Answer(found)
 
     def _key(self, subject: Subject[ops.ExplainPolicy], reference: str) -> KeyFacts:
         """Return the facts of a key, if who asks may know them."""
@@ -118,6 +138,51 @@ class ExplainPolicyHandler(Handler[ops.ExplainPolicy, ops.PolicyExplanation]):
     def is_quick(self, operation: ops.ExplainPolicy, /) -> bool:
         """Never: a key's document may have to be read."""
         return False
+
+
+def _check_facts(operation: ops.ExplainPolicy) -> None:
+    """
+    Refuse what the request that is asked about could not say.
+
+    Raises:
+        InvalidInputError: It makes or changes no key, and facts of one are given; or it
+            is about no key, and one is named; or an alternative name has no type.
+    """
+    kind = operation.operation
+    for field in _STATED:
+        given = getattr(operation, field) not in (None, "", ())
+        if given and kind not in (MAKING if field in _OF_MADE else _STATING):
+            raise InvalidInputError(
+                f"{kind} states no {field}. To name an existing key, give key_id.",
+                field=field,
+            )
+    if operation.key_id and kind not in _ABOUT_A_KEY:
+        raise InvalidInputError(f"{kind} has no key_id.", field="key_id")
+    for name in operation.certificate_names:
+        if not name.startswith(_NAME_TYPES):
+            raise InvalidInputError(
+                f"certificate_names must begin with {', '.join(_NAME_TYPES)}; got "
+                f"{name[:64]!r}.",
+                field="certificate_names",
+            )
+
+
+def _check_needs_no_key(kind: str, found: ops.PolicyExplanation) -> None:
+    """
+    Refuse to answer for every key at once where rules are about some of them.
+
+    Raises:
+        InvalidInputError: Rules would hold or not, by the key.
+    """
+    if any(rule.holds and rule.effect == "deny" for rule in found.rules):
+        return
+    names = [rule.name for rule in found.rules if rule.missing == ("key",)]
+    if names:
+        raise InvalidInputError(
+            f"Whether {kind} is allowed depends on the key, by the rules "
+            f"{', '.join(names)}. Give key_id.",
+            field="key_id",
+        )
 
 
 def _known(caller: Caller, engine: RuleEngine) -> Caller:
