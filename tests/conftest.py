@@ -8,8 +8,9 @@ with contextlib.suppress(ImportError):
     import hsm_server.tls.openssl  # noqa: F401
 
 import gc
+import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    """Give the files that a test makes the mode 0600, as those of the stores have."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,54 @@ class TestUnsafeModes:
 
         with pytest.raises(UnsafeFileModeError, match=key_id_of(2)):
             FilesystemKeyStore(directory)
+
+    @pytest.mark.parametrize("mode", [0o640, 0o602])
+    def test_files(self, directory: Path, mode: int) -> None:
+        """
+        So does any file of the store.
+        """
+        uses = directory / "uses" / key_id_of(7)
+        uses.write_bytes(b"value")
+        aborted = directory / "aborted" / operation_of(7)
+        aborted.write_bytes(b"aborted\n")
+        for path in (uses, aborted):
+            path.chmod(0o600)
+        with closing(FilesystemKeyStore(directory)) as store:
+            store.write_meta("ring", b"sealed")
+        files = [path for path in directory.rglob("*") if path.is_file()]
+        assert {"lock", "index", "ring", "key.json", "v00000001"} < {
+            path.name for path in files
+        }
+
+        for path in files:
+            path.chmod(mode)
+            with pytest.raises(UnsafeFileModeError) as caught:
+                FilesystemKeyStore(directory)
+            assert str(path) == caught.value.facts["path"]
+            path.chmod(0o600)
+        FilesystemKeyStore(directory).close()
+
+    def test_files_while_open(self, directory: Path, store: FilesystemKeyStore) -> None:
+        """
+        A file that is opened to others is not read any more; what it is is not told.
+        """
+        store.write_meta("ring", b"sealed")
+        store.uses.put(key_id_of(7), b"value")
+        for path in (
+            key_path(directory, 1) / "key.json",
+            key_path(directory, 1) / "v00000001",
+            directory / "meta" / "ring",
+            directory / "uses" / key_id_of(7),
+        ):
+            path.chmod(0o640)
+        for read in (
+            lambda: store.get(key_id_of(1)),
+            lambda: store.get_blob(key_id_of(1), 1),
+            lambda: store.read_meta("ring"),
+            lambda: store.uses.get(key_id_of(7)),
+        ):
+            with pytest.raises(StoreUnavailableError, match="open to other users"):
+                read()
 
     def test_lock(self, directory: Path) -> None:
         """

@@ -33,6 +33,8 @@ from tests.core.key_support import (
     operation_of,
 )
 
+pytestmark = pytest.mark.usefixtures("private_umask")
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:

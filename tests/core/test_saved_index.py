@@ -67,6 +67,8 @@ from tests.core.key_support import (
 )
 from tests.core.test_key_index import entries
 
+pytestmark = pytest.mark.usefixtures("private_umask")
+
 ODD = [as_link, as_fifo, as_directory, as_giant, as_junk, as_empty]
 
 

@@ -15,6 +15,8 @@ from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.contract.hsm_ways import filesystem_hsm
 
+pytestmark = pytest.mark.usefixtures("private_umask")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

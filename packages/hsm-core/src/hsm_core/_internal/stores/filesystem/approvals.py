@@ -25,6 +25,7 @@ from hsm_core._internal.stores.approval_index import (
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     atomic_write,
+    check_private,
     list_directory,
     lock_directory,
     make_private_directory,
@@ -93,6 +94,7 @@ class FileApprovalStore(ApprovalStore):
         for name in list_directory(self._directory)[1]:
             approval_id = name.removesuffix(_SUFFIX)
             if name.endswith(_SUFFIX) and is_key_id(approval_id):
+                check_private(self._path(approval_id))
                 stored = self._stored(approval_id)
                 entries.append(read_entry(approval_id, stored or b""))
         with self._reading:

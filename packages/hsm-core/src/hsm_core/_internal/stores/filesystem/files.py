@@ -21,6 +21,7 @@ from typing import Final
 from hsm_core._internal.stores.filesystem.opening import (
     LockFile,
     check_private,
+    check_private_status,
     find_directory,
     lock_directory,
     lock_file,
@@ -30,13 +31,18 @@ from hsm_core._internal.stores.filesystem.opening import (
     storage_errors,
     sync_directory,
 )
-from hsm_core.errors import IntegrityError, StoreUnavailableError
+from hsm_core.errors import (
+    IntegrityError,
+    StoreUnavailableError,
+    UnsafeFileModeError,
+)
 
 __all__ = [
     "LockFile",
     "UnsettledWriteError",
     "atomic_write",
     "check_private",
+    "check_private_files",
     "create_file",
     "discard_directory",
     "find_directory",
@@ -58,6 +64,7 @@ __all__ = [
     "write_new",
 ]
 
+_MOST_CHECKED: Final = 1000
 _TEMPORARY: Final = ".tmp-"
 _NOT_REGULAR: Final = frozenset({errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENOTDIR})
 
@@ -71,13 +78,36 @@ class UnsettledWriteError(StoreUnavailableError):
     """
 
 
-def read_file(path: Path, limit_bytes: int) -> bytes | None:
+def check_private_files(directory: Path) -> None:
+    """
+    Check that the regular files in a directory are ours alone.
+
+    In a directory of more than 1000, each is checked when it is read.
+
+    Raises:
+        UnsafeFileModeError: `check_private` refuses one.
+        StoreUnavailableError: The directory can't be read.
+    """
+    names = list_directory(directory)[1]
+    if len(names) <= _MOST_CHECKED:
+        for name in sorted(names):
+            check_private(directory / name)
+
+
+def read_file(path: Path, limit_bytes: int, *, private: bool = True) -> bytes | None:
     """
     Return the content of a file, or None if there is none of this name.
 
+    Args:
+        path: Of the file.
+
+        limit_bytes: Longest content.
+
+        private: Refuse a file that other users may reach.
+
     Raises:
         IntegrityError: It is a link, no regular file, or longer than *limit_bytes*.
-        StoreUnavailableError: It can't be read now.
+        StoreUnavailableError: It can't be read now, or is refused.
     """
     with storage_errors():
         try:
@@ -89,9 +119,21 @@ def read_file(path: Path, limit_bytes: int) -> bytes | None:
                 raise IntegrityError("A stored file is not a regular file.") from error
             raise
         try:
+            if private:
+                _check_descriptor(path, descriptor)
             return _read_to_end(descriptor, limit_bytes)
         finally:
             os.close(descriptor)
+
+
+def _check_descriptor(path: Path, descriptor: int) -> None:
+    try:
+        check_private_status(path, os.fstat(descriptor))
+    except UnsafeFileModeError as error:
+        raise StoreUnavailableError(
+            "A stored file is open to other users; nothing of it is read until its "
+            "mode is 0600."
+        ) from error
 
 
 def _read_to_end(descriptor: int, limit_bytes: int) -> bytes:

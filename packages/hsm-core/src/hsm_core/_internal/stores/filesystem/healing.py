@@ -147,7 +147,7 @@ class Unsettled:
             if path.parent == self._layout.keys:
                 self._renew_key(path)
                 return
-            content = read_file(path, MAX_DOCUMENT_BYTES)
+            content = read_file(path, MAX_DOCUMENT_BYTES, private=False)
         except IntegrityError:
             # Somebody has put something else there; it is judged by who reads it.
             content = None

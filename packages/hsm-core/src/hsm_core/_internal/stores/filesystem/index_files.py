@@ -294,5 +294,6 @@ class IndexFiles:
 
 def _read_boot_id() -> str:
     with suppress(StoreUnavailableError, IntegrityError):
-        return (read_file(_BOOT, _BOOT_BYTES) or b"").decode("ascii", "replace").strip()
+        found = read_file(_BOOT, _BOOT_BYTES, private=False) or b""
+        return found.decode("ascii", "replace").strip()
     return ""

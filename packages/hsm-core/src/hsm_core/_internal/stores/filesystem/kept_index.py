@@ -10,7 +10,7 @@ from typing import Final
 
 from hsm_core._internal.documents import read_index
 from hsm_core._internal.stores.bulk import collector_paused
-from hsm_core._internal.stores.filesystem.files import check_private, path_exists
+from hsm_core._internal.stores.filesystem.files import path_exists
 from hsm_core._internal.stores.filesystem.index_files import IndexFiles, SavedIndex
 from hsm_core._internal.stores.filesystem.layout import Layout
 from hsm_core._internal.stores.index import KeyIndex
@@ -49,8 +49,9 @@ class KeptIndex:
             names: Of the directories below that of the keys.
 
         Raises:
-            UnsafeFileModeError: Other users may reach the directory of a key; where
-                there are many, this is looked at when the key is read.
+            UnsafeFileModeError: Other users may reach the directory of a key, or a
+                file in it; where there are many, this is looked at when the key is
+                read.
             StoreUnavailableError: Something can't be read now.
         """
         with collector_paused():
@@ -66,7 +67,7 @@ class KeptIndex:
             return False
         if len(names) <= _FEW:
             for name in sorted(filter(is_key_id, names)):
-                check_private(self._layout.folder(KeyId(name)))
+                self._layout.check_key(KeyId(name))
         self.memory.replace(saved.entries.values())
         if not saved.is_whole:
             self._files.replace(self.memory.entries())

@@ -30,6 +30,7 @@ from hsm_core._internal.documents import MAX_DOCUMENT_BYTES, KeyDocument, peek
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     check_private,
+    check_private_files,
     find_directory,
     list_directory,
     make_private_directory,
@@ -125,11 +126,18 @@ class Layout:
             The names of all directories below that of the keys.
 
         Raises:
-            UnsafeFileModeError: Other users may reach one of them.
+            UnsafeFileModeError: Other users may reach one of them, or a file in it.
             StoreUnavailableError: Something can't be made, examined or removed.
         """
         for path in self._directories:
             make_private_directory(path)
+        for path in (self.meta, self.aborted, self.uses):
+            check_private_files(path)
+        # What is no regular file in the place of an index is not read.
+        names = set(list_directory(self.directory)[1])
+        for path in (self.index, self.journal, self.older_journal):
+            if path.name in names:
+                check_private(path)
         return self.remove_temporaries()
 
     @property
@@ -154,12 +162,12 @@ class Layout:
         Return id and document of every key; an unreadable one has an empty document.
 
         Raises:
-            UnsafeFileModeError: Other users may reach the directory of a key.
+            UnsafeFileModeError: Other users may reach a key's directory or its files.
             StoreUnavailableError: Something can't be read now.
         """
         for name in sorted(list_directory(self.keys)[0]):
             if is_key_id(name):
-                check_private(self.keys / name)
+                self.check_key(KeyId(name))
                 yield KeyId(name), self.read(self.document(KeyId(name))) or b""
 
     def read(self, path: Path, *, guarded: bool = False) -> bytes | None:
@@ -184,9 +192,22 @@ class Layout:
                 raise StoreUnavailableError from error
             found = True
         try:
-            return read_file(path, MAX_DOCUMENT_BYTES) if found else _nothing(found)
+            if not found:
+                return _nothing(found)
+            return read_file(path, MAX_DOCUMENT_BYTES, private=guarded)
         except IntegrityError:
             return b""
+
+    def check_key(self, key_id: KeyId) -> None:
+        """
+        Check that the directory of a key and the files in it are ours alone.
+
+        Raises:
+            UnsafeFileModeError: `check_private` refuses one of them.
+            StoreUnavailableError: They can't be examined.
+        """
+        if find_directory(self.folder(key_id)):
+            check_private_files(self.folder(key_id))
 
     def has_folder(self, key_id: KeyId) -> bool:
         """

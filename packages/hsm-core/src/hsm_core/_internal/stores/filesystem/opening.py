@@ -27,6 +27,7 @@ from hsm_core.errors import (
 __all__ = [
     "LockFile",
     "check_private",
+    "check_private_status",
     "check_unlocked",
     "find_directory",
     "lock_descriptor",
@@ -153,10 +154,11 @@ def check_private(path: Path) -> None:
     """
     with storage_errors():
         found = os.lstat(path)
-    _check_private(path, found)
+    check_private_status(path, found)
 
 
-def _check_private(path: Path, found: os.stat_result) -> None:
+def check_private_status(path: Path, found: os.stat_result) -> None:
+    """Check the same of what lstat(2) or fstat(2) has found."""
     mode = stat.S_IMODE(found.st_mode)
     remedy = ""
     if stat.S_ISLNK(found.st_mode):
@@ -187,7 +189,7 @@ def find_directory(path: Path) -> bool | None:
             return None
     if not stat.S_ISDIR(found.st_mode):
         return False
-    _check_private(path, found)
+    check_private_status(path, found)
     return True
 
 
@@ -357,7 +359,7 @@ def _locked(path: Path) -> tuple[int, os.stat_result]:
         try:
             lock_descriptor(descriptor, path)
             found = os.fstat(descriptor)
-            _check_private(path, found)
+            check_private_status(path, found)
             # Between opening and locking, who held it may have deleted it.
             if not os.path.samestat(os.lstat(path), found):
                 raise _locked_error(path)

@@ -68,7 +68,7 @@ def read_directory(path: Path, limit_bytes: int) -> dict[str, bytes] | None:
     with storage_errors(), os.scandir(path) as entries:
         for entry in entries:
             try:
-                content = read_file(path / entry.name, limit_bytes)
+                content = read_file(path / entry.name, limit_bytes, private=False)
             except IntegrityError:
                 return None
             if content is None or len(contents) == _MOST_FILES:
