@@ -167,16 +167,18 @@ class TestLostAnswers:
 
     def test_of_a_removal(self, store: RemoteKeyStore, vault: MemoryVault) -> None:
         """
-        A blob that could not be deleted is deleted before anything goes on.
+        A blob that can't be deleted is left to be discarded; the store serves on.
         """
         vault.refuse("delete", times=99)
-        with pytest.raises(OutcomeUnknownError):
-            store.commit(change(1, 2, removed=(1,)))
+
+        store.commit(change(1, 2, removed=(1,)))
+
+        assert store.available
+        assert store.get_blob(ONE, 1) is not None
         with pytest.raises(StoreUnavailableError):
-            store.reopen()
-
-        settle(store, vault)
-
+            store.discard_blobs(ONE, (1,))
+        vault.clear()
+        store.discard_blobs(ONE, (1,))
         assert store.get_blob(ONE, 1) is None
         assert 2 == store.entry(ONE).generation  # type: ignore[union-attr]
 
@@ -210,6 +212,9 @@ class TestLostAnswers:
                 vault.deliver()
             settle(store, vault)
             vault.deliver()
+            if store.get(ONE).document != old:
+                # As an HSM does, for a blob that could not be deleted at once.
+                store.discard_blobs(ONE, (1,))
             found = everything(store)
             mark = store.find_operation(operation_of(2))
             store.close()

@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from hsm_core.errors import InvalidInputError, KeyTamperedError
-from hsm_core.model import Integrity
+from hsm_core.model import Integrity, KeyState
 from hsm_core.operations import RecoverKey, RecoverStore
 from hsm_core.testing import caller
-from tests.core.changed_stores import DATA, Data, session_on
+from tests.core.changed_stores import (
+    DATA,
+    Data,
+    FilesystemData,
+    problems,
+    session_on,
+)
 
 
 @pytest.fixture(params=DATA, ids=lambda kind: kind.kind.value)
@@ -95,3 +101,33 @@ def test_a_recovery_has_a_reason(data: Data) -> None:
         for operation in (RecoverStore(reason=""), RecoverKey(key_id=key, reason="")):
             with pytest.raises(InvalidInputError, match="reason"):
                 hsm.execute(operation)
+
+
+def test_a_blob_that_can_not_be_deleted(tmp_path: Path) -> None:
+    """Its version is destroyed, the store serves on, and it is a finding until gone."""
+    data = FilesystemData(tmp_path / "data")
+    data.folder.mkdir(mode=0o700)
+    with data.open() as gateway:
+        session = session_on(gateway)
+        key = session.create_key("aes", name="old").key_id
+        session.create_key("aes", name="other")
+        blob = data.folder / "keys" / "keys" / key / "v00000001"
+        content = blob.read_bytes()
+        # A directory can't be unlinked, not even by root.
+        blob.unlink()
+        blob.mkdir(mode=0o700)
+
+        session.destroy("old")
+
+        assert KeyState.DESTROYED is session.describe(key).state
+        session.encrypt("other", b"m")
+        session.create_key("aes", name="old")
+        assert {key: "kept"} == problems(gateway)
+    with data.open() as gateway:
+        assert {key: "kept"} == problems(gateway)
+        session_on(gateway).encrypt("other", b"m")
+        blob.rmdir()
+        blob.write_bytes(content)
+        blob.chmod(0o600)
+        assert {} == problems(gateway)
+        assert not blob.exists()

@@ -173,7 +173,7 @@ class Acceptance:
         return [
             key_id
             for key_id, problem in problems.items()
-            if problem not in {"counter", "index"}
+            if problem not in {"counter", "index", "kept"}
         ]
 
     def _walk(self) -> Walk:
@@ -244,7 +244,7 @@ class Acceptance:
             return None
         if key_id in destroyed and not document.is_destroyed:
             versions = [version.version for version in document.versions]
-            self._inventory.store.discard_blobs(key_id, versions)
+            self._inventory.discard_versions(key_id, versions)
             return None
         digest = document_digest(stored.document)
         after = KnownKey(key_id, document.generation, digest)

@@ -9,7 +9,8 @@ is *tampered*, is shown as such and serves nothing, while the other keys go on w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -27,7 +28,7 @@ from hsm_core._internal.names import name_of
 from hsm_core._internal.reading import Reader
 from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.tampering import Finding, StoreLock
-from hsm_core.errors import KeyTamperedError
+from hsm_core.errors import KeyTamperedError, StoreUnavailableError
 from hsm_core.model import Integrity, KeyId, KeyState
 from hsm_core.protocols import (
     Entropy,
@@ -256,7 +257,32 @@ class Inventory(Reader):
         )
         self.census.make(step)
         self.adopt(before, after, digest)
+        if destroyed_by(before, after):
+            with suppress(StoreUnavailableError):  # The change is made, whatever else.
+                self.discard_blobs(after)
         return digest
+
+    def discard_blobs(self, document: KeyDocument) -> None:
+        """
+        Delete the sealed blobs of destroyed versions; one that can't be is a finding.
+
+        Raises:
+            StoreUnavailableError: The store is unavailable.
+        """
+        gone = self.materials.returned_blobs(document)
+        self.discard_versions(document.key_id, gone)
+
+    def discard_versions(self, key_id: KeyId, versions: Sequence[int]) -> None:
+        """Delete the sealed blobs of versions; see `discard_blobs`."""
+        is_kept = False
+        try:
+            if versions:
+                self.store.discard_blobs(key_id, versions)
+        except StoreUnavailableError:
+            if not self.store.available:
+                raise
+            is_kept = True
+        self.tampered.note_kept(key_id, is_kept=is_kept)
 
     def _counted(self, before: KeyDocument | None) -> KnownKey | None:
         if before is None:

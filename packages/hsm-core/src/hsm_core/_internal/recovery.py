@@ -156,6 +156,4 @@ def _count(
     if document.generation == (before.generation if before else 0) + 1:
         inventory.census.replace(before, after)
     inventory.adopt(inventory.cached(key_id), document, digest)
-    gone = inventory.materials.returned_blobs(document)
-    if gone:
-        inventory.store.discard_blobs(key_id, gone)
+    inventory.discard_blobs(document)

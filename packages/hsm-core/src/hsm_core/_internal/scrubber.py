@@ -38,7 +38,7 @@ _SLICE_SECONDS: Final = 0.001
 """How long it works at a time; others wait for the interpreter that long."""
 
 _SHOWN: Final = 100
-_WITH_DOCUMENT: Final = frozenset({"blob", "counter", "index"})
+_WITH_DOCUMENT: Final = frozenset({"blob", "counter", "index", "kept"})
 """Problems of keys whose document can be believed."""
 
 
@@ -179,9 +179,7 @@ class Scrubber:
             self._compare_stranger(stored)
             return None
         inventory.materials.check_blobs(document)
-        gone = inventory.materials.returned_blobs(document)
-        if gone:
-            inventory.store.discard_blobs(key_id, gone)
+        inventory.discard_blobs(document)
         return document
 
     def _compare_stranger(self, stored: StoredKey) -> None:

@@ -41,6 +41,7 @@ class TamperedKeys:
         self._found: dict[KeyId, Finding] = {}
         self._suspected: set[KeyId] = set()
         self._corrected: set[KeyId] = set()
+        self._kept: set[KeyId] = set()
         self._lock = threading.Lock()
         self.changes = 0
 
@@ -97,6 +98,11 @@ class TamperedKeys:
         with self._lock:
             self._suspected.discard(key_id)
 
+    def note_kept(self, key_id: KeyId, *, is_kept: bool) -> None:
+        """Note whether a key has a sealed blob of a destroyed version still."""
+        with self._lock:
+            (self._kept.add if is_kept else self._kept.discard)(key_id)
+
     def note_corrected(self, key_id: KeyId) -> bool:
         """
         Note a key whose index row was false and was put right; it serves on.
@@ -119,6 +125,7 @@ class TamperedKeys:
         """Return what is wrong with each key that something is wrong with."""
         with self._lock:
             found = dict.fromkeys(self._corrected, "index")
+            found.update(dict.fromkeys(self._kept, "kept"))
             found.update(dict.fromkeys(self._suspected, "counter"))
             found.update((key, finding.problem) for key, finding in self._found.items())
             return dict(sorted(found.items()))

@@ -32,7 +32,8 @@ class KeyFinding(Record, frozen=True, kw_only=True):
         problem: ``older`` or ``newer`` than the trail says, ``missing``, ``foreign``
             (the trail knows no such key), ``document`` or ``blob`` (it was changed),
             ``counter`` (its use counter was), ``index`` (the index said something false
-            of it; that is put right, and the key serves).
+            of it; that is put right, and the key serves), ``kept`` (a sealed blob of a
+            destroyed version can't be deleted; it is never opened).
     """
 
     key_id: str

@@ -23,6 +23,7 @@ __all__ = ["vault_families"]
 
 _PROBLEMS: Final = (
     *("older", "newer", "missing", "foreign", "document", "blob", "counter", "index"),
+    "kept",
 )
 _STATES: Final = ("operational", "degraded", "locked", "error")
 

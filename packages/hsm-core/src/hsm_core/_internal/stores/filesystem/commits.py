@@ -72,8 +72,12 @@ class Commits:
         Raises:
             StoreUnavailableError: They are still there, or noted as unsettled.
         """
-        if self._layout.has_folder(key_id):
+        if not self._layout.has_folder(key_id):
+            return
+        try:
             self._unsettled.remove([self._layout.blob(key_id, n) for n in versions])
+        except UnsettledWriteError as error:
+            raise StoreUnavailableError from error
 
     def write(self, path: Path, data: bytes) -> None:
         """
@@ -156,12 +160,15 @@ class Commits:
             failpoint("store.after_remove")
 
     def _remove_blobs(self, paths: Sequence[Path]) -> None:
-        # The change is made; what is left of it is done when the store is reopened.
+        # The change is made; what is not durable is settled when the store is reopened.
         try:
             self._unsettled.remove(paths)
-        except BaseException as error:
+        except UnsettledWriteError:
+            raise
+        except StoreUnavailableError:
+            # A blob is still there: nothing else of the store is in doubt.
+            return
+        except BaseException:
             for path in paths:
                 self._unsettled.removed(path)
-            if isinstance(error, StoreUnavailableError):
-                raise UnsettledWriteError from error
             raise

@@ -32,7 +32,7 @@ from hsm_core._internal.stores.filesystem.renewal import (
     renew_directory,
     swap_directory,
 )
-from hsm_core.errors import HSMError, IntegrityError
+from hsm_core.errors import HSMError, IntegrityError, StoreUnavailableError
 from hsm_core.model import KeyId
 
 __all__ = ["Unsettled"]
@@ -85,22 +85,32 @@ class Unsettled:
         """
         Remove sealed blobs of one key, durably, overwritten as far as that goes.
 
-        Those that are gone are noted if that is not durable.
+        Those that are gone are noted if that is not durable. One that can't be removed
+        keeps none of the others.
 
         Raises:
-            StoreUnavailableError: They are still there, or have been noted.
+            UnsettledWriteError: Those that are gone have been noted.
+            StoreUnavailableError: One is still there; nothing has been noted.
         """
         gone: list[Path] = []
+        kept: StoreUnavailableError | None = None
         try:
             for path in paths:
-                if _remove(path, gone):
-                    gone.append(path)
+                try:
+                    if _remove(path, gone):
+                        gone.append(path)
+                except UnsettledWriteError:
+                    raise
+                except StoreUnavailableError as error:
+                    kept = error
             if gone:
-                sync_directory(gone[0].parent)
+                _sync_parent(gone[0])
         except BaseException:
             for path in gone:
                 self.removed(path)
             raise
+        if kept is not None:
+            raise kept
 
     def removed(self, path: Path) -> None:
         """Note a file that is to be gone."""
@@ -134,8 +144,7 @@ class Unsettled:
             paths = list(self._paths.items())
         for path, is_removed in paths:
             if is_removed:
-                overwrite_file(path, _BLOB_BYTES)
-                remove_file(path)
+                _remove_if_possible(path)
                 renew_directory(path.parent)
             else:
                 self._renew(path)
@@ -179,6 +188,24 @@ def _remove(path: Path, gone: list[Path]) -> bool:
     except UnsettledWriteError:
         gone.append(path)
         raise
+
+
+def _remove_if_possible(path: Path) -> None:
+    overwrite_file(path, _BLOB_BYTES)
+    try:
+        remove_file(path)
+    except UnsettledWriteError:
+        raise
+    except StoreUnavailableError:
+        # It is still there. Whoever compares its key tries again, and says so.
+        return
+
+
+def _sync_parent(path: Path) -> None:
+    try:
+        sync_directory(path.parent)
+    except StoreUnavailableError as error:
+        raise UnsettledWriteError from error
 
 
 def _above(path: Path) -> Path:

@@ -102,7 +102,6 @@ class RemoteKeyStore(KeyStore):
         self._tenure = Tenure(RemoteLeases(self._vault, clock, entropy), clock, holder)
         self._not_aborted: set[str] = set()
         self._unsettled: dict[KeyId, KeyChange] = {}
-        self._doomed: set[tuple[KeyId, int]] = set()
         self._writing = threading.Lock()
         self._process = os.getpid()
         self._is_closed = False
@@ -118,7 +117,7 @@ class RemoteKeyStore(KeyStore):
 
     def _check_usable(self) -> None:
         self._check_open()
-        if self._unsettled or self._doomed:
+        if self._unsettled:
             raise StoreUnavailableError(
                 "The key store must be opened again after a failed write."
             )
@@ -157,9 +156,8 @@ class RemoteKeyStore(KeyStore):
             for key_id, change in list(self._unsettled.items()):
                 found = self._known.fence(key_id, epoch=self._tenure.epoch)
                 if found.document == change.document:
-                    self._doom(change)
+                    self._remove_blobs(change)
                 del self._unsettled[key_id]
-            self._remove_doomed()
 
     def _load(self) -> None:
         self._not_aborted.clear()
@@ -214,11 +212,7 @@ class RemoteKeyStore(KeyStore):
             with self._committing(change):
                 self._known.commit(change, epoch=self._tenure.epoch)
                 failpoint("store.after_document")
-            self._doom(change)
-            try:
-                self._remove_doomed()
-            except StoreUnavailableError as error:
-                raise _unknown(change) from error
+            self._remove_blobs(change)
             failpoint("store.after_remove")
 
     @contextmanager
@@ -247,14 +241,11 @@ class RemoteKeyStore(KeyStore):
             )
         self._vault.replace(name, blob)
 
-    def _doom(self, change: KeyChange) -> None:
-        key_id = change.entry.key_id
-        self._doomed.update((key_id, version) for version in change.removed_blobs)
-
-    def _remove_doomed(self) -> None:
-        for key_id, version in list(self._doomed):
-            self._vault.delete(names.blob_name(key_id, version))
-            self._doomed.discard((key_id, version))
+    def _remove_blobs(self, change: KeyChange) -> None:
+        for version in change.removed_blobs:
+            # Whoever compares the key tries again, and says which blob is still there.
+            with suppress(StoreUnavailableError):
+                self._vault.delete(names.blob_name(change.entry.key_id, version))
 
     def entry(self, reference: str, /) -> IndexEntry | None:
         """Return the index entry of a key by id, or by name if not destroyed."""
