@@ -17,7 +17,12 @@ from hsm_core.errors import AuditUnavailableError, ConfigurationError
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Role
 from hsm_core.operations import ExplainPolicy
-from hsm_core.policies import built_in_policy, load_policy, parse_policy
+from hsm_core.policies import (
+    built_in_policy,
+    load_policy,
+    parse_policy,
+    without_withdrawn,
+)
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
@@ -117,6 +122,85 @@ class TestInUse:
         assert ("role:Operator", "shut") == (before.rule, after.rule)
         assert ["pqc-restricted", "shut"] == [rule.name for rule in after.rules]
         assert [False, True] == [rule.holds for rule in after.rules]
+
+
+FULL = """version: 1
+extends: default
+grants:
+  Auditor: [describe, Sign]
+revoked_uses: [GetPublicKey, Verify]
+rules:
+  - {name: let, effect: allow, match: {operations: [Decrypt], principals: [ada]}}
+  - {name: shut, effect: deny, match: {operations: [CreateKey]}}
+identities:
+  - {principal: bob, roles: [Auditor, Operator], certificate_subjects: [CN=bob]}
+  - {principal: eve, roles: [Operator], certificate_subjects: [CN=eve]}
+"""
+FAULT = "description: [oops]\n"
+LET, SHUT_RULE = (line for line in FULL.splitlines(True) if "name:" in line)
+EVE = next(line for line in FULL.splitlines(True) if "eve" in line)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        (LET, "", "rules"),
+        ("principals: [ada]", "principals: [eve]", "rules"),
+        ("Auditor: [describe, Sign]", "Auditor: [describe]", "grants"),
+        (
+            "  Auditor: [describe, Sign]\n",
+            "  Auditor: [describe, nonsense]\n",
+            "grants",
+        ),
+        ("GetPublicKey, Verify", "GetPublicKey", "revoked_uses"),
+        (EVE, "", "people"),
+        ("CN=eve", "CN=mallory", "people"),
+        ("[Auditor, Operator]", "[Auditor]", "people"),
+        ("[Auditor, Operator]", "[nonsense]", "people"),
+        (SHUT_RULE, SHUT_RULE + SHUT_RULE.replace("shut", "two"), "rules"),
+        (SHUT_RULE, SHUT_RULE.replace("CreateKey", "Sign"), "rules"),
+        (SHUT_RULE, "", ""),
+        ("[Auditor, Operator]", "[Auditor, Operator, Administrator]", ""),
+        ("rules:", "rules: [", ""),
+        (FULL, "", ""),
+        (FULL, "version: 1\n", "grants rules people revoked_uses"),
+    ],
+)
+def test_a_faulty_file_takes_trust_away(old: str, new: str, changed: str) -> None:
+    """It grants nothing, but what it grants no more is gone; nothing else is."""
+    assert old in FULL
+    former = parse_policy(FULL)
+    cut = without_withdrawn(former, (FULL.replace(old, new) + FAULT).encode())
+    parts = ("grants", "revoked_uses", "rules", "approver_keys", "people")
+    found = {part for part in parts if getattr(cut, part) != getattr(former, part)}
+
+    assert set(changed.split()) == found
+    assert (cut is former) == (not changed)
+    for role, operations in cut.grants.items():
+        assert operations <= former.grants[role]
+    allowed = [rule for rule in cut.rules if rule.effect == "allow"]
+    assert set(allowed) <= set(former.rules)
+    assert {rule for rule in former.rules if rule.effect != "allow"} <= set(cut.rules)
+
+
+def test_a_withdrawn_grant_beside_a_fault(hsm: OpenHSM, path: Path) -> None:
+    """It is gone at once, which is on record; the former file grants it again."""
+    granting = OPEN + "grants:\n  Auditor: [CreateKey]\n"
+    session = hsm.act_as(caller(Role.AUDITOR))
+    path.write_text(granting)
+    assert "" == hsm.reload_policy()
+    session.execute(ops.CreateKey(algorithm="ed25519"))
+    path.write_text(OPEN + FAULT)
+    assert hsm.reload_policy()
+    with pytest.raises(errors.AccessDeniedError):
+        session.execute(ops.CreateKey(algorithm="ed25519"))
+    shown = hsm.act_as(caller()).execute(ops.ShowPolicy())
+    path.write_text(granting)
+    assert "" == hsm.reload_policy()
+    session.execute(ops.CreateKey(algorithm="ed25519"))
+
+    assert shown.problem
+    assert parse_policy(shown.text).policy_hash == shown.policy
 
 
 def test_a_bad_file_at_the_start(path: Path) -> None:

@@ -31,6 +31,7 @@ from hsm_core._policies.review import review
 from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
+from hsm_core._policies.withdrawing import text_without_withdrawn
 from hsm_core._regular_files import open_regular
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "parse_policy",
     "parse_policy_file",
     "read_policy_file",
+    "without_withdrawn",
 ]
 
 MAX_POLICY_BYTES: Final = MAX_BYTES
@@ -149,6 +151,35 @@ def parse_policy_file(path: Path, data: bytes) -> Policy:
         problem = str(error)
     raise ConfigurationError(
         f"The policy {path} is not valid: {problem}", field="policy_config"
+    )
+
+
+def without_withdrawn(former: Policy, data: bytes) -> Policy:
+    """
+    Return a policy without what a file takes away that is not valid as a whole.
+
+    It grants nothing that *former* doesn't, and is *former* itself where the file takes
+    nothing away or says nothing, as where it is no YAML.
+    """
+    try:
+        text = data.decode()
+        tree, _ = read_tree(text)
+        extends = tree.get("extends") if isinstance(tree, dict) else None
+        base = built_in_policy(PolicyProfile(extends)) if extends else None
+        cut = parse_policy(text_without_withdrawn(former, base, text))
+    except ValueError:
+        # InvalidInputError, bytes that are no UTF-8, and a profile that there is not.
+        return former
+    return former if _grants_the_same(cut, former) else cut
+
+
+def _grants_the_same(one: Policy, other: Policy) -> bool:
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in (
+            *("grants", "revoked_uses", "rules", "approver_keys", "people"),
+            "distinct_certificates",
+        )
     )
 
 

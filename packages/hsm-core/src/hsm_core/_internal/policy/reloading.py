@@ -2,10 +2,12 @@
 """
 Reading the policy file again: the last good one stays in force until another is good.
 
+What is taken away by a file that is not valid as a whole is granted no more, though.
+
 What a file holds counts, not when it was written. A change that is noticed in passing
 must be there twice in a row, so that no half-written file is taken for a whole one; who
 asks for a reload says that it is whole. A policy is in force once its record is
-durable, and never before.
+durable, and never before, unless it only takes away.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ class PolicyReloader:
         try:
             policy = policies.parse_policy_file(self._path, data)
         except ConfigurationError as error:
+            self._withdraw(data, digest)
             self._refuse(str(error), digest)
             return
         engine = RuleEngine(policy)
@@ -105,6 +108,22 @@ class PolicyReloader:
         self._holder.replace(engine, self._clock.now())
         self._in_force, self._refused = digest, ""
         self.on_change("")
+
+    def _withdraw(self, data: bytes, digest: str) -> None:
+        """Grant no more what a file takes away that can't be put in force."""
+        former = self._holder.engine.policy
+        policy = policies.without_withdrawn(former, data)
+        if policy is former:
+            return
+        engine = RuleEngine(policy)
+        text = f"the policy before without what file {digest} takes away"
+        try:
+            self._record("system.policy-loaded", engine.policy_hash, text)
+        except AuditUnavailableError:
+            pass  # It is in force nevertheless: nothing is granted by it.
+        self._holder.replace(engine, self._clock.now())
+        # The content of before grants more, and is news again.
+        self._in_force = ""
 
     def _refuse(self, problem: str, mark: str) -> None:
         """Keep what is in force; count and tell once what is wrong with a content."""
