@@ -323,13 +323,16 @@ def still_in_config(
     for entry, usual in _entries(tree):
         try:
             section = msgspec.convert(entry, _Key)
-            said = section.algorithm or usual
+        except msgspec.ValidationError:
+            continue
+        said = section.algorithm or usual
+        try:
             chosen = None if said is None else _algorithm(str(said), "algorithm")
             names.add(_key(path, section, chosen, "keys").name)
         except ConfigurationError as error:
             if error.facts.get("unreadable"):
                 unread.add(str(section.secret)[1:])
-        except (msgspec.ValidationError, InvalidInputError):
+        except InvalidInputError:
             continue
     further = tree.get("jwks_file")
     if isinstance(further, str):

@@ -53,7 +53,9 @@ class HTTPAnswers:
         loop = asyncio.get_running_loop()
         server = web.Server(
             self._answer,
-            request_factory=lambda *parts: _Request(*parts, loop),
+            request_factory=lambda message, payload, protocol, writer, task: _Request(
+                message, payload, protocol, writer, task, loop
+            ),
             access_log=None,
             keepalive_timeout=_IDLE_SECONDS,
             lingering_time=0,
