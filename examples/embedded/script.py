@@ -27,8 +27,8 @@ __all__ = ["main"]
 def main(folder: Path, file: Path) -> None:
     """Sign a file."""
     data, secrets_folder = folder / "data", folder / "secrets"
-    for made in (folder, data, secrets_folder):
-        made.mkdir(mode=0o700, exist_ok=True)
+    for place in (folder, data, secrets_folder):
+        place.mkdir(mode=0o700, exist_ok=True)
     settings = Settings(
         key_store=KeyStoreKind.FILESYSTEM,
         key_dir=data / "keys",

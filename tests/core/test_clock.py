@@ -25,6 +25,7 @@ def test_times_out_of_this_world(time: int, year: int) -> None:
         session.create_key("ed25519")
         (key,) = session.keys()
 
+    assert key.created_at is not None
     assert year == key.created_at.year
 
 
