@@ -12,12 +12,6 @@ from tests.support import require_program, require_service
 
 __all__ = ["OpenSSL"]
 
-_CURVES = {
-    Algorithm.EC_P256: "P-256",
-    Algorithm.EC_P384: "P-384",
-    Algorithm.EC_P521: "P-521",
-}
-
 
 class OpenSSL:
     """
@@ -66,8 +60,8 @@ class OpenSSL:
         if row.modulus_bits:
             option = f"rsa_keygen_bits:{row.modulus_bits}"
             words = ["-algorithm", "RSA", "-pkeyopt", option]
-        elif algorithm in _CURVES:
-            option = f"ec_paramgen_curve:{_CURVES[algorithm]}"
+        elif spec(algorithm).curve_oid:
+            option = f"ec_paramgen_curve:{spec(algorithm).jwk_curve}"
             words = ["-algorithm", "EC", "-pkeyopt", option]
         else:
             words = ["-algorithm", algorithm.value.upper()]
@@ -76,7 +70,7 @@ class OpenSSL:
             family = row.family.value.lower()
             words += ["-provparam", f"{family}.output_formats={form}"]
         self.run("genpkey", *words, "-outform", "DER", "-out", "made.der")
-        if algorithm in _CURVES:
+        if spec(algorithm).curve_oid:
             return self.run(
                 *("pkcs8", "-topk8", "-nocrypt", "-in", "made.der"),
                 *("-inform", "DER", "-outform", "DER"),

@@ -34,9 +34,11 @@ GENERATE = {
     Algorithm.RSA_2048: ("RSA", "rsa_keygen_bits:2048"),
     Algorithm.RSA_3072: ("RSA", "rsa_keygen_bits:3072"),
     Algorithm.RSA_4096: ("RSA", "rsa_keygen_bits:4096"),
-    Algorithm.EC_P256: ("EC", "ec_paramgen_curve:P-256"),
-    Algorithm.EC_P384: ("EC", "ec_paramgen_curve:P-384"),
-    Algorithm.EC_P521: ("EC", "ec_paramgen_curve:P-521"),
+    **{
+        row.algorithm: ("EC", f"ec_paramgen_curve:{row.jwk_curve}")
+        for row in ALGORITHMS.values()
+        if row.curve_oid
+    },
     Algorithm.ED25519: ("ED25519", ""),
     Algorithm.ED448: ("ED448", ""),
 }

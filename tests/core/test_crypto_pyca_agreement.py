@@ -14,11 +14,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_core._internal.crypto.der import subject_public_key_info
 from hsm_core._internal.entropy import SystemEntropy
-from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
+from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyUsage
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from tests.core.crypto_samples import ASYMMETRIC, PYCA, material, public_der
 
-AGREEING = [Algorithm.EC_P256, Algorithm.EC_P384, Algorithm.X25519]
+AGREEING = [
+    row.algorithm
+    for row in ALGORITHMS.values()
+    if row.is_asymmetric and KeyUsage.DERIVE in row.usages
+]
 
 LOW_ORDER = [
     "00" * 32,
@@ -44,7 +48,7 @@ def test_both_sides_agree(algorithm: Algorithm) -> None:
     assert ALGORITHMS[algorithm].shared_secret_bytes == len(secret)
 
 
-@pytest.mark.parametrize("algorithm", [Algorithm.EC_P256, Algorithm.EC_P384])
+@pytest.mark.parametrize("algorithm", [a for a in AGREEING if ALGORITHMS[a].curve_oid])
 def test_secret_is_the_coordinate(algorithm: Algorithm) -> None:
     """The secret is the x coordinate of the shared point, with its leading zeros."""
     one = load_der_private_key(material(algorithm), None)

@@ -23,7 +23,11 @@ HKDF_KEYS = {
     A.HKDF_SHA_384: hashes.SHA384(),
     A.HKDF_SHA_512: hashes.SHA512(),
 }
-AGREEING = [A.EC_P256, A.EC_P384, A.X25519]
+AGREEING = [
+    row.algorithm
+    for row in ALGORITHMS.values()
+    if row.is_asymmetric and KeyUsage.DERIVE in row.usages
+]
 DERIVE = (KeyUsage.DERIVE,)
 
 

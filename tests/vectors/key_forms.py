@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hsm_core._internal.crypto.der import private_key_info
+from hsm_core._internal.crypto.der import algorithm_identifier, private_key_info
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core.algorithms import Algorithm, spec
 from tests.support import require_service
@@ -24,12 +23,6 @@ __all__ = [
     "rsa_public_info",
 ]
 
-_CURVES: Final = {
-    Algorithm.EC_P256: "2a8648ce3d030107",
-    Algorithm.EC_P384: "2b81040022",
-    Algorithm.EC_P521: "2b81040023",
-}
-
 
 def rsa_public_info(modulus: int, exponent: int) -> bytes:
     """Return rsaEncryption SubjectPublicKeyInfo."""
@@ -42,7 +35,7 @@ def rsa_public_info(modulus: int, exponent: int) -> bytes:
 
 def ec_point_info(algorithm: Algorithm, point: bytes) -> bytes:
     """Return SubjectPublicKeyInfo of a point as it is, on the curve or not."""
-    return _element(0x30, _ec_identifier(algorithm), _element(3, b"\0", point))
+    return _element(0x30, algorithm_identifier(algorithm), _element(3, b"\0", point))
 
 
 def ec_private_info(algorithm: Algorithm, number: int, point: bytes = b"") -> bytes:
@@ -53,7 +46,7 @@ def ec_private_info(algorithm: Algorithm, number: int, point: bytes = b"") -> by
         parts.append(_element(0xA1, _element(3, b"\0", point)))
     return _element(
         0x30,
-        *(b"\2\1\0", _ec_identifier(algorithm)),
+        *(b"\2\1\0", algorithm_identifier(algorithm)),
         _element(4, _element(0x30, *parts)),
     )
 
@@ -81,11 +74,6 @@ def libcrypto() -> LibcryptoProvider:
     provider = LibcryptoProvider()
     require_service("OpenSSL 3.5 or newer as a library", provider.algorithms())
     return provider
-
-
-def _ec_identifier(algorithm: Algorithm) -> bytes:
-    curve = _element(6, bytes.fromhex(_CURVES[algorithm]))
-    return _element(0x30, _element(6, bytes.fromhex("2a8648ce3d0201")), curve)
 
 
 def _element(tag: int, *parts: bytes) -> bytes:
