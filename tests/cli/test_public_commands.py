@@ -144,7 +144,9 @@ class TestJwk:
 
 
 class TestSshPublicKey:
-    @pytest.mark.parametrize("algorithm", ["RSA-2048", "EC-P256", "Ed25519"])
+    @pytest.mark.parametrize(
+        "algorithm", ["RSA-2048", "EC-P256", "EC-secp256k1", "Ed25519"]
+    )
     def test_algorithms(self, shell: Shell, algorithm: str) -> None:
         """A line of OpenSSH's form ends with the id of the key, or with a comment."""
         shell.ok("create", algorithm, "--name", "login")

@@ -77,6 +77,7 @@ class TestJSONWebKey:
             (Algorithm.EC_P256, ec.SECP256R1(), "P-256", 32),
             (Algorithm.EC_P384, ec.SECP384R1(), "P-384", 48),
             (Algorithm.EC_P521, ec.SECP521R1(), "P-521", 66),
+            (Algorithm.EC_SECP256K1, ec.SECP256K1(), "secp256k1", 32),
         ],
     )
     def test_ec(

@@ -26,7 +26,7 @@ from tests.core.hsm_support import session_of
 
 A = Algorithm
 SIGNERS = [
-    *(A.RSA_2048, A.EC_P256, A.EC_P384, A.EC_P521),
+    *(A.RSA_2048, A.EC_P256, A.EC_P384, A.EC_P521, A.EC_SECP256K1),
     *(A.ED25519, A.ED448, A.ML_DSA_44, A.ML_DSA_65, A.ML_DSA_87),
 ]
 SOME_DAY = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -64,7 +64,7 @@ def held() -> Iterator[Held]:
 
 def hash_for(algorithm: Algorithm) -> Any:
     """Return the hash that a key of an algorithm signs certificates with."""
-    if algorithm in (A.RSA_2048, A.EC_P256):
+    if algorithm in (A.RSA_2048, A.EC_P256, A.EC_SECP256K1):
         return hashes.SHA256()
     if algorithm is A.EC_P384:
         return hashes.SHA384()
@@ -159,6 +159,7 @@ def test_ssh_certificates(held: Held, algorithm: Algorithm) -> None:
         (A.EC_P256, "ES256"),
         (A.EC_P384, "ES384"),
         (A.EC_P521, "ES512"),
+        (A.EC_SECP256K1, "ES256K"),
         (A.ED25519, "EdDSA"),
     ],
 )

@@ -36,7 +36,7 @@ def collect(folder: Callable[[str], Path]) -> Answers:
     wycheproof = folder("wycheproof")
     answers = (
         collect_symmetric(wycheproof)
-        | collect_classical(wycheproof)
+        | collect_classical(wycheproof, folder("wycheproof-secp256k1"))
         | collect_quantum_safe(folder)
     )
     return {algorithm.value: answers[algorithm] for algorithm in Algorithm}

@@ -27,15 +27,22 @@ _CURVES = (
     ("EC-P384", "P-384", "SHA-384", ec.SECP384R1()),
     ("EC-P521", "P-521", "SHA-512", ec.SECP521R1()),
 )
+_K1_KEY = 0xF8B8AF8CE3C7CCA5E300D33939540C10D45CE001B8F252BFBC57BA0342904181
+_K1_SIGNATURE = (
+    0x7063AE83E7F62BBB171798131B4A0564B956930092B33B07B395615D9EC7E15C,
+    0x58DFCC1E00A35E1572F366FFE34BA0FC47DB1E7189759B9FB233C5B05AB388EA,
+)
 
 
-def collect_classical(wycheproof: Path) -> Answers:
+def collect_classical(wycheproof: Path, secp256k1: Path) -> Answers:
     """Return the known answers of RSA, ECDSA, ECDH and EdDSA."""
     answers = {f"RSA-{bits}": _rsa(bits, wycheproof) for bits in (2048, 3072, 4096)}
     for algorithm, curve, digest, parameters in _CURVES:
         answers[algorithm] = _ecdsa(curve, digest, parameters)
         if algorithm != "EC-P521":
             _add_agreement(answers[algorithm], wycheproof, parameters)
+    answers["EC-secp256k1"] = _secp256k1()
+    _add_agreement(answers["EC-secp256k1"], secp256k1, ec.SECP256K1())
     answers["Ed25519"] = _ed25519()
     answers["Ed448"] = _ed448()
     answers["X25519"] = _x25519()
@@ -108,6 +115,19 @@ def _ecdsa(curve: str, digest: str, parameters: ec.EllipticCurve) -> dict[str, s
         "signature": encode_dss_signature(
             int(found["R"], 16), int(found["S"], 16)
         ).hex(),
+    }
+
+
+def _secp256k1() -> dict[str, str]:
+    """Return a signature by RFC 6979, which has no vectors for this curve itself."""
+    return {
+        "source": (
+            "RFC 6979 with SHA-256, s in its lower half, 'Alan Turing' "
+            "(bitcointalk.org, topic 285142)"
+        ),
+        "key": _pkcs8(ec.derive_private_key(_K1_KEY, ec.SECP256K1())),
+        "message": b"Alan Turing".hex(),
+        "signature": encode_dss_signature(*_K1_SIGNATURE).hex(),
     }
 
 

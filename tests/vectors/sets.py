@@ -46,6 +46,7 @@ PACKAGE_FILES: Final = {
 
 _FOLDERS: Final[Mapping[str, tuple[str, Callable[[Path, Tally], int]]]] = {
     "wycheproof": ("*.json.gz", run_wycheproof),
+    "wycheproof-secp256k1": ("*.json.gz", run_wycheproof),
     "acvp": ("*.json.gz", run_acvp),
     "cctv": ("*.txt.gz", run_cctv),
     "composite": ("*.json", run_composite),

@@ -31,6 +31,7 @@ class Algorithm(StrEnum):
     EC_P256 = "EC-P256"
     EC_P384 = "EC-P384"
     EC_P521 = "EC-P521"
+    EC_SECP256K1 = "EC-secp256k1"
     ED25519 = "Ed25519"
     ED448 = "Ed448"
     X25519 = "X25519"
