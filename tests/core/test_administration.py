@@ -66,7 +66,7 @@ def test_what_to_install(hsm: HSM) -> None:
         )
         assert bool(item.hint) is (item.status == "unavailable")
         assert bool(item.provider) is (item.status == "available")
-    assert "hsm-core[pqc]" in listed[Algorithm.ML_KEM_512].hint
+    assert "pip install pqcrypto" in listed[Algorithm.ML_KEM_512].hint
 
 
 def test_stopped(gateway: OpenHSM, hsm: HSM) -> None:
