@@ -221,6 +221,8 @@ def agree(life: Life) -> None:
             life.maybe(ops.CancelApproval(approval_id=approval_id))
         else:
             life.maybe(ops.Approve(approval_id=approval_id, digest=seen.digest), BOB)
+        if number == 3:
+            life.maybe(ops.Withdraw(approval_id=approval_id), BOB)
         life.maybe(wanted)
         found = life.do(ops.GetApproval(approval_id=approval_id)).state
         if found not in {ApprovalState.PENDING, ApprovalState.GRANTED}:
