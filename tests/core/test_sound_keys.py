@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm_core import errors, primitives
 from hsm_core._internal.crypto.der import private_key_info
+from hsm_core._internal.handlers import new_keys
 from hsm_core.algorithms import ALGORITHMS, Algorithm, KeyFormat, KeyUsage
 from hsm_core.session import Session
 from hsm_core.testing import memory_hsm
@@ -207,6 +208,20 @@ class TestOnePurpose:
         with pytest.raises(errors.InvalidInputError) as caught:
             session.create_key(algorithm, usages=[signs, other])
         assert "usages" == facts_of(caught)[0]
+
+    def test_keys_of_earlier_releases(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A key that was made for two purposes keeps both, and is rotated as it is."""
+        monkeypatch.setattr(new_keys, "_PURPOSES", ())
+        usages = [U.SIGN, U.VERIFY, U.ENCRYPT, U.DECRYPT]
+        key = session.create_key("rsa2048", usages=usages).key_id
+        monkeypatch.undo()
+        sealed = session.encrypt(key, b"secret")
+        session.rotate(key)
+
+        session.verify(key, b"m", session.sign(key, b"m").signature)
+        assert b"secret" == session.decrypt(key, sealed)
 
     def test_imported_keys_neither(self, session: Session) -> None:
         """The same goes for a key that comes from elsewhere."""
