@@ -16,15 +16,19 @@ from typing import Final, NamedTuple
 import msgspec
 import pytest
 
-from hsm_core._internal.documents import KeyDocument, document_digest, index_of
-from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.opened import OpenHSM
+from hsm_core._internal.assembly.opened import OpenHSM
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    document_digest,
+    index_of,
+)
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.use_records import UseValue, encode_value
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.filesystem.layout import DOCUMENT_NAME, blob_name
 from hsm_core._internal.stores.sqlite import key_index
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core._internal.stores.sqlite.schema import VERSION_BITS
-from hsm_core._internal.use_values import UseValue, encode_value
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import open_hsm
 from hsm_core.model import KeyId

@@ -19,14 +19,16 @@ import pytest
 
 from hsm_core import factory
 from hsm_core import operations as ops
-from hsm_core._internal import documents, envelope, use_values
 from hsm_core._internal.approvals import records
 from hsm_core._internal.audit import baseline
 from hsm_core._internal.audit import record as trail_record
-from hsm_core._internal.leases import decode_lease, encode_lease
-from hsm_core._internal.purging.state import LOST, RetentionState, StateFile
-from hsm_core._internal.sealing import ring
+from hsm_core._internal.keyring import documents
+from hsm_core._internal.keyring import key_ring as ring
+from hsm_core._internal.keyring import use_records as use_values
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.retention.state import LOST, RetentionState, StateFile
 from hsm_core._internal.stores.filesystem import index_rows
+from hsm_core._internal.stores.lease_rules import decode_lease, encode_lease
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.consent import ShownOperation, check_shown
 from hsm_core.errors import (

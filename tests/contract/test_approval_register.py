@@ -14,14 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hsm_core._internal.approvals import (
-    MOVES,
-    ApprovalRegister,
-    encode_approval,
-    entry_of,
-)
-from hsm_core._internal.approvals.rules import check_move
-from hsm_core._internal.encoding import mac_function
+from hsm_core._internal.approvals.records import encode_approval, entry_of
+from hsm_core._internal.approvals.repository import ApprovalRegister
+from hsm_core._internal.approvals.states import MOVES, check_move
+from hsm_core._internal.lib.encoding import mac_function
 from hsm_core.errors import (
     AccessDeniedError,
     ApprovalNotFoundError,

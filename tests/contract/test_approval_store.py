@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.approvals import entry_of
+from hsm_core._internal.approvals.records import entry_of
 from hsm_core._internal.stores.approval_guard import GuardedApprovalStore
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.documents import encode_document
+from hsm_core._internal.keyring.documents import encode_document
 from hsm_core._internal.stores.guard import GuardedKeyStore
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core.algorithms import Algorithm

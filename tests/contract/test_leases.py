@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem import leases as filesystem_leases
 from hsm_core._internal.stores.filesystem.files import lock_file
 from hsm_core._internal.stores.filesystem.leases import FilesystemLeases
@@ -405,7 +405,7 @@ class TestFilesystem:
         """
         program = (
             "import sys, pathlib\n"
-            "from hsm_core._internal.clock import SystemClock\n"
+            "from hsm_core._internal.time.clock import SystemClock\n"
             "from hsm_core._internal.stores.filesystem.leases import FilesystemLeases\n"
             "from hsm_core.errors import LeaseHeldError\n"
             "path = pathlib.Path(sys.argv[1])\n"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from hsm_core._internal.approvals import ApprovalRegister
+from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core.protocols import ApprovalQuery, ApprovalStore
 from tests.core.approval_support import (
     ROWS,

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.trail import outage
 from hsm_core.settings import AuditSync
 from tests.core.audit_faults import BEGINNINGS, Faults, Writer, until

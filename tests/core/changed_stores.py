@@ -12,7 +12,7 @@ from unittest.mock import Mock, patch
 
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, PolicyProfile, Settings

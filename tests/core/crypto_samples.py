@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,

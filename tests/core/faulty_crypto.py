@@ -7,10 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from hsm_core._internal.crypto.providers import composite_provider, default_providers
+from hsm_core._internal.crypto.providers import (
+    composite_provider,
+    default_providers,
+)
 from hsm_core._internal.crypto.registry import CryptoRegistry
 from hsm_core._internal.crypto.selftest.answers import known_answers
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
 from hsm_core.errors import (
     DecryptionError,

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from hsm_core._internal.documents import peek
+from hsm_core._internal.keyring.documents import peek
 from hsm_core._internal.stores.filesystem import files, opening, renewal
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.model import KeyId, KeyState

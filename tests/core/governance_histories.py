@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from hsm_core import operations as ops
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import HSMError
 from hsm_core.model import ApprovalState, KeyInfo, Role
 from hsm_core.testing import caller

@@ -14,7 +14,7 @@ import pytest
 from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.factory import (
     LedgerVerification,
     OpenHSM,

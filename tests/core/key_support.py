@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 
-from hsm_core._internal.documents import (
+from hsm_core._internal.keyring.documents import (
     DOCUMENT_FORMAT,
     KeyDocument,
     OperationRecord,
@@ -16,7 +16,8 @@ from hsm_core._internal.documents import (
     encode_document,
     index_of,
 )
-from hsm_core._internal.sealing import BlobContext, KeyRing, RootKey
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
+from hsm_core._internal.keyring.root_key import RootKey
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery, KeyChange, KeyStore
 from hsm_core.testing import FakeEntropy

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.record import (
     FRAME,
     decode_event,
     encode_event,
     leaf_hash,
 )
+from hsm_core._internal.lib import envelope
 from hsm_core.model import AuditedCaller, AuditEvent
 
 __all__ = [

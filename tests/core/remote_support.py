@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.remote.keys import RemoteKeyStore
 from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.protocols import Clock, KeyChange, KeyStore, RemoteKeyVault

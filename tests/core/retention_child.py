@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import HSMError, StoreLockedError
 from tests.core.ripe_material import MovedClock, adopt_policy, open_at, settings_of
 

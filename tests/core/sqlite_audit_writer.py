@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.settings import AuditSync

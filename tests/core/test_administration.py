@@ -12,7 +12,7 @@ from hsm_core import operations as ops
 from hsm_core import testing
 from hsm_core._internal.crypto import served
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, spec
 from hsm_core.errors import OverloadedError, StoreUnavailableError
 from hsm_core.factory import OpenHSM, open_async

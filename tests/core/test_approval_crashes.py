@@ -15,7 +15,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import ApprovalState
 from tests.core.dual_disk import (

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.approvals import (
-    ApprovalRegister,
-    ApprovalRequest,
+from hsm_core._internal.approvals.records import (
     decode_approval,
     encode_approval,
     read_entry,
 )
-from hsm_core._internal.encoding import length_prefixed
-from hsm_core._internal.envelope import join, split
-from hsm_core._internal.sealing import KeyRing, RootKey
+from hsm_core._internal.approvals.repository import ApprovalRegister
+from hsm_core._internal.approvals.requests import ApprovalRequest
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.lib.encoding import length_prefixed
+from hsm_core._internal.lib.envelope import join, split
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.sqlite.approvals import APPROVALS_SCHEMA
 from hsm_core.errors import ApprovalTamperedError

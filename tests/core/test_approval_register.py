@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.approvals import SteadyTime, prune_approvals
+from hsm_core._internal.approvals.retention import prune_approvals
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core._internal.time.monotonic import SteadyTime
 from hsm_core.errors import (
     ApprovalNotFoundError,
     GenerationConflictError,

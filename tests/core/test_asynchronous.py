@@ -10,7 +10,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import open_async
 from hsm_core.session import Session
 from hsm_core.testing import caller

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.mark import HeadCodec
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.filesystem.audit_files import write_all
 from hsm_core._internal.stores.trail.flusher import MAX_PENDING_BYTES

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import AuditUnavailableError
 from hsm_core.factory import open_hsm
 from hsm_core.settings import Settings

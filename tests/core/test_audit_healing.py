@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_healing as healing
 from hsm_core._internal.stores.trail import outage
 from hsm_core.errors import AuditUnavailableError

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hsm_core._internal.audit.events import event_of
-from hsm_core._internal.failpoints import install
-from hsm_core._internal.retention import LEASE, prune_trail
+from hsm_core._internal.background.record_pruning import LEASE, prune_trail
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem import audit_baseline
 from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core.errors import (

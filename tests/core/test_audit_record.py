@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.chain import Chain, OpenIntents
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.keys import record_mac_function
@@ -23,6 +22,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
 )
 from hsm_core._internal.audit.replay import Replay
+from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, InputSizeError, InvalidInputError
 from hsm_core.model import (
     AuditedCaller,

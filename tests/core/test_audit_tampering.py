@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HEAD_BYTES, HeadMark
 from hsm_core._internal.audit.record import (
@@ -26,6 +25,7 @@ from hsm_core._internal.audit.record import (
     leaf_hash,
 )
 from hsm_core._internal.audit.scan import judge_end, scan_segment
+from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, HSMError, WrongAuditKeyError
 from hsm_core.model import (
     ApprovalDemand,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from hsm_core._internal.backups import Backups
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.background.backups import Backups
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.errors import (
     AccessDeniedError,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.pipeline import Pipeline
+from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyUsage
 from hsm_core.factory import OpenHSM
 from hsm_core.model import BatchDetail, Role

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.census import Census
-from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.set_digest import Census
 from hsm_core.model import KeyId
 from hsm_core.protocols import BUCKETS, KnownKey, StoreAccount, bucket_of
 from hsm_core.testing import FakeEntropy

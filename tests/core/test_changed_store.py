@@ -13,7 +13,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Integrity, KeyState, MessageDetail
 from hsm_core.session import Session

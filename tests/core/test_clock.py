@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hsm_core._internal.clock import SystemClock, instant
+from hsm_core._internal.time.clock import SystemClock, instant
 from hsm_core.session import Session
 from hsm_core.testing import FakeClock, caller, memory_hsm
 

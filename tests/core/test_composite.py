@@ -27,7 +27,7 @@ from hsm_core._internal.crypto.registry import (
     GeneratedKey,
     default_registry,
 )
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, HashAlgorithm, spec
 from hsm_core.errors import (
     DecryptionError,

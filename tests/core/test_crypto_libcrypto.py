@@ -54,7 +54,7 @@ from hsm_core._internal.crypto.libcrypto.signature import (
     sign_deterministic,
 )
 from hsm_core._internal.crypto.parameters import MU_BYTES, signature_parameters
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,

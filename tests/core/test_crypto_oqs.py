@@ -28,7 +28,7 @@ from hsm_core._internal.crypto.oqs.draws import Draws
 from hsm_core._internal.crypto.oqs.library import Absent, OqsLibrary
 from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,

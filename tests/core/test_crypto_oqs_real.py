@@ -24,7 +24,7 @@ from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
 from hsm_core._internal.crypto.pyca import PycaCryptoProvider
 from hsm_core._internal.crypto.selftest import known_answer_test
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, InvalidInputError, SignatureMismatchError
 from hsm_core.protocols import CryptoProvider

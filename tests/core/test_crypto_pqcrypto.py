@@ -27,7 +27,7 @@ from hsm_core._internal.crypto.parameters import signature_parameters
 from hsm_core._internal.crypto.pqcrypto_wheel import PqcryptoProvider
 from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
 from hsm_core._internal.crypto.pqcrypto_wheel.worker import join
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyFormat, spec
 from hsm_core.errors import (
     AlgorithmUnavailableError,

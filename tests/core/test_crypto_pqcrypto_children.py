@@ -23,7 +23,7 @@ from hsm_core._internal.crypto.pqcrypto_wheel.library import SignatureModule
 from hsm_core._internal.crypto.pqcrypto_wheel.pool import WorkerPool
 from hsm_core._internal.crypto.pqcrypto_wheel.provider import worker_command
 from hsm_core._internal.crypto.pqcrypto_wheel.worker import join, split
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import OverloadedError, UnavailableError
 from hsm_core.protocols import KeyHandle

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core._internal.crypto.der import subject_public_key_info
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, KeyUsage
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from tests.core.crypto_samples import ASYMMETRIC, PYCA, material, public_der

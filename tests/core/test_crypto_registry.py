@@ -20,7 +20,7 @@ from hsm_core._internal.crypto.registry import (
     GeneratedKey,
     default_registry,
 )
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family
 from hsm_core.errors import (
     AlgorithmUnavailableError,
@@ -322,7 +322,7 @@ class TestDeferred:
         probe = (
             "import sys, hsm_core.primitives\n"
             "from hsm_core._internal.crypto.registry import default_registry\n"
-            "from hsm_core._internal.entropy import SystemEntropy\n"
+            "from hsm_core._internal.lib.entropy import SystemEntropy\n"
             "default_registry(SystemEntropy(), enable_oqs=True)\n"
             "heavy = {'ctypes', 'pqcrypto', 'oqs'}\n"
             "print(sorted(heavy & set(sys.modules)))\n"

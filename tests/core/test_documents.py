@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal import envelope
-from hsm_core._internal.documents import (
+from hsm_core._internal.keyring.documents import (
     KeyDocument,
     OperationRecord,
     RotationDocument,
@@ -25,8 +24,9 @@ from hsm_core._internal.documents import (
     read_index,
     remember,
 )
-from hsm_core._internal.encoding import mac_function
-from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib.encoding import mac_function
 from hsm_core.errors import InputSizeError, KeyTamperedError
 from hsm_core.model import KeyOrigin, KeyState
 from hsm_core.protocols import IndexEntry

@@ -10,8 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
-from hsm_core._internal.envelope import check, join, split
+from hsm_core._internal.lib.encoding import (
+    hkdf_sha256,
+    length_prefixed,
+    mac_function,
+)
+from hsm_core._internal.lib.envelope import check, join, split
 from hsm_core.errors import MalformedError
 
 PARTS = st.lists(st.binary(max_size=12), max_size=6)

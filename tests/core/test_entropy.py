@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.errors import EntropyUnavailableError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.errors import (
     ConflictError,

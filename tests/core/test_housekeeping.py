@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from hsm_core._internal.housekeeping import Housekeeping
+from hsm_core._internal.background.maintenance import Housekeeping
 from hsm_core._internal.stores.filesystem.approvals import FileApprovalStore
 from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
 from hsm_core.errors import ApprovalRequiredError, StoreLockedError

@@ -27,7 +27,7 @@ import pytest
 from hsm_core import primitives
 from hsm_core._internal.crypto.der import read_private_form
 from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import (
     ALGORITHMS,
     Algorithm,

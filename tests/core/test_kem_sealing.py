@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.ciphertexts import HEADER_BYTES, CipherKind, Header, parse
+from hsm_core._internal.crypto.ciphertexts import (
+    HEADER_BYTES,
+    CipherKind,
+    Header,
+    parse,
+)
+from hsm_core._internal.crypto.kem_sealing import open_with, seal_to
 from hsm_core._internal.crypto.registry import GeneratedKey, default_registry
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.kem_sealing import open_with, seal_to
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, spec
 from hsm_core.errors import (
     DecryptionError,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hsm_core._internal.documents import read_index
+from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import KeyFilter, KeyId, KeyState

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import errors
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.factory import open_hsm
 from hsm_core.protocols import AuditDraft, AuditTicket

@@ -10,9 +10,9 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
+from hsm_core._internal.keyring.views import audited_caller
 from hsm_core._internal.policy import RuleEngine, change_of
 from hsm_core._internal.policy.replay import decision_on, was_decided
-from hsm_core._internal.views import audited_caller
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import (
     AuditedCaller,

@@ -13,10 +13,13 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from hsm_core._internal import encoding, power_up
 from hsm_core._internal.approvals import signatures
 from hsm_core._internal.audit import keys as audit_keys
-from hsm_core._internal.sealing import RootKey, aead, ring
+from hsm_core._internal.handlers import power_up
+from hsm_core._internal.keyring import key_ring as ring
+from hsm_core._internal.keyring import sealing as aead
+from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.lib import encoding
 from hsm_core.approver_keys import ApproverKey
 from hsm_core.errors import (
     EntropyUnavailableError,

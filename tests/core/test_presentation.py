@@ -15,9 +15,9 @@ from msgspec import inspect as kinds
 
 from hsm_core import operations as ops
 from hsm_core import wire
-from hsm_core._internal.clock import microseconds
-from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.presentation import context_of, present
+from hsm_core._internal.approvals.presentation import context_of, present
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.time.clock import microseconds
 from hsm_core.consent import ShownField, check_shown, hidden_sha256, shown_sha256
 from hsm_core.model import Caller, KeyId, Record, Role, Secret
 from hsm_core.operations import OPERATIONS, Effect, Operation, PublicKey

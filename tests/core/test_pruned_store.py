@@ -12,10 +12,10 @@ from hsm_core import errors
 from hsm_core import operations as ops
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.walk import Walk
-from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.trail.options import TrailOptions
+from hsm_core._internal.time.clock import SystemClock
 from hsm_core.model import KeyId
 from hsm_core.protocols import KnownKey
 from hsm_core.settings import AuditSync

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hsm_core import errors
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.model import Integrity
 from hsm_core.session import Session
 from hsm_core.testing import caller, memory_hsm

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.opened import OpenHSM
+from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core.errors import (
     KeyNotFoundError,
     NameTakenError,

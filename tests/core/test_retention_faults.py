@@ -18,12 +18,12 @@ import msgspec
 import pytest
 
 from hsm_core._internal.audit.verify import AuditVerifier
-from hsm_core._internal.failpoints import install
-from hsm_core._internal.leaps import Leaps
-from hsm_core._internal.purging.offline import LedgerVerification, verify_ledger
-from hsm_core._internal.purging.outlook import KnownTime
-from hsm_core._internal.purging.sweeper import Sweeper
-from hsm_core._internal.purging.tally import Tally, Totals
+from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.retention.offline import LedgerVerification, verify_ledger
+from hsm_core._internal.retention.sweeper import Sweeper
+from hsm_core._internal.retention.tally import Tally, Totals
+from hsm_core._internal.time.clock_jumps import Leaps
+from hsm_core._internal.time.judged_time import KnownTime
 from hsm_core.errors import (
     AuditUnavailableError,
     HSMError,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.admission import Admission
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
+from hsm_core._internal.pipeline.authorisation import Admission
 from hsm_core.errors import (
     ApprovalRequiredError,
     ConflictError,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import operations as ops
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import HSMLockedError, IntegrityError
 from hsm_core.model import KeyState, Role
 from hsm_core.testing import caller

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.purge_windows import DAY, candidates, window_of
-from hsm_core._internal.purging.policy_file import PolicyFile
+from hsm_core._internal.keyring.purge_windows import DAY, candidates, window_of
+from hsm_core._internal.retention.policy_file import PolicyFile
 from hsm_core.errors import ConfigurationError
 from hsm_core.model import KeyState
 from hsm_core.retention_policy import (

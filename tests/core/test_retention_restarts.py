@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.model import KeyState
 from tests.core.retention_support import DAY, World, events_of, keep_pipeline
 

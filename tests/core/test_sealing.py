@@ -13,11 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_core._internal.sealing import (
-    BlobContext,
-    KeyRing,
-    RootKey,
-)
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
+from hsm_core._internal.keyring.root_key import RootKey
 from hsm_core.errors import (
     ConfigurationError,
     EntropyUnavailableError,

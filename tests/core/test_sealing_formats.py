@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.documents import (
+from hsm_core._internal.keyring.documents import (
     decode_document,
     document_digest,
     encode_document,
 )
-from hsm_core._internal.sealing import BlobContext, KeyRing, RootKey
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
+from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.use_records import (
+    UseValue,
+    decode_value,
+    encode_value,
+)
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
-from hsm_core._internal.use_values import UseValue, decode_value, encode_value
 from hsm_core.errors import ApprovalTamperedError
 from hsm_core.model import KeyId
 from hsm_core.testing import FakeEntropy

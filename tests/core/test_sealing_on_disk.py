@@ -11,8 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hsm_core._internal.documents import KeyDocument, decode_document, encode_document
-from hsm_core._internal.sealing import KeyRing
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    decode_document,
+    encode_document,
+)
+from hsm_core._internal.keyring.key_ring import KeyRing
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.errors import IntegrityError
 from hsm_core.model import KeyId

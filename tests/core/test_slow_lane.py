@@ -17,9 +17,9 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.asynchronous import Lane, Pools
 from hsm_core._internal.crypto.registry import CryptoRegistry, GeneratedKey
-from hsm_core._internal.pipeline import Pipeline
+from hsm_core._internal.pipeline.asynchronous import Lane, Pools
+from hsm_core._internal.pipeline.pipeline import Pipeline
 from hsm_core.algorithms import Algorithm
 from hsm_core.factory import OpenHSM, open_async
 from hsm_core.model import KeyState

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core.errors import (
     AuditTamperedError,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.sqlite.database import Database, UnsettledCommitError
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.errors import (

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.algorithms import Algorithm

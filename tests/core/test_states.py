@@ -10,8 +10,8 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.documents import OperationRecord
-from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.keyring.documents import OperationRecord
+from hsm_core._internal.keyring.repository import Inventory
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyState
 from hsm_core.operations import Operation

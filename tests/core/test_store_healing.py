@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hsm_core import errors
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.model import KeyInfo, KeyState
 from hsm_core.protocols import bucket_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.locations import open_approval_store, open_key_store
 from hsm_core.errors import (
     ConfigurationError,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from hsm_core._internal.clock import SystemClock
 from hsm_core._internal.stores.memory.leases import MemoryLeases
 from hsm_core._internal.stores.remote.tenure import Tenure
+from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import StoreLockedError, StoreUnavailableError
 from hsm_core.protocols import Lease
 from hsm_core.testing import FakeClock

@@ -12,7 +12,7 @@ import pytest
 
 from hsm_core import errors
 from hsm_core import operations as ops
-from hsm_core._internal.refusals import Refusals
+from hsm_core._internal.pipeline.refusals import Refusals
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import Caller, CountedDetail, MessageDetail, Role

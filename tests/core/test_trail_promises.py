@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.ranges import verify_range
 from hsm_core._internal.audit.record import (
@@ -22,7 +21,8 @@ from hsm_core._internal.audit.record import (
     encode_event,
     leaf_hash,
 )
-from hsm_core._internal.retention import prune_trail
+from hsm_core._internal.background.record_pruning import prune_trail
+from hsm_core._internal.lib import envelope
 from hsm_core._internal.stores.filesystem.audit import FileAuditLog
 from hsm_core._internal.stores.sqlite.audit import SqliteAuditLog
 from hsm_core._internal.stores.trail.options import TrailOptions

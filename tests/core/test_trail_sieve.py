@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_core._internal import envelope
+from hsm_core._internal.audit.prefilter import Sieve
 from hsm_core._internal.audit.record import FRAME, decode_event, encode_event
-from hsm_core._internal.audit.sieve import Sieve
+from hsm_core._internal.lib import envelope
 from hsm_core.model import AuditedCaller, AuditedKey, AuditEvent, Phase
 from hsm_core.operations import ListAuditEvents
 

@@ -14,11 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsm_core._internal.keyring.use_account import UseRules
+from hsm_core._internal.keyring.use_counters import NoRoomError
+from hsm_core._internal.keyring.use_records import (
+    UseValue,
+    decode_value,
+    encode_value,
+)
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
-from hsm_core._internal.use_account import UseRules
-from hsm_core._internal.use_values import UseValue, decode_value, encode_value
-from hsm_core._internal.uses import NoRoomError
 from hsm_core.errors import (
     KeyTamperedError,
     StorageFullError,

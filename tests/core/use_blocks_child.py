@@ -19,9 +19,9 @@ from random import Random
 from typing import Final
 from unittest.mock import patch
 
-from hsm_core._internal.assembly import Parts, assemble
-from hsm_core._internal.failpoints import install
-from hsm_core._internal.uses import Use, UseAccounts, UseRules
+from hsm_core._internal.assembly.assembly import Parts, assemble
+from hsm_core._internal.keyring.use_counters import Use, UseAccounts, UseRules
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.factory import OpenHSM
 from hsm_core.settings import Settings
 from tests.core.changed_stores import DATA, Data, session_on

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from hsm_core._internal.crypto.der import read_private_form, read_private_key_info
 from hsm_core._internal.crypto.registry import default_registry
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.sealing import KeyRing, RootKey
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.model import KeyState

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_core.secret_input import read_secret
 from hsm_server.bootstrap.inline import serve
 from hsm_server.main import main as command

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.failpoints import install
+from hsm_core._internal.lib.failpoints import install
 from hsm_server.bootstrap import vault
 from hsm_server.main import main as command
 from hsm_server.processes import launch, supervisor

@@ -13,34 +13,32 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from hsm_core._internal import ciphertexts, envelope
 from hsm_core._internal.approvals.records import (
     decode_approval,
     encode_approval,
     read_entry,
 )
-from hsm_core._internal.documents import (
+from hsm_core._internal.crypto import ciphertexts
+from hsm_core._internal.keyring.documents import (
     decode_document,
     encode_document,
     peek,
     read_index,
 )
-from hsm_core._internal.leaps import (
-    Leap,
-    decode_leaps,
-    decode_look,
-    encode_leaps,
-    encode_look,
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.use_records import (
+    UseValue,
+    decode_value,
+    encode_value,
 )
-from hsm_core._internal.leases import decode_lease, encode_lease
-from hsm_core._internal.purging.state import (
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.retention.state import (
     LOST,
     Allowance,
     Anchor,
     RetentionState,
     StateFile,
 )
-from hsm_core._internal.sealing import KeyRing
 from hsm_core._internal.stores.filesystem.index_rows import (
     Begun,
     Boot,
@@ -52,10 +50,17 @@ from hsm_core._internal.stores.filesystem.index_rows import (
     put,
     steps_of,
 )
+from hsm_core._internal.stores.lease_rules import decode_lease, encode_lease
 from hsm_core._internal.stores.remote.access import VaultAccess
 from hsm_core._internal.stores.remote.documents import RemoteDocuments
 from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
-from hsm_core._internal.use_values import UseValue, decode_value, encode_value
+from hsm_core._internal.time.clock_jumps import (
+    Leap,
+    decode_leaps,
+    decode_look,
+    encode_leaps,
+    encode_look,
+)
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.errors import ConfigurationError, HSMError, IntegrityError
 from hsm_core.model import ApprovalDecision, Role

@@ -74,14 +74,17 @@ AREAS: Final = {
         + _contract("audit_pruning"),
     ),
     "sealing": Area(
-        (f"{_CORE}/_internal/sealing/*.py", f"{_CORE}/_internal/envelope.py"),
+        (f"{_CORE}/_internal/keyring/*.py", f"{_CORE}/_internal/lib/envelope.py"),
         _core(
             *("sealing", "sealing_formats", "approval_format", "documents"),
             *("use_accounts", "encoding"),
         ),
     ),
     "states": Area(
-        (f"{_CORE}/_internal/lifecycle.py", f"{_CORE}/_internal/documents.py"),
+        (
+            f"{_CORE}/_internal/keyring/lifecycle.py",
+            f"{_CORE}/_internal/keyring/documents.py",
+        ),
         _core(
             *("lifecycle", "documents", "states", "staging", "destruction"),
             "scheduled_rotation",

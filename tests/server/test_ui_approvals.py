@@ -13,7 +13,7 @@ import pytest
 
 from hsm_core import consent
 from hsm_core import operations as ops
-from hsm_core._internal.presentation import present as core_present
+from hsm_core._internal.approvals.presentation import present as core_present
 from hsm_core.algorithms import KeyUsage
 from hsm_core.errors import ApprovalRequiredError
 from hsm_core.factory import OpenHSM, open_async

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_core._internal.caretaker import Caretaker, Task
+from hsm_core._internal.lib.worker import Caretaker, Task
 from hsm_core.errors import HSMError
 
 __all__ = ["YEAR", "SteppedCaretaker", "Time"]

@@ -10,13 +10,13 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import pytest
 
-from hsm_core._internal.admission import Admission
-from hsm_core._internal.approvals import rules
-from hsm_core._internal.approvals.steady_time import SteadyTime
-from hsm_core._internal.drafts import Attempt
-from hsm_core._internal.internal_operations import PurgeVersion
-from hsm_core._internal.owed import OwedOutcomes
-from hsm_core._internal.purging.consent import Answer, Consent, Consents
+from hsm_core._internal.approvals import states as rules
+from hsm_core._internal.handlers.internal_operations import PurgeVersion
+from hsm_core._internal.pipeline.authorisation import Admission
+from hsm_core._internal.pipeline.drafts import Attempt
+from hsm_core._internal.pipeline.pending_outcomes import OwedOutcomes
+from hsm_core._internal.retention.decisions import Answer, Consent, Consents
+from hsm_core._internal.time.monotonic import SteadyTime
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
 from tests.simulation.run import FailedLifeError, simulate

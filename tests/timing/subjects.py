@@ -22,13 +22,13 @@ from typing import Any, Final
 
 from hsm_core import operations as ops
 from hsm_core import primitives
-from hsm_core._internal import envelope
-from hsm_core._internal.approvals.rules import reserved
+from hsm_core._internal.approvals.states import reserved
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.keys import record_mac_function
 from hsm_core._internal.audit.record import FRAME
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError
 from hsm_core.model import ApprovalState

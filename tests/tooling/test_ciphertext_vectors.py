@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from hsm_core._internal.ciphertexts import CipherKind, kind_of, parse
+from hsm_core._internal.crypto.ciphertexts import CipherKind, kind_of, parse
+from hsm_core._internal.crypto.kem_sealing import open_with
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.kem_sealing import open_with
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm, KeyUsage, spec
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.protocols import KeyHandle, OAEPParameters

@@ -54,7 +54,10 @@ VIOLATIONS = {
         (f"{CORE}/operations/unplaced.py", ""),
     ],
     "Core internal floors": [
-        (f"{CORE}/_internal/encoding.py", "import hsm_core._internal.pipeline"),
+        (
+            f"{CORE}/_internal/lib/encoding.py",
+            "import hsm_core._internal.pipeline.pipeline",
+        ),
         (f"{CORE}/_internal/unplaced.py", ""),
     ],
     "Server floors": [
@@ -83,7 +86,7 @@ VIOLATIONS = {
         (f"{CORE}/factory.py", "import structlog"),
     ],
     "Services speak to protocols, not to adapters": [
-        (f"{CORE}/_internal/pipeline.py", "import hsm_core._internal.stores"),
+        (f"{CORE}/_internal/pipeline/pipeline.py", "import hsm_core._internal.stores"),
         (f"{CORE}/_internal/handlers/__init__.py", "import hsm_core._internal.stores"),
     ],
 }

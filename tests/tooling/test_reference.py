@@ -12,7 +12,7 @@ import pytest
 import hsm_core
 from hsm_cli.exit_codes import exit_code
 from hsm_core import errors
-from hsm_core._internal.ciphertexts import CipherKind, Header
+from hsm_core._internal.crypto.ciphertexts import CipherKind, Header
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyId
 from hsm_server.problems import status_of

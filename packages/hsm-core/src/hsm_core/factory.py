@@ -8,26 +8,25 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.approvals.signed import ConsentAudit
-from hsm_core._internal.assembly import Parts, assemble, open_ring
+from hsm_core._internal.approvals.trail_signatures import ConsentAudit
+from hsm_core._internal.assembly.assembly import Parts, assemble, open_ring
+from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.audit.offline import OfflineVerification
 from hsm_core._internal.audit.reasons import damaged_ledger
 from hsm_core._internal.audit.verify import AuditVerifier
-from hsm_core._internal.backups import Copier
-from hsm_core._internal.clock import SystemClock
+from hsm_core._internal.background.backups import Copier
 from hsm_core._internal.crypto.registry import default_registry
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.opened import OpenHSM
-from hsm_core._internal.policy import policy_of
-from hsm_core._internal.power_up import (
+from hsm_core._internal.handlers.power_up import (
     audit_self_test,
     own_self_test,
     root_self_test,
 )
-from hsm_core._internal.purging import offline
-from hsm_core._internal.purging.offline import LedgerVerification
-from hsm_core._internal.purging.slot import LedgerFile
-from hsm_core._internal.sealing import RootKey
+from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.lib.entropy import SystemEntropy
+from hsm_core._internal.policy import policy_of
+from hsm_core._internal.retention import offline
+from hsm_core._internal.retention.offline import LedgerVerification
+from hsm_core._internal.retention.slot import LedgerFile
 from hsm_core._internal.stores.apart import (
     check_apart,
     check_unlocked,
@@ -46,6 +45,7 @@ from hsm_core._internal.stores.sqlite.audit_offline import (
     is_sqlite_trail,
 )
 from hsm_core._internal.stores.trails import open_ledger, open_trail, recover_fork
+from hsm_core._internal.time.clock import SystemClock
 from hsm_core.errors import (
     AuditTamperedError,
     AuditUnavailableError,

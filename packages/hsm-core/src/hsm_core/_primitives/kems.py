@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hsm_core._internal.kem_sealing import open_with, seal_to
+from hsm_core._internal.crypto.kem_sealing import open_with, seal_to
 from hsm_core._primitives.keys import Key, private_half, public_half, registry
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import Record, Secret

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from hsm_core._internal.crypto.der import seed_key_info
 from hsm_core._internal.crypto.guard import octets
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.entropy import SystemEntropy
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._primitives.arguments import member
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import (

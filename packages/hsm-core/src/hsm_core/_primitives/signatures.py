@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from hsm_core._internal.crypto.external_mu import MuDigest
 from hsm_core._internal.crypto.guard import octets
-from hsm_core._internal.crypto.signing_input import signing_input, verification_input
+from hsm_core._internal.crypto.signing_input import (
+    signing_input,
+    verification_input,
+)
 from hsm_core._primitives.arguments import member, member_or_none
 from hsm_core._primitives.keys import Key, private_half, public_half
 from hsm_core.algorithms import (

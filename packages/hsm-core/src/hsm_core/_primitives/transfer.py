@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from hsm_core._internal.crypto import hkdf as derivation
 from hsm_core._internal.crypto.guard import octets
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.key_transport import check_mechanism, unwrap_key, wrap_key
+from hsm_core._internal.crypto.key_transport import (
+    check_mechanism,
+    unwrap_key,
+    wrap_key,
+)
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._primitives.arguments import member, member_or_none
 from hsm_core._primitives.keys import Key, private_half, public_half, registry
 from hsm_core.algorithms import (

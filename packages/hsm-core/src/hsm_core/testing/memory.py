@@ -7,16 +7,16 @@ import threading
 
 import msgspec
 
-from hsm_core._internal.assembly import Parts, assemble
-from hsm_core._internal.clock import SystemClock
+from hsm_core._internal.assembly.assembly import Parts, assemble
+from hsm_core._internal.assembly.opened import OpenHSM
 from hsm_core._internal.crypto.registry import CryptoRegistry, default_registry
-from hsm_core._internal.entropy import SystemEntropy
-from hsm_core._internal.opened import OpenHSM
-from hsm_core._internal.sealing import RootKey
+from hsm_core._internal.keyring.root_key import RootKey
+from hsm_core._internal.keyring.use_counters import UseRules
+from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core._internal.stores.memory.audit import MemoryAuditLog
 from hsm_core._internal.stores.memory.keys import MemoryKeyStore
 from hsm_core._internal.stores.memory.uses import MemoryUseCounters
-from hsm_core._internal.uses import UseRules
+from hsm_core._internal.time.clock import SystemClock
 from hsm_core.model import Caller, Role
 from hsm_core.policies import Policy
 from hsm_core.protocols import (

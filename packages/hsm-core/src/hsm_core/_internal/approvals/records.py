@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal import envelope
-from hsm_core._internal.stored_form import made_by_newer, newer_format
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib.stored_form import made_by_newer, newer_format
 from hsm_core.errors import ApprovalTamperedError, Fact, MalformedError
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Final
 
 from hsm_core._internal.approvals.records import instants_of
-from hsm_core._internal.approvals.register import ApprovalRegister
+from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import Approval
 

@@ -20,7 +20,7 @@ import msgspec
 from hsm_core._internal.audit.keys import baseline_mac
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import is_log_id
-from hsm_core._internal.stored_form import newer_format
+from hsm_core._internal.lib.stored_form import newer_format
 from hsm_core.errors import AuditTamperedError
 from hsm_core.model import KeyId, PruneDetail, Record
 from hsm_core.protocols import KnownKey

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.keys import EPOCH, record_mac_function
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.audit.record import (
@@ -16,6 +15,7 @@ from hsm_core._internal.audit.record import (
     encode_event,
     leaf_hash,
 )
+from hsm_core._internal.lib import envelope
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEvent, Phase
 from hsm_core.protocols import AuditDraft

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.keys import EPOCH, record_mac_function
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
@@ -18,7 +17,8 @@ from hsm_core._internal.audit.record import (
     is_log_id,
     leaf_hash,
 )
-from hsm_core._internal.stored_form import newer_format
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib.stored_form import newer_format
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import FRAME, decode_event
+from hsm_core._internal.lib import envelope
 from hsm_core.errors import MalformedError
 from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification

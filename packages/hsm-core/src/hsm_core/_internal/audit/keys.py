@@ -11,7 +11,11 @@ import hmac
 from collections.abc import Callable
 from typing import Final
 
-from hsm_core._internal.encoding import hkdf_sha256, length_prefixed, mac_function
+from hsm_core._internal.lib.encoding import (
+    hkdf_sha256,
+    length_prefixed,
+    mac_function,
+)
 
 __all__ = [
     "EPOCH",

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core._internal.audit.reasons import Reason, tampered
@@ -23,6 +22,7 @@ from hsm_core._internal.audit.record import (
     decode_event,
     leaf_hash,
 )
+from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 

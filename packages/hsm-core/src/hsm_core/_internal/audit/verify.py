@@ -39,7 +39,7 @@ from hsm_core._internal.audit.scan import (
     judge_end,
     scan_segment,
 )
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
 from hsm_core.protocols import AuditHead

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from hsm_core import operations as ops
 from hsm_core.__about__ import __version__
-from hsm_core._internal.clock import instant
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
-from hsm_core._internal.power_up import own_self_test
+from hsm_core._internal.handlers.power_up import own_self_test
+from hsm_core._internal.time.clock import instant
 from hsm_core.algorithms import KeyUsage, spec
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyFilter

@@ -17,15 +17,15 @@ from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from hsm_core import operations as ops
-from hsm_core._internal.consents import Consents
+from hsm_core._internal.approvals.workflow import Consents
 from hsm_core._internal.crypto.registry import CryptoRegistry
-from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.inventory import Inventory
-from hsm_core._internal.lately import Lately
-from hsm_core._internal.leaps import Leaps
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.use_counters import Use, UseAccounts
+from hsm_core._internal.lib.recent import Lately
+from hsm_core._internal.lib.schedule import Schedule
 from hsm_core._internal.policy import PolicyHolder
-from hsm_core._internal.schedule import Schedule
-from hsm_core._internal.uses import Use, UseAccounts
+from hsm_core._internal.time.clock_jumps import Leaps
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from hsm_core import operations as ops
 from hsm_core import wire
-from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import (
     PUBLIC_USAGES,
     Answer,
@@ -24,8 +23,9 @@ from hsm_core._internal.handlers.base import (
     Subject,
 )
 from hsm_core._internal.handlers.costs import is_quick_use
-from hsm_core._internal.handlers.versions import check_usage, is_short_walk
-from hsm_core._internal.uses import Use
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.use_counters import Use
+from hsm_core._internal.keyring.versions import check_usage, is_short_walk
 from hsm_core.algorithms import Algorithm, AlgorithmSpec, Cost, Family, spec
 from hsm_core.errors import (
     DecryptionError,

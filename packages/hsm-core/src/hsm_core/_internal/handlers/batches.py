@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import TypeVar
 
 from hsm_core import operations as ops
-from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.batch_base import BatchHandler
 from hsm_core._internal.handlers.ciphers import DecryptHandler, EncryptHandler
 from hsm_core._internal.handlers.macs import ComputeMacHandler, VerifyMacHandler
 from hsm_core._internal.handlers.signatures import SignHandler, VerifyHandler
+from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, KeyNotFoundError, KeyStateError
 from hsm_core.model import Record

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from hsm_core._internal.documents import KeyDocument
-from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.repository import Inventory
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
 from hsm_core.operations import Operation, SelfTest
 

@@ -7,7 +7,7 @@ from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.costs import is_quick_use
 from hsm_core._internal.handlers.envelopes import open_envelope, seal_envelope
-from hsm_core._internal.handlers.versions import check_usage, require_version
+from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import KeyUsage
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 

@@ -9,8 +9,8 @@ from hsm_core import operations as ops
 from hsm_core._internal.crypto.hkdf import ALGORITHM_OF, hkdf
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_keys import NewKeyHandler
-from hsm_core._internal.handlers.versions import check_usage, require_version
-from hsm_core._internal.uses import Use
+from hsm_core._internal.keyring.use_counters import Use
+from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,

@@ -8,13 +8,13 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.clock import instant, utc_text
-from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
-from hsm_core._internal.handlers.burial import WAY_TO_PURGE, buried, living
+from hsm_core._internal.handlers.internal_operations import CompleteDestruction
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.handlers.versions import check_hold, move, with_versions
-from hsm_core._internal.internal_operations import CompleteDestruction
+from hsm_core._internal.keyring.destruction import WAY_TO_PURGE, buried, living
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.versions import check_hold, move, with_versions
+from hsm_core._internal.time.clock import instant, utc_text
 from hsm_core.errors import InvalidInputError, KeyStateError
 from hsm_core.model import KeyState
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hsm_core._internal.ciphertexts import NONCE_BYTES, CipherKind, Header, kind_of
-from hsm_core._internal.ciphertexts import parse as parse_envelope
-from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.crypto.ciphertexts import (
+    NONCE_BYTES,
+    CipherKind,
+    Header,
+    kind_of,
+)
+from hsm_core._internal.crypto.ciphertexts import parse as parse_envelope
+from hsm_core._internal.crypto.kem_sealing import open_with, seal_to
 from hsm_core._internal.handlers.base import Services
-from hsm_core._internal.handlers.versions import require_version
-from hsm_core._internal.kem_sealing import open_with, seal_to
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.versions import require_version
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import DecryptionError, KeyNotFoundError
 from hsm_core.protocols import OAEPParameters

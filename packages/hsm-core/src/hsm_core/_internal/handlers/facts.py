@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_keys import check_name
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.handlers.versions import check_living, with_versions
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.versions import check_living, with_versions
 from hsm_core.errors import InvalidInputError
 
 __all__ = ["UpdateKeyHandler", "updated"]

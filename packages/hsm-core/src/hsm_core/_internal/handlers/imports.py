@@ -9,12 +9,12 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.formats import check_format, usable_form
-from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.crypto.key_transport import check_mechanism, unwrap_key
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_keys import NewKeyHandler
-from hsm_core._internal.handlers.versions import check_usage, require_version
-from hsm_core._internal.key_transport import check_mechanism, unwrap_key
-from hsm_core._internal.uses import Use
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.use_counters import Use
+from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyFormat, KeyUsage, spec
 from hsm_core.model import KeyOrigin
 from hsm_core.protocols import OAEPParameters

@@ -15,12 +15,17 @@ from hsm_core._internal.crypto.public import (
     public_pem,
     raw_public_key,
 )
-from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Services, Subject
 from hsm_core._internal.handlers.listings import Listings
-from hsm_core._internal.handlers.versions import require_version
-from hsm_core._internal.tampering import tampering
-from hsm_core._internal.views import key_facts, key_info, tampered_info, version_info
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.tampering import tampering
+from hsm_core._internal.keyring.versions import require_version
+from hsm_core._internal.keyring.views import (
+    key_facts,
+    key_info,
+    tampered_info,
+    version_info,
+)
 from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo

@@ -8,18 +8,18 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.clock import microseconds
-from hsm_core._internal.documents import KeyDocument, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
 from hsm_core._internal.handlers.sealed import seal_version
-from hsm_core._internal.handlers.versions import (
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.versions import (
     append_version,
     check_room,
     move,
     staged_version,
     with_versions,
 )
+from hsm_core._internal.time.clock import microseconds
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState

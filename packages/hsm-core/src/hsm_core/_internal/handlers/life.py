@@ -8,10 +8,14 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.documents import KeyDocument, RotationDocument, VersionDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.handlers.versions import (
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    RotationDocument,
+    VersionDocument,
+)
+from hsm_core._internal.keyring.versions import (
     check_living,
     move,
     staged_version,

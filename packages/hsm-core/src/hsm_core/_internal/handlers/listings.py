@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from hsm_core._internal.cache import BoundedCache
+from hsm_core._internal.lib.cache import BoundedCache
 from hsm_core.model import Caller, Role
 from hsm_core.operations import KeyPage, ListKeys
 from hsm_core.protocols import Clock, KeyScope

@@ -8,7 +8,7 @@ import hmac
 from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.costs import INLINE_BYTES, is_quick_use
-from hsm_core._internal.handlers.versions import (
+from hsm_core._internal.keyring.versions import (
     check_usage,
     is_short_walk,
     require_version,

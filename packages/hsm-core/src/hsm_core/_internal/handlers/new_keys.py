@@ -10,10 +10,10 @@ import msgspec
 
 from hsm_core import operations as ops
 from hsm_core._internal.crypto.registry import GeneratedKey
-from hsm_core._internal.documents import DOCUMENT_FORMAT, KeyDocument
 from hsm_core._internal.handlers.base import Plan, Subject
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.handlers.versions import append_version
+from hsm_core._internal.keyring.documents import DOCUMENT_FORMAT, KeyDocument
+from hsm_core._internal.keyring.versions import append_version
 from hsm_core.algorithms import (
     Algorithm,
     AlgorithmSpec,

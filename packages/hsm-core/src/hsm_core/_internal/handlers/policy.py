@@ -11,13 +11,13 @@ import msgspec
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.reading import lines_from
-from hsm_core._internal.clock import instant, microseconds
-from hsm_core._internal.documents import KeyDocument
 from hsm_core._internal.handlers.base import Answer, Handler, Subject, check_known
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.views import key_facts
 from hsm_core._internal.policy import RuleEngine, change_of, explain
 from hsm_core._internal.policy.replay import was_decided
 from hsm_core._internal.policy.sides import Asked
-from hsm_core._internal.views import key_facts
+from hsm_core._internal.time.clock import instant, microseconds
 from hsm_core._policies.known_people import person_of
 from hsm_core._policies.operations import INTERNAL_OPERATIONS, MAKING
 from hsm_core.algorithms import parse_algorithm

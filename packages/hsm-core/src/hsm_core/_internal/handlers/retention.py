@@ -8,14 +8,14 @@ from typing import Final
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal import internal_operations as internal
-from hsm_core._internal.clock import microseconds
-from hsm_core._internal.documents import KeyDocument, VersionDocument
+from hsm_core._internal.handlers import internal_operations as internal
 from hsm_core._internal.handlers.base import Answer, Handler, Plan, Subject
-from hsm_core._internal.handlers.burial import buried
 from hsm_core._internal.handlers.new_versions import KeyMutation
-from hsm_core._internal.handlers.versions import check_hold, move, with_versions
-from hsm_core._internal.purge_windows import kept, opened_at
+from hsm_core._internal.keyring.destruction import buried
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.purge_windows import kept, opened_at
+from hsm_core._internal.keyring.versions import check_hold, move, with_versions
+from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState
 

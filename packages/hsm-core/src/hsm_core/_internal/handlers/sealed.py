@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hsm_core._internal.documents import KeyDocument, VersionDocument
-from hsm_core._internal.inventory import Inventory
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.repository import Inventory
 from hsm_core.model import KeyState
 
 __all__ = ["SealedVersion", "seal_version"]

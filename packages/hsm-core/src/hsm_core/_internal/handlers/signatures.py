@@ -8,11 +8,14 @@ from typing import TypeVar
 import msgspec
 
 from hsm_core import operations as ops
-from hsm_core._internal.crypto.signing_input import signing_input, verification_input
-from hsm_core._internal.documents import KeyDocument
+from hsm_core._internal.crypto.signing_input import (
+    signing_input,
+    verification_input,
+)
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 from hsm_core._internal.handlers.costs import is_quick_use
-from hsm_core._internal.handlers.versions import (
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.versions import (
     check_usage,
     is_short_walk,
     require_version,

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 from hsm_core import operations as ops
-from hsm_core._internal import internal_operations as internal
 from hsm_core._internal.handlers import (
     administration,
     approvals,
@@ -30,6 +29,7 @@ from hsm_core._internal.handlers import (
     signatures,
     trail,
 )
+from hsm_core._internal.handlers import internal_operations as internal
 from hsm_core._internal.handlers.base import Handler, MutationHandler, Services
 
 __all__ = ["AnyHandler", "handler_table"]

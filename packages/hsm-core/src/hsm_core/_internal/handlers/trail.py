@@ -7,10 +7,9 @@ from typing import Final
 
 from hsm_core import operations as ops
 from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.prefilter import Sieve
 from hsm_core._internal.audit.reading import lines_from
 from hsm_core._internal.audit.record import leaf_hash
-from hsm_core._internal.audit.sieve import Sieve
-from hsm_core._internal.clock import microseconds
 from hsm_core._internal.handlers.base import (
     Answer,
     Handler,
@@ -18,6 +17,7 @@ from hsm_core._internal.handlers.base import (
     Subject,
     check_known,
 )
+from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_core.policies import KNOWN_OPERATIONS

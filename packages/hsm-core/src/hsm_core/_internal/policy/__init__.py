@@ -6,11 +6,7 @@ from hsm_core._internal.policy.deciding import decide_on
 from hsm_core._internal.policy.engine import RuleEngine, policy_of
 from hsm_core._internal.policy.explaining import explain
 from hsm_core._internal.policy.holder import PolicyHolder
-from hsm_core._internal.policy.outcomes import (
-    DEFAULT_DENY,
-    joined,
-    outcome_of_rule,
-)
+from hsm_core._internal.policy.outcomes import DEFAULT_DENY, joined, outcome_of_rule
 from hsm_core._internal.policy.recognising import Recogniser
 from hsm_core._internal.policy.reloading import PolicyReloader
 from hsm_core._internal.policy.replay import change_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hsm_core._internal.system_callers import SYSTEM_GRANTS
+from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.rules import PolicyRule
 from hsm_core.model import Caller
 from hsm_core.protocols import KeyClause, KeyFacts

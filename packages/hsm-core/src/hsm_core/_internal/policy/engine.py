@@ -17,7 +17,7 @@ from hsm_core._internal.policy.clauses import (
 from hsm_core._internal.policy.freeing import freed, freeing
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, asking_rule
 from hsm_core._internal.policy.sides import Asked, asked_of, sides_as_asked
-from hsm_core._internal.system_callers import SYSTEM_GRANTS
+from hsm_core._internal.policy.system_callers import SYSTEM_GRANTS
 from hsm_core._policies.operations import KNOWN_OPERATIONS, TWINS, Form
 from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import Effect

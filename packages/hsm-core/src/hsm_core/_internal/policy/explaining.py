@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from hsm_core._internal.policy.changes import UPDATE_GIVES
-from hsm_core._internal.policy.clauses import applies_to_all, applies_to_any, clause_of
+from hsm_core._internal.policy.clauses import (
+    applies_to_all,
+    applies_to_any,
+    clause_of,
+)
 from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import HeldRule, RuleEngine
 from hsm_core._internal.policy.outcomes import DEFAULT_DENY, outcome_of_rule

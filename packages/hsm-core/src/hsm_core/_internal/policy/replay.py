@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from hsm_core import wire
+from hsm_core._internal.lib.certificate_facts import certificate_facts
 from hsm_core._internal.policy.deciding import decide_as_asked
 from hsm_core._internal.policy.engine import RuleEngine
 from hsm_core._internal.policy.outcomes import outcome_of_rule
 from hsm_core._internal.policy.sides import Asked
-from hsm_core._internal.shown_certificates import certificate_facts
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core.model import (
     ApprovalDemand,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeAlias
 
-from hsm_core._internal.approvals import MAX_RECORD_BYTES
+from hsm_core._internal.approvals.records import MAX_RECORD_BYTES
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.errors import (
     GenerationConflictError,

@@ -22,7 +22,10 @@ from hsm_core._internal.crypto.libcrypto.evp import (
     key_from_seed,
     seed_bytes,
 )
-from hsm_core._internal.crypto.libcrypto.kem import KEMPrivateHandle, KEMPublicHandle
+from hsm_core._internal.crypto.libcrypto.kem import (
+    KEMPrivateHandle,
+    KEMPublicHandle,
+)
 from hsm_core._internal.crypto.libcrypto.library import (
     Libcrypto,
     LibcryptoError,

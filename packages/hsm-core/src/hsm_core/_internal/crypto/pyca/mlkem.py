@@ -18,10 +18,7 @@ from hsm_core._internal.crypto.der import (
     seed_key_info,
     subject_public_key_info,
 )
-from hsm_core._internal.crypto.expanded import (
-    read_foreign_seed,
-    read_own_seed,
-)
+from hsm_core._internal.crypto.expanded import read_foreign_seed, read_own_seed
 from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core._internal.crypto.pyca.encoding import REFUSALS, not_public_key

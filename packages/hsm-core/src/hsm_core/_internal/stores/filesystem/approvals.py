@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.approvals import MAX_RECORD_BYTES, read_entry
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.approvals.records import MAX_RECORD_BYTES, read_entry
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approval_index import (
     ApprovalIndex,
     check_approval_change,

@@ -16,7 +16,7 @@ from hsm_core._internal.audit.naming import (
     reserve_name,
 )
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     audit_errors,
     check_file,

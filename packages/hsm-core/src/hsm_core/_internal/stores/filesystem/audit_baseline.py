@@ -13,13 +13,16 @@ from hsm_core._internal.audit.baseline import Baseline, check_baseline, known_ke
 from hsm_core._internal.audit.naming import baseline_name
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MAX_LINE_BYTES
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     open_reader,
     write_all,
 )
-from hsm_core._internal.stores.filesystem.files import open_no_follow, sync_directory
+from hsm_core._internal.stores.filesystem.files import (
+    open_no_follow,
+    sync_directory,
+)
 from hsm_core.errors import AuditTamperedError
 from hsm_core.protocols import KnownKey
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import StoredHead
@@ -24,6 +23,7 @@ from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import FRAME, MAX_LINE_BYTES, decode_event
 from hsm_core._internal.audit.scan import begins, first_seq
+from hsm_core._internal.lib import envelope
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import check_file, open_reader
 from hsm_core._internal.stores.filesystem.audit_segments import Segment

@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hsm_core._internal import envelope
 from hsm_core._internal.audit.check import Follower
 from hsm_core._internal.audit.mark import StoredHead
 from hsm_core._internal.audit.naming import FragmentName, new_name
 from hsm_core._internal.audit.record import FRAME, decode_event, leaf_hash
+from hsm_core._internal.lib import envelope
 from hsm_core._internal.stores.filesystem.audit_beginning import find_beginning
-from hsm_core._internal.stores.filesystem.audit_files import open_reader, replace_file
+from hsm_core._internal.stores.filesystem.audit_files import (
+    open_reader,
+    replace_file,
+)
 from hsm_core._internal.stores.filesystem.audit_recovery import Replay
 from hsm_core._internal.stores.filesystem.audit_repairs import keep_fragment
 from hsm_core.errors import AuditTamperedError, ConfigurationError

@@ -14,7 +14,7 @@ from hsm_core._internal.audit.mark import (
     StoredHead,
 )
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     check_file,
     close_quietly,

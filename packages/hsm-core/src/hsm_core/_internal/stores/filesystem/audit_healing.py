@@ -42,7 +42,7 @@ from typing import Final
 from hsm_core._internal.audit.naming import new_name
 from hsm_core._internal.audit.record import MAX_LINE_BYTES, leaf_hash
 from hsm_core._internal.audit.scan import claimed_seq, is_chain
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     close_quietly,
     is_still_at,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from hsm_core._internal.audit.mark import HeadMark
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import medium_errors
 from hsm_core._internal.stores.filesystem.audit_head import HeadFile
 from hsm_core._internal.stores.filesystem.audit_healing import heal

@@ -21,11 +21,14 @@ from hsm_core._internal.audit.baseline import Baseline
 from hsm_core._internal.audit.events import event_of
 from hsm_core._internal.audit.gathering import gather
 from hsm_core._internal.audit.naming import closed_names, fragment_names
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_files import audit_errors
 from hsm_core._internal.stores.filesystem.audit_segments import Segments
-from hsm_core._internal.stores.filesystem.files import list_directory, sync_directory
+from hsm_core._internal.stores.filesystem.files import (
+    list_directory,
+    sync_directory,
+)
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import KnownKey
 

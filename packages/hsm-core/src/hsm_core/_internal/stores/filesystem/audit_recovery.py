@@ -27,7 +27,7 @@ from hsm_core._internal.audit.scan import (
     nth_line,
     scan_segment,
 )
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_baseline import BaselineFile
 from hsm_core._internal.stores.filesystem.audit_beginning import (
     Beginning,

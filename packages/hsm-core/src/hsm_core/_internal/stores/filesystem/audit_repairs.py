@@ -18,8 +18,11 @@ from typing import Final
 
 from hsm_core._internal.audit.naming import FragmentName, fragment_names
 from hsm_core._internal.audit.scan import is_chain
-from hsm_core._internal.failpoints import failpoint
-from hsm_core._internal.stores.filesystem.audit_files import open_reader, replace_file
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.stores.filesystem.audit_files import (
+    open_reader,
+    replace_file,
+)
 from hsm_core._internal.stores.filesystem.files import (
     list_directory,
     open_no_follow,

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 from hsm_core._internal.audit.naming import ClosedName
 from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import MAX_LINE_BYTES
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.filesystem.audit_files import (
     audit_errors,
     close_quietly,

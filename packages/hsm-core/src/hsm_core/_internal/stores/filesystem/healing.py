@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core._internal.stores.filesystem.files import (
     UnsettledWriteError,
     atomic_write,

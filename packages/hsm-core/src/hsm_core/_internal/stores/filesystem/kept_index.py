@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
-from hsm_core._internal.documents import read_index
+from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.stores.bulk import collector_paused
 from hsm_core._internal.stores.filesystem.files import path_exists
 from hsm_core._internal.stores.filesystem.index_files import IndexFiles, SavedIndex

@@ -15,19 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.leases import (
-    MAX_LEASE_BYTES,
-    LeaseRule,
-    RuledLeases,
-    decode_lease,
-    encode_lease,
-)
 from hsm_core._internal.stores.filesystem.files import (
     atomic_write,
     lock_directory,
     make_private_directory,
     read_file,
     remove_temporaries,
+)
+from hsm_core._internal.stores.lease_rules import (
+    MAX_LEASE_BYTES,
+    LeaseRule,
+    RuledLeases,
+    decode_lease,
+    encode_lease,
 )
 from hsm_core.errors import IntegrityError, StoreLockedError, StoreUnavailableError
 from hsm_core.protocols import Clock, Lease

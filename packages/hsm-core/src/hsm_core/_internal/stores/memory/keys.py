@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hsm_core._internal.documents import read_index
+from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.memory.opening import InMemory
 from hsm_core._internal.stores.naming import (

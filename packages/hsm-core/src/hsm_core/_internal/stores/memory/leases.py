@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 
-from hsm_core._internal.leases import LeaseRule, RuledLeases
+from hsm_core._internal.stores.lease_rules import LeaseRule, RuledLeases
 from hsm_core.protocols import Clock, Lease
 
 __all__ = ["MemoryLeases"]

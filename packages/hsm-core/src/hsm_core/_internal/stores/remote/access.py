@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeGuard, TypeVar
 
-from hsm_core._internal.documents import MAX_DOCUMENT_BYTES
+from hsm_core._internal.keyring.documents import MAX_DOCUMENT_BYTES
 from hsm_core.errors import (
     StorageFullError,
     StoreUnavailableError,

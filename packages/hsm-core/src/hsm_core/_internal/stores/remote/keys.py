@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from hsm_core._internal.documents import peek
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.keyring.documents import peek
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.remote import names
 from hsm_core._internal.stores.remote.access import UnsettledPutError, VaultAccess

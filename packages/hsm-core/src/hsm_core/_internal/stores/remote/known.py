@@ -14,11 +14,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hsm_core._internal.documents import read_index
+from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.stores.index import KeyIndex
 from hsm_core._internal.stores.remote import names
 from hsm_core._internal.stores.remote.access import VaultAccess
-from hsm_core._internal.stores.remote.documents import FoundDocument, RemoteDocuments
+from hsm_core._internal.stores.remote.documents import (
+    FoundDocument,
+    RemoteDocuments,
+)
 from hsm_core.errors import GenerationConflictError, VaultConflictError
 from hsm_core.model import KeyId
 from hsm_core.protocols import ABSENT, Entropy, IndexEntry, KeyChange

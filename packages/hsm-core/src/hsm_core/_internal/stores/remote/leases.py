@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hsm_core._internal.leases import (
+from hsm_core._internal.stores.lease_rules import (
     DamagedLeaseError,
     LeaseRule,
     RuledLeases,

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hsm_core._internal.approvals import MAX_RECORD_BYTES
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.approvals.records import MAX_RECORD_BYTES
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.approval_index import check_approval_change
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.sqlite.database import (

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from hsm_core._internal.audit.mark import HeadCodec, HeadMark, StoredHead
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_beside import Beside
 from hsm_core._internal.stores.sqlite.audit_bulk import insert_records, read_records
 from hsm_core._internal.stores.sqlite.audit_rows import (

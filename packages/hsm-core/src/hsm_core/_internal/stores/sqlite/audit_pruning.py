@@ -16,14 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from hsm_core._internal.audit.baseline import (
-    Baseline,
-    check_baseline,
-    known_keys,
-)
+from hsm_core._internal.audit.baseline import Baseline, check_baseline, known_keys
 from hsm_core._internal.audit.gathering import gather
 from hsm_core._internal.audit.reasons import Reason, tampered
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.sqlite.audit_bulk import insert_baseline
 from hsm_core._internal.stores.sqlite.audit_rows import first_row
 from hsm_core._internal.stores.sqlite.database import Database

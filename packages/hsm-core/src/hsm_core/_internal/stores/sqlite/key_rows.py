@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from hsm_core._internal.documents import read_index
+from hsm_core._internal.keyring.documents import read_index
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core._internal.stores.sqlite.database import Row
 from hsm_core.errors import KeyTamperedError

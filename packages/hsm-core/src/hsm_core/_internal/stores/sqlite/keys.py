@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores import naming
 from hsm_core._internal.stores.sqlite import key_index
 from hsm_core._internal.stores.sqlite.account import keep, read_all, write_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hsm_core._internal.leases import (
+from hsm_core._internal.stores.lease_rules import (
     MAX_LEASE_BYTES,
     LeaseRule,
     RuledLeases,

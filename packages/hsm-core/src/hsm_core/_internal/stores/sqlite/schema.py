@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from hsm_core._internal.documents import peek
+from hsm_core._internal.keyring.documents import peek
 from hsm_core._internal.stores.sqlite.migration import Schema
 from hsm_core.model import KeyId
 

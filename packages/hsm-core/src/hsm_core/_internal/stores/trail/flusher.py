@@ -16,7 +16,7 @@ from typing import Final
 
 from hsm_core._internal.audit.chain import Chain
 from hsm_core._internal.audit.mark import HeadMark
-from hsm_core._internal.failpoints import failpoint
+from hsm_core._internal.lib.failpoints import failpoint
 from hsm_core._internal.stores.trail.backlog import Backlog
 from hsm_core._internal.stores.trail.groups import Group, Ticket
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, TrailMedium

@@ -14,7 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from hsm_core._internal.stores.filesystem.opening import check_private, open_no_follow
+from hsm_core._internal.stores.filesystem.opening import (
+    check_private,
+    open_no_follow,
+)
 from hsm_core.errors import ConfigurationError, UnavailableError
 
 __all__ = ["FULL_ERRORS", "Reserve"]

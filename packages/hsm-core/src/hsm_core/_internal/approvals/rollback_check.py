@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""
+Is this the store of approvals that the trail knows? Compared at every start.
+
+Where the digest over all approvals is the recorded one, after what a crash left between
+two records is taken into account, nothing more is read. Where not, the trail is walked,
+and every approval that differs serves nothing any more, until the store is recovered.
+One that is authentic, and that the trail never heard of, shows an older trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from hsm_core._internal.approvals.journal import Steps
+from hsm_core._internal.approvals.repository import ApprovalRegister
+from hsm_core._internal.approvals.set_digest import Anchor, Ledger, record_sha256
+from hsm_core._internal.approvals.states import MOVES
+from hsm_core._internal.audit.events import verified_events
+from hsm_core._internal.keyring.settlement import (
+    REMOVED,
+    intent_of,
+    is_of_approvals,
+)
+from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
+from hsm_core.model import ApprovalDetail, AuditEvent, Phase
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditLog
+
+__all__ = ["ANCHORED", "FORGOTTEN", "open_consents"]
+
+ANCHORED = "system.approval-anchored"
+"""Kind of the records that say again how an approval is, before old ones are pruned."""
+
+FORGOTTEN = "system.approval-forgotten"
+"""Kind of the records that say that an approval that differed is no more."""
+
+_COMMITTED = frozenset({"ok", "recovered-committed"})
+
+
+@dataclass(slots=True)
+class _Found:
+    """What lies in the store: authentic approvals, and ids of the others."""
+
+    anchors: dict[str, Anchor] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+
+
+def open_consents(
+    register: ApprovalRegister,
+    ledger: Ledger,
+    steps: Steps,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    *,
+    is_lasting: bool,
+) -> str:
+    """
+    Compare a store with the trail, settle what a crash left, and watch from then on.
+
+    Returns:
+        The id of an approval that shows that the trail is older than its store; empty
+        if none does.
+
+    Args:
+        register: Over a store that was just opened.
+
+        ledger: Knows the digest that was recorded last.
+
+        steps: The witness.
+
+        audit: The trail, open.
+
+        verify: Verifies a range of it.
+
+        is_lasting: Whether the store outlives its process.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read or written.
+    """
+    intents = [event for event in audit.open_intents() if is_of_approvals(event)]
+    if not is_lasting:
+        ledger.adopt({})
+        for event in intents:
+            steps.settle(intent_of(event), None)
+        register.witness = steps
+        return ""
+    _finish_removals(register, intents)
+    found = _read(register)
+    landed = _landed(intents, found.anchors)
+    ahead = ""
+    if not _is_recorded(ledger, found, landed, intents):
+        known, removed = _walk(audit, verify)
+        for event in intents:
+            for approval_id in _named(event):
+                known.pop(approval_id, None)
+        pruned = bool(audit.first_seq)
+        _judge(ledger, found, known, landed, pruned=pruned)
+        ahead = _ahead(ledger, found, None if pruned else known.keys() | removed)
+    register.witness = steps
+    for event in intents:
+        if event.kind == REMOVED:
+            steps.conclude_removal(intent_of(event), _named(event))
+            continue
+        steps.settle(intent_of(event), landed.get(event.operation_id))
+    for approval_id, reason in ledger.condemned.items():
+        steps.tell(approval_id, reason)
+    return ahead
+
+
+def _finish_removals(register: ApprovalRegister, intents: Iterable[AuditEvent]) -> None:
+    for event in intents:
+        if event.kind == REMOVED:
+            register.store.remove(_named(event))
+
+
+def _named(event: AuditEvent) -> list[str]:
+    named = event.parameters.get("approvals", [])
+    return named if isinstance(named, list) else []
+
+
+def _read(register: ApprovalRegister) -> _Found:
+    found = _Found()
+    for approval_id in register.store.approval_ids():
+        try:
+            approval = register.read(approval_id)
+        except ApprovalTamperedError:
+            found.unreadable.add(approval_id)
+            continue
+        except ApprovalNotFoundError:
+            continue
+        stored = register.store.get(approval_id) or b""
+        found.anchors[approval_id] = Anchor(
+            approval.generation, record_sha256(stored), approval.state
+        )
+    return found
+
+
+def _landed(
+    intents: Iterable[AuditEvent], anchors: dict[str, Anchor]
+) -> dict[str, Anchor]:
+    """Return what open intents have made, by the id of the step."""
+    landed = {}
+    for event in intents:
+        there = anchors.get(event.approval_id)
+        detail = event.detail
+        if (
+            there is not None
+            and isinstance(detail, ApprovalDetail)
+            and there.sha256 == detail.record_sha256
+        ):
+            landed[event.operation_id] = there
+    return landed
+
+
+def _is_recorded(
+    ledger: Ledger,
+    found: _Found,
+    landed: dict[str, Anchor],
+    intents: Iterable[AuditEvent],
+) -> bool:
+    """
+    Adopt what is there if it is what was recorded.
+
+    What has landed without an outcome is in the recorded digest if a later record has
+    brought it there, and is not if there was none.
+    """
+    if found.unreadable:
+        return False
+    before = dict(found.anchors)
+    for event in intents:
+        made, detail = landed.get(event.operation_id), event.detail
+        if made is None or not isinstance(detail, ApprovalDetail):
+            continue
+        del before[event.approval_id]
+        if detail.before_sha256:
+            was = Anchor(made.generation - 1, detail.before_sha256, made.state)
+            before[event.approval_id] = was
+    for anchors in (found.anchors, before):
+        if ledger.sum_of(anchors) == ledger.total:
+            ledger.adopt(anchors)
+            return True
+    return False
+
+
+def _walk(
+    audit: AuditLog, verify: Callable[[int, int], AuditVerification]
+) -> tuple[dict[str, Anchor], set[str]]:
+    """Return what the trail says of approvals, and which it says were removed."""
+    known: dict[str, Anchor] = {}
+    removed: set[str] = set()
+    for event in verified_events(audit, verify, audit.first_seq):
+        if event.kind == REMOVED and event.phase is Phase.OUTCOME:
+            if event.code in _COMMITTED:
+                removed.update(_named(event))
+        elif event.kind == FORGOTTEN:
+            removed.add(event.approval_id)
+        elif event.phase is not Phase.INTENT and event.code in _COMMITTED:
+            detail = event.detail
+            if isinstance(detail, ApprovalDetail):
+                known[event.approval_id] = Anchor(
+                    detail.generation, detail.record_sha256, detail.state
+                )
+                removed.discard(event.approval_id)
+    return {k: v for k, v in known.items() if k not in removed}, removed
+
+
+def _judge(
+    ledger: Ledger,
+    found: _Found,
+    known: dict[str, Anchor],
+    landed: dict[str, Anchor],
+    *,
+    pruned: bool,
+) -> None:
+    """Adopt what the trail says, and condemn what is not like that."""
+    made = set(landed.values())
+    problems = dict.fromkeys(found.unreadable, "edited")
+    for approval_id in known.keys() | found.anchors.keys():
+        there, wanted = found.anchors.get(approval_id), known.get(approval_id)
+        if there == wanted or approval_id in problems:
+            continue
+        if there is None:
+            problems[approval_id] = "missing"
+        elif there in made and there.generation == _generation(wanted) + 1:
+            continue
+        elif wanted is None and pruned and not MOVES[there.state]:
+            known[approval_id] = there  # It has ended, and its records are gone.
+        else:
+            problems[approval_id] = _problem(there, wanted)
+    ledger.adopt(known)
+    ledger.condemned.update(problems)
+
+
+def _ahead(ledger: Ledger, found: _Found, heard_of: Collection[str] | None) -> str:
+    """Return an authentic approval that is newer than the trail, if there is one."""
+    # What a pruned trail has never heard of may have been in the part that is gone.
+    for approval_id, problem in sorted(ledger.condemned.items()):
+        if approval_id not in found.anchors:
+            continue
+        is_new = heard_of is not None and approval_id not in heard_of
+        if problem == "newer" or (problem == "foreign" and is_new):
+            return approval_id
+    return ""
+
+
+def _generation(anchor: Anchor | None) -> int:
+    return anchor.generation if anchor else 0
+
+
+def _problem(there: Anchor, wanted: Anchor | None) -> str:
+    if wanted is None:
+        return "foreign"
+    if there.generation < wanted.generation:
+        return "older"
+    return "newer" if there.generation > wanted.generation else "edited"

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: MIT
+"""What people do with approvals: look at them, consent, refuse, give up."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import replace
+from typing import Final
+
+from hsm_core import consent, wire
+from hsm_core import operations as ops
+from hsm_core._internal.approvals.credentials import CredentialCheck
+from hsm_core._internal.approvals.demands import missing
+from hsm_core._internal.approvals.journal import Steps
+from hsm_core._internal.approvals.repository import ApprovalRegister
+from hsm_core._internal.approvals.signature_check import SignatureCheck
+from hsm_core._internal.approvals.trail_signatures import (
+    CONSENT_DIGEST,
+    consent_text,
+)
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.views import key_facts
+from hsm_core._internal.policy import DEFAULT_DENY, PolicyHolder
+from hsm_core._internal.time.clock import instant
+from hsm_core.consent import ShownOperation
+from hsm_core.errors import (
+    ApprovalNotFoundError,
+    ApprovalTamperedError,
+    ConflictError,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    SignatureMismatchError,
+)
+from hsm_core.identities import same_person
+from hsm_core.model import (
+    Approval,
+    ApprovalDecision,
+    ApprovalState,
+    Caller,
+    KeyId,
+    MessageDetail,
+    Parameters,
+    Phase,
+    Role,
+)
+from hsm_core.protocols import ApprovalQuery, AuditDraft
+
+__all__ = ["People"]
+
+_CURSOR: Final = re.compile(
+    r"([0-9]{1,16})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
+
+
+class People:
+    """
+    Approvals as people see and decide them. Safe for many threads.
+
+    Args:
+        register: The approvals.
+
+        steps: Their witness.
+
+        ring: Opens what is sealed in them.
+
+        policy: Says who may approve.
+
+        inventory: Knows what approvals are about.
+
+        check_signature: Checks what approvers sign.
+
+        credentials: Knows by which keys they were known.
+    """
+
+    def __init__(
+        self,
+        register: ApprovalRegister,
+        steps: Steps,
+        ring: KeyRing,
+        policy: PolicyHolder,
+        inventory: Inventory,
+        *,
+        check_signature: SignatureCheck,
+        credentials: CredentialCheck,
+    ) -> None:
+        self._register = register
+        self._steps = steps
+        self._ring = ring
+        self._policy = policy
+        self._inventory = inventory
+        self._check_signature = check_signature
+        self._credentials = credentials
+
+    def get(self, caller: Caller, approval_id: str) -> ops.ApprovalInfo:
+        """
+        Return an approval, if the caller may see it.
+
+        Raises:
+            ApprovalNotFoundError: There is none that they may know of.
+            HSMError: It can't be read or believed.
+        """
+        return self.info(self._visible(caller, approval_id))
+
+    def _visible(self, caller: Caller, approval_id: str) -> Approval:
+        sees_all = self.may_approve(caller)
+        try:
+            approval = self._register.get(approval_id)
+        except ApprovalTamperedError:
+            if sees_all:
+                raise
+            raise ApprovalNotFoundError from None
+        if not self._may_see(caller, approval, sees_all=sees_all):
+            raise ApprovalNotFoundError
+        return approval
+
+    def _may_see(self, caller: Caller, approval: Approval, *, sees_all: bool) -> bool:
+        if same_person(approval.requester, caller.principal):
+            return True
+        return sees_all and not self.is_kept_from(caller, approval)
+
+    def is_kept_from(self, caller: Caller, approval: Approval) -> bool:
+        """
+        Return whether a rule keeps the key of an approval from somebody.
+
+        Who has no right to describe keys at all may approve nevertheless; who is denied
+        to know of this one may not.
+
+        Raises:
+            KeyTamperedError: Nobody can tell: what rules go by can't be believed.
+            StoreUnavailableError: Nobody can tell now.
+        """
+        if not approval.key_id:
+            return False
+        try:
+            document = self._inventory.document(KeyId(approval.key_id))
+        except KeyNotFoundError:
+            return True
+        decision = self._policy.engine.judge(
+            ops.DescribeKey.__name__,
+            caller,
+            (key_facts(document),),
+            self._register.time.now(),
+        )
+        return not decision.allowed and decision.rule != DEFAULT_DENY
+
+    def decide(
+        self,
+        caller: Caller,
+        operation: ops.Approve | ops.Deny,
+        step: AuditDraft,
+    ) -> ops.ApprovalInfo:
+        """
+        Note what a person says of a request.
+
+        Raises:
+            ConflictError: They saw something else, or it is too late.
+            AccessDeniedError: They may not decide.
+            HSMError: Store or trail can't be used.
+        """
+        approval = self._visible(caller, operation.approval_id)
+        shown = approval.shown_sha256
+        if operation.digest and not hmac.compare_digest(operation.digest, shown):
+            raise ConflictError(
+                "digest: it is not the one of this approval.", field="digest"
+            )
+        granted = isinstance(operation, ops.Approve)
+        signature, signer = self._signed(caller, approval, operation, granted=granted)
+        said = {"comment" if granted else "reason": _said(operation)}
+        told: Parameters = {name: text for name, text in said.items() if text}
+        step = replace(step, parameters={**told, CONSENT_DIGEST: shown})
+        if signature:
+            step = replace(step, approval_signatures=(consent_text(signer, signature),))
+        decided = self._register.decide(
+            approval.approval_id,
+            caller,
+            granted=granted,
+            credential_key=self._credentials.mark(caller),
+            comment=_said(operation),
+            signature=signature,
+            signer=signer,
+            generation=operation.generation,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+            step=step,
+        )
+        return self._answer(approval, decided, step)
+
+    def withdraw(
+        self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        """
+        Withdraw what a person has approved.
+
+        Raises:
+            AccessDeniedError: They have not approved it.
+            ConflictError: It is in use, or came to an end.
+            HSMError: Store or trail can't be used.
+        """
+        approval = self._visible(caller, operation.approval_id)
+        if operation.reason:
+            step = replace(step, parameters={"reason": operation.reason})
+        withdrawn = self._register.withdraw(
+            approval.approval_id,
+            principal=caller.principal,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+            step=step,
+        )
+        return self._answer(approval, withdrawn, step)
+
+    def cancel(
+        self, caller: Caller, approval_id: str, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        """
+        Close a request that its requester wants no more.
+
+        Raises:
+            AccessDeniedError: Another person asks.
+            ConflictError: It is in use, or came to another end.
+            HSMError: Store or trail can't be used.
+        """
+        approval = self._visible(caller, approval_id)
+        cancelled = self._register.cancel(
+            approval_id, requester=caller.principal, step=step
+        )
+        return self._answer(approval, cancelled, step)
+
+    def _answer(
+        self, before: Approval, after: Approval, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        if after.generation == before.generation:
+            # Said before: nothing has changed, but that it was said again is recorded.
+            again = replace(
+                step,
+                phase=Phase.SINGLE,
+                approval_id=after.approval_id,
+                key_id=after.key_id,
+                detail=MessageDetail(text="said before"),
+            )
+            self._steps.record([again])
+        return self.info(after)
+
+    def _signed(
+        self,
+        caller: Caller,
+        approval: Approval,
+        operation: ops.Approve | ops.Deny,
+        *,
+        granted: bool,
+    ) -> tuple[bytes, str]:
+        """Return signature and key of a decision, checked; a refusal needs none."""
+        if operation.signature is None:
+            if granted and any(demand.signed for demand in approval.demands):
+                raise InvalidInputError(
+                    "signature: this asks for a signature with a key of your own.",
+                    field="signature",
+                )
+            return b"", ""
+        text = consent.statement(
+            approval.approval_id, approval.shown_sha256, granted=granted
+        )
+        signer = self._check_signature(
+            caller.principal, text, operation.signature, operation.signer
+        )
+        return operation.signature, signer
+
+    def is_signed(self, approval: Approval, decision: ApprovalDecision) -> bool:
+        """Return whether a signature of a decision, if it has one, is good today."""
+        if not decision.signature:
+            return True
+        text = consent.statement(
+            approval.approval_id, approval.shown_sha256, granted=decision.granted
+        )
+        try:
+            self._check_signature(
+                decision.principal, text, decision.signature, decision.signer
+            )
+        except (InvalidInputError, SignatureMismatchError):
+            return False
+        return True
+
+    def is_vouched_for(self, decision: ApprovalDecision) -> bool:
+        """Return whether the credential of a decision counts today."""
+        return self._credentials.trusts(decision)
+
+    def roles_now(self, decision: ApprovalDecision) -> frozenset[Role]:
+        """Return the roles of a decision that whoever made it still has."""
+        return self._credentials.roles(decision)
+
+    def may_approve(self, caller: Caller) -> bool:
+        """Return whether the policy lets somebody approve."""
+        at = self._register.time.now()
+        kind = ops.Approve.__name__
+        return self._policy.engine.judge(kind, caller, (), at).allowed
+
+    def list(self, caller: Caller, query: ops.ListApprovals) -> ops.ApprovalPage:
+        """
+        Return a page of the approvals that the caller may see.
+
+        Raises:
+            InvalidInputError: The cursor is none of ours.
+            HSMError: They can't be read.
+        """
+        sees_all = self.may_approve(caller)
+        requester = query.requester
+        if not sees_all:
+            if requester and not same_person(requester, caller.principal):
+                return ops.ApprovalPage(items=())
+            requester = caller.principal
+        page = self._register.find(
+            ApprovalQuery(
+                states=frozenset(query.states),
+                requester=requester,
+                limit=query.per_page,
+                after=_read_cursor(query.cursor) if query.cursor else None,
+            )
+        )
+        wanted, unknown = [], []
+        for approval in page.approvals:
+            if query.kind not in {"", approval.kind}:
+                continue
+            if query.key_id not in {"", approval.key_id}:
+                continue
+            try:
+                if self._may_see(caller, approval, sees_all=sees_all):
+                    wanted.append(self.info(approval))
+            except KeyTamperedError:
+                unknown.append(approval.approval_id)
+        after = page.after
+        return ops.ApprovalPage(
+            items=tuple(wanted),
+            tampered=page.tampered if sees_all else (),
+            key_tampered=tuple(unknown),
+            next_cursor=f"{after[0]}.{after[1]}" if after else "",
+        )
+
+    def info(self, approval: Approval) -> ops.ApprovalInfo:
+        """
+        Return an approval as people see it.
+
+        Raises:
+            ApprovalTamperedError: What is sealed in it can't be opened.
+        """
+        packed = self._ring.open_approval(
+            approval.sealed, approval_id=approval.approval_id
+        )
+        short = missing(
+            approval.demands,
+            approval.decisions,
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+        )
+        return ops.ApprovalInfo(
+            approval_id=approval.approval_id,
+            state=approval.state,
+            generation=approval.generation,
+            operation=wire.decode_packed(packed, ShownOperation),
+            salt=approval.salt,
+            digest=approval.shown_sha256,
+            demands=approval.demands,
+            created_at=instant(approval.created_at),
+            expires_at=instant(approval.expires_at),
+            missing=short if approval.state is ApprovalState.PENDING else (),
+            decisions=tuple(map(_decision_info, approval.decisions)),
+            uses_left=approval.uses_left,
+            policy=approval.policy,
+            closed_at=instant(approval.closed_at) if approval.closed_at else None,
+            operation_id=approval.operation_id,
+        )
+
+
+def _said(operation: ops.Approve | ops.Deny) -> str:
+    return operation.comment if isinstance(operation, ops.Approve) else operation.reason
+
+
+def _decision_info(decision: ApprovalDecision) -> ops.DecisionInfo:
+    return ops.DecisionInfo(
+        principal=decision.principal,
+        granted=decision.granted,
+        at=instant(decision.at),
+        comment=decision.comment,
+        roles=decision.roles,
+        signed=bool(decision.signature),
+        withdrawn=bool(decision.withdrawn_at),
+    )
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise InvalidInputError(
+            "cursor must be the next_cursor of a page.", field="cursor"
+        )
+    return int(found[1]), found[2]

@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: MIT
+"""
+Dual control, as the pipeline sees it: what an operation needs, and that it is had once.
+
+An approval binds its requester and the resolved operation by a keyed digest. It is
+reserved for one operation before that is begun, and used up after its outcome is on
+record; what a crash leaves between is settled by what the trail says.
+"""
+
+from __future__ import annotations
+
+import hmac
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core import consent, wire
+from hsm_core import operations as ops
+from hsm_core._internal.approvals.presentation import context_of, present
+from hsm_core._internal.approvals.repository import ApprovalRegister
+from hsm_core._internal.approvals.requests import ApprovalRequest
+from hsm_core._internal.approvals.reservations import Hold, Users, step_of
+from hsm_core._internal.approvals.service import People
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.views import key_facts
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.lib.locks import Locks
+from hsm_core._internal.policy import PolicyHolder, facts_after
+from hsm_core.consent import ShownOperation
+from hsm_core.errors import (
+    AccessDeniedError,
+    ApprovalNotFoundError,
+    ApprovalRequiredError,
+    ConflictError,
+    KeyTamperedError,
+    TooManyApprovalsError,
+    UnavailableError,
+)
+from hsm_core.identities import identity, is_reserved, same_person
+from hsm_core.model import (
+    Approval,
+    ApprovalDecision,
+    ApprovalDemand,
+    ApprovalState,
+    Caller,
+)
+from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditTicket, Entropy
+
+__all__ = ["Asked", "Consents"]
+
+_S: Final = ApprovalState
+_OPEN: Final = frozenset({_S.PENDING, _S.GRANTED, _S.RESERVED})
+_TRIES: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """
+    An operation that needs consent.
+
+    Attributes:
+        operation: Resolved.
+        others: Documents of the further keys it names, by field.
+        approval_id: The approval that was named, or empty.
+        rule: Which rule allowed the operation itself.
+    """
+
+    caller: Caller
+    operation: ops.Operation[Any]
+    document: KeyDocument | None
+    others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    demands: tuple[ApprovalDemand, ...]
+    approval_id: str = ""
+    rule: str = ""
+
+
+class Consents:
+    """
+    All approvals of an HSM, for the pipeline. Safe for many threads.
+
+    Args:
+        register: The approvals.
+
+        users: What operations have reserved.
+
+        people: Shows approvals, and knows who may give them.
+
+        ring: Binds and seals.
+
+        entropy: For ids and salts.
+
+        policy: The one in force.
+
+        last_used_at: Returns when a key was last used, microseconds since 1970, or 0.
+
+        most_open: Open requests that one person may have, however their name is spelt.
+    """
+
+    def __init__(
+        self,
+        register: ApprovalRegister,
+        users: Users,
+        people: People,
+        ring: KeyRing,
+        entropy: Entropy,
+        policy: PolicyHolder,
+        *,
+        last_used_at: Callable[[KeyDocument], int],
+        most_open: int,
+    ) -> None:
+        self.people = people
+        self._register = register
+        self._users = users
+        self._ring = ring
+        self._entropy = entropy
+        self._policy = policy
+        self._last_used_at = last_used_at
+        self._most_open = most_open
+        self._requesters = Locks()
+
+    def waiting(
+        self, wait: Callable[[AuditTicket], None]
+    ) -> AbstractContextManager[None]:
+        """Return a context in which this thread waits for the trail by these means."""
+        return self._users.waiting(wait)
+
+    def digest(self, asked: Asked) -> str:
+        """
+        Return the keyed digest that an approval binds, hex.
+
+        It covers the requester, every field of the operation with its defaults, and id,
+        algorithm and version of every key that it names: the version that it names too,
+        else the current one. So what is about an old version is not concerned where the
+        key is rotated. Of an `UpdateKey` it covers what is changed as it was
+        before, too: who approves a change has seen both.
+        """
+        named = getattr(asked.operation, "version", None)
+        first, others = asked.document, asked.others.values()
+        keys = [
+            wire.encode_packed([d.key_id, d.algorithm, version or d.current])
+            for d, version in [(first, named), *((d, None) for d in others)]
+            if d is not None
+        ]
+        if isinstance(asked.operation, ops.UpdateKey) and first is not None:
+            # A rule goes by all of the first three, whichever is to change.
+            facts = [first.name, first.owner, sorted(first.tags)]
+            if asked.operation.description is not None:
+                facts.append(first.description)
+            keys.append(wire.encode_packed(facts))
+        return self._ring.approval_digest(
+            asked.caller.principal.encode("utf-8", "surrogatepass"),
+            _every_field(asked.operation),
+            *keys,
+        )
+
+    def require(self, asked: Asked) -> Approval:
+        """
+        Return the granted approval that an operation may use.
+
+        Raises:
+            ApprovalRequiredError: Other people must agree first; they were asked now,
+                or before.
+            AccessDeniedError: The approval that was named is for something else.
+            ConflictError: The approval that was named came to an end.
+            TooManyApprovalsError: The caller has asked for too much already.
+            HSMError: Store or trail can't be used.
+        """
+        digest = self.digest(asked)
+        for _ in range(_TRIES):
+            approval = self._matching(asked, digest)
+            if approval.state is _S.RESERVED:
+                # Whoever has it is done with it in a moment.
+                with self._users.held(approval.approval_id):
+                    approval = self._register.get(approval.approval_id)
+            if approval.state in {_S.PENDING, _S.GRANTED}:
+                approval = self._reviewed(asked, approval)
+            if approval.state is _S.GRANTED:
+                return approval
+            if approval.state in {_S.PENDING, _S.RESERVED}:
+                raise self._required(approval)
+            if asked.approval_id:
+                raise _ended(approval)
+        raise ConflictError("The approval changes all the time; try again.")
+
+    def reserve(self, asked: Asked, operation_id: str) -> Hold:
+        """
+        Take the approval of an operation, so that no other has it.
+
+        Whoever gets it must `settle` it.
+
+        Raises:
+            HSMError: As `require`.
+        """
+        digest = self.digest(asked)
+        for _ in range(_TRIES):
+            approval = self.require(asked)
+            hold = Hold(approval.approval_id, operation_id, asked.caller)
+            hold.stack.enter_context(self._users.held(approval.approval_id))
+            try:
+                approval = self._reviewed(asked, self._register.get(hold.approval_id))
+                if approval.state is _S.GRANTED:
+                    self._register.reserve(
+                        hold.approval_id,
+                        operation_id=operation_id,
+                        digest=digest,
+                        requester=asked.caller.principal,
+                        step=step_of("system.approval-reserved", asked.caller),
+                    )
+                    failpoint("approval.reserved")
+                    return hold
+            except UnavailableError:
+                # It may be reserved for what is not going to be done.
+                self._users.settle(hold, done=False)
+                raise
+            except BaseException:
+                hold.stack.close()
+                raise
+            # Another operation has used it, or it came to an end, since it was found.
+            hold.stack.close()
+        raise ConflictError("The approval changes all the time; try again.")
+
+    def state_of(self, approval_id: str) -> Approval:
+        """
+        Return an approval as it is now, whoever asks.
+
+        Raises:
+            HSMError: There is none, or it can't be read or believed.
+        """
+        return self._register.get(approval_id)
+
+    def cancel(self, caller: Caller, approval_id: str) -> Approval:
+        """
+        Close a request of the caller's own.
+
+        Raises:
+            HSMError: It can't be; see `People.cancel`.
+        """
+        step = step_of("system.approval-cancelled", caller)
+        return self._register.cancel(approval_id, requester=caller.principal, step=step)
+
+    def withdraw(
+        self, caller: Caller, operation: ops.Withdraw, step: AuditDraft
+    ) -> ops.ApprovalInfo:
+        """
+        Withdraw what the caller has approved; whoever uses it now is waited for.
+
+        Raises:
+            HSMError: It can't be; see `People.withdraw`.
+        """
+        with self._users.held(operation.approval_id):
+            return self.people.withdraw(caller, operation, step)
+
+    def settle(self, hold: Hold, *, done: bool | None) -> None:
+        """Use an approval up, or give it back; see `Users.settle`."""
+        self._users.settle(hold, done=done)
+
+    def _matching(self, asked: Asked, digest: str) -> Approval:
+        if asked.approval_id:
+            return self._named(asked, digest)
+        with self._requesters.held(identity(asked.caller.principal)):
+            found = self.find(asked.caller.principal, digest)
+            return found or self._ask(asked, digest)
+
+    def find(self, requester: str, digest: str) -> Approval | None:
+        """Return the open approval of a person for an operation, or None."""
+        query = ApprovalQuery(states=_OPEN, requester=requester, digest=digest)
+        found = self._register.find(query).approvals
+        granted = [a for a in found if a.state is _S.GRANTED]
+        return next(iter([*granted, *found]), None)
+
+    def _named(self, asked: Asked, digest: str) -> Approval:
+        approval = self._register.get(asked.approval_id)
+        if not same_person(approval.requester, asked.caller.principal):
+            raise ApprovalNotFoundError
+        mine = approval.requester == asked.caller.principal
+        if not mine or not hmac.compare_digest(approval.digest, digest):
+            raise AccessDeniedError("The approval is for another operation.")
+        if approval.state not in _OPEN:
+            raise _ended(approval)
+        return approval
+
+    def ask(self, asked: Asked, *, minimum_seconds: int = 0) -> Approval:
+        """
+        Return the open approval for an operation, asked for now if there is none.
+
+        Args:
+            asked: The operation.
+
+            minimum_seconds: It lasts for at least so long.
+
+        Raises:
+            TooManyApprovalsError: The caller has asked for too much already.
+            HSMError: Store or trail can't be used.
+        """
+        digest = self.digest(asked)
+        with self._requesters.held(identity(asked.caller.principal)):
+            found = self.find(asked.caller.principal, digest)
+            return found or self._ask(asked, digest, minimum_seconds)
+
+    def _ask(self, asked: Asked, digest: str, minimum_seconds: int = 0) -> Approval:
+        self._check_room(asked.caller.principal)
+        approval_id = str(uuid.UUID(bytes=self._entropy.random_bytes(16), version=4))
+        salt = self._entropy.random_bytes(consent.SALT_BYTES)
+        shown = self._shown(asked, salt)
+        sealed = self._ring.seal_approval(
+            wire.encode_packed(shown), approval_id=approval_id, entropy=self._entropy
+        )
+        seconds = min(demand.seconds for demand in asked.demands)
+        request = ApprovalRequest(
+            approval_id=approval_id,
+            kind=type(asked.operation).__name__,
+            digest=digest,
+            requester=asked.caller.principal,
+            demands=tuple(dict.fromkeys(asked.demands)),
+            seconds=max(seconds, minimum_seconds),
+            salt=salt,
+            shown_sha256=consent.shown_sha256(salt, shown),
+            sealed=sealed,
+            key_id=asked.document.key_id if asked.document else "",
+            credential_id=asked.caller.credential_id,
+            certificate_sha256=asked.caller.certificate_sha256,
+            policy=self._policy.policy_hash(),
+        )
+        step = step_of(
+            "system.approval-requested", asked.caller, rule=asked.rule, digest=digest
+        )
+        return self._register.insert(request, step=step)
+
+    def _shown(self, asked: Asked, salt: bytes) -> ShownOperation:
+        document, operation = asked.document, asked.operation
+        frees_from: tuple[str, ...] = ()
+        if isinstance(operation, ops.UpdateKey) and document is not None:
+            before = key_facts(document)
+            after = facts_after(operation, before)
+            frees_from = self._policy.engine.freeing(before, after)
+        context = context_of(
+            operation,
+            asked.caller,
+            document,
+            asked.others,
+            salt=salt,
+            frees_from=frees_from,
+            last_used_at=self._last_used_at(document) if document else 0,
+        )
+        return present(
+            operation,
+            requester=asked.caller.principal,
+            document=document,
+            salt=salt,
+            context=context,
+        )
+
+    def _check_room(self, requester: str) -> None:
+        if is_reserved(requester):
+            return  # The HSM's own doings ask for what is due, once each.
+        own = [
+            entry.approval_id
+            for entry in self._register.entries(_OPEN)
+            if same_person(entry.requester, requester)
+        ]
+        if len(own) < self._most_open:
+            return
+        # Of those some may have expired unnoticed.
+        found = map(self._register.current, own)
+        if sum(a is not None and a.state in _OPEN for a in found) >= self._most_open:
+            raise TooManyApprovalsError(
+                f"You have {self._most_open} open requests for approval already; "
+                "cancel some, or wait until they are decided.",
+                limit=self._most_open,
+            )
+
+    def _reviewed(self, asked: Asked, approval: Approval) -> Approval:
+        return self._register.review(
+            approval.approval_id,
+            asked.demands,
+            lambda decision: self._trusts(approval, decision, asked.demands),
+            distinct_certificates=self._policy.engine.policy.distinct_certificates,
+            step=step_of("system.approval-reviewed", asked.caller),
+        )
+
+    def _trusts(
+        self,
+        approval: Approval,
+        decision: ApprovalDecision,
+        demands: tuple[ApprovalDemand, ...],
+    ) -> bool:
+        """
+        Return whether today's policy lets a person grant what they granted then.
+
+        What they signed must still be signed by a key that it names as theirs, what
+        they came with must still be a credential that counts, and they must still have
+        every role that is asked for and that they had.
+        """
+        roles = self.people.roles_now(decision)
+        asked_for = {
+            role
+            for demand in (*approval.demands, *demands)
+            for role in (*demand.roles, *demand.distinct_roles)
+        }
+        person = Caller(
+            principal=decision.principal,
+            roles=roles,
+            credential_id=decision.credential_id,
+            certificate_sha256=decision.certificate_sha256,
+            certificate_subject=decision.certificate_subject,
+            certificate_names=decision.certificate_names,
+            source_address=decision.source_address,
+            # It was, if that was asked; nobody can use it a second time.
+            single_use=True,
+        )
+        try:
+            is_kept = self.people.is_kept_from(person, approval)
+        except KeyTamperedError:
+            return False
+        return (
+            not is_kept
+            and asked_for.isdisjoint(frozenset(decision.roles) - roles)
+            and self.people.is_vouched_for(decision)
+            and self.people.may_approve(person)
+            and self.people.is_signed(approval, decision)
+        )
+
+    def _required(self, approval: Approval) -> ApprovalRequiredError:
+        info = self.people.info(approval)
+        short = "; ".join(info.missing) or "that another operation is done with it"
+        error = ApprovalRequiredError(
+            f"This needs the approval of other people: {short}.",
+            approval_id=info.approval_id,
+            digest=info.digest,
+            expires_at=info.expires_at.isoformat().replace("+00:00", "Z"),
+        )
+        error.approval = info
+        return error
+
+
+def _every_field(operation: ops.Operation[Any]) -> bytes:
+    """Return all of an operation, with what is at its default, as MessagePack."""
+    kind = type(operation).__name__
+    return wire.encode_packed([kind, msgspec.structs.asdict(operation)])
+
+
+def _ended(approval: Approval) -> ConflictError:
+    return ConflictError(
+        f"The approval is {approval.state}; it serves nothing any more.",
+        state=approval.state.value,
+        approval_id=approval.approval_id,
+    )

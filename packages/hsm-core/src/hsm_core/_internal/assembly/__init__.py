@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Assembly of an open HSM from its parts."""

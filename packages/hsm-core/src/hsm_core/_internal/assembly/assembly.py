@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: MIT
+"""
+Puts an HSM together from parts that are open already.
+
+Keys are recognised before anything is written; the trail exists before the key ring
+that belongs to it; the store is compared with the trail, and open intents are settled,
+before the first operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.approvals.dual_control import DualControl, open_dual_control
+from hsm_core._internal.approvals.set_digest import Ledger
+from hsm_core._internal.approvals.signature_check import (
+    SignatureCheck,
+    signature_check,
+)
+from hsm_core._internal.assembly.opened import OpenHSM
+from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.walk import recorded_names
+from hsm_core._internal.background.backups import Backups, Copier
+from hsm_core._internal.background.maintenance import Housekeeping
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.keyring.clock_history import open_leaps
+from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.store_check import Keeper
+from hsm_core._internal.keyring.use_counters import UseAccounts, UseRules
+from hsm_core._internal.lib.recent import Lately
+from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.pipeline.hsm_events import record_stopped, record_system
+from hsm_core._internal.pipeline.refusals import (
+    NearLimitRecorder,
+    TamperingRecorder,
+)
+from hsm_core._internal.policy import PolicyHolder, RuleEngine, policy_of
+from hsm_core._internal.retention.evidence import LedgerCheck
+from hsm_core._internal.retention.requests import PurgeDesk
+from hsm_core._internal.retention.service import Retention
+from hsm_core._internal.retention.slot import (
+    LedgerFile,
+    RetentionSlot,
+    removal_method,
+)
+from hsm_core._internal.stores.memory.approvals import MemoryApprovalStore
+from hsm_core.errors import KeyRingTamperedError, StoreMismatchError
+from hsm_core.policies import Policy
+from hsm_core.protocols import (
+    ApprovalStore,
+    AuditLog,
+    Clock,
+    CredentialKeys,
+    Entropy,
+    KeyStore,
+    MasterKeySource,
+    Request,
+    UseCounters,
+)
+from hsm_core.settings import KeyStoreKind, Settings
+
+__all__ = ["Parts", "assemble", "open_ring"]
+
+_RING: Final = "ring"
+_KEYS: Final = 64
+"""How much of a recorded set digest is about keys; the rest is about approvals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """
+    What an HSM is made of; all of it is open.
+
+    Attributes:
+        store: Where the keys lie.
+        counters: How often they were used.
+        audit: The trail.
+        ring: The store's key ring; None makes a new one.
+        root: Seals a new ring.
+        hmac_key: Key of the trail, 32 bytes.
+        clock: Time.
+        entropy: Randomness.
+        registry: Serves the algorithms.
+        use_rules: How often a key may be used.
+        copiers: Copy what of the stores can be backed up in use, the trail last.
+        approvals: Where approvals are kept; by default in memory.
+        policy: What the settings name, where that was read already.
+        check_signature: Checks what approvers sign.
+        credential_keys: Vouch for who calls; None where who calls knows them.
+        purges: Where purges are attested; without it nothing is purged.
+        desk: Asks people about purges, in place of the approvals.
+        new_caretaker: Makes what all recurring work is given to.
+    """
+
+    store: KeyStore
+    counters: UseCounters
+    audit: AuditLog
+    ring: KeyRing | None
+    root: MasterKeySource = field(repr=False)
+    hmac_key: bytes = field(repr=False)
+    clock: Clock
+    entropy: Entropy
+    registry: CryptoRegistry
+    use_rules: UseRules | None = None
+    copiers: Mapping[str, Copier] = field(default_factory=dict)
+    approvals: ApprovalStore | None = None
+    policy: Policy | None = None
+    check_signature: SignatureCheck | None = None
+    credential_keys: CredentialKeys | None = None
+    purges: LedgerFile | None = None
+    desk: PurgeDesk | None = None
+    new_caretaker: Callable[[], Caretaker] = Caretaker
+
+
+def assemble(settings: Settings, parts: Parts) -> OpenHSM:
+    """
+    Return an HSM over these parts.
+
+    Closing the HSM closes stores and trail; if this fails, its caller closes them.
+
+    Raises:
+        StoreMismatchError: The trail knows a store, and this one is empty.
+    """
+    return _Assembly(settings, parts).finish()
+
+
+def open_ring(store: KeyStore, root: MasterKeySource) -> KeyRing | None:
+    """
+    Return the store's key ring, or None if the store is new.
+
+    Raises:
+        WrongMasterKeyError: It was sealed by another root.
+        KeyRingTamperedError: It is damaged, or keys are there without it.
+    """
+    blob = store.read_meta(_RING)
+    if blob is not None:
+        return KeyRing.open(root, blob)
+    if next(store.scan(), None) is not None:
+        raise KeyRingTamperedError(
+            "The key store holds keys, but their key ring is missing."
+        )
+    return None
+
+
+def _make_ring(settings: Settings, parts: Parts) -> KeyRing:
+    """
+    Make the key ring of a new store.
+
+    Raises:
+        StoreMismatchError: The trail knows a store already.
+    """
+    audit = parts.audit
+    is_known = audit.set_digest_at_open and settings.key_store != KeyStoreKind.MEMORY
+    if is_known and not settings.accept_changed_store:
+        raise StoreMismatchError("The trail knows a key store, and this one is empty.")
+    ring = KeyRing.create(parts.entropy, log_id=audit.log_id)
+    parts.store.write_meta(_RING, ring.seal(parts.root))
+    return ring
+
+
+class _Assembly:
+    """
+    An HSM that is being put together; each step builds on those before it.
+
+    Raises:
+        StoreMismatchError: The trail knows a store, and this one is empty.
+    """
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._settings = settings
+        self._parts = parts
+        ring = _make_ring(settings, parts) if parts.ring is None else parts.ring
+        self._ground = ground = self._lay_ground(ring)
+        self._approvals = Ledger(
+            ring.approval_element, parts.audit.set_digest_at_open[_KEYS:]
+        )
+        ground.inventory.beside = lambda: self._approvals.digest
+        ground.inventory.names.recorded = lambda key_ids: recorded_names(
+            parts.audit, ground.verify, key_ids
+        )
+        self._uses = self._count_uses()
+        log = parts.purges.log if parts.purges else None
+        ledger = LedgerCheck(ground, log, parts.hmac_key)
+        self._keeper = Keeper(ground, self._uses, ledger)
+        self._slot = RetentionSlot(parts.purges)
+        self._dual = self._begin_dual_control()
+
+    def finish(self) -> OpenHSM:
+        """Record the start, and begin what the HSM does by itself."""
+        parts, ground = self._parts, self._ground
+        services = self._services()
+        record_system(services, "system.start")
+        record_stopped(services)
+        if parts.purges is not None and parts.purges.log is not None:
+            self._slot.build = self._retention_over(parts.purges.log)
+        housekeeping = Housekeeping(
+            self._settings,
+            parts.audit,
+            self._dual.register,
+            self._dual.care,
+            ground.clock,
+            parts.new_caretaker(),
+        )
+        return OpenHSM(
+            services,
+            parts.store,
+            self._settings,
+            self._keeper,
+            housekeeping,
+            self._slot,
+            parts.desk,
+            parts.new_caretaker,
+        )
+
+    def _lay_ground(self, ring: KeyRing) -> Ground:
+        settings, parts = self._settings, self._parts
+        audit, hmac_key = parts.audit, parts.hmac_key
+        source = "file" if settings.policy_config else settings.policy_profile.value
+        engine = RuleEngine(parts.policy or policy_of(settings))
+        policy = PolicyHolder(engine, source, parts.clock.now())
+        leaps = open_leaps(parts.store, ring, audit, parts.clock, policy.policy_hash)
+        recorder = TamperingRecorder(audit, policy.policy_hash)
+        inventory = Inventory(
+            parts.store,
+            ring,
+            parts.registry,
+            parts.entropy,
+            cache_entries=settings.key_cache_entries,
+            on_tampering=recorder,
+            on_correction=recorder.correct,
+        )
+        return Ground(
+            settings=settings,
+            inventory=inventory,
+            audit=audit,
+            verify=lambda start, limit: verify_range(audit, hmac_key, start, limit),
+            policy=policy,
+            clock=parts.clock,
+            leaps=leaps,
+            entropy=parts.entropy,
+        )
+
+    def _count_uses(self) -> UseAccounts:
+        parts, inventory = self._parts, self._ground.inventory
+        return UseAccounts(
+            parts.counters,
+            inventory.ring,
+            parts.store,
+            inventory.tampered,
+            parts.clock,
+            on_near_limit=NearLimitRecorder(
+                parts.audit, self._ground.policy.policy_hash
+            ),
+            rules=parts.use_rules,
+        )
+
+    def _begin_dual_control(self) -> DualControl:
+        return open_dual_control(
+            self._ground,
+            self._parts.approvals or MemoryApprovalStore(),
+            self._approvals,
+            self._parts.check_signature or signature_check(self._ground.policy),
+            self._parts.credential_keys,
+            self._uses.last_used_at,
+        )
+
+    def _services(self) -> Services:
+        settings, parts, ground = self._settings, self._parts, self._ground
+        scrubber = self._keeper.scrubber
+        return Services(
+            inventory=ground.inventory,
+            uses=self._uses,
+            crypto=parts.registry,
+            policy=ground.policy,
+            audit=ground.audit,
+            audit_sync=settings.audit_sync,
+            audit_timeout=settings.audit_timeout_seconds,
+            clock=ground.clock,
+            entropy=ground.entropy,
+            limits=settings.limits,
+            verify_range=ground.verify,
+            store_status=scrubber.status,
+            store_refused=Lately(ground.clock),
+            verify_store=scrubber.verify,
+            back_up=self._backups().make,
+            recover_store=self._recover_store,
+            recover_key=self._keeper.acceptance.recover_key,
+            consents=self._dual.consents,
+            approval_status=lambda: self._dual.care.status,
+            started_at=ground.clock.now(),
+            leaps=ground.leaps,
+            retention_status=self._slot.status,
+            check_ledger_lost=self._slot.check_ledger_lost,
+            begin_ledger=self._slot.begin_ledger,
+            destroy_waiting_days=settings.destroy_waiting_days,
+            list_cache_seconds=settings.list_cache_seconds,
+        )
+
+    def _backups(self) -> Backups:
+        return Backups(
+            self._settings.backup_dir,
+            self._parts.copiers,
+            self._parts.audit,
+            self._parts.clock,
+            self._ground.inventory.committing,
+        )
+
+    def _recover_store(self, reason: str) -> ops.Recovered:
+        """Accept the keys as they are, and forget the approvals that are not so."""
+        done = self._keeper.acceptance.recover_store(reason)
+        forgotten = self._dual.care.forget(reason)
+        return msgspec.structs.replace(done, approvals=forgotten)
+
+    def _retention_over(
+        self, log: AuditLog
+    ) -> Callable[[Callable[[Request], Any], PurgeDesk], Retention]:
+        def build(execute: Callable[[Request], Any], desk: PurgeDesk) -> Retention:
+            return Retention(
+                self._ground,
+                ledger=log,
+                hmac_key=self._parts.hmac_key,
+                desk=desk,
+                execute=execute,
+                method=removal_method(self._settings.key_store),
+            )
+
+        return build

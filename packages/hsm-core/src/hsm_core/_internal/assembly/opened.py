@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""An HSM that is open: what callers get, what it does by itself, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+
+from hsm_core._internal.background.maintenance import Housekeeping
+from hsm_core._internal.background.schedulers import Schedulers
+from hsm_core._internal.handlers import handler_table
+from hsm_core._internal.handlers.base import Services
+from hsm_core._internal.keyring.store_check import Keeper
+from hsm_core._internal.lib.gate import Gate
+from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.pipeline.asynchronous import AsyncGateway, Pools
+from hsm_core._internal.pipeline.hsm_events import record_system
+from hsm_core._internal.pipeline.internal_requests import ApprovalDesk
+from hsm_core._internal.pipeline.live_views import Followers
+from hsm_core._internal.pipeline.pipeline import BoundHSM, Pipeline
+from hsm_core._internal.pipeline.refusals import COUNTED_SECONDS, Refusals
+from hsm_core._internal.policy import PolicyReloader, Recogniser
+from hsm_core._internal.retention.requests import PurgeDesk
+from hsm_core._internal.retention.service import Retention
+from hsm_core._internal.retention.slot import RetentionSlot
+from hsm_core.errors import AuditUnavailableError
+from hsm_core.model import Caller, CertificateIdentity
+from hsm_core.operations import Operation
+from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
+from hsm_core.settings import Settings
+
+__all__ = ["OpenHSM"]
+
+_PATIENCE: Final = 4
+"""Closing waits for what runs this many times as long as an answer for the trail."""
+
+
+class OpenHSM:
+    """
+    An open HSM: an `HSMGateway` that is closed at the end of a ``with`` block.
+
+    It is made by ``hsm_core.factory.open_hsm``.
+
+    Attributes:
+        caretaker: Recurring work; it runs until the HSM is closed.
+        schedulers: What the HSM does to keys by itself; the same.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        store: KeyStore,
+        settings: Settings,
+        keeper: Keeper,
+        housekeeping: Housekeeping,
+        retention: RetentionSlot,
+        desk: PurgeDesk | None,
+        new_caretaker: Callable[[], Caretaker] = Caretaker,
+    ) -> None:
+        self._services = services
+        self._store = store
+        self._settings = settings
+        self._housekeeping = housekeeping
+        self._retention = retention
+        self.caretaker = new_caretaker()
+        self._gate = Gate()
+        self._followers = Followers(services, self._gate)
+        self._pools = Pools(settings.pool_threads)
+        self._pipeline = Pipeline(
+            services,
+            handler_table(services),
+            self._pools.changes,
+            self._pools.slow,
+            keeper.healer,
+        )
+        self._refusals = Refusals(
+            services.audit, services.clock, services.policy.policy_hash
+        )
+        self._recogniser = Recogniser(
+            services.policy, is_on=settings.certificate_identities
+        )
+        self._is_closed = False
+        self._closing = threading.Lock()
+        self._policy = PolicyReloader(
+            settings.policy_config, services.policy, services.audit, services.clock
+        )
+        self.schedulers = Schedulers(
+            settings, services, self._pipeline.execute, new_caretaker()
+        )
+        self._begin(keeper)
+        retention.begin(self._pipeline.execute, desk or self.desk, new_caretaker)
+
+    def _begin(self, keeper: Keeper) -> None:
+        """Begin the recurring work."""
+        keeper.begin(self.caretaker, self._pipeline.pay)
+        if self._settings.policy_config is not None:
+            seconds = self._settings.policy_reload_interval_seconds
+            self.caretaker.every(seconds, self._policy.poll)
+        self.caretaker.every(
+            COUNTED_SECONDS, self._refusals.flush, first=COUNTED_SECONDS
+        )
+        self.caretaker.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def retention(self) -> Retention | None:
+        """What purges old versions; None where nothing does."""
+        return self._retention.retention
+
+    def act_as(self, caller: Caller, /) -> HSM:
+        """Return the HSM as this caller sees it."""
+        return BoundHSM(self._pipeline, self._gate, caller)
+
+    @property
+    def desk(self) -> ApprovalDesk:
+        """Where schedulers ask for approvals."""
+        return self._pipeline.desk
+
+    def act_as_async(self) -> AsyncHSMGateway:
+        """Return this HSM for an event loop."""
+        return AsyncGateway(
+            self._pipeline,
+            self._refusals,
+            self._pools,
+            self._gate,
+            self._followers,
+            self._recogniser,
+            timeout_seconds=self._settings.audit_timeout_seconds,
+        )
+
+    def weight(self, operation: Operation[Any]) -> int:
+        """
+        Return how many quick operations one is worth, for who limits callers.
+
+        It looks at nothing but memory.
+        """
+        return self._pipeline.weight(operation)
+
+    def asks_for_single_use(self) -> bool:
+        """See `HSMGateway.asks_for_single_use`."""
+        return self._recogniser.asks_for_single_use
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """See `HSMGateway.identify`."""
+        return self._recogniser.identify(caller)
+
+    def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """See `HSMGateway.record_refusal`."""
+        ticket = self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        if ticket is not None:
+            with suppress(AuditUnavailableError):
+                ticket.wait()
+
+    def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """See `HSMGateway.record_visit`."""
+        ticket = self._refusals.record_visit(caller, kind=kind)
+        if ticket is not None:
+            with suppress(AuditUnavailableError):
+                ticket.wait()
+
+    def reload_policy(self) -> str:
+        """
+        Put what the policy file holds in force now; else the last good one stays.
+
+        It blocks until that is recorded. The retention policy's file is looked at in
+        the background, and a sweep begun.
+
+        Returns:
+            Why the file is not in force; empty if it is, or if there is none.
+        """
+        self._retention.hurry()
+        return self._policy.reload()
+
+    def on_policy_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told of every change of the policy, and of every one refused.
+
+        Args:
+            told: Is given the problem, or an empty text after a success. It runs in a
+                thread of its own and must not block.
+        """
+        self._policy.on_change = told
+
+    def on_retention_change(self, told: Callable[[str], None], /) -> None:
+        """
+        Have a function told when something keeps purges back, and when nothing does.
+
+        Args:
+            told: Is given what keeps them back, or an empty text. It runs in a thread
+                of its own and must not block.
+        """
+        self._retention.on_change(told)
+
+    def close(self) -> None:
+        """
+        Let nothing more in, finish what runs, record the stop, release trail and store.
+
+        It blocks until then: not for an event loop, nor from within an operation.
+
+        Raises:
+            AuditUnavailableError: The end of the trail could not be written.
+        """
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            patience = _PATIENCE * self._settings.audit_timeout_seconds
+            self._gate.close(patience)
+            self._services.closing.set()
+            self.caretaker.stop(patience)
+            self.schedulers.stop(patience)
+            self._retention.stop(patience)
+            self._pools.close()
+            try:
+                self._housekeeping.stop(patience)
+                self._services.uses.close(patience)
+                self._write_last_records()
+            finally:
+                try:
+                    self._services.audit.close()
+                finally:
+                    self._store.close()
+
+    def _write_last_records(self) -> None:
+        self._refusals.flush()
+        with suppress(AuditUnavailableError):
+            self._pipeline.pay()
+            record_system(self._services, "system.stop")

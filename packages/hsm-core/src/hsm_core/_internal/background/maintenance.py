@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""
+What an HSM does for its trail and its approvals from time to time: retention, healing.
+
+It has a thread of its own, because a long prune must not keep a key store from healing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hsm_core._internal.approvals.maintenance import Care
+from hsm_core._internal.approvals.repository import ApprovalRegister
+from hsm_core._internal.approvals.retention import prune_approvals
+from hsm_core._internal.background.record_pruning import prune_trail
+from hsm_core._internal.lib.worker import Caretaker
+from hsm_core.protocols import AuditLog, Clock
+from hsm_core.settings import Settings
+
+__all__ = ["Housekeeping"]
+
+_HEALING_SECONDS: Final = 1.0
+_EXPIRY_SECONDS: Final = 60.0
+_FIRST_SECONDS: Final = 5.0
+"""How long after the start the first prune is; a start has other things to do."""
+
+
+class Housekeeping:
+    """
+    Begins at once; to be stopped before trail and approvals are closed.
+
+    Args:
+        settings: How long records and approvals are kept.
+
+        audit: The trail.
+
+        register: The approvals, whose store is closed at the end.
+
+        care: Looks after them.
+
+        clock: Time.
+
+        caretaker: Does the work from time to time; one of its own by default.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        audit: AuditLog,
+        register: ApprovalRegister,
+        care: Care,
+        clock: Clock,
+        caretaker: Caretaker | None = None,
+    ) -> None:
+        self._audit = audit
+        self._register = register
+        self._care = care
+        self._clock = clock
+        self._trail_days = settings.trail_days
+        self._approval_days = settings.approval_days
+        self._caretaker = caretaker or Caretaker()
+        every = self._caretaker.every
+        if self._trail_days:
+            seconds = settings.audit_retention_interval_seconds
+            every(seconds, self.prune_trail, first=_FIRST_SECONDS)
+        every(_HEALING_SECONDS, self.heal_approvals)
+        every(_EXPIRY_SECONDS, care.expire, first=_EXPIRY_SECONDS)
+        seconds = settings.scrub_interval_seconds
+        every(seconds, self.compare_approvals, first=seconds)
+        seconds = settings.approval_retention_interval_seconds
+        if self._approval_days:
+            every(seconds, self.prune_approvals, first=_FIRST_SECONDS)
+        self._caretaker.start()
+
+    def prune_trail(self) -> None:
+        """Remove the records that are too old."""
+        prune_trail(
+            self._audit, self._clock, self._trail_days, before=self._care.anchor
+        )
+
+    def prune_approvals(self) -> None:
+        """Remove the approvals that came to an end too long ago."""
+        prune_approvals(self._register, self._approval_days)
+
+    def heal_approvals(self) -> None:
+        """Open their store again if a write to it has failed; write what is owed."""
+        self._care.heal()
+
+    def compare_approvals(self) -> None:
+        """Look for approvals that are not as they were written."""
+        self._care.compare()
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Begin nothing any more, wait for what runs, and close the approvals."""
+        self._caretaker.stop(timeout_seconds)
+        self._register.store.close()

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""A walk over all keys in a state, that can be left and taken up again."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core.errors import KeyNotFoundError, KeyTamperedError
+from hsm_core.model import KeyFilter, KeyId, KeyState
+from hsm_core.protocols import IndexQuery
+
+__all__ = ["Walk"]
+
+_PAGE: Final = 64
+
+
+class Walk:
+    """
+    Walks over the keys whose current version is in a state, round after round.
+
+    The index leads it; whatever it says is checked by the document. What it hides is
+    found by the scrubber. A key that can't be believed is left out.
+
+    Args:
+        inventory: The keys.
+
+        state: State of the current version.
+    """
+
+    def __init__(self, inventory: Inventory, state: KeyState) -> None:
+        self._inventory = inventory
+        self._filter = KeyFilter(state=state)
+        self._after: tuple[int, str] | None = None
+        self._ahead: deque[tuple[int, KeyId]] = deque()
+
+    def next(self) -> KeyDocument | None:
+        """
+        Return the next key, or None at the end of a round.
+
+        Raises:
+            StoreUnavailableError: The store can't be read now.
+        """
+        while True:
+            if not self._ahead:
+                query = IndexQuery(filter=self._filter, limit=_PAGE, after=self._after)
+                self._ahead.extend(self._inventory.store.find(query).keys)
+            if not self._ahead:
+                self._after = None
+                return None
+            place = self._ahead[0]
+            document = self._read(place[1])
+            self._ahead.popleft()
+            self._after = place
+            if document is not None:
+                return document
+
+    def restart(self) -> None:
+        """Begin a round anew."""
+        self._ahead.clear()
+        self._after = None
+
+    def _read(self, key_id: KeyId) -> KeyDocument | None:
+        try:
+            document = self._inventory.document(key_id)
+        except (KeyNotFoundError, KeyTamperedError):
+            return None
+        wanted = self._filter.state
+        return document if document.current_version.state is wanted else None

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""What every greater part of an HSM stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.policy import PolicyHolder
+from hsm_core._internal.time.clock_jumps import Leaps
+from hsm_core.errors import Fact, HSMLockedError
+from hsm_core.model import MessageDetail, Phase
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditDraft, AuditLog, Clock, Entropy
+from hsm_core.settings import Settings
+
+__all__ = ["Ground"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """
+    Parts that the greater ones share.
+
+    Attributes:
+        settings: Of the HSM.
+        inventory: The keys, with their ring.
+        audit: The trail.
+        verify: Verifies a range of it; it knows the audit key.
+        policy: The policy in force.
+        clock: Time.
+        leaps: What it leapt over.
+        entropy: For ids, salts and seals.
+    """
+
+    settings: Settings
+    inventory: Inventory
+    audit: AuditLog
+    verify: Callable[[int, int], AuditVerification]
+    policy: PolicyHolder
+    clock: Clock
+    leaps: Leaps
+    entropy: Entropy
+
+    def lock(self, reason: str, facts: Mapping[str, Fact]) -> None:
+        """
+        Lock the whole HSM, and record it.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded.
+        """
+        self.inventory.lock.set(reason, facts)
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.locked",
+            code=HSMLockedError.code,
+            policy=self.policy.policy_hash(),
+            detail=MessageDetail(text=reason),
+        )
+        self.audit.append([draft], durable=True, reserved=True).wait()

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Sealed material: blobs that are checked, opened and kept open for a while."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.key_ring import BlobContext, KeyRing
+from hsm_core._internal.keyring.tampering import TamperedKeys, tampering
+from hsm_core._internal.lib.cache import BoundedCache, CacheCounts
+from hsm_core.algorithms import Algorithm
+from hsm_core.errors import KeyStateError, KeyTamperedError
+from hsm_core.model import Integrity, KeyState
+from hsm_core.protocols import Entropy, KeyHandle, KeyStore
+
+__all__ = ["Materials"]
+
+_OPENED: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
+
+
+class Materials:
+    """
+    Seals and opens the material of key versions.
+
+    Args:
+        store: Not trusted.
+
+        ring: Opened key ring.
+
+        crypto: Where material becomes a usable key.
+
+        entropy: For sealing.
+
+        tampered: Where keys that were tampered with are noted.
+
+        cache_entries: Opened key versions to keep.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        ring: KeyRing,
+        crypto: CryptoRegistry,
+        entropy: Entropy,
+        tampered: TamperedKeys,
+        *,
+        cache_entries: int,
+    ) -> None:
+        self._store = store
+        self._ring = ring
+        self._crypto = crypto
+        self._entropy = entropy
+        self._tampered = tampered
+        self._handles: BoundedCache[tuple[str, str], KeyHandle] = BoundedCache(
+            cache_entries
+        )
+        self._public_handles: BoundedCache[bytes, KeyHandle] = BoundedCache(
+            cache_entries
+        )
+
+    @property
+    def opened(self) -> CacheCounts:
+        """How often an opened key was there when it was needed."""
+        return self._handles.counts
+
+    def check_blobs(self, document: KeyDocument) -> None:
+        """Compare every sealed blob of a key with its digest; condemn what differs."""
+        error = self.find_changed(document)
+        if error is not None and not self._has_moved(document):
+            self._tampered.condemn(document.key_id, error)
+
+    def find_changed(self, document: KeyDocument) -> KeyTamperedError | None:
+        """Return what is wrong with the sealed blobs of a key, if anything is."""
+        for version in document.versions:
+            found = self.blob_integrity(document, version)
+            if found is not Integrity.OK:
+                return _blob_tampering(document, version, found)
+        return None
+
+    def returned_blobs(self, document: KeyDocument) -> list[int]:
+        """Return the destroyed versions of a key that have a sealed blob again."""
+        return [
+            version.version
+            for version in document.versions
+            if version.state is KeyState.DESTROYED
+            and self._store.get_blob(document.key_id, version.version) is not None
+        ]
+
+    def blob_integrity(
+        self, document: KeyDocument, version: VersionDocument
+    ) -> Integrity:
+        """Compare the sealed blob of a version with its digest in the document."""
+        if version.state is KeyState.DESTROYED:
+            return Integrity.OK
+        blob = self._store.get_blob(document.key_id, version.version)
+        return _judge(blob, version)
+
+    def handle(self, document: KeyDocument, version: VersionDocument) -> KeyHandle:
+        """
+        Return the opened key of a version.
+
+        Raises:
+            KeyTamperedError: The blob is missing, changed, or another's.
+            KeyStateError: The material was destroyed.
+        """
+        slot = document.key_id, version.blob_sha256
+        cached = self._handles.get(slot)
+        if cached is not None:
+            return cached
+        material = self.open_material(document, version)
+        handle = self._crypto.load(Algorithm(document.algorithm), material)
+        self._handles.put(slot, handle)
+        if self._has_moved(document):
+            # The version may have been revoked or destroyed while it was opened.
+            self._handles.drop(slot)
+        return handle
+
+    def public_handle(
+        self, document: KeyDocument, version: VersionDocument
+    ) -> KeyHandle:
+        """Return the public half of a version, from the authenticated document."""
+        cached = self._public_handles.get(version.public_der)
+        if cached is not None:
+            return cached
+        algorithm = Algorithm(document.algorithm)
+        handle = self._crypto.load_public(algorithm, version.public_der)
+        self._public_handles.put(version.public_der, handle)
+        return handle
+
+    def open_material(self, document: KeyDocument, version: VersionDocument) -> bytes:
+        """Return the unsealed material of a version; errors as of `handle`."""
+        if any(t.material_id == version.material_id for t in document.tombstones):
+            raise KeyStateError("The material of this version was destroyed.")
+        blob = self._store.get_blob(document.key_id, version.version)
+        found = _judge(blob, version)
+        try:
+            if blob is None or found is not Integrity.OK:
+                raise _blob_tampering(document, version, found)
+            return self._ring.open_material(blob, context=_context(document, version))
+        except KeyTamperedError as error:
+            if not self._has_moved(document):
+                self._tampered.condemn(document.key_id, error)
+            raise
+
+    def seal(
+        self, document: KeyDocument, version: VersionDocument, material: bytes
+    ) -> bytes:
+        """Return the sealed blob of a version."""
+        return self._ring.seal_material(
+            material, context=_context(document, version), entropy=self._entropy
+        )
+
+    def forget(self, before: KeyDocument, after: KeyDocument) -> None:
+        """Drop the opened keys of versions that may not be used any more."""
+        for version in before.versions:
+            if after.versions[version.version - 1].state not in _OPENED:
+                self._handles.drop((after.key_id, version.blob_sha256))
+
+    def _has_moved(self, document: KeyDocument) -> bool:
+        entry = self._store.entry(document.key_id)
+        return entry is not None and entry.generation > document.generation
+
+
+def _judge(blob: bytes | None, version: VersionDocument) -> Integrity:
+    if blob is None:
+        return Integrity.MISSING
+    digest = hashlib.sha256(blob).hexdigest()
+    return Integrity.OK if digest == version.blob_sha256 else Integrity.TAMPERED
+
+
+def _blob_tampering(
+    document: KeyDocument, version: VersionDocument, found: Integrity
+) -> KeyTamperedError:
+    return tampering(
+        document.key_id,
+        f"The sealed blob of version {version.version} is {found}.",
+        found,
+        "blob",
+    )
+
+
+def _context(document: KeyDocument, version: VersionDocument) -> BlobContext:
+    return BlobContext(
+        key_id=document.key_id,
+        version=version.version,
+        material_id=version.material_id,
+        algorithm=document.algorithm,
+        usages=document.usages,
+    )

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""
+Key names that are taken, confirmed by authenticated documents.
+
+The index of a store answers who has a name, and nobody authenticates the index. So
+before the first new name is given out, every document is read once; from then on each
+commit updates what is known. The name of a key whose document can't be believed, or is
+gone, is the one that the audit log has.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from hsm_core._internal.keyring.claims import Claims
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core.errors import NameTakenError
+from hsm_core.model import KeyId, KeyState
+
+__all__ = ["KeyNames", "name_of"]
+
+
+class KeyNames:
+    """
+    Names of all keys that are not destroyed. Safe for many threads.
+
+    Args:
+        documents: Reads every key: its id, and its document or None where that can't be
+            believed.
+
+    Attributes:
+        recorded: Returns the names that the audit log has for keys; a key that it
+            does not know by name is left out.
+    """
+
+    def __init__(
+        self, documents: Callable[[], Iterable[tuple[KeyId, KeyDocument | None]]]
+    ) -> None:
+        self._documents = documents
+        self.recorded: Callable[[Collection[KeyId]], Mapping[KeyId, str]] = _nothing
+        self._claims = Claims()
+        self._names: dict[KeyId, str] = {}
+        self._unknown: frozenset[KeyId] = frozenset()
+        self._changed: dict[KeyId, str] = {}
+        self._doubts = 1
+        self._confirmed = 0
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
+
+    @property
+    def _is_confirmed(self) -> bool:
+        return self._confirmed == self._doubts
+
+    def holder(self, name: str) -> KeyId | None:
+        """Return the key that has a name, as far as that was confirmed."""
+        return self._claims.holder(name)
+
+    def confirm(self) -> None:
+        """
+        Read every document, unless that was done and nothing was doubted since.
+
+        Callers hold no lock of the store.
+
+        Raises:
+            StoreUnavailableError: Documents can't be read, or compared, now.
+            AuditUnavailableError: The audit log can't be read now.
+        """
+        if self._is_confirmed:
+            return
+        with self._reading:
+            while not self._is_confirmed:
+                with self._lock:
+                    doubts, self._changed = self._doubts, {}
+                names, unknown = self._read()
+                with self._lock:
+                    # What was committed meanwhile may have been read too early.
+                    self._replace(names | self._changed)
+                    self._unknown = unknown.difference(self._changed)
+                    self._confirmed = doubts
+
+    def _read(self) -> tuple[dict[KeyId, str], frozenset[KeyId]]:
+        names: dict[KeyId, str] = {}
+        lost = set()
+        for key_id, document in self._documents():
+            if document is None:
+                lost.add(key_id)
+            else:
+                names[key_id] = name_of(document)
+        if lost:
+            recorded = self.recorded(lost)
+            names |= recorded
+            lost -= recorded.keys()
+        return names, frozenset(lost)
+
+    def _replace(self, names: Mapping[KeyId, str]) -> None:
+        self._claims.clear()
+        self._names = {}
+        for key_id, name in names.items():
+            self._note(key_id, name)
+
+    def check(self, name: str, key_id: str = "") -> None:
+        """
+        Check that no other key has a name; nothing is read.
+
+        Raises:
+            NameTakenError: Another key has it, or may have it.
+        """
+        with self._lock:
+            holder = self._claims.holder(name)
+            unknown = min(self._unknown - {key_id}, default="")
+        if holder not in {None, key_id}:
+            raise NameTakenError
+        if unknown:
+            raise NameTakenError(
+                f"Key {unknown} may have this name: its document can't be read, and "
+                "the audit log has no name for it any more. Recover the key first: "
+                f'hsm-cli store recover --key-id {unknown} --reason "…".'
+            )
+
+    def note(self, document: KeyDocument) -> None:
+        """Note the name of a key after a commit."""
+        key_id = document.key_id
+        with self._lock:
+            self._changed[key_id] = name = name_of(document)
+            self._note(key_id, name)
+            self._unknown -= {key_id}
+
+    def _note(self, key_id: KeyId, name: str) -> None:
+        before = self._names.pop(key_id, "")
+        if before != name:
+            if before:
+                self._claims.release(before, key_id)
+            if name:
+                self._claims.claim(name, key_id)
+        if name:
+            self._names[key_id] = name
+
+    def doubt(self) -> None:
+        """Let every document be read again before the next new name."""
+        with self._lock:
+            self._doubts += 1
+
+
+def name_of(document: KeyDocument) -> str:
+    """Return the name that a key has for itself; empty for none."""
+    is_destroyed = document.current_version.state is KeyState.DESTROYED
+    return "" if is_destroyed else document.name
+
+
+def _nothing(_: Collection[KeyId]) -> Mapping[KeyId, str]:
+    return {}

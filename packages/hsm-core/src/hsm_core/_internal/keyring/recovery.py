@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: MIT
+"""
+Acceptance: somebody decides that the store, or a key of it, is right as it is.
+
+What that means for each key is durable in the trail before it takes effect. Material
+that was destroyed or purged stays so, whatever copy was put back: of a key that was
+destroyed nothing is accepted, and what the ledger says was purged is destroyed again.
+How often the materials of what is accepted were used is not known any more, so that
+they protect nothing until the key is rotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from hsm_core import operations as ops
+from hsm_core._internal.audit.known import ACCEPTED
+from hsm_core._internal.audit.walk import Walk
+from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.keyring.destruction import buried, living
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    OperationRecord,
+    document_digest,
+    index_of,
+    remember,
+)
+from hsm_core._internal.keyring.repository import destroyed_by
+from hsm_core._internal.keyring.rollback_check import Judgement
+from hsm_core._internal.keyring.settlement import intent_of
+from hsm_core._internal.keyring.store_healing import Healer
+from hsm_core._internal.keyring.use_counters import UseAccounts
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core.errors import KeyNotFoundError, KeyTamperedError
+from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
+from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
+
+__all__ = ["Acceptance", "PurgeEvidence"]
+
+_AT_ONCE: Final = 500
+"""Records that are appended together."""
+
+
+class PurgeEvidence(Protocol):
+    """The retention ledger, as evidence of what was purged."""
+
+    def compare(self, found: Judgement, /) -> Judgement:
+        """Add to a comparison of keys and trail what the ledger knows beyond them."""
+        ...
+
+    def purged(
+        self, done: Collection[tuple[KeyId, int]], /
+    ) -> Mapping[KeyId, set[str]]:
+        """
+        Return the material of each key that was purged.
+
+        Args:
+            done: Purges that the trail knows: the key's id, and the newest version of
+                the material.
+        """
+        ...
+
+    def anchor(self) -> None:
+        """Let the trail know a ledger that knew more than it, and is accepted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """
+    What becomes of a key: counted as *before* until now, and as *after* from now on.
+
+    Attributes:
+        document: What is accepted; None if the key is forgotten.
+        former: What is stored, where *document* is that without what was purged.
+    """
+
+    key_id: KeyId
+    before: KnownKey | None
+    after: KnownKey | None
+    document: KeyDocument | None = None
+    former: KeyDocument | None = None
+
+    @property
+    def operation_id(self) -> str:
+        """The operation that stores another document; empty if none does."""
+        if self.document is None or self.former is None:
+            return ""
+        return self.document.operations[-1].id
+
+
+class Acceptance:
+    """
+    Accepts what differs from the trail.
+
+    Args:
+        ground: Its keys were compared with the trail.
+
+        uses: Accounts of the materials.
+
+        healer: Settles intents of what was accepted.
+
+        ledger: Says what was purged.
+
+        waiting: Open intents that could not be settled at the start.
+    """
+
+    def __init__(
+        self,
+        ground: Ground,
+        uses: UseAccounts,
+        healer: Healer,
+        ledger: PurgeEvidence,
+        waiting: Iterable[AuditEvent] = (),
+    ) -> None:
+        self._ground = ground
+        self._inventory = ground.inventory
+        self._uses = uses
+        self._audit = ground.audit
+        self._healer = healer
+        self._ledger = ledger
+        self._waiting = {event.operation_id: event for event in waiting}
+
+    def recover_store(self, reason: str) -> ops.Recovered:
+        """
+        Accept every key as it is stored, and unlock.
+
+        Raises:
+            HSMError: Store or trail can't be read or written; what was recorded until
+                then is accepted at the next try.
+        """
+        walk = self._walk() if self._wanted() else None
+        with self._inventory.committing:
+            is_locked = bool(self._inventory.lock.reason)
+            done = self._accept(self._wanted(), reason, walk, with_all_uses=is_locked)
+            self._ledger.anchor()
+            self._inventory.lock.open()
+            self._settle()
+        return done
+
+    def recover_key(self, reference: str, reason: str) -> ops.Recovered:
+        """
+        Accept one key; nothing happens where nothing was found wrong with it.
+
+        Raises:
+            KeyNotFoundError: There is no such key, and none is missing.
+            HSMError: See `recover_store`.
+        """
+        entry = None
+        with suppress(KeyTamperedError):
+            entry = self._inventory.entry(reference)
+        key_id = entry.key_id if entry else KeyId(reference)
+        if self._inventory.integrity(key_id) is Integrity.OK:
+            if entry is None:
+                raise KeyNotFoundError
+            return ops.Recovered()
+        walk = self._walk()
+        with self._inventory.committing:
+            if self._inventory.integrity(key_id) is Integrity.OK:
+                return ops.Recovered()
+            done = self._accept([key_id], reason, walk)
+            if not self._inventory.lock.reason:
+                self._settle()
+        return done
+
+    def _wanted(self) -> list[KeyId]:
+        problems = self._inventory.tampered.problems()
+        return [
+            key_id
+            for key_id, problem in problems.items()
+            if problem not in {"counter", "index", "kept"}
+        ]
+
+    def _walk(self) -> Walk:
+        """Read the trail, which may take long, while others go on changing keys."""
+        return Walk(self._audit, self._ground.verify)
+
+    def _accept(
+        self,
+        key_ids: Sequence[KeyId],
+        reason: str,
+        walk: Walk | None,
+        *,
+        with_all_uses: bool = False,
+    ) -> ops.Recovered:
+        decisions = self._decisions(key_ids, walk)
+        changed = [d for d in decisions if d.before != d.after]
+        if with_all_uses:
+            self._forfeit_all()
+        else:
+            for document in filter(None, (d.document for d in changed)):
+                self._uses.forfeit(document)
+        failpoint("acceptance.before_record")
+        self._record(changed, reason)
+        failpoint("acceptance.after_record")
+        for decision in decisions:
+            self._make(decision)
+        if not self._inventory.census.pinned():
+            self._inventory.store.write_account(self._inventory.census.account())
+        failpoint("acceptance.after_account")
+        settled = {decision.key_id for decision in decisions}
+        return ops.Recovered(
+            accepted=tuple(d.key_id for d in decisions if d.after),
+            forgotten=tuple(d.key_id for d in decisions if not d.after),
+            left=tuple(key_id for key_id in key_ids if key_id not in settled),
+        )
+
+    def _decisions(
+        self, key_ids: Sequence[KeyId], walk: Walk | None
+    ) -> list[_Decision]:
+        if not key_ids:
+            return []
+        walk = walk or self._walk()
+        walk.advance()
+        pinned, purged = (
+            self._inventory.census.pinned(),
+            self._ledger.purged(walk.purged),
+        )
+        found = (
+            self._decide(key_id, pinned, walk.destroyed, purged.get(key_id, set()))
+            for key_id in key_ids
+        )
+        return [decision for decision in found if decision is not None]
+
+    def _decide(
+        self,
+        key_id: KeyId,
+        pinned: Mapping[KeyId, KnownKey | None],
+        destroyed: set[KeyId],
+        purged: set[str],
+    ) -> _Decision | None:
+        """Return what becomes of a key; None if it can't be accepted."""
+        try:
+            stored = self._stored(key_id)
+            if stored is None:
+                return _Decision(key_id, pinned.get(key_id), None)
+            document = self._inventory.decode(stored)
+        except KeyTamperedError:
+            return None
+        if key_id in destroyed and not document.is_destroyed:
+            versions = [version.version for version in document.versions]
+            self._inventory.discard_versions(key_id, versions)
+            return None
+        digest = document_digest(stored.document)
+        after = KnownKey(key_id, document.generation, digest)
+        before = pinned.get(key_id) if key_id in pinned else after
+        before = None if before is None else KnownKey(*_counted(before))
+        if before == after and self._inventory.materials.find_changed(document):
+            return None
+        self._inventory.store.refresh(key_id)
+        self._inventory.store.correct(index_of(document, digest))
+        gone = living(document) & purged
+        if gone:
+            return self._buried(before, document, gone)
+        if self._follows(before, document):
+            # It is an open intent that was stored; settling that one counts it.
+            return _Decision(key_id, after, after, document)
+        return _Decision(key_id, before, after, document)
+
+    def _buried(
+        self, before: KnownKey | None, stored: KeyDocument, gone: set[str]
+    ) -> _Decision:
+        """Return the decision for a key of which something was purged."""
+        after = buried(stored, gone, self._ground.leaps.now())
+        record = OperationRecord(
+            id=self._ground.entropy.random_bytes(16).hex(),
+            digest="",
+            kind=ACCEPTED,
+            generation=after.generation,
+            version=after.current,
+            at=after.updated_at,
+        )
+        operations = remember(after.operations, record)
+        after = msgspec.structs.replace(after, operations=operations)
+        digest = document_digest(self._inventory.encode(after))
+        known = KnownKey(after.key_id, after.generation, digest)
+        return _Decision(after.key_id, before, known, after, former=stored)
+
+    def _stored(self, key_id: KeyId) -> StoredKey | None:
+        """Return what is stored of a key, whatever the index says of it."""
+        store = self._inventory.store
+        with suppress(KeyNotFoundError, KeyTamperedError):
+            return store.get(key_id)
+        return store.get(key_id) if store.refresh(key_id) else None
+
+    def _follows(self, before: KnownKey | None, document: KeyDocument) -> bool:
+        last = document.operations[-1].id if document.operations else ""
+        generation = before.generation if before else 0
+        return last in self._waiting and document.generation == generation + 1
+
+    def _forfeit_all(self) -> None:
+        """Of an older store every counter may be older, whatever else differs."""
+        for stored in self._inventory.store.scan():
+            try:
+                self._uses.forfeit(self._inventory.decode(stored))
+            except KeyTamperedError:
+                continue
+
+    def _record(self, decisions: Sequence[_Decision], reason: str) -> None:
+        changes = [(decision.before, decision.after) for decision in decisions]
+        totals = self._inventory.census.preview(changes)
+        drafts = [
+            self._draft(decision, total, reason)
+            for decision, total in zip(decisions, totals, strict=True)
+        ]
+        for start in range(0, len(drafts), _AT_ONCE):
+            some = drafts[start : start + _AT_ONCE]
+            self._audit.append(some, durable=True, reserved=True).wait()
+
+    def _draft(self, decision: _Decision, total: str, reason: str) -> AuditDraft:
+        after = decision.after
+        what = "accepted as it is" if after else "missing"
+        if decision.former is not None:
+            what = "accepted without what was purged"
+        return AuditDraft(
+            phase=Phase.SINGLE,
+            kind=ACCEPTED,
+            operation_id=decision.operation_id,
+            key_id=decision.key_id,
+            generation=after.generation if after else 0,
+            document_after=after.digest if after else "",
+            set_digest=total + self._inventory.beside(),
+            policy=self._ground.policy.policy_hash(),
+            detail=MessageDetail(text=f"{what}: {reason}"),
+        )
+
+    def _make(self, decision: _Decision) -> None:
+        inventory, document = self._inventory, decision.document
+        if document is not None and decision.former is not None:
+            self._store(decision.former, document)
+            failpoint("acceptance.after_burial")
+        if decision.before != decision.after:
+            inventory.census.replace(decision.before, decision.after)
+        inventory.accept(decision.key_id)
+        if document is not None:
+            inventory.materials.check_blobs(document)
+
+    def _store(self, former: KeyDocument, document: KeyDocument) -> None:
+        stored = self._inventory.encode(document)
+        self._inventory.store.commit(
+            KeyChange(
+                entry=index_of(document, document_digest(stored)),
+                document=stored,
+                expected_generation=former.generation,
+                operation_id=document.operations[-1].id,
+                removed_blobs=destroyed_by(former, document),
+            )
+        )
+        self._inventory.materials.forget(former, document)
+
+    def _settle(self) -> None:
+        """Settle the open intents whose keys can be believed by now."""
+        for event in list(self._waiting.values()):
+            if self._inventory.integrity(KeyId(event.key_id)) is Integrity.OK:
+                del self._waiting[event.operation_id]
+                self._healer.note(intent_of(event))
+        self._healer.heal()
+
+
+def _counted(known: KnownKey) -> tuple[KeyId, int, str]:
+    return known.key_id, known.generation, known.digest

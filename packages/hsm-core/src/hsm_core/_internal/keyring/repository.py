@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: MIT
+"""
+The keys as the HSM believes in them: an authenticated view of an untrusted store.
+
+Everything read is checked before it is believed: documents by their MAC and by what was
+counted of them, blobs by their digest in the document and by their own AAD. What fails
+is *tampered*, is shown as such and serves nothing, while the other keys go on working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from hsm_core._internal.crypto.registry import CryptoRegistry
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    document_digest,
+    encode_document,
+    index_of,
+    read_index,
+)
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.materials import Materials
+from hsm_core._internal.keyring.names import name_of
+from hsm_core._internal.keyring.stored_keys import Reader
+from hsm_core._internal.keyring.tampering import Finding, StoreLock
+from hsm_core.errors import KeyTamperedError, StoreUnavailableError
+from hsm_core.model import Integrity, KeyId, KeyState
+from hsm_core.protocols import (
+    Entropy,
+    IndexEntry,
+    KeyChange,
+    KeyStore,
+    KnownKey,
+    StoredKey,
+)
+
+__all__ = ["Inventory", "Loaded", "Present", "destroyed_by"]
+
+_DESTROYED: Final = KeyState.DESTROYED
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is there of a key: generation and digest of its document, operations."""
+
+    key_id: KeyId
+    generation: int
+    digest: str
+    operations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    What a look at all that is stored has found.
+
+    Attributes:
+        present: What is there of each key whose document can be believed.
+        unreadable: What is wrong with the document of each of the others.
+        blobs: What is wrong with the blobs of those whose document can be believed.
+    """
+
+    present: dict[KeyId, Present]
+    unreadable: dict[KeyId, Integrity]
+    blobs: dict[KeyId, KeyTamperedError]
+
+
+class Inventory(Reader):
+    """
+    Documents and opened keys over a `KeyStore`.
+
+    Args:
+        store: Not trusted.
+
+        ring: Opened key ring.
+
+        crypto: Where material becomes a usable key.
+
+        entropy: For sealing.
+
+        cache_entries: Opened key versions to keep.
+
+        on_tampering: Called once for each key that is found tampered with.
+
+        on_correction: Called once for each key of which the index said something false.
+
+    Attributes:
+        materials: Their sealed blobs, and what was opened of them.
+        lock: Whether the whole HSM is locked.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        ring: KeyRing,
+        crypto: CryptoRegistry,
+        entropy: Entropy,
+        *,
+        cache_entries: int,
+        on_tampering: Callable[[KeyId, Finding], None] = lambda *_: None,
+        on_correction: Callable[[KeyId], None] = lambda _: None,
+    ) -> None:
+        super().__init__(store, ring, on_tampering, on_correction)
+        self.materials = Materials(
+            store, ring, crypto, entropy, self.tampered, cache_entries=cache_entries
+        )
+        self.lock = StoreLock()
+        self.beside: Callable[[], str] = str
+
+    def load(self) -> Loaded:
+        """
+        Check every document and blob, and rebuild the index from what is true.
+
+        A key whose document can't be believed takes nobody's name.
+        """
+        whole, doubtful = [], []
+        present: dict[KeyId, Present] = {}
+        unreadable: dict[KeyId, Integrity] = {}
+        blobs: dict[KeyId, KeyTamperedError] = {}
+        for stored in self.store.scan():
+            digest = document_digest(stored.document)
+            try:
+                document = self.decode(stored)
+            except KeyTamperedError as error:
+                missing = error.facts.get("integrity") == Integrity.MISSING.value
+                found = Integrity.MISSING if missing else Integrity.TAMPERED
+                unreadable[stored.key_id] = found
+                doubtful.append(_doubtful_entry(stored, digest))
+                continue
+            entry = index_of(document, digest)
+            whole.append(entry)
+            present[stored.key_id] = Present(
+                stored.key_id, document.generation, digest, entry.operations
+            )
+            changed = self.materials.find_changed(document)
+            if changed is not None:
+                blobs[stored.key_id] = changed
+        self.store.reindex([*whole, *doubtful])
+        return Loaded(present, unreadable, blobs)
+
+    @property
+    def set_digest(self) -> str:
+        """
+        Sum of keyed hashes over (key id, generation, document digest), hex.
+
+        Where there are approvals, the same over all of them follows.
+        """
+        return self.census.set_digest + self.beside()
+
+    def integrity(self, key_id: KeyId) -> Integrity:
+        """Return what is known of a key's integrity, without looking again."""
+        return self.tampered.integrity(key_id)
+
+    def inspect(
+        self, key_id: KeyId, *, with_blobs: bool = False
+    ) -> tuple[KeyDocument | None, Integrity]:
+        """
+        Look at what is stored of a key, and return what can be believed of it.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            StoreUnavailableError: It can't be read, or compared, now.
+        """
+        if self.census.is_pinned(key_id):
+            return None, self.integrity(key_id)
+        try:
+            document = self.reread(key_id)
+        except KeyTamperedError:
+            return None, self.integrity(key_id)
+        if with_blobs:
+            self._check_blobs(document)
+        return document, self.integrity(key_id)
+
+    def _check_blobs(self, document: KeyDocument) -> None:
+        found = self.side_by_side(
+            partial(self.materials.blob_integrity, document), document.versions
+        )
+        if any(integrity is not Integrity.OK for integrity in found):
+            self.materials.check_blobs(document)
+
+    def glance(self, key_id: KeyId) -> tuple[KeyDocument | None, Integrity]:
+        """
+        Return what can be believed of a key, for a listing.
+
+        A document of a remote store that is in memory is not read again; else, and for
+        errors, see `inspect`.
+        """
+        document = self.known(key_id) if self.store.is_remote else None
+        if document is None or self.census.is_pinned(key_id):
+            return self.inspect(key_id)
+        return document, self.integrity(key_id)
+
+    def digest_of(self, key_id: KeyId) -> str:
+        """Return the digest of the document that `document` would return."""
+        document = self.document(key_id)
+        cached = self._documents.get(key_id)
+        if cached and cached[1] is document:
+            return cached[0]
+        return document_digest(self.encode(document))
+
+    def encode(self, document: KeyDocument) -> bytes:
+        """Return the stored form of a document."""
+        return encode_document(document, self.ring.document_mac)
+
+    def commit(
+        self,
+        before: KeyDocument | None,
+        after: KeyDocument,
+        stored: bytes,
+        operation_id: str,
+        blobs: Mapping[int, bytes],
+    ) -> str:
+        """
+        Commit one change of one key, and return the digest of the new document.
+
+        Callers hold the lock of the key, and `committing`.
+
+        Args:
+            before: The document that was changed; None for a new key.
+
+            after: The new document.
+
+            stored: Its stored form.
+
+            operation_id: Must be new.
+
+            blobs: Sealed blobs of new versions.
+
+        Raises:
+            NameTakenError: Another key has its name, whatever the index says.
+            HSMError: See `KeyStore.commit`.
+        """
+        digest = document_digest(stored)
+        if before is not None:
+            self.check_listing(before)
+        name = name_of(after)
+        if name and (before is None or name != name_of(before)):
+            self.names.check(name, after.key_id)
+        step = self.census.step(
+            self._counted(before), KnownKey(after.key_id, after.generation, digest)
+        )
+        self.store.commit(
+            KeyChange(
+                entry=index_of(after, digest),
+                document=stored,
+                expected_generation=before.generation if before else 0,
+                operation_id=operation_id,
+                blobs=blobs,
+                removed_blobs=destroyed_by(before, after),
+                account=step.change,
+            )
+        )
+        self.census.make(step)
+        self.adopt(before, after, digest)
+        if destroyed_by(before, after):
+            with suppress(StoreUnavailableError):  # The change is made, whatever else.
+                self.discard_blobs(after)
+        return digest
+
+    def discard_blobs(self, document: KeyDocument) -> None:
+        """
+        Delete the sealed blobs of destroyed versions; one that can't be is a finding.
+
+        Raises:
+            StoreUnavailableError: The store is unavailable.
+        """
+        gone = self.materials.returned_blobs(document)
+        self.discard_versions(document.key_id, gone)
+
+    def discard_versions(self, key_id: KeyId, versions: Sequence[int]) -> None:
+        """Delete the sealed blobs of versions; see `discard_blobs`."""
+        is_kept = False
+        try:
+            if versions:
+                self.store.discard_blobs(key_id, versions)
+        except StoreUnavailableError:
+            if not self.store.available:
+                raise
+            is_kept = True
+        self.tampered.note_kept(key_id, is_kept=is_kept)
+
+    def _counted(self, before: KeyDocument | None) -> KnownKey | None:
+        if before is None:
+            return None
+        digest = self.digest_of(before.key_id)
+        return KnownKey(before.key_id, before.generation, digest)
+
+    def adopt(
+        self, before: KeyDocument | None, after: KeyDocument, digest: str
+    ) -> None:
+        """Go on with a document that was committed; forget what it ended."""
+        if before is not None:
+            self.materials.forget(before, after)
+        self._documents.put(after.key_id, (digest, after))
+        self.names.note(after)
+
+    def cached(self, key_id: KeyId) -> KeyDocument | None:
+        """Return the document that is in memory, whether it is current or not."""
+        cached = self._documents.get(key_id)
+        return cached[1] if cached else None
+
+    def accept(self, key_id: KeyId) -> None:
+        """Believe what is stored of a key again; the census counts it so."""
+        self._documents.drop(key_id)
+        self.names.doubt()
+        self.census.unpin(key_id)
+        self.tampered.release(key_id)
+
+
+def destroyed_by(before: KeyDocument | None, after: KeyDocument) -> tuple[int, ...]:
+    """Return the versions that a change of a key destroys."""
+    return tuple(
+        version.version
+        for version in (before.versions if before else ())
+        if version.state is not _DESTROYED
+        and after.versions[version.version - 1].state is _DESTROYED
+    )
+
+
+def _doubtful_entry(stored: StoredKey, digest: str) -> IndexEntry:
+    """Return what a key whose document can't be believed is found and listed by."""
+    claimed = read_index(stored.key_id, stored.document)
+    return IndexEntry(
+        key_id=stored.key_id,
+        created_at=claimed.created_at,
+        name=claimed.name,
+        algorithm="",
+        state="",
+        tags=frozenset(),
+        generation=0,
+        digest=digest,
+    )

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: MIT
+"""
+Is this the store that the trail knows? Compared at every start.
+
+The trail keeps a keyed digest over all keys. Where what is counted of the store gives
+the same number, after what a crash left between two records is taken out, nothing more
+is read. Where not, every document is, and the trail is walked once: each key that
+differs is named, and where the store as a whole is older than the trail, or the trail
+older than the store, the whole HSM is locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from hsm_core._internal.audit.walk import Walk
+from hsm_core._internal.keyring.documents import document_digest, read_index
+from hsm_core._internal.keyring.repository import Inventory, Present
+from hsm_core._internal.keyring.set_digest import Sums
+from hsm_core._internal.keyring.tampering import tampering
+from hsm_core._internal.time.clock import instant
+from hsm_core.errors import (
+    Fact,
+    KeyNotFoundError,
+    KeyTamperedError,
+)
+from hsm_core.model import AuditEvent, Integrity, KeyId
+from hsm_core.operations import AuditVerification
+from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
+
+__all__ = ["Judgement", "compare", "condemn", "judge_doubtful"]
+
+_AHEAD: Final = frozenset({"newer", "foreign"})
+"""Problems of an authentic document that the trail can't explain."""
+
+_BEHIND: Final = frozenset({"older", "missing"})
+"""Problems of a key that was put back as it was before."""
+
+_KEYS: Final = 64
+"""How much of a recorded set digest is about keys; the rest is about approvals."""
+
+_BEFORE_ALL: Final = (-1, 0)
+"""Where a store belongs that is older than all records that are left."""
+
+_REASONS: Final[Mapping[str, str]] = {
+    "older": "An older document was put back.",
+    "newer": "It is newer than the trail says.",
+    "missing": "It is gone.",
+    "foreign": "The trail knows no such key.",
+    "document": "Its document was changed.",
+    "destroyed": "It was destroyed, and an older document was put back.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """
+    What a start found.
+
+    Attributes:
+        problems: What is wrong with each key that differs.
+        lock: Why the whole HSM is locked, or empty.
+        facts: The same for programs.
+    """
+
+    problems: Mapping[KeyId, str] = field(default_factory=dict)
+    lock: str = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+
+def compare(
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+) -> Judgement:
+    """
+    Count what is there, compare it with the trail, and condemn what differs.
+
+    After this the census is what the trail knows, whatever the store is.
+
+    Args:
+        inventory: Of a store that was just opened.
+
+        audit: Open, before recovery.
+
+        verify: Verifies a range of the trail.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read.
+    """
+    store, census = inventory.store, inventory.census
+    recorded = f"{int(audit.set_digest_at_open[:_KEYS] or '0', 16):064x}"
+    kept = store.read_account()
+    counted = census.read(kept) if kept is not None else None
+    if counted is not None and _is_recorded(inventory, audit, counted, recorded, False):
+        return Judgement()
+    if kept is not None or not _counts_equal(inventory, audit, recorded):
+        false = set(_false_rows(inventory))
+        store.rebuild()
+        judgement = Judgement()
+        if not _counts_equal(inventory, audit, recorded):
+            judgement = _judge(inventory, audit, verify, recorded)
+        for key_id in sorted(false - judgement.problems.keys()):
+            inventory.note_corrected(key_id)
+        if judgement.problems:
+            # No account is kept of what is not there: the next start looks again.
+            return judgement
+    store.write_account(census.account())
+    return Judgement()
+
+
+def _false_rows(inventory: Inventory) -> Iterable[KeyId]:
+    """Return the keys that the index says something of which no document does."""
+    for stored in inventory.store.scan():
+        true = read_index(stored.key_id, stored.document)
+        try:
+            is_true = inventory.store.entry(stored.key_id) == true
+        except KeyTamperedError:
+            is_true = False
+        if not (is_true and stored.is_listed):
+            yield stored.key_id
+
+
+def _counts_equal(inventory: Inventory, audit: AuditLog, recorded: str) -> bool:
+    counted = inventory.census.sums(inventory.store.digests())
+    return _is_recorded(inventory, audit, counted, recorded, True)
+
+
+def _is_recorded(
+    inventory: Inventory, audit: AuditLog, counted: Sums, recorded: str, verified: bool
+) -> bool:
+    """Adopt what was counted, without what was stored and not recorded; compare it."""
+    census = inventory.census
+    census.adopt(counted, verified=verified)
+    for intent in audit.open_intents():
+        entry = inventory.store.refresh(KeyId(intent.key_id)) if intent.key_id else None
+        if entry is not None and entry.operations[-1:] == (intent.operation_id,):
+            after = KeyDigest(entry.key_id, entry.generation, entry.digest)
+            census.replace(after, _before(intent))
+    return census.set_digest == recorded
+
+
+def _before(intent: AuditEvent) -> KnownKey | None:
+    if not intent.document_before:
+        return None
+    key_id = KeyId(intent.key_id)
+    return KnownKey(key_id, intent.generation, intent.document_before)
+
+
+def _judge(
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    recorded: str,
+) -> Judgement:
+    census, store = inventory.census, inventory.store
+    raw = f"{census.sums(store.digests()).total:064x}"
+    loaded = inventory.load()
+    present, unreadable = loaded.present, loaded.unreadable
+    readable = f"{census.sums(_counted(present)).total:064x}"
+    walk = Walk(audit, verify, {raw, readable} - {recorded})
+    known = walk.known()
+    open_ids = {intent.operation_id for intent in audit.open_intents()}
+    census.adopt(census.sums(known.values()), verified=True)
+    problems = dict(_unreadable_problems(unreadable, known))
+    for key_id in sorted((known.keys() | present.keys()) - unreadable.keys()):
+        there = present.get(key_id) or _look_again(inventory, key_id)
+        problem = _problem(known.get(key_id), there, open_ids)
+        if problem:
+            problems[key_id] = problem
+    # A folder that is no key of ours must not hide that all the rest is older.
+    strangers = unreadable.keys().isdisjoint(known)
+    met = walk.met.get(raw) or (walk.met.get(readable) if strangers else None)
+    if met is None and _is_before(walk, audit, problems):
+        met = _BEFORE_ALL
+    lock, facts = _lock_of(problems, present, walk.destroyed, met)
+    for key_id, problem in problems.items():
+        reason = _reason(problem, key_id, walk.destroyed)
+        condemn(inventory, key_id, problem, known.get(key_id), reason)
+    for key_id, error in loaded.blobs.items():
+        inventory.tampered.condemn(key_id, error)
+    return Judgement(problems, lock, facts)
+
+
+def _is_before(walk: Walk, audit: AuditLog, problems: Mapping[KeyId, str]) -> bool:
+    """Return whether nothing of what is left of a pruned trail is in the store."""
+    behind = {key_id for key_id, problem in problems.items() if problem in _BEHIND}
+    return bool(audit.first_seq and walk.changed) and walk.changed <= behind
+
+
+def _counted(present: Mapping[KeyId, Present]) -> Iterable[KeyDigest]:
+    return (KeyDigest(p.key_id, p.generation, p.digest) for p in present.values())
+
+
+def _unreadable_problems(
+    unreadable: Mapping[KeyId, Integrity], known: Mapping[KeyId, KnownKey]
+) -> Iterable[tuple[KeyId, str]]:
+    for key_id, found in unreadable.items():
+        if key_id not in known:
+            yield key_id, "foreign"
+        else:
+            yield key_id, "missing" if found is Integrity.MISSING else "document"
+
+
+def _look_again(inventory: Inventory, key_id: KeyId) -> Present | None:
+    """Look for a key that no list has; the list of a remote store may be old."""
+    entry = inventory.store.refresh(key_id)
+    if entry is None:
+        return None
+    try:
+        stored = inventory.store.get(key_id)
+        document = inventory.decode(stored)
+    except (KeyTamperedError, KeyNotFoundError):
+        return None
+    digest = document_digest(stored.document)
+    return Present(key_id, document.generation, digest, entry.operations)
+
+
+def _problem(known: KnownKey | None, there: Present | None, open_ids: set[str]) -> str:
+    if there is None:
+        return "missing" if known else ""
+    generation, digest = (known.generation, known.digest) if known else (0, "")
+    if (generation, digest) == (there.generation, there.digest):
+        return ""
+    # A change that was stored, and whose outcome a crash has swallowed.
+    follows = there.generation == generation + 1
+    if follows and open_ids & set(there.operations[-1:]):
+        return ""
+    if known is None:
+        return "foreign"
+    return "older" if there.generation < generation else "newer"
+
+
+def _lock_of(
+    problems: Mapping[KeyId, str],
+    present: Collection[KeyId],
+    destroyed: set[KeyId],
+    met: tuple[int, int] | None,
+) -> tuple[str, Mapping[str, Fact]]:
+    """Return why the whole HSM is locked, or nothing."""
+    ahead = [
+        key_id
+        for key_id, problem in problems.items()
+        if problem in _AHEAD and key_id in present and key_id not in destroyed
+    ]
+    if met is not None and not problems.keys() <= destroyed:
+        seq, time = met
+        if met == _BEFORE_ALL:
+            return (
+                "The key store is an older copy: it has nothing of what the records "
+                "say that are left of the trail.",
+                {"reason": "store_older"},
+            )
+        return (
+            "The key store is an older copy: it is as it was after record "
+            f"{seq} of the trail, of {instant(time):%Y-%m-%dT%H:%M:%SZ}.",
+            {"reason": "store_older", "seq": seq, "time": time},
+        )
+    if ahead:
+        return (
+            f"The trail is older than the key store: it does not know key {ahead[0]} "
+            "as it is stored.",
+            {"reason": "trail_older", "key_id": ahead[0]},
+        )
+    return "", {}
+
+
+def _reason(problem: str, key_id: KeyId, destroyed: set[KeyId]) -> str:
+    returned = problem == "older" and key_id in destroyed
+    return _REASONS["destroyed" if returned else problem]
+
+
+def condemn(
+    inventory: Inventory, key_id: KeyId, problem: str, known: KnownKey | None, why: str
+) -> None:
+    """Lock a key that differs; *known* is what is counted of it nevertheless."""
+    inventory.census.pin(key_id, known)
+    kind = Integrity.MISSING if problem == "missing" else Integrity.TAMPERED
+    inventory.condemn(key_id, tampering(key_id, why, kind, problem))
+
+
+def judge_doubtful(
+    inventory: Inventory,
+    audit: AuditLog,
+    verify: Callable[[int, int], AuditVerification],
+    settle: Callable[[], None],
+) -> None:
+    """
+    Compare the keys of buckets that are not as they were counted with the trail.
+
+    Args:
+        inventory: Of the store.
+
+        audit: The trail.
+
+        verify: Verifies a range of it.
+
+        settle: Brings into the trail, durably, all that was committed to the store.
+
+    Raises:
+        AuditTamperedError: A record is bad.
+        UnavailableError: Store or trail can't be read or written.
+    """
+    if not inventory.doubtful:
+        return
+    walk = Walk(audit, verify)
+    with inventory.committing:
+        # What nobody has recorded yet would look as if somebody else had made it.
+        settle()
+        walk.advance()
+        known, buckets = walk.known(), set(inventory.doubtful)
+        here = {k: v for k, v in known.items() if bucket_of(k) in buckets}
+        there = {
+            key.key_id: Present(key.key_id, key.generation, key.digest)
+            for bucket in buckets
+            for key in inventory.store.digests(bucket)
+        }
+        pinned = inventory.census.pinned().keys()
+        for key_id in sorted((here.keys() | there.keys()) - pinned):
+            problem = _problem(here.get(key_id), there.get(key_id), set())
+            if problem:
+                reason = _reason(problem, key_id, walk.destroyed)
+                condemn(inventory, key_id, problem, here.get(key_id), reason)
+        inventory.census.unverified -= buckets
+        inventory.doubtful -= buckets

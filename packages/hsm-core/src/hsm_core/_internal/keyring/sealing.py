@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""
+One way to seal: AES-256-GCM under a key derived for this blob alone.
+
+It uses ``cryptography`` directly and not the provider registry: opening the store must
+not depend on the provider that a setting chose.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from hsm_core._internal.lib.encoding import hkdf_sha256, length_prefixed
+from hsm_core.errors import SelfTestFailedError
+from hsm_core.protocols import Entropy
+
+__all__ = ["KEY_BYTES", "open_sealed", "seal"]
+
+KEY_BYTES: Final = 32
+"""Length of every key of the hierarchy."""
+
+_SALT_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+
+
+def seal(
+    key: bytes,
+    data: bytes,
+    *,
+    label: bytes,
+    start: bytes,
+    bound: bytes,
+    entropy: Entropy,
+) -> bytes:
+    """
+    Return *start* ‖ salt (32 bytes) ‖ nonce (12) ‖ ciphertext ‖ tag (16).
+
+    Args:
+        key: 32 bytes, from which the sealing key is derived with HKDF-SHA-256.
+
+        data: What to seal.
+
+        label: Domain of this kind of blob.
+
+        start: First bytes of the blob: magic, format and what finds the key.
+
+        bound: What else the tag covers; it is not stored.
+
+        entropy: Source of salt and nonce.
+
+    Raises:
+        SelfTestFailedError: What was sealed does not open again; nothing is returned.
+    """
+    drawn = entropy.random_bytes(_SALT_BYTES + _NONCE_BYTES)
+    salt, nonce = drawn[:_SALT_BYTES], drawn[_SALT_BYTES:]
+    header = start + drawn
+    sealer = AESGCM(hkdf_sha256(key, salt=salt, info=label))
+    blob = header + sealer.encrypt(nonce, data, length_prefixed(label, header, bound))
+    # A fault that appears after the self-test must not cost the only copy of a key.
+    if open_sealed(key, blob, label=label, start_bytes=len(start), bound=bound) != data:
+        raise SelfTestFailedError("What was sealed with AES-256-GCM does not open.")
+    return blob
+
+
+def open_sealed(
+    key: bytes, blob: bytes, *, label: bytes, start_bytes: int, bound: bytes
+) -> bytes | None:
+    """Return what `seal` was given, or None if anything at all is wrong."""
+    middle = start_bytes + _SALT_BYTES
+    end = middle + _NONCE_BYTES
+    if len(blob) < end:
+        return None
+    header, salt, nonce = blob[:end], blob[start_bytes:middle], blob[middle:end]
+    opener = AESGCM(hkdf_sha256(key, salt=salt, info=label))
+    try:
+        return opener.decrypt(nonce, blob[end:], length_prefixed(label, header, bound))
+    except InvalidTag:
+        return None

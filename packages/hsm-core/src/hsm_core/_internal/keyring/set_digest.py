@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""
+The census: what the HSM counts of a store, so that it knows it again.
+
+Each key adds a keyed hash of its id, its generation and the digest of its document to
+the sum of its bucket. The sum over all buckets is the set digest that stands in the
+trail; a second, keyed sum over the buckets lets none of them be forged and nothing be
+moved between two. So a start compares two numbers, and a key is compared with its
+bucket before it is used for the first time.
+
+What is counted of a key is what the trail knows. Where the store has something else,
+the key is *pinned*: what it should be still counts.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core.model import KeyId
+from hsm_core.protocols import (
+    BUCKETS,
+    AccountChange,
+    KeyDigest,
+    KnownKey,
+    StoreAccount,
+    bucket_of,
+)
+
+__all__ = ["Census", "Counted", "Sums"]
+
+_FORMAT: Final = 1
+_MODULUS: Final = 2**256
+_VALUE_BYTES: Final = 32
+_MAC_BYTES: Final = 32
+
+Counted = KeyDigest | KnownKey
+"""A key as it is counted: its id, its generation, the digest of its document."""
+
+
+class _Seal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    format: int
+    total: bytes
+    second: bytes
+    keys: int
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(_Seal)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """One sum for each bucket, and how many keys are in them."""
+
+    values: Sequence[int]
+    keys: int
+
+    @property
+    def total(self) -> int:
+        """The set digest as a number."""
+        return sum(self.values) % _MODULUS
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of one key, worked out and not made yet."""
+
+    key_id: KeyId
+    bucket: int
+    value: int
+    total: int
+    second: int
+    keys: int
+    change: AccountChange
+
+
+class Census:
+    """
+    Sums of one store. Safe for many threads; changes come one after the other.
+
+    It counts nothing before `adopt` was called.
+
+    Args:
+        ring: Opened key ring.
+
+    Attributes:
+        unverified: Buckets whose keys have not been compared with their sums.
+    """
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
+        self._values = [0] * BUCKETS
+        self._total = 0
+        self._second = self._keys = 0
+        self._pinned: dict[KeyId, KnownKey | None] = {}
+        self._lock = threading.Lock()
+        self.unverified: set[int] = set()
+
+    @property
+    def set_digest(self) -> str:
+        """Sum of keyed hashes over (key id, generation, document digest), hex."""
+        return f"{self._total:064x}"
+
+    @property
+    def keys(self) -> int:
+        """How many keys are counted."""
+        return self._keys
+
+    # Sums of what is there
+
+    def sums(self, present: Iterable[Counted]) -> Sums:
+        """Return the sums over these keys, all of a store."""
+        values, keys, element = [0] * BUCKETS, 0, self._element
+        for key in present:
+            values[bucket_of(key.key_id)] += element(key)
+            keys += 1
+        return Sums([value % _MODULUS for value in values], keys)
+
+    def agrees(self, bucket: int, present: Iterable[Counted]) -> bool:
+        """Return whether these are the keys of a bucket, pinned ones apart."""
+        with self._lock:
+            value = self._values[bucket]
+            pinned = {k: p for k, p in self._pinned.items() if bucket_of(k) == bucket}
+        value -= sum(self._element(known) for known in pinned.values() if known)
+        others = (key for key in present if key.key_id not in pinned)
+        return (sum(map(self._element, others)) - value) % _MODULUS == 0
+
+    # What is kept by the store
+
+    def read(self, account: StoreAccount) -> Sums | None:
+        """Return what a store has kept, if its seal is right."""
+        payload, mac = account.seal[:-_MAC_BYTES], account.seal[-_MAC_BYTES:]
+        whole = len(account.values) == BUCKETS and all(
+            len(value) == _VALUE_BYTES for value in account.values
+        )
+        if not whole or not hmac.compare_digest(mac, self._ring.account_mac(payload)):
+            return None
+        try:
+            seal = _DECODER.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        values = [int.from_bytes(value, "big") for value in account.values]
+        found = Sums(values, seal.keys)
+        second = self._second_of(enumerate(values))
+        as_sealed = seal.total, seal.second
+        if seal.format != _FORMAT or as_sealed != (_bytes(found.total), _bytes(second)):
+            return None
+        return found
+
+    def account(self) -> StoreAccount:
+        """Return what a store should keep."""
+        with self._lock:
+            values = tuple(map(_bytes, self._values))
+            return StoreAccount(
+                values, self._seal(self._total, self._second, self._keys)
+            )
+
+    # Changes
+
+    def adopt(self, sums: Sums, *, verified: bool) -> None:
+        """Begin with these sums; *verified* if they were made of what is there."""
+        with self._lock:
+            self._values = list(sums.values)
+            self._total, self._keys = sums.total, sums.keys
+            self._second = self._second_sum()
+            self._pinned.clear()
+            self.unverified = set() if verified else set(range(BUCKETS))
+
+    def step(self, before: Counted | None, after: Counted | None) -> Step:
+        """Work out a change of one key; callers let no other come between."""
+        key = after or before
+        assert key is not None  # noqa: S101 (one of them is given)
+        removed = self._element(before) if before else 0
+        added = self._element(after) if after else 0
+        with self._lock:
+            bucket = bucket_of(key.key_id)
+            old = self._values[bucket]
+            value = (old - removed + added) % _MODULUS
+            total = (self._total - removed + added) % _MODULUS
+            part = self._ring.bucket_part
+            second = (self._second - part(bucket, old) + part(bucket, value)) % _MODULUS
+            keys = self._keys - (before is not None) + (after is not None)
+        seal = self._seal(total, second, keys)
+        change = AccountChange(bucket, _bytes(value), seal)
+        return Step(key.key_id, bucket, value, total, second, keys, change)
+
+    def make(self, step: Step) -> None:
+        """Make a change that was worked out."""
+        with self._lock:
+            self._values[step.bucket] = step.value
+            self._total, self._second = step.total, step.second
+            self._keys = step.keys
+
+    def replace(self, before: Counted | None, after: Counted | None) -> None:
+        """Count a key as *after* that was counted as *before*."""
+        if before or after:
+            self.make(self.step(before, after))
+
+    def preview(
+        self, changes: Iterable[tuple[Counted | None, Counted | None]]
+    ) -> list[str]:
+        """Return the set digest after each of these changes, made one by one."""
+        total, found = self._total, []
+        for before, after in changes:
+            total -= self._element(before) if before else 0
+            total += self._element(after) if after else 0
+            found.append(f"{total % _MODULUS:064x}")
+        return found
+
+    # Keys that are not as they should be
+
+    def pin(self, key_id: KeyId, known: KnownKey | None) -> None:
+        """Note what is counted of a key whose stored form is something else."""
+        with self._lock:
+            self._pinned.setdefault(key_id, known)
+
+    def unpin(self, key_id: KeyId) -> None:
+        """The stored form of a key is what is counted of it."""
+        with self._lock:
+            self._pinned.pop(key_id, None)
+
+    def is_pinned(self, key_id: KeyId) -> bool:
+        """Return whether the stored form of a key is not what is counted."""
+        return key_id in self._pinned
+
+    def pinned(self) -> Mapping[KeyId, KnownKey | None]:
+        """Return what is counted of each key that is stored otherwise."""
+        with self._lock:
+            return dict(self._pinned)
+
+    def doubt(self) -> None:
+        """Let every bucket be compared again before it is used."""
+        with self._lock:
+            self.unverified = set(range(BUCKETS))
+
+    def _element(self, key: Counted) -> int:
+        # A foreign hand may have written any number into an index.
+        generation = key.generation % 2**64
+        return self._ring.set_element(key.key_id, generation, key.digest)
+
+    def _second_sum(self) -> int:
+        return self._second_of(enumerate(self._values))
+
+    def _second_of(self, values: Iterable[tuple[int, int]]) -> int:
+        return sum(self._ring.bucket_part(*item) for item in values) % _MODULUS
+
+    def _seal(self, total: int, second: int, keys: int) -> bytes:
+        seal = _Seal(_FORMAT, _bytes(total), _bytes(second), keys)
+        payload = _ENCODER.encode(seal)
+        return payload + self._ring.account_mac(payload)
+
+
+def _bytes(value: int) -> bytes:
+    return value.to_bytes(_VALUE_BYTES, "big")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""
+Recovery: what became of a change that nobody has recorded the outcome of.
+
+An operation id that stands in the store was committed. Any other is marked as aborted
+in the store first, so that a commit that is still on its way somewhere fails, and only
+then called aborted. Either way the trail gets the outcome it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from hsm_core._internal.keyring.documents import KeyDocument, document_digest
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.views import audited_key
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core.errors import ConflictError, KeyTamperedError
+from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
+from hsm_core.protocols import AuditDraft, AuditLog, KnownKey, OperationMark
+
+__all__ = [
+    "REMOVED",
+    "intent_of",
+    "is_of_approvals",
+    "key_intents",
+    "recover",
+    "settle",
+]
+
+REMOVED: Final = "system.approvals-removed"
+"""Kind of the records of a removal of approvals that came to an end."""
+
+_ABORTED: Final = "recovered-aborted"
+_COMMITTED: Final = "recovered-committed"
+
+
+def recover(inventory: Inventory, audit: AuditLog) -> list[AuditEvent]:
+    """
+    Settle every open intent that can be, durably, and return those that can't.
+
+    Raises:
+        HSMError: Store or trail can't be written; the HSM must not open.
+    """
+    left = []
+    for event in key_intents(audit):
+        with inventory.committing:
+            draft = settle(inventory, intent_of(event))
+            if draft is None:
+                left.append(event)
+                continue
+            failpoint("recovery.before_record")
+            audit.append([draft], durable=True, reserved=True).wait()
+    return left
+
+
+def key_intents(audit: AuditLog) -> list[AuditEvent]:
+    """Return the open intents that are about keys, and not about approvals."""
+    return [event for event in audit.open_intents() if not is_of_approvals(event)]
+
+
+def is_of_approvals(event: AuditEvent) -> bool:
+    """Return whether an intent is a step of an approval, or a removal of some."""
+    return isinstance(event.detail, ApprovalDetail) or event.kind == REMOVED
+
+
+def intent_of(event: AuditEvent) -> AuditDraft:
+    """Return the draft that an intent in the trail was made from."""
+    return AuditDraft(
+        phase=event.phase,
+        kind=event.kind,
+        request_id=event.request_id,
+        operation_id=event.operation_id,
+        key_id=event.key_id,
+        version=event.version,
+        generation=event.generation,
+        document_before=event.document_before,
+        caller=event.caller,
+        key=event.key,
+        parameters=event.parameters,
+        rule=event.rule,
+        policy=event.policy,
+        demands=event.demands,
+        approval_id=event.approval_id,
+        approval_signatures=event.approval_signatures,
+        digest=event.digest,
+    )
+
+
+def settle(inventory: Inventory, intent: AuditDraft) -> AuditDraft | None:
+    """
+    Find out what became of a change, see to it that it stays so, and count it.
+
+    Callers hold `Inventory.committing`.
+
+    Returns:
+        Its outcome; None if nobody can tell, because the key was tampered with.
+
+    Raises:
+        HSMError: The store can't be read or written.
+    """
+    key_id = KeyId(intent.key_id)
+    if inventory.integrity(key_id) is not Integrity.OK:
+        return None
+    if key_id:
+        inventory.store.refresh(key_id)
+    mark = inventory.store.find_operation(intent.operation_id)
+    if mark is None:
+        mark = _give_up(inventory, intent)
+    aborted = replace(intent, phase=Phase.OUTCOME, code=_ABORTED, generation=0)
+    if mark is None or mark.aborted or mark.key_id is None:
+        return aborted
+    try:
+        document, digest = _read(inventory, mark.key_id)
+    except KeyTamperedError as error:
+        inventory.condemn(mark.key_id, error)
+        return None
+    _count(inventory, intent, document, digest)
+    return replace(
+        aborted,
+        code=_COMMITTED,
+        set_digest=inventory.set_digest,
+        key_id=document.key_id,
+        generation=document.generation,
+        document_after=digest,
+        key=audited_key(document),
+    )
+
+
+def _give_up(inventory: Inventory, intent: AuditDraft) -> OperationMark | None:
+    try:
+        inventory.store.abort(intent.operation_id)
+    except ConflictError:
+        # It has landed meanwhile.
+        if intent.key_id:
+            inventory.store.refresh(KeyId(intent.key_id))
+        return inventory.store.find_operation(intent.operation_id)
+    return None
+
+
+def _read(inventory: Inventory, key_id: KeyId) -> tuple[KeyDocument, str]:
+    stored = inventory.store.get(key_id)
+    return inventory.decode(stored), document_digest(stored.document)
+
+
+def _count(
+    inventory: Inventory, intent: AuditDraft, document: KeyDocument, digest: str
+) -> None:
+    """Count a change that was stored, and finish what it began."""
+    key_id = document.key_id
+    before = None
+    if intent.document_before:
+        before = KnownKey(key_id, intent.generation, intent.document_before)
+    after = KnownKey(key_id, document.generation, digest)
+    if document.generation == (before.generation if before else 0) + 1:
+        inventory.census.replace(before, after)
+    inventory.adopt(inventory.cached(key_id), document, digest)
+    inventory.discard_blobs(document)

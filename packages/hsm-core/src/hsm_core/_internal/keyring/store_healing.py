@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""
+Healing: a store whose write failed is opened again, and what became of it is found out.
+
+Until then nothing is changed any more: nobody knows what is stored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.keyring.settlement import settle
+from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
+
+__all__ = ["Healer"]
+
+
+class Healer:
+    """
+    Settles changes whose outcome the store did not tell. Safe for many threads.
+
+    Args:
+        inventory: Over the store.
+
+        audit: The trail.
+    """
+
+    def __init__(self, inventory: Inventory, audit: AuditLog) -> None:
+        self._inventory = inventory
+        self._audit = audit
+        self._unsettled: dict[str, AuditDraft] = {}
+        self._outcomes: dict[str, AuditDraft | None] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether something is unsettled, or the store unavailable."""
+        return bool(self._unsettled) or not self._inventory.store.available
+
+    def note(self, intent: AuditDraft) -> None:
+        """Remember a change whose outcome is unknown."""
+        with self._lock:
+            self._unsettled[intent.operation_id] = intent
+
+    def heal(self, wait: Callable[[AuditTicket], None] | None = None) -> None:
+        """
+        Open the store again if it must be, and settle what is unsettled.
+
+        Nothing happens where nothing failed.
+
+        Args:
+            wait: Waits for the trail; None is its own limit for each record.
+
+        Raises:
+            HSMError: Store or trail still can't be used; to be tried again later.
+        """
+        if not self.is_needed:
+            return
+        with self._inventory.committing:
+            store = self._inventory.store
+            if not store.available:
+                store.reopen()
+                # While it was closed, what lies there may have become anything.
+                self._inventory.census.doubt()
+                self._inventory.names.doubt()
+            for operation_id, intent in list(self._unsettled.items()):
+                self._settle(operation_id, intent, wait)
+
+    def _settle(
+        self,
+        operation_id: str,
+        intent: AuditDraft,
+        wait: Callable[[AuditTicket], None] | None,
+    ) -> None:
+        # It is counted once, however often it must be tried to record it.
+        if operation_id not in self._outcomes:
+            self._outcomes[operation_id] = settle(self._inventory, intent)
+        outcome = self._outcomes[operation_id]
+        if outcome is not None:
+            ticket = self._audit.append([outcome], durable=True, reserved=True)
+            ticket.wait() if wait is None else wait(ticket)
+        with self._lock:
+            self._unsettled.pop(operation_id, None)
+            self._outcomes.pop(operation_id, None)

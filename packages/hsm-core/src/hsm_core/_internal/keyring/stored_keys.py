@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: MIT
+"""
+What is read from an untrusted store, and when it is believed.
+
+A document is believed if its MAC is right, if it is what was counted, and if the index
+that led to it says the same. Whatever looks wrong is read again while no change is
+landing; only then its key is condemned.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from typing import Final, TypeVar
+
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    decode_document,
+    document_digest,
+    index_of,
+)
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.names import KeyNames, name_of
+from hsm_core._internal.keyring.set_digest import Census
+from hsm_core._internal.keyring.tampering import Finding, TamperedKeys, tampering
+from hsm_core._internal.lib.cache import BoundedCache
+from hsm_core.errors import (
+    HSMError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    NameTakenError,
+    StoreUnavailableError,
+)
+from hsm_core.model import Integrity, KeyId
+from hsm_core.protocols import (
+    IndexEntry,
+    KeyDigest,
+    KeyStore,
+    KnownKey,
+    StoredKey,
+    bucket_of,
+)
+
+__all__ = ["Reader"]
+
+_DOCUMENT_ENTRIES: Final = 8192
+_KEY_ID_CHARACTERS: Final = 36
+_REMOTE_READERS: Final = 8
+_READ_AT_ONCE: Final = 64
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Reader:
+    """
+    Reads documents from a `KeyStore`. Safe for many threads.
+
+    Args:
+        store: Not trusted.
+
+        ring: Opened key ring.
+
+        on_tampering: Called once for each key that is found tampered with.
+
+        on_correction: Called once for each key of which the index said something false.
+
+    Attributes:
+        census: What the trail knows of all keys, in sums.
+        tampered: Keys that something was found wrong with.
+        committing: Held while a change is stored and recorded, so that nobody takes
+            what is landing for tampering.
+        names: Which names are taken.
+        doubtful: Buckets that are not as they were counted, to be compared with the
+            trail; their keys serve nothing until then.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        ring: KeyRing,
+        on_tampering: Callable[[KeyId, Finding], None],
+        on_correction: Callable[[KeyId], None],
+    ) -> None:
+        self.store = store
+        self.ring = ring
+        self.census = Census(ring)
+        self.tampered = TamperedKeys(on_tampering)
+        self.committing = threading.RLock()
+        self.names = KeyNames(self._documents_of_all)
+        self.doubtful: set[int] = set()
+        self._on_correction = on_correction
+        self._documents: BoundedCache[KeyId, tuple[str, KeyDocument]] = BoundedCache(
+            _DOCUMENT_ENTRIES
+        )
+
+    def entry(self, reference: str) -> IndexEntry | None:
+        """
+        Return the index entry of a key by id or name.
+
+        Raises:
+            KeyTamperedError: The index makes no sense.
+        """
+        try:
+            entry = self.store.entry(reference)
+        except KeyTamperedError as error:
+            if len(reference) == _KEY_ID_CHARACTERS:
+                self.tampered.condemn(KeyId(reference), error)
+            raise
+        holder = self.names.holder(reference)
+        if holder is None or (entry is not None and entry.key_id == holder):
+            return entry
+        return self._entry_of_holder(reference)
+
+    def _entry_of_holder(self, name: str) -> IndexEntry | None:
+        """Return the entry of the key that has a name, and put the index right."""
+        with self.committing:
+            # Unless a commit was just landing.
+            entry, holder = self.store.entry(name), self.names.holder(name)
+            if holder is None or (entry is not None and entry.key_id == holder):
+                return entry
+            self.tampered.check(holder)
+            entry = self.store.entry(holder)
+            if entry is not None:
+                self._list_again(self._read(holder, entry)[0])
+            return entry
+
+    def require_free(self, name: str, key_id: str = "") -> None:
+        """
+        Check that no key has a name, by authenticated documents.
+
+        Args:
+            name: Not empty.
+
+            key_id: The key that is to have it, if there is one already.
+
+        Raises:
+            NameTakenError: Another key has it, or may have it.
+            UnavailableError: Store or audit log can't be read, or compared, now.
+        """
+        self.names.confirm()
+        try:
+            entry = self.entry(name)
+        except KeyTamperedError as error:
+            raise NameTakenError from error
+        if entry is not None and entry.key_id != key_id:
+            raise NameTakenError
+        self.names.check(name, key_id)
+
+    def _documents_of_all(self) -> Iterator[tuple[KeyId, KeyDocument | None]]:
+        """Read every key that the audit log knows; None for what can't be believed."""
+        for bucket in sorted(self.census.unverified):
+            self.check_bucket(bucket)
+        condemned = set(self.tampered.problems())
+        key_ids = (key.key_id for key in self.store.digests())
+        for key_id, document in self.side_by_side(self._look_up, key_ids):
+            condemned.discard(key_id)
+            if document is not None:
+                yield key_id, document
+            elif self.store.entry(key_id) is not None:
+                condemned.add(key_id)
+        pinned = self.census.pinned()
+        for key_id in condemned:
+            if pinned.get(key_id, key_id) is not None:
+                yield key_id, None
+
+    def _look_up(self, key_id: KeyId) -> tuple[KeyId, KeyDocument | None]:
+        with suppress(KeyTamperedError, KeyNotFoundError):
+            return key_id, self.document(key_id)
+        return key_id, None
+
+    def absence(self, reference: str) -> HSMError:
+        """Return why the index has no entry of a key: it is not there, or is gone."""
+        if len(reference) == _KEY_ID_CHARACTERS:
+            try:
+                self.check_bucket(bucket_of(reference))
+                self.tampered.check(KeyId(reference))
+            except HSMError as error:
+                return error
+            except ValueError:
+                pass  # It is a name of this length.
+        return KeyNotFoundError()
+
+    def known(self, reference: str) -> KeyDocument | None:
+        """Return a document that is in memory and current, or None; reads nothing."""
+        entry = self.entry(reference)
+        cached = self._documents.get(entry.key_id) if entry else None
+        # A document that is newer than its entry is a commit that is just landing.
+        if entry and cached and cached[1].generation >= entry.generation:
+            return cached[1]
+        return None
+
+    def document(self, key_id: KeyId) -> KeyDocument:
+        """
+        Return a key's document, authenticated.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            KeyTamperedError: It, or a blob of it, was found changed.
+            StoreUnavailableError: It can't be read, or compared, now.
+        """
+        self.tampered.check(key_id)
+        return self.known(key_id) or self.reread(key_id)
+
+    def reread(self, key_id: KeyId) -> KeyDocument:
+        """
+        Read a document from the store again and compare it with what we know.
+
+        Raises:
+            KeyNotFoundError: There is no such key.
+            KeyTamperedError: It was changed.
+            StoreUnavailableError: It can't be read, or compared, now.
+        """
+        self.check_bucket(bucket_of(key_id))
+        entry = self.entry(key_id)
+        if entry is None:
+            raise KeyNotFoundError
+        document, digest = self._read(key_id, entry)
+        self._documents.put(key_id, (digest, document))
+        return document
+
+    def side_by_side(
+        self, read: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """
+        Return what is read for each item, in their order.
+
+        From a remote store several are read at once, so *read* is safe for threads.
+        """
+        if not self.store.is_remote:
+            yield from map(read, items)
+            return
+        remaining = iter(items)
+        with ThreadPoolExecutor(_REMOTE_READERS, "hsm-core-read") as pool:
+            while some := list(islice(remaining, _READ_AT_ONCE)):
+                yield from pool.map(read, some)
+
+    def examine(self, stored: StoredKey) -> KeyDocument:
+        """Return a document that was read from the store; errors as of `reread`."""
+        self.check_bucket(bucket_of(stored.key_id))
+        entry = self.entry(stored.key_id)
+        if entry is None:
+            raise KeyNotFoundError
+        document = None
+        if document_digest(stored.document) == entry.digest:
+            with suppress(KeyTamperedError):
+                document = self._believed(entry, stored)
+        if document is None:
+            document = self._read(stored.key_id, entry)[0]
+        if not stored.is_listed:
+            self._list_again(document)
+        return document
+
+    def _list_again(self, document: KeyDocument) -> None:
+        """Let everything lead to a key again that should, unless it has changed."""
+        with self.committing:
+            entry = self.store.entry(document.key_id)
+            if entry is not None and entry.generation == document.generation:
+                self._correct(index_of(document, entry.digest))
+
+    def _correct(self, entry: IndexEntry) -> None:
+        self.store.correct(entry)
+        self.note_corrected(entry.key_id)
+
+    def note_corrected(self, key_id: KeyId) -> None:
+        """Make a finding of a false index row that was put right."""
+        if self.tampered.note_corrected(key_id):
+            self._on_correction(key_id)
+
+    def check_listing(self, document: KeyDocument) -> None:
+        """Put the index right for a key that is about to be changed."""
+        with self.committing, suppress(KeyTamperedError):
+            entry = self.store.entry(document.key_id)
+            if entry is None or entry.generation != document.generation:
+                return
+            self._check_facts(entry, document)
+            name = name_of(document)
+            if name and self.store.entry(name) is None:
+                self._correct(index_of(document, entry.digest))
+
+    def _read(self, key_id: KeyId, entry: IndexEntry) -> tuple[KeyDocument, str]:
+        with suppress(KeyTamperedError):
+            stored = self.store.get(key_id)
+            digest = document_digest(stored.document)
+            if digest == entry.digest:
+                return self._believed(entry, stored), digest
+        # Either it was tampered with, or a commit was just landing: not any more now.
+        with self.committing:
+            entry = self.store.entry(key_id) or entry
+            try:
+                stored = self.store.get(key_id)
+                return self._believed(entry, stored), document_digest(stored.document)
+            except KeyTamperedError as error:
+                self.condemn(key_id, error, entry)
+                raise
+
+    def _believed(self, entry: IndexEntry, stored: StoredKey) -> KeyDocument:
+        document = self.decode(stored)
+        if document.generation < entry.generation:
+            raise tampering(
+                entry.key_id, "An older document was put back.", problem="older"
+            )
+        counted = entry.generation, entry.digest
+        if counted != (document.generation, document_digest(stored.document)):
+            raise tampering(
+                entry.key_id, "It is newer than the trail says.", problem="newer"
+            )
+        self._check_facts(entry, document)
+        return document
+
+    def _check_facts(self, entry: IndexEntry, document: KeyDocument) -> None:
+        """Put the index right where its facts are not those of the document."""
+        true = index_of(document, entry.digest)
+        if _facts(entry) != _facts(true):
+            self._correct(true)
+
+    def condemn(
+        self, key_id: KeyId, error: KeyTamperedError, entry: IndexEntry | None = None
+    ) -> None:
+        """Note a key whose document can't be believed; what was counted stays."""
+        counted = entry if entry and entry.digest else None
+        if counted is not None and not self.census.is_pinned(key_id):
+            known = KnownKey(key_id, counted.generation, counted.digest)
+            self.census.pin(key_id, known)
+        self._documents.drop(key_id)
+        self.tampered.condemn(key_id, error)
+
+    def check_bucket(self, bucket: int) -> None:
+        """
+        Compare the keys of a bucket with what was counted, if nobody did yet.
+
+        Raises:
+            StoreUnavailableError: They differ, and it is not known yet which.
+        """
+        if bucket not in self.census.unverified:
+            return
+        if bucket not in self.doubtful:
+            if self._agrees(bucket):
+                self.census.unverified.discard(bucket)
+                return
+            with self.committing:
+                # A commit was landing; or the index says what no document does.
+                false = []
+                if not self._agrees(bucket):
+                    for key in list(self.store.digests(bucket)):
+                        true = self.store.refresh(key.key_id)
+                        if true and not _is_same(true, key):
+                            false.append(key.key_id)
+                if self._agrees(bucket):
+                    for key_id in false:
+                        self.note_corrected(key_id)
+                    self.census.unverified.discard(bucket)
+                    return
+                self.doubtful.add(bucket)
+        raise StoreUnavailableError(
+            "The key store is not as it was; this part of it is being compared with "
+            "the trail."
+        )
+
+    def _agrees(self, bucket: int) -> bool:
+        return self.census.agrees(bucket, self.store.digests(bucket))
+
+    def decode(self, stored: StoredKey) -> KeyDocument:
+        """
+        Return the document of a stored form.
+
+        Raises:
+            KeyTamperedError: Its MAC, store or key is not what it should be.
+        """
+        if not stored.document:
+            raise tampering(
+                stored.key_id,
+                "Its document is missing.",
+                Integrity.MISSING,
+                "missing",
+            )
+        return decode_document(
+            stored.key_id, self.ring.store_id, stored.document, self.ring.document_mac
+        )
+
+
+def _facts(entry: IndexEntry) -> tuple[object, ...]:
+    return (
+        entry.name,
+        entry.algorithm,
+        entry.state,
+        entry.tags,
+        entry.created_at,
+        entry.operations,
+        entry.owner,
+        entry.usages,
+    )
+
+
+def _is_same(entry: IndexEntry, counted: KeyDigest) -> bool:
+    return (entry.generation, entry.digest) == (counted.generation, counted.digest)

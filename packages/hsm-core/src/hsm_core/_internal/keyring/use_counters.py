@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: MIT
+"""
+Use counters: how often a key's material has protected something, and how often it may.
+
+Counts go by material, so that a rollback goes on counting where its source stopped.
+They are reserved in blocks that are durable before they are used: a crash counts too
+much, and never too little. A value that was changed, or that is missing where there
+must be one, stops its material from protecting; what it protected can still be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.keyring.tampering import TamperedKeys, tampering
+from hsm_core._internal.keyring.use_account import UseAccount, UseRules
+from hsm_core._internal.keyring.use_records import (
+    UseValue,
+    decode_value,
+    encode_value,
+)
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.time.clock import instant, microseconds
+from hsm_core.errors import (
+    GenerationConflictError,
+    StoreUnavailableError,
+    UnavailableError,
+    UseLimitError,
+)
+from hsm_core.model import Integrity, KeyId, KeyState, UseInfo
+from hsm_core.protocols import Clock, KeyStore, UseCounters
+
+__all__ = ["NearLimit", "NoRoomError", "Use", "UseAccounts", "UseRules"]
+
+
+_NEWEST: Final = 64
+
+
+class Use(NamedTuple):
+    """
+    What an operation takes from the account of a version's material.
+
+    Attributes:
+        uses: How often it protects something; 0 only notes when it was used.
+        size: Bytes that it protects.
+    """
+
+    key: KeyDocument
+    version: VersionDocument
+    uses: int = 1
+    size: int = 0
+
+
+class NearLimit(Protocol):
+    """Called when a material comes near its limit; what it raises stops the use."""
+
+    def __call__(self, use: Use, uses: int, limit: int) -> None:
+        """Note that the material has *uses* of *limit* now."""
+        ...
+
+
+class NoRoomError(Exception):
+    """The disk must be asked for more, and the caller can't wait for it."""
+
+
+class UseAccounts:
+    """
+    Accounts of all materials over a `UseCounters`. Safe for many threads.
+
+    Args:
+        counters: Not trusted.
+
+        ring: Opened key ring.
+
+        store: Tells whether a key has changed meanwhile.
+
+        tampered: Where materials whose value can't be believed are noted.
+
+        clock: For the instant of the last use.
+
+        on_near_limit: Called once for each material.
+
+        rules: Limits and sizes of blocks.
+    """
+
+    def __init__(
+        self,
+        counters: UseCounters,
+        ring: KeyRing,
+        store: KeyStore,
+        tampered: TamperedKeys,
+        clock: Clock,
+        *,
+        on_near_limit: NearLimit = lambda use, uses, limit: None,
+        rules: UseRules | None = None,
+    ) -> None:
+        self._counters = counters
+        self._mac_of = ring.counter_mac
+        self._store = store
+        self._tampered = tampered
+        self._clock = clock
+        self._on_near_limit = on_near_limit
+        self._rules = rules or UseRules()
+        self._accounts: dict[str, UseAccount] = {}
+        self._fresh: set[str] = set()
+        self._is_closed = False
+
+    def take(self, use: Use, *, at_once: bool = False) -> None:
+        """
+        Count a use that is about to be made; it is made only if this returns.
+
+        Args:
+            use: What is taken.
+
+            at_once: Don't wait for the disk.
+
+        Raises:
+            NoRoomError: With *at_once*, the disk would have to be asked.
+            UseLimitError: The material has no such number of uses left.
+            KeyTamperedError: Its counter was changed or removed.
+            GenerationConflictError: The key was changed meanwhile.
+            StoreUnavailableError: The counter can't be read or written.
+        """
+        account = self._account(use.key, use.version)
+        if account.take(use.uses, use.size, self._clock.now()):
+            return
+        if at_once:
+            raise NoRoomError
+        with account.growing:
+            self._take_slowly(account, use)
+
+    def touch(self, key: KeyDocument, version: VersionDocument) -> None:
+        """Note that a version was used for something that is not counted."""
+        self._account(key, version).last_used_at = self._clock.now()
+
+    def open(self, key: KeyDocument, versions: Iterable[VersionDocument]) -> list[str]:
+        """
+        Store the first value of each new material that has a limit.
+
+        To be called before the document that names them is committed, so that a value
+        that is missing later was removed.
+
+        Returns:
+            The materials.
+
+        Raises:
+            StoreUnavailableError: It can't be stored.
+        """
+        if not self._rules.limit_of(key.algorithm):
+            return []
+        fresh = [version.material_id for version in versions]
+        self._fresh.update(fresh)
+        for material_id in fresh:
+            value = encode_value(material_id, UseValue(), self._mac_of)
+            self._counters.put_first(material_id, value)
+        if fresh:
+            # From now on the key protects with these, not with what is suspected.
+            self._tampered.trust(key.key_id)
+        return fresh
+
+    def discard(self, material_ids: Iterable[str]) -> None:
+        """Forget materials; what can't be removed is left for the next start."""
+        for material_id in material_ids:
+            account = self._accounts.pop(material_id, None)
+            if account is not None:
+                with account.growing:
+                    account.close()
+            with suppress(StoreUnavailableError):
+                self._counters.discard(material_id)
+            self._fresh.discard(material_id)
+
+    def forfeit(self, key: KeyDocument) -> None:
+        """
+        Remove the values of a key's materials that have a limit, durably.
+
+        From then on these protect nothing more: how often they did is not known.
+
+        Raises:
+            StoreUnavailableError: One can't be.
+        """
+        if not self._rules.limit_of(key.algorithm):
+            return
+        for version in key.versions:
+            account = self._accounts.pop(version.material_id, None)
+            if account is not None:
+                with account.growing:
+                    account.close()
+            self._counters.discard(version.material_id)
+
+    def orphans(self) -> set[str]:
+        """
+        Return the materials that have a value and were not made by this HSM.
+
+        Raises:
+            StoreUnavailableError: They can't be read.
+        """
+        return set(self._counters.material_ids()) - self._fresh
+
+    def tidy(self, orphans: Iterable[str]) -> None:
+        """
+        Remove the values of these materials, which no key has.
+
+        Raises:
+            StoreUnavailableError: One can't be.
+        """
+        for material_id in orphans:
+            self._counters.discard(material_id)
+
+    def info(
+        self, key: KeyDocument, version: VersionDocument
+    ) -> tuple[UseInfo | None, Integrity]:
+        """
+        Return what is known of a version's use, and whether it can be believed.
+
+        Raises:
+            StoreUnavailableError: The counter can't be read.
+        """
+        if version.state is KeyState.DESTROYED:
+            return None, Integrity.OK
+        account = self._account(key, version)
+        if account.is_loaded:
+            return self._shown(account, account.counts()), Integrity.OK
+        value, found = self._judge(version.material_id, account.limit)
+        if value is not None:
+            return self._shown(account, value), Integrity.OK
+        if self._has_moved(key):
+            return None, Integrity.OK
+        if version.state is KeyState.ACTIVE:
+            self._tampered.suspect(key.key_id, found)
+        return None, found
+
+    def last_used_at(self, key: KeyDocument) -> int:
+        """
+        Return when a key was last used, in microseconds since 1970; 0 if never.
+
+        Its newest versions are looked at, 64 of them; what can't be read or believed of
+        a counter is left out.
+        """
+        found = 0
+        for version in key.versions[-_NEWEST:]:
+            with suppress(StoreUnavailableError):
+                use, _ = self.info(key, version)
+                if use is not None and use.last_used_at is not None:
+                    found = max(found, microseconds(use.last_used_at))
+        return found
+
+    def close(self, timeout_seconds: float) -> None:
+        """
+        Serve no more, and store exact counts of what was used.
+
+        What can't be stored, or not within the limit, keeps what was reserved for it.
+        """
+        self._is_closed = True
+        deadline = self._clock.monotonic() + timeout_seconds
+        for material_id, account in list(self._accounts.items()):
+            with account.growing:
+                exact = account.close()
+            if exact is None or self._clock.monotonic() > deadline:
+                continue
+            with suppress(StoreUnavailableError):
+                self._store_exact(material_id, account, exact)
+
+    def _account(self, key: KeyDocument, version: VersionDocument) -> UseAccount:
+        material_id = version.material_id
+        account = self._accounts.get(material_id)
+        if account is None:
+            new = UseAccount(self._rules.limit_of(key.algorithm), self._rules)
+            account = self._accounts.setdefault(material_id, new)
+        return account
+
+    def _take_slowly(self, account: UseAccount, use: Use) -> None:
+        if self._is_closed:
+            raise UnavailableError("The HSM is closed.")
+        if account.is_closed or self._has_moved(use.key):
+            raise GenerationConflictError
+        if not account.is_loaded:
+            account.load(self._read(use.key, use.version))
+        while not account.take(use.uses, use.size, self._clock.now()):
+            self._enlarge(account, use)
+
+    def _enlarge(self, account: UseAccount, use: Use) -> None:
+        material_id, used = use.version.material_id, account.counts().uses
+        if account.exceeds(use.uses):
+            raise UseLimitError(
+                f"Version {use.version.version} of this key has protected {used} of at "
+                f"most {account.limit} times, and {use.uses} more would be too many: "
+                "rotate the key.",
+                version=use.version.version,
+                uses=used,
+                limit=account.limit,
+            )
+        warned = account.warned
+        if account.comes_near(use.uses):
+            self._on_near_limit(use, used + use.uses, account.limit)
+            warned = True
+        value = account.enlarged(use.uses, use.size, warned=warned)
+        failpoint("uses.before_put")
+        self._counters.put(material_id, encode_value(material_id, value, self._mac_of))
+        failpoint("uses.after_put")
+        account.adopt(value)
+
+    def _read(self, key: KeyDocument, version: VersionDocument) -> UseValue:
+        """Return what is stored of a material, authenticated."""
+        limit = self._rules.limit_of(key.algorithm)
+        value, found = self._judge(version.material_id, limit)
+        if value is not None:
+            return value
+        if self._has_moved(key):
+            # The material may just have been destroyed, and its counter with it.
+            raise GenerationConflictError
+        self._tampered.suspect(key.key_id, found)
+        raise tampering(
+            KeyId(key.key_id),
+            f"the use counter of version {version.version} is {found}, so it protects "
+            "nothing more; rotate the key.",
+            found,
+        )
+
+    def _judge(self, material_id: str, limit: int) -> tuple[UseValue | None, Integrity]:
+        stored = self._counters.get(material_id)
+        if stored is None:
+            # Where there is no limit, the first value is stored with the first use.
+            return (None, Integrity.MISSING) if limit else (UseValue(), Integrity.OK)
+        value = decode_value(material_id, stored, self._mac_of)
+        return value, Integrity.TAMPERED if value is None else Integrity.OK
+
+    def _store_exact(
+        self, material_id: str, account: UseAccount, exact: UseValue
+    ) -> None:
+        if not account.is_loaded:
+            # It was used only for what is not counted.
+            known, _ = self._judge(material_id, account.limit)
+            if known is None:
+                return
+            exact = known._replace(last_used_at=exact.last_used_at)
+        self._counters.put(material_id, encode_value(material_id, exact, self._mac_of))
+
+    def _shown(self, account: UseAccount, counts: UseValue) -> UseInfo:
+        last_used_at = max(counts.last_used_at, account.last_used_at)
+        return UseInfo(
+            uses=counts.uses,
+            limit=account.limit,
+            bytes=counts.size,
+            last_used_at=instant(last_used_at) if last_used_at else None,
+            near_limit=account.is_near(counts.uses),
+        )
+
+    def _has_moved(self, key: KeyDocument) -> bool:
+        entry = self._store.entry(key.key_id)
+        return entry is None or entry.generation > key.generation

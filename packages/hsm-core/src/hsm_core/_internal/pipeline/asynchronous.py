@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: MIT
+"""
+The pipeline under an event loop.
+
+Quick operations are computed where they are (a thread hop costs more than a signature);
+others and mutations go to bounded pools, slow ones to one of their own; nobody waits
+for the disk on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from hsm_core._internal.keyring.use_counters import NoRoomError
+from hsm_core._internal.lib.gate import Gate
+from hsm_core._internal.pipeline.authorisation import checked_caller
+from hsm_core._internal.pipeline.live_views import Followers
+from hsm_core._internal.pipeline.pipeline import Computed, Pipeline
+from hsm_core._internal.pipeline.refusals import Refusals
+from hsm_core._internal.policy import Recogniser
+from hsm_core.errors import (
+    AuditUnavailableError,
+    OverloadedError,
+    UnavailableError,
+)
+from hsm_core.model import Caller, CertificateIdentity
+from hsm_core.operations import AuditPage, Effect, ListAuditEvents, Operation
+from hsm_core.protocols import AuditTicket, Request
+
+__all__ = ["AsyncBoundHSM", "AsyncGateway", "Lane", "Pools"]
+
+R = TypeVar("R")
+_MOST_WAITING: Final = 1024
+_MOST_SLOW: Final = 64
+_SLOW_THREADS: Final = 2
+_CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.USE})
+
+
+class Lane(Enum):
+    """Where operations wait that an event loop does not compute itself."""
+
+    CHANGES = "changes"
+    READS = "reads"
+    SLOW = "slow"
+
+
+class Pools:
+    """
+    Bounded threads: a pool for changes and long uses, one for long reads, a slow one.
+
+    So a revocation waits neither behind somebody's verification of the trail nor behind
+    a signature that takes a second. Slow work gets fewer threads than there are cores,
+    where there are several, so that it never has the machine for itself.
+
+    Args:
+        threads: Threads of the pools for changes and reads, each.
+
+        most_waiting: How much may wait or run in both together.
+
+        most_slow: How much may wait or run in the slow one.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        most_waiting: int = _MOST_WAITING,
+        most_slow: int = _MOST_SLOW,
+    ) -> None:
+        self.changes = ThreadPoolExecutor(threads, "hsm-core-changes")
+        self.reads = ThreadPoolExecutor(threads, "hsm-core-reads")
+        self.slow = ThreadPoolExecutor(_slow_threads(), "hsm-core-slow")
+        self._most_waiting = most_waiting
+        self._most_slow = most_slow
+        self._waiting = 0
+        self._waiting_slowly = 0
+        self._is_closed = False
+
+    async def run(self, work: Callable[[], R], lane: Lane) -> R:
+        """
+        Run *work* on a pool; called on one event loop only.
+
+        Raises:
+            OverloadedError: Too much is waiting already.
+            UnavailableError: The pools were closed before it was begun.
+        """
+        if lane is Lane.SLOW:
+            return await self._run_slowly(work)
+        if self._waiting >= self._most_waiting:
+            raise OverloadedError
+        pool = self.changes if lane is Lane.CHANGES else self.reads
+        self._waiting += 1
+        try:
+            return await self._run_on(pool, work)
+        finally:
+            self._waiting -= 1
+
+    async def _run_slowly(self, work: Callable[[], R]) -> R:
+        if self._waiting_slowly >= self._most_slow:
+            raise OverloadedError
+        self._waiting_slowly += 1
+        try:
+            return await self._run_on(self.slow, work)
+        finally:
+            self._waiting_slowly -= 1
+
+    async def _run_on(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
+        job = _Job(work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, job)
+        except asyncio.CancelledError:
+            job.forget()
+            if not self._is_closed:
+                raise
+            raise UnavailableError("The HSM is closed.") from None
+
+    def close(self) -> None:
+        """Finish what runs, give up what was not begun, and let the threads end."""
+        self._is_closed = True
+        for pool in (self.changes, self.reads, self.slow):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Job(Generic[R]):
+    """
+    Work that may wait for a thread.
+
+    A pool keeps what was cancelled until a thread comes to it: that must not hold
+    megabytes of somebody's request.
+    """
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self._work: Callable[[], R] | None = work
+
+    def __call__(self) -> R:
+        """Do it, unless it was cancelled."""
+        work = self._work
+        if work is None:
+            raise CancelledError
+        return work()
+
+    def forget(self) -> None:
+        """Let go of work that nobody waits for."""
+        self._work = None
+
+
+def _slow_threads() -> int:
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(_SLOW_THREADS, cores - 1))
+
+
+class AsyncGateway:
+    """
+    `AsyncHSMGateway` round a pipeline.
+
+    Args:
+        pipeline: Where operations are executed.
+
+        refusals: Where refusals are recorded.
+
+        pools: Bounded threads for slow operations.
+
+        gate: Counts what is under way.
+
+        followers: The live views of the trail.
+
+        recogniser: Knows people by their certificates.
+
+        timeout_seconds: How long an answer waits for the trail.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        refusals: Refusals,
+        pools: Pools,
+        gate: Gate,
+        followers: Followers,
+        recogniser: Recogniser,
+        *,
+        timeout_seconds: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._refusals = refusals
+        self._pools = pools
+        self._gate = gate
+        self._followers = followers
+        self._recogniser = recogniser
+        self._timeout_seconds = timeout_seconds
+
+    def act_as(self, caller: Caller, /) -> AsyncBoundHSM:
+        """Return the HSM as this caller sees it."""
+        return AsyncBoundHSM(self, caller)
+
+    def asks_for_single_use(self) -> bool:
+        """See `HSMGateway.asks_for_single_use`."""
+        return self._recogniser.asks_for_single_use
+
+    def identify(self, caller: Caller, /) -> CertificateIdentity | None:
+        """See `HSMGateway.identify`."""
+        return self._recogniser.identify(caller)
+
+    async def record_refusal(
+        self,
+        caller: Caller,
+        code: str,
+        /,
+        *,
+        kind: str = "Authenticate",
+        key_id: str = "",
+    ) -> None:
+        """See `HSMGateway.record_refusal`."""
+        await self._settled(
+            self._refusals.record(caller, code, kind=kind, key_id=key_id)
+        )
+
+    async def record_visit(self, caller: Caller, /, *, kind: str) -> None:
+        """See `HSMGateway.record_visit`."""
+        await self._settled(self._refusals.record_visit(caller, kind=kind))
+
+    async def _settled(self, ticket: AuditTicket | None) -> None:
+        """Wait until a record is durable, or can't be."""
+        if ticket is None:
+            return
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(error: AuditUnavailableError | None) -> None:
+            if not told.done():
+                told.set_result(None)
+
+        self._tell_when_durable(ticket, settle, lambda: None)
+        await told
+
+    async def execute(self, request: Request) -> Any:
+        """Execute one request without holding the loop: a batch of one."""
+        (answer,) = self.execute_many([request])
+        return await answer
+
+    def follow(
+        self, caller: Caller, operation: ListAuditEvents
+    ) -> AsyncGenerator[AuditPage, None]:
+        """Return a live view of the trail for a caller; see `AsyncHSM.follow`."""
+        return self._followers.pages(
+            operation,
+            lambda sent: self.execute(Request(caller, sent)),
+            partial(self._pools.run, lane=Lane.READS),
+        )
+
+    def execute_many(self, requests: Sequence[Request], /) -> list[asyncio.Future[Any]]:
+        """See `AsyncHSMGateway.execute_many`."""
+        group = _Group(self._gate)
+        answers = [self._begin(request, group) for request in requests]
+        self._record(group)
+        return answers
+
+    def _begin(self, request: Request, group: _Group) -> asyncio.Future[Any]:
+        """Compute a quick request, or hand over another."""
+        loop = asyncio.get_running_loop()
+        try:
+            request = replace(request, caller=checked_caller(request.caller))
+            is_quick = self._pipeline.is_quick(request.operation)
+            self._gate.enter()
+        except Exception as error:
+            failed: asyncio.Future[Any] = loop.create_future()
+            failed.set_exception(error)
+            return failed
+        try:
+            if is_quick:
+                with suppress(NoRoomError):
+                    return group.add(self._pipeline.compute(request, at_once=True))
+            task = loop.create_task(self._hand_over(request))
+        except BaseException:
+            self._gate.leave()
+            raise
+        task.add_done_callback(lambda _: self._gate.leave())
+        return task
+
+    def _record(self, group: _Group) -> None:
+        """Append the records of a group; its answers go out when they are durable."""
+        ticket = self._pipeline.begin_record(group.computed)
+        if ticket is None or isinstance(ticket, AuditUnavailableError):
+            group.settle(ticket)
+        else:
+            self._tell_when_durable(ticket, group.settle, group.abandon)
+
+    async def _hand_over(self, request: Request) -> object:
+        operation = request.operation
+        if self._pipeline.is_slow(operation):
+            lane = Lane.SLOW
+        else:
+            lane = Lane.CHANGES if operation.effect in _CHANGES else Lane.READS
+        return await self._pools.run(partial(self._pipeline.execute, request), lane)
+
+    def _tell_when_durable(
+        self,
+        ticket: AuditTicket,
+        settle: Callable[[AuditUnavailableError | None], None],
+        abandon: Callable[[], None],
+    ) -> None:
+        """
+        Call *settle* on this loop when records are durable, or can't be, or are late.
+
+        It may be called twice. *abandon* is called, on another thread, where the loop
+        is gone.
+        """
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(self._timeout_seconds, settle, AuditUnavailableError())
+
+        def tell(error: BaseException | None) -> None:
+            late.cancel()
+            settle(_unavailable(error) if error is not None else None)
+
+        def told(error: BaseException | None) -> None:
+            try:
+                loop.call_soon_threadsafe(tell, error)
+            except RuntimeError:
+                abandon()
+
+        ticket.add_done_callback(told)
+
+
+class _Group:
+    """
+    Answers that wait for the same append, on one event loop.
+
+    Args:
+        gate: Is left for each answer that is settled.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.computed: list[Computed] = []
+        self._answers: list[asyncio.Future[Any]] = []
+        self._gate = gate
+
+    def add(self, computed: Computed) -> asyncio.Future[Any]:
+        """Take in what was computed, and return the future of its answer."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.computed.append(computed)
+        self._answers.append(answer)
+        return answer
+
+    def settle(self, error: AuditUnavailableError | None) -> None:
+        """Give all answers, or *error* in the place of those that have a record."""
+        answers, self._answers = self._answers, []
+        for computed, answer in zip(self.computed, answers, strict=False):
+            self._gate.leave()
+            if answer.done():
+                continue
+            withheld = error is not None and computed.draft is not None
+            found = error if withheld else computed.outcome.error
+            if found is None:
+                answer.set_result(computed.outcome.result)
+            else:
+                answer.set_exception(found)
+
+    def abandon(self) -> None:
+        """Leave the gate for answers that nobody waits for."""
+        answers, self._answers = self._answers, []
+        for _ in answers:
+            self._gate.leave()
+
+
+def _unavailable(error: BaseException) -> AuditUnavailableError:
+    """What the medium says stays inside; our own sentence may be told."""
+    is_ours = isinstance(error, AuditUnavailableError)
+    unavailable = AuditUnavailableError(str(error) if is_ours else "")
+    unavailable.__cause__ = error
+    return unavailable
+
+
+class AsyncBoundHSM:
+    """`AsyncHSM` for one caller, in this process."""
+
+    def __init__(self, gateway: AsyncGateway, caller: Caller) -> None:
+        self._gateway = gateway
+        self._caller = checked_caller(caller)
+
+    async def execute(
+        self,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        approval_id: str = "",
+        expected_generation: int = 0,
+    ) -> R:
+        """Execute one operation; see `HSM.execute` and `Request`."""
+        request = Request(
+            self._caller, operation, idempotency_key, approval_id, expected_generation
+        )
+        result: R = await self._gateway.execute(request)
+        return result
+
+    def follow(self, operation: ListAuditEvents, /) -> AsyncGenerator[AuditPage, None]:
+        """Return a live view of the trail; see `AsyncHSM.follow`."""
+        return self._gateway.follow(self._caller, operation)

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""
+The first steps of the pipeline: resolve, authorise, approve.
+
+Nothing is told to the caller before the policy has spoken: a key that is missing and a
+key that they may not describe look the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core import wire
+from hsm_core._internal.approvals.workflow import Asked
+from hsm_core._internal.handlers.base import Services, Subject
+from hsm_core._internal.handlers.internal_operations import INTERNAL_OPERATIONS
+from hsm_core._internal.handlers.table import AnyHandler
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.views import key_facts
+from hsm_core._internal.pipeline.drafts import Attempt
+from hsm_core._internal.policy import decide_on, joined
+from hsm_core.errors import (
+    AccessDeniedError,
+    ApprovalRequiredError,
+    DeadlineExceededError,
+    HSMError,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyTamperedError,
+)
+from hsm_core.identities import is_reserved
+from hsm_core.model import Caller, KeyId
+from hsm_core.operations import OPERATIONS, Effect, Operation
+from hsm_core.protocols import Decision
+
+__all__ = ["Admission", "checked_caller"]
+
+_KEYED: Final = frozenset(
+    operation
+    for operation in (*OPERATIONS, *INTERNAL_OPERATIONS)
+    for field in msgspec.structs.fields(operation)
+    if field.name == "key_id" and field.required
+    if operation.effect is not Effect.RECOVERY
+)
+"""Operations that name the one key they are about, which must be there."""
+
+
+class Admission:
+    """
+    Decides whether a request may go on.
+
+    Args:
+        services: What handlers work with.
+
+        handlers: One per operation.
+    """
+
+    def __init__(
+        self, services: Services, handlers: Mapping[type[Operation[Any]], AnyHandler]
+    ) -> None:
+        self._services = services
+        self._handlers = handlers
+
+    def handler(self, operation: Operation[Any]) -> AnyHandler:
+        """Return the handler of an operation."""
+        return self._handlers[type(operation)]
+
+    def attempt(self, caller: Caller, operation: Operation[Any]) -> Attempt:
+        """Begin an attempt, by the policy that is in force now."""
+        return Attempt(caller, operation, self._services.policy.engine)
+
+    def admit(self, attempt: Attempt, handler: AnyHandler) -> Subject[Any]:
+        """Resolve and authorise; nothing is told before the policy has spoken."""
+        self.check_lock(attempt.operation)
+        fault = self._resolve(attempt, handler)
+        self.authorise(attempt)
+        if fault is not None and not (
+            handler.shows_tampered and isinstance(fault, KeyTamperedError)
+        ):
+            raise fault
+        self._check_deadline(attempt.caller)
+        return Subject(
+            attempt.operation,
+            attempt.caller,
+            attempt.document,
+            attempt.others,
+            attempt.policy,
+            rule=attempt.decision.rule if attempt.decision else "",
+            digest=attempt.digest,
+        )
+
+    def check_lock(self, operation: Operation[Any]) -> None:
+        """
+        Refuse what a locked HSM does not serve.
+
+        Raises:
+            HSMLockedError: It is locked.
+        """
+        if not operation.while_locked:
+            self._services.inventory.lock.check()
+
+    def _resolve(self, attempt: Attempt, handler: AnyHandler) -> HSMError | None:
+        attempt.document, attempt.others = None, {}
+        fault: HSMError | None = None
+        reference = getattr(attempt.operation, "key_id", None)
+        if reference is not None and type(attempt.operation) in _KEYED:
+            fault = self._find_key(attempt, reference)
+        if fault is None:
+            fault = self._find_others(attempt)
+        if fault is None:
+            try:
+                attempt.operation = handler.resolve(attempt.operation, attempt.document)
+            except HSMError as error:
+                fault = error
+        attempt.digest = self.digest(attempt.operation)
+        return fault
+
+    def _find_key(self, attempt: Attempt, reference: str) -> HSMError | None:
+        attempt.key_id = reference
+        inventory = self._services.inventory
+        try:
+            entry = inventory.entry(reference)
+        except KeyTamperedError as error:
+            return error
+        if entry is None:
+            return inventory.absence(reference)
+        attempt.key_id = entry.key_id
+        attempt.operation = msgspec.structs.replace(
+            attempt.operation, key_id=entry.key_id
+        )
+        try:
+            document = inventory.document(KeyId(entry.key_id))
+        except HSMError as error:
+            return error
+        if reference not in (document.key_id, document.name):
+            return KeyNotFoundError()  # The index was wrong, and is put right by now.
+        attempt.document = document
+        return None
+
+    def _find_others(self, attempt: Attempt) -> HSMError | None:
+        """Resolve the further keys; what is wrong with one is told by its field."""
+        found: dict[str, KeyDocument] = {}
+        for field in attempt.operation.other_keys:
+            reference = getattr(attempt.operation, field)
+            try:
+                entry = self._services.inventory.entry(reference)
+                if entry is None:
+                    text = f"{field}: there is no such key."
+                    return KeyNotFoundError(text, field=field)
+                attempt.operation = msgspec.structs.replace(
+                    attempt.operation, **{field: entry.key_id}
+                )
+                document = self._services.inventory.document(KeyId(entry.key_id))
+            except HSMError as error:
+                return error
+            if reference not in (document.key_id, document.name):
+                return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+            found[field] = document
+        attempt.others = found
+        return None
+
+    def authorise(self, attempt: Attempt) -> None:
+        """
+        Ask the policy, once for each key that the operation names.
+
+        Raises:
+            AccessDeniedError: It says no.
+            KeyNotFoundError: It says no, and that the caller may not know of the key.
+        """
+        at, decisions = self._services.clock.now(), []
+        for field, document in (("", attempt.document), *attempt.others.items()):
+            key = key_facts(document) if document else None
+            decision = decide_on(
+                attempt.policy, attempt.operation, attempt.caller, key, at
+            )
+            if not decision.allowed:
+                attempt.decision = decision
+                raise _refusal(attempt, decision, field)
+            decisions.append(decision)
+        attempt.decision = joined(decisions)
+        if not attempt.decision.approvals:
+            attempt.need_no_approval()
+
+    def asked(self, attempt: Attempt) -> Asked | None:
+        """Return what needs consent of an operation that was admitted, or None."""
+        decision = attempt.decision
+        if decision is None or not decision.approvals:
+            return None
+        return Asked(
+            caller=attempt.caller,
+            operation=attempt.operation,
+            document=attempt.document,
+            others=attempt.others,
+            demands=decision.approvals,
+            approval_id=attempt.named_approval,
+            rule=decision.rule,
+        )
+
+    def check_approvals(self, attempt: Attempt) -> None:
+        """
+        Refuse what needs other people's consent and has it not.
+
+        Raises:
+            ApprovalRequiredError: They were asked now, or before.
+            HSMError: See `Consents.require`.
+        """
+        asked = self.asked(attempt)
+        if asked is None:
+            return
+        try:
+            granted = self._services.consents.require(asked)
+        except ApprovalRequiredError as error:
+            attempt.approval_id = str(error.facts["approval_id"])
+            raise
+        attempt.approval_id = granted.approval_id
+
+    def take_approval(self, attempt: Attempt) -> None:
+        """
+        Reserve the approval that an operation needs, if it needs one.
+
+        It stays in ``attempt.hold`` until `settle_approval`.
+
+        Raises:
+            ApprovalRequiredError: Other people must agree first.
+            HSMError: See `Consents.reserve`.
+        """
+        asked = self.asked(attempt)
+        if asked is None:
+            return
+        if not attempt.operation_id:
+            attempt.operation_id = self._services.entropy.random_bytes(16).hex()
+        try:
+            hold = self._services.consents.reserve(asked, attempt.operation_id)
+        except ApprovalRequiredError as error:
+            attempt.approval_id = str(error.facts["approval_id"])
+            raise
+        attempt.hold, attempt.approval_id = hold, hold.approval_id
+
+    def settle_approval(self, attempt: Attempt, *, done: bool | None) -> None:
+        """Use the approval up that an operation has, or give it back."""
+        hold, attempt.hold = attempt.hold, None
+        if hold is not None:
+            self._services.consents.settle(hold, done=done)
+
+    def _check_deadline(self, caller: Caller) -> None:
+        if caller.deadline and self._services.clock.monotonic() > caller.deadline:
+            raise DeadlineExceededError("The request waited past its deadline.")
+
+    def digest(self, operation: Operation[Any]) -> str:
+        """Return the keyed digest of an operation, hex."""
+        packed = wire.encode_packed(operation)
+        return self._services.inventory.ring.payload_digest(packed)
+
+
+def checked_caller(caller: Caller) -> Caller:
+    """
+    Return a caller whom the trail can name.
+
+    Raises:
+        InvalidInputError: The principal is empty or reserved, or a field breaks its
+            limits.
+    """
+    if not caller.principal:
+        raise InvalidInputError("principal must not be empty.", field="principal")
+    if is_reserved(caller.principal):
+        raise InvalidInputError(
+            "principal must be none of the names under which the HSM itself acts.",
+            field="principal",
+        )
+    return wire.checked(caller)
+
+
+def _refusal(attempt: Attempt, decision: Decision, field: str) -> HSMError:
+    """Return the error for a denial because of the key, or the one in a field."""
+    if not decision.may_describe and field:
+        return KeyNotFoundError(f"{field}: there is no such key.", field=field)
+    if not decision.may_describe and attempt.key_id:
+        return KeyNotFoundError()
+    return AccessDeniedError(
+        f"The policy does not allow you this: {type(attempt.operation).__name__} "
+        f"({decision.rule}).",
+        rule=decision.rule,
+    )

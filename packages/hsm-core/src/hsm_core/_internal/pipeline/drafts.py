@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""How an attempt at an operation becomes a record of the trail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core import wire
+from hsm_core._internal.approvals.requests import is_approval_id
+from hsm_core._internal.approvals.reservations import Hold
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.views import audited_caller, audited_key
+from hsm_core._internal.lib.certificate_facts import audited_certificate
+from hsm_core._internal.time.clock import utc_text
+from hsm_core.errors import HSMError, InvalidInputError, PreconditionFailedError
+from hsm_core.model import (
+    ApprovalDemand,
+    AuditDetail,
+    Caller,
+    Parameters,
+    ParameterValue,
+    Phase,
+    Record,
+)
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
+
+__all__ = ["Attempt", "code_of", "parameters_of"]
+
+_NO_GENERATION: Final = 2**53
+"""More than any generation."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """
+    What is known of a request while it goes through the pipeline.
+
+    Attributes:
+        operation: As sent at first, as checked and resolved later.
+        policy: The policy that was in force when the request came, to the end.
+        is_checked: Whether it has been checked against its type; before that nothing
+            of what it holds is recorded.
+        key_id: Id of the key, or what the caller named where there is none.
+        others: Documents of the further keys that the operation names, by field.
+        digest: Keyed digest of the operation, hex.
+        approval_id: The approval that it is about, is done under or waits for; at first
+            the one that the caller named.
+        named_approval: The one that the caller named, or empty.
+        expected_generation: The one that its key must be at, or 0.
+        hold: The approval that it has, while it has one.
+        waited: For how many seconds it has waited for the trail.
+    """
+
+    caller: Caller
+    operation: Operation[Any]
+    policy: PolicyEngine
+    is_checked: bool = False
+    operation_id: str = ""
+    key_id: str = ""
+    document: KeyDocument | None = None
+    others: Mapping[str, KeyDocument] = field(default_factory=dict)
+    decision: Decision | None = None
+    digest: str = ""
+    document_before: str = ""
+    approval_id: str = ""
+    named_approval: str = ""
+    expected_generation: int = 0
+    hold: Hold | None = None
+    waited: float = 0.0
+
+    def check(self, limits: Limits) -> None:
+        """
+        Check the operation against its type, and its byte strings for length first.
+
+        Raises:
+            InvalidInputError: It breaks a rule; see `wire.checked`.
+        """
+        self.operation = wire.checked(
+            self.operation, longest=limits.payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
+        )
+        self.is_checked = True
+        self.approval_id = self._own_approval() or self.approval_id
+
+    def name_approval(self, approval_id: object) -> None:
+        """
+        Take the approval that the caller named, if they did.
+
+        Raises:
+            InvalidInputError: It can't be the id of one.
+        """
+        if not isinstance(approval_id, str) or (
+            approval_id and not is_approval_id(approval_id)
+        ):
+            raise InvalidInputError(
+                "approval_id must be a UUID in lower-case canonical form.",
+                field="approval_id",
+            )
+        self.approval_id = self.named_approval = approval_id
+
+    def expect_generation(self, generation: object) -> None:
+        """
+        Take the generation that the caller expects their key to be at, if they do.
+
+        Raises:
+            InvalidInputError: It is no generation, or the operation changes no key that
+                is there.
+        """
+        if not isinstance(generation, int) or not 0 <= generation < _NO_GENERATION:
+            raise InvalidInputError(
+                "expected_generation must be a generation of a key.",
+                field="expected_generation",
+            )
+        if generation and not hasattr(self.operation, "key_id"):
+            raise InvalidInputError(
+                "A generation is expected only by what changes a key that is there.",
+                field="expected_generation",
+            )
+        self.expected_generation = generation
+
+    def check_generation(self) -> None:
+        """
+        Refuse to change a key that was changed since the caller looked at it.
+
+        Raises:
+            PreconditionFailedError: It is at another generation than was expected.
+        """
+        found = self.document.generation if self.document else 0
+        if self.expected_generation not in {0, found}:
+            raise PreconditionFailedError
+
+    def need_no_approval(self) -> None:
+        """Leave out of the record an approval that was named for nothing."""
+        self.approval_id = self._own_approval()
+
+    def _own_approval(self) -> str:
+        own: str = getattr(self.operation, "approval_id", "")
+        return own
+
+    def draft(
+        self,
+        phase: Phase,
+        *,
+        code: str = "ok",
+        version: int = 0,
+        after: KeyDocument | None = None,
+        document_after: str = "",
+        set_digest: str = "",
+        detail: AuditDetail | None = None,
+    ) -> AuditDraft:
+        """Return a record of this attempt."""
+        shown = after or self.document
+        return AuditDraft(
+            phase=phase,
+            kind=type(self.operation).__name__,
+            code=code,
+            request_id=self.caller.request_id,
+            operation_id=self.operation_id,
+            key_id=after.key_id if after else self.key_id,
+            version=version,
+            generation=shown.generation if shown else 0,
+            document_before=self.document_before,
+            document_after=document_after,
+            set_digest=set_digest,
+            caller=audited_caller(self.caller),
+            key=audited_key(shown) if shown else None,
+            parameters=audited_certificate(self.caller) | self._parameters(),
+            rule=self.decision.rule if self.decision else "",
+            policy=self.policy.policy_hash,
+            demands=self._demands(phase),
+            approval_id=self.approval_id,
+            digest=self.digest,
+            detail=detail,
+        )
+
+    def _demands(self, phase: Phase) -> tuple[ApprovalDemand, ...]:
+        # Its outcome decides nothing anew.
+        if self.decision is None or phase is Phase.OUTCOME:
+            return ()
+        return self.decision.approvals
+
+    def _parameters(self) -> Parameters:
+        if not self.is_checked:
+            return {}
+        return parameters_of(self.operation) | facts_of_others(self.others)
+
+
+def facts_of_others(others: Mapping[str, KeyDocument]) -> Parameters:
+    """Return what rules could match of the further keys that an operation names."""
+    found: Parameters = {}
+    for name, document in others.items():
+        stem = name.removesuffix("_id")
+        found[f"{stem}_algorithm"] = document.algorithm
+        found[f"{stem}_usages"] = list(document.usages)
+        texts = {"name": document.name, "owner": document.owner}
+        found |= {f"{stem}_{fact}": text for fact, text in texts.items() if text}
+        if document.tags:
+            found[f"{stem}_tags"] = list(document.tags)
+    return found
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code that an error is recorded under."""
+    return error.code if isinstance(error, HSMError) else HSMError.code
+
+
+def parameters_of(operation: Operation[Any]) -> Parameters:
+    """
+    Return the facts of an operation that the trail keeps.
+
+    Byte strings are represented by their length, as ``<field>_bytes``, lists of items
+    by their number; what is at its default is left out.
+    """
+    found: Parameters = {}
+    for name, default in _recorded_fields(type(operation)):
+        value = getattr(operation, name)
+        if value is None or value == default:
+            continue
+        if isinstance(value, bytes):
+            found[f"{name}_bytes"] = len(value)
+        else:
+            found[name] = _plain(value)
+    return found
+
+
+@cache
+def _recorded_fields(kind: type[Operation[Any]]) -> tuple[tuple[str, Any], ...]:
+    fields = msgspec.structs.fields(kind)
+    return tuple((f.name, f.default) for f in fields if f.name != "key_id")
+
+
+def _plain(value: object) -> ParameterValue:
+    if isinstance(value, bool | int):
+        return int(value)
+    if isinstance(value, datetime):
+        return utc_text(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Record):
+        return len(value)
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value)

@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: MIT
+"""
+Mutations: intent durable → one store commit → outcome durable → answer.
+
+Each has an operation id: an HMAC of principal and idempotency key, or random. It
+stands in the intent, in the document that it changes, and in the outcome; so a repeated
+request finds what was done, and recovery finds what became of an intent.
+
+An answer waits for all its records together no longer than the trail's own limit. What
+the trail still lacks then is owed: it is appended as soon as that is possible.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core._internal.handlers.base import MutationHandler, Plan, Services
+from hsm_core._internal.keyring.documents import (
+    KeyDocument,
+    OperationRecord,
+    check_document_size,
+    remember,
+)
+from hsm_core._internal.keyring.store_healing import Healer
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.lib.locks import Locks
+from hsm_core._internal.pipeline.authorisation import Admission
+from hsm_core._internal.pipeline.drafts import Attempt, code_of
+from hsm_core._internal.pipeline.pending_outcomes import OwedOutcomes
+from hsm_core.errors import (
+    AuditUnavailableError,
+    HSMError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    OperationAbortedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
+from hsm_core.model import KeyState, MessageDetail, Phase
+from hsm_core.operations import Operation
+from hsm_core.protocols import AuditDraft, AuditTicket, Request
+
+__all__ = ["Mutations"]
+
+_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_TRIES_AHEAD: Final = 3
+"""How often a slow change is worked out before its locks are taken."""
+
+
+class Mutations:
+    """
+    Executes operations that change a key.
+
+    Args:
+        services: What handlers work with.
+
+        admission: The first steps.
+
+        healer: Where changes go whose outcome the store does not tell.
+    """
+
+    def __init__(
+        self, services: Services, admission: Admission, healer: Healer
+    ) -> None:
+        self._services = services
+        self._admission = admission
+        self._healer = healer
+        self._operations = Locks()
+        self._keys = Locks()
+        self._commit = services.inventory.committing
+        self._owed = OwedOutcomes(services.inventory, services.audit)
+
+    def execute(self, request: Request) -> Any:
+        """Execute a mutation: intent, one store commit, outcome, answer."""
+        try:
+            answer = self._execute(request)
+        except StoreUnavailableError:
+            # A store that must be opened again shows until it was.
+            if self._services.inventory.store.available:
+                self._services.store_refused.note()
+            raise
+        self._services.store_refused.forget()
+        return answer
+
+    def _execute(self, request: Request) -> Any:
+        attempt = Attempt(
+            request.caller, request.operation, self._services.policy.engine
+        )
+        try:
+            attempt.name_approval(request.approval_id)
+            attempt.expect_generation(request.expected_generation)
+            attempt.check(self._services.limits)
+            attempt.operation_id = self._operation_id(request)
+            waiting = self._services.consents.waiting(partial(self._wait, attempt))
+            with self._operations.held(attempt.operation_id), waiting:
+                return self._mutate_once(attempt, attempt.operation)
+        except _SettledError as settled:
+            raise settled.error from settled.error.__cause__
+        except Exception as error:
+            self._record_failure(attempt, error)
+            raise
+
+    def _mutate_once(self, attempt: Attempt, sent: Operation[Any]) -> Any:
+        handler = self._admission.handler(sent)
+        assert isinstance(handler, MutationHandler)  # noqa: S101 (for the type checker)
+        self._admission.check_lock(sent)
+        self._healer.heal(partial(self._wait, attempt))
+        request_digest = self._admission.digest(sent)
+        repeated = self._repeat(attempt, handler, request_digest)
+        if repeated is not None:
+            return repeated
+        self._admission.admit(attempt, handler)
+        for number in count():
+            # What is slow holds no lock that others wait for, unless it has to.
+            is_ahead = number < _TRIES_AHEAD and handler.is_slow(sent)
+            plan = self._plan(attempt, handler, sent) if is_ahead else None
+            locked = _keys_of(attempt)
+            with ExitStack() as stack:
+                for name in sorted(locked) or [attempt.operation_id]:
+                    stack.enter_context(self._keys.held(name))
+                if plan is None:
+                    plan = self._plan(attempt, handler, sent, locked)
+                elif self._has_moved(attempt):
+                    continue
+                if plan is None:
+                    continue  # A name went over to another key meanwhile.
+                document = self._act(attempt, plan, request_digest)
+            return handler.answer(document, plan.version)
+        raise AssertionError("count() has no end")
+
+    def _plan(
+        self,
+        attempt: Attempt,
+        handler: MutationHandler[Any, Any],
+        sent: Operation[Any],
+        locked: frozenset[str] | None = None,
+    ) -> Plan | None:
+        """Work out the change; None if it is about other keys than are *locked*."""
+        attempt.operation = sent
+        subject = self._admission.admit(attempt, handler)
+        if locked is not None and _keys_of(attempt) != locked:
+            return None
+        attempt.check_generation()
+        handler.prepare(subject)
+        self._admission.check_approvals(attempt)
+        for use in handler.uses(subject):
+            self._services.uses.take(use)
+        return handler.plan(subject)
+
+    def _has_moved(self, attempt: Attempt) -> bool:
+        """Return whether a key was changed since the plan was made."""
+        for document in filter(None, (attempt.document, *attempt.others.values())):
+            entry = self._services.inventory.entry(document.key_id)
+            if entry is None or entry.generation > document.generation:
+                return True
+        return False
+
+    def _act(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
+        """Make the change, under the approval that it needs, if it needs one."""
+        self._admission.take_approval(attempt)
+        try:
+            document = self._make(attempt, plan, request_digest)
+        except _SettledError as settled:
+            unknown = isinstance(settled.error, OutcomeUnknownError)
+            self._admission.settle_approval(attempt, done=None if unknown else False)
+            raise
+        except HSMError:
+            self._admission.settle_approval(attempt, done=False)
+            raise
+        except BaseException:
+            # It may have come after the commit, and an approval is not given twice.
+            self._admission.settle_approval(attempt, done=None)
+            raise
+        self._admission.settle_approval(attempt, done=True)
+        return document
+
+    def _make(self, attempt: Attempt, plan: Plan, request_digest: str) -> KeyDocument:
+        after = self._with_record(attempt, plan, request_digest)
+        stored = self._services.inventory.encode(after)
+        check_document_size(stored)
+        if attempt.document is not None:
+            attempt.document_before = self._services.inventory.digest_of(
+                attempt.document.key_id
+            )
+        attempt.key_id = after.key_id
+        intent = self._draft(attempt, Phase.INTENT, version=plan.version)
+        opened = self._begin(attempt, after, intent)
+        failpoint("mutation.after_intent")
+        try:
+            with self._commit:
+                digest = self._store(attempt, after, stored, plan, opened, intent)
+                try:
+                    failpoint("mutation.after_store")
+                    ticket = self._append_outcome(attempt, after, digest, plan)
+                except Exception as error:
+                    raise _SettledError(_unknown(attempt)) from error
+        except _RefusedError as refused:
+            # Outside, for waiting for the trail must not hold up all other changes.
+            self._record_outcome(attempt, refused.error)
+            raise _SettledError(refused.error) from refused.error
+        try:
+            self._wait(attempt, ticket)
+        except AuditUnavailableError as error:
+            raise _SettledError(_unknown(attempt)) from error
+        self._owed.settle(attempt.operation_id)
+        failpoint("mutation.after_outcome")
+        self._services.uses.discard(_destroyed_by(attempt.document, after))
+        return after
+
+    def _begin(
+        self, attempt: Attempt, after: KeyDocument, intent: AuditDraft
+    ) -> list[str]:
+        """Write the intent, and while it is synced the first use counters."""
+        self.pay()
+        ticket = self._services.audit.append([intent], durable=True)
+        opened, problem = list[str](), None
+        try:
+            opened = self._open_accounts(attempt, after)
+        except Exception as error:
+            problem = error
+        try:
+            self._wait(attempt, ticket)
+        except AuditUnavailableError as error:
+            self._owed.owe(self._draft(attempt, Phase.OUTCOME, code=error.code))
+            self._services.uses.discard(opened)
+            raise
+        if problem is not None:
+            self._record_outcome(attempt, problem)
+            raise _SettledError(problem) from problem.__cause__
+        return opened
+
+    def _open_accounts(self, attempt: Attempt, after: KeyDocument) -> list[str]:
+        """Store first use counters before a document names their materials."""
+        known = _materials_of(attempt.document)
+        fresh = [v for v in after.versions if v.material_id not in known]
+        return self._services.uses.open(after, fresh)
+
+    def pay(self) -> None:
+        """
+        Append the outcomes that could not be appended when they were due.
+
+        Raises:
+            AuditUnavailableError: They still can't be.
+        """
+        self._owed.pay()
+
+    def _store(
+        self,
+        attempt: Attempt,
+        after: KeyDocument,
+        stored: bytes,
+        plan: Plan,
+        opened: list[str],
+        intent: AuditDraft,
+    ) -> str:
+        """Commit; an error means that nothing was changed, unless it says otherwise."""
+        try:
+            self._healer.heal(partial(self._wait, attempt))
+            return self._services.inventory.commit(
+                attempt.document, after, stored, attempt.operation_id, plan.blobs
+            )
+        except OutcomeUnknownError as error:
+            self._healer.note(intent)
+            raise _SettledError(error) from error
+        except HSMError as error:
+            self._services.uses.discard(opened)
+            raise _RefusedError(error) from error
+        except Exception as error:
+            self._healer.note(intent)
+            raise _SettledError(_unknown(attempt)) from error
+
+    def _append_outcome(
+        self, attempt: Attempt, after: KeyDocument, digest: str, plan: Plan
+    ) -> AuditTicket:
+        outcome = self._draft(
+            attempt,
+            Phase.OUTCOME,
+            version=plan.version,
+            after=after,
+            document_after=digest,
+            set_digest=self._services.inventory.set_digest,
+        )
+        return self._owed.append(outcome)
+
+    def _with_record(
+        self, attempt: Attempt, plan: Plan, request_digest: str
+    ) -> KeyDocument:
+        record = OperationRecord(
+            id=attempt.operation_id,
+            digest=request_digest,
+            kind=type(attempt.operation).__name__,
+            generation=plan.document.generation,
+            version=plan.version,
+            at=plan.document.updated_at,
+        )
+        operations = remember(plan.document.operations, record)
+        return msgspec.structs.replace(plan.document, operations=operations)
+
+    def _repeat(
+        self,
+        attempt: Attempt,
+        handler: MutationHandler[Any, Any],
+        request_digest: str,
+    ) -> Any | None:
+        """Answer a request that was done before from the document it changed."""
+        mark = self._services.inventory.store.find_operation(attempt.operation_id)
+        if mark is None:
+            return None
+        if mark.aborted or mark.key_id is None:
+            raise OperationAbortedError(
+                "A crash came before this operation was stored, so nothing was done. "
+                "Send it again with another idempotency key.",
+                operation_id=attempt.operation_id,
+            )
+        document = self._services.inventory.document(mark.key_id)
+        attempt.key_id, attempt.document = mark.key_id, document
+        self._admission.authorise(attempt)
+        for record in document.operations:
+            if record.id == attempt.operation_id:
+                if record.digest != request_digest:
+                    raise IdempotencyConflictError
+                self._settle_outcome(attempt)
+                self._record_repeat(attempt, record.version)
+                return handler.answer(document, record.version)
+        return None
+
+    def _record_repeat(self, attempt: Attempt, version: int) -> None:
+        attempt.need_no_approval()  # The first time, it may have had one.
+        attempt.digest = self._admission.digest(attempt.operation)
+        draft = replace(
+            self._draft(attempt, Phase.SINGLE, version=version),
+            detail=MessageDetail(text="answered again"),
+        )
+        self._wait(attempt, self._services.audit.append([draft], durable=True))
+
+    def _settle_outcome(self, attempt: Attempt) -> None:
+        if attempt.operation_id not in self._owed:
+            return
+        try:
+            self.pay()
+            ticket = self._owed.ticket(attempt.operation_id)
+            if ticket is not None:
+                self._wait(attempt, ticket)
+        except AuditUnavailableError as error:
+            raise _SettledError(_unknown(attempt)) from error
+        self._owed.settle(attempt.operation_id)
+
+    def _record_outcome(self, attempt: Attempt, error: Exception) -> None:
+        """Close the intent of a mutation that did not happen."""
+        draft = self._draft(attempt, Phase.OUTCOME, code=code_of(error))
+        try:
+            with self._commit:
+                ticket = self._owed.append(draft)
+            self._wait(attempt, ticket)
+        except AuditUnavailableError:
+            raise _SettledError(_unknown(attempt)) from error
+        self._owed.settle(attempt.operation_id)
+
+    def _record_failure(self, attempt: Attempt, error: Exception) -> None:
+        if isinstance(error, AuditUnavailableError):
+            return
+        draft = self._draft(attempt, Phase.SINGLE, code=code_of(error))
+        self._wait(attempt, self._services.audit.append([draft], durable=True))
+
+    def _wait(self, attempt: Attempt, ticket: AuditTicket) -> None:
+        """Wait for the trail, for what is left of the time that an answer has."""
+        began = time.monotonic()
+        try:
+            ticket.wait(max(self._services.audit_timeout - attempt.waited, 0))
+        finally:
+            attempt.waited += time.monotonic() - began
+
+    def _operation_id(self, request: Request) -> str:
+        key: object = request.idempotency_key
+        if key is None:
+            return self._services.entropy.random_bytes(16).hex()
+        if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise InvalidInputError(
+                "idempotency_key must be 1 to 128 visible ASCII characters.",
+                field="idempotency_key",
+            )
+        ring = self._services.inventory.ring
+        return ring.operation_id(request.caller.principal, key)
+
+    def _draft(self, attempt: Attempt, phase: Phase, **facts: Any) -> AuditDraft:
+        return attempt.draft(phase, **facts)
+
+
+def _keys_of(attempt: Attempt) -> frozenset[str]:
+    """Return the ids of all keys that an operation names."""
+    others = (document.key_id for document in attempt.others.values())
+    return frozenset(filter(None, (attempt.key_id, *others)))
+
+
+def _materials_of(document: KeyDocument | None, *, living: bool = False) -> set[str]:
+    versions = document.versions if document else ()
+    return {
+        version.material_id
+        for version in versions
+        if not living or version.state is not KeyState.DESTROYED
+    }
+
+
+def _destroyed_by(before: KeyDocument | None, after: KeyDocument) -> set[str]:
+    """Return the materials that no version has any more."""
+    return _materials_of(before, living=True) - _materials_of(after, living=True)
+
+
+class _RefusedError(Exception):
+    """The store refused a change, and the trail has yet to be told; only raise it."""
+
+    def __init__(self, error: HSMError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _SettledError(Exception):
+    """The trail has what can be said of this failure; only raise it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _unknown(attempt: Attempt) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"The outcome of operation {attempt.operation_id} is unknown: the change may "
+        "have been made, but it could not be recorded.",
+        operation_id=attempt.operation_id,
+    )

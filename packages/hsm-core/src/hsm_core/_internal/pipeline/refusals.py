@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""
+Records that no operation makes: refusals before there was one, visits, and tampering.
+
+Anybody who reaches the network can cause refusals, so they have a budget: above it they
+are counted, and the count is one record in a minute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from hsm_core._internal.keyring.tampering import Finding
+from hsm_core._internal.keyring.use_counters import Use
+from hsm_core._internal.keyring.views import audited_caller
+from hsm_core._internal.lib.certificate_facts import audited_certificate
+from hsm_core.errors import HSMError, KeyTamperedError
+from hsm_core.model import (
+    Caller,
+    CountedDetail,
+    KeyId,
+    MessageDetail,
+    Phase,
+)
+from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
+
+__all__ = [
+    "COUNTED_SECONDS",
+    "NearLimitRecorder",
+    "Refusals",
+    "TamperingRecorder",
+]
+
+COUNTED_SECONDS: Final = 60.0
+"""How often what was counted is recorded."""
+
+_BURST: Final = 100
+_PER_SECOND: Final = 5.0
+_STRANGERS_PER_SECOND: Final = 1.0
+_PER_ADDRESS: Final = 10
+_MINUTE: Final = 60.0
+_KEPT_CHARACTERS: Final = 64
+
+
+class _Budget:
+    """
+    What may be recorded one by one.
+
+    Args:
+        per_second: How much comes back each second.
+
+        monotonic: Time, in seconds.
+    """
+
+    def __init__(self, per_second: float, monotonic: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._monotonic = monotonic
+        self._tokens = float(_BURST)
+        self._refilled_at = monotonic()
+
+    def take(self) -> bool:
+        """Spend one record; return whether there was one."""
+        now = self._monotonic()
+        gained = max(0.0, (now - self._refilled_at) * self._per_second)
+        self._tokens = min(float(_BURST), self._tokens + gained)
+        self._refilled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class _Addresses:
+    """
+    How much each address has had recorded within this minute.
+
+    It holds addresses alone that had something recorded, of which the budget of all
+    strangers lets there be few.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._began_at = monotonic()
+        self._recorded: Counter[str] = Counter()
+
+    def is_spent(self, address: str) -> bool:
+        """Return whether no more of an address is recorded by itself."""
+        now = self._monotonic()
+        if now - self._began_at >= _MINUTE:
+            self._began_at = now
+            self._recorded.clear()
+        return self._recorded[address] >= _PER_ADDRESS
+
+    def note(self, address: str) -> None:
+        """Note that something of an address is recorded by itself."""
+        self._recorded[address] += 1
+
+
+class Refusals:
+    """
+    Records refusals within a budget: of callers 100 at once and 5 a second.
+
+    Of strangers, 10 of each address in a minute are recorded, and of all of them 100
+    at once and 1 a second. Nobody waits for these records.
+
+    Args:
+        audit: The trail.
+
+        clock: Time.
+
+        policy_hash: Tells the hash of the policy in force.
+    """
+
+    def __init__(
+        self, audit: AuditLog, clock: Clock, policy_hash: Callable[[], str]
+    ) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._policy_hash = policy_hash
+        self._lock = threading.Lock()
+        self._of_callers = _Budget(_PER_SECOND, clock.monotonic)
+        self._of_strangers = _Budget(_STRANGERS_PER_SECOND, clock.monotonic)
+        self._addresses = _Addresses(clock.monotonic)
+        self._counted = 0
+        self._counted_since = 0
+
+    def record(
+        self, caller: Caller, code: str, *, kind: str, key_id: str
+    ) -> AuditTicket | None:
+        """
+        Record one refusal, or count it; see `HSMGateway.record_refusal`.
+
+        Returns:
+            What to wait for before the refusal is answered; None if there is nothing
+            to wait for, or if the trail can't be written.
+        """
+        draft = self._draft(caller, code, kind, key_id)
+        is_stranger = not caller.principal
+        with self._lock:
+            if not self._may_record(caller, is_stranger):
+                self._count()
+                return None
+            ticket = self._append(draft, lazy=is_stranger)
+            if ticket is None:
+                self._count()
+        return None if is_stranger else ticket
+
+    def record_visit(self, caller: Caller, *, kind: str) -> AuditTicket | None:
+        """
+        Record that a caller came or went; see `HSMGateway.record_visit`.
+
+        It has no budget: who can cause it is known, and may cause other records too.
+
+        Returns:
+            What to wait for; None if the trail can't be written.
+        """
+        return self._append(self._draft(caller, "ok", kind, ""))
+
+    def flush(self) -> None:
+        """Record what was counted: once in a while, and before the trail is closed."""
+        with self._lock:
+            if self._counted and self._append(self._count_draft(), lazy=True):
+                self._counted = 0
+
+    def _draft(self, caller: Caller, code: str, kind: str, key_id: str) -> AuditDraft:
+        return AuditDraft(
+            phase=Phase.SINGLE,
+            kind=kind,
+            code=code,
+            request_id=caller.request_id,
+            key_id=key_id[:_KEPT_CHARACTERS],
+            caller=audited_caller(caller),
+            parameters=audited_certificate(caller),
+            policy=self._policy_hash(),
+        )
+
+    def _may_record(self, caller: Caller, is_stranger: bool) -> bool:
+        if not is_stranger:
+            return self._of_callers.take()
+        address = caller.source_address
+        if self._addresses.is_spent(address) or not self._of_strangers.take():
+            return False
+        self._addresses.note(address)
+        return True
+
+    def _count(self) -> None:
+        if not self._counted:
+            self._counted_since = self._clock.now()
+        self._counted += 1
+
+    def _count_draft(self) -> AuditDraft:
+        detail = CountedDetail(count=self._counted, since=self._counted_since)
+        return AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.refusals",
+            policy=self._policy_hash(),
+            detail=detail,
+        )
+
+    def _append(self, draft: AuditDraft, *, lazy: bool = False) -> AuditTicket | None:
+        try:
+            return self._audit.append([draft], lazy=lazy)
+        except HSMError:
+            return None
+
+
+class TamperingRecorder:
+    """
+    Records that a key was found tampered with, once for each.
+
+    Args:
+        audit: The trail.
+
+        policy_hash: Tells the hash of the policy in force.
+    """
+
+    def __init__(self, audit: AuditLog, policy_hash: Callable[[], str]) -> None:
+        self._audit = audit
+        self._policy_hash = policy_hash
+
+    def __call__(self, key_id: KeyId, finding: Finding) -> None:
+        """Append the record; the finding stands whether that succeeds or not."""
+        self._append(
+            "system.tampered",
+            KeyTamperedError.code,
+            key_id,
+            f"{finding.integrity}: {finding.problem}",
+        )
+
+    def correct(self, key_id: KeyId) -> None:
+        """Record that the index told something of a key that its document does not."""
+        self._append("system.index-corrected", "ok", key_id, "")
+
+    def _append(self, kind: str, code: str, key_id: KeyId, text: str) -> None:
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind=kind,
+            code=code,
+            key_id=key_id,
+            policy=self._policy_hash(),
+            detail=MessageDetail(text=text) if text else None,
+        )
+        with suppress(HSMError):
+            self._audit.append([draft], reserved=True)
+
+
+class NearLimitRecorder:
+    """
+    Puts on record that a key's material has little use left.
+
+    Args:
+        audit: The trail.
+
+        policy_hash: Tells the hash of the policy in force.
+    """
+
+    def __init__(self, audit: AuditLog, policy_hash: Callable[[], str]) -> None:
+        self._audit = audit
+        self._policy_hash = policy_hash
+
+    def __call__(self, use: Use, uses: int, limit: int) -> None:
+        """
+        Append the record, before the use that comes near.
+
+        Raises:
+            AuditUnavailableError: It can't be written.
+        """
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.use-limit-near",
+            key_id=use.key.key_id,
+            version=use.version.version,
+            policy=self._policy_hash(),
+            detail=MessageDetail(text=f"{uses} of {limit} uses"),
+        )
+        self._audit.append([draft])

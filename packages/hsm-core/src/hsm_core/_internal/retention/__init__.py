@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Retention of key versions: sweeps, purges, and the retention ledger."""

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: MIT
+"""
+The retention ledger as evidence: compared with keys and trail at startup.
+
+Keys and trail are compared with each other before. What both lack and the ledger
+attests shows that both were put back as they were before a purge.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from hsm_core._internal.audit.events import event_of, verified_events
+from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.keyring.destruction import living
+from hsm_core._internal.keyring.rollback_check import Judgement, condemn
+from hsm_core._internal.retention.ledger import (
+    PURGE_KIND,
+    anchor_draft,
+    reach,
+    reach_of,
+)
+from hsm_core._internal.retention.state import Anchor, StateFile
+from hsm_core.errors import (
+    AuditTamperedError,
+    KeyNotFoundError,
+    KeyTamperedError,
+    StoreUnavailableError,
+)
+from hsm_core.model import AuditEvent, KeyId, Phase
+from hsm_core.protocols import AuditLog, KnownKey
+
+__all__ = ["LedgerCheck", "TrailReach", "unknown_purge"]
+
+_BLOCK: Final = 200
+_PURGED: Final = "Its material was purged, and an older document was put back."
+
+
+@dataclass(slots=True)
+class TrailReach:
+    """
+    How far a trail knows the ledger, gathered from its records in their order.
+
+    Attributes:
+        newest: The newest anchor; None if no record has one.
+        began_at: Time of the oldest record that is left, where others were pruned.
+    """
+
+    newest: Anchor | None = None
+    began_at: int = 0
+    _is_begun: bool = field(default=False)
+
+    def note(self, event: AuditEvent) -> None:
+        """Take one record of the trail into account."""
+        if not self._is_begun:
+            self._is_begun = True
+            self.began_at = event.time if event.seq else 0
+        reach = reach_of(event)
+        if reach is not None:
+            self.newest = reach.anchor
+
+
+def unknown_purge(
+    purges: Mapping[str, tuple[AuditEvent, AuditEvent]], trail: TrailReach
+) -> AuditEvent | None:
+    """
+    Return the intent of the first purge that a trail should know, and does not.
+
+    Before a purge is made the trail gets an anchor of its intent. So each that was
+    made lies at or before the newest anchor, unless that was pruned.
+
+    Args:
+        purges: Intent and outcome of each purge that was made, by its id, in order.
+
+        trail: What the trail says of this ledger.
+    """
+    reached = trail.newest.seq if trail.newest else -1
+    for intent, outcome in purges.values():
+        is_pruned = trail.newest is None and outcome.time < trail.began_at
+        if intent.seq > reached and not is_pruned:
+            return intent
+    return None
+
+
+class LedgerCheck:
+    """
+    Compares the ledger with the keys and with the trail.
+
+    Args:
+        ground: Its keys were compared with the trail.
+
+        log: The ledger; None where there is none, or where it is damaged.
+
+        hmac_key: Key of ledger and trail.
+    """
+
+    def __init__(self, ground: Ground, log: AuditLog | None, hmac_key: bytes) -> None:
+        self._ground = ground
+        self._log = log
+        self._verify = partial(verify_range, log, hmac_key) if log else None
+        self._is_ahead = False
+
+    def compare(self, found: Judgement) -> Judgement:
+        """
+        Look for purges that keys and trail do not know.
+
+        Where the keys know the newest one, nothing more is read: the trail's digest
+        over all keys vouches for it. Else the trail is walked.
+
+        Args:
+            found: What the comparison of keys and trail has found.
+
+        Returns:
+            The same, with a lock if the ledger knows more than the trail.
+
+        Raises:
+            AuditTamperedError: A record of the trail is bad.
+            UnavailableError: Ledger, store or trail can't be read.
+        """
+        if self._log is None or (not found.lock and self._knows_newest()):
+            return found
+        trail, audit = TrailReach(), self._ground.audit
+        for event in verified_events(audit, self._ground.verify, audit.first_seq):
+            trail.note(event)
+        if trail.newest is not None and trail.newest.log_id != self._log.log_id:
+            return found  # It is not the ledger that the trail knows.
+        unknown = unknown_purge(self._purges(), trail)
+        if unknown is None:
+            return found
+        self._is_ahead = True
+        problems = dict(found.problems)
+        problems |= dict.fromkeys(self._condemn_living(), "older")
+        if found.lock:
+            return Judgement(problems, found.lock, found.facts)
+        lock = (
+            "The trail is older than the retention ledger: it does not know record "
+            f"{unknown.seq} of that, a purge of version {unknown.version} of key "
+            f"{unknown.key_id}."
+        )
+        facts = {"reason": "trail_older", "key_id": unknown.key_id}
+        return Judgement(problems, lock, facts)
+
+    def _knows_newest(self) -> bool:
+        """Return whether the keys know the newest purge of a key that is there."""
+        inventory = self._ground.inventory
+        anchor = StateFile(inventory.store, inventory.ring).state.anchor
+        for event in self._newest_first():
+            if event.kind != PURGE_KIND or event.phase is Phase.INTENT:
+                continue
+            if event.code != "ok":
+                continue
+            try:
+                document = inventory.document(KeyId(event.key_id))
+            except (KeyNotFoundError, KeyTamperedError, StoreUnavailableError):
+                # Nothing of it can come back; whether it may be gone is remembered.
+                if anchor is None or anchor.seq < event.seq:
+                    return False
+                continue
+            stones = {stone.material_id for stone in document.tombstones}
+            return _material_of(event) in stones
+        return True
+
+    def _newest_first(self) -> Iterator[AuditEvent]:
+        """Return the records of the ledger; a damaged one has none before that."""
+        log, verify = self._log, self._verify
+        if log is None or verify is None:
+            return
+        end = log.head().seq + 1
+        with suppress(AuditTamperedError):
+            while end > 0:
+                start = max(0, end - _BLOCK)
+                verify(start, end - start)
+                lines = log.lines(start, end - start)
+                for seq in range(end - 1, start - 1, -1):
+                    yield event_of(lines[seq - start], seq)
+                end = start
+
+    def _events(self) -> Iterator[AuditEvent]:
+        """Return the records of the ledger; a damaged one has none after that."""
+        if self._log is not None and self._verify is not None:
+            with suppress(AuditTamperedError):
+                yield from verified_events(self._log, self._verify, 0)
+
+    def _purges(self) -> dict[str, tuple[AuditEvent, AuditEvent]]:
+        begun: dict[str, AuditEvent] = {}
+        done: dict[str, tuple[AuditEvent, AuditEvent]] = {}
+        for event in self._events():
+            if event.kind != PURGE_KIND:
+                continue
+            if event.phase is Phase.INTENT:
+                begun[event.operation_id] = event
+            elif event.code == "ok" and event.operation_id in begun:
+                done[event.operation_id] = begun[event.operation_id], event
+        return done
+
+    def _condemn_living(self) -> Iterator[KeyId]:
+        """Condemn the keys that have material which was purged, and return them."""
+        inventory = self._ground.inventory
+        for key_id, gone in self.purged(()).items():
+            with suppress(KeyNotFoundError, KeyTamperedError, StoreUnavailableError):
+                document = inventory.document(key_id)
+                if living(document) & gone:
+                    digest = inventory.digest_of(key_id)
+                    known = KnownKey(key_id, document.generation, digest)
+                    condemn(inventory, key_id, "older", known, _PURGED)
+                    yield key_id
+
+    def anchor(self) -> None:
+        """
+        Let the trail know the ledger as it is, where it was ahead and is accepted.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded.
+        """
+        if self._is_ahead and self._log is not None:
+            draft = anchor_draft(reach(self._log))
+            self._ground.audit.append([draft], durable=True, reserved=True).wait()
+            self._is_ahead = False
+
+    def purged(self, done: Collection[tuple[KeyId, int]]) -> Mapping[KeyId, set[str]]:
+        """
+        Return the material of each key that was purged.
+
+        A ledger that is damaged is believed up to there.
+
+        Args:
+            done: Purges that the trail knows: the key, and the newest version of the
+                material. Those whose outcome the ledger lacks are told by them.
+
+        Raises:
+            AuditUnavailableError: It can't be read now.
+        """
+        found, begun = defaultdict[KeyId, set[str]](set), dict[str, AuditEvent]()
+        for event in self._events():
+            if event.kind != PURGE_KIND:
+                continue
+            if event.phase is Phase.INTENT:
+                begun[event.operation_id] = event
+                continue
+            begun.pop(event.operation_id, None)
+            if event.code == "ok":
+                found[KeyId(event.key_id)].add(_material_of(event))
+        for event in begun.values():
+            if (KeyId(event.key_id), event.version) in done:
+                found[KeyId(event.key_id)].add(_material_of(event))
+        return found
+
+
+def _material_of(event: AuditEvent) -> str:
+    return str(event.parameters.get("material_id", ""))

@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: MIT
+"""
+The retention ledger: an attestation for each purge, chained like the trail.
+
+Of each purge it has an intent, before anything is destroyed, and one outcome. The trail
+is told how far the ledger reaches after each of them, so that a ledger that was cut,
+edited or replaced by an older copy is noticed. One that is lost is never replaced
+silently: somebody must say so, and ledger and trail both keep that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from hsm_core._internal.audit.events import event_of
+from hsm_core._internal.audit.ranges import verify_range
+from hsm_core._internal.audit.reasons import damaged_ledger
+from hsm_core._internal.audit.record import leaf_hash
+from hsm_core._internal.keyring.views import audited_caller
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.retention.state import Anchor
+from hsm_core.errors import (
+    AuditTamperedError,
+    ConflictError,
+    HSMError,
+    LedgerTamperedError,
+)
+from hsm_core.model import (
+    AuditedCaller,
+    AuditEvent,
+    Caller,
+    MessageDetail,
+    Parameters,
+    Phase,
+)
+from hsm_core.operations import LedgerBegun
+from hsm_core.protocols import AuditDraft, AuditLog
+
+__all__ = [
+    "ANCHOR_KIND",
+    "PURGE_KIND",
+    "Attestation",
+    "Intent",
+    "Ledger",
+    "Reach",
+    "anchor_draft",
+    "reach",
+    "reach_of",
+]
+
+ANCHOR_KIND: Final = "system.ledger"
+"""Kind of the records of the trail that say how far the ledger reaches."""
+
+BEGUN_KIND: Final = "system.ledger-begun"
+"""Kind of the ledger's record that says which lost ledger it takes the place of."""
+
+PURGE_KIND: Final = "purge"
+"""Kind of the records of the ledger that are about a purge."""
+
+_BLOCK: Final = 200
+
+Intent: TypeAlias = AuditEvent | AuditDraft
+"""That a purge begins, as it was read, or as it was written just now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """
+    What the ledger says of one purge.
+
+    Attributes:
+        purge_id: 32 hex digits; ties intent and outcome together.
+        version: The newest version of the material.
+        parameters: All else that is to be told.
+        policy: SHA-256 of the retention policy, hex.
+    """
+
+    purge_id: str
+    key_id: str
+    version: int
+    caller: AuditedCaller
+    parameters: Parameters
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """
+    What a record of the trail says of the ledger.
+
+    Attributes:
+        former: Log id of the ledger that was lost, where another one begins here; what
+            the trail says before is about lost ledgers.
+    """
+
+    anchor: Anchor
+    former: str = ""
+
+
+class Ledger:
+    """
+    The ledger of an HSM, tied to its trail. Safe for many threads.
+
+    Args:
+        log: What it is written to; closed with it.
+
+        trail: Where its reach is recorded.
+
+        hmac_key: Key of both.
+
+        remember: Keeps the newest anchor.
+
+        anchor: The newest one that was kept.
+
+    Attributes:
+        purging: Held by whoever purges, so that no two do it at once.
+        problem: Why nothing may be purged, or empty.
+    """
+
+    def __init__(
+        self,
+        log: AuditLog,
+        trail: AuditLog,
+        hmac_key: bytes,
+        remember: Callable[[Anchor], None],
+        anchor: Anchor | None = None,
+    ) -> None:
+        self._log = log
+        self._trail = trail
+        self._hmac_key = hmac_key
+        self._remember = remember
+        self._doubtful = set[str]()
+        self._lost: Anchor | None = None
+        self._unfinished: dict[str, Intent] = {
+            event.operation_id: event
+            for event in log.open_intents()
+            if event.kind == PURGE_KIND
+        }
+        self.purging = threading.Lock()
+        self.problem = ""
+        if anchor is not None:
+            with suppress(LedgerTamperedError):  # It is noted as the problem.
+                self.check(anchor)
+
+    @property
+    def log(self) -> AuditLog:
+        """What it is written to."""
+        return self._log
+
+    def unfinished(self) -> list[Intent]:
+        """Return the intents of purges without outcome, oldest first."""
+        return list(self._unfinished.values())
+
+    def begin(self, attestation: Attestation) -> None:
+        """
+        Write down that a purge begins, durably, and anchor it in the trail.
+
+        Raises:
+            LedgerTamperedError: The ledger is not to be believed.
+            AuditUnavailableError: Ledger or trail can't be written; it must not begin.
+        """
+        self.check_usable()
+        draft = AuditDraft(
+            phase=Phase.INTENT,
+            kind=PURGE_KIND,
+            operation_id=attestation.purge_id,
+            key_id=attestation.key_id,
+            version=attestation.version,
+            caller=attestation.caller,
+            parameters=attestation.parameters,
+            policy=attestation.policy,
+        )
+        ticket = self._log.append([draft], durable=True)
+        # A log that fails now writes it when it heals; so it is not written again.
+        self._unfinished[attestation.purge_id] = draft
+        self._doubtful.add(attestation.purge_id)
+        ticket.wait()
+        failpoint("purge.after_ledger_intent")
+        self.anchor(draft)
+        self._doubtful.discard(attestation.purge_id)
+        failpoint("purge.after_intent_anchor")
+
+    def resume(self, intent: Intent) -> None:
+        """
+        Make sure that an intent that was found is durable, and anchored in the trail.
+
+        Raises:
+            LedgerTamperedError: The ledger is not to be believed.
+            AuditUnavailableError: It can't be made sure now.
+        """
+        self.check_usable()
+        if intent.operation_id in self._doubtful:
+            # Once this is durable, all that was appended before it is.
+            draft = AuditDraft(phase=Phase.SINGLE, kind="system.resumed")
+            self._log.append([draft], durable=True).wait()
+        self.anchor(intent)
+        self._doubtful.discard(intent.operation_id)
+
+    def finish(
+        self,
+        intent: Intent,
+        parameters: Parameters,
+        *,
+        code: str = "ok",
+        version: int = 0,
+    ) -> None:
+        """
+        Write down how a purge ended, durably, and anchor it in the trail.
+
+        Raises:
+            AuditUnavailableError: It can't be written now; the next sweep does it.
+        """
+        draft = AuditDraft(
+            phase=Phase.OUTCOME,
+            kind=PURGE_KIND,
+            code=code,
+            operation_id=intent.operation_id,
+            key_id=intent.key_id,
+            version=version or intent.version,
+            caller=intent.caller,
+            parameters=parameters,
+            policy=intent.policy,
+        )
+        self._log.append([draft], durable=True, reserved=True).wait()
+        self._unfinished.pop(intent.operation_id, None)
+        failpoint("purge.after_ledger_outcome")
+        self.anchor(intent)
+        failpoint("purge.after_outcome_anchor")
+
+    def anchor(self, about: Intent) -> None:
+        """
+        Record in the trail how far the ledger reaches.
+
+        Raises:
+            AuditUnavailableError: It can't be recorded.
+        """
+        anchor = reach(self._log)
+        draft = anchor_draft(anchor, about.key_id, about.version)
+        # First what is nearer: the trail must never know more of it than the state.
+        self._remember(anchor)
+        self._trail.append([draft], durable=True, reserved=True).wait()
+
+    def begin_anew(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Let this log, which is new, take the place of one that is lost.
+
+        Callers hold `purging`. A try that fails changes nothing but that the log says
+        so, and can be repeated.
+
+        Raises:
+            ConflictError: See `check_lost`.
+            AuditUnavailableError: Log or trail can't be written.
+            StoreUnavailableError: It can't be remembered.
+        """
+        lost = self.check_lost()
+        anchor = self._record_loss(lost, audited_caller(caller), reason)
+        # Last, so that the loss is known at every start until all else is done.
+        self._remember(anchor)
+        self._lost, self.problem = None, ""
+        return LedgerBegun(
+            log_id=anchor.log_id,
+            former_log_id=lost.log_id,
+            former_head_seq=lost.seq,
+            former_head_hash=lost.leaf_hash,
+        )
+
+    def check_lost(self) -> Anchor:
+        """
+        Return how far a lost ledger is known to have reached that this log is not.
+
+        Raises:
+            ConflictError: Nothing is known to be wrong, or the log is not new.
+            AuditUnavailableError: It can't be read now.
+        """
+        lost = self._lost
+        if lost is None or not self.problem:
+            fine = "Nothing is known to be wrong with the retention ledger."
+            raise ConflictError(self.problem or fine)
+        if not self._is_new():
+            raise ConflictError(
+                "The retention ledger that lies there holds purges already. Move its "
+                "files away and start again; a new one is made then."
+            )
+        return lost
+
+    def _record_loss(self, lost: Anchor, caller: AuditedCaller, reason: str) -> Anchor:
+        """Have log and trail say what is lost; return where the log begins."""
+        former: Parameters = {f"former_{n}": v for n, v in _told(lost).items()}
+        begun = AuditDraft(
+            phase=Phase.SINGLE,
+            kind=BEGUN_KIND,
+            caller=caller,
+            parameters=former,
+            detail=MessageDetail(text=reason),
+        )
+        self._log.append([begun], durable=True).wait()
+        failpoint("ledger.after_begun")
+        anchor = reach(self._log)
+        named = replace(begun, kind=ANCHOR_KIND, parameters={**_told(anchor), **former})
+        self._trail.append([named], durable=True, reserved=True).wait()
+        failpoint("ledger.after_named")
+        return anchor
+
+    def _is_new(self) -> bool:
+        seq, head = 0, self._log.head()
+        while seq <= head.seq:
+            for line in self._log.lines(seq, _BLOCK):
+                if event_of(line, seq).kind == PURGE_KIND:
+                    return False
+                seq += 1
+        return True
+
+    def is_another(self, anchor: Anchor) -> bool:
+        """Return whether an anchor is of another ledger than this one."""
+        return anchor.log_id != self._log.log_id
+
+    def check_usable(self) -> None:
+        """
+        Check that nothing is wrong with the ledger, as far as is known.
+
+        Raises:
+            LedgerTamperedError: Something is.
+        """
+        if self.problem:
+            raise LedgerTamperedError(self.problem)
+
+    def check(self, anchor: Anchor) -> None:
+        """
+        Compare the ledger with what the trail says of it.
+
+        Raises:
+            LedgerTamperedError: It is another one, ends before, or was changed.
+            AuditUnavailableError: It can't be read now.
+        """
+        if self.is_another(anchor):
+            self._lost = anchor
+            raise self._condemn("The retention ledger is not the one the trail knows.")
+        if anchor.seq < 0:
+            return
+        if anchor.seq > self._log.head().seq:
+            raise self._condemn(
+                f"The retention ledger ends before record {anchor.seq}, which the "
+                "trail knows."
+            )
+        try:
+            lines = self._log.lines(anchor.seq, 1)
+        except AuditTamperedError:
+            lines = []
+        if not lines or leaf_hash(lines[0]) != anchor.leaf_hash:
+            raise self._condemn(
+                f"Record {anchor.seq} of the retention ledger is not the one that the "
+                "trail knows."
+            )
+
+    def verify(self) -> Iterator[None]:
+        """
+        Verify every record of the ledger, a block at each step.
+
+        Raises:
+            LedgerTamperedError: A record is bad.
+            AuditUnavailableError: It can't be read now.
+        """
+        seq, head = 0, self._log.head()
+        while seq <= head.seq:
+            try:
+                verify_range(self._log, self._hmac_key, seq, _BLOCK)
+            except AuditTamperedError as error:
+                raise self._condemn(damaged_ledger(error)) from error
+            seq += _BLOCK
+            yield
+
+    def _condemn(self, problem: str) -> LedgerTamperedError:
+        self.problem = self.problem or problem
+        return LedgerTamperedError(problem)
+
+    def close(self) -> None:
+        """
+        Close it.
+
+        Raises:
+            AuditUnavailableError: Its end could not be written.
+        """
+        self._log.close()
+
+
+def reach(log: AuditLog) -> Anchor:
+    """Return how far a ledger reaches durably."""
+    head = log.durable_head()
+    return Anchor(log_id=log.log_id, seq=head.seq, leaf_hash=head.leaf_hash)
+
+
+def anchor_draft(anchor: Anchor, key_id: str = "", version: int = 0) -> AuditDraft:
+    """Return the record of the trail that says how far the ledger reaches."""
+    return AuditDraft(
+        phase=Phase.SINGLE,
+        kind=ANCHOR_KIND,
+        key_id=key_id,
+        version=version,
+        parameters=_told(anchor),
+    )
+
+
+def _told(anchor: Anchor) -> Parameters:
+    return {
+        "log_id": anchor.log_id,
+        "seq": anchor.seq,
+        "leaf_hash": anchor.leaf_hash,
+    }
+
+
+def reach_of(event: AuditEvent) -> Reach | None:
+    """Return what a record of the trail says of the ledger, if it says anything."""
+    if event.kind != ANCHOR_KIND:
+        return None
+    found = event.parameters
+    log_id, seq = found.get("log_id"), found.get("seq")
+    digest = found.get("leaf_hash")
+    if isinstance(log_id, str) and isinstance(seq, int) and isinstance(digest, str):
+        anchor = Anchor(log_id=log_id, seq=seq, leaf_hash=digest)
+        return Reach(anchor, str(found.get("former_log_id", "")))
+    raise HSMError("A record of the ledger's reach can't be read.")

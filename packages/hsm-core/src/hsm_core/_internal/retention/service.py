@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""Retention of an open HSM: its parts, its steps, and what is told of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core._internal.keyring.dependencies import Ground
+from hsm_core._internal.retention.decisions import Consents
+from hsm_core._internal.retention.ledger import Ledger
+from hsm_core._internal.retention.pauses import Pauses
+from hsm_core._internal.retention.policy_file import PolicyFile
+from hsm_core._internal.retention.purger import Purger
+from hsm_core._internal.retention.requests import PurgeDesk, Remembered
+from hsm_core._internal.retention.state import Anchor, StateFile
+from hsm_core._internal.retention.sweeper import Sweeper
+from hsm_core._internal.retention.tally import Tally, Totals
+from hsm_core._internal.retention.trail_check import TrailCheck
+from hsm_core._internal.time.clock import instant
+from hsm_core._internal.time.judged_time import KnownTime
+from hsm_core.errors import (
+    AuditTamperedError,
+    AuditUnavailableError,
+    LedgerTamperedError,
+)
+from hsm_core.model import Caller, Phase
+from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
+from hsm_core.protocols import AuditDraft, AuditLog, Request
+
+__all__ = ["Retention"]
+
+_SLICE_SECONDS: Final = 0.005
+"""How long it works at a time; other threads wait for the interpreter that long."""
+
+_SHARE: Final = 0.25
+"""Share of one processor's time that a sweep may take."""
+
+_SOON_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 60.0
+"""How often a policy's file is looked at where there is no policy yet."""
+
+
+class Retention:
+    """
+    Purges old material, step by step, under a policy.
+
+    There is one of it for a key store and a ledger, because one process at a time has
+    these open; its sweeps follow each other.
+
+    Args:
+        ground: Keys, trail and time. The settings say which policy, and how long to
+            wait.
+
+        ledger: Log of the ledger; closed at the end.
+
+        hmac_key: Key of trail and ledger.
+
+        desk: Where people are asked.
+
+        execute: The pipeline.
+
+        method: How a sealed form is removed here, for the ledger.
+
+    Attributes:
+        on_change: Told what keeps purges back, or an empty text when nothing does any
+            more, whenever that changes.
+    """
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        ledger: AuditLog,
+        hmac_key: bytes,
+        desk: PurgeDesk,
+        execute: Callable[[Request], Any],
+        method: str,
+    ) -> None:
+        settings, inventory = ground.settings, ground.inventory
+        if settings.retention_config is None:
+            raise AssertionError("retention needs a policy's file")
+        self._interval = float(settings.retention_interval_seconds)
+        self._ground = ground
+        self._file = PolicyFile(settings.retention_config, ground.clock)
+        self._state = StateFile(inventory.store, inventory.ring)
+        self.ledger = Ledger(
+            ledger, ground.audit, hmac_key, self._remember, self._state.state.anchor
+        )
+        self._totals = Totals()
+        self._sweeper = self._sweeper_with(desk, execute, method)
+        self._pauses = self._sweeper.pauses
+        self._told = ""
+        self._stepping = threading.RLock()
+        self._is_wanted = False
+        self._alarm = ""
+        self.on_change: Callable[[str], None] = lambda _: None
+        self._walk: Iterator[None] | None = None
+        self._tally = Tally()
+        self._done = Tally()
+        self._paused = self._pause_approval = ""
+        self._swept_at = 0
+
+    def _sweeper_with(
+        self, desk: PurgeDesk, execute: Callable[[Request], Any], method: str
+    ) -> Sweeper:
+        ground, settings = self._ground, self._ground.settings
+        inventory = ground.inventory
+        known = KnownTime(ground.leaps)
+        consents = Consents(
+            Remembered(desk, self._state),
+            settings.retention_grace_seconds,
+            settings.retention_interval_seconds,
+        )
+        return Sweeper(
+            inventory=inventory,
+            execute=execute,
+            consents=consents,
+            pauses=Pauses(self._state, consents, execute, known),
+            purger=Purger(inventory, self.ledger, execute, ground.entropy, method),
+            trail=TrailCheck(ground.audit, ground.verify, self.ledger),
+            time=known,
+            totals=self._totals,
+            grace_seconds=settings.retention_grace_seconds,
+            most=settings.retention_max_purges,
+        )
+
+    def _remember(self, anchor: Anchor) -> None:
+        self._state.put(msgspec.structs.replace(self._state.state, anchor=anchor))
+
+    def step(self) -> float:
+        """
+        Do a little of a sweep, and return in how many seconds to go on.
+
+        Raises:
+            HSMError: Something can't be used now; the sweep is begun anew.
+        """
+        with self._stepping:
+            try:
+                return self._step()
+            finally:
+                self._tell_alarm()
+
+    def _tell_alarm(self) -> None:
+        paused = f"Purges are kept back: {self._paused}." if self._paused else ""
+        found = (self._file.problem, self.ledger.problem, paused)
+        alarm = " ".join(filter(None, found))
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self.on_change(alarm)
+
+    def _step(self) -> float:
+        began = time.perf_counter()
+        if self._walk is None:
+            waiting = self._begin()
+            if waiting is not None:
+                return waiting
+        try:
+            for _ in self._walk or ():
+                spent = time.perf_counter() - began
+                if spent >= _SLICE_SECONDS:
+                    return spent / _SHARE - spent
+        except AuditTamperedError:
+            self._pauses.note("trail")
+        except LedgerTamperedError:
+            self._pauses.note("ledger")
+        except BaseException:
+            self._walk = None
+            raise
+        self._publish()
+        self._walk = None
+        return _SOON_SECONDS if self._is_wanted else self._interval
+
+    def sweep(self) -> None:
+        """
+        Make one whole sweep, now, if there is a policy.
+
+        Raises:
+            HSMError: As `step`.
+        """
+        with self._stepping:
+            self._step()
+            while self._walk is not None:
+                self._step()
+
+    def want(self) -> None:
+        """Let a sweep follow the one that is under way at once, if there is one."""
+        self._is_wanted = True
+
+    def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Take the new ledger that lies there for the HSM's, in place of one that is lost.
+
+        Raises:
+            ConflictError: Nothing is known to be wrong with the ledger, or the one that
+                lies there is not new.
+            AuditUnavailableError: Ledger or trail can't be written; it is not done.
+            StoreUnavailableError: It can't be remembered; it is to be done again.
+        """
+        with self.ledger.purging:
+            return self.ledger.begin_anew(caller, reason)
+
+    def _begin(self) -> float | None:
+        """Begin a sweep; or return in how many seconds to try again."""
+        self._is_wanted = False
+        if self._file.look():
+            return _SOON_SECONDS
+        policy = self._file.policy
+        if policy is None:
+            return min(self._interval, _LOOK_SECONDS)
+        if self._ground.inventory.lock.reason:
+            return min(self._interval, _LOOK_SECONDS)
+        if self._told != policy.sha256:
+            self._tell(policy.sha256, policy.default_days)
+        self._pauses.begin()
+        self._tally = Tally()
+        self._walk = self._sweeper.sweep(policy, self._tally)
+        return None
+
+    def _tell(self, sha256: str, default_days: int) -> None:
+        """Record a policy before anything is done by it."""
+        draft = AuditDraft(
+            phase=Phase.SINGLE,
+            kind="system.retention-policy",
+            parameters={"sha256": sha256, "default_days": default_days},
+        )
+        self._ground.audit.append([draft], durable=True, reserved=True).wait()
+        self._told = sha256
+
+    def _publish(self) -> None:
+        self._done = self._tally
+        self._paused = self._pauses.cause
+        self._pause_approval = self._pauses.approval_id
+        self._swept_at = self._ground.clock.now()
+
+    def status(self) -> RetentionReport:
+        """Return how retention stands, as of the last sweep."""
+        policy, done = self._file.policy, self._done
+        log = self.ledger.log
+        head = log.head()
+        return RetentionReport(
+            enabled=True,
+            policy_sha256=policy.sha256 if policy else "",
+            default_days=policy.default_days if policy else 0,
+            loaded_at=instant(self._file.loaded_at) if policy else None,
+            problem=self._file.problem,
+            paused=self._paused,
+            pause_approval_id=self._pause_approval,
+            ledger=LedgerStatus(
+                available=log.available and not self.ledger.problem,
+                log_id=log.log_id,
+                head_seq=head.seq,
+                head_hash=head.leaf_hash,
+                problem=self.ledger.problem,
+            ),
+            queue=done.queue,
+            scheduled_total=self._totals.scheduled,
+            cancelled_total=self._totals.cancelled,
+            completed_total=self._totals.completed,
+            failures=done.failures,
+            swept_at=instant(self._swept_at) if self._swept_at else None,
+            items=tuple(done.items),
+        )
+
+    def close(self) -> None:
+        """Close the ledger; nothing may be under way any more."""
+        self._walk = None
+        with suppress(AuditUnavailableError):
+            self.ledger.close()

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Where an open HSM has its retention, if it has one, and its thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from hsm_core._internal.lib.worker import Caretaker
+from hsm_core._internal.retention.requests import PurgeDesk
+from hsm_core._internal.retention.service import Retention
+from hsm_core.errors import ConflictError
+from hsm_core.model import Caller
+from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
+from hsm_core.protocols import AuditLog, Request
+from hsm_core.settings import KeyStoreKind
+
+__all__ = ["LedgerFile", "RetentionSlot", "removal_method"]
+
+Execute: TypeAlias = Callable[[Request], Any]
+"""The pipeline."""
+
+_FIRST_SECONDS: Final = 5.0
+"""How long after the start the first sweep is; a start has other things to do."""
+
+_BETWEEN_SECONDS: Final = 60.0
+"""When a sweep that failed is begun anew."""
+
+_METHODS: Final[dict[str, str]] = {
+    KeyStoreKind.FILESYSTEM: "overwritten-and-removed",
+    KeyStoreKind.MEMORY: "forgotten",
+    KeyStoreKind.SQLITE: "row-deleted",
+}
+
+
+def removal_method(key_store: str) -> str:
+    """
+    Return how a sealed form is removed from a store, as the ledger says it.
+
+    ``overwritten-and-removed``: its file was overwritten once in place, synced, and
+    removed. ``row-deleted``: its row was, with the database's ``secure_delete``.
+    ``forgotten``: it was in memory only. ``object-deleted``: a vault was told to.
+    """
+    scheme = key_store.partition(":")[0]
+    return _METHODS.get(scheme, "object-deleted")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFile:
+    """
+    The ledger as it was opened.
+
+    Attributes:
+        log: None if it is damaged; nothing is purged then, and all else goes on.
+        problem: What is wrong with it.
+    """
+
+    log: AuditLog | None
+    problem: str = ""
+
+
+class RetentionSlot:
+    """
+    Holds a `Retention` and works on it in a thread of its own.
+
+    Args:
+        ledger: None where there is no retention.
+
+    Attributes:
+        build: Makes it, over the pipeline; None where there is none.
+        retention: None before `begin`, and where there is none.
+    """
+
+    def __init__(self, ledger: LedgerFile | None) -> None:
+        self._ledger = ledger
+        self._caretaker: Caretaker | None = None
+        self.build: Callable[[Execute, PurgeDesk], Retention] | None = None
+        self.retention: Retention | None = None
+
+    def begin(
+        self,
+        execute: Execute,
+        desk: PurgeDesk,
+        new_caretaker: Callable[[], Caretaker] = Caretaker,
+    ) -> None:
+        """Build it and begin to work, if there is one."""
+        if self.build is None:
+            return
+        self.retention = self.build(execute, desk)
+        self._caretaker = new_caretaker()
+        self._caretaker.every(
+            _BETWEEN_SECONDS, self.retention.step, first=_FIRST_SECONDS
+        )
+        self._caretaker.start()
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Wait for the step that is under way, and close the ledger."""
+        if self._caretaker is not None:
+            self._caretaker.stop(timeout_seconds)
+        if self.retention is not None:
+            self.retention.close()
+
+    def on_change(self, told: Callable[[str], None]) -> None:
+        """Have a function told what keeps purges back; see `Retention.on_change`."""
+        if self.retention is not None:
+            self.retention.on_change = told
+        elif self._ledger is not None and self._ledger.problem:
+            told(self._ledger.problem)
+
+    def hurry(self) -> None:
+        """Look at the policy's file now, and sweep."""
+        if self.retention is not None and self._caretaker is not None:
+            self.retention.want()
+            self._caretaker.hurry()
+
+    def begin_ledger(self, caller: Caller, reason: str) -> LedgerBegun:
+        """
+        Take a new ledger in place of a lost one; see `Retention.begin_ledger`.
+
+        Raises:
+            ConflictError: See `check_ledger_lost`.
+            HSMError: See there.
+        """
+        done = self._sound().begin_ledger(caller, reason)
+        self.hurry()
+        return done
+
+    def check_ledger_lost(self) -> None:
+        """
+        Check that a new ledger lies in place of one that is lost.
+
+        Raises:
+            ConflictError: There is no retention, or nothing is known to be wrong with
+                its ledger, or what lies there is not new.
+        """
+        self._sound().ledger.check_lost()
+
+    def _sound(self) -> Retention:
+        if self.retention is not None:
+            return self.retention
+        if self._ledger is None:
+            raise ConflictError("There is no retention here, and so no ledger.")
+        raise ConflictError(
+            f"{self._ledger.problem} Move its files away and start again; a new one is "
+            "made then."
+        )
+
+    def status(self) -> RetentionReport:
+        """Return how retention stands."""
+        if self.retention is not None:
+            return self.retention.status()
+        if self._ledger is None or not self._ledger.problem:
+            return RetentionReport(enabled=False)
+        bad = LedgerStatus(
+            available=False,
+            log_id="",
+            head_seq=-1,
+            head_hash="",
+            problem=self._ledger.problem,
+        )
+        return RetentionReport(enabled=True, paused="ledger", ledger=bad)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""
+What retention remembers from one start to the next, apart from keys and ledger.
+
+It lies beside the keys, authenticated. It holds only what keeps purges back: that time
+was seen to leap, how far people have allowed purges above the limit, and what the
+ledger must reach. Approvals and grace periods do not depend on it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hsm_core._internal.keyring.key_ring import KeyRing
+from hsm_core._internal.lib import envelope
+from hsm_core._internal.lib.stored_form import StoredForm
+from hsm_core.errors import MalformedError
+from hsm_core.protocols import KeyStore
+
+__all__ = ["LOST", "Allowance", "Anchor", "Pause", "RetentionState", "StateFile"]
+
+_META: Final = "retention"
+_NAME: Final = b"retention"
+_FORMAT: Final = 1
+
+
+class Pause(StoredForm, frozen=True, kw_only=True):
+    """
+    Why purges wait for an approval of their own.
+
+    Attributes:
+        cause: ``leap``, ``limit``, or ``state`` if what was remembered is lost.
+        count: How many purges were waiting when it began.
+        since: When that was, microseconds since 1970.
+    """
+
+    cause: str
+    count: int
+    since: int
+
+
+LOST: Final = Pause(cause="state", count=0, since=0)
+"""Where what was remembered is lost."""
+
+
+class Allowance(StoredForm, frozen=True, kw_only=True):
+    """How many purges people have allowed above the limit, and until when."""
+
+    purges: int
+    until: int
+
+
+class Anchor(StoredForm, frozen=True, kw_only=True):
+    """A position of the ledger that was recorded in the trail."""
+
+    log_id: str
+    seq: int
+    leaf_hash: str
+
+
+class RetentionState(StoredForm, frozen=True, kw_only=True):
+    """
+    All of it.
+
+    Attributes:
+        pauses: One for each cause.
+        leaps_allowed: Leaps of the clock that ended before this instant count as time
+            that has passed.
+        anchor: How far the ledger reached when the trail was told so last.
+        asked: The newest approval for each operation that people were asked about, by
+            a digest of it.
+    """
+
+    format: int = _FORMAT
+    store_id: str = ""
+    pauses: tuple[Pause, ...] = ()
+    leaps_allowed: int = 0
+    allowance: Allowance | None = None
+    anchor: Anchor | None = None
+    asked: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(RetentionState)
+
+
+class StateFile:
+    """
+    Where the state lies.
+
+    Args:
+        store: Of the keys; not trusted.
+
+        ring: Authenticates it.
+
+    What can't be believed is as good as lost, and is a pause.
+    """
+
+    def __init__(self, store: KeyStore, ring: KeyRing) -> None:
+        self._store = store
+        self._ring = ring
+        self._state = self._read()
+
+    @property
+    def state(self) -> RetentionState:
+        """What was stored last."""
+        return self._state
+
+    def put(self, state: RetentionState) -> None:
+        """
+        Store it, durably, where it is another than before.
+
+        Raises:
+            StoreUnavailableError: It can't be written.
+        """
+        if state == self._state:
+            return
+        payload = _ENCODER.encode(
+            msgspec.structs.replace(state, store_id=self._ring.store_id)
+        )
+        mac = self._ring.retention_mac(payload)
+        self._store.write_meta(_META, envelope.join(_NAME, payload, mac))
+        self._state = state
+
+    def _read(self) -> RetentionState:
+        stored = self._store.read_meta(_META)
+        if stored is None:
+            return RetentionState()
+        try:
+            payload = envelope.check(_NAME, stored, self._ring.retention_mac)
+            if payload is not None:
+                found = _DECODER.decode(payload)
+                is_ours = found.store_id == self._ring.store_id
+                if is_ours and found.format == _FORMAT:
+                    return msgspec.structs.replace(found, store_id="")
+        except (MalformedError, msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        return RetentionState(pauses=(LOST,))

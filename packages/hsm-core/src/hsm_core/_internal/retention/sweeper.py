@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: MIT
+"""
+Sweeps: every key is looked at, a little at a time, and each is moved one step on.
+
+Due material is asked for, granted material is scheduled, what may not go on is given
+back, and what is past its grace period is purged, after the trail was verified. What
+fails of one key does not keep the others back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hsm_core._internal.handlers.internal_operations import (
+    CancelPurge,
+    SchedulePurge,
+)
+from hsm_core._internal.keyring.documents import KeyDocument
+from hsm_core._internal.keyring.purge_windows import (
+    Candidate,
+    candidate_of,
+    candidates,
+)
+from hsm_core._internal.keyring.repository import Inventory
+from hsm_core._internal.lib.failpoints import failpoint
+from hsm_core._internal.policy.system_callers import SystemPrincipal, system_caller
+from hsm_core._internal.retention.decisions import (
+    Consent,
+    Consents,
+    NobodyAskedError,
+)
+from hsm_core._internal.retention.pauses import Pauses
+from hsm_core._internal.retention.purger import Purger, purge_of
+from hsm_core._internal.retention.tally import Ripe, Tally, Totals
+from hsm_core._internal.retention.trail_check import TrailCheck
+from hsm_core._internal.time.judged_time import KnownTime
+from hsm_core.errors import (
+    HSMError,
+    IntegrityError,
+    OverloadedError,
+    UnavailableError,
+)
+from hsm_core.model import Approval, ApprovalState, KeyId
+from hsm_core.protocols import BUCKETS, Request
+from hsm_core.retention_policy import RetentionPolicy
+
+__all__ = ["Sweeper"]
+
+_CALLER: Final = system_caller(SystemPrincipal.RETENTION)
+_SECOND: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweeper:
+    """
+    Makes sweeps.
+
+    Attributes:
+        execute: The pipeline.
+        grace_seconds: How long a purge waits after it was approved.
+        most: How many purges, and how many new requests, a sweep makes.
+    """
+
+    inventory: Inventory
+    execute: Callable[[Request], Any]
+    consents: Consents
+    pauses: Pauses
+    purger: Purger
+    trail: TrailCheck
+    time: KnownTime
+    totals: Totals
+    grace_seconds: int
+    most: int
+
+    def sweep(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
+        """
+        Make one sweep, a key at each step.
+
+        Raises:
+            HSMError: Store, ledger, approvals or trail can't be used now.
+        """
+        for document in self._documents(tally):
+            for candidate in candidates(policy, document):
+                try:
+                    self._handle(candidate, policy, tally)
+                except UnavailableError:
+                    tally.failures += 1
+                    if not self.inventory.store.available:
+                        raise
+                except HSMError:
+                    tally.failures += 1
+                yield
+            yield
+        yield from self._settle(policy)
+        self.pauses.consider_leap(tally.leapt)
+        if self.pauses.may_purge(tally.ripe_count, self.most):
+            yield from self._purge_all(policy, tally)
+        yield from self.trail.compare_once()
+
+    def _documents(self, tally: Tally) -> Iterator[KeyDocument]:
+        """Return the documents of keys that have more than one version."""
+        for bucket in range(BUCKETS):
+            for entry in list(self.inventory.store.digests(bucket)):
+                try:
+                    document = self.inventory.document(entry.key_id)
+                except HSMError:
+                    tally.failures += 1
+                    if not self.inventory.store.available:
+                        raise
+                    continue
+                if len(document.versions) > 1:
+                    yield document
+
+    def _handle(
+        self, candidate: Candidate, policy: RetentionPolicy, tally: Tally
+    ) -> None:
+        if candidate.is_scheduled:
+            if candidate.kept != "destruction":
+                self._handle_scheduled(candidate, tally)
+            return
+        if candidate.kept or candidate.due_at > self.time.wall():
+            return
+        if not candidate.is_due(self._known(candidate)):
+            tally.leapt += 1
+            return
+        self._handle_due(candidate, policy, tally)
+
+    def _known(self, candidate: Candidate) -> int:
+        return self.time.since(candidate.opened_at, self.pauses.leaps_allowed)
+
+    def _handle_due(
+        self, candidate: Candidate, policy: RetentionPolicy, tally: Tally
+    ) -> None:
+        wanted, now = purge_of(candidate), self.time.wall()
+        answer = self.consents.look(wanted, now)
+        if answer is None:
+            if tally.cannot_ask or tally.asked >= self.most:
+                tally.show(candidate, "due")
+                return
+            try:
+                answer = self.consents.ask(wanted)
+            except NobodyAskedError:
+                tally.cannot_ask = True
+                self.pauses.note("approvals")
+                tally.show(candidate, "due")
+                return
+            except OverloadedError:
+                tally.cannot_ask = True
+                tally.show(candidate, "due")
+                return
+            tally.asked += 1
+        approval = answer.approval
+        state = str(answer.consent)
+        if self._may_schedule(approval, now):
+            state = "scheduled"
+            self._schedule(candidate, approval, now)
+        tally.show(candidate, state, approval.approval_id)
+
+    def _may_schedule(self, approval: Approval, now: int) -> bool:
+        granted = approval.state is ApprovalState.GRANTED
+        return granted and self.consents.outlives(approval, now)
+
+    def _schedule(self, candidate: Candidate, approval: Approval, now: int) -> None:
+        self.execute(
+            Request(
+                _CALLER,
+                SchedulePurge(
+                    key_id=candidate.document.key_id,
+                    version=candidate.newest.version,
+                    versions=candidate.numbers,
+                    purge_at=now + self.grace_seconds * _SECOND,
+                    approval_id=approval.approval_id,
+                ),
+            )
+        )
+        self.totals.scheduled += 1
+        failpoint("purge.after_schedule")
+
+    def _handle_scheduled(self, candidate: Candidate, tally: Tally) -> None:
+        reason, approval_id = self._why_not(candidate)
+        if reason:
+            self.execute(
+                Request(
+                    _CALLER,
+                    CancelPurge(
+                        key_id=candidate.document.key_id,
+                        version=candidate.newest.version,
+                        versions=candidate.numbers,
+                        reason=reason,
+                    ),
+                )
+            )
+            self.totals.cancelled += 1
+            failpoint("purge.after_cancel")
+            return
+        is_ripe = self._is_ripe(candidate)
+        tally.show(candidate, "ripe" if is_ripe else "scheduled", approval_id)
+        if is_ripe:
+            tally.ripe_count += 1
+            if len(tally.ripe) < max(self.most, self.pauses.allowed):
+                found = Ripe(candidate.document.key_id, candidate.material_id)
+                tally.ripe.append(found)
+
+    def _why_not(self, candidate: Candidate) -> tuple[str, str]:
+        """Return why scheduled material must not be purged, or the approval's id."""
+        if candidate.kept:
+            return candidate.kept, ""
+        if not candidate.is_due(self._known(candidate)):
+            return "extended", ""
+        try:
+            answer = self.consents.look(purge_of(candidate), self.time.wall())
+        except IntegrityError:
+            return "tampered", ""
+        if answer is None:
+            return "ended", ""
+        if answer.consent is not Consent.GRANTED:
+            return str(answer.approval.state), ""
+        return "", answer.approval.approval_id
+
+    def _is_ripe(self, candidate: Candidate) -> bool:
+        """Return whether the grace period is over, by time that really passed."""
+        allowed = self.pauses.leaps_allowed
+        return all(
+            v.purge_at <= self.time.since(v.state_changed_at, allowed)
+            for v in candidate.versions
+        )
+
+    def _settle(self, policy: RetentionPolicy) -> Iterator[None]:
+        def is_ripe(document: KeyDocument, material_id: str) -> bool:
+            found = candidate_of(policy, document, material_id)
+            if found is None or not found.is_scheduled:
+                return False
+            return not self._why_not(found)[0] and self._is_ripe(found)
+
+        with self.purger.lock:
+            self.purger.settle(is_ripe)
+        yield
+
+    def _purge_all(self, policy: RetentionPolicy, tally: Tally) -> Iterator[None]:
+        if not tally.ripe:
+            return
+        # Nothing is destroyed on the word of a trail that was tampered with.
+        yield from self.trail.verify()
+        if self.pauses.notice_loss(self.trail.known):
+            return
+        for ripe in tally.ripe:
+            try:
+                if self._purge(ripe, policy):
+                    self.totals.completed += 1
+                    tally.queue -= 1
+                    self.pauses.count_purge()
+            except IntegrityError:
+                tally.failures += 1
+            except HSMError:
+                tally.failures += 1
+                if not self.purger.is_usable:
+                    raise
+            yield
+
+    def _purge(self, ripe: Ripe, policy: RetentionPolicy) -> bool:
+        with self.purger.lock:
+            # Another sweep, or a person, may have been quicker.
+            document = self.inventory.document(KeyId(ripe.key_id))
+            candidate = candidate_of(policy, document, ripe.material_id)
+            if candidate is None or not candidate.is_scheduled:
+                return False
+            if self._why_not(candidate)[0] or not self._is_ripe(candidate):
+                return False
+            answer = self.consents.look(purge_of(candidate), self.time.wall())
+            if answer is None or answer.consent is not Consent.GRANTED:
+                return False
+            self.purger.purge(candidate, answer.approval, policy.sha256)
+            self.consents.forget(purge_of(candidate))
+            return True

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Clocks, and the guard against clocks that jump."""

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""What time it is for retention: what the clock leapt over does not count."""
+
+from __future__ import annotations
+
+from hsm_core._internal.time.clock_jumps import Leaps
+
+__all__ = ["KnownTime"]
+
+
+class KnownTime:
+    """
+    Time as it is known to have passed.
+
+    Args:
+        leaps: What the wall clock leapt over.
+    """
+
+    def __init__(self, leaps: Leaps) -> None:
+        self._leaps = leaps
+
+    def wall(self) -> int:
+        """
+        Return what the wall clock says, or a later instant while that is behind.
+
+        In microseconds since 1970; see `Leaps.now`.
+        """
+        return self._leaps.now()
+
+    def since(self, at: int, allowed: int) -> int:
+        """
+        Return what time it is for something that began at *at*.
+
+        Args:
+            at: Microseconds since 1970.
+
+            allowed: Leaps that ended before this instant count as time.
+
+        Returns:
+            Microseconds since 1970, not after `wall`.
+        """
+        wall = self.wall()
+        uncounted = sum(
+            max(0, min(leap.end, wall) - max(leap.begin, at))
+            for leap in self._leaps.look()
+            if leap.end > allowed
+        )
+        return wall - uncounted
