@@ -13,12 +13,12 @@ from typing import TypeVar
 from hsm_core.model import Caller
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway
-from hsm_server.access import Visitor
-from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.ipc.service import Surroundings, VaultService
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.tokens import mint
 

@@ -14,21 +14,21 @@ from hsm_cli.client import RemoteHSM
 from hsm_core.model import Caller
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_server.app import create_app
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.listener import Listener
-from hsm_server.local_vault import LocalVault
-from hsm_server.logs import make_logger
-from hsm_server.settings import (
+from hsm_server.config.settings import (
     LogFormat,
     LogLevel,
     PairFiles,
     ServerSettings,
     TLSSettings,
 )
-from hsm_server.telemetry import Metrics
+from hsm_server.http.listener import Listener
+from hsm_server.identity.tokens import TokenTrust
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sources import first_state
-from hsm_server.tokens import TokenTrust
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.certificates import make_authority
 from tests.e2e.tokens import mint

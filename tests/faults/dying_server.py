@@ -21,10 +21,10 @@ import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptograph
 from hsm_core._internal.lib.failpoints import install
 from hsm_core.secret_input import read_secret
 from hsm_server.bootstrap.inline import serve
+from hsm_server.config.options import settings_from
+from hsm_server.config.settings import Secrets
 from hsm_server.main import main as command
-from hsm_server.options import settings_from
-from hsm_server.settings import Secrets
-from hsm_server.sockets import bind
+from hsm_server.system.sockets import bind
 
 __all__ = ["dying_at", "run"]
 

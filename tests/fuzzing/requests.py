@@ -22,14 +22,14 @@ from hsm_core.errors import HSMError
 from hsm_core.model import Role
 from hsm_core.rest import ROUTES, path_fields, route_of
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.conditions import expected_generation, is_known
-from hsm_server.framing import flaw_of
+from hsm_server.config.settings import HTTPLimits, ProxyHeader, ProxySettings
+from hsm_server.http.conditions import expected_generation, is_known
+from hsm_server.http.problems import RequestRefusedError
+from hsm_server.http.request_checks import flaw_of
+from hsm_server.http.requests import RequestReader, last_event_id
 from hsm_server.limits.addresses import peer_of
 from hsm_server.limits.proxies import SourceAddresses
-from hsm_server.problems import RequestRefusedError
-from hsm_server.requests import RequestReader, last_event_id
-from hsm_server.settings import HTTPLimits, ProxyHeader, ProxySettings
-from hsm_server.tracing.spans import parent_of, trace_id_of
+from hsm_server.observability.tracing.spans import parent_of, trace_id_of
 from hsm_server.ui.parts import MULTIPART, read_parts
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Reader, Target

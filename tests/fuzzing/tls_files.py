@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.certificates import certificate_facts
-from hsm_server.exit_codes import ListenError
-from hsm_server.settings import ClientSettings, PairFiles
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ClientSettings, PairFiles
 from hsm_server.tls.acme.cache import Account, Cache
 from hsm_server.tls.acme.stored import Stored
+from hsm_server.tls.client_certificates import certificate_facts
 from hsm_server.tls.files import parse_client, parse_pairs
 from hsm_server.tls.hello import MalformedHelloError, read_hello
 from hsm_server.tls.ocsp.addresses import allowed_url, redirected

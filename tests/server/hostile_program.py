@@ -17,7 +17,6 @@ import msgspec
 from hsm_core import wire
 from hsm_core.algorithms import Algorithm
 from hsm_core.operations import CreateKey
-from hsm_server.access import Visitor
 from hsm_server.ipc.control import (
     Beat,
     FromSupervisor,
@@ -38,6 +37,7 @@ from hsm_server.ipc.frames import (
 )
 from hsm_server.processes import front_end
 from hsm_server.processes.child import Child, begin_child
+from hsm_server.vault.access import Visitor
 
 _HERE = Path(__file__).resolve().parent
 _DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromVault)

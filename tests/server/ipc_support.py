@@ -16,9 +16,9 @@ from hsm_core.model import Role
 from hsm_core.operations import ListAuditEvents, Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.access import Visitor
-from hsm_server.clock import FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.frames import (
     HEADER_BYTES,
     PROTOCOL,
@@ -32,8 +32,8 @@ from hsm_server.ipc.frames import (
 )
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.ipc.service import Surroundings, VaultService
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import SECRET, mint
 
 PATIENCE: Final = 20.0

@@ -23,20 +23,20 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.rest import API_PREFIX
 from hsm_core.testing import memory_hsm
-from hsm_server.access import VaultAccess
 from hsm_server.app import create_app
-from hsm_server.app_keys import METRICS
-from hsm_server.clock import FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings
+from hsm_server.http.app_keys import METRICS
+from hsm_server.http.listener import Listener
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.oidc.vouching import vouching_for
+from hsm_server.identity.tokens import TokenTrust
 from hsm_server.limits import actor_limiter
-from hsm_server.listener import Listener
-from hsm_server.local_vault import LocalVault
-from hsm_server.logs import Logger, make_logger
-from hsm_server.oidc.vouching import vouching_for
-from hsm_server.settings import LogFormat, LogLevel, ServerSettings
-from hsm_server.telemetry import Metrics
-from hsm_server.tokens import TokenTrust
-from hsm_server.tracing import NO_TRACING, Tracing
+from hsm_server.observability.logs import Logger, make_logger
+from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.tracing import NO_TRACING, Tracing
+from hsm_server.vault.access import VaultAccess
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 from tests.pki import CLIENT, SERVER, self_signed_root
 
 Between: TypeAlias = Callable[[AsyncHSMGateway, Gatekeeper], VaultAccess]

@@ -8,10 +8,10 @@ import click
 import pytest
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.options.acme import PRODUCTION, STAGING
-from hsm_server.options.tls import tls_options, tls_settings
-from hsm_server.plan import Plan, pack_plan, read_plan
-from hsm_server.settings import ACMESettings, ServerSettings, TLSSettings
+from hsm_server.config.options.acme import PRODUCTION, STAGING
+from hsm_server.config.options.tls import tls_options, tls_settings
+from hsm_server.config.plan import Plan, pack_plan, read_plan
+from hsm_server.config.settings import ACMESettings, ServerSettings, TLSSettings
 
 ACME = ("--tls-mode", "acme", "--acme-domain", "hsm.example.com")
 

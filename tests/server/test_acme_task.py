@@ -18,10 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from hsm_core.errors import UnsafeFileModeError
-from hsm_server.exit_codes import ListenError
-from hsm_server.logs import make_logger
-from hsm_server.settings import ACMESettings, LogFormat, LogLevel
-from hsm_server.telemetry import Metrics
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ACMESettings, LogFormat, LogLevel
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.acme import network, timing, worker
 from hsm_server.tls.acme.authority import Authority
 from hsm_server.tls.acme.cache import Account, Cache

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hsm_server.settings import HTTPLimits, ServerSettings
+from hsm_server.config.settings import HTTPLimits, ServerSettings
 from tests.server.support import API, b64, mint, open_api
 
 SMALL = ServerSettings(

@@ -15,13 +15,13 @@ from hsm_core.operations import ListAuditEvents
 from hsm_core.policies import Policy, parse_policy
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.access import Visitor
-from hsm_server.certificates import certificate_facts
-from hsm_server.clock import FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.local_vault import LocalVault
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.tokens import TokenTrust
+from hsm_server.tls.client_certificates import certificate_facts
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 from tests.pki import self_signed_root
 from tests.server.support import SECRET, claims, mint, open_api
 

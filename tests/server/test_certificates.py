@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.access import Visitor
-from hsm_server.app_keys import VAULT
-from hsm_server.certificates import CertificateFacts, certificate_facts
+from hsm_server.http.app_keys import VAULT
+from hsm_server.tls.client_certificates import CertificateFacts, certificate_facts
+from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root
 from tests.server.support import mint, open_api
 

@@ -10,13 +10,13 @@ import pytest
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.access import Visitor
-from hsm_server.clock import ClockWatch, FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.local_vault import LocalVault
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel
-from hsm_server.telemetry import Metrics
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.identity.clock import ClockWatch, FlooredClock
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 from tests.server.support import claims, mint, open_api
 
 

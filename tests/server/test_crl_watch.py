@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel, StatusCheck
-from hsm_server.telemetry import Metrics
+from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.crl_watch import CRLWatch

@@ -12,10 +12,15 @@ from aiohttp.test_utils import TestClient, TestServer
 from hsm_core.errors import AuthenticationError
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server.clock import FlooredClock
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel, ServerSettings, TokenRules
-from hsm_server.tokens import TokenTrust, TokenVerifier
+from hsm_server.config.settings import (
+    LogFormat,
+    LogLevel,
+    ServerSettings,
+    TokenRules,
+)
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.tokens import TokenTrust, TokenVerifier
+from hsm_server.observability.logs import make_logger
 from tests.server.support import SECRET, claims, local_app, mint
 
 

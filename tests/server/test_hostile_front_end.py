@@ -18,7 +18,8 @@ from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import AuthenticationError
-from hsm_server.access import Visitor
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.frames import (
     PROTOCOL,
     Answer,
@@ -30,8 +31,7 @@ from hsm_server.ipc.frames import (
     Request,
     packed,
 )
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.vault.access import Visitor
 from tests.server.ipc_support import (
     HELLO,
     Bench,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hsm_server.settings import HTTPLimits, ServerSettings
+from hsm_server.config.settings import HTTPLimits, ServerSettings
 from tests.server.support import API, open_api
 
 IDLE, SLOW = 300, 50

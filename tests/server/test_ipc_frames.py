@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_core.wire import ErrorRecord
-from hsm_server.access import Visitor
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
     HEADER_BYTES,
@@ -24,6 +23,7 @@ from hsm_server.ipc.frames import (
     cut,
     packed,
 )
+from hsm_server.vault.access import Visitor
 from tests.server.ipc_support import BACK, FRONT
 
 IDS = st.integers(1, 2**53 - 1)

@@ -12,7 +12,6 @@ import pytest
 from hsm_core import errors, wire
 from hsm_core import operations as ops
 from hsm_core.algorithms import Algorithm
-from hsm_server.access import Visitor
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
     MAX_FRAME_BYTES,
@@ -26,6 +25,7 @@ from hsm_server.ipc.frames import (
     packed,
 )
 from hsm_server.ipc.remote_vault import RemoteVault
+from hsm_server.vault.access import Visitor
 from tests.server.ipc_support import BACK, HELLO, PATIENCE, Raw, until
 
 WHO = Visitor(credential="t")

@@ -13,11 +13,11 @@ from hsm_core import operations as ops
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.errors import AuthenticationError
 from hsm_core.testing import caller
-from hsm_server.access import Visitor
+from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
+from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.frames import MAX_FRAME_BYTES
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.vault.access import Visitor
 from tests.pki import self_signed_root
 from tests.server.ipc_support import PATIENCE, Bench, open_bench, recorded, visitor
 from tests.server.support import claims, mint

@@ -17,7 +17,6 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import AuthenticationError, OverloadedError
 from hsm_core.model import Caller, KeyInfo
 from hsm_core.protocols import Request as CoreRequest
-from hsm_server.access import Visitor
 from hsm_server.ipc.frames import (
     CHUNK_BYTES,
     MAX_WAITING,
@@ -28,6 +27,7 @@ from hsm_server.ipc.frames import (
     Purpose,
     Request,
 )
+from hsm_server.vault.access import Visitor
 from tests.server.ipc_support import (
     LONGEST,
     Bench,

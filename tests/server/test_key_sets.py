@@ -14,14 +14,14 @@ from aiohttp import web
 
 from hsm_core.errors import AuthenticationError, ConfigurationError
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server import key_sets
-from hsm_server.access import Visitor
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.key_sets import MAX_SET_BYTES, KeySetTask
-from hsm_server.settings import TokenConfig, TokenRules
+from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.identity import key_sets
+from hsm_server.identity.key_sets import MAX_SET_BYTES, KeySetTask
+from hsm_server.identity.tokens import TokenSource, TokenWatch, TrustedNames
+from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, public_key_set
 from hsm_server.tls.board import Board
-from hsm_server.tokens import TokenSource, TokenWatch, TrustedNames
-from hsm_server.tokens.keys import Algorithm, key_from_pem, public_key_set
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.family import counter, wait_until
 from tests.server.issuer_thread import issuing
 from tests.server.process import Running, Site

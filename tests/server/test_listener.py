@@ -14,11 +14,16 @@ import pytest
 
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server import listener
-from hsm_server.clock import FlooredClock
+from hsm_server.config.settings import (
+    HTTPLimits,
+    LogFormat,
+    LogLevel,
+    ServerSettings,
+)
+from hsm_server.http import listener
+from hsm_server.identity.clock import FlooredClock
 from hsm_server.limits.addresses import peer_of
-from hsm_server.logs import make_logger
-from hsm_server.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
+from hsm_server.observability.logs import make_logger
 from tests.server.support import API, local_app, open_api
 
 WHOLE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

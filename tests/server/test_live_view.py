@@ -19,16 +19,16 @@ from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.testing import caller
-from hsm_server import live_view
-from hsm_server.access import VaultAccess, Visitor
-from hsm_server.clock import FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.api import live_view
+from hsm_server.config.settings import ServerSettings, TokenRules
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.tokens import TokenTrust
 from hsm_server.ipc.remote_vault import RemoteVault
 from hsm_server.ipc.service import Surroundings, VaultService
-from hsm_server.local_vault import LocalVault
-from hsm_server.pacing import with_pauses
-from hsm_server.settings import ServerSettings, TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.limits.pacing import with_pauses
+from hsm_server.vault.access import VaultAccess, Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 from tests.server.support import API, EVERYBODY, SECRET, Between, claims, mint, open_api
 
 PATIENCE = 30.0

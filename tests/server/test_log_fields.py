@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hsm_server
-from hsm_server.log_fields import FIELDS, MASK, MOST_CHARACTERS
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.observability.log_fields import FIELDS, MASK, MOST_CHARACTERS
+from hsm_server.observability.logs import make_logger
 from tests.server.support import mint
 
 METHODS = {"debug", "info", "warning", "error", "_warn"}

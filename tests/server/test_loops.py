@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hsm_server.loops import pass_over_what_stays, run
-from hsm_server.settings import EventLoop
+from hsm_server.config.settings import EventLoop
+from hsm_server.system.event_loops import pass_over_what_stays, run
 
 
 class Knot:

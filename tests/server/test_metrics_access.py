@@ -10,15 +10,15 @@ import pytest
 
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 from hsm_server.app import create_metrics_app
-from hsm_server.listener import Listener
-from hsm_server.options.metrics import metrics_settings, metrics_warning
-from hsm_server.settings import (
+from hsm_server.config.options.metrics import metrics_settings, metrics_warning
+from hsm_server.config.settings import (
     ClientSettings,
     MetricsSettings,
     PairFiles,
     ServerSettings,
     TLSSettings,
 )
+from hsm_server.http.listener import Listener
 from tests.server.process import Site
 from tests.server.support import Answer, mint, open_api
 

@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from hsm_server.app_keys import METRICS
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel, StatusCheck
-from hsm_server.telemetry import Metrics
+from hsm_server.config.settings import LogFormat, LogLevel, StatusCheck
+from hsm_server.http.app_keys import METRICS
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp import client_check

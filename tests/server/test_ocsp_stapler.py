@@ -17,10 +17,10 @@ import pytest
 from cryptography.x509 import ocsp
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ListenError
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel
-from hsm_server.telemetry import Metrics
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import LogFormat, LogLevel
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.errors import Fault, UnusableError

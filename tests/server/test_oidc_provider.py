@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from hsm_core.model import Role
-from hsm_server.oidc.provider import Departure, Provider, ProviderError
-from hsm_server.settings import OIDCSettings
+from hsm_server.config.settings import OIDCSettings
+from hsm_server.identity.oidc.provider import Departure, Provider, ProviderError
 from tests.server.oidc_issuer import CLIENT_ID, CLIENT_SECRET, OIDCIssuer
 
 REDIRECT: Final = "https://hsm.example.com/ui/sign-in/oidc/answer"

@@ -11,9 +11,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from hsm_core import wire
 from hsm_core.operations import OPERATIONS, DescribeKey, Effect
 from hsm_core.rest import API_PREFIX, ROUTES, Route, path_fields
-from hsm_server.openapi import openapi_document
-from hsm_server.openapi.examples import EXAMPLES
-from hsm_server.settings import HTTPLimits
+from hsm_server.api.openapi import openapi_document
+from hsm_server.api.openapi.examples import EXAMPLES
+from hsm_server.config.settings import HTTPLimits
 from tests.server.support import API
 
 DOCUMENT: dict[str, Any] = json.loads(openapi_document(HTTPLimits()))

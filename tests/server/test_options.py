@@ -20,9 +20,9 @@ from hsm_core.errors import (
 )
 from hsm_core.settings import AuditSync, KeyStoreKind
 from hsm_server import main as program
-from hsm_server.exit_codes import ListenError
-from hsm_server.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
-from hsm_server.settings import (
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.options import SECRET_OPTIONS, UNAVAILABLE, environment_name
+from hsm_server.config.settings import (
     ClientSettings,
     Isolation,
     PairFiles,
@@ -31,8 +31,8 @@ from hsm_server.settings import (
     StatusCheck,
     TLSSettings,
 )
-from hsm_server.standard_streams import announce
 from hsm_server.starting import Start
+from hsm_server.system.standard_streams import announce
 from tests.server.support import b64
 
 KEY = b64(bytes(range(32)))

@@ -7,8 +7,13 @@ import pytest
 
 from hsm_core import errors
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import EXIT_CODES, ExitCode, ListenError, exit_code_of
-from hsm_server.problems import (
+from hsm_server.config.exit_codes import (
+    EXIT_CODES,
+    ExitCode,
+    ListenError,
+    exit_code_of,
+)
+from hsm_server.http.problems import (
     STATUS,
     Problem,
     RequestRefusedError,
@@ -16,7 +21,7 @@ from hsm_server.problems import (
     problem_response,
     status_of,
 )
-from hsm_server.request_codes import REQUEST_CODES
+from hsm_server.http.request_codes import REQUEST_CODES
 
 PUBLIC = [
     cls

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_server.exit_codes import ExitCode
+from hsm_server.config.exit_codes import ExitCode
 from tests.server.process import Site
 from tests.support import require_program
 
@@ -31,7 +31,7 @@ class Garbling:
         return self._true.encrypt(nonce, data, aad)[:-1] + b"?"
 aead.AESGCM = Garbling
 """
-_NO_SEALS = "import hsm_server.sealed_memory as s; s._ALL_SEALS = 0"
+_NO_SEALS = "import hsm_server.system.sealed_memory as s; s._ALL_SEALS = 0"
 
 
 def _zeros() -> tuple[str, ...]:

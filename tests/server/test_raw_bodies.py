@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from hsm_server.settings import HTTPLimits, ServerSettings
+from hsm_server.config.settings import HTTPLimits, ServerSettings
 from tests.server.support import API, b64, open_api
 
 RAW = {

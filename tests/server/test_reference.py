@@ -10,8 +10,8 @@ import pytest
 from hsm_core import wire
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.operations import VerifiedBatch
+from hsm_server.config.settings import HTTPLimits, TokenRules
 from hsm_server.ipc import frames
-from hsm_server.settings import HTTPLimits, TokenRules
 from tests.server.reference import BLOCKS, PAGES, render
 from tests.support import REPOSITORY
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.plan import Plan
+from hsm_server.config.plan import Plan
+from hsm_server.config.settings import ServerSettings
 from hsm_server.processes.runtime_folder import RuntimeFolder
-from hsm_server.settings import ServerSettings
 
 
 def plan(folder: Path | None, workers: int = 1) -> Plan:

@@ -12,7 +12,7 @@ from hsm_core.errors import StoreUnavailableError
 from hsm_core.model import Caller
 from hsm_core.operations import AuditPage, ListAuditEvents, Operation
 from hsm_core.protocols import Request
-from hsm_server.app_keys import HEALTH, METRICS
+from hsm_server.http.app_keys import HEALTH, METRICS
 from tests.server.support import API, SECRET, b64, mint, open_api
 
 

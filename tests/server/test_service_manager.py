@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hsm_server.plan import Plan
+from hsm_server.config.plan import Plan
+from hsm_server.config.settings import ServerSettings
 from hsm_server.processes.service_manager import ServiceManager
-from hsm_server.settings import ServerSettings
 from tests.server.family import Family, retrying, wait_until
 from tests.server.process import Site, client_context, request
 

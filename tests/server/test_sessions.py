@@ -4,8 +4,8 @@
 import pytest
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.sessions import SessionEndedError, Sessions
-from hsm_server.settings import ConsoleSettings
+from hsm_server.config.settings import ConsoleSettings
+from hsm_server.identity.sessions import SessionEndedError, Sessions
 
 HERS = "a" * 64
 

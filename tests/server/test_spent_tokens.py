@@ -17,12 +17,12 @@ from hsm_core.operations import ExplainPolicy, GenerateRandom, ListAuditEvents
 from hsm_core.policies import Policy, built_in_policy, parse_policy
 from hsm_core.settings import PolicyProfile
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.access import Visitor
-from hsm_server.clock import FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.local_vault import LocalVault
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import Identity, SpentTokens, TokenTrust
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.tokens import Identity, SpentTokens, TokenTrust
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 from tests.server.support import SECRET, claims, mint, open_api
 
 ONCE = parse_policy(

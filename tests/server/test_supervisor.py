@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hsm_server.plan import Plan
+from hsm_server.config.plan import Plan
+from hsm_server.config.settings import LogLevel, ServerSettings
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.offspring import Roles
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.supervisor import Supervisor
-from hsm_server.secret_box import SecretBox, fill_box
-from hsm_server.settings import LogLevel, ServerSettings
+from hsm_server.system.secret_handover import SecretBox, fill_box
 
 _STUB = """
 import socket, sys

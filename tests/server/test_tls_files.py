@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hsm_core.errors import UnsafeFileModeError
-from hsm_server.exit_codes import ListenError
-from hsm_server.settings import ClientSettings, PairFiles, TLSSettings
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ClientSettings, PairFiles, TLSSettings
 from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState

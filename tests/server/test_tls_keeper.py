@@ -15,16 +15,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from hsm_server.exit_codes import ListenError
-from hsm_server.logs import make_logger
-from hsm_server.settings import (
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import (
     ClientSettings,
     LogFormat,
     LogLevel,
     PairFiles,
     TLSSettings,
 )
-from hsm_server.telemetry import Metrics
+from hsm_server.observability.logs import make_logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.expiry import ExpiryWatch

@@ -17,15 +17,20 @@ from hsm_core.errors import (
     InvalidInputError,
     UnsafeFileModeError,
 )
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import Algorithm, TokenKey, TokenTrust, TokenVerifier
-from hsm_server.tokens.config import (
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.tokens import (
+    Algorithm,
+    TokenKey,
+    TokenTrust,
+    TokenVerifier,
+)
+from hsm_server.identity.tokens.config import (
     MAX_KEYS,
     load_token_config,
     public_keys_of_set,
     with_keys,
 )
-from hsm_server.tokens.keys import key_from_pem
+from hsm_server.identity.tokens.keys import key_from_pem
 from tests.server.support import SECRET
 from tests.server.token_kit import ALGORITHMS, SECOND_SECRET, signer, write_config
 from tests.support import REPOSITORY

@@ -15,10 +15,15 @@ import pytest
 from hsm_core.errors import AuthenticationError
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.secret_input import read_secret
-from hsm_server.access import Visitor
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.settings import TokenConfig, TokenRules
-from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
+from hsm_server.config.settings import TokenConfig, TokenRules
+from hsm_server.identity.tokens import (
+    TokenSource,
+    TokenTrust,
+    TokenWatch,
+    TrustedNames,
+)
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.server.support import claims, mint
 from tests.server.token_kit import signer, write_config
 

@@ -9,11 +9,16 @@ import pytest
 
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Role
-from hsm_server.settings import MAX_TOKEN_BYTES, TokenRules
-from hsm_server.tokens import TokenKey, TokenTrust, TokenVerifier, TrustedNames
-from hsm_server.tokens import verifier as module
-from hsm_server.tokens.keys import key_from_secret
-from hsm_server.tokens.memory import Memory
+from hsm_server.config.settings import MAX_TOKEN_BYTES, TokenRules
+from hsm_server.identity.tokens import (
+    TokenKey,
+    TokenTrust,
+    TokenVerifier,
+    TrustedNames,
+)
+from hsm_server.identity.tokens import verifier as module
+from hsm_server.identity.tokens.keys import key_from_secret
+from hsm_server.identity.tokens.memory import Memory
 from tests.server.support import SECRET, b64url, mint, sign_parts
 
 NOW = 1_800_000_000

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hsm_server.config.settings import ProxyHeader, ProxySettings, ServerSettings
 from hsm_server.limits.proxies import SourceAddresses
-from hsm_server.settings import ProxyHeader, ProxySettings, ServerSettings
 from tests.server.support import open_api
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::/48")

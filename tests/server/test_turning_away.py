@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import web
 
-from hsm_server import connection
-from hsm_server.app_keys import IN_FLIGHT, METRICS
-from hsm_server.settings import RateLimits, ServerSettings
-from hsm_server.turning_away import turn_away
+from hsm_server.config.settings import RateLimits, ServerSettings
+from hsm_server.http import connection
+from hsm_server.http.app_keys import IN_FLIGHT, METRICS
+from hsm_server.http.early_refusal import turn_away
 from tests.server.support import API, open_api
 
 LIMITS = {

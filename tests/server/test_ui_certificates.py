@@ -12,11 +12,11 @@ from hsm_core.model import Role
 from hsm_core.policies import parse_policy
 from hsm_core.settings import Settings
 from hsm_core.testing import memory_hsm
-from hsm_server.access import How, Visitor
-from hsm_server.clock import FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.settings import TokenRules
-from hsm_server.tokens import TokenTrust
+from hsm_server.config.settings import TokenRules
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.tokens import TokenTrust
+from hsm_server.vault.access import How, Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.pki import self_signed_root
 from tests.server.support import SECRET, mint
 from tests.server.ui_support import open_browser

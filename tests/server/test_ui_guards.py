@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from hsm_server.local_vault import LocalVault
-from hsm_server.settings import RateLimits, ServerSettings
+from hsm_server.config.settings import RateLimits, ServerSettings
 from hsm_server.ui.cookies import pack_flash
 from hsm_server.ui.origin import safe_path
 from hsm_server.ui.table import OPEN_PAGES, PAGES
+from hsm_server.vault.local_vault import LocalVault
 from tests.server.support import Between, claims, mint
 from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser

@@ -55,11 +55,7 @@ from hsm_server.ui.keys.creating import creation_of
 from hsm_server.ui.keys.events import event_rows, last_use
 from hsm_server.ui.keys.listing import listing_of, query_of
 from hsm_server.ui.keys.payloads import MOST_BYTES, given_bytes, shown
-from hsm_server.ui.keys.presenters import (
-    key_facts,
-    key_row,
-    version_rows,
-)
+from hsm_server.ui.keys.presenters import key_facts, key_row, version_rows
 from hsm_server.ui.keys.subjects import Subject
 from hsm_server.ui.keys.trials import TRIALS, fitting
 

@@ -4,8 +4,8 @@
 import pytest
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.options.console import console_options, console_settings
-from hsm_server.settings import ConsoleSettings
+from hsm_server.config.options.console import console_options, console_settings
+from hsm_server.config.settings import ConsoleSettings
 
 
 def parsed(**changes: object) -> dict[str, object]:

@@ -14,8 +14,7 @@ from hsm_core.factory import open_async
 from hsm_core.model import ApprovalDemand, Role
 from hsm_core.operations import HSMStatus, Status
 from hsm_core.testing import Faults, caller, memory_hsm
-from hsm_server.access import How, Who
-from hsm_server.telemetry.figures import Figures
+from hsm_server.observability.telemetry.figures import Figures
 from hsm_server.ui.overview.charts import chart
 from hsm_server.ui.overview.presenting import (
     Card,
@@ -25,6 +24,7 @@ from hsm_server.ui.overview.presenting import (
     waiting_for,
 )
 from hsm_server.ui.overview.pulse import Pulse
+from hsm_server.vault.access import How, Who
 from tests.server.ui_support import SESSION, Browser, open_browser
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

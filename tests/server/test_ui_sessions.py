@@ -4,8 +4,8 @@
 import time
 
 from hsm_core.operations import ListAuditEvents
-from hsm_server.clock import FlooredClock
-from hsm_server.settings import ConsoleSettings, ServerSettings, TokenRules
+from hsm_server.config.settings import ConsoleSettings, ServerSettings, TokenRules
+from hsm_server.identity.clock import FlooredClock
 from tests.server.support import EVERYBODY, claims, mint
 from tests.server.test_live_view import OverSockets
 from tests.server.ui_support import BEFORE, SESSION, Browser, open_browser

@@ -23,11 +23,16 @@ from aiohttp import web
 
 from hsm_core.factory import open_async
 from hsm_core.testing import memory_hsm
-from hsm_server.app_keys import METRICS
-from hsm_server.clock import FlooredClock
-from hsm_server.listener import Listener
-from hsm_server.logs import make_logger
-from hsm_server.settings import HTTPLimits, LogFormat, LogLevel, ServerSettings
+from hsm_server.config.settings import (
+    HTTPLimits,
+    LogFormat,
+    LogLevel,
+    ServerSettings,
+)
+from hsm_server.http.app_keys import METRICS
+from hsm_server.http.listener import Listener
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.observability.logs import make_logger
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.peers import channel_of
 from hsm_server.tls.state import ClientRules, ServerPair, TLSState

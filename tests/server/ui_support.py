@@ -21,11 +21,11 @@ from hsm_core.model import Role
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.clock import FlooredClock
-from hsm_server.listener import Listener
-from hsm_server.local_vault import LocalVault
-from hsm_server.logs import make_logger
-from hsm_server.settings import LogFormat, LogLevel, ServerSettings
+from hsm_server.config.settings import LogFormat, LogLevel, ServerSettings
+from hsm_server.http.listener import Listener
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.observability.logs import make_logger
+from hsm_server.vault.local_vault import LocalVault
 from tests.server.support import EVERYBODY, Between, claims, local_app, mint
 
 SESSION = "__Host-ferrohsm"

@@ -34,9 +34,9 @@ from hsm_core.errors import HSMError
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import KeyHandle
 from hsm_core.testing import caller, memory_hsm
-from hsm_server.sessions import Sessions
-from hsm_server.settings import ConsoleSettings, TokenRules
-from hsm_server.tokens import TokenTrust, TokenVerifier
+from hsm_server.config.settings import ConsoleSettings, TokenRules
+from hsm_server.identity.sessions import Sessions
+from hsm_server.identity.tokens import TokenTrust, TokenVerifier
 from tests.core.approval_support import approval_of
 
 __all__ = ["CONTROL", "SUBJECTS", "Subject"]

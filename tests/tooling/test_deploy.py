@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_server.exit_codes import ExitCode
+from hsm_server.config.exit_codes import ExitCode
 from hsm_server.main import main
 from tests.support import REPOSITORY, require_program
 

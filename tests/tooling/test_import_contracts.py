@@ -29,7 +29,7 @@ CLI = "hsm-cli/src/hsm_cli"
 
 VIOLATIONS = {
     "Server and CLI stand on core, never on each other": [
-        (f"{CLI}/output.py", "import hsm_server.settings"),
+        (f"{CLI}/output.py", "import hsm_server.config.settings"),
         (f"{SERVER}/problems.py", "import hsm_cli.settings"),
         (f"{CORE}/testing/memory.py", "import hsm_server"),
     ],
@@ -69,7 +69,7 @@ VIOLATIONS = {
         (f"{CLI}/unplaced.py", ""),
     ],
     "Routes, pages and commands do not lean on their neighbours": [
-        (f"{SERVER}/routes/api.py", "import hsm_server.routes.service"),
+        (f"{SERVER}/routes/api.py", "import hsm_server.api.routes.service"),
         (f"{SERVER}/ui/audit/pages.py", "import hsm_server.ui.retention"),
         (f"{CLI}/commands/verify.py", "import hsm_cli.commands.audit"),
     ],
@@ -78,7 +78,7 @@ VIOLATIONS = {
         (f"{SERVER}/gatekeeper.py", "from aiohttp import web"),
     ],
     "Front ends and the supervisor hold nothing that opens keys or verifies tokens": [
-        (f"{SERVER}/processes/front_end.py", "import hsm_server.tokens"),
+        (f"{SERVER}/processes/front_end.py", "import hsm_server.identity.tokens"),
         (f"{SERVER}/processes/supervisor.py", "import joserfc"),
     ],
     "Core knows no transport, no terminal, no telemetry": [

@@ -15,7 +15,7 @@ from hsm_core import errors
 from hsm_core._internal.crypto.ciphertexts import CipherKind, Header
 from hsm_core.errors import HSMError
 from hsm_core.model import KeyId
-from hsm_server.problems import status_of
+from hsm_server.http.problems import status_of
 from tests.tooling.ciphertext_vectors import vector
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from hsm_server.access import VaultAccess
-from hsm_server.app_keys import (
+from hsm_server.api.openapi import openapi_document
+from hsm_server.api.routes.api import add_api_routes
+from hsm_server.api.routes.service import add_metrics_route, add_service_routes
+from hsm_server.config.settings import ServerSettings
+from hsm_server.http.app_keys import (
     GUARD,
     HEALTH,
     IN_FLIGHT,
@@ -18,19 +21,16 @@ from hsm_server.app_keys import (
     TRACING,
     VAULT,
 )
-from hsm_server.health import HealthCheck
-from hsm_server.in_flight import InFlight
+from hsm_server.http.health import HealthCheck
+from hsm_server.http.in_flight import InFlight
+from hsm_server.http.middleware import answer_everything, set_common_headers
+from hsm_server.identity.oidc.provider import Provider
 from hsm_server.limits import SourceAddresses, address_guard
-from hsm_server.logs import Logger
-from hsm_server.middleware import answer_everything, set_common_headers
-from hsm_server.oidc.provider import Provider
-from hsm_server.openapi import openapi_document
-from hsm_server.routes.api import add_api_routes
-from hsm_server.routes.service import add_metrics_route, add_service_routes
-from hsm_server.settings import ServerSettings
-from hsm_server.telemetry import Metrics
-from hsm_server.tracing import NO_TRACING, Tracing
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.tracing import NO_TRACING, Tracing
 from hsm_server.ui import add_console
+from hsm_server.vault.access import VaultAccess
 
 __all__ = ["create_app", "create_metrics_app"]
 

@@ -18,10 +18,8 @@ from click.core import ParameterSource
 from hsm_core.errors import EntropyUnavailableError, HSMError
 from hsm_core.secret_input import is_literal_secret
 from hsm_server.__about__ import __version__
-from hsm_server.exit_codes import ExitCode, exit_code_of
-from hsm_server.logs import location
-from hsm_server.oidc.config import load_oidc_config
-from hsm_server.options import (
+from hsm_server.config.exit_codes import ExitCode, exit_code_of
+from hsm_server.config.options import (
     SECRET_OPTIONS,
     TOKEN_KEYS,
     UNAVAILABLE,
@@ -33,15 +31,17 @@ from hsm_server.options import (
     root_warning,
     settings_from,
 )
-from hsm_server.secret_box import TOKEN_SECRET, SecretBox, for_stores
-from hsm_server.settings import Isolation, ServerSettings
-from hsm_server.standard_streams import (
+from hsm_server.config.settings import Isolation, ServerSettings
+from hsm_server.identity.oidc.config import load_oidc_config
+from hsm_server.observability.logs import location
+from hsm_server.starting import Start, serve
+from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox, for_stores
+from hsm_server.system.standard_streams import (
     drop_unwritable,
     plug_standard_streams,
     say,
     sentence,
 )
-from hsm_server.starting import Start, serve
 
 __all__ = ["main"]
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hsm_server.hardening import forbid_dumps
-from hsm_server.loops import check_loop
-from hsm_server.plan import User
-from hsm_server.secret_box import TOKEN_SECRET, SecretBox
-from hsm_server.settings import Isolation, ServerSettings
-from hsm_server.standard_streams import announce
-from hsm_server.tracing import check_tracing
+from hsm_server.config.plan import User
+from hsm_server.config.settings import Isolation, ServerSettings
+from hsm_server.observability.tracing import check_tracing
+from hsm_server.system.event_loops import check_loop
+from hsm_server.system.hardening import forbid_dumps
+from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox
+from hsm_server.system.standard_streams import announce
 
 __all__ = ["Start", "serve"]
 
@@ -65,8 +65,8 @@ def serve(start: Start) -> None:
 def _serve_inline(start: Start) -> None:
     import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
     from hsm_server.bootstrap import inline
-    from hsm_server.hardening import forbid_new_privileges
-    from hsm_server.sockets import listening_sockets
+    from hsm_server.system.hardening import forbid_new_privileges
+    from hsm_server.system.sockets import listening_sockets
 
     settings, box = start.settings, start.box
     forbid_new_privileges()

@@ -13,24 +13,29 @@ from typing import Any
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
 from hsm_server.app import create_app, create_metrics_app
-from hsm_server.clock import ClockWatch, FlooredClock
-from hsm_server.exit_codes import ListenError
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.key_sets import key_set_tasks
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import Secrets, ServerSettings, TLSSettings
+from hsm_server.http.listener import Listener
+from hsm_server.identity.clock import ClockWatch, FlooredClock
+from hsm_server.identity.key_sets import key_set_tasks
+from hsm_server.identity.oidc.vouching import Vouching, vouching_for
+from hsm_server.identity.tokens import (
+    TokenSource,
+    TokenTrust,
+    TokenWatch,
+    TrustedNames,
+)
 from hsm_server.limits import actor_limiter
-from hsm_server.listener import Listener
-from hsm_server.local_vault import LocalVault
-from hsm_server.logs import (
+from hsm_server.observability.logs import (
     Logger,
     capture_foreign,
     loop_exception_handler,
     make_logger,
 )
-from hsm_server.loops import pass_over_what_stays, run
-from hsm_server.oidc.vouching import Vouching, vouching_for
-from hsm_server.settings import Secrets, ServerSettings, TLSSettings
-from hsm_server.sockets import challenge_sockets, metrics_sockets, url_of
-from hsm_server.telemetry import Metrics
+from hsm_server.observability.telemetry import Metrics
+from hsm_server.observability.tracing import open_tracing
+from hsm_server.system.event_loops import pass_over_what_stays, run
+from hsm_server.system.sockets import challenge_sockets, metrics_sockets, url_of
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.keeper import Keeper, Task
@@ -39,8 +44,8 @@ from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.tasks import tasks_for
 from hsm_server.tls.trial import try_state
-from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
-from hsm_server.tracing import open_tracing
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import LocalVault
 
 __all__ = ["serve"]
 

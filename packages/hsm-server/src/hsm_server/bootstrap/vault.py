@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from hsm_core.factory import OpenHSM, open_async, open_hsm
-from hsm_server.clock import ClockWatch, FlooredClock
-from hsm_server.gatekeeper import Gatekeeper
-from hsm_server.hardening import (
-    drop_capabilities,
-    lock_memory,
-    refuse_new_code,
-    scrub_freed_memory,
+from hsm_server.identity.clock import ClockWatch, FlooredClock
+from hsm_server.identity.oidc.vouching import Vouching, vouching_for
+from hsm_server.identity.tokens import (
+    TokenSource,
+    TokenTrust,
+    TokenWatch,
+    TrustedNames,
 )
 from hsm_server.ipc.control import (
     Beat,
@@ -37,12 +37,17 @@ from hsm_server.ipc.control import (
 )
 from hsm_server.ipc.service import Surroundings, VaultService
 from hsm_server.limits import actor_limiter
-from hsm_server.logs import location, loop_exception_handler
-from hsm_server.loops import pass_over_what_stays, run
-from hsm_server.oidc.vouching import Vouching, vouching_for
+from hsm_server.observability.logs import location, loop_exception_handler
 from hsm_server.processes.child import Child, Pulse, begin_child, end_without_memory
-from hsm_server.secret_box import TOKEN_SECRET, empty_box
-from hsm_server.tokens import TokenSource, TokenTrust, TokenWatch, TrustedNames
+from hsm_server.system.event_loops import pass_over_what_stays, run
+from hsm_server.system.hardening import (
+    drop_capabilities,
+    lock_memory,
+    refuse_new_code,
+    scrub_freed_memory,
+)
+from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box
+from hsm_server.vault.gatekeeper import Gatekeeper
 
 __all__ = ["main"]
 

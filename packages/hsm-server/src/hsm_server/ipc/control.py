@@ -60,7 +60,7 @@ class Begin(_Message, frozen=True, tag="begin"):
     HTTP and the state in force, if there are such.
 
     Attributes:
-        plan: Settings of the server, packed; see `hsm_server.plan`.
+        plan: Settings of the server, packed; see `hsm_server.config.plan`.
         slot: Which child this is, such as ``vault`` or ``front1``.
         metrics: Folder of the shared metrics.
     """

@@ -10,10 +10,10 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.model import Caller
 from hsm_core.operations import ListAuditEvents
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.access import Visitor
-from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.ipc.frames import Answer, Request
 from hsm_server.ipc.outbox import Outbox
+from hsm_server.vault.access import Visitor
+from hsm_server.vault.gatekeeper import Gatekeeper
 
 __all__ = ["Errands"]
 

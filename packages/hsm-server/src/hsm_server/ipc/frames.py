@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from hsm_core.wire import ErrorRecord
-from hsm_server.access import Visitor
 from hsm_server.limits.quota import Quota
+from hsm_server.vault.access import Visitor
 
 __all__ = [
     "CHUNK_BYTES",

@@ -23,7 +23,7 @@ from hsm_core.operations import OPERATIONS, ListAuditEvents, Operation, Status
 from hsm_core.protocols import AsyncHSMGateway
 from hsm_core.protocols import Request as CoreRequest
 from hsm_server.__about__ import __version__
-from hsm_server.gatekeeper import Gatekeeper
+from hsm_server.http.request_codes import REQUEST_CODES
 from hsm_server.ipc.assembly import Assemblies
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.errands import Errands
@@ -41,8 +41,8 @@ from hsm_server.ipc.frames import (
 )
 from hsm_server.ipc.outbox import Outbox
 from hsm_server.limits.quota import Quota
-from hsm_server.local_vault import PROBE
-from hsm_server.request_codes import REQUEST_CODES
+from hsm_server.vault.gatekeeper import Gatekeeper
+from hsm_server.vault.local_vault import PROBE
 
 __all__ = ["FrontEnd", "Surroundings"]
 

@@ -26,14 +26,7 @@ from hsm_core.operations import (
     Operation,
     result_type,
 )
-from hsm_server.access import (
-    Known,
-    SignedIn,
-    Told,
-    Visitor,
-    Who,
-    tell_nobody,
-)
+from hsm_server.config.settings import MAX_TOKEN_BYTES
 from hsm_server.ipc.frames import (
     MOST_APPROVAL_ID,
     MOST_REFUSED_KEY,
@@ -41,7 +34,7 @@ from hsm_server.ipc.frames import (
     Request,
 )
 from hsm_server.ipc.link import Link
-from hsm_server.settings import MAX_TOKEN_BYTES
+from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
 
 __all__ = ["RemoteVault"]
 

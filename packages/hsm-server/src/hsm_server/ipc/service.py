@@ -6,8 +6,8 @@ from __future__ import annotations
 import socket
 
 from hsm_core.protocols import AsyncHSMGateway
-from hsm_server.gatekeeper import Gatekeeper
 from hsm_server.ipc.front_end import FrontEnd, Surroundings
+from hsm_server.vault.gatekeeper import Gatekeeper
 
 __all__ = ["Surroundings", "VaultService"]
 

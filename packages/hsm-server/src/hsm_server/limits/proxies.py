@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, TypeAlias
 
-from hsm_server.settings import ProxyHeader, ProxySettings
+from hsm_server.config.settings import ProxyHeader, ProxySettings
 
 __all__ = ["SourceAddresses"]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from hsm_core.operations import Operation
+from hsm_server.config.settings import RateLimits
 from hsm_server.limits.actors import ActorLimiter
 from hsm_server.limits.buckets import Rate
 from hsm_server.limits.counts import LimitCounts
 from hsm_server.limits.guard import AddressGuard
-from hsm_server.settings import RateLimits
 
 __all__ = ["actor_limiter", "address_guard"]
 

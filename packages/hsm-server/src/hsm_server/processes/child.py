@@ -19,18 +19,23 @@ from typing import Final, NoReturn
 import msgspec
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ExitCode, exit_code_of
-from hsm_server.hardening import (
+from hsm_server.config.exit_codes import ExitCode, exit_code_of
+from hsm_server.config.plan import Plan, read_plan
+from hsm_server.ipc.control import Beat, Failed, receive_begin
+from hsm_server.observability.logs import (
+    Logger,
+    capture_foreign,
+    location,
+    make_logger,
+)
+from hsm_server.observability.telemetry import Metrics, share_metrics
+from hsm_server.system.hardening import (
     die_with_parent,
     forbid_dumps,
     forbid_new_privileges,
     return_large_buffers,
 )
-from hsm_server.ipc.control import Beat, Failed, receive_begin
-from hsm_server.logs import Logger, capture_foreign, location, make_logger
-from hsm_server.plan import Plan, read_plan
-from hsm_server.standard_streams import plug_standard_streams, sentence
-from hsm_server.telemetry import Metrics, share_metrics
+from hsm_server.system.standard_streams import plug_standard_streams, sentence
 
 __all__ = ["Child", "Pulse", "begin_child", "end_without_memory"]
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from hsm_server.ipc.control import UseTLS, UsingTLS
 from hsm_server.processes.offspring import Offspring
-from hsm_server.sealed_memory import is_sealed
+from hsm_server.system.sealed_memory import is_sealed
 
 __all__ = ["Distribution"]
 

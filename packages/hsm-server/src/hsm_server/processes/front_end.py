@@ -20,7 +20,8 @@ from aiohttp import web
 import hsm_server.tls.openssl  # noqa: F401 (before anything else of cryptography)
 from hsm_core.errors import HSMError
 from hsm_server.app import create_app, create_metrics_app
-from hsm_server.hardening import drop_capabilities, give_back_memory
+from hsm_server.config.settings import ServerSettings
+from hsm_server.http.listener import Listener
 from hsm_server.ipc.control import (
     Beat,
     Control,
@@ -33,15 +34,14 @@ from hsm_server.ipc.control import (
     UsingTLS,
 )
 from hsm_server.ipc.remote_vault import RemoteVault
-from hsm_server.listener import Listener
-from hsm_server.logs import loop_exception_handler
-from hsm_server.loops import pass_over_what_stays, run
+from hsm_server.observability.logs import loop_exception_handler
+from hsm_server.observability.tracing import open_tracing
 from hsm_server.processes.child import Child, begin_child, end_without_memory
-from hsm_server.settings import ServerSettings
-from hsm_server.standard_streams import sentence
+from hsm_server.system.event_loops import pass_over_what_stays, run
+from hsm_server.system.hardening import drop_capabilities, give_back_memory
+from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sealed import ends_by_kind, unseal_state
-from hsm_server.tracing import open_tracing
 
 __all__ = ["main"]
 

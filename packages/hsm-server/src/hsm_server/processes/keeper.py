@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ListenError
-from hsm_server.hardening import drop_capabilities
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import TLSSettings
+from hsm_server.identity.key_sets import key_set_tasks
 from hsm_server.ipc.control import (
     Beat,
     Control,
@@ -30,10 +31,9 @@ from hsm_server.ipc.control import (
     Reloaded,
     Stop,
 )
-from hsm_server.key_sets import key_set_tasks
-from hsm_server.logs import loop_exception_handler
+from hsm_server.observability.logs import loop_exception_handler
 from hsm_server.processes.child import Child, begin_child, end_without_memory
-from hsm_server.settings import TLSSettings
+from hsm_server.system.hardening import drop_capabilities
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.keeper import Keeper
 from hsm_server.tls.sealed import seal_state, unseal_state

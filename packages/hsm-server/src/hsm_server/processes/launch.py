@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hsm_core.errors import ConfigurationError
-from hsm_server import sealed_memory
-from hsm_server.exit_codes import ListenError
-from hsm_server.plan import Plan, User, pack_plan
-from hsm_server.secret_box import SecretBox, fill_box
-from hsm_server.settings import ServerSettings, TLSSettings
-from hsm_server.sockets import (
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.plan import Plan, User, pack_plan
+from hsm_server.config.settings import ServerSettings, TLSSettings
+from hsm_server.system import sealed_memory
+from hsm_server.system.secret_handover import SecretBox, fill_box
+from hsm_server.system.sockets import (
     challenge_sockets,
     listening_sockets,
     metrics_sockets,
     url_of,
 )
-from hsm_server.standard_streams import drop_unwritable
+from hsm_server.system.standard_streams import drop_unwritable
 
 __all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hsm_server.exit_codes import ExitCode
+from hsm_server.config.exit_codes import ExitCode
+from hsm_server.config.plan import Plan, pack_plan
 from hsm_server.ipc.control import (
     Beat,
     Begin,
@@ -24,12 +25,11 @@ from hsm_server.ipc.control import (
     Serve,
     Stop,
 )
-from hsm_server.logs import Logger
-from hsm_server.plan import Plan, pack_plan
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.processes.backoff import Backoff
 from hsm_server.processes.spawn import Spawned, spawn
-from hsm_server.secret_box import pour
-from hsm_server.telemetry import Metrics
+from hsm_server.system.secret_handover import pour
 
 __all__ = ["Offspring", "Parts", "Roles"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hsm_server.ipc.control import Reload, Reloaded
-from hsm_server.logs import Logger
+from hsm_server.observability.logs import Logger
 from hsm_server.processes.offspring import Offspring
 from hsm_server.processes.service_manager import ServiceManager
 

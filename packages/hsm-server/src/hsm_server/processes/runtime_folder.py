@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from hsm_core.errors import ConfigurationError
-from hsm_server.plan import Plan
-from hsm_server.telemetry import (
+from hsm_server.config.plan import Plan
+from hsm_server.observability.telemetry import (
     ALARM_GAUGES,
     ALARM_SLOTS,
     KEEPERS_SLOT,

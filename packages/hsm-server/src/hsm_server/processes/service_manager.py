@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from hsm_server.plan import Plan
+from hsm_server.config.plan import Plan
 
 __all__ = ["ServiceManager"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hsm_core.settings import SCRUBBING_ALLOCATOR
-from hsm_server.plan import User
+from hsm_server.config.plan import User
 from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
 
 __all__ = ["Spawned", "spawn"]

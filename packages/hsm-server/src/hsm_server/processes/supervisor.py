@@ -18,13 +18,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ExitCode, exit_code_of
-from hsm_server.hardening import (
-    close_all_but,
-    forbid_dumps,
-    forbid_new_privileges,
-    refuse_new_code,
-)
+from hsm_server.config.exit_codes import ExitCode, exit_code_of
+from hsm_server.config.plan import Plan, read_plan
 from hsm_server.ipc.control import (
     Beat,
     FromChild,
@@ -37,27 +32,32 @@ from hsm_server.ipc.control import (
     Serve,
     UsingTLS,
 )
-from hsm_server.logs import (
+from hsm_server.observability.logs import (
     capture_foreign,
     location,
     loop_exception_handler,
     make_logger,
 )
-from hsm_server.plan import Plan, read_plan
+from hsm_server.observability.telemetry import KEEPERS_SLOT, Metrics, share_metrics
 from hsm_server.processes.distribution import Distribution
 from hsm_server.processes.launch import HELD_SIGNALS
 from hsm_server.processes.offspring import Offspring, Parts, Roles
 from hsm_server.processes.reloading import Reloading
 from hsm_server.processes.runtime_folder import RuntimeFolder
 from hsm_server.processes.service_manager import ServiceManager
-from hsm_server.standard_streams import (
+from hsm_server.system.hardening import (
+    close_all_but,
+    forbid_dumps,
+    forbid_new_privileges,
+    refuse_new_code,
+)
+from hsm_server.system.standard_streams import (
     announce,
     drop_unwritable,
     plug_standard_streams,
     say,
     sentence,
 )
-from hsm_server.telemetry import KEEPERS_SLOT, Metrics, share_metrics
 
 __all__ = ["Supervisor", "main"]
 

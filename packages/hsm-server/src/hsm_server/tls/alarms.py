@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from hsm_server.logs import Logger
-from hsm_server.telemetry import Metrics
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
 
 __all__ = ["Alarms"]
 

@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from hsm_server.certificates import UNREADABLE
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.tls.client_certificates import UNREADABLE
 
 __all__ = ["check_chain", "ends_at", "kind_of"]
 

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.openssl import SSL, crypto, reason_of
 from hsm_server.tls.state import Challenge, ClientRules, ServerPair, TLSState
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from cryptography import x509
 
-from hsm_server.logs import Logger
+from hsm_server.observability.logs import Logger
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of

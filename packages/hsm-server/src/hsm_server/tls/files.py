@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives import serialization
 
 from hsm_core.errors import UnsafeFileModeError
 from hsm_core.secret_input import is_open_to_others
-from hsm_server.certificates import UNREADABLE
-from hsm_server.exit_codes import ListenError
-from hsm_server.settings import ClientSettings, PairFiles
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ClientSettings, PairFiles
 from hsm_server.tls.certificates import check_chain, kind_of
+from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.private_keys import read_private_key
 from hsm_server.tls.regular import NotRegularError, open_regular
 from hsm_server.tls.state import ClientRules, ServerPair

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
 
 __all__ = ["CLASSICAL", "GROUPS", "HYBRID", "Handshake", "check_groups", "selected"]
 

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from hsm_core.errors import HSMError
-from hsm_server.logs import Logger, location
-from hsm_server.standard_streams import sentence
+from hsm_server.observability.logs import Logger, location
+from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.board import Board
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state

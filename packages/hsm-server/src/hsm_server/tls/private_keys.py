@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.types import (
     CertificatePublicKeyTypes as PublicKeyTypes,
 )
 
-from hsm_server.exit_codes import ListenError
-from hsm_server.settings import PairFiles
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import PairFiles
 from hsm_server.tls.openssl import crypto
 
 __all__ = ["read_private_key"]

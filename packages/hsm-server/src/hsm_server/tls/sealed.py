@@ -6,8 +6,8 @@ from __future__ import annotations
 from cryptography import x509
 from msgspec import MsgspecError
 
-from hsm_server.exit_codes import ListenError
-from hsm_server.sealed_memory import read_sealed, seal
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.system.sealed_memory import read_sealed, seal
 from hsm_server.tls.certificates import ends_at, kind_of
 from hsm_server.tls.state import TLSState, pack_state, read_state
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.files import Contents, digest_of
 
 __all__ = ["settled"]

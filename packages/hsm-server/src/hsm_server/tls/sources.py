@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ListenError
-from hsm_server.settings import ClientSettings, TLSSettings
-from hsm_server.standard_streams import sentence
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ClientSettings, TLSSettings
+from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.acme.first import first_pair
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from hsm_core.model import Line, Record
-from hsm_server.settings import StatusCheck
+from hsm_server.config.settings import StatusCheck
 
 __all__ = [
     "Challenge",

@@ -6,9 +6,9 @@ from __future__ import annotations
 import socket
 from datetime import timedelta
 
-from hsm_server.logs import Logger
-from hsm_server.settings import TLSSettings
-from hsm_server.telemetry import Metrics
+from hsm_server.config.settings import TLSSettings
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.crl_watch import CRLWatch
 from hsm_server.tls.expiry import ExpiryWatch

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.contexts import challenge_context, server_context
 from hsm_server.tls.openssl import SSL, reason_of
 from hsm_server.tls.state import TLSState

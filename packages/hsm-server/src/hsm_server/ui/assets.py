@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import ETag, web
 
-from hsm_server.app_keys import begin_operation
+from hsm_server.http.app_keys import begin_operation
 
 __all__ = ["STATIC_PATH", "asset_url", "serve_asset"]
 

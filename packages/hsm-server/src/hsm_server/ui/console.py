@@ -12,13 +12,12 @@ import msgspec
 from aiohttp import web
 
 from hsm_core.errors import AuthenticationError, HSMError
-from hsm_server.access import Visitor
-from hsm_server.app_keys import METRICS, VAULT, Exchange, begin_operation
-from hsm_server.auth import visitor_of
-from hsm_server.conditions import SAFE_METHODS
-from hsm_server.failures import FAILURE_PAGES
-from hsm_server.problems import RequestRefusedError
-from hsm_server.requests import add_route
+from hsm_server.http.app_keys import METRICS, VAULT, Exchange, begin_operation
+from hsm_server.http.conditions import SAFE_METHODS
+from hsm_server.http.failures import FAILURE_PAGES
+from hsm_server.http.problems import RequestRefusedError
+from hsm_server.http.requests import add_route
+from hsm_server.http.visitors import visitor_of
 from hsm_server.ui.assets import STATIC_PATH, serve_asset
 from hsm_server.ui.cookies import (
     BEFORE_COOKIE,
@@ -34,6 +33,7 @@ from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.table import OPEN_PAGES, PAGES
 from hsm_server.ui.view import View, Visit
+from hsm_server.vault.access import Visitor
 
 __all__ = ["add_console"]
 

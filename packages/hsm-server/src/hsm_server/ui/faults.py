@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hsm_core.errors import HSMError
-from hsm_server.problems import RequestRefusedError, headers_of, problem_of
+from hsm_server.http.problems import RequestRefusedError, headers_of, problem_of
 
 __all__ = ["Fault", "fault_of"]
 

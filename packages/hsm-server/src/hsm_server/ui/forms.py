@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from hsm_core.errors import InvalidInputError, MalformedError
-from hsm_server.app_keys import SETTINGS
-from hsm_server.incoming import read_body
-from hsm_server.problems import RequestRefusedError
+from hsm_server.http.app_keys import SETTINGS
+from hsm_server.http.bodies import read_body
+from hsm_server.http.problems import RequestRefusedError
 from hsm_server.ui.numbers import whole_number
 from hsm_server.ui.parts import MULTIPART, read_parts
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hsm_server.access import Who
 from hsm_server.ui.origin import HOME
+from hsm_server.vault.access import Who
 
 __all__ = ["Entry", "navigation"]
 

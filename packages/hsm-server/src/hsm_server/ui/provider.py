@@ -20,9 +20,9 @@ import msgspec
 from aiohttp import web
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.app_keys import LOGGER, PROVIDER, VAULT
-from hsm_server.oidc.config import RETURN_PATH
-from hsm_server.oidc.provider import Departure, Provider, ProviderError
+from hsm_server.http.app_keys import LOGGER, PROVIDER, VAULT
+from hsm_server.identity.oidc.config import RETURN_PATH
+from hsm_server.identity.oidc.provider import Departure, Provider, ProviderError
 from hsm_server.ui.cookies import SESSION_COOKIE, drop_cookie
 from hsm_server.ui.origin import HOME, comes_from_elsewhere, safe_path
 from hsm_server.ui.page import OpenPage

@@ -9,9 +9,8 @@ import msgspec
 from aiohttp import web
 
 from hsm_core.errors import AuthenticationError
-from hsm_server.access import SignedIn
-from hsm_server.app_keys import PROVIDER, VAULT
-from hsm_server.settings import MAX_TOKEN_BYTES
+from hsm_server.config.settings import MAX_TOKEN_BYTES
+from hsm_server.http.app_keys import PROVIDER, VAULT
 from hsm_server.ui.cookies import (
     BEFORE_COOKIE,
     SESSION_COOKIE,
@@ -22,6 +21,7 @@ from hsm_server.ui.cookies import (
 from hsm_server.ui.origin import HOME, safe_path
 from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.view import View, Visit
+from hsm_server.vault.access import SignedIn
 
 __all__ = ["OPEN_PAGES", "PAGES", "begin_session", "sign_in_page"]
 

@@ -10,9 +10,9 @@ from typing import Final
 from aiohttp import web
 
 from hsm_core.errors import HSMError
-from hsm_server.app_keys import IN_FLIGHT, VAULT
-from hsm_server.live_view import write_part
-from hsm_server.pacing import with_pauses
+from hsm_server.api.live_view import write_part
+from hsm_server.http.app_keys import IN_FLIGHT, VAULT
+from hsm_server.limits.pacing import with_pauses
 from hsm_server.ui.view import View
 
 __all__ = ["answer_events", "event"]

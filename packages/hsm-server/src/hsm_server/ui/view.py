@@ -14,10 +14,9 @@ from aiohttp import web
 from hsm_core.errors import HSMError, InvalidInputError
 from hsm_core.operations import Operation
 from hsm_core.wire import asked_approval
-from hsm_server.access import Visitor, Who
-from hsm_server.app_keys import VAULT, Exchange
-from hsm_server.incoming import query_pairs
-from hsm_server.problems import RequestRefusedError, status_of
+from hsm_server.http.app_keys import VAULT, Exchange
+from hsm_server.http.bodies import query_pairs
+from hsm_server.http.problems import RequestRefusedError, status_of
 from hsm_server.ui.cookies import (
     FLASH_COOKIE,
     drop_cookie,
@@ -32,6 +31,7 @@ from hsm_server.ui.forms import Form, has_form_token, read_form
 from hsm_server.ui.navigation import navigation
 from hsm_server.ui.origin import HOME, is_from_here, safe_path
 from hsm_server.ui.rendering import PAGE_HEADERS, render
+from hsm_server.vault.access import Visitor, Who
 
 __all__ = ["View", "Visit"]
 

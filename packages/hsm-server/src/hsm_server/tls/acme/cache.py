@@ -32,10 +32,10 @@ from cryptography.hazmat.primitives.serialization import (
 from hsm_core.errors import UnsafeFileModeError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_open_to_others
-from hsm_server.certificates import UNREADABLE
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.acme.self_signed import new_key
 from hsm_server.tls.acme.stored import Stored
+from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.regular import open_regular
 
 __all__ = ["Account", "Cache"]

@@ -13,7 +13,7 @@ import requests
 from acme import errors, messages
 
 from hsm_core.errors import HSMError
-from hsm_server.standard_streams import sentence
+from hsm_server.system.standard_streams import sentence
 
 __all__ = ["Failure", "FailureKind", "as_failure", "instant_after"]
 

@@ -8,11 +8,11 @@ from datetime import datetime
 from cryptography import x509
 
 from hsm_core.errors import HSMError
-from hsm_server.certificates import UNREADABLE
-from hsm_server.exit_codes import ListenError
-from hsm_server.settings import ACMESettings
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ACMESettings
 from hsm_server.tls.acme.cache import Cache
 from hsm_server.tls.acme.self_signed import placeholder
+from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.state import ServerPair
 
 __all__ = ["first_pair"]

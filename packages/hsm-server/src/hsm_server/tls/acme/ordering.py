@@ -12,7 +12,6 @@ import msgspec
 from acme import messages
 from cryptography import x509
 
-from hsm_server.certificates import UNREADABLE
 from hsm_server.tls.acme.authority import Asked, Authority
 from hsm_server.tls.acme.challenges import Proof, tls_challenge
 from hsm_server.tls.acme.failures import Failure, FailureKind, as_failure
@@ -21,6 +20,7 @@ from hsm_server.tls.acme.self_signed import new_key
 from hsm_server.tls.acme.stored import Stored
 from hsm_server.tls.acme.worker import call
 from hsm_server.tls.board import Board
+from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.state import Challenge
 
 __all__ = ["fulfil", "show_challenges"]

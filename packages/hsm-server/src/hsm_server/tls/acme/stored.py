@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hsm_server.exit_codes import ListenError
+from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.acme.self_signed import general_names, key_der
 from hsm_server.tls.certificates import check_chain
 from hsm_server.tls.state import ServerPair

@@ -16,10 +16,10 @@ import msgspec
 from cryptography import x509
 
 from hsm_core.errors import HSMError
-from hsm_server.logs import Logger
-from hsm_server.settings import ACMESettings
-from hsm_server.standard_streams import sentence
-from hsm_server.telemetry import Metrics
+from hsm_server.config.settings import ACMESettings
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
+from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.acme.authority import Authority
 from hsm_server.tls.acme.cache import Cache
 from hsm_server.tls.acme.failures import Failure, FailureKind

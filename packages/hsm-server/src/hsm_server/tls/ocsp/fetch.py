@@ -14,11 +14,7 @@ from hsm_server.tls.ocsp.addresses import BoundedResolver, allowed_url, redirect
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.pace import Clock
 from hsm_server.tls.ocsp.request import StatusRequest, build_request, get_url
-from hsm_server.tls.ocsp.response import (
-    MAX_RESPONSE_BYTES,
-    Answer,
-    check_response,
-)
+from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Answer, check_response
 from hsm_server.tls.ocsp.subject import Subject
 
 __all__ = ["Responders"]

@@ -12,9 +12,9 @@ from typing import Final, Protocol
 import msgspec
 
 from hsm_core.errors import HSMError
-from hsm_server.exit_codes import ListenError
-from hsm_server.logs import Logger
-from hsm_server.telemetry import Metrics
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
 from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.errors import UnusableError

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from hsm_server.certificates import UNREADABLE
+from hsm_server.tls.client_certificates import UNREADABLE
 
 __all__ = ["Subject", "is_must_staple", "responders_of", "subject_of"]
 

@@ -14,9 +14,9 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEntry
 from hsm_core.operations import AuditStatus, ListAuditEvents, Status, VerifyAudit
-from hsm_server.live_view import LIVE_VIEW, answer_live_view
-from hsm_server.problems import status_of
-from hsm_server.requests import last_event_id
+from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
+from hsm_server.http.problems import status_of
+from hsm_server.http.requests import last_event_id
 from hsm_server.ui.audit.filters import FAILED, PER_PAGE, read_filters
 from hsm_server.ui.audit.presenting import present, progress, record_text
 from hsm_server.ui.numbers import whole_number

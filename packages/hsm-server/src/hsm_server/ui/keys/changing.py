@@ -15,14 +15,9 @@ from hsm_core.errors import (
     NameTakenError,
     PreconditionFailedError,
 )
-from hsm_server.problems import status_of
+from hsm_server.http.problems import status_of
 from hsm_server.ui.fields import Field, filled, marked
-from hsm_server.ui.keys.actions import (
-    ACTIONS,
-    Action,
-    done_text,
-    operation_of,
-)
+from hsm_server.ui.keys.actions import ACTIONS, Action, done_text, operation_of
 from hsm_server.ui.keys.explaining import explain_for_me
 from hsm_server.ui.keys.presenters import key_facts
 from hsm_server.ui.keys.subjects import KEY, Subject, find_subject, path_of

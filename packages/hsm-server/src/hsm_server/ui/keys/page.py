@@ -20,10 +20,7 @@ from hsm_core.operations import (
 )
 from hsm_core.wire import encode_json
 from hsm_server.ui.keys.actions import offered
-from hsm_server.ui.keys.presenters import (
-    key_facts,
-    version_rows,
-)
+from hsm_server.ui.keys.presenters import key_facts, version_rows
 from hsm_server.ui.keys.subjects import KEY, find_key, find_subject, path_of
 from hsm_server.ui.keys.trials import fitting
 from hsm_server.ui.origin import HOME

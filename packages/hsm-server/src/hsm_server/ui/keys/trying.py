@@ -22,7 +22,7 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyInfo
 from hsm_core.wire import asked_approval
-from hsm_server.problems import problem_of, status_of
+from hsm_server.http.problems import problem_of, status_of
 from hsm_server.ui.fields import Field, filled, marked
 from hsm_server.ui.keys.outcomes import Tried
 from hsm_server.ui.keys.payloads import MOST_BYTES

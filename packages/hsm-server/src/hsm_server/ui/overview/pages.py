@@ -14,7 +14,7 @@ from aiohttp import web
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import ApprovalInfo, HSMStatus, ListApprovals, Status
-from hsm_server.app_keys import HEALTH
+from hsm_server.http.app_keys import HEALTH
 from hsm_server.ui.faults import Fault, fault_of
 from hsm_server.ui.overview.charts import chart
 from hsm_server.ui.overview.presenting import cards, concern, providers, waiting_for

@@ -10,8 +10,8 @@ from typing import Final
 
 from hsm_core.operations import AlgorithmStatus, ApprovalInfo, HSMStatus
 from hsm_server.__about__ import __version__
-from hsm_server.access import Who
-from hsm_server.telemetry.figures import Figures
+from hsm_server.observability.telemetry.figures import Figures
+from hsm_server.vault.access import Who
 
 __all__ = ["Card", "Provider", "Row", "cards", "concern", "providers", "waiting_for"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from hsm_server.telemetry.figures import Figures
+from hsm_server.observability.telemetry.figures import Figures
 
 __all__ = ["PERIOD_SECONDS", "PULSE", "Pulse", "Rate"]
 

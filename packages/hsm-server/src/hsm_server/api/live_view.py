@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""
+A live view of the trail as server-sent events (HTML, section 9.2).
+
+The id of each event is the ``start_seq`` with which the view goes on after it, so that
+``Last-Event-ID`` resumes a view without gap or repetition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.model import AuditEntry
+from hsm_core.operations import AuditPage, ListAuditEvents
+from hsm_server.http.app_keys import IN_FLIGHT, VAULT, Exchange
+from hsm_server.http.failures import note_failure
+from hsm_server.http.problems import problem_response
+from hsm_server.limits.pacing import with_pauses
+from hsm_server.vault.access import Visitor
+
+__all__ = ["LIVE_VIEW", "Encode", "answer_live_view", "write_part"]
+
+Encode: TypeAlias = Callable[[AuditEntry], bytes]
+"""Writes an entry down as the data of its event."""
+
+LIVE_VIEW: Final = "live_view"
+"""How log and metrics call it; it is the one operation that takes hours."""
+
+_KEEP_ALIVE_SECONDS: Final = 15.0
+_KEEP_ALIVE: Final = b": nothing new\n\n"
+_WRITE_SECONDS: Final = 30.0
+"""How long a client may take nothing before it counts as gone."""
+
+_LINE_BREAK: Final = re.compile(rb"\r\n|\r|\n")
+"""What ends a line of a stream of events."""
+
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    # Proxies that collect an answer before they pass it on would hold up a live view.
+    "X-Accel-Buffering": "no",
+}
+
+
+async def answer_live_view(
+    request: web.Request,
+    visitor: Visitor,
+    operation: ListAuditEvents,
+    exchange: Exchange,
+    *,
+    encode: Encode = wire.encode_json,
+) -> web.StreamResponse:
+    """
+    Answer with events until the client leaves, or the server has reason to end it.
+
+    Args:
+        request: What is answered.
+
+        visitor: Who asks.
+
+        operation: What to show; without *start_seq*, what is recorded from now on.
+
+        exchange: The notes of the request.
+
+        encode: How entries are written.
+
+    Raises:
+        HSMError: The view could not begin. Later errors are events.
+    """
+    pages = await _follow(request, visitor, operation, exchange)
+    async with contextlib.aclosing(pages):
+        first = await anext(pages)
+        response = web.StreamResponse(headers=_HEADERS)
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await write_part(request, response, _events(first, encode))
+                await _go_on(request, response, pages, exchange, encode)
+    return response
+
+
+async def _go_on(
+    request: web.Request,
+    response: web.StreamResponse,
+    pages: AsyncGenerator[AuditPage, None],
+    exchange: Exchange,
+    encode: Encode,
+) -> None:
+    """
+    Send pages until they end, the server does, or something is wrong.
+
+    Raises:
+        ConnectionError: The client is gone.
+    """
+    try:
+        with request.app[IN_FLIGHT].endless(request.protocol) as ends:
+            paced = with_pauses(pages, lambda: _KEEP_ALIVE_SECONDS, ends=ends)
+            async with contextlib.aclosing(paced):
+                async for page in paced:
+                    data = _KEEP_ALIVE if page is None else _events(page, encode)
+                    await write_part(request, response, data)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        known = note_failure(request, error, exchange)
+        problem = problem_response(known, exchange.request_id).body
+        assert isinstance(problem, bytes)  # noqa: S101 (for the type checker)
+        await write_part(request, response, _event("problem", problem))
+
+
+async def _follow(
+    request: web.Request,
+    visitor: Visitor,
+    operation: ListAuditEvents,
+    exchange: Exchange,
+) -> AsyncGenerator[AuditPage, None]:
+    vault = request.app[VAULT]
+    if operation.start_seq is None:
+        # A stranger must not make the vault compute anything.
+        await vault.greet(visitor, known=exchange.know)
+        head = (await vault.status()).audit.head_seq
+        operation = msgspec.structs.replace(operation, start_seq=head + 1)
+    return vault.follow(visitor, operation, known=exchange.know)
+
+
+async def write_part(
+    request: web.Request, response: web.StreamResponse, data: bytes
+) -> None:
+    """
+    Send a part of the answer.
+
+    Raises:
+        ConnectionError: The client is gone, or takes nothing.
+    """
+    try:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await response.write(data)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("The client takes nothing.") from None
+
+
+def _events(page: AuditPage, encode: Encode) -> bytes:
+    """Return entries as events, and where to go on, which is no event by itself."""
+    entries = (
+        f"id: {entry.event.seq + 1}\n".encode() + _event("entry", encode(entry))
+        for entry in page.items
+    )
+    return b"".join(entries) + f"id: {page.next_seq}\n\n".encode()
+
+
+def _event(kind: str, data: bytes) -> bytes:
+    # Whatever is written down, no line of it may become a field of its own.
+    lines = b"".join(b"data: " + line + b"\n" for line in _LINE_BREAK.split(data))
+    return f"event: {kind}\n".encode() + lines + b"\n"

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""JSON Schemas of the API's types, as OpenAPI 3.1 wants them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from hsm_core.algorithms import Algorithm
+from hsm_core.operations import Operation
+from hsm_core.rest import Route, path_fields
+from hsm_server.config.settings import HTTPLimits
+
+__all__ = [
+    "Schema",
+    "bound_items",
+    "component_schemas",
+    "request_schema",
+    "summary_of",
+]
+
+Schema = dict[str, Any]
+
+_BASE64: Final = (
+    "^(?:[A-Za-z0-9+/]{4})*"
+    "(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+)
+"""Base64 in its one canonical form: RFC 4648, section 3.5, with padding."""
+
+_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
+_ALGORITHM_FIELDS: Final = ("CreateKey", "DeriveKey", "ImportKey", "ListKeys")
+_PAYLOADS: Final = ("message", "digest", "mu")
+"""Of which an operation has exactly one, where it has more than the first."""
+
+
+def component_schemas(types: Iterable[type]) -> dict[str, Schema]:
+    """Return the schemas of *types* and of all that they hold, by name."""
+    _, found = msgspec.json.schema_components(
+        list(types), ref_template="#/components/schemas/{name}"
+    )
+    schemas: dict[str, Schema] = {
+        name: _portable(schema) for name, schema in sorted(found.items())
+    }
+    for schema in schemas.values():
+        _spread_docstring(schema)
+    for name in _ALGORITHM_FIELDS:
+        if name in schemas:
+            _name_algorithms(schemas[name]["properties"]["algorithm"])
+    return schemas
+
+
+def request_schema(schema: Schema, route: Route, limits: HTTPLimits) -> Schema:
+    """Return the schema of a JSON body: an operation without its path fields."""
+    elsewhere = set(path_fields(route.path))
+    properties = {
+        name: _bounded(field, limits.aad_bytes if name == "aad" else limits)
+        for name, field in schema["properties"].items()
+        if name not in elsewhere
+    }
+    body: Schema = {
+        "title": f"{schema['title']}Request",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    required = [
+        name for name in schema["required"] if name != "type" and name not in elsewhere
+    ]
+    if required:
+        body["required"] = required
+    if set(_PAYLOADS) <= properties.keys():
+        body["oneOf"] = [_only(name) for name in _PAYLOADS]
+    return body
+
+
+def bound_items(
+    schemas: dict[str, Schema], operations: Iterable[str], limits: HTTPLimits
+) -> None:
+    """Add the limits of byte strings to the items that operations take."""
+    for operation in operations:
+        items = schemas[operation]["properties"].get("items", {}).get("items", {})
+        name = str(items.get("$ref", "")).rpartition("/")[2]
+        if name:
+            properties = schemas[name]["properties"]
+            schemas[name]["properties"] = {
+                field: _bounded(kind, limits.aad_bytes if field == "aad" else limits)
+                for field, kind in properties.items()
+            }
+
+
+def summary_of(operation: type[Operation[Any]]) -> str:
+    """Return the first sentence of an operation's docstring."""
+    text = (operation.__doc__ or "").strip().split("\n\n")[0]
+    return " ".join(text.split())
+
+
+def _only(present: str) -> Schema:
+    absent = [name for name in _PAYLOADS if name != present]
+    return {
+        "required": [present],
+        "properties": {
+            present: {"type": "string"},
+            **{name: {"type": "null"} for name in absent},
+        },
+    }
+
+
+def _portable(value: Any) -> Any:
+    """Rewrite what only Python understands, and tell what base64 looks like."""
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {name: _portable(item) for name, item in value.items()}
+    if isinstance(changed.get("pattern"), str):
+        changed["pattern"] = changed["pattern"].replace(r"\Z", "$")
+    if changed.get("contentEncoding") == "base64":
+        changed["pattern"] = _BASE64
+    return changed
+
+
+def _bounded(field: Schema, limits: HTTPLimits | int) -> Schema:
+    """Add the longest base64 text that the server's limits allow."""
+    most = limits if isinstance(limits, int) else limits.payload_bytes
+    if "anyOf" in field:
+        return {**field, "anyOf": [_bounded(kind, most) for kind in field["anyOf"]]}
+    if field.get("contentEncoding") == "base64" and "maxLength" not in field:
+        return {**field, "maxLength": -(-most // 3) * 4}
+    return field
+
+
+def _name_algorithms(field: Schema) -> None:
+    for rule in ("minLength", "maxLength"):
+        field.pop(rule, None)
+    field["enum"] = [*Algorithm, *([""] if field.get("default") == "" else [])]
+    field["description"] = "Other usual spellings are accepted too, in any case."
+
+
+def _spread_docstring(schema: Schema) -> None:
+    """Give each property its line of the docstring's attributes."""
+    text = schema.pop("description", "").replace("``", "`")
+    head, _, rest = text.partition("\n\nAttributes:\n")
+    if head:
+        schema["description"] = " ".join(head.split())
+    name = ""
+    lines: dict[str, list[str]] = {}
+    for line in rest.partition("\n\n")[0].splitlines():
+        found = _ATTRIBUTE.match(line)
+        if found is not None:
+            name = found[1]
+            lines[name] = [found[2]]
+        elif name:
+            lines[name].append(line.strip())
+    for field, words in lines.items():
+        # A field beside a reference is allowed since OpenAPI 3.1.
+        if field in schema.get("properties", {}):
+            schema["properties"][field]["description"] = " ".join(words)

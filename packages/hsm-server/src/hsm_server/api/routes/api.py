@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""The REST API: one handler per row of the REST table."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.errors import HSMError, InvalidInputError
+from hsm_core.operations import Operation
+from hsm_core.rest import (
+    API_PREFIX,
+    APPROVAL_HEADER,
+    ROUTES,
+    Route,
+    path_fields,
+)
+from hsm_server.api.live_view import LIVE_VIEW, answer_live_view
+from hsm_server.config.settings import HTTPLimits
+from hsm_server.http.app_keys import VAULT, begin_operation
+from hsm_server.http.conditions import (
+    SAFE_METHODS,
+    expected_generation,
+    is_known,
+    key_tag,
+)
+from hsm_server.http.problems import RequestRefusedError
+from hsm_server.http.requests import BYTES, EVENTS, JSON, RequestReader, add_route
+from hsm_server.http.visitors import api_visitor_of
+from hsm_server.vault.access import Known, Visitor
+
+__all__ = ["RESULT_HEADER", "add_api_routes"]
+
+RESULT_HEADER: Final = "FerroHSM-Result"
+"""Header of a raw answer that holds the result's other fields, as ASCII JSON."""
+
+_MAX_REFUSED_KEY: Final = 64
+_APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+def add_api_routes(router: web.UrlDispatcher, limits: HTTPLimits) -> None:
+    """Add a route for every operation."""
+    for route in ROUTES:
+        path = API_PREFIX + route.path
+        add_route(router, route.method, path, _handler(route, limits))
+
+
+def _handler(
+    route: Route, limits: HTTPLimits
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    reader = RequestReader(route, limits)
+    name = route.operation.__name__
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if route.events and _wants(request, EVENTS):
+            return await _answer_live(request, reader)
+        exchange = begin_operation(request, name)
+        visitor, vault = api_visitor_of(request), request.app[VAULT]
+        if not request.content.is_eof():
+            # Nobody sends us much before we know that they may.
+            await vault.greet(visitor, known=exchange.know)
+        asked = await _read(request, reader, route, visitor, exchange.know)
+        result = await vault.execute(
+            visitor,
+            asked.operation,
+            idempotency_key=asked.idempotency_key,
+            known=exchange.know,
+            told=exchange.limit,
+            approval_id=asked.approval_id,
+            expected_generation=asked.expected_generation,
+        )
+        raw = bool(route.raw_response) and _wants(request, BYTES)
+        answer = _encode(route, result, raw=raw)
+        return _not_modified(request, answer) or answer
+
+    return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An operation, and what its headers say of how it is to be done."""
+
+    operation: Operation[Any]
+    idempotency_key: str | None
+    approval_id: str
+    expected_generation: int
+
+
+async def _answer_live(
+    request: web.Request, reader: RequestReader
+) -> web.StreamResponse:
+    exchange = begin_operation(request, LIVE_VIEW)
+    visitor = api_visitor_of(request)
+    try:
+        operation = reader.read_view(request)
+    except HSMError:
+        await request.app[VAULT].greet(visitor, known=exchange.know)
+        raise
+    return await answer_live_view(request, visitor, operation, exchange)
+
+
+async def _read(
+    request: web.Request,
+    reader: RequestReader,
+    route: Route,
+    visitor: Visitor,
+    known: Known,
+) -> _Asked:
+    """Read what is asked for; a refusal that concerns a key is recorded."""
+    vault = request.app[VAULT]
+    try:
+        operation = await reader.read(request)
+        return _Asked(
+            operation,
+            _idempotency_key(request),
+            _approval_id(request),
+            expected_generation(request, route),
+        )
+    except (HSMError, RequestRefusedError) as error:
+        if "key_id" not in path_fields(route.path):
+            # A stranger is not told what is wrong with what they sent.
+            await vault.greet(visitor, known=known)
+            raise
+        await vault.refuse(
+            visitor,
+            error.code,
+            kind=route.operation.__name__,
+            key_id=request.match_info["key_id"][:_MAX_REFUSED_KEY],
+            known=known,
+        )
+        raise
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    given = request.headers.getall("Idempotency-Key", [])
+    if len(given) > 1:
+        raise InvalidInputError(
+            "Idempotency-Key is given twice.", field="idempotency_key"
+        )
+    return given[0] if given else None
+
+
+def _approval_id(request: web.Request) -> str:
+    given = request.headers.getall(APPROVAL_HEADER, [])
+    if len(given) > 1:
+        raise InvalidInputError(
+            f"{APPROVAL_HEADER} is given twice.", field="approval_id"
+        )
+    if given and not _APPROVAL_ID.match(given[0]):
+        raise InvalidInputError(
+            f"{APPROVAL_HEADER} must be the id of an approval.", field="approval_id"
+        )
+    return given[0] if given else ""
+
+
+def _wants(request: web.Request, form: str) -> bool:
+    """Return whether the answer is to have another form than JSON: only if said so."""
+    qualities: dict[str, float] = {}
+    for part in ",".join(request.headers.getall("Accept", [])).lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        qualities[kind] = next(map(_quality, parameters), 1.0)
+    wanted = qualities.get(form, 0.0)
+    return wanted > 0 and wanted >= qualities.get(JSON, 0.0)
+
+
+def _quality(parameter: str) -> float:
+    try:
+        quality = float(parameter.removeprefix("q="))
+    except ValueError:
+        return 0.0
+    return max(0.0, min(quality, 1.0)) if math.isfinite(quality) else 0.0
+
+
+def _encode(route: Route, result: Any, *, raw: bool) -> web.Response:
+    headers = {}
+    if route.location:
+        headers["Location"] = API_PREFIX + route.location.format_map(_Fields(result))
+    if not raw:
+        body = wire.encode_json(result)
+        answer = web.Response(
+            body=body, status=route.success, content_type=JSON, headers=headers
+        )
+        answer.etag = key_tag(route, result, body)
+        return answer
+    fields = msgspec.to_builtins(result, builtin_types=(bytes,))
+    bare = fields.pop(route.raw_response)
+    headers[RESULT_HEADER] = json.dumps(fields, separators=(",", ":"))
+    return web.Response(
+        body=bare, status=route.success, content_type=BYTES, headers=headers
+    )
+
+
+def _not_modified(request: web.Request, answer: web.Response) -> web.Response | None:
+    """Return what is answered to who has the same already; None if they have not."""
+    tag = answer.etag
+    is_asked = request.method in SAFE_METHODS and tag is not None
+    if tag is None or not is_asked or not is_known(request, tag):
+        return None
+    short = web.Response(status=HTTPStatus.NOT_MODIFIED)
+    short.etag = tag
+    return short
+
+
+class _Fields(dict[str, str]):
+    """Fields of a result, for a template."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self._result = result
+
+    def __missing__(self, name: str) -> str:
+        return str(getattr(self._result, name))

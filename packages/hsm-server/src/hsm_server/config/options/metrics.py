@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Flags about who may read ``/metrics``, and where."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hsm_core.errors import ConfigurationError
+from hsm_core.secret_input import read_secret_text
+from hsm_server.config.options.addresses import parse_address
+from hsm_server.config.options.option import option
+from hsm_server.config.settings import MetricsSettings, ServerSettings
+
+__all__ = ["is_loopback", "metrics_options", "metrics_settings", "metrics_warning"]
+
+_TOKEN: Final = re.compile(r"[!-~]{32,512}\Z")
+
+
+def metrics_options() -> list[click.Parameter]:
+    """Return the flags, in the order of the help."""
+    return [
+        option(
+            "metrics-bind",
+            "Show /metrics on this address alone, without TLS; it must be of loopback. "
+            "By default it is where everything else is.",
+            callback=_parse_bind,
+            metavar="HOST:PORT",
+        ),
+        option(
+            "metrics-token-file",
+            "File of the bearer token that whoever reads /metrics must show: from 32 "
+            "characters, mode 0600. By default it is open.",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+        ),
+    ]
+
+
+def metrics_settings(values: dict[str, Any]) -> MetricsSettings:
+    """
+    Return the settings that parsed options stand for.
+
+    Raises:
+        UnsafeFileModeError: Others than its owner may read the token.
+        ConfigurationError: The token is none, or the address is not of loopback.
+    """
+    address: tuple[str, int] | None = values["metrics_bind"]
+    if address is not None and not is_loopback(address[0]):
+        raise ConfigurationError(
+            f"--metrics-bind {address[0]}: it is without TLS, so it must be an address "
+            "of loopback, such as 127.0.0.1."
+        )
+    path: Path | None = values["metrics_token_file"]
+    return MetricsSettings(
+        address=address, token_sha256="" if path is None else _hash_of(path)
+    )
+
+
+def metrics_warning(settings: ServerSettings) -> str:
+    """Return what to warn of, if strangers can read the metrics."""
+    metrics, tls = settings.metrics, settings.tls
+    asks_for_certificates = (
+        tls is not None and tls.client is not None and tls.client.is_required
+    )
+    is_closed = metrics.address is not None or metrics.token_sha256
+    if is_closed or asks_for_certificates or is_loopback(settings.host):
+        return ""
+    return (
+        f"/metrics is open to whoever reaches {settings.host}; --metrics-token-file "
+        "and --metrics-bind close it."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _hash_of(path: Path) -> str:
+    token = read_secret_text(f"@{path}", field="--metrics-token-file")
+    if not _TOKEN.match(token):
+        raise ConfigurationError(
+            "--metrics-token-file must hold one line of 32 to 512 printable ASCII "
+            "characters without blanks.",
+            field="--metrics-token-file",
+        )
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _parse_bind(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, int] | None:
+    return None if value is None else parse_address(value)

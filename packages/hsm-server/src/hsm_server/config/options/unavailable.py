@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""What is known from the original and not there: refused, never ignored."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+from click.core import ParameterSource
+
+from hsm_server.config.options.names import environment_name
+
+__all__ = ["UNAVAILABLE", "unavailable"]
+
+UNAVAILABLE: Final = {
+    "checkpoint-interval-secs": (
+        "no clock has the trail verified; `hsm-cli audit verify` does"
+    ),
+    "key-rotation-interval-secs": (
+        "it replaced the key of the trail, which stays as it is here; "
+        "`hsm-cli set-rotation` has keys rotated"
+    ),
+    "web-dir": "the console is a part of the program, and has no folder",
+}
+"""Flags that are refused, and what to know of each."""
+
+
+def unavailable(flag: str) -> click.Option:
+    """Return a hidden option that is refused wherever it is given."""
+    return click.Option(
+        [f"--{flag}"],
+        envvar=environment_name(flag),
+        hidden=True,
+        expose_value=False,
+        callback=_refuse,
+        metavar="TEXT",
+    )
+
+
+def _refuse(context: click.Context, option: click.Parameter, value: object) -> None:
+    source = context.get_parameter_source(str(option.name))
+    flag = option.opts[0]
+    why = UNAVAILABLE[flag.removeprefix("--")]
+    if source is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"{flag} is not available in this version: {why}.")
+    if source is ParameterSource.ENVIRONMENT:
+        raise click.UsageError(
+            f"{option.envvar} ({flag}) is not available in this version: {why}. "
+            "Unset it."
+        )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""How the command line names the users that processes run as."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+import click
+
+from hsm_server.config.plan import User
+from hsm_server.config.settings import Isolation
+
+__all__ = ["parse_user", "root_warning"]
+
+
+def parse_user(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> User | None:
+    """
+    Return a user of the system, and their group.
+
+    Raises:
+        BadParameter: There is no such user, or this process may not become them.
+    """
+    if value is None:
+        return None
+    try:
+        found = pwd.getpwnam(value)
+    except KeyError:
+        raise click.BadParameter(f"there is no user {value!r}.") from None
+    if os.geteuid() not in (0, found.pw_uid):
+        raise click.BadParameter("only root can choose another user.")
+    return User(uid=found.pw_uid, gid=found.pw_gid)
+
+
+def root_warning(
+    isolation: Isolation, vault_user: User | None, front_end_user: User | None
+) -> str:
+    """Return what is said to root who lets processes at work be root; or nothing."""
+    if os.geteuid() != 0:
+        return ""
+    if isolation is Isolation.INLINE:
+        return (
+            "the server runs as root, with all of root's power in the process that "
+            "talks to the network. Start it as another user, or use --isolation "
+            "process with --vault-user and --front-end-user."
+        )
+    users = {"--vault-user": vault_user, "--front-end-user": front_end_user}
+    flags = [flag for flag, user in users.items() if user is None or user.uid == 0]
+    if not flags:
+        return ""
+    named = " and ".join(flags)
+    return (
+        f"the server runs as root, and so do its processes at work. Pass {named} to "
+        "give them users of their own, or start it as another user."
+    )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""HTTP: connections, request checks, middleware, and problem documents."""

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""One connection, from the end of its handshake to its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_parser import RawRequestMessage
+
+from hsm_core.errors import MalformedError
+from hsm_server.http.app_keys import (
+    IN_FLIGHT,
+    LOGGER,
+    METRICS,
+    SETTINGS,
+    exchange_of,
+)
+from hsm_server.http.early_refusal import turn_away
+from hsm_server.http.middleware import COMMON_HEADERS, REQUEST_ID_HEADER
+from hsm_server.http.problems import RequestRefusedError, problem_response
+from hsm_server.http.requests import refuse_expectation
+from hsm_server.http.slow_clients import Taking
+from hsm_server.observability.logs import location
+
+__all__ = ["Admitting", "Connection"]
+
+_VERSIONS: Final = {HttpVersion10, HttpVersion11}
+"""What we answer in; the parser knows others."""
+
+_LARGE_BYTES: Final = 64 * 1024
+"""What is longer may not fit into what the system keeps of a connection that ended."""
+
+
+class Admitting(Protocol):
+    """Who says whether clients may go on."""
+
+    def needs_check(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a client must be looked at."""
+
+    async def admit(
+        self, transport: asyncio.BaseTransport, connection: Connection
+    ) -> Callable[[], None] | None:
+        """Return what to call at the end of a connection; None refuses it."""
+
+
+class _Written(web.StreamResponse):
+    """Stands for an answer that is written already, on a connection that goes on."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection goes on."""
+        return True
+
+
+_WRITTEN: Final = _Written()
+
+
+class Connection(web.RequestHandler):
+    """
+    One connection; differs from its base in what it says of errors.
+
+    It also ends where the head of a request does not arrive in time: the first from the
+    beginning of the connection, each later one from its first byte; where its client
+    takes next to nothing of what it is sent; and where that is let in no more.
+
+    Args:
+        manager: Of all connections of a server.
+
+        app: Whose limits, metrics and log are used.
+
+        on_lost: Is called when the connection is gone, maybe more than once.
+
+        is_current: Whether the client of a transport would still be let in.
+
+        admission: Says after the handshake whether a client may go on; None lets in
+            everybody.
+
+        options: Of the base.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_admitting",
+        "_app",
+        "_end_following",
+        "_head_timer",
+        "_held",
+        "_is_current",
+        "_is_retired",
+        "_on_lost",
+        "_taking",
+    )
+
+    def __init__(
+        self,
+        manager: web.Server,
+        app: web.Application,
+        on_lost: Callable[[Connection], None],
+        is_current: Callable[[asyncio.BaseTransport], bool],
+        admission: Admitting | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(manager, **options)
+        self._app = app
+        self._on_lost = on_lost
+        self._is_current = is_current
+        self._is_retired = False
+        self._admission = admission
+        self._admitting: asyncio.Task[None] | None = None
+        self._held: list[bytes] | None = None
+        self._end_following: Callable[[], None] = lambda: None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._taking = Taking(self._loop)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head, if its client is still let in."""
+        super().connection_made(transport)
+        if not self._is_current(transport):
+            self.force_close()
+            return
+        self._begin_head()
+        admission = self._admission
+        if admission is not None and admission.needs_check(transport):
+            self._held = []
+            self._transport().pause_reading()
+            self._admitting = self._loop.create_task(self._admit(admission, transport))
+
+    async def _admit(
+        self, admission: Admitting, transport: asyncio.BaseTransport
+    ) -> None:
+        """Read on what the client has sent, or close."""
+        end_following = await admission.admit(transport, self)
+        if end_following is None:
+            self.force_close()
+            return
+        self._end_following = end_following
+        held, self._held = self._held or [], None
+        for data in held:
+            self.data_received(data)
+        if not self._reading_paused:
+            self._transport().resume_reading()
+
+    def _transport(self) -> asyncio.Transport:
+        if self.transport is None:
+            raise AssertionError("A connection that is open has a transport.")
+        return self.transport
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a head that is begun must be finished in time."""
+        if self._held is not None:
+            self._held.append(data)
+            return
+        if self._is_retired and self._is_waiting:
+            self.force_close()
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            self._end_head()
+            self._end_broken_body()
+        elif data and self._is_waiting:
+            self._begin_head()
+
+    def _end_broken_body(self) -> None:
+        """Tell who waits for the rest of a body that it is none; read no more."""
+        last, _ = self._messages[-1] if self._messages else (None, None)
+        if last is None or isinstance(last, RawRequestMessage):
+            return
+        request = self._current_request
+        bodies = [request.content] if request is not None else []
+        for body in (*bodies, *(body for _, body in self._messages)):
+            if not body.is_eof():
+                self._is_retired = True
+                body.set_exception(web.RequestPayloadError("It can't be read."))
+                body.feed_eof()
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the next request may come."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _begin_head(self) -> None:
+        if self._head_timer is None:
+            seconds = self._app[SETTINGS].limits.head_timeout_seconds
+            self._head_timer = self._loop.call_later(seconds, self.force_close)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def pause_writing(self) -> None:
+        """Write no more until the client has taken some, which it must in time."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._taking.watch(self.transport)
+
+    def resume_writing(self) -> None:
+        """Write on."""
+        super().resume_writing()
+        self._taking.end()
+
+    async def _handle_request(
+        self,
+        request: web.BaseRequest,
+        start_time: float | None,
+        request_handler: Callable[[Any], Awaitable[web.StreamResponse]],
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer a request; at once, if nobody is to look at it."""
+        answer = None
+        could_be_read = request_handler is self._request_handler
+        if could_be_read and isinstance(request, web.Request) and not self._is_retired:
+            answer = turn_away(request, self._app)
+        if answer is None:
+            return await super()._handle_request(request, start_time, request_handler)
+        self._transport().write(answer)
+        await self._drain_helper()
+        return _WRITTEN, False
+
+    async def finish_response(
+        self,
+        request: web.BaseRequest,
+        resp: web.StreamResponse,
+        start_time: float | None,
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer, and a long last one to its end; then nothing is owed."""
+        if isinstance(resp, web.HTTPException) and isinstance(request, web.Request):
+            # Of a route that is not there: it comes from outside of all middleware.
+            resp = refuse_expectation(request)
+        if request.version not in _VERSIONS:
+            request._cache["version"] = HttpVersion10  # noqa: SLF001 (read once)
+            resp.force_close()
+        if self._is_retired:
+            resp.force_close()
+        try:
+            done = await super().finish_response(request, resp, start_time)
+            is_long = request.writer.output_size > _LARGE_BYTES
+            if is_long and not resp.keep_alive and self.transport is not None:
+                # What is not taken when a connection is closed is soon cut off.
+                await self._taking.wait(self.transport)
+            return done
+        finally:
+            self._app[IN_FLIGHT].end(self)
+
+    def retire_unless_current(self) -> None:
+        """Retire if the client would be let in no more."""
+        transport = self.transport
+        if transport is not None and not self._is_current(transport):
+            self.retire()
+
+    def retire(self) -> None:
+        """Close, after what was asked is answered."""
+        self._is_retired = True
+        if self._is_waiting or not self._request_count:
+            self.force_close()
+        self._app[IN_FLIGHT].end_stream(self)
+
+    def forget(self) -> None:
+        """Be counted no more."""
+        self._on_lost(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nobody waits for an answer any more."""
+        self._end_head()
+        self._taking.end()
+        if self._admitting is not None:
+            self._admitting.cancel()
+        self._end_following()
+        self._app[IN_FLIGHT].end(self)
+        self.forget()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read as HTTP, or what failed outside all else."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("An answer was already begun.")
+        exchange = exchange_of(request) if isinstance(request, web.Request) else None
+        if (
+            exchange is None
+            and isinstance(request, web.Request)
+            and "Expect" in request.headers
+            and status >= 500
+        ):
+            # Nothing of ours has begun: aiohttp itself could not word its refusal.
+            refused = refuse_expectation(request)
+            refused.force_close()
+            return refused
+        request_id = exchange.request_id if exchange else secrets.token_hex(8)
+        error: MalformedError | RequestRefusedError
+        if status < 500:
+            error = MalformedError("This is not an HTTP request that can be read.")
+        else:
+            error = RequestRefusedError("internal", "The request failed.")
+            self._app[METRICS].count_unexpected()
+        self._app[METRICS].count_request("none", error.code, 0.0)
+        self._app[LOGGER].warning(
+            "connection",
+            request_id=request_id,
+            code=error.code,
+            error=type(exc).__name__,
+            place=location(exc.__traceback__) if exc is not None else "",
+        )
+        response = problem_response(error, request_id)
+        response.headers.update(COMMON_HEADERS)
+        response.headers[REQUEST_ID_HEADER] = request_id
+        response.force_close()
+        return response

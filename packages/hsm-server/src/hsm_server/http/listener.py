@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""Accepts connections, and answers in our form even what is not HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from hsm_server.config.settings import HTTPLimits, StatusCheck
+from hsm_server.http.app_keys import IN_FLIGHT, LOGGER, METRICS, SETTINGS, SOURCES
+from hsm_server.http.client_revocation import Admission
+from hsm_server.http.connection import Connection
+from hsm_server.limits.addresses import peer_of
+from hsm_server.tls.adapter import ATTEMPT, AdapterContext
+from hsm_server.tls.peers import Attempt, Outcome, channel_of
+
+__all__ = ["Listener"]
+
+_ALERT_SECONDS: Final = 1.0
+"""How long a client that is refused may take to read why."""
+
+_CANCEL_SECONDS: Final = 1.0
+"""How long what is cut off at the end of the drain may still react."""
+
+_LINGER_SECONDS: Final = 5.0
+"""How long the rest of a refused body is still read, so that the answer arrives."""
+
+_RESERVED_DESCRIPTORS: Final = 64
+"""Descriptors that connections leave to the stores, the trail and the log."""
+
+_RETRY_SECONDS: Final = 0.1
+"""How long nothing is accepted after accepting has failed."""
+
+_QUIET_SECONDS: Final = 60.0
+"""How often, at most, the log says for one reason that somebody is turned away."""
+
+
+class Listener:
+    """
+    Serves an application on a socket, from start to drain.
+
+    aiohttp's own runner forgets what a client is still sending when it is shut down, so
+    requests in flight are waited for before that.
+
+    Args:
+        app: From `create_app`.
+
+        bound: Listening sockets.
+
+        context: TLS, or None in tests. Where it changes who is let in, connections
+            of those who were let in before are closed.
+
+    Attributes:
+        context: TLS of new connections; may be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        bound: Sequence[socket.socket],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        self.context = context
+        self._app = app
+        self._bound = bound
+        self._options = _connection_options(app[SETTINGS].limits)
+        # What nobody waits for any more is not begun.
+        self._runner = web.AppRunner(
+            app,
+            handler_cancellation=True,
+            shutdown_timeout=_CANCEL_SECONDS,
+            **self._options,
+        )
+        self._maximum = _most_connections(app[SETTINGS].limits)
+        self._maximum_per_address = app[SETTINGS].limits.max_connections_per_address
+        self._connections: set[Connection] = set()
+        self._by_address: Counter[str] = Counter()
+        self._accepting: list[asyncio.Task[None]] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._quiet_until: dict[str, float] = {}
+        self._admission: Admission | None = None
+        if isinstance(context, AdapterContext):
+            context.on_new_rules = self._retire_old
+
+    async def start(self) -> None:
+        """Accept connections."""
+        await self._runner.setup()
+        self._admission = self._begin_admission()
+        for bound in self._bound:
+            bound.setblocking(False)
+            self._accepting.append(asyncio.create_task(self._accept(bound)))
+
+    def _begin_admission(self) -> Admission | None:
+        """Return who has client certificates asked after, if the state wants that."""
+        context = self.context
+        rules = context.state.client if isinstance(context, AdapterContext) else None
+        if rules is None or rules.status_check is StatusCheck.OFF:
+            return None
+        return Admission(
+            is_hard=rules.status_check is StatusCheck.HARD,
+            metrics=self._app[METRICS],
+            on_refusal=lambda why: self._warn("client certificate refused", reason=why),
+        )
+
+    async def stop(self, seconds: float) -> bool:
+        """
+        Accept no more, answer what was begun, close; return whether all was.
+
+        Args:
+            seconds: How long requests in flight may take.
+        """
+        await self._stop_accepting()
+        if self._runner.server is None:
+            return True
+        in_flight = self._app[IN_FLIGHT]
+        in_flight.begin_drain()
+        # What has arrived in full gets its turn before its connection counts as idle.
+        await asyncio.sleep(0)
+        for connection in self._connections.copy():
+            if connection not in in_flight:
+                connection.retire()
+        answered = await in_flight.drain(seconds)
+        await self._runner.cleanup()
+        if self._admission is not None:
+            await self._admission.close()
+        return answered
+
+    @property
+    def _manager(self) -> web.Server:
+        if self._runner.server is None:
+            raise RuntimeError("The listener was not started.")
+        return self._runner.server
+
+    async def _accept(self, bound: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            # Who is busy leaves the next one to another front end: all of them accept
+            # from the same socket, and the first to wake would take whatever waits.
+            await asyncio.sleep(0)
+            try:
+                accepted, _ = await loop.sock_accept(bound)
+            except OSError as error:
+                self._warn("accepting fails", error=type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if len(self._connections) >= self._maximum:
+                accepted.close()
+                self._warn("too many connections", maximum=self._maximum)
+                continue
+            source = _address_of(accepted)
+            address = peer_of(source)
+            # Many people may be behind a proxy that is trusted to tell them apart.
+            is_proxy = self._app[SOURCES].is_trusted(source)
+            is_full = self._by_address[address] >= self._maximum_per_address
+            if is_full and not is_proxy:
+                accepted.close()
+                self._warn("too many connections from one address")
+                continue
+            self._by_address[address] += 1
+            connection = Connection(
+                self._manager,
+                self._app,
+                partial(self._forget, address),
+                self._is_current,
+                self._admission,
+                loop=loop,
+                **self._options,
+            )
+            self._connections.add(connection)
+            task = asyncio.create_task(self._open(accepted, connection))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _open(self, accepted: socket.socket, connection: Connection) -> None:
+        """Hand a socket to its connection, after the handshake."""
+        loop, context, attempt = asyncio.get_running_loop(), self.context, Attempt()
+        ATTEMPT.set(attempt)
+        limits = self._app[SETTINGS].limits
+        try:
+            async with asyncio.timeout(None) as patience:
+                attempt.on_failure = lambda: patience.reschedule(
+                    loop.time() + _ALERT_SECONDS
+                )
+                await loop.connect_accepted_socket(
+                    lambda: connection,
+                    accepted,
+                    ssl=context,
+                    ssl_handshake_timeout=limits.handshake_timeout_seconds
+                    if context
+                    else None,
+                    ssl_shutdown_timeout=_CANCEL_SECONDS if context else None,
+                )
+        except OSError as error:
+            # A handshake that fails is the client's affair.
+            connection.forget()
+            attempt.outcome = attempt.outcome or Outcome.by_error(error)
+        except BaseException:
+            connection.forget()
+            raise
+        self._tell_of(attempt)
+
+    def _tell_of(self, attempt: Attempt) -> None:
+        """Count a handshake, and log why somebody was refused."""
+        outcome = attempt.outcome
+        if outcome is None:
+            return
+        self._app[METRICS].count_handshake(outcome.name, outcome.group)
+        if outcome.is_refusal:
+            self._warn("handshake refused", reason=outcome.name)
+
+    def _is_current(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a client would still be let in."""
+        channel, context = channel_of(transport), self.context
+        if channel is None or not isinstance(context, AdapterContext):
+            return True
+        return channel.rules == context.state.client
+
+    def _retire_old(self) -> None:
+        """Close, when they are idle, connections that were let in by other rules."""
+        for connection in self._connections.copy():
+            connection.retire_unless_current()
+
+    def _forget(self, address: str, connection: Connection) -> None:
+        """Count a connection no more; that it is gone may be told twice."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+    async def _stop_accepting(self) -> None:
+        tasks = [*self._handshakes, *self._accepting]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for bound in self._bound:
+            bound.close()
+
+    def _warn(self, event: str, **fields: Any) -> None:
+        now, why = asyncio.get_running_loop().time(), f"{event} {fields.get('reason')}"
+        if now >= self._quiet_until.get(why, 0.0):
+            self._quiet_until[why] = now + _QUIET_SECONDS
+            self._app[LOGGER].warning(event, **fields)
+
+
+def _address_of(accepted: socket.socket) -> str:
+    """Return where a connection comes from; empty if that is no address."""
+    try:
+        peer = accepted.getpeername()
+    except OSError:
+        return ""
+    return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+
+
+def _most_connections(limits: HTTPLimits) -> int:
+    """Return how many connections there may be, with descriptors left for the rest."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.max_connections
+    return max(1, min(limits.max_connections, soft - _RESERVED_DESCRIPTORS))
+
+
+def _connection_options(limits: HTTPLimits) -> dict[str, Any]:
+    return {
+        "access_log": None,
+        "auto_decompress": False,
+        "keepalive_timeout": limits.keepalive_seconds,
+        "lingering_time": _LINGER_SECONDS,
+        "max_field_size": limits.header_bytes,
+        "max_line_size": limits.line_bytes,
+    }

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""
+Every error as a problem document (RFC 9457), with its status from one table.
+
+The type of a problem is ``urn:ferrohsm:error:`` and its code; the code is what programs
+should look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import errors, wire
+from hsm_core.errors import Fact, HSMError
+from hsm_core.model import Record
+from hsm_server.http.request_codes import REQUEST_CODES
+
+__all__ = [
+    "PROBLEM_TYPE",
+    "STATUS",
+    "Problem",
+    "RequestRefusedError",
+    "headers_of",
+    "problem_of",
+    "problem_response",
+    "status_of",
+]
+
+PROBLEM_TYPE: Final = "application/problem+json"
+"""Media type of RFC 9457."""
+
+_RETRY_SECONDS: Final = "1"
+_RETRIED: Final = {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}
+
+STATUS: Final[dict[type[HSMError], int]] = {
+    errors.ApprovalRequiredError: 202,
+    errors.MalformedError: 400,
+    errors.AuthenticationError: 401,
+    errors.AccessDeniedError: 403,
+    errors.ApprovalNotFoundError: 404,
+    errors.KeyNotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.IntegrityError: 409,
+    errors.PreconditionFailedError: 412,
+    errors.PayloadTooLargeError: 413,
+    errors.InvalidInputError: 422,
+    errors.VerificationError: 422,
+    errors.DecryptionError: 422,
+    errors.RateLimitedError: 429,
+    errors.TooManyApprovalsError: 429,
+    errors.UnavailableError: 503,
+    errors.ConfigurationError: 503,
+}
+"""Status by the nearest class of the error's MRO."""
+
+_SILENT: Final = (errors.AuthenticationError, errors.DecryptionError)
+
+
+class Problem(Record, frozen=True, kw_only=True):
+    """
+    A problem document (RFC 9457).
+
+    Attributes:
+        type: ``urn:ferrohsm:error:`` and the code.
+        title: The code in words.
+        status: The HTTP status of the answer.
+        detail: One sentence about this case.
+        code: Stable name for programs.
+        request_id: Ties the answer to log and trail.
+        facts: What a program may want to know, such as ``field`` and ``maximum``.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    facts: dict[str, Fact] = msgspec.field(default_factory=dict)
+
+
+class RequestRefusedError(Exception):
+    """
+    A request that is not one of ours at all.
+
+    Args:
+        code: One of `REQUEST_CODES`.
+
+        detail: One sentence.
+
+        headers: More headers of the answer.
+    """
+
+    def __init__(
+        self, code: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+def status_of(error: type[HSMError]) -> int:
+    """Return the status of an error class; 500 if nobody thought of it."""
+    return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
+
+
+def problem_of(error: HSMError | RequestRefusedError, request_id: str) -> Problem:
+    """Return an error as a problem document."""
+    if isinstance(error, RequestRefusedError):
+        status = REQUEST_CODES[error.code]
+        return _problem(error.code, status, str(error), request_id, {})
+    silent = isinstance(error, _SILENT)
+    return _problem(
+        error.code,
+        status_of(type(error)),
+        error.sentence if silent else str(error),
+        request_id,
+        {} if silent else error.facts,
+    )
+
+
+def headers_of(
+    error: HSMError | RequestRefusedError, problem: Problem
+) -> dict[str, str]:
+    """Return what the answer says of an error in its header."""
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": "Bearer"}
+    if problem.status in _RETRIED:
+        wait = problem.facts.get("retry_after_seconds", _RETRY_SECONDS)
+        return {"Retry-After": str(wait)}
+    return error.headers if isinstance(error, RequestRefusedError) else {}
+
+
+def problem_response(
+    error: HSMError | RequestRefusedError, request_id: str
+) -> web.Response:
+    """Return the answer to a request that failed for a known reason."""
+    problem = problem_of(error, request_id)
+    return web.Response(
+        body=wire.encode_json(problem),
+        status=problem.status,
+        content_type=PROBLEM_TYPE,
+        headers=headers_of(error, problem),
+    )
+
+
+def _problem(
+    code: str, status: int, detail: str, request_id: str, facts: dict[str, Fact]
+) -> Problem:
+    return Problem(
+        type=f"urn:ferrohsm:error:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        facts=facts,
+    )

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: MIT
+"""From a request to an operation: strictly, within limits, and nothing ignored."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from hsm_core import wire
+from hsm_core.errors import InvalidInputError, MalformedError
+from hsm_core.operations import ListAuditEvents, Operation
+from hsm_core.rest import Route, path_fields
+from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
+from hsm_server.config.settings import HTTPLimits
+from hsm_server.http.app_keys import METRICS, start_exchange
+from hsm_server.http.bodies import query_pairs, read_body
+from hsm_server.http.conditions import SAFE_METHODS
+from hsm_server.http.problems import RequestRefusedError, problem_response
+
+__all__ = [
+    "BYTES",
+    "EVENTS",
+    "JSON",
+    "RequestReader",
+    "add_route",
+    "answer_expectation",
+    "last_event_id",
+    "refuse_expectation",
+]
+
+JSON: Final = "application/json"
+BYTES: Final = "application/octet-stream"
+EVENTS: Final = "text/event-stream"
+
+_OF_PAGES: Final = frozenset({"limit", "ascending", "follow"})
+"""What has no meaning for a view that does not end."""
+
+_EVENT_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})\Z")
+_BOOLEANS: Final = {"true": True, "false": False}
+
+
+class RequestReader:
+    """
+    Reads the requests of one row of the REST table.
+
+    Args:
+        route: The row.
+
+        limits: Sizes and times.
+    """
+
+    def __init__(self, route: Route, limits: HTTPLimits) -> None:
+        self._route = route
+        self._limits = limits
+        # What was encrypted within the limit can be decrypted again.
+        more = CIPHERTEXT_OVERHEAD_BYTES if route.raw_request == "ciphertext" else 0
+        self._raw_limit = limits.raw_bytes + more
+        self._path = frozenset(path_fields(route.path))
+        fields = msgspec.structs.fields(route.operation)
+        self._parsers = {
+            field.name: _parser(msgspec.inspect.type_info(field.type))
+            for field in fields
+            if field.name not in self._path
+        }
+
+    async def read(self, request: web.Request) -> Operation[Any]:
+        """
+        Return the operation that a request stands for.
+
+        Raises:
+            InvalidInputError: It is malformed, too large, or breaks a rule.
+            RequestRefusedError: Its body is of a type that this route does not take.
+        """
+        path = {name: request.match_info[name] for name in self._path}
+        if self._route.events:
+            # It means nothing to a page, but what is malformed is never passed over.
+            last_event_id(request)
+        if not self._route.has_body:
+            if request.body_exists:
+                raise MalformedError(f"A {self._route.method} request has no body.")
+            return self._convert({**self._query(request, ""), **path})
+        kind = self._content_type(request)
+        if kind == BYTES:
+            field = self._route.raw_request
+            tree = self._query(request, field)
+            body = await self._body(request, self._raw_limit)
+            return self._convert({**tree, **path, field: body})
+        self._refuse_query(request)
+        body = await self._body(request, self._limits.json_bytes)
+        if body and not kind:
+            raise RequestRefusedError(
+                "unsupported_media_type",
+                f"The body has no Content-Type; this route takes {self._accepted()}.",
+            )
+        return wire.decode_operation(
+            body,
+            self._route.operation,
+            path=path,
+            payload_limit=self._limits.payload_bytes,
+        )
+
+    def read_view(self, request: web.Request) -> ListAuditEvents:
+        """
+        Return the live view that a request asks for.
+
+        Raises:
+            InvalidInputError: It is malformed, or breaks a rule.
+        """
+        if request.body_exists:
+            raise MalformedError(f"A {self._route.method} request has no body.")
+        tree = self._query(request, "")
+        for name in sorted(_OF_PAGES & tree.keys()):
+            raise InvalidInputError(f"A live view takes no {name}.", field=name)
+        last = last_event_id(request)
+        if last is not None:
+            # It is sent where a view is resumed, with the query of its beginning.
+            tree["start_seq"] = last
+        return wire.convert(
+            {**tree, "ascending": True, "follow": True}, ListAuditEvents
+        )
+
+    def _convert(self, tree: dict[str, Any]) -> Operation[Any]:
+        return wire.convert(
+            tree, self._route.operation, payload_limit=self._limits.payload_bytes
+        )
+
+    def _content_type(self, request: web.Request) -> str:
+        """Return which of the two types the body has; empty if it is not said."""
+        coding = request.headers.getall("Content-Encoding", [])
+        if any(word.strip().lower() != "identity" for word in coding):
+            raise RequestRefusedError(
+                "unsupported_media_type", "A body must not be compressed."
+            )
+        given = request.headers.getall("Content-Type", [])
+        if not given:
+            return ""
+        kind, _, parameters = given[0].lower().replace(" ", "").partition(";")
+        if len(given) == 1 and (
+            (kind == JSON and parameters in {"", "charset=utf-8", 'charset="utf-8"'})
+            or (kind == BYTES and not parameters and self._route.raw_request)
+        ):
+            return kind
+        raise RequestRefusedError(
+            "unsupported_media_type", f"This route takes {self._accepted()}."
+        )
+
+    def _accepted(self) -> str:
+        return f"{JSON} or {BYTES}" if self._route.raw_request else JSON
+
+    def _refuse_query(self, request: web.Request) -> None:
+        if request.query_string:
+            raise InvalidInputError(
+                "A request with a JSON body has no query.", field="query"
+            )
+
+    def _query(self, request: web.Request, body_field: str) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for name, text in query_pairs(request.rel_url.raw_query_string):
+            parser = self._parsers.get(name)
+            if parser is None or name == body_field:
+                raise InvalidInputError(
+                    f"The query parameter {name[:64]!r} is not known here.",
+                    field="query",
+                )
+            if name in tree:
+                raise InvalidInputError(
+                    f"The query parameter {name} is given twice.", field=name
+                )
+            tree[name] = parser(name, text)
+        return tree
+
+    async def _body(self, request: web.Request, limit: int) -> bytes:
+        seconds = self._limits.body_timeout_seconds
+        return await read_body(request, "body", most_bytes=limit, seconds=seconds)
+
+
+def last_event_id(request: web.Request) -> int | None:
+    """
+    Return after which event a live view is resumed, if that is said.
+
+    Raises:
+        InvalidInputError: It is given twice, or is no id of ours.
+    """
+    given = request.headers.getall("Last-Event-ID", [])
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidInputError("Last-Event-ID is given twice.", field="start_seq")
+    if not _EVENT_ID.match(given[0]):
+        raise InvalidInputError(
+            "Last-Event-ID must be the id of an event.", field="start_seq"
+        )
+    return int(given[0])
+
+
+def _parser(info: msgspec.inspect.Type) -> Callable[[str, str], Any]:
+    """Return what turns a query parameter into the value that JSON would hold."""
+    match info:
+        case msgspec.inspect.Metadata(type=inner):
+            return _parser(inner)
+        case msgspec.inspect.UnionType(types=types):
+            (kind,) = (t for t in types if not isinstance(t, msgspec.inspect.NoneType))
+            return _parser(kind)
+        case msgspec.inspect.IntType():
+            return _parse_integer
+        case msgspec.inspect.BoolType():
+            return _parse_boolean
+        case msgspec.inspect.VarTupleType():
+            return _parse_list
+        case _:
+            return _parse_text
+
+
+def _parse_integer(name: str, text: str) -> int:
+    if not _INTEGER.match(text):
+        raise InvalidInputError(f"{name} must be an integer.", field=name)
+    return int(text)
+
+
+def _parse_boolean(name: str, text: str) -> bool:
+    if text not in _BOOLEANS:
+        raise InvalidInputError(f"{name} must be true or false.", field=name)
+    return _BOOLEANS[text]
+
+
+def _parse_list(name: str, text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+def _parse_text(name: str, text: str) -> str:
+    return text
+
+
+def add_route(
+    router: web.UrlDispatcher,
+    method: str,
+    path: str,
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> None:
+    """
+    Add a route; where GET is answered, HEAD is too, with the same header fields.
+
+    Standard:
+        RFC 9110, section 9.3.2.
+    """
+    for name in SAFE_METHODS if method == "GET" else (method,):
+        router.add_route(name, path, handler, expect_handler=answer_expectation)
+
+
+async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
+    """
+    Ask for the body, or refuse an expectation that is not ``100-continue``.
+
+    A route's expect handler; it runs before the middleware (RFC 9110, section 10.1.1).
+    """
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+        return None
+    return refuse_expectation(request)
+
+
+def refuse_expectation(request: web.Request) -> web.Response:
+    """Return what is answered to an expectation that can't be met."""
+    exchange = start_exchange(request, secrets.token_hex(8))
+    refusal = RequestRefusedError(
+        "expectation_failed", "This expectation can't be met."
+    )
+    request.app[METRICS].count_request(exchange.operation, refusal.code, 0.0)
+    return problem_response(refusal, exchange.request_id)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Identities: access tokens, OpenID Connect, console sessions, and their clock."""

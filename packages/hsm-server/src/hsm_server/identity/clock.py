@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Wall time that never goes back, for the expiry of tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hsm_server.observability.logs import Logger
+from hsm_server.observability.telemetry import Metrics
+
+__all__ = ["ClockWatch", "FlooredClock"]
+
+_BEHIND_SECONDS: Final = 60.0
+"""How far behind the wall clock is when that is worth an alarm."""
+
+_LOOK_SECONDS: Final = 5.0
+
+
+class FlooredClock:
+    """
+    Seconds since 1970 that advance at least as fast as the monotonic clock.
+
+    A wall clock that is set back would make expired tokens valid again; here the time
+    already seen stays the floor. One that is set forward is believed.
+
+    Args:
+        wall: Seconds since 1970.
+
+        monotonic: Seconds since any instant.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._offset = wall() - monotonic()
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        monotonic = self._monotonic()
+        self._offset = max(self._offset, self._wall() - monotonic)
+        return monotonic + self._offset
+
+    def behind(self) -> float:
+        """Return how far the wall clock is behind this one, in seconds, 0 or more."""
+        return max(0.0, self.now() - self._wall())
+
+    def reset(self) -> None:
+        """Believe the wall clock, also where it was set back."""
+        self._offset = self._wall() - self._monotonic()
+
+
+class ClockWatch:
+    """
+    Clock watch: reports a wall clock that is behind the time that tokens expire by.
+
+    Args:
+        clock: Time of tokens.
+
+        on_reset: Called after the clock was reset.
+
+        metrics: Show how far the wall clock is behind.
+
+        logger: Is told when it falls behind by a minute or more, and when that ends.
+    """
+
+    def __init__(
+        self,
+        clock: FlooredClock,
+        on_reset: Callable[[], None],
+        metrics: Metrics,
+        logger: Logger,
+    ) -> None:
+        self._clock = clock
+        self._on_reset = on_reset
+        self._metrics = metrics
+        self._logger = logger
+        self._is_behind = False
+        self.look()
+
+    def look(self) -> None:
+        """Compare the clocks once."""
+        behind = self._clock.behind()
+        self._metrics.show_clock_behind(behind)
+        is_behind = behind >= _BEHIND_SECONDS
+        if is_behind and not self._is_behind:
+            self._logger.error("clock behind", reason=_reason(behind))
+        elif self._is_behind and not is_behind:
+            self._logger.info("clock in step")
+        self._is_behind = is_behind
+
+    async def run(self) -> None:
+        """Compare the clocks every few seconds until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.look()
+
+    def reset(self) -> None:
+        """Let tokens expire by the wall clock as it is now."""
+        behind = self._clock.behind()
+        self._clock.reset()
+        self._on_reset()
+        self._logger.warning("clock reset", reason=_reason(behind))
+        self.look()
+
+
+def _reason(behind: float) -> str:
+    return f"The wall clock was {behind:.0f} s behind the time that tokens expire by."

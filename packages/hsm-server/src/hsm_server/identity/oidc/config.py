@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""The file that names a provider: its form, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from hsm_core.errors import ConfigurationError, HSMError, InvalidInputError
+from hsm_core.model import Record, parse_role
+from hsm_core.setting_files import parse_settings, read_setting_file
+from hsm_server.config.settings import OIDCSettings
+
+__all__ = ["RETURN_PATH", "load_oidc_config"]
+
+RETURN_PATH: Final = "/ui/sign-in/oidc/answer"
+"""Where a provider sends people back to."""
+
+_FIELD: Final = "oidc_config"
+_Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+class _Config(Record, frozen=True, kw_only=True):
+    issuer: _Text
+    client_id: _Text
+    redirect_uri: _Text
+    client_secret_file: _Text | None = None
+    ca_bundle: _Text | None = None
+    jwks_file: _Text | None = None
+    title: Annotated[str, Meta(min_length=1, max_length=64)] = "single sign-on"
+    scopes: tuple[_Text, ...] = ("openid",)
+    principal_claim: _Text = "sub"
+    roles_claim: _Text = "roles"
+    roles: Annotated[dict[_Text, str], Meta(min_length=1, max_length=1000)]
+    leeway_seconds: Annotated[int, Meta(ge=0, le=300)] = 60
+
+
+def load_oidc_config(path: Path) -> OIDCSettings:
+    """
+    Return what a file says of a provider; paths in it go from where it lies.
+
+    Args:
+        path: The file, YAML or JSON.
+
+    Raises:
+        ConfigurationError: It can't be read or is not valid; the message names the
+            field.
+        UnsafeFileModeError: Others may write to it.
+    """
+    file = read_setting_file(path, field=_FIELD)
+    try:
+        config = parse_settings(file.data, _Config, what="OIDC config")
+        for problem in _problems(config):
+            raise InvalidInputError(problem, field=_FIELD)
+        roles = {name: parse_role(role) for name, role in config.roles.items()}
+    except HSMError as error:
+        raise ConfigurationError(
+            f"The OIDC config {path} is not valid: {error}", field=_FIELD
+        ) from None
+    fields = msgspec.structs.asdict(config)
+    for name in ("client_secret_file", "ca_bundle", "jwks_file"):
+        if fields[name] is not None:
+            fields[name] = path.parent.absolute() / fields[name]
+    return OIDCSettings(**{**fields, "roles": roles})
+
+
+def _problems(config: _Config) -> Iterator[str]:
+    if not _is_https(config.issuer) or urlsplit(config.issuer).query:
+        yield "issuer: It is an https URL without a query."
+    if (
+        not _is_https(config.redirect_uri)
+        or urlsplit(config.redirect_uri).path != RETURN_PATH
+        or urlsplit(config.redirect_uri).query
+    ):
+        yield f"redirect_uri: It is an https URL of this server, with {RETURN_PATH}."
+    if "openid" not in config.scopes:
+        yield "scopes: openid is among them."
+    if any(scope.split() != [scope] for scope in config.scopes):
+        yield "scopes: A scope has no spaces."
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_plain = parts.username is None and not parts.fragment
+        return bool(parts.scheme == "https" and parts.hostname and is_plain)
+    except ValueError:
+        return False

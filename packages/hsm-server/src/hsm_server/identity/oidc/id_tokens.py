@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""
+ID tokens: whom a provider says somebody is.
+
+What is wrong with a token is never told; every fault is the same error.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from joserfc.errors import JoseError
+
+from hsm_core import wire
+from hsm_core.errors import AuthenticationError, HSMError
+from hsm_core.model import Role
+from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
+from hsm_server.identity.tokens.keys import Algorithm, TokenKey
+from hsm_server.identity.tokens.subjects import checked_subject
+
+__all__ = ["IDTokens", "Person", "provider_name"]
+
+_SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
+_HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+_MOST_REMEMBERED: Final = 4096
+_MAX_TIME: Final = 2**53
+_MAX_AGE_SECONDS: Final = 600
+"""How long ago a provider may have made an ID token: it comes straight from there."""
+
+_ALGORITHMS: Final = frozenset(Algorithm) - {Algorithm.HS256}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """
+    Whom an ID token names.
+
+    Attributes:
+        principal: As the provider says.
+        roles: What its words come to here; not empty.
+        credential_id: The beginning of the token's hash.
+        key_name: The provider; see `provider_name`.
+    """
+
+    principal: str
+    roles: frozenset[Role]
+    credential_id: str
+    key_name: str
+
+
+class IDTokens:
+    """
+    Checks ID tokens of one provider, each of which is good once.
+
+    Args:
+        settings: The provider.
+
+        keys: Its keys that count now.
+
+        now: Time, in seconds since 1970, that never goes back.
+
+    Standard:
+        OpenID Connect Core 1.0, sections 2 and 3.1.3.7; RFC 8725.
+    """
+
+    def __init__(
+        self,
+        settings: OIDCSettings,
+        keys: Sequence[TokenKey],
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._now = now
+        self._used: dict[bytes, float] = {}
+        self._name = provider_name(settings)
+        self.use(keys)
+
+    def use(self, keys: Sequence[TokenKey]) -> None:
+        """Verify by other keys; no secret is one of them, for others know it, too."""
+        self._keys = tuple(key for key in keys if key.algorithm in _ALGORITHMS)
+
+    def redeem(self, token: str, nonce: str) -> Person:
+        """
+        Return whom a token names, if it is good, and was not redeemed before.
+
+        Args:
+            token: JWS compact serialisation.
+
+            nonce: What the request for it has named.
+
+        Raises:
+            AuthenticationError: It is not good, for whatever reason.
+        """
+        if len(token) > MAX_TOKEN_BYTES or not _NONCE.match(nonce):
+            raise AuthenticationError
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        claims = self._verified(token)
+        usable_until = self._check_times(claims)
+        self._check_parties(claims)
+        said = claims.get("nonce")
+        # It ties the token to the browser that was sent to the provider.
+        if not isinstance(said, str) or not hmac.compare_digest(
+            said.encode("utf-8", "surrogatepass"), nonce.encode()
+        ):
+            raise AuthenticationError
+        person = Person(
+            principal=checked_subject(_text(claims, self._settings.principal_claim)),
+            roles=self._roles(claims),
+            credential_id=f"sha256:{digest.hex()[:16]}",
+            key_name=self._name,
+        )
+        self._note_use(digest, usable_until)
+        return person
+
+    def _verified(self, token: str) -> dict[str, Any]:
+        shape = _SHAPE.match(token)
+        if shape is None:
+            raise AuthenticationError
+        try:
+            header, payload, signature = map(_canonical, shape.groups())
+            self._check_signature(token, wire.scan_json(header), payload, signature)
+            claims = wire.scan_json(payload)
+        except (HSMError, ValueError):
+            raise AuthenticationError from None
+        if not isinstance(claims, dict):
+            raise AuthenticationError
+        return claims
+
+    def _check_signature(
+        self, token: str, header: Any, payload: bytes, signature: bytes
+    ) -> None:
+        if not isinstance(header, dict) or not header.keys() <= _HEADER_MEMBERS:
+            raise AuthenticationError
+        if str(header.get("typ", "JWT")).upper() != "JWT":
+            raise AuthenticationError
+        for key in self._keys:
+            if key.algorithm.value != header.get("alg"):
+                continue
+            if "kid" in header and header["kid"] != key.kid:
+                continue
+            if key.signature_bytes != len(signature):
+                continue
+            try:
+                if key.open(token) == payload:
+                    return
+            except (JoseError, ValueError):
+                continue
+        raise AuthenticationError
+
+    def _check_times(self, claims: dict[str, Any]) -> float:
+        """Return until when a token may be redeemed."""
+        now, leeway = self._now(), self._settings.leeway_seconds
+        expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
+        begins_at = _time(claims, "nbf") if "nbf" in claims else 0
+        if now < max(issued_at, begins_at) - leeway:
+            raise AuthenticationError
+        until = min(expires_at, issued_at + _MAX_AGE_SECONDS) + leeway
+        if now >= until:
+            raise AuthenticationError
+        return until
+
+    def _check_parties(self, claims: dict[str, Any]) -> None:
+        own = self._settings.client_id
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if claims.get("iss") != self._settings.issuer or own not in audiences:
+            raise AuthenticationError
+        if claims.get("azp", own if len(audiences) == 1 else None) != own:
+            raise AuthenticationError
+
+    def _roles(self, claims: dict[str, Any]) -> frozenset[Role]:
+        found: Any = claims
+        for step in _steps(claims, self._settings.roles_claim):
+            found = found.get(step) if isinstance(found, dict) else None
+        words = found if isinstance(found, list) else [found]
+        known = self._settings.roles
+        roles = {
+            known[word] for word in words if isinstance(word, str) and word in known
+        }
+        if not roles:
+            raise AuthenticationError
+        return frozenset(roles)
+
+    def _note_use(self, digest: bytes, until: float) -> None:
+        if len(self._used) >= _MOST_REMEMBERED:
+            now = self._now()
+            self._used = {key: end for key, end in self._used.items() if end > now}
+        # Forgetting one that is still good would let it be used again.
+        if digest in self._used or len(self._used) >= _MOST_REMEMBERED:
+            raise AuthenticationError
+        self._used[digest] = until
+
+
+def provider_name(settings: OIDCSettings) -> str:
+    """Return what vouches for people who came from a provider: the same for ever."""
+    named = f"{len(settings.issuer)}:{settings.issuer}{settings.client_id}"
+    return hashlib.sha256(b"FerroHSM OIDC provider 1" + named.encode()).hexdigest()
+
+
+def _canonical(segment: str) -> bytes:
+    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
+        raise AuthenticationError
+    return data
+
+
+def _steps(claims: dict[str, Any], path: str) -> list[str]:
+    """Return the way to a claim; a name with dots in it may also stand as it is."""
+    return [path] if path in claims else path.split(".")
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str):
+        raise AuthenticationError
+    return value
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not 0 <= value < _MAX_TIME
+    ):
+        raise AuthenticationError
+    return float(value)

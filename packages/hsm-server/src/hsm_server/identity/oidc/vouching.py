@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""What the vault has of a provider: its keys, kept current, and what was redeemed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hsm_server.config.settings import OIDCSettings
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.oidc.id_tokens import IDTokens, provider_name
+from hsm_server.identity.oidc.keys import keys_of
+from hsm_server.identity.tokens.source import TokenSource
+from hsm_server.identity.tokens.watch import TokenWatch
+
+__all__ = ["Vouching", "vouching_for"]
+
+
+class Vouching:
+    """
+    Checks ID tokens by keys that may change while the server runs.
+
+    Args:
+        settings: The provider.
+
+        on_change: Is told what is wrong with its keys, or nothing if they are good
+            (again).
+
+        clock: Time by which ID tokens expire.
+
+    Attributes:
+        tokens: Says whom they name.
+        name: What the HSM knows the provider as.
+
+    Raises:
+        HSMError: Its keys can't be read, or are not valid.
+    """
+
+    def __init__(
+        self,
+        settings: OIDCSettings,
+        on_change: Callable[[str], None],
+        clock: FlooredClock,
+    ) -> None:
+        self.name = provider_name(settings)
+        source = keys_of(settings)
+        self._source = source
+        trust = source.read()
+        self.tokens = IDTokens(settings, trust.keys, clock.now)
+        self._watch = TokenWatch(
+            source, trust, lambda changed: self.tokens.use(changed.keys), on_change
+        )
+
+    async def run(self, interval_seconds: float) -> None:
+        """Look for other keys until cancelled."""
+        await self._watch.run(interval_seconds)
+
+    def take(self, data: bytes | None, problem: str) -> None:
+        """Take in what came of fetching its keys, if they are fetched; then `look`."""
+        if isinstance(self._source, TokenSource):
+            self._source.take(data, problem)
+
+    async def look(self) -> str:
+        """Put in force what is there now; return why not, or nothing."""
+        return await self._watch.look()
+
+
+def vouching_for(
+    settings: OIDCSettings | None,
+    on_change: Callable[[str], None],
+    clock: FlooredClock,
+) -> Vouching | None:
+    """
+    Return what vouches for people, if a provider does.
+
+    Raises:
+        HSMError: Its keys can't be read, or are not valid.
+    """
+    return None if settings is None else Vouching(settings, on_change, clock)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""Bearer tokens: which keys are trusted, where they come from, whom a token names."""
+
+from hsm_server.identity.tokens.keys import Algorithm, TokenKey, public_key_set
+from hsm_server.identity.tokens.source import TokenSource
+from hsm_server.identity.tokens.spent import SpentTokens
+from hsm_server.identity.tokens.trust import TokenTrust, TrustedNames
+from hsm_server.identity.tokens.verifier import Identity, TokenVerifier
+from hsm_server.identity.tokens.watch import TokenWatch
+
+__all__ = [
+    "Algorithm",
+    "Identity",
+    "SpentTokens",
+    "TokenKey",
+    "TokenSource",
+    "TokenTrust",
+    "TokenVerifier",
+    "TokenWatch",
+    "TrustedNames",
+    "public_key_set",
+]

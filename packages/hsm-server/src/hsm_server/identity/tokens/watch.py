@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""
+Puts changed keys in force while the server runs, and keeps the last good ones.
+
+A source that is not valid adds no key; those that it no longer names are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from hsm_core.errors import ConfigurationError, HSMError
+from hsm_server.identity.tokens.source import KeySource
+from hsm_server.identity.tokens.trust import TokenTrust
+from hsm_server.system.standard_streams import sentence
+
+__all__ = ["TokenWatch"]
+
+_SETTLING_SECONDS: Final = 0.1
+_AHEAD: Final = 0.25
+_MOST_READINGS: Final = 20
+
+
+class TokenWatch:
+    """
+    Looks at the source of keys again and again.
+
+    What it holds counts, not when it was written. A change is put in force when it was
+    read twice in a row, so that a file half written is none.
+
+    Args:
+        source: What to look at.
+
+        trust: What it has said last.
+
+        use: Puts keys and rules in force.
+
+        on_change: Is told what is wrong, or nothing if the source is good (again).
+    """
+
+    def __init__(
+        self,
+        source: KeySource,
+        trust: TokenTrust,
+        use: Callable[[TokenTrust], None],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self._source = source
+        self._trust = trust
+        self._use = use
+        self._on_change = on_change
+        self._problem = ""
+        self._lock = asyncio.Lock()
+
+    async def run(self, interval_seconds: float) -> None:
+        """
+        Look until cancelled, if the source is a file.
+
+        Args:
+            interval_seconds: Within this time a change is in force.
+        """
+        while self._source.is_file:
+            # A change is read twice, which has its place in the interval.
+            await asyncio.sleep(max(interval_seconds / 2, interval_seconds - _AHEAD))
+            await self.look()
+
+    async def look(self) -> str:
+        """Put in force what is there now; return why not, or nothing."""
+        async with self._lock:
+            try:
+                trust = await self._settled(self._source.read, self._trust)
+            except HSMError as error:
+                await self._withdraw()
+                self._note(sentence(error))
+                return self._problem
+            except Exception as error:
+                # A fault of ours must not be the end of looking.
+                self._note(f"unexpected {type(error).__name__}.")
+                return self._problem
+            if trust != self._trust:
+                self._trust = trust
+                self._use(trust)
+                self._on_change("")
+                self._problem = ""
+            self._note(self._source.trouble)
+            return self._problem
+
+    async def _withdraw(self) -> None:
+        """Drop keys that a source no longer names which can't be used as a whole."""
+        former = self._trust
+        with contextlib.suppress(HSMError):
+            kept = await self._settled(lambda: self._source.still_named(former), former)
+            if kept != former:
+                self._trust = kept
+                self._use(kept)
+
+    async def _settled(
+        self, read: Callable[[], TokenTrust], known: TokenTrust
+    ) -> TokenTrust:
+        """
+        Return what the source says when nobody writes it any more.
+
+        Args:
+            read: Reads it.
+
+            known: What it may say at once, for it is no news.
+
+        Raises:
+            HSMError: It can't be used, or changes all the time.
+        """
+        before: TokenTrust | str | None = known
+        for _ in range(_MOST_READINGS):
+            try:
+                found = await asyncio.to_thread(read)
+                if found == before:
+                    return found
+                before = found
+            except HSMError as error:
+                if before == str(error):
+                    raise
+                before = str(error)
+            await asyncio.sleep(_SETTLING_SECONDS)
+        raise ConfigurationError(
+            "The keys of tokens change all the time.", field="auth_jwt_config"
+        )
+
+    def _note(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._on_change(problem)

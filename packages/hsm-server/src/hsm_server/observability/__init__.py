@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Logs, metrics and traces of the service."""

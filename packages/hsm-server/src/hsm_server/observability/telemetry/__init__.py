@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""The server's counters: where they are counted, and how they are shown."""
+
+from hsm_server.observability.telemetry.figures import Figures
+from hsm_server.observability.telemetry.metrics import METRICS_CONTENT_TYPE, Metrics
+from hsm_server.observability.telemetry.sharing import (
+    ALARM_GAUGES,
+    ALARM_SLOTS,
+    KEEPERS_SLOT,
+    SUMMED_GAUGES,
+    share_metrics,
+)
+
+__all__ = [
+    "ALARM_GAUGES",
+    "ALARM_SLOTS",
+    "KEEPERS_SLOT",
+    "METRICS_CONTENT_TYPE",
+    "SUMMED_GAUGES",
+    "Figures",
+    "Metrics",
+    "share_metrics",
+]

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""What the vault says of its algorithms and their self-tests, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from hsm_core.operations import HSMStatus
+from hsm_server.observability.telemetry.families import gauge
+
+__all__ = ["algorithm_families"]
+
+
+def algorithm_families(status: HSMStatus | None) -> Iterator[Metric]:
+    """Give which algorithms are served, by whom, and which failed a self-test."""
+    rows = status.algorithms if status else ()
+    yield gauge(
+        "ferrohsm_self_test_stopped",
+        "Algorithms that give no output any more because a self-test failed.",
+        sum(row.status == "stopped" for row in rows),
+    )
+    served = GaugeMetricFamily(
+        "ferrohsm_algorithm_available",
+        "1 for each algorithm that is served, by whom; 0 for others.",
+        labels=("algorithm", "provider"),
+    )
+    for row in rows:
+        is_served = float(row.status == "available")
+        served.add_metric((row.algorithm.value, row.provider), is_served)
+    yield served

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Which event loop the processes of the server run on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from hsm_core.errors import ConfigurationError
+from hsm_server.config.settings import EventLoop
+
+__all__ = ["check_loop", "pass_over_what_stays", "run"]
+
+R = TypeVar("R")
+
+_INCOMING_BYTES: Final = 32 * 1024
+"""Room for what has come in on one TLS connection and is still encrypted."""
+
+
+def check_loop(kind: EventLoop) -> None:
+    """
+    See to it that an event loop is there.
+
+    Raises:
+        ConfigurationError: It must be installed first.
+    """
+    if kind is EventLoop.UVLOOP and importlib.util.find_spec("uvloop") is None:
+        raise ConfigurationError(
+            "event-loop: uvloop is not installed; run: pip install uvloop."
+        )
+
+
+def pass_over_what_stays() -> None:
+    """
+    Have the collector of cycles look no more at what is there by now.
+
+    At the end of a start that is what modules are made of, and stays. To look at it
+    takes longer than to answer many requests, which wait meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def run(main: Coroutine[Any, Any, R], kind: EventLoop) -> R:
+    """
+    Run a coroutine to its end on a new event loop.
+
+    asyncio gives each TLS connection 256 KiB for what comes in, as long as it lives.
+    Strangers can have many that do nothing.
+    """
+    SSLProtocol.max_size = _INCOMING_BYTES
+    if kind is EventLoop.UVLOOP:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main)
+    return asyncio.run(main)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""
+How the secrets come to the vault, which alone may hold them.
+
+They are written into a sealed file in memory (memfd_create(2)) before the supervisor
+begins, by the same process under another program: executing the supervisor leaves
+nothing of them in its memory, its arguments or its environment. For each start of the
+vault the kernel moves them from there into a pipe. Of a secret that lies in a file the
+box holds the file's name alone, and the vault reads it at each of its starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from hsm_core.errors import ConfigurationError
+from hsm_core.model import Record
+from hsm_core.secret_input import read_secret
+from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
+from hsm_server.config.settings import Secrets
+from hsm_server.system.sealed_memory import seal
+
+__all__ = [
+    "SECRET_LENGTHS",
+    "TOKEN_SECRET",
+    "SecretBox",
+    "empty_box",
+    "fill_box",
+    "for_stores",
+    "pour",
+]
+
+TOKEN_SECRET: Final = "auth-jwt-secret"  # noqa: S105 (it is a flag's name)
+"""Flag of the one that is needed only without a file of keys."""
+
+SECRET_LENGTHS: Final[Mapping[str, int | None]] = {
+    "master-key": 32,
+    "hmac-key": 32,
+    TOKEN_SECRET: None,
+}
+"""Length of each secret in bytes, by flag; None is any from 32 on."""
+
+_MINIMUM: Final = 32
+_NEED_NOTHING: Final = frozenset({*KeyStoreKind, *ApprovalStoreKind})
+_OTHERS: Final = ("FERROHSM_", "PYTHON", "LD_", "MALLOC_", "GLIBC_", "LISTEN_")
+_PIPE_BYTES: Final = 1024 * 1024
+
+
+class SecretBox(Record, frozen=True, kw_only=True):
+    """
+    What the vault alone is told.
+
+    Attributes:
+        values: Secrets by flag.
+        files: Paths of secrets by flag, from the folder that the server runs in.
+        environment: Variables for stores that need some, such as ``AWS_…``.
+    """
+
+    values: dict[str, Annotated[bytes, Meta(extra={"secret": True})]]
+    files: dict[str, str]
+    environment: Annotated[dict[str, str], Meta(extra={"secret": True})]
+
+    @classmethod
+    def of(cls, given: Mapping[str, str], environment: Mapping[str, str]) -> SecretBox:
+        """
+        Take in secrets as they were given; see `hsm_core.secret_input`.
+
+        Who calls has made sure that those are there which are needed.
+
+        Raises:
+            ConfigurationError: One can't be read, or is too short.
+        """
+        values, files = {}, {}
+        for flag in filter(given.__contains__, SECRET_LENGTHS):
+            if given[flag].startswith("@"):
+                files[flag] = given[flag][1:]
+            else:
+                values[flag] = _read(flag, given[flag])
+        return cls(values=values, files=files, environment=dict(environment))
+
+    def secret(self, flag: str) -> bytes:
+        """
+        Return a secret; one in a file is read anew each time.
+
+        Raises:
+            ConfigurationError: The file can't be read, or is not as it should be.
+        """
+        if flag in self.files:
+            return _read(flag, f"@{self.files[flag]}")
+        return self.values[flag]
+
+    @property
+    def _has_token_secret(self) -> bool:
+        return TOKEN_SECRET in self.files or TOKEN_SECRET in self.values
+
+    def secrets(self) -> Secrets:
+        """
+        Return all secrets of the server.
+
+        Raises:
+            ConfigurationError: See `secret`.
+        """
+        return Secrets(
+            master_key=self.secret("master-key"),
+            hmac_key=self.secret("hmac-key"),
+            jwt_secret=self.secret(TOKEN_SECRET) if self._has_token_secret else None,
+        )
+
+
+def for_stores(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a store may look for which is not all on this disk."""
+    places = (settings.key_store, settings.approval_store)
+    if all(place.partition(":")[0] in _NEED_NOTHING for place in places):
+        return {}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_OTHERS)
+    }
+
+
+def fill_box(box: SecretBox) -> int:
+    """
+    Return the descriptor of a sealed file in memory that holds a box.
+
+    Raises:
+        ConfigurationError: It is too large.
+    """
+    data = msgspec.msgpack.encode(box)
+    if len(data) > _PIPE_BYTES // 2:
+        raise ConfigurationError("The environment is too large for the vault.")
+    return seal("ferrohsm-secrets", data)
+
+
+def pour(descriptor: int) -> int:
+    """
+    Return the reading end of a pipe that holds what is in the box.
+
+    The kernel copies it; none of it passes through this process.
+
+    Raises:
+        OSError: There is no room for a pipe.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        length, moved = os.fstat(descriptor).st_size, 0
+        # Not more than is needed: all pipes of a user share a limit (pipe(7)).
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, length)
+        while moved < length:
+            moved += os.splice(descriptor, writer, length - moved, offset_src=moved)
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return reader
+
+
+def empty_box(reader: int) -> SecretBox:
+    """Read a box from its pipe, and close that."""
+    with os.fdopen(reader, "rb") as pipe:
+        return msgspec.msgpack.decode(pipe.read(), type=SecretBox)
+
+
+def _read(flag: str, value: str) -> bytes:
+    return read_secret(value, field=flag, minimum=_MINIMUM, exact=SECRET_LENGTHS[flag])

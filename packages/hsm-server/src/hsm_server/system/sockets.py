@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""The sockets that the server listens on: bound once, or handed over by systemd."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from hsm_server.config.exit_codes import ListenError
+from hsm_server.config.settings import ServerSettings
+
+__all__ = [
+    "adopt",
+    "bind",
+    "challenge_sockets",
+    "listening_sockets",
+    "metrics_sockets",
+    "url_of",
+]
+
+_FIRST: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+_BACKLOG: Final = 128
+
+
+def listening_sockets(
+    host: str, port: int, environment: Mapping[str, str]
+) -> list[socket.socket]:
+    """
+    Return the sockets that systemd has handed over, else one that is bound here.
+
+    Raises:
+        ListenError: See `adopt` and `bind`.
+    """
+    return adopt(environment) or [bind(host, port)]
+
+
+def challenge_sockets(settings: ServerSettings) -> list[socket.socket]:
+    """
+    Return the socket where a CA's challenges are answered over HTTP, if there is one.
+
+    Raises:
+        ListenError: See `bind`.
+    """
+    acme = settings.tls.acme if settings.tls is not None else None
+    if acme is None or acme.http_address is None:
+        return []
+    return [bind(*acme.http_address)]
+
+
+def metrics_sockets(settings: ServerSettings) -> list[socket.socket]:
+    """
+    Return the socket where only metrics are shown, if there is one.
+
+    Raises:
+        ListenError: See `bind`.
+    """
+    address = settings.metrics.address
+    return [] if address is None else [bind(*address)]
+
+
+def adopt(
+    environment: Mapping[str, str],
+    take: Callable[[int], socket.socket] = lambda fd: socket.socket(fileno=fd),
+) -> list[socket.socket]:
+    """
+    Return the sockets that systemd has handed over to this process (sd_listen_fds(3)).
+
+    Args:
+        environment: Where ``LISTEN_PID`` and ``LISTEN_FDS`` may stand.
+
+        take: Makes a socket of a descriptor.
+
+    Raises:
+        ListenError: One is no listening stream socket.
+    """
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = environment.get("LISTEN_FDS", "")
+    if not count.isascii() or not count.isdigit():
+        return []
+    return [_checked(number, take) for number in range(_FIRST, _FIRST + int(count))]
+
+
+def _checked(number: int, take: Callable[[int], socket.socket]) -> socket.socket:
+    try:
+        found = take(number)
+        is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        raise ListenError(f"Descriptor {number} is no socket to listen on.") from None
+    if not is_listening or found.type != socket.SOCK_STREAM:
+        raise ListenError(f"Descriptor {number} is no socket to listen on.")
+    os.set_inheritable(number, False)
+    found.setblocking(False)
+    return found
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """
+    Return a socket that listens.
+
+    Raises:
+        ListenError: The address is in use, or not one of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        raise ListenError(f"{host} is not the name of an address.") from None
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        # Listening at once makes a second server on this address fail here, before
+        # it looks at any key. Connections wait until they are accepted.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = (
+            "is in use"
+            if error.errno == errno.EADDRINUSE
+            else f"fails: {error.strerror}"
+        )
+        raise ListenError(f"Listening on {host}:{port} {reason}.") from None
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return where a socket is reached; a Unix socket has its path."""
+    if listener.family == socket.AF_UNIX:
+        return f"https+unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

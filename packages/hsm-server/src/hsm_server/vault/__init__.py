@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Access to the vault: authentication and rate limits before an operation runs."""

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: MIT
+"""From what a visitor shows to the caller that the core knows."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from hsm_core.errors import AuthenticationError
+from hsm_core.model import Caller
+from hsm_core.operations import Operation
+from hsm_core.protocols import AsyncHSMGateway
+from hsm_server.config.settings import ConsoleSettings
+from hsm_server.identity.clock import FlooredClock
+from hsm_server.identity.oidc.id_tokens import IDTokens, Person
+from hsm_server.identity.sessions import Session, SessionEndedError, Sessions
+from hsm_server.identity.tokens import (
+    Identity,
+    SpentTokens,
+    TokenTrust,
+    TokenVerifier,
+    TrustedNames,
+)
+from hsm_server.limits.actors import ActorLimiter
+from hsm_server.limits.pacing import with_pauses
+from hsm_server.limits.quota import Quota
+from hsm_server.tls.client_certificates import (
+    CertificateFacts,
+    certificate_facts,
+    fingerprint,
+    readable_facts,
+)
+from hsm_server.vault.access import How, SignedIn, Visitor, Who
+
+__all__ = ["Gatekeeper"]
+
+T = TypeVar("T")
+
+_CLOCK = FlooredClock()
+_LOOK_SECONDS: Final = 1.0
+"""How often it is asked whether a credential is still good: secrets are replaced."""
+
+
+class Gatekeeper:
+    """
+    Verifies credentials, and has failures recorded.
+
+    Args:
+        gateway: Where failures are recorded.
+
+        trust: Keys of bearer tokens, and what these must say.
+
+        on_failure: Is called for each failure.
+
+        clock: Time by which tokens expire; the system's by default.
+
+        names: Is told which keys count, and names them to the HSM.
+
+        limiter: Says how much a caller may ask for; None doesn't limit them.
+
+        console: How long sessions of the console last.
+
+        people: Checks ID tokens, where a provider vouches for people.
+    """
+
+    def __init__(
+        self,
+        gateway: AsyncHSMGateway,
+        trust: TokenTrust,
+        on_failure: Callable[[], None],
+        clock: FlooredClock = _CLOCK,
+        names: TrustedNames | None = None,
+        limiter: ActorLimiter | None = None,
+        console: ConsoleSettings | None = None,
+        people: IDTokens | None = None,
+    ) -> None:
+        self._gateway = gateway
+        self._on_failure = on_failure
+        self._clock = clock
+        self._names = names or TrustedNames(trust)
+        self._limiter = limiter
+        self._people = people
+        self._sessions = Sessions(console or ConsoleSettings(), clock.now)
+        self._spent = SpentTokens(clock.now)
+        self.use(trust)
+
+    def use(self, trust: TokenTrust) -> None:
+        """
+        Verify by other keys and rules; what was found good before counts no more.
+
+        Nor does what people have agreed to with tokens of keys that are gone. Who is
+        verified meanwhile is verified by the former ones or by the new, never by some
+        of both.
+        """
+        self._names.use(trust)
+        self._verifier = TokenVerifier(trust, self._clock.now)
+
+    def on_clock_reset(self) -> None:
+        """End what would last longer than it was meant to by a time set back."""
+        self._sessions.end_all()
+        self._spent.restart()
+
+    def public_keys(self) -> bytes:
+        """Return the JWK Set of the public keys that count, as JSON."""
+        return self._verifier.trust.public_keys()
+
+    def caller(self, visitor: Visitor, *, spends: bool = False) -> Caller:
+        """
+        Return who asks.
+
+        The address is that of the connection, whatever headers or claims say.
+
+        Args:
+            visitor: What is shown.
+
+            spends: Whether something is to be done, so that a token is spent by it
+                where a rule wants to know.
+
+        Raises:
+            AuthenticationError: No token, or no good one, or a certificate that
+                can't be read, or that names nobody where it is all that is shown; have
+                it recorded.
+        """
+        identity = self._identity(visitor)
+        return msgspec.structs.replace(
+            _stranger(visitor, certificate_facts(visitor.certificate)),
+            principal=identity.principal,
+            roles=identity.roles,
+            credential_id=identity.credential_id,
+            credential_key=identity.key_name,
+            single_use=spends and self._is_first_use(visitor, identity),
+        )
+
+    def _is_first_use(self, visitor: Visitor, identity: Identity) -> bool:
+        if not self._gateway.asks_for_single_use():
+            self._spent.forget()
+            return False
+        # What a session rests on serves again and again.
+        rules = self._verifier.trust.rules
+        is_first = self._spent.spend(identity, rules.leeway_seconds)
+        return is_first and not visitor.session
+
+    def charge(self, caller: Caller, operation: Operation[Any] | None) -> Quota | None:
+        """Charge a caller; return what is left, or None where nothing is limited."""
+        if self._limiter is None:
+            return None
+        return self._limiter.charge(caller, operation)
+
+    async def record_failure(
+        self, visitor: Visitor, error: AuthenticationError
+    ) -> None:
+        """
+        Count and record a failure, before it is answered.
+
+        Whoever comes back to a session that has ended has not failed.
+        """
+        if isinstance(error, SessionEndedError):
+            return
+        self._on_failure()
+        stranger = _stranger(visitor, readable_facts(visitor.certificate))
+        await self._gateway.record_refusal(stranger, error.code)
+
+    async def admit(self, visitor: Visitor, *, spends: bool = False) -> Caller:
+        """
+        Return who asks; a failure is recorded.
+
+        Args:
+            visitor: See `caller`.
+
+            spends: See `caller`.
+
+        Raises:
+            AuthenticationError: See `caller`.
+        """
+        try:
+            return self.caller(visitor, spends=spends)
+        except AuthenticationError as error:
+            await self.record_failure(visitor, error)
+            raise
+
+    def who(self, visitor: Visitor) -> Who:
+        """
+        Return who asks, and until when that is so.
+
+        Raises:
+            AuthenticationError: See `caller`.
+        """
+        sessions = self._sessions
+        until, idle_seconds = float("inf"), 0.0
+        how = How.TOKEN if visitor.credential else How.CERTIFICATE
+        if visitor.session:
+            session = self._session(visitor)
+            until, idle_seconds = (
+                sessions.ends_at(session),
+                sessions.settings.idle_seconds,
+            )
+            how = _way_of(session)
+        identity = self._identity(visitor)
+        return Who(
+            principal=identity.principal,
+            roles=tuple(sorted(identity.roles)),
+            certificate_subject=certificate_facts(visitor.certificate).subject,
+            how=how,
+            until=float(min(until, identity.expires_at)),
+            idle_seconds=float(idle_seconds),
+        )
+
+    async def sign_in(self, visitor: Visitor, caller: Caller) -> SignedIn:
+        """
+        Begin a session, and record that.
+
+        Args:
+            visitor: Shows a credential, and no session.
+
+            caller: Who that was found to be.
+
+        Raises:
+            AuthenticationError: A session is shown, or the credential is good no more.
+            RateLimitedError: They have asked for too much.
+        """
+        if visitor.session:
+            raise AuthenticationError
+        quota = self.charge(caller, None)
+        if quota is not None and quota.wait_seconds:
+            raise quota.error()
+        shown = fingerprint(visitor.certificate)
+        await self._gateway.record_visit(caller, kind="SignIn")
+        credential, person = visitor.credential, None
+        if visitor.nonce:
+            # The ID token was good once, and counts no more.
+            credential, person = "", _person(caller)
+        secret = self._sessions.begin(caller.principal, credential, shown, person)
+        begun = msgspec.structs.replace(
+            visitor, session=secret, credential="", nonce=""
+        )
+        who = self.who(begun)
+        return SignedIn(session=secret, who=who)
+
+    async def sign_out(self, visitor: Visitor, caller: Caller) -> None:
+        """End the session of a caller at once, and record that."""
+        self._sessions.end(visitor.session)
+        await self._gateway.record_visit(caller, kind="SignOut")
+
+    async def while_good(
+        self, visitor: Visitor, pages: AsyncGenerator[T, None]
+    ) -> AsyncGenerator[T, None]:
+        """
+        Give what a generator gives as long as the visitor's credential is good.
+
+        Raises:
+            AuthenticationError: It is good no more, or makes somebody else of them, or
+                gives them other roles; that is no attempt, and not recorded.
+        """
+        # Nobody does anything while a view goes on by itself.
+        visitor = msgspec.structs.replace(visitor, is_background=True)
+        first = self._identity(visitor)
+
+        def seconds_left() -> float:
+            now = self._identity(visitor)
+            if (now.principal, now.roles) != (first.principal, first.roles):
+                raise AuthenticationError
+            return max(0.0, min(now.expires_at - self._clock.now(), _LOOK_SECONDS))
+
+        paced = with_pauses(pages, seconds_left)
+        async with contextlib.aclosing(paced):
+            async for page in paced:
+                seconds_left()
+                if page is not None:
+                    yield page
+
+    def _identity(self, visitor: Visitor) -> Identity:
+        if visitor.session:
+            session = self._session(visitor)
+            if session.person is not None:
+                return _identity_of(session.person)
+            try:
+                return self._identity(_resting_on(visitor, session.credential))
+            except AuthenticationError:
+                self._sessions.end(visitor.session)
+                raise SessionEndedError from None
+        if not visitor.credential:
+            return self.certificate_identity(visitor)
+        if visitor.nonce:
+            return _identity_of(self._redeemed(visitor))
+        return self._verifier.verify(
+            visitor.credential,
+            certificate_sha256=fingerprint(visitor.certificate),
+        )
+
+    def _redeemed(self, visitor: Visitor) -> Person:
+        if self._people is None:
+            raise AuthenticationError
+        return self._people.redeem(visitor.credential, visitor.nonce)
+
+    def certificate_identity(self, visitor: Visitor) -> Identity:
+        """
+        Return whom a client certificate alone names, by the policy in force.
+
+        That the peer has its private key is the front end's word: it has seen the
+        handshake.
+
+        Raises:
+            AuthenticationError: There is none, it names nobody or several, it has
+                expired meanwhile, or certificates alone name nobody here.
+        """
+        shown = certificate_facts(visitor.certificate)
+        known = None
+        if shown.sha256:
+            known = self._gateway.identify(_stranger(visitor, shown))
+        if known is None or not shown.begins_at <= self._clock.now() <= shown.ends_at:
+            raise AuthenticationError
+        return Identity(
+            principal=known.principal,
+            roles=known.roles,
+            credential_id=f"x5t#S256:{shown.sha256[:16]}",
+            expires_at=shown.ends_at,
+            not_before=shown.begins_at,
+            certificate_sha256=frozenset({shown.sha256}),
+            key_name=known.credential_key,
+        )
+
+    def _session(self, visitor: Visitor) -> Session:
+        if visitor.credential:
+            # Which of the two would count?
+            raise AuthenticationError
+        return self._sessions.find(
+            visitor.session,
+            fingerprint(visitor.certificate),
+            is_used=not visitor.is_background,
+        )
+
+
+def _stranger(visitor: Visitor, shown: CertificateFacts) -> Caller:
+    """Return what is known of somebody before it is known who it is."""
+    return Caller(
+        principal="",
+        roles=frozenset(),
+        certificate_sha256=shown.sha256,
+        certificate_subject=shown.subject,
+        certificate_names=shown.names,
+        source_address=visitor.address,
+        request_id=visitor.request_id,
+    )
+
+
+def _resting_on(visitor: Visitor, credential: str) -> Visitor:
+    """Return a visitor with what a session rests on in its place."""
+    return msgspec.structs.replace(visitor, credential=credential, session="")
+
+
+def _way_of(session: Session) -> How:
+    if session.person is not None:
+        return How.PROVIDER
+    return How.TOKEN if session.credential else How.CERTIFICATE
+
+
+def _person(caller: Caller) -> Person:
+    """Return whom a provider has named, to be kept for a session."""
+    return Person(
+        caller.principal, caller.roles, caller.credential_id, caller.credential_key
+    )
+
+
+def _identity_of(person: Person) -> Identity:
+    """Return a person as if a token of their own had named them, without an end."""
+    return Identity(
+        principal=person.principal,
+        roles=person.roles,
+        credential_id=person.credential_id,
+        expires_at=math.inf,
+        not_before=-1,
+        certificate_sha256=frozenset(),
+        key_name=person.key_name,
+    )

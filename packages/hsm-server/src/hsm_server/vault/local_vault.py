@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""`VaultAccess` in the process that holds the keys."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final, TypeVar
+
+from hsm_core.model import Caller, Role
+from hsm_core.operations import (
+    AuditPage,
+    HSMStatus,
+    ListAuditEvents,
+    Operation,
+    Status,
+)
+from hsm_core.protocols import AsyncHSMGateway, Request
+from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
+from hsm_server.vault.gatekeeper import Gatekeeper
+
+__all__ = ["PROBE", "LocalVault"]
+
+R = TypeVar("R")
+
+PROBE: Final = Caller(principal="health-check", roles=frozenset({Role.SERVICE}))
+"""Who asks for the health of the HSM, with the least role."""
+
+
+class LocalVault:
+    """
+    Serves a front end in the same process.
+
+    Args:
+        gateway: The HSM, which stays the caller's to close.
+
+        gatekeeper: Decides who a visitor is.
+    """
+
+    def __init__(self, gateway: AsyncHSMGateway, gatekeeper: Gatekeeper) -> None:
+        self._gateway = gateway
+        self._gatekeeper = gatekeeper
+
+    async def greet(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.greet`."""
+        known((await self._gatekeeper.admit(visitor)).principal)
+
+    async def execute(
+        self,
+        visitor: Visitor,
+        operation: Operation[R],
+        /,
+        *,
+        idempotency_key: str | None,
+        known: Known,
+        approval_id: str = "",
+        expected_generation: int = 0,
+        told: Told = tell_nobody,
+    ) -> R:
+        """See `VaultAccess.execute`."""
+        caller = await self._gatekeeper.admit(visitor, spends=True)
+        known(caller.principal)
+        self._charge(caller, operation, told)
+        if not approval_id and not expected_generation:
+            hsm = self._gateway.act_as(caller)
+            return await hsm.execute(operation, idempotency_key=idempotency_key)
+        request = Request(
+            caller, operation, idempotency_key, approval_id, expected_generation
+        )
+        (answer,) = self._gateway.execute_many([request])
+        result: R = await answer
+        return result
+
+    async def refuse(
+        self, visitor: Visitor, code: str, /, *, kind: str, key_id: str, known: Known
+    ) -> None:
+        """See `VaultAccess.refuse`."""
+        caller = await self._gatekeeper.admit(visitor, spends=True)
+        known(caller.principal)
+        self._charge(caller, None)
+        await self._gateway.record_refusal(caller, code, kind=kind, key_id=key_id)
+
+    def _charge(
+        self,
+        caller: Caller,
+        operation: Operation[Any] | None,
+        told: Told = tell_nobody,
+    ) -> None:
+        """
+        Charge a caller before anything is done for them.
+
+        Raises:
+            RateLimitedError: They have asked for too much.
+        """
+        quota = self._gatekeeper.charge(caller, operation)
+        if quota is not None:
+            told(quota)
+            if quota.wait_seconds:
+                raise quota.error()
+
+    async def follow(
+        self, visitor: Visitor, operation: ListAuditEvents, /, *, known: Known
+    ) -> AsyncGenerator[AuditPage, None]:
+        """See `VaultAccess.follow`."""
+        caller = await self._gatekeeper.admit(visitor, spends=True)
+        known(caller.principal)
+        self._charge(caller, operation)
+        pages = self._gatekeeper.while_good(
+            visitor, self._gateway.act_as(caller).follow(operation)
+        )
+        async with contextlib.aclosing(pages):
+            async for page in pages:
+                yield page
+
+    async def who(self, visitor: Visitor, /, *, known: Known) -> Who:
+        """See `VaultAccess.who`."""
+        known((await self._gatekeeper.admit(visitor)).principal)
+        return self._gatekeeper.who(visitor)
+
+    async def sign_in(self, visitor: Visitor, /, *, known: Known) -> SignedIn:
+        """See `VaultAccess.sign_in`."""
+        caller = await self._gatekeeper.admit(visitor, spends=True)
+        known(caller.principal)
+        return await self._gatekeeper.sign_in(visitor, caller)
+
+    async def sign_out(self, visitor: Visitor, /, *, known: Known) -> None:
+        """See `VaultAccess.sign_out`."""
+        caller = await self._gatekeeper.admit(visitor)
+        known(caller.principal)
+        await self._gatekeeper.sign_out(visitor, caller)
+
+    async def token_keys(self) -> bytes:
+        """See `VaultAccess.token_keys`."""
+        return self._gatekeeper.public_keys()
+
+    async def status(self) -> HSMStatus:
+        """See `VaultAccess.status`."""
+        return await self._gateway.act_as(PROBE).execute(Status())
