@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hsm_cli.commands import cli
+from hsm_cli.identity.token_keys import secret_signer
+from hsm_cli.identity.tokens import inspect_token, mint_token, open_token
 from hsm_cli.settings import TokenSettings
-from hsm_cli.token_keys import secret_signer
-from hsm_cli.tokens import inspect_token, mint_token, open_token
 from hsm_core.errors import ConfigurationError
 from tests.cli.certificates import Certificates
 from tests.cli.stub import TOKEN, Stub

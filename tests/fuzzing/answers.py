@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from hsm_cli.events import read_blocks
-from hsm_cli.messages import Answer, entry_of, error_of_event, result_of
-from hsm_cli.pkcs8 import read_private_key
+from hsm_cli.http.events import read_blocks
+from hsm_cli.http.messages import Answer, entry_of, error_of_event, result_of
+from hsm_cli.io.pkcs8 import read_private_key
 from hsm_core import operations as ops
 from hsm_core import wire
 from hsm_core.errors import HSMError

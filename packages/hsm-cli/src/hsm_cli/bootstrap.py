@@ -100,7 +100,7 @@ def open_remote(settings: ClientSettings) -> RemoteHSM:
         ConfigurationError: A setting or a file can't be used.
     """
     from hsm_cli.client import RemoteHSM
-    from hsm_cli.tokens import open_token
+    from hsm_cli.identity.tokens import open_token
 
     return RemoteHSM(
         settings.endpoint,

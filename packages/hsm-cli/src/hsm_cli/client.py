@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from hsm_cli.events import Block, read_blocks
-from hsm_cli.messages import (
+from hsm_cli.http.events import Block, read_blocks
+from hsm_cli.http.messages import (
     Answer,
     Request,
     entry_of,
@@ -27,9 +27,9 @@ from hsm_cli.messages import (
     result_of,
     view_request_of,
 )
+from hsm_cli.http.tls import open_tls_context
+from hsm_cli.http.transport import Transport
 from hsm_cli.settings import DEFAULT_TIMEOUT_SECONDS
-from hsm_cli.tls import open_tls_context
-from hsm_cli.transport import Transport
 from hsm_core.errors import (
     AlgorithmUnavailableError,
     AuthenticationError,

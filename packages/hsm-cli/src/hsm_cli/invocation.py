@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from hsm_cli.output import Output, print_note
+from hsm_cli.io.output import Output, print_note
 from hsm_cli.settings import ClientSettings
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
     import click
 
     from hsm_cli.exit_codes import exit_code
-    from hsm_cli.output import print_note
+    from hsm_cli.io.output import print_note
     from hsm_core.errors import HSMError
 
     try:
@@ -105,7 +105,7 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 
 def _tell(error: HSMError, *, as_json: bool, hint: str = "") -> None:
-    from hsm_cli.output import encode_record, print_note
+    from hsm_cli.io.output import encode_record, print_note
 
     if as_json:
         from hsm_core.wire import error_record
@@ -129,7 +129,7 @@ def _approval_notes(error: HSMError) -> list[str]:
     asked = error.approval
     if not isinstance(asked, ApprovalInfo):
         return []
-    from hsm_cli.views import instant
+    from hsm_cli.io.views import instant
 
     missing = "; ".join(asked.missing) or "nothing"
     return [

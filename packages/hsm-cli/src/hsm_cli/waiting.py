@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from hsm_cli.exit_codes import ApprovalEndedError
-from hsm_cli.output import print_note
+from hsm_cli.io.output import print_note
 from hsm_core.errors import ApprovalRequiredError, UnavailableError
 from hsm_core.model import ApprovalState
 from hsm_core.operations import ApprovalInfo, GetApproval

@@ -15,8 +15,8 @@ from typing import Any, Final
 import click
 
 from hsm_cli.__about__ import __version__
-from hsm_cli.flags import global_flags, read_settings
-from hsm_cli.parameter_types import Group
+from hsm_cli.options.flags import global_flags, read_settings
+from hsm_cli.options.parameter_types import Group
 from hsm_cli.settings import LONGEST_USUAL_TTL_SECONDS, TokenSettings
 
 __all__ = ["COMMANDS", "CONTEXT", "LazyGroup", "cli"]
@@ -160,9 +160,9 @@ class LazyGroup(Group):
 @click.pass_context
 def cli(ctx: click.Context, /, **values: Any) -> None:
     """Read the global flags; what stands in ``ctx.obj`` before is used as the HSM."""
+    from hsm_cli.actions.options import warn_of_visible
     from hsm_cli.invocation import Invocation
-    from hsm_cli.options import warn_of_visible
-    from hsm_cli.output import Output, print_note, wants_colour
+    from hsm_cli.io.output import Output, print_note, wants_colour
 
     settings = read_settings(ctx, values)
     warn_of_visible(ctx, "auth_token", "jwt_secret")

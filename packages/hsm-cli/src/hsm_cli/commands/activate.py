@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+)
 from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand, generation_option, idempotency_option
+from hsm_cli.io.operands import key_operand
 from hsm_core.operations import ActivateKey
 
 __all__ = ["command"]

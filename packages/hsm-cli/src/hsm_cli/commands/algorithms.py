@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import choice
-from hsm_cli.views import words
+from hsm_cli.io.views import words
+from hsm_cli.options.parameter_types import choice
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family, KeyUsage
 from hsm_core.model import Record
 from hsm_core.operations import AlgorithmInfo, AlgorithmList, ListAlgorithms

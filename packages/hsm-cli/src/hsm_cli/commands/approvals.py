@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from hsm_cli.asked import (
+from hsm_cli.actions.approval_view import (
     APPROVAL_HEADER,
     CHANGE_HEADER,
     FIELD_HEADER,
@@ -19,13 +19,18 @@ from hsm_cli.asked import (
     field_row,
     found_in,
 )
-from hsm_cli.deciding import Pen, approval_operand, digest_option, signing_options
+from hsm_cli.actions.decisions import (
+    Pen,
+    approval_operand,
+    digest_option,
+    signing_options,
+)
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.exit_codes import FileDiffersError
-from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import Group, ListOption, choice
-from hsm_cli.terminal import neutral, render_pairs, render_table
+from hsm_cli.io.files import Source
+from hsm_cli.io.terminal import neutral, render_pairs, render_table
+from hsm_cli.options.parameter_types import Group, ListOption, choice
 from hsm_core.consent import changes, headline, statement
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import ApprovalState

@@ -12,20 +12,20 @@ from typing import Any, Final
 
 import click
 
+from hsm_cli.actions.options import HSMCommand, warn_of_visible
 from hsm_cli.bootstrap import (
     OfflineReport,
     read_approver_file,
     recover_trail,
     verify_trail,
 )
-from hsm_cli.flags import given_as_flag
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, warn_of_visible
-from hsm_cli.output import print_note
-from hsm_cli.parameter_types import Group, ListOption
-from hsm_cli.progress import Progress
-from hsm_cli.trail_keys import checked, end_pair, hmac_key_option, read_hmac_key
-from hsm_cli.views import EVENT_HEADER, event_row
+from hsm_cli.io.log_keys import checked, end_pair, hmac_key_option, read_hmac_key
+from hsm_cli.io.output import print_note
+from hsm_cli.io.progress import Progress
+from hsm_cli.io.views import EVENT_HEADER, event_row
+from hsm_cli.options.flags import given_as_flag
+from hsm_cli.options.parameter_types import Group, ListOption
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 

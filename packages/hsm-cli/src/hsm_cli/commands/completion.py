@@ -6,8 +6,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
+from hsm_cli.actions.options import LocalCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import LocalCommand
 
 __all__ = ["command"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.new_keys import NewKey, new_key_options
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.new_keys import NewKey, new_key_options
-from hsm_cli.operands import one_of
-from hsm_cli.options import HSMCommand
+from hsm_cli.io.operands import one_of
 from hsm_core.operations import CreateKey
 
 __all__ = ["command"]

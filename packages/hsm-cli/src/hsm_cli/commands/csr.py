@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import write_file
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import ListOption
+from hsm_cli.io.files import write_file
+from hsm_cli.io.operands import key_operand
+from hsm_cli.options.parameter_types import ListOption
 
 __all__ = ["command"]
 
@@ -60,7 +60,7 @@ def command(
 
     RSA, ECDSA, EdDSA and ML-DSA keys can do that.
     """
-    from hsm_cli.certificate_requests import Wanted, request_certificate
+    from hsm_cli.actions.certificate_requests import Wanted, request_certificate
     from hsm_core.keys import open_private_key
 
     wanted = Wanted(subject=subject, dns=dns, ip=ip, email=email, uri=uri, pss=pss)

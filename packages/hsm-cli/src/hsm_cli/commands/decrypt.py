@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.batches import run_batch
-from hsm_cli.encryption import EncryptionOptions, encryption_options, refuse_in_batch
-from hsm_cli.files import Source
+from hsm_cli.actions.batches import run_batch
+from hsm_cli.actions.encryption import (
+    EncryptionOptions,
+    encryption_options,
+    refuse_in_batch,
+)
+from hsm_cli.actions.options import HSMCommand, out_option, version_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import payload_operands
-from hsm_cli.options import HSMCommand, out_option, version_option
-from hsm_cli.results import deliver
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import payload_operands
+from hsm_cli.io.results import deliver
 from hsm_core.operations import Decrypt, DecryptBatch, DecryptItem
 
 __all__ = ["command"]

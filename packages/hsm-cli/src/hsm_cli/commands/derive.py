@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import Source, decode_pem
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.new_keys import NewKey, new_key_options
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.new_keys import NewKey, new_key_options
-from hsm_cli.operands import text_or_hex
-from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import choice
+from hsm_cli.io.files import Source, decode_pem
+from hsm_cli.io.operands import text_or_hex
+from hsm_cli.options.parameter_types import choice
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.operations import DeriveKey
 

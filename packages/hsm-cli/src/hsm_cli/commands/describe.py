@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand
-from hsm_cli.views import key_pairs
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.views import key_pairs
 from hsm_core.operations import DescribeKey
 
 __all__ = ["command"]

@@ -7,11 +7,15 @@ import sys
 
 import click
 
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+)
 from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand, generation_option, idempotency_option
-from hsm_cli.terminal import neutral
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.terminal import neutral
 from hsm_core.operations import DescribeKey, DestroyKey
 
 __all__ = ["command"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand
-from hsm_cli.results import check_places, deliver_pair, pair_options
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.results import check_places, deliver_pair, pair_options
 from hsm_core.operations import Encapsulate
 
 __all__ = ["command"]

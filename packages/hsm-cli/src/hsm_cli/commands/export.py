@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.options import HSMCommand, version_option
+from hsm_cli.actions.transfer import transfer_options
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand, version_option
-from hsm_cli.results import deliver
-from hsm_cli.transfer import transfer_options
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.results import deliver
 from hsm_core.algorithms import HashAlgorithm, KeyFormat, WrapMechanism
 from hsm_core.operations import ExportKey
 

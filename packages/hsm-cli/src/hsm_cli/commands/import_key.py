@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import Source
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.new_keys import NewKey, new_key_options
+from hsm_cli.actions.options import HSMCommand
+from hsm_cli.actions.transfer import Wrapped, transfer_options, wrap_here
 from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.new_keys import NewKey, new_key_options
-from hsm_cli.options import HSMCommand
-from hsm_cli.transfer import Wrapped, transfer_options, wrap_here
+from hsm_cli.io.files import Source
 from hsm_core.algorithms import (
     HashAlgorithm,
     KeyFormat,

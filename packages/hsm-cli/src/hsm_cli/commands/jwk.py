@@ -7,10 +7,10 @@ import json
 
 import click
 
-from hsm_cli.files import write_file
+from hsm_cli.actions.options import HSMCommand, version_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, version_option
-from hsm_cli.output import encode_record
+from hsm_cli.io.files import write_file
+from hsm_cli.io.output import encode_record
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.operations import GetPublicKey
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.batches import run_batch
-from hsm_cli.files import Source
+from hsm_cli.actions.batches import run_batch
+from hsm_cli.actions.options import HSMCommand, out_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import payload_operands
-from hsm_cli.options import HSMCommand, out_option
-from hsm_cli.results import deliver
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import payload_operands
+from hsm_cli.io.results import deliver
 from hsm_core.operations import ComputeMac, ComputeMacBatch, MacInput
 
 __all__ = ["command"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import Source
+from hsm_cli.actions.options import HSMCommand, out_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import aad_options, payload_operands
-from hsm_cli.options import HSMCommand, out_option
-from hsm_cli.results import deliver
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import aad_options, payload_operands
+from hsm_cli.io.results import deliver
 from hsm_core.operations import Open
 
 __all__ = ["command"]

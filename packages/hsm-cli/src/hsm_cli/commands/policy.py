@@ -8,12 +8,17 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.asked import demand_words
+from hsm_cli.actions.approval_view import demand_words
+from hsm_cli.actions.options import HSMCommand, LocalCommand
 from hsm_cli.exit_codes import PolicyDiffersError
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, LocalCommand
-from hsm_cli.output import print_note
-from hsm_cli.parameter_types import Group, ListOption, choice, none_unless_given
+from hsm_cli.io.output import print_note
+from hsm_cli.options.parameter_types import (
+    Group,
+    ListOption,
+    choice,
+    none_unless_given,
+)
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import ApprovalDemand, PolicyOutcome, Role
 from hsm_core.operations import (

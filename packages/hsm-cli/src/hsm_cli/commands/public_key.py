@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import write_file
+from hsm_cli.actions.options import HSMCommand, version_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand, version_option
-from hsm_cli.output import encode_record
+from hsm_cli.io.files import write_file
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.output import encode_record
 from hsm_core.operations import GetPublicKey, PublicKey
 
 __all__ = ["command"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import encode_base64
+from hsm_cli.actions.options import HSMCommand, out_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand, out_option
-from hsm_cli.results import deliver
+from hsm_cli.io.files import encode_base64
+from hsm_cli.io.results import deliver
 from hsm_core.operations import GenerateRandom
 
 __all__ = ["command"]

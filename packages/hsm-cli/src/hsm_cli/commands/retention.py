@@ -10,21 +10,21 @@ from typing import Any
 
 import click
 
-from hsm_cli.bootstrap import LedgerReport, verify_ledger
-from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.operands import key_operand
-from hsm_cli.options import (
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.options import (
     HSMCommand,
     LocalCommand,
     generation_option,
     idempotency_option,
     warn_of_visible,
 )
-from hsm_cli.parameter_types import Group
-from hsm_cli.progress import Progress
-from hsm_cli.trail_keys import checked, end_pair, hmac_key_option, read_hmac_key
-from hsm_cli.views import instant
+from hsm_cli.bootstrap import LedgerReport, verify_ledger
+from hsm_cli.invocation import Invocation
+from hsm_cli.io.log_keys import checked, end_pair, hmac_key_option, read_hmac_key
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.progress import Progress
+from hsm_cli.io.views import instant
+from hsm_cli.options.parameter_types import Group
 from hsm_core.operations import (
     BeginLedger,
     ExtendRetention,

@@ -7,11 +7,15 @@ from datetime import datetime
 
 import click
 
+from hsm_cli.actions.key_changes import change_key
+from hsm_cli.actions.options import (
+    HSMCommand,
+    generation_option,
+    idempotency_option,
+)
 from hsm_cli.invocation import Invocation
-from hsm_cli.key_changes import change_key
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand, generation_option, idempotency_option
-from hsm_cli.parameter_types import Instant
+from hsm_cli.io.operands import key_operand
+from hsm_cli.options.parameter_types import Instant
 from hsm_core.operations import RevokeKey
 
 __all__ = ["command"]

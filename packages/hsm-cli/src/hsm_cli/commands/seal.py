@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import Source
+from hsm_cli.actions.options import HSMCommand, out_option, version_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import aad_options, payload_operands
-from hsm_cli.options import HSMCommand, out_option, version_option
-from hsm_cli.results import deliver
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import aad_options, payload_operands
+from hsm_cli.io.results import deliver
 from hsm_core.operations import Ciphertext, Seal
 
 __all__ = ["command"]
@@ -57,7 +57,7 @@ def _seal_here(
     path: str, key_id: str, version: int, plaintext: bytes, aad: bytes
 ) -> Ciphertext:
     # It loads all of the cryptography.
-    from hsm_cli.sealing import read_public_key, seal_offline
+    from hsm_cli.actions.sealing import read_public_key, seal_offline
 
     algorithm, der = read_public_key(Source(what="public key", path=path))
     return seal_offline(algorithm, der, key_id, version, plaintext, aad)

@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
 from hsm_core.errors import SelfTestFailedError
 from hsm_core.operations import SelfTest
 

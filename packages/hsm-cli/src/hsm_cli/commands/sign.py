@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.batches import most_signatures, run_batch
-from hsm_cli.files import Source
+from hsm_cli.actions.batches import most_signatures, run_batch
+from hsm_cli.actions.options import HSMCommand, out_option
+from hsm_cli.actions.signing import (
+    SignatureOptions,
+    signature_options,
+    what_to_sign,
+)
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import payload_operands
-from hsm_cli.options import HSMCommand, out_option
-from hsm_cli.results import deliver
-from hsm_cli.signing import SignatureOptions, signature_options, what_to_sign
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import payload_operands
+from hsm_cli.io.results import deliver
 from hsm_core.errors import GenerationConflictError
 from hsm_core.operations import Sign, SignBatch, SignItem
 

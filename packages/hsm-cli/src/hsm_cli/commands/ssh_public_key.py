@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.files import write_file
+from hsm_cli.actions.options import HSMCommand, version_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand, version_option
+from hsm_cli.io.files import write_file
+from hsm_cli.io.operands import key_operand
 from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.operations import GetPublicKey, PublicKey
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
-from hsm_cli.views import instant
+from hsm_cli.io.views import instant
 from hsm_core.operations import (
     AlgorithmStatus,
     AuditStatus,

@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import HSMCommand
-from hsm_cli.parameter_types import Group
-from hsm_cli.terminal import neutral
+from hsm_cli.io.terminal import neutral
+from hsm_cli.options.parameter_types import Group
 from hsm_core.errors import StoreMismatchError
 from hsm_core.operations import (
     BackUpStores,

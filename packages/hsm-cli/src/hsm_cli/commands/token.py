@@ -7,14 +7,14 @@ import sys
 
 import click
 
-from hsm_cli.files import Source
-from hsm_cli.flags import given_as_flag
+from hsm_cli.actions.options import LocalCommand
+from hsm_cli.identity.token_keys import MIN_SECRET_BYTES, has_key, open_signer
+from hsm_cli.identity.tokens import TokenFacts, inspect_token, mint_token
 from hsm_cli.invocation import Invocation
-from hsm_cli.options import LocalCommand
-from hsm_cli.output import print_note
-from hsm_cli.parameter_types import Group
-from hsm_cli.token_keys import MIN_SECRET_BYTES, has_key, open_signer
-from hsm_cli.tokens import TokenFacts, inspect_token, mint_token
+from hsm_cli.io.files import Source
+from hsm_cli.io.output import print_note
+from hsm_cli.options.flags import given_as_flag
+from hsm_cli.options.parameter_types import Group
 from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_literal_secret, read_secret, read_secret_text

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.batches import run_batch
-from hsm_cli.files import Source
-from hsm_cli.invocation import Invocation
-from hsm_cli.operands import payload_operands, proof_options
-from hsm_cli.options import HSMCommand, out_option, version_option
-from hsm_cli.signing import (
+from hsm_cli.actions.batches import run_batch
+from hsm_cli.actions.options import HSMCommand, out_option, version_option
+from hsm_cli.actions.signing import (
     SignatureOptions,
     Signed,
     signature_options,
     what_to_verify,
 )
+from hsm_cli.invocation import Invocation
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import payload_operands, proof_options
 from hsm_core.errors import KeyStateError, SignatureMismatchError
 from hsm_core.operations import Verified, Verify, VerifyBatch, VerifyItem
 

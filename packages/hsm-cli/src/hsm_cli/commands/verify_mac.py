@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from hsm_cli.batches import run_batch
-from hsm_cli.files import Source
+from hsm_cli.actions.batches import run_batch
+from hsm_cli.actions.options import HSMCommand, out_option, version_option
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import payload_operands, proof_options
-from hsm_cli.options import HSMCommand, out_option, version_option
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import payload_operands, proof_options
 from hsm_core.operations import VerifyMac, VerifyMacBatch, VerifyMacItem
 
 __all__ = ["command"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import click
 
+from hsm_cli.actions.options import HSMCommand
 from hsm_cli.invocation import Invocation
-from hsm_cli.operands import key_operand
-from hsm_cli.options import HSMCommand
-from hsm_cli.views import VERSION_HEADER, version_row
+from hsm_cli.io.operands import key_operand
+from hsm_cli.io.views import VERSION_HEADER, version_row
 from hsm_core.operations import ListVersions
 
 __all__ = ["command"]

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from hsm_cli.identity.token_checks import check_by_keys, check_by_secret
+from hsm_cli.identity.token_keys import TokenSigner, has_key, open_signer
 from hsm_cli.settings import TokenSettings
-from hsm_cli.token_checks import check_by_keys, check_by_secret
-from hsm_cli.token_keys import TokenSigner, has_key, open_signer
 from hsm_core.errors import (
     ConfigurationError,
     InvalidInputError,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from hsm_cli.files import Source
+from hsm_cli.io.files import Source
 
 __all__ = [
     "aad_options",

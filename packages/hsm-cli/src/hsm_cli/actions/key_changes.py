@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hsm_cli.views import key_pairs
+from hsm_cli.io.views import key_pairs
 
 if TYPE_CHECKING:
     from hsm_cli.invocation import Invocation

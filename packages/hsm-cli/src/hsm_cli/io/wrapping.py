@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from hsm_cli.files import Source
-from hsm_cli.pkcs8 import read_private_key
+from hsm_cli.io.files import Source
+from hsm_cli.io.pkcs8 import read_private_key
 from hsm_core.algorithms import HashAlgorithm, KeyFormat, WrapMechanism
 from hsm_core.errors import InvalidInputError
 from hsm_core.operations import PublicKey

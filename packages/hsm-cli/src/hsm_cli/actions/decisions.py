@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from hsm_cli.files import Source
-from hsm_cli.flags import given_as_flag
-from hsm_cli.operands import one_of
+from hsm_cli.io.files import Source
+from hsm_cli.io.operands import one_of
+from hsm_cli.options.flags import given_as_flag
 from hsm_core.consent import statement
 from hsm_core.secret_input import is_literal_secret
 
@@ -70,7 +70,7 @@ class Pen:
         """Return the signature, or None."""
         if self.key is not None:
             # It loads all of the cryptography.
-            from hsm_cli.own_keys import passphrase_source, sign_with
+            from hsm_cli.identity.signing_keys import passphrase_source, sign_with
 
             text = statement(approval_id, digest, granted=granted)
             return sign_with(self.key, text, passphrase_source(self.passphrase))

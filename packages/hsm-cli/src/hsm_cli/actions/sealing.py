@@ -6,7 +6,7 @@ from __future__ import annotations
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
 
-from hsm_cli.files import Source, decode_pem
+from hsm_cli.io.files import Source, decode_pem
 from hsm_core import primitives
 from hsm_core.algorithms import ALGORITHMS, Algorithm
 from hsm_core.errors import InvalidInputError

@@ -9,8 +9,8 @@ from typing import Any, Final, TypedDict
 
 import click
 
-from hsm_cli.options import idempotency_option
-from hsm_cli.parameter_types import ListOption, choice
+from hsm_cli.actions.options import idempotency_option
+from hsm_cli.options.parameter_types import ListOption, choice
 from hsm_core.algorithms import KeyUsage
 
 __all__ = ["NewKey", "new_key_options"]

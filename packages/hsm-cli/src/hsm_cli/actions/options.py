@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from hsm_cli.flags import given_as_flag, literal_secrets
 from hsm_cli.invocation import Invocation
-from hsm_cli.output import print_note
-from hsm_cli.parameter_types import Command
+from hsm_cli.io.output import print_note
+from hsm_cli.options.flags import given_as_flag, literal_secrets
+from hsm_cli.options.parameter_types import Command
 
 __all__ = [
     "HSMCommand",

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.files import Source
 from hsm_cli.invocation import Invocation
-from hsm_cli.output import print_note
-from hsm_cli.parameter_types import choice
+from hsm_cli.io.files import Source
+from hsm_cli.io.output import print_note
+from hsm_cli.options.parameter_types import choice
 from hsm_core.algorithms import (
     Algorithm,
     HashAlgorithm,
@@ -118,7 +118,7 @@ def wrap_here(
         InvalidInputError: The file holds no such key.
     """
     # It loads all of the cryptography.
-    from hsm_cli.wrapping import read_material, wrap
+    from hsm_cli.io.wrapping import read_material, wrap
 
     wrapping = invocation.execute(DescribeKey(key_id=wrapping_key_id)).algorithm
     if wrapping is not None and not spec(wrapping).is_asymmetric:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from hsm_cli.files import encode_base64, write_file
-from hsm_cli.output import Output
+from hsm_cli.io.files import encode_base64, write_file
+from hsm_cli.io.output import Output
 from hsm_core.model import Record
 
 __all__ = [

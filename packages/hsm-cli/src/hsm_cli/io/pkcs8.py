@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.x509 import ObjectIdentifier
 
-from hsm_cli.files import decode_pem
+from hsm_cli.io.files import decode_pem
 from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
 
 __all__ = ["read_private_key"]

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from hsm_cli.operands import aad_options
-from hsm_cli.parameter_types import choice
+from hsm_cli.io.operands import aad_options
+from hsm_cli.options.parameter_types import choice
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
 
 __all__ = ["EncryptionOptions", "encryption_options", "refuse_in_batch"]

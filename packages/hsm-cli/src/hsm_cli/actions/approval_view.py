@@ -7,11 +7,11 @@ import hmac
 from collections.abc import Iterator
 from typing import Final
 
-from hsm_cli.files import Source, encode_base64
-from hsm_cli.hashing import Candidate, hash_digest, hash_mus
 from hsm_cli.invocation import Invocation
-from hsm_cli.terminal import neutral
-from hsm_cli.views import instant
+from hsm_cli.io.files import Source, encode_base64
+from hsm_cli.io.hashing import Candidate, hash_digest, hash_mus
+from hsm_cli.io.terminal import neutral
+from hsm_cli.io.views import instant
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.consent import (
     ShownChange,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
-from hsm_cli.output import OutputError
+from hsm_cli.io.output import OutputError
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from hsm_cli.parameter_types import ListOption
+from hsm_cli.options.parameter_types import ListOption
 from hsm_cli.settings import (
     DEFAULT_ENDPOINT,
     DEFAULT_TIMEOUT_SECONDS,

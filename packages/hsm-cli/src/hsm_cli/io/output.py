@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hsm_cli.terminal import neutral, neutral_json, render_pairs, render_table
+from hsm_cli.io.terminal import neutral, neutral_json, render_pairs, render_table
 from hsm_core.errors import HSMError
 
 __all__ = ["Output", "OutputError", "encode_record", "print_note", "wants_colour"]

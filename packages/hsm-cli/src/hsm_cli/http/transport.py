@@ -26,8 +26,8 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from hsm_cli.messages import EVENTS, Answer, Request
-from hsm_cli.tls import innermost, reason, tls_words
+from hsm_cli.http.messages import EVENTS, Answer, Request
+from hsm_cli.http.tls import innermost, reason, tls_words
 from hsm_core.errors import ConfigurationError, TransportError
 
 __all__ = ["Transport"]

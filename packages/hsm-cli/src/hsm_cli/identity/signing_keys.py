@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from hsm_cli.files import Source
-from hsm_cli.output import print_note
+from hsm_cli.io.files import Source
+from hsm_cli.io.output import print_note
 from hsm_core.errors import InvalidInputError
 from hsm_core.secret_input import read_secret_text
 

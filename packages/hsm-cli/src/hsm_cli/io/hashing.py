@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, Protocol
 
-from hsm_cli.files import Source
-from hsm_cli.progress import Progress
+from hsm_cli.io.files import Source
+from hsm_cli.io.progress import Progress
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 
 __all__ = ["Candidate", "hash_digest", "hash_mus"]

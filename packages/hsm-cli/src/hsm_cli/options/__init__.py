@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Global flags, and the types of parameters."""
