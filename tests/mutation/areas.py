@@ -74,7 +74,11 @@ AREAS: Final = {
         + _contract("audit_pruning"),
     ),
     "sealing": Area(
-        (f"{_CORE}/_internal/keyring/*.py", f"{_CORE}/_internal/lib/envelope.py"),
+        (
+            *(f"{_CORE}/_internal/keyring/{n}.py" for n in ("key_ring", "root_key")),
+            f"{_CORE}/_internal/keyring/sealing.py",
+            f"{_CORE}/_internal/lib/envelope.py",
+        ),
         _core(
             *("sealing", "sealing_formats", "approval_format", "documents"),
             *("use_accounts", "encoding"),

@@ -53,29 +53,29 @@ VIOLATIONS = {
         (f"{CORE}/operations/keys.py", "import hsm_core.operations.signing"),
         (f"{CORE}/operations/unplaced.py", ""),
     ],
-    "Core internal floors": [
+    "Layers of the core: which package may import which": [
         (
             f"{CORE}/_internal/lib/encoding.py",
             "import hsm_core._internal.pipeline.pipeline",
         ),
         (f"{CORE}/_internal/unplaced.py", ""),
     ],
-    "Server floors": [
-        (f"{SERVER}/settings.py", "import hsm_server.app"),
+    "Layers of the server": [
+        (f"{SERVER}/config/settings.py", "import hsm_server.app"),
         (f"{SERVER}/unplaced.py", ""),
     ],
-    "CLI floors": [
+    "Layers of the client": [
         (f"{CLI}/settings.py", "import hsm_cli.client"),
         (f"{CLI}/unplaced.py", ""),
     ],
     "Routes, pages and commands do not lean on their neighbours": [
-        (f"{SERVER}/routes/api.py", "import hsm_server.api.routes.service"),
+        (f"{SERVER}/api/routes/api.py", "import hsm_server.api.routes.service"),
         (f"{SERVER}/ui/audit/pages.py", "import hsm_server.ui.retention"),
         (f"{CLI}/commands/verify.py", "import hsm_cli.commands.audit"),
     ],
     "The vault knows no network": [
         (f"{SERVER}/bootstrap/vault.py", "import hsm_server.app"),
-        (f"{SERVER}/gatekeeper.py", "from aiohttp import web"),
+        (f"{SERVER}/vault/gatekeeper.py", "from aiohttp import web"),
     ],
     "Front ends and the supervisor hold nothing that opens keys or verifies tokens": [
         (f"{SERVER}/processes/front_end.py", "import hsm_server.identity.tokens"),

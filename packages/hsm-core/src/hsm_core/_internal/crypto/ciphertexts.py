@@ -16,7 +16,8 @@ The envelope that ciphertexts travel in: it names key and version, authenticated
 
 Everything before the body is the header. An AEAD authenticates
 ``length_prefixed(header, aad)`` as its additional data; RSAES-OAEP takes the same
-bytes as its label. What a KEM's body is made of says `hsm_core._internal.crypto.kem_sealing`.
+bytes as its label. A KEM's body is described in
+`hsm_core._internal.crypto.kem_sealing`.
 """
 
 from __future__ import annotations
