@@ -96,7 +96,7 @@ AREAS: Final = {
     ),
     "tokens": Area(
         tuple(
-            f"{_SERVER}/tokens/{name}.py"
+            f"{_SERVER}/identity/tokens/{name}.py"
             for name in (
                 *("config", "keys", "memory", "spent", "subjects", "trust"),
                 *("verifier", "weak_rsa"),
@@ -106,9 +106,9 @@ AREAS: Final = {
     ),
     "key-sets": Area(
         (
-            f"{_SERVER}/key_sets.py",
-            f"{_SERVER}/tokens/source.py",
-            f"{_SERVER}/tokens/watch.py",
+            f"{_SERVER}/identity/key_sets.py",
+            f"{_SERVER}/identity/tokens/source.py",
+            f"{_SERVER}/identity/tokens/watch.py",
         ),
         _server("key_sets", "provider_keys", "token_reload", "token_watch"),
     ),

@@ -29,8 +29,8 @@ CLI = "hsm-cli/src/hsm_cli"
 
 VIOLATIONS = {
     "Server and CLI stand on core, never on each other": [
-        (f"{CLI}/output.py", "import hsm_server.config.settings"),
-        (f"{SERVER}/problems.py", "import hsm_cli.settings"),
+        (f"{CLI}/io/output.py", "import hsm_server.config.settings"),
+        (f"{SERVER}/http/problems.py", "import hsm_cli.settings"),
         (f"{CORE}/testing/memory.py", "import hsm_server"),
     ],
     "Core internals are imported by core alone": [
