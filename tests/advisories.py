@@ -9,8 +9,6 @@ session `audit` must not.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Verdict", "judge"]
-
 
 class Verdict(NamedTuple):
     """

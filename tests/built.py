@@ -11,8 +11,6 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-__all__ = ["DISTS", "WHEELS", "copy_otherwise", "requirements", "wheel_of"]
-
 DISTS: Final = ("hsm-core", "hsm-server", "hsm-cli")
 """Names of the distributions; each is built from the folder of packages/ so named."""
 

@@ -10,8 +10,6 @@ import pkgutil
 import sys
 from typing import Final
 
-__all__ = ["OPTIONAL", "import_all", "main"]
-
 OPTIONAL: Final = {
     "hsm_core": frozenset({"boto3", "botocore", "oqs", "pqcrypto", "sqlite_utils"}),
     "hsm_server": frozenset({"opentelemetry", "uvloop"}),

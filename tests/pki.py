@@ -27,15 +27,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 if TYPE_CHECKING:
     from hsm_server.tls.state import ServerPair
 
-__all__ = [
-    "CLIENT",
-    "SERVER",
-    "Issued",
-    "Issuer",
-    "digest_for",
-    "self_signed_root",
-]
-
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 _HOUR: Final = timedelta(hours=1)

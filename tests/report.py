@@ -10,8 +10,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Counts", "count", "main"]
-
 
 class Counts(NamedTuple):
     """How the tests of one run, or of several together, ended."""

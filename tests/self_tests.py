@@ -7,8 +7,6 @@ from hsm_core._internal.crypto.selftest import known_answer_test
 from hsm_core.algorithms import Algorithm
 from hsm_core.protocols import CryptoProvider
 
-__all__ = ["once"]
-
 _passed: set[tuple[Algorithm, type[CryptoProvider]]] = set()
 
 

@@ -9,16 +9,6 @@ from pathlib import Path
 
 import pytest
 
-__all__ = [
-    "REPOSITORY",
-    "heed_signals",
-    "overriding",
-    "require_mounts",
-    "require_program",
-    "require_service",
-    "vectors_folder",
-]
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Top of the source tree."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Absent", "Figure", "Finding", "at_least", "at_most"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:

@@ -23,8 +23,6 @@ from tests.bench.rows import (
     trail,
 )
 
-__all__ = ["GOALS", "Goal", "chosen"]
-
 
 @dataclass(frozen=True)
 class Goal:

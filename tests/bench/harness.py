@@ -12,8 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["Clock", "Loop", "interleave", "repeated"]
-
 Clock = Callable[[], float]
 """Seconds of something that only grows."""
 

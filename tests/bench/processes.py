@@ -17,8 +17,6 @@ from tests.e2e.family import PROGRAMS, children, members
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
 
-__all__ = ["Load", "cpu_seconds", "sign_over_https"]
-
 _CLIENT: Final = Path(__file__).with_name("isolation_client.py")
 _CONNECTIONS: Final = 16
 

@@ -9,8 +9,6 @@ from typing import Final
 from tests.bench.figures import Absent, Figure, Finding
 from tests.bench.goals import Goal
 
-__all__ = ["METHOD", "page", "summary", "table"]
-
 _HEAD: Final = (
     "| Row | Measured | Goal | Today | Met | Seen |\n|---|---|---|---|---|---|\n"
 )

@@ -19,18 +19,6 @@ from tests.bench.peers.native import AbsentError
 from tests.bench.peers.openssl import OpenSSL
 from tests.bench.peers.softhsm import SoftHSM
 
-__all__ = [
-    "OPENSSL",
-    "OWN",
-    "PATIENT",
-    "RAW",
-    "SOFTHSM",
-    "Rig",
-    "Rivals",
-    "session_of",
-    "told",
-]
-
 OWN = "FerroHSM"
 RAW = "raw"
 OPENSSL = "OpenSSL in C"

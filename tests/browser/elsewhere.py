@@ -11,8 +11,6 @@ from typing import Self
 
 from tests.e2e.certificates import Pair
 
-__all__ = ["Elsewhere"]
-
 
 class Elsewhere:
     """

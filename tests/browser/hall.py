@@ -13,8 +13,6 @@ from tests.e2e.https import Client
 from tests.e2e.processes import ServerProcess
 from tests.e2e.retention_site import RetentionSite
 
-__all__ = ["PEOPLE", "Desk", "Hall"]
-
 PEOPLE: Final = {
     "adam": "Administrator",
     "ada": "Operator",

@@ -8,8 +8,6 @@ from typing import Final
 
 from tests.browser.hall import Hall
 
-__all__ = ["HOSTILE", "Scene", "dress"]
-
 HOSTILE: Final = "</title><script>alert('1')</script>\"'><img src=x onerror=alert(2)>"
 """Text that would do something if it were taken for more than text."""
 

@@ -16,8 +16,6 @@ from tests.browser.hall import Desk, Hall
 from tests.browser.scene import Scene, dress
 from tests.e2e.retention_site import RetentionSite
 
-__all__ = ["PHONE", "main", "pages"]
-
 _FOLDER: Final = Path(".nox/screenshots")
 PHONE: Final = 360
 _DESKTOP: Final = 1280

@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
 
-__all__ = ["Watch", "axe_findings"]
-
 _REFUSED: Final = re.compile(
     r"Failed to load resource: the server responded with a status of (\d{3})"
 )

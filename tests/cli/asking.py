@@ -27,8 +27,6 @@ from hsm_core.operations import (
 )
 from hsm_core.protocols import HSM
 
-__all__ = ["ID", "SALT", "Asking", "asked"]
-
 R = TypeVar("R")
 
 ID = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"

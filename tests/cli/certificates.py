@@ -8,8 +8,6 @@ from cryptography import x509
 
 from tests.pki import SERVER, self_signed_root
 
-__all__ = ["Certificates", "make_certificates"]
-
 
 @dataclass(frozen=True)
 class Certificates:

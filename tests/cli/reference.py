@@ -15,8 +15,6 @@ from hsm_cli.commands import COMMANDS, cli
 from hsm_cli.exit_codes import ExitCode
 from tests.support import REPOSITORY
 
-__all__ = ["PAGE", "render"]
-
 PAGE = REPOSITORY / "docs" / "reference" / "cli.md"
 _HEAD = """\
 # Command line

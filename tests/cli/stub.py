@@ -23,19 +23,6 @@ from hsm_core.protocols import HSM
 from hsm_core.rest import API_PREFIX, APPROVAL_HEADER, ROUTES, Route
 from tests.cli.certificates import Certificates
 
-__all__ = [
-    "PROBLEM",
-    "TOKEN",
-    "Fault",
-    "Received",
-    "Stub",
-    "answer",
-    "drop",
-    "problem",
-    "serving",
-    "stream",
-]
-
 TOKEN = "stub.bearer.token"
 PROBLEM = "application/problem+json"
 _TUPLES = frozenset({"states", "tags", "usages"})

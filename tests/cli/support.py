@@ -15,8 +15,6 @@ from hsm_cli.client import RemoteHSM
 from hsm_cli.main import run
 from hsm_core.protocols import HSM
 
-__all__ = ["Outcome", "Remote", "Shell"]
-
 Remote: TypeAlias = Callable[..., RemoteHSM]
 """Makes clients of the stub, with other arguments where they are given."""
 

@@ -31,18 +31,6 @@ from hsm_core.settings import (
 )
 from hsm_core.testing import FakeClock
 
-__all__ = [
-    "DAY",
-    "FIXTURES",
-    "FIXTURE_NAMES",
-    "HMAC_KEY",
-    "ROOT",
-    "open_site",
-    "session_of",
-    "settings_of",
-    "unpack",
-]
-
 FIXTURES: Final = Path(__file__).with_name("fixtures")
 FIXTURE_NAMES: Final = sorted(
     path.name.removesuffix(".tar.gz") for path in FIXTURES.glob("*.tar.gz")

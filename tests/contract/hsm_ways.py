@@ -18,8 +18,6 @@ from hsm_core.protocols import HSM, AsyncHSM, Clock
 from hsm_core.settings import Settings
 from hsm_core.testing import memory_hsm
 
-__all__ = ["WAYS", "Connect", "connect", "filesystem_hsm", "running_loop"]
-
 R = TypeVar("R")
 Connect: TypeAlias = Callable[[Caller], HSM]
 

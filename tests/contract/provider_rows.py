@@ -21,24 +21,6 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.protocols import CryptoProvider, KeyHandle
 
-__all__ = [
-    "MESSAGE",
-    "PROVIDERS",
-    "ROWS",
-    "SIGNING",
-    "Row",
-    "altered",
-    "flow",
-    "is_prompt",
-    "keeps_seeds",
-    "label",
-    "material",
-    "private",
-    "public",
-    "rows",
-    "signature",
-]
-
 Row = tuple[str, Algorithm]
 """Name of a provider, and an algorithm that it serves here."""
 

@@ -23,8 +23,6 @@ from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.protocols import OpenedStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
 
-__all__ = ["DURABLE", "INDEXES", "ROWS", "StoreRow"]
-
 
 @dataclass(frozen=True)
 class StoreRow:

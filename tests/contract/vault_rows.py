@@ -19,8 +19,6 @@ from hsm_core._internal.stores.remote.memory_vault import MemoryVault
 from hsm_core.protocols import RemoteKeyVault
 from tests.support import REPOSITORY
 
-__all__ = ["GUIDE", "ROWS", "VaultRow", "share_vault"]
-
 GUIDE = REPOSITORY / "examples" / "vault"
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-__all__ = ["ATTACKS", "ApprovalAttack", "Case", "Records"]
-
 OTHER_ID: Final = "00000000-0000-4000-8000-000000000001"
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Model", "Step", "is_linearizable"]
-
 _LATE = "reserved, and expired meanwhile"
 _OPEN = frozenset({"pending", "granted"})
 

@@ -23,8 +23,6 @@ from tests.core.approval_steps import make_template, seen, step
 from tests.core.approval_support import ROWS, ApprovalRow
 from tests.support import REPOSITORY, require_program
 
-__all__ = ["CALLS", "Trial", "assert_old_or_new", "row_of", "sweep"]
-
 CALLS: Final = {
     "filesystem": ["openat", "write", "fsync", "rename", "unlink", "ftruncate"],
     "sqlite": ["openat", "pwrite64", "write", "fsync", "fdatasync", "ftruncate"],

@@ -24,8 +24,6 @@ from tests.core.approval_support import (
     request_of,
 )
 
-__all__ = ["STEPS", "make_template", "seen", "step"]
-
 Seen: TypeAlias = dict[str, bytes | None]
 """Of each approval its record."""
 

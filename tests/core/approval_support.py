@@ -20,21 +20,6 @@ from hsm_core.model import Approval, ApprovalDemand, ApprovalState, Caller
 from hsm_core.protocols import ApprovalChange, ApprovalStore
 from hsm_core.testing import FakeClock
 
-__all__ = [
-    "DURABLE",
-    "MAC",
-    "ROWS",
-    "START",
-    "ApprovalRow",
-    "approval_id_of",
-    "approval_of",
-    "change_of",
-    "digest_of",
-    "person",
-    "register_of",
-    "request_of",
-]
-
 MAC = mac_function(b"a key for the MACs of approvals.")
 START = 1_750_000_000_000_000
 """The instant at which `FakeClock` begins."""

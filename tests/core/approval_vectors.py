@@ -15,8 +15,6 @@ import sys
 
 from tests.core.key_vectors import STORE_ID, mac, prefixed
 
-__all__ = ["APPROVAL_ID", "block", "vectors"]
-
 APPROVAL_ID = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
 START = 1_750_000_000_000_000
 

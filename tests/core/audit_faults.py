@@ -19,19 +19,6 @@ from hsm_core.errors import AuditUnavailableError
 from hsm_core.model import AuditEvent, ResumeDetail
 from tests.core.audit_support import draft, events, opened, verified
 
-__all__ = [
-    "BEGINNINGS",
-    "CHANGING",
-    "Faults",
-    "Writer",
-    "check_all_there",
-    "close_and_check",
-    "detail_of",
-    "is_well",
-    "resumes",
-    "until",
-]
-
 CHANGING = [
     "fdatasync",
     "fsync",

@@ -26,8 +26,6 @@ from tests.core.audit_faults import BEGINNINGS, Faults, Writer, until
 from tests.core.audit_support import events, fill, open_log, opened, verified
 from tests.core.audit_sweep import in_child
 
-__all__ = ["main"]
-
 SEGMENT_BYTES = 4096
 
 

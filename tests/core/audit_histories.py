@@ -27,8 +27,6 @@ from tests.core.audit_faults import Faults, until
 from tests.core.audit_prune_support import DAY, age, ago, open_aged, roots_of
 from tests.core.audit_support import KEY, draft, intent, outcome, verified
 
-__all__ = ["honest_histories", "honest_history"]
-
 STEPS = 25
 PRUNE_POINTS = (
     "audit.prune.before_baseline_sync",

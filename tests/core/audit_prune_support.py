@@ -12,18 +12,6 @@ from hsm_core.protocols import AuditDraft
 from hsm_core.testing import FakeClock
 from tests.core.audit_support import draft, open_log
 
-__all__ = [
-    "DAY",
-    "SEGMENT",
-    "age",
-    "ago",
-    "change",
-    "open_aged",
-    "prune",
-    "roots_of",
-    "segments_of",
-]
-
 DAY = 24 * 3600
 SEGMENT = 4096
 """Size of a segment, so that eight records fill one."""

@@ -35,8 +35,6 @@ from tests.core.audit_prune_support import (
 from tests.core.audit_support import draft, fill, verified
 from tests.core.audit_sweep import arm, in_child
 
-__all__ = ["main"]
-
 DAYS = 16
 KEPT = 6
 LATER = 1_750_000_000_000_000 + 100 * 24 * 3600 * 1_000_000

@@ -18,21 +18,6 @@ from hsm_core.protocols import AuditDraft, AuditLog, Clock
 from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
 
-__all__ = [
-    "KEY",
-    "copy_of",
-    "draft",
-    "events",
-    "fill",
-    "intent",
-    "open_log",
-    "opened",
-    "outcome",
-    "read_lines",
-    "verified",
-    "write_lines",
-]
-
 KEY = bytes(range(32))
 
 

@@ -35,8 +35,6 @@ from tests.core.audit_support import (
     verified,
 )
 
-__all__ = ["arm", "in_child", "main"]
-
 CHANGING = [
     "fdatasync",
     "fsync",

@@ -29,8 +29,6 @@ from hsm_core.model import AuditedCaller, AuditedKey, KeyId, KeyState, Phase, Ro
 from hsm_core.operations import Sign
 from hsm_core.protocols import AuditDraft, KnownKey
 
-__all__ = ["HMAC_KEY", "LOG_ID", "example"]
-
 HMAC_KEY = bytes(range(32))
 LOG_ID = "00112233445566778899aabbccddeeff"
 TIME = 1_790_000_000_000_000

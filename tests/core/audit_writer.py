@@ -18,8 +18,6 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.settings import AuditSync
 from tests.core.audit_support import draft, open_log
 
-__all__ = ["main"]
-
 
 def _die_at(name: str, hits: int) -> Callable[[str], None]:
     left = hits

@@ -18,8 +18,6 @@ from hsm_core.session import Session
 from hsm_core.settings import KeyStoreKind, PolicyProfile, Settings
 from hsm_core.testing import FakeClock, caller
 
-__all__ = ["DATA", "Data", "FilesystemData", "SqliteData", "problems", "session_on"]
-
 
 @cache
 def _tested() -> CryptoRegistry:

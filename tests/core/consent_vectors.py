@@ -12,19 +12,6 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "APPROVAL_ID",
-    "DESTROY",
-    "ENCRYPT",
-    "KEY_ID",
-    "SALT",
-    "SIGN",
-    "Value",
-    "block",
-    "packed",
-    "vectors",
-]
-
 APPROVAL_ID = "5b1c9a52-7a0e-4d0c-8a35-0c7f0e9b1d24"
 KEY_ID = "3f0c7e0e-0d3b-4c43-9b7a-2f5b8f1f7c11"
 SALT = bytes(range(32))

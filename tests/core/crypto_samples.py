@@ -16,18 +16,6 @@ from hsm_core.algorithms import (
 )
 from hsm_core.protocols import OAEPParameters, SignatureParameters
 
-__all__ = [
-    "ASYMMETRIC",
-    "OAEP",
-    "PYCA",
-    "RSA",
-    "SERVED",
-    "SIGNING",
-    "label",
-    "material",
-    "public_der",
-]
-
 PYCA = PycaCryptoProvider()
 SERVED = [algorithm for algorithm in ALGORITHMS if algorithm in PYCA.algorithms()]
 ASYMMETRIC = [algorithm for algorithm in SERVED if ALGORITHMS[algorithm].is_asymmetric]

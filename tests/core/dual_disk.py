@@ -27,17 +27,6 @@ from hsm_core.settings import (
 )
 from hsm_core.testing import caller
 
-__all__ = [
-    "ANN",
-    "CREATE",
-    "KINDS",
-    "approval",
-    "ask",
-    "grant",
-    "keys_named",
-    "open_disk",
-]
-
 KINDS = ["filesystem", "sqlite"]
 CREATE = ops.CreateKey(algorithm="ML-KEM-768", name="twice-agreed")
 ANN = caller(principal="ann")

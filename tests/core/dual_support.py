@@ -20,19 +20,6 @@ from hsm_core.protocols import HSM, Decision, KeyFacts
 from hsm_core.settings import Settings
 from hsm_core.testing import caller, memory_hsm
 
-__all__ = [
-    "TWO_PEOPLE",
-    "DemandingPolicy",
-    "approve",
-    "ask",
-    "dual_hsm",
-    "ed25519",
-    "events_of",
-    "person",
-    "replace_certificate",
-    "sign",
-]
-
 TWO_PEOPLE = ApprovalDemand(rule="two-people")
 
 

@@ -19,8 +19,6 @@ from typing import cast
 from hsm_core._internal.crypto.oqs.binding import mechanism_name, mu_name
 from hsm_core.algorithms import ALGORITHMS, AlgorithmSpec, Family
 
-__all__ = ["FakeBinding", "FakeKEM", "FakeNative", "FakeSignature"]
-
 Fill = Callable[[int, int], None]
 
 

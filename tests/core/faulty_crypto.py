@@ -29,17 +29,6 @@ from hsm_core.protocols import (
 )
 from tests.support import require_service
 
-__all__ = [
-    "METHODS",
-    "DyingEntropy",
-    "FaultyHandle",
-    "FaultyProvider",
-    "StuckProvider",
-    "faulty_registry",
-    "good_registry",
-    "provider_of",
-]
-
 _KEM = ("encapsulate", "decapsulate", "public_der")
 _SIGNATURE = ("sign", "verify", "public_der")
 

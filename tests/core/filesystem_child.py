@@ -31,8 +31,6 @@ from tests.core.filesystem_support import (
     patched,
 )
 
-__all__: list[str] = []
-
 POINTS = [
     "store.before_blobs",
     "store.after_blobs",

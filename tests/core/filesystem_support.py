@@ -34,29 +34,6 @@ from tests.core.key_support import (
     page,
 )
 
-__all__ = [
-    "CHANGES",
-    "SCENARIOS",
-    "FaultyOS",
-    "Seen",
-    "as_directory",
-    "as_empty",
-    "as_fifo",
-    "as_giant",
-    "as_junk",
-    "as_link",
-    "copy",
-    "failing_sync_of_directories",
-    "folder_in_memory",
-    "key_path",
-    "leftovers",
-    "make_template",
-    "patched",
-    "path_of",
-    "seen",
-    "struck",
-]
-
 CALLS = frozenset(
     "open close read write fsync rename unlink mkdir rmdir lstat fstat scandir".split()
 )

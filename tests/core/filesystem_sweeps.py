@@ -35,17 +35,6 @@ from tests.core.filesystem_support import (
 from tests.core.key_support import operation_of
 from tests.support import REPOSITORY
 
-__all__ = [
-    "NUMBERS",
-    "SYSTEM_CALLS",
-    "attempt",
-    "both_states",
-    "check_start",
-    "fail_every_call",
-    "kill_before_every",
-    "reopened",
-]
-
 NUMBERS: Final = {
     name: getattr(errno, name)
     for name in ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS", "EACCES")

@@ -23,8 +23,6 @@ from tests.core.filesystem_support import (
 )
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 
-__all__ = ["VICTIMS"]
-
 
 def rollback(store: FilesystemKeyStore) -> None:
     """Give a key a third version, with the blob of the first."""

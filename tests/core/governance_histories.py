@@ -24,8 +24,6 @@ from hsm_core.model import ApprovalState, KeyInfo, Role
 from hsm_core.testing import caller
 from tests.core.governance_steps import KINDS, Site, check_whole, create
 
-__all__ = ["honest_governance"]
-
 STEPS = 40
 DAY = 86_400
 JUMPS = (1, 3600, DAY, 30 * DAY, 3650 * DAY)

@@ -26,8 +26,6 @@ from typing import Final, NamedTuple
 from tests.core.governance_steps import STEPS, Site, check_whole, finish, make_template
 from tests.support import REPOSITORY, require_program
 
-__all__ = ["Sweep", "sweep"]
-
 CALLS: Final = (
     *("openat", "write", "pwrite64", "fsync", "fdatasync", "ftruncate"),
     *("rename", "renameat", "renameat2", "unlink", "unlinkat", "link", "linkat"),

@@ -31,16 +31,6 @@ from hsm_core.settings import (
 )
 from hsm_core.testing import FakeClock, caller
 
-__all__ = [
-    "KINDS",
-    "STEPS",
-    "Site",
-    "check_whole",
-    "create",
-    "finish",
-    "make_template",
-]
-
 KINDS: Final = ("filesystem", "sqlite")
 ANN: Final = caller(principal="ann")
 _DAY: Final = 86_400

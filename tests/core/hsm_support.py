@@ -21,20 +21,6 @@ from hsm_core.session import Session
 from hsm_core.testing import caller
 from tests.support import require_service
 
-__all__ = [
-    "KEMS",
-    "NEW_SIGNERS",
-    "SEEDED",
-    "STRONG",
-    "WRAP",
-    "Outside",
-    "facts_of",
-    "require_algorithm",
-    "session_of",
-    "wrap_for",
-    "wrapping_keys",
-]
-
 WRAP = (KeyUsage.WRAP, KeyUsage.UNWRAP)
 KEMS = [algorithm for algorithm, row in ALGORITHMS.items() if row.is_kem]
 NEW_SIGNERS = [

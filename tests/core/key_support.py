@@ -22,20 +22,6 @@ from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery, KeyChange, KeyStore
 from hsm_core.testing import FakeEntropy
 
-__all__ = [
-    "LOG_ID",
-    "RING",
-    "ROOT",
-    "change_of",
-    "context_of",
-    "document_of",
-    "everything",
-    "key_id_of",
-    "operation_of",
-    "page",
-    "seal_version",
-]
-
 LOG_ID = "10" * 16
 ROOT = RootKey(bytes(range(32)), entropy=FakeEntropy(1))
 RING = KeyRing.create(FakeEntropy(2), log_id=LOG_ID)

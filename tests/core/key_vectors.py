@@ -19,20 +19,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = [
-    "INTEGRITY_SECRET",
-    "KEK",
-    "KEY_ID",
-    "MATERIAL",
-    "MATERIAL_ID",
-    "ROOT",
-    "block",
-    "mac",
-    "prefixed",
-    "seal",
-    "vectors",
-]
-
 ROOT = bytes(range(0x00, 0x20))
 KEK = bytes(range(0x20, 0x40))
 INTEGRITY_SECRET = bytes(range(0x40, 0x60))

@@ -6,8 +6,6 @@ from __future__ import annotations
 import ctypes
 from typing import Any, Final
 
-__all__ = ["Ledger"]
-
 _MAKERS: Final = {
     "EVP_KEM_fetch",
     "EVP_PKEY_CTX_new_from_name",

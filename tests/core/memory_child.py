@@ -34,8 +34,6 @@ from hsm_core.factory import OpenHSM, open_hsm
 from hsm_core.model import Caller, Role
 from hsm_core.settings import AuditStoreKind, KeyStoreKind, Settings
 
-__all__ = ["OUT_OF_MEMORY", "STEPS", "open_again"]
-
 OUT_OF_MEMORY: Final = 99
 _LONGEST_SECONDS: Final = 15
 _FARTHEST: Final = 3000

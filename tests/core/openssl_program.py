@@ -10,8 +10,6 @@ from pathlib import Path
 from hsm_core.algorithms import Algorithm, Family, spec
 from tests.support import require_program, require_service
 
-__all__ = ["OpenSSL"]
-
 
 class OpenSSL:
     """

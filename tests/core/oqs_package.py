@@ -16,8 +16,6 @@ from pathlib import Path
 
 from tests.support import REPOSITORY
 
-__all__ = ["Place", "Run"]
-
 _NOISE = """
 import contextlib, logging, os, sys
 from pathlib import Path

@@ -33,8 +33,6 @@ from hsm_core.policies import built_in_policy, built_in_text
 from hsm_core.settings import PolicyProfile
 from tests.support import REPOSITORY
 
-__all__ = ["PAGES", "render"]
-
 PAGES = [
     REPOSITORY / "docs" / "reference" / f"{name}.md" for name in ("policy", "roles")
 ]

@@ -21,8 +21,6 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.algorithms import Algorithm
 from hsm_core.protocols import KeyHandle
 
-__all__: list[str] = []
-
 QUICK = Algorithm.SLH_DSA_SHA2_128F
 SLOW = Algorithm.SLH_DSA_SHAKE_192S
 

@@ -24,14 +24,6 @@ from hsm_core._internal.audit.record import (
 from hsm_core._internal.lib import envelope
 from hsm_core.model import AuditedCaller, AuditEvent
 
-__all__ = [
-    "ENDINGS",
-    "IN_THE_MIDDLE",
-    "RecordAttack",
-    "changed",
-    "event_of",
-]
-
 RecordAttack: TypeAlias = Callable[[list[bytes], int, list[bytes]], int]
 """Of the lines, a place among them, and the lines of another log of the same key."""
 

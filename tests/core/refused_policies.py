@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["REFUSED"]
-
 _BOMB: Final = b"tags: &a {x: 1}\noverrides: [*a, *a, *a]\n"
 
 REFUSED: Final[dict[str, bytes]] = {

@@ -14,8 +14,6 @@ from hsm_core.protocols import Clock, KeyChange, KeyStore, RemoteKeyVault
 from hsm_core.testing import FakeClock
 from tests.core.key_support import change_of, document_of, operation_of
 
-__all__ = ["change", "create", "new_key", "no_pauses", "open_remote", "settle"]
-
 
 def open_remote(
     vault: RemoteKeyVault,

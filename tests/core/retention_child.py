@@ -19,8 +19,6 @@ from hsm_core._internal.lib.failpoints import install
 from hsm_core.errors import HSMError, StoreLockedError
 from tests.core.ripe_material import MovedClock, adopt_policy, open_at, settings_of
 
-__all__: list[str] = []
-
 
 def say(word: str) -> None:
     """Print a word at once."""

@@ -52,16 +52,6 @@ from hsm_core.testing import (
     caller,
 )
 
-__all__ = [
-    "DAY",
-    "HMAC_KEY",
-    "POLICY",
-    "People",
-    "World",
-    "events_of",
-    "keep_pipeline",
-]
-
 DAY = 86_400
 HMAC_KEY = b"\x02" * 32
 POLICY = b"default_days: 30\n"

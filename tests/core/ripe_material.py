@@ -15,20 +15,6 @@ from hsm_core.session import Session
 from hsm_core.settings import ApprovalStoreKind, Settings
 from hsm_core.testing import caller
 
-__all__ = [
-    "DAY",
-    "HMAC_KEY",
-    "ROOT",
-    "MovedClock",
-    "adopt_policy",
-    "consent",
-    "make_old",
-    "make_ripe",
-    "open_at",
-    "ripen",
-    "settings_of",
-]
-
 DAY = 86_400
 ROOT = b"\x01" * 32
 HMAC_KEY = b"\x02" * 32

@@ -29,8 +29,6 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from hsm_core._internal.stores.s3 import S3Vault, make_client
 
-__all__ = ["ObjectStorage", "object_storage", "shared_storage"]
-
 _numbers: Final = count(1)
 
 

@@ -16,14 +16,6 @@ from hsm_core.settings import AuditSync
 from hsm_core.testing import FakeClock, FakeEntropy
 from tests.core.audit_support import KEY
 
-__all__ = [
-    "edited",
-    "open_log",
-    "opened",
-    "rows_of",
-    "verified",
-]
-
 
 def open_log(
     path: Path,

@@ -24,8 +24,6 @@ from hsm_core.settings import AuditSync
 from tests.core.audit_support import draft
 from tests.core.sqlite_audit_support import open_log
 
-__all__ = ["main"]
-
 _PATIENCE_SECONDS = 3.0
 
 

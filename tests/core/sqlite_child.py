@@ -21,8 +21,6 @@ from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from hsm_core.errors import HSMError, StoreUnavailableError
 from tests.core.key_support import change_of, document_of, key_id_of, operation_of
 
-__all__ = ["BLOB"]
-
 BLOB = b"sealed" * 500
 _TRIES = 10
 

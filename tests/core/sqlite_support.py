@@ -20,19 +20,6 @@ from tests.core.key_support import change_of, document_of, operation_of
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = [
-    "SCHEMA",
-    "add",
-    "copy_of",
-    "count",
-    "edited",
-    "files_of",
-    "keys_template",
-    "opened",
-    "outsider",
-    "still_there",
-]
-
 
 def _first(tables: sqlite_utils.Database) -> None:
     tables.create_table("things", {"id": int, "value": bytes}, pk="id")

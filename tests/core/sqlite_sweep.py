@@ -22,8 +22,6 @@ from hsm_core._internal.stores.sqlite.keys import SqliteKeyStore
 from tests.core.filesystem_support import SCENARIOS
 from tests.core.sqlite_support import copy_of
 
-__all__ = ["CALLS", "LAST", "OPENED"]
-
 OPENED: Final = "open"
 """The scenario that opens and closes the store, and does nothing else."""
 

@@ -26,8 +26,6 @@ from tests.core.audit_prune_support import age, open_aged, prune, segments_of
 from tests.core.audit_support import draft, open_log, read_lines, write_lines
 from tests.core.record_attacks import RecordAttack, changed, event_of
 
-__all__ = ["ATTACKS", "BASELINE_ATTACKS", "KINDS", "Attack", "Site", "attacked_site"]
-
 KINDS = ("plain", "pruned", "healed")
 """What the trails that are attacked have been through."""
 

@@ -27,8 +27,6 @@ from hsm_core.settings import Settings
 from tests.core.changed_stores import DATA, Data, session_on
 from tests.core.filesystem_child import die, was_killed
 
-__all__ = ["LIMIT", "opened"]
-
 LIMIT: Final = 400
 _RULES: Final = UseRules(limit_of=lambda _: LIMIT, first_uses=2, most_uses=8)
 _MOST_STEPS: Final = 14

@@ -19,8 +19,6 @@ from tests.core.filesystem_child import die, was_killed
 from tests.core.filesystem_support import CHANGES, FaultyOS, patched
 from tests.core.uses_support import KEY, accounts_over, use
 
-__all__: list[str] = []
-
 _USES = 8
 
 

@@ -17,8 +17,6 @@ from hsm_core.protocols import KeyStore, UseCounters
 from hsm_core.testing import FakeClock
 from tests.core.key_support import RING, change_of, document_of, operation_of
 
-__all__ = ["KEY", "MATERIAL", "SMALL", "accounts_over", "key_store", "stored", "use"]
-
 MATERIAL = str(uuid.UUID(int=7, version=4))
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from tests.pki import CLIENT, SERVER, Issuer, self_signed_root
 
-__all__ = ["Authority", "Pair", "make_authority"]
-
 
 @dataclass(frozen=True)
 class Pair:

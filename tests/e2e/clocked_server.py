@@ -12,8 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-__all__: list[str] = []
-
 _SECOND_NS = 1_000_000_000
 
 

@@ -5,8 +5,6 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PROGRAMS", "children", "is_gone", "members"]
-
 PROGRAMS: Final = {
     "vault": "hsm_server.bootstrap.vault",
     "keeper": "hsm_server.processes.keeper",

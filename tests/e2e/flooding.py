@@ -23,8 +23,6 @@ from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Crowd", "Flood", "begin", "raise_descriptors"]
-
 _HEAD: Final = "GET {path} HTTP/1.1\r\nHost: localhost\r\n"
 _FORGED: Final = (
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."

@@ -33,8 +33,6 @@ from tests.faults.growth import measure
 from tests.faults.trail import read_events
 from tests.support import REPOSITORY
 
-__all__ = ["Answers", "Findings", "examine", "fuzz", "main"]
-
 _CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",

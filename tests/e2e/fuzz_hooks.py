@@ -21,14 +21,6 @@ from schemathesis.core.parameters import ParameterLocation
 
 from tests.e2e.fuzz_seeds import FRESH, GIVEN, choose
 
-__all__ = [
-    "RoleTokens",
-    "before_load_schema",
-    "count_answer",
-    "use_seeds",
-    "write_counts",
-]
-
 _STATE: Final[dict[str, Any]] = json.loads(Path(os.environ["FUZZ_STATE"]).read_text())
 _COUNTS: Final[Counter[str]] = Counter()
 _PHASES: Final[Counter[str]] = Counter()

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from tests.e2e.https import Answer, Client
 
-__all__ = ["FRESH", "GIVEN", "ROLE_SETS", "Seeds", "choose", "plant", "plant_approvals"]
-
 ROLE_SETS: Final = (
     ("operator", "administrator", "auditor"),
     ("operator",),

@@ -11,8 +11,6 @@ from typing import Final, Self
 
 from tests.faults.growth import Sample, look, measure
 
-__all__ = ["Watch", "judge"]
-
 _EVERY_SECONDS: Final = 2.0
 _MIB: Final = 1024 * 1024
 _GROWTH_BYTES: Final = 20 * _MIB

@@ -12,8 +12,6 @@ from typing import Any, Self
 
 from tests.e2e.certificates import Pair
 
-__all__ = ["Answer", "Client", "NoAnswerError", "client_context"]
-
 
 class NoAnswerError(Exception):
     """The connection broke before an answer was read."""

@@ -22,8 +22,6 @@ from hsm_server.vault.gatekeeper import Gatekeeper
 from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.tokens import mint
 
-__all__ = ["serve_over_ipc"]
-
 R = TypeVar("R")
 
 SECRET = b"tests only: 32 bytes or more of it"

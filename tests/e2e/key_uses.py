@@ -8,8 +8,6 @@ from typing import Any
 from hsm_core.algorithms import Algorithm, Family, KeyUsage, spec
 from tests.e2e.https import Client
 
-__all__ = ["KeyUser"]
-
 _TRANSPORT = "transport"
 _MESSAGE = b"a message that is not secret"
 _WRAP = frozenset({KeyUsage.WRAP, KeyUsage.UNWRAP})

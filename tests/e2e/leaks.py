@@ -24,8 +24,6 @@ from hsm_core._internal.stores.filesystem.keys import FilesystemKeyStore
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.model import KeyState
 
-__all__ = ["appearances", "find", "sealed_secrets"]
-
 
 def appearances(secret: bytes) -> frozenset[bytes]:
     """

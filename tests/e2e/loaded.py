@@ -14,8 +14,6 @@ from tests.e2e.probing import Probe, Prober, public_key, quantile
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
 
-__all__ = ["Bounds", "Phase", "Scene"]
-
 CLOSE: Final = "127.0.0.1"
 """Where floods come from, and one of the users."""
 

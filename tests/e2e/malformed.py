@@ -24,8 +24,6 @@ from typing import Final
 
 from tests.e2e.tampered_requests import Bodies, Changed, changed_request
 
-__all__ = ["Tally", "send_malformed"]
-
 _THREADS: Final = 4
 _LONGEST_SECONDS: Final = 5.0
 _GIVEN_UP_SECONDS: Final = 20.0

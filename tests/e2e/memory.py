@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Finding", "Guise", "Wanted", "guises", "require_memory", "scan", "summary"]
-
 _WINDOW = 8
 _CHUNK_BYTES = 256 * 1024
 _OVERLAP_BYTES = 4096

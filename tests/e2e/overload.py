@@ -25,8 +25,6 @@ from tests.e2e.flooding import Crowd, Flood, begin, raise_descriptors
 from tests.e2e.loaded import Bounds, Phase, Scene
 from tests.e2e.site import Site
 
-__all__ = ["main"]
-
 LOADS: Final = ("forged", "spread", "callers", "crowd")
 """Names of the loads, on the command line."""
 

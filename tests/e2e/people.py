@@ -12,8 +12,6 @@ from tests.e2e.certificates import Pair
 from tests.e2e.https import Client, NoAnswerError, client_context
 from tests.e2e.site import Site
 
-__all__ = ["Done", "PeopleSite"]
-
 Done: TypeAlias = subprocess.CompletedProcess[bytes]
 _UNAVAILABLE = 503
 

@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from tests.e2e.https import Client, NoAnswerError
 
-__all__ = ["KEY", "Probe", "Prober", "public_key", "quantile"]
-
 KEY: Final = "probed"
 """Name of the key that probers sign with: Ed25519."""
 

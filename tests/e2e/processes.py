@@ -14,8 +14,6 @@ from typing import Final, Self
 
 from tests.e2e.family import children, is_gone, members
 
-__all__ = ["ServerExitError", "ServerProcess", "program"]
-
 _READY: Final = re.compile(
     rb"^hsm-server: listening on https://[^ ]*:([0-9]+)\s*$", re.MULTILINE
 )

@@ -17,8 +17,6 @@ from tests.e2e.https import NoAnswerError
 from tests.e2e.people import Done, PeopleSite
 from tests.e2e.processes import ServerProcess, program
 
-__all__ = ["POLICY", "RetentionSite"]
-
 POLICY = "default_days: 1\n"
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.1

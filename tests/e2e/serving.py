@@ -33,8 +33,6 @@ from tests.contract.hsm_ways import Connect, running_loop
 from tests.e2e.certificates import make_authority
 from tests.e2e.tokens import mint
 
-__all__ = ["serve_and_connect"]
-
 SECRET = b"tests only: 32 bytes or more of it"
 
 

@@ -15,8 +15,6 @@ from tests.e2e.processes import ServerProcess, program
 from tests.e2e.tokens import mint
 from tests.support import overriding
 
-__all__ = ["SECRETS", "Site"]
-
 SECRETS = ("master-key", "hmac-key", "jwt-secret")
 """Files of 32 random bytes each, as base64."""
 

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from tests.server.smuggling import CASES
 
-__all__ = ["Bodies", "Changed", "changed_request"]
-
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 _ODD_BYTES: Final = (b"\0", b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x7f", b"\xff", b":")
 _NUMBERS: Final = ("0", "-1", "1e999", "2147483648", "9" * 30, "0x10", "NaN", "1.5")

@@ -8,8 +8,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
-__all__ = ["mint", "sign_token"]
-
 
 def mint(
     secret: bytes, principal: str, roles: Sequence[str], *, ttl_seconds: int = 3600

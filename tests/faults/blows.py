@@ -10,8 +10,6 @@ from typing import Final
 from tests.e2e.family import is_gone, members
 from tests.faults.expectation import check
 
-__all__ = ["kill", "stop_for", "stop_until_killed", "victim"]
-
 _HUNG_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.01
 

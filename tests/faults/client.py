@@ -23,8 +23,6 @@ from tests.faults.expectation import (
 )
 from tests.faults.journal import Entry, Journal, Outcome
 
-__all__ = ["JournalingClient"]
-
 _PATHS: Final = {
     "CreateKey": ("POST", "/keys"),
     "RotateKey": ("POST", "/keys/{key}/rotate"),

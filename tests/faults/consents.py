@@ -6,8 +6,6 @@ from typing import Any, Final
 
 from tests.faults.journal import Entry
 
-__all__ = ["ASKED", "CONSENTS", "POLICY", "ExpectedApproval"]
-
 CONSENTS: Final = frozenset({"Approve", "Deny", "CancelApproval"})
 """What is said of a request; said twice, it changes nothing."""
 

@@ -24,8 +24,6 @@ from tests.faults.journal import Journal
 from tests.faults.leftovers import check_files
 from tests.faults.trail import check_trail, events_of_files, events_of_server
 
-__all__ = ["CLIENTS", "READY_CPU_SECONDS", "RECOVERY_SECONDS", "WORKERS", "Crew"]
-
 CLIENTS: Final = 4
 READY_CPU_SECONDS: Final = 12.0
 """What the processes of a server may compute until it is ready."""

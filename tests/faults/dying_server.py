@@ -26,8 +26,6 @@ from hsm_server.config.settings import Secrets
 from hsm_server.main import main as command
 from hsm_server.system.sockets import bind
 
-__all__ = ["dying_at", "run"]
-
 _SEGMENT_BYTES: Final = 32 * 1024
 
 

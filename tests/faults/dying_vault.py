@@ -27,8 +27,6 @@ from hsm_server.main import main as command
 from hsm_server.processes import launch, supervisor
 from hsm_server.processes.offspring import Roles
 
-__all__: list[str] = []
-
 _SELF: Final = str(Path(__file__).resolve())
 _SUPERVISOR: Final = "hsm_server.processes.supervisor"
 _VAULT: Final = "hsm_server.bootstrap.vault"

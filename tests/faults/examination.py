@@ -14,8 +14,6 @@ from tests.faults.client import JournalingClient
 from tests.faults.consents import ExpectedApproval
 from tests.faults.expectation import ExpectedKey, Use, check
 
-__all__ = ["Examiner"]
-
 _JUDGES: Final = {
     "Sign": ("verify", "message", "signature"),
     "ComputeMac": ("mac/verify", "message", "mac"),

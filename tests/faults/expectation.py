@@ -14,8 +14,6 @@ from typing import Any, Final
 from tests.faults.consents import ASKED, CONSENTS, ExpectedApproval
 from tests.faults.journal import Entry, Outcome
 
-__all__ = ["MUTATIONS", "Expectation", "ExpectedKey", "Use", "Violation", "check"]
-
 MUTATIONS: Final = frozenset(
     {
         *("CreateKey", "RotateKey", "Rollback", "RevokeKey", "DestroyKey"),

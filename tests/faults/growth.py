@@ -14,8 +14,6 @@ from typing import Final
 from tests.e2e.family import PROGRAMS, members
 from tests.faults.expectation import check
 
-__all__ = ["Growth", "Sample", "check_growth", "look", "measure"]
-
 _LEAST_SAMPLES: Final = 12
 _RSS_SHARE: Final = 0.10
 _RSS_BYTES: Final = 20 * 1024 * 1024

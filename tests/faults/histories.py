@@ -19,8 +19,6 @@ from tests.core.audit_histories import honest_histories
 from tests.core.governance_histories import honest_governance
 from tests.core.governance_steps import KINDS
 
-__all__ = ["main"]
-
 
 def main() -> int:
     """Live through as many histories as the command line says, and count them."""

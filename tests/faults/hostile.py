@@ -15,8 +15,6 @@ from tests.e2e.https import Client, NoAnswerError
 from tests.e2e.site import Site
 from tests.faults.expectation import check
 
-__all__ = ["HOSTILE", "Hostile"]
-
 Hostile = Callable[[Site, int, random.Random], None]
 """Given the site, the port, and chance."""
 

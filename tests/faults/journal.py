@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Entry", "Journal", "Outcome"]
-
 
 @dataclass(frozen=True)
 class Entry:

@@ -33,8 +33,6 @@ from tests.faults.rounds import (
     server_round,
 )
 
-__all__ = ["Tally", "main", "run"]
-
 _EVERY = 10
 _FAILURES = (Violation, HSMError, NoAnswerError, ServerExitError, TimeoutError)
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from tests.faults.client import JournalingClient
 from tests.faults.expectation import check
 
-__all__ = ["check_files"]
-
 
 def check_files(
     key_dir: Path, clients: Iterable[JournalingClient], shared: Mapping[str, int]

@@ -34,8 +34,6 @@ from tests.faults.journal import Entry, Journal
 from tests.faults.powercut_writer import HMAC_KEY, MASTER_KEY, settings_of
 from tests.support import REPOSITORY
 
-__all__ = ["KINDS", "main", "run", "why_not"]
-
 KINDS: Final = ("filesystem", "sqlite")
 
 _IMAGE_BYTES: Final = 192 * 1024 * 1024

@@ -25,8 +25,6 @@ from hsm_core.settings import AuditStoreKind, Settings
 from tests.faults.expectation import Expectation, ExpectedKey
 from tests.faults.journal import Journal, Outcome
 
-__all__ = ["HMAC_KEY", "MASTER_KEY", "THREADS", "settings_of"]
-
 MASTER_KEY: Final = b"\x51" * 32
 HMAC_KEY: Final = b"\x52" * 32
 THREADS: Final = 3

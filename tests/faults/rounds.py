@@ -15,16 +15,6 @@ from tests.faults import blows
 from tests.faults.crew import Crew
 from tests.faults.expectation import check
 
-__all__ = [
-    "VICTIMS",
-    "failpoint_round",
-    "failpoints",
-    "finale",
-    "part_round",
-    "random_round",
-    "server_round",
-]
-
 VICTIMS: Final = {
     "server": 8,
     "vault": 4,

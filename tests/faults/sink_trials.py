@@ -26,8 +26,6 @@ from tests.faults.kill_loop import Tally
 from tests.faults.sinks import SINKS, small_disk
 from tests.faults.trail import events_of_server
 
-__all__ = ["SinkSite", "main", "run", "trial"]
-
 ANSWER_SECONDS: Final = 2.0
 RESUME_SECONDS: Final = 5.0
 _SLACK: Final = 1.0

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["SINKS", "Sink", "small_disk"]
-
 Sink = Callable[[int, Path], contextlib.AbstractContextManager[None]]
 """Given the server's process id and the live file of the trail."""
 

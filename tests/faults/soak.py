@@ -35,8 +35,6 @@ from tests.faults.sinks import small_disk
 from tests.faults.soak_faults import Fault, Scene, faults
 from tests.faults.watch import Evidence, Mark, Watchman
 
-__all__ = ["Soak", "main", "run"]
-
 PERIOD_SECONDS: Final = 10.0
 SEEN_SECONDS: Final = 10.0
 _LOAD: Final = 0.7

@@ -30,8 +30,6 @@ from tests.faults.hostile import HOSTILE, Hostile
 from tests.faults.sinks import SINKS
 from tests.faults.watch import Evidence
 
-__all__ = ["Fault", "Scene", "faults"]
-
 _BROKEN_SECONDS: Final = 3.0
 _DRAIN_SECONDS: Final = 12.0
 _SCARCE_SECONDS: Final = 2.0

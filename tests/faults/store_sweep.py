@@ -19,8 +19,6 @@ from tests.core.filesystem_support import SCENARIOS, folder_in_memory, make_temp
 from tests.core.filesystem_sweeps import NUMBERS, fail_every_call, kill_before_every
 from tests.core.filesystem_victim import VICTIMS
 
-__all__ = ["main", "run_approvals", "run_errors", "run_kills"]
-
 
 def run_kills(workers: int = 2) -> int:
     """Kill each operation before each system call; return how many kills there were."""

@@ -13,8 +13,6 @@ from tests.faults.client import JournalingClient
 from tests.faults.consents import CONSENTS, ExpectedApproval
 from tests.faults.expectation import MUTATIONS, check
 
-__all__ = ["check_trail", "events_of_files", "events_of_server", "read_events"]
-
 _EVENTS: Final = "/api/v1/audit/events?ascending=true&limit=1000"
 _DONE: Final = frozenset({"ok", "recovered-committed"})
 _REQUESTED: Final = "system.approval-requested"

@@ -14,8 +14,6 @@ from tests.e2e.https import NoAnswerError
 from tests.e2e.processes import ServerProcess
 from tests.e2e.site import Site
 
-__all__ = ["Evidence", "Mark", "Sight", "Watchman"]
-
 _PERIOD_SECONDS: Final = 0.25
 _ANSWER_SECONDS: Final = 1.5
 _SAMPLE: Final = re.compile(r"^([a-z_]+(?:\{[^}]*\})?) ([0-9.e+-]+)$", re.MULTILINE)

@@ -22,8 +22,6 @@ from hsm_core.errors import HSMError
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Reader, Target
 
-__all__ = ["targets"]
-
 _PROBLEM: Final = (
     b'{"type":"urn:ferrohsm:error:wrong_state","title":"No.","status":409,'
     b'"code":"wrong_state","detail":"No.","facts":{"key_id":"k","version":1}}'

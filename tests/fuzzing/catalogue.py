@@ -19,8 +19,6 @@ from tests.fuzzing import (
 )
 from tests.fuzzing.target import Target
 
-__all__ = ["all_targets"]
-
 _SUBJECTS: Final[tuple[Callable[[], list[Target]], ...]] = (
     stored_forms.targets,
     trails.targets,

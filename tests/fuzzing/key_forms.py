@@ -41,8 +41,6 @@ from hsm_core.wire import decode_json, encode_json
 from tests.core.crypto_samples import PYCA, material, public_der
 from tests.fuzzing.target import Target
 
-__all__ = ["targets"]
-
 _SINGLE: Final = (
     Algorithm.RSA_2048,
     Algorithm.EC_P256,

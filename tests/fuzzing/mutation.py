@@ -7,8 +7,6 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["grown", "mutants"]
-
 _ODD: Final = (
     b"\x00",
     b"\xff",

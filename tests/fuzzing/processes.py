@@ -53,8 +53,6 @@ from hsm_server.vault.access import Visitor
 from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Target
 
-__all__ = ["targets"]
-
 _SECONDS: Final = 5.0
 _LONGEST: Final = 64 * 1024
 

@@ -35,8 +35,6 @@ from tests.fuzzing.stored_forms import NothingReadError, wanted
 from tests.fuzzing.target import Reader, Target
 from tests.server.support import b64
 
-__all__ = ["targets"]
-
 _REFUSALS: Final = (
     HSMError,
     RequestRefusedError,

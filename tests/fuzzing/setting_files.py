@@ -18,8 +18,6 @@ from hsm_server.identity.tokens.keys import Algorithm, key_from_pem, public_key_
 from tests.fuzzing.target import Target
 from tests.server.token_kit import ALGORITHMS, signer
 
-__all__ = ["targets"]
-
 _ASYMMETRIC: Final = [name for name in ALGORITHMS if name != "HS256"]
 
 _POLICY: Final = """\

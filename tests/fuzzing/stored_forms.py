@@ -79,8 +79,6 @@ from tests.core.key_support import (
 )
 from tests.fuzzing.target import Target
 
-__all__ = ["targets"]
-
 MacOf = Callable[[bytes], bytes]
 
 _DOCUMENT: Final = document_of(

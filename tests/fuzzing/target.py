@@ -10,8 +10,6 @@ from typing import Final, TypeAlias
 from hsm_core import wire
 from hsm_core.errors import HSMError
 
-__all__ = ["Reader", "Target"]
-
 Reader: TypeAlias = Callable[[bytes], object]
 """Reads bytes from anywhere, and returns something or raises what it says it does."""
 

@@ -37,8 +37,6 @@ from tests.pki import CLIENT, SERVER, self_signed_root
 from tests.server.ocsp_support import CA, now_utc
 from tests.server.test_tls_hello import REAL
 
-__all__ = ["targets"]
-
 _PAIR: Final = PairFiles(cert=Path("cert.pem"), key=Path("key.pem"))
 _CLIENTS: Final = ClientSettings(ca=Path("ca.pem"), crls=(Path("crl.pem"),))
 

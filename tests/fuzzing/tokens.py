@@ -18,8 +18,6 @@ from tests.fuzzing.target import Target
 from tests.server.support import SECRET, b64url, mint, sign_parts
 from tests.server.token_kit import ALGORITHMS, signer
 
-__all__ = ["targets"]
-
 _NOW: Final = 1_800_000_000
 _ISSUER: Final = "https://id.example.com/realms/hsm"
 _NONCE: Final = "n" * 43

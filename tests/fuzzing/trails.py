@@ -53,8 +53,6 @@ from tests.fuzzing.stored_forms import (
 )
 from tests.fuzzing.target import Target
 
-__all__ = ["targets"]
-
 _REFUSALS: Final = (AuditTamperedError, NothingReadError, ConfigurationError)
 _OPERATION: Final = "ab" * 16
 

@@ -15,8 +15,6 @@ from typing import Final
 from tests.mutation.areas import AREAS, ROOT
 from tests.mutation.proof import faults_of, prove, unnoticed
 
-__all__ = ["main"]
-
 _LEAST_SCORE: Final = 95.0
 _REPORTS: Final = ROOT / ".nox" / "mutants"
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["AREAS", "ROOT", "Area"]
-
 ROOT: Final = Path(__file__).resolve().parents[2]
 _CORE: Final = "packages/hsm-core/src/hsm_core"
 _SERVER: Final = "packages/hsm-server/src/hsm_server"

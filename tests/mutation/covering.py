@@ -22,8 +22,6 @@ from tests.mutation.areas import ROOT
 from tests.mutation.mutants import Mutant
 from tests.mutation.trials import OPTIONS, in_child
 
-__all__ = ["Covered", "cover"]
-
 _LONG: Final = 6.0
 """Tests of so many seconds are tried on one fault; more might notice nothing new."""
 

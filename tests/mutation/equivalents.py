@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["is_equivalent"]
-
 _LIST: Final = Path(__file__).with_name("equivalents.toml")
 
 

@@ -17,8 +17,6 @@ from tests.mutation.mutants import Mutant, mutants_of, planted
 from tests.mutation.trials import Outcome, attempt, preload
 from tests.mutation.warm import try_warm
 
-__all__ = ["Fault", "faults_of", "prove", "unnoticed"]
-
 Fault = tuple[Path, Mutant]
 """A fault, and the path of its module."""
 

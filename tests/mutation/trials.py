@@ -29,8 +29,6 @@ from typing import Final
 
 import pytest
 
-__all__ = ["OPTIONS", "Hurry", "Outcome", "attempt", "in_child", "preload"]
-
 OPTIONS: Final = (
     *(
         "-q",

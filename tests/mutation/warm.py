@@ -25,8 +25,6 @@ from tests.mutation.covering import Covered
 from tests.mutation.mutants import Mutant, planted
 from tests.mutation.trials import OPTIONS, Hurry, Outcome, in_child
 
-__all__ = ["try_warm"]
-
 _PASSED: Final = 0
 _FAILED: Final = 1
 _NO_FUNCTION: Final = 90

@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.pki import SERVER, self_signed_root
 
-__all__ = ["Answering", "HostileCA", "Reply", "hostile_ca"]
-
 Answering = Callable[["Reply"], None]
 
 

@@ -12,8 +12,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.server.acme_hostile import HostileCA, Reply
 
-__all__ = ["Issuing", "issue_by"]
-
 Issuing = Callable[[object], Sequence[x509.Certificate]]
 """Returns a chain for a public key."""
 

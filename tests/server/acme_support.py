@@ -30,8 +30,6 @@ from tests.server.pebble import Pebble, free_port
 from tests.server.process import Running, Site, client_context
 from tests.support import overriding
 
-__all__ = ["NAME", "ACMESite", "Responder", "Visitors", "children", "reload", "until"]
-
 NAME = "hsm.test"
 
 

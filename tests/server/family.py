@@ -12,19 +12,6 @@ from pathlib import Path
 from tests.server.process import Running
 from tests.server.support import Answer
 
-__all__ = [
-    "Family",
-    "counter",
-    "create",
-    "descriptors",
-    "environment",
-    "is_alive",
-    "listening",
-    "retrying",
-    "status",
-    "wait_until",
-]
-
 
 def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until something is so; fail the test if it does not become so."""

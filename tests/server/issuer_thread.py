@@ -10,8 +10,6 @@ from typing import Protocol, TypeVar
 
 from aiohttp import web
 
-__all__ = ["issuing"]
-
 
 class _Answering(Protocol):
     port: int

@@ -33,8 +33,6 @@ from werkzeug.serving import make_server
 
 from tests.pki import SERVER, self_signed_root
 
-__all__ = ["CLIENT_ID", "CLIENT_SECRET", "OIDCIssuer", "Settled"]
-
 CLIENT_ID: Final = "ferrohsm"
 CLIENT_SECRET: Final = "client secret, of tests only"
 _CODE_SECONDS: Final = 60

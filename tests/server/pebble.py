@@ -21,8 +21,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.pki import SERVER, self_signed_root
 from tests.support import require_program
 
-__all__ = ["Names", "Pebble", "free_port", "names_served"]
-
 _SECONDS = 20.0
 
 

@@ -10,8 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from tests.pki import SERVER, Issued, Issuer
 
-__all__ = ["make_key", "pem", "serve_by", "write_pair"]
-
 
 def make_key(kind: str) -> Any:
     """Return a new private key of a kind."""

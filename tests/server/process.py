@@ -18,8 +18,6 @@ from urllib.parse import urlsplit
 from tests.server.support import SECRET, Answer, Authority, b64, mint
 from tests.support import overriding
 
-__all__ = ["MASTER", "Running", "Site", "client_context", "connect", "request"]
-
 MASTER = b64(b"\7" * 32)
 """Master key of these servers, as base64."""
 

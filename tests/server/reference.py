@@ -29,8 +29,6 @@ from hsm_server.observability.log_fields import FIELDS
 from hsm_server.observability.telemetry import Metrics
 from tests.support import REPOSITORY
 
-__all__ = ["PAGES", "render"]
-
 PAGES = [
     REPOSITORY / "docs" / "reference" / name
     for name in ("api.md", "settings-server.md", "metrics.md", "log.md", "ipc.md")

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["BEHIND", "CASES", "VALID"]
-
 BEHIND: Final = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 """What stands behind each case, and must not be answered."""
 

@@ -17,8 +17,6 @@ import hsm_server.tls.openssl  # noqa: F401 (before other users of cryptography)
 from tests.pki import SERVER, self_signed_root
 from tests.server.tls_support import serving, state_of
 
-__all__ = ["scan"]
-
 
 def scan(sslyze: str, kind: str) -> None:
     """

@@ -40,18 +40,6 @@ from tests.pki import Issued, Issuer
 from tests.server.support import local_app
 from tests.support import require_program
 
-__all__ = [
-    "REQUEST",
-    "Sent",
-    "Server",
-    "client_context",
-    "connected",
-    "curl",
-    "s_client",
-    "serving",
-    "state_of",
-]
-
 T = TypeVar("T")
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -14,8 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from tests.server.support import b64url, claims, mint
 
-__all__ = ["ALGORITHMS", "SECOND_SECRET", "Signer", "signer", "write_config"]
-
 SECOND_SECRET = b"another secret of thirty-two bytes or more"
 
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")

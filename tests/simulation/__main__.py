@@ -14,8 +14,6 @@ import traceback
 
 from tests.simulation.run import STEPS, FailedLifeError, simulate
 
-__all__ = ["main"]
-
 
 def main() -> int:
     """Run; 1 if something was not as it must be."""

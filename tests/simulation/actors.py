@@ -21,8 +21,6 @@ from tests.simulation.oracle import Item, Request
 from tests.simulation.rules import person
 from tests.simulation.world import World, making, processing
 
-__all__ = ["PEOPLE", "STEPS", "act"]
-
 _DAY: Final = 24 * 3600.0
 _YEAR: Final = 365 * _DAY
 _EARLIEST: Final = 800_000_000_000_000

@@ -12,8 +12,6 @@ from hsm_core.model import ApprovalState, Caller
 from hsm_core.operations import ApprovalInfo
 from tests.simulation.rules import Bound, Demand, Saying, are_met, person
 
-__all__ = ["Ask", "Consent", "Consents", "SteadyBounds"]
-
 _S: Final = ApprovalState
 _ROUNDED: Final = 1
 """By how many seconds two sums of the same times may differ here."""

@@ -12,8 +12,6 @@ from tests.simulation.consents import Consent, Consents
 from tests.simulation.law import Refusal, refused
 from tests.simulation.rules import person
 
-__all__ = ["decided", "note"]
-
 
 def decided(
     consents: Consents, operation: Operation[Any], caller: Caller, *, in_use: bool

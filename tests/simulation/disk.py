@@ -41,16 +41,6 @@ from hsm_core.protocols import (
     KeyChange,
 )
 
-__all__ = [
-    "Disk",
-    "Life",
-    "SimulatedApprovals",
-    "SimulatedCounters",
-    "SimulatedCrash",
-    "SimulatedKeyStore",
-    "SimulatedTrail",
-]
-
 
 class SimulatedCrash(BaseException):
     """The power went; nothing of the product may catch it."""

@@ -18,30 +18,6 @@ from hsm_core import operations as ops
 from hsm_core.model import Caller, KeyState, Role
 from hsm_core.operations import Operation
 
-__all__ = [
-    "DAY",
-    "GRACE_SECONDS",
-    "GRANTED",
-    "Key",
-    "Moment",
-    "Refusal",
-    "Version",
-    "destroyed",
-    "is_overdue",
-    "may",
-    "may_end",
-    "may_rotate",
-    "new_key",
-    "outcome",
-    "processes",
-    "protects",
-    "purged",
-    "refused",
-    "scheduled",
-    "unscheduled",
-    "why_kept",
-]
-
 Kind: TypeAlias = type[Operation[Any]]
 
 DAY: Final = 24 * 3600

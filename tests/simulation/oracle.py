@@ -30,8 +30,6 @@ from tests.simulation.trail import COMMITTED, Entry, TrailReader
 
 Expected: TypeAlias = Key | Refusal | None
 
-__all__ = ["Expected", "Item", "Lost", "Oracle", "Request", "ViolationError"]
-
 _UNAVAILABLE: Final = frozenset(
     {"audit_unavailable", "outcome_unknown", "store_unavailable", "storage_full"}
 )

@@ -19,17 +19,6 @@ from hsm_core.model import KeyState, Role
 from hsm_core.operations import Operation
 from tests.simulation.law import Key, Kind
 
-__all__ = [
-    "PURGE",
-    "Bound",
-    "Demand",
-    "Saying",
-    "are_met",
-    "bound",
-    "demands_of",
-    "person",
-]
-
 _DAY: Final = 24 * 3600
 
 

@@ -12,8 +12,6 @@ from tests.simulation.oracle import ViolationError
 from tests.simulation.surroundings import YEAR
 from tests.simulation.world import World
 
-__all__ = ["STEPS", "FailedLifeError", "Life", "simulate"]
-
 STEPS: Final = 28
 """How much happens in one life."""
 

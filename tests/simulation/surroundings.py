@@ -9,8 +9,6 @@ from typing import Final
 from hsm_core._internal.lib.worker import Caretaker, Task
 from hsm_core.errors import HSMError
 
-__all__ = ["YEAR", "SteppedCaretaker", "Time"]
-
 _AT_ONCE: Final = 1.0
 """A step that asks to go on sooner than this is still the same piece of work."""
 

@@ -12,8 +12,6 @@ import msgspec
 from hsm_core._internal.audit.keys import record_mac_function
 from tests.simulation.disk import Disk
 
-__all__ = ["COMMITTED", "Entry", "TrailReader"]
-
 _HEAD: Final = b'{"event":'
 _TAIL_BYTES: Final = 74
 COMMITTED: Final = frozenset({"ok", "recovered-committed"})

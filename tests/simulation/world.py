@@ -54,8 +54,6 @@ from tests.simulation.oracle import (
 )
 from tests.simulation.surroundings import SteppedCaretaker, Time
 
-__all__ = ["LOOKER", "Answer", "World", "making", "processing"]
-
 _BEGIN: Final = 1_750_000_000_000_000
 _HMAC_KEY: Final = b"\x02" * 32
 _RETENTION: Final = Path(__file__).with_name("retention.yaml")

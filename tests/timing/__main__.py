@@ -23,8 +23,6 @@ from typing import Final
 from tests.timing.statistic import THRESHOLD, Difference, compare
 from tests.timing.subjects import CONTROL, SUBJECTS, Subject
 
-__all__ = ["main", "measure"]
-
 _WARM: Final = 500
 _TIMES: Final = 4
 _ENOUGH: Final = 20_000

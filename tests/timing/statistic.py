@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["THRESHOLD", "Difference", "compare", "welch"]
-
 THRESHOLD: Final = 4.5
 """Absolute t from which on a difference is taken for one; usual since TVLA (2011)."""
 

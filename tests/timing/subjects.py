@@ -39,8 +39,6 @@ from hsm_server.identity.sessions import Sessions
 from hsm_server.identity.tokens import TokenTrust, TokenVerifier
 from tests.core.approval_support import approval_of
 
-__all__ = ["CONTROL", "SUBJECTS", "Subject"]
-
 _MESSAGE: Final = b"a message, as long as most are. " * 2
 _NOW: Final = 1_750_000_000
 _LATE: Final = -4

@@ -33,8 +33,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.support import REPOSITORY
 
-__all__ = ["PUBLISHED", "Vector", "published", "remade", "vector"]
-
 Vector = dict[str, str]
 """Names and hex values, beside ``algorithm``, ``key_id`` and ``version``."""
 

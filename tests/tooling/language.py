@@ -17,8 +17,6 @@ from typing import Final
 
 from tests.support import REPOSITORY
 
-__all__ = ["findings"]
-
 _CLAUSE: Final = re.compile(
     r"(?:what|how|who|whoever|whose|whether|where|which|why)\b", re.IGNORECASE
 )

@@ -22,8 +22,6 @@ from hsm_server.__about__ import __version__ as server_version
 from hsm_server.main import main as server
 from tests.support import REPOSITORY
 
-__all__ = ["pages"]
-
 _PACKAGES: Final = REPOSITORY / "packages"
 
 

@@ -19,8 +19,6 @@ from typing import Final, NamedTuple
 from tests.built import DISTS
 from tests.support import REPOSITORY
 
-__all__ = ["Lines", "lines_of"]
-
 _NO_CODE: Final = frozenset(
     {
         tokenize.COMMENT,

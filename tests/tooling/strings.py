@@ -22,8 +22,6 @@ from hsm_server.main import main as server
 from tests.built import DISTS
 from tests.support import REPOSITORY
 
-__all__ = ["dump"]
-
 _PACKAGES: Final = REPOSITORY / "packages"
 _TAG: Final = re.compile(r"{#.*?#}|{%.*?%}|<!--.*?-->|<style.*?</style>", re.DOTALL)
 _SHOWN: Final = re.compile(

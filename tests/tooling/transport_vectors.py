@@ -32,8 +32,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.support import REPOSITORY
 
-__all__ = ["PUBLISHED", "Vector", "published", "remade"]
-
 Vector = dict[str, str]
 """Names and hex values, beside ``mechanism`` and ``algorithm``."""
 

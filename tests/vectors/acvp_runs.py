@@ -26,8 +26,6 @@ from tests.vectors.wycheproof_quantum import (
     compare_key_generation,
 )
 
-__all__ = ["run_acvp", "run_cctv"]
-
 
 def run_acvp(path: Path, tally: Tally) -> int:
     """Run every test of a file, prompt and expected results merged."""

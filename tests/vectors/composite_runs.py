@@ -15,8 +15,6 @@ from hsm_core.algorithms import Algorithm, parse_algorithm
 from hsm_core.errors import DecryptionError, UnknownAlgorithmError
 from tests.vectors.tally import Tally
 
-__all__ = ["run_composite"]
-
 
 def run_composite(path: Path, tally: Tally) -> int:
     """Run every test of a file: a decapsulation each, or two signatures."""

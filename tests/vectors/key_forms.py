@@ -13,16 +13,6 @@ from hsm_core._internal.crypto.libcrypto import LibcryptoProvider
 from hsm_core.algorithms import Algorithm, spec
 from tests.support import require_service
 
-__all__ = [
-    "both_key_info",
-    "ec_point_info",
-    "ec_private_info",
-    "edwards_private_info",
-    "expanded_key_info",
-    "libcrypto",
-    "rsa_public_info",
-]
-
 
 def rsa_public_info(modulus: int, exponent: int) -> bytes:
     """Return rsaEncryption SubjectPublicKeyInfo."""

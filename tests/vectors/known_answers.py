@@ -25,8 +25,6 @@ from tests.vectors.known_answers_quantum import (
 from tests.vectors.known_answers_symmetric import collect_symmetric
 from tests.vectors.records import Answers
 
-__all__ = ["SHIPPED", "collect", "render"]
-
 SHIPPED = REPOSITORY / "packages/hsm-core/src/hsm_core/_internal/crypto/selftest"
 """Where the files that the self-tests read lie."""
 

@@ -19,8 +19,6 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.vectors.records import Answers, read_records
 from tests.vectors.wycheproof import read_groups
 
-__all__ = ["collect_classical"]
-
 _EXPONENT = 65537
 _CURVES = (
     ("EC-P256", "P-256", "SHA-256", ec.SECP256R1()),

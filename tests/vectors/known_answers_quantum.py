@@ -21,8 +21,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from tests.vectors.records import Answers
 from tests.vectors.wycheproof import Test, read_groups
 
-__all__ = ["SLH_DSA", "collect_quantum_safe", "openssl_signature"]
-
 SLH_DSA = [a for a, row in ALGORITHMS.items() if row.family is Family.SLH_DSA]
 """The parameter sets, in the order of the shipped signatures."""
 

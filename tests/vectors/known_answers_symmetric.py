@@ -8,8 +8,6 @@ from pathlib import Path
 from tests.vectors.records import Answers, read_records
 from tests.vectors.wycheproof import Test, read_groups
 
-__all__ = ["collect_symmetric"]
-
 
 def collect_symmetric(wycheproof: Path) -> Answers:
     """Return the known answers of every algorithm with symmetric keys."""

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import cryptography_vectors
 
-__all__ = ["Block", "field_bytes", "read_blocks"]
-
 Block = dict[str, str]
 """Names and values of one test, with those that stand above it in the file."""
 

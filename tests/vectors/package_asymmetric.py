@@ -39,8 +39,6 @@ from tests.vectors.package import Block, field_bytes, read_blocks
 from tests.vectors.tally import LOADING, Tally, Test
 from tests.vectors.wycheproof_asymmetric import rsa_refusal
 
-__all__ = ["ASYMMETRIC_FILES"]
-
 _EC_CURVES: Final = ("P-256", "P-384", "P-521")
 
 

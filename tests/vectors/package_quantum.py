@@ -22,8 +22,6 @@ from tests.vectors.wycheproof_quantum import (
     compare_secret,
 )
 
-__all__ = ["QUANTUM_SAFE_FILES"]
-
 
 def _run_ml_kem(path: str, tally: Tally, algorithm: Algorithm) -> int:
     def check(block: Block) -> None:

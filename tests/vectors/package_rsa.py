@@ -27,8 +27,6 @@ from tests.vectors.package import Block, field_bytes, read_blocks
 from tests.vectors.tally import Tally, Test
 from tests.vectors.wycheproof_asymmetric import rsa_refusal
 
-__all__ = ["RSA_FILES"]
-
 _LABEL: Final = re.compile(r"#\s*([^:]+?)\s*:\s*")
 _HASHES: Final = ("sha1", "sha224", "sha256", "sha384", "sha512")
 

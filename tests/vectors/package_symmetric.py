@@ -13,8 +13,6 @@ from hsm_core.errors import DecryptionError, InputSizeError, MacMismatchError
 from tests.vectors.package import Block, field_bytes, read_blocks
 from tests.vectors.tally import Tally, expect_refusal
 
-__all__ = ["SYMMETRIC_FILES"]
-
 _GCM: Final = {16: Algorithm.AES_128_GCM, 32: Algorithm.AES_256_GCM}
 _KEY_WRAP: Final = {16: Algorithm.AES_128_KW, 32: Algorithm.AES_256_KW}
 _NONCE_BYTES: Final = 12

@@ -19,8 +19,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 from tests.support import REPOSITORY, require_service
 from tests.vectors.tally import Counts
 
-__all__ = ["PAGES", "REFUSALS", "rendered", "write_pages"]
-
 AllCounts: TypeAlias = Mapping[str, Mapping[str, Counts]]
 
 _REFERENCE: Final = REPOSITORY / "docs/reference"

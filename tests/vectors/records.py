@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 import cryptography_vectors
 
-__all__ = ["Answers", "read_records"]
-
 Answers: TypeAlias = dict[str, dict[str, str]]
 """Known answers by algorithm and name; bytes are written as hex."""
 

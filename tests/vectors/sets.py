@@ -29,8 +29,6 @@ from tests.vectors.pages import write_pages
 from tests.vectors.tally import Counts, Tally
 from tests.vectors.wycheproof_runs import run_wycheproof
 
-__all__ = ["COUNTS", "PACKAGE", "file_names", "published", "run"]
-
 COUNTS: Final = Path(__file__).with_name("counts.json")
 """What the last run of this program counted; a set's name may end in a version."""
 

@@ -17,8 +17,6 @@ from hsm_core.errors import (
     VerificationError,
 )
 
-__all__ = ["LOADING", "REJECTIONS", "Counts", "Tally", "Test", "expect_refusal"]
-
 Test: TypeAlias = Mapping[str, Any]
 """One test: ``tcId``, ``result``, ``flags`` where the result is "acceptable"."""
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Group", "Test", "octets", "read_groups"]
-
 Group = dict[str, Any]
 """Tests with common parameters, as in the file; ``algorithm`` is the file's own."""
 

@@ -24,8 +24,6 @@ from tests.vectors.key_forms import ec_point_info, ec_private_info, rsa_public_i
 from tests.vectors.tally import LOADING, Tally, Test, expect_refusal
 from tests.vectors.wycheproof import Group, octets
 
-__all__ = ["ASYMMETRIC", "rsa_refusal"]
-
 _RSA: Final = (Algorithm.RSA_2048, Algorithm.RSA_3072, Algorithm.RSA_4096)
 _EXPONENT: Final = 65537
 

@@ -31,13 +31,6 @@ from tests.vectors.key_forms import both_key_info, expanded_key_info, libcrypto
 from tests.vectors.tally import LOADING, Tally, Test
 from tests.vectors.wycheproof import Group, octets
 
-__all__ = [
-    "QUANTUM_SAFE",
-    "compare_encapsulation",
-    "compare_key_generation",
-    "compare_secret",
-]
-
 
 def compare_encapsulation(
     algorithm: Algorithm,

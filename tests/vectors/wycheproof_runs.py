@@ -17,8 +17,6 @@ from tests.vectors.wycheproof_asymmetric import ASYMMETRIC
 from tests.vectors.wycheproof_quantum import QUANTUM_SAFE
 from tests.vectors.wycheproof_symmetric import SYMMETRIC
 
-__all__ = ["run_wycheproof"]
-
 _RUNS: Final = {**SYMMETRIC, **ASYMMETRIC, **QUANTUM_SAFE}
 
 

@@ -19,8 +19,6 @@ from hsm_core.errors import (
 from tests.vectors.tally import REJECTIONS, Tally, expect_refusal
 from tests.vectors.wycheproof import Group, Test, octets
 
-__all__ = ["SYMMETRIC"]
-
 _TAG_BITS: Final = 128
 _NONCE_BITS: Final = 96
 _JOSE: Final = frozenset({"jws", "jwe"})

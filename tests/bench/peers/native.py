@@ -8,8 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-__all__ = ["AbsentError", "compiled"]
-
 _HERE = Path(__file__).parent
 
 

@@ -16,8 +16,6 @@ from tests.bench.harness import Loop
 from tests.bench.peers.native import AbsentError, compiled
 from tests.bench.peers.raw import PrivateKey
 
-__all__ = ["OpenSSL"]
-
 
 class OpenSSL:
     """

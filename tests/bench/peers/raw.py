@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hsm_core.algorithms import Algorithm
 from tests.bench.harness import Loop, repeated
 
-__all__ = ["MESSAGE", "PrivateKey", "decapsulating", "encrypting", "new_key", "signing"]
-
 MESSAGE = bytes(32)
 """What every rival signs."""
 

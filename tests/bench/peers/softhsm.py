@@ -14,8 +14,6 @@ from hsm_core.algorithms import Algorithm
 from tests.bench.harness import Loop
 from tests.bench.peers.native import AbsentError, compiled
 
-__all__ = ["SoftHSM"]
-
 _PLACES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib64/softhsm/libsofthsm2.so",

@@ -10,8 +10,6 @@ from tests.bench.harness import Loop, interleave
 from tests.bench.peers import raw
 from tests.bench.rig import OWN, RAW, SOFTHSM, Rig, Rivals, told
 
-__all__ = ["hundred"]
-
 _ITEMS = 100
 
 

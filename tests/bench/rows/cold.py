@@ -13,8 +13,6 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
 from tests.bench.rig import Rig, told
 
-__all__ = ["rsa"]
-
 
 def rsa(rig: Rig) -> list[Finding]:
     """Return what the first signature of an RSA key costs, beside a later one."""

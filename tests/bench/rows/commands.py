@@ -10,8 +10,6 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.rig import Rig
 from tests.e2e.site import Site
 
-__all__ = ["starts"]
-
 
 def starts(rig: Rig) -> list[Finding]:
     """Return what ``--help`` and ``list`` cost the client's process."""

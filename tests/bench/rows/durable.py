@@ -17,8 +17,6 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
 from tests.bench.rig import OWN, SOFTHSM, Rig, Rivals
 
-__all__ = ["new_keys", "strict"]
-
 _IN_FLIGHT = 16
 _EACH = 200
 _ROUNDS = 5

@@ -9,8 +9,6 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
 from tests.bench.rig import OPENSSL, OWN, SOFTHSM, Rig, Rivals, told
 
-__all__ = ["large", "small"]
-
 
 def small(rig: Rig) -> list[Finding]:
     """Return how encryption of 1 KiB compares."""

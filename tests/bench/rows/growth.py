@@ -18,8 +18,6 @@ from tests.bench.rig import Rig, session_of
 from tests.bench.rows.many_keys import KIND, keys_in
 from tests.bench.rows.trail import AT_ONCE, append_many
 
-__all__ = ["flatness"]
-
 _FEW: Final = 10
 _KEYS: Final = int(os.environ.get("FERROHSM_BENCH_KEYS", "1000000"))
 _RECORDS: Final = int(os.environ.get("FERROHSM_BENCH_RECORDS", "1000000"))

@@ -14,8 +14,6 @@ from tests.bench.rig import PATIENT, Rig, told
 from tests.e2e.https import Client
 from tests.e2e.site import Site
 
-__all__ = ["requests"]
-
 _KEYS = "/api/v1/keys"
 _TURNS = 3
 _REQUESTS = 3000

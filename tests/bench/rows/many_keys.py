@@ -19,8 +19,6 @@ from tests.bench.processes import cpu_seconds
 from tests.bench.rig import PATIENT, Rig
 from tests.e2e.site import Site
 
-__all__ = ["KIND", "keys_in", "listings"]
-
 _MANY = 100_000
 _STARTS = 3
 KIND = KeyStoreKind.SQLITE

@@ -14,8 +14,6 @@ from tests.bench.peers import raw
 from tests.bench.rig import OPENSSL, OWN, RAW, Rig, Rivals, told
 from tests.bench.rows.quick import beside_slow
 
-__all__ = ["lattices", "slh_dsa"]
-
 
 def lattices(rig: Rig) -> list[Finding]:
     """Return how ML-DSA-65 and ML-KEM-768 compare, without and with liboqs."""

@@ -17,8 +17,6 @@ from tests.bench.rig import PATIENT, Rig
 from tests.e2e.https import Client
 from tests.e2e.site import Site
 
-__all__ = ["beside_slow"]
-
 _ROUNDS: Final = 5
 _EACH: Final = 300
 _KEYS: Final = "/api/v1/keys"

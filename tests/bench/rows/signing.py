@@ -9,8 +9,6 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.peers import raw
 from tests.bench.rig import OPENSSL, OWN, RAW, SOFTHSM, Rig, Rivals
 
-__all__ = ["ed25519", "p256", "rsa"]
-
 
 def p256(rig: Rig) -> list[Finding]:
     """Return how P-256 compares."""

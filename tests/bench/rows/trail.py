@@ -21,8 +21,6 @@ from tests.bench.harness import interleave, repeated
 from tests.bench.rig import Rig
 from tests.core.audit_support import KEY, draft
 
-__all__ = ["AT_ONCE", "append_many", "records"]
-
 AT_ONCE = 500
 """Records of one append, where many are wanted."""
 

@@ -3,6 +3,4 @@
 
 from hsm_cli.main import main
 
-__all__: list[str] = []
-
 main()

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from hsm_cli.client import RemoteHSM
     from hsm_core.approver_keys import ApproverKeys
 
-__all__ = [
-    "LedgerReport",
-    "OfflineReport",
-    "open_remote",
-    "read_approver_file",
-    "recover_trail",
-    "verify_ledger",
-    "verify_trail",
-]
-
 _POLICIES: Final = frozenset({".json", ".yaml", ".yml"})
 
 

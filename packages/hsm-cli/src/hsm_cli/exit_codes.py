@@ -13,16 +13,6 @@ from typing import ClassVar, Final
 
 from hsm_core import errors
 
-__all__ = [
-    "EXIT_CODES",
-    "ApprovalEndedError",
-    "BatchFailedError",
-    "ExitCode",
-    "FileDiffersError",
-    "PolicyDiffersError",
-    "exit_code",
-]
-
 
 class BatchFailedError(errors.HSMError):
     """Some items of a batch failed; the others were done."""

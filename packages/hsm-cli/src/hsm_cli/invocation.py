@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hsm_core.operations import ListAuditEvents, Operation
     from hsm_core.protocols import HSM
 
-__all__ = ["Invocation"]
-
 R = TypeVar("R")
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from hsm_core.errors import HSMError
 
-__all__ = ["main", "run"]
-
 _OK = 0
 _OTHER = 1
 _USAGE = 2

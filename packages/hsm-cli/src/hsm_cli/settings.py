@@ -8,16 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-__all__ = [
-    "DEFAULT_ENDPOINT",
-    "DEFAULT_TIMEOUT_SECONDS",
-    "DEFAULT_TOKEN_TTL_SECONDS",
-    "LONGEST_USUAL_TTL_SECONDS",
-    "ClientSettings",
-    "TokenAlgorithm",
-    "TokenSettings",
-]
-
 DEFAULT_ENDPOINT: Final = "https://localhost:8443"
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 DEFAULT_TOKEN_TTL_SECONDS: Final = 300

@@ -15,8 +15,6 @@ from hsm_core.model import ApprovalState
 from hsm_core.operations import ApprovalInfo, GetApproval
 from hsm_core.protocols import HSM
 
-__all__ = ["Patience", "perform"]
-
 R = TypeVar("R")
 
 _FIRST_PAUSE_SECONDS: Final = 0.5

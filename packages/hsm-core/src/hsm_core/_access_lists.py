@@ -8,8 +8,6 @@ import stat
 import struct
 from typing import Final
 
-__all__ = ["is_open_to_others", "others_may_change"]
-
 _ATTRIBUTE: Final = "system.posix_acl_access"
 _VERSION: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id: <linux/posix_acl_xattr.h>

@@ -16,8 +16,6 @@ import msgspec
 from hsm_core._strict_json import Json
 from hsm_core.errors import MalformedError, PayloadTooLargeError
 
-__all__ = ["bytes_fields", "item_types", "with_bytes"]
-
 _BASE64: Final = re.compile(
     r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\Z"
 )

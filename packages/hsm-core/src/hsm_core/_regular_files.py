@@ -9,8 +9,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["open_regular"]
-
 
 def open_regular(path: Path) -> BinaryIO:
     """

@@ -14,8 +14,6 @@ from typing import Any, Final, TypeAlias
 
 from hsm_core.errors import MalformedError
 
-__all__ = ["MAX_DEPTH", "Json", "scan_json"]
-
 Json: TypeAlias = Any
 """A tree of dict, list, str, int, float, bool and None."""
 

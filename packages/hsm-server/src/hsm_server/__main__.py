@@ -3,7 +3,5 @@
 
 from hsm_server.main import main
 
-__all__: list[str] = []
-
 if __name__ == "__main__":
     main(prog_name="hsm-server")

@@ -32,8 +32,6 @@ from hsm_server.observability.tracing import NO_TRACING, Tracing
 from hsm_server.ui import add_console
 from hsm_server.vault.access import VaultAccess
 
-__all__ = ["create_app", "create_metrics_app"]
-
 
 def create_app(
     vault: VaultAccess,

@@ -43,8 +43,6 @@ from hsm_server.system.standard_streams import (
     sentence,
 )
 
-__all__ = ["main"]
-
 _HELP = """
 Serve an HSM over HTTPS (TLS 1.3), with bearer tokens (JWT).
 

@@ -14,8 +14,6 @@ from hsm_server.system.hardening import forbid_dumps
 from hsm_server.system.secret_handover import TOKEN_SECRET, SecretBox
 from hsm_server.system.standard_streams import announce
 
-__all__ = ["Start", "serve"]
-
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -31,21 +31,6 @@ from hsm_core.operations import (
     GetPublicKey,
 )
 
-__all__ = [
-    "APPROVAL_HEADER",
-    "CHANGE_HEADER",
-    "FIELD_HEADER",
-    "ShownDifferentlyError",
-    "approval_pairs",
-    "approval_row",
-    "change_row",
-    "checked_digest",
-    "decision_line",
-    "demand_words",
-    "field_row",
-    "found_in",
-]
-
 APPROVAL_HEADER = (
     "ID",
     "State",

@@ -21,8 +21,6 @@ from hsm_core.errors import InvalidInputError, PayloadTooLargeError
 from hsm_core.model import Record
 from hsm_core.operations import DescribeKey, ItemError, Operation
 
-__all__ = ["most_signatures", "run_batch"]
-
 _MAX_ITEMS: Final = 1000
 _SLOW_ITEMS: Final = 10
 """Where a signature takes up to a second: so the answer comes within the timeout."""

@@ -18,8 +18,6 @@ from hsm_core.algorithms import HashAlgorithm, parse_algorithm, spec
 from hsm_core.errors import InvalidInputError
 from hsm_core.keys import HSMEllipticCurveKey, HSMRSAKey, PrivateKey
 
-__all__ = ["Wanted", "request_certificate"]
-
 _SHA2: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

@@ -16,8 +16,6 @@ from hsm_cli.options.flags import given_as_flag
 from hsm_core.consent import statement
 from hsm_core.secret_input import is_literal_secret
 
-__all__ = ["Pen", "approval_operand", "digest_option", "signing_options"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -14,8 +14,6 @@ from hsm_cli.io.operands import aad_options
 from hsm_cli.options.parameter_types import choice
 from hsm_core.algorithms import CiphertextEncoding, HashAlgorithm
 
-__all__ = ["EncryptionOptions", "encryption_options", "refuse_in_batch"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncryptionOptions:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from hsm_core.model import KeyInfo
     from hsm_core.operations import Operation
 
-__all__ = ["change_key"]
-
 
 def change_key(
     invocation: Invocation, operation: Operation[KeyInfo], idempotency_key: str | None

@@ -13,8 +13,6 @@ from hsm_cli.actions.options import idempotency_option
 from hsm_cli.options.parameter_types import ListOption, choice
 from hsm_core.algorithms import KeyUsage
 
-__all__ = ["NewKey", "new_key_options"]
-
 
 class NewKey(TypedDict):
     """Facts of a new key, as the operations that make one name them."""

@@ -12,16 +12,6 @@ from hsm_cli.io.output import print_note
 from hsm_cli.options.flags import given_as_flag, literal_secrets
 from hsm_cli.options.parameter_types import Command
 
-__all__ = [
-    "HSMCommand",
-    "LocalCommand",
-    "generation_option",
-    "idempotency_option",
-    "out_option",
-    "version_option",
-    "warn_of_visible",
-]
-
 
 class HSMCommand(Command):
     """

@@ -13,8 +13,6 @@ from hsm_core.errors import InvalidInputError
 from hsm_core.model import KeyId
 from hsm_core.operations import Ciphertext
 
-__all__ = ["read_public_key", "seal_offline"]
-
 
 @asn1.sequence
 class _Identifier:

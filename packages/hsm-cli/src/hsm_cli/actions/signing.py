@@ -34,14 +34,6 @@ from hsm_core.model import KeyState
 from hsm_core.operations import DescribeKey, GetPublicKey, ListVersions
 from hsm_core.settings import Limits
 
-__all__ = [
-    "SignatureOptions",
-    "Signed",
-    "signature_options",
-    "what_to_sign",
-    "what_to_verify",
-]
-
 _WHOLE_BYTES: Final = 1024 * 1024
 """A longer payload is hashed here, where the key's algorithm allows it."""
 

@@ -23,8 +23,6 @@ from hsm_core.algorithms import (
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.operations import DescribeKey, GetPublicKey
 
-__all__ = ["Wrapped", "transfer_options", "wrap_here"]
-
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:

@@ -13,8 +13,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Family, Ke
 from hsm_core.model import Record
 from hsm_core.operations import AlgorithmInfo, AlgorithmList, ListAlgorithms
 
-__all__ = ["command"]
-
 _HEADER = (
     "Algorithm",
     "Standard",

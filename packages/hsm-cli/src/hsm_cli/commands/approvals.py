@@ -45,8 +45,6 @@ from hsm_core.operations import (
     Withdraw,
 )
 
-__all__ = ["command"]
-
 _OPEN = (ApprovalState.PENDING, ApprovalState.GRANTED, ApprovalState.RESERVED)
 _LONGEST_PAGE = 100
 _LEAST_COLUMNS = 140

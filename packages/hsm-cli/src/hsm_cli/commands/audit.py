@@ -29,8 +29,6 @@ from hsm_cli.options.parameter_types import Group, ListOption
 from hsm_core.errors import AuthenticationError, HSMError
 from hsm_core.operations import AuditVerification, ListAuditEvents, VerifyAudit
 
-__all__ = ["command"]
-
 _FILTERS: Final = ("key_id", "principal", "kind", "code", "failed", "since", "until")
 
 

@@ -9,8 +9,6 @@ from click.shell_completion import ShellComplete, get_completion_class
 from hsm_cli.actions.options import LocalCommand
 from hsm_cli.invocation import Invocation
 
-__all__ = ["command"]
-
 
 @click.command("completion", cls=LocalCommand)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

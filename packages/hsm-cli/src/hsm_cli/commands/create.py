@@ -12,8 +12,6 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.operands import one_of
 from hsm_core.operations import CreateKey
 
-__all__ = ["command"]
-
 
 @click.command("create", cls=HSMCommand)
 @click.argument("algorithm", required=False, metavar="[ALGORITHM]")

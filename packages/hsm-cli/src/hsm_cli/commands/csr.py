@@ -11,8 +11,6 @@ from hsm_cli.io.files import write_file
 from hsm_cli.io.operands import key_operand
 from hsm_cli.options.parameter_types import ListOption
 
-__all__ = ["command"]
-
 
 @click.command("csr", cls=HSMCommand)
 @key_operand

@@ -11,8 +11,6 @@ from hsm_cli.io.operands import aad_options, key_operand
 from hsm_cli.io.results import check_places, deliver, deliver_pair, pair_options
 from hsm_core.operations import GenerateDataKey
 
-__all__ = ["command"]
-
 
 @click.command("data-key", cls=HSMCommand)
 @key_operand

@@ -12,8 +12,6 @@ from hsm_cli.io.operands import payload_operands
 from hsm_cli.io.results import check_place, deliver_key
 from hsm_core.operations import Decapsulate
 
-__all__ = ["command"]
-
 
 @click.command("decapsulate", cls=HSMCommand)
 @payload_operands("ciphertext", always_base64=True)

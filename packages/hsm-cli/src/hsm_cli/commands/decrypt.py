@@ -18,8 +18,6 @@ from hsm_cli.io.operands import payload_operands
 from hsm_cli.io.results import deliver
 from hsm_core.operations import Decrypt, DecryptBatch, DecryptItem
 
-__all__ = ["command"]
-
 
 @encryption_options
 @click.pass_obj

@@ -15,8 +15,6 @@ from hsm_cli.options.parameter_types import choice
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.operations import DeriveKey
 
-__all__ = ["command"]
-
 
 @click.command("derive", cls=HSMCommand)
 @click.argument("algorithm", metavar="ALGORITHM")

@@ -11,8 +11,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.io.views import key_pairs
 from hsm_core.operations import DescribeKey
 
-__all__ = ["command"]
-
 
 @click.command("describe", cls=HSMCommand)
 @key_operand

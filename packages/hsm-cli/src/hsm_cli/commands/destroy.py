@@ -18,8 +18,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.io.terminal import neutral
 from hsm_core.operations import DescribeKey, DestroyKey
 
-__all__ = ["command"]
-
 
 @click.command("destroy", cls=HSMCommand)
 @key_operand

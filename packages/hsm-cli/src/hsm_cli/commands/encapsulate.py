@@ -11,8 +11,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.io.results import check_places, deliver_pair, pair_options
 from hsm_core.operations import Encapsulate
 
-__all__ = ["command"]
-
 
 @click.command("encapsulate", cls=HSMCommand)
 @key_operand

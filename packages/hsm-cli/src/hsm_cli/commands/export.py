@@ -13,8 +13,6 @@ from hsm_cli.io.results import deliver
 from hsm_core.algorithms import HashAlgorithm, KeyFormat, WrapMechanism
 from hsm_core.operations import ExportKey
 
-__all__ = ["command"]
-
 
 @click.command("export", cls=HSMCommand)
 @key_operand

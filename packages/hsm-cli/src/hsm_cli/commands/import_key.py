@@ -19,8 +19,6 @@ from hsm_core.algorithms import (
 )
 from hsm_core.operations import ImportKey
 
-__all__ = ["command"]
-
 
 @click.command("import", cls=HSMCommand)
 @click.argument("path", metavar="FILE")

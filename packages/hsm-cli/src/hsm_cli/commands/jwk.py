@@ -14,8 +14,6 @@ from hsm_cli.io.output import encode_record
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.operations import GetPublicKey
 
-__all__ = ["command"]
-
 
 @click.command("jwk", cls=HSMCommand)
 @click.argument("key_ids", metavar="KEY...", nargs=-1, required=True)

@@ -12,8 +12,6 @@ from hsm_cli.options.parameter_types import ListOption, choice
 from hsm_core.model import KeyState
 from hsm_core.operations import ListKeys
 
-__all__ = ["command"]
-
 
 @click.command("list", cls=HSMCommand)
 @click.option(

@@ -13,8 +13,6 @@ from hsm_cli.io.operands import payload_operands
 from hsm_cli.io.results import deliver
 from hsm_core.operations import ComputeMac, ComputeMacBatch, MacInput
 
-__all__ = ["command"]
-
 
 @click.pass_obj
 def _batch(

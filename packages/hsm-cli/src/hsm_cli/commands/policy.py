@@ -30,8 +30,6 @@ from hsm_core.operations import (
 from hsm_core.session import Session
 from hsm_core.settings import PolicyProfile
 
-__all__ = ["command"]
-
 _SECONDS: Final = 600.0
 _FILE: Final = click.Path(path_type=Path, exists=False)
 

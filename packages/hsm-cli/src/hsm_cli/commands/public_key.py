@@ -12,8 +12,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.io.output import encode_record
 from hsm_core.operations import GetPublicKey, PublicKey
 
-__all__ = ["command"]
-
 
 @click.command("public-key", cls=HSMCommand)
 @key_operand

@@ -11,8 +11,6 @@ from hsm_cli.io.files import encode_base64
 from hsm_cli.io.results import deliver
 from hsm_core.operations import GenerateRandom
 
-__all__ = ["command"]
-
 
 @click.command("random", cls=HSMCommand)
 @click.argument("length", type=click.IntRange(1, 1_048_576))

@@ -35,8 +35,6 @@ from hsm_core.operations import (
     RetentionStatus,
 )
 
-__all__ = ["command"]
-
 _HEADER = ("Key", "Versions", "State", "Due", "Window", "Purge", "Approval")
 
 

@@ -18,8 +18,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.options.parameter_types import Instant
 from hsm_core.operations import RevokeKey
 
-__all__ = ["command"]
-
 
 @click.command("revoke", cls=HSMCommand)
 @key_operand

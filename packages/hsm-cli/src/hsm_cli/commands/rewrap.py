@@ -12,8 +12,6 @@ from hsm_cli.io.operands import aad_options, payload_operands
 from hsm_cli.io.results import deliver
 from hsm_core.operations import Rewrap
 
-__all__ = ["command"]
-
 
 @click.command("rewrap", cls=HSMCommand)
 @payload_operands("ciphertext", always_base64=True)

@@ -15,8 +15,6 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.operands import key_operand
 from hsm_core.operations import Rollback
 
-__all__ = ["command"]
-
 
 @click.command("rollback", cls=HSMCommand)
 @key_operand

@@ -12,8 +12,6 @@ from hsm_cli.invocation import Invocation
 from hsm_core.errors import SelfTestFailedError
 from hsm_core.operations import SelfTest
 
-__all__ = ["command"]
-
 _SECONDS: Final = 60.0
 """Signing once with every set of SLH-DSA takes four to eleven on a free machine."""
 

@@ -15,8 +15,6 @@ from hsm_cli.invocation import Invocation
 from hsm_cli.io.operands import key_operand
 from hsm_core.operations import SetRotation
 
-__all__ = ["command"]
-
 
 @click.command("set-rotation", cls=HSMCommand)
 @key_operand

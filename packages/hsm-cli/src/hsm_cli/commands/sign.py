@@ -19,8 +19,6 @@ from hsm_cli.io.results import deliver
 from hsm_core.errors import GenerationConflictError
 from hsm_core.operations import Sign, SignBatch, SignItem
 
-__all__ = ["command"]
-
 
 @signature_options
 @click.pass_obj

@@ -19,8 +19,6 @@ from hsm_core.operations import (
     StoreStatus,
 )
 
-__all__ = ["command"]
-
 
 @click.command("status", cls=HSMCommand)
 @click.pass_obj

@@ -23,8 +23,6 @@ from hsm_core.operations import (
     VerifyStore,
 )
 
-__all__ = ["command"]
-
 _SECONDS: Final = 600.0
 """A whole store is read; this bounds a silent network, not the comparison."""
 

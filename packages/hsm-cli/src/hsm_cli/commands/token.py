@@ -19,8 +19,6 @@ from hsm_core.errors import ConfigurationError, InvalidInputError
 from hsm_core.model import Record
 from hsm_core.secret_input import is_literal_secret, read_secret, read_secret_text
 
-__all__ = ["command"]
-
 _LONGEST_BYTES = 64 * 1024
 _STDIN = "-"
 

@@ -16,8 +16,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.options.parameter_types import ListOption, none_unless_given
 from hsm_core.operations import UpdateKey
 
-__all__ = ["command"]
-
 
 @click.command("update", cls=HSMCommand)
 @key_operand

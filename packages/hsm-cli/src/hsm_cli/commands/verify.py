@@ -19,8 +19,6 @@ from hsm_cli.io.operands import payload_operands, proof_options
 from hsm_core.errors import KeyStateError, SignatureMismatchError
 from hsm_core.operations import Verified, Verify, VerifyBatch, VerifyItem
 
-__all__ = ["command"]
-
 
 @signature_options
 @click.pass_obj

@@ -12,8 +12,6 @@ from hsm_cli.io.files import Source
 from hsm_cli.io.operands import payload_operands, proof_options
 from hsm_core.operations import VerifyMac, VerifyMacBatch, VerifyMacItem
 
-__all__ = ["command"]
-
 
 @click.pass_obj
 def _batch(

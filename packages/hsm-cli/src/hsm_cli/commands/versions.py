@@ -11,8 +11,6 @@ from hsm_cli.io.operands import key_operand
 from hsm_cli.io.views import VERSION_HEADER, version_row
 from hsm_core.operations import ListVersions
 
-__all__ = ["command"]
-
 
 @click.command("versions", cls=HSMCommand)
 @key_operand

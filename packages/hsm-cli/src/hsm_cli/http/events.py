@@ -9,8 +9,6 @@ from typing import Final
 
 from hsm_core.errors import TransportError
 
-__all__ = ["Block", "read_blocks"]
-
 _LONGEST_BLOCK: Final = 4 * 1024 * 1024
 
 

@@ -26,18 +26,6 @@ from hsm_core.operations import ApprovalInfo, ListAuditEvents, Operation, result
 from hsm_core.rest import API_PREFIX, Route, path_fields, route_of
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-__all__ = [
-    "EVENTS",
-    "Answer",
-    "Request",
-    "entry_of",
-    "error_of",
-    "error_of_event",
-    "request_of",
-    "result_of",
-    "view_request_of",
-]
-
 R = TypeVar("R")
 
 EVENTS: Final = "text/event-stream"

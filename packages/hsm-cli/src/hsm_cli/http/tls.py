@@ -13,8 +13,6 @@ from urllib3.exceptions import InsecureRequestWarning
 
 from hsm_core.errors import ConfigurationError, UnsafeFileModeError
 
-__all__ = ["innermost", "open_tls_context", "reason", "tls_words"]
-
 
 def open_tls_context(
     *,

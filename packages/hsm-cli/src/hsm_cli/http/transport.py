@@ -30,8 +30,6 @@ from hsm_cli.http.messages import EVENTS, Answer, Request
 from hsm_cli.http.tls import innermost, reason, tls_words
 from hsm_core.errors import ConfigurationError, TransportError
 
-__all__ = ["Transport"]
-
 _CHUNK_BYTES: Final = 256 * 1024
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_TIMEOUT_SECONDS: Final = 3600

@@ -26,8 +26,6 @@ from hsm_cli.io.output import print_note
 from hsm_core.errors import InvalidInputError
 from hsm_core.secret_input import read_secret_text
 
-__all__ = ["passphrase_source", "sign_with"]
-
 _SSH: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _FORMS: Final = (
     "it must be a private key of Ed25519 or ECDSA P-256, as PEM or as OpenSSH has it."

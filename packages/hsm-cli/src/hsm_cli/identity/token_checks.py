@@ -17,8 +17,6 @@ from typing import Any, Final
 
 from hsm_core.errors import AuthenticationError, InvalidInputError
 
-__all__ = ["check_by_keys", "check_by_secret"]
-
 _FIELD: Final = "verify_key"
 _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
 

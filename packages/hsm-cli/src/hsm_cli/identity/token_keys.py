@@ -17,8 +17,6 @@ from hsm_cli.settings import TokenAlgorithm, TokenSettings
 from hsm_core.errors import ConfigurationError
 from hsm_core.secret_input import read_secret, read_secret_text
 
-__all__ = ["MIN_SECRET_BYTES", "TokenSigner", "has_key", "open_signer", "secret_signer"]
-
 MIN_SECRET_BYTES: Final = 32
 """Shortest HS256 secret (RFC 7518, section 3.2)."""
 

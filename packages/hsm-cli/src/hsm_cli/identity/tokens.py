@@ -24,13 +24,6 @@ from hsm_core.errors import (
 from hsm_core.model import Record, parse_role
 from hsm_core.secret_input import read_secret_text
 
-__all__ = [
-    "TokenFacts",
-    "inspect_token",
-    "mint_token",
-    "open_token",
-]
-
 _RENEW_SECONDS: Final = 30.0
 _MAX_TTL_SECONDS: Final = 366 * 86400
 _MAX_ACTOR_CHARACTERS: Final = 128

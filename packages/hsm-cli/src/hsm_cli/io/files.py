@@ -17,8 +17,6 @@ from hsm_cli.io.output import OutputError
 from hsm_core.errors import InvalidInputError, MalformedError, PayloadTooLargeError
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
-__all__ = ["Source", "decode_base64", "decode_pem", "encode_base64", "write_file"]
-
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_BYTES: Final = Limits().payload_bytes + CIPHERTEXT_OVERHEAD_BYTES
 """Longest data that is read: the longest payload, and what an envelope adds."""

@@ -12,8 +12,6 @@ from hsm_cli.io.files import Source
 from hsm_cli.io.progress import Progress
 from hsm_core.algorithms import Algorithm, HashAlgorithm
 
-__all__ = ["Candidate", "hash_digest", "hash_mus"]
-
 
 class Candidate(NamedTuple):
     """A public key that mu is made for."""

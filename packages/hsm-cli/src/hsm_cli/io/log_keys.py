@@ -10,8 +10,6 @@ import click
 
 from hsm_core.secret_input import read_secret
 
-__all__ = ["checked", "end_pair", "hmac_key_option", "read_hmac_key"]
-
 _HMAC_KEY_BYTES: Final = 32
 
 

@@ -12,15 +12,6 @@ import click
 
 from hsm_cli.io.files import Source
 
-__all__ = [
-    "aad_options",
-    "key_operand",
-    "one_of",
-    "payload_operands",
-    "proof_options",
-    "text_or_hex",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

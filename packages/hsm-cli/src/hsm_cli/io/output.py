@@ -13,8 +13,6 @@ from typing import ClassVar
 from hsm_cli.io.terminal import neutral, neutral_json, render_pairs, render_table
 from hsm_core.errors import HSMError
 
-__all__ = ["Output", "OutputError", "encode_record", "print_note", "wants_colour"]
-
 
 class OutputError(HSMError):
     """A result could not be written where it should go."""

@@ -25,8 +25,6 @@ from cryptography.x509 import ObjectIdentifier
 from hsm_cli.io.files import decode_pem
 from hsm_core.errors import InputSizeError, InvalidInputError, UnsupportedOperationError
 
-__all__ = ["read_private_key"]
-
 Passphrase = Callable[[], bytes]
 """Gives the passphrase, and is called only where one is needed."""
 

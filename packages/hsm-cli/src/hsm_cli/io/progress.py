@@ -7,8 +7,6 @@ import sys
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["Progress"]
-
 _BAR_CHARACTERS: Final = 24
 
 

@@ -13,15 +13,6 @@ from hsm_cli.io.files import encode_base64, write_file
 from hsm_cli.io.output import Output
 from hsm_core.model import Record
 
-__all__ = [
-    "check_place",
-    "check_places",
-    "deliver",
-    "deliver_key",
-    "deliver_pair",
-    "pair_options",
-]
-
 
 def deliver(
     output: Output,

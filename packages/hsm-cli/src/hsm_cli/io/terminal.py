@@ -12,8 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["neutral", "neutral_json", "render_pairs", "render_table"]
-
 _ACTIVE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ud800-\udfff\U000e0000-\U000e0fff]"

@@ -8,19 +8,6 @@ from datetime import UTC, datetime
 
 from hsm_core.model import AuditEntry, KeyInfo, RotationRule, UseInfo, VersionInfo
 
-__all__ = [
-    "EVENT_HEADER",
-    "KEY_HEADER",
-    "VERSION_HEADER",
-    "event_row",
-    "instant",
-    "key_pairs",
-    "key_row",
-    "uses",
-    "version_row",
-    "words",
-]
-
 KEY_HEADER = (
     "ID",
     "Name",

@@ -14,8 +14,6 @@ from hsm_core.errors import InvalidInputError
 from hsm_core.operations import PublicKey
 from hsm_core.primitives import wrap_for_import
 
-__all__ = ["read_material", "wrap"]
-
 
 def read_material(
     source: Source, form: KeyFormat, passphrase_file: str | None

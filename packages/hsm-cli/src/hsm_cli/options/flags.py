@@ -20,8 +20,6 @@ from hsm_cli.settings import (
     TokenSettings,
 )
 
-__all__ = ["given_as_flag", "global_flags", "literal_secrets", "read_settings"]
-
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _OF_MINTED_TOKENS: Final = (
     *("actor", "roles", "token_ttl"),

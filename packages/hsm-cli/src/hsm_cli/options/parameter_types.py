@@ -10,15 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-__all__ = [
-    "Command",
-    "Group",
-    "Instant",
-    "ListOption",
-    "choice",
-    "none_unless_given",
-]
-
 if TYPE_CHECKING:
     # It is generic for type checkers only.
     _ParamType = click.ParamType[Any]

@@ -8,8 +8,6 @@ from typing import Final
 
 from hsm_core._policies.texts import Path, policy_fault
 
-__all__ = ["check_alternative_name", "read_certificates"]
-
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ALTERNATIVE_NAMES: Final = ("dns:", "email:", "ip:", "uri:")
 

@@ -19,8 +19,6 @@ from hsm_core.errors import AuthenticationError
 from hsm_core.identities import identity, is_presentable, is_reserved
 from hsm_core.model import Caller, Role
 
-__all__ = ["KnownPerson", "person_of", "read_people"]
-
 _VOUCHER: Final = "certificate "
 """What the name of a section begins with; names of token keys are hexadecimal."""
 

@@ -10,8 +10,6 @@ from typing import Final
 from hsm_core._policies.texts import Lines, Path, policy_fault
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["misfit"]
-
 _WHERE: Final = re.compile(r" - at (`key` in )?`\$([^`]*)`\Z")
 """How msgspec ends what it says of something that does not fit."""
 

@@ -10,17 +10,6 @@ from hsm_core.algorithms import KeyUsage
 from hsm_core.operations import OPERATIONS
 from hsm_core.protocols import KeyFacts
 
-__all__ = [
-    "BATCHES",
-    "INTERNAL_OPERATIONS",
-    "KEYED",
-    "KNOWN_OPERATIONS",
-    "MAKING",
-    "REVOCABLE",
-    "TWINS",
-    "Form",
-]
-
 INTERNAL_OPERATIONS: Final = frozenset(
     {
         "AllowPurges",

@@ -36,8 +36,6 @@ from hsm_core.identities import identity
 from hsm_core.model import ApprovalDemand
 from hsm_core.protocols import KeyTerms, NameTerms, algorithm_facts
 
-__all__ = ["Groups", "read_groups", "read_operations", "read_revoked_uses", "read_rule"]
-
 Groups = Mapping[str, frozenset[str]]
 """Operations by name of the group."""
 

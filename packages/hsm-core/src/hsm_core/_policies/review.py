@@ -11,8 +11,6 @@ from hsm_core._policies.schema import Effect
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.model import Role
 
-__all__ = ["review"]
-
 _PURGE = "PurgeVersion"
 
 

@@ -19,8 +19,6 @@ from hsm_core.identities import SYSTEM_PREFIX, identity
 from hsm_core.model import ApprovalDemand, Caller, Role
 from hsm_core.protocols import KeyTerms, NameTerms
 
-__all__ = ["CallerTerms", "Conditions", "Network", "Policy", "PolicyRule", "address_of"]
-
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _THE_HSM: Final = SYSTEM_PREFIX.rstrip(".")

@@ -11,18 +11,6 @@ from msgspec import Meta, field
 from hsm_core.model import Record, Role
 from hsm_core.settings import PolicyProfile
 
-__all__ = [
-    "ApprovalSection",
-    "Day",
-    "Effect",
-    "Fact",
-    "IdentitySection",
-    "MatchSection",
-    "PolicyFile",
-    "RuleSection",
-    "TimeSection",
-]
-
 _Name: TypeAlias = Annotated[
     str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]

@@ -20,8 +20,6 @@ import yaml
 from hsm_core._strict_json import Json, scan_json
 from hsm_core.errors import InvalidInputError, MalformedError
 
-__all__ = ["MAX_BYTES", "Lines", "Path", "policy_fault", "read_tree", "shown"]
-
 MAX_BYTES: Final = 256 * 1024
 """Longest policy file, in bytes."""
 

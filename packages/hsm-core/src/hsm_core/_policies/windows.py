@@ -12,8 +12,6 @@ from zoneinfo import ZoneInfo
 from hsm_core._policies.schema import Day, TimeSection
 from hsm_core._policies.texts import Path, policy_fault
 
-__all__ = ["TimeWindow", "read_window"]
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = int(datetime.max.replace(tzinfo=UTC).timestamp()) - 86400 * 2
 _DAYS: Final = tuple(Day)

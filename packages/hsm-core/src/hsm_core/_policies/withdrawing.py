@@ -28,8 +28,6 @@ from hsm_core._policies.texts import read_tree
 from hsm_core.errors import InvalidInputError
 from hsm_core.model import Role
 
-__all__ = ["text_without_withdrawn"]
-
 T = TypeVar("T")
 
 _MOST_RULES: Final = 1000

@@ -14,8 +14,6 @@ from typing import TypeVar
 
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["member", "member_or_none"]
-
 E = TypeVar("E", bound=StrEnum)
 
 

@@ -12,15 +12,6 @@ from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import InputSizeError, MacMismatchError
 from hsm_core.protocols import OAEPParameters
 
-__all__ = [
-    "aead_decrypt",
-    "aead_encrypt",
-    "mac",
-    "oaep_decrypt",
-    "oaep_encrypt",
-    "verify_mac",
-]
-
 _NONCE_BYTES = 12
 
 

@@ -8,8 +8,6 @@ from hsm_core._primitives.keys import Key, private_half, public_half, registry
 from hsm_core.algorithms import Algorithm
 from hsm_core.model import Record, Secret
 
-__all__ = ["Encapsulated", "decapsulate", "encapsulate", "open_sealed", "seal"]
-
 
 class Encapsulated(Record, frozen=True, kw_only=True):
     """

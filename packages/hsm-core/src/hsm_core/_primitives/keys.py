@@ -20,19 +20,6 @@ from hsm_core.errors import (
 from hsm_core.model import Record, Secret
 from hsm_core.protocols import KeyHandle
 
-__all__ = [
-    "Key",
-    "KeyPair",
-    "generate",
-    "load_private_key",
-    "load_public_key",
-    "private_half",
-    "private_key_from_seed",
-    "public_half",
-    "public_key",
-    "registry",
-]
-
 Key: TypeAlias = bytes | KeyHandle
 """As `hsm_core.primitives` says."""
 

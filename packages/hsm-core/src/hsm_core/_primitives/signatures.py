@@ -18,8 +18,6 @@ from hsm_core.algorithms import (
     SignatureScheme,
 )
 
-__all__ = ["MuHasher", "external_mu", "sign", "verify"]
-
 
 def sign(
     algorithm: Algorithm,

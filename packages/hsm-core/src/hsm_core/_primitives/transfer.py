@@ -22,15 +22,6 @@ from hsm_core.algorithms import (
 )
 from hsm_core.protocols import OAEPParameters
 
-__all__ = [
-    "ecdh",
-    "hkdf",
-    "key_unwrap",
-    "key_wrap",
-    "unwrap_exported",
-    "wrap_for_import",
-]
-
 
 def key_wrap(
     algorithm: Algorithm, key: Key, data: bytes, *, padded: bool = True

@@ -10,8 +10,6 @@ from hsm_core import operations as ops
 from hsm_core._sessions.base import Accompanied, SessionBase
 from hsm_core.model import ApprovalState
 
-__all__ = ["ApprovalMethods"]
-
 
 class ApprovalMethods(SessionBase):
     """Requests for approval, and what people say to them."""

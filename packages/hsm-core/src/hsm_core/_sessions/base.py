@@ -11,8 +11,6 @@ import msgspec
 from hsm_core.operations import Operation
 from hsm_core.protocols import HSM
 
-__all__ = ["Accompanied", "SessionBase"]
-
 R = TypeVar("R")
 
 

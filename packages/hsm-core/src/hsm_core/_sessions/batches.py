@@ -9,8 +9,6 @@ from hsm_core import operations as ops
 from hsm_core._sessions.base import SessionBase
 from hsm_core.algorithms import HashAlgorithm, SignatureEncoding, SignatureScheme
 
-__all__ = ["BatchMethods"]
-
 
 class BatchMethods(SessionBase):
     """Batches; an item that fails has its error beside the others' answers."""

@@ -12,8 +12,6 @@ from hsm_core._sessions.base import Accompanied, SessionBase
 from hsm_core.algorithms import KeyUsage
 from hsm_core.model import KeyInfo, KeyState, VersionInfo
 
-__all__ = ["KeyMethods"]
-
 
 class KeyMethods(SessionBase):
     """The life of keys."""

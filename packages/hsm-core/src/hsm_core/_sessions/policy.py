@@ -9,8 +9,6 @@ from hsm_core import operations as ops
 from hsm_core._sessions.base import SessionBase
 from hsm_core.model import Role
 
-__all__ = ["PolicyMethods"]
-
 
 class PolicyMethods(SessionBase):
     """What is in force, what it would say, and what another would change."""

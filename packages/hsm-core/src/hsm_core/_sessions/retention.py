@@ -9,8 +9,6 @@ from hsm_core import operations as ops
 from hsm_core._sessions.base import SessionBase
 from hsm_core.model import KeyInfo
 
-__all__ = ["RetentionMethods"]
-
 
 class RetentionMethods(SessionBase):
     """What a caller may do about retention."""

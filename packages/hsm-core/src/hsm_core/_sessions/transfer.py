@@ -10,8 +10,6 @@ from hsm_core._sessions.base import SessionBase
 from hsm_core.algorithms import HashAlgorithm, KeyFormat, KeyUsage, WrapMechanism
 from hsm_core.model import KeyInfo
 
-__all__ = ["TransferMethods"]
-
 
 class TransferMethods(SessionBase):
     """Import, export, derivation and data keys."""

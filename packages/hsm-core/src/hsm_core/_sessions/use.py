@@ -12,8 +12,6 @@ from hsm_core.algorithms import (
     SignatureScheme,
 )
 
-__all__ = ["UseMethods"]
-
 
 class UseMethods(SessionBase):
     """Signatures, ciphers, KEMs, MACs and randomness."""

@@ -26,8 +26,6 @@ from hsm_server.http.problems import problem_response
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.vault.access import Visitor
 
-__all__ = ["LIVE_VIEW", "Encode", "answer_live_view", "write_part"]
-
 Encode: TypeAlias = Callable[[AuditEntry], bytes]
 """Writes an entry down as the data of its event."""
 

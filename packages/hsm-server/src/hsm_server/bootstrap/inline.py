@@ -47,8 +47,6 @@ from hsm_server.tls.trial import try_state
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import LocalVault
 
-__all__ = ["serve"]
-
 
 def serve(
     settings: ServerSettings,

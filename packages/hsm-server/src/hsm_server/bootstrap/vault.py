@@ -49,8 +49,6 @@ from hsm_server.system.hardening import (
 from hsm_server.system.secret_handover import TOKEN_SECRET, empty_box
 from hsm_server.vault.gatekeeper import Gatekeeper
 
-__all__ = ["main"]
-
 _FRAME_SPARE: Final = 1024 * 1024
 _LONGEST_TEXT: Final = 4096
 

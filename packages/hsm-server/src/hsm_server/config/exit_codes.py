@@ -9,8 +9,6 @@ from typing import Final
 from hsm_core import errors
 from hsm_core.errors import ConfigurationError, HSMError
 
-__all__ = ["EXIT_CODES", "ExitCode", "ListenError", "exit_code_of"]
-
 
 class ExitCode(IntEnum):
     """Exit statuses of ``hsm-server``."""

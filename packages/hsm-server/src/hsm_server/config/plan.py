@@ -11,8 +11,6 @@ import msgspec
 from hsm_core.model import Record
 from hsm_server.config.settings import ServerSettings
 
-__all__ = ["Plan", "User", "pack_plan", "read_plan"]
-
 
 class User(Record, frozen=True, kw_only=True):
     """A user of the system, by number."""

@@ -13,33 +13,6 @@ from msgspec import Meta
 from hsm_core.model import Record, Role
 from hsm_core.settings import Settings
 
-__all__ = [
-    "MAX_TOKEN_BYTES",
-    "SAMPLERS",
-    "ACMESettings",
-    "ClientSettings",
-    "ConsoleSettings",
-    "EventLoop",
-    "HTTPLimits",
-    "Isolation",
-    "LogFormat",
-    "LogLevel",
-    "MetricsSettings",
-    "OIDCSettings",
-    "PairFiles",
-    "ProxyHeader",
-    "ProxySettings",
-    "RateLimits",
-    "Secrets",
-    "ServerSettings",
-    "StatusCheck",
-    "TLSSettings",
-    "TokenConfig",
-    "TokenRules",
-    "TracingSettings",
-]
-
-
 MAX_TOKEN_BYTES: Final = 8192
 """Longest bearer token that is looked at, in bytes."""
 

@@ -20,23 +20,6 @@ from hsm_server.observability.telemetry import Metrics
 from hsm_server.observability.tracing import Tracing
 from hsm_server.vault.access import VaultAccess
 
-__all__ = [
-    "GUARD",
-    "HEALTH",
-    "IN_FLIGHT",
-    "LOGGER",
-    "METRICS",
-    "PROVIDER",
-    "SETTINGS",
-    "SOURCES",
-    "TRACING",
-    "VAULT",
-    "Exchange",
-    "begin_operation",
-    "exchange_of",
-    "start_exchange",
-]
-
 GUARD: Final = web.AppKey("GUARD", AddressGuard)
 HEALTH: Final = web.AppKey("HEALTH", HealthCheck)
 IN_FLIGHT: Final = web.AppKey("IN_FLIGHT", InFlight)

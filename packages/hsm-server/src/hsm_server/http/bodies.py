@@ -12,8 +12,6 @@ from aiohttp import web
 from hsm_core.errors import MalformedError, PayloadTooLargeError
 from hsm_server.http.problems import RequestRefusedError
 
-__all__ = ["query_pairs", "read_body"]
-
 _MOST_QUERY_FIELDS: Final = 64
 
 

@@ -15,8 +15,6 @@ from hsm_server.tls.ocsp.fetch import Responders
 from hsm_server.tls.ocsp.pace import SystemClock
 from hsm_server.tls.peers import channel_of
 
-__all__ = ["Admission"]
-
 
 class Admission:
     """

@@ -20,14 +20,6 @@ from hsm_core.model import Integrity, KeyInfo
 from hsm_core.operations import DescribeKey, Effect
 from hsm_core.rest import Route, path_fields
 
-__all__ = [
-    "SAFE_METHODS",
-    "expected_generation",
-    "is_known",
-    "key_tag",
-    "takes_condition",
-]
-
 SAFE_METHODS: Final = ("GET", "HEAD")
 """Methods that only read (RFC 9110, section 9.2.1)."""
 

@@ -26,8 +26,6 @@ from hsm_server.http.requests import refuse_expectation
 from hsm_server.http.slow_clients import Taking
 from hsm_server.observability.logs import location
 
-__all__ = ["Admitting", "Connection"]
-
 _VERSIONS: Final = {HttpVersion10, HttpVersion11}
 """What we answer in; the parser knows others."""
 

@@ -30,8 +30,6 @@ from hsm_server.http.request_checks import flaw_of
 from hsm_server.http.visitors import shown_by, source_of
 from hsm_server.limits.quota import Quota
 
-__all__ = ["turn_away"]
-
 _API: Final = f"{API_PREFIX}/"
 _STATUS: Final = "HTTP/1.1 429 Too Many Requests\r\n"
 _METHODS: Final = frozenset(route.method for route in ROUTES)

@@ -22,8 +22,6 @@ from hsm_server.http.problems import (
 )
 from hsm_server.observability.logs import location
 
-__all__ = ["FAILURE_PAGES", "FailurePages", "answer_failure", "note_failure"]
-
 FailurePages: TypeAlias = Callable[
     [web.Request, HSMError | RequestRefusedError, Exchange], web.Response | None
 ]

@@ -13,8 +13,6 @@ from hsm_server.__about__ import __version__
 from hsm_server.observability.telemetry import Metrics
 from hsm_server.vault.access import VaultAccess
 
-__all__ = ["Health", "HealthCheck"]
-
 _PERIOD_SECONDS: Final = 1.0
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-__all__ = ["InFlight"]
-
 
 class InFlight:
     """

@@ -22,8 +22,6 @@ from hsm_server.limits.addresses import peer_of
 from hsm_server.tls.adapter import ATTEMPT, AdapterContext
 from hsm_server.tls.peers import Attempt, Outcome, channel_of
 
-__all__ = ["Listener"]
-
 _ALERT_SECONDS: Final = 1.0
 """How long a client that is refused may take to read why."""
 

@@ -29,14 +29,6 @@ from hsm_server.http.request_checks import flaw_of
 from hsm_server.http.visitors import address_of, shown_by
 from hsm_server.observability.tracing import Done, parent_of
 
-__all__ = [
-    "COMMON_HEADERS",
-    "REQUEST_ID_HEADER",
-    "answer_everything",
-    "request_id_of",
-    "set_common_headers",
-]
-
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 """Header that ties a request to log and trail, in both directions."""
 

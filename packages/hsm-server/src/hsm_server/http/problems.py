@@ -20,17 +20,6 @@ from hsm_core.errors import Fact, HSMError
 from hsm_core.model import Record
 from hsm_server.http.request_codes import REQUEST_CODES
 
-__all__ = [
-    "PROBLEM_TYPE",
-    "STATUS",
-    "Problem",
-    "RequestRefusedError",
-    "headers_of",
-    "problem_of",
-    "problem_response",
-    "status_of",
-]
-
 PROBLEM_TYPE: Final = "application/problem+json"
 """Media type of RFC 9457."""
 

@@ -15,8 +15,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-__all__ = ["flaw_of"]
-
 _VERSIONS: Final = {HttpVersion10, HttpVersion11}
 _HOST: Final = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:\d{0,5})?\Z"

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["REQUEST_CODES"]
-
 REQUEST_CODES: Final = {
     "cross_site": 403,
     "stale_form": 403,

@@ -22,17 +22,6 @@ from hsm_server.http.bodies import query_pairs, read_body
 from hsm_server.http.conditions import SAFE_METHODS
 from hsm_server.http.problems import RequestRefusedError, problem_response
 
-__all__ = [
-    "BYTES",
-    "EVENTS",
-    "JSON",
-    "RequestReader",
-    "add_route",
-    "answer_expectation",
-    "last_event_id",
-    "refuse_expectation",
-]
-
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 EVENTS: Final = "text/event-stream"

@@ -16,8 +16,6 @@ import sys
 import termios
 from typing import Any, Final
 
-__all__ = ["Taking"]
-
 _SECONDS: Final = 60.0
 """How long a client may take for the least that it must take."""
 

@@ -13,8 +13,6 @@ from hsm_server.http.app_keys import SOURCES, exchange_of
 from hsm_server.limits import SourceAddresses
 from hsm_server.vault.access import Visitor
 
-__all__ = ["address_of", "api_visitor_of", "shown_by", "source_of", "visitor_of"]
-
 _UNREADABLE: Final = "?"
 """Stands for credentials that are no bearer token, and is none itself."""
 

@@ -11,8 +11,6 @@ from typing import Final
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.telemetry import Metrics
 
-__all__ = ["ClockWatch", "FlooredClock"]
-
 _BEHIND_SECONDS: Final = 60.0
 """How far behind the wall clock is when that is worth an alarm."""
 

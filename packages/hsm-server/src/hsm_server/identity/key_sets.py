@@ -27,14 +27,6 @@ from hsm_server.tls.board import Board
 from hsm_server.tls.keeper import Task
 from hsm_server.tls.ocsp.addresses import BoundedResolver
 
-__all__ = [
-    "MAX_SET_BYTES",
-    "Deliver",
-    "KeySetTask",
-    "ProviderKeysTask",
-    "key_set_tasks",
-]
-
 MAX_SET_BYTES: Final = 64 * 1024
 """Longest key set."""
 

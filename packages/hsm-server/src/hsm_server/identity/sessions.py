@@ -23,8 +23,6 @@ from hsm_core.identities import same_person
 from hsm_server.config.settings import ConsoleSettings
 from hsm_server.identity.oidc.id_tokens import Person
 
-__all__ = ["Session", "SessionEndedError", "Sessions"]
-
 _SECRET_BYTES: Final = 32
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _SWEEP_SECONDS: Final = 60.0

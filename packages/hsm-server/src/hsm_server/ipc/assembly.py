@@ -8,8 +8,6 @@ from typing import Final
 from hsm_core.errors import HSMError, OverloadedError, PayloadTooLargeError
 from hsm_server.ipc.frames import MAX_WAITING
 
-__all__ = ["Assemblies"]
-
 _MOST_AT_ONCE: Final = 8
 
 

@@ -20,8 +20,6 @@ import msgspec
 
 from hsm_server.ipc.frames import HEADER_BYTES, MAX_FRAME_BYTES
 
-__all__ = ["Channel"]
-
 T = TypeVar("T")
 
 _FRAME_SECONDS: Final = 5.0

@@ -18,29 +18,6 @@ from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
-__all__ = [
-    "Beat",
-    "Begin",
-    "Control",
-    "ControlLostError",
-    "Failed",
-    "FromChild",
-    "FromSupervisor",
-    "KeySet",
-    "Link",
-    "Publish",
-    "Published",
-    "Ready",
-    "Reload",
-    "Reloaded",
-    "ResetClock",
-    "Serve",
-    "Stop",
-    "UseTLS",
-    "UsingTLS",
-    "receive_begin",
-]
-
 T = TypeVar("T")
 
 _MOST_BYTES: Final = 128 * 1024

@@ -15,8 +15,6 @@ from hsm_server.ipc.outbox import Outbox
 from hsm_server.vault.access import Visitor
 from hsm_server.vault.gatekeeper import Gatekeeper
 
-__all__ = ["Errands"]
-
 
 class Errands:
     """

@@ -21,27 +21,6 @@ from hsm_core.wire import ErrorRecord
 from hsm_server.limits.quota import Quota
 from hsm_server.vault.access import Visitor
 
-__all__ = [
-    "CHUNK_BYTES",
-    "HEADER_BYTES",
-    "MAX_FRAME_BYTES",
-    "MAX_WAITING",
-    "MOST_APPROVAL_ID",
-    "MOST_REFUSED_KEY",
-    "PROTOCOL",
-    "Answer",
-    "Cancel",
-    "Chunk",
-    "Event",
-    "FromFrontEnd",
-    "FromVault",
-    "Hello",
-    "Purpose",
-    "Request",
-    "cut",
-    "packed",
-]
-
 PROTOCOL: Final = 5
 """Version of this protocol; both sides must speak the same."""
 

@@ -44,8 +44,6 @@ from hsm_server.limits.quota import Quota
 from hsm_server.vault.gatekeeper import Gatekeeper
 from hsm_server.vault.local_vault import PROBE
 
-__all__ = ["FrontEnd", "Surroundings"]
-
 _HELLO: Final = packed(Hello(PROTOCOL, __version__))
 _BATCH: Final = 32
 _ERROR_CODES: Final = frozenset(error_classes())

@@ -35,8 +35,6 @@ from hsm_server.ipc.frames import (
     packed,
 )
 
-__all__ = ["Link"]
-
 _CHANGES: Final = frozenset({Effect.CONSENT, Effect.MUTATION, Effect.RECOVERY})
 _MOST_EVENTS: Final = 64
 _MOST_ANSWER_BYTES: Final = 1024 * 1024 * 1024

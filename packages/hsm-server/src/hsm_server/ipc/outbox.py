@@ -10,8 +10,6 @@ from typing import Any, Final
 from hsm_server.ipc.channel import Channel
 from hsm_server.ipc.frames import CHUNK_BYTES, Answer, Chunk, Event, cut, packed
 
-__all__ = ["Outbox"]
-
 _MOST_OWED: Final = 512 * 1024 * 1024
 
 

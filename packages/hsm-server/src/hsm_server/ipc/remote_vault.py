@@ -36,8 +36,6 @@ from hsm_server.ipc.frames import (
 from hsm_server.ipc.link import Link
 from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
 
-__all__ = ["RemoteVault"]
-
 R = TypeVar("R")
 
 _GREETED_SECONDS: Final = 60.0

@@ -14,8 +14,6 @@ from hsm_server.limits.buckets import Buckets, Rate
 from hsm_server.limits.counts import LimitCounts
 from hsm_server.limits.quota import Quota
 
-__all__ = ["ActorLimiter"]
-
 _MOST_ACTORS: Final = 4096
 
 

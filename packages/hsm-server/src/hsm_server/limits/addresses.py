@@ -6,8 +6,6 @@ from __future__ import annotations
 import ipaddress
 from functools import lru_cache
 
-__all__ = ["peer_of"]
-
 
 @lru_cache(maxsize=1024)
 def peer_of(address: str) -> str:

@@ -17,8 +17,6 @@ from typing import Final
 from hsm_server.limits.quota import Quota
 from hsm_server.limits.table import BoundedTable
 
-__all__ = ["Buckets", "Rate"]
-
 _ROUNDING: Final = 1e-6
 """Seconds that sums of many small steps may be off."""
 

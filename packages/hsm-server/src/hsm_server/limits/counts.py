@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["LimitCounts"]
-
 
 class LimitCounts(Protocol):
     """Counts what limits let through and refuse."""

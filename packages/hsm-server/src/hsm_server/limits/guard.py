@@ -21,8 +21,6 @@ from hsm_server.limits.counts import LimitCounts
 from hsm_server.limits.lockouts import Lockouts
 from hsm_server.limits.quota import Quota
 
-__all__ = ["AddressGuard"]
-
 _MOST_ADDRESSES: Final = 16384
 _MOST_GOOD: Final = 4096
 _GOOD_SECONDS: Final = 60.0

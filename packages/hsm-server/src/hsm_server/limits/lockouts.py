@@ -14,8 +14,6 @@ from typing import Final
 from hsm_server.limits.quota import Quota
 from hsm_server.limits.table import BoundedTable
 
-__all__ = ["Lockouts"]
-
 _FIRST_SECONDS: Final = 1.0
 _LONGEST_SECONDS: Final = 60.0
 _FORGOTTEN_SECONDS: Final = 300.0

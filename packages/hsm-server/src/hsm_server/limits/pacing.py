@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
-__all__ = ["with_pauses"]
-
 T = TypeVar("T")
 
 

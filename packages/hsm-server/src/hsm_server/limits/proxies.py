@@ -16,8 +16,6 @@ from typing import Final, TypeAlias
 
 from hsm_server.config.settings import ProxyHeader, ProxySettings
 
-__all__ = ["SourceAddresses"]
-
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAMES: Final = {

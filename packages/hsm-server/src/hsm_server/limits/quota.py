@@ -8,8 +8,6 @@ import math
 from hsm_core.errors import RateLimitedError
 from hsm_core.model import Line, Record
 
-__all__ = ["Quota"]
-
 
 class Quota(Record, frozen=True, kw_only=True):
     """

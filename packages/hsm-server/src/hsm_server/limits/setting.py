@@ -13,8 +13,6 @@ from hsm_server.limits.buckets import Rate
 from hsm_server.limits.counts import LimitCounts
 from hsm_server.limits.guard import AddressGuard
 
-__all__ = ["actor_limiter", "address_guard"]
-
 
 def actor_limiter(
     rates: RateLimits,

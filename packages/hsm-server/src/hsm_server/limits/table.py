@@ -7,8 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-__all__ = ["BoundedTable"]
-
 T = TypeVar("T")
 
 _SHARED: Final = 64

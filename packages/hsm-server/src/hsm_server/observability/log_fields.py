@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
-__all__ = ["FIELDS", "MASK", "MOST_CHARACTERS", "Plain", "plain_fields"]
-
 Plain: TypeAlias = str | int | float | bool | list[str] | None
 """What a field may be."""
 

@@ -21,14 +21,6 @@ import structlog
 from hsm_server.config.settings import LogFormat, LogLevel
 from hsm_server.observability.log_fields import plain_fields
 
-__all__ = [
-    "Logger",
-    "capture_foreign",
-    "location",
-    "loop_exception_handler",
-    "make_logger",
-]
-
 _LEVELS: Final = logging.getLevelNamesMapping()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["Backoff"]
-
 _FIRST_SECONDS: Final = 0.05
 _LONGEST_SECONDS: Final = 10.0
 _STABLE_SECONDS: Final = 1.0

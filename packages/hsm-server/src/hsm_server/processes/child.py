@@ -37,8 +37,6 @@ from hsm_server.system.hardening import (
 )
 from hsm_server.system.standard_streams import plug_standard_streams, sentence
 
-__all__ = ["Child", "Pulse", "begin_child", "end_without_memory"]
-
 _OUT_OF_MEMORY: Final = 12
 _PULSE_SECONDS: Final = 0.5
 _STUCK_SECONDS: Final = 60.0

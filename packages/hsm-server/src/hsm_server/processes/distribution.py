@@ -19,8 +19,6 @@ from hsm_server.ipc.control import UseTLS, UsingTLS
 from hsm_server.processes.offspring import Offspring
 from hsm_server.system.sealed_memory import is_sealed
 
-__all__ = ["Distribution"]
-
 _LONGEST_SECONDS: Final = 5.0
 """How long a front end may take; then it is started again."""
 

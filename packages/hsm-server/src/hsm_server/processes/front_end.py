@@ -43,8 +43,6 @@ from hsm_server.system.standard_streams import sentence
 from hsm_server.tls.adapter import AdapterContext
 from hsm_server.tls.sealed import ends_by_kind, unseal_state
 
-__all__ = ["main"]
-
 _LONGEST_TEXT: Final = 4096
 _TIDY_SECONDS: Final = 20.0
 

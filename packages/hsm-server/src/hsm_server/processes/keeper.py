@@ -41,8 +41,6 @@ from hsm_server.tls.sources import first_state
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.tasks import tasks_for
 
-__all__ = ["main"]
-
 _LONGEST_TEXT = 4096
 
 

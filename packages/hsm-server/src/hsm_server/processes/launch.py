@@ -33,8 +33,6 @@ from hsm_server.system.sockets import (
 )
 from hsm_server.system.standard_streams import drop_unwritable
 
-__all__ = ["HELD_SIGNALS", "launch", "python_command", "scrubbed"]
-
 HELD_SIGNALS: Final = (
     signal.SIGTERM,
     signal.SIGINT,

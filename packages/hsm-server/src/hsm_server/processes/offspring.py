@@ -31,8 +31,6 @@ from hsm_server.processes.backoff import Backoff
 from hsm_server.processes.spawn import Spawned, spawn
 from hsm_server.system.secret_handover import pour
 
-__all__ = ["Offspring", "Parts", "Roles"]
-
 _BEAT_SECONDS: Final = 0.5
 _MOST_UNANSWERED: Final = 10
 

@@ -12,8 +12,6 @@ from hsm_server.observability.logs import Logger
 from hsm_server.processes.offspring import Offspring
 from hsm_server.processes.service_manager import ServiceManager
 
-__all__ = ["Reloading"]
-
 _LONGEST_SECONDS: Final = 5.0
 
 

@@ -21,8 +21,6 @@ from hsm_server.observability.telemetry import (
     SUMMED_GAUGES,
 )
 
-__all__ = ["RuntimeFolder"]
-
 _KINDS: Final = ("counter", "histogram", SUMMED_GAUGES)
 _FILE_BYTES: Final = 64 * 1024
 _PLACES: Final = [Path(name) for name in ("/dev/shm", "/tmp", "/var/tmp")]  # noqa: S108 (a folder of our own is made there)

@@ -15,8 +15,6 @@ from collections.abc import Callable
 
 from hsm_server.config.plan import Plan
 
-__all__ = ["ServiceManager"]
-
 
 class ServiceManager:
     """

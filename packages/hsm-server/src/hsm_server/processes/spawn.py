@@ -15,8 +15,6 @@ from hsm_core.settings import SCRUBBING_ALLOCATOR
 from hsm_server.config.plan import User
 from hsm_server.processes.launch import HELD_SIGNALS, python_command, scrubbed
 
-__all__ = ["Spawned", "spawn"]
-
 
 @dataclass(frozen=True, slots=True)
 class Spawned:

@@ -59,8 +59,6 @@ from hsm_server.system.standard_streams import (
     sentence,
 )
 
-__all__ = ["Supervisor", "main"]
-
 _LINK_AGAIN_SECONDS: Final = 1.0
 _KILL_AFTER_SECONDS: Final = 1.25
 """How long after the drain a front end may still take, and then the vault."""

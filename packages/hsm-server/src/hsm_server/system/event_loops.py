@@ -13,8 +13,6 @@ from typing import Any, Final, TypeVar
 from hsm_core.errors import ConfigurationError
 from hsm_server.config.settings import EventLoop
 
-__all__ = ["check_loop", "pass_over_what_stays", "run"]
-
 R = TypeVar("R")
 
 _INCOMING_BYTES: Final = 32 * 1024

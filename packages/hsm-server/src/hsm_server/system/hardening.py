@@ -16,19 +16,6 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
 
-__all__ = [
-    "close_all_but",
-    "die_with_parent",
-    "drop_capabilities",
-    "forbid_dumps",
-    "forbid_new_privileges",
-    "give_back_memory",
-    "lock_memory",
-    "refuse_new_code",
-    "return_large_buffers",
-    "scrub_freed_memory",
-]
-
 _MOST_DESCRIPTORS: Final = 2**31 - 1
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4

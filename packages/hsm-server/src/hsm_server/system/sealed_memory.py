@@ -14,8 +14,6 @@ from typing import Final
 
 from hsm_core.errors import SelfTestFailedError
 
-__all__ = ["MAX_SEALED_BYTES", "is_sealed", "read_sealed", "seal", "self_test"]
-
 MAX_SEALED_BYTES: Final = 64 * 1024 * 1024
 """Largest content that is handed on; lists of revoked certificates are long."""
 

@@ -26,16 +26,6 @@ from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 from hsm_server.config.settings import Secrets
 from hsm_server.system.sealed_memory import seal
 
-__all__ = [
-    "SECRET_LENGTHS",
-    "TOKEN_SECRET",
-    "SecretBox",
-    "empty_box",
-    "fill_box",
-    "for_stores",
-    "pour",
-]
-
 TOKEN_SECRET: Final = "auth-jwt-secret"  # noqa: S105 (it is a flag's name)
 """Flag of the one that is needed only without a file of keys."""
 

@@ -12,15 +12,6 @@ from typing import Final
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import ServerSettings
 
-__all__ = [
-    "adopt",
-    "bind",
-    "challenge_sockets",
-    "listening_sockets",
-    "metrics_sockets",
-    "url_of",
-]
-
 _FIRST: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _BACKLOG: Final = 128
 

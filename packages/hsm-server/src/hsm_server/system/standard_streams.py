@@ -10,8 +10,6 @@ from typing import TextIO
 
 from hsm_core.errors import HSMError, IntegrityError, UnavailableError
 
-__all__ = ["announce", "drop_unwritable", "plug_standard_streams", "say", "sentence"]
-
 
 def plug_standard_streams() -> None:
     """Let no file of ours take the number of a standard stream that was closed."""

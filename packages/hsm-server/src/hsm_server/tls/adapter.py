@@ -35,8 +35,6 @@ from hsm_server.tls.state import ClientRules, ServerPair, TLSState
 
 T = TypeVar("T")
 
-__all__ = ["ATTEMPT", "AdapterContext", "TLSConnection"]
-
 ATTEMPT: Final[ContextVar[Attempt | None]] = ContextVar("ATTEMPT", default=None)
 """Is told how the handshakes end that are begun in its context."""
 

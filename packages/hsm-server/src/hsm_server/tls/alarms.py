@@ -6,8 +6,6 @@ from __future__ import annotations
 from hsm_server.observability.logs import Logger
 from hsm_server.observability.telemetry import Metrics
 
-__all__ = ["Alarms"]
-
 
 class Alarms:
     """

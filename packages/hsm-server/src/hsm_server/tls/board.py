@@ -10,8 +10,6 @@ import msgspec
 
 from hsm_server.tls.state import TLSState
 
-__all__ = ["Board"]
-
 
 class Board:
     """

@@ -15,8 +15,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.client_certificates import UNREADABLE
 
-__all__ = ["check_chain", "ends_at", "kind_of"]
-
 _MOST_CERTIFICATES: Final = 10
 _SERVERS: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH,

@@ -12,14 +12,6 @@ from cryptography import x509
 from hsm_core.errors import AuthenticationError
 from hsm_core.model import Record
 
-__all__ = [
-    "UNREADABLE",
-    "CertificateFacts",
-    "certificate_facts",
-    "fingerprint",
-    "readable_facts",
-]
-
 _MOST_NAMES: Final = 64
 _MOST_CHARACTERS: Final = 1024
 _KEPT: Final = 512

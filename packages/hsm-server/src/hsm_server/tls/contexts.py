@@ -15,16 +15,6 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.openssl import SSL, crypto, reason_of
 from hsm_server.tls.state import Challenge, ClientRules, ServerPair, TLSState
 
-__all__ = [
-    "ACME_PROTOCOL",
-    "MAX_INTERMEDIATES",
-    "NoCommonProtocolError",
-    "Staples",
-    "TLSStateError",
-    "challenge_context",
-    "server_context",
-]
-
 ACME_PROTOCOL: Final = b"acme-tls/1"
 """By which the prover of a challenge is known (RFC 8737, section 3)."""
 

@@ -19,8 +19,6 @@ from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.ocsp.pace import Clock, SystemClock, first_of
 
-__all__ = ["CRLWatch"]
-
 _PART: Final = "client_crl"
 _TICK_SECONDS: Final = 60.0
 _SOON: Final = 0.1

@@ -16,8 +16,6 @@ from hsm_server.tls.certificates import kind_of
 from hsm_server.tls.sources import now_utc
 from hsm_server.tls.state import ClientRules, ServerPair
 
-__all__ = ["ExpiryWatch"]
-
 _PERIOD_SECONDS: Final = 60.0
 _LONGEST: Final = timedelta(days=14)
 _PART: Final = "expiry"

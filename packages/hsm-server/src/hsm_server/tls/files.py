@@ -30,15 +30,6 @@ from hsm_server.tls.private_keys import read_private_key
 from hsm_server.tls.regular import NotRegularError, open_regular
 from hsm_server.tls.state import ClientRules, ServerPair
 
-__all__ = [
-    "Contents",
-    "digest_of",
-    "parse_client",
-    "parse_pairs",
-    "read_client_files",
-    "read_pair_files",
-]
-
 _MOST_BYTES: Final = 1024 * 1024
 _MOST_CRL_BYTES: Final = 16 * 1024 * 1024
 

@@ -16,8 +16,6 @@ from typing import Final, Protocol
 
 from hsm_server.config.exit_codes import ListenError
 
-__all__ = ["CLASSICAL", "GROUPS", "HYBRID", "Handshake", "check_groups", "selected"]
-
 HYBRID: Final = {
     "X25519MLKEM768": 0x11EC,
     "SecP256r1MLKEM768": 0x11EB,

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MAX_HELLO_BYTES", "Hello", "MalformedHelloError", "read_hello"]
-
 MAX_HELLO_BYTES: Final = 16 * 1024
 """What a longer ClientHello asks for is not looked at."""
 

@@ -19,8 +19,6 @@ from hsm_server.tls.board import Board
 from hsm_server.tls.state import TLSState
 from hsm_server.tls.trial import try_state
 
-__all__ = ["Keeper", "Task"]
-
 _AGAIN_SECONDS: Final = 1.0
 _LONGEST_SECONDS: Final = 60.0
 

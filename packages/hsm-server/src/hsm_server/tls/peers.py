@@ -13,15 +13,6 @@ from cryptography import x509
 from hsm_server.tls.groups import GROUPS
 from hsm_server.tls.state import ClientRules
 
-__all__ = [
-    "ALERTS",
-    "Attempt",
-    "Outcome",
-    "SecureChannel",
-    "channel_of",
-    "group_label",
-]
-
 ALERTS: Final = {
     40: "handshake_failure",
     42: "bad_certificate",

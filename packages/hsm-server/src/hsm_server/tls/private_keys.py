@@ -20,8 +20,6 @@ from hsm_server.config.exit_codes import ListenError
 from hsm_server.config.settings import PairFiles
 from hsm_server.tls.openssl import crypto
 
-__all__ = ["read_private_key"]
-
 _FORM: Final = (
     serialization.Encoding.DER,
     serialization.PrivateFormat.PKCS8,

@@ -8,8 +8,6 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["NotRegularError", "open_regular"]
-
 
 class NotRegularError(OSError):
     """What has this name is no regular file."""

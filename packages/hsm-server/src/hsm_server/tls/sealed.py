@@ -11,8 +11,6 @@ from hsm_server.system.sealed_memory import read_sealed, seal
 from hsm_server.tls.certificates import ends_at, kind_of
 from hsm_server.tls.state import TLSState, pack_state, read_state
 
-__all__ = ["ends_by_kind", "seal_state", "unseal_state"]
-
 
 def seal_state(state: TLSState) -> int:
     """

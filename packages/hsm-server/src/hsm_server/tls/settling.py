@@ -11,8 +11,6 @@ from hsm_core.errors import HSMError
 from hsm_server.config.exit_codes import ListenError
 from hsm_server.tls.files import Contents, digest_of
 
-__all__ = ["settled"]
-
 _PAUSE_SECONDS: Final = 0.02
 _MOST_READINGS: Final = 50
 

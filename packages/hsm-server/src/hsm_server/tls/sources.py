@@ -29,8 +29,6 @@ from hsm_server.tls.files import (
 from hsm_server.tls.settling import settled
 from hsm_server.tls.state import ServerPair, TLSState
 
-__all__ = ["Edit", "FileSource", "file_sources", "first_state", "now_utc"]
-
 Edit = Callable[[TLSState], TLSState]
 """Returns a state, changed."""
 

@@ -11,15 +11,6 @@ from msgspec import Meta
 from hsm_core.model import Line, Record
 from hsm_server.config.settings import StatusCheck
 
-__all__ = [
-    "Challenge",
-    "ClientRules",
-    "ServerPair",
-    "TLSState",
-    "pack_state",
-    "read_state",
-]
-
 
 class ServerPair(Record, frozen=True, kw_only=True):
     """

@@ -16,8 +16,6 @@ from hsm_server.tls.keeper import Task
 from hsm_server.tls.ocsp.stapler import Stapler
 from hsm_server.tls.sources import file_sources
 
-__all__ = ["tasks_for"]
-
 
 def tasks_for(
     settings: TLSSettings,

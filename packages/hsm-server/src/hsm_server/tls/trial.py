@@ -13,8 +13,6 @@ from hsm_server.tls.contexts import challenge_context, server_context
 from hsm_server.tls.openssl import SSL, reason_of
 from hsm_server.tls.state import TLSState
 
-__all__ = ["try_state"]
-
 _MOST_TURNS: Final = 10
 _RECORD_BYTES: Final = 64 * 1024
 

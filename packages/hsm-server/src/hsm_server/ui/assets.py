@@ -12,8 +12,6 @@ from aiohttp import ETag, web
 
 from hsm_server.http.app_keys import begin_operation
 
-__all__ = ["STATIC_PATH", "asset_url", "serve_asset"]
-
 STATIC_PATH: Final = "/ui/static/{name}"
 """Route of the files."""
 

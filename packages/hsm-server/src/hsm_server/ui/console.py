@@ -35,8 +35,6 @@ from hsm_server.ui.table import OPEN_PAGES, PAGES
 from hsm_server.ui.view import View, Visit
 from hsm_server.vault.access import Visitor
 
-__all__ = ["add_console"]
-
 _ENDED: Final = "session_ended"
 _SIGN_IN: Final = f"{HOME}/sign-in"
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

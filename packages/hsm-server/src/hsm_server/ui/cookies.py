@@ -17,19 +17,6 @@ from typing import Final
 
 from aiohttp import web
 
-__all__ = [
-    "BEFORE_COOKIE",
-    "FLASH_COOKIE",
-    "SESSION_COOKIE",
-    "cookie_of",
-    "drop_cookie",
-    "form_token",
-    "new_secret",
-    "pack_flash",
-    "set_cookie",
-    "unpack_flash",
-]
-
 SESSION_COOKIE: Final = "__Host-ferrohsm"
 """Holds the secret of a session."""
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from hsm_core.errors import HSMError
 from hsm_server.http.problems import RequestRefusedError, headers_of, problem_of
 
-__all__ = ["Fault", "fault_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:

@@ -11,16 +11,6 @@ from typing import Final
 from hsm_core.errors import HSMError
 from hsm_server.ui.forms import Form
 
-__all__ = [
-    "Field",
-    "Option",
-    "at_utc",
-    "filled",
-    "marked",
-    "sentence",
-    "tags_of",
-]
-
 _BOUND: Final = re.compile(r"(?P<length>of length )?(?P<sign>[<>]=) (?P<number>\d+)")
 _BOUNDS: Final = {"<=": "At most", ">=": "At least"}
 

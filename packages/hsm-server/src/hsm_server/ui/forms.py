@@ -17,8 +17,6 @@ from hsm_server.http.problems import RequestRefusedError
 from hsm_server.ui.numbers import whole_number
 from hsm_server.ui.parts import MULTIPART, read_parts
 
-__all__ = ["FORM_TOKEN", "OPERATION_ID", "Form", "has_form_token", "read_form"]
-
 FORM_TOKEN: Final = "form_token"  # noqa: S105 (the name of a field)
 """Field with the token that only our own pages have."""
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["microseconds"]
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -10,8 +10,6 @@ from typing import Final
 from hsm_server.ui.origin import HOME
 from hsm_server.vault.access import Who
 
-__all__ = ["Entry", "navigation"]
-
 _EVERYBODY: Final = frozenset({"Administrator", "Operator", "Auditor", "Service"})
 _ENTRIES: Final = (
     ("Overview", HOME, _EVERYBODY),

@@ -7,8 +7,6 @@ from typing import Final
 
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["whole_number"]
-
 _MOST_DIGITS: Final = 15
 
 

@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-__all__ = ["HOME", "comes_from_elsewhere", "is_from_here", "safe_path"]
-
 HOME: Final = "/ui"
 """Where the console begins."""
 

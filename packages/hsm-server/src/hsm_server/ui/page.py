@@ -11,8 +11,6 @@ from aiohttp import web
 
 from hsm_server.ui.view import View, Visit
 
-__all__ = ["Handler", "OpenPage", "Page"]
-
 Handler: TypeAlias = Callable[[View], Awaitable[web.StreamResponse]]
 """Answers somebody who is known."""
 

@@ -15,8 +15,6 @@ from typing import Final
 
 from hsm_core.errors import MalformedError
 
-__all__ = ["MULTIPART", "Part", "read_parts"]
-
 MULTIPART: Final = "multipart/form-data"
 """Media type of a form that carries files."""
 

@@ -30,8 +30,6 @@ from hsm_server.ui.rendering import PAGE_HEADERS
 from hsm_server.ui.signing_in import begin_session, sign_in_page
 from hsm_server.ui.view import Visit
 
-__all__ = ["OPEN_PAGES"]
-
 DEPARTURE_COOKIE: Final = "__Host-ferrohsm-departure"
 """Holds what somebody's return must match."""
 

@@ -11,8 +11,6 @@ import jinja2
 
 from hsm_server.ui.assets import asset_url
 
-__all__ = ["PAGE_HEADERS", "render"]
-
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

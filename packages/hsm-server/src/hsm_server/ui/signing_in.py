@@ -23,8 +23,6 @@ from hsm_server.ui.page import OpenPage, Page
 from hsm_server.ui.view import View, Visit
 from hsm_server.vault.access import SignedIn
 
-__all__ = ["OPEN_PAGES", "PAGES", "begin_session", "sign_in_page"]
-
 _SIGN_IN: Final = "/sign-in"
 
 

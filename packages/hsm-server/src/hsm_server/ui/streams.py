@@ -15,8 +15,6 @@ from hsm_server.http.app_keys import IN_FLIGHT, VAULT
 from hsm_server.limits.pacing import with_pauses
 from hsm_server.ui.view import View
 
-__all__ = ["answer_events", "event"]
-
 _LOOK_SECONDS: Final = 2.0
 
 _HEADERS: Final = {

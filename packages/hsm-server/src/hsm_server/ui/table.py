@@ -16,8 +16,6 @@ from hsm_server.ui import (
 )
 from hsm_server.ui.page import OpenPage, Page
 
-__all__ = ["OPEN_PAGES", "PAGES"]
-
 OPEN_PAGES: Final[tuple[OpenPage, ...]] = (
     *signing_in.OPEN_PAGES,
     *provider.OPEN_PAGES,

@@ -33,8 +33,6 @@ from hsm_server.ui.origin import HOME, is_from_here, safe_path
 from hsm_server.ui.rendering import PAGE_HEADERS, render
 from hsm_server.vault.access import Visitor, Who
 
-__all__ = ["View", "Visit"]
-
 R = TypeVar("R")
 
 _OPERATION_ID_BYTES: Final = 18

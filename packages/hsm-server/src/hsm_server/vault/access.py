@@ -22,17 +22,6 @@ from hsm_core.operations import (
 )
 from hsm_server.limits.quota import Quota
 
-__all__ = [
-    "How",
-    "Known",
-    "SignedIn",
-    "Told",
-    "VaultAccess",
-    "Visitor",
-    "Who",
-    "tell_nobody",
-]
-
 R = TypeVar("R")
 
 Known: TypeAlias = Callable[[str], None]

@@ -36,8 +36,6 @@ from hsm_server.tls.client_certificates import (
 )
 from hsm_server.vault.access import How, SignedIn, Visitor, Who
 
-__all__ = ["Gatekeeper"]
-
 T = TypeVar("T")
 
 _CLOCK = FlooredClock()

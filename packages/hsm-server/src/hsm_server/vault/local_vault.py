@@ -19,8 +19,6 @@ from hsm_core.protocols import AsyncHSMGateway, Request
 from hsm_server.vault.access import Known, SignedIn, Told, Visitor, Who, tell_nobody
 from hsm_server.vault.gatekeeper import Gatekeeper
 
-__all__ = ["PROBE", "LocalVault"]
-
 R = TypeVar("R")
 
 PROBE: Final = Caller(principal="health-check", roles=frozenset({Role.SERVICE}))

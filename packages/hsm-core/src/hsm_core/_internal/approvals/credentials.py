@@ -11,8 +11,6 @@ from hsm_core.identities import same_person
 from hsm_core.model import ApprovalDecision, Caller, Role
 from hsm_core.protocols import CredentialKeys
 
-__all__ = ["CredentialCheck"]
-
 
 class CredentialCheck:
     """

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from hsm_core.identities import same_person
 from hsm_core.model import ApprovalDecision, ApprovalDemand, Role
 
-__all__ = ["are_one", "may_serve", "missing"]
-
 
 def are_one(
     one: tuple[str, str], other: tuple[str, str], *, distinct_certificates: bool

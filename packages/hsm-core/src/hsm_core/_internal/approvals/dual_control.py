@@ -27,8 +27,6 @@ from hsm_core.protocols import (
 )
 from hsm_core.settings import ApprovalStoreKind
 
-__all__ = ["DualControl", "open_dual_control"]
-
 
 @dataclass(frozen=True, slots=True)
 class DualControl:

@@ -28,8 +28,6 @@ from hsm_core.errors import (
 from hsm_core.model import Approval, ApprovalDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Entropy
 
-__all__ = ["EXPIRED", "TAMPERED", "Steps", "detail_of"]
-
 EXPIRED: Final = "system.approval-expired"
 TAMPERED: Final = "system.approval-tampered"
 

@@ -15,8 +15,6 @@ from hsm_core._internal.audit.events import event_of
 from hsm_core.model import ApprovalDetail, ApprovalState, AuditEvent, Caller, Phase
 from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditLog
 
-__all__ = ["Care"]
-
 _BLOCK: Final = 1000
 _MOST_LOOKED_AT: Final = 100
 _DONE: Final = frozenset({"ok", "recovered-committed"})

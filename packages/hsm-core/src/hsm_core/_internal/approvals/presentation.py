@@ -25,8 +25,6 @@ from hsm_core.consent import (
 from hsm_core.model import Caller, Record, Role
 from hsm_core.operations import Effect, Operation
 
-__all__ = ["context_of", "present"]
-
 _LONGEST_SHOWN: Final = 1024
 _LONGEST_TEXT: Final = 4096
 _MOST_FIELDS: Final = 64

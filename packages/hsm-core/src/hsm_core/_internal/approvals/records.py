@@ -19,16 +19,6 @@ from hsm_core.errors import ApprovalTamperedError, Fact, MalformedError
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry
 
-__all__ = [
-    "MAX_RECORD_BYTES",
-    "decode_approval",
-    "encode_approval",
-    "entry_of",
-    "instants_of",
-    "latest_instant",
-    "read_entry",
-]
-
 MAX_RECORD_BYTES: Final = 64 * 1024
 """Longest stored form."""
 

@@ -36,8 +36,6 @@ from hsm_core.protocols import (
     AuditDraft,
 )
 
-__all__ = ["ApprovalPage", "ApprovalRegister"]
-
 Rule: TypeAlias = Callable[[Approval, int], Approval]
 """Gives an approval after a step, of it before and the time."""
 

@@ -11,8 +11,6 @@ from hsm_core.errors import InputSizeError, InvalidInputError
 from hsm_core.identities import identity
 from hsm_core.model import Approval, ApprovalDemand, ApprovalState
 
-__all__ = ["MOST_DEMANDS", "ApprovalRequest", "is_approval_id", "new_approval"]
-
 _APPROVAL_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _MOST_SECONDS: Final = 366 * 24 * 3600

@@ -16,8 +16,6 @@ from hsm_core.errors import ConflictError, HSMError
 from hsm_core.model import Caller, Phase
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["Hold", "Users", "step_of"]
-
 
 @dataclass(slots=True)
 class Hold:

@@ -22,8 +22,6 @@ from hsm_core._internal.approvals.repository import ApprovalRegister
 from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import Approval
 
-__all__ = ["PrunedApprovals", "prune_approvals"]
-
 _IDLE: Final = 7 * 24 * 3600 * 1_000_000
 _DAY: Final = 24 * 3600 * 1_000_000
 _BATCH: Final = 256

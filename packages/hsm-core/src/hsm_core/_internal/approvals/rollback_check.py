@@ -28,8 +28,6 @@ from hsm_core.model import ApprovalDetail, AuditEvent, Phase
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
 
-__all__ = ["ANCHORED", "FORGOTTEN", "open_consents"]
-
 ANCHORED = "system.approval-anchored"
 """Kind of the records that say again how an approval is, before old ones are pruned."""
 

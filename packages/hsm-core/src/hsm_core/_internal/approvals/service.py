@@ -48,8 +48,6 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import ApprovalQuery, AuditDraft
 
-__all__ = ["People"]
-
 _CURSOR: Final = re.compile(
     r"([0-9]{1,16})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )

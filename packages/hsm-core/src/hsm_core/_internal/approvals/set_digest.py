@@ -17,8 +17,6 @@ from typing import Final
 
 from hsm_core.model import ApprovalState
 
-__all__ = ["Anchor", "Ledger", "record_sha256"]
-
 _MODULUS: Final = 1 << 256
 
 

@@ -12,8 +12,6 @@ from hsm_core.approver_keys import ApproverKey, read_approver_key
 from hsm_core.errors import InvalidInputError
 from hsm_core.identities import identity
 
-__all__ = ["SignatureCheck", "signature_check"]
-
 SignatureCheck: TypeAlias = Callable[[str, bytes, bytes, str], str]
 """
 Checks what an approver has signed: principal, statement, signature, name of the key.

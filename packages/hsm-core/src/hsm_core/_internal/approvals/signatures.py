@@ -39,8 +39,6 @@ from hsm_core.errors import (
     SignatureMismatchError,
 )
 
-__all__ = ["MAX_SIGNATURE_BYTES", "verify_consent"]
-
 MAX_SIGNATURE_BYTES: Final = 4096
 """Longest signature that is looked at."""
 

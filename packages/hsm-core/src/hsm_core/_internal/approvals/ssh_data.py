@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from hsm_core.errors import MalformedError
 
-__all__ = ["SSHData"]
-
 
 class SSHData:
     """

@@ -30,19 +30,6 @@ from hsm_core.model import (
     ApprovalState,
 )
 
-__all__ = [
-    "MOVES",
-    "cancelled",
-    "check_move",
-    "consumed",
-    "decided",
-    "expired",
-    "released",
-    "reserved",
-    "reviewed",
-    "withdrawn",
-]
-
 _S: Final = ApprovalState
 
 MOVES: Final[dict[ApprovalState, frozenset[ApprovalState]]] = {

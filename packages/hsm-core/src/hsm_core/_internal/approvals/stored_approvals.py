@@ -21,8 +21,6 @@ from hsm_core.errors import ApprovalNotFoundError, ApprovalTamperedError
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.protocols import ApprovalEntry, ApprovalQuery, ApprovalStore, Clock
 
-__all__ = ["ApprovalReader", "place_of"]
-
 _NEWEST: Final = 256
 _PAGE: Final = 1000
 _MOMENT_SECONDS: Final = 0.05

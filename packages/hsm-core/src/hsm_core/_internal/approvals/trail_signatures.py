@@ -25,8 +25,6 @@ from hsm_core.errors import (
 from hsm_core.identities import identity
 from hsm_core.model import AuditEvent
 
-__all__ = ["CONSENT_DIGEST", "ConsentAudit", "consent_text"]
-
 CONSENT_DIGEST: Final = "shown_sha256"
 """Name of the parameter that holds the digest of what an approver was shown."""
 

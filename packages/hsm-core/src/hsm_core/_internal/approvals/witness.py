@@ -10,8 +10,6 @@ from typing import Protocol
 from hsm_core.model import Approval
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["Unwitnessed", "Witness"]
-
 
 class Witness(Protocol):
     """Is asked under the lock of the approval."""

@@ -51,8 +51,6 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import ApprovalQuery, AuditDraft, AuditTicket, Entropy
 
-__all__ = ["Asked", "Consents"]
-
 _S: Final = ApprovalState
 _OPEN: Final = frozenset({_S.PENDING, _S.GRANTED, _S.RESERVED})
 _TRIES: Final = 8

@@ -67,8 +67,6 @@ from hsm_core.protocols import (
 )
 from hsm_core.settings import KeyStoreKind, Settings
 
-__all__ = ["Parts", "assemble", "open_ring"]
-
 _RING: Final = "ring"
 _KEYS: Final = 64
 """How much of a recorded set digest is about keys; the rest is about approvals."""

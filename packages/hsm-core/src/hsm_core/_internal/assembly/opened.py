@@ -32,8 +32,6 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import HSM, AsyncHSMGateway, KeyStore
 from hsm_core.settings import Settings
 
-__all__ = ["OpenHSM"]
-
 _PATIENCE: Final = 4
 """Closing waits for what runs this many times as long as an answer for the trail."""
 

@@ -25,15 +25,6 @@ from hsm_core.errors import AuditTamperedError
 from hsm_core.model import KeyId, PruneDetail, Record
 from hsm_core.protocols import KnownKey
 
-__all__ = [
-    "FORMAT",
-    "Baseline",
-    "BaselineHeader",
-    "check_baseline",
-    "encode_baseline",
-    "known_keys",
-]
-
 FORMAT: Final = 1
 _Line: TypeAlias = tuple[str, int, str, bool]
 _ENCODER: Final = msgspec.json.Encoder()

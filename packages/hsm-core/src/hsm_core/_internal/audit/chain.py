@@ -20,8 +20,6 @@ from hsm_core.errors import InvalidInputError
 from hsm_core.model import AuditEvent, Phase
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["Chain", "OpenIntents"]
-
 
 class OpenIntents:
     """Intents without outcome, in the order in which they were written."""

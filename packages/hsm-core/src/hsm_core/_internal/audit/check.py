@@ -22,8 +22,6 @@ from hsm_core._internal.lib.stored_form import newer_format
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
-__all__ = ["Follower"]
-
 
 class Follower:
     """

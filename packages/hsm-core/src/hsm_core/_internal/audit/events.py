@@ -14,8 +14,6 @@ from hsm_core.model import AuditEvent
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
 
-__all__ = ["event_of", "verified_events"]
-
 _BLOCK: Final = 1000
 
 

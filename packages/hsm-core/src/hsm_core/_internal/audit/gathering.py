@@ -24,8 +24,6 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS
 from hsm_core.protocols import KnownKey
 
-__all__ = ["gather"]
-
 _BLOCK: Final = 1000
 
 

@@ -17,14 +17,6 @@ from hsm_core._internal.lib.encoding import (
     mac_function,
 )
 
-__all__ = [
-    "EPOCH",
-    "baseline_mac",
-    "key_check_value",
-    "mark_mac_function",
-    "record_mac_function",
-]
-
 EPOCH: Final = 0
 """The only epoch that format 1 knows: the key never changes within a trail."""
 

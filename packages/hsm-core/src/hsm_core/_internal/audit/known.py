@@ -9,8 +9,6 @@ from typing import Final
 from hsm_core.model import AuditEvent, KeyId, Phase
 from hsm_core.protocols import KnownKey
 
-__all__ = ["ACCEPTED", "KnownKeys"]
-
 ACCEPTED: Final = "system.key-accepted"
 """Kind of the records that say which keys were accepted as they are."""
 

@@ -20,8 +20,6 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS
 from hsm_core.errors import AuditTamperedError, WrongAuditKeyError
 
-__all__ = ["HEAD_BYTES", "HeadCodec", "HeadMark", "StoredHead"]
-
 _MAGIC: Final = b"FerroHSM head 1\n"
 _NEWER: Final = re.compile(rb"FerroHSM head [2-9]\n")
 _SECTOR: Final = 512

@@ -14,8 +14,6 @@ from collections.abc import Iterable
 
 from hsm_core.errors import MalformedError
 
-__all__ = ["CompactRange"]
-
 _HASH_BYTES = 32
 
 

@@ -13,18 +13,6 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = [
-    "ClosedName",
-    "FragmentName",
-    "baseline_name",
-    "closed_names",
-    "fragment_names",
-    "head_name",
-    "lock_name",
-    "new_name",
-    "reserve_name",
-]
-
 _CLOSED: Final = re.compile(r"\.([0-9]{8})\.([0-9]{16})")
 _NUMBER: Final = r"(0|[1-9][0-9]{0,15})"
 _FRAGMENT: Final = re.compile(rf"\.(torn|fork)-{_NUMBER}-{_NUMBER}")

@@ -12,8 +12,6 @@ from hsm_core._internal.audit.mark import StoredHead
 from hsm_core._internal.audit.pruned import PrunedPrefix
 from hsm_core.model import AuditEvent
 
-__all__ = ["OfflineVerification", "VerificationRun"]
-
 _PROGRESS_EVERY: Final = 10_000
 
 

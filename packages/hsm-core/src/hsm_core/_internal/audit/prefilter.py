@@ -19,8 +19,6 @@ from hsm_core._internal.audit.record import FRAME
 from hsm_core.model import Phase
 from hsm_core.operations import ListAuditEvents
 
-__all__ = ["Sieve"]
-
 _HEAD: Final = re.compile(
     rb'\{"%b":\{"format":[0-9]+,"log_id":"[0-9a-f]*","seq":[0-9]+,"prev":"[0-9a-f]*",'
     rb'"epoch":[0-9]+,"time":([0-9]{1,16}),"phase":"([a-z]+)",'

@@ -14,8 +14,6 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.audit.record import GENESIS
 from hsm_core.model import AuditEvent, PruneDetail
 
-__all__ = ["PrunedPrefix"]
-
 
 class PrunedPrefix:
     """

@@ -12,8 +12,6 @@ from hsm_core.errors import AuditTamperedError, InvalidInputError
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
 
-__all__ = ["verify_range"]
-
 _BLOCK: Final = 1000
 
 

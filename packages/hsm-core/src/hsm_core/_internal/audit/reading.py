@@ -6,8 +6,6 @@ from __future__ import annotations
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import AuditLog
 
-__all__ = ["lines_from", "pruned_before"]
-
 
 def pruned_before(first_seq: int) -> InvalidInputError:
     """Return the error for who reads records that were pruned."""

@@ -8,8 +8,6 @@ from typing import Final
 
 from hsm_core.errors import AuditTamperedError
 
-__all__ = ["Reason", "damaged_ledger", "tampered"]
-
 
 class Reason(StrEnum):
     """What is wrong with the first bad record, or with the trail as a whole."""

@@ -18,19 +18,6 @@ from hsm_core.errors import InputSizeError, InvalidInputError
 from hsm_core.model import AuditEvent, Parameters, Phase
 from hsm_core.protocols import AuditDraft
 
-__all__ = [
-    "FORMAT",
-    "FRAME",
-    "GENESIS",
-    "MAX_INTEGER",
-    "MAX_LINE_BYTES",
-    "check_draft",
-    "decode_event",
-    "encode_event",
-    "is_log_id",
-    "leaf_hash",
-]
-
 FORMAT: Final = 1
 FRAME: Final = b"event"
 GENESIS: Final = "0" * 64

@@ -7,8 +7,6 @@ from hsm_core._internal.audit.chain import OpenIntents
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core.model import AuditEvent, Phase
 
-__all__ = ["Replay"]
-
 
 class Replay:
     """

@@ -16,8 +16,6 @@ from typing import Final
 
 from hsm_core.protocols import Clock
 
-__all__ = ["IDLE", "RetentionRule", "WatchedClock"]
-
 IDLE: Final = 7 * 24 * 3600 * 1_000_000
 """How long a trail may be silent, in microseconds, and all of it be believed."""
 

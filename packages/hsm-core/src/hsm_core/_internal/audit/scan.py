@@ -26,19 +26,6 @@ from hsm_core._internal.lib import envelope
 from hsm_core.errors import AuditTamperedError, MalformedError
 from hsm_core.model import AuditEvent
 
-__all__ = [
-    "MAX_TORN_BYTES",
-    "Scan",
-    "begins",
-    "claimed_seq",
-    "first_seq",
-    "is_chain",
-    "judge_end",
-    "last_line",
-    "nth_line",
-    "scan_segment",
-]
-
 MAX_TORN_BYTES: Final = 64 * 1024 * 1024
 """Longest tail that a crash can tear: more is never waiting to be written."""
 

@@ -44,12 +44,6 @@ from hsm_core.errors import AuditTamperedError, ConfigurationError
 from hsm_core.model import AuditEvent
 from hsm_core.protocols import AuditHead
 
-__all__ = [
-    "AuditVerifier",
-    "Verification",
-    "verify_lines",
-]
-
 _TRIES: Final = 4
 """How often a trail is looked at whose files change meanwhile, before it is damaged."""
 

@@ -13,9 +13,6 @@ from hsm_core.model import KeyId, KeyState
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KnownKey
 
-__all__ = ["Walk", "recorded_names"]
-
-
 _PURGES: Final = "PurgeVersion"
 _KEYS: Final = 64
 """How much of a set digest is about keys."""

@@ -30,8 +30,6 @@ from hsm_core.model import MessageDetail, Phase
 from hsm_core.operations import BackedUpFile, BackUp
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
-__all__ = ["Backups", "Copier"]
-
 Copier: TypeAlias = Callable[[Path, Callable[[], None]], None]
 """
 Copies a database into a new file.

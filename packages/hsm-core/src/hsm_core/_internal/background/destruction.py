@@ -10,8 +10,6 @@ from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.policy.system_callers import SystemPrincipal
 from hsm_core.model import KeyState
 
-__all__ = ["DestructionScheduler"]
-
 
 class DestructionScheduler(KeyScheduler):
     """

@@ -17,8 +17,6 @@ from hsm_core._internal.lib.worker import Caretaker
 from hsm_core.protocols import AuditLog, Clock
 from hsm_core.settings import Settings
 
-__all__ = ["Housekeeping"]
-
 _HEALING_SECONDS: Final = 1.0
 _EXPIRY_SECONDS: Final = 60.0
 _FIRST_SECONDS: Final = 5.0

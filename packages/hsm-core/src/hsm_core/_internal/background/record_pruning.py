@@ -11,8 +11,6 @@ from hsm_core.errors import LeaseHeldError, StoreUnavailableError
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import AuditLog, Clock, Leases
 
-__all__ = ["LEASE", "prune_trail"]
-
 LEASE: Final = "audit-retention"
 """Name of the lease under which a trail is pruned."""
 

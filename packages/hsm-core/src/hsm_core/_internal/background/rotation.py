@@ -13,8 +13,6 @@ from hsm_core._internal.keyring.versions import staged_version
 from hsm_core._internal.policy.system_callers import SystemPrincipal
 from hsm_core.model import KeyState
 
-__all__ = ["RotationScheduler"]
-
 _DAY: Final = 24 * 3600 * 1_000_000
 
 

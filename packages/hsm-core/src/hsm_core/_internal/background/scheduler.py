@@ -16,8 +16,6 @@ from hsm_core.model import KeyState
 from hsm_core.operations import Operation
 from hsm_core.protocols import Request
 
-__all__ = ["Execute", "KeyScheduler"]
-
 Execute: TypeAlias = Callable[[Request], Any]
 """Executes one request; `Pipeline.execute`."""
 

@@ -12,8 +12,6 @@ from hsm_core._internal.handlers.base import Services
 from hsm_core._internal.lib.worker import Caretaker
 from hsm_core.settings import Settings
 
-__all__ = ["Schedulers"]
-
 _FIRST_SECONDS: Final = 10.0
 """How long after the start they first look; a start has other things to do."""
 

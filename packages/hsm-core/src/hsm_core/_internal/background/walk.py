@@ -12,8 +12,6 @@ from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexQuery
 
-__all__ = ["Walk"]
-
 _PAGE: Final = 64
 
 

@@ -33,8 +33,6 @@ from hsm_core.algorithms import Algorithm, Family, HashAlgorithm, spec
 from hsm_core.errors import DecryptionError, UnsupportedOperationError
 from hsm_core.model import KeyId
 
-__all__ = ["HEADER_BYTES", "NONCE_BYTES", "CipherKind", "Header", "kind_of", "parse"]
-
 _MAGIC: Final = b"FHSM\x01"
 HEADER_BYTES: Final = 28
 NONCE_BYTES: Final = 12

@@ -20,22 +20,6 @@ from typing import Final
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InvalidInputError
 
-__all__ = [
-    "OCTET_STRING",
-    "SEQUENCE",
-    "PrivateForm",
-    "algorithm_identifier",
-    "element",
-    "expanded_key_info",
-    "object_identifier",
-    "private_key_info",
-    "read_private_form",
-    "read_private_key_info",
-    "read_public_key_info",
-    "seed_key_info",
-    "subject_public_key_info",
-]
-
 SEQUENCE: Final = 0x30
 OCTET_STRING: Final = 0x04
 _BIT_STRING: Final = 0x03

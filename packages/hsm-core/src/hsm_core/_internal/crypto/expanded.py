@@ -26,8 +26,6 @@ from hsm_core._internal.crypto.der import PrivateForm, read_private_form
 from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["expand", "read_foreign_form", "read_foreign_seed", "read_own_seed"]
-
 _N: Final = 256
 _D: Final = 13
 """Bits of t that the public key leaves out (FIPS 204, table 1)."""

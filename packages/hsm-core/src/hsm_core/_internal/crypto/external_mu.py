@@ -22,8 +22,6 @@ from hsm_core._internal.crypto.der import read_public_key_info
 from hsm_core._internal.crypto.parameters import MU_BYTES, signature_parameters
 from hsm_core.algorithms import Algorithm
 
-__all__ = ["MuDigest"]
-
 
 class MuDigest:
     """

@@ -25,15 +25,6 @@ from hsm_core.errors import (
     UnsupportedOperationError,
 )
 
-__all__ = [
-    "check_format",
-    "check_random",
-    "explained",
-    "kept_form",
-    "shown_form",
-    "usable_form",
-]
-
 _ASKED: Final = {
     Family.RSA: "Its modulus must have exactly {0.modulus_bits} bits and two prime "
     "factors of half that length, not close to each other and not of ROCA's form "

@@ -10,8 +10,6 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import HSMError, UnavailableError
 from hsm_core.protocols import KeyHandle, OAEPParameters, SignatureParameters
 
-__all__ = ["Guard", "GuardedHandle", "octets"]
-
 
 class Guard:
     """

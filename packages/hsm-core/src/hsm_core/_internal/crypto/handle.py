@@ -10,8 +10,6 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import UnsupportedOperationError
 from hsm_core.protocols import OAEPParameters, SignatureParameters
 
-__all__ = ["BaseHandle"]
-
 
 class BaseHandle(ABC):
     """

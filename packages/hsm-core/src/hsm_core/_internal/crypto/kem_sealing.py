@@ -35,8 +35,6 @@ from hsm_core.errors import DecryptionError, InvalidInputError
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyHandle
 
-__all__ = ["open_with", "seal_to"]
-
 _LABEL: Final = b"FerroHSM KEM envelope 1"
 _KEY_BYTES: Final = 32
 _LAST_VERSION: Final = 0xFFFF_FFFF

@@ -38,8 +38,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Entropy, KeyHandle, OAEPParameters
 
-__all__ = ["check_mechanism", "mechanisms", "unwrap_key", "wrap_key"]
-
 _LABEL: Final = b"FerroHSM KEM key wrap 1"
 _KEY_BYTES: Final = 32
 _M: Final = WrapMechanism

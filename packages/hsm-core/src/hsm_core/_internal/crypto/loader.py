@@ -8,8 +8,6 @@ from typing import Protocol
 from hsm_core.algorithms import Algorithm
 from hsm_core.protocols import KeyHandle
 
-__all__ = ["KeyLoader"]
-
 
 class KeyLoader(Protocol):
     """Where a secret becomes a guarded handle: the registry."""

@@ -21,14 +21,6 @@ from hsm_core.algorithms import (
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = [
-    "MU_BYTES",
-    "check_encapsulation",
-    "check_signing",
-    "check_verifying",
-    "signature_parameters",
-]
-
 MU_BYTES: Final = 64
 """Length of ML-DSA's message representative (FIPS 204, algorithm 7, line 6)."""
 

@@ -19,15 +19,6 @@ from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
 if TYPE_CHECKING:
     from hsm_core._internal.crypto.composite import Components
 
-__all__ = [
-    "PREFERRED",
-    "DeferredProvider",
-    "composite_provider",
-    "default_providers",
-    "parse_order",
-    "what_to_install",
-]
-
 _OQS: Final = "oqs"
 
 PREFERRED: Final[Mapping[Family, tuple[str, ...]]] = {

@@ -15,8 +15,6 @@ from hsm_core.errors import UnsupportedOperationError
 from hsm_core.model import KeyId
 from hsm_core.operations import JSONWebKey
 
-__all__ = ["json_web_key", "public_pem", "raw_public_key"]
-
 
 def public_pem(der: bytes) -> str:
     """

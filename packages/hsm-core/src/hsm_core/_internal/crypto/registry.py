@@ -27,8 +27,6 @@ from hsm_core.algorithms import Algorithm, Family
 from hsm_core.errors import InvalidInputError, SelfTestFailedError
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
 
-__all__ = ["CryptoRegistry", "GeneratedKey", "default_registry"]
-
 _DEFAULT_ORDER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 _NOBODY: Final[Mapping[Family, tuple[str, ...]]] = MappingProxyType({})
 

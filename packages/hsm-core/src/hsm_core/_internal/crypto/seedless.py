@@ -16,8 +16,6 @@ from hsm_core._internal.crypto.der import read_private_form
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["encapsulation_key", "expanded_alone"]
-
 _MADE_WITHOUT_SEED: Final = frozenset({Algorithm.ML_KEM_512})
 """Algorithms whose keys may have been made by a provider without seeds."""
 

@@ -29,8 +29,6 @@ from hsm_core.errors import (
 from hsm_core.operations import AlgorithmStatus, SelfTestResult
 from hsm_core.protocols import CryptoProvider
 
-__all__ = ["ServedAlgorithms", "Slot"]
-
 _MOST_PAUSE_SECONDS: Final = 0.1
 
 

@@ -17,8 +17,6 @@ from hsm_core.algorithms import (
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = ["signing_input", "verification_input"]
-
 
 def signing_input(
     algorithm: Algorithm,

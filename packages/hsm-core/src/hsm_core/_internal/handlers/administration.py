@@ -13,8 +13,6 @@ from hsm_core.errors import HSMError
 from hsm_core.model import KeyFilter
 from hsm_core.protocols import IndexQuery
 
-__all__ = ["ListAlgorithmsHandler", "SelfTestHandler", "StatusHandler"]
-
 
 class StatusHandler(Handler[ops.Status, ops.HSMStatus]):
     """Tell the health of the HSM."""

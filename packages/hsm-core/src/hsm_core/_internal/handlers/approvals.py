@@ -19,15 +19,6 @@ from hsm_core.model import Phase
 from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditDraft
 
-__all__ = [
-    "ApproveHandler",
-    "CancelApprovalHandler",
-    "DenyHandler",
-    "GetApprovalHandler",
-    "ListApprovalsHandler",
-    "WithdrawHandler",
-]
-
 
 class _ApprovalHandler(Handler[Op, R]):
     """Base of them: all read a store, and may write down that something has expired."""

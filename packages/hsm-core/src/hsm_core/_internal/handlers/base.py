@@ -44,17 +44,6 @@ from hsm_core.operations import AuditVerification, Operation
 from hsm_core.protocols import AuditLog, Clock, Entropy, PolicyEngine
 from hsm_core.settings import AuditSync, Limits
 
-__all__ = [
-    "PUBLIC_USAGES",
-    "Answer",
-    "Handler",
-    "MutationHandler",
-    "Plan",
-    "Services",
-    "Subject",
-    "check_known",
-]
-
 Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 

@@ -38,8 +38,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import BatchDetail, Record
 
-__all__ = ["MAX_SLOW_ITEMS", "BatchHandler"]
-
 _QUICK_ITEMS: Final = 8
 """Items that an event loop may compute itself, of algorithms that take microseconds."""
 

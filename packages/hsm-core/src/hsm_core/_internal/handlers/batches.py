@@ -16,15 +16,6 @@ from hsm_core.errors import DecryptionError, KeyNotFoundError, KeyStateError
 from hsm_core.model import Record
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-__all__ = [
-    "ComputeMacBatchHandler",
-    "DecryptBatchHandler",
-    "EncryptBatchHandler",
-    "SignBatchHandler",
-    "VerifyBatchHandler",
-    "VerifyMacBatchHandler",
-]
-
 CheckT = TypeVar("CheckT", ops.VerifyBatch, ops.VerifyMacBatch)
 ItemT = TypeVar("ItemT", bound=Record)
 SingleT = TypeVar("SingleT", ops.Verify, ops.VerifyMac)

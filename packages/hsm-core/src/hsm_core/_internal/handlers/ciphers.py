@@ -25,8 +25,6 @@ from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.protocols import OAEPParameters
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-__all__ = ["DecryptHandler", "EncryptHandler"]
-
 EncryptOrDecrypt = TypeVar("EncryptOrDecrypt", ops.Encrypt, ops.Decrypt)
 
 

@@ -14,8 +14,6 @@ from hsm_core._internal.keyring.repository import Inventory
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Cost, Family, spec
 from hsm_core.operations import Operation, SelfTest
 
-__all__ = ["INLINE_BYTES", "is_quick_use", "weight_of"]
-
 INLINE_BYTES: Final = 64 * 1024
 """Longest payload that is processed at once."""
 

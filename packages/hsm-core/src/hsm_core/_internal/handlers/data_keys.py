@@ -11,8 +11,6 @@ from hsm_core._internal.keyring.versions import check_usage, require_version
 from hsm_core.algorithms import KeyUsage
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-__all__ = ["GenerateDataKeyHandler", "RewrapHandler"]
-
 
 class GenerateDataKeyHandler(Handler[ops.GenerateDataKey, ops.DataKey]):
     """Make a data key and encrypt it with the current version."""

@@ -26,8 +26,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyOrigin
 
-__all__ = ["DeriveKeyHandler"]
-
 
 class DeriveKeyHandler(NewKeyHandler[ops.DeriveKey]):
     """Derive from an HKDF key, or from what ECDH agrees on."""

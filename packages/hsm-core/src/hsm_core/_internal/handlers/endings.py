@@ -18,8 +18,6 @@ from hsm_core._internal.time.clock import instant, utc_text
 from hsm_core.errors import InvalidInputError, KeyStateError
 from hsm_core.model import KeyState
 
-__all__ = ["CancelDestroyHandler", "CompleteDestructionHandler", "DestroyKeyHandler"]
-
 _S: Final = KeyState
 _DAY: Final = 24 * 3600 * 1_000_000
 

@@ -20,8 +20,6 @@ from hsm_core.algorithms import Algorithm, HashAlgorithm
 from hsm_core.errors import DecryptionError, KeyNotFoundError
 from hsm_core.protocols import OAEPParameters
 
-__all__ = ["Opened", "open_envelope", "seal_envelope"]
-
 
 @dataclass(frozen=True, slots=True)
 class Opened:

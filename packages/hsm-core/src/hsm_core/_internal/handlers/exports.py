@@ -32,8 +32,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import OAEPParameters
 
-__all__ = ["ExportKeyHandler", "is_as_strong", "required_strength"]
-
 _ENOUGH_BITS: Final = 128
 """Bits of strength that suffice for every key (SP 800-57 part 1, table 4)."""
 _CARRIED: Final = frozenset({Family.AEAD, Family.MAC})

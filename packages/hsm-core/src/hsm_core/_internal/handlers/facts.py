@@ -15,8 +15,6 @@ from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core._internal.keyring.versions import check_living, with_versions
 from hsm_core.errors import InvalidInputError
 
-__all__ = ["UpdateKeyHandler", "updated"]
-
 
 class UpdateKeyHandler(KeyMutation[ops.UpdateKey]):
     """Change name, description, owner and tags."""

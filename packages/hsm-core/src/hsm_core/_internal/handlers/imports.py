@@ -19,8 +19,6 @@ from hsm_core.algorithms import Algorithm, HashAlgorithm, KeyFormat, KeyUsage, s
 from hsm_core.model import KeyOrigin
 from hsm_core.protocols import OAEPParameters
 
-__all__ = ["ImportKeyHandler"]
-
 
 class ImportKeyHandler(NewKeyHandler[ops.ImportKey]):
     """Unwrap, check, keep."""

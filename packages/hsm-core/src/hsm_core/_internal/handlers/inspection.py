@@ -31,13 +31,6 @@ from hsm_core.errors import InvalidInputError, UnsupportedOperationError
 from hsm_core.model import Integrity, KeyFilter, KeyId, KeyInfo, VersionInfo
 from hsm_core.protocols import IndexQuery, KeyScope
 
-__all__ = [
-    "DescribeKeyHandler",
-    "GetPublicKeyHandler",
-    "ListKeysHandler",
-    "ListVersionsHandler",
-]
-
 
 class DescribeKeyHandler(Handler[ops.DescribeKey, KeyInfo]):
     """Describe a key, after looking at all that is stored of it."""

@@ -16,16 +16,6 @@ from msgspec import Meta
 from hsm_core.model import KeyInfo, Line, Record
 from hsm_core.operations import Effect, KeyReference, Operation
 
-__all__ = [
-    "INTERNAL_OPERATIONS",
-    "AllowPurges",
-    "CancelPurge",
-    "CompleteDestruction",
-    "PurgeVersion",
-    "PurgesAllowed",
-    "SchedulePurge",
-]
-
 _Versions = Annotated[tuple[int, ...], Meta(min_length=1, max_length=4096)]
 
 

@@ -12,13 +12,6 @@ from hsm_core.algorithms import Algorithm, AlgorithmSpec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES
 
-__all__ = [
-    "DecapsulateHandler",
-    "EncapsulateHandler",
-    "OpenHandler",
-    "SealHandler",
-]
-
 
 class EncapsulateHandler(Handler[ops.Encapsulate, ops.Encapsulation]):
     """Make a shared secret for the current version."""

@@ -24,12 +24,6 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState
 
-__all__ = [
-    "RevokeKeyHandler",
-    "RollbackHandler",
-    "RotateKeyHandler",
-]
-
 _S: Final = KeyState
 
 

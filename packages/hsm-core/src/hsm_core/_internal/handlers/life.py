@@ -24,13 +24,6 @@ from hsm_core._internal.keyring.versions import (
 from hsm_core.errors import KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState
 
-__all__ = [
-    "ActivateKeyHandler",
-    "ResumeKeyHandler",
-    "SetRotationHandler",
-    "SuspendKeyHandler",
-]
-
 _S: Final = KeyState
 _GIVES_WAY: Final = frozenset({_S.ACTIVE, _S.RETIRED, _S.REVOKED})
 """States in which a current version leaves its place to a staged one."""

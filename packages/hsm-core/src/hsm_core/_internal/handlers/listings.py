@@ -18,8 +18,6 @@ from hsm_core.model import Caller, Role
 from hsm_core.operations import KeyPage, ListKeys
 from hsm_core.protocols import Clock, KeyScope
 
-__all__ = ["Listings"]
-
 _MOST_PAGES: Final = 128
 _MOST_ITEMS: Final = 100
 """Items of a page that is kept; longer ones would take too much memory."""

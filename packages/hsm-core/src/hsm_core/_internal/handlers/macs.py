@@ -17,8 +17,6 @@ from hsm_core._internal.keyring.versions import (
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import MacMismatchError
 
-__all__ = ["ComputeMacHandler", "GenerateRandomHandler", "VerifyMacHandler"]
-
 
 class ComputeMacHandler(Handler[ops.ComputeMac, ops.Mac]):
     """Compute a MAC with the current version."""

@@ -27,8 +27,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyId, KeyOrigin, KeyState
 
-__all__ = ["CreateKeyHandler", "NewKeyHandler", "check_name"]
-
 NewKey = TypeVar("NewKey", ops.CreateKey, ops.ImportKey, ops.DeriveKey)
 
 _SIGNING: Final = frozenset({KeyUsage.SIGN, KeyUsage.VERIFY})

@@ -15,8 +15,6 @@ from hsm_core._internal.keyring.views import key_info
 from hsm_core.algorithms import Algorithm, KeyUsage
 from hsm_core.model import KeyInfo, KeyState
 
-__all__ = ["KeyMutation"]
-
 Op = TypeVar("Op", bound=ops.Operation[Any])
 
 

@@ -30,8 +30,6 @@ from hsm_core.model import AuditEvent, Caller, KeyId
 from hsm_core.policies import KNOWN_OPERATIONS, parse_policy
 from hsm_core.protocols import KeyFacts
 
-__all__ = ["ExplainPolicyHandler", "ShowPolicyHandler", "TestPolicyHandler"]
-
 _MOST_CHANGES: Final = 1000
 _BLOCK: Final = 1000
 _OF_MADE: Final = ("algorithm", "usages")

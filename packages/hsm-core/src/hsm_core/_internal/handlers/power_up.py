@@ -41,20 +41,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Entropy, MasterKeySource
 
-__all__ = [
-    "APPROVAL_ID",
-    "AUDIT_KEY",
-    "HASHING",
-    "LOG_ID",
-    "RING_MACS",
-    "SEALED_APPROVAL",
-    "SEALED_BLOB",
-    "SEALED_RING",
-    "audit_self_test",
-    "own_self_test",
-    "root_self_test",
-]
-
 _DRAWN_BYTES: Final = 32
 
 _ROOT: Final = bytes(range(0x00, 0x20))

@@ -6,13 +6,6 @@ from __future__ import annotations
 from hsm_core import operations as ops
 from hsm_core._internal.handlers.base import Answer, Handler, Subject
 
-__all__ = [
-    "BackUpStoresHandler",
-    "RecoverKeyHandler",
-    "RecoverStoreHandler",
-    "VerifyStoreHandler",
-]
-
 
 class VerifyStoreHandler(Handler[ops.VerifyStore, ops.StoreVerification]):
     """Compare the whole store."""

@@ -19,18 +19,6 @@ from hsm_core._internal.time.clock import microseconds
 from hsm_core.errors import InvalidInputError, KeyNotFoundError, KeyStateError
 from hsm_core.model import KeyState
 
-__all__ = [
-    "AllowPurgesHandler",
-    "BeginLedgerHandler",
-    "CancelPurgeHandler",
-    "ExtendRetentionHandler",
-    "HoldKeyHandler",
-    "PurgeVersionHandler",
-    "ReleaseKeyHandler",
-    "RetentionStatusHandler",
-    "SchedulePurgeHandler",
-]
-
 _S: Final = KeyState
 _LONGEST: Final = 100 * 366 * 86_400 * 1_000_000
 

@@ -12,8 +12,6 @@ from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core._internal.keyring.repository import Inventory
 from hsm_core.model import KeyState
 
-__all__ = ["SealedVersion", "seal_version"]
-
 
 @dataclass(frozen=True, slots=True)
 class SealedVersion:

@@ -25,8 +25,6 @@ from hsm_core.algorithms import Algorithm, AlgorithmSpec, SignatureEncoding, spe
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = ["SignHandler", "VerifyHandler"]
-
 SignOrVerify = TypeVar("SignOrVerify", ops.Sign, ops.Verify)
 
 

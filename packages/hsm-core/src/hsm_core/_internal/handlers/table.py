@@ -32,8 +32,6 @@ from hsm_core._internal.handlers import (
 from hsm_core._internal.handlers import internal_operations as internal
 from hsm_core._internal.handlers.base import Handler, MutationHandler, Services
 
-__all__ = ["AnyHandler", "handler_table"]
-
 AnyHandler: TypeAlias = Handler[Any, Any] | MutationHandler[Any, Any]
 
 _CLASSES: Final[dict[type[ops.Operation[Any]], type[AnyHandler]]] = {

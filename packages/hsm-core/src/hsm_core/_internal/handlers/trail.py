@@ -23,8 +23,6 @@ from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_core.policies import KNOWN_OPERATIONS
 from hsm_core.protocols import AuditHead
 
-__all__ = ["KINDS", "ListAuditEventsHandler", "VerifyAuditHandler", "View"]
-
 KINDS: Final = KNOWN_OPERATIONS | {
     *("Authenticate", "SignIn", "SignOut"),
     *(

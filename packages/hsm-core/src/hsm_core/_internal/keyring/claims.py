@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from hsm_core.model import KeyId
 
-__all__ = ["Claims"]
-
 
 class Claims:
     """Keys by something that each of them claims for itself. Not safe for threads."""

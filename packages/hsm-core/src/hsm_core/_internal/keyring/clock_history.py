@@ -19,8 +19,6 @@ from hsm_core._internal.time.clock_jumps import (
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, KeyStore
 
-__all__ = ["open_leaps"]
-
 _META: Final = "clock-leaps"
 _LOOK: Final = "clock-look"
 _LOOKED_AT: Final = 8

@@ -15,8 +15,6 @@ from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditDraft, AuditLog, Clock, Entropy
 from hsm_core.settings import Settings
 
-__all__ = ["Ground"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:

@@ -16,8 +16,6 @@ from hsm_core._internal.keyring.documents import (
 from hsm_core._internal.keyring.versions import move, with_versions
 from hsm_core.model import KeyState
 
-__all__ = ["WAY_TO_PURGE", "buried", "living"]
-
 _S: Final = KeyState
 
 WAY_TO_PURGE: Final[dict[KeyState, tuple[KeyState, ...]]] = {

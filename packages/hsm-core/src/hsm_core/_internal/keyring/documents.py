@@ -30,24 +30,6 @@ from hsm_core.errors import (
 from hsm_core.model import KeyId, KeyOrigin, KeyState
 from hsm_core.protocols import IndexEntry
 
-__all__ = [
-    "DOCUMENT_FORMAT",
-    "MAX_DOCUMENT_BYTES",
-    "KeyDocument",
-    "OperationRecord",
-    "RotationDocument",
-    "Tombstone",
-    "VersionDocument",
-    "check_document_size",
-    "decode_document",
-    "document_digest",
-    "encode_document",
-    "index_of",
-    "peek",
-    "read_index",
-    "remember",
-]
-
 DOCUMENT_FORMAT: Final = 1
 _NAME: Final = b"key"
 _KEPT_OPERATIONS: Final = 32

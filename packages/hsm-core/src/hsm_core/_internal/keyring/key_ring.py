@@ -34,8 +34,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Entropy, MasterKeySource
 
-__all__ = ["BlobContext", "KeyRing"]
-
 _FORMAT: Final = 1
 _KEK_ID_BYTES: Final = 8
 _CHECKSUM_BYTES: Final = 32

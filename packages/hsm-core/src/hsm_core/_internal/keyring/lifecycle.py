@@ -12,8 +12,6 @@ from typing import Final
 from hsm_core.errors import KeyStateError
 from hsm_core.model import KeyState
 
-__all__ = ["MOVES", "PERMITTED", "REVOKED_BY_POLICY", "check_move", "permits"]
-
 _S: Final = KeyState
 
 MOVES: Final[dict[KeyState, frozenset[KeyState]]] = {

@@ -16,8 +16,6 @@ from hsm_core.errors import KeyStateError, KeyTamperedError
 from hsm_core.model import Integrity, KeyState
 from hsm_core.protocols import Entropy, KeyHandle, KeyStore
 
-__all__ = ["Materials"]
-
 _OPENED: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
 
 

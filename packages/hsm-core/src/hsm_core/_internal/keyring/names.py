@@ -18,8 +18,6 @@ from hsm_core._internal.keyring.documents import KeyDocument
 from hsm_core.errors import NameTakenError
 from hsm_core.model import KeyId, KeyState
 
-__all__ = ["KeyNames", "name_of"]
-
 
 class KeyNames:
     """

@@ -16,17 +16,6 @@ from hsm_core._internal.keyring.documents import KeyDocument, VersionDocument
 from hsm_core.model import KeyState
 from hsm_core.retention_policy import RetentionPolicy
 
-__all__ = [
-    "DAY",
-    "Candidate",
-    "Window",
-    "candidate_of",
-    "candidates",
-    "kept",
-    "opened_at",
-    "window_of",
-]
-
 DAY: Final = 86_400 * 1_000_000
 """A day, in microseconds."""
 

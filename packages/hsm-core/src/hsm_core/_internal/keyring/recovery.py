@@ -40,8 +40,6 @@ from hsm_core.errors import KeyNotFoundError, KeyTamperedError
 from hsm_core.model import AuditEvent, Integrity, KeyId, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, KeyChange, KnownKey, StoredKey
 
-__all__ = ["Acceptance", "PurgeEvidence"]
-
 _AT_ONCE: Final = 500
 """Records that are appended together."""
 

@@ -39,8 +39,6 @@ from hsm_core.protocols import (
     StoredKey,
 )
 
-__all__ = ["Inventory", "Loaded", "Present", "destroyed_by"]
-
 _DESTROYED: Final = KeyState.DESTROYED
 
 

@@ -30,8 +30,6 @@ from hsm_core.model import AuditEvent, Integrity, KeyId
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog, KeyDigest, KnownKey, bucket_of
 
-__all__ = ["Judgement", "compare", "condemn", "judge_doubtful"]
-
 _AHEAD: Final = frozenset({"newer", "foreign"})
 """Problems of an authentic document that the trail can't explain."""
 

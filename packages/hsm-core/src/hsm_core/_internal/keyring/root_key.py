@@ -10,8 +10,6 @@ from hsm_core._internal.lib.entropy import SystemEntropy
 from hsm_core.errors import ConfigurationError, WrongMasterKeyError
 from hsm_core.protocols import Entropy, MasterKeySource
 
-__all__ = ["RootKey"]
-
 _START: Final = b"FHRT\x01"
 _LABEL: Final = b"hsm-core/root-seal/1"
 

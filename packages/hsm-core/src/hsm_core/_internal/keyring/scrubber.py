@@ -32,8 +32,6 @@ from hsm_core.errors import (
 from hsm_core.model import Integrity, KeyState
 from hsm_core.protocols import Clock, StoredKey
 
-__all__ = ["Scrubber"]
-
 _SLICE_SECONDS: Final = 0.001
 """How long it works at a time; others wait for the interpreter that long."""
 

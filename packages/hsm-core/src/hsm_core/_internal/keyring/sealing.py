@@ -17,8 +17,6 @@ from hsm_core._internal.lib.encoding import hkdf_sha256, length_prefixed
 from hsm_core.errors import SelfTestFailedError
 from hsm_core.protocols import Entropy
 
-__all__ = ["KEY_BYTES", "open_sealed", "seal"]
-
 KEY_BYTES: Final = 32
 """Length of every key of the hierarchy."""
 

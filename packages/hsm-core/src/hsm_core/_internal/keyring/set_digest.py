@@ -33,8 +33,6 @@ from hsm_core.protocols import (
     bucket_of,
 )
 
-__all__ = ["Census", "Counted", "Sums"]
-
 _FORMAT: Final = 1
 _MODULUS: Final = 2**256
 _VALUE_BYTES: Final = 32

@@ -20,15 +20,6 @@ from hsm_core.errors import ConflictError, KeyTamperedError
 from hsm_core.model import ApprovalDetail, AuditEvent, Integrity, KeyId, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, KnownKey, OperationMark
 
-__all__ = [
-    "REMOVED",
-    "intent_of",
-    "is_of_approvals",
-    "key_intents",
-    "recover",
-    "settle",
-]
-
 REMOVED: Final = "system.approvals-removed"
 """Kind of the records of a removal of approvals that came to an end."""
 

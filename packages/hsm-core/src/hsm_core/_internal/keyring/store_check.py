@@ -29,8 +29,6 @@ from hsm_core.model import AuditEvent, MessageDetail, Phase
 from hsm_core.protocols import AuditDraft
 from hsm_core.settings import KeyStoreKind
 
-__all__ = ["Keeper"]
-
 _HEALING_SECONDS: Final = 1.0
 """How often it is tried to heal a store whose write failed."""
 

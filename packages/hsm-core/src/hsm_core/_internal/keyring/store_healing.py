@@ -14,8 +14,6 @@ from hsm_core._internal.keyring.repository import Inventory
 from hsm_core._internal.keyring.settlement import settle
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
 
-__all__ = ["Healer"]
-
 
 class Healer:
     """

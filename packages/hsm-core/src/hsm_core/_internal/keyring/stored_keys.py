@@ -44,8 +44,6 @@ from hsm_core.protocols import (
     bucket_of,
 )
 
-__all__ = ["Reader"]
-
 _DOCUMENT_ENTRIES: Final = 8192
 _KEY_ID_CHARACTERS: Final = 36
 _REMOTE_READERS: Final = 8

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from hsm_core.errors import Fact, HSMLockedError, KeyTamperedError
 from hsm_core.model import Integrity, KeyId
 
-__all__ = ["Finding", "StoreLock", "TamperedKeys", "tampering"]
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

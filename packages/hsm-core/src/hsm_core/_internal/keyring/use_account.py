@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from hsm_core._internal.keyring.use_records import UseValue
 from hsm_core.algorithms import Algorithm, spec
 
-__all__ = ["UseAccount", "UseRules"]
-
 
 def _limit_of(algorithm: str) -> int:
     return spec(Algorithm(algorithm)).use_limit

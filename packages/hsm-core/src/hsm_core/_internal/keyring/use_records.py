@@ -12,8 +12,6 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-__all__ = ["UseValue", "decode_value", "encode_value"]
-
 _START: Final = b"FHKU\x01"
 _COUNTS: Final = struct.Struct(">5sBQQQ")
 _MAC_BYTES: Final = 32

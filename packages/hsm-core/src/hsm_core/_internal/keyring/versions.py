@@ -19,21 +19,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyState
 
-__all__ = [
-    "MAX_VERSIONS",
-    "append_version",
-    "check_hold",
-    "check_living",
-    "check_room",
-    "check_usage",
-    "is_short_walk",
-    "move",
-    "require_version",
-    "staged_version",
-    "usable_versions",
-    "with_versions",
-]
-
 _S: Final = KeyState
 _SHORT_WALK: Final = 8
 

@@ -24,15 +24,6 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import KeyFacts
 
-__all__ = [
-    "audited_caller",
-    "audited_key",
-    "key_facts",
-    "key_info",
-    "tampered_info",
-    "version_info",
-]
-
 
 def key_info(
     document: KeyDocument,

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from hsm_core.model import Caller, Parameters
 
-__all__ = ["audited_certificate", "certificate_facts"]
-
 _SUBJECT: Final = "caller_certificate_subject"
 _NAMES: Final = "caller_certificate_names"
 _SINGLE_USE: Final = "caller_single_use"

@@ -7,8 +7,6 @@ import hashlib
 import hmac
 from collections.abc import Callable
 
-__all__ = ["hkdf_sha256", "length_prefixed", "mac_function"]
-
 
 def length_prefixed(*parts: bytes) -> bytes:
     """

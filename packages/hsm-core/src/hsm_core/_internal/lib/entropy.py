@@ -14,8 +14,6 @@ from typing import Final
 
 from hsm_core.errors import EntropyUnavailableError
 
-__all__ = ["SystemEntropy"]
-
 _BLOCK_BYTES: Final = 16
 
 

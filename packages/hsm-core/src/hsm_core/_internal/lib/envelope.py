@@ -14,8 +14,6 @@ from typing import Final
 
 from hsm_core.errors import MalformedError
 
-__all__ = ["check", "join", "split"]
-
 _MIDDLE: Final = b',"mac":"'
 _END: Final = b'"}'
 _HEX: Final = b"0123456789abcdef"

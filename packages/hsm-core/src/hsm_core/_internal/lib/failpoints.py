@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["failpoint", "install"]
-
 _handler: Callable[[str], None] | None = None
 
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 from hsm_core.errors import UnavailableError
 
-__all__ = ["Gate"]
-
 
 class Gate:
     """A door that everybody passes on their way in and out. Safe for many threads."""

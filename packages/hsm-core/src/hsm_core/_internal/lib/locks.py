@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Locks"]
-
 
 class Locks:
     """One lock per name, as long as somebody holds or wants it."""

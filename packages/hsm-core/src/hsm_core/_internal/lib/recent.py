@@ -7,8 +7,6 @@ from typing import Final
 
 from hsm_core.protocols import Clock
 
-__all__ = ["Lately"]
-
 _SECONDS: Final = 10.0
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from hsm_core.operations import ScheduleStatus
 
-__all__ = ["Schedule"]
-
 
 @dataclass(slots=True)
 class Schedule:

@@ -7,8 +7,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["StoredForm", "made_by_newer", "newer_format"]
-
 
 class StoredForm(
     msgspec.Struct,

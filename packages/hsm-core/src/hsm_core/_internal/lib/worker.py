@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-__all__ = ["Caretaker", "Task"]
-
 Task: TypeAlias = Callable[[], float | None]
 """
 Does a step of its work; returns after how many seconds the next one is due, or None

@@ -35,8 +35,6 @@ from hsm_core.model import Caller, CertificateIdentity
 from hsm_core.operations import AuditPage, Effect, ListAuditEvents, Operation
 from hsm_core.protocols import AuditTicket, Request
 
-__all__ = ["AsyncBoundHSM", "AsyncGateway", "Lane", "Pools"]
-
 R = TypeVar("R")
 _MOST_WAITING: Final = 1024
 _MOST_SLOW: Final = 64

@@ -36,8 +36,6 @@ from hsm_core.model import Caller, KeyId
 from hsm_core.operations import OPERATIONS, Effect, Operation
 from hsm_core.protocols import Decision
 
-__all__ = ["Admission", "checked_caller"]
-
 _KEYED: Final = frozenset(
     operation
     for operation in (*OPERATIONS, *INTERNAL_OPERATIONS)

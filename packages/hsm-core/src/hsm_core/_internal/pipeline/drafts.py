@@ -32,8 +32,6 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, Decision, PolicyEngine
 from hsm_core.settings import CIPHERTEXT_OVERHEAD_BYTES, Limits
 
-__all__ = ["Attempt", "code_of", "parameters_of"]
-
 _NO_GENERATION: Final = 2**53
 """More than any generation."""
 

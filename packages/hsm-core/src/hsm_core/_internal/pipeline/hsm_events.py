@@ -9,8 +9,6 @@ from hsm_core.errors import SelfTestFailedError
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["record_stopped", "record_system"]
-
 
 def record_system(services: Services, kind: str) -> None:
     """Record a start or a stop, with the digest over all keys."""

@@ -11,8 +11,6 @@ from hsm_core._internal.pipeline.drafts import Attempt
 from hsm_core.model import Approval, Caller
 from hsm_core.operations import Operation
 
-__all__ = ["ApprovalDesk"]
-
 
 class ApprovalDesk:
     """

@@ -30,8 +30,6 @@ from hsm_core.errors import (
 from hsm_core.operations import AuditPage, ListAuditEvents
 from hsm_core.protocols import AuditHead
 
-__all__ = ["MOST_FOLLOWERS", "Followers"]
-
 MOST_FOLLOWERS: Final = 16
 """Live views of one HSM at one time."""
 

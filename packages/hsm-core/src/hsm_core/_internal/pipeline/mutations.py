@@ -48,8 +48,6 @@ from hsm_core.model import KeyState, MessageDetail, Phase
 from hsm_core.operations import Operation
 from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
-__all__ = ["Mutations"]
-
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _TRIES_AHEAD: Final = 3
 """How often a slow change is worked out before its locks are taken."""

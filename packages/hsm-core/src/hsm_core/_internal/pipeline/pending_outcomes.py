@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from hsm_core._internal.keyring.repository import Inventory
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket
 
-__all__ = ["OwedOutcomes"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Owed:

@@ -43,8 +43,6 @@ from hsm_core.model import Caller, KeyState, Phase
 from hsm_core.operations import Effect, Operation
 from hsm_core.protocols import AuditDraft, AuditTicket, Request
 
-__all__ = ["BoundHSM", "Computed", "Outcome", "Pipeline"]
-
 R = TypeVar("R")
 _STANDING: Final = frozenset({KeyState.ACTIVE, KeyState.RETIRED})
 _UNRECORDED: Final = frozenset({Effect.READ, Effect.CONSENT})

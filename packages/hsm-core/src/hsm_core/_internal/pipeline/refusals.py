@@ -28,13 +28,6 @@ from hsm_core.model import (
 )
 from hsm_core.protocols import AuditDraft, AuditLog, AuditTicket, Clock
 
-__all__ = [
-    "COUNTED_SECONDS",
-    "NearLimitRecorder",
-    "Refusals",
-    "TamperingRecorder",
-]
-
 COUNTED_SECONDS: Final = 60.0
 """How often what was counted is recorded."""
 

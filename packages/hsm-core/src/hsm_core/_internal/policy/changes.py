@@ -19,8 +19,6 @@ from hsm_core.model import ApprovalDemand
 from hsm_core.operations import OPERATIONS, Effect, Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["UPDATE_GIVES", "Decide", "Freed", "decide_update", "facts_after"]
-
 UPDATE_GIVES: Final = "update-gives:"
 """Before the name of an operation: stands for the rule where a change gives rights."""
 

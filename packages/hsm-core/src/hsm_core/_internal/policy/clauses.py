@@ -10,8 +10,6 @@ from hsm_core._policies.rules import PolicyRule
 from hsm_core.model import Caller
 from hsm_core.protocols import KeyClause, KeyFacts
 
-__all__ = ["applies_to_all", "applies_to_any", "clause_of"]
-
 
 def clause_of(rule: PolicyRule, kind: str, caller: Caller, at: int) -> KeyClause | None:
     """

@@ -14,8 +14,6 @@ from hsm_core.model import Caller
 from hsm_core.operations import Operation, UpdateKey
 from hsm_core.protocols import Decision, KeyFacts, PolicyEngine
 
-__all__ = ["decide_as_asked", "decide_on"]
-
 
 def decide_on(
     engine: PolicyEngine,

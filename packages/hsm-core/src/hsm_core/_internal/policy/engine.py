@@ -26,8 +26,6 @@ from hsm_core.operations import Operation
 from hsm_core.protocols import Decision, KeyClause, KeyFacts, KeyScope
 from hsm_core.settings import PolicyProfile, Settings
 
-__all__ = ["HeldRule", "RuleEngine", "policy_of"]
-
 _PURGE: Final = frozenset({"AllowPurges", "PurgeVersion"})
 _DESCRIBE: Final = "DescribeKey"
 _LIST: Final = "ListKeys"

@@ -23,8 +23,6 @@ from hsm_core.model import ApprovalDemand, Caller, PolicyOutcome
 from hsm_core.operations import PolicyExplanation, RuleExplanation
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["explain"]
-
 Sides: TypeAlias = tuple[KeyFacts, ...]
 """Facts of the keys that rules may be about where they are asked once."""
 

@@ -22,8 +22,6 @@ from hsm_core.model import ApprovalDemand, Caller
 from hsm_core.operations import OPERATIONS
 from hsm_core.protocols import KeyClause, KeyFacts
 
-__all__ = ["freed", "freeing"]
-
 _SOMEBODY: Final = Caller(principal="", roles=frozenset())
 """Stands for all who own neither."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from hsm_core._internal.policy.engine import RuleEngine
 
-__all__ = ["PolicyHolder"]
-
 
 class PolicyHolder:
     """

@@ -15,8 +15,6 @@ from hsm_core.identities import SYSTEM_PREFIX
 from hsm_core.model import ApprovalDemand, PolicyOutcome
 from hsm_core.protocols import Decision
 
-__all__ = ["DEFAULT_DENY", "asking_rule", "joined", "outcome_of_rule"]
-
 DEFAULT_DENY: Final = "default-deny"
 """Stands for a rule where nothing grants what was asked for."""
 

@@ -7,8 +7,6 @@ from hsm_core._internal.policy.holder import PolicyHolder
 from hsm_core._policies.known_people import KnownPerson, person_of
 from hsm_core.model import Caller, CertificateIdentity
 
-__all__ = ["Recogniser"]
-
 
 class Recogniser:
     """

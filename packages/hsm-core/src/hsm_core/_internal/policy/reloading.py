@@ -25,8 +25,6 @@ from hsm_core.errors import AuditUnavailableError, ConfigurationError
 from hsm_core.model import MessageDetail, Phase
 from hsm_core.protocols import AuditDraft, AuditLog, Clock
 
-__all__ = ["PolicyReloader"]
-
 _SHOWN_CHARACTERS: Final = 300
 
 

@@ -29,8 +29,6 @@ from hsm_core.model import (
 from hsm_core.operations import PolicyChange
 from hsm_core.protocols import Decision, KeyFacts
 
-__all__ = ["OTHER_FACTS", "change_of", "decision_on", "was_decided"]
-
 OTHER_FACTS: Final = ("algorithm", "name", "owner", "tags", "usages")
 """What is recorded of a further key, as ``<field without _id>_<fact>``."""
 

@@ -18,8 +18,6 @@ from hsm_core.model import Caller, KeyState
 from hsm_core.operations import Operation
 from hsm_core.protocols import KeyFacts
 
-__all__ = ["Asked", "asked_of", "sides_as_asked"]
-
 _CHANGING = "UpdateKey"
 
 

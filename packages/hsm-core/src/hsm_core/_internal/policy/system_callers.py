@@ -13,8 +13,6 @@ from typing import Final
 
 from hsm_core.model import Caller
 
-__all__ = ["SYSTEM_GRANTS", "SystemPrincipal", "system_caller"]
-
 
 class SystemPrincipal(StrEnum):
     """Names under which the HSM itself acts."""

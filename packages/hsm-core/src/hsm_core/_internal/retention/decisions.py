@@ -13,8 +13,6 @@ from hsm_core._internal.retention.requests import Remembered
 from hsm_core.model import Approval, ApprovalState
 from hsm_core.operations import Operation
 
-__all__ = ["Answer", "Consent", "Consents", "NobodyAskedError"]
-
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _ANSWER_SECONDS: Final = 14 * 86_400
 """For how long people may think about it."""

@@ -36,8 +36,6 @@ from hsm_core.errors import (
 from hsm_core.model import AuditEvent, KeyId, Phase
 from hsm_core.protocols import AuditLog, KnownKey
 
-__all__ = ["LedgerCheck", "TrailReach", "unknown_purge"]
-
 _BLOCK: Final = 200
 _PURGED: Final = "Its material was purged, and an older document was put back."
 

@@ -40,18 +40,6 @@ from hsm_core.model import (
 from hsm_core.operations import LedgerBegun
 from hsm_core.protocols import AuditDraft, AuditLog
 
-__all__ = [
-    "ANCHOR_KIND",
-    "PURGE_KIND",
-    "Attestation",
-    "Intent",
-    "Ledger",
-    "Reach",
-    "anchor_draft",
-    "reach",
-    "reach_of",
-]
-
 ANCHOR_KIND: Final = "system.ledger"
 """Kind of the records of the trail that say how far the ledger reaches."""
 

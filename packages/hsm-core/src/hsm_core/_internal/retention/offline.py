@@ -14,8 +14,6 @@ from hsm_core._internal.retention.ledger import PURGE_KIND, Reach, reach_of
 from hsm_core.errors import AuditTamperedError, LedgerTamperedError
 from hsm_core.model import AuditEvent, Phase
 
-__all__ = ["LedgerVerification", "verify_ledger"]
-
 
 class _Verifier(Protocol):
     def verify(

@@ -27,8 +27,6 @@ from hsm_core._internal.time.judged_time import KnownTime
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import Request
 
-__all__ = ["Pauses"]
-
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _ALLOWED_FOR: Final = 7 * DAY
 

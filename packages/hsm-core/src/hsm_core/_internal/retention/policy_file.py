@@ -18,8 +18,6 @@ from hsm_core.retention_policy import (
     parse_retention_policy,
 )
 
-__all__ = ["PolicyFile"]
-
 _SETTLED_SECONDS: Final = 2.0
 """For how long a new content must stand before it is believed: half a file that was
 being written may be a valid one, with fewer and shorter windows."""

@@ -28,8 +28,6 @@ from hsm_core.errors import HSMError, KeyNotFoundError, UnavailableError
 from hsm_core.model import Approval, Integrity, KeyId, Parameters
 from hsm_core.protocols import Entropy, Request
 
-__all__ = ["NOTE", "Purger", "note_of", "purge_of"]
-
 NOTE: Final = (
     "Backups, snapshots and what a medium, such as an SSD, keeps of overwritten data "
     "are not reached. Whoever has an old copy and the root key can still open it."

@@ -13,8 +13,6 @@ from hsm_core.errors import ApprovalNotFoundError
 from hsm_core.model import Approval, Caller
 from hsm_core.operations import Operation
 
-__all__ = ["NoDesk", "PurgeDesk", "Remembered", "granted_at"]
-
 _MOST: Final = 2000
 _PACKED: Final = msgspec.msgpack.Encoder(order="deterministic")
 

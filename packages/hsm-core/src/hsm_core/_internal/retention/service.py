@@ -33,8 +33,6 @@ from hsm_core.model import Caller, Phase
 from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
 from hsm_core.protocols import AuditDraft, AuditLog, Request
 
-__all__ = ["Retention"]
-
 _SLICE_SECONDS: Final = 0.005
 """How long it works at a time; other threads wait for the interpreter that long."""
 

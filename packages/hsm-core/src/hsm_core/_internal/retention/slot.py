@@ -16,8 +16,6 @@ from hsm_core.operations import LedgerBegun, LedgerStatus, RetentionReport
 from hsm_core.protocols import AuditLog, Request
 from hsm_core.settings import KeyStoreKind
 
-__all__ = ["LedgerFile", "RetentionSlot", "removal_method"]
-
 Execute: TypeAlias = Callable[[Request], Any]
 """The pipeline."""
 

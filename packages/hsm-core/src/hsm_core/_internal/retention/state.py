@@ -19,8 +19,6 @@ from hsm_core._internal.lib.stored_form import StoredForm
 from hsm_core.errors import MalformedError
 from hsm_core.protocols import KeyStore
 
-__all__ = ["LOST", "Allowance", "Anchor", "Pause", "RetentionState", "StateFile"]
-
 _META: Final = "retention"
 _NAME: Final = b"retention"
 _FORMAT: Final = 1

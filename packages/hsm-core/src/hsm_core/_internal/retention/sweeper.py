@@ -46,8 +46,6 @@ from hsm_core.model import Approval, ApprovalState, KeyId
 from hsm_core.protocols import BUCKETS, Request
 from hsm_core.retention_policy import RetentionPolicy
 
-__all__ = ["Sweeper"]
-
 _CALLER: Final = system_caller(SystemPrincipal.RETENTION)
 _SECOND: Final = 1_000_000
 

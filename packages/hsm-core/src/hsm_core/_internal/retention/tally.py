@@ -11,8 +11,6 @@ from hsm_core._internal.time.clock import instant
 from hsm_core.model import KeyId
 from hsm_core.operations import PurgeItem
 
-__all__ = ["Ripe", "Tally", "Totals"]
-
 _SHOWN: Final = 100
 
 

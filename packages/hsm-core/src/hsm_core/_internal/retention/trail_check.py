@@ -13,8 +13,6 @@ from hsm_core.errors import InvalidInputError
 from hsm_core.operations import AuditVerification
 from hsm_core.protocols import AuditLog
 
-__all__ = ["TrailCheck"]
-
 _BLOCK: Final = 200
 
 

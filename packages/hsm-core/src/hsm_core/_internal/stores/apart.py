@@ -30,8 +30,6 @@ from hsm_core.settings import (
     Settings,
 )
 
-__all__ = ["check_apart", "check_unlocked", "tighten_folders"]
-
 _Naming: TypeAlias = Callable[[str], str]
 
 

@@ -13,8 +13,6 @@ from hsm_core.protocols import (
     ApprovalStore,
 )
 
-__all__ = ["GuardedApprovalStore"]
-
 
 class GuardedApprovalStore(Guarded[ApprovalStore], ApprovalStore):
     """Another store of approvals, with its foreign exceptions turned into ours."""

@@ -23,8 +23,6 @@ from hsm_core.errors import (
 from hsm_core.model import ApprovalState
 from hsm_core.protocols import ApprovalChange, ApprovalEntry, ApprovalQuery
 
-__all__ = ["ApprovalIndex", "check_approval_change"]
-
 _Position: TypeAlias = tuple[int, str]
 _Facet: TypeAlias = tuple[str, ...]
 

@@ -16,8 +16,6 @@ from typing import Final, TypeVar
 
 from hsm_core.errors import ConfigurationError, HSMError, StoreUnavailableError
 
-__all__ = ["APPROVAL_STORES", "KEY_STORES", "VAULTS", "Opener", "find_opener"]
-
 APPROVAL_STORES: Final = "hsm_core.approval_stores"
 KEY_STORES: Final = "hsm_core.key_stores"
 VAULTS: Final = "hsm_core.vaults"

@@ -27,14 +27,6 @@ from hsm_core.protocols import (
     UseCounters,
 )
 
-__all__ = [
-    "Guarded",
-    "GuardedKeyStore",
-    "GuardedUseCounters",
-    "guarded",
-    "guarded_commit",
-]
-
 
 @contextmanager
 def guarded() -> Iterator[None]:

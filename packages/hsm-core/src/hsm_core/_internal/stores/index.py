@@ -32,8 +32,6 @@ from hsm_core.protocols import (
     bucket_of,
 )
 
-__all__ = ["KeyIndex"]
-
 _Position: TypeAlias = tuple[int, str]
 _Facet: TypeAlias = tuple[str, ...]
 

@@ -31,15 +31,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Clock, Lease, Leases
 
-__all__ = [
-    "MAX_LEASE_BYTES",
-    "DamagedLeaseError",
-    "LeaseRule",
-    "RuledLeases",
-    "decode_lease",
-    "encode_lease",
-]
-
 MAX_LEASE_BYTES: Final = 1024
 """Longest stored form of a lease."""
 

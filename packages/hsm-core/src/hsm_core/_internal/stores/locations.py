@@ -42,8 +42,6 @@ from hsm_core.protocols import (
 )
 from hsm_core.settings import ApprovalStoreKind, KeyStoreKind, Settings
 
-__all__ = ["open_approval_store", "open_key_store", "open_vault_store"]
-
 _KEYS: Final = "key_store"
 _APPROVALS: Final = "approval_store"
 _NOT_VISIBLE: Final = re.compile(r"[^!-~]")

@@ -15,15 +15,6 @@ from typing import Final
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import KeyChange
 
-__all__ = [
-    "check_change",
-    "check_material_id",
-    "check_meta_name",
-    "check_operation_id",
-    "check_versions",
-    "is_key_id",
-]
-
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPERATION_ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _META_NAME: Final = re.compile(r"[a-z][a-z0-9._-]{0,63}")

@@ -23,8 +23,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import ABSENT, RemoteKeyVault, VaultObject
 
-__all__ = ["S3Vault", "make_client", "open_s3"]
-
 _LOCATION: Final = re.compile(
     r"//([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9_-][A-Za-z0-9._/-]{0,511})?)?"
 )

@@ -19,8 +19,6 @@ from hsm_core.model import RepairDetail
 from hsm_core.protocols import AuditLog, Clock, Entropy
 from hsm_core.settings import AuditStoreKind, AuditSync, KeyStoreKind, Settings
 
-__all__ = ["open_ledger", "open_trail", "recover_fork"]
-
 _LEDGER_RESERVE_BYTES: Final = 64 * 1024
 """Room for the outcomes of purges whose intent was written; a sweep has one at most."""
 

@@ -23,17 +23,6 @@ from hsm_core._internal.lib import envelope
 from hsm_core.errors import MalformedError
 from hsm_core.protocols import Clock
 
-__all__ = [
-    "OFF",
-    "SLACK",
-    "Leap",
-    "Leaps",
-    "decode_leaps",
-    "decode_look",
-    "encode_leaps",
-    "encode_look",
-]
-
 OFF: Final = 7 * 24 * 3600 * 1_000_000
 """How long an HSM may have been off, in microseconds, and all of it be counted."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from hsm_core._internal.time.clock_jumps import Leaps
 
-__all__ = ["KnownTime"]
-
 
 class KnownTime:
     """

@@ -12,8 +12,6 @@ import threading
 
 from hsm_core.protocols import Clock
 
-__all__ = ["SteadyTime"]
-
 
 class SteadyTime:
     """

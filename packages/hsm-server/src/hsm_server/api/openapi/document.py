@@ -25,8 +25,6 @@ from hsm_server.http.conditions import takes_condition
 from hsm_server.http.health import Health
 from hsm_server.http.problems import PROBLEM_TYPE, Problem
 
-__all__ = ["openapi_document"]
-
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
 _EVENTS: Final = "text/event-stream"

@@ -16,8 +16,6 @@ from typing import Any, Final
 from hsm_core import operations as ops
 from hsm_core.operations import Operation
 
-__all__ = ["EXAMPLES"]
-
 
 def _text(words: bytes) -> str:
     return base64.b64encode(words).decode()

@@ -15,8 +15,6 @@ from hsm_core import operations as ops
 from hsm_core.operations import Operation
 from hsm_server.api.openapi.schemas import Schema
 
-__all__ = ["link_components", "links_of", "links_of_waiting"]
-
 _Kind = type[Operation[Any]]
 
 _MADE: Final = (

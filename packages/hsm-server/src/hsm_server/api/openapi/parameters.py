@@ -12,8 +12,6 @@ from hsm_server.api.openapi.examples import EXAMPLES
 from hsm_server.api.openapi.schemas import Schema
 from hsm_server.http.conditions import takes_condition
 
-__all__ = ["parameters_of"]
-
 _EVENT_ID: Final[Schema] = {
     "name": "Last-Event-ID",
     "in": "header",

@@ -14,14 +14,6 @@ from hsm_core.operations import Operation
 from hsm_core.rest import Route, path_fields
 from hsm_server.config.settings import HTTPLimits
 
-__all__ = [
-    "Schema",
-    "bound_items",
-    "component_schemas",
-    "request_schema",
-    "summary_of",
-]
-
 Schema = dict[str, Any]
 
 _BASE64: Final = (

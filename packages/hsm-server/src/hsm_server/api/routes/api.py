@@ -38,8 +38,6 @@ from hsm_server.http.requests import BYTES, EVENTS, JSON, RequestReader, add_rou
 from hsm_server.http.visitors import api_visitor_of
 from hsm_server.vault.access import Known, Visitor
 
-__all__ = ["RESULT_HEADER", "add_api_routes"]
-
 RESULT_HEADER: Final = "FerroHSM-Result"
 """Header of a raw answer that holds the result's other fields, as ASCII JSON."""
 

@@ -25,8 +25,6 @@ from hsm_server.http.requests import add_route
 from hsm_server.http.visitors import visitor_of
 from hsm_server.observability.telemetry import METRICS_CONTENT_TYPE
 
-__all__ = ["add_metrics_route", "add_service_routes"]
-
 _LONGEST_CACHE_SECONDS: Final = 300
 
 

@@ -17,8 +17,6 @@ from hsm_server.config.options.addresses import parse_address
 from hsm_server.config.options.option import ListOption, option
 from hsm_server.config.settings import ACMESettings
 
-__all__ = ["PRODUCTION", "STAGING", "acme_options", "acme_settings"]
-
 PRODUCTION: Final = "https://acme-v02.api.letsencrypt.org/directory"
 STAGING: Final = "https://acme-staging-v02.api.letsencrypt.org/directory"
 

@@ -8,8 +8,6 @@ from typing import Final
 
 import click
 
-__all__ = ["parse_address"]
-
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]\s]+)):([0-9]{1,5})\Z")
 
 

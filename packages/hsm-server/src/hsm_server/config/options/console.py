@@ -11,8 +11,6 @@ from hsm_core.errors import ConfigurationError
 from hsm_server.config.options.option import option
 from hsm_server.config.settings import ConsoleSettings
 
-__all__ = ["console_options", "console_settings"]
-
 
 def console_options() -> list[click.Parameter]:
     """Return the options of the console."""

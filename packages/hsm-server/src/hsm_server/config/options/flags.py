@@ -25,8 +25,6 @@ from hsm_server.config.options.unavailable import UNAVAILABLE, unavailable
 from hsm_server.config.options.users import parse_user
 from hsm_server.config.settings import EventLoop, Isolation, LogFormat, LogLevel
 
-__all__ = ["SECRET_OPTIONS", "ServerCommand", "options"]
-
 SECRET_OPTIONS: Final = ("master-key", "hmac-key", "auth-jwt-secret")
 """Flags that hold or name a secret."""
 

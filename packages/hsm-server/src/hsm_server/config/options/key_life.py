@@ -9,8 +9,6 @@ import click
 
 from hsm_server.config.options.option import option
 
-__all__ = ["key_life_options"]
-
 _INTERVAL: Final = click.IntRange(60, 10 * 365 * 24 * 3600)
 
 

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 import click
 
-__all__ = ["parse_key_set_url"]
-
 _MOST_CHARACTERS: Final = 2048
 
 

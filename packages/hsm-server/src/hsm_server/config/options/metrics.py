@@ -17,8 +17,6 @@ from hsm_server.config.options.addresses import parse_address
 from hsm_server.config.options.option import option
 from hsm_server.config.settings import MetricsSettings, ServerSettings
 
-__all__ = ["is_loopback", "metrics_options", "metrics_settings", "metrics_warning"]
-
 _TOKEN: Final = re.compile(r"[!-~]{32,512}\Z")
 
 

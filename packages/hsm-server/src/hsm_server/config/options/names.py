@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["environment_name"]
-
 _RENAMED: Final = {
     "auth-jwt-secret": "FERROHSM_JWT_SECRET",
     "auth-jwt-config": "FERROHSM_JWT_CONFIG",

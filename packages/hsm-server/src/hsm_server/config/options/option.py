@@ -9,8 +9,6 @@ import click
 
 from hsm_server.config.options.names import environment_name
 
-__all__ = ["ListOption", "option", "refuse_repeated"]
-
 _UNITS: Final = {"secs": "SECONDS", "days": "DAYS", "bytes": "BYTES"}
 _NUMBERS: Final = (click.types.IntParamType, click.types.FloatParamType)
 

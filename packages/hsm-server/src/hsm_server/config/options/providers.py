@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["parse_orders"]
-
 
 def parse_orders(
     context: click.Context, option: click.Parameter, value: tuple[str, ...]

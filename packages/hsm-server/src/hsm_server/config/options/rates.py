@@ -11,8 +11,6 @@ import click
 from hsm_server.config.options.option import ListOption, option
 from hsm_server.config.settings import ProxyHeader, ProxySettings, RateLimits
 
-__all__ = ["proxy_settings", "rate_limits", "rate_options"]
-
 
 def rate_options() -> list[click.Parameter]:
     """Return the flags, in the order of the help."""

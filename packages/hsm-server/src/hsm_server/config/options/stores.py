@@ -14,8 +14,6 @@ from hsm_core.settings import KeyStoreKind
 from hsm_server.config.options.names import environment_name
 from hsm_server.config.options.option import option
 
-__all__ = ["check_places", "stores"]
-
 _PATH: Final = click.Path(path_type=Path)
 _URI: Final = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
 _DAYS: Final = click.IntRange(0, 36500)

@@ -19,8 +19,6 @@ from hsm_server.config.settings import (
     TLSSettings,
 )
 
-__all__ = ["tls_options", "tls_settings"]
-
 # Who may read it is the front end's user, which this process may not be.
 _FILE: Final = click.Path(path_type=Path, readable=False)
 

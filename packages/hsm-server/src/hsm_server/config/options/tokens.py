@@ -10,8 +10,6 @@ import click
 from hsm_server.config.options.key_sets import parse_key_set_url
 from hsm_server.config.options.option import option
 
-__all__ = ["token_options"]
-
 
 def token_options() -> list[click.Parameter]:
     """Return the flags, in the order of the help."""

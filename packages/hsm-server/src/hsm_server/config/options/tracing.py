@@ -19,8 +19,6 @@ from hsm_core.errors import ConfigurationError
 from hsm_server.config.options.option import option
 from hsm_server.config.settings import SAMPLERS, TracingSettings
 
-__all__ = ["tracing_options", "tracing_settings"]
-
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 _TRACES: Final = "OTEL_EXPORTER_OTLP_TRACES_"
 _PROTOCOL: Final = "http/protobuf"

@@ -10,8 +10,6 @@ from click.core import ParameterSource
 
 from hsm_server.config.options.names import environment_name
 
-__all__ = ["UNAVAILABLE", "unavailable"]
-
 UNAVAILABLE: Final = {
     "checkpoint-interval-secs": (
         "no clock has the trail verified; `hsm-cli audit verify` does"

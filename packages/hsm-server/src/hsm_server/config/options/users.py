@@ -11,8 +11,6 @@ import click
 from hsm_server.config.plan import User
 from hsm_server.config.settings import Isolation
 
-__all__ = ["parse_user", "root_warning"]
-
 
 def parse_user(
     context: click.Context, option: click.Parameter, value: str | None

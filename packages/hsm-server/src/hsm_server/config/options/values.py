@@ -34,8 +34,6 @@ from hsm_server.config.settings import (
     TokenRules,
 )
 
-__all__ = ["TOKEN_KEYS", "settings_from"]
-
 TOKEN_KEYS: Final = ("auth_jwt_config", "auth_jwt_jwks_url", "auth_jwt_secret")
 """Options that say what tokens are verified with; the last counts where it is alone."""
 

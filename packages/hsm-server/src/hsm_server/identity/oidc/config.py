@@ -16,8 +16,6 @@ from hsm_core.model import Record, parse_role
 from hsm_core.setting_files import parse_settings, read_setting_file
 from hsm_server.config.settings import OIDCSettings
 
-__all__ = ["RETURN_PATH", "load_oidc_config"]
-
 RETURN_PATH: Final = "/ui/sign-in/oidc/answer"
 """Where a provider sends people back to."""
 

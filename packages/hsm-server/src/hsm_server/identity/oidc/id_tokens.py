@@ -24,8 +24,6 @@ from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
 from hsm_server.identity.tokens.keys import Algorithm, TokenKey
 from hsm_server.identity.tokens.subjects import checked_subject
 
-__all__ = ["IDTokens", "Person", "provider_name"]
-
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
 _HEADER_MEMBERS: Final = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")

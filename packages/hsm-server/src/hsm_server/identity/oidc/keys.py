@@ -11,8 +11,6 @@ from hsm_server.identity.tokens.config import load_key_set, still_in_key_set
 from hsm_server.identity.tokens.source import TokenSource
 from hsm_server.identity.tokens.trust import TokenTrust
 
-__all__ = ["ProviderKeys", "keys_of"]
-
 
 def keys_of(settings: OIDCSettings) -> ProviderKeys | TokenSource:
     """Return where the keys of a provider come from: its file, or who fetches them."""

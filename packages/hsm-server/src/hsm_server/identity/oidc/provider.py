@@ -27,8 +27,6 @@ from hsm_core.secret_input import read_secret_text
 from hsm_core.wire import scan_json
 from hsm_server.config.settings import MAX_TOKEN_BYTES, OIDCSettings
 
-__all__ = ["Departure", "Provider", "ProviderError"]
-
 _METADATA_PATH: Final = "/.well-known/openid-configuration"
 _METADATA_SECONDS: Final = 3600.0
 """How long what a provider says of itself is kept."""

@@ -12,8 +12,6 @@ from hsm_server.identity.oidc.keys import keys_of
 from hsm_server.identity.tokens.source import TokenSource
 from hsm_server.identity.tokens.watch import TokenWatch
 
-__all__ = ["Vouching", "vouching_for"]
-
 
 class Vouching:
     """

@@ -33,17 +33,6 @@ from hsm_server.identity.tokens.keys import (
 )
 from hsm_server.identity.tokens.trust import TokenTrust
 
-__all__ = [
-    "MAX_KEYS",
-    "load_key_set",
-    "load_token_config",
-    "public_keys_of_set",
-    "still_in_config",
-    "still_in_key_set",
-    "still_in_public_set",
-    "with_keys",
-]
-
 MAX_KEYS: Final = 32
 """How many keys may count at one time; a token without kid may try them all."""
 

@@ -26,16 +26,6 @@ from joserfc.errors import JoseError
 from hsm_core.errors import InvalidInputError
 from hsm_server.identity.tokens.weak_rsa import is_predictable
 
-__all__ = [
-    "MIN_SECRET_BYTES",
-    "Algorithm",
-    "TokenKey",
-    "key_from_jwk",
-    "key_from_pem",
-    "key_from_secret",
-    "public_key_set",
-]
-
 MIN_SECRET_BYTES: Final = 32
 """Shortest HS256 secret (RFC 7518, section 3.2)."""
 

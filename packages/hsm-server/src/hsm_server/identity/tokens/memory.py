@@ -7,8 +7,6 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Memory"]
-
 T = TypeVar("T")
 
 

@@ -19,8 +19,6 @@ from hsm_server.identity.tokens.config import (
 from hsm_server.identity.tokens.keys import TokenKey
 from hsm_server.identity.tokens.trust import TokenTrust
 
-__all__ = ["KeySource", "TokenSource"]
-
 
 class KeySource(Protocol):
     """Says again and again which keys count."""

@@ -10,8 +10,6 @@ from typing import Final
 
 from hsm_server.identity.tokens.verifier import Identity
 
-__all__ = ["MOST_SPENT", "SpentTokens"]
-
 MOST_SPENT: Final = 100_000
 """Tokens that are remembered; while there are so many, no other is taken for fresh."""
 

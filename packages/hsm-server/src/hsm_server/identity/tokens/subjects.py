@@ -8,8 +8,6 @@ import unicodedata
 from hsm_core.errors import AuthenticationError
 from hsm_core.identities import is_reserved, shows_nothing
 
-__all__ = ["checked_name", "checked_subject"]
-
 
 def checked_name(name: str) -> str:
     """

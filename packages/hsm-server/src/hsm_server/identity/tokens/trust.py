@@ -13,8 +13,6 @@ from hsm_server.identity.tokens.keys import (
     public_key_set,
 )
 
-__all__ = ["TokenTrust", "TrustedNames"]
-
 
 @dataclass(frozen=True, slots=True)
 class TokenTrust:

@@ -28,8 +28,6 @@ from hsm_server.identity.tokens.memory import Memory
 from hsm_server.identity.tokens.subjects import checked_name, checked_subject
 from hsm_server.identity.tokens.trust import TokenTrust
 
-__all__ = ["Identity", "TokenVerifier"]
-
 _MAX_REMEMBERED: Final = 4096
 _MAX_KID_CHARACTERS: Final = 128
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")

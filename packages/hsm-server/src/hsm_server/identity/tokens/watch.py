@@ -17,8 +17,6 @@ from hsm_server.identity.tokens.source import KeySource
 from hsm_server.identity.tokens.trust import TokenTrust
 from hsm_server.system.standard_streams import sentence
 
-__all__ = ["TokenWatch"]
-
 _SETTLING_SECONDS: Final = 0.1
 _AHEAD: Final = 0.25
 _MOST_READINGS: Final = 20

@@ -12,8 +12,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-__all__ = ["is_predictable"]
-
 _GENERATOR: Final = 65537
 _PRIMES: Final = tuple(
     p for p in range(3, 168) if all(p % d for d in range(2, int(p**0.5) + 1))

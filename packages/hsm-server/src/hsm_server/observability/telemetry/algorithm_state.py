@@ -10,8 +10,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from hsm_core.operations import HSMStatus
 from hsm_server.observability.telemetry.families import gauge
 
-__all__ = ["algorithm_families"]
-
 
 def algorithm_families(status: HSMStatus | None) -> Iterator[Metric]:
     """Give which algorithms are served, by whom, and which failed a self-test."""

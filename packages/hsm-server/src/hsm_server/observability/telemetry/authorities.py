@@ -7,8 +7,6 @@ from prometheus_client import Counter, Gauge
 
 from hsm_server.observability.telemetry.instruments import Instruments
 
-__all__ = ["AuthorityInstruments"]
-
 
 class AuthorityInstruments(Instruments):
     """Counts questions to CAs and responders, and shows until when answers hold."""

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-__all__ = ["counter", "gauge", "state"]
-
 
 def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     """Return a value that goes up and down."""

@@ -13,8 +13,6 @@ from prometheus_client.samples import Sample
 from hsm_core.model import Record
 from hsm_core.operations import OPERATIONS, HSMStatus
 
-__all__ = ["Figures", "figures_of"]
-
 _LIVE: Final = "live_view"
 _KINDS: Final = frozenset({_LIVE, *(kind.__name__ for kind in OPERATIONS)})
 

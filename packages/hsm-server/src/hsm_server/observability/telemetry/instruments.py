@@ -7,8 +7,6 @@ from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-__all__ = ["Children", "Instruments"]
-
 Family = TypeVar("Family", Counter, Histogram)
 
 

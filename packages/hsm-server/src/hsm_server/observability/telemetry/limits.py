@@ -7,8 +7,6 @@ from prometheus_client import Counter, Gauge
 
 from hsm_server.observability.telemetry.instruments import Children, Instruments
 
-__all__ = ["LimitInstruments"]
-
 
 class LimitInstruments(Instruments):
     """Counts what limits have let through and refused."""

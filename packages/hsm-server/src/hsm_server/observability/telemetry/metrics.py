@@ -27,8 +27,6 @@ from hsm_server.observability.telemetry.state import StateCollector
 from hsm_server.observability.telemetry.tls import TLSInstruments
 from hsm_server.observability.telemetry.tokens import TokenInstruments
 
-__all__ = ["METRICS_CONTENT_TYPE", "Metrics"]
-
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
 

@@ -10,8 +10,6 @@ from prometheus_client import Counter
 from hsm_server.observability.telemetry.instruments import Instruments
 from hsm_server.observability.telemetry.sharing import KEEPERS_SLOT
 
-__all__ = ["ProcessInstruments"]
-
 _PROCESSES: Final = ("vault", "front", KEEPERS_SLOT)
 
 

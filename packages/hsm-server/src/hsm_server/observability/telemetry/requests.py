@@ -9,8 +9,6 @@ from prometheus_client import Counter, Histogram
 
 from hsm_server.observability.telemetry.instruments import Children, Instruments
 
-__all__ = ["RequestInstruments"]
-
 _BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),

@@ -15,15 +15,6 @@ from typing import Final
 
 from prometheus_client import values
 
-__all__ = [
-    "ALARM_GAUGES",
-    "ALARM_SLOTS",
-    "KEEPERS_SLOT",
-    "SUMMED_GAUGES",
-    "share_metrics",
-    "shared_folder",
-]
-
 KEEPERS_SLOT: Final = "tls"
 """Name of the keeper of TLS."""
 

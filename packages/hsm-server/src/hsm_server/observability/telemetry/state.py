@@ -13,8 +13,6 @@ from hsm_core.operations import HSMStatus
 from hsm_server.observability.telemetry.families import gauge
 from hsm_server.observability.telemetry.vault_state import vault_families
 
-__all__ = ["StateCollector"]
-
 
 class StateCollector(Collector):
     """

@@ -7,8 +7,6 @@ from prometheus_client import Counter, Gauge
 
 from hsm_server.observability.telemetry.instruments import Instruments
 
-__all__ = ["TLSInstruments"]
-
 
 class TLSInstruments(Instruments):
     """Counts handshakes, and shows what is wrong with TLS."""

@@ -7,8 +7,6 @@ from prometheus_client import Counter, Gauge
 
 from hsm_server.observability.telemetry.instruments import Instruments
 
-__all__ = ["TokenInstruments"]
-
 
 class TokenInstruments(Instruments):
     """Counts what is wrong with bearer tokens, and with the keys of tokens."""

@@ -11,8 +11,6 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from hsm_core.operations import AuditStatus, HSMStatus
 from hsm_server.observability.telemetry.families import counter, gauge, state
 
-__all__ = ["trail_families"]
-
 _STATES: Final = ("ok", "reserve", "failing")
 
 

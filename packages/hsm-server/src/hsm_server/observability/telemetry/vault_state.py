@@ -19,8 +19,6 @@ from hsm_server.observability.telemetry.algorithm_state import algorithm_familie
 from hsm_server.observability.telemetry.families import counter, gauge, state
 from hsm_server.observability.telemetry.trail_state import trail_families
 
-__all__ = ["vault_families"]
-
 _PROBLEMS: Final = (
     *("older", "newer", "missing", "foreign", "document", "blob", "counter", "index"),
     "kept",

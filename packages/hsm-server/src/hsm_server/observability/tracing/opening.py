@@ -9,8 +9,6 @@ from hsm_core.errors import ConfigurationError
 from hsm_server.config.settings import TracingSettings
 from hsm_server.observability.tracing.spans import NO_TRACING, Tracing
 
-__all__ = ["check_tracing", "open_tracing"]
-
 _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 

@@ -25,8 +25,6 @@ from hsm_server.__about__ import __version__
 from hsm_server.config.settings import TracingSettings
 from hsm_server.observability.tracing.spans import Done, trace_id_of
 
-__all__ = ["OTLPTracing"]
-
 _EXPORT_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 0.75
 _METHODS: Final = frozenset(

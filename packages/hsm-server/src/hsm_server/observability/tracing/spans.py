@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-__all__ = ["NO_TRACING", "Done", "Tracing", "parent_of", "trace_id_of"]
-
 _PARENT: Final = re.compile(
     r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z"
 )

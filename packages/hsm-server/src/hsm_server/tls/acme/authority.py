@@ -28,8 +28,6 @@ from hsm_server.tls.acme.failures import Failure, FailureKind, as_failure
 from hsm_server.tls.acme.network import Network
 from hsm_server.tls.acme.self_signed import general_names
 
-__all__ = ["Asked", "Authority", "digest_of_key"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

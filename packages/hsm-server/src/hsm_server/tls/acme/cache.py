@@ -38,8 +38,6 @@ from hsm_server.tls.acme.stored import Stored
 from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.regular import open_regular
 
-__all__ = ["Account", "Cache"]
-
 _MOST_BYTES: Final = 256 * 1024
 _SHARED: Final = 0o077
 _SHARED_WRITING: Final = 0o022

@@ -26,8 +26,6 @@ from josepy.jwk import JWK
 from hsm_server.tls.acme.self_signed import self_signed
 from hsm_server.tls.state import Challenge
 
-__all__ = ["TLSALPN01", "Proof", "tls_challenge"]
-
 _LIFE: Final = timedelta(days=1)
 _IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 _OCTET_STRING: Final = 0x04

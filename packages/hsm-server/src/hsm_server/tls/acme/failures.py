@@ -15,8 +15,6 @@ from acme import errors, messages
 from hsm_core.errors import HSMError
 from hsm_server.system.standard_streams import sentence
 
-__all__ = ["Failure", "FailureKind", "as_failure", "instant_after"]
-
 _LONGEST_TEXT: Final = 400
 _LONGEST_WAIT: Final = 7 * 24 * 3600.0
 

@@ -15,8 +15,6 @@ from hsm_server.tls.acme.self_signed import placeholder
 from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.state import ServerPair
 
-__all__ = ["first_pair"]
-
 
 def first_pair(settings: ACMESettings, now: datetime) -> ServerPair:
     """

@@ -17,8 +17,6 @@ from typing import Final
 from acme.challenges import HTTP01
 from aiohttp import web
 
-__all__ = ["HTTPAnswers"]
-
 _PREFIX: Final = f"/{HTTP01.URI_ROOT_PATH}/"
 _MOST_CONNECTIONS: Final = 64
 _IDLE_SECONDS: Final = 5.0

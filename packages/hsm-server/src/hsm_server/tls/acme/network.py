@@ -18,8 +18,6 @@ from requests.exceptions import ReadTimeout
 
 from hsm_server.__about__ import __version__
 
-__all__ = ["Network"]
-
 _MOST_BYTES: Final = 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
 _SILENT_SECONDS: Final = 10.0

@@ -23,8 +23,6 @@ from hsm_server.tls.board import Board
 from hsm_server.tls.client_certificates import UNREADABLE
 from hsm_server.tls.state import Challenge
 
-__all__ = ["fulfil", "show_challenges"]
-
 _PROVING_SECONDS: Final = 180.0
 _ISSUING_SECONDS: Final = 180.0
 

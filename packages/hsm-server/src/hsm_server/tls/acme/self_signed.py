@@ -19,8 +19,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsm_server.tls.state import ServerPair
 
-__all__ = ["general_names", "key_der", "new_key", "placeholder", "self_signed"]
-
 _PLACEHOLDER_LIFE: Final = timedelta(days=365)
 _TOLERANCE: Final = timedelta(hours=1)
 """By how much the clock of who sees a certificate may be behind."""

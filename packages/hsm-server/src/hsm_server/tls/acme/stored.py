@@ -17,8 +17,6 @@ from hsm_server.tls.acme.self_signed import general_names, key_der
 from hsm_server.tls.certificates import check_chain
 from hsm_server.tls.state import ServerPair
 
-__all__ = ["Stored"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Stored:

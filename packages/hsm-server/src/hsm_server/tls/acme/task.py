@@ -37,8 +37,6 @@ from hsm_server.tls.alarms import Alarms
 from hsm_server.tls.board import Board
 from hsm_server.tls.state import TLSState
 
-__all__ = ["ACMETask"]
-
 T = TypeVar("T")
 
 _PART: Final = "acme"

@@ -11,13 +11,6 @@ from cryptography import x509
 
 from hsm_server.tls.acme.failures import Failure, FailureKind
 
-__all__ = [
-    "latest_renewal",
-    "pause_seconds",
-    "retry_seconds",
-    "usual_renewal",
-]
-
 _HOUR: Final = 3600.0
 _FIRST_SECONDS: Final = {
     FailureKind.UNREACHABLE: 10.0,

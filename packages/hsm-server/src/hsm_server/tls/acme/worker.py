@@ -11,8 +11,6 @@ from typing import Final, ParamSpec, TypeVar
 
 from hsm_server.tls.acme.failures import Failure, FailureKind
 
-__all__ = ["call"]
-
 _LONGEST_SECONDS: Final = 90.0
 
 P = ParamSpec("P")

@@ -20,8 +20,6 @@ from yarl import URL
 
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 
-__all__ = ["BoundedResolver", "allowed_url", "redirected"]
-
 _SCHEMES: Final = ("http", "https")
 _URL_CHARACTERS: Final = 2048
 

@@ -23,8 +23,6 @@ from hsm_server.tls.ocsp.pace import Clock
 from hsm_server.tls.ocsp.response import Answer, Status
 from hsm_server.tls.ocsp.subject import Subject, subject_of
 
-__all__ = ["ClientCheck", "Ruling", "subjects_of"]
-
 _CHECK_SECONDS: Final = 5.0
 _REFRESH_SECONDS: Final = 20.0
 _HOLD_SECONDS: Final = 50.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Fault", "UnusableError"]
-
 
 class Fault(StrEnum):
     """

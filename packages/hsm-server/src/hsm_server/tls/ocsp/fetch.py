@@ -17,8 +17,6 @@ from hsm_server.tls.ocsp.request import StatusRequest, build_request, get_url
 from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Answer, check_response
 from hsm_server.tls.ocsp.subject import Subject
 
-__all__ = ["Responders"]
-
 _MOST_RESPONDERS: Final = 3
 _MOST_REDIRECTS: Final = 3
 _MOST_CONNECTIONS: Final = 16

@@ -12,8 +12,6 @@ from typing import Any, Final, Protocol
 
 from hsm_server.tls.ocsp.response import Answer
 
-__all__ = ["Clock", "Retries", "SystemClock", "first_of", "until_refresh"]
-
 _FIRST_RETRY: Final = timedelta(seconds=30)
 _LONGEST_RETRY: Final = timedelta(hours=1)
 _SHORTEST_REFRESH: Final = timedelta(seconds=5)

@@ -16,8 +16,6 @@ from cryptography.x509.ocsp import OCSPRequestBuilder
 
 from hsm_server.tls.ocsp.subject import Subject
 
-__all__ = ["NONCE_BYTES", "StatusRequest", "build_request", "get_url"]
-
 NONCE_BYTES: Final = 32
 """Length of a nonce (RFC 9654, section 2.1)."""
 

@@ -24,8 +24,6 @@ from hsm_server.tls.ocsp.errors import Fault, UnusableError
 from hsm_server.tls.ocsp.signature import check_signature
 from hsm_server.tls.ocsp.subject import Subject
 
-__all__ = ["MAX_RESPONSE_BYTES", "Answer", "Status", "check_response"]
-
 MAX_RESPONSE_BYTES: Final = 64 * 1024
 """Largest response that is read; one with post-quantum signatures takes 16 KiB."""
 

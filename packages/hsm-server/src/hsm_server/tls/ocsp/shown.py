@@ -18,8 +18,6 @@ from hsm_server.tls.ocsp.subject import is_must_staple, responders_of, subject_o
 from hsm_server.tls.ocsp.watch import Watch
 from hsm_server.tls.state import ServerPair
 
-__all__ = ["Shown", "shown_by"]
-
 _NAME_CHARACTERS: Final = 128
 
 

@@ -23,8 +23,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from hsm_server.tls.ocsp.errors import Fault, UnusableError
 
-__all__ = ["check_signature"]
-
 _DIGEST_BYTES: Final = 32
 """Shortest digest that is signed: not that of MD5, SHA-1 or SHA-224."""
 

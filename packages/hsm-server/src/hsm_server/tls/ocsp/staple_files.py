@@ -17,8 +17,6 @@ from hsm_server.tls.ocsp.response import MAX_RESPONSE_BYTES, Answer, check_respo
 from hsm_server.tls.ocsp.subject import Subject
 from hsm_server.tls.regular import open_regular
 
-__all__ = ["Found", "read_staples"]
-
 _MAX_FILE_BYTES: Final = 2 * MAX_RESPONSE_BYTES
 _PEM: Final = re.compile(
     rb"-----BEGIN OCSP RESPONSE-----\s(.*?)\s?-----END OCSP RESPONSE-----", re.DOTALL

@@ -27,8 +27,6 @@ from hsm_server.tls.ocsp.subject import Subject
 from hsm_server.tls.ocsp.watch import Watch
 from hsm_server.tls.state import TLSState
 
-__all__ = ["Asking", "Stapler"]
-
 _ASK_SECONDS: Final = 15.0
 _TICK_SECONDS: Final = 60.0
 """How often files are read, and at the latest looked whether a staple has expired."""

@@ -14,8 +14,6 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from hsm_server.tls.client_certificates import UNREADABLE
 
-__all__ = ["Subject", "is_must_staple", "responders_of", "subject_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

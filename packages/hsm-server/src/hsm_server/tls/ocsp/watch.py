@@ -11,8 +11,6 @@ from hsm_server.tls.ocsp.pace import Clock, Retries, until_refresh
 from hsm_server.tls.ocsp.response import Answer, Status
 from hsm_server.tls.ocsp.subject import Subject
 
-__all__ = ["Watch"]
-
 _REVOKED: Final = timedelta(minutes=5)
 """How soon is asked again after a revoked certificate: that may have been a mistake."""
 

@@ -45,8 +45,6 @@ from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _LIST: Final = f"{HOME}/approvals"
 _PER_PAGE: Final = 50
 _MOST_CALLS: Final = 10

@@ -27,18 +27,6 @@ from hsm_core.operations import OPERATIONS, ApprovalInfo, DecisionInfo
 from hsm_server.ui.instants import microseconds
 from hsm_server.ui.visible_text import visible
 
-__all__ = [
-    "BADGES",
-    "Choices",
-    "DecisionLine",
-    "FieldRow",
-    "ShownApproval",
-    "choices",
-    "demand_words",
-    "field_row",
-    "present",
-]
-
 BADGES: Final = {
     ApprovalState.PENDING: "warn",
     ApprovalState.GRANTED: "ok",

@@ -25,8 +25,6 @@ from hsm_core.operations import (
     result_type,
 )
 
-__all__ = ["said_again"]
-
 _KNOWN: Final[dict[str, type[Operation[Any]]]] = {
     cls.__name__: cls
     for cls in OPERATIONS

@@ -12,8 +12,6 @@ from hsm_core.operations import ApprovalInfo, Approve, Deny, Operation
 from hsm_server.ui.fields import Field
 from hsm_server.ui.forms import Form
 
-__all__ = ["AGREE", "REFUSE", "Saying", "operation_of", "seen"]
-
 Tree: TypeAlias = dict[str, Any]
 
 _LONGEST: Final = 256

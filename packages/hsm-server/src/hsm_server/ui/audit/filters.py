@@ -13,8 +13,6 @@ from hsm_core import wire
 from hsm_core.errors import InvalidInputError
 from hsm_core.operations import ListAuditEvents
 
-__all__ = ["FAILED", "PER_PAGE", "Filters", "read_filters"]
-
 FAILED: Final = "failed"
 """Outcome that stands for any error."""
 

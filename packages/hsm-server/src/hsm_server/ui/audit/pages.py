@@ -24,8 +24,6 @@ from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _LIST: Final = f"{HOME}/audit"
 _OUTCOMES: Final = (("", "any"), ("ok", "ok"), (FAILED, "any error"))
 _VERIFIED_AT_ONCE: Final = 5000

@@ -11,9 +11,6 @@ from hsm_core import wire
 from hsm_core.model import AuditEntry, AuditEvent, Phase
 from hsm_server.ui.visible_text import visible
 
-__all__ = ["EventRow", "Progress", "present", "progress", "record_text"]
-
-
 _BADGES: Final = {"ok": "ok", "approval_required": "warn"}
 
 

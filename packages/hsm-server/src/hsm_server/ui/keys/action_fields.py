@@ -11,20 +11,6 @@ from hsm_server.ui.fields import Field, Option, at_utc, tags_of
 from hsm_server.ui.forms import Form
 from hsm_server.ui.keys.subjects import Subject
 
-__all__ = [
-    "CONFIRM",
-    "Tree",
-    "ask_facts",
-    "ask_reason",
-    "ask_revocation",
-    "ask_rotation",
-    "ask_source",
-    "ask_staged",
-    "ask_waiting",
-    "read_facts",
-    "read_revocation",
-]
-
 Tree: TypeAlias = dict[str, Any]
 """Fields of an operation by their names; what is None was not given."""
 

@@ -45,14 +45,6 @@ from hsm_server.ui.keys.action_fields import (
 from hsm_server.ui.keys.presenters import title_of
 from hsm_server.ui.keys.subjects import Subject
 
-__all__ = [
-    "ACTIONS",
-    "Action",
-    "done_text",
-    "offered",
-    "operation_of",
-]
-
 _S: Final = KeyState
 _LIVE: Final = frozenset(_S) - {_S.DESTROYED}
 _IN_USE: Final = frozenset({_S.STAGED, _S.ACTIVE, _S.SUSPENDED, _S.REVOKED})

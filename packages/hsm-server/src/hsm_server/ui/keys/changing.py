@@ -24,8 +24,6 @@ from hsm_server.ui.keys.subjects import KEY, Subject, find_subject, path_of
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES", "answer_stale"]
-
 _PATH: Final = f"{KEY}/{{action:{'|'.join(ACTIONS)}}}"
 
 

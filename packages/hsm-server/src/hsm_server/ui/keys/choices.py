@@ -10,16 +10,6 @@ from typing import Final
 from hsm_core.algorithms import ALGORITHMS, Algorithm, AlgorithmSpec, Cost, Family
 from hsm_core.operations import AlgorithmInfo
 
-__all__ = [
-    "CATEGORIES",
-    "Choice",
-    "Kin",
-    "Purpose",
-    "category_sentence",
-    "choice_of",
-    "purposes",
-]
-
 _BROKEN: Final = "A quantum computer would break it."
 CATEGORIES: Final = {
     0: _BROKEN,

@@ -22,8 +22,6 @@ from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES", "creation_of", "fields_of"]
-
 _PATH: Final = f"{HOME}/keys/new"
 
 

@@ -12,8 +12,6 @@ from hsm_core.operations import OPERATIONS, Effect
 from hsm_server.ui.keys.presenters import Badge
 from hsm_server.ui.visible_text import visible
 
-__all__ = ["EventRow", "event_rows", "last_use"]
-
 _USES: Final = frozenset(
     operation.__name__ for operation in OPERATIONS if operation.effect is Effect.USE
 )

@@ -15,8 +15,6 @@ from hsm_server.tls.client_certificates import readable_facts
 from hsm_server.ui.keys.presenters import Badge
 from hsm_server.ui.view import View
 
-__all__ = ["Explained", "RuleRow", "explain_for", "explain_for_me", "explained"]
-
 _MAY_ASK: Final = frozenset({"Administrator", "Auditor"})
 _OUTCOMES: Final = {
     PolicyOutcome.ALLOW: Badge("allowed", "ok"),

@@ -16,8 +16,6 @@ from hsm_server.ui.keys.subjects import KEY, find_key, path_of
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _PER_PAGE: Final = 20
 
 

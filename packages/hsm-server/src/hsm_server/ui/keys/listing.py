@@ -20,8 +20,6 @@ from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES", "Listing", "listing_of", "query_of"]
-
 _PER_PAGE: Final = 25
 _NARROWING: Final = ("search", "algorithm", "state", "tag")
 _PATH: Final = f"{HOME}/keys"

@@ -16,17 +16,6 @@ from hsm_core.operations import (
 )
 from hsm_server.ui.keys.payloads import Shown, shown
 
-__all__ = [
-    "Tried",
-    "say_ciphertext",
-    "say_encapsulation",
-    "say_mac",
-    "say_plaintext",
-    "say_shared_secret",
-    "say_signature",
-    "say_verified",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Tried:

@@ -27,8 +27,6 @@ from hsm_server.ui.origin import HOME
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _MOST_APPROVALS: Final = 20
 _READERS: Final = frozenset({"Administrator", "Auditor"})
 _SHOW_PUBLIC: Final = frozenset(KeyState) - {

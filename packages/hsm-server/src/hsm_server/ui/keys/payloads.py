@@ -12,8 +12,6 @@ from typing import Final
 from hsm_core.errors import InvalidInputError, PayloadTooLargeError
 from hsm_server.ui.forms import Form
 
-__all__ = ["FORMS", "MOST_BYTES", "Shown", "given_bytes", "shown"]
-
 MOST_BYTES: Final = 64 * 1024
 """Longest input that is tried out here, in bytes."""
 

@@ -18,8 +18,6 @@ from hsm_server.ui.keys.trials import fitting
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _ABOUT_KEYS: Final = tuple(
     operation.__name__
     for operation in OPERATIONS

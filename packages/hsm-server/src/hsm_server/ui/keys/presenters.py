@@ -21,19 +21,6 @@ from hsm_server.ui.instants import microseconds
 from hsm_server.ui.keys.choices import category_sentence
 from hsm_server.ui.visible_text import visible
 
-__all__ = [
-    "Badge",
-    "KeyFacts",
-    "KeyRow",
-    "Meter",
-    "VersionRow",
-    "key_facts",
-    "key_row",
-    "state_badge",
-    "title_of",
-    "version_rows",
-]
-
 _SHORT_ID: Final = 8
 
 _STATES: Final = {

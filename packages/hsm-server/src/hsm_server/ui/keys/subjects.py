@@ -13,8 +13,6 @@ from hsm_core.operations import DescribeKey, ListVersions
 from hsm_server.ui.origin import HOME
 from hsm_server.ui.view import View
 
-__all__ = ["KEY", "Subject", "find_key", "find_subject", "path_of"]
-
 KEY: Final = "/keys/{key_id:[0-9a-z][0-9a-z._-]{0,63}}"
 """Path of the pages of one key."""
 

@@ -43,8 +43,6 @@ from hsm_server.ui.keys.outcomes import (
 )
 from hsm_server.ui.keys.payloads import FORMS, MOST_BYTES, given_bytes
 
-__all__ = ["TRIALS", "Trial", "fitting", "inputs_of", "operation_of"]
-
 _VERSION: Final = "version"
 _CONTEXT: Final = "context"
 

@@ -38,8 +38,6 @@ from hsm_server.ui.keys.trials import (
 from hsm_server.ui.page import Page
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _PATH: Final = f"{KEY}/try/{{trial:{'|'.join(TRIALS)}}}"
 
 

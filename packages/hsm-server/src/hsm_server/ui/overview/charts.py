@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Chart", "chart"]
-
 WIDTH: Final = 240
 HEIGHT: Final = 64
 _MOST_POINTS: Final = 60

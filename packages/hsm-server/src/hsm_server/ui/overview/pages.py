@@ -23,8 +23,6 @@ from hsm_server.ui.page import Page
 from hsm_server.ui.streams import answer_events, event
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _MOST_WAITING: Final = 5
 _LOOKED_AT: Final = 100
 

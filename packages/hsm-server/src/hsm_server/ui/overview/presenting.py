@@ -13,8 +13,6 @@ from hsm_server.__about__ import __version__
 from hsm_server.observability.telemetry.figures import Figures
 from hsm_server.vault.access import Who
 
-__all__ = ["Card", "Provider", "Row", "cards", "concern", "providers", "waiting_for"]
-
 _SOON_SECONDS: Final = 14 * 86400
 _STAPLE_SOON_SECONDS: Final = 3600
 

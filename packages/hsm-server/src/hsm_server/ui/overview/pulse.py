@@ -14,8 +14,6 @@ from aiohttp import web
 
 from hsm_server.observability.telemetry.figures import Figures
 
-__all__ = ["PERIOD_SECONDS", "PULSE", "Pulse", "Rate"]
-
 PERIOD_SECONDS: Final = 2.0
 """How often the figures are read at most, however many people look at them."""
 

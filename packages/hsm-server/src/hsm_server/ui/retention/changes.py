@@ -22,15 +22,6 @@ from hsm_server.ui.fields import Field, Option
 from hsm_server.ui.forms import Form
 from hsm_server.ui.retention.presenting import ShownKey
 
-__all__ = [
-    "CHANGES",
-    "Change",
-    "ask_reason",
-    "begin_ledger_of",
-    "offered",
-    "operation_of",
-]
-
 Tree: TypeAlias = dict[str, Any]
 
 _DAY: Final = "%Y-%m-%d"

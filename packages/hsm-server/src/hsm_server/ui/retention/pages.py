@@ -35,8 +35,6 @@ from hsm_server.ui.retention.changes import (
 from hsm_server.ui.retention.presenting import held_row, present, present_key
 from hsm_server.ui.view import View
 
-__all__ = ["PAGES"]
-
 _LIST: Final = f"{HOME}/retention"
 _LOOKED_AT: Final = 500
 """Keys that one page of holds looks at: no index knows which are held."""

@@ -11,17 +11,6 @@ from hsm_core.operations import LedgerStatus, PurgeItem, RetentionReport
 from hsm_server.ui.instants import microseconds
 from hsm_server.ui.visible_text import visible
 
-__all__ = [
-    "DueRow",
-    "HeldRow",
-    "Report",
-    "ShownKey",
-    "VersionRow",
-    "held_row",
-    "present",
-    "present_key",
-]
-
 _STATES: Final = {
     "due": ("its window is over", "info"),
     "asked": ("people are asked", "warn"),

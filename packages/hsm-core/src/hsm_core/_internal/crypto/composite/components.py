@@ -8,8 +8,6 @@ from typing import Protocol
 from hsm_core.algorithms import Algorithm
 from hsm_core.protocols import KeyHandle
 
-__all__ = ["Components", "MadeKey"]
-
 
 class MadeKey(Protocol):
     """A new key of a component."""

@@ -28,8 +28,6 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import DecryptionError, InvalidInputError
 from hsm_core.protocols import KeyHandle
 
-__all__ = ["CompositeKEMPrivateHandle", "CompositeKEMPublicHandle"]
-
 
 class CompositeKEMPublicHandle(BaseHandle):
     """

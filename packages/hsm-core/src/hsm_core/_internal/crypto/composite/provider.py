@@ -30,8 +30,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, spec
 from hsm_core.errors import InvalidInputError
 from hsm_core.protocols import Entropy, KeyHandle
 
-__all__ = ["CompositeProvider"]
-
 _SERVED: Final = frozenset(
     algorithm for algorithm, row in ALGORITHMS.items() if row.is_hybrid
 )

@@ -34,16 +34,6 @@ from hsm_core._internal.crypto.der import (
 from hsm_core._internal.crypto.pyca.encoding import load_private, not_material
 from hsm_core.algorithms import Algorithm, spec
 
-__all__ = [
-    "join_private",
-    "join_public",
-    "split_private",
-    "split_public",
-    "traditional_der",
-    "traditional_raw",
-]
-
-
 _VERSION_1: Final = b"\x02\x01\x01"
 _PARAMETERS: Final = 0xA0
 

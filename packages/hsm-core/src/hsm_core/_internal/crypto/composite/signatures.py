@@ -27,8 +27,6 @@ from hsm_core.algorithms import Algorithm, HashAlgorithm, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import KeyHandle, SignatureParameters
 
-__all__ = ["CompositeSignaturePrivateHandle", "CompositeSignaturePublicHandle"]
-
 _PREFIX: Final = b"CompositeAlgorithmSignatures2025"
 _HASH_NAMES: Final = {
     HashAlgorithm.SHA_256: "sha256",

@@ -18,19 +18,6 @@ from typing import Final
 from hsm_core._internal.crypto.libcrypto.library import Libcrypto, LibcryptoError
 from hsm_core.algorithms import Algorithm, Family, spec
 
-__all__ = [
-    "Buffer",
-    "EVPKey",
-    "Parameter",
-    "key_from_expanded",
-    "key_from_private",
-    "key_from_public",
-    "key_from_seed",
-    "operation",
-    "ossl_parameters",
-    "seed_bytes",
-]
-
 _INTEGER: Final = 1
 _OCTET_STRING: Final = 5
 _UNMODIFIED: Final = ctypes.c_size_t(-1).value

@@ -17,8 +17,6 @@ from hsm_core._internal.crypto.libcrypto.evp import (
 from hsm_core._internal.crypto.parameters import check_encapsulation
 from hsm_core.algorithms import spec
 
-__all__ = ["KEMPrivateHandle", "KEMPublicHandle", "encapsulate_from"]
-
 _RANDOM_BYTES: Final = 32
 
 

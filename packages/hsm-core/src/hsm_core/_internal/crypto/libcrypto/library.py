@@ -14,8 +14,6 @@ import ctypes
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["Libcrypto", "LibcryptoError", "find_libcrypto"]
-
 MINIMUM_VERSION: Final = 0x3050_0000
 """OpenSSL 3.5.0, the first with the algorithms, as OPENSSL_VERSION_NUMBER."""
 

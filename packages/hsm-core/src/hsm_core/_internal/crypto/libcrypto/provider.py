@@ -40,8 +40,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import AlgorithmUnavailableError, InvalidInputError
 from hsm_core.protocols import Entropy
 
-__all__ = ["LibcryptoProvider"]
-
 _FAMILIES: Final = frozenset({Family.ML_KEM, Family.ML_DSA, Family.SLH_DSA})
 
 

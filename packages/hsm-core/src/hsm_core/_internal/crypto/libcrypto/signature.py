@@ -19,12 +19,6 @@ from hsm_core.algorithms import spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = [
-    "SignaturePrivateHandle",
-    "SignaturePublicHandle",
-    "sign_deterministic",
-]
-
 
 class SignaturePublicHandle(BaseHandle):
     """

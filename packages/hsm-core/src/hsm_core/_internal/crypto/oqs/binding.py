@@ -14,8 +14,6 @@ from typing import Protocol
 
 from hsm_core.algorithms import Algorithm, Family, spec
 
-__all__ = ["Binding", "KEMObject", "SignatureObject", "mechanism_name", "mu_name"]
-
 
 class KEMObject(Protocol):
     """``oqs.KeyEncapsulation``: one mechanism, and the private key it was given."""

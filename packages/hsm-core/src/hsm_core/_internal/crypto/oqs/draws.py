@@ -16,8 +16,6 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-__all__ = ["Draws"]
-
 T = TypeVar("T")
 
 _FILL: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from hsm_core._internal.crypto.oqs.binding import Binding
 from hsm_core._internal.crypto.oqs.draws import Draws
 
-__all__ = ["Engine", "exactly"]
-
 
 @dataclass(frozen=True, slots=True)
 class Engine:

@@ -19,13 +19,6 @@ from hsm_core._internal.crypto.seedless import encapsulation_key, expanded_alone
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InvalidInputError
 
-__all__ = [
-    "MLKEMPrivateHandle",
-    "MLKEMPublicHandle",
-    "load_ml_kem",
-    "load_ml_kem_public",
-]
-
 
 class MLKEMPublicHandle(BaseHandle):
     """

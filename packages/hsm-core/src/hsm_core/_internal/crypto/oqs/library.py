@@ -27,8 +27,6 @@ from typing import Final, cast
 
 from hsm_core._internal.crypto.oqs.binding import Binding
 
-__all__ = ["Absent", "OqsLibrary", "open_library"]
-
 _DISTRIBUTION: Final = "liboqs-python"
 _LOGGER: Final = "oqs.oqs"
 _FIRST_FREE: Final = 3

@@ -32,8 +32,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, Family, spec
 from hsm_core.errors import AlgorithmUnavailableError, InvalidInputError
 from hsm_core.protocols import CryptoProvider, Entropy, KeyHandle
 
-__all__ = ["OqsProvider"]
-
 _FAMILIES: Final = frozenset({Family.ML_KEM, Family.ML_DSA, Family.SLH_DSA})
 
 

@@ -20,14 +20,6 @@ from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import KeyHandle, SignatureParameters
 
-__all__ = [
-    "SignaturePrivateHandle",
-    "SignaturePublicHandle",
-    "SignedWithMu",
-    "make_pair",
-    "seed_bytes",
-]
-
 
 class SignedWithMu:
     """

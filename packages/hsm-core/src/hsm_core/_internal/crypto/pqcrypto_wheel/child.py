@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from hsm_core._internal.crypto.pqcrypto_wheel.worker import ANSWER_BYTES, HEADER
 from hsm_core.settings import SCRUBBING_ALLOCATOR
 
-__all__ = ["Child", "ChildError"]
-
 
 class ChildError(Exception):
     """A child ended, answered nonsense, or did not answer in time."""

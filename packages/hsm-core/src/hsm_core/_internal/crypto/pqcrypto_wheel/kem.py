@@ -27,15 +27,6 @@ from hsm_core.errors import (
     UnavailableError,
 )
 
-__all__ = [
-    "MLKEMPrivateHandle",
-    "MLKEMPublicHandle",
-    "generate_ml_kem",
-    "load_ml_kem",
-    "load_ml_kem_public",
-    "refuse_foreign",
-]
-
 
 class MLKEMPublicHandle(BaseHandle):
     """

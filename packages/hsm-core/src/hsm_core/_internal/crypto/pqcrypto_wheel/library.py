@@ -9,8 +9,6 @@ from typing import Protocol, cast
 
 from hsm_core.algorithms import Algorithm
 
-__all__ = ["KEMModule", "PqcryptoWheel", "SignatureModule", "module_name", "open_wheel"]
-
 
 class KEMModule(Protocol):
     """What ``pqcrypto.kem`` has of one algorithm; a wrong length is a ValueError."""

@@ -23,8 +23,6 @@ from typing import Final
 from hsm_core._internal.crypto.pqcrypto_wheel.child import Child, ChildError
 from hsm_core.errors import OverloadedError, UnavailableError
 
-__all__ = ["WorkerPool"]
-
 _WAITING: Final = 64
 _SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 60.0

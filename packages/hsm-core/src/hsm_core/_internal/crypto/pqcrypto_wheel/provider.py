@@ -42,8 +42,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Entropy, KeyHandle
 
-__all__ = ["PqcryptoProvider", "worker_command"]
-
 _HEALTH_BYTES: Final = 32
 _CHECKED_MESSAGE: Final = b"do these halves belong together?"
 

@@ -27,12 +27,6 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import InputSizeError, SignatureMismatchError, UnavailableError
 from hsm_core.protocols import SignatureParameters
 
-__all__ = [
-    "SLHDSAPrivateHandle",
-    "SLHDSAPublicHandle",
-    "generate_slh_dsa",
-]
-
 _QUICK_BYTES: Final = 1024 * 1024
 """A longer message is verified in a child: hashing it would hold the lock too long."""
 

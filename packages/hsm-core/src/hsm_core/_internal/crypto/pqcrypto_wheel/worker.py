@@ -22,23 +22,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from hsm_core._internal.crypto.pqcrypto_wheel.library import SignatureModule
 
-__all__ = [
-    "ANSWER_BYTES",
-    "DONE",
-    "FAILED",
-    "GENERATE",
-    "HEADER",
-    "MISMATCH",
-    "REQUEST_BYTES",
-    "SIGN",
-    "VERIFY",
-    "answer",
-    "harden",
-    "join",
-    "serve",
-    "split",
-]
-
 HEADER: Final = struct.Struct(">I")
 """Length before each frame, and before each field of one."""
 

@@ -12,8 +12,6 @@ from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, InputSizeError
 
-__all__ = ["MOST_BYTES", "NONCE_BYTES", "TAG_BYTES", "AEADHandle"]
-
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 MOST_BYTES: Final = 2**31 - 1 - TAG_BYTES

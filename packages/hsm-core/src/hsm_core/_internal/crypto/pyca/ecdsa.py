@@ -26,17 +26,6 @@ from hsm_core.algorithms import ALGORITHMS, Algorithm, SignatureEncoding, spec
 from hsm_core.errors import MalformedError, SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
-__all__ = [
-    "CURVES",
-    "ECDSAPrivateHandle",
-    "ECDSAPublicHandle",
-    "der_to_p1363",
-    "generate_ecdsa",
-    "load_ecdsa",
-    "load_ecdsa_public",
-    "p1363_to_der",
-]
-
 _OIDS: Final = {
     oid.dotted_string: oid
     for name, oid in vars(ec.EllipticCurveOID).items()

@@ -28,15 +28,6 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
-__all__ = [
-    "EDDSA",
-    "EdDSAPrivateHandle",
-    "EdDSAPublicHandle",
-    "generate_eddsa",
-    "load_eddsa",
-    "load_eddsa_public",
-]
-
 _PrivateKey: TypeAlias = Ed25519PrivateKey | Ed448PrivateKey
 _PublicKey: TypeAlias = Ed25519PublicKey | Ed448PublicKey
 

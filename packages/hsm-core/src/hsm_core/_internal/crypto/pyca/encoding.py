@@ -29,18 +29,6 @@ from hsm_core._internal.crypto.der import algorithm_identifier
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import InvalidInputError
 
-__all__ = [
-    "REFUSALS",
-    "load_peer",
-    "load_private",
-    "load_public",
-    "not_a_peer",
-    "not_material",
-    "not_public_key",
-    "private_der",
-    "subject_public_key_info",
-]
-
 _VERSIONS: Final = (b"\x02\x01\x00", b"\x02\x01\x01")
 REFUSALS: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
 """What the library raises at a key that it can't read."""

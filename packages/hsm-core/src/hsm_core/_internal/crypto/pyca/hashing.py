@@ -11,8 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from hsm_core.algorithms import HashAlgorithm
 from hsm_core.protocols import SignatureParameters
 
-__all__ = ["HASHES", "hash_of"]
-
 HASHES: Final[dict[HashAlgorithm, hashes.HashAlgorithm]] = {
     HashAlgorithm.SHA_256: hashes.SHA256(),
     HashAlgorithm.SHA_384: hashes.SHA384(),

@@ -12,8 +12,6 @@ from hsm_core._internal.crypto.pyca.hashing import HASHES
 from hsm_core.algorithms import Algorithm, HashAlgorithm, spec
 from hsm_core.errors import InputSizeError
 
-__all__ = ["HKDFHandle", "hkdf"]
-
 _MOST_BLOCKS: Final = 255
 
 

@@ -17,8 +17,6 @@ from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core.algorithms import Algorithm
 from hsm_core.errors import DecryptionError, InputSizeError
 
-__all__ = ["MOST_BYTES", "KeyWrapHandle"]
-
 MOST_BYTES: Final = 2**31 - 8
 """Longest input of one call: a limit of the library."""
 

@@ -9,8 +9,6 @@ from hsm_core._internal.crypto.handle import BaseHandle
 from hsm_core._internal.crypto.pyca.hashing import HASHES
 from hsm_core.algorithms import Algorithm, spec
 
-__all__ = ["HMACHandle"]
-
 
 class HMACHandle(BaseHandle):
     """

@@ -29,15 +29,6 @@ from hsm_core.algorithms import Algorithm, spec
 from hsm_core.errors import SignatureMismatchError
 from hsm_core.protocols import Entropy, SignatureParameters
 
-__all__ = [
-    "ML_DSA",
-    "MLDSAPrivateHandle",
-    "MLDSAPublicHandle",
-    "generate_ml_dsa",
-    "load_ml_dsa",
-    "load_ml_dsa_public",
-]
-
 _PrivateKey: TypeAlias = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
 _PublicKey: TypeAlias = MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
 

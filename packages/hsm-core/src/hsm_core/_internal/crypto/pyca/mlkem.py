@@ -25,15 +25,6 @@ from hsm_core._internal.crypto.pyca.encoding import REFUSALS, not_public_key
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.protocols import Entropy
 
-__all__ = [
-    "ML_KEM",
-    "MLKEMPrivateHandle",
-    "MLKEMPublicHandle",
-    "generate_ml_kem",
-    "load_ml_kem",
-    "load_ml_kem_public",
-]
-
 _PrivateKey: TypeAlias = MLKEM768PrivateKey | MLKEM1024PrivateKey
 _PublicKey: TypeAlias = MLKEM768PublicKey | MLKEM1024PublicKey
 

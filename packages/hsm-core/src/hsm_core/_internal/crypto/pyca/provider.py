@@ -54,8 +54,6 @@ from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import InputSizeError, UnsupportedOperationError
 from hsm_core.protocols import Entropy, KeyHandle
 
-__all__ = ["FROM_SEED", "PycaCryptoProvider"]
-
 
 class _Load(Protocol):
     def __call__(

@@ -25,14 +25,6 @@ from hsm_core.algorithms import Algorithm, SignatureScheme, spec
 from hsm_core.errors import DecryptionError, InputSizeError, SignatureMismatchError
 from hsm_core.protocols import Entropy, OAEPParameters, SignatureParameters
 
-__all__ = [
-    "RSAPrivateHandle",
-    "RSAPublicHandle",
-    "generate_rsa",
-    "load_rsa",
-    "load_rsa_public",
-]
-
 _PUBLIC_EXPONENT: Final = 65537
 _HEALTH_BYTES: Final = 32
 _APART_BITS: Final = 100

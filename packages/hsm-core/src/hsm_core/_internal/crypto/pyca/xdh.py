@@ -23,15 +23,6 @@ from hsm_core._internal.crypto.pyca.encoding import (
 from hsm_core.algorithms import Algorithm, spec
 from hsm_core.protocols import Entropy
 
-__all__ = [
-    "XDH",
-    "X25519PrivateHandle",
-    "X25519PublicHandle",
-    "generate_xdh",
-    "load_xdh",
-    "load_xdh_public",
-]
-
 XDH: Final[dict[Algorithm, Callable[[bytes], X25519PrivateKey]]] = {
     Algorithm.X25519: X25519PrivateKey.from_private_bytes,
 }

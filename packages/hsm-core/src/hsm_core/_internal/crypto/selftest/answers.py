@@ -18,8 +18,6 @@ from typing import Final
 
 from hsm_core.algorithms import ALGORITHMS, Algorithm, Family
 
-__all__ = ["known_answers"]
-
 _SIGNATURES: Final = "slh_dsa_signatures.bin"
 
 

@@ -12,18 +12,6 @@ from hsm_core.algorithms import Algorithm
 from hsm_core.errors import SelfTestFailedError, SignatureMismatchError
 from hsm_core.protocols import CryptoProvider, KeyHandle, SignatureParameters
 
-__all__ = [
-    "MESSAGE",
-    "Case",
-    "Pair",
-    "altered",
-    "expect",
-    "expect_mismatch",
-    "expect_signature",
-    "failure",
-    "sign_and_verify",
-]
-
 MESSAGE: Final = b"pairwise consistency test"
 
 

@@ -17,16 +17,6 @@ from hsm_core._internal.crypto.selftest.checks import (
 from hsm_core.algorithms import HashAlgorithm, SignatureScheme, spec
 from hsm_core.protocols import OAEPParameters
 
-__all__ = [
-    "check_agreement",
-    "check_ecdsa",
-    "check_eddsa",
-    "check_rsa",
-    "pair_agreement",
-    "pair_curve",
-    "pair_rsa",
-]
-
 _PSS_SALT_BYTES: Final = 10
 """Salt of NIST's PSS cases, which are not of the hash's length."""
 

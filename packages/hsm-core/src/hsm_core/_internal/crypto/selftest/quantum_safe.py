@@ -21,17 +21,6 @@ from hsm_core.algorithms import spec
 from hsm_core.errors import AlgorithmUnavailableError, DecryptionError
 from hsm_core.protocols import KeyHandle
 
-__all__ = [
-    "check_composite_kem",
-    "check_composite_signature",
-    "check_known_signature",
-    "check_ml_dsa",
-    "check_ml_kem",
-    "check_slh_dsa",
-    "pair_kem",
-    "pair_ml_dsa",
-]
-
 _Z_BYTES: Final = 32
 _SECRET_BYTES: Final = 32
 

@@ -46,12 +46,6 @@ from hsm_core.algorithms import Algorithm, Family, spec
 from hsm_core.errors import EntropyUnavailableError, SelfTestFailedError
 from hsm_core.protocols import CryptoProvider
 
-__all__ = [
-    "known_answer_test",
-    "known_verification_test",
-    "pairwise_consistency_test",
-]
-
 _TESTS: Final[dict[Family, tuple[Callable[[Case], None], Callable[[Pair], None]]]] = {
     Family.AEAD: (check_aead, pair_aead),
     Family.RSA: (check_rsa, pair_rsa),

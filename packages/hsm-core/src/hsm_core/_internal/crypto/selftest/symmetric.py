@@ -18,17 +18,6 @@ from hsm_core._internal.crypto.selftest.checks import (
 from hsm_core.algorithms import spec
 from hsm_core.errors import DecryptionError
 
-__all__ = [
-    "check_aead",
-    "check_derivation",
-    "check_mac",
-    "check_wrap",
-    "pair_aead",
-    "pair_derivation",
-    "pair_mac",
-    "pair_wrap",
-]
-
 _NONCE: Final = bytes(12)
 _DERIVED_BYTES: Final = 100
 """More than one block of every hash."""

@@ -49,8 +49,6 @@ from hsm_core.protocols import (
     ApprovalStore,
 )
 
-__all__ = ["FileApprovalStore"]
-
 _SUFFIX: Final = ".json"
 _CLOSED: Final = "The approval store is closed."
 _FAILED: Final = "The approval store must be opened again after a failed write."

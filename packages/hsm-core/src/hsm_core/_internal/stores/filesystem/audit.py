@@ -49,8 +49,6 @@ from hsm_core.errors import (
 from hsm_core.model import AuditEvent, Phase, PruneDetail, RepairDetail
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["FileAuditLog"]
-
 
 class FileAuditLog(TrailLog):
     """

@@ -26,8 +26,6 @@ from hsm_core._internal.stores.filesystem.files import (
 from hsm_core.errors import AuditTamperedError
 from hsm_core.protocols import KnownKey
 
-__all__ = ["BaselineFile"]
-
 _CHUNK: Final = 1024 * 1024
 
 

@@ -29,8 +29,6 @@ from hsm_core._internal.stores.filesystem.audit_files import check_file, open_re
 from hsm_core._internal.stores.filesystem.audit_segments import Segment
 from hsm_core._internal.stores.filesystem.files import list_directory
 
-__all__ = ["Beginning", "find_beginning"]
-
 
 @dataclass(frozen=True, slots=True)
 class Beginning:

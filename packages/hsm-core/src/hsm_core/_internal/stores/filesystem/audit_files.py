@@ -31,20 +31,6 @@ from hsm_core.errors import (
     UnsafeFileModeError,
 )
 
-__all__ = [
-    "audit_errors",
-    "check_file",
-    "close_quietly",
-    "create_file",
-    "is_full",
-    "is_still_at",
-    "is_vacant",
-    "medium_errors",
-    "open_reader",
-    "replace_file",
-    "write_all",
-]
-
 
 @contextmanager
 def audit_errors() -> Iterator[None]:

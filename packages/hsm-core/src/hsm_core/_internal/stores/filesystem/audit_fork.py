@@ -29,8 +29,6 @@ from hsm_core._internal.stores.filesystem.audit_recovery import Replay
 from hsm_core._internal.stores.filesystem.audit_repairs import keep_fragment
 from hsm_core.errors import AuditTamperedError, ConfigurationError
 
-__all__ = ["set_fork_aside"]
-
 
 class _Node(NamedTuple):
     """A record of the live segment: its line, its place, and the leaf before it."""

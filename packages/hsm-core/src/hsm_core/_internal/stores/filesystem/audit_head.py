@@ -25,8 +25,6 @@ from hsm_core._internal.stores.filesystem.files import open_no_follow, read_file
 from hsm_core._internal.stores.filesystem.opening import lock_descriptor
 from hsm_core.errors import IntegrityError
 
-__all__ = ["HeadFile", "create_head", "read_head"]
-
 
 def read_head(path: Path, hmac_key: bytes) -> StoredHead | None:
     """

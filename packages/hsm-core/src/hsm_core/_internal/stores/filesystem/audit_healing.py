@@ -58,8 +58,6 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 
-__all__ = ["heal"]
-
 _CHUNK: Final = 1024 * 1024
 _LEFTOVER_BYTES: Final = 64 * 1024
 """A segment that a healing began is closed by the next one if it is longer."""

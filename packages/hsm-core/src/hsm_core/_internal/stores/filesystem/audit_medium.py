@@ -17,8 +17,6 @@ from hsm_core._internal.stores.filesystem.audit_segments import Segments
 from hsm_core._internal.stores.filesystem.opening import LockFile
 from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 
-__all__ = ["FileMedium"]
-
 _HEAD_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 1.0
 """How often a trail looks whether all its files are still there."""

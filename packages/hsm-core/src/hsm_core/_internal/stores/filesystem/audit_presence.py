@@ -8,8 +8,6 @@ from pathlib import Path
 from hsm_core._internal.audit.naming import closed_names, head_name
 from hsm_core._internal.stores.filesystem.files import storage_errors
 
-__all__ = ["trail_exists"]
-
 
 def trail_exists(path: Path) -> bool:
     """

@@ -32,8 +32,6 @@ from hsm_core._internal.stores.filesystem.files import (
 from hsm_core.model import PruneDetail
 from hsm_core.protocols import KnownKey
 
-__all__ = ["Pruner", "remove_files"]
-
 _BLOCK: Final = 1000
 
 

@@ -52,8 +52,6 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core.model import AuditEvent, RepairDetail
 
-__all__ = ["Recovered", "Replay", "recover"]
-
 
 @dataclass(slots=True)
 class Recovered:

@@ -30,8 +30,6 @@ from hsm_core._internal.stores.filesystem.files import (
 )
 from hsm_core.model import RepairDetail
 
-__all__ = ["keep_fragment", "set_aside", "unrecorded_repairs", "write_again"]
-
 _CHUNK: Final = 1024 * 1024
 
 

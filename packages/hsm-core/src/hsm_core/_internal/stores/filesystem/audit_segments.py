@@ -28,8 +28,6 @@ from hsm_core._internal.stores.filesystem.files import path_exists, sync_directo
 from hsm_core._internal.stores.trail.medium import Cause, MediumError
 from hsm_core.errors import AuditUnavailableError, HSMError
 
-__all__ = ["STRIDE", "Durable", "Segment", "Segments"]
-
 STRIDE: Final = 128
 """Every so many records, the offset of a line is kept in memory."""
 

@@ -37,8 +37,6 @@ from hsm_core.errors import (
 from hsm_core.model import KeyId
 from hsm_core.protocols import KeyChange
 
-__all__ = ["Commits"]
-
 
 class Commits:
     """

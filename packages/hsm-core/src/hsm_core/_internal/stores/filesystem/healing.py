@@ -35,8 +35,6 @@ from hsm_core._internal.stores.filesystem.renewal import (
 from hsm_core.errors import HSMError, IntegrityError, StoreUnavailableError
 from hsm_core.model import KeyId
 
-__all__ = ["Unsettled"]
-
 _BLOB_BYTES: Final = MAX_DOCUMENT_BYTES
 """No sealed blob is longer; what is longer is not ours to overwrite."""
 

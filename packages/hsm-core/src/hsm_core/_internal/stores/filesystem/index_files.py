@@ -45,8 +45,6 @@ from hsm_core.errors import IntegrityError, StoreUnavailableError
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 
-__all__ = ["IndexFiles", "SavedIndex"]
-
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _BOOT_BYTES: Final = 64
 _ROW_BYTES: Final = 16 * 1024

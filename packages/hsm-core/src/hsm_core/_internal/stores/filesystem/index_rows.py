@@ -18,20 +18,6 @@ import msgspec
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 
-__all__ = [
-    "Begun",
-    "Boot",
-    "Gone",
-    "Put",
-    "Step",
-    "decode_snapshot",
-    "encode_snapshot",
-    "entry_of",
-    "frame",
-    "put",
-    "steps_of",
-]
-
 _MAGIC: Final = b"FHIX\x02"
 _DIGEST_BYTES: Final = 32
 _HEAD_BYTES: Final = 8

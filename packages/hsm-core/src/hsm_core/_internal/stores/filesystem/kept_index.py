@@ -18,8 +18,6 @@ from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 
-__all__ = ["KeptIndex"]
-
 _FEW: Final = 1000
 
 

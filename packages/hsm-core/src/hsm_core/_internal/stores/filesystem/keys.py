@@ -45,8 +45,6 @@ from hsm_core.protocols import (
     StoredKey,
 )
 
-__all__ = ["FilesystemKeyStore"]
-
 _META_BYTES: Final = 1024 * 1024
 
 

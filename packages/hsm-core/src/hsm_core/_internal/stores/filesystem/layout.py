@@ -49,8 +49,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import KeyId
 
-__all__ = ["DOCUMENT_NAME", "Layout", "blob_name"]
-
 DOCUMENT_NAME: Final = "key.json"
 
 

@@ -32,8 +32,6 @@ from hsm_core._internal.stores.lease_rules import (
 from hsm_core.errors import IntegrityError, StoreLockedError, StoreUnavailableError
 from hsm_core.protocols import Clock, Lease
 
-__all__ = ["FilesystemLeases"]
-
 _ATTEMPTS: Final = 1000
 _PAUSE_SECONDS: Final = 0.005
 

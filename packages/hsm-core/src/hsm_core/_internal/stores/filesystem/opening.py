@@ -24,23 +24,6 @@ from hsm_core.errors import (
     UnsafeFileModeError,
 )
 
-__all__ = [
-    "LockFile",
-    "check_private",
-    "check_private_status",
-    "check_unlocked",
-    "find_directory",
-    "lock_descriptor",
-    "lock_directory",
-    "lock_file",
-    "make_private_directory",
-    "open_no_follow",
-    "path_exists",
-    "storage_errors",
-    "sync_directory",
-    "tighten_directory",
-]
-
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_DIRECTORY_LOCKS: Final = frozenset({errno.EBADF, errno.EOPNOTSUPP})
 

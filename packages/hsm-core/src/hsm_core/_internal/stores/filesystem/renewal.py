@@ -29,14 +29,6 @@ from hsm_core._internal.stores.filesystem.opening import (
 )
 from hsm_core.errors import IntegrityError, StoreUnavailableError
 
-__all__ = [
-    "AppendFile",
-    "move_file",
-    "read_directory",
-    "renew_directory",
-    "swap_directory",
-]
-
 _MOST_FILES: Final = 4096
 
 

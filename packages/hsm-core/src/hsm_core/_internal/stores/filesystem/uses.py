@@ -24,8 +24,6 @@ from hsm_core._internal.stores.naming import check_material_id, is_key_id
 from hsm_core.errors import IntegrityError
 from hsm_core.protocols import UseCounters
 
-__all__ = ["FilesystemUseCounters"]
-
 _VALUE_BYTES: Final = 4096
 
 

@@ -17,8 +17,6 @@ from hsm_core.protocols import (
     ApprovalStore,
 )
 
-__all__ = ["MemoryApprovalStore"]
-
 
 class MemoryApprovalStore(InMemory, ApprovalStore):
     """Records in a dictionary, under one lock."""

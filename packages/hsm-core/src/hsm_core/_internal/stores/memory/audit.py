@@ -25,8 +25,6 @@ from hsm_core.protocols import (
     KnownKey,
 )
 
-__all__ = ["MemoryAuditLog"]
-
 
 class _DoneTicket:
     """Nothing in memory is more durable later than at once."""

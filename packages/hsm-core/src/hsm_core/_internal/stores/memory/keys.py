@@ -28,8 +28,6 @@ from hsm_core.protocols import (
     StoredKey,
 )
 
-__all__ = ["MemoryKeyStore"]
-
 
 class MemoryKeyStore(InMemory, KeyStore):
     """Documents and blobs in dictionaries, under one lock."""

@@ -8,8 +8,6 @@ import threading
 from hsm_core._internal.stores.lease_rules import LeaseRule, RuledLeases
 from hsm_core.protocols import Clock, Lease
 
-__all__ = ["MemoryLeases"]
-
 
 class MemoryLeases(RuledLeases):
     """

@@ -7,8 +7,6 @@ import threading
 
 from hsm_core.errors import StoreUnavailableError
 
-__all__ = ["InMemory"]
-
 
 class InMemory:
     """

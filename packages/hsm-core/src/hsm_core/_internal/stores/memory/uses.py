@@ -8,8 +8,6 @@ import threading
 from hsm_core._internal.stores.naming import check_material_id
 from hsm_core.protocols import UseCounters
 
-__all__ = ["MemoryUseCounters"]
-
 
 class MemoryUseCounters(UseCounters):
     """Values in a dictionary."""

@@ -22,8 +22,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import ABSENT, RemoteKeyVault, VaultObject
 
-__all__ = ["MAX_OBJECT_BYTES", "UnsettledPutError", "VaultAccess"]
-
 MAX_OBJECT_BYTES: Final = MAX_DOCUMENT_BYTES + 1024
 """Longest object that is read or written: a document in its frame."""
 

@@ -25,8 +25,6 @@ from hsm_core.errors import StoreUnavailableError, VaultConflictError
 from hsm_core.model import KeyId
 from hsm_core.protocols import ABSENT, Entropy
 
-__all__ = ["FoundDocument", "RemoteDocuments"]
-
 _FRAME: Final = re.compile(rb"ferrohsm-document 1 ([0-9]{1,18}) [0-9a-f]{32}\n")
 _TOKEN_BYTES: Final = 16
 _FENCE_TRIES: Final = 8

@@ -57,8 +57,6 @@ from hsm_core.protocols import (
     StoredKey,
 )
 
-__all__ = ["RemoteKeyStore"]
-
 _META_BYTES: Final = 1024 * 1024
 _REMEMBERED: Final = 4096
 """How many operations are known not to be aborted, without being asked for again."""

@@ -26,8 +26,6 @@ from hsm_core.errors import GenerationConflictError, VaultConflictError
 from hsm_core.model import KeyId
 from hsm_core.protocols import ABSENT, Entropy, IndexEntry, KeyChange
 
-__all__ = ["KnownDocuments"]
-
 _COMMIT_TRIES: Final = 3
 
 

@@ -20,8 +20,6 @@ from hsm_core._internal.stores.lease_rules import (
 from hsm_core.errors import StoreUnavailableError, VaultConflictError
 from hsm_core.protocols import ABSENT, Clock, Entropy, Lease, RemoteKeyVault
 
-__all__ = ["RemoteLeases"]
-
 _CONFLICTS: Final = 64
 _FAILURES: Final = 3
 _TOKEN_BYTES: Final = 16

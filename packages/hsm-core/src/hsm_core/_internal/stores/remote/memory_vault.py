@@ -17,8 +17,6 @@ from typing import Final, TypeVar
 from hsm_core.errors import StoreUnavailableError, VaultConflictError
 from hsm_core.protocols import ABSENT, RemoteKeyVault, VaultObject
 
-__all__ = ["MemoryVault"]
-
 _LOST: Final = "lost"
 _REFUSED: Final = "refused"
 _HELD: Final = "held"

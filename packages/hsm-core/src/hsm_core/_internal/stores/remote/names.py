@@ -22,18 +22,6 @@ from typing import Final
 from hsm_core._internal.stores.naming import is_key_id
 from hsm_core.model import KeyId
 
-__all__ = [
-    "ABORTED",
-    "KEYS",
-    "USES",
-    "aborted_name",
-    "blob_name",
-    "document_name",
-    "keys_among",
-    "meta_name",
-    "uses_name",
-]
-
 KEYS: Final = "keys/"
 ABORTED: Final = "aborted/"
 USES: Final = "uses/"

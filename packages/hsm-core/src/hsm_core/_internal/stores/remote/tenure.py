@@ -23,8 +23,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import Clock, Lease, Leases
 
-__all__ = ["Tenure"]
-
 _NAME: Final = "writer"
 _SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 6.0

@@ -18,8 +18,6 @@ from hsm_core._internal.stores.remote.names import USES, uses_name
 from hsm_core.errors import StoreUnavailableError, VaultConflictError
 from hsm_core.protocols import ABSENT, UseCounters
 
-__all__ = ["RemoteUseCounters"]
-
 _STRIPES: Final = 16
 
 

@@ -8,8 +8,6 @@ import sqlite3
 from hsm_core._internal.stores.sqlite.schema import ACCOUNT_SEAL
 from hsm_core.protocols import BUCKETS, AccountChange, StoreAccount
 
-__all__ = ["keep", "read_all", "write_all"]
-
 
 def keep(connection: sqlite3.Connection, change: AccountChange) -> None:
     """Keep one changed sum and the new seal; within a transaction."""

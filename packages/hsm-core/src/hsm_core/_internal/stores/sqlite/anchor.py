@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Anchor"]
-
 _FLAGS: Final = getattr(os, "O_PATH", None)
 
 

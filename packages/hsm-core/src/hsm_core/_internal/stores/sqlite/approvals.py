@@ -32,8 +32,6 @@ from hsm_core.protocols import (
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = ["APPROVALS_SCHEMA", "SqliteApprovalStore"]
-
 _INSERT: Final = (
     "INSERT INTO approvals (approval_id, generation, state, requester, digest, "
     "created_at, closed_at, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "

@@ -42,8 +42,6 @@ from hsm_core.errors import (
 from hsm_core.model import AuditEvent, Phase, PruneDetail
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["SqliteAuditLog"]
-
 
 class SqliteAuditLog(TrailLog):
     """An `AuditLog` in a SQLite database; `open` makes one."""

@@ -34,8 +34,6 @@ from hsm_core._internal.stores.filesystem.audit_head import (
 from hsm_core._internal.stores.sqlite.audit_rows import read_rows
 from hsm_core._internal.stores.trail.medium import Cause
 
-__all__ = ["Beside", "check_beside", "peek_beside", "read_beside"]
-
 _SYNC_SECONDS: Final = 1.0
 
 

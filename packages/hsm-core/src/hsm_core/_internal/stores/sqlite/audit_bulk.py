@@ -17,8 +17,6 @@ from hsm_core._internal.audit.reasons import Reason, tampered
 from hsm_core._internal.stores.sqlite.audit_rows import read_rows
 from hsm_core._internal.stores.sqlite.database import Database
 
-__all__ = ["insert_baseline", "insert_records", "read_records"]
-
 _BATCHES: Final = (64, 8, 1)
 _BLOCK: Final = 256
 _READ: Final = """

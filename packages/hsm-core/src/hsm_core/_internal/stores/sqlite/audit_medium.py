@@ -34,8 +34,6 @@ from hsm_core.errors import (
     WrongAuditKeyError,
 )
 
-__all__ = ["SqliteMedium"]
-
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _IDLE_SECONDS: Final = 5.0
 _NEVER: Final = float("inf")

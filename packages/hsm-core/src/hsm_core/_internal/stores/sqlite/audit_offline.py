@@ -42,8 +42,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEvent
 
-__all__ = ["SqliteAuditVerifier", "is_sqlite_trail"]
-
 _MAGIC: Final = b"SQLite format 3\0"
 _CAREFUL: Final = (
     "PRAGMA trusted_schema=OFF",

@@ -32,8 +32,6 @@ from hsm_core.errors import (
 )
 from hsm_core.protocols import KnownKey
 
-__all__ = ["Pruner"]
-
 _CHUNK: Final = 4000
 _BLOCK: Final = 256
 _LINES: Final = (

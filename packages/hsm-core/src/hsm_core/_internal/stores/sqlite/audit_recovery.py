@@ -36,8 +36,6 @@ from hsm_core.model import AuditEvent
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = ["Recovered", "recover", "schema_of"]
-
 
 @dataclass(slots=True)
 class Recovered:

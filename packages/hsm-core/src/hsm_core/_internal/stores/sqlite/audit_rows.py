@@ -29,23 +29,6 @@ from hsm_core.errors import (
 )
 from hsm_core.model import AuditEvent
 
-__all__ = [
-    "APPLICATION_ID",
-    "HEADER_BYTES",
-    "SCHEMA",
-    "SCHEMA_VERSION",
-    "baseline_lines",
-    "check_schema",
-    "first_row",
-    "follow_rows",
-    "head_row",
-    "last_row",
-    "read_baseline",
-    "read_head",
-    "read_rows",
-    "translated",
-]
-
 APPLICATION_ID: Final = 0x46485441
 """Of the database's file: "FHTA" in ASCII."""
 

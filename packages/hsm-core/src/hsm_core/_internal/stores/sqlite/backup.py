@@ -13,8 +13,6 @@ from hsm_core._internal.stores.filesystem.opening import path_exists
 from hsm_core._internal.stores.sqlite import files
 from hsm_core.errors import ConfigurationError
 
-__all__ = ["GiveWay", "back_up"]
-
 GiveWay: TypeAlias = Callable[[Callable[[], None] | None], None]
 """Lets others use the connection for a while, or as long as a call takes."""
 

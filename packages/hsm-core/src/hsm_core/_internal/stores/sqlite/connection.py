@@ -21,8 +21,6 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 
-__all__ = ["checkpoint", "close", "connect", "verify"]
-
 _PATIENCE_SECONDS: Final = 1.0
 """How long opening waits for another program that looks into the file."""
 

@@ -15,14 +15,6 @@ from hsm_core.errors import (
     StoreUnavailableError,
 )
 
-__all__ = [
-    "UnreadableValueError",
-    "UnsettledCommitError",
-    "is_input_output",
-    "sqlite_errors",
-    "translate",
-]
-
 _PRIMARY: Final = 0xFF
 _DAMAGED: Final = frozenset(
     {

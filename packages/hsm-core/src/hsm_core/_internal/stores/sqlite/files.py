@@ -25,19 +25,6 @@ from hsm_core._internal.stores.filesystem.opening import (
 )
 from hsm_core.errors import ConfigurationError, IntegrityError, UnsafeFileModeError
 
-__all__ = [
-    "beside",
-    "check_files",
-    "create_temporary",
-    "identity_of",
-    "make_parent",
-    "prepare_file",
-    "publish",
-    "rewrite_log",
-    "size_of",
-    "sync_file",
-]
-
 _MAGIC: Final = b"SQLite format 3\x00"
 _APPLICATION_ID: Final = slice(68, 72)
 _HEADER_BYTES: Final = 100

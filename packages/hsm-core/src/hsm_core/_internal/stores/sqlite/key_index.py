@@ -37,8 +37,6 @@ from hsm_core.errors import (
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry, KeyChange
 
-__all__ = ["check", "check_abort", "find_row", "put", "remove", "replace_all"]
-
 _CLEAR: Final = (
     "UPDATE keys SET created_at = NULL, name = NULL, algorithm = NULL, state = NULL, "
     "tags = NULL, generation = NULL, operations = NULL, digest = NULL, owner = NULL, "

@@ -15,20 +15,6 @@ from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyId, KeyState
 from hsm_core.protocols import IndexEntry
 
-__all__ = [
-    "BEHIND",
-    "BY_CLAIM",
-    "BY_ID",
-    "INSERT",
-    "NUMBERED",
-    "UPDATE",
-    "claimed",
-    "is_listed",
-    "read_entry",
-    "untrusted_entry",
-    "values_of",
-]
-
 BY_ID: Final = (
     "SELECT n, claim, key_id, created_at, name, algorithm, state, tags, generation, "
     "operations, digest, owner, usages FROM keys WHERE key_id = ?"

@@ -61,8 +61,6 @@ from hsm_core.protocols import (
     StoredKey,
 )
 
-__all__ = ["SqliteKeyStore"]
-
 _ROWS_AT_ONCE: Final = 256
 _DOCUMENT: Final = (
     "SELECT d.document FROM keys AS k "

@@ -19,8 +19,6 @@ from hsm_core.protocols import Clock, Lease
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = ["SqliteLeases", "make_lease_table"]
-
 
 def make_lease_table(tables: sqlite_utils.Database) -> None:
     """Make the table; a `MigrationStep` of the database that leases lie in."""

@@ -28,8 +28,6 @@ from hsm_core.errors import KeyTamperedError
 from hsm_core.model import KeyId
 from hsm_core.protocols import IndexEntry
 
-__all__ = ["Listing", "list_anew", "unlisted_keys"]
-
 _ROWS_AT_ONCE: Final = 256
 _OPERATION: Final = "SELECT n FROM operations WHERE operation_id = ?"
 _CLAIM: Final = (

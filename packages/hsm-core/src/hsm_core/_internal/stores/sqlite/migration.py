@@ -13,8 +13,6 @@ from hsm_core.errors import ConfigurationError, IntegrityError
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = ["MigrationStep", "Schema", "migrate"]
-
 MigrationStep: TypeAlias = Callable[["sqlite_utils.Database"], None]
 """
 Makes the next version of a schema, inside a transaction that it must not end.

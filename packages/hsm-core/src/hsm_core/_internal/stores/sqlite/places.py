@@ -24,8 +24,6 @@ from hsm_core.errors import IntegrityError, InvalidInputError
 from hsm_core.model import KeyFilter, KeyId, KeyState
 from hsm_core.protocols import IndexEntry, IndexPage, IndexQuery
 
-__all__ = ["find_page", "hold", "move", "remove_everywhere"]
-
 _Facet: TypeAlias = tuple[str, str, str]
 _Position: TypeAlias = tuple[int, bytes]
 _INTEGER_LIMIT: Final = 2**63

@@ -13,8 +13,6 @@ from hsm_core.model import KeyId
 if TYPE_CHECKING:
     import sqlite_utils
 
-__all__ = ["ACCOUNT_SEAL", "KEYS_SCHEMA", "VERSION_BITS"]
-
 VERSION_BITS: Final = 27
 """Blobs are numbered by their key's number, shifted by this, and their version."""
 

@@ -11,8 +11,6 @@ from typing import Final
 
 from hsm_core.errors import StoreUnavailableError
 
-__all__ = ["Turn"]
-
 _PATIENCE_SECONDS: Final = 1.5
 """How long one turn may last before readers give up; an answer has two seconds."""
 

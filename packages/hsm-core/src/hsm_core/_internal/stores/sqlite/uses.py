@@ -9,8 +9,6 @@ from hsm_core._internal.stores.naming import check_material_id, is_key_id
 from hsm_core._internal.stores.sqlite.database import Database
 from hsm_core.protocols import UseCounters
 
-__all__ = ["SqliteUseCounters"]
-
 _VALUE_BYTES: Final = 4096
 
 

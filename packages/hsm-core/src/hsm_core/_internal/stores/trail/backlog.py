@@ -17,8 +17,6 @@ from hsm_core._internal.stores.trail.groups import Group
 from hsm_core._internal.stores.trail.medium import Cause, Tail, TrailMedium
 from hsm_core._internal.stores.trail.sync_times import SyncClock
 
-__all__ = ["Backlog"]
-
 _BOUNDED_SECONDS: Final = 0.02
 _BOUNDED_RECORDS: Final = 512
 _LAZY_SECONDS: Final = 1.0

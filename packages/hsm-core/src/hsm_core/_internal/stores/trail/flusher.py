@@ -26,8 +26,6 @@ from hsm_core.errors import AuditUnavailableError
 from hsm_core.protocols import AuditDraft, AuditHealth, Clock
 from hsm_core.settings import AuditSync
 
-__all__ = ["MAX_PENDING_BYTES", "Flusher"]
-
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 """Records may wait to be written up to this size; then appends are refused."""
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
 
-__all__ = ["Group", "Ticket"]
-
 
 class Ticket:
     """

@@ -27,8 +27,6 @@ from hsm_core.protocols import (
     KnownKey,
 )
 
-__all__ = ["Pruned", "TrailLog"]
-
 
 class Pruned(Protocol):
     """What is kept of records that are gone."""

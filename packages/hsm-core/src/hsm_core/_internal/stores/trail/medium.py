@@ -16,8 +16,6 @@ from typing import Final, Protocol
 from hsm_core._internal.audit.mark import HeadMark
 from hsm_core.errors import AuditUnavailableError
 
-__all__ = ["Cause", "MediumError", "Tail", "TrailMedium"]
-
 
 class Cause(StrEnum):
     """What a trail suffers from; stands in status and in the record of its end."""

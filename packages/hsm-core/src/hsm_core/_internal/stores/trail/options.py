@@ -12,8 +12,6 @@ from hsm_core.errors import ConfigurationError
 from hsm_core.protocols import Clock, Entropy
 from hsm_core.settings import AuditSync
 
-__all__ = ["TrailOptions"]
-
 _MIN_KEY_BYTES: Final = 32
 _LOG_ID_BYTES: Final = 16
 

@@ -10,8 +10,6 @@ from hsm_core._internal.stores.trail.medium import Cause, MediumError, Tail
 from hsm_core.model import Phase, ResumeDetail
 from hsm_core.protocols import AuditDraft
 
-__all__ = ["Outage"]
-
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _CALM_SECONDS: Final = 10.0

@@ -20,8 +20,6 @@ from hsm_core._internal.stores.filesystem.opening import (
 )
 from hsm_core.errors import ConfigurationError, UnavailableError
 
-__all__ = ["FULL_ERRORS", "Reserve"]
-
 FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers that say that there is no room."""
 

@@ -9,8 +9,6 @@ from typing import Final
 
 from hsm_core.operations import SyncTimes
 
-__all__ = ["SYNC_BOUNDS_SECONDS", "SyncClock"]
-
 SYNC_BOUNDS_SECONDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
