@@ -238,7 +238,7 @@ class TestAuditVerify:
         outcome = bare_shell("audit", "verify", "--audit-path", str(tmp_path / "none"))
 
         assert 2 == outcome.code
-        assert "There is no audit trail." in outcome.err
+        assert "No audit log found." in outcome.err
 
     def test_database_in_use(self, bare_shell: Shell, database: Path) -> None:
         """A trail in SQLite that a server has open is left to the server."""
@@ -246,7 +246,7 @@ class TestAuditVerify:
 
         assert 2 == outcome.code
         assert "[store_locked]" in outcome.err
-        assert "let the server that has it open verify it" in outcome.err
+        assert "Verify it through the running server" in outcome.err
 
     def test_database(
         self, bare_shell: Shell, closed: Path, monkeypatch: pytest.MonkeyPatch

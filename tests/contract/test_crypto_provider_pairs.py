@@ -56,7 +56,7 @@ def test_same_key(pair: Pair) -> None:
     one, other = pair
     provider = PROVIDERS[other[0]]
     if not keeps_seeds(*other):
-        with pytest.raises(AlgorithmUnavailableError, match="kept as its seed"):
+        with pytest.raises(AlgorithmUnavailableError, match="stored as a seed"):
             provider.load(other[1], material(one))
         return
     loaded = provider.load(other[1], material(one))

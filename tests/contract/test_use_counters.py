@@ -273,7 +273,7 @@ class TestFilesystem:
             lambda: store.uses.discard(ONE),
             store.uses.material_ids,
         ):
-            with pytest.raises(StoreUnavailableError, match="opened again"):
+            with pytest.raises(StoreUnavailableError, match="reopen"):
                 call()
 
         store.reopen()

@@ -68,7 +68,7 @@ def test_a_changed_padding_byte_stops_no_start(tmp_path: Path, offset: int) -> N
     assert verified(path).clean
     content[512 + 300] = content[1024 + 300] = 1
     head.write_bytes(content)
-    with pytest.raises(AuditTamperedError, match="head mark was changed"):
+    with pytest.raises(AuditTamperedError, match="head mark was altered"):
         open_log(path)
 
 

@@ -175,7 +175,7 @@ def test_a_missing_trail_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
     """A wrong path is no damage."""
     for path in (tmp_path / "audit.log", tmp_path / "nowhere" / "audit.log"):
         for key in (KEY, None):
-            with pytest.raises(ConfigurationError, match="no audit trail"):
+            with pytest.raises(ConfigurationError, match="No audit log"):
                 verified(path, key)
 
 

@@ -133,7 +133,7 @@ class TestKeyWrap:
         """
         handle = PYCA.load(Algorithm.AES_256_KW, key(Algorithm.AES_256_KW))
         with pytest.raises(
-            InputSizeError, match="bytes" if padded else "steps of 8"
+            InputSizeError, match="bytes" if padded else "a multiple of 8"
         ) as e:
             handle.wrap(bytes(size), padded=padded)
 

@@ -208,7 +208,7 @@ class TestProviders:
         """
         A library that is looked for and not found is no error, unless it is named.
         """
-        reason = "There is no shared library of liboqs."
+        reason = "The shared library of liboqs was not found."
         oqs = DeferredProvider("oqs", lambda: OqsProvider(lambda: Absent(reason)))
 
         assert PYCA is registry(oqs, PYCA).provider_of(Algorithm.ML_KEM_768)
@@ -268,7 +268,7 @@ class TestUnavailable:
         with pytest.raises(AlgorithmUnavailableError) as caught:
             tested.require(algorithm)
 
-        assert f"No provider on this machine serves {algorithm}. {hint}" == str(
+        assert f"No provider on this machine supports {algorithm}. {hint}" == str(
             caught.value
         )
         assert algorithm == caught.value.facts["algorithm"]

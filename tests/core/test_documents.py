@@ -203,9 +203,11 @@ class TestDecode:
             told.append((str(caught.value), caught.value.facts.get("format")))
 
         what = f"The document of key {key_id_of(1)}"
-        newer = "has format 2, made by a newer release; this one knows up to 1"
+        newer = (
+            "has format 2, written by a newer release; this release supports up to 1"
+        )
         assert [
-            (f"{what} {newer}, so use the newer one.", 2),
+            (f"{what} {newer}. Use the newer release.", 2),
             (f"{what} was tampered with.", None),
         ] == told
 

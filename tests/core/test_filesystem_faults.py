@@ -131,7 +131,7 @@ def test_failed_sync_is_not_tried_again(template: Path, tmp_path: Path) -> None:
     with patched(fake), pytest.raises(OutcomeUnknownError):
         SCENARIOS["edit"](store)
 
-    with pytest.raises(StoreUnavailableError, match="opened again"):
+    with pytest.raises(StoreUnavailableError, match="reopen"):
         SCENARIOS["create"](store)
 
     store.close()
@@ -156,7 +156,7 @@ def test_failed_sync_before_the_commit(
     error = attempt(store, calls[call], fake)
 
     assert StoreUnavailableError is type(error)
-    with pytest.raises(StoreUnavailableError, match="opened again"):
+    with pytest.raises(StoreUnavailableError, match="reopen"):
         SCENARIOS["create"](store)
     store.close()
 

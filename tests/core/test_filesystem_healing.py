@@ -128,7 +128,7 @@ def unavailable(store: FilesystemKeyStore) -> None:
         lambda: store.commit(change_of(document_of(8), operation_of(8))),
     ]
     for call in calls:
-        with pytest.raises(StoreUnavailableError, match="opened again"):
+        with pytest.raises(StoreUnavailableError, match="reopen"):
             call()
 
 

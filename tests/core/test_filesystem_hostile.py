@@ -123,7 +123,9 @@ class TestUnsafeModes:
             lambda: store.read_meta("ring"),
             lambda: store.uses.get(key_id_of(7)),
         ):
-            with pytest.raises(StoreUnavailableError, match="open to other users"):
+            with pytest.raises(
+                StoreUnavailableError, match="accessible to other users"
+            ):
                 read()
 
     def test_lock(self, directory: Path) -> None:

@@ -398,7 +398,9 @@ class TestPrivateForms:
         theirs = openssl.private_key(algorithm, "priv-only")
 
         for load in (primitives.load_private_key, PROVIDER.load_foreign):
-            with pytest.raises(InvalidInputError, match="the expanded key alone"):
+            with pytest.raises(
+                InvalidInputError, match="the expanded key without its seed"
+            ):
                 load(algorithm, theirs)
 
     @pytest.mark.parametrize("algorithm", SEEDED)
@@ -416,7 +418,7 @@ class TestPrivateForms:
             "-noout",
         )
         for load in (primitives.load_private_key, PROVIDER.load_foreign):
-            with pytest.raises(InvalidInputError, match="not its seed's"):
+            with pytest.raises(InvalidInputError, match="does not match its seed"):
                 load(algorithm, mixed)
 
     @pytest.mark.parametrize("algorithm", [*SEEDED, *of_family(Family.SLH_DSA)])

@@ -65,7 +65,7 @@ def test_to_older_system(tmp_path: Path) -> None:
         encapsulated = made(new)
 
     with machine(tmp_path, "pqcrypto") as old:
-        with pytest.raises(AlgorithmUnavailableError, match="kept as its seed"):
+        with pytest.raises(AlgorithmUnavailableError, match="stored as a seed"):
             opens(old, encapsulated)
         fresh = old.encapsulate(encapsulated.key_id)
 

@@ -208,7 +208,7 @@ def test_fault_that_appears_later(
     session = Session(memory_hsm().act_as(caller()))
     monkeypatch.setattr(aead, "AESGCM", GarblingAES)
 
-    with pytest.raises(SelfTestFailedError, match="does not open"):
+    with pytest.raises(SelfTestFailedError, match="could not be opened"):
         session.create_key("AES-256-GCM", name="lost")
 
     with pytest.raises(SelfTestFailedError, match="HSM's own cryptography"):

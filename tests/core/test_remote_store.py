@@ -319,7 +319,7 @@ class TestTwoProcesses:
             lambda: store.uses.put(MATERIAL, b"1"),
             lambda: store.uses.get(MATERIAL),
         ):
-            with pytest.raises(StoreUnavailableError, match="right to write"):
+            with pytest.raises(StoreUnavailableError, match="lost its writer lease"):
                 call()
         clock.advance(10)
         second = open_remote(vault, clock=clock, holder="second")

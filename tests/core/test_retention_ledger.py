@@ -264,8 +264,8 @@ def check_kept_back(world: World, seq: int, *, newest: int = 3) -> None:
     assert report.ledger is not None
     assert report.ledger.problem in {
         f"The retention ledger is damaged at record {seq}.",
-        f"The retention ledger ends before record {newest}, which the trail knows.",
-        "The retention ledger is not the one the trail knows.",
+        f"The retention ledger ends before record {newest}, which the audit log names.",
+        "The retention ledger is not the one that the audit log names.",
     }
     assert not world.session.status().retention.healthy
     assert b"x" == world.session.decrypt(key, world.session.encrypt(key, b"x"))
@@ -349,7 +349,7 @@ class TestPutBack:
     def test_the_hsm_is_locked(self, key: str, tmp_path: Path, trail: str) -> None:
         """The ledger knows more than the trail, until somebody accepts the keys."""
         folder = tmp_path / "hsm"
-        with pytest.raises(LedgerTamperedError, match="trail is older") as caught:
+        with pytest.raises(LedgerTamperedError, match="audit log is older") as caught:
             verified(folder)
         assert key == caught.value.facts["key_id"]
         world = open_world(folder, trail, later())
@@ -533,7 +533,7 @@ class TestLostLedger:
         world.open()
 
         assert not world.session.status().retention.healthy
-        with pytest.raises(ConflictError, match="holds purges already"):
+        with pytest.raises(ConflictError, match="already holds purges"):
             world.session.begin_ledger(BEGIN.reason)
         world.close()
 
@@ -555,7 +555,7 @@ class TestLostLedger:
     @pytest.mark.parametrize(
         ("harm", "said"),
         [
-            (lambda _: None, "Nothing is known to be wrong"),
+            (lambda _: None, "has no known problem"),
             (older_copy, "ends before record"),
             (edit, "Move its files away"),
         ],

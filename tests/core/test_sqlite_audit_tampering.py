@@ -447,7 +447,7 @@ def test_what_is_no_trail_is_refused(tmp_path: Path) -> None:
     strange = tmp_path / "strange.sqlite"
     with edited(strange) as connection:
         connection.execute("CREATE TABLE t (id)")
-    with pytest.raises(ConfigurationError, match="no audit trail"):
+    with pytest.raises(ConfigurationError, match="no audit log"):
         verified(strange)
 
     path = tmp_path / "log" / "audit.sqlite"

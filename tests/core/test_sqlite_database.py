@@ -141,7 +141,7 @@ class TestFiles:
         """
         path.write_bytes(content)
 
-        with pytest.raises(expected, match="no SQLite database"):
+        with pytest.raises(expected, match="not a SQLite database"):
             Database(path, SCHEMA)
 
         assert content == path.read_bytes()
@@ -152,7 +152,7 @@ class TestFiles:
         """
         before = path.read_bytes()
 
-        with pytest.raises(ConfigurationError, match="of another kind"):
+        with pytest.raises(ConfigurationError, match="of another application"):
             Database(path, Schema(application_id=1, steps=SCHEMA.steps))
 
         assert before == path.read_bytes()
@@ -167,7 +167,7 @@ class TestFiles:
             theirs.execute("PRAGMA journal_mode = WAL")
             theirs.execute("CREATE TABLE things (id)")
             before = {file: file.read_bytes() for file in files_of(path)}
-            with pytest.raises(ConfigurationError, match="of another kind"):
+            with pytest.raises(ConfigurationError, match="of another application"):
                 Database(path, SCHEMA)
 
             after = {file: file.read_bytes() for file in before}
@@ -182,7 +182,7 @@ class TestFiles:
         path.with_name(path.name + "-wal").chmod(0o600)
         os.truncate(path, 0)
 
-        with pytest.raises(IntegrityError, match="there is a log"):
+        with pytest.raises(IntegrityError, match="its write-ahead log is not"):
             Database(path, SCHEMA)
 
     def test_kill_before_the_first_page(self, tmp_path: Path) -> None:
@@ -616,7 +616,7 @@ class TestBackup:
         """
         with (
             opened(path) as database,
-            pytest.raises(ConfigurationError, match="there already"),
+            pytest.raises(ConfigurationError, match="already exists"),
         ):
             database.backup(path)
 

@@ -248,7 +248,7 @@ def test_nothing_is_answered_until_reopened(
     with opened(path) as database:
         failed(database)
         for call in (add, count, Database.verify, Database.checkpoint):
-            with pytest.raises(StoreUnavailableError, match="opened again"):
+            with pytest.raises(StoreUnavailableError, match="reopen"):
                 call(database)
         before = database.available
 

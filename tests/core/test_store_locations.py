@@ -164,7 +164,7 @@ class TestApprovals:
             approval_store=kind, approval_dir=below, approval_sqlite_path=below
         )
 
-        with pytest.raises(StoreUnavailableError, match="store of approvals") as caught:
+        with pytest.raises(StoreUnavailableError, match="approval store") as caught:
             open_approval_store(settings)
 
         assert caught.value.__cause__ is not None

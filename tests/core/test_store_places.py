@@ -66,7 +66,7 @@ def test_keys_and_trail(
 
     error = refused(databases(Path(keys), tmp_path / trail))
 
-    assert "sqlite_path and audit_sqlite_path must be apart" in str(error)
+    assert "sqlite_path and audit_sqlite_path must not share a path" in str(error)
     assert "audit_sqlite_path" == error.facts["field"]
     assert before == sorted(tmp_path.rglob("*"))
 
@@ -81,7 +81,7 @@ def test_links(tmp_path: Path, link: object) -> None:
     assert callable(link)
     link(one, two)
 
-    assert "must be apart" in str(refused(databases(one, two)))
+    assert "must not share a path" in str(refused(databases(one, two)))
     assert b"content" == one.read_bytes()
 
 
@@ -112,7 +112,7 @@ def test_the_others(tmp_path: Path) -> None:
         ),
     ]
     for settings in cases:
-        assert "must be apart" in str(refused(settings))
+        assert "must not share a path" in str(refused(settings))
     # Where approvals are in memory, nothing lies in their directory.
     with open_hsm(in_files, master_key=b"\1" * 32, hmac_key=b"\2" * 32):
         pass

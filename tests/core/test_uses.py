@@ -165,7 +165,7 @@ class TestLimit:
             session = Session(gateway.act_as(caller()))
             key = session.create_key("aes").key_id
             made = [session.encrypt(key, b"m") for _ in range(5)]
-            with pytest.raises(errors.UseLimitError, match="rotate the key") as caught:
+            with pytest.raises(errors.UseLimitError, match="Rotate the key") as caught:
                 session.encrypt(key, b"m")
 
             assert {"version": 1, "uses": 5, "limit": 5} == caught.value.facts

@@ -228,9 +228,9 @@ def test_a_ledger_that_is_lost(site: RetentionSite) -> None:
         site.sweep_until(
             server, lambda: "retention impaired" in server.output, "impaired"
         )
-        assert "not the one the trail knows" in server.output
+        assert "not the one that the audit log names" in server.output
         shown = hsm("anton/auditor", "retention", "status")
-        assert "not the one the trail knows" in shown
+        assert "not the one that the audit log names" in shown
         site.sweep_until(
             server, lambda: site.metric(server.port, HEALTHY) == 0, "impaired"
         )

@@ -85,7 +85,7 @@ class Chain:
             InvalidInputError: A draft can't be recorded; the chain is as it was.
         """
         if not drafts:
-            raise InvalidInputError("There is nothing to record.", field="drafts")
+            raise InvalidInputError("No records to append.", field="drafts")
         time = min(max(now, 0), MAX_INTEGER)
         seq, leaf = self.seq, self.leaf_hash
         lines = []

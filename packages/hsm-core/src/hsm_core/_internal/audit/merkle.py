@@ -39,7 +39,9 @@ class CompactRange:
         self.size = size
         self._roots = [_hash_of(root) for root in roots]
         if size < 0 or len(self._roots) != size.bit_count():
-            raise MalformedError("The subtree roots do not fit the number of records.")
+            raise MalformedError(
+                "The number of subtree roots does not match the number of records."
+            )
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -75,5 +77,5 @@ def _hash_of(text: str) -> bytes:
     except ValueError:
         found = b""
     if len(found) != _HASH_BYTES or found.hex() != text:
-        raise MalformedError("A subtree root is not 64 lower-case hex digits.")
+        raise MalformedError("Each subtree root must be 64 lower-case hex digits.")
     return found

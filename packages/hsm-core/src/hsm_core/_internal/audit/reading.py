@@ -10,7 +10,7 @@ from hsm_core.protocols import AuditLog
 def pruned_before(first_seq: int) -> InvalidInputError:
     """Return the error for who reads records that were pruned."""
     return InvalidInputError(
-        f"start_seq must be at least {first_seq}: the records before were pruned.",
+        f"start_seq must be at least {first_seq}: earlier records were pruned.",
         field="start_seq",
         limit=first_seq,
     )

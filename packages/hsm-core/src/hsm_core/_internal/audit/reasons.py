@@ -34,32 +34,32 @@ class Reason(StrEnum):
 
 
 _SENTENCES: Final = {
-    Reason.FRAMING: "it is not framed as a record",
+    Reason.FRAMING: "its framing is invalid",
     Reason.MAC: "its MAC is wrong",
-    Reason.FORMAT: "it has a format that only a newer release knows; use that one",
-    Reason.EVENT: "its event is not in the one form of format 1",
-    Reason.LOG_ID: "it belongs to another trail",
-    Reason.EPOCH: "its epoch is not the trail's",
-    Reason.SEQUENCE: "another record stands in its place",
-    Reason.CHAIN: "it does not follow from the record before",
-    Reason.SEGMENT: "the segments do not join here",
-    Reason.MARK: "it is not the record that the head mark names",
-    Reason.TORN: "its line is torn, where no crash can have torn it",
-    Reason.SHORTER: "the head mark knows it, and it is gone",
-    Reason.AFTER_CLEAN: "it came after the trail was closed in order",
-    Reason.AFTER_MARK: "it came after the end that the head mark names",
-    Reason.DATABASE: "the database is damaged from here on, or has other tables",
-    Reason.PRUNED: "it was removed, and no record of a prune tells so",
-    Reason.BASELINE: "what is kept of the pruned records before it was changed",
+    Reason.FORMAT: "its format is newer than this release supports; upgrade",
+    Reason.EVENT: "its event is not in the canonical form of format 1",
+    Reason.LOG_ID: "it belongs to another audit log",
+    Reason.EPOCH: "its key epoch is not this log's",
+    Reason.SEQUENCE: "its sequence number is out of order",
+    Reason.CHAIN: "its hash does not match the previous record",
+    Reason.SEGMENT: "the segments before and after it do not connect",
+    Reason.MARK: "it differs from the record that the head mark names",
+    Reason.TORN: "its line is cut off where no crash can have cut it",
+    Reason.SHORTER: "it is missing, and the head mark names it",
+    Reason.AFTER_CLEAN: "it was added after the log was closed cleanly",
+    Reason.AFTER_MARK: "it lies past the end that the head mark names",
+    Reason.DATABASE: "the database is damaged from here on, or has unknown tables",
+    Reason.PRUNED: "it is missing, and no pruning record accounts for it",
+    Reason.BASELINE: "the baseline kept from the pruned records before it was altered",
     Reason.HEAD_MISSING: "the head mark is missing",
-    Reason.HEAD_DAMAGED: "the head mark was changed",
+    Reason.HEAD_DAMAGED: "the head mark was altered",
 }
 
 
 def tampered(reason: Reason, seq: int) -> AuditTamperedError:
     """Return the error that names the first bad record and the reason."""
     return AuditTamperedError(
-        f"The audit trail is damaged at record {seq}: {_SENTENCES[reason]}.",
+        f"The audit log is damaged at record {seq}: {_SENTENCES[reason]}.",
         seq=seq,
         reason=reason.value,
     )

@@ -64,7 +64,7 @@ def encode_event(event: AuditEvent) -> bytes:
     try:
         payload = _ENCODER.encode(event)
     except _UNWRITABLE as error:
-        raise InvalidInputError("The event can't be recorded.") from error
+        raise InvalidInputError("The event has no valid record form.") from error
     if len(payload) > MAX_LINE_BYTES - 128:
         raise InputSizeError(
             "audit event", actual=len(payload), maximum=MAX_LINE_BYTES - 128
@@ -91,7 +91,9 @@ def check_draft(draft: AuditDraft) -> None:
             integer, a parameter has no legal type, or the set digest is too long.
     """
     if draft.phase is Phase.INTENT and not draft.operation_id:
-        raise InvalidInputError("An intent needs an operation id.", field="audit")
+        raise InvalidInputError(
+            "An intent record needs an operation id.", field="audit"
+        )
     digest = draft.set_digest
     if digest and not (digest.isascii() and len(digest) <= MAX_SET_DIGEST):
         raise InvalidInputError("The set digest is too long.", field="audit")
@@ -100,7 +102,7 @@ def check_draft(draft: AuditDraft) -> None:
         and 0 <= draft.generation <= MAX_INTEGER
         and (not draft.parameters or _are_legal(draft.parameters))
     ):
-        raise InvalidInputError("The event can't be recorded.", field="audit")
+        raise InvalidInputError("The event has no valid record form.", field="audit")
 
 
 def _holds_safe_integers(event: AuditEvent) -> bool:

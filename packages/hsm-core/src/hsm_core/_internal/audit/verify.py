@@ -137,7 +137,7 @@ class AuditVerifier:
                     raise
             except OSError as error:
                 raise ConfigurationError(
-                    f"The audit trail can't be read: {error.strerror}.",
+                    f"The audit log can't be read: {error.strerror}.",
                     path=str(self._path),
                 ) from error
 
@@ -153,9 +153,7 @@ class AuditVerifier:
         with ExitStack() as stack:
             closed, live = self._open_segments(stack)
             if not closed and live is None and head is None:
-                raise ConfigurationError(
-                    "There is no audit trail.", path=str(self._path)
-                )
+                raise ConfigurationError("No audit log found.", path=str(self._path))
             covered = baseline.header.next_seq if baseline else 0
             closed = [name for name in closed if name.first_seq >= covered]
             live_seq = first_seq(live) if live else None

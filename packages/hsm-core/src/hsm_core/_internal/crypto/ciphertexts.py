@@ -70,7 +70,7 @@ def kind_of(algorithm: Algorithm) -> CipherKind:
     if row.is_kem:
         return CipherKind.KEM
     raise UnsupportedOperationError(
-        f"{algorithm} does not encrypt.", algorithm=algorithm.value
+        f"{algorithm} keys can't encrypt.", algorithm=algorithm.value
     )
 
 

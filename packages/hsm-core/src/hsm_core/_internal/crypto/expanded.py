@@ -101,8 +101,7 @@ def read_foreign_form(algorithm: Algorithm, material: bytes) -> PrivateForm:
     if not form.seed:
         raise _refusal(
             algorithm,
-            "holds the expanded key alone; export it with its seed, "
-            "which can't be found from it",
+            "holds the expanded key without its seed; export it with the seed",
         )
     return form
 
@@ -128,7 +127,9 @@ def read_foreign_seed(
     if form.expanded:
         own = expand(algorithm, form.seed, public_of(form.seed))
         if not hmac.compare_digest(own, form.expanded):
-            raise _refusal(algorithm, "holds an expanded key that is not its seed's")
+            raise _refusal(
+                algorithm, "holds an expanded key that does not match its seed"
+            )
     return form.seed
 
 

@@ -26,13 +26,14 @@ from hsm_core.errors import (
 )
 
 _ASKED: Final = {
-    Family.RSA: "Its modulus must have exactly {0.modulus_bits} bits and two prime "
-    "factors of half that length, not close to each other and not of ROCA's form "
-    "(CVE-2017-15361), its public exponent be 65537, and all its numbers belong "
-    "together.",
-    Family.ECDSA: "It must name its curve, and its point belong to its number.",
-    Family.COMPOSITE_KEM: "A composite must be whole; a half is none.",
-    Family.COMPOSITE_SIGNATURE: "A composite must be whole; a half is none.",
+    Family.RSA: "The modulus must have exactly {0.modulus_bits} bits and two prime "
+    "factors of half that length, neither close together nor of ROCA's form "
+    "(CVE-2017-15361); the public exponent must be 65537, and all numbers must be "
+    "consistent.",
+    Family.ECDSA: "The key must name its curve, and its public point must match its "
+    "private number.",
+    Family.COMPOSITE_KEM: "A composite key must contain both halves.",
+    Family.COMPOSITE_SIGNATURE: "A composite key must contain both halves.",
 }
 """What a private key from elsewhere must have, where it isn't plain."""
 
@@ -56,7 +57,7 @@ def check_format(row: AlgorithmSpec, format: KeyFormat | None) -> KeyFormat:
         offered.append(KeyFormat.SEED)
     if format is not None and format not in offered:
         raise UnsupportedOperationError(
-            f"format: {row.algorithm} keys come as {' or '.join(offered)}.",
+            f"format: {row.algorithm} keys must be {' or '.join(offered)}.",
             algorithm=row.algorithm.value,
             field="format",
         )
@@ -75,7 +76,7 @@ def shown_form(algorithm: Algorithm, format: KeyFormat, material: bytes) -> byte
     seed = read_private_form(algorithm, material).seed
     if not seed:
         raise UnsupportedOperationError(
-            f"format: this {algorithm} key was made without a seed; it leaves as "
+            f"format: this {algorithm} key has no seed; export it as "
             f"{KeyFormat.PKCS8}.",
             algorithm=algorithm.value,
             field="format",

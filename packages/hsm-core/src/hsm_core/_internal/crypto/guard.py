@@ -61,7 +61,7 @@ def octets(value: object) -> bytes:
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    raise TypeError(f"Bytes are due, not {type(value).__name__}.")
+    raise TypeError(f"Expected bytes, got {type(value).__name__}.")
 
 
 class GuardedHandle:

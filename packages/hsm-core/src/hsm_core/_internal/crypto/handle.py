@@ -45,15 +45,15 @@ class BaseHandle(ABC):
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes, /) -> bytes:
         """Refuse authenticated encryption."""
-        self._refuse("encrypt under a nonce")
+        self._refuse("encrypt with a nonce")
 
     def open(self, nonce: bytes, ciphertext: bytes, aad: bytes, /) -> bytes:
         """Refuse authenticated decryption."""
-        self._refuse("decrypt under a nonce")
+        self._refuse("decrypt with a nonce")
 
     def encrypt(self, plaintext: bytes, parameters: OAEPParameters, /) -> bytes:
         """Refuse public-key encryption."""
-        self._refuse("encrypt to a public key")
+        self._refuse("encrypt with a public key")
 
     def decrypt(self, ciphertext: bytes, parameters: OAEPParameters, /) -> bytes:
         """Refuse public-key decryption."""
@@ -73,7 +73,7 @@ class BaseHandle(ABC):
 
     def agree(self, peer_public_der: bytes, /) -> bytes:
         """Refuse key agreement."""
-        self._refuse("agree on a secret")
+        self._refuse("agree on a shared secret")
 
     def derive(self, salt: bytes, info: bytes, length: int, /) -> bytes:
         """Refuse to derive."""

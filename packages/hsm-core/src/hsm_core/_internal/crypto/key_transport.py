@@ -70,18 +70,18 @@ def check_mechanism(
     offered = mechanisms(row)
     if not offered:
         raise UnsupportedOperationError(
-            f"{row.algorithm} keys wrap no keys.", algorithm=row.algorithm.value
+            f"{row.algorithm} keys can't wrap keys.", algorithm=row.algorithm.value
         )
     if mechanism is not None and mechanism not in offered:
         raise UnsupportedOperationError(
-            f"mechanism: {row.algorithm} keys have {', '.join(offered)}.",
+            f"mechanism: {row.algorithm} keys support {', '.join(offered)}.",
             algorithm=row.algorithm.value,
             field="mechanism",
         )
     for field, value in (("hash", hash), ("mgf_hash", mgf_hash)):
         if value is not None and row.family is not Family.RSA:
             raise UnsupportedOperationError(
-                f"{field} is a parameter of RSA-OAEP only.", field=field
+                f"{field} applies to RSA-OAEP only.", field=field
             )
     return mechanism or offered[0]
 

@@ -65,14 +65,16 @@ def signature_parameters(
     """
     row = spec(algorithm)
     if not row.schemes:
-        raise _unsupported(algorithm, "has no signatures", "algorithm")
+        raise _unsupported(algorithm, "can't sign", "algorithm")
     chosen = row.schemes[0] if scheme is None else scheme
     if encoding is not None and not row.coordinate_bytes:
-        raise _unsupported(algorithm, "has one signature encoding only", "encoding")
+        raise _unsupported(
+            algorithm, "supports only one signature encoding", "encoding"
+        )
     if hash is not None and not row.hashes:
-        raise _unsupported(algorithm, "hashes inside and takes no hash", "hash")
+        raise _unsupported(algorithm, "hashes internally and takes no hash", "hash")
     if mgf_hash is not None and chosen is not SignatureScheme.RSASSA_PSS:
-        raise _unsupported(algorithm, "takes an MGF1 hash with PSS only", "mgf_hash")
+        raise _unsupported(algorithm, "takes an MGF1 hash only with PSS", "mgf_hash")
     _check_context(row, context, external_mu=external_mu)
     digest = hash or (row.hashes[0] if row.hashes else HashAlgorithm.SHA_512)
     return SignatureParameters(
@@ -112,13 +114,15 @@ def check_signing(
     _check_common(algorithm, data, parameters)
     if row.hashes and parameters.hash not in row.hashes:
         allowed = ", ".join(row.hashes)
-        raise _unsupported(algorithm, f"signs with {allowed} only", "hash")
+        raise _unsupported(algorithm, f"signs only with {allowed}", "hash")
     if parameters.scheme is SignatureScheme.RSASSA_PSS:
         if parameters.mgf_hash is not parameters.hash:
-            raise _unsupported(algorithm, "signs with one hash for both", "mgf_hash")
+            raise _unsupported(
+                algorithm, "uses the same hash for message and MGF1", "mgf_hash"
+            )
         if parameters.salt_bytes not in {None, parameters.hash.digest_bytes}:
             raise _unsupported(
-                algorithm, "signs with a salt as long as the hash", "salt_bytes"
+                algorithm, "signs only with a salt as long as the hash", "salt_bytes"
             )
 
 
@@ -137,7 +141,7 @@ def check_verifying(
     _check_common(algorithm, data, parameters)
     if row.verify_hashes and parameters.hash not in row.verify_hashes:
         allowed = ", ".join(row.verify_hashes)
-        raise _unsupported(algorithm, f"verifies with {allowed} only", "hash")
+        raise _unsupported(algorithm, f"verifies only with {allowed}", "hash")
     if parameters.salt_bytes is not None:
         longest = row.modulus_bits // 8 - parameters.hash.digest_bytes - 2
         if not 0 <= parameters.salt_bytes <= longest:
@@ -154,10 +158,12 @@ def _check_common(
         allowed = ", ".join(row.schemes) or "no scheme"
         raise _unsupported(algorithm, f"has {allowed}", "scheme")
     if parameters.encoding is not SignatureEncoding.DER and not row.coordinate_bytes:
-        raise _unsupported(algorithm, "has one signature encoding only", "encoding")
+        raise _unsupported(
+            algorithm, "supports only one signature encoding", "encoding"
+        )
     is_pss = parameters.scheme is SignatureScheme.RSASSA_PSS
     if parameters.salt_bytes is not None and not is_pss:
-        raise _unsupported(algorithm, "takes a salt length with PSS only", "salt_bytes")
+        raise _unsupported(algorithm, "takes a salt length only with PSS", "salt_bytes")
     _check_context(row, parameters.context, external_mu=parameters.external_mu)
     if parameters.prehashed and not row.hashes:
         raise _unsupported(algorithm, "signs whole messages, never digests", "digest")
@@ -169,13 +175,15 @@ def _check_common(
 
 def _check_context(row: AlgorithmSpec, context: bytes, *, external_mu: bool) -> None:
     if external_mu and not row.takes_mu:
-        raise _unsupported(row.algorithm, "has no external mu", "mu")
+        raise _unsupported(row.algorithm, "does not support external mu", "mu")
     if context and external_mu:
         raise _unsupported(
-            row.algorithm, "takes no context with mu, which holds one", "context"
+            row.algorithm,
+            "takes no context with mu, which already includes it",
+            "context",
         )
     if context and not row.max_context_bytes:
-        raise _unsupported(row.algorithm, "has no context", "context")
+        raise _unsupported(row.algorithm, "takes no context", "context")
     if len(context) > row.max_context_bytes:
         raise InputSizeError(
             "context", actual=len(context), maximum=row.max_context_bytes

@@ -183,7 +183,7 @@ class CryptoRegistry(ServedAlgorithms):
             repeated = digest == slot.last_made
             slot.last_made = digest
         if repeated:
-            self.stop(algorithm, "The generator made the same key twice.")
+            self.stop(algorithm, "The random generator produced the same key twice.")
 
 
 def default_registry(

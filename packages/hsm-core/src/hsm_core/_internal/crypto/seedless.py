@@ -58,7 +58,8 @@ def encapsulation_key(algorithm: Algorithm, expanded: bytes) -> bytes:
     own_hash = expanded[end : end + _PART_BYTES]
     if not hmac.compare_digest(hashlib.sha3_256(public).digest(), own_hash):
         raise InvalidInputError(
-            f"material of {algorithm} holds a public key that is not its own.",
+            f"material of {algorithm} holds a public key that does not match its "
+            "private key.",
             field="material",
             algorithm=algorithm.value,
         )

@@ -137,7 +137,7 @@ class ServedAlgorithms:
             OverloadedError: Another thread runs them already.
         """
         if not self._testing.acquire(blocking=False):
-            raise OverloadedError("The self-tests are being run already.")
+            raise OverloadedError("The self-tests are already running.")
         try:
             return tuple(self._tests())
         finally:
@@ -172,7 +172,7 @@ class ServedAlgorithms:
         slot = self._find(algorithm)
         if slot is None:
             raise AlgorithmUnavailableError(
-                f"No provider on this machine serves {algorithm}. "
+                f"No provider on this machine supports {algorithm}. "
                 f"{self._hint(algorithm)}",
                 algorithm=algorithm.value,
             )
@@ -247,6 +247,6 @@ class ServedAlgorithms:
         """Return what helps, for an algorithm that nobody serves."""
         if algorithm in self._order:
             names = ", ".join(provider.name for provider in self._order[algorithm])
-            return f"The setting 'providers' allows only {names} for it."
+            return f"The setting 'providers' allows only {names}."
         missing = [c for c in spec(algorithm).components if self._find(c) is None]
         return " ".join(map(what_to_install, missing or [algorithm]))

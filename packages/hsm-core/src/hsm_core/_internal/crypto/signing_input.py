@@ -90,6 +90,6 @@ def _the_one(message: bytes | None, digest: bytes | None, mu: bytes | None) -> b
     given = [data for data in (message, digest, mu) if data is not None]
     if len(given) != 1:
         raise InvalidInputError(
-            "Give exactly one of message, digest and mu.", field="message"
+            "Pass exactly one of message, digest and mu.", field="message"
         )
     return given[0]

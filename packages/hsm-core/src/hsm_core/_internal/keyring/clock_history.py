@@ -44,7 +44,7 @@ def open_leaps(
 
     def keep(leaps: tuple[Leap, ...]) -> None:
         seconds = sum(leap.end - leap.begin for leap in leaps) // 1_000_000
-        text = f"{seconds} s of wall time do not count."
+        text = f"Ignored {seconds} s of wall-clock time after a clock jump."
         draft = AuditDraft(
             phase=Phase.SINGLE,
             kind="system.clock-leap",

@@ -111,9 +111,9 @@ class KeyNames:
             raise NameTakenError
         if unknown:
             raise NameTakenError(
-                f"Key {unknown} may have this name: its document can't be read, and "
-                "the audit log has no name for it any more. Recover the key first: "
-                f'hsm-cli store recover --key-id {unknown} --reason "…".'
+                f"Key {unknown} may have this name: its document can't be read, "
+                "and the audit log no longer holds its name. Recover the key "
+                f'first: hsm-cli store recover --key-id {unknown} --reason "…".'
             )
 
     def note(self, document: KeyDocument) -> None:

@@ -43,12 +43,12 @@ _BEFORE_ALL: Final = (-1, 0)
 """Where a store belongs that is older than all records that are left."""
 
 _REASONS: Final[Mapping[str, str]] = {
-    "older": "An older document was put back.",
-    "newer": "It is newer than the trail says.",
-    "missing": "It is gone.",
-    "foreign": "The trail knows no such key.",
-    "document": "Its document was changed.",
-    "destroyed": "It was destroyed, and an older document was put back.",
+    "older": "An older document was restored.",
+    "newer": "It is newer than its last audit record.",
+    "missing": "It is missing.",
+    "foreign": "No audit record names this key.",
+    "document": "Its document was altered.",
+    "destroyed": "It was destroyed, and an older document was restored.",
 }
 
 
@@ -248,19 +248,19 @@ def _lock_of(
         seq, time = met
         if met == _BEFORE_ALL:
             return (
-                "The key store is an older copy: it has nothing of what the records "
-                "say that are left of the trail.",
+                "The key store is an older copy, from before the first remaining "
+                "audit record.",
                 {"reason": "store_older"},
             )
         return (
-            "The key store is an older copy: it is as it was after record "
-            f"{seq} of the trail, of {instant(time):%Y-%m-%dT%H:%M:%SZ}.",
+            f"The key store is an older copy: it matches audit record {seq}, of "
+            f"{instant(time):%Y-%m-%dT%H:%M:%SZ}.",
             {"reason": "store_older", "seq": seq, "time": time},
         )
     if ahead:
         return (
-            f"The trail is older than the key store: it does not know key {ahead[0]} "
-            "as it is stored.",
+            "The audit log is older than the key store: it has no record of the "
+            f"stored state of key {ahead[0]}.",
             {"reason": "trail_older", "key_id": ahead[0]},
         )
     return "", {}

@@ -186,7 +186,7 @@ class Scrubber:
         with inventory.committing:
             if inventory.store.entry(key_id) is None:
                 inventory.census.pin(key_id, None)
-                reason = "The trail knows no such key."
+                reason = "No audit record names this key."
                 error = tampering(key_id, reason, Integrity.TAMPERED, "foreign")
                 inventory.condemn(key_id, error)
 

@@ -59,7 +59,9 @@ def seal(
     blob = header + sealer.encrypt(nonce, data, length_prefixed(label, header, bound))
     # A fault that appears after the self-test must not cost the only copy of a key.
     if open_sealed(key, blob, label=label, start_bytes=len(start), bound=bound) != data:
-        raise SelfTestFailedError("What was sealed with AES-256-GCM does not open.")
+        raise SelfTestFailedError(
+            "AES-256-GCM failed its check: sealed data could not be opened again."
+        )
     return blob
 
 

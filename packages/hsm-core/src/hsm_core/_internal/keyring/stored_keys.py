@@ -299,12 +299,12 @@ class Reader:
         document = self.decode(stored)
         if document.generation < entry.generation:
             raise tampering(
-                entry.key_id, "An older document was put back.", problem="older"
+                entry.key_id, "An older document was restored.", problem="older"
             )
         counted = entry.generation, entry.digest
         if counted != (document.generation, document_digest(stored.document)):
             raise tampering(
-                entry.key_id, "It is newer than the trail says.", problem="newer"
+                entry.key_id, "It is newer than its last audit record.", problem="newer"
             )
         self._check_facts(entry, document)
         return document
@@ -354,8 +354,8 @@ class Reader:
                     return
                 self.doubtful.add(bucket)
         raise StoreUnavailableError(
-            "The key store is not as it was; this part of it is being compared with "
-            "the trail."
+            "The key store changed unexpectedly; this part of it is being "
+            "compared with the audit log."
         )
 
     def _agrees(self, bucket: int) -> bool:

@@ -69,7 +69,7 @@ class TamperedKeys:
         usual = "missing" if missing else "document"
         problem = str(error.facts.get("problem", usual))
         kind = Integrity.MISSING if missing else Integrity.TAMPERED
-        reason = "What is stored of it was changed."
+        reason = "Its stored data was altered."
         if "problem" in error.facts:
             reason = str(error).partition(" was tampered with: ")[2] or reason
         elif "format" in error.facts:

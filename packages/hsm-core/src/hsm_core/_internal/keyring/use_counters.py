@@ -286,9 +286,9 @@ class UseAccounts:
         material_id, used = use.version.material_id, account.counts().uses
         if account.exceeds(use.uses):
             raise UseLimitError(
-                f"Version {use.version.version} of this key has protected {used} of at "
-                f"most {account.limit} times, and {use.uses} more would be too many: "
-                "rotate the key.",
+                f"Version {use.version.version} of this key was used {used} times "
+                f"of at most {account.limit}; {use.uses} more would exceed the "
+                "limit. Rotate the key.",
                 version=use.version.version,
                 uses=used,
                 limit=account.limit,
@@ -315,8 +315,8 @@ class UseAccounts:
         self._tampered.suspect(key.key_id, found)
         raise tampering(
             KeyId(key.key_id),
-            f"the use counter of version {version.version} is {found}, so it protects "
-            "nothing more; rotate the key.",
+            f"the use counter of version {version.version} is {found}, so it "
+            "can't protect new data; rotate the key.",
             found,
         )
 

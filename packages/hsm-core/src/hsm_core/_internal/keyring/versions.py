@@ -138,7 +138,8 @@ def check_hold(document: KeyDocument) -> None:
     """
     if document.hold:
         raise KeyStateError(
-            f"The key is held ({document.hold}); nothing of it may be destroyed.",
+            f"The key is under legal hold ({document.hold}) and can't be "
+            "destroyed. Release the hold first.",
             hold=document.hold,
         )
 
@@ -161,8 +162,8 @@ def check_usage(
     """
     if usage is not None and usage.value not in document.usages:
         raise KeyUsageError(
-            f"{field}: this {document.algorithm} key may not be used to {usage}; its "
-            f"usages are {', '.join(document.usages)}.",
+            f"{field}: this {document.algorithm} key may not be used to {usage}; "
+            f"its usages are {', '.join(document.usages)}.",
             field=field,
             usage=usage.value,
         )

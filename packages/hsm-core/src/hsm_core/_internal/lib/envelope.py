@@ -41,7 +41,7 @@ def split(name: bytes, framed: bytes) -> tuple[bytes, bytes]:
         or not tail.endswith(_END)
         or digits.translate(None, _HEX)
     ):
-        raise MalformedError("The record is not framed as it should be.")
+        raise MalformedError("The record's framing is invalid.")
     return framed[len(start) : -_TAIL_BYTES], bytes.fromhex(digits.decode())
 
 

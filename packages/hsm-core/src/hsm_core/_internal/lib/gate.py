@@ -42,7 +42,9 @@ class Gate:
             UnavailableError: The gate is closed, or belongs to the parent process.
         """
         if os.getpid() != self._process:
-            raise UnavailableError("The HSM belongs to the parent process.")
+            raise UnavailableError(
+                "The HSM was opened by the parent process; open it again in this one."
+            )
         with self._changed:
             if self._is_closed:
                 raise UnavailableError("The HSM is closed.")

@@ -47,6 +47,6 @@ def newer_format(payload: bytes, known: int) -> int:
 def made_by_newer(what: str, number: int, known: int) -> str:
     """Return the sentence for something whose format is newer than what is known."""
     return (
-        f"{what} has format {number}, made by a newer release; this one knows up to "
-        f"{known}, so use the newer one."
+        f"{what} has format {number}, written by a newer release; this release "
+        f"supports up to {known}. Use the newer release."
     )

@@ -37,7 +37,7 @@ from hsm_core.model import AuditEvent, KeyId, Phase
 from hsm_core.protocols import AuditLog, KnownKey
 
 _BLOCK: Final = 200
-_PURGED: Final = "Its material was purged, and an older document was put back."
+_PURGED: Final = "Its material was purged, and an older document was restored."
 
 
 @dataclass(slots=True)
@@ -137,8 +137,8 @@ class LedgerCheck:
         if found.lock:
             return Judgement(problems, found.lock, found.facts)
         lock = (
-            "The trail is older than the retention ledger: it does not know record "
-            f"{unknown.seq} of that, a purge of version {unknown.version} of key "
+            "The audit log is older than the retention ledger: it lacks ledger "
+            f"record {unknown.seq}, a purge of version {unknown.version} of key "
             f"{unknown.key_id}."
         )
         facts = {"reason": "trail_older", "key_id": unknown.key_id}

@@ -266,12 +266,12 @@ class Ledger:
         """
         lost = self._lost
         if lost is None or not self.problem:
-            fine = "Nothing is known to be wrong with the retention ledger."
+            fine = "The retention ledger has no known problem, so it can't be replaced."
             raise ConflictError(self.problem or fine)
         if not self._is_new():
             raise ConflictError(
-                "The retention ledger that lies there holds purges already. Move its "
-                "files away and start again; a new one is made then."
+                "The retention ledger already holds purges. Move its files away "
+                "and restart to create a new one."
             )
         return lost
 
@@ -326,13 +326,15 @@ class Ledger:
         """
         if self.is_another(anchor):
             self._lost = anchor
-            raise self._condemn("The retention ledger is not the one the trail knows.")
+            raise self._condemn(
+                "The retention ledger is not the one that the audit log names."
+            )
         if anchor.seq < 0:
             return
         if anchor.seq > self._log.head().seq:
             raise self._condemn(
                 f"The retention ledger ends before record {anchor.seq}, which the "
-                "trail knows."
+                "audit log names."
             )
         try:
             lines = self._log.lines(anchor.seq, 1)
@@ -340,8 +342,8 @@ class Ledger:
             lines = []
         if not lines or leaf_hash(lines[0]) != anchor.leaf_hash:
             raise self._condemn(
-                f"Record {anchor.seq} of the retention ledger is not the one that the "
-                "trail knows."
+                f"Record {anchor.seq} of the retention ledger is not the one that "
+                "the audit log names."
             )
 
     def verify(self) -> Iterator[None]:
@@ -410,4 +412,4 @@ def reach_of(event: AuditEvent) -> Reach | None:
     if isinstance(log_id, str) and isinstance(seq, int) and isinstance(digest, str):
         anchor = Anchor(log_id=log_id, seq=seq, leaf_hash=digest)
         return Reach(anchor, str(found.get("former_log_id", "")))
-    raise HSMError("A record of the ledger's reach can't be read.")
+    raise HSMError("An audit record of the retention ledger's end can't be read.")

@@ -67,7 +67,8 @@ class _Reading:
         ended = self.ended.get(event.operation_id, event)
         if begun is None or ended.seq != event.seq:
             raise LedgerTamperedError(
-                f"Record {event.seq} of the ledger ends a purge that is not under way.",
+                f"Record {event.seq} of the retention ledger ends a purge that "
+                "was not started.",
                 seq=event.seq,
             )
         self.ended[event.operation_id] = event
@@ -78,7 +79,7 @@ class _Reading:
         materials = {(e.key_id, str(e.parameters.get("material_id"))) for e in found}
         if len(materials) != len(found):
             raise LedgerTamperedError(
-                "The ledger says of a material twice it was purged."
+                "The retention ledger records the purge of the same key material twice."
             )
         return found
 
@@ -161,11 +162,13 @@ def _compare(
     for anchor in (reach.anchor for reach in told.reaches):
         if anchor.log_id != chain.log_id:
             raise LedgerTamperedError(
-                "This is not the retention ledger that the trail knows.", seq=0
+                "This is not the retention ledger that the audit log names.", seq=0
             )
         found = reading.leaves.get(anchor.seq)
         if found != anchor.leaf_hash:
-            what = "missing" if found is None else "not the one that the trail knows"
+            what = (
+                "missing" if found is None else "not the one that the audit log names"
+            )
             raise LedgerTamperedError(
                 f"Record {anchor.seq} of the retention ledger is {what}.",
                 seq=anchor.seq,
@@ -174,8 +177,8 @@ def _compare(
     unknown = unknown_purge(made, told.reach)
     if unknown is not None:
         raise LedgerTamperedError(
-            "The trail is older than the retention ledger: it does not know record "
-            f"{unknown.seq} of that, a purge of version {unknown.version} of key "
+            "The audit log is older than the retention ledger: it lacks ledger "
+            f"record {unknown.seq}, a purge of version {unknown.version} of key "
             f"{unknown.key_id}.",
             seq=unknown.seq,
             key_id=unknown.key_id,
@@ -184,8 +187,8 @@ def _compare(
     attested = {(e.key_id, e.version) for e in reading.begun.values()}
     for key_id, version in sorted(told.purged - attested):
         raise LedgerTamperedError(
-            f"The trail says that version {version} of key {key_id} was purged, and "
-            "the ledger does not.",
+            f"The audit log says that version {version} of key {key_id} was "
+            "purged, but the retention ledger does not.",
             key_id=key_id,
             version=version,
         )

@@ -88,9 +88,9 @@ class PolicyFile:
             with open_regular(self._path) as file:
                 if others_may_change(file.fileno()):
                     raise UnsafeFileModeError(
-                        "The retention policy can be written to by others: it must "
-                        "belong to root or to this user, and only its owner may write "
-                        "to it."
+                        "Other users can write the retention policy. It must "
+                        "belong to root or this user, and be writable by its "
+                        "owner only."
                     )
                 return file.read(MAX_BYTES + 1)
         except OSError as error:

@@ -145,7 +145,7 @@ class Retention:
                 self._tell_alarm()
 
     def _tell_alarm(self) -> None:
-        paused = f"Purges are kept back: {self._paused}." if self._paused else ""
+        paused = f"Purges are paused: {self._paused}." if self._paused else ""
         found = (self._file.problem, self.ledger.problem, paused)
         alarm = " ".join(filter(None, found))
         if alarm != self._alarm:

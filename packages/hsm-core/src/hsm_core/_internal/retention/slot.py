@@ -138,10 +138,12 @@ class RetentionSlot:
         if self.retention is not None:
             return self.retention
         if self._ledger is None:
-            raise ConflictError("There is no retention here, and so no ledger.")
+            raise ConflictError(
+                "Retention is not configured, so there is no retention ledger."
+            )
         raise ConflictError(
-            f"{self._ledger.problem} Move its files away and start again; a new one is "
-            "made then."
+            f"{self._ledger.problem} Move its files away and restart to create a "
+            "new one."
         )
 
     def status(self) -> RetentionReport:

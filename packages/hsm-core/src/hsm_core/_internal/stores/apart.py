@@ -79,7 +79,8 @@ def check_apart(settings: Settings) -> None:
             other = taken.setdefault(identity, place.field)
             if other != place.field:
                 raise ConfigurationError(
-                    f"{other} and {place.field} must be apart: both would have {path}.",
+                    f"{other} and {place.field} must not share a path: both would "
+                    f"use {path}.",
                     field=place.field,
                 )
 

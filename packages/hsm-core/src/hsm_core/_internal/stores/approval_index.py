@@ -41,7 +41,7 @@ def check_approval_change(change: ApprovalChange) -> None:
         )
     if change.entry.generation != change.expected_generation + 1:
         raise InvalidInputError(
-            "generation must follow the expected one.", field="generation"
+            "generation must be the expected one plus 1.", field="generation"
         )
     if len(change.record) > MAX_RECORD_BYTES:
         raise InputSizeError(
@@ -89,7 +89,7 @@ class ApprovalIndex:
         expected = change.expected_generation or None
         if (None if found is None else found.generation) != expected:
             raise GenerationConflictError(
-                "The approval was changed meanwhile; try again."
+                "The approval request changed concurrently; try again."
             )
 
     def put(self, entry: ApprovalEntry) -> None:

@@ -57,7 +57,7 @@ class Opener:
             raise
         except (Exception, SystemExit) as error:
             raise StoreUnavailableError(
-                f"{self.field}: what opens {self.scheme}: failed "
+                f"{self.field}: the opener of {self.scheme}: failed "
                 f"({type(error).__name__})."
             ) from error
         if not isinstance(opened, kind):
@@ -66,8 +66,8 @@ class Opener:
 
     def _wrong(self) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.field}: the entry point {self.scheme} opens nothing that the group "
-            f"{self.group} is for.",
+            f"{self.field}: the entry point {self.scheme} did not return an "
+            f"object of the group {self.group}.",
             field=self.field,
         )
 
@@ -104,7 +104,7 @@ def find_opener(
     if len(found) > 1:
         offers = " and ".join(sorted({_offered_by(point) for _, point in found}))
         raise ConfigurationError(
-            f"{field}: the scheme {scheme} is offered more than once, by {offers}.",
+            f"{field}: more than one package offers the scheme {scheme}: {offers}.",
             field=field,
         )
     group, point = found[0]
@@ -123,7 +123,7 @@ def _unknown(
 ) -> ConfigurationError:
     offered = {point.name for group in groups for point in entry_points(group=group)}
     return ConfigurationError(
-        f"{field}: there is nothing for {scheme[:64]!r}, but for "
+        f"{field}: unknown scheme {scheme[:64]!r}. Available: "
         f"{', '.join(sorted({*known, *offered}))}.",
         field=field,
     )

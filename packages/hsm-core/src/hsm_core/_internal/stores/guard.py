@@ -61,7 +61,7 @@ def guarded_commit(**facts: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise OutcomeUnknownError(
-            "It is not known whether the change was made.", **facts
+            "The outcome of the change is unknown.", **facts
         ) from error
 
 

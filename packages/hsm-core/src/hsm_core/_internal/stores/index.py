@@ -165,7 +165,7 @@ class KeyIndex:
         ):
             raise GenerationConflictError
         if self._operations.holder(change.operation_id) is not None:
-            raise OperationAbortedError("The operation id was used before.")
+            raise OperationAbortedError("The operation id was already used.")
         name = _claimed(new)
         if name and self._names.holder(name) not in {None, new.key_id}:
             raise NameTakenError
@@ -178,7 +178,7 @@ class KeyIndex:
             ConflictError: It stands in a document: it was committed.
         """
         if self._operations.holder(operation_id) is not None:
-            raise ConflictError("The operation was committed.")
+            raise ConflictError("The operation was already committed.")
 
     def abort(self, operation_id: str) -> None:
         """Let no change with this operation id pass any more."""

@@ -100,7 +100,9 @@ def decode_lease(name: str, stored: bytes) -> Lease:
         what = f"The lease {name}"
         raise StoreUnavailableError(made_by_newer(what, found.format, _FORMAT))
     if found.format != _FORMAT or found.name != name or found.epoch < 1:
-        raise DamagedLeaseError(f"The lease {name} is damaged: it is not one of ours.")
+        raise DamagedLeaseError(
+            f"The lease {name} is damaged: its format, name or epoch is wrong."
+        )
     return Lease(
         name=name,
         holder=found.holder,

@@ -113,7 +113,7 @@ def open_approval_store(settings: Settings) -> ApprovalStore:
     except StoreUnavailableError as error:
         if str(error) != type(error).sentence:
             raise
-        raise type(error)("The store of approvals is not available.") from error
+        raise type(error)("The approval store is not available.") from error
 
 
 def _open_approvals(settings: Settings) -> ApprovalStore:
@@ -129,8 +129,8 @@ def _open_approvals(settings: Settings) -> ApprovalStore:
             scheme, _, rest = location.partition(":")
             if scheme in frozenset(ApprovalStoreKind):
                 raise ConfigurationError(
-                    f"{_APPROVALS}: {scheme} takes nothing after it; its place is a "
-                    "setting of its own.",
+                    f"{_APPROVALS}: {scheme} takes no path; its path is a "
+                    "separate setting.",
                     field=_APPROVALS,
                 )
             opener = find_opener(
@@ -160,9 +160,7 @@ def open_vault_store(
 
 def _open_memory(place: _Place) -> OpenedStore:
     if place.rest is not None:
-        raise ConfigurationError(
-            f"{_KEYS}: a store in memory has no place.", field=_KEYS
-        )
+        raise ConfigurationError(f"{_KEYS}: a memory store takes no path.", field=_KEYS)
     return OpenedStore(MemoryKeyStore(), MemoryUseCounters())
 
 

@@ -34,7 +34,7 @@ def check_material_id(material_id: str) -> None:
         InvalidInputError: It is not a UUID in lower-case canonical form.
     """
     if not is_key_id(material_id):
-        raise InvalidInputError("material_id has a form that no material has.")
+        raise InvalidInputError("material_id has an invalid form.")
 
 
 def check_operation_id(operation_id: str) -> None:
@@ -45,7 +45,7 @@ def check_operation_id(operation_id: str) -> None:
         InvalidInputError: It is not 1 to 64 lower-case letters, digits and hyphens.
     """
     if not _OPERATION_ID.fullmatch(operation_id):
-        raise InvalidInputError("operation_id has a form that no operation has.")
+        raise InvalidInputError("operation_id has an invalid form.")
 
 
 def check_meta_name(name: str) -> None:
@@ -57,7 +57,7 @@ def check_meta_name(name: str) -> None:
             and underscores, a letter first.
     """
     if not _META_NAME.fullmatch(name):
-        raise InvalidInputError("name has a form that no stored value has.")
+        raise InvalidInputError("name has an invalid form.")
 
 
 def check_change(change: KeyChange) -> None:
@@ -82,4 +82,4 @@ def check_versions(key_id: str, versions: Iterable[int]) -> None:
         raise InvalidInputError("key_id must be a UUID in lower-case canonical form.")
     for version in versions:
         if not 1 <= version <= _LAST_VERSION:
-            raise InvalidInputError(f"version must lie in 1 to {_LAST_VERSION}.")
+            raise InvalidInputError(f"version must be between 1 and {_LAST_VERSION}.")

@@ -130,11 +130,11 @@ class S3Vault(RemoteKeyVault):
                 raise VaultConflictError from error
             kind = StorageFullError if status == _NO_ROOM else StoreUnavailableError
             raise kind(
-                f"The bucket {self._bucket} answered {status} {code} to a {call}."
+                f"The bucket {self._bucket} answered {call} with {status} {code}."
             ) from error
         except Exception as error:
             raise StoreUnavailableError(
-                f"The bucket {self._bucket} gave no answer to a {call} "
+                f"The bucket {self._bucket} did not answer {call} "
                 f"({type(error).__name__})."
             ) from error
 
@@ -171,7 +171,7 @@ def make_client() -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise ConfigurationError(
-            "key_store needs the extra s3 of hsm-core, which is not installed.",
+            "key_store needs boto3. Install it with: pip install 'hsm-core[s3]'.",
             field="key_store",
         ) from error
     config = Config(

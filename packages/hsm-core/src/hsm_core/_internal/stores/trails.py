@@ -67,14 +67,14 @@ def open_trail(
         return MemoryAuditLog(hmac_key, clock=clock, entropy=entropy)
     else:
         raise ConfigurationError(
-            "audit_log must be given: only a memory store may keep its trail in "
-            "memory.",
+            "audit_log is required: only a memory key store can keep its audit "
+            "log in memory.",
             field="audit_log",
         )
     if known_id is not None and known_id != audit.log_id:
         audit.close()
         raise AuditTamperedError(
-            "The trail belongs to another key store.", seq=0, reason="log_id"
+            "The audit log belongs to another key store.", seq=0, reason="log_id"
         )
     return audit
 
@@ -94,8 +94,7 @@ def open_ledger(
     if path is None or settings.retention_config is None:
         if path is None and settings.retention_config is not None:
             raise ConfigurationError(
-                "retention_ledger must be given with retention_config: what is purged "
-                "must be attested.",
+                "retention_config needs retention_ledger, which attests every purge.",
                 field="retention_ledger",
             )
         return None
@@ -134,7 +133,8 @@ def _options(
 
 def _refuse_missing(known_id: str, path: Path) -> NoReturn:
     raise AuditTamperedError(
-        f"The key store has a trail {known_id}, but there is none at {path}.",
+        f"The key store belongs to the audit log {known_id}, but none exists at "
+        f"{path}.",
         seq=0,
         reason="missing",
     )

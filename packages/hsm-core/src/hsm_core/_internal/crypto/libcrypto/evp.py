@@ -79,7 +79,7 @@ class Buffer:
         """
         if self.size.value != len(self.memory):
             raise LibcryptoError(
-                f"{len(self.memory)} bytes were due, {self.size.value} came."
+                f"Expected {len(self.memory)} bytes, got {self.size.value}."
             )
         return self.memory.raw
 
@@ -228,4 +228,4 @@ def _owned(
 
 def _check_size(data: bytes, size: int) -> None:
     if len(data) != size:
-        raise ValueError(f"{size} bytes are due, not {len(data)}.")
+        raise ValueError(f"Expected {size} bytes, got {len(data)}.")

@@ -103,5 +103,5 @@ def encapsulate_from(handle: KEMPublicHandle, message: bytes) -> tuple[bytes, by
         FIPS 203, algorithm 17, whose input m it is.
     """
     if len(message) != _RANDOM_BYTES:
-        raise ValueError(f"{_RANDOM_BYTES} bytes are due, not {len(message)}.")
+        raise ValueError(f"Expected {_RANDOM_BYTES} bytes, got {len(message)}.")
     return handle._encapsulate(ikme=message)  # noqa: SLF001

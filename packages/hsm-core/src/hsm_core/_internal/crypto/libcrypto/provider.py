@@ -142,7 +142,7 @@ class LibcryptoProvider:
     def _require(self, algorithm: Algorithm) -> Libcrypto:
         if self._library is None or algorithm not in self._served:
             raise AlgorithmUnavailableError(
-                f"The system's OpenSSL does not serve {algorithm}.",
+                f"The system's OpenSSL does not support {algorithm}.",
                 algorithm=algorithm.value,
             )
         return self._library
@@ -196,7 +196,7 @@ def _read_parts(
         return key_from_private(library, algorithm, octets)
     key = key_from_seed(library, algorithm, octets[: seed_bytes(algorithm)])
     if not hmac.compare_digest(key.private_bytes(len(octets)), octets):
-        _refuse(algorithm, "holds a public root that is not its seeds'")
+        _refuse(algorithm, "holds a public root that does not match its seeds")
     return key
 
 

@@ -74,7 +74,7 @@ class Draws:
         finally:
             self._end(drawn)
         if drawn.rest or drawn.too_short:
-            raise RuntimeError("liboqs has not taken the seed as it should.")
+            raise RuntimeError("liboqs did not use the given seed.")
         return made
 
     def _end(self, drawn: _Seed) -> None:
@@ -84,7 +84,7 @@ class Draws:
             self._current = None
             self.undisturbed.release()
             if restored != 0:
-                raise RuntimeError("liboqs has lost its random generator.")
+                raise RuntimeError("liboqs no longer uses the given random generator.")
 
     def _fill(self, target: int, size: int) -> None:
         """Fill memory of the library: with the seed for its thread, else at random."""

@@ -31,5 +31,5 @@ def exactly(answer: bytes, size: int) -> bytes:
         RuntimeError: It is of another length than it must be.
     """
     if len(answer) != size:
-        raise RuntimeError(f"liboqs gave {len(answer)} bytes instead of {size}.")
+        raise RuntimeError(f"liboqs returned {len(answer)} bytes instead of {size}.")
     return answer

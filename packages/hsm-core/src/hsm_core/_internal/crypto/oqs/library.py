@@ -83,15 +83,17 @@ def _open() -> OqsLibrary | Absent:
         return Absent(f"The package {_DISTRIBUTION} is not installed.")
     library = _load()
     if library is None:
-        return Absent("There is no shared library of liboqs.")
+        return Absent("The shared library of liboqs was not found.")
     version = _version(library)
     if _release(version) != _release(wrapper):
-        return Absent(f"liboqs {version} does not go with {_DISTRIBUTION} {wrapper}.")
+        return Absent(
+            f"liboqs {version} is incompatible with {_DISTRIBUTION} {wrapper}."
+        )
     binding = _import()
     if binding is None:
         return Absent(f"{_DISTRIBUTION} {wrapper} could not be imported.")
     if binding.oqs_version() != version:
-        return Absent(f"{_DISTRIBUTION} has opened another liboqs than {version}.")
+        return Absent(f"{_DISTRIBUTION} loaded a liboqs other than {version}.")
     return OqsLibrary(binding, version)
 
 

@@ -149,7 +149,7 @@ class OqsProvider:
     def _require(self, algorithm: Algorithm) -> Engine:
         if self._engine is None or algorithm not in self._served:
             raise AlgorithmUnavailableError(
-                f"liboqs does not serve {algorithm}.", algorithm=algorithm.value
+                f"liboqs does not support {algorithm}.", algorithm=algorithm.value
             )
         return self._engine
 
@@ -239,7 +239,7 @@ def _read_parts(
     if not trusted:
         _, own = make_pair(algorithm, engine, octets[: seed_bytes(algorithm)])
         if not hmac.compare_digest(own, octets):
-            _refuse(algorithm, "holds a public root that is not its seeds'")
+            _refuse(algorithm, "holds a public root that does not match its seeds")
     return octets[-spec(algorithm).public_bytes :], octets
 
 

@@ -75,7 +75,7 @@ class Child:
             self._send(request, deadline)
             (size,) = HEADER.unpack(self._receive(HEADER.size, deadline))
             if size > ANSWER_BYTES:
-                raise ChildError("sent too long an answer")
+                raise ChildError("sent an answer that is too long")
             return self._receive(size, deadline)
         except OSError as error:
             raise ChildError("ended") from error

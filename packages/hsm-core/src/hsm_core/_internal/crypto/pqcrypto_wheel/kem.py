@@ -77,7 +77,7 @@ def generate_ml_kem(algorithm: Algorithm, module: KEMModule) -> bytes:
     """Return PKCS#8 of a fresh key, in the expanded form of RFC 9935, section 6."""
     public, expanded = module.keygen()
     if public != encapsulation_key(algorithm, expanded):
-        raise UnavailableError("pqcrypto made halves that don't belong together.")
+        raise UnavailableError("pqcrypto generated a key pair that does not match.")
     return expanded_key_info(algorithm, expanded)
 
 
@@ -95,8 +95,8 @@ def load_ml_kem(
     expanded = read_private_form(algorithm, material).expanded
     if not expanded:
         raise AlgorithmUnavailableError(
-            f"This {algorithm} key is kept as its seed, which pqcrypto can't take; "
-            "OpenSSL 3.5 or newer can.",
+            f"This {algorithm} key is stored as a seed, which pqcrypto can't "
+            "load. Use OpenSSL 3.5 or newer.",
             algorithm=algorithm.value,
         )
     return MLKEMPrivateHandle(algorithm, module, expanded)
@@ -118,8 +118,8 @@ def refuse_foreign(algorithm: Algorithm, material: bytes) -> NoReturn:
             algorithm=algorithm.value,
         )
     raise AlgorithmUnavailableError(
-        f"pqcrypto can't import keys of {algorithm}, for it takes no seeds; OpenSSL "
-        "3.5 or newer can.",
+        f"pqcrypto can't import {algorithm} keys because it takes no seeds. Use "
+        "OpenSSL 3.5 or newer.",
         algorithm=algorithm.value,
     )
 

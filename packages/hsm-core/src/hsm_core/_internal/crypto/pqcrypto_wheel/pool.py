@@ -83,7 +83,7 @@ class WorkerPool:
         job = _Job(request, time.monotonic() + self._seconds, Future())
         with self._lock:
             if self._closed:
-                raise UnavailableError("The processes that compute are closed.")
+                raise UnavailableError("The worker processes are closed.")
             if self._pending >= self._size + self._waiting:
                 raise OverloadedError
             if self._threads < min(self._pending + 1, self._size):
@@ -166,9 +166,7 @@ class WorkerPool:
         except OverloadedError as error:
             failure = error
         except Exception as error:
-            failure = UnavailableError(
-                f"The process that computes for pqcrypto {_reason(error)}."
-            )
+            failure = UnavailableError(f"The pqcrypto worker process {_reason(error)}.")
             if child is not None:
                 self._bury(child)
                 child = None

@@ -123,7 +123,7 @@ class PqcryptoProvider:
         try:
             handle.verify(_CHECKED_MESSAGE, signature, parameters)
         except SignatureMismatchError:
-            _refuse(algorithm, "holds a public root that is not its seeds'")
+            _refuse(algorithm, "holds a public root that does not match its seeds")
         return handle
 
     def load_public(self, algorithm: Algorithm, public_der: bytes, /) -> KeyHandle:
@@ -162,7 +162,7 @@ class PqcryptoProvider:
             return self._signatures[algorithm]
         except KeyError:
             raise AlgorithmUnavailableError(
-                f"pqcrypto does not serve {algorithm}.", algorithm=algorithm.value
+                f"pqcrypto does not support {algorithm}.", algorithm=algorithm.value
             ) from None
 
     def _load_signature(

@@ -112,7 +112,7 @@ def generate_slh_dsa(algorithm: Algorithm, pool: WorkerPool) -> bytes:
     answer = _ask(pool, GENERATE, algorithm)
     public, private = _exactly(answer, row.public_bytes, row.private_bytes)
     if private[-len(public) :] != public:
-        raise UnavailableError("pqcrypto made halves that don't belong together.")
+        raise UnavailableError("pqcrypto generated a key pair that does not match.")
     return private
 
 
@@ -145,5 +145,5 @@ def _ask(
 
 def _exactly(answer: list[bytes], *sizes: int) -> list[bytes]:
     if tuple(map(len, answer)) != sizes:
-        raise UnavailableError("pqcrypto's answer is of another length.")
+        raise UnavailableError("pqcrypto returned an answer of the wrong length.")
     return answer

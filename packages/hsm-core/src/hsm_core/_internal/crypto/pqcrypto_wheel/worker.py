@@ -112,7 +112,7 @@ def _compute(
         except Exception:
             return join(MISMATCH)
         return join(DONE)
-    raise ValueError("There is no such action.")
+    raise ValueError("Unknown action.")
 
 
 def _read(source: int, size: int) -> bytes:

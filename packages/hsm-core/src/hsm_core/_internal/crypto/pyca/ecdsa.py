@@ -155,4 +155,4 @@ def load_ecdsa_public(algorithm: Algorithm, public_der: bytes) -> ECDSAPublicHan
 
 
 def _malformed() -> MalformedError:
-    return MalformedError("signature is not in the encoding asked for.")
+    return MalformedError("signature is not in the requested encoding.")

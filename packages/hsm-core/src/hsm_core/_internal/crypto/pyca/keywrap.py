@@ -50,7 +50,7 @@ class KeyWrapHandle(BaseHandle):
                 actual=len(data),
                 minimum=least,
                 maximum=MOST_BYTES,
-                unit="bytes" if padded else "bytes in steps of 8",
+                unit="bytes" if padded else "bytes, a multiple of 8",
             )
         if padded:
             return aes_key_wrap_with_padding(self._key, data)

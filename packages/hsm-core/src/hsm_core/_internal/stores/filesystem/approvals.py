@@ -51,7 +51,7 @@ from hsm_core.protocols import (
 
 _SUFFIX: Final = ".json"
 _CLOSED: Final = "The approval store is closed."
-_FAILED: Final = "The approval store must be opened again after a failed write."
+_FAILED: Final = "A write failed; reopen the approval store."
 
 
 class FileApprovalStore(ApprovalStore):
@@ -120,7 +120,8 @@ class FileApprovalStore(ApprovalStore):
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise StoreUnavailableError(
-                "The approval store belongs to the parent process."
+                "The approval store was opened by the parent process; open it "
+                "again in this one."
             )
 
     @property
@@ -202,7 +203,7 @@ class FileApprovalStore(ApprovalStore):
             if not isinstance(error, Exception):
                 raise
             raise OutcomeUnknownError(
-                "The change may have been made; the store must be opened again.",
+                "The outcome of the change is unknown; reopen the store.",
                 approval_id=approval_ids[0],
             ) from error
 

@@ -154,7 +154,7 @@ class FileAuditLog(TrailLog):
         with ExitStack() as stack, audit_errors():
             if not (check_file(path) and check_file(_head_path(path))):
                 raise ConfigurationError(
-                    "There is no audit trail in files here.", path=str(path)
+                    "No file audit log found here.", path=str(path)
                 )
             stack.callback(_lock(path, options.hmac_key).release)
             head = _head(path, options)

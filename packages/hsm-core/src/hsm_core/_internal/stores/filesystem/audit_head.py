@@ -108,7 +108,7 @@ class HeadFile:
         offset, slot = self._codec.slot(self._counter, mark)
         self.failed = True
         if os.pwrite(self._descriptor, slot, offset) != len(slot):
-            raise OSError("the head mark was not written wholly")
+            raise OSError("the head mark was written only in part")
         self.failed = False
         if self.dirty_since is None:
             self.dirty_since = time.monotonic()
@@ -157,7 +157,7 @@ class HeadFile:
         try:
             lock_descriptor(descriptor, self._path)
             if not is_still_at(descriptor, self._path):
-                raise OSError("the head file was replaced meanwhile")
+                raise OSError("the head file was replaced concurrently")
         except BaseException:
             close_quietly(descriptor)
             raise

@@ -247,6 +247,8 @@ def _link(path: Path, closed: Path) -> None:
     """Give the live segment its closed name too, anew if it has it."""
     with suppress(FileNotFoundError):
         if not os.path.samestat(os.lstat(path), os.lstat(closed)):
-            raise OSError(errno.EEXIST, "a closed segment's name is taken")
+            raise OSError(
+                errno.EEXIST, "the name of a closed segment is already in use"
+            )
         os.unlink(closed)
     os.link(path, closed, follow_symlinks=False)

@@ -98,7 +98,7 @@ def write_again(path: Path, start: int, end: int, leaf: str) -> None:
     try:
         data = os.pread(descriptor, end - start, start)
         if len(data) != end - start or not is_chain(data.split(b"\n")[:-1], leaf):
-            raise OSError(errno.EIO, "the segment is not what it was")
+            raise OSError(errno.EIO, "the segment was replaced")
         while data:
             written = os.pwrite(descriptor, data, end - len(data))
             data = data[written:]

@@ -229,7 +229,9 @@ class Segments:
         path = full.path
         closed = full.closed_path
         if path_exists(closed):
-            raise OSError(errno.EEXIST, "a closed segment's name is taken")
+            raise OSError(
+                errno.EEXIST, "the name of a closed segment is already in use"
+            )
         failpoint("audit.rotate.before_rename")
         with self.changing() as segments:
             os.rename(path, closed)
@@ -310,7 +312,7 @@ class Segments:
     def _shorter(self, seq: int, changes: int) -> HSMError:
         # What is written again while it is read is not damaged.
         if changes != self._changes:
-            return AuditUnavailableError("The audit trail is being written again.")
+            return AuditUnavailableError("The audit log is being rewritten.")
         return tampered(Reason.SHORTER, seq)
 
     def _find(self, seq: int) -> Segment | None:

@@ -128,7 +128,8 @@ class Commits:
         path = self._layout.blob(key_id, version)
         if path_exists(path) and self._layout.names_blob(key_id, version):
             raise ConflictError(
-                f"The sealed blob of version {version} can't be replaced."
+                f"The sealed blob of version {version} is immutable and can't be "
+                "replaced."
             )
         self.write(path, blob)
 
@@ -144,7 +145,7 @@ class Commits:
             if not isinstance(error, Exception):
                 raise
             raise OutcomeUnknownError(
-                "The change may have been made; the store must be opened again.",
+                "The outcome of the change is unknown; reopen the store.",
                 operation_id=change.operation_id,
             ) from error
 

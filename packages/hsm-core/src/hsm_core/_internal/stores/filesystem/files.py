@@ -131,8 +131,7 @@ def _check_descriptor(path: Path, descriptor: int) -> None:
         check_private_status(path, os.fstat(descriptor))
     except UnsafeFileModeError as error:
         raise StoreUnavailableError(
-            "A stored file is open to other users; nothing of it is read until its "
-            "mode is 0600."
+            "A stored file is accessible to other users. Set its mode to 0600."
         ) from error
 
 
@@ -398,5 +397,5 @@ def remove_temporaries(path: Path) -> list[str]:
         if not name.startswith(_TEMPORARY):
             left.append(name)
         elif not discard_directory(path / name):
-            raise StoreUnavailableError("What a crash left can't be removed.")
+            raise StoreUnavailableError("A leftover file of a crash can't be removed.")
     return left

@@ -105,15 +105,16 @@ class FilesystemKeyStore(KeyStore):
     def _check_usable(self) -> None:
         self._check_open()
         if self._unsettled or self._lock.is_lost:
-            raise StoreUnavailableError(
-                "The key store must be opened again after a failed write."
-            )
+            raise StoreUnavailableError("A write failed; reopen the key store.")
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreUnavailableError("The key store is closed.")
         if os.getpid() != self._process:
-            raise StoreUnavailableError("The key store belongs to the parent process.")
+            raise StoreUnavailableError(
+                "The key store was opened by the parent process; open it again in "
+                "this one."
+            )
 
     @property
     def available(self) -> bool:

@@ -149,7 +149,7 @@ def check_private_status(path: Path, found: os.stat_result) -> None:
     elif found.st_uid not in {0, os.geteuid()}:
         problem = f"belongs to user {found.st_uid}"
     elif mode & 0o077:
-        problem = f"has mode {mode:04o}, so that other users may reach it"
+        problem = f"has mode {mode:04o}, which gives other users access"
         wanted = "700" if stat.S_ISDIR(found.st_mode) else "600"
         remedy = f" Run: chmod {wanted} {shlex.quote(str(path))}"
     else:

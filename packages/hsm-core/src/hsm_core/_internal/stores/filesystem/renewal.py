@@ -130,7 +130,7 @@ class AppendFile:
         """
         with storage_errors():
             if os.write(self._descriptor, data) != len(data):
-                raise OSError(errno.EIO, "a part was written")
+                raise OSError(errno.EIO, "the file was written only in part")
 
     def sync(self) -> None:
         """

@@ -211,4 +211,4 @@ class MemoryAuditLog:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise AuditUnavailableError("The audit trail is closed.")
+            raise AuditUnavailableError("The audit log is closed.")

@@ -63,7 +63,8 @@ class MemoryKeyStore(InMemory, KeyStore):
             for version in change.blobs:
                 if (key_id, version) in self._blobs:
                     raise ConflictError(
-                        f"The sealed blob of version {version} can't be replaced."
+                        f"The sealed blob of version {version} is immutable and "
+                        "can't be replaced."
                     )
             for version, blob in change.blobs.items():
                 self._blobs[key_id, version] = blob

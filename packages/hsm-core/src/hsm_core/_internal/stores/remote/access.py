@@ -70,7 +70,7 @@ class VaultAccess(RemoteKeyVault):
         if found is None:
             return None
         if not _is_object(found):
-            raise StoreUnavailableError("The vault gave something that is no object.")
+            raise StoreUnavailableError("The vault returned a malformed object.")
         is_long = len(found.data) > MAX_OBJECT_BYTES
         return VaultObject(b"", found.tag) if is_long else found
 
@@ -79,7 +79,7 @@ class VaultAccess(RemoteKeyVault):
         with _translated():
             tag: object = self._inner.put(name, data, expected=expected)
         if not isinstance(tag, str) or not tag:
-            raise StoreUnavailableError("The vault gave no tag for an object.")
+            raise StoreUnavailableError("The vault returned an object without a tag.")
         return tag
 
     def put_surely(self, name: str, data: bytes, /, *, expected: str) -> str:
@@ -151,7 +151,9 @@ class VaultAccess(RemoteKeyVault):
         while not is_last:
             names, is_last = self._page(prefix, after, _PAGE)
             if not is_last and (not names or names[0] <= after):
-                raise StoreUnavailableError("The vault lists the same names again.")
+                raise StoreUnavailableError(
+                    "The vault returned the same page of names twice."
+                )
             yield from names
             after = names[-1] if names else after
 

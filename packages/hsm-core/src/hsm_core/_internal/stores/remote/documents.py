@@ -126,4 +126,6 @@ class RemoteDocuments:
             except VaultConflictError:
                 continue
             return FoundDocument(found.document, tag, epoch)
-        raise StoreUnavailableError(f"The document of {key_id} changes all the time.")
+        raise StoreUnavailableError(
+            f"The document of {key_id} keeps changing; try again."
+        )

@@ -116,20 +116,20 @@ class RemoteKeyStore(KeyStore):
     def _check_usable(self) -> None:
         self._check_open()
         if self._unsettled:
-            raise StoreUnavailableError(
-                "The key store must be opened again after a failed write."
-            )
+            raise StoreUnavailableError("A write failed; reopen the key store.")
         if not self._tenure.is_held:
             raise StoreUnavailableError(
-                "The key store could not keep its right to write; it must be opened "
-                "again."
+                "The key store lost its writer lease; reopen it."
             )
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreUnavailableError("The key store is closed.")
         if os.getpid() != self._process:
-            raise StoreUnavailableError("The key store belongs to the parent process.")
+            raise StoreUnavailableError(
+                "The key store was opened by the parent process; open it again in "
+                "this one."
+            )
 
     @property
     def is_remote(self) -> bool:
@@ -235,7 +235,8 @@ class RemoteKeyStore(KeyStore):
         document = self._known.read(key_id).document
         if document is not None and _names(key_id, document, version):
             raise ConflictError(
-                f"The sealed blob of version {version} can't be replaced."
+                f"The sealed blob of version {version} is immutable and can't be "
+                "replaced."
             )
         self._vault.replace(name, blob)
 
@@ -416,6 +417,6 @@ def _names(key_id: KeyId, stored: bytes, number: int) -> bool:
 
 def _unknown(change: KeyChange) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        "The change may have been made; the store must be opened again.",
+        "The outcome of the change is unknown; reopen the store.",
         operation_id=change.operation_id,
     )

@@ -57,7 +57,7 @@ class RemoteLeases(RuledLeases):
                 conflicts += 1
                 if conflicts == _CONFLICTS:
                     raise StoreUnavailableError(
-                        f"The lease {name} changes all the time."
+                        f"The lease {name} keeps changing; try again."
                     ) from error
             except StoreUnavailableError:
                 # With nothing written yet, there is no lost answer to look for.
@@ -87,5 +87,5 @@ def _decoded(name: str, path: str, stored: bytes) -> Lease:
     except DamagedLeaseError as error:
         raise DamagedLeaseError(
             f"{error} Stop every server that uses this key store, wait a minute, "
-            f"delete the object {path}, and start one again."
+            f"delete the object {path}, then start a server."
         ) from error

@@ -158,12 +158,10 @@ class MemoryVault(RemoteKeyVault):
             if fate == _HELD:
                 self._held.append(act)
             if fate in (_HELD, _REFUSED):
-                raise StoreUnavailableError(f"The {call} was planned to fail.")
+                raise StoreUnavailableError(f"{call} failed, as planned.")
             answer = act()
         if fate == _LOST:
-            raise StoreUnavailableError(
-                f"The answer of the {call} is lost, as planned."
-            )
+            raise StoreUnavailableError(f"The answer to {call} is lost, as planned.")
         return answer
 
     def _fate(self, call: str, name: str) -> str:

@@ -59,7 +59,7 @@ class RemoteUseCounters(UseCounters):
                 self._check_usable()
                 tag = ABSENT if found is None else found.tag
                 if not self._put(material_id, value, tag):
-                    raise StoreUnavailableError("Somebody else writes this counter.")
+                    raise StoreUnavailableError("Another process writes this counter.")
 
     def _put(self, material_id: str, value: bytes, tag: str) -> bool:
         name = uses_name(material_id)

@@ -142,7 +142,7 @@ class SqliteApprovalStore(ApprovalStore):
         with _settling(entry.approval_id), self.database.transaction() as connection:
             if connection.execute(statement, values).rowcount != 1:
                 raise GenerationConflictError(
-                    "The approval was changed meanwhile; try again."
+                    "The approval request changed concurrently; try again."
                 )
         failpoint("approvals.after_record")
 
@@ -193,7 +193,7 @@ def _settling(approval_id: str) -> Iterator[None]:
         yield
     except UnsettledCommitError as error:
         raise OutcomeUnknownError(
-            "The change may have been made; the store must be opened again.",
+            "The outcome of the change is unknown; reopen the store.",
             approval_id=approval_id,
         ) from error
 

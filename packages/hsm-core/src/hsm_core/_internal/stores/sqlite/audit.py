@@ -118,7 +118,7 @@ class SqliteAuditLog(TrailLog):
 
     def _prune(self, end: int, policy: str, head: int) -> PruneDetail | None:
         if self._database_medium.prunes:
-            raise AuditUnavailableError("A prune before was not recorded yet.")
+            raise AuditUnavailableError("An earlier prune is not recorded yet.")
         self._pruner.remove()
         if end <= self.first_seq:
             return None

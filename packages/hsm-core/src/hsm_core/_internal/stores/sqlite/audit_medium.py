@@ -219,7 +219,7 @@ class SqliteMedium:
         except IntegrityError as error:
             raise tampered(Reason.DATABASE, start_seq) from error
         except UnavailableError as error:
-            raise AuditUnavailableError("The audit trail can't be read.") from error
+            raise AuditUnavailableError("The audit log can't be read.") from error
 
     def close(self) -> None:
         """Close the database and the file beside it."""

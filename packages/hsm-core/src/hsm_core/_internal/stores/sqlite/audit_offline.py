@@ -59,7 +59,7 @@ def is_sqlite_trail(path: Path) -> bool:
         ConfigurationError: No file can have this name.
     """
     if path.name in {"", ".."} or "\0" in path.name:
-        raise ConfigurationError("The audit trail must be a file.", path=str(path))
+        raise ConfigurationError("The audit log must be a file.", path=str(path))
     try:
         if wal_of(path).exists():
             return True
@@ -131,9 +131,7 @@ class SqliteAuditVerifier:
         return error
 
     def _unreadable(self) -> ConfigurationError:
-        return ConfigurationError(
-            "The audit trail can't be read.", path=str(self._path)
-        )
+        return ConfigurationError("The audit log can't be read.", path=str(self._path))
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -173,12 +171,12 @@ class SqliteAuditVerifier:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
             raise ConfigurationError(
-                "The database holds no audit trail.", path=str(self._path)
+                "The database holds no audit log.", path=str(self._path)
             )
         if version > SCHEMA_VERSION:
             raise ConfigurationError(
-                f"The audit trail has schema {version}, made by a newer release; this "
-                f"one knows up to {SCHEMA_VERSION}.",
+                f"The audit log has schema version {version}, written by a newer "
+                f"release; this release supports up to {SCHEMA_VERSION}.",
                 path=str(self._path),
             )
         if version < 1:
@@ -225,7 +223,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise StoreLockedError(
-            f"{path} is in use: let the server that has it open verify it.",
+            f"{path} is in use. Verify it through the running server: hsm-cli "
+            "audit verify.",
             path=str(path),
         ) from None
     finally:

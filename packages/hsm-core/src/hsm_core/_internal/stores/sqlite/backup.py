@@ -46,7 +46,7 @@ def back_up(
         sqlite3.Error: As SQLite says.
     """
     if path_exists(to):
-        raise ConfigurationError(f"{to} is there already.")
+        raise ConfigurationError(f"{to} already exists.")
     temporary = files.create_temporary(to.absolute())
     try:
         _copy(source, temporary, give_way, before_end)

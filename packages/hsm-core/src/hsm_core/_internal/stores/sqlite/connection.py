@@ -108,10 +108,14 @@ def _set_up(connection: sqlite3.Connection, schema: Schema) -> None:
         connection.execute(f"PRAGMA application_id = {schema.application_id}")
     mode: object = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
-        raise StoreUnavailableError("The database can't keep a write-ahead log.")
+        raise StoreUnavailableError(
+            "The database does not support write-ahead logging."
+        )
     found: object = connection.execute("PRAGMA application_id").fetchone()[0]
     if found != schema.application_id:
-        raise IntegrityError("The database's log belongs to another database.")
+        raise IntegrityError(
+            "The database's write-ahead log belongs to another database."
+        )
 
 
 def verify(connection: sqlite3.Connection) -> None:

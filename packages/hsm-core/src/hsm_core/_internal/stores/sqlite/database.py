@@ -133,7 +133,10 @@ class Database:
         if self._refusal:
             raise StoreUnavailableError(self._refusal)
         if os.getpid() != self._process:
-            raise StoreUnavailableError("The database belongs to the parent process.")
+            raise StoreUnavailableError(
+                "The database was opened by the parent process; open it again in "
+                "this one."
+            )
 
     # Reading
 
@@ -286,7 +289,7 @@ class Database:
             raise
 
     def _poison(self) -> None:
-        self._refusal = "The database must be opened again after a failed write."
+        self._refusal = "A write failed; reopen the database."
 
     # The log
 
@@ -363,7 +366,7 @@ class Database:
                     self._turn.begin()
                 self.check_usable()
                 if source is not self._connection:
-                    raise StoreUnavailableError("The database was opened again.")
+                    raise StoreUnavailableError("The database was reopened.")
 
             back_up(source, to, give_way, before_end)
 

@@ -59,7 +59,7 @@ def translate(error: sqlite3.Error) -> HSMError:
     if code == sqlite3.SQLITE_TOOBIG or (
         code is None and isinstance(error, sqlite3.OperationalError)
     ):
-        return UnreadableValueError("The database holds a value that nobody can read.")
+        return UnreadableValueError("The database holds an unreadable value.")
     if code in _DAMAGED:
         return IntegrityError("The database is damaged.")
     return StoreUnavailableError()

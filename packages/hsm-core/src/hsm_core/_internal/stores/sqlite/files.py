@@ -76,7 +76,10 @@ def prepare_file(path: Path, application_id: int) -> None:
     # The first page is durable before there is a log, so a log without one means that
     # the database was cut off. SQLite would delete that log and begin anew.
     if size_of(beside(path, _LOG)):
-        raise IntegrityError(f"{path} is empty, and there is a log of it.")
+        raise IntegrityError(
+            f"{path} is empty, but its write-ahead log is not. Restore the database "
+            "from a backup."
+        )
     with storage_errors():
         descriptor = open_no_follow(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -106,9 +109,9 @@ def check_files(path: Path, application_id: int) -> None:
     _check_modes(path)
     header = _read_header(path)
     if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
-        raise IntegrityError(f"{path} is no SQLite database.")
+        raise IntegrityError(f"{path} is not a SQLite database.")
     if int.from_bytes(header[_APPLICATION_ID], "big") != application_id:
-        raise ConfigurationError(f"{path} is a database of another kind.")
+        raise ConfigurationError(f"{path} is a SQLite database of another application.")
 
 
 def _check_modes(path: Path) -> None:
@@ -121,7 +124,7 @@ def _check_file(path: Path) -> None:
     with storage_errors():
         mode = os.lstat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise UnsafeFileModeError(f"{path} is no regular file.", path=str(path))
+        raise UnsafeFileModeError(f"{path} is not a regular file.", path=str(path))
     check_private(path)
 
 

@@ -81,7 +81,7 @@ def check(connection: sqlite3.Connection, change: KeyChange) -> None:
     if (present[1] if present else 0) != expected or (present and not expected):
         raise GenerationConflictError
     if connection.execute(_OPERATION, operation).fetchone():
-        raise OperationAbortedError("The operation id was used before.")
+        raise OperationAbortedError("The operation id was already used.")
     if name := claimed(new):
         holder = find_row(connection, BY_CLAIM, name)
         if holder and holder[2] != new.key_id:
@@ -96,7 +96,7 @@ def check_abort(connection: sqlite3.Connection, operation_id: str) -> None:
         ConflictError: It stands in a document: it was committed.
     """
     if connection.execute(_OPERATION, (operation_id,)).fetchone():
-        raise ConflictError("The operation was committed.")
+        raise ConflictError("The operation was already committed.")
 
 
 def find_row(connection: sqlite3.Connection, statement: str, value: str) -> Row | None:

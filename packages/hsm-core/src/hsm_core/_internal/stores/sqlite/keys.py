@@ -182,7 +182,7 @@ class SqliteKeyStore(KeyStore):
             failpoint("store.after_document")
         except UnsettledCommitError as error:
             raise OutcomeUnknownError(
-                "The change may have been made; the store must be opened again.",
+                "The outcome of the change is unknown; reopen the store.",
                 operation_id=change.operation_id,
             ) from error
 
@@ -199,7 +199,8 @@ class SqliteKeyStore(KeyStore):
                 )
                 if not adding.rowcount:
                     raise ConflictError(
-                        f"The sealed blob of version {version} can't be replaced."
+                        f"The sealed blob of version {version} is immutable and "
+                        "can't be replaced."
                     )
             failpoint("store.after_blobs")
             connection.execute(

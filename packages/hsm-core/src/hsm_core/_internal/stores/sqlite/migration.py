@@ -62,15 +62,13 @@ def migrate(connection: sqlite3.Connection, schema: Schema, name: str) -> None:
     found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= found <= schema.version:
         raise ConfigurationError(
-            f"{name} has schema version {found}, and this program knows versions up "
-            f"to {schema.version}, so use the newer one."
+            f"{name} has schema version {found}; this release supports up to "
+            f"{schema.version}. Use the newer release."
         )
     # What has no pages of its own runs code: a trigger, a view, a virtual table.
     foreign = "SELECT 1 FROM sqlite_schema WHERE coalesce(rootpage, 0) = 0"
     if connection.execute(foreign).fetchone() is not None:
-        raise IntegrityError(
-            f"{name} holds triggers, views or virtual tables that are not ours."
-        )
+        raise IntegrityError(f"{name} holds unknown triggers, views or virtual tables.")
     if found < schema.version:
         _apply(connection, schema, found)
 

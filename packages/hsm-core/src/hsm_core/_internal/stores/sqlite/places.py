@@ -250,7 +250,7 @@ def _facets(
 
 def _position(created_at: int, key_id: str) -> _Position:
     if not is_key_id(key_id) or not abs(created_at) < _INTEGER_LIMIT:
-        raise InvalidInputError("after is no place of a key.")
+        raise InvalidInputError("after is not a valid page position.")
     return created_at, _pack(key_id)
 
 

@@ -145,15 +145,17 @@ class Flusher:
         if outage is not None:
             raise AuditUnavailableError(outage.sentence) from outage.error
         if self._closing:
-            raise AuditUnavailableError("The audit trail is closed.")
+            raise AuditUnavailableError("The audit log is closed.")
         if self._hangs():
-            raise AuditUnavailableError("The audit trail is not written in time.")
+            raise AuditUnavailableError("The audit log was not written in time.")
         if self._pending.size > MAX_PENDING_BYTES:
-            raise AuditUnavailableError("Too many records wait to be written.")
+            raise AuditUnavailableError(
+                "Too many audit records are waiting to be written."
+            )
         if not (reserved or self._reserve.held):
             raise AuditUnavailableError(
-                "The disk is full: the audit trail takes only records of recovery and "
-                "administration."
+                "The disk is full: the audit log accepts only records of "
+                "recovery and administration."
             )
 
     def enqueue(

@@ -50,7 +50,7 @@ class Ticket:
         if not done:
             limit = self._timeout if timeout is None else max(timeout, 0)
             if not waiter.acquire(timeout=limit):
-                raise AuditUnavailableError("The audit trail is not written in time.")
+                raise AuditUnavailableError("The audit log was not written in time.")
         error = self._error
         if error is not None:
             is_ours = isinstance(error, AuditUnavailableError)

@@ -227,7 +227,7 @@ class TrailLog(ABC):
             InvalidInputError: *start_seq* lies before `first_seq`.
         """
         if self._closed:
-            raise AuditUnavailableError("The audit trail is closed.")
+            raise AuditUnavailableError("The audit log is closed.")
         start_seq = max(start_seq, 0)
         if start_seq < self.first_seq:
             raise pruned_before(self.first_seq)
@@ -242,7 +242,7 @@ class TrailLog(ABC):
         if len(found) < min(limit, written + 1 - start_seq):
             if start_seq < self.first_seq:
                 raise pruned_before(self.first_seq)
-            raise AuditUnavailableError("The audit trail is being written again.")
+            raise AuditUnavailableError("The audit log is being rewritten.")
         return found
 
     def open_intents(self) -> list[AuditEvent]:
@@ -262,7 +262,7 @@ class TrailLog(ABC):
             return
         if not self._flusher.close():
             # The lock stays: what still hangs may yet be written.
-            raise AuditUnavailableError("The audit trail is not written in time.")
+            raise AuditUnavailableError("The audit log was not written in time.")
         self._closed = True
         self._reserve.close()
         self._medium.close()
@@ -273,7 +273,7 @@ class TrailLog(ABC):
     def _check_process(self) -> None:
         # A child made by fork shares the files, but has no thread that writes them.
         if self._process != os.getpid():
-            raise AuditUnavailableError("The audit trail belongs to another process.")
+            raise AuditUnavailableError("The audit log was opened by another process.")
 
 
 def _uses_the_reserve(draft: AuditDraft) -> bool:

@@ -33,11 +33,11 @@ class Cause(StrEnum):
 
 
 _SENTENCES: Final[Mapping[Cause, str]] = {
-    Cause.FULL: "The disk is full: the audit trail can't be written.",
-    Cause.WRITE: "The audit trail can't be written.",
-    Cause.SYNC: "The audit trail can't be made durable.",
-    Cause.MOVED: "The file of the audit trail was moved, removed or changed.",
-    Cause.HANGING: "The audit trail is not written in time.",
+    Cause.FULL: "The disk is full: the audit log can't be written.",
+    Cause.WRITE: "The audit log can't be written.",
+    Cause.SYNC: "The audit log can't be synced to disk.",
+    Cause.MOVED: "The audit log's file was moved, removed or altered.",
+    Cause.HANGING: "The audit log was not written in time.",
 }
 
 

@@ -45,7 +45,7 @@ class TrailOptions:
     def __post_init__(self) -> None:
         if len(self.hmac_key) < _MIN_KEY_BYTES:
             raise ConfigurationError(
-                f"The HMAC key must have at least {_MIN_KEY_BYTES} bytes."
+                f"The HMAC key must be at least {_MIN_KEY_BYTES} bytes."
             )
 
     def new_log_id(self) -> str:

@@ -88,7 +88,9 @@ class Reserve:
             for offset in range(0, self._size, _CHUNK):
                 chunk = bytes(min(_CHUNK, self._size - offset))
                 if os.pwrite(self._descriptor, chunk, offset) != len(chunk):
-                    raise OSError(errno.ENOSPC, "no room for the reserve") from error
+                    raise OSError(
+                        errno.ENOSPC, "no disk space for the reserve"
+                    ) from error
 
     def give_up(self) -> bool:
         """Free its room; return whether it held any, so that trying again may help."""
