@@ -124,18 +124,27 @@ class TestInUse:
         assert [False, True] == [rule.holds for rule in after.rules]
 
 
-FULL = """version: 1
+FIRST, SECOND = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDyWpJvZ3PYr8ATNOG1fpt34Jz7kDaCa7ZrPu8wCyY44",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH95tTCuaDDRoGk+DSbslby0y7M7O5TCdCwKyvRfV3Gs",
+)
+FULL = f"""version: 1
 extends: default
 grants:
   Auditor: [describe, Sign]
 revoked_uses: [GetPublicKey, Verify]
 rules:
-  - {name: let, effect: allow, match: {operations: [Decrypt], principals: [ada]}}
-  - {name: shut, effect: deny, match: {operations: [CreateKey]}}
+  - {{name: let, effect: allow, match: {{operations: [Decrypt], principals: [ada]}}}}
+  - {{name: shut, effect: deny, match: {{operations: [CreateKey]}}}}
+approvers:
+  olga: [{FIRST} olga@home, {SECOND}]
 identities:
-  - {principal: bob, roles: [Auditor, Operator], certificate_subjects: [CN=bob]}
-  - {principal: eve, roles: [Operator], certificate_subjects: [CN=eve]}
+  - {{principal: bob, roles: [Auditor, Operator], certificate_subjects: [CN=bob]}}
+  - {{principal: eve, roles: [Operator], certificate_subjects: [CN=eve]}}
+  - {{principal: ida, roles: [Operator], certificates: [{"ab" * 32}]}}
 """
+NEW = "  - {{name: r-{0}, effect: deny, match: {{operations: [mine], tags: [t{0}]}}}}\n"
+GROUP = "groups: {mine: [Sign, SignBatch, Verify, Encrypt, Decrypt, Seal, Open]}\n"
 FAULT = "description: [oops]\n"
 LET, SHUT_RULE = (line for line in FULL.splitlines(True) if "name:" in line)
 EVE = next(line for line in FULL.splitlines(True) if "eve" in line)
@@ -157,13 +166,38 @@ EVE = next(line for line in FULL.splitlines(True) if "eve" in line)
         ("CN=eve", "CN=mallory", "people"),
         ("[Auditor, Operator]", "[Auditor]", "people"),
         ("[Auditor, Operator]", "[nonsense]", "people"),
-        (SHUT_RULE, SHUT_RULE + SHUT_RULE.replace("shut", "two"), "rules"),
+        (SHUT_RULE, SHUT_RULE + SHUT_RULE.replace("shut", "two"), ""),
+        (
+            SHUT_RULE,
+            SHUT_RULE.replace("shut", "two").replace("Create", "Import"),
+            "rules",
+        ),
         (SHUT_RULE, SHUT_RULE.replace("CreateKey", "Sign"), "rules"),
         (SHUT_RULE, "", ""),
         ("[Auditor, Operator]", "[Auditor, Operator, Administrator]", ""),
         ("rules:", "rules: [", ""),
+        # What can't be read says nothing.
+        ("Auditor: [describe, Sign]", "Auditor: describe", ""),
+        ("Auditor: [describe, Sign]", "Auditer: [describe, Sign]", ""),
+        (
+            "  Auditor: [describe, Sign]",
+            "  Auditor: [d, Sign]\ngroups: {d: x}",
+            "grants",
+        ),
+        ("extends: default\n", "extend: default\n", ""),
+        ("extends: default\n", "extends: [default]\n", ""),
+        (f"[{FIRST} olga@home, {SECOND}]", "oops", ""),
+        ("[CN=bob]", "CN=bob", ""),
+        # The same, written in another way.
+        (f"{FIRST} olga@home", FIRST, ""),
+        ("olga:", "OLGA:", ""),
+        ("ab" * 32, "AB:" * 31 + "AB", ""),
+        ("ab" * 32, f"{'cd' * 32}, {'ab' * 32}", ""),
+        ("principal: bob", "principal: Bob", ""),
+        # Of two sections about one person both count.
+        (EVE, EVE + EVE.replace("Operator", "Service"), "people"),
         (FULL, "", ""),
-        (FULL, "version: 1\n", "grants rules people revoked_uses"),
+        (FULL, "version: 1\n", "grants rules people revoked_uses approver_keys"),
     ],
 )
 def test_a_faulty_file_takes_trust_away(old: str, new: str, changed: str) -> None:
@@ -175,12 +209,35 @@ def test_a_faulty_file_takes_trust_away(old: str, new: str, changed: str) -> Non
     found = {part for part in parts if getattr(cut, part) != getattr(former, part)}
 
     assert set(changed.split()) == found
+    assert cut is without_withdrawn(cut, (FULL.replace(old, new) + FAULT).encode())
     assert (cut is former) == (not changed)
     for role, operations in cut.grants.items():
         assert operations <= former.grants[role]
     allowed = [rule for rule in cut.rules if rule.effect == "allow"]
     assert set(allowed) <= set(former.rules)
     assert {rule for rule in former.rules if rule.effect != "allow"} <= set(cut.rules)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("extends: default", "extends: strickt"),
+        ("rules:\n", "groups: {mine: [Sgin]}\nrules:\n" + NEW.format("no")),
+        ("rules:\n", GROUP + "rules:\n" + "".join(map(NEW.format, range(990)))),
+    ],
+    ids=["profile", "empty group", "long"],
+)
+def test_no_other_fault_hides_what_is_withdrawn(old: str, new: str) -> None:
+    """However little of the rest can be read, or however much it comes to."""
+    former = parse_policy(FULL)
+    file = FULL.replace(f", {SECOND}]", "]").replace(old, new) + FAULT
+
+    cut = without_withdrawn(former, file.encode())
+
+    assert {"olga": (f"{FIRST} olga@home",)} == cut.approver_keys
+    assert (former.grants, former.people) == (cut.grants, cut.people)
+    denying = [rule for rule in cut.rules if rule.name.startswith("r-")]
+    assert file.count("name: r-") * ("Sgin" not in file) == len(denying)
 
 
 def test_a_withdrawn_grant_beside_a_fault(hsm: OpenHSM, path: Path) -> None:
@@ -199,8 +256,27 @@ def test_a_withdrawn_grant_beside_a_fault(hsm: OpenHSM, path: Path) -> None:
     assert "" == hsm.reload_policy()
     session.execute(ops.CreateKey(algorithm="ed25519"))
 
-    assert shown.problem
-    assert parse_policy(shown.text).policy_hash == shown.policy
+    assert (True, granting) == (bool(shown.problem), shown.text)
+    assert parse_policy(shown.text).policy_hash != shown.policy
+
+
+def test_a_refused_file_that_is_reloaded(path: Path) -> None:
+    """It stays refused, and what is in force stays the same; it is counted once."""
+    made, holder, log, told = reloader(path)
+    ask = "{name: two, effect: require-approval, match: {operations: [Sign]}}"
+    path.write_text(f"{OPEN}rules:\n  - {ask}\n{FAULT}")
+    problems, engines = [], []
+    for _ in range(3):
+        problems.append(made.reload())
+        engines.append(holder.engine)
+
+    assert problems[0]
+    assert {problems[0]} == {*problems, holder.problem}
+    assert 1 == len(set(engines)) == holder.failures == len(told)
+    before = {rule.name for rule in parse_policy(OPEN).rules}
+    assert sorted({*before, "two"}) == [r.name for r in holder.engine.policy.rules]
+    kinds = [draft.kind for draft in log.drafts]
+    assert ["system.policy-loaded", "system.policy-refused"] == kinds
 
 
 def test_a_bad_file_at_the_start(path: Path) -> None:
@@ -273,19 +349,25 @@ def test_a_bad_content_is_told_once(path: Path) -> None:
 
 
 def test_no_policy_without_its_record(path: Path) -> None:
-    """While the trail can't be written, the policy stays; then it is tried anew."""
+    """While the trail can't be written, it only takes away; then it is tried anew."""
     made, holder, log, _ = reloader(path)
-    first = holder.engine
-    path.write_text(SHUT)
+    auditor = caller(Role.AUDITOR)
+    create = ops.CreateKey(algorithm="ed25519")
+    both = SHUT.replace("{operations", "{roles: [Operator], operations")
+    both += "grants: {Auditor: [CreateKey]}\n"
+    path.write_text(both)
     log.fails = True
     for _ in range(3):
         made.poll()
 
-    assert first is holder.engine
-    assert holder.problem
+    assert not holder.engine.decide(create, auditor, None, at=0).allowed
+    denied = holder.engine.decide(create, caller(Role.OPERATOR), None, at=0)
+    assert ("shut", True) == (denied.rule, bool(holder.problem))
     log.fails = False
     made.poll()
-    assert parse_policy(SHUT).policy_hash == holder.policy_hash()
+    assert parse_policy(both).policy_hash == holder.policy_hash()
+    assert holder.engine.decide(create, auditor, None, at=0).allowed
+    assert ["system.policy-loaded"] * 2 == [draft.kind for draft in log.drafts]
     assert ("", 1) == (holder.problem, holder.failures)
 
 
@@ -316,6 +398,10 @@ def test_a_problem_that_can_not_be_recorded(path: Path) -> None:
 
     assert (1, 1, []) == (holder.failures, len(told), log.drafts)
     assert parse_policy(OPEN).policy_hash == holder.policy_hash()
+    log.fails = False
+    made.poll()
+    made.poll()
+    assert ["system.policy-refused"] == [draft.kind for draft in log.drafts]
 
 
 def test_touched_is_not_changed(path: Path) -> None:

@@ -31,7 +31,7 @@ from hsm_core._policies.review import review
 from hsm_core._policies.rules import Policy, PolicyRule
 from hsm_core._policies.schema import PolicyFile
 from hsm_core._policies.texts import MAX_BYTES, Lines, policy_fault, read_tree, shown
-from hsm_core._policies.withdrawing import text_without_withdrawn
+from hsm_core._policies.withdrawing import cut_down, readable
 from hsm_core._regular_files import open_regular
 from hsm_core.approver_keys import read_approver_keys
 from hsm_core.errors import (
@@ -159,28 +159,25 @@ def without_withdrawn(former: Policy, data: bytes) -> Policy:
     Return a policy without what a file takes away that is not valid as a whole.
 
     It grants nothing that *former* doesn't, and is *former* itself where the file takes
-    nothing away or says nothing, as where it is no YAML.
+    nothing away or says nothing, as where it is no YAML or not of version 1. Its *text*
+    is that of *former*.
     """
     try:
-        text = data.decode()
-        tree, _ = read_tree(text)
-        extends = tree.get("extends") if isinstance(tree, dict) else None
-        base = built_in_policy(PolicyProfile(extends)) if extends else None
-        cut = parse_policy(text_without_withdrawn(former, base, text))
-    except ValueError:
-        # InvalidInputError, bytes that are no UTF-8, and a profile that there is not.
+        tree, _ = read_tree(data.decode())
+    except (InvalidInputError, UnicodeDecodeError):
         return former
-    return former if _grants_the_same(cut, former) else cut
+    if not isinstance(tree, dict) or tree.get("version") != 1:
+        return former
+    cut = cut_down(former, _base_of(tree), tree)
+    return former if cut.policy_hash == former.policy_hash else cut
 
 
-def _grants_the_same(one: Policy, other: Policy) -> bool:
-    return all(
-        getattr(one, name) == getattr(other, name)
-        for name in (
-            *("grants", "revoked_uses", "rules", "approver_keys", "people"),
-            "distinct_certificates",
-        )
-    )
+def _base_of(tree: Mapping[str, object]) -> Policy | None:
+    """Return the policy that a faulty file extends; None if that can't be read."""
+    name = readable(tree, "extends", str)
+    if name is not None and name in set(PolicyProfile):
+        return built_in_policy(PolicyProfile(name))
+    return parse_policy("version: 1") if name == "" and "extends" not in tree else None
 
 
 @cache

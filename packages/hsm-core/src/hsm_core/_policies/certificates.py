@@ -21,7 +21,7 @@ def read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
     """
     found = set()
     for number, name in enumerate(names):
-        plain = name.replace(":", "").lower()
+        plain = plain_fingerprint(name)
         if _SHA256.fullmatch(plain) is None:
             raise policy_fault(
                 "This is no SHA-256 fingerprint, which has 64 hex digits.",
@@ -29,6 +29,11 @@ def read_certificates(names: tuple[str, ...], path: Path) -> frozenset[str]:
             )
         found.add(plain)
     return frozenset(found)
+
+
+def plain_fingerprint(name: str) -> str:
+    """Return a fingerprint as it is compared: in lower case, without colons."""
+    return name.replace(":", "").lower()
 
 
 def check_alternative_name(name: str, path: Path) -> None:

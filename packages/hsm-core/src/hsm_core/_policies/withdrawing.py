@@ -1,211 +1,242 @@
 # SPDX-License-Identifier: MIT
 """
-Trust that a refused policy file takes away nevertheless.
+Withdrawal: the policy in force, cut down to what a refused policy file still grants.
 
 A file that is not valid as a whole grants nothing, but what it no longer grants must
-not stay granted. So the policy in force is cut down to what the legible parts of the
-file still say: each rule, identity and key of an approver is read by itself.
+not stay granted. Each rule, role, identity and key of an approver is read by itself.
+What can't be read says nothing. Where a name is unknown, it may be a misspelt one, so
+that what is missing beside it is not withdrawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import msgspec
 
+from hsm_core._policies.certificates import plain_fingerprint
+from hsm_core._policies.known_people import KnownPerson
 from hsm_core._policies.operations import KNOWN_OPERATIONS
 from hsm_core._policies.resolving import Groups, read_rule
+from hsm_core._policies.review import review
 from hsm_core._policies.rules import Policy, PolicyRule
-from hsm_core._policies.schema import (
-    Effect,
-    IdentitySection,
-    MatchSection,
-    PolicyFile,
-    RuleSection,
-)
-from hsm_core._policies.texts import read_tree
+from hsm_core._policies.schema import Effect, PolicyFile, RuleSection
+from hsm_core.approver_keys import read_approver_key
 from hsm_core.errors import InvalidInputError
+from hsm_core.identities import identity
 from hsm_core.model import Role
 
 T = TypeVar("T")
 
-_MOST_RULES: Final = 1000
 
-
-def text_without_withdrawn(former: Policy, base: Policy | None, text: str) -> str:
+def cut_down(former: Policy, base: Policy | None, tree: Mapping[str, Any]) -> Policy:
     """
-    Return the text of *former* without what a faulty *text* takes away.
+    Return *former* without what a faulty file takes away.
 
     Grants, ``allow`` rules, uses of revoked versions, approvers' keys and identities
-    stay only if *text* has them too; of its rules that deny or require approval those
-    that can be read are added. A section that is no mapping or list where there must be
-    one says nothing.
+    stay only if the file has them too; of its rules that deny or require approval those
+    that can be read are added. Cut by the same file again, it stays the same.
 
     Args:
         former: The policy in force.
 
-        base: The built-in policy that *text* extends; None if none.
+        base: The built-in policy that the file extends, one without any grant if none;
+            None if nobody can tell which.
 
-        text: A policy file that is not valid as a whole.
-
-    Raises:
-        InvalidInputError: It is no mapping of version 1, so it says nothing.
+        tree: A policy file of version 1 that is not valid as a whole.
     """
-    tree, _ = read_tree(text)
-    if not isinstance(tree, dict) or tree.get("version") != 1:
-        raise InvalidInputError("This is no policy of version 1.")
-    file = msgspec.convert(read_tree(former.text)[0], PolicyFile)
-    groups = _groups(tree, base)
-    restricted = msgspec.structs.replace(
-        file,
-        grants=_grants(former, tree, base, groups),
+    groups = _groups(former, tree, base)
+    grants = _grants(former, tree, base, groups)
+    rules = _rules(former, tree, base, groups)
+    approver_keys = _approver_keys(former, tree)
+    return replace(
+        former,
+        grants=grants,
         revoked_uses=_revoked_uses(former, tree, base),
-        rules=tuple(_rules(former, file, tree, groups)),
-        approvers=_approvers(file, tree),
-        identities=tuple(_identities(file, tree)),
-        distinct_certificates=file.distinct_certificates
+        rules=rules,
+        approver_keys=approver_keys,
+        people=tuple(_people(former, tree)),
+        distinct_certificates=former.distinct_certificates
         or tree.get("distinct_certificates", True) is True,
+        warnings=review(grants, rules, approver_keys),
     )
-    return msgspec.json.encode(restricted).decode()
 
 
-def _section(tree: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
-    """Return a section of a file, an empty one if it is absent, None if it is odd."""
-    found = tree.get(name, kind())
+def readable(tree: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """
+    Return a section of a file, an empty one if it is absent.
+
+    Returns:
+        None if it can't be read, or is absent while an unknown name may stand for it.
+    """
+    if name not in tree:
+        known = {field.encode_name for field in msgspec.structs.fields(PolicyFile)}
+        return kind() if tree.keys() <= known else None
+    found = tree[name]
     return found if isinstance(found, kind) else None
 
 
-def _operations(names: object, groups: Groups) -> frozenset[str]:
+def _operations(names: list[object], groups: Groups) -> frozenset[str]:
     found: set[str] = set()
-    for name in names if isinstance(names, list) else ():
+    for name in names:
         if isinstance(name, str):
             found |= {name} & KNOWN_OPERATIONS | groups.get(name, frozenset())
     return frozenset(found)
 
 
-def _groups(tree: Mapping[str, Any], base: Policy | None) -> Groups:
-    found = dict(base.groups) if base else {}
-    for name, names in (_section(tree, "groups", dict) or {}).items():
-        found[name] = _operations(names, {})
-    return found
+def _groups(former: Policy, tree: Mapping[str, Any], base: Policy | None) -> Groups:
+    said: dict[str, object] | None = readable(tree, "groups", dict)
+    if base is None or said is None:
+        known = {**former.groups, **(base.groups if base else {})}
+    else:
+        # A group that can't be read means what it meant.
+        known = {n: ops for n, ops in former.groups.items() if n in said} | dict(
+            base.groups
+        )
+    return known | {
+        name: _operations(names, {})
+        for name, names in (said or {}).items()
+        if isinstance(names, list)
+    }
 
 
 def _grants(
     former: Policy, tree: Mapping[str, Any], base: Policy | None, groups: Groups
-) -> dict[Role, tuple[str, ...]]:
-    said = _section(tree, "grants", dict)
+) -> dict[Role, frozenset[str]]:
+    said: dict[str, object] | None = readable(tree, "grants", dict)
+    if said is None:
+        return dict(former.grants)
+    is_misspelt = not said.keys() <= {role.value for role in Role}
     kept = {}
     for role, operations in former.grants.items():
-        still = base.grants[role] if base else frozenset[str]()
-        if said is None:
-            still = operations
-        elif role.value in said:
-            still = _operations(said[role.value], groups)
-        kept[role] = tuple(sorted(operations & still))
+        named = said.get(role.value)
+        if isinstance(named, list):
+            operations &= _operations(named, groups)
+        elif role.value not in said and base is not None and not is_misspelt:
+            operations &= base.grants.get(role, frozenset())
+        kept[role] = operations
     return kept
 
 
 def _revoked_uses(
     former: Policy, tree: Mapping[str, Any], base: Policy | None
-) -> tuple[str, ...]:
-    said = tree.get("revoked_uses")
+) -> frozenset[str]:
+    said: list[object] | None = readable(tree, "revoked_uses", list)
     if said is None:
-        usual = base.revoked_uses if base else frozenset[str]()
-        return tuple(sorted(former.revoked_uses & usual))
-    is_odd = not isinstance(said, list)
-    return tuple(sorted(u for u in former.revoked_uses if is_odd or u in said))
-
-
-def _rules(
-    former: Policy, file: PolicyFile, tree: Mapping[str, Any], groups: Groups
-) -> Iterator[RuleSection]:
-    said = _section(tree, "rules", list)
-    legible = list(_legible_rules(said or (), groups))
-    meant = {rule.name: rule for rule in former.rules}
-    still = [rule for rule, _ in legible]
-    taken = set(meant)
-    count = 0
-    for section in file.rules:
-        is_kept = section.effect is not Effect.ALLOW or said is None
-        if is_kept or meant[section.name] in still:
-            count += 1
-            yield section
-    for rule, section in legible:
-        is_new = rule.effect is not Effect.ALLOW and rule not in meant.values()
-        if is_new and count < _MOST_RULES:
-            name = _free_name(rule.name, taken)
-            taken.add(name)
-            count += 1
-            yield _written_out(section, rule, name)
-
-
-def _legible_rules(
-    sections: object, groups: Groups
-) -> Iterator[tuple[PolicyRule, RuleSection]]:
-    for section in sections if isinstance(sections, list) else ():
-        try:
-            found = msgspec.convert(section, RuleSection)
-            yield read_rule(found, groups, ()), found
-        except (msgspec.ValidationError, InvalidInputError):
-            continue
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    number = 1
-    free = name
-    while free in taken:
-        number += 1
-        free = f"{name[:58]}-{number}"
-    return free
-
-
-def _written_out(section: RuleSection, rule: PolicyRule, name: str) -> RuleSection:
-    """Return a rule with its groups written out, under a name that is free."""
-
-    def match(part: MatchSection, operations: frozenset[str] | None) -> MatchSection:
-        named = tuple(sorted(operations)) if operations is not None else None
-        return msgspec.structs.replace(part, operations=named)
-
-    except_ = section.except_
-    if except_ is not None and rule.exclusion is not None:
-        except_ = match(except_, rule.exclusion.operations)
-    return msgspec.structs.replace(
-        section,
-        name=name,
-        match=match(section.match, rule.match.operations),
-        except_=except_,
+        return former.revoked_uses
+    if "revoked_uses" in tree:
+        return former.revoked_uses & _operations(said, {})
+    return (
+        former.revoked_uses
+        if base is None
+        else former.revoked_uses & (base.revoked_uses)
     )
 
 
-def _approvers(file: PolicyFile, tree: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    said = _section(tree, "approvers", dict)
+def _rules(
+    former: Policy, tree: Mapping[str, Any], base: Policy | None, groups: Groups
+) -> tuple[PolicyRule, ...]:
+    said: list[object] | None = readable(tree, "rules", list)
+    legible = [*(base.rules if base else ()), *_legible_rules(said or [], groups)]
+    meant = set(map(_nameless, legible))
+    kept = {
+        _nameless(rule): rule
+        for rule in former.rules
+        if rule.effect is not Effect.ALLOW or said is None or _nameless(rule) in meant
+    }
+    for rule in legible:
+        if rule.effect is not Effect.ALLOW:
+            kept.setdefault(_nameless(rule), rule)
+    return tuple(sorted(kept.values(), key=lambda rule: rule.name))
+
+
+def _nameless(rule: PolicyRule) -> PolicyRule:
+    """Return what a rule says, whatever its name."""
+    demand = rule.demand
+    if demand is not None:
+        demand = msgspec.structs.replace(demand, rule="")
+    return replace(rule, name="", demand=demand)
+
+
+def _legible_rules(sections: list[object], groups: Groups) -> Iterator[PolicyRule]:
+    for each in sections:
+        try:
+            rule = read_rule(msgspec.convert(each, RuleSection), groups, ())
+        except (msgspec.ValidationError, InvalidInputError):
+            continue
+        conditions = (rule.match, rule.exclusion)
+        if all(c is None or c.operations != frozenset() for c in conditions):
+            yield rule
+
+
+def _approver_keys(
+    former: Policy, tree: Mapping[str, Any]
+) -> Mapping[str, tuple[str, ...]]:
+    said: dict[str, object] | None = readable(tree, "approvers", dict)
     if said is None:
-        return file.approvers
+        return former.approver_keys
+    left: dict[str, set[bytes]] = {}
+    for name, keys in said.items():
+        if isinstance(keys, list):
+            found = set(map(_key, keys))
+            left[identity(name)] = left.get(identity(name), found) & found
+    named = set(map(identity, said))
     kept = {}
-    for principal, keys in file.approvers.items():
-        still = said.get(principal)
-        of_them = tuple(k for k in keys if isinstance(still, list) and k in still)
-        if of_them:
-            kept[principal] = of_them
+    for person, keys in former.approver_keys.items():
+        if person in left:
+            keys = tuple(key for key in keys if _key(key) in left[person])
+        if person in named and keys:
+            kept[person] = keys
     return kept
 
 
-def _identities(file: PolicyFile, tree: Mapping[str, Any]) -> Iterator[IdentitySection]:
-    """Give people with the same certificates, and roles that they have in both."""
-    said = _section(tree, "identities", list)
+def _key(text: object) -> bytes:
+    """Return an approver's key as it is compared; empty if it is none."""
+    try:
+        return read_approver_key(text).blob if isinstance(text, str) else b""
+    except InvalidInputError:
+        return b""
+
+
+def _people(former: Policy, tree: Mapping[str, Any]) -> Iterator[KnownPerson]:
+    """Give people with what every section about them says."""
+    said: list[object] | None = readable(tree, "identities", list)
     if said is None:
-        yield from file.identities
+        yield from former.people
         return
-    still = {}
-    for section in said:
-        try:
-            found = msgspec.convert(section, IdentitySection)
-        except msgspec.ValidationError:
-            continue
-        still[msgspec.structs.replace(found, roles=(Role.SERVICE,))] = found.roles
-    for person in file.identities:
-        roles = still.get(msgspec.structs.replace(person, roles=(Role.SERVICE,)), ())
-        kept = tuple(role for role in person.roles if role in roles)
-        if kept:
-            yield msgspec.structs.replace(person, roles=kept)
+    still: dict[str, list[dict[str, object]]] = {}
+    for each in said:
+        if isinstance(each, dict) and isinstance(each.get("principal"), str):
+            still.setdefault(identity(each["principal"]), []).append(each)
+    for person in former.people:
+        sections = still.get(identity(person.principal), [])
+        for each in sections:
+            person = _person_cut(person, each)
+        terms = (person.certificates, person.subjects, person.names)
+        if sections and person.roles and frozenset() not in terms:
+            yield person
+
+
+def _person_cut(person: KnownPerson, said: Mapping[str, object]) -> KnownPerson:
+    roles = _both(frozenset(person.roles), said.get("roles"))
+    return replace(
+        person,
+        roles=frozenset(map(Role, roles or ())),
+        certificates=_both(
+            person.certificates, said.get("certificates"), plain_fingerprint
+        ),
+        subjects=_both(person.subjects, said.get("certificate_subjects")),
+        names=_both(person.names, said.get("certificate_names")),
+    )
+
+
+def _both(
+    former: frozenset[str] | None, said: object, plain: Callable[[str], str] = str
+) -> frozenset[str] | None:
+    """Return the values that both have; None where none is asked for by either."""
+    if not isinstance(said, list):
+        return former
+    named = frozenset(plain(value) for value in said if isinstance(value, str))
+    return named if former is None else former & named

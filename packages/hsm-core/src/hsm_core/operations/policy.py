@@ -64,7 +64,8 @@ class PolicyInfo(Record, frozen=True, kw_only=True):
     Attributes:
         policy: Its SHA-256, hex, as it stands in the trail.
         source: ``file``, or the name of a built-in policy.
-        text: What it was read from.
+        text: What it was read from; while *problem* says that a file is refused, that
+            of the last good policy.
         warnings: What in it was probably not meant.
         loaded_at: When it was read.
         failures: How often a file was refused since the HSM was opened.

@@ -40,11 +40,11 @@ class PolicyHolder:
         """Return the hash of the policy in force, hex."""
         return self._engine.policy_hash
 
-    def replace(self, engine: RuleEngine, loaded_at: int) -> None:
+    def replace(self, engine: RuleEngine, loaded_at: int, *, problem: str = "") -> None:
         """Put another engine in force, for what begins from now on."""
         self._engine = engine
         self.loaded_at = loaded_at
-        self.problem = ""
+        self.problem = problem
 
     def refuse(self, problem: str) -> None:
         """Remember that a file could not be put in force."""

@@ -55,6 +55,7 @@ class PolicyReloader:
         self._lock = threading.Lock()
         self._in_force = _digest(holder.engine.policy.text.encode())
         self._refused = self._seen = ""
+        self._owed: list[AuditDraft] = []
         self.on_change: Callable[[str], None] = lambda problem: None
 
     def poll(self) -> None:
@@ -70,6 +71,7 @@ class PolicyReloader:
         if self._path is None:
             return
         with self._lock:
+            self._write_owed()
             try:
                 data = policies.read_policy_file(self._path)
             except ConfigurationError as error:
@@ -92,7 +94,7 @@ class PolicyReloader:
         try:
             policy = policies.parse_policy_file(self._path, data)
         except ConfigurationError as error:
-            self._withdraw(data, digest)
+            self._withdraw(data, digest, str(error))
             self._refuse(str(error), digest)
             return
         engine = RuleEngine(policy)
@@ -102,12 +104,14 @@ class PolicyReloader:
             if not self._holder.problem:
                 self._holder.refuse(f"The new policy can't be recorded: {error}")
                 self.on_change(self._holder.problem)
+            # What a valid file takes away is gone as soon as what a faulty one does.
+            self._withdraw(data, digest, self._holder.problem)
             return
         self._holder.replace(engine, self._clock.now())
         self._in_force, self._refused = digest, ""
         self.on_change("")
 
-    def _withdraw(self, data: bytes, digest: str) -> None:
+    def _withdraw(self, data: bytes, digest: str, problem: str) -> None:
         """Grant no more what a file takes away that can't be put in force."""
         former = self._holder.engine.policy
         policy = policies.without_withdrawn(former, data)
@@ -115,42 +119,57 @@ class PolicyReloader:
             return
         engine = RuleEngine(policy)
         text = f"the policy before without what file {digest} takes away"
-        try:
-            self._record("system.policy-loaded", engine.policy_hash, text)
-        except AuditUnavailableError:
-            pass  # It is in force nevertheless: nothing is granted by it.
-        self._holder.replace(engine, self._clock.now())
+        # It is in force without its record, too: nothing is granted by it.
+        self._record_or_owe("system.policy-loaded", engine.policy_hash, text)
+        self._holder.replace(engine, self._clock.now(), problem=problem)
         # The content of before grants more, and is news again.
         self._in_force = ""
 
     def _refuse(self, problem: str, mark: str) -> None:
         """Keep what is in force; count and tell once what is wrong with a content."""
         if mark == self._refused:
+            self._holder.problem = problem
             return
         self._refused = mark
         self._holder.refuse(problem)
         self.on_change(problem)
+        self._record_or_owe(
+            "system.policy-refused",
+            self._holder.policy_hash(),
+            problem[:_SHOWN_CHARACTERS],
+            code=ConfigurationError.code,
+        )
+
+    def _record_or_owe(
+        self, kind: str, policy_hash: str, text: str, *, code: str = "ok"
+    ) -> None:
+        """Record it, with the next reading of the file if the trail is not there."""
+        self._owed.append(_draft(kind, policy_hash, text, code))
+        self._write_owed()
+
+    def _write_owed(self) -> None:
         try:
-            self._record(
-                "system.policy-refused",
-                self._holder.policy_hash(),
-                problem[:_SHOWN_CHARACTERS],
-                code=ConfigurationError.code,
-            )
+            if self._owed:
+                self._audit.append(self._owed, durable=True, reserved=True).wait()
+                self._owed = []
         except AuditUnavailableError:
             pass  # That is an alarm of its own.
 
-    def _record(
-        self, kind: str, policy_hash: str, text: str, *, code: str = "ok"
-    ) -> None:
-        draft = AuditDraft(
-            phase=Phase.SINGLE,
-            kind=kind,
-            code=code,
-            policy=policy_hash,
-            detail=MessageDetail(text=text),
-        )
-        self._audit.append([draft], durable=True, reserved=True).wait()
+    def _record(self, kind: str, policy_hash: str, text: str) -> None:
+        draft = _draft(kind, policy_hash, text)
+        drafts = [*self._owed, draft]
+        self._audit.append(drafts, durable=True, reserved=True).wait()
+        self._owed = []
+
+
+def _draft(kind: str, policy_hash: str, text: str, code: str = "ok") -> AuditDraft:
+    return AuditDraft(
+        phase=Phase.SINGLE,
+        kind=kind,
+        code=code,
+        policy=policy_hash,
+        detail=MessageDetail(text=text),
+    )
 
 
 def _digest(data: bytes) -> str:
